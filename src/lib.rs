@@ -1,1 +1,11 @@
+//! Keeps short-lived OAuth 2.0 access tokens fresh in Kubernetes Secrets.
+//!
+//! The data's way is one line, and each step knows only what stands left of it:
+//!
+//! ```text
+//! watch ─▶ gather ─▶ resolve ─▶ decide ─▶ mint ─▶ render ─▶ apply ─▶ report
+//! (kube)   (reads)   (pure)     (pure)    (HTTP)  (pure)    (writes)  (status, events)
+//! ```
 
+pub mod api;
+pub mod oauth;

@@ -1,1 +1,3 @@
-fn main(){}
+//! `tokensource-operator`: parse, dispatch, exit code; nothing else.
+
+fn main() {}
