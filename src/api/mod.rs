@@ -1,6 +1,19 @@
 //! The Kubernetes API of this project: types, schema, validation rules and the words of its conditions.
 //! Pure: no client, no clock.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod crd;
 mod reason;
+mod rules;
+mod status;
+mod token_source;
 
+pub use crd::crd;
 pub use reason::Reason;
+pub use rules::RESERVED_PARAMETERS;
+pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
+pub use token_source::{
+    Basic, BasicEncoding, ClientAuthentication, Credentials, DeletionPolicy, Empty, Grant, OAuth2, Provider,
+    Refresh, RequestEncoding, SecretReference, Target, TokenSource, TokenSourceSpec, Vgs,
+    VmwareCloudDirector, VngCloud,
+};

@@ -1,0 +1,323 @@
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::rules;
+use super::status::TokenSourceStatus;
+
+/// The spec of a `TokenSource`: where to mint a token, with which credentials, and into which Secret.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "tokensource.dev",
+    version = "v1alpha1",
+    kind = "TokenSource",
+    plural = "tokensources",
+    shortname = "tks",
+    category = "tokensource",
+    namespaced,
+    status = "TokenSourceStatus",
+    derive = "PartialEq",
+    doc = "A TokenSource mints an access token at an OAuth 2.0 token endpoint, writes it into a Secret of its own namespace, and refreshes it before it expires.",
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].reason", name = "Reason", type_ = "string"),
+    // A string: a column of type date prints `<invalid>` for a time to come.
+    printcolumn(json_path = ".status.token.expiresAt", name = "Expires", type_ = "string"),
+    printcolumn(json_path = ".status.binding.name", name = "Target", type_ = "string"),
+    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
+    printcolumn(json_path = ".status.provider", name = "Provider", type_ = "string", priority = 1),
+    printcolumn(json_path = ".status.token.refreshAt", name = "Refresh at", type_ = "string", priority = 1),
+    printcolumn(json_path = ".status.token.id", name = "Token id", type_ = "string", priority = 1),
+    printcolumn(json_path = ".status.lastFailure.count", name = "Failures", type_ = "integer", priority = 1),
+    validation = Rule::new(rules::NAME_FITS).message("the name may have at most 239 characters, because the Secret `<name>-refresh-token` must be nameable; write a shorter metadata.name"),
+    validation = Rule::new(rules::TARGET_IS_NOT_CREDENTIALS).message("the target Secret (spec.target.name, else the TokenSource's own name) must not be the credentials Secret: the token would overwrite the credentials; write another spec.target.name"),
+    validation = Rule::new(rules::TARGET_IS_NOT_REFRESH_TOKEN).message("the Secret `<name>-refresh-token` is where the operator keeps a refresh token that rotates; write another spec.target.name"),
+    validation = Rule::new(rules::CREDENTIALS_ARE_NOT_REFRESH_TOKEN).message("the Secret `<name>-refresh-token` belongs to the operator; write another spec.credentials.secretRef.name"),
+    validation = Rule::new(rules::TARGET_IMMUTABLE).message("spec.target.name cannot be changed, because pods would go on reading the old Secret; create another TokenSource"),
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(rules::VGS_KEY_NEEDS_VGS).message("vgsServiceAccountKey is for provider vgs; write clientIDKey and clientSecretKey, or provider: {vgs: {}}").field_path(".credentials.vgsServiceAccountKey"),
+    validation = Rule::new(rules::VCD_HAS_NO_CLIENT).message("provider vmwareCloudDirector authenticates by its API token alone; remove clientID, clientIDKey and clientSecretKey, and name the token's key by refreshTokenKey").field_path(".credentials"),
+)]
+pub struct TokenSourceSpec {
+    /// Where the token is minted: exactly one member.
+    pub provider: Provider,
+    /// What the token is minted with.
+    pub credentials: Credentials,
+    /// The Secret that receives the token, and that pods mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// When the token is refreshed. The defaults suit nearly everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Refresh>,
+    /// true: keep the Secret as it is, and mint nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+}
+
+/// Exactly one member says where the token is minted.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ONE_PROVIDER).message("exactly one of vgs, vngCloud, vmwareCloudDirector and oauth2 must be set; a member left empty is dropped, so write `vgs: {}`, not `vgs:`"))]
+pub struct Provider {
+    /// Very Good Security: Vault API, Account Updater and Network Tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vgs: Option<Vgs>,
+    /// VNG Cloud (GreenNode) IAM: vStorage and the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vng_cloud: Option<VngCloud>,
+    /// VMware Cloud Director, for example Hi GIO Cloud, with an API token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmware_cloud_director: Option<VmwareCloudDirector>,
+    /// Any other OAuth 2.0 token endpoint (RFC 6749).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth2: Option<OAuth2>,
+}
+
+/// Very Good Security.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Vgs {
+    /// Another token endpoint than VGS' own.
+    #[serde(default, rename = "tokenURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
+    pub token_url: Option<String>,
+}
+
+/// VNG Cloud (GreenNode) IAM.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct VngCloud {
+    /// The scopes to ask for; default: email.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
+    #[x_kube(validation = Rule::new(rules::SCOPES).message(rules::SCOPES_MESSAGE), merge_strategy = ListMerge::Atomic)]
+    pub scopes: Option<Vec<String>>,
+    /// Another token endpoint than VNG Cloud's own.
+    #[serde(default, rename = "tokenURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
+    pub token_url: Option<String>,
+}
+
+/// VMware Cloud Director.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::TENANT_OR_SYSTEM).message("exactly one of `tenant: NAME` and `system: true` must be set"))]
+pub struct VmwareCloudDirector {
+    /// The host of the Cloud Director, with a port if it is not 443: `vcd.example.com` or `vcd.example.com:8443`.
+    #[schemars(length(min = 1, max = 261))]
+    #[x_kube(validation = Rule::new(rules::HOST).message("write the host alone, with a port if it is not 443, for example vcd.example.com or vcd.example.com:8443"))]
+    pub host: String,
+    /// The organization (tenant) whose API token it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new(rules::TENANT).message("write the organization's name as in its URL: no slash, backslash or control character, and not `.` or `..`"))]
+    pub tenant: Option<String>,
+    /// true: an API token of the provider (the System organization).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<bool>,
+    /// Another token endpoint than the one that host and tenant give.
+    #[serde(default, rename = "tokenURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
+    pub token_url: Option<String>,
+}
+
+/// Any OAuth 2.0 token endpoint.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct OAuth2 {
+    /// The token endpoint (RFC 6749, section 3.2), for example `https://idp.example.com/oauth/token`.
+    #[serde(rename = "tokenURL")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
+    pub token_url: String,
+    /// How the token is asked for: exactly one member; default: clientCredentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Grant>,
+    /// How the client authenticates: exactly one member; default: basic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_authentication: Option<ClientAuthentication>,
+    /// How the request's body is written: Form (application/x-www-form-urlencoded, as RFC 6749 has it) or JSON; default: Form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_encoding: Option<RequestEncoding>,
+    /// The scopes to ask for (RFC 6749, section 3.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
+    #[x_kube(validation = Rule::new(rules::SCOPES).message(rules::SCOPES_MESSAGE), merge_strategy = ListMerge::Atomic)]
+    pub scopes: Option<Vec<String>>,
+    /// Further members of the request's body. Nothing secret: everybody who may read the TokenSource can read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::parameters_schema")]
+    pub parameters: Option<BTreeMap<String, String>>,
+}
+
+/// Exactly one member says how the token is asked for.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ONE_GRANT).message("exactly one of clientCredentials and refreshToken must be set; a member left empty is dropped, so write `refreshToken: {}`, not `refreshToken:`"))]
+pub struct Grant {
+    /// RFC 6749, section 4.4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_credentials: Option<Empty>,
+    /// RFC 6749, section 6. A refresh token that rotates is kept in the Secret `<name>-refresh-token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<Empty>,
+}
+
+/// Exactly one member says how the client authenticates.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
+pub struct ClientAuthentication {
+    /// HTTP Basic with id and secret (RFC 6749, section 2.3.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<Basic>,
+    /// client_id and client_secret in the request's body (RFC 6749, section 2.3.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post: Option<Empty>,
+    /// A public client: client_id in the body, if there is one, and no secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub none: Option<Empty>,
+}
+
+/// HTTP Basic authentication.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Basic {
+    /// See there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<BasicEncoding>,
+}
+
+/// A member that has no fields of its own yet: write `{}`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Empty {}
+
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How id and secret are written for HTTP Basic. Percent: percent-encoded first, as RFC 6749 asks; Raw: as they are, for servers that do not decode; default: Percent.
+pub enum BasicEncoding {
+    #[default]
+    /// Percent-encoded before base64.
+    Percent,
+    /// As they are.
+    Raw,
+}
+
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How the request's body is written. Form: application/x-www-form-urlencoded, as RFC 6749 has it; JSON: application/json; default: Form.
+pub enum RequestEncoding {
+    #[default]
+    /// `application/x-www-form-urlencoded`.
+    Form,
+    /// `application/json`.
+    #[serde(rename = "JSON")]
+    Json,
+}
+
+/// The Secret that holds the client's credentials, in the TokenSource's own namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(rules::ONE_CLIENT_ID).message("clientID is the id itself, clientIDKey the key of the Secret that holds it: write one of them"),
+    validation = Rule::new(rules::VGS_KEY_ALONE).message("vgsServiceAccountKey holds both id and secret: remove clientID, clientIDKey and clientSecretKey").field_path(".vgsServiceAccountKey"),
+)]
+pub struct Credentials {
+    /// The Secret. All values are read from it at one resourceVersion.
+    pub secret_ref: SecretReference,
+    /// The client's id itself, where it is not secret.
+    #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub client_id: Option<String>,
+    /// The key of the Secret that holds the client's id; default: client_id.
+    #[serde(default, rename = "clientIDKey", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub client_id_key: Option<String>,
+    /// The key of the Secret that holds the client's secret; default: client_secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub client_secret_key: Option<String>,
+    /// The key of the Secret that holds the refresh token, or a VMware Cloud Director API token; default: refresh_token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub refresh_token_key: Option<String>,
+    /// The key of the Secret that holds what `vgs apply service-account` printed, instead of id and secret. No default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub vgs_service_account_key: Option<String>,
+}
+
+/// A Secret in the TokenSource's own namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct SecretReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
+    pub name: String,
+}
+
+/// The Secret that receives the token.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Its name; default: the TokenSource's own. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
+    pub name: Option<String>,
+    /// What happens to the Secret when the TokenSource is deleted: Delete or Retain; default: Delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What happens to the Secret when the TokenSource is deleted. Delete: it goes too; Retain: it stays, with the token that it holds; default: Delete.
+pub enum DeletionPolicy {
+    #[default]
+    /// The Secret is garbage-collected with the TokenSource.
+    Delete,
+    /// The Secret stays, with the token that it holds.
+    Retain,
+}
+
+/// When the token is refreshed. Durations are written as in Go: `90s`, `15m`, `1h30m`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Refresh {
+    /// Refresh when this much life is left; default: a third of the lifetime, and at least 150s where the lifetime allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    pub before: Option<String>,
+    /// How long a token lives when neither the endpoint's answer nor the token itself says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    pub default_lifetime: Option<String>,
+    /// Refresh at least this often, whatever the answer says; default: 24h (vmwareCloudDirector: 15m).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    pub max_interval: Option<String>,
+    /// How long a mounted file may lag behind the Secret; default: the operator's --default-propagation-delay (90s).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    pub propagation_delay: Option<String>,
+}
+
+impl TokenSource {
+    /// The name of the target Secret: `spec.target.name`, else the TokenSource's own.
+    #[must_use]
+    pub fn target_name(&self) -> &str {
+        let own = self.metadata.name.as_deref().unwrap_or_default();
+        self.spec.target.as_ref().and_then(|target| target.name.as_deref()).unwrap_or(own)
+    }
+
+    /// The name of the Secret in which a rotating refresh token is kept, which only the operator uses.
+    #[must_use]
+    pub fn refresh_token_secret_name(&self) -> String {
+        format!("{}-refresh-token", self.metadata.name.as_deref().unwrap_or_default())
+    }
+}
