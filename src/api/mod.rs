@@ -10,7 +10,6 @@ mod token_source;
 
 pub use crd::crd;
 pub use reason::Reason;
-pub use rules::RESERVED_PARAMETERS;
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
 pub use token_source::{
     Basic, BasicEncoding, ClientAuthentication, Credentials, DeletionPolicy, Empty, Grant, OAuth2, Provider,

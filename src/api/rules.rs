@@ -3,9 +3,6 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// Members of a token request's body that `parameters` cannot set: they have fields of their own.
-pub const RESERVED_PARAMETERS: &str = "['grant_type', 'client_id', 'client_secret', 'client_assertion', 'client_assertion_type', 'assertion', 'refresh_token', 'scope', 'code', 'username', 'password', 'subject_token', 'subject_token_type', 'actor_token', 'actor_token_type', 'requested_token_type', 'audience', 'resource']";
-
 pub(super) const NAME_FITS: &str = "size(self.metadata.name) <= 239";
 
 pub(super) const TARGET_IS_NOT_CREDENTIALS: &str = "(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentials.secretRef.name";
@@ -48,12 +45,14 @@ pub(super) const SECRET_KEY: &str = "^[-._a-zA-Z0-9]+$";
 
 /// At most 32 parameters, none of them reserved.
 pub(super) fn parameters_schema(_: &mut SchemaGenerator) -> Schema {
+    let reserved: Vec<String> = crate::oauth::RESERVED.iter().map(|name| format!("'{name}'")).collect();
+    let reserved = reserved.join(", ");
     json_schema!({
         "type": "object",
         "maxProperties": 32,
         "additionalProperties": {"type": "string", "maxLength": 4096},
         "x-kubernetes-validations": [{
-            "rule": format!("self.all(name, size(name) > 0 && size(name) <= 128 && !(name in {RESERVED_PARAMETERS}))"),
+            "rule": format!("self.all(name, size(name) > 0 && size(name) <= 128 && !(name.lowerAscii() in [{reserved}]))"),
             "message": "a parameter's name may have at most 128 characters, and members of the request that have a field of their own (grant_type, client_id, scope, ...) cannot be set here; use that field",
         }],
     })

@@ -1,0 +1,297 @@
+//! From the bytes of the credentials Secret to what a token request needs.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::vgs::{ServiceAccountError, read_service_account};
+use crate::api::{self, Reason};
+use crate::oauth::{ClientAuthentication, Credentials, Grant, RequestDescription};
+
+/// Secrets of these types are credentials of the cluster itself or hold whole releases: never sent anywhere.
+const REFUSED_TYPES: [&str; 3] =
+    ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1"];
+
+/// What was read.
+#[derive(Debug)]
+pub struct Resolved {
+    /// What the request needs.
+    pub credentials: Credentials,
+    /// What a person should know, for the Ready condition's message.
+    pub remarks: Vec<String>,
+}
+
+/// Why the credentials cannot be used. Names the Secret, the key and the remedy; never a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialsError {
+    /// The Secret does not exist.
+    #[error("Secret {secret} does not exist: create it in this namespace, with the key{s} {keys}", s = if keys.contains(',') { "s" } else { "" })]
+    SecretNotFound {
+        /// The Secret's name.
+        secret: String,
+        /// The keys that would be read.
+        keys: String,
+    },
+    /// A key is not there.
+    #[error("Secret {secret} has no key {key}{present}: add it, or write the right key in spec.credentials.{field}")]
+    KeyNotFound {
+        /// The Secret's name.
+        secret: String,
+        /// The key.
+        key: String,
+        /// The field that names the key.
+        field: &'static str,
+        /// The keys that are there, in words.
+        present: String,
+    },
+    /// The value is empty.
+    #[error("key {key} of Secret {secret} is empty: write the {what} into it")]
+    Empty {
+        /// The Secret's name.
+        secret: String,
+        /// The key.
+        key: String,
+        /// What should be there.
+        what: &'static str,
+    },
+    /// The value is not one line of text.
+    #[error("key {key} of Secret {secret} {problem}: write the {what} alone into it")]
+    NotALine {
+        /// The Secret's name.
+        secret: String,
+        /// The key.
+        key: String,
+        /// What should be there.
+        what: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The Secret is of a type that is never used as credentials.
+    #[error("Secret {secret} is of type {secret_type}, which is never sent to a token endpoint: name another Secret in spec.credentials.secretRef.name")]
+    RefusedType {
+        /// The Secret's name.
+        secret: String,
+        /// Its type.
+        secret_type: String,
+    },
+    /// The YAML of a VGS service account is not one.
+    #[error("key {key} of Secret {secret} {problem}")]
+    ServiceAccount {
+        /// The Secret's name.
+        secret: String,
+        /// The key.
+        key: String,
+        /// What is wrong, with the remedy.
+        problem: String,
+    },
+}
+
+impl CredentialsError {
+    /// The reason for conditions.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            CredentialsError::SecretNotFound { .. } | CredentialsError::KeyNotFound { .. } => {
+                Reason::CredentialsNotFound
+            }
+            _ => Reason::CredentialsInvalid,
+        }
+    }
+
+    /// The error for a Secret that does not exist.
+    #[must_use]
+    pub fn secret_not_found(spec: &api::Credentials, request: &RequestDescription) -> Self {
+        let keys = wanted_keys(spec, request).iter().map(|key| key.name.to_owned()).collect::<Vec<_>>().join(", ");
+        CredentialsError::SecretNotFound { secret: spec.secret_ref.name.clone(), keys }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Value {
+    ClientId,
+    ClientSecret,
+    RefreshToken,
+    ServiceAccount,
+}
+
+struct Key<'a> {
+    value: Value,
+    name: &'a str,
+    field: &'static str,
+    required: bool,
+}
+
+impl Value {
+    fn words(self) -> &'static str {
+        match self {
+            Value::ClientId => "client id",
+            Value::ClientSecret => "client secret",
+            Value::RefreshToken => "refresh token",
+            Value::ServiceAccount => "output of `vgs apply service-account`",
+        }
+    }
+}
+
+/// The keys that `spec` and `request` need, with the names that hold where the spec names none.
+fn wanted_keys<'a>(spec: &'a api::Credentials, request: &RequestDescription) -> Vec<Key<'a>> {
+    let key = |value, name: &'a Option<String>, default, field, required| Key {
+        value,
+        name: name.as_deref().unwrap_or(default),
+        field,
+        required,
+    };
+    let mut keys = vec![];
+    if let Some(name) = &spec.vgs_service_account_key {
+        keys.push(Key { value: Value::ServiceAccount, name, field: "vgsServiceAccountKey", required: true });
+    } else {
+        let authenticates = request.client_authentication != ClientAuthentication::None;
+        // A public client may have an id. VMware Cloud Director gets none; the API server refuses one there.
+        if spec.client_id.is_none() && (authenticates || spec.client_id_key.is_some()) {
+            keys.push(key(Value::ClientId, &spec.client_id_key, "client_id", "clientIDKey", true));
+        }
+        if authenticates {
+            keys.push(key(Value::ClientSecret, &spec.client_secret_key, "client_secret", "clientSecretKey", true));
+        }
+    }
+    if request.grant == Grant::RefreshToken {
+        keys.push(key(Value::RefreshToken, &spec.refresh_token_key, "refresh_token", "refreshTokenKey", true));
+    }
+    keys
+}
+
+/// Whether the refresh token is all that a request needs of the credentials Secret: while the operator keeps a
+/// rotated one, that Secret need not be read.
+#[must_use]
+pub fn needs_only_the_refresh_token(spec: &api::Credentials, request: &RequestDescription) -> bool {
+    wanted_keys(spec, request).iter().all(|key| key.value == Value::RefreshToken)
+}
+
+/// Reads what `request` needs from the data of the credentials Secret.
+///
+/// # Errors
+/// Where a value is missing or cannot be what it should be.
+pub fn read_credentials(
+    spec: &api::Credentials,
+    request: &RequestDescription,
+    secret_type: Option<&str>,
+    data: &BTreeMap<String, ByteString>,
+) -> Result<Resolved, CredentialsError> {
+    let secret = &spec.secret_ref.name;
+    if let Some(refused) = secret_type.filter(|it| REFUSED_TYPES.contains(it)) {
+        return Err(CredentialsError::RefusedType { secret: secret.clone(), secret_type: refused.to_owned() });
+    }
+    let mut resolved = Resolved {
+        credentials: Credentials { client_id: spec.client_id.clone(), ..Credentials::default() },
+        remarks: vec![],
+    };
+    for key in wanted_keys(spec, request) {
+        let Some(bytes) = data.get(key.name) else {
+            if !key.required {
+                continue;
+            }
+            return Err(CredentialsError::KeyNotFound {
+                secret: secret.clone(),
+                key: key.name.to_owned(),
+                field: key.field,
+                present: present(data),
+            });
+        };
+        let text = std::str::from_utf8(&bytes.0).map_err(|_| not_a_line(secret, &key, "is not text (UTF-8)"))?;
+        let credentials = &mut resolved.credentials;
+        if key.value == Value::ServiceAccount {
+            let (id, client_secret) = read_service_account(text).map_err(|problem: ServiceAccountError| {
+                CredentialsError::ServiceAccount {
+                    secret: secret.clone(),
+                    key: key.name.to_owned(),
+                    problem: problem.to_string(),
+                }
+            })?;
+            credentials.client_id = Some(id);
+            credentials.client_secret = Some(client_secret);
+            continue;
+        }
+        let line = one_line(secret, &key, text, &mut resolved.remarks)?;
+        match key.value {
+            Value::ClientId => credentials.client_id = Some(line.to_owned()),
+            Value::ClientSecret => credentials.client_secret = Some(SecretString::from(line)),
+            Value::RefreshToken | Value::ServiceAccount => {
+                credentials.refresh_token = Some(SecretString::from(line));
+            }
+        }
+    }
+    Ok(resolved)
+}
+
+/// The value without the newline that `echo` leaves at its end.
+fn one_line<'a>(
+    secret: &str,
+    key: &Key<'_>,
+    text: &'a str,
+    remarks: &mut Vec<String>,
+) -> Result<&'a str, CredentialsError> {
+    let line = text.trim_end_matches(['\n', '\r']);
+    if line.trim().is_empty() {
+        return Err(CredentialsError::Empty {
+            secret: secret.to_owned(),
+            key: key.name.to_owned(),
+            what: key.value.words(),
+        });
+    }
+    if line.contains(['\n', '\r']) {
+        return Err(not_a_line(secret, key, "has several lines"));
+    }
+    if line.chars().any(char::is_control) {
+        return Err(not_a_line(secret, key, "has a control character in it"));
+    }
+    if line.len() != text.len() {
+        remarks.push(format!("key {} of Secret {secret} ends in a newline, which was left out", key.name));
+    }
+    Ok(line)
+}
+
+fn not_a_line(secret: &str, key: &Key<'_>, problem: &'static str) -> CredentialsError {
+    CredentialsError::NotALine {
+        secret: secret.to_owned(),
+        key: key.name.to_owned(),
+        what: key.value.words(),
+        problem,
+    }
+}
+
+/// The names of the keys that are there: no secret, and mostly they show the typing error at once.
+fn present(data: &BTreeMap<String, ByteString>) -> String {
+    match data.len() {
+        0 => " and is empty".into(),
+        n => {
+            let names: Vec<_> = data.keys().take(5).map(String::as_str).collect();
+            format!(" (it has {}{})", names.join(", "), if n > 5 { ", ..." } else { "" })
+        }
+    }
+}
+
+/// A digest of the values that were used, under a key that lives as long as the process: it tells whether the
+/// values changed or only the Secret's metadata, and says nothing to whoever reads memory later.
+impl Resolved {
+    /// The digest of these values under `key`.
+    #[must_use]
+    pub fn digest(&self, key: &aws_lc_rs::hmac::Key) -> [u8; 16] {
+        let mut context = aws_lc_rs::hmac::Context::with_key(key);
+        let credentials = &self.credentials;
+        for value in [
+            credentials.client_id.as_deref(),
+            credentials.client_secret.as_ref().map(ExposeSecret::expose_secret),
+            credentials.refresh_token.as_ref().map(ExposeSecret::expose_secret),
+        ] {
+            context.update(&value.map_or(u64::MAX, |value| value.len() as u64).to_le_bytes());
+            context.update(value.unwrap_or_default().as_bytes());
+        }
+        let tag = context.sign();
+        let mut digest = [0; 16];
+        digest.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+        digest
+    }
+}
+
+#[cfg(test)]
+mod tests;

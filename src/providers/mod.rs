@@ -1,0 +1,91 @@
+//! What a spec means: one small file per provider turns it into a description of a token request, and one
+//! engine mints for all. Pure.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod credentials;
+mod digest;
+mod oauth2;
+mod vgs;
+mod vmware_cloud_director;
+mod vng_cloud;
+
+use url::Url;
+
+use crate::api::{Reason, TokenSourceSpec};
+use crate::oauth::RequestDescription;
+use crate::refresh::DEFAULT_MAX_INTERVAL;
+
+pub use credentials::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
+pub use digest::{provider_digest, short_digest};
+
+/// What a spec asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// The provider's name in the spec.
+    pub provider: &'static str,
+    /// The token request, without any secret.
+    pub request: RequestDescription,
+    /// `refresh.maxInterval` where the spec does not say, in seconds.
+    pub max_interval: u64,
+}
+
+/// What is wrong with a spec that the API server's rules did not find.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// None or several members of `spec.provider` are set.
+    #[error("spec.provider must have exactly one member")]
+    Provider,
+    /// The URL of the token endpoint cannot be parsed.
+    #[error("{field}: {value:?} is not a URL: {problem}; write for example https://idp.example.com/oauth/token")]
+    Url {
+        /// The field's path.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+        /// What the parser says.
+        problem: String,
+    },
+    /// A duration cannot be parsed.
+    #[error("{field}: {value:?} is not a duration; write for example 90s or 1h30m")]
+    Duration {
+        /// The field's path.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+    },
+}
+
+impl SpecError {
+    /// The reason for conditions.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        Reason::SpecInvalid
+    }
+}
+
+/// Turns a spec into what it asks for.
+///
+/// # Errors
+/// Where the spec is one that the API server's rules refuse, or a URL that they take for one and is none.
+pub fn describe(spec: &TokenSourceSpec) -> Result<Description, SpecError> {
+    let provider = &spec.provider;
+    match (&provider.vgs, &provider.vng_cloud, &provider.vmware_cloud_director, &provider.oauth2) {
+        (Some(vgs), None, None, None) => vgs::describe(vgs),
+        (None, Some(vng_cloud), None, None) => vng_cloud::describe(vng_cloud),
+        (None, None, Some(vcd), None) => vmware_cloud_director::describe(vcd),
+        (None, None, None, Some(oauth2)) => oauth2::describe(oauth2),
+        _ => Err(SpecError::Provider),
+    }
+}
+
+fn description(provider: &'static str, request: RequestDescription) -> Description {
+    Description { provider, request, max_interval: DEFAULT_MAX_INTERVAL }
+}
+
+fn parse_url(field: &'static str, value: &str) -> Result<Url, SpecError> {
+    Url::parse(value).map_err(|error| SpecError::Url {
+        field,
+        value: value.to_owned(),
+        problem: error.to_string(),
+    })
+}

@@ -1,0 +1,47 @@
+//! VMware Cloud Director (Hi GIO Cloud and others), with an API token.
+//! <https://techdocs.broadcom.com/us/en/vmware-cis/cloud-director/vmware-cloud-director/10-6.html>, "Generate an API Access Token"
+
+use std::collections::BTreeMap;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{Description, SpecError, description, parse_url};
+use crate::api::VmwareCloudDirector;
+use crate::oauth::{ClientAuthentication, Encoding, Grant, RequestDescription};
+
+/// Sessions end when they are idle, usually after 30 minutes, whatever `expires_in` says.
+const MAX_INTERVAL: u64 = 15 * 60;
+
+/// The unreserved characters of RFC 3986, section 2.3.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A form with the API token as refresh token; no client authentication and no client id.
+pub(super) fn describe(spec: &VmwareCloudDirector) -> Result<Description, SpecError> {
+    let own;
+    let token_url = match (&spec.token_url, &spec.tenant) {
+        (Some(token_url), _) => token_url,
+        // The System organization is the provider, whichever way it is written.
+        (None, Some(tenant)) if !tenant.eq_ignore_ascii_case("system") => {
+            own = format!("https://{}/oauth/tenant/{}/token", spec.host, utf8_percent_encode(tenant, SEGMENT));
+            &own
+        }
+        _ => {
+            own = format!("https://{}/oauth/provider/token", spec.host);
+            &own
+        }
+    };
+    let field = if spec.token_url.is_some() {
+        "spec.provider.vmwareCloudDirector.tokenURL"
+    } else {
+        "spec.provider.vmwareCloudDirector.host"
+    };
+    let request = RequestDescription {
+        token_url: parse_url(field, token_url)?,
+        grant: Grant::RefreshToken,
+        client_authentication: ClientAuthentication::None,
+        encoding: Encoding::Form,
+        scopes: vec![],
+        parameters: BTreeMap::new(),
+    };
+    Ok(Description { max_interval: MAX_INTERVAL, ..description("vmwareCloudDirector", request) })
+}

@@ -1,0 +1,26 @@
+//! VNG Cloud (GreenNode) IAM, for vStorage and the rest.
+//! <https://docs.vngcloud.vn/vng-cloud-document/vn/identity-and-access-management>
+
+use std::collections::BTreeMap;
+
+use super::{Description, SpecError, description, parse_url};
+use crate::api::VngCloud;
+use crate::oauth::{BasicEncoding, ClientAuthentication, Encoding, Grant, RequestDescription};
+
+const TOKEN_URL: &str = "https://iamapis.vngcloud.vn/accounts-api/v2/auth/token";
+
+/// JSON, with id and secret (UUIDs) as they are in HTTP Basic. The scope is always sent.
+pub(super) fn describe(spec: &VngCloud) -> Result<Description, SpecError> {
+    let token_url = spec.token_url.as_deref().unwrap_or(TOKEN_URL);
+    Ok(description(
+        "vngCloud",
+        RequestDescription {
+            token_url: parse_url("spec.provider.vngCloud.tokenURL", token_url)?,
+            grant: Grant::ClientCredentials,
+            client_authentication: ClientAuthentication::Basic(BasicEncoding::Raw),
+            encoding: Encoding::Json,
+            scopes: spec.scopes.clone().unwrap_or_else(|| vec!["email".into()]),
+            parameters: BTreeMap::new(),
+        },
+    ))
+}

@@ -1,0 +1,284 @@
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+//! What to do for one TokenSource, now. One pure function of what was observed: the same facts always give the
+//! same answer, whoever asks and after whichever restart.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::schedule::{LEAST_INTERVAL, Policy, cached_retry_after, plus, seconds_between, spread};
+use crate::target::{Facts, Inputs, KeySet, Ownership, Owner, Record, Version, ownership};
+
+/// A record's issue time may be this far in the future, in seconds, before our clock or its is called wrong.
+const CLOCK_TOLERANCE: u64 = 5 * 60;
+
+/// Everything that a decision depends on, but the time.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    /// The TokenSource.
+    pub source: &'a Owner,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// `spec.suspend`.
+    pub suspended: bool,
+    /// The schedule that its spec asks for.
+    pub policy: Policy,
+    /// What a mint would be asked for now.
+    pub wanted: &'a Wanted,
+    /// The credentials Secret, if it exists.
+    pub credentials: Option<&'a Version>,
+    /// The state of the credentials Secret whose values this process last saw, if any.
+    pub seen_credentials: Option<&'a Version>,
+    /// The Secret under the target's name, if it exists.
+    pub target: Option<&'a Facts>,
+    /// The attempts that failed since the last success.
+    pub failure: Option<&'a Failure>,
+    /// A mint whose result is not yet all written.
+    pub pending: Option<Pending<'a>>,
+    /// When this process last minted because the target was missing or changed.
+    pub healed_at: Option<Timestamp>,
+    /// When this process began to look.
+    pub since: Timestamp,
+}
+
+/// What the spec asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// A digest of `spec.provider` and `spec.credentials`.
+    pub provider: String,
+    /// The value of the annotation by which a person asks for a new token.
+    pub refresh_request: Option<String>,
+    /// The data keys of the target.
+    pub keys: KeySet,
+    /// The target has a controller ownerReference (`deletionPolicy: Delete`).
+    pub owner_reference: bool,
+}
+
+/// A row of failed attempts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What was tried.
+    pub tried: Tried,
+    /// When to try again; `None` where only a change helps.
+    pub next_attempt_at: Option<Timestamp>,
+    /// The issuer asked for patience: a changed spec is no reason to ask sooner, changed values are.
+    pub issuer_asks_to_wait: bool,
+    /// It was the API server that refused to write the target, in this state of it.
+    pub refused_target: Option<Option<Version>>,
+}
+
+/// What an attempt was made with, as digests, so that status can hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The provider's spec and the refresh request.
+    pub spec: String,
+    /// The credentials Secret's uid and resourceVersion.
+    pub credentials: String,
+}
+
+/// A mint whose result is in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Pending<'a> {
+    /// What it was minted from.
+    pub inputs: &'a Inputs,
+    /// When it would be refreshed: from then on it is not worth writing.
+    pub refresh_at: Timestamp,
+    /// It holds a refresh token, the only copy, that is not persisted yet.
+    pub unsaved_refresh_token: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing: the TokenSource is being deleted.
+    Nothing,
+    /// Nothing until somebody else acts; a watch will tell.
+    Blocked(Blocked),
+    /// Nothing: it is suspended.
+    Suspended,
+    /// Read the credentials, to see whether their values changed or only their metadata.
+    Compare,
+    /// Write the record, the label and the ownerReference again, and no token.
+    Restamp,
+    /// Ask for a token.
+    Mint(Why),
+    /// Write what was minted.
+    Write,
+    /// Nothing before this time.
+    Wait(Option<Timestamp>),
+}
+
+/// Who must act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// The target is somebody else's; the words say whose.
+    Conflict(String),
+    /// A Secret under the target's name is being deleted.
+    AwaitingDeletion,
+    /// The credentials Secret does not exist.
+    CredentialsMissing,
+}
+
+/// Why a token is minted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The target does not exist.
+    TargetMissing,
+    /// The record on the target is missing or cannot be read.
+    RecordMissing,
+    /// Somebody changed or removed what we wrote.
+    TargetChanged,
+    /// The provider's spec changed.
+    SpecChanged,
+    /// The credentials changed.
+    CredentialsChanged,
+    /// A person asked for it.
+    Requested,
+    /// It is time.
+    Due,
+}
+
+impl Why {
+    /// Whether it mends what somebody did to the target: these mints are damped, because two controllers
+    /// that fight over a Secret must not fight over the endpoint.
+    #[must_use]
+    pub fn heals(self) -> bool {
+        matches!(self, Why::TargetMissing | Why::RecordMissing | Why::TargetChanged)
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::TargetMissing => "target missing",
+            Why::RecordMissing => "record missing",
+            Why::TargetChanged => "target changed by somebody",
+            Why::SpecChanged => "spec changed",
+            Why::CredentialsChanged => "credentials changed",
+            Why::Requested => "refresh requested",
+            Why::Due => "refresh due",
+        })
+    }
+}
+
+/// Decides what to do at `now`. `tried` is what an attempt would be made with.
+#[must_use]
+pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decision {
+    if observed.deleting {
+        return Decision::Nothing;
+    }
+    if let Some(target) = observed.target {
+        match ownership(target, observed.source) {
+            Ownership::Foreign(whose) => return Decision::Blocked(Blocked::Conflict(whose)),
+            Ownership::Predecessors => return Decision::Blocked(Blocked::AwaitingDeletion),
+            Ownership::Ours if target.terminating => return Decision::Blocked(Blocked::AwaitingDeletion),
+            Ownership::Ours => {}
+        }
+    }
+    // A rotated refresh token is the only copy of a credential: nothing goes before it.
+    if observed.pending.is_some_and(|pending| pending.unsaved_refresh_token) {
+        return unless_waiting(now, observed, tried, Decision::Write);
+    }
+    let Some(why) = need(now, observed) else {
+        return match observed.target.and_then(|target| Some((target, target.record.as_deref()?))) {
+            Some((target, record)) if !observed.suspended && needs_restamp(observed, target, record) => {
+                Decision::Restamp
+            }
+            Some((_, record)) => Decision::Wait(Some(refresh_at(now, observed.since, observed, record))),
+            None => Decision::Wait(None),
+        };
+    };
+    if observed.suspended {
+        return Decision::Suspended;
+    }
+    let Some(credentials) = observed.credentials else {
+        return Decision::Blocked(Blocked::CredentialsMissing);
+    };
+    let waits_for_credentials = why == Why::CredentialsChanged
+        || observed.failure.is_some_and(|failure| failure.tried.credentials != tried.credentials);
+    if waits_for_credentials && observed.seen_credentials.is_some_and(|seen| seen != credentials) {
+        return Decision::Compare;
+    }
+    if pending_fits(now, observed, credentials) {
+        return unless_waiting(now, observed, tried, Decision::Write);
+    }
+    if let Some(healed_at) = observed.healed_at.filter(|_| why.heals()) {
+        let next = plus(healed_at, LEAST_INTERVAL);
+        if now < next && healed_at <= now {
+            return Decision::Wait(Some(next));
+        }
+    }
+    unless_waiting(now, observed, tried, Decision::Mint(why))
+}
+
+/// When the token of `record` is due for a refresh.
+#[must_use]
+pub fn refresh_at(now: Timestamp, since: Timestamp, observed: &Observed<'_>, record: &Record) -> Timestamp {
+    let lifetime = record.lifetime();
+    let uid = &observed.source.uid;
+    if seconds_between(now, record.issued_at) > CLOCK_TOLERANCE {
+        // One of two clocks is wrong, so this record's times say nothing. Refresh soon, but not all at once.
+        return plus(since.min(now), spread(uid, record.issued_at, lifetime / 3));
+    }
+    if record.cached {
+        return plus(record.issued_at, cached_retry_after(lifetime));
+    }
+    observed.policy.refresh_at(uid, record.issued_at, lifetime)
+}
+
+/// Why a token is needed, if it is.
+fn need(now: Timestamp, observed: &Observed<'_>) -> Option<Why> {
+    let Some(target) = observed.target else { return Some(Why::TargetMissing) };
+    let Some(record) = target.record.as_deref() else { return Some(Why::RecordMissing) };
+    let wanted = observed.wanted;
+    let readable = !record.is_of_another_version();
+    if target.owned_keys != wanted.keys {
+        Some(Why::TargetChanged)
+    } else if readable && record.inputs.provider != wanted.provider {
+        Some(Why::SpecChanged)
+    } else if readable && observed.credentials.is_some_and(|it| *it != record.inputs.credentials) {
+        Some(Why::CredentialsChanged)
+    } else if wanted.refresh_request.is_some() && wanted.refresh_request != record.refresh_request {
+        Some(Why::Requested)
+    } else if now >= refresh_at(now, observed.since, observed, record) {
+        Some(Why::Due)
+    } else {
+        None
+    }
+}
+
+fn needs_restamp(observed: &Observed<'_>, target: &Facts, record: &Record) -> bool {
+    !record.is_of_another_version()
+        && (!target.labelled
+            || target.controller.is_some() != observed.wanted.owner_reference
+            || record.owner.uid != observed.source.uid)
+}
+
+fn pending_fits(now: Timestamp, observed: &Observed<'_>, credentials: &Version) -> bool {
+    observed.pending.is_some_and(|pending| {
+        now < pending.refresh_at
+            && pending.inputs.provider == observed.wanted.provider
+            && pending.inputs.credentials == *credentials
+    })
+}
+
+/// `decision`, or the wait that a failure asks for.
+fn unless_waiting(now: Timestamp, observed: &Observed<'_>, tried: &Tried, decision: Decision) -> Decision {
+    let Some(failure) = observed.failure else { return decision };
+    let values_changed = failure.tried.credentials != tried.credentials;
+    let spec_changed = failure.tried.spec != tried.spec && !failure.issuer_asks_to_wait;
+    let target_changed = failure
+        .refused_target
+        .as_ref()
+        .is_some_and(|refused| refused.as_ref() != observed.target.map(|target| &target.version));
+    if values_changed || spec_changed || target_changed {
+        return decision;
+    }
+    match failure.next_attempt_at {
+        Some(at) if at <= now => decision,
+        waits => Decision::Wait(waits),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+use proptest::prelude::*;
+
+use super::super::schedule::DEFAULT_MAX_INTERVAL;
+use super::*;
+use crate::target::{Controller, Minted};
+
+/// Everything that an [`Observed`] borrows, in a state that needs nothing: each test changes one thing.
+#[derive(Clone)]
+struct World {
+    source: Owner,
+    wanted: Wanted,
+    credentials: Option<Version>,
+    seen_credentials: Option<Version>,
+    target: Option<Facts>,
+    failure: Option<Failure>,
+    pending: Option<(Inputs, Timestamp, bool)>,
+    healed_at: Option<Timestamp>,
+    deleting: bool,
+    suspended: bool,
+    tried: Tried,
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn version(uid: &str, resource_version: &str) -> Version {
+    Version { uid: uid.into(), resource_version: resource_version.into() }
+}
+
+/// A token of 300 s, issued at 0, refreshed between 135 and 150.
+fn world() -> World {
+    let source = Owner { name: "vault-api".into(), uid: "uid".into() };
+    let credentials = version("cred", "7");
+    let minted = Minted {
+        issued_at: at(0),
+        expires_at: at(300),
+        token_id: "3f9a1c0d42be".into(),
+        token_type: "Bearer".into(),
+        scope: None,
+        remarks: vec![],
+    };
+    let inputs = Inputs { provider: "p".into(), credentials: credentials.clone() };
+    let keys = KeySet::from_iter(["access_token"]);
+    World {
+        target: Some(Facts {
+            version: version("target", "12"),
+            terminating: false,
+            controller: Some(Controller {
+                kind: "TokenSource".into(),
+                name: source.name.clone(),
+                uid: source.uid.clone(),
+            }),
+            record: Some(Box::new(Record::new(source.clone(), inputs, None, minted, None))),
+            labelled: true,
+            refresh_token_of: None,
+            owned_keys: keys,
+        }),
+        source,
+        wanted: Wanted { provider: "p".into(), refresh_request: None, keys, owner_reference: true },
+        credentials: Some(credentials),
+        seen_credentials: None,
+        failure: None,
+        pending: None,
+        healed_at: None,
+        deleting: false,
+        suspended: false,
+        tried: Tried { spec: "s".into(), credentials: "c".into() },
+    }
+}
+
+impl World {
+    fn with(mut self, change: impl FnOnce(&mut World)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn target(&mut self) -> &mut Facts {
+        self.target.as_mut().unwrap()
+    }
+
+    fn record(&mut self) -> &mut Record {
+        self.target.as_mut().unwrap().record.as_mut().unwrap()
+    }
+
+    fn failed(&mut self, next_attempt_at: Option<i64>) -> &mut Failure {
+        self.failure.insert(Failure {
+            tried: self.tried.clone(),
+            next_attempt_at: next_attempt_at.map(at),
+            issuer_asks_to_wait: false,
+            refused_target: None,
+        })
+    }
+
+    fn decide(&self, now: i64) -> Decision {
+        let observed = Observed {
+            source: &self.source,
+            deleting: self.deleting,
+            suspended: self.suspended,
+            policy: Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 },
+            wanted: &self.wanted,
+            credentials: self.credentials.as_ref(),
+            seen_credentials: self.seen_credentials.as_ref(),
+            target: self.target.as_ref(),
+            failure: self.failure.as_ref(),
+            pending: self.pending.as_ref().map(|(inputs, refresh_at, unsaved_refresh_token)| Pending {
+                inputs,
+                refresh_at: *refresh_at,
+                unsaved_refresh_token: *unsaved_refresh_token,
+            }),
+            healed_at: self.healed_at,
+            since: at(0),
+        };
+        decide(at(now), &observed, &self.tried)
+    }
+}
+
+fn waits_for_the_refresh(decision: &Decision) -> bool {
+    matches!(decision, Decision::Wait(Some(until)) if (at(135)..=at(150)).contains(until))
+}
+
+#[test]
+fn a_fresh_token_needs_nothing_and_a_restart_sees_the_same_facts() {
+    assert!(waits_for_the_refresh(&world().decide(1)));
+    assert!(waits_for_the_refresh(&world().decide(134)));
+    assert_eq!(world().decide(150), Decision::Mint(Why::Due));
+    assert_eq!(world().decide(100_000), Decision::Mint(Why::Due));
+}
+
+#[test]
+fn what_mints_and_why() {
+    let mints = |why, change: fn(&mut World)| {
+        assert_eq!(world().with(change).decide(10), Decision::Mint(why), "{why}");
+    };
+    mints(Why::TargetMissing, |w| w.target = None);
+    mints(Why::RecordMissing, |w| w.target().record = None);
+    mints(Why::TargetChanged, |w| w.target().owned_keys = KeySet::default());
+    mints(Why::SpecChanged, |w| w.wanted.provider = "q".into());
+    mints(Why::CredentialsChanged, |w| w.credentials = Some(version("cred", "8")));
+    mints(Why::CredentialsChanged, |w| w.credentials = Some(version("new", "7")));
+    mints(Why::Requested, |w| w.wanted.refresh_request = Some("1".into()));
+}
+
+#[test]
+fn what_does_not_mint() {
+    let waits = |change: fn(&mut World)| assert!(waits_for_the_refresh(&world().with(change).decide(10)));
+    waits(|w| w.target().version.resource_version = "13".into());
+    waits(|w| w.credentials = None);
+    waits(|w| w.suspended = true);
+    waits(|w| {
+        w.wanted.refresh_request = Some("1".into());
+        w.record().refresh_request = Some("1".into());
+    });
+    // An annotation that was handled and is taken away again.
+    waits(|w| w.record().refresh_request = Some("1".into()));
+    // Another build's record: its inputs say nothing, its times do.
+    waits(|w| {
+        let annotation = w.record().to_annotation().replace(r#""version":1"#, r#""version":9"#);
+        *w.record() = Record::parse(&annotation).unwrap();
+        w.wanted.provider = "q".into();
+        w.credentials = Some(version("cred", "8"));
+        w.target().labelled = false;
+    });
+}
+
+#[test]
+fn metadata_is_mended_without_a_mint() {
+    for change in [
+        (|w: &mut World| w.target().labelled = false) as fn(&mut World),
+        |w| w.wanted.owner_reference = false,
+        |w| w.target().controller = None,
+        |w| {
+            w.target().controller = None;
+            w.record().owner.uid = "predecessor".into();
+        },
+    ] {
+        assert_eq!(world().with(change).decide(10), Decision::Restamp);
+    }
+}
+
+#[test]
+fn credentials_whose_metadata_moved_are_compared_where_their_values_were_seen() {
+    let moved = world().with(|w| w.credentials = Some(version("cred", "8")));
+    let seen = moved.clone().with(|w| w.seen_credentials = Some(version("cred", "7")));
+    assert_eq!(seen.decide(10), Decision::Compare);
+    let compared = seen.with(|w| w.seen_credentials = Some(version("cred", "8")));
+    assert_eq!(compared.decide(10), Decision::Mint(Why::CredentialsChanged));
+    assert_eq!(moved.decide(10), Decision::Mint(Why::CredentialsChanged), "unknown after a restart: once");
+}
+
+#[test]
+fn hands_off_what_is_somebody_elses_or_going() {
+    let blocked = |blocked, change: fn(&mut World)| {
+        assert_eq!(world().with(change).decide(1000), Decision::Blocked(blocked));
+    };
+    blocked(Blocked::Conflict("this operator did not create it".into()), |w| {
+        w.target().controller = None;
+        w.target().record = None;
+    });
+    blocked(Blocked::AwaitingDeletion, |w| w.target().terminating = true);
+    blocked(Blocked::AwaitingDeletion, |w| w.target().controller.as_mut().unwrap().uid = "old".into());
+    blocked(Blocked::CredentialsMissing, |w| w.credentials = None);
+    assert_eq!(world().with(|w| w.deleting = true).decide(1000), Decision::Nothing);
+    assert_eq!(world().with(|w| w.suspended = true).decide(1000), Decision::Suspended);
+}
+
+#[test]
+fn healing_is_at_once_the_first_time_and_then_damped() {
+    let gone = world().with(|w| w.target = None);
+    assert_eq!(gone.decide(10), Decision::Mint(Why::TargetMissing));
+    let again = gone.with(|w| w.healed_at = Some(at(10)));
+    assert_eq!(again.decide(12), Decision::Wait(Some(at(40))));
+    assert_eq!(again.decide(40), Decision::Mint(Why::TargetMissing));
+    assert_eq!(again.decide(5), Decision::Mint(Why::TargetMissing), "the clock was set back");
+}
+
+#[test]
+fn a_failure_waits_until_what_was_tried_changes() {
+    let failed = world().with(|w| drop(w.failed(Some(400))));
+    assert_eq!(failed.decide(200), Decision::Wait(Some(at(400))));
+    assert_eq!(failed.decide(400), Decision::Mint(Why::Due));
+    let forever = world().with(|w| drop(w.failed(None)));
+    assert_eq!(forever.decide(200), Decision::Wait(None));
+
+    let spec = failed.clone().with(|w| w.tried.spec = "changed".into());
+    assert_eq!(spec.decide(200), Decision::Mint(Why::Due));
+    let locked = spec.with(|w| w.failure.as_mut().unwrap().issuer_asks_to_wait = true);
+    assert_eq!(locked.decide(200), Decision::Wait(Some(at(400))), "a lock-out ends by changed values alone");
+    let values = locked.with(|w| w.tried.credentials = "changed".into());
+    assert_eq!(values.decide(200), Decision::Mint(Why::Due));
+    let labelled = values.with(|w| w.seen_credentials = Some(version("cred", "6")));
+    assert_eq!(labelled.decide(200), Decision::Compare);
+}
+
+#[test]
+fn a_refused_write_is_tried_again_with_the_same_token_until_that_nears_its_refresh() {
+    let inputs = Inputs { provider: "p".into(), credentials: version("cred", "7") };
+    let pending = world().with(|w| {
+        w.pending = Some((inputs, at(500), false));
+        let target = w.target().version.clone();
+        w.failed(Some(300)).refused_target = Some(Some(target));
+    });
+    assert_eq!(pending.decide(200), Decision::Wait(Some(at(300))));
+    assert_eq!(pending.decide(300), Decision::Write);
+    assert_eq!(pending.decide(500), Decision::Mint(Why::Due));
+    let replaced = pending.clone().with(|w| w.target().version.resource_version = "13".into());
+    assert_eq!(replaced.decide(200), Decision::Write, "somebody did something about it");
+    let other = pending.with(|w| w.wanted.provider = "q".into());
+    assert_eq!(other.decide(300), Decision::Mint(Why::SpecChanged));
+}
+
+#[test]
+fn nothing_is_minted_before_a_rotated_refresh_token_is_safe() {
+    let inputs = Inputs { provider: "old".into(), credentials: version("other", "1") };
+    let unsaved = world().with(|w| w.pending = Some((inputs, at(0), true)));
+    assert_eq!(unsaved.decide(1000), Decision::Write);
+    assert_eq!(unsaved.with(|w| w.suspended = true).decide(1), Decision::Write);
+}
+
+#[test]
+fn clocks_that_were_set() {
+    let future = |seconds: i64| {
+        world().with(move |w| {
+            w.record().issued_at = at(seconds);
+            w.record().expires_at = at(seconds + 300);
+        })
+    };
+    assert!(matches!(future(300).decide(0), Decision::Wait(Some(until)) if until > at(400)));
+    // Further ahead its times say nothing: within a third of the lifetime from when we began to look.
+    assert!(matches!(future(1000).decide(0), Decision::Wait(Some(until)) if until <= at(100)));
+    assert_eq!(future(1000).decide(101), Decision::Mint(Why::Due));
+    // Suspended machine: the token expired while nobody looked.
+    assert_eq!(world().decide(i64::from(i32::MAX)), Decision::Mint(Why::Due));
+}
+
+#[test]
+fn an_issuer_that_caches_is_asked_in_time_and_not_in_a_loop() {
+    let cached = world().with(|w| {
+        w.record().issued_at = at(200);
+        w.record().cached = true;
+    });
+    assert_eq!(cached.decide(201), Decision::Wait(Some(at(250))));
+    assert_eq!(cached.decide(250), Decision::Mint(Why::Due));
+}
+
+proptest! {
+    #[test]
+    fn no_times_panic(now in any::<i32>(), issued in any::<i32>(), expires in any::<i32>(), cached in any::<bool>(), healed in any::<i32>(), next in any::<i32>()) {
+        let world = world().with(|w| {
+            w.record().issued_at = at(i64::from(issued));
+            w.record().expires_at = at(i64::from(expires));
+            w.record().cached = cached;
+            w.healed_at = Some(at(i64::from(healed)));
+            w.failed(Some(i64::from(next)));
+        });
+        let _ = world.decide(i64::from(now));
+    }
+}

@@ -1,0 +1,209 @@
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+//! When a token is refreshed. Whole seconds, saturating arithmetic, no clock.
+
+use std::hash::{Hash, Hasher};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Allowance for clocks that differ, in seconds.
+pub const SKEW: u64 = 10;
+/// Room for failed attempts before a reader could notice, in seconds.
+pub const RETRY_ROOM: u64 = 50;
+/// The least interval between two refreshes of a token that lives long enough, in seconds.
+pub const LEAST_INTERVAL: u64 = 30;
+/// The least interval between two token requests whatever the lifetime says, in seconds.
+pub const FLOOR: u64 = 5;
+/// `refresh.maxInterval` where nothing is said, in seconds: a day.
+pub const DEFAULT_MAX_INTERVAL: u64 = 24 * 60 * 60;
+
+/// What the user and the operator say about refreshing. All in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// `spec.refresh.before`: refresh when this much life is left.
+    pub before: Option<u64>,
+    /// `spec.refresh.maxInterval`: refresh at least this often.
+    pub max_interval: u64,
+    /// How long a mounted file may lag behind the Secret.
+    pub propagation_delay: u64,
+}
+
+/// How far a token's lifetime goes, beyond what the way to the pods takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// Room for propagation and for retries.
+    Safe,
+    /// Room for propagation alone: the first failed attempt may be noticed.
+    NoRetryRoom,
+    /// A reader of the file may hold an expired token.
+    TooShort,
+}
+
+impl Policy {
+    /// The seconds of life that are left when a token of `lifetime` seconds is refreshed, before jitter.
+    fn reserve(&self, lifetime: u64) -> u64 {
+        if let Some(before) = self.before.filter(|before| *before < lifetime) {
+            return before;
+        }
+        let room = self.propagation_delay.saturating_add(SKEW).saturating_add(RETRY_ROOM);
+        let most = lifetime.saturating_sub(LEAST_INTERVAL).max(lifetime / 2);
+        (lifetime / 3).max(most.min(room))
+    }
+
+    /// The seconds from issue to refresh of a token of `lifetime` seconds, before jitter.
+    ///
+    /// The least of them is [`FLOOR`]: a token that lives for a second is no reason to ask every second.
+    #[must_use]
+    pub fn refresh_after(&self, lifetime: u64) -> u64 {
+        let least = LEAST_INTERVAL.min(lifetime / 2);
+        let after = lifetime.saturating_sub(self.reserve(lifetime)).max(least).min(lifetime);
+        after.min(self.max_interval.max(least)).max(FLOOR)
+    }
+
+    /// Whether `spec.refresh.before` cannot hold for a token of `lifetime` seconds, so that the default rule does.
+    #[must_use]
+    pub fn before_is_ignored(&self, lifetime: u64) -> bool {
+        self.before.is_some_and(|before| before >= lifetime)
+    }
+
+    /// When a token that was issued at `issued_at` and lives for `lifetime` seconds is refreshed.
+    ///
+    /// `uid` spreads refreshes: the same source and issue time always give the same jitter, at most a tenth of
+    /// the way and half an hour, only ever earlier.
+    #[must_use]
+    pub fn refresh_at(&self, uid: &str, issued_at: Timestamp, lifetime: u64) -> Timestamp {
+        let after = self.refresh_after(lifetime);
+        let jitter = if after <= LEAST_INTERVAL { 0 } else { spread(uid, issued_at, (after / 10).min(30 * 60)) };
+        plus(issued_at, after.saturating_sub(jitter))
+    }
+
+    /// Whether readers of a mounted file are safe with tokens of `lifetime` seconds.
+    #[must_use]
+    pub fn propagation(&self, lifetime: u64) -> Propagation {
+        let left = lifetime.saturating_sub(self.refresh_after(lifetime));
+        let needed = self.propagation_delay.saturating_add(SKEW);
+        if left >= needed.saturating_add(RETRY_ROOM) {
+            Propagation::Safe
+        } else if left >= needed {
+            Propagation::NoRetryRoom
+        } else {
+            Propagation::TooShort
+        }
+    }
+
+    /// The longest outage of the endpoint, in seconds, that no reader of a mounted file notices.
+    #[must_use]
+    pub fn longest_unnoticed_outage(&self, lifetime: u64) -> u64 {
+        let left = lifetime.saturating_sub(self.refresh_after(lifetime));
+        left.saturating_sub(self.propagation_delay).saturating_sub(SKEW)
+    }
+}
+
+/// When to ask again after the issuer gave the same token once more, `remaining` seconds before its end.
+#[must_use]
+pub fn cached_retry_after(remaining: u64) -> u64 {
+    (remaining / 2).max(LEAST_INTERVAL).min(remaining.saturating_add(1)).max(FLOOR)
+}
+
+/// `at` plus `seconds`, at most the end of time.
+#[must_use]
+pub fn plus(at: Timestamp, seconds: u64) -> Timestamp {
+    let seconds = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+    at.saturating_add(seconds).unwrap_or(Timestamp::MAX)
+}
+
+/// The whole seconds from `from` to `to`; 0 where `to` is earlier.
+#[must_use]
+pub fn seconds_between(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.as_second().saturating_sub(from.as_second())).unwrap_or(0)
+}
+
+/// A number from 0 to `most`, always the same for the same source and time.
+#[must_use]
+pub fn spread(uid: &str, at: Timestamp, most: u64) -> u64 {
+    // DefaultHasher::new() has fixed keys: the same in every process of one build, which is all that jitter needs.
+    let mut hasher = std::hash::DefaultHasher::new();
+    (uid, at.as_second()).hash(&mut hasher);
+    hasher.finish() % most.saturating_add(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DEFAULT: Policy = Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 };
+
+    #[test]
+    fn the_documented_table() {
+        // lifetime, refresh after, longest outage that no reader of the file notices
+        for (lifetime, after, outage, propagation) in [
+            (60, 30, 0, Propagation::TooShort),
+            (129, 30, 0, Propagation::TooShort),
+            (130, 30, 0, Propagation::NoRetryRoom),
+            (150, 30, 20, Propagation::NoRetryRoom),
+            (179, 30, 49, Propagation::NoRetryRoom),
+            (180, 30, 50, Propagation::Safe),
+            (300, 150, 50, Propagation::Safe),
+            (1800, 1200, 500, Propagation::Safe),
+            (7200, 4800, 2300, Propagation::Safe),
+        ] {
+            assert_eq!(DEFAULT.refresh_after(lifetime), after, "{lifetime} s");
+            assert_eq!(DEFAULT.longest_unnoticed_outage(lifetime), outage, "{lifetime} s");
+            assert_eq!(DEFAULT.propagation(lifetime), propagation, "{lifetime} s");
+        }
+        let vcd = Policy { max_interval: 15 * 60, ..DEFAULT };
+        assert_eq!(vcd.refresh_after(30 * 24 * 3600), 15 * 60);
+    }
+
+    #[test]
+    fn before_replaces_the_reserve_where_it_fits_and_never_loops_where_it_does_not() {
+        let before = |before| Policy { before: Some(before), ..DEFAULT };
+        assert_eq!(before(120).refresh_after(300), 180);
+        assert_eq!(before(299).refresh_after(300), 30, "the least interval holds");
+        assert_eq!(before(300).refresh_after(300), 150, "a margin as large as the lifetime: the default rule");
+        assert_eq!(before(9000).refresh_after(300), 150);
+        assert!(before(300).before_is_ignored(300) && !before(299).before_is_ignored(300));
+        assert_eq!(before(20).propagation(300), Propagation::TooShort, "a late refresh is no safe one");
+    }
+
+    #[test]
+    fn tiny_lifetimes_and_intervals_never_ask_more_often_than_the_floor() {
+        for lifetime in 0..=10 {
+            assert_eq!(DEFAULT.refresh_after(lifetime), FLOOR);
+        }
+        assert_eq!(Policy { max_interval: 1, ..DEFAULT }.refresh_after(3600), LEAST_INTERVAL);
+    }
+
+    #[test]
+    fn the_same_token_again() {
+        for (remaining, after) in [(0, 5), (1, 5), (10, 11), (40, 30), (100, 50), (3600, 1800)] {
+            assert_eq!(cached_retry_after(remaining), after, "{remaining} s left");
+        }
+    }
+
+    fn any_u64() -> impl Strategy<Value = u64> {
+        prop_oneof![any::<u64>(), 0..4000u64, Just(u64::MAX), Just(0)]
+    }
+
+    proptest! {
+        #[test]
+        fn any_numbers_give_a_refresh_in_time(lifetime in any_u64(), before in proptest::option::of(any_u64()), max_interval in any_u64(), propagation_delay in any_u64()) {
+            let policy = Policy { before, max_interval, propagation_delay };
+            let after = policy.refresh_after(lifetime);
+            prop_assert!(after >= FLOOR);
+            prop_assert!(after <= lifetime.max(FLOOR));
+            let _ = (policy.propagation(lifetime), policy.longest_unnoticed_outage(lifetime), cached_retry_after(lifetime));
+        }
+
+        #[test]
+        fn jitter_is_only_ever_earlier_and_at_most_a_tenth(uid in ".{0,40}", issued in -62_135_596_800i64..253_402_200_000, lifetime in any_u64()) {
+            let issued = Timestamp::from_second(issued).unwrap();
+            let at = DEFAULT.refresh_at(&uid, issued, lifetime);
+            let after = DEFAULT.refresh_after(lifetime);
+            prop_assert!(at <= plus(issued, after));
+            prop_assert!(at >= plus(issued, after - (after / 10).min(1800)));
+            prop_assert_eq!(at, DEFAULT.refresh_at(&uid, issued, lifetime));
+        }
+    }
+}

@@ -1,0 +1,125 @@
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+//! What decisions need of a Secret's metadata, and nothing more: Secrets of other people must not fill memory,
+//! and `kubectl.kubernetes.io/last-applied-configuration` holds Secret data.
+
+use std::hash::{Hash, Hasher};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+
+use super::record::{Record, Version};
+use super::{FIELD_MANAGER, MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION};
+
+/// A Secret as decisions see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// Its uid and resourceVersion.
+    pub version: Version,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// The controller that it belongs to, if any.
+    pub controller: Option<Controller>,
+    /// Our record on it, where it carries one that can be read.
+    pub record: Option<Box<Record>>,
+    /// The label by which people find the operator's Secrets stands on it.
+    pub labelled: bool,
+    /// The TokenSource whose rotating refresh token it holds, if it is such a Secret.
+    pub refresh_token_of: Option<String>,
+    /// The data keys that nobody has changed or removed since we wrote them.
+    pub owned_keys: KeySet,
+}
+
+/// The controller of an object, from its ownerReferences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Controller {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+/// A set of key names in eight bytes, good for comparing within one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeySet(u64);
+
+impl<S: AsRef<str>> FromIterator<S> for KeySet {
+    fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
+        // A sum does not depend on the order.
+        let hash = |name: S| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            name.as_ref().hash(&mut hasher);
+            hasher.finish()
+        };
+        KeySet(names.into_iter().map(hash).fold(0, u64::wrapping_add))
+    }
+}
+
+impl Facts {
+    /// Reads the metadata; `None` for an object without uid or resourceVersion, which no API server sends.
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Option<Self> {
+        let annotation = |name| metadata.annotations.as_ref().and_then(|all| all.get(name));
+        let (label, value) = MANAGED_BY_LABEL;
+        Some(Facts {
+            version: Version {
+                uid: metadata.uid.clone()?,
+                resource_version: metadata.resource_version.clone()?,
+            },
+            terminating: metadata.deletion_timestamp.is_some(),
+            controller: metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true)).map(
+                |owner| Controller { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() },
+            ),
+            record: annotation(RECORD_ANNOTATION).and_then(|value| Record::parse(value)).map(Box::new),
+            labelled: metadata.labels.as_ref().and_then(|all| all.get(label)).is_some_and(|it| it == value),
+            refresh_token_of: annotation(REFRESH_TOKEN_ANNOTATION).cloned(),
+            owned_keys: owned_keys(metadata.managed_fields.as_deref().unwrap_or_default()),
+        })
+    }
+}
+
+/// The data keys in our entry of managedFields. An edit or a removal of a key by anybody else takes it out.
+fn owned_keys(entries: &[ManagedFieldsEntry]) -> KeySet {
+    entries
+        .iter()
+        .filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply"))
+        .filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:data")?.as_object())
+        .flat_map(|data| data.keys())
+        .filter_map(|key| key.strip_prefix("f:"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn metadata(manager: &str, keys: &[&str]) -> ObjectMeta {
+        let data: serde_json::Map<_, _> = keys.iter().map(|key| (format!("f:{key}"), json!({}))).collect();
+        serde_json::from_value(json!({
+            "name": "vgs-token", "uid": "u", "resourceVersion": "12",
+            "labels": {"app.kubernetes.io/managed-by": "tokensource-operator"},
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "a secret"},
+            "managedFields": [
+                {"manager": manager, "operation": "Apply", "fieldsV1": {"f:data": data, "f:type": {}}},
+                {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:data": {"f:mine": {}}}},
+            ],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_what_nobody_touched_counts_as_ours() {
+        let facts = Facts::of(&metadata(FIELD_MANAGER, &["b", "a"])).unwrap();
+        assert_eq!(facts.owned_keys, KeySet::from_iter(["a", "b"]));
+        assert_ne!(facts.owned_keys, KeySet::from_iter(["a", "b", "mine"]));
+        assert!(facts.labelled && facts.record.is_none() && !facts.terminating);
+        assert_eq!(Facts::of(&metadata("helm", &["a"])).unwrap().owned_keys, KeySet::default());
+    }
+
+    #[test]
+    fn nothing_of_the_annotations_of_others_is_kept() {
+        assert!(!format!("{:?}", Facts::of(&metadata("kubectl", &[]))).contains("a secret"));
+    }
+}

@@ -1,0 +1,22 @@
+//! The target Secret: what stands in it, whose it is, and whether somebody changed it. Pure.
+
+mod facts;
+mod ownership;
+mod record;
+mod render;
+
+pub use facts::{Controller, Facts, KeySet};
+pub use ownership::{Ownership, ownership};
+pub use record::{Inputs, Minted, Owner, Record, Version};
+pub use render::{DEFAULT_KEYS, RefreshTokenSecret, TargetSecret};
+
+/// The field manager of everything that the operator applies.
+pub const FIELD_MANAGER: &str = "tokensource-operator";
+/// The annotation with the record, on the target.
+pub const RECORD_ANNOTATION: &str = "tokensource.dev/record";
+/// The annotation that names the TokenSource, on the Secret with its rotating refresh token.
+pub const REFRESH_TOKEN_ANNOTATION: &str = "tokensource.dev/refresh-token-of";
+/// The annotation on a TokenSource by which a person asks for a new token now.
+pub const REFRESH_REQUEST_ANNOTATION: &str = "tokensource.dev/refresh-requested-at";
+/// The label that every Secret of the operator carries, with its value.
+pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "tokensource-operator");
