@@ -1,0 +1,86 @@
+//! How long a token lives, from the answer, the token itself or a default.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::response::{Answer, seconds};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+
+/// The longest lifetime that is believed, in seconds: 100 years. Some servers mean "never" by more.
+pub const MAX_LIFETIME: u64 = 100 * 365 * 24 * 60 * 60;
+/// How old a JWT's `iat` may be for the token to count as new, in seconds: issuers that cache hand out old ones.
+const NEW: i64 = 60;
+/// How far the server's clock may be off and still be used instead of ours, in seconds.
+const CREDIBLE: i64 = 60 * 60;
+
+/// How long a token lives from the moment that its request was sent, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// At most [`MAX_LIFETIME`]. 0: the token has expired already. `None`: nobody knows.
+    pub seconds: Option<u64>,
+    /// Who says so.
+    pub source: LifetimeSource,
+}
+
+/// Who knows how long a token lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifetimeSource {
+    /// `expires_in` or an absolute expiry.
+    Answer,
+    /// The claim `exp` of a JWT (RFC 7519, 4.1.4), where it is shorter than what the answer says, or alone.
+    Token,
+    /// Neither; the caller's default.
+    Default,
+    /// Nobody.
+    Unknown,
+}
+
+/// See [`Answer::lifetime`].
+pub(super) fn lifetime(answer: &Answer, sent_at: Timestamp, default: Option<u64>) -> Lifetime {
+    let now = answer
+        .date
+        .map(Timestamp::as_second)
+        .filter(|date| date.abs_diff(sent_at.as_second()) <= CREDIBLE.unsigned_abs())
+        .unwrap_or_else(|| sent_at.as_second());
+    let until = |end: i64, start: i64| u64::try_from(end.saturating_sub(start)).unwrap_or_default();
+
+    let relative = answer.expires_in.filter(|&seconds| seconds > 0);
+    let absolute = answer.expires_at.map(|at| until(at.as_second(), now));
+    let said = [relative, absolute].into_iter().flatten().min();
+    let claimed = claims(answer.access_token.expose_secret()).map(|claims| {
+        let issued = claims.issued_at.filter(|iat| iat.abs_diff(now) <= NEW.unsigned_abs());
+        until(claims.expires, issued.unwrap_or(now))
+    });
+
+    let (seconds, source) = match (said, claimed) {
+        (Some(said), Some(claimed)) if claimed < said => (Some(claimed), LifetimeSource::Token),
+        (Some(said), _) => (Some(said), LifetimeSource::Answer),
+        (None, Some(claimed)) => (Some(claimed), LifetimeSource::Token),
+        (None, None) if default.is_some() => (default, LifetimeSource::Default),
+        (None, None) => (None, LifetimeSource::Unknown),
+    };
+    Lifetime { seconds: seconds.map(|seconds| seconds.min(MAX_LIFETIME)), source }
+}
+
+/// Seconds since the epoch.
+struct Claims {
+    expires: i64,
+    issued_at: Option<i64>,
+}
+
+/// The times of a signed JWT. They are not verified: the token comes from its issuer, over TLS, and all that a lie
+/// does is to have it refreshed sooner.
+fn claims(token: &str) -> Option<Claims> {
+    let mut parts = token.split('.');
+    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    let claims: Value = serde_json::from_slice(&payload).ok()?;
+    let time = |name| claims.get(name).and_then(seconds).and_then(|time| i64::try_from(time).ok());
+    // Some issuers write 0 for "never".
+    Some(Claims { expires: time("exp").filter(|&exp| exp > 0)?, issued_at: time("iat") })
+}

@@ -1,0 +1,144 @@
+//! Takes what was sent, and everything that looks like a token, out of what a server said: servers do echo
+//! credentials in their error descriptions.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+
+/// The longest text taken from a server into a message, in characters.
+pub(super) const LONGEST: usize = 200;
+/// Texts above this many bytes are no descriptions; they are not even looked through.
+const LONGEST_INPUT: usize = 8 * 1024;
+/// So many characters of base64url in a row are taken for a token.
+const TOKEN_LENGTH: usize = 32;
+const REDACTED: &str = "[redacted]";
+
+/// RFC 3986's unreserved characters stay. Every form decoder (RFC 6749, appendix B) agrees on the result,
+/// and plain ids and secrets are the same encoded and raw.
+const RESERVED_BYTES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Percent-encodes every byte outside `A-Za-z0-9-._~`, a space as `%20`.
+pub(super) fn percent_encode(value: &str) -> String {
+    utf8_percent_encode(value, RESERVED_BYTES).to_string()
+}
+
+/// Knows every form of the values that were sent.
+#[derive(Clone, Default)]
+pub(super) struct Redactor {
+    sent: Vec<SecretString>,
+}
+
+impl Redactor {
+    /// Remembers `value` raw, percent-encoded, form-encoded, JSON-escaped and in both alphabets of base64.
+    pub(super) fn add(&mut self, value: &str) {
+        let json = serde_json::Value::from(value).to_string();
+        let forms = [
+            value.to_owned(),
+            percent_encode(value),
+            url::form_urlencoded::byte_serialize(value.as_bytes()).collect(),
+            json.trim_matches('"').to_owned(),
+            STANDARD_NO_PAD.encode(value),
+            URL_SAFE_NO_PAD.encode(value),
+        ];
+        for form in forms {
+            if !form.is_empty() && !self.sent.iter().any(|known| known.expose_secret() == form) {
+                self.sent.push(form.into());
+            }
+        }
+    }
+
+    /// `text` without what was sent and without what looks like a token, in the characters that RFC 6749, 5.2
+    /// allows in `error_description`, at most 200 of them. `None` where nothing is left to say.
+    pub(super) fn clean(&self, text: &str) -> Option<String> {
+        if text.len() > LONGEST_INPUT {
+            return None;
+        }
+        let redacted = self.redact(text);
+        let plain: String = redacted
+            .chars()
+            .map(|c| match c {
+                '"' => '\'',
+                '\\' => '/',
+                ' '..='~' => c,
+                c if c.is_whitespace() || c.is_control() => ' ',
+                _ => '?',
+            })
+            .collect();
+        let plain = plain.trim();
+        if plain.is_empty() {
+            None
+        } else if plain.len() > LONGEST {
+            Some(plain.chars().take(LONGEST - 3).chain("...".chars()).collect())
+        } else {
+            Some(plain.to_owned())
+        }
+    }
+
+    /// Replaces every stretch of `text` that is covered by something sent or token-shaped. All are found before
+    /// any is replaced, so that a short value inside of a long one does not hide the long one.
+    fn redact(&self, text: &str) -> String {
+        let mut hidden = vec![false; text.len()];
+        for sent in &self.sent {
+            hide_occurrences(text.as_bytes(), sent.expose_secret().as_bytes(), &mut hidden);
+        }
+        hide_tokens(text, &mut hidden);
+
+        let mut out = String::with_capacity(text.len());
+        let mut inside = false;
+        for (at, c) in text.char_indices() {
+            let hide = hidden.get(at).copied().unwrap_or_default();
+            if hide && !inside {
+                out.push_str(REDACTED);
+            }
+            if !hide {
+                out.push(c);
+            }
+            inside = hide;
+        }
+        out
+    }
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Redactor({} values)", self.sent.len())
+    }
+}
+
+/// Marks every occurrence of `needle`, in any ASCII case (percent-encoding has two).
+fn hide_occurrences(text: &[u8], needle: &[u8], hidden: &mut [bool]) {
+    if needle.is_empty() {
+        return;
+    }
+    for (at, window) in text.windows(needle.len()).enumerate() {
+        if window.eq_ignore_ascii_case(needle)
+            && let Some(marks) = hidden.get_mut(at..at + needle.len())
+        {
+            marks.fill(true);
+        }
+    }
+}
+
+/// Marks JWTs (`eyJ...`) and long runs of base64url.
+fn hide_tokens(text: &str, hidden: &mut [bool]) {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    let mut mark = |from: usize, to: usize| {
+        if let Some(marks) = hidden.get_mut(from..to) {
+            marks.fill(true);
+        }
+    };
+    for (at, _) in text.match_indices("eyJ") {
+        let length = text.bytes().skip(at).take_while(|&b| is_token(b) || b == b'.').count();
+        mark(at, at + length);
+    }
+    let mut start = 0;
+    for run in text.as_bytes().split(|&b| !is_token(b)) {
+        if run.len() >= TOKEN_LENGTH {
+            mark(start, start + run.len());
+        }
+        start += run.len() + 1;
+    }
+}

@@ -1,0 +1,199 @@
+//! From the bytes of an answer to a token, tolerantly (RFC 6749, 5.1 and what servers make of it).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::dialect::{self, Said};
+use super::error::{Error, Fault, Refusal, Shape, Unusable};
+use super::lifetime::{self, Lifetime, MAX_LIFETIME};
+use super::redact::Redactor;
+use super::request::TokenRequest;
+use aws_lc_rs::digest;
+use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, StatusCode};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value};
+
+/// The longest `Retry-After` that is believed, in seconds.
+const LONGEST_RETRY_AFTER: u64 = 60 * 60;
+
+/// A usable token, and what the endpoint says about it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Not empty, and of printable ASCII only (RFC 6749, A.12).
+    pub access_token: SecretString,
+    /// `Bearer` in this spelling for every spelling of it; other types as the server writes them.
+    pub token_type: String,
+    /// The answer has no `token_type`, so that Bearer is assumed.
+    pub token_type_missing: bool,
+    /// As the server writes it (RFC 6749, 3.3), without control characters.
+    pub scope: Option<String>,
+    /// Seconds, floored, at most [`MAX_LIFETIME`]. `None`: unknown. 0 is kept: it means unknown for a new token, and
+    /// expired for one that was seen before.
+    pub expires_in: Option<u64>,
+    /// The end of life where the answer says it as a time.
+    pub expires_at: Option<Timestamp>,
+    /// A new refresh token that replaces the one that was sent (RFC 6749, 6).
+    pub refresh_token: Option<SecretString>,
+    /// The server's clock (header `Date`).
+    pub date: Option<Timestamp>,
+}
+
+impl Answer {
+    /// The first 12 hexadecimal digits of the access token's SHA-256: names it in logs and status.
+    #[must_use]
+    pub fn token_id(&self) -> String {
+        let digest = digest::digest(&digest::SHA256, self.access_token.expose_secret().as_bytes());
+        digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Lifetime from the moment `sent_at` at which the request was sent: the smaller of what the answer says and, for a
+    /// JWT, of `exp` (less `iat` if that is within 60 s of now, else less now, where "now" is the server's `Date` if
+    /// that is within an hour of ours); where neither is known, `default` in seconds.
+    #[must_use]
+    pub fn lifetime(&self, sent_at: Timestamp, default: Option<u64>) -> Lifetime {
+        lifetime::lifetime(self, sent_at, default)
+    }
+}
+
+/// Reads the answer to `request`, which is needed to take out of messages what was sent.
+///
+/// # Errors
+/// [`Error::Refused`] for a failure in any dialect and at any status, [`Error::Unusable`] for a success without a
+/// usable token.
+pub fn read(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    request: &TokenRequest,
+) -> Result<Answer, Error> {
+    let object = parse(body);
+    let date = header(headers, &DATE).and_then(http_date);
+
+    // Taken out before the rest is judged: it may be the only copy of the credential.
+    let refresh_token = object.as_ref().filter(|_| status.is_success()).and_then(refresh_token);
+
+    if status.is_success() && !object.as_ref().is_some_and(dialect::reports_error) {
+        return match &object {
+            Some(object) => token(object, date, refresh_token.clone()),
+            None => Err(Fault::NotJson(shape(headers, body, request.sent()))),
+        }
+        .map_err(|fault| Error::Unusable(Box::new(Unusable { status, fault, refresh_token })));
+    }
+    Err(Error::Refused(Box::new(Refusal {
+        status,
+        said: object.map_or(Said::Nothing, |object| dialect::read(&object, request.sent())),
+        shape: shape(headers, body, request.sent()),
+        retry_after: header(headers, &RETRY_AFTER).and_then(|value| retry_after(value, date)),
+        encoded_differs: request.encoded_differs(),
+        refresh_token,
+    })))
+}
+
+fn parse(body: &[u8]) -> Option<Map<String, Value>> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Some(object),
+        _ => None,
+    }
+}
+
+fn token(
+    object: &Map<String, Value>,
+    date: Option<Timestamp>,
+    refresh_token: Option<SecretString>,
+) -> Result<Answer, Fault> {
+    let access_token = text(object, "access_token").ok_or(Fault::NoToken)?;
+    if access_token.trim().is_empty() {
+        return Err(Fault::EmptyToken);
+    }
+    if !access_token.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
+        return Err(Fault::TokenCharacters);
+    }
+    let said_type = text(object, "token_type").map(str::trim).filter(|said| !said.is_empty());
+    let scope = text(object, "scope");
+    if scope.is_some_and(|scope| scope.contains(char::is_control)) {
+        return Err(Fault::ControlCharacters("scope"));
+    }
+    Ok(Answer {
+        access_token: access_token.into(),
+        token_type: said_type.map_or(Ok("Bearer"), token_type)?.to_owned(),
+        token_type_missing: said_type.is_none(),
+        scope: scope.map(str::to_owned),
+        expires_in: object.get("expires_in").and_then(seconds).map(|seconds| seconds.min(MAX_LIFETIME)),
+        expires_at: None,
+        refresh_token,
+        date,
+    })
+}
+
+fn token_type(said: &str) -> Result<&str, Fault> {
+    match said.to_ascii_lowercase().as_str() {
+        "bearer" | "bearertoken" => Ok("Bearer"),
+        "dpop" => Err(Fault::TokenType("DPoP")),
+        "mac" => Err(Fault::TokenType("mac")),
+        "pop" => Err(Fault::TokenType("pop")),
+        _ if said.contains(char::is_control) => Err(Fault::ControlCharacters("token_type")),
+        _ => Ok(said),
+    }
+}
+
+fn refresh_token(object: &Map<String, Value>) -> Option<SecretString> {
+    text(object, "refresh_token").filter(|token| !token.is_empty()).map(SecretString::from)
+}
+
+fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    object.get(name).and_then(Value::as_str)
+}
+
+/// A number of seconds, as a JSON number or in a string, floored and clamped. Negative, or no number: `None`.
+pub(super) fn seconds(value: &Value) -> Option<u64> {
+    let number = match value {
+        Value::Number(number) => return number.as_u64().or_else(|| floor(number.as_f64()?)),
+        Value::String(text) => text.trim(),
+        _ => return None,
+    };
+    number.parse().ok().or_else(|| floor(number.parse().ok()?))
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // `as` saturates, and it is not negative
+fn floor(number: f64) -> Option<u64> {
+    (number.is_finite() && number >= 0.0).then_some(number as u64)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+}
+
+/// RFC 9110, 5.6.7; the two obsolete formats are not read.
+fn http_date(value: &str) -> Option<Timestamp> {
+    static PARSER: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new();
+    PARSER.parse_timestamp(value).ok()
+}
+
+/// RFC 9110, 10.2.3: seconds, or a date, which only the server's own clock can be compared with.
+fn retry_after(value: &str, date: Option<Timestamp>) -> Option<u64> {
+    let seconds = match value.parse() {
+        Ok(seconds) => seconds,
+        Err(_) => {
+            let until = http_date(value)?.as_second().saturating_sub(date?.as_second());
+            u64::try_from(until).unwrap_or_default()
+        }
+    };
+    Some(seconds.min(LONGEST_RETRY_AFTER))
+}
+
+/// The media type is the server's text: only what looks like one is repeated, and nothing that was sent.
+fn shape(headers: &HeaderMap, body: &[u8], sent: &Redactor) -> Shape {
+    let is_media_type = |name: &&str| {
+        name.len() <= 64
+            && name.split('/').count() == 2
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/+-.".contains(&b))
+    };
+    let media_type = header(headers, &CONTENT_TYPE)
+        .and_then(|value| value.split(';').next())
+        .map(str::trim)
+        .filter(is_media_type)
+        .and_then(|name| sent.clean(&name.to_ascii_lowercase()));
+    Shape { media_type, length: body.len() }
+}
