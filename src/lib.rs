@@ -9,3 +9,6 @@
 
 pub mod api;
 pub mod oauth;
+pub mod providers;
+pub mod refresh;
+pub mod target;

@@ -34,7 +34,9 @@ pub enum CredentialsError {
         keys: String,
     },
     /// A key is not there.
-    #[error("Secret {secret} has no key {key}{present}: add it, or write the right key in spec.credentials.{field}")]
+    #[error(
+        "Secret {secret} has no key {key}{present}: add it, or write the right key in spec.credentials.{field}"
+    )]
     KeyNotFound {
         /// The Secret's name.
         secret: String,
@@ -68,7 +70,9 @@ pub enum CredentialsError {
         problem: &'static str,
     },
     /// The Secret is of a type that is never used as credentials.
-    #[error("Secret {secret} is of type {secret_type}, which is never sent to a token endpoint: name another Secret in spec.credentials.secretRef.name")]
+    #[error(
+        "Secret {secret} is of type {secret_type}, which is never sent to a token endpoint: name another Secret in spec.credentials.secretRef.name"
+    )]
     RefusedType {
         /// The Secret's name.
         secret: String,
@@ -102,7 +106,8 @@ impl CredentialsError {
     /// The error for a Secret that does not exist.
     #[must_use]
     pub fn secret_not_found(spec: &api::Credentials, request: &RequestDescription) -> Self {
-        let keys = wanted_keys(spec, request).iter().map(|key| key.name.to_owned()).collect::<Vec<_>>().join(", ");
+        let keys =
+            wanted_keys(spec, request).iter().map(|key| key.name.to_owned()).collect::<Vec<_>>().join(", ");
         CredentialsError::SecretNotFound { secret: spec.secret_ref.name.clone(), keys }
     }
 }
@@ -151,11 +156,23 @@ fn wanted_keys<'a>(spec: &'a api::Credentials, request: &RequestDescription) -> 
             keys.push(key(Value::ClientId, &spec.client_id_key, "client_id", "clientIDKey", true));
         }
         if authenticates {
-            keys.push(key(Value::ClientSecret, &spec.client_secret_key, "client_secret", "clientSecretKey", true));
+            keys.push(key(
+                Value::ClientSecret,
+                &spec.client_secret_key,
+                "client_secret",
+                "clientSecretKey",
+                true,
+            ));
         }
     }
     if request.grant == Grant::RefreshToken {
-        keys.push(key(Value::RefreshToken, &spec.refresh_token_key, "refresh_token", "refreshTokenKey", true));
+        keys.push(key(
+            Value::RefreshToken,
+            &spec.refresh_token_key,
+            "refresh_token",
+            "refreshTokenKey",
+            true,
+        ));
     }
     keys
 }
@@ -179,7 +196,10 @@ pub fn read_credentials(
 ) -> Result<Resolved, CredentialsError> {
     let secret = &spec.secret_ref.name;
     if let Some(refused) = secret_type.filter(|it| REFUSED_TYPES.contains(it)) {
-        return Err(CredentialsError::RefusedType { secret: secret.clone(), secret_type: refused.to_owned() });
+        return Err(CredentialsError::RefusedType {
+            secret: secret.clone(),
+            secret_type: refused.to_owned(),
+        });
     }
     let mut resolved = Resolved {
         credentials: Credentials { client_id: spec.client_id.clone(), ..Credentials::default() },
@@ -197,16 +217,18 @@ pub fn read_credentials(
                 present: present(data),
             });
         };
-        let text = std::str::from_utf8(&bytes.0).map_err(|_| not_a_line(secret, &key, "is not text (UTF-8)"))?;
+        let text =
+            std::str::from_utf8(&bytes.0).map_err(|_| not_a_line(secret, &key, "is not text (UTF-8)"))?;
         let credentials = &mut resolved.credentials;
         if key.value == Value::ServiceAccount {
-            let (id, client_secret) = read_service_account(text).map_err(|problem: ServiceAccountError| {
-                CredentialsError::ServiceAccount {
-                    secret: secret.clone(),
-                    key: key.name.to_owned(),
-                    problem: problem.to_string(),
-                }
-            })?;
+            let (id, client_secret) =
+                read_service_account(text).map_err(|problem: ServiceAccountError| {
+                    CredentialsError::ServiceAccount {
+                        secret: secret.clone(),
+                        key: key.name.to_owned(),
+                        problem: problem.to_string(),
+                    }
+                })?;
             credentials.client_id = Some(id);
             credentials.client_secret = Some(client_secret);
             continue;

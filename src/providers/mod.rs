@@ -36,7 +36,9 @@ pub enum SpecError {
     #[error("spec.provider must have exactly one member")]
     Provider,
     /// The URL of the token endpoint cannot be parsed.
-    #[error("{field}: {value:?} is not a URL: {problem}; write for example https://idp.example.com/oauth/token")]
+    #[error(
+        "{field}: {value:?} is not a URL: {problem}; write for example https://idp.example.com/oauth/token"
+    )]
     Url {
         /// The field's path.
         field: &'static str,

@@ -70,7 +70,8 @@ pub(super) fn read_service_account(text: &str) -> Result<(String, SecretString),
     }
     let data = account.data.unwrap_or(ServiceAccountData { client_id: None, client_secret: None });
     let client_id = data.client_id.filter(|id| !is_placeholder(id));
-    let client_secret = data.client_secret.filter(|secret| !is_placeholder(secrecy::ExposeSecret::expose_secret(secret)));
+    let client_secret =
+        data.client_secret.filter(|secret| !is_placeholder(secrecy::ExposeSecret::expose_secret(secret)));
     Ok((
         client_id.ok_or(ServiceAccountError::Template { missing: "clientId" })?,
         client_secret.ok_or(ServiceAccountError::Template { missing: "clientSecret" })?,
@@ -94,7 +95,8 @@ fn parse(text: &str) -> Result<ServiceAccount, ServiceAccountError> {
 fn dedented(text: &str) -> Option<String> {
     let (first, rest) = text.trim_start().split_once('\n')?;
     let indentation = |line: &str| line.len() - line.trim_start_matches(' ').len();
-    let shared = rest.lines().filter(|line| !line.trim().is_empty()).map(indentation).min().filter(|n| *n > 0)?;
+    let shared =
+        rest.lines().filter(|line| !line.trim().is_empty()).map(indentation).min().filter(|n| *n > 0)?;
     let lines = rest.lines().map(|line| line.get(shared..).unwrap_or_default());
     Some(std::iter::once(first).chain(lines).collect::<Vec<_>>().join("\n"))
 }
@@ -135,7 +137,11 @@ data:
     #[test]
     fn a_template_is_known_as_one() {
         let generated = "apiVersion: 1.0.0\nkind: ServiceAccount\ndata:\n  # Maximum\n  accessTokenLifespan: 300\n  vaults:\n    - tntcs7thayd\n  name: vgs-cli\n";
-        for text in [generated.to_owned(), APPLIED.replace("ACabc-vgs-cli-XYZ", "<CLIENT_ID>"), "kind: ServiceAccount".into()] {
+        for text in [
+            generated.to_owned(),
+            APPLIED.replace("ACabc-vgs-cli-XYZ", "<CLIENT_ID>"),
+            "kind: ServiceAccount".into(),
+        ] {
             let message = read_service_account(&text).unwrap_err().to_string();
             assert_eq!(
                 message,
@@ -143,7 +149,10 @@ data:
             );
         }
         let half = APPLIED.replace("7b8e-secret", "<CLIENT_SECRET>");
-        assert_eq!(read_service_account(&half).unwrap_err(), ServiceAccountError::Template { missing: "clientSecret" });
+        assert_eq!(
+            read_service_account(&half).unwrap_err(),
+            ServiceAccountError::Template { missing: "clientSecret" }
+        );
     }
 
     #[test]

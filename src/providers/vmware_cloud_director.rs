@@ -22,7 +22,8 @@ pub(super) fn describe(spec: &VmwareCloudDirector) -> Result<Description, SpecEr
         (Some(token_url), _) => token_url,
         // The System organization is the provider, whichever way it is written.
         (None, Some(tenant)) if !tenant.eq_ignore_ascii_case("system") => {
-            own = format!("https://{}/oauth/tenant/{}/token", spec.host, utf8_percent_encode(tenant, SEGMENT));
+            own =
+                format!("https://{}/oauth/tenant/{}/token", spec.host, utf8_percent_encode(tenant, SEGMENT));
             &own
         }
         _ => {

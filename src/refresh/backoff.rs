@@ -32,12 +32,16 @@ pub fn wait(now: Timestamp, failed: &Failed<'_>) -> Option<u64> {
     let remaining = failed.expires_at.map_or(0, |at| seconds_between(now, at));
     let nth = failed.count.max(1) - 1;
     match failed.class {
-        Class::Transient => Some(jittered(now, failed.uid, transient(nth, remaining)).max(failed.retry_after.unwrap_or(0))),
+        Class::Transient => {
+            Some(jittered(now, failed.uid, transient(nth, remaining)).max(failed.retry_after.unwrap_or(0)))
+        }
         Class::Limited => {
             let least = failed.retry_after.unwrap_or(0).max(30);
             Some(least.saturating_add(spread(failed.uid, now, least / 4)))
         }
-        Class::Unclear if remaining > 0 => Some(jittered(now, failed.uid, transient(nth, remaining)).clamp(15, 60)),
+        Class::Unclear if remaining > 0 => {
+            Some(jittered(now, failed.uid, transient(nth, remaining)).clamp(15, 60))
+        }
         Class::Unclear => Some(5 * 60),
         Class::Rejected | Class::Malformed => {
             let wait = REJECTED.get(nth as usize).copied().unwrap_or(LOCKED_OUT);
@@ -101,7 +105,11 @@ mod tests {
             assert_eq!(wait(NOW, &failed(Class::Rejected, count, 0)), Some(expected));
             assert_eq!(wait(NOW, &failed(Class::Malformed, count, 0)), Some(expected));
         }
-        assert_eq!(wait(NOW, &failed(Class::Rejected, 4, 700)), Some(600), "no later than P+S before the end");
+        assert_eq!(
+            wait(NOW, &failed(Class::Rejected, 4, 700)),
+            Some(600),
+            "no later than P+S before the end"
+        );
         assert_eq!(wait(NOW, &failed(Class::Rejected, 4, 110)), Some(30), "but not sooner than 30 s");
         assert_eq!(wait(NOW, &failed(Class::LockedOut, 1, 700)), Some(1800));
     }

@@ -72,7 +72,8 @@ impl Policy {
     #[must_use]
     pub fn refresh_at(&self, uid: &str, issued_at: Timestamp, lifetime: u64) -> Timestamp {
         let after = self.refresh_after(lifetime);
-        let jitter = if after <= LEAST_INTERVAL { 0 } else { spread(uid, issued_at, (after / 10).min(30 * 60)) };
+        let jitter =
+            if after <= LEAST_INTERVAL { 0 } else { spread(uid, issued_at, (after / 10).min(30 * 60)) };
         plus(issued_at, after.saturating_sub(jitter))
     }
 
@@ -132,7 +133,8 @@ mod tests {
 
     use super::*;
 
-    const DEFAULT: Policy = Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 };
+    const DEFAULT: Policy =
+        Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 };
 
     #[test]
     fn the_documented_table() {
@@ -161,7 +163,11 @@ mod tests {
         let before = |before| Policy { before: Some(before), ..DEFAULT };
         assert_eq!(before(120).refresh_after(300), 180);
         assert_eq!(before(299).refresh_after(300), 30, "the least interval holds");
-        assert_eq!(before(300).refresh_after(300), 150, "a margin as large as the lifetime: the default rule");
+        assert_eq!(
+            before(300).refresh_after(300),
+            150,
+            "a margin as large as the lifetime: the default rule"
+        );
         assert_eq!(before(9000).refresh_after(300), 150);
         assert!(before(300).before_is_ignored(300) && !before(299).before_is_ignored(300));
         assert_eq!(before(20).propagation(300), Propagation::TooShort, "a late refresh is no safe one");

@@ -67,9 +67,16 @@ impl Facts {
                 resource_version: metadata.resource_version.clone()?,
             },
             terminating: metadata.deletion_timestamp.is_some(),
-            controller: metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true)).map(
-                |owner| Controller { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() },
-            ),
+            controller: metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .find(|owner| owner.controller == Some(true))
+                .map(|owner| Controller {
+                    kind: owner.kind.clone(),
+                    name: owner.name.clone(),
+                    uid: owner.uid.clone(),
+                }),
             record: annotation(RECORD_ANNOTATION).and_then(|value| Record::parse(value)).map(Box::new),
             labelled: metadata.labels.as_ref().and_then(|all| all.get(label)).is_some_and(|it| it == value),
             refresh_token_of: annotation(REFRESH_TOKEN_ANNOTATION).cloned(),
@@ -82,7 +89,9 @@ impl Facts {
 fn owned_keys(entries: &[ManagedFieldsEntry]) -> KeySet {
     entries
         .iter()
-        .filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply"))
+        .filter(|entry| {
+            entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+        })
         .filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:data")?.as_object())
         .flat_map(|data| data.keys())
         .filter_map(|key| key.strip_prefix("f:"))

@@ -8,7 +8,7 @@ mod render;
 pub use facts::{Controller, Facts, KeySet};
 pub use ownership::{Ownership, ownership};
 pub use record::{Inputs, Minted, Owner, Record, Version};
-pub use render::{DEFAULT_KEYS, RefreshTokenSecret, TargetSecret};
+pub use render::{DEFAULT_KEYS, RefreshTokenSecret, TargetSecret, restamp};
 
 /// The field manager of everything that the operator applies.
 pub const FIELD_MANAGER: &str = "tokensource-operator";

@@ -61,8 +61,11 @@ mod tests {
         Facts {
             version,
             terminating: false,
-            controller: controller
-                .map(|(kind, name, uid)| Controller { kind: kind.into(), name: name.into(), uid: uid.into() }),
+            controller: controller.map(|(kind, name, uid)| Controller {
+                kind: kind.into(),
+                name: name.into(),
+                uid: uid.into(),
+            }),
             record,
             labelled: true,
             refresh_token_of: None,

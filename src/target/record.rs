@@ -112,6 +112,17 @@ impl Record {
         }
     }
 
+    /// The same token, taken up by `owner`, with the credentials Secret in a state that holds the same values.
+    #[must_use]
+    pub fn restamped(&self, owner: Owner, credentials: Option<Version>) -> Self {
+        let mut record = self.clone();
+        record.owner = owner;
+        if let Some(credentials) = credentials {
+            record.inputs.credentials = credentials;
+        }
+        record
+    }
+
     /// Reads the annotation's value. `None` for what this build cannot read: whoever wrote it is then unknown.
     #[must_use]
     pub fn parse(annotation: &str) -> Option<Self> {
@@ -171,7 +182,8 @@ mod tests {
 
     #[test]
     fn a_later_version_is_read_where_it_can_be_and_known_as_another() {
-        let annotation = record("a", 0, 300, None).to_annotation().replace(r#""version":1"#, r#""version":2,"new":true"#);
+        let annotation =
+            record("a", 0, 300, None).to_annotation().replace(r#""version":1"#, r#""version":2,"new":true"#);
         assert!(Record::parse(&annotation).is_some_and(|record| record.is_of_another_version()));
         assert_eq!(Record::parse("{}"), None);
         assert_eq!(Record::parse("not json"), None);

@@ -216,10 +216,14 @@ fn healing_is_at_once_the_first_time_and_then_damped() {
 
 #[test]
 fn a_failure_waits_until_what_was_tried_changes() {
-    let failed = world().with(|w| drop(w.failed(Some(400))));
+    let failed = world().with(|w| {
+        let _ = w.failed(Some(400));
+    });
     assert_eq!(failed.decide(200), Decision::Wait(Some(at(400))));
     assert_eq!(failed.decide(400), Decision::Mint(Why::Due));
-    let forever = world().with(|w| drop(w.failed(None)));
+    let forever = world().with(|w| {
+        let _ = w.failed(None);
+    });
     assert_eq!(forever.decide(200), Decision::Wait(None));
 
     let spec = failed.clone().with(|w| w.tried.spec = "changed".into());

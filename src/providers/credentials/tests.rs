@@ -1,0 +1,146 @@
+use super::*;
+use crate::api::SecretReference;
+use crate::providers::describe;
+use serde_json::json;
+
+fn data(values: &[(&str, &str)]) -> BTreeMap<String, ByteString> {
+    values.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
+}
+
+fn request(provider: serde_json::Value) -> RequestDescription {
+    let spec = json!({"provider": provider, "credentials": {"secretRef": {"name": "idp"}}});
+    describe(&serde_json::from_value(spec).unwrap()).unwrap().request
+}
+
+fn spec() -> api::Credentials {
+    api::Credentials { secret_ref: SecretReference { name: "idp".into() }, ..Default::default() }
+}
+
+fn read(values: &[(&str, &str)]) -> Result<Resolved, CredentialsError> {
+    read_credentials(&spec(), &request(json!({"vgs": {}})), Some("Opaque"), &data(values))
+}
+
+#[test]
+fn what_is_read_when_nothing_is_said() {
+    let resolved = read(&[("client_id", "id"), ("client_secret", "s3"), ("other", "x")]).unwrap();
+    assert_eq!(resolved.credentials.client_id.as_deref(), Some("id"));
+    assert_eq!(resolved.credentials.client_secret.unwrap().expose_secret(), "s3");
+    assert!(resolved.credentials.refresh_token.is_none() && resolved.remarks.is_empty());
+
+    let vcd = request(json!({"vmwareCloudDirector": {"host": "vcd.example.com", "tenant": "acme"}}));
+    let all = data(&[("client_id", "id"), ("client_secret", "s3"), ("refresh_token", "r")]);
+    let resolved = read_credentials(&spec(), &vcd, None, &all).unwrap().credentials;
+    assert!(resolved.client_id.is_none() && resolved.client_secret.is_none());
+    assert_eq!(resolved.refresh_token.unwrap().expose_secret(), "r");
+    assert!(needs_only_the_refresh_token(&spec(), &vcd));
+    assert!(!needs_only_the_refresh_token(&spec(), &request(json!({"vgs": {}}))));
+}
+
+#[test]
+fn a_newline_at_the_end_is_left_out_and_said() {
+    for ending in ["\n", "\r\n", "\n\n"] {
+        let resolved = read(&[("client_id", "id"), ("client_secret", &format!("s3{ending}"))]).unwrap();
+        assert_eq!(resolved.credentials.client_secret.unwrap().expose_secret(), "s3");
+        assert_eq!(
+            resolved.remarks,
+            ["key client_secret of Secret idp ends in a newline, which was left out"]
+        );
+    }
+}
+
+#[test]
+fn every_refusal_names_the_secret_the_key_and_the_remedy_and_no_value() {
+    let many = [("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1"), ("f", "1")];
+    for (values, reason, message) in [
+        (
+            &[("client_id", "id")][..],
+            Reason::CredentialsNotFound,
+            "Secret idp has no key client_secret (it has client_id): add it, or write the right key in spec.credentials.clientSecretKey",
+        ),
+        (
+            &[],
+            Reason::CredentialsNotFound,
+            "Secret idp has no key client_id and is empty: add it, or write the right key in spec.credentials.clientIDKey",
+        ),
+        (
+            &many,
+            Reason::CredentialsNotFound,
+            "Secret idp has no key client_id (it has a, b, c, d, e, ...): add it, or write the right key in spec.credentials.clientIDKey",
+        ),
+        (
+            &[("client_id", "id"), ("client_secret", "\n")],
+            Reason::CredentialsInvalid,
+            "key client_secret of Secret idp is empty: write the client secret into it",
+        ),
+        (
+            &[("client_id", ""), ("client_secret", "s3")],
+            Reason::CredentialsInvalid,
+            "key client_id of Secret idp is empty: write the client id into it",
+        ),
+        (
+            &[("client_id", "id"), ("client_secret", "s3\ns4")],
+            Reason::CredentialsInvalid,
+            "key client_secret of Secret idp has several lines: write the client secret alone into it",
+        ),
+        (
+            &[("client_id", "id"), ("client_secret", "s3\u{0}")],
+            Reason::CredentialsInvalid,
+            "key client_secret of Secret idp has a control character in it: write the client secret alone into it",
+        ),
+    ] {
+        let error = read(values).unwrap_err();
+        assert_eq!(error.to_string(), message);
+        assert_eq!(error.reason(), reason);
+    }
+    let binary = BTreeMap::from([("client_id".to_owned(), ByteString(vec![0xff, 0xfe]))]);
+    let error = read_credentials(&spec(), &request(json!({"vgs": {}})), None, &binary).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "key client_id of Secret idp is not text (UTF-8): write the client id alone into it"
+    );
+}
+
+#[test]
+fn secrets_of_the_cluster_itself_are_never_sent() {
+    for refused in REFUSED_TYPES {
+        let values = data(&[("client_id", "id"), ("client_secret", "s3")]);
+        let error =
+            read_credentials(&spec(), &request(json!({"vgs": {}})), Some(refused), &values).unwrap_err();
+        assert!(error.to_string().contains(refused));
+        assert_eq!(error.reason(), Reason::CredentialsInvalid);
+    }
+}
+
+#[test]
+fn a_service_account_takes_the_place_of_id_and_secret() {
+    let spec = api::Credentials { vgs_service_account_key: Some("credentials.yaml".into()), ..spec() };
+    let vgs = request(json!({"vgs": {}}));
+    let yaml = "kind: ServiceAccount\ndata: {clientId: id, clientSecret: s3}\n";
+    let resolved =
+        read_credentials(&spec, &vgs, None, &data(&[("credentials.yaml", yaml)])).unwrap().credentials;
+    assert_eq!(resolved.client_id.as_deref(), Some("id"));
+    let template = data(&[("credentials.yaml", "kind: ServiceAccount\ndata: {name: x}\n")]);
+    assert_eq!(
+        read_credentials(&spec, &vgs, None, &template).unwrap_err().to_string(),
+        "key credentials.yaml of Secret idp is the template of a service account, without clientId: apply it with `vgs apply service-account -f FILE`, and store what that prints"
+    );
+}
+
+#[test]
+fn a_missing_secret_says_which_keys_to_create() {
+    let error = CredentialsError::secret_not_found(&spec(), &request(json!({"vgs": {}})));
+    assert_eq!(
+        error.to_string(),
+        "Secret idp does not exist: create it in this namespace, with the keys client_id, client_secret"
+    );
+}
+
+#[test]
+fn the_digest_tells_values_apart_wherever_they_stand() {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"per process");
+    let digest =
+        |id: &str, secret: &str| read(&[("client_id", id), ("client_secret", secret)]).unwrap().digest(&key);
+    assert_eq!(digest("id", "s3"), digest("id", "s3\n"));
+    assert_ne!(digest("id", "s3"), digest("ids", "3"));
+    assert_ne!(digest("id", "s3"), digest("s3", "id"));
+}
