@@ -74,29 +74,20 @@ impl FromStr for EgressRule {
             return Self::network(ip.into(), None).map_err(error);
         }
         let (host, port) = match text.rsplit_once(':') {
-            None => (text, None),
-            Some((host, port)) if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) => {
-                return Err(error(if host.starts_with('[') && !text.ends_with(']') {
-                    "the port is not a number"
-                } else if host.contains(':') {
-                    "it is not an IPv6 address"
-                } else {
-                    "the port is not a number"
-                }));
+            Some((host, _)) if host.contains(':') && !host.starts_with('[') => {
+                return Err(error("an IPv6 address with a port is written as [IPv6]:PORT"));
             }
-            Some((host, port)) => match port.parse() {
-                Ok(0) | Err(_) => return Err(error("a port is a number from 1 to 65535")),
-                Ok(port) => (host, Some(port)),
-            },
+            Some((host, port)) if !text.ends_with(']') => {
+                let port = port.parse().ok().filter(|&port| port != 0);
+                (host, Some(port.ok_or_else(|| error("a port is a number from 1 to 65535"))?))
+            }
+            _ => (text, None),
         };
-        if host.contains(':') && !host.starts_with('[') {
-            return Err(error("write an IPv6 address with a port as [IPv6]:PORT"));
-        }
-        match Host::parse(host).map_err(|_| error("it is not a host name"))? {
+        match Host::parse(host).map_err(|_| error("it is neither a host name nor an address"))? {
             Host::Ipv4(ip) => Self::network(IpAddr::from(ip).into(), port).map_err(error),
             Host::Ipv6(ip) => Self::network(IpAddr::from(ip).into(), port).map_err(error),
             Host::Domain(name) => match normalise(&name) {
-                "" => Err(error("it is not a host name")),
+                "" => Err(error("it is neither a host name nor an address")),
                 name => Ok(EgressRule::Host { host: name.to_owned(), port }),
             },
         }

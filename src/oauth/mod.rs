@@ -15,6 +15,8 @@ mod lifetime;
 mod redact;
 mod request;
 mod response;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 
 pub use egress::{Egress, EgressRefused, EgressRule, EgressRuleError};

@@ -1,0 +1,57 @@
+//! Tables of what goes out, what comes back and what may be connected to.
+
+mod egress;
+mod errors;
+mod lifetime;
+mod properties;
+mod request;
+mod response;
+
+use super::{
+    Answer, BasicEncoding, ClientAuthentication, Credentials, Encoding, Error, Grant, RequestDescription,
+    TokenRequest, read,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use std::collections::BTreeMap;
+
+const ID: &str = "the-client-id";
+const SECRET: &str = "correct horse/battery+staple";
+const REFRESH: &str = "Zq5rNfLk2YbWtVx8";
+
+fn description() -> RequestDescription {
+    RequestDescription {
+        token_url: "https://idp.example.com/oauth/token".parse().unwrap(),
+        grant: Grant::ClientCredentials,
+        client_authentication: ClientAuthentication::Basic(BasicEncoding::Percent),
+        encoding: Encoding::Form,
+        scopes: Vec::new(),
+        parameters: BTreeMap::new(),
+    }
+}
+
+fn credentials() -> Credentials {
+    Credentials {
+        client_id: Some(ID.to_owned()),
+        client_secret: Some(SECRET.into()),
+        refresh_token: Some(REFRESH.into()),
+    }
+}
+
+fn request() -> TokenRequest {
+    description().request(&credentials()).unwrap()
+}
+
+fn header_map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
+    headers
+        .iter()
+        .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .collect()
+}
+
+fn answer_with(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Result<Answer, Error> {
+    read(StatusCode::from_u16(status).unwrap(), &header_map(headers), body.as_bytes(), &request())
+}
+
+fn answer(status: u16, body: &str) -> Result<Answer, Error> {
+    answer_with(status, &[("content-type", "application/json")], body)
+}
