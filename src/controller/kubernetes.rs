@@ -1,0 +1,200 @@
+//! Every call to the API server: the reads first, then the writes. Each is bounded in time, and none is tried
+//! again here: retries belong to the schedule.
+
+use std::future::Future;
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::Value;
+
+use super::secrets::Key;
+use crate::api::TokenSource;
+use crate::target::{FIELD_MANAGER, Facts, MANAGED_BY_LABEL, REFRESH_TOKEN_ANNOTATION};
+
+/// The most that one call may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a call failed, as far as it matters to what is done next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// 409: the object is not, or no longer, as it was seen.
+    #[error("the object has changed meanwhile")]
+    Conflict,
+    /// Another refusal (4xx): quota, admission, RBAC, validation, an immutable object.
+    #[error("{0}")]
+    Refused(String),
+    /// No answer, or a failure of the API server itself.
+    #[error("the Kubernetes API server did not answer as expected: {0}")]
+    Unavailable(String),
+}
+
+impl From<kube::Error> for CallError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code == 409 => CallError::Conflict,
+            kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
+                CallError::Refused(status.message.clone())
+            }
+            kube::Error::Api(status) => CallError::Unavailable(format!("status {}", status.code)),
+            // It could quote the answer, and the answer may be a Secret.
+            kube::Error::SerdeError(_) => CallError::Unavailable("an answer that cannot be read".into()),
+            other => CallError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(result) => result.map_err(CallError::from),
+        Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", TIMEOUT.as_secs()))),
+    }
+}
+
+/// The API server, as far as this controller needs it.
+#[derive(Clone)]
+pub struct Kubernetes {
+    client: Client,
+}
+
+impl Kubernetes {
+    /// Calls through `client`, which should not try again by itself.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Kubernetes { client }
+    }
+
+    fn secrets(&self, namespace: &str) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn sources(&self, namespace: &str) -> Api<TokenSource> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Reads the metadata of a Secret.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn secret_facts(&self, key: &Key) -> Result<Option<Facts>, CallError> {
+        let found = bounded(self.secrets(&key.namespace).get_metadata_opt(&key.name)).await?;
+        Ok(found.and_then(|object| Facts::of(&object.metadata)))
+    }
+
+    /// Reads a Secret.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn secret(&self, key: &Key) -> Result<Option<Secret>, CallError> {
+        bounded(self.secrets(&key.namespace).get_opt(&key.name)).await
+    }
+
+    /// Whether a TokenSource still exists as this very object and is not being deleted.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn source_is_alive(&self, key: &Key, uid: &str) -> Result<bool, CallError> {
+        let found = bounded(self.sources(&key.namespace).get_metadata_opt(&key.name)).await?;
+        Ok(found.is_some_and(|object| {
+            object.metadata.deletion_timestamp.is_none() && object.metadata.uid.as_deref() == Some(uid)
+        }))
+    }
+
+    /// The TokenSources of a namespace for which the operator keeps a rotated refresh token, each with the digest
+    /// of the user's token that it descends from.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn rotated_seeds(&self, namespace: &str) -> Result<Vec<(String, ByteString)>, CallError> {
+        let (label, value) = MANAGED_BY_LABEL;
+        // Few: Secrets with a rotated refresh token carry a label of their own.
+        let of_ours = ListParams::default().labels(&format!("{label}={value},{REFRESH_TOKEN_ANNOTATION}"));
+        let secrets = bounded(self.secrets(namespace).list(&of_ours)).await?;
+        let seed = |secret: Secret| {
+            let source = secret.metadata.annotations?.remove(REFRESH_TOKEN_ANNOTATION)?;
+            Some((source, secret.data?.remove("seed_sha256")?))
+        };
+        Ok(secrets.items.into_iter().filter_map(seed).collect())
+    }
+
+    /// Applies a Secret and returns what its metadata has become; with `dry_run` nothing is kept of it.
+    ///
+    /// # Errors
+    /// [`CallError::Conflict`] where the body's precondition does not hold; else see [`CallError`].
+    pub async fn apply_secret(&self, key: &Key, body: &Value, dry_run: bool) -> Result<Facts, CallError> {
+        let params = PatchParams { dry_run, ..PatchParams::apply(FIELD_MANAGER).force() };
+        self.write_secret(key, &params, &Patch::Apply(body)).await
+    }
+
+    /// Patches a Secret's metadata and returns what it has become.
+    ///
+    /// # Errors
+    /// [`CallError::Conflict`] where the body's precondition does not hold; else see [`CallError`].
+    pub async fn restamp_secret(&self, key: &Key, body: &Value) -> Result<Facts, CallError> {
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        self.write_secret(key, &params, &Patch::Strategic(body)).await
+    }
+
+    /// The answer is asked for as metadata alone: no token comes back over the wire.
+    async fn write_secret(
+        &self,
+        key: &Key,
+        params: &PatchParams,
+        patch: &Patch<&Value>,
+    ) -> Result<Facts, CallError> {
+        let written = bounded(self.secrets(&key.namespace).patch_metadata(&key.name, params, patch)).await?;
+        Facts::of(&written.metadata).ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
+    }
+
+    /// Writes the status of a TokenSource and returns its new resourceVersion.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn write_status(&self, key: &Key, body: &Value) -> Result<Option<String>, CallError> {
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let api = self.sources(&key.namespace);
+        let written = bounded(api.patch_status(&key.name, &params, &Patch::Merge(body))).await?;
+        Ok(written.metadata.resource_version)
+    }
+
+    /// Publishes an event about a TokenSource. kube's recorder would send the first of two notes with the same
+    /// reason twice; events here are sent on change only and need no deduplication.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn publish(
+        &self,
+        regarding: ObjectReference,
+        reporter: &str,
+        warning: bool,
+        reason: &str,
+        note: &str,
+    ) -> Result<(), CallError> {
+        let now = jiff::Timestamp::now();
+        let namespace = regarding.namespace.clone().unwrap_or_default();
+        let name = regarding.name.clone().unwrap_or_default();
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(now)),
+            type_: Some(if warning { "Warning" } else { "Normal" }.into()),
+            reason: Some(reason.to_owned()),
+            // The API server refuses a note of more than 1 kB.
+            note: Some(note.chars().take(900).collect()),
+            action: Some("Refresh".into()),
+            regarding: Some(regarding),
+            reporting_controller: Some("tokensource.dev/tokensource-operator".into()),
+            reporting_instance: Some(reporter.to_owned()),
+            ..Event::default()
+        };
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        bounded(api.create(&PostParams::default(), &event)).await.map(drop)
+    }
+}

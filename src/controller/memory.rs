@@ -1,0 +1,140 @@
+//! What this process remembers of a TokenSource beside its record and its status. All of it may be lost: a
+//! restart then costs a comparison more, and no token request.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use super::secrets::Key;
+use crate::api::{LastFailure, Reason, TokenSourceStatus};
+use crate::refresh::{Failure, Pending, Tried};
+use crate::target::{Record, Version};
+
+/// What is remembered of one TokenSource.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The uid of the object that this is about: another object of the same name starts anew.
+    pub uid: String,
+    /// The attempts that failed since the last success.
+    pub failed: Option<Failed>,
+    /// The state of the credentials Secret whose values were last used, and a digest of these.
+    pub seen_credentials: Option<(Version, [u8; 16])>,
+    /// A mint whose result is not yet all written: the only place where a token stays.
+    pub pending: Option<PendingMint>,
+    /// When the target was last mended by a mint.
+    pub healed_at: Option<Timestamp>,
+    /// This process has seen that the API server takes a write of this target.
+    pub write_allowed: bool,
+    /// No other TokenSource of the namespace rotates the user's refresh token; checked once per process.
+    pub seed_is_ours: bool,
+    /// The status that was last written, and the resourceVersion that it got, until the watch has caught up.
+    pub reported: Option<(u64, Box<TokenSourceStatus>)>,
+}
+
+/// A row of failed attempts, with what people are told of the last one.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// What the next decision needs.
+    pub failure: Failure,
+    /// How many attempts have failed in a row.
+    pub count: u32,
+    /// When the last one failed.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: Reason,
+    /// What to do about it.
+    pub message: String,
+}
+
+/// A mint whose result is not yet all written.
+pub struct PendingMint {
+    /// The record that goes with it. `None` where the endpoint gave a refresh token but no usable token.
+    pub token: Option<(Record, SecretString)>,
+    /// A refresh token that is persisted nowhere yet.
+    pub refresh_token: Option<UnsavedRefreshToken>,
+    /// When the token would be refreshed.
+    pub refresh_at: Timestamp,
+}
+
+/// The only copy of a refresh token.
+pub struct UnsavedRefreshToken {
+    /// The token.
+    pub value: SecretString,
+    /// SHA-256, in hex, of the user's token that it descends from.
+    pub seed_sha256: String,
+    /// SHA-256, in hex, of the token that was sent for it.
+    pub sent_sha256: String,
+    /// The Secret that held the one before, as it was seen.
+    pub replaces: Option<Version>,
+}
+
+impl std::fmt::Debug for PendingMint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PendingMint").field("refresh_at", &self.refresh_at).finish_non_exhaustive()
+    }
+}
+
+impl PendingMint {
+    /// What a decision needs of it.
+    #[must_use]
+    pub fn for_decision(&self) -> Option<Pending<'_>> {
+        let unsaved_refresh_token = self.refresh_token.is_some();
+        let (record, _) = self.token.as_ref()?;
+        Some(Pending { inputs: &record.inputs, refresh_at: self.refresh_at, unsaved_refresh_token })
+    }
+}
+
+impl Failed {
+    /// Takes a wait up again that a process before this one has written into status.
+    #[must_use]
+    pub fn from_status(last: &LastFailure) -> Option<Self> {
+        let (spec, credentials) = last.inputs.as_deref()?.split_once('/')?;
+        let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == last.reason)?;
+        let count = u32::try_from(last.count).ok().filter(|count| *count > 0)?;
+        Some(Failed {
+            failure: Failure {
+                tried: Tried { spec: spec.to_owned(), credentials: credentials.to_owned() },
+                next_attempt_at: last.next_attempt_at,
+                issuer_asks_to_wait: reason == Reason::RateLimited,
+                refused_target: None,
+            },
+            count,
+            at: last.at,
+            reason,
+            message: last.message.clone(),
+        })
+    }
+
+    /// How it stands in status.
+    #[must_use]
+    pub fn to_status(&self) -> LastFailure {
+        LastFailure {
+            at: self.at,
+            reason: self.reason.to_string(),
+            message: self.message.clone(),
+            count: i32::try_from(self.count).unwrap_or(i32::MAX),
+            next_attempt_at: self.failure.next_attempt_at,
+            inputs: Some(format!("{}/{}", self.failure.tried.spec, self.failure.tried.credentials)),
+        }
+    }
+}
+
+/// The memories of all TokenSources.
+#[derive(Debug, Default)]
+pub struct Memories(Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Memory>>>>);
+
+impl Memories {
+    /// The memory of a TokenSource; a new one where there is none.
+    #[must_use]
+    pub fn of(&self, source: &Key) -> Arc<tokio::sync::Mutex<Memory>> {
+        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(memories.entry(source.clone()).or_default())
+    }
+
+    /// Forgets a TokenSource.
+    pub fn forget(&self, source: &Key) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(source);
+    }
+}
