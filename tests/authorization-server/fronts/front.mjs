@@ -1,0 +1,39 @@
+// What the fronts share: the check against the documentation, and the way to the provider.
+
+import { request } from 'node:http';
+
+import { Refusal } from '../http.mjs';
+
+/** Throws at the first difference. Credentials are named, never shown. */
+export function expectDocumented(differences) {
+  for (const [what, expected, got] of differences) {
+    if (expected !== got) {
+      throw new Refusal(400, {
+        error: 'undocumented_request',
+        error_description: `${what}: documented is ${JSON.stringify(expected)}, got ${JSON.stringify(got ?? null)}`,
+      });
+    }
+  }
+}
+
+/** `providerUrl` is a listener of its own that counts nothing: the front's own request has been counted. */
+export function askProvider(providerUrl, form, authorization) {
+  const body = new URLSearchParams(form).toString();
+  return new Promise((resolve, reject) => {
+    const req = request(providerUrl, {
+      method: 'POST',
+      headers: {
+        accept: 'application/json',
+        'content-type': 'application/x-www-form-urlencoded',
+        'content-length': Buffer.byteLength(body),
+        ...(authorization && { authorization }),
+      },
+    }, async (res) => {
+      const chunks = [];
+      for await (const chunk of res) chunks.push(chunk);
+      resolve({ status: res.statusCode, answer: JSON.parse(Buffer.concat(chunks)) });
+    });
+    req.on('error', reject);
+    req.end(body);
+  });
+}

@@ -1,0 +1,43 @@
+// The few HTTP helpers that every module here needs.
+
+const LIMIT = 1024 * 1024;
+
+/** An answer that a handler throws to give up: status and a JSON body. */
+export class Refusal extends Error {
+  constructor(status, body) {
+    super(JSON.stringify(body));
+    this.status = status;
+    this.body = body;
+  }
+}
+
+export async function readBody(req) {
+  const chunks = [];
+  let length = 0;
+  for await (const chunk of req) {
+    length += chunk.length;
+    if (length > LIMIT) throw new Refusal(413, { error: 'request body too large' });
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+export function sendJson(res, status, body, headers = {}) {
+  res.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers });
+  res.end(JSON.stringify(body));
+}
+
+/** The Basic credentials as they were sent, or undefined; not percent-decoded. */
+export function rawBasic(req) {
+  const [, encoded] = /^Basic ([A-Za-z0-9+/]+={0,2})$/i.exec(req.headers.authorization ?? '') ?? [];
+  if (encoded === undefined) return undefined;
+  const text = Buffer.from(encoded, 'base64').toString('utf8');
+  const colon = text.indexOf(':');
+  return colon < 0 ? undefined : { id: text.slice(0, colon), secret: text.slice(colon + 1) };
+}
+
+/** RFC 6749, 2.3.1: what the certified provider decodes. */
+export function formEncodedBasic({ id, secret }) {
+  const pair = `${encodeURIComponent(id)}:${encodeURIComponent(secret)}`;
+  return `Basic ${Buffer.from(pair).toString('base64')}`;
+}

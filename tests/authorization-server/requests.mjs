@@ -1,0 +1,36 @@
+// Counts the token requests of each client. Tests prove with it that a restart mints nothing, so every request
+// counts when it has arrived, whatever becomes of it.
+
+export class Requests {
+  #clients = new Map();
+
+  /** `client` is undefined for a request that names nobody. Returns the function that notes the outcome. */
+  arrived(client, outline) {
+    const counts = this.#of(client ?? '');
+    const last = { ...outline, status: null, at: new Date().toISOString() };
+    counts.total += 1;
+    counts.last = last;
+    let settled = false;
+    return (status, minted) => {
+      if (settled) return;
+      settled = true;
+      counts[minted ? 'succeeded' : 'failed'] += 1;
+      last.status = status;
+    };
+  }
+
+  of(client) {
+    return this.#clients.get(client) ?? { total: 0, succeeded: 0, failed: 0, last: null };
+  }
+
+  all() {
+    const sum = { total: 0, succeeded: 0, failed: 0 };
+    for (const counts of this.#clients.values()) for (const name in sum) sum[name] += counts[name];
+    return { ...sum, clients: Object.fromEntries(this.#clients) };
+  }
+
+  #of(client) {
+    if (!this.#clients.has(client)) this.#clients.set(client, this.of(client));
+    return this.#clients.get(client);
+  }
+}

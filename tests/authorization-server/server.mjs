@@ -1,0 +1,90 @@
+// An authorization server for tests and the demo: the certified oidc-provider, thin fronts for two vendors that it
+// cannot speak, and a control interface. One line on stdout when it is ready: {"url":"http://127.0.0.1:PORT"}.
+
+import { readFileSync } from 'node:fs';
+import http from 'node:http';
+import https from 'node:https';
+import { parseArgs } from 'node:util';
+
+import { control, resource } from './control.mjs';
+import { vcd } from './fronts/vcd.mjs';
+import { vng } from './fronts/vng.mjs';
+import { Refusal, sendJson } from './http.mjs';
+import { createAuthorizationServer, REALM, TOKEN_PATH } from './provider.mjs';
+import { Requests } from './requests.mjs';
+import { serveToken, standardClientOf } from './token-endpoints.mjs';
+
+const LOOPBACK = '127.0.0.1';
+const { values: options } = parseArgs({
+  options: {
+    port: { type: 'string', default: '0' },
+    'until-stdin-closes': { type: 'boolean', default: false },
+    'tls-cert': { type: 'string' },
+    'tls-key': { type: 'string' },
+  },
+});
+
+const tls = options['tls-cert'] !== undefined;
+const server = tls
+  ? https.createServer({ cert: readFileSync(options['tls-cert']), key: readFileSync(options['tls-key']) })
+  : http.createServer();
+// Longer than any client keeps an idle connection: a server that closes first makes a request fail now and then.
+server.keepAliveTimeout = 600_000;
+
+const port = await listen(server, Number(options.port));
+const url = `${tls ? 'https' : 'http'}://${LOOPBACK}:${port}`;
+const authorizationServer = await createAuthorizationServer(url);
+const { provider, clients, introspect } = authorizationServer;
+const provide = provider.callback();
+
+const backstage = http.createServer(provide);
+const providerUrl = `http://${LOOPBACK}:${await listen(backstage, 0)}${TOKEN_PATH.slice(REALM.length)}`;
+
+const requests = new Requests();
+const controlled = control({ ...authorizationServer, requests });
+const tokenEndpoints = [
+  vng({ clients, providerUrl }),
+  vcd({ ...authorizationServer, providerUrl }),
+  { serves: (path) => path === TOKEN_PATH, clientOf: standardClientOf, answer: toProvider },
+];
+
+/** The provider's routes are relative to its realm; it reads a body that has been read before from `req.body`. */
+function toProvider(req, res, body) {
+  req.originalUrl = req.url;
+  req.url = req.url.slice(REALM.length);
+  req.body = body;
+  return provide(req, res);
+}
+
+async function route(req, res) {
+  const path = req.url.split('?', 1)[0];
+  const endpoint = tokenEndpoints.find(({ serves }) => serves(path));
+  if (endpoint) return serveToken(endpoint, { requests, clients }, req, res, path);
+  if (path.startsWith('/control/')) return controlled(req, res, path);
+  if (path === '/resource') return resource(introspect, req, res);
+  if (path.startsWith(`${REALM}/`)) return toProvider(req, res);
+  throw new Refusal(404, { error: 'not_found', error_description: path });
+}
+
+server.on('request', (req, res) => {
+  route(req, res).catch((error) => {
+    if (!(error instanceof Refusal)) console.error('authorization server:', error);
+    if (res.headersSent || res.closed) return res.destroy();
+    return sendJson(res, error.status ?? 500, error.body ?? { error: 'server_error' });
+  });
+});
+
+for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => process.exit(0));
+if (options['until-stdin-closes']) {
+  // So that it cannot outlive a test that was killed.
+  for (const event of ['end', 'close', 'error']) process.stdin.on(event, () => process.exit(0));
+  process.stdin.resume();
+}
+console.log(JSON.stringify({ url }));
+
+function listen(listener, wanted) {
+  return new Promise((resolve, reject) => {
+    listener.once('error', reject);
+    listener.listen(wanted, LOOPBACK, () => resolve(listener.address().port));
+  });
+}

@@ -1,0 +1,74 @@
+// Every token endpoint goes through here: count, misbehave if a test wants it, answer.
+
+import { behave } from './behaviour.mjs';
+import { rawBasic, readBody } from './http.mjs';
+
+export async function serveToken(endpoint, { requests, clients }, req, res, path) {
+  const body = await readBody(req);
+  const clientId = endpoint.clientOf(req, body);
+  const settle = requests.arrived(clientId, outline(req, body, path));
+
+  // Noted before the answer leaves: a test may ask for the counts as soon as it has the answer.
+  let byProvider = false;
+  const end = res.end.bind(res);
+  res.end = (...args) => {
+    settle(res.statusCode, byProvider && res.statusCode === 200);
+    return end(...args);
+  };
+  res.once('close', () => settle(null, false));
+
+  if (await behave(clients.get(clientId), res)) return;
+  byProvider = true;
+  await endpoint.answer(req, res, body, path);
+}
+
+function outline(req, body, path) {
+  const parameters = parse(body);
+  const { 'content-type': contentType, accept, authorization, 'user-agent': userAgent } = req.headers;
+  return {
+    method: req.method,
+    path,
+    content_type: contentType ?? null,
+    accept: accept ?? null,
+    user_agent: userAgent ?? null,
+    // The scheme only.
+    authorization: authorization?.split(' ')[0] ?? null,
+    // The names, in the order in which they were sent.
+    parameters: Object.keys(parameters),
+    grant_type: parameters.grant_type ?? null,
+    scope: parameters.scope ?? null,
+  };
+}
+
+function parse(body) {
+  const text = body.toString('utf8');
+  try {
+    return Object(JSON.parse(text));
+  } catch {
+    return Object.fromEntries(new URLSearchParams(text));
+  }
+}
+
+/** The client as RFC 6749 lets it say who it is: Basic, client_id, or an assertion's subject. */
+export function standardClientOf(req, body) {
+  const basic = rawBasic(req);
+  if (basic) return formDecode(basic.id);
+  const form = new URLSearchParams(body.toString('utf8'));
+  return form.get('client_id') ?? assertedClient(form.get('client_assertion')) ?? undefined;
+}
+
+function formDecode(text) {
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '));
+  } catch {
+    return text;
+  }
+}
+
+function assertedClient(assertion) {
+  try {
+    return JSON.parse(Buffer.from(assertion.split('.')[1], 'base64url')).sub;
+  } catch {
+    return undefined;
+  }
+}

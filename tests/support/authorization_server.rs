@@ -1,0 +1,316 @@
+//! The certified authorization server with its vendor fronts (`tests/authorization-server`), one for each test binary.
+//!
+//! It ends as soon as its stdin closes, and its stdin is a pipe of which this process holds the other end: however this
+//! process ends, the pipe closes.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/authorization-server");
+/// A start takes well under a second; a busy machine gets the rest.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running authorization server.
+pub struct AuthorizationServer {
+    url: String,
+    http: reqwest::Client,
+    child: Child,
+    lifeline: Option<ChildStdin>,
+}
+
+/// A client as the server registers it. `..ClientSpec::default()` is a `client_secret_basic` client of 300 s tokens.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClientSpec {
+    #[serde(skip)]
+    pub id: String,
+    #[serde(rename = "client_secret", skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    pub token_endpoint_auth_method: &'static str,
+    pub grant_types: Vec<&'static str>,
+    pub scope: String,
+    /// Seconds.
+    pub access_token_ttl: u32,
+    /// `opaque` or `jwt`.
+    pub access_token_format: &'static str,
+    pub rotate_refresh_token: bool,
+    /// The public keys of a `private_key_jwt` client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<Value>,
+    /// The resource indicators that it may ask for; `None`: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Vec<String>>,
+    /// VMware Cloud Director only: the one tenant whose endpoint takes its API tokens; `None`: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// VNG Cloud only: after so many failed logins in a row every further one is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_after_failures: Option<u32>,
+}
+
+impl Default for ClientSpec {
+    fn default() -> Self {
+        Self {
+            id: "client".to_owned(),
+            secret: Some("secret".to_owned()),
+            token_endpoint_auth_method: "client_secret_basic",
+            grant_types: vec!["client_credentials"],
+            scope: String::new(),
+            access_token_ttl: 300,
+            access_token_format: "opaque",
+            rotate_refresh_token: false,
+            jwks: None,
+            resources: None,
+            tenant: None,
+            lock_after_failures: None,
+        }
+    }
+}
+
+/// What the server does before the provider sees the request. Without a status the request goes on after the delay.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Behaviour {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// A string is sent as text, anything else as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
+    pub headers: serde_json::Map<String, Value>,
+    pub delay_ms: u64,
+    /// Ends by itself after so many requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+}
+
+/// The token requests of one client. Those that wait for an answer are in `total` only.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Requests {
+    pub total: u64,
+    /// Answered with a token.
+    pub succeeded: u64,
+    pub failed: u64,
+    pub last: Option<LastRequest>,
+}
+
+/// The outline of a token request; no credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LastRequest {
+    pub method: String,
+    pub path: String,
+    pub content_type: Option<String>,
+    pub accept: Option<String>,
+    pub user_agent: Option<String>,
+    /// The scheme.
+    pub authorization: Option<String>,
+    /// The names of the parameters, as sent.
+    pub parameters: Vec<String>,
+    pub grant_type: Option<String>,
+    pub scope: Option<String>,
+    /// `None` while it waits for its answer, or if it gave up waiting.
+    pub status: Option<u16>,
+    /// RFC 3339.
+    pub at: String,
+}
+
+/// What the server says of a token.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Introspection {
+    pub active: bool,
+    pub client_id: Option<String>,
+    /// Epoch seconds.
+    pub exp: Option<i64>,
+    pub scope: Option<String>,
+}
+
+impl AuthorizationServer {
+    /// The server of this test binary, started by whichever test asks first. Give each test a client id of its own.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<AuthorizationServer> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// A server of the caller's own; it ends when it is dropped.
+    pub fn start() -> Self {
+        install_packages();
+        let mut child = Command::new("node")
+            .args(["server.mjs", "--until-stdin-closes"])
+            .current_dir(FOLDER)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("cannot run node: {error}. Install Node.js 20 or later, with npm")
+            });
+        let lifeline = child.stdin.take();
+        let stdout = child.stdout.take().expect("stdout is a pipe");
+        let (sender, ready) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = sender.send(line);
+        });
+        let line = ready
+            .recv_timeout(START_LIMIT)
+            .unwrap_or_else(|_| panic!("the authorization server said nothing in {START_LIMIT:?}"));
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
+            panic!("the authorization server did not start; its stderr above says why. Its stdout: {line:?}")
+        });
+        let url = ready["url"].as_str().expect("the ready line has a url").to_owned();
+        Self { url, http: http_client(), child, lifeline }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The OAuth issuer; discovery is under `/.well-known/openid-configuration` of it.
+    pub fn issuer(&self) -> String {
+        format!("{}/auth/realms/vgs", self.url)
+    }
+
+    pub fn vgs_token_url(&self) -> String {
+        format!("{}/protocol/openid-connect/token", self.issuer())
+    }
+
+    pub fn vng_token_url(&self) -> String {
+        format!("{}/accounts-api/v2/auth/token", self.url)
+    }
+
+    /// `System` is the provider's own endpoint.
+    pub fn vcd_token_url(&self, tenant: &str) -> String {
+        match tenant {
+            "System" => format!("{}/oauth/provider/token", self.url),
+            tenant => format!("{}/oauth/tenant/{}/token", self.url, escape(tenant)),
+        }
+    }
+
+    /// A protected resource: 200 for a valid Bearer token, else 401.
+    pub fn resource_url(&self) -> String {
+        format!("{}/resource", self.url)
+    }
+
+    /// Registers the client, or replaces it; its counts stay.
+    pub async fn client(&self, spec: ClientSpec) {
+        let body = serde_json::to_value(&spec).expect("a client is JSON");
+        self.control(Method::PUT, &client_path(&spec.id), body).await;
+    }
+
+    pub async fn remove_client(&self, client_id: &str) {
+        self.control(Method::DELETE, &client_path(client_id), json!({})).await;
+    }
+
+    pub async fn set_secret(&self, client_id: &str, secret: &str) {
+        self.change(client_id, json!({ "client_secret": secret })).await;
+    }
+
+    /// Applies to the next token.
+    pub async fn set_ttl(&self, client_id: &str, seconds: u32) {
+        self.change(client_id, json!({ "access_token_ttl": seconds })).await;
+    }
+
+    /// `None` makes the client's requests honest again.
+    pub async fn behave(&self, client_id: &str, behaviour: Option<Behaviour>) {
+        self.change(client_id, json!({ "behaviour": behaviour })).await;
+    }
+
+    /// Changes any members of a client.
+    pub async fn change(&self, client_id: &str, members: Value) {
+        self.control(Method::PATCH, &client_path(client_id), members).await;
+    }
+
+    /// A refresh token as after a person's login: a VMware Cloud Director API token, too.
+    pub async fn seed_refresh_token(&self, client_id: &str) -> String {
+        let path = format!("{}/refresh-tokens", client_path(client_id));
+        let answer = self.control(Method::POST, &path, json!({})).await;
+        answer["refresh_token"].as_str().expect("a refresh token").to_owned()
+    }
+
+    pub async fn requests(&self, client_id: &str) -> Requests {
+        let path = format!("{}/requests", client_path(client_id));
+        serde_json::from_value(self.control(Method::GET, &path, Value::Null).await).expect("counts")
+    }
+
+    pub async fn introspect(&self, token: &str) -> Introspection {
+        let answer = self.control(Method::POST, "introspect", json!({ "token": token })).await;
+        serde_json::from_value(answer).expect("an introspection")
+    }
+
+    /// Whether the server would accept the access token right now.
+    pub async fn is_valid(&self, token: &str) -> bool {
+        self.introspect(token).await.active
+    }
+
+    async fn control(&self, method: Method, path: &str, body: Value) -> Value {
+        let mut request = self.http.request(method, format!("{}/control/{path}", self.url));
+        if !body.is_null() {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let response = request.send().await.expect("the authorization server answers its control interface");
+        let status = response.status();
+        let text = response.text().await.expect("a whole answer");
+        assert!(status.is_success(), "control {path}: {status}: {text}");
+        serde_json::from_str(&text).expect("the control interface answers in JSON")
+    }
+}
+
+impl Drop for AuthorizationServer {
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// A client for tests. Keeps no connection: its pool would outlive the runtime of the test that opened it.
+pub fn http_client() -> reqwest::Client {
+    // An error says that another test was first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .expect("an HTTP client")
+}
+
+fn client_path(id: &str) -> String {
+    format!("clients/{}", escape(id))
+}
+
+fn escape(segment: &str) -> String {
+    utf8_percent_encode(segment, NON_ALPHANUMERIC).to_string()
+}
+
+/// `npm ci`, if what is installed is older than the lock file.
+fn install_packages() {
+    let lock_path = format!("{FOLDER}/package-lock.json");
+    // Two test binaries may start at once; whoever comes second finds the work done.
+    let lock = File::open(&lock_path).expect("tests/authorization-server/package-lock.json");
+    lock.lock().expect("a lock on package-lock.json");
+    // npm writes this when everything else is in its place.
+    let installed =
+        fs::metadata(format!("{FOLDER}/node_modules/.package-lock.json")).and_then(|m| m.modified());
+    let wanted = lock.metadata().and_then(|m| m.modified()).expect("the lock file's time");
+    if installed.is_ok_and(|installed| installed >= wanted) {
+        return;
+    }
+    eprintln!("installing the authorization server's packages: npm ci in {FOLDER}");
+    let output = Command::new("npm")
+        .args(["ci", "--no-audit", "--no-fund"])
+        .current_dir(FOLDER)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run npm: {error}. Install Node.js 20 or later, with npm"));
+    assert!(
+        output.status.success(),
+        "npm ci failed; it needs a package registry. Try it by hand in {FOLDER}.\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
