@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::secrets::Key;
 use crate::api::TokenSource;
-use crate::target::{FIELD_MANAGER, Facts, MANAGED_BY_LABEL, REFRESH_TOKEN_ANNOTATION};
+use crate::target::{FIELD_MANAGER, Facts, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL};
 
 /// The most that one call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,9 +110,8 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn rotated_seeds(&self, namespace: &str) -> Result<Vec<(String, ByteString)>, CallError> {
-        let (label, value) = MANAGED_BY_LABEL;
-        // Few: Secrets with a rotated refresh token carry a label of their own.
-        let of_ours = ListParams::default().labels(&format!("{label}={value},{REFRESH_TOKEN_ANNOTATION}"));
+        let (label, value) = REFRESH_TOKEN_LABEL;
+        let of_ours = ListParams::default().labels(&format!("{label}={value}"));
         let secrets = bounded(self.secrets(namespace).list(&of_ours)).await?;
         let seed = |secret: Secret| {
             let source = secret.metadata.annotations?.remove(REFRESH_TOKEN_ANNOTATION)?;

@@ -79,10 +79,12 @@ impl std::fmt::Debug for PendingMint {
 impl PendingMint {
     /// What a decision needs of it.
     #[must_use]
-    pub fn for_decision(&self) -> Option<Pending<'_>> {
-        let unsaved_refresh_token = self.refresh_token.is_some();
-        let (record, _) = self.token.as_ref()?;
-        Some(Pending { inputs: &record.inputs, refresh_at: self.refresh_at, unsaved_refresh_token })
+    pub fn for_decision(&self) -> Pending<'_> {
+        Pending {
+            inputs: self.token.as_ref().map(|(record, _)| &record.inputs),
+            refresh_at: self.refresh_at,
+            unsaved_refresh_token: self.refresh_token.is_some(),
+        }
     }
 }
 

@@ -79,8 +79,8 @@ pub struct Tried {
 /// A mint whose result is in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending<'a> {
-    /// What it was minted from.
-    pub inputs: &'a Inputs,
+    /// What its token was minted from; `None` where it holds no usable token.
+    pub inputs: Option<&'a Inputs>,
     /// When it would be refreshed: from then on it is not worth writing.
     pub refresh_at: Timestamp,
     /// It holds a refresh token, the only copy, that is not persisted yet.
@@ -256,9 +256,10 @@ fn needs_restamp(observed: &Observed<'_>, target: &Facts, record: &Record) -> bo
 
 fn pending_fits(now: Timestamp, observed: &Observed<'_>, credentials: &Version) -> bool {
     observed.pending.is_some_and(|pending| {
-        now < pending.refresh_at
-            && pending.inputs.provider == observed.wanted.provider
-            && pending.inputs.credentials == *credentials
+        let minted_from_these = |inputs: &Inputs| {
+            inputs.provider == observed.wanted.provider && inputs.credentials == *credentials
+        };
+        now < pending.refresh_at && pending.inputs.is_some_and(minted_from_these)
     })
 }
 

@@ -16,6 +16,8 @@ pub const FIELD_MANAGER: &str = "tokensource-operator";
 pub const RECORD_ANNOTATION: &str = "tokensource.dev/record";
 /// The annotation that names the TokenSource, on the Secret with its rotating refresh token.
 pub const REFRESH_TOKEN_ANNOTATION: &str = "tokensource.dev/refresh-token-of";
+/// The label by which Secrets with a rotating refresh token are found, with its value.
+pub const REFRESH_TOKEN_LABEL: (&str, &str) = ("tokensource.dev/holds", "refresh-token");
 /// The annotation on a TokenSource by which a person asks for a new token now.
 pub const REFRESH_REQUEST_ANNOTATION: &str = "tokensource.dev/refresh-requested-at";
 /// The label that every Secret of the operator carries, with its value.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::facts::Facts;
 use super::record::{Owner, Record, Version};
-use super::{MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION};
+use super::{MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL};
 
 /// The data keys of a target.
 pub const DEFAULT_KEYS: [&str; 3] = ["access_token", "token_type", "expires_at"];
@@ -67,6 +67,8 @@ impl RefreshTokenSecret<'_> {
     #[must_use]
     pub fn apply(&self, seen: Option<&Version>) -> Value {
         let mut metadata = metadata(self.name, seen);
+        let (label, value) = REFRESH_TOKEN_LABEL;
+        metadata["labels"][label] = json!(value);
         metadata["annotations"] = json!({REFRESH_TOKEN_ANNOTATION: self.source});
         json!({
             "apiVersion": "v1",

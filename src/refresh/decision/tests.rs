@@ -104,7 +104,7 @@ impl World {
             target: self.target.as_ref(),
             failure: self.failure.as_ref(),
             pending: self.pending.as_ref().map(|(inputs, refresh_at, unsaved_refresh_token)| Pending {
-                inputs,
+                inputs: Some(inputs),
                 refresh_at: *refresh_at,
                 unsaved_refresh_token: *unsaved_refresh_token,
             }),

@@ -1,0 +1,165 @@
+//! The reader: what a token request needs, from the credentials Secret and from the one with a rotated refresh
+//! token.
+
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use k8s_openapi::ByteString;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::reconcile::{Pass, Stop};
+use super::secrets::Known;
+use crate::api::Reason;
+use crate::oauth::Credentials;
+use crate::providers::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
+use crate::target::{Facts, Version};
+
+/// What a token is minted with.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) credentials: Credentials,
+    /// The state of the credentials Secret that they are of.
+    pub(super) version: Version,
+    pub(super) remarks: Vec<String>,
+    pub(super) seed: Option<Seed>,
+}
+
+/// Where a refresh token comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Seed {
+    /// SHA-256, in hex, of the user's token that it descends from.
+    pub(super) sha256: String,
+    /// The Secret with the rotated one, as it was seen.
+    pub(super) kept: Option<Version>,
+}
+
+/// A rotated refresh token that the operator keeps.
+struct Kept {
+    refresh_token: SecretString,
+    seed_sha256: String,
+    version: Version,
+}
+
+impl Pass<'_> {
+    /// Reads what a token request needs.
+    pub(super) async fn gather(&mut self) -> Result<Gathered, Stop> {
+        let kept = if self.resolved.sends_refresh_token() { self.kept().await? } else { None };
+        if let Some(kept) = self.kept_is_enough(kept.as_ref()) {
+            return Ok(kept);
+        }
+        let (version, read) = self.read_credentials().await?;
+        let Resolved { mut credentials, remarks } = read;
+        let seed = match &credentials.refresh_token {
+            Some(users) => {
+                let seed_sha256 = sha256(users);
+                let descends = kept.as_ref().is_some_and(|kept| kept.seed_sha256 == seed_sha256);
+                let kept_version = kept.as_ref().map(|kept| kept.version.clone());
+                match kept {
+                    // A person's token wins only if it is another one than what ours descends from: a label on
+                    // their Secret must not bring a spent token back.
+                    Some(kept) if descends => credentials.refresh_token = Some(kept.refresh_token),
+                    _ => self.seed_is_ours(&seed_sha256).await?,
+                }
+                Some(Seed { sha256: seed_sha256, kept: kept_version })
+            }
+            None => None,
+        };
+        Ok(Gathered { credentials, version, remarks, seed })
+    }
+
+    /// Reads the credentials Secret, and remembers which state of it was read and a digest of the values.
+    pub(super) async fn read_credentials(&mut self) -> Result<(Version, Resolved), Stop> {
+        let key = &self.identity.credentials;
+        let secret = self.context.kubernetes.secret(key).await?;
+        let facts = secret.as_ref().and_then(|secret| Facts::of(&secret.metadata));
+        let version = facts.as_ref().map(|facts| facts.version.clone());
+        self.context.secrets.observe(key, facts);
+        let (Some(secret), Some(version)) = (secret, version) else { return Err(Stop::Again) };
+        let spec = &self.source.spec.credentials;
+        let data = secret.data.unwrap_or_default();
+        let read = read_credentials(spec, &self.resolved.description.request, secret.type_.as_deref(), &data)
+            .map_err(|error: CredentialsError| Stop::configuration(error.reason(), error.to_string()))?;
+        Ok((version, read))
+    }
+
+    /// The rotated refresh token that the operator keeps for this TokenSource, if it does.
+    async fn kept(&mut self) -> Result<Option<Kept>, Stop> {
+        let key = &self.identity.refresh_token;
+        match self.known(key).await? {
+            Known::Present(facts) if facts.refresh_token_of.as_deref() == Some(&self.identity.key.name) => {}
+            Known::Present(_) => {
+                return Err(Stop::configuration(
+                    Reason::TargetConflict,
+                    format!("Secret {} is where the refresh token of this TokenSource would be kept, but this operator did not create it: delete it, or give the TokenSource another name", key.name),
+                ));
+            }
+            _ => return Ok(None),
+        }
+        let Some(secret) = self.context.kubernetes.secret(key).await? else {
+            self.context.secrets.observe(key, None);
+            return Ok(None);
+        };
+        let Some(facts) = Facts::of(&secret.metadata) else { return Ok(None) };
+        let version = facts.version.clone();
+        self.context.secrets.observe(key, Some(facts));
+        let mut data = secret.data.unwrap_or_default();
+        let mut text = |name| data.remove(name).and_then(|ByteString(bytes)| String::from_utf8(bytes).ok());
+        Ok(text("refresh_token").zip(text("seed_sha256")).map(|(refresh_token, seed_sha256)| Kept {
+            refresh_token: refresh_token.into(),
+            seed_sha256,
+            version,
+        }))
+    }
+
+    /// While the credentials Secret is as it was at the last mint, and nothing of it but the refresh token is
+    /// needed, the kept one does without a read of it.
+    fn kept_is_enough(&self, kept: Option<&Kept>) -> Option<Gathered> {
+        let kept = kept?;
+        let Known::Present(target) = self.context.secrets.known(&self.identity.target) else { return None };
+        let Known::Present(credentials) = self.context.secrets.known(&self.identity.credentials) else { return None };
+        let last = &target.record.as_ref()?.inputs.credentials;
+        let spec = &self.source.spec.credentials;
+        if *last != credentials.version || !needs_only_the_refresh_token(spec, &self.resolved.description.request) {
+            return None;
+        }
+        Some(Gathered {
+            credentials: Credentials {
+                client_id: spec.client_id.clone(),
+                refresh_token: Some(kept.refresh_token.clone()),
+                ..Credentials::default()
+            },
+            version: last.clone(),
+            remarks: vec![],
+            seed: Some(Seed { sha256: kept.seed_sha256.clone(), kept: Some(kept.version.clone()) }),
+        })
+    }
+
+    /// A user's refresh token is about to be sent: not if another TokenSource of the namespace rotates it, because
+    /// issuers end the whole grant when a spent token comes back.
+    async fn seed_is_ours(&mut self, seed_sha256: &str) -> Result<(), Stop> {
+        if self.memory.seed_is_ours {
+            return Ok(());
+        }
+        let rotated = self.context.kubernetes.rotated_seeds(&self.identity.key.namespace).await?;
+        let other = rotated
+            .into_iter()
+            .find(|(source, seed)| *source != self.identity.key.name && seed.0 == seed_sha256.as_bytes());
+        if let Some((source, _)) = other {
+            return Err(Stop::configuration(
+                Reason::GrantRejected,
+                format!("TokenSource {source} uses the same refresh token, which changes with every use: create a refresh token for each of them, or mount the target of {source} (if {source} is gone for good, delete Secret {source}-refresh-token)"),
+            ));
+        }
+        self.memory.seed_is_ours = true;
+        Ok(())
+    }
+}
+
+/// SHA-256 in hex.
+pub(super) fn sha256(secret: &SecretString) -> String {
+    let digest = digest(&SHA256, secret.expose_secret().as_bytes());
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

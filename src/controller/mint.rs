@@ -1,0 +1,164 @@
+//! The minter: one token request, and what becomes of its answer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::gather::{Gathered, sha256};
+use super::memory::{PendingMint, UnsavedRefreshToken};
+use super::reconcile::{Pass, Stop};
+use super::secrets::Known;
+use crate::api::Reason;
+use crate::oauth::{Answer, Credentials, Error};
+use crate::refresh::{Why, attempt_timeout, plus, seconds_between};
+use crate::target::{Inputs, Minted, Record};
+
+/// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
+const ASSUMED_LIFETIME: u64 = 15 * 60;
+
+impl Pass<'_> {
+    /// Asks for a token, and holds the answer in memory until it is written.
+    pub(super) async fn mint(&mut self, why: Why) -> Result<(), Stop> {
+        self.check_write(why).await?;
+        let gathered = self.gather().await?;
+        let request = self
+            .resolved
+            .description
+            .request
+            .request(&gathered.credentials)
+            .map_err(|error| Stop::endpoint(&Error::from(error)))?;
+
+        let place = self.context.gate.enter(request.url()).await;
+        let now = self.context.now();
+        let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
+        let begun = Instant::now();
+        let answer = self.context.transport.send(&request, Duration::from_secs(attempt_timeout(remaining))).await;
+        drop(place);
+        let took = begun.elapsed();
+
+        if why.heals() && (self.memory.healed_at.is_some() || self.had_token()) {
+            self.memory.healed_at = Some(now);
+        }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                // It may be the only copy of the credential, whatever is wrong with the rest.
+                self.keep_refresh_token(error.refresh_token().cloned(), &gathered, now);
+                return Err(Stop::endpoint(&error));
+            }
+        };
+        let refresh_token = answer.refresh_token.clone();
+        let record = self.new_record(&answer, &gathered, now);
+        let refresh_at = self.refresh_at(now, &record);
+        info!(
+            source = %self.identity.key,
+            host = request.url().host_str().unwrap_or_default(),
+            why = %why,
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            lifetime_seconds = record.lifetime(),
+            token_id = %record.token_id,
+            refresh_at = %refresh_at,
+            "minted"
+        );
+        self.memory.pending =
+            Some(PendingMint { token: Some((record, answer.access_token)), refresh_token: None, refresh_at });
+        self.keep_refresh_token(refresh_token, &gathered, now);
+        if let Some(key) = self.values_digest(&gathered.credentials) {
+            self.memory.seen_credentials = Some((gathered.version, key));
+        }
+        Ok(())
+    }
+
+    fn new_record(&self, answer: &Answer, gathered: &Gathered, sent_at: Timestamp) -> Record {
+        let lifetime = answer.lifetime(sent_at, self.resolved.default_lifetime);
+        let mut remarks = gathered.remarks.clone();
+        let seconds = lifetime.seconds.unwrap_or_else(|| {
+            remarks.push(format!("neither the answer nor the token says how long it lives, so {ASSUMED_LIFETIME} s are assumed: set spec.refresh.defaultLifetime"));
+            ASSUMED_LIFETIME
+        });
+        if answer.token_type_missing {
+            remarks.push("the answer has no token_type, so Bearer is assumed".into());
+        }
+        let minted = Minted {
+            issued_at: sent_at,
+            expires_at: plus(sent_at, seconds),
+            token_id: answer.token_id(),
+            token_type: answer.token_type.clone(),
+            scope: answer.scope.clone(),
+            remarks,
+        };
+        let inputs =
+            Inputs { provider: self.resolved.wanted.provider.clone(), credentials: gathered.version.clone() };
+        let request = self.resolved.wanted.refresh_request.clone();
+        Record::new(self.identity.owner.clone(), inputs, request, minted, self.record().as_ref())
+    }
+
+    /// Takes a refresh token out of an answer, if it is another one than was sent.
+    fn keep_refresh_token(&mut self, token: Option<secrecy::SecretString>, gathered: &Gathered, now: Timestamp) {
+        let (Some(value), Some(seed), Some(sent)) = (token, &gathered.seed, &gathered.credentials.refresh_token)
+        else {
+            return;
+        };
+        if value.expose_secret() == sent.expose_secret() {
+            return;
+        }
+        let unsaved = UnsavedRefreshToken {
+            value,
+            seed_sha256: seed.sha256.clone(),
+            sent_sha256: sha256(sent),
+            replaces: seed.kept.clone(),
+        };
+        let pending = PendingMint { token: None, refresh_token: None, refresh_at: now };
+        self.memory.pending.get_or_insert(pending).refresh_token = Some(unsaved);
+    }
+
+    /// A digest of the user's values. A kept refresh token is none of them.
+    fn values_digest(&self, _: &Credentials) -> Option<[u8; 16]> {
+        None
+    }
+
+    fn had_token(&self) -> bool {
+        self.source.status.as_ref().is_some_and(|status| status.token.is_some())
+    }
+
+    /// Before a first mint of this process, and before one that creates the Secret: does the TokenSource still
+    /// exist, and would the API server take the write? A quota, a policy or an immutable Secret then costs no
+    /// token.
+    async fn check_write(&mut self, why: Why) -> Result<(), Stop> {
+        let target = self.known(&self.identity.target.clone()).await?;
+        if self.memory.write_allowed && !why.heals() {
+            return Ok(());
+        }
+        self.check_alive().await?;
+        let seen = match &target {
+            Known::Present(facts) => Some(facts.version.clone()),
+            _ => None,
+        };
+        let body = self.rehearsal(seen.as_ref());
+        match self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await {
+            Ok(_) => {
+                self.memory.write_allowed = true;
+                Ok(())
+            }
+            Err(error) => Err(self.write_failed(error, seen).await),
+        }
+    }
+
+    /// Stops if the TokenSource is gone, going, or another one by now: then nothing is healed.
+    pub(super) async fn check_alive(&self) -> Result<(), Stop> {
+        let identity = &self.identity;
+        if self.context.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
+            Ok(())
+        } else {
+            Err(Stop::Gone)
+        }
+    }
+
+    /// The error that tells people where a token source has been refused for good reason.
+    pub(super) fn refused_target(&self, message: &str) -> Stop {
+        Stop::target(Reason::TargetRefused, format!("the API server refuses to write Secret {}: {message}", self.identity.target.name))
+    }
+}

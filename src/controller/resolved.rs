@@ -1,0 +1,119 @@
+//! A TokenSource turned into what the steps of a reconcile need, once and for all: what cannot be wrong any more.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use jiff::SignedDuration;
+
+use super::secrets::Key;
+use crate::api::{DeletionPolicy, TokenSource};
+use crate::oauth::Grant;
+use crate::providers::{Description, SpecError, describe, provider_digest, short_digest};
+use crate::refresh::{Policy, Tried, Wanted};
+use crate::target::{DEFAULT_KEYS, KeySet, Owner, REFRESH_REQUEST_ANNOTATION, Version};
+
+/// What a TokenSource asks for.
+#[derive(Debug)]
+pub struct Resolved {
+    /// What is asked of which endpoint.
+    pub description: Description,
+    /// When to refresh.
+    pub policy: Policy,
+    /// How long a token lives where nobody says, in seconds.
+    pub default_lifetime: Option<u64>,
+    /// What the target should be.
+    pub wanted: Wanted,
+}
+
+/// Who a TokenSource is, and the Secrets that it names.
+#[derive(Debug)]
+pub struct Identity {
+    /// Its namespace and name.
+    pub key: Key,
+    /// Its name and uid.
+    pub owner: Owner,
+    /// The target.
+    pub target: Key,
+    /// The credentials.
+    pub credentials: Key,
+    /// Where a rotating refresh token is kept.
+    pub refresh_token: Key,
+}
+
+impl Identity {
+    /// Reads the metadata; `None` for an object without namespace, name or uid, which no API server sends.
+    #[must_use]
+    pub fn of(source: &TokenSource) -> Option<Self> {
+        let metadata = &source.metadata;
+        let namespace = metadata.namespace.as_deref()?;
+        let name = metadata.name.as_deref()?;
+        Some(Identity {
+            key: Key::new(namespace, name),
+            owner: Owner { name: name.to_owned(), uid: metadata.uid.clone()? },
+            target: Key::new(namespace, source.target_name()),
+            credentials: Key::new(namespace, &source.spec.credentials.secret_ref.name),
+            refresh_token: Key::new(namespace, &source.refresh_token_secret_name()),
+        })
+    }
+
+    /// The names of the Secrets whose changes matter.
+    #[must_use]
+    pub fn secret_names(&self) -> Vec<String> {
+        [&self.target, &self.credentials, &self.refresh_token].map(|key| key.name.clone()).to_vec()
+    }
+}
+
+impl Resolved {
+    /// Resolves a spec; `propagation_delay` (seconds) holds where the spec names none.
+    ///
+    /// # Errors
+    /// See [`describe`]; and a duration that is none.
+    pub fn of(source: &TokenSource, propagation_delay: u64) -> Result<Self, SpecError> {
+        let spec = &source.spec;
+        let description = describe(spec)?;
+        let refresh = spec.refresh.clone().unwrap_or_default();
+        let policy = Policy {
+            before: seconds("spec.refresh.before", refresh.before.as_deref())?,
+            max_interval: seconds("spec.refresh.maxInterval", refresh.max_interval.as_deref())?
+                .unwrap_or(description.max_interval),
+            propagation_delay: seconds("spec.refresh.propagationDelay", refresh.propagation_delay.as_deref())?
+                .unwrap_or(propagation_delay),
+        };
+        let annotations = source.metadata.annotations.as_ref();
+        let deletion_policy = spec.target.as_ref().and_then(|target| target.deletion_policy).unwrap_or_default();
+        Ok(Resolved {
+            policy,
+            default_lifetime: seconds("spec.refresh.defaultLifetime", refresh.default_lifetime.as_deref())?,
+            wanted: Wanted {
+                provider: provider_digest(spec),
+                refresh_request: annotations.and_then(|all| all.get(REFRESH_REQUEST_ANNOTATION)).cloned(),
+                keys: KeySet::from_iter(DEFAULT_KEYS),
+                owner_reference: deletion_policy == DeletionPolicy::Delete,
+            },
+            description,
+        })
+    }
+
+    /// Whether a refresh token is what is sent.
+    #[must_use]
+    pub fn sends_refresh_token(&self) -> bool {
+        self.description.request.grant == Grant::RefreshToken
+    }
+
+    /// What an attempt would be made with.
+    #[must_use]
+    pub fn tried(&self, credentials: Option<&Version>) -> Tried {
+        let request = self.wanted.refresh_request.as_deref().unwrap_or_default();
+        Tried {
+            spec: short_digest(&[&self.wanted.provider, request]),
+            credentials: credentials.map_or_else(
+                || "none".to_owned(),
+                |version| short_digest(&[&version.uid, &version.resource_version]),
+            ),
+        }
+    }
+}
+
+fn seconds(field: &'static str, value: Option<&str>) -> Result<Option<u64>, SpecError> {
+    let Some(value) = value else { return Ok(None) };
+    let parsed = value.parse::<SignedDuration>().ok().and_then(|duration| u64::try_from(duration.as_secs()).ok());
+    parsed.map(Some).ok_or_else(|| SpecError::Duration { field, value: value.to_owned() })
+}

@@ -1,0 +1,323 @@
+//! What people are told: status as a pure function of what is known. It is built from the same record that
+//! decisions are made of, so that "ready?" and "refresh?" cannot disagree.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
+use crate::refresh::{Policy, Propagation};
+use crate::target::Record;
+
+/// Everything that status depends on.
+pub struct Situation<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// The generation of the spec that was looked at.
+    pub generation: i64,
+    /// The provider's name.
+    pub provider: Option<&'a str>,
+    /// The target's name.
+    pub target: &'a str,
+    /// The record on a target that is ours, with the time of its refresh.
+    pub token: Option<(&'a Record, Timestamp)>,
+    /// The token was minted for the present spec.
+    pub fits_spec: bool,
+    /// `spec.suspend`.
+    pub suspended: bool,
+    /// What stands in the way of a token that is wanted, if anything.
+    pub problem: Option<Problem>,
+    /// The failed attempts, for `status.lastFailure`.
+    pub last_failure: Option<LastFailure>,
+    /// The schedule that the spec asks for.
+    pub policy: Policy,
+    /// The status so far.
+    pub before: &'a TokenSourceStatus,
+}
+
+/// What stands in the way of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Its reason.
+    pub reason: Reason,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// Whether a person must act before anything changes (kstatus' Stalled), for a source without a valid token.
+fn needs_a_person(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ClientRejected
+            | Reason::GrantRejected
+            | Reason::ScopeRejected
+            | Reason::RequestRejected
+            | Reason::ResponseMalformed
+            | Reason::EndpointRefusedByPolicy
+            | Reason::SpecInvalid
+            | Reason::TargetConflict
+    )
+}
+
+/// Builds the status.
+#[must_use]
+pub fn status(situation: &Situation<'_>) -> TokenSourceStatus {
+    let mut conditions = Conditions { situation, all: vec![] };
+    conditions.ready();
+    conditions.propagation();
+    TokenSourceStatus {
+        observed_generation: Some(situation.generation),
+        conditions: conditions.all,
+        provider: situation.provider.map(str::to_owned),
+        binding: Some(Binding { name: situation.target.to_owned() }),
+        token: situation.token.map(|(record, refresh_at)| TokenStatus {
+            id: record.token_id.clone(),
+            issued_at: record.issued_at,
+            expires_at: record.expires_at,
+            refresh_at,
+            token_type: record.token_type.clone(),
+            scope: record.scope.clone(),
+        }),
+        last_failure: situation.last_failure.clone().or_else(|| recovered(situation.before)),
+    }
+}
+
+/// The last failure stays after recovery, with count 0.
+fn recovered(before: &TokenSourceStatus) -> Option<LastFailure> {
+    let last = before.last_failure.clone()?;
+    Some(LastFailure { count: 0, next_attempt_at: None, inputs: None, ..last })
+}
+
+struct Conditions<'a> {
+    situation: &'a Situation<'a>,
+    all: Vec<Condition>,
+}
+
+impl Conditions<'_> {
+    fn push(&mut self, kind: &str, status: bool, reason: Reason, message: String) {
+        let status = if status { "True" } else { "False" };
+        let same = |before: &&Condition| before.type_ == kind && before.status == status;
+        let since = self.situation.before.conditions.iter().find(same).map(|before| before.last_transition_time.clone());
+        self.all.push(Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_string(),
+            message,
+            observed_generation: Some(self.situation.generation),
+            last_transition_time: since.unwrap_or(Time(self.situation.now)),
+        });
+    }
+
+    /// Ready, with Reconciling or Stalled while it is not.
+    fn ready(&mut self) {
+        let situation = self.situation;
+        let token = situation.token.filter(|_| situation.fits_spec);
+        let valid = token.filter(|(record, _)| situation.now < record.expires_at);
+        if let Some((record, refresh_at)) = valid {
+            let until = format!("the token {} is valid until {}", record.token_id, record.expires_at);
+            let (reason, message) = match &situation.problem {
+                Some(problem) => (Reason::RefreshFailing, format!("{}; {until}", problem.message)),
+                None if situation.suspended => (Reason::TokenValid, format!("{until}; suspended, so it will not be refreshed: remove spec.suspend")),
+                None => (Reason::TokenValid, format!("{until} and will be refreshed at {refresh_at}{}", self.remarks(record))),
+            };
+            return self.push("Ready", true, reason, message);
+        }
+        if situation.suspended {
+            let what = token.map_or_else(
+                || "there is no token".to_owned(),
+                |(record, _)| format!("the token expired at {}", record.expires_at),
+            );
+            return self.push("Ready", false, Reason::Suspended, format!("{what}, and none is asked for while spec.suspend is true"));
+        }
+        let (reason, message) = match (&situation.problem, token) {
+            (Some(problem), _) => (problem.reason, problem.message.clone()),
+            (None, Some((record, _))) => {
+                (Reason::Expired, format!("the token expired at {}; a new one is being asked for", record.expires_at))
+            }
+            (None, None) => (Reason::Minting, "a token is being asked for".to_owned()),
+        };
+        self.push("Ready", false, reason, message.clone());
+        let kind = if needs_a_person(reason) { "Stalled" } else { "Reconciling" };
+        self.push(kind, true, reason, message);
+    }
+
+    fn remarks(&self, record: &Record) -> String {
+        let ignored = self.situation.policy.before_is_ignored(record.lifetime()).then(|| {
+            format!("spec.refresh.before is not less than the token's lifetime of {} s, so the default rule holds", record.lifetime())
+        });
+        record.remarks.iter().cloned().chain(ignored).map(|remark| format!("; {remark}")).collect()
+    }
+
+    fn propagation(&mut self) {
+        let Some((record, _)) = self.situation.token else { return };
+        let policy = self.situation.policy;
+        // A token that the issuer hands out again is judged by the life that it had when it was new to us.
+        let lifetime = record.lifetime();
+        let after = policy.refresh_after(lifetime);
+        let delay = policy.propagation_delay;
+        let numbers = format!("tokens live {lifetime} s, are refreshed after {after} s at the latest, and take up to {delay} s to reach a mounted file");
+        const NEVER: &str = "Environment variables and subPath mounts never follow a Secret.";
+        const REMEDIES: &str = "have the issuer give longer tokens (VGS: accessTokenLifespan), read the Secret through the API, or shorten the kubelet's sync period and say so in spec.refresh.propagationDelay";
+        let (safe, reason, message) = match policy.propagation(lifetime) {
+            _ if record.cached => (
+                false,
+                Reason::IssuerReturnsCachedTokens,
+                format!("the issuer gives the same token again until shortly before its end, so that a fresh one comes late; ask it for tokens that are not cached. {NEVER}"),
+            ),
+            Propagation::Safe => (
+                true,
+                Reason::LifetimeSufficient,
+                format!("{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file. {NEVER}", policy.longest_unnoticed_outage(lifetime)),
+            ),
+            Propagation::NoRetryRoom => (
+                false,
+                Reason::NoRetryRoom,
+                format!("{numbers}; one failed attempt may leave an expired token in the file: {REMEDIES}. {NEVER}"),
+            ),
+            Propagation::TooShort => (
+                false,
+                Reason::LifetimeTooShort,
+                format!("{numbers}; readers of the file may find an expired token: {REMEDIES}. {NEVER}"),
+            ),
+        };
+        self.push("PropagationSafe", safe, reason, message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::refresh::DEFAULT_MAX_INTERVAL;
+    use crate::target::{Inputs, Minted, Owner, Version};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn record(lifetime: i64) -> Record {
+        let minted = Minted {
+            issued_at: at(0),
+            expires_at: at(lifetime),
+            token_id: "3f9a1c0d42be".into(),
+            token_type: "Bearer".into(),
+            scope: None,
+            remarks: vec![],
+        };
+        let credentials = Version { uid: "c".into(), resource_version: "1".into() };
+        let owner = Owner { name: "n".into(), uid: "u".into() };
+        Record::new(owner, Inputs { provider: "p".into(), credentials }, None, minted, None)
+    }
+
+    fn situation<'a>(now: i64, token: Option<&'a Record>, problem: Option<Reason>, before: &'a TokenSourceStatus) -> Situation<'a> {
+        Situation {
+            now: at(now),
+            generation: 3,
+            provider: Some("vgs"),
+            target: "vgs-token",
+            token: token.map(|record| (record, at(150))),
+            fits_spec: true,
+            suspended: false,
+            problem: problem.map(|reason| Problem { reason, message: "what is wrong".into() }),
+            last_failure: None,
+            policy: Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 },
+            before,
+        }
+    }
+
+    fn words(status: &TokenSourceStatus) -> Vec<String> {
+        status.conditions.iter().map(|it| format!("{}={} {}", it.type_, it.status, it.reason)).collect()
+    }
+
+    #[test]
+    fn the_table_of_conditions() {
+        let token = record(300);
+        let none = TokenSourceStatus::default();
+        let safe = "PropagationSafe=True LifetimeSufficient";
+        for (now, token, problem, expected) in [
+            (10, Some(&token), None, &["Ready=True TokenValid", safe][..]),
+            (10, Some(&token), Some(Reason::ClientRejected), &["Ready=True RefreshFailing", safe]),
+            (10, Some(&token), Some(Reason::CredentialsNotFound), &["Ready=True RefreshFailing", safe]),
+            (300, Some(&token), None, &["Ready=False Expired", "Reconciling=True Expired", safe]),
+            (300, Some(&token), Some(Reason::EndpointUnavailable), &["Ready=False EndpointUnavailable", "Reconciling=True EndpointUnavailable", safe]),
+            (300, Some(&token), Some(Reason::ClientRejected), &["Ready=False ClientRejected", "Stalled=True ClientRejected", safe]),
+            (10, None, None, &["Ready=False Minting", "Reconciling=True Minting"]),
+            (10, None, Some(Reason::CredentialsNotFound), &["Ready=False CredentialsNotFound", "Reconciling=True CredentialsNotFound"]),
+            (10, None, Some(Reason::TargetRefused), &["Ready=False TargetRefused", "Reconciling=True TargetRefused"]),
+            (10, None, Some(Reason::TargetConflict), &["Ready=False TargetConflict", "Stalled=True TargetConflict"]),
+            (10, None, Some(Reason::EndpointRefusedByPolicy), &["Ready=False EndpointRefusedByPolicy", "Stalled=True EndpointRefusedByPolicy"]),
+        ] {
+            assert_eq!(words(&status(&situation(now, token, problem, &none))), expected);
+        }
+    }
+
+    #[test]
+    fn a_token_for_another_spec_is_not_ready() {
+        let (token, none) = (record(300), TokenSourceStatus::default());
+        let changed = Situation { fits_spec: false, ..situation(10, Some(&token), Some(Reason::ScopeRejected), &none) };
+        let told = words(&status(&changed));
+        assert_eq!(told.first().map(String::as_str), Some("Ready=False ScopeRejected"));
+    }
+
+    #[test]
+    fn suspended_is_as_the_token_is() {
+        let (token, none) = (record(300), TokenSourceStatus::default());
+        let suspended = |now| status(&Situation { suspended: true, ..situation(now, Some(&token), None, &none) });
+        assert_eq!(words(&suspended(10))[0], "Ready=True TokenValid");
+        assert!(suspended(10).conditions[0].message.contains("suspended"));
+        assert_eq!(words(&suspended(300))[0], "Ready=False Suspended");
+    }
+
+    #[test]
+    fn transition_times_move_with_the_status_alone() {
+        let token = record(300);
+        let first = status(&situation(10, Some(&token), None, &TokenSourceStatus::default()));
+        let failing = status(&situation(20, Some(&token), Some(Reason::RateLimited), &first));
+        assert_eq!(failing.conditions[0].last_transition_time, Time(at(10)));
+        let expired = status(&situation(300, Some(&token), Some(Reason::RateLimited), &failing));
+        assert_eq!(expired.conditions[0].last_transition_time, Time(at(300)));
+    }
+
+    #[test]
+    fn propagation_by_lifetime_with_numbers_and_remedies() {
+        let none = TokenSourceStatus::default();
+        for (lifetime, expected, part) in [
+            (60, "PropagationSafe=False LifetimeTooShort", "accessTokenLifespan"),
+            (150, "PropagationSafe=False NoRetryRoom", "tokens live 150 s, are refreshed after 30 s"),
+            (300, "PropagationSafe=True LifetimeSufficient", "an outage of the endpoint of 50 s goes unnoticed"),
+        ] {
+            let token = record(lifetime);
+            let told = status(&situation(10, Some(&token), None, &none));
+            assert_eq!(words(&told)[1], expected);
+            assert!(told.conditions[1].message.contains(part), "{}", told.conditions[1].message);
+            assert!(told.conditions[1].message.contains("subPath"));
+        }
+        let mut cached = record(300);
+        cached.cached = true;
+        assert_eq!(words(&status(&situation(10, Some(&cached), None, &none)))[1], "PropagationSafe=False IssuerReturnsCachedTokens");
+    }
+
+    #[test]
+    fn a_margin_that_cannot_hold_is_said() {
+        let (token, none) = (record(300), TokenSourceStatus::default());
+        let mut large = situation(10, Some(&token), None, &none);
+        large.policy.before = Some(300);
+        assert!(status(&large).conditions[0].message.contains("spec.refresh.before is not less than the token's lifetime of 300 s"));
+    }
+
+    #[test]
+    fn the_last_failure_stays_with_count_zero() {
+        let failed = LastFailure {
+            at: at(5),
+            reason: "RateLimited".into(),
+            message: "m".into(),
+            count: 4,
+            next_attempt_at: Some(at(9)),
+            inputs: Some("a/b".into()),
+        };
+        let before = TokenSourceStatus { last_failure: Some(failed), ..TokenSourceStatus::default() };
+        let token = record(300);
+        let last = status(&situation(10, Some(&token), None, &before)).last_failure.unwrap();
+        assert_eq!((last.count, last.next_attempt_at, last.inputs), (0, None, None));
+        assert_eq!(last.message, "m");
+    }
+}
