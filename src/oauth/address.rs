@@ -14,9 +14,9 @@ pub(super) enum Kind {
     Protected(&'static str),
 }
 
-/// Unwraps IPv4 in IPv6 clothes: mapped and compatible (RFC 4291, 2.5.5), translated (RFC 2765, 2.1), 6to4
+/// Takes IPv4 out of IPv6 clothes: mapped and compatible (RFC 4291, 2.5.5), translated (RFC 2765, 2.1), 6to4
 /// (RFC 3056) and NAT64 (RFC 6052). Such an address leads to the IPv4 address in it, and is judged as that.
-pub(super) fn unwrap(ip: IpAddr) -> IpAddr {
+pub(super) fn canonical(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else { return ip };
     let v4 = |high: u16, low: u16| {
         let [a, b] = high.to_be_bytes();
@@ -33,7 +33,7 @@ pub(super) fn unwrap(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Judges an address that [`unwrap`] has been applied to.
+/// Judges an address that [`canonical`] has been applied to.
 pub(super) fn kind(ip: IpAddr) -> Kind {
     match ip {
         IpAddr::V4(ip) => kind_v4(ip),

@@ -29,6 +29,13 @@ pub enum EgressRule {
 }
 
 impl EgressRule {
+    fn network(network: IpNet, port: Option<u16>) -> Result<Self, &'static str> {
+        if address::canonical(network.addr()) != network.addr() {
+            return Err("addresses that carry an IPv4 address are judged as that: write the IPv4 network");
+        }
+        Ok(EgressRule::Network { network, port })
+    }
+
     fn names(&self, host: &str, port: u16) -> bool {
         matches!(self, EgressRule::Host { host: name, port: only }
             if name == host && only.is_none_or(|only| only == port))
@@ -94,15 +101,6 @@ impl FromStr for EgressRule {
     }
 }
 
-impl EgressRule {
-    fn network(network: IpNet, port: Option<u16>) -> Result<Self, &'static str> {
-        if address::unwrap(network.addr()) != network.addr() {
-            return Err("addresses that carry an IPv4 address are judged as that: write the IPv4 network");
-        }
-        Ok(EgressRule::Network { network, port })
-    }
-}
-
 /// The policy. It is asked twice: about the URL, and about every address that is about to be connected to (a name
 /// may resolve to anything, and to something else a moment later).
 #[derive(Clone, Debug)]
@@ -123,7 +121,7 @@ impl Egress {
         allow_http: bool,
         api_server: Vec<IpAddr>,
     ) -> Self {
-        let api_server = api_server.into_iter().map(address::unwrap).collect();
+        let api_server = api_server.into_iter().map(address::canonical).collect();
         Self { allow, only, allow_http, api_server }
     }
 
@@ -165,7 +163,7 @@ impl Egress {
     /// The policy does not allow it.
     pub fn check_address(&self, host: &str, port: u16, ip: IpAddr) -> Result<(), EgressRefused> {
         let host = normalise(host);
-        let judged = address::unwrap(ip);
+        let judged = address::canonical(ip);
         let listed = |rule: &EgressRule| rule.names(host, port) || rule.contains(judged, port);
         if self.only.as_ref().is_some_and(|only| !only.iter().any(listed)) {
             return Err(EgressRefused::NotListed { host: host.to_owned(), port, ip: Some(ip) });

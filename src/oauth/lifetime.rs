@@ -11,9 +11,9 @@ use serde_json::Value;
 /// The longest lifetime that is believed, in seconds: 100 years. Some servers mean "never" by more.
 pub const MAX_LIFETIME: u64 = 100 * 365 * 24 * 60 * 60;
 /// How old a JWT's `iat` may be for the token to count as new, in seconds: issuers that cache hand out old ones.
-const NEW: i64 = 60;
+const NEW: u64 = 60;
 /// How far the server's clock may be off and still be used instead of ours, in seconds.
-const CREDIBLE: i64 = 60 * 60;
+const CREDIBLE: u64 = 60 * 60;
 
 /// How long a token lives from the moment that its request was sent, and who says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) fn lifetime(answer: &Answer, sent_at: Timestamp, default: Option<u64>
     let now = answer
         .date
         .map(Timestamp::as_second)
-        .filter(|date| date.abs_diff(sent_at.as_second()) <= CREDIBLE.unsigned_abs())
+        .filter(|date| date.abs_diff(sent_at.as_second()) <= CREDIBLE)
         .unwrap_or_else(|| sent_at.as_second());
     let until = |end: i64, start: i64| u64::try_from(end.saturating_sub(start)).unwrap_or_default();
 
@@ -50,7 +50,7 @@ pub(super) fn lifetime(answer: &Answer, sent_at: Timestamp, default: Option<u64>
     let absolute = answer.expires_at.map(|at| until(at.as_second(), now));
     let said = [relative, absolute].into_iter().flatten().min();
     let claimed = claims(answer.access_token.expose_secret()).map(|claims| {
-        let issued = claims.issued_at.filter(|iat| iat.abs_diff(now) <= NEW.unsigned_abs());
+        let issued = claims.issued_at.filter(|iat| iat.abs_diff(now) <= NEW);
         until(claims.expires, issued.unwrap_or(now))
     });
 
@@ -70,8 +70,8 @@ struct Claims {
     issued_at: Option<i64>,
 }
 
-/// The times of a signed JWT. They are not verified: the token comes from its issuer, over TLS, and all that a lie
-/// does is to have it refreshed sooner.
+/// The times of a signed JWT. The signature is not verified: the token comes from its issuer, over TLS, and a lie
+/// would harm that issuer's clients only.
 fn claims(token: &str) -> Option<Claims> {
     let mut parts = token.split('.');
     let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 
 /// The longest text taken from a server into a message, in characters.
-pub(super) const LONGEST: usize = 200;
+const LONGEST: usize = 200;
 /// Texts above this many bytes are no descriptions; they are not even looked through.
 const LONGEST_INPUT: usize = 8 * 1024;
 /// So many characters of base64url in a row are taken for a token.

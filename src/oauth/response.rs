@@ -112,7 +112,7 @@ fn token(
     }
     let said_type = text(object, "token_type").map(str::trim).filter(|said| !said.is_empty());
     let scope = text(object, "scope");
-    if scope.is_some_and(|scope| scope.contains(char::is_control)) {
+    if scope.is_some_and(|scope| scope.contains(is_control)) {
         return Err(Fault::ControlCharacters("scope"));
     }
     Ok(Answer {
@@ -133,9 +133,14 @@ fn token_type(said: &str) -> Result<&str, Fault> {
         "dpop" => Err(Fault::TokenType("DPoP")),
         "mac" => Err(Fault::TokenType("mac")),
         "pop" => Err(Fault::TokenType("pop")),
-        _ if said.contains(char::is_control) => Err(Fault::ControlCharacters("token_type")),
+        _ if said.contains(is_control) => Err(Fault::ControlCharacters("token_type")),
         _ => Ok(said),
     }
+}
+
+/// What could start a new line in a file or a header. Unicode's own line breaks count for some readers.
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 fn refresh_token(object: &Map<String, Value>) -> Option<SecretString> {
@@ -173,12 +178,11 @@ fn http_date(value: &str) -> Option<Timestamp> {
 
 /// RFC 9110, 10.2.3: seconds, or a date, which only the server's own clock can be compared with.
 fn retry_after(value: &str, date: Option<Timestamp>) -> Option<u64> {
-    let seconds = match value.parse() {
-        Ok(seconds) => seconds,
-        Err(_) => {
-            let until = http_date(value)?.as_second().saturating_sub(date?.as_second());
-            u64::try_from(until).unwrap_or_default()
-        }
+    let seconds = if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        value.parse().unwrap_or(u64::MAX)
+    } else {
+        let until = http_date(value)?.as_second().saturating_sub(date?.as_second());
+        u64::try_from(until).unwrap_or_default()
     };
     Some(seconds.min(LONGEST_RETRY_AFTER))
 }

@@ -115,6 +115,7 @@ fn a_success_without_a_usable_token_is_malformed() {
         (r#"{"access_token":"tökén"}"#, "printable ASCII"),
         (r#"{"access_token":"t","scope":"a\nb"}"#, "control characters in scope"),
         (r#"{"access_token":"t","scope":"a\u0085b"}"#, "control characters in scope"),
+        (r#"{"access_token":"t","scope":"a\u2028b"}"#, "control characters in scope"),
         (r#"{"access_token":"t","token_type":"a\nb"}"#, "control characters in token_type"),
     ] {
         let error = answer(200, body).unwrap_err();
