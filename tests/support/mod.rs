@@ -1,0 +1,32 @@
+//! What the tests run against: real servers, started once for each test binary.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
+)]
+#![allow(clippy::print_stderr, reason = "progress, for whoever waits")]
+
+pub mod control_plane;
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+/// Asks again and again until there is an answer; panics with the last refusal when `limit` has passed.
+pub async fn eventually<T, E: Debug>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(refusal) if start.elapsed() > limit => {
+                panic!("{what}: not within {limit:?}; last: {refusal:?}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
