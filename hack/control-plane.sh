@@ -27,6 +27,7 @@ die() {
 
 children=()  # every process that must not outlive this one
 remove=()    # every path that must not
+held=       # the lock, while it is this process'
 cleanup() {
   trap '' INT TERM HUP
   if [ ${#children[@]} -gt 0 ]; then
@@ -35,6 +36,7 @@ cleanup() {
     wait "${children[@]}" 2>/dev/null || true
   fi
   if [ ${#remove[@]} -gt 0 ]; then rm -rf "${remove[@]}"; fi
+  if [ -n "$held" ]; then rm -f "$held"; fi
 }
 trap cleanup EXIT
 trap 'exit 129' HUP
@@ -109,7 +111,7 @@ lock() {
     told=yes
     nap 1
   done
-  remove+=("$1")
+  held=$1
 }
 
 build_one() {
@@ -154,7 +156,8 @@ build() {
       say "[$number/${#missing[@]}] $name"
       build_one "$name" "$built"
     done
-    rm -f "$built/.lock"
+    rm -f "$held"
+    held=
   fi
   bin=$built
   [ -n "${KUBEBUILDER_ASSETS:-}" ] || return 0
@@ -342,7 +345,10 @@ run() {
   with_retries start_etcd
   with_retries start_apiserver
   # Before the garbage collector starts: it looks for new kinds only every 30 s.
-  if [ -n "$crds" ]; then kubectl create -f "$crds" >/dev/null; fi
+  if [ -n "$crds" ]; then
+    kubectl create -f "$crds" >/dev/null
+    until_ready kube-apiserver 30 kubectl wait --for condition=Established --timeout 2s -f "$crds"
+  fi
   start_controller_manager
 
   echo "READY $dir/kubeconfig"
