@@ -95,6 +95,8 @@ ldflags() {
   done
 }
 
+# Absolute, because links will point there.
+if [ -d "${KUBEBUILDER_ASSETS:-}" ]; then KUBEBUILDER_ASSETS=$(cd "$KUBEBUILDER_ASSETS" && pwd); fi
 from_assets() { [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; }
 
 # One builder at a time. A symlink is made atomically, and names its owner. Should two ever get past it (a stolen
@@ -137,28 +139,37 @@ build_one() {
   say "  $name: built in $((SECONDS - began)) s"
 }
 
+# find_missing BUILT: what neither that directory nor $KUBEBUILDER_ASSETS holds, in $missing.
+find_missing() {
+  local name
+  missing=()
+  for name in $binaries; do
+    from_assets "$name" || [ -x "$1/$name" ] || missing+=("$name")
+  done
+}
+
 # Leaves the directory that holds all four in $bin.
 build() {
-  local name built missing=() number=0
+  local name built missing number=0
   built=$cache/control-plane-$({ cat "$here/control-plane/go.mod" "$here/control-plane/go.sum"; uname -sm; echo $recipe; } | sha256)
   mkdir -p "$built"
-  for name in $binaries; do
-    from_assets "$name" || [ -x "$built/$name" ] || missing+=("$name")
-  done
+  find_missing "$built"
   if [ ${#missing[@]} -gt 0 ]; then
     command -v go >/dev/null || die "Go is missing, which builds ${missing[*]}; 'make doctor' says how to get it"
     lock "$built/.lock"
+    find_missing "$built" # again: whoever held the lock may have built it all
+  fi
+  if [ ${#missing[@]} -gt 0 ]; then
     rm -rf "$built"/.build.* # of one that was killed
-    say "building ${missing[*]} once, into $built (all four take about 5 minutes on 2 cores, and 1.5 GB of Go modules)"
+    say "building ${missing[*]} once, into $built (all four take 5 to 10 minutes on 2 cores, and 1.5 GB of Go modules)"
     for name in "${missing[@]}"; do
       number=$((number + 1))
-      [ -x "$built/$name" ] && continue # by whoever held the lock before
       say "[$number/${#missing[@]}] $name"
       build_one "$name" "$built"
     done
-    rm -f "$held"
-    held=
   fi
+  if [ -n "$held" ]; then rm -f "$held"; fi
+  held=
   bin=$built
   [ -n "${KUBEBUILDER_ASSETS:-}" ] || return 0
   bin=$cache/with-assets-$(printf '%s %s' "$KUBEBUILDER_ASSETS" "$built" | sha256)
