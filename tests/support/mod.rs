@@ -9,4 +9,26 @@
 #![allow(clippy::print_stderr, reason = "progress, for whoever waits")]
 
 pub mod authorization_server;
+pub mod control_plane;
 pub mod scripted_server;
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+/// Asks again and again until there is an answer; panics with the last refusal when `limit` has passed.
+pub async fn eventually<T, E: Debug>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(refusal) if start.elapsed() > limit => {
+                panic!("{what}: not within {limit:?}; last: {refusal:?}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+# Everything a developer does here. GNU make 3.81 (macOS) or later; `make help` tells the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+KUBECTL ?= kubectl
+CRD := crds/tokensource.dev_tokensources.yaml
+
+# The npm packages of test servers, installed anew when their lock changes.
+NPM_STAMPS := $(patsubst %/package-lock.json,%/node_modules/.installed,$(wildcard tests/*/package-lock.json))
+
+##@ General
+
+.PHONY: help
+help: ## Tell what there is.
+	@awk 'BEGIN { FS = ":.*##"; print "Usage: make <target>" } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-zA-Z_-]+:.*##/ { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: doctor
+doctor: ## Tell what this machine lacks for `make demo` and `make test`, and how to get it.
+	@hack/doctor.sh
+
+.PHONY: demo
+demo: ## Show the operator at work, on this machine alone.
+	@hack/demo.sh
+
+##@ Development
+
+.PHONY: build
+build: ## Build the operator.
+	$(CARGO) build
+
+.PHONY: fmt
+fmt: ## Format the code.
+	$(CARGO) fmt
+
+.PHONY: fmt-check
+fmt-check: ## Fail where the code is not formatted.
+	$(CARGO) fmt --check
+
+.PHONY: lint
+lint: ## Run clippy; warnings are errors.
+	$(CARGO) clippy --all-targets -- -D warnings
+
+.PHONY: generate
+generate: ## Write the CustomResourceDefinition anew from the Rust types.
+	@mkdir -p crds target
+	$(CARGO) run --quiet -- crd > target/crd.yaml # first beside it: a failure must not leave half a file
+	mv target/crd.yaml $(CRD)
+
+.PHONY: check-generated
+check-generated: ## Fail where what is generated has drifted from the Rust types.
+	@mkdir -p target
+	$(CARGO) run --quiet -- crd > target/crd.yaml
+	@diff -u $(CRD) target/crd.yaml || { echo "$(CRD) is not what the types say: run 'make generate' and commit it" >&2; exit 1; }
+
+##@ Tests
+
+.PHONY: test-fast
+test-fast: $(NPM_STAMPS) ## Run what needs no control plane: unit tests, and OAuth against a real authorization server.
+	$(CARGO) test --lib --bins --test oauth
+
+.PHONY: test
+test: ## Run all tests, against a real control plane (the first time builds it: minutes).
+	@hack/test.sh
+
+.PHONY: control-plane
+control-plane: ## Start a control plane of your own in the foreground; Ctrl-C ends it.
+	@set -o pipefail; hack/control-plane.sh run | while read -r _ kubeconfig; do \
+		echo "The control plane is up. In another terminal:"; \
+		echo "  export KUBECONFIG=$$kubeconfig"; \
+		echo "Its kubectl is $$(dirname "$$kubeconfig")/bin/kubectl. Ctrl-C here ends it and removes all of it."; \
+	done
+
+.PHONY: npm-packages
+npm-packages: $(NPM_STAMPS)
+
+tests/%/node_modules/.installed: tests/%/package-lock.json
+	cd $(<D) && npm ci --no-audit --no-fund
+	@touch $@
+
+##@ Cluster
+
+.PHONY: install
+install: ## Install the CustomResourceDefinition into the cluster of your KUBECONFIG.
+	$(KUBECTL) apply --server-side -f crds/
+
+.PHONY: uninstall
+uninstall: ## Remove the CustomResourceDefinition, and with it every TokenSource, from the cluster of your KUBECONFIG.
+	$(KUBECTL) delete --ignore-not-found -f crds/
+
+.PHONY: run
+run: ## Run the operator from here, against the cluster of your KUBECONFIG.
+	$(CARGO) run -- run
+
+##@ Cleaning
+
+.PHONY: clean
+clean: ## Remove what was built here (the control plane's binaries are cached outside, see hack/control-plane.sh).
+	$(CARGO) clean
+	rm -rf tests/*/node_modules

@@ -1,0 +1,384 @@
+#!/usr/bin/env bash
+# A real Kubernetes control plane on this machine, with no container runtime: etcd, kube-apiserver and
+# kube-controller-manager (for garbage collection, namespaces and ServiceAccounts), for tests and demos.
+#
+#   control-plane.sh build      build what is not cached yet; prints the directory with the binaries
+#   control-plane.sh run [--dir DIR] [--crds DIR] [--until-stdin-closes]
+#                               start it; prints "READY <DIR>/kubeconfig"; ends on a signal, or when stdin closes
+#
+# Each binary that $KUBEBUILDER_ASSETS holds is taken from there. Written for bash 3.2 (macOS) as well.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${TOKENSOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokensource-operator}
+binaries="etcd kube-apiserver kube-controller-manager kubectl"
+# What objects depend on: owners, namespaces, ServiceAccounts, and the roles view, edit and admin.
+controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller
+controllers=$controllers,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller
+recipe=1 # raise it when the way of building changes: it is part of the cache's name
+
+say() { printf 'control plane: %s\n' "$*" >&2; }
+die() {
+  say "$*"
+  exit 1
+}
+
+# ---------------------------------------------------------------------------------------------- clean-up, on every way out
+
+children=()  # every process that must not outlive this one
+remove=()    # every path that must not
+held=       # the lock, while it is this process'
+cleanup() {
+  trap '' INT TERM HUP
+  if [ ${#children[@]} -gt 0 ]; then
+    # KILL, not TERM: there is nothing to save, and an API server takes its time over open watches.
+    kill -KILL "${children[@]}" 2>/dev/null || true
+    wait "${children[@]}" 2>/dev/null || true
+  fi
+  if [ ${#remove[@]} -gt 0 ]; then rm -rf "${remove[@]}"; fi
+  if [ -n "$held" ]; then rm -f "$held"; fi
+}
+trap cleanup EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Where the kernel offers it, children die with this process even when it is killed with SIGKILL.
+leash=()
+if setpriv --pdeathsig KILL true 2>/dev/null; then leash=(setpriv --pdeathsig KILL); fi
+
+# start LOG COMMAND...: in the background, its pid in $pid.
+start() {
+  local log=$1
+  shift
+  ${leash[@]+"${leash[@]}"} "$@" </dev/null >"$log" 2>&1 &
+  pid=$!
+  children+=("$pid")
+}
+
+# component NAME COMMAND...: the same, with a log of its name, and known to watch_stdin.
+component() {
+  local name=$1
+  shift
+  start "$dir/$name.log" "$@"
+  echo "$pid $name" >>"$dir/pids"
+}
+
+alive() { kill -0 "$1" 2>/dev/null; }
+
+# A sleep that a trapped signal ends at once.
+nap() {
+  sleep "$1" >/dev/null 2>&1 &
+  wait $! || true
+}
+
+# ---------------------------------------------------------------------------------------------- build
+
+sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -c1-16; }
+
+package() {
+  case $1 in
+    etcd) echo go.etcd.io/etcd/server/v3 ;;
+    *) echo "k8s.io/kubernetes/cmd/$1" ;;
+  esac
+}
+
+# The version that go.mod pins is linked in: without it the server calls itself v0.0.0, and clients misbehave.
+ldflags() {
+  local version minor path
+  version=$(awk '$1 == "k8s.io/kubernetes" { print $2 }' "$here/control-plane/go.mod")
+  minor=${version#v1.}
+  printf '%s' '-s -w'
+  for path in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    printf ' -X %s.gitVersion=%s -X %s.gitMajor=1 -X %s.gitMinor=%s' \
+      $path "$version" $path $path "${minor%%.*}"
+  done
+}
+
+# Absolute, because links will point there.
+if [ -d "${KUBEBUILDER_ASSETS:-}" ]; then KUBEBUILDER_ASSETS=$(cd "$KUBEBUILDER_ASSETS" && pwd); fi
+from_assets() { [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; }
+
+# One builder at a time. A symlink is made atomically, and names its owner. Should two ever get past it (a stolen
+# lock), they only do the same work twice: each builds in a place of its own and renames.
+lock() {
+  local owner told=
+  until ln -s $$ "$1" 2>/dev/null; do
+    owner=$(readlink "$1" || true)
+    if [ -n "$owner" ] && ! alive "$owner"; then
+      rm -f "$1"
+      continue
+    fi
+    [ -n "$told" ] || say "another process ($owner) is building it, waiting for that"
+    told=yes
+    nap 1
+  done
+  held=$1
+}
+
+build_one() {
+  local name=$1 to=$2 began=$SECONDS told=$SECONDS scratch
+  scratch=$(mktemp -d "$to/.build.XXXXXX")
+  remove+=("$scratch")
+  # Whoever calls has Go settings of their own, which must not change what comes out.
+  start "$scratch/log" env GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 GOTMPDIR="$scratch" \
+    go build -C "$here/control-plane" -trimpath -buildvcs=false -ldflags "$(ldflags)" -o "$scratch/bin" "$(package "$name")"
+  while alive "$pid"; do
+    nap 1
+    if [ $((SECONDS - told)) -ge 15 ]; then
+      told=$SECONDS
+      say "  $name: $((SECONDS - began)) s so far"
+    fi
+  done
+  if ! wait "$pid"; then
+    tail -n 20 "$scratch/log" >&2
+    die "building $name failed (above); 'make doctor' says what this machine lacks"
+  fi
+  mv "$scratch/bin" "$to/$name"
+  rm -rf "$scratch"
+  say "  $name: built in $((SECONDS - began)) s"
+}
+
+# find_missing BUILT: what neither that directory nor $KUBEBUILDER_ASSETS holds, in $missing.
+find_missing() {
+  local name
+  missing=()
+  for name in $binaries; do
+    from_assets "$name" || [ -x "$1/$name" ] || missing+=("$name")
+  done
+}
+
+# Leaves the directory that holds all four in $bin.
+build() {
+  local name built missing number=0
+  built=$cache/control-plane-$({ cat "$here/control-plane/go.mod" "$here/control-plane/go.sum"; uname -sm; echo $recipe; } | sha256)
+  mkdir -p "$built"
+  find_missing "$built"
+  if [ ${#missing[@]} -gt 0 ]; then
+    command -v go >/dev/null || die "Go is missing, which builds ${missing[*]}; 'make doctor' says how to get it"
+    lock "$built/.lock"
+    find_missing "$built" # again: whoever held the lock may have built it all
+  fi
+  if [ ${#missing[@]} -gt 0 ]; then
+    rm -rf "$built"/.build.* # of one that was killed
+    say "building ${missing[*]} once, into $built (all four take 5 to 10 minutes on 2 cores, and 1.5 GB of Go modules)"
+    for name in "${missing[@]}"; do
+      number=$((number + 1))
+      say "[$number/${#missing[@]}] $name"
+      build_one "$name" "$built"
+    done
+  fi
+  if [ -n "$held" ]; then rm -f "$held"; fi
+  held=
+  bin=$built
+  [ -n "${KUBEBUILDER_ASSETS:-}" ] || return 0
+  bin=$cache/with-assets-$(printf '%s %s' "$KUBEBUILDER_ASSETS" "$built" | sha256)
+  mkdir -p "$bin"
+  for name in $binaries; do
+    local source=$built/$name
+    if from_assets "$name"; then source=$KUBEBUILDER_ASSETS/$name; fi
+    if [ "$(readlink "$bin/$name" || true)" != "$source" ]; then ln -sf "$source" "$bin/$name"; fi
+  done
+}
+
+# ---------------------------------------------------------------------------------------------- run
+
+# Below the ports that kernels give to outgoing connections. Another process may still take it first: see run().
+free_port() {
+  while :; do
+    port=$((20000 + RANDOM % 12000))
+    # A subshell: the connection is closed with it.
+    if ! (exec 4<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return; fi
+  done
+}
+
+random_token() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
+
+kubeconfig() { # TOKEN
+  cat <<YAML
+apiVersion: v1
+kind: Config
+current-context: control-plane
+contexts: [{name: control-plane, context: {cluster: control-plane, user: admin}}]
+users: [{name: admin, user: {token: $1}}]
+clusters:
+- name: control-plane
+  cluster:
+    server: https://127.0.0.1:$api_port
+    certificate-authority-data: $(base64 <"$dir/certs/apiserver.crt" | tr -d '\n')
+YAML
+}
+
+audit_policy() {
+  cat <<'YAML'
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None # the control plane's talk with itself
+  users: [system:apiserver, system:kube-controller-manager]
+- level: None
+  nonResourceURLs: ["/readyz*", "/livez*", "/healthz*"]
+- level: Metadata
+YAML
+}
+
+# failed COMPONENT: why it did not come up, or went away; then the end.
+failed() {
+  tail -n 20 "$dir/$1.log" >&2 || true
+  die "$1 $2; the end of its log is above"
+}
+
+# until_ready COMPONENT SECONDS COMMAND...: 1 when it ended because its port was taken, so that others can be tried.
+until_ready() {
+  local name=$1 deadline=$((SECONDS + $2))
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    if ! alive "$pid"; then
+      if grep -q 'address already in use' "$dir/$name.log"; then return 1; fi
+      failed "$name" "did not start"
+    fi
+    [ $SECONDS -lt $deadline ] || failed "$name" "was not ready in time"
+    nap 0.1
+  done
+}
+
+kubectl() { "$bin/kubectl" --kubeconfig "$dir/kubeconfig" --request-timeout 5s "$@"; }
+
+start_etcd() {
+  rm -rf "$dir/etcd"
+  free_port
+  etcd_url=http://127.0.0.1:$port
+  component etcd "$bin/etcd" --data-dir "$dir/etcd" --unsafe-no-fsync \
+    --listen-client-urls "$etcd_url" --advertise-client-urls "$etcd_url" --listen-peer-urls http://127.0.0.1:0
+  etcd_pid=$pid
+  # Its own log, not a connection: something else's etcd might answer on a port that this one did not get.
+  until_ready etcd 60 grep -q 'serving client traffic' "$dir/etcd.log"
+}
+
+start_apiserver() {
+  free_port
+  api_port=$port
+  # The server makes its own certificate, and the key of that signs ServiceAccount tokens as well.
+  # No limits on concurrent requests: many tests share the server, and none is about being throttled.
+  component kube-apiserver "$bin/kube-apiserver" --etcd-servers "$etcd_url" \
+    --bind-address 127.0.0.1 --advertise-address 127.0.0.1 --secure-port "$api_port" --cert-dir "$dir/certs" \
+    --token-auth-file "$dir/tokens.csv" --authorization-mode RBAC \
+    --service-cluster-ip-range 10.0.0.0/24 --service-account-issuer https://kubernetes.default.svc \
+    --service-account-key-file "$dir/certs/apiserver.key" --service-account-signing-key-file "$dir/certs/apiserver.key" \
+    --audit-policy-file "$dir/audit-policy.yaml" --audit-log-path "$dir/audit.log" --audit-log-mode blocking \
+    --audit-log-maxsize 4096 \
+    --enable-priority-and-fairness=false --max-requests-inflight 0 --max-mutating-requests-inflight 0
+  apiserver_pid=$pid
+  until_ready kube-apiserver 60 test -s "$dir/certs/apiserver.crt" || return
+  kubeconfig "$admin_token" >"$dir/kubeconfig"
+  kubeconfig "$manager_token" >"$dir/controller-manager.kubeconfig"
+  until_ready kube-apiserver 120 kubectl get --raw /readyz
+}
+
+start_controller_manager() {
+  component kube-controller-manager "$bin/kube-controller-manager" \
+    --kubeconfig "$dir/controller-manager.kubeconfig" --secure-port 0 --leader-elect=false \
+    --controllers "$controllers" \
+    --root-ca-file "$dir/certs/apiserver.crt" --kube-api-qps 500 --kube-api-burst 1000
+  manager_pid=$pid
+  until_ready kube-controller-manager 60 kubectl -n default get serviceaccount/default configmap/kube-root-ca.crt
+}
+
+# Others may take a free port between our look and our start: then a few more are tried.
+with_retries() {
+  local attempt
+  for attempt in 1 2 3 4 5; do
+    if "$@"; then return; fi
+    say "port $port was taken by somebody else (attempt $attempt)"
+  done
+  die "found no free port on 127.0.0.1"
+}
+
+# Ends this process when stdin closes: whoever holds the other end may die in any way, and cannot leave us behind.
+# Should this process be gone already (SIGKILL), its children are ended here.
+watch_stdin() {
+  local supervisor=$$
+  (
+    trap - INT TERM HUP EXIT
+    while IFS= read -r _; do :; done
+    kill -TERM $supervisor 2>/dev/null && exit
+    # shellcheck disable=SC2046 # one word for each pid
+    kill -KILL $(awk '{ print $1 }' "$dir/pids") 2>/dev/null
+    [ -n "$keep" ] || rm -rf "$dir"
+  ) <&3 >/dev/null 2>&1 &
+  children+=("$!")
+  exec 3<&-
+}
+
+run() {
+  local crds='' watch='' keep='' left
+  dir=
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --dir | --crds) [ $# -ge 2 ] || die "$1 needs a directory" ;;
+    esac
+    case $1 in
+      --dir) dir=$2 keep=yes && shift 2 ;;
+      --crds) crds=$2 && shift 2 ;;
+      --until-stdin-closes) watch=yes && shift ;;
+      *) die "run: unknown argument $1" ;;
+    esac
+  done
+  if [ -n "$keep" ]; then
+    mkdir -p "$dir"
+    dir=$(cd "$dir" && pwd)
+    # What an earlier run left there, and nothing else.
+    for left in etcd certs bin pids kubeconfig controller-manager.kubeconfig tokens.csv audit-policy.yaml \
+      audit.log etcd.log kube-apiserver.log kube-controller-manager.log; do
+      rm -rf "${dir:?}/$left"
+    done
+  else
+    dir=$(mktemp -d "${TMPDIR:-/tmp}/tokensource-control-plane.XXXXXX")
+    remove+=("$dir")
+  fi
+  : >"$dir/pids"
+  if [ -n "$watch" ]; then
+    exec 3<&0 </dev/null
+    watch_stdin
+  fi
+
+  build
+  ulimit -n 4096 2>/dev/null || true # macOS starts with 256
+  ln -s "$bin" "$dir/bin"
+  admin_token=$(random_token)
+  manager_token=$(random_token)
+  umask 077 # each of these files lets its reader in
+  echo "$admin_token,admin,admin,system:masters" >"$dir/tokens.csv"
+  echo "$manager_token,system:kube-controller-manager,kube-controller-manager,system:masters" >>"$dir/tokens.csv"
+  audit_policy >"$dir/audit-policy.yaml"
+
+  with_retries start_etcd
+  with_retries start_apiserver
+  # Before the garbage collector starts: it looks for new kinds only every 30 s.
+  if [ -n "$crds" ]; then
+    kubectl create -f "$crds" >/dev/null
+    until_ready kube-apiserver 30 kubectl wait --for condition=Established --timeout 2s -f "$crds"
+  fi
+  start_controller_manager
+
+  echo "READY $dir/kubeconfig"
+  while :; do
+    alive "$etcd_pid" || failed etcd "ended by itself"
+    alive "$apiserver_pid" || failed kube-apiserver "ended by itself"
+    alive "$manager_pid" || failed kube-controller-manager "ended by itself"
+    nap 1
+  done
+}
+
+case ${1:-} in
+  build)
+    build
+    echo "$bin"
+    ;;
+  run)
+    shift
+    run "$@"
+    ;;
+  *) die "usage: $(basename "$0") build | run [--dir DIR] [--crds DIR] [--until-stdin-closes]" ;;
+esac

@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Tells what this machine lacks for `make demo` and `make test`, and how to get it. Exit code 1 when something is missing.
+#
+#   doctor.sh                     everything, a line each
+#   doctor.sh --quiet             only what is missing
+#   doctor.sh --debian-packages   only the names of Debian packages that would help
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+export LC_ALL=C
+mode=${1:-}
+failures=0
+
+ok() { [ -n "$mode" ] || echo "ok       $*"; }
+
+# missing WHAT DEBIAN_PACKAGES REMEDY. No packages: Debian's are absent or too old.
+missing() {
+  failures=$((failures + 1))
+  case $mode in
+    --debian-packages) [ -z "$2" ] || echo "$2" ;;
+    *)
+      echo "missing  $1"
+      [ -z "$2" ] || echo "           Debian: apt-get install $2"
+      [ -z "$3" ] || echo "           $3"
+      ;;
+  esac
+}
+
+# at_least HAVE WANT, of dotted versions.
+at_least() {
+  awk -v have="$1" -v want="$2" 'BEGIN {
+    split(have, h, "."); split(want, w, ".")
+    for (i = 1; i <= 3; i++) { if (h[i] + 0 > w[i] + 0) exit 0; if (h[i] + 0 < w[i] + 0) exit 1 }
+  }'
+}
+
+# The first dotted number in what a command prints; nothing when it cannot run.
+version_of() {
+  works "$@" || return
+  "$@" 2>&1 </dev/null | sed -n 's/^[^0-9]*\([0-9][0-9.]*\).*/\1/p' | head -n 1
+}
+
+works() { "$@" >/dev/null 2>&1 </dev/null; }
+
+# tool COMMAND DEBIAN_PACKAGE WHY
+tool() {
+  if works "$1" --version; then ok "$1"; else missing "$1: $3" "$2" "macOS: brew install $2"; fi
+}
+
+# ---------------------------------------------------------------------------------------------- to build
+
+rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+have=$(version_of cargo --version)
+if [ -n "$have" ] && at_least "$have" "$rust"; then ok "Rust $have"; else
+  missing "Rust $rust or later, with cargo (found: ${have:-none})" "" "https://rustup.rs, or 'rustup update stable' where rustup is"
+fi
+for component in clippy rustfmt; do
+  if works "cargo-${component/rustfmt/fmt}" --version; then ok "$component"; else missing "$component" "" "rustup component add $component"; fi
+done
+
+# aws-lc-sys (TLS, JWT) compiles C; it brings its own build files for the common platforms and needs no cmake there.
+if echo '#include <stdlib.h>
+int main(void) { return 0; }' | cc -x c - -o /dev/null 2>/dev/null; then ok "C compiler"; else
+  missing "a C compiler (cc) with the C library's headers" build-essential "macOS: xcode-select --install"
+fi
+
+go=$(awk '$1 == "go" { print $2 }' hack/control-plane/go.mod)
+have=$(version_of env GOTOOLCHAIN=local go env GOVERSION)
+if [ -z "$have" ]; then
+  missing "Go $go or later: it builds the control plane" "" "https://go.dev/dl/"
+elif at_least "$have" "$go"; then
+  ok "Go $have"
+elif at_least "$have" 1.21 && [ "$(cd / && go env GOTOOLCHAIN)" != local ]; then
+  ok "Go $have, which fetches Go $go by itself"
+else
+  missing "Go $go or later: it builds the control plane (found: $have)" "" "https://go.dev/dl/, or GOTOOLCHAIN=auto with Go 1.21 or later"
+fi
+
+have=$(version_of node --version)
+if [ -n "$have" ] && at_least "$have" 20; then ok "Node $have"; else
+  missing "Node 20 or later: it runs the authorization server (found: ${have:-none})" "" "https://nodejs.org/en/download"
+fi
+if works npm --version; then ok npm; else missing npm "" "it comes with Node: https://nodejs.org/en/download"; fi
+
+# ---------------------------------------------------------------------------------------------- to run
+
+tool bash bash "the scripts in hack/ are written for it"
+tool make make "its Makefile is how this project is used"
+tool git git "this project comes with it"
+tool curl curl "the demo and the documentation's examples use it"
+tool python3 python3 "'make test' runs the documentation's examples"
+have=$(version_of javac -version)
+if [ -n "$have" ] && at_least "$have" 17 && works java -version; then ok "JDK $have"; else
+  missing "a JDK, 17 or later: 'make test' runs the documentation's examples (found: ${have:-none})" default-jdk-headless "macOS: brew install openjdk, and put it on the PATH"
+fi
+
+# A refusal is the answer of a loopback that works.
+if (exec 4<>/dev/tcp/127.0.0.1/1) 2>&1 | grep -q refused || (exec 4<>/dev/tcp/127.0.0.1/1) 2>/dev/null; then ok "loopback network"; else
+  missing "a loopback network (127.0.0.1), and a bash with /dev/tcp" "" "on Linux: ip link set lo up"
+fi
+
+limit=$(ulimit -n)
+if [ "$limit" = unlimited ] || [ "$limit" -ge 1024 ]; then ok "open files: $limit"; else
+  missing "1024 open files (the limit is $limit)" "" "ulimit -n 4096"
+fi
+
+# room DIRECTORY GIB: where that directory is, or will be.
+room() {
+  local at=$1 free
+  while [ ! -d "$at" ]; do at=$(dirname "$at"); done
+  free=$(df -Pk "$at" | awk 'NR == 2 { print int($4 / 1048576) }')
+  if [ "$free" -ge "$2" ]; then ok "disk space: $free GiB at $at"; else
+    missing "$2 GiB of disk space at $at ($free GiB are free)" "" "make room, or set TOKENSOURCE_CACHE, GOPATH, GOCACHE and CARGO_TARGET_DIR to where there is some"
+  fi
+}
+cache=${TOKENSOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokensource-operator}
+# The control plane is some 4 GiB while it is built (Go's modules and build cache), the tests' build as much.
+if compgen -G "$cache/control-plane-*/kubectl" >/dev/null && [ -d target/debug ]; then room "$PWD" 2; else
+  room "$PWD" 8
+  room "$cache" 8
+fi
+
+if [ $failures -gt 0 ]; then
+  [ "$mode" = --debian-packages ] || echo "$failures missing" >&2
+  exit 1
+fi
+ok "nothing is missing"

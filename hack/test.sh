@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# All tests, as `make test` runs them. Arguments go to `cargo test`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Nothing is skipped for want of a tool, so what is missing is better known now than after minutes.
+hack/doctor.sh --quiet
+
+echo "== npm packages of the test servers" >&2
+make --silent npm-packages
+
+echo "== control plane: etcd, kube-apiserver, kube-controller-manager" >&2
+echo "   in $(hack/control-plane.sh build)" >&2
+
+echo "== cargo test: everything" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+cargo test --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+
+awk '/^test result: / { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$log"
+if [ $status -ne 0 ] && ! grep -q '^test result: FAILED' "$log"; then
+  echo "and the tests did not run to their end: see above" >&2
+fi
+exit $status

@@ -1,0 +1,225 @@
+//! The harness itself: what the other tests lean on is really there, and nothing of it stays behind.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
+use kube::{Client, Config};
+
+use crate::support::control_plane::{ControlPlane, SCRIPT};
+use crate::support::eventually;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn named(name: &str) -> ObjectMeta {
+    ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }
+}
+
+/// Succeeds when the object is gone.
+async fn gone<K>(api: &Api<K>, name: &str) -> Result<(), String>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    match api.get_opt(name).await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err("still there".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[tokio::test]
+async fn garbage_is_collected() {
+    let control_plane = ControlPlane::shared();
+    let namespace = control_plane.namespace("garbage").await;
+    let client = control_plane.client().await;
+    let owners: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+    let dependents: Api<Secret> = Api::namespaced(client, &namespace);
+
+    let owner = ConfigMap { metadata: named("owner"), ..ConfigMap::default() };
+    let owner = owners.create(&PostParams::default(), &owner).await.unwrap();
+    let mut dependent = Secret { metadata: named("dependent"), ..Secret::default() };
+    dependent.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "ConfigMap".to_owned(),
+        name: "owner".to_owned(),
+        uid: owner.metadata.uid.unwrap(),
+        ..OwnerReference::default()
+    }]);
+    dependents.create(&PostParams::default(), &dependent).await.unwrap();
+
+    owners.delete("owner", &DeleteParams::background()).await.unwrap();
+    eventually("the Secret goes with its owner", SOON, async || gone(&dependents, "dependent").await).await;
+}
+
+#[tokio::test]
+async fn namespaces_are_deleted() {
+    let control_plane = ControlPlane::shared();
+    let namespace = control_plane.namespace("deleted").await;
+    let client = control_plane.client().await;
+    let secret = Secret { metadata: named("content"), ..Secret::default() };
+    Api::namespaced(client.clone(), &namespace).create(&PostParams::default(), &secret).await.unwrap();
+
+    let namespaces: Api<Namespace> = Api::all(client);
+    namespaces.delete(&namespace, &DeleteParams::default()).await.unwrap();
+    eventually("the namespace goes with all that is in it", SOON, async || {
+        gone(&namespaces, &namespace).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_service_account_may_do_what_it_was_given_and_no_more() {
+    let control_plane = ControlPlane::shared();
+    let namespace = control_plane.namespace("rbac").await;
+    let accounts: Api<ServiceAccount> = Api::namespaced(control_plane.client().await, &namespace);
+    let request = TokenRequest {
+        spec: TokenRequestSpec { audiences: Vec::new(), ..TokenRequestSpec::default() },
+        ..TokenRequest::default()
+    };
+    let answer = accounts.create_token_request("default", &PostParams::default(), &request).await.unwrap();
+
+    let kubeconfig = kube::config::Kubeconfig::read_from(control_plane.kubeconfig_path()).unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+    config.proxy_url = None;
+    config.auth_info.token = Some(answer.status.unwrap().token.into());
+    let secrets: Api<Secret> = Api::namespaced(Client::try_from(config).unwrap(), &namespace);
+    let code = async || match secrets.list(&Default::default()).await {
+        Ok(_) => 200,
+        Err(kube::Error::Api(status)) => status.code,
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(code().await, 403);
+
+    let account = format!("--serviceaccount={namespace}:default");
+    let grant = ["create", "rolebinding", "granted", "-n", &namespace, "--clusterrole=admin", &account];
+    let output = control_plane.kubectl(&grant, "").await;
+    assert!(output.status.success(), "{output:?}");
+    eventually("the grant takes effect", SOON, async || match code().await {
+        200 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_audit_log_tells_who_asked_for_what() {
+    let control_plane = ControlPlane::shared();
+    let namespace = control_plane.namespace("audit").await;
+    let yaml = "{apiVersion: v1, kind: ConfigMap, metadata: {name: asked-for}}";
+    let output = control_plane.kubectl(&["create", "-n", &namespace, "-f", "-"], yaml).await;
+    assert!(output.status.success(), "{output:?}");
+
+    let lines = control_plane.audit(&namespace);
+    let [line] = lines.iter().filter(|line| line.name == "asked-for").collect::<Vec<_>>()[..] else {
+        panic!("one request, one line: {lines:?}")
+    };
+    assert_eq!((line.verb.as_str(), line.resource.as_str(), line.code), ("create", "configmaps", 201));
+    assert!(line.user_agent.starts_with("kubectl/v1."), "{line:?}");
+    assert!(!lines.iter().any(|line| line.user_agent.contains("kube-controller-manager")), "{lines:?}");
+}
+
+// ------------------------------------------------------------------------------------------- nothing stays behind
+
+/// A supervisor that has told its pids in `dir`, and the pids that must vanish with it.
+fn pids(dir: &Path) -> Vec<String> {
+    let listed = fs::read_to_string(dir.join("pids")).unwrap_or_default();
+    listed.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+fn signal(signal: &str, pid: &str) -> bool {
+    let mut command = Command::new("bash");
+    command.args(["-c", "kill \"-$1\" \"$2\" 2>/dev/null", "bash", signal, pid]).status().unwrap().success()
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < SOON, "{what}: not within {SOON:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn assert_all_vanish(pids: &[String]) {
+    assert!(!pids.is_empty());
+    for pid in pids {
+        wait_until(&format!("process {pid} vanishes"), || !signal("0", pid));
+    }
+}
+
+fn await_ready(supervisor: &mut Child) {
+    let mut line = String::new();
+    BufReader::new(supervisor.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("READY "), "{line}");
+}
+
+/// The script's `run`, whose temporary directory is below `tmp` and whose stdin the caller holds.
+fn supervisor(tmp: &Path) -> Command {
+    let mut command = Command::new(SCRIPT);
+    command.args(["run", "--until-stdin-closes"]).env("TMPDIR", tmp);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The one directory that a supervisor has made below `tmp`.
+fn made_below(tmp: &Path) -> Option<std::path::PathBuf> {
+    fs::read_dir(tmp).unwrap().map(|entry| entry.unwrap().path()).next()
+}
+
+#[test]
+fn a_killed_test_process_leaves_nothing_behind() {
+    let tmp = tempfile::tempdir().unwrap();
+    // In the place of the test process: one that holds the pipe, and is killed with no chance to clean up.
+    let mut holder = Command::new("sleep").arg("600").stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = supervisor(tmp.path()).stdin(holder.stdout.take().unwrap()).spawn().unwrap();
+    await_ready(&mut child);
+    let pids = pids(&made_below(tmp.path()).unwrap());
+    assert_eq!(pids.len(), 3, "etcd, kube-apiserver and kube-controller-manager");
+
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    child.wait().unwrap();
+    assert_all_vanish(&pids);
+    assert_eq!(made_below(tmp.path()), None);
+}
+
+#[test]
+fn an_interrupted_start_leaves_nothing_behind() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut child = supervisor(tmp.path()).spawn().unwrap();
+    wait_until("kube-apiserver was started", || {
+        made_below(tmp.path()).is_some_and(|dir| pids(&dir).len() == 2)
+    });
+    let pids = pids(&made_below(tmp.path()).unwrap());
+
+    let _lifeline = child.stdin.take(); // which wait() would close: that must not be what ends it
+    assert!(signal("INT", &child.id().to_string()));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_all_vanish(&pids);
+    assert_eq!(made_below(tmp.path()), None);
+}
+
+#[test]
+fn a_failing_start_says_why_and_leaves_nothing_behind() {
+    let tmp = tempfile::tempdir().unwrap();
+    let assets = tempfile::tempdir().unwrap();
+    let broken = assets.path().join("kube-apiserver");
+    fs::write(&broken, "#!/bin/sh\necho the reason why\nexit 3\n").unwrap();
+    fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut child = supervisor(tmp.path());
+    let mut child = child.env("KUBEBUILDER_ASSETS", assets.path()).spawn().unwrap();
+    wait_until("etcd was started", || made_below(tmp.path()).is_some_and(|dir| !pids(&dir).is_empty()));
+    let pids = pids(&made_below(tmp.path()).unwrap());
+
+    let mut words = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{words}");
+    assert!(words.contains("the reason why") && words.contains("kube-apiserver did not start"), "{words}");
+    assert_all_vanish(&pids);
+    assert_eq!(made_below(tmp.path()), None);
+}

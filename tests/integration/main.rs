@@ -1,0 +1,13 @@
+//! Everything that needs a Kubernetes control plane. One binary, so that there is one control plane; each test works in
+//! a namespace of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod harness;

@@ -1,0 +1,168 @@
+//! A real control plane (etcd, kube-apiserver, kube-controller-manager), one for each test binary.
+//!
+//! `hack/control-plane.sh` builds and runs it, and ends it as soon as its stdin closes. Its stdin is a pipe of which this
+//! process holds the other end: however this process ends, by a panic, Ctrl-C or SIGKILL, the pipe closes.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::api::{Api, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// The script that builds, starts and ends the control plane.
+pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/control-plane.sh");
+
+/// A running control plane.
+pub struct ControlPlane {
+    dir: PathBuf,
+    namespaces: AtomicUsize,
+    /// Open for as long as this process lives: statics are not dropped.
+    _lifeline: ChildStdin,
+}
+
+/// One request to the API server, as its audit log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditLine {
+    pub verb: String,
+    pub resource: String,
+    pub subresource: String,
+    pub name: String,
+    pub user_agent: String,
+    pub code: u16,
+    pub request_uri: String,
+}
+
+impl ControlPlane {
+    /// The control plane of this test binary, started by whichever test asks first.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
+        // A failed start is remembered: it would fail again for each test, each time after minutes of building.
+        match SHARED.get_or_init(Self::start) {
+            Ok(control_plane) => control_plane,
+            Err(why) => {
+                panic!("no control plane to test against: {why}. `make doctor` tells what this machine lacks")
+            }
+        }
+    }
+
+    fn start() -> Result<Self, String> {
+        let mut command = Command::new(SCRIPT);
+        command.args(["run", "--until-stdin-closes"]);
+        // With the kind there from the start, the garbage collector knows it from the start.
+        let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+        if crds.is_dir() {
+            command.arg("--crds").arg(crds);
+        }
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // stderr is inherited, past the test harness' capture: a first build takes minutes and tells its progress.
+            // Ctrl-C is for the tests; the pipe then tells the control plane.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("{SCRIPT}: {error}"))?;
+        let lifeline = child.stdin.take().ok_or("no stdin")?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or("no stdout")?)
+            .read_line(&mut line)
+            .map_err(|error| error.to_string())?;
+        let Some(kubeconfig) = line.trim_end().strip_prefix("READY ") else {
+            let status = child.wait().map_err(|error| error.to_string())?;
+            return Err(format!("{SCRIPT} ended with {status}, its own words are on stderr"));
+        };
+        let dir = Path::new(kubeconfig).parent().ok_or("no directory")?.to_owned();
+        Ok(Self { dir, namespaces: AtomicUsize::new(1), _lifeline: lifeline })
+    }
+
+    /// A kubeconfig that may do everything.
+    pub fn kubeconfig_path(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// A client that may do everything. It belongs to the runtime that asks: each `#[tokio::test]` needs its own.
+    pub async fn client(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig_path()).expect("kubeconfig");
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .expect("configuration of the client");
+        // The machine's proxy is not for 127.0.0.1.
+        config.proxy_url = None;
+        Client::try_from(config).expect("client")
+    }
+
+    /// A new namespace, whose default ServiceAccount exists.
+    pub async fn namespace(&self, prefix: &str) -> String {
+        let client = self.client().await;
+        let name = format!("{prefix}-{}", self.namespaces.fetch_add(1, Ordering::Relaxed));
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(name.clone());
+        Api::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("namespace");
+        let accounts: Api<ServiceAccount> = Api::namespaced(client, &name);
+        super::eventually("the namespace's default ServiceAccount", Duration::from_secs(30), async || {
+            accounts.get("default").await
+        })
+        .await;
+        name
+    }
+
+    /// Runs the kubectl that belongs to this control plane. Whether it succeeded is the caller's to judge.
+    pub async fn kubectl(&self, args: &[&str], stdin: &str) -> Output {
+        let mut command = Command::new(self.dir.join("bin/kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig_path()).args(args);
+        let stdin = stdin.to_owned();
+        // Off this thread: what the test runs beside it (an operator, say) shall go on meanwhile.
+        tokio::task::spawn_blocking(move || {
+            let mut child = command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("kubectl");
+            // A kubectl that does not read its stdin may close it.
+            let _ = child.stdin.take().expect("stdin").write_all(stdin.as_bytes());
+            child.wait_with_output().expect("kubectl")
+        })
+        .await
+        .expect("kubectl")
+    }
+
+    /// The requests that concern objects in a namespace (and the namespace itself) so far, in order, whoever made them,
+    /// but for the control plane itself. A line is written before its answer is sent, unless the answer is longer than
+    /// the server's buffer (4 KiB): then perhaps an instant later.
+    pub fn audit(&self, namespace: &str) -> Vec<AuditLine> {
+        let log = fs::read_to_string(self.dir.join("audit.log")).expect("audit log");
+        // A watch has two lines: one when it starts, one when it ends.
+        let mut seen = HashSet::new();
+        log.split_inclusive('\n')
+            .filter(|line| line.ends_with('\n')) // the last one may be half written
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("audit line"))
+            .filter(|event| event["objectRef"]["namespace"] == namespace)
+            .filter(|event| seen.insert(event["auditID"].to_string()))
+            .map(|event| {
+                let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+                let object = &event["objectRef"];
+                AuditLine {
+                    verb: text(&event["verb"]),
+                    resource: text(&object["resource"]),
+                    subresource: text(&object["subresource"]),
+                    name: text(&object["name"]),
+                    user_agent: text(&event["userAgent"]),
+                    code: event["responseStatus"]["code"]
+                        .as_u64()
+                        .and_then(|code| code.try_into().ok())
+                        .unwrap_or(0),
+                    request_uri: text(&event["requestURI"]),
+                }
+            })
+            .collect()
+    }
+}
