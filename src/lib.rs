@@ -8,7 +8,10 @@
 //! ```
 
 pub mod api;
+pub mod cli;
+pub mod controller;
 pub mod oauth;
+pub mod operator;
 pub mod providers;
 pub mod refresh;
 pub mod target;

@@ -1,6 +1,34 @@
 //! `tokensource-operator`: parse, dispatch, exit code; nothing else.
 
-fn main() {
-    let crd = tokensource_operator::api::crd();
-    print!("{}", serde_saphyr::to_string(&crd).unwrap());
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokensource_operator::cli::{Cli, Command};
+use tokensource_operator::{api, operator};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(arguments) => operator::run(*arguments).await.map_err(|error| error.to_string()),
+        Command::Crd => print_crd(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            #[expect(clippy::print_stderr, reason = "what a person reads who started it")]
+            {
+                eprintln!("tokensource-operator: {message}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_crd() -> Result<(), String> {
+    let yaml = serde_saphyr::to_string(&api::crd()).map_err(|error| error.to_string())?;
+    #[expect(clippy::print_stdout, reason = "what it was asked for")]
+    {
+        print!("{yaml}");
+    }
+    Ok(())
 }

@@ -39,6 +39,8 @@ pub enum Reason {
     TargetConflict,
     /// The API server does not accept the write to the target Secret (quota, policy, immutable).
     TargetRefused,
+    /// The API server refuses something that the operator needs, mostly for want of RBAC.
+    KubernetesApiError,
     /// The token in the target has expired.
     Expired,
     /// `spec.suspend` is true.
@@ -55,7 +57,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every member, for documentation and metrics that must be complete.
-    pub const ALL: [Reason; 22] = [
+    pub const ALL: [Reason; 23] = [
         Reason::TokenValid,
         Reason::RefreshFailing,
         Reason::Minting,
@@ -72,6 +74,7 @@ impl Reason {
         Reason::SpecInvalid,
         Reason::TargetConflict,
         Reason::TargetRefused,
+        Reason::KubernetesApiError,
         Reason::Expired,
         Reason::Suspended,
         Reason::LifetimeSufficient,
@@ -100,6 +103,7 @@ impl Reason {
             Reason::SpecInvalid => "SpecInvalid",
             Reason::TargetConflict => "TargetConflict",
             Reason::TargetRefused => "TargetRefused",
+            Reason::KubernetesApiError => "KubernetesAPIError",
             Reason::Expired => "Expired",
             Reason::Suspended => "Suspended",
             Reason::LifetimeSufficient => "LifetimeSufficient",

@@ -22,6 +22,8 @@ pub(super) struct Gathered {
     pub(super) version: Version,
     pub(super) remarks: Vec<String>,
     pub(super) seed: Option<Seed>,
+    /// A digest of the user's values, where they were read. A kept refresh token is none of them.
+    pub(super) values: Option<[u8; 16]>,
 }
 
 /// Where a refresh token comes from.
@@ -48,6 +50,7 @@ impl Pass<'_> {
             return Ok(kept);
         }
         let (version, read) = self.read_credentials().await?;
+        let values = Some(read.digest(&self.context.digest_key));
         let Resolved { mut credentials, remarks } = read;
         let seed = match &credentials.refresh_token {
             Some(users) => {
@@ -64,7 +67,7 @@ impl Pass<'_> {
             }
             None => None,
         };
-        Ok(Gathered { credentials, version, remarks, seed })
+        Ok(Gathered { credentials, version, remarks, seed, values })
     }
 
     /// Reads the credentials Secret, and remembers which state of it was read and a digest of the values.
@@ -90,7 +93,10 @@ impl Pass<'_> {
             Known::Present(_) => {
                 return Err(Stop::configuration(
                     Reason::TargetConflict,
-                    format!("Secret {} is where the refresh token of this TokenSource would be kept, but this operator did not create it: delete it, or give the TokenSource another name", key.name),
+                    format!(
+                        "Secret {} is where the refresh token of this TokenSource would be kept, but this operator did not create it: delete it, or give the TokenSource another name",
+                        key.name
+                    ),
                 ));
             }
             _ => return Ok(None),
@@ -116,10 +122,14 @@ impl Pass<'_> {
     fn kept_is_enough(&self, kept: Option<&Kept>) -> Option<Gathered> {
         let kept = kept?;
         let Known::Present(target) = self.context.secrets.known(&self.identity.target) else { return None };
-        let Known::Present(credentials) = self.context.secrets.known(&self.identity.credentials) else { return None };
+        let Known::Present(credentials) = self.context.secrets.known(&self.identity.credentials) else {
+            return None;
+        };
         let last = &target.record.as_ref()?.inputs.credentials;
         let spec = &self.source.spec.credentials;
-        if *last != credentials.version || !needs_only_the_refresh_token(spec, &self.resolved.description.request) {
+        if *last != credentials.version
+            || !needs_only_the_refresh_token(spec, &self.resolved.description.request)
+        {
             return None;
         }
         Some(Gathered {
@@ -131,6 +141,7 @@ impl Pass<'_> {
             version: last.clone(),
             remarks: vec![],
             seed: Some(Seed { sha256: kept.seed_sha256.clone(), kept: Some(kept.version.clone()) }),
+            values: None,
         })
     }
 
@@ -147,7 +158,9 @@ impl Pass<'_> {
         if let Some((source, _)) = other {
             return Err(Stop::configuration(
                 Reason::GrantRejected,
-                format!("TokenSource {source} uses the same refresh token, which changes with every use: create a refresh token for each of them, or mount the target of {source} (if {source} is gone for good, delete Secret {source}-refresh-token)"),
+                format!(
+                    "TokenSource {source} uses the same refresh token, which changes with every use: create a refresh token for each of them, or mount the target of {source} (if {source} is gone for good, delete Secret {source}-refresh-token)"
+                ),
             ));
         }
         self.memory.seed_is_ours = true;

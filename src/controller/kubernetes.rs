@@ -146,7 +146,8 @@ impl Kubernetes {
         patch: &Patch<&Value>,
     ) -> Result<Facts, CallError> {
         let written = bounded(self.secrets(&key.namespace).patch_metadata(&key.name, params, patch)).await?;
-        Facts::of(&written.metadata).ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
+        Facts::of(&written.metadata)
+            .ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
     }
 
     /// Writes the status of a TokenSource and returns its new resourceVersion.

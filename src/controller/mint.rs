@@ -12,7 +12,7 @@ use super::memory::{PendingMint, UnsavedRefreshToken};
 use super::reconcile::{Pass, Stop};
 use super::secrets::Known;
 use crate::api::Reason;
-use crate::oauth::{Answer, Credentials, Error};
+use crate::oauth::{Answer, Error};
 use crate::refresh::{Why, attempt_timeout, plus, seconds_between};
 use crate::target::{Inputs, Minted, Record};
 
@@ -35,7 +35,8 @@ impl Pass<'_> {
         let now = self.context.now();
         let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
         let begun = Instant::now();
-        let answer = self.context.transport.send(&request, Duration::from_secs(attempt_timeout(remaining))).await;
+        let answer =
+            self.context.transport.send(&request, Duration::from_secs(attempt_timeout(remaining))).await;
         drop(place);
         let took = begun.elapsed();
 
@@ -66,8 +67,8 @@ impl Pass<'_> {
         self.memory.pending =
             Some(PendingMint { token: Some((record, answer.access_token)), refresh_token: None, refresh_at });
         self.keep_refresh_token(refresh_token, &gathered, now);
-        if let Some(key) = self.values_digest(&gathered.credentials) {
-            self.memory.seen_credentials = Some((gathered.version, key));
+        if let Some(digest) = gathered.values {
+            self.memory.seen_credentials = Some((gathered.version, digest));
         }
         Ok(())
     }
@@ -97,8 +98,14 @@ impl Pass<'_> {
     }
 
     /// Takes a refresh token out of an answer, if it is another one than was sent.
-    fn keep_refresh_token(&mut self, token: Option<secrecy::SecretString>, gathered: &Gathered, now: Timestamp) {
-        let (Some(value), Some(seed), Some(sent)) = (token, &gathered.seed, &gathered.credentials.refresh_token)
+    fn keep_refresh_token(
+        &mut self,
+        token: Option<secrecy::SecretString>,
+        gathered: &Gathered,
+        now: Timestamp,
+    ) {
+        let (Some(value), Some(seed), Some(sent)) =
+            (token, &gathered.seed, &gathered.credentials.refresh_token)
         else {
             return;
         };
@@ -113,11 +120,6 @@ impl Pass<'_> {
         };
         let pending = PendingMint { token: None, refresh_token: None, refresh_at: now };
         self.memory.pending.get_or_insert(pending).refresh_token = Some(unsaved);
-    }
-
-    /// A digest of the user's values. A kept refresh token is none of them.
-    fn values_digest(&self, _: &Credentials) -> Option<[u8; 16]> {
-        None
     }
 
     fn had_token(&self) -> bool {
@@ -159,6 +161,9 @@ impl Pass<'_> {
 
     /// The error that tells people where a token source has been refused for good reason.
     pub(super) fn refused_target(&self, message: &str) -> Stop {
-        Stop::target(Reason::TargetRefused, format!("the API server refuses to write Secret {}: {message}", self.identity.target.name))
+        Stop::target(
+            Reason::TargetRefused,
+            format!("the API server refuses to write Secret {}: {message}", self.identity.target.name),
+        )
     }
 }

@@ -74,11 +74,15 @@ impl Resolved {
             before: seconds("spec.refresh.before", refresh.before.as_deref())?,
             max_interval: seconds("spec.refresh.maxInterval", refresh.max_interval.as_deref())?
                 .unwrap_or(description.max_interval),
-            propagation_delay: seconds("spec.refresh.propagationDelay", refresh.propagation_delay.as_deref())?
-                .unwrap_or(propagation_delay),
+            propagation_delay: seconds(
+                "spec.refresh.propagationDelay",
+                refresh.propagation_delay.as_deref(),
+            )?
+            .unwrap_or(propagation_delay),
         };
         let annotations = source.metadata.annotations.as_ref();
-        let deletion_policy = spec.target.as_ref().and_then(|target| target.deletion_policy).unwrap_or_default();
+        let deletion_policy =
+            spec.target.as_ref().and_then(|target| target.deletion_policy).unwrap_or_default();
         Ok(Resolved {
             policy,
             default_lifetime: seconds("spec.refresh.defaultLifetime", refresh.default_lifetime.as_deref())?,
@@ -114,6 +118,7 @@ impl Resolved {
 
 fn seconds(field: &'static str, value: Option<&str>) -> Result<Option<u64>, SpecError> {
     let Some(value) = value else { return Ok(None) };
-    let parsed = value.parse::<SignedDuration>().ok().and_then(|duration| u64::try_from(duration.as_secs()).ok());
+    let parsed =
+        value.parse::<SignedDuration>().ok().and_then(|duration| u64::try_from(duration.as_secs()).ok());
     parsed.map(Some).ok_or_else(|| SpecError::Duration { field, value: value.to_owned() })
 }

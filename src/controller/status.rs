@@ -97,7 +97,13 @@ impl Conditions<'_> {
     fn push(&mut self, kind: &str, status: bool, reason: Reason, message: String) {
         let status = if status { "True" } else { "False" };
         let same = |before: &&Condition| before.type_ == kind && before.status == status;
-        let since = self.situation.before.conditions.iter().find(same).map(|before| before.last_transition_time.clone());
+        let since = self
+            .situation
+            .before
+            .conditions
+            .iter()
+            .find(same)
+            .map(|before| before.last_transition_time.clone());
         self.all.push(Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
@@ -117,8 +123,14 @@ impl Conditions<'_> {
             let until = format!("the token {} is valid until {}", record.token_id, record.expires_at);
             let (reason, message) = match &situation.problem {
                 Some(problem) => (Reason::RefreshFailing, format!("{}; {until}", problem.message)),
-                None if situation.suspended => (Reason::TokenValid, format!("{until}; suspended, so it will not be refreshed: remove spec.suspend")),
-                None => (Reason::TokenValid, format!("{until} and will be refreshed at {refresh_at}{}", self.remarks(record))),
+                None if situation.suspended => (
+                    Reason::TokenValid,
+                    format!("{until}; suspended, so it will not be refreshed: remove spec.suspend"),
+                ),
+                None => (
+                    Reason::TokenValid,
+                    format!("{until} and will be refreshed at {refresh_at}{}", self.remarks(record)),
+                ),
             };
             return self.push("Ready", true, reason, message);
         }
@@ -127,13 +139,19 @@ impl Conditions<'_> {
                 || "there is no token".to_owned(),
                 |(record, _)| format!("the token expired at {}", record.expires_at),
             );
-            return self.push("Ready", false, Reason::Suspended, format!("{what}, and none is asked for while spec.suspend is true"));
+            return self.push(
+                "Ready",
+                false,
+                Reason::Suspended,
+                format!("{what}, and none is asked for while spec.suspend is true"),
+            );
         }
         let (reason, message) = match (&situation.problem, token) {
             (Some(problem), _) => (problem.reason, problem.message.clone()),
-            (None, Some((record, _))) => {
-                (Reason::Expired, format!("the token expired at {}; a new one is being asked for", record.expires_at))
-            }
+            (None, Some((record, _))) => (
+                Reason::Expired,
+                format!("the token expired at {}; a new one is being asked for", record.expires_at),
+            ),
             (None, None) => (Reason::Minting, "a token is being asked for".to_owned()),
         };
         self.push("Ready", false, reason, message.clone());
@@ -155,24 +173,33 @@ impl Conditions<'_> {
         let lifetime = record.lifetime();
         let after = policy.refresh_after(lifetime);
         let delay = policy.propagation_delay;
-        let numbers = format!("tokens live {lifetime} s, are refreshed after {after} s at the latest, and take up to {delay} s to reach a mounted file");
+        let numbers = format!(
+            "tokens live {lifetime} s, are refreshed after {after} s at the latest, and take up to {delay} s to reach a mounted file"
+        );
         const NEVER: &str = "Environment variables and subPath mounts never follow a Secret.";
         const REMEDIES: &str = "have the issuer give longer tokens (VGS: accessTokenLifespan), read the Secret through the API, or shorten the kubelet's sync period and say so in spec.refresh.propagationDelay";
         let (safe, reason, message) = match policy.propagation(lifetime) {
             _ if record.cached => (
                 false,
                 Reason::IssuerReturnsCachedTokens,
-                format!("the issuer gives the same token again until shortly before its end, so that a fresh one comes late; ask it for tokens that are not cached. {NEVER}"),
+                format!(
+                    "the issuer gives the same token again until shortly before its end, so that a fresh one comes late; ask it for tokens that are not cached. {NEVER}"
+                ),
             ),
             Propagation::Safe => (
                 true,
                 Reason::LifetimeSufficient,
-                format!("{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file. {NEVER}", policy.longest_unnoticed_outage(lifetime)),
+                format!(
+                    "{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file. {NEVER}",
+                    policy.longest_unnoticed_outage(lifetime)
+                ),
             ),
             Propagation::NoRetryRoom => (
                 false,
                 Reason::NoRetryRoom,
-                format!("{numbers}; one failed attempt may leave an expired token in the file: {REMEDIES}. {NEVER}"),
+                format!(
+                    "{numbers}; one failed attempt may leave an expired token in the file: {REMEDIES}. {NEVER}"
+                ),
             ),
             Propagation::TooShort => (
                 false,
@@ -208,7 +235,12 @@ mod tests {
         Record::new(owner, Inputs { provider: "p".into(), credentials }, None, minted, None)
     }
 
-    fn situation<'a>(now: i64, token: Option<&'a Record>, problem: Option<Reason>, before: &'a TokenSourceStatus) -> Situation<'a> {
+    fn situation<'a>(
+        now: i64,
+        token: Option<&'a Record>,
+        problem: Option<Reason>,
+        before: &'a TokenSourceStatus,
+    ) -> Situation<'a> {
         Situation {
             now: at(now),
             generation: 3,
@@ -238,13 +270,43 @@ mod tests {
             (10, Some(&token), Some(Reason::ClientRejected), &["Ready=True RefreshFailing", safe]),
             (10, Some(&token), Some(Reason::CredentialsNotFound), &["Ready=True RefreshFailing", safe]),
             (300, Some(&token), None, &["Ready=False Expired", "Reconciling=True Expired", safe]),
-            (300, Some(&token), Some(Reason::EndpointUnavailable), &["Ready=False EndpointUnavailable", "Reconciling=True EndpointUnavailable", safe]),
-            (300, Some(&token), Some(Reason::ClientRejected), &["Ready=False ClientRejected", "Stalled=True ClientRejected", safe]),
+            (
+                300,
+                Some(&token),
+                Some(Reason::EndpointUnavailable),
+                &["Ready=False EndpointUnavailable", "Reconciling=True EndpointUnavailable", safe],
+            ),
+            (
+                300,
+                Some(&token),
+                Some(Reason::ClientRejected),
+                &["Ready=False ClientRejected", "Stalled=True ClientRejected", safe],
+            ),
             (10, None, None, &["Ready=False Minting", "Reconciling=True Minting"]),
-            (10, None, Some(Reason::CredentialsNotFound), &["Ready=False CredentialsNotFound", "Reconciling=True CredentialsNotFound"]),
-            (10, None, Some(Reason::TargetRefused), &["Ready=False TargetRefused", "Reconciling=True TargetRefused"]),
-            (10, None, Some(Reason::TargetConflict), &["Ready=False TargetConflict", "Stalled=True TargetConflict"]),
-            (10, None, Some(Reason::EndpointRefusedByPolicy), &["Ready=False EndpointRefusedByPolicy", "Stalled=True EndpointRefusedByPolicy"]),
+            (
+                10,
+                None,
+                Some(Reason::CredentialsNotFound),
+                &["Ready=False CredentialsNotFound", "Reconciling=True CredentialsNotFound"],
+            ),
+            (
+                10,
+                None,
+                Some(Reason::TargetRefused),
+                &["Ready=False TargetRefused", "Reconciling=True TargetRefused"],
+            ),
+            (
+                10,
+                None,
+                Some(Reason::TargetConflict),
+                &["Ready=False TargetConflict", "Stalled=True TargetConflict"],
+            ),
+            (
+                10,
+                None,
+                Some(Reason::EndpointRefusedByPolicy),
+                &["Ready=False EndpointRefusedByPolicy", "Stalled=True EndpointRefusedByPolicy"],
+            ),
         ] {
             assert_eq!(words(&status(&situation(now, token, problem, &none))), expected);
         }
@@ -253,7 +315,8 @@ mod tests {
     #[test]
     fn a_token_for_another_spec_is_not_ready() {
         let (token, none) = (record(300), TokenSourceStatus::default());
-        let changed = Situation { fits_spec: false, ..situation(10, Some(&token), Some(Reason::ScopeRejected), &none) };
+        let changed =
+            Situation { fits_spec: false, ..situation(10, Some(&token), Some(Reason::ScopeRejected), &none) };
         let told = words(&status(&changed));
         assert_eq!(told.first().map(String::as_str), Some("Ready=False ScopeRejected"));
     }
@@ -261,7 +324,8 @@ mod tests {
     #[test]
     fn suspended_is_as_the_token_is() {
         let (token, none) = (record(300), TokenSourceStatus::default());
-        let suspended = |now| status(&Situation { suspended: true, ..situation(now, Some(&token), None, &none) });
+        let suspended =
+            |now| status(&Situation { suspended: true, ..situation(now, Some(&token), None, &none) });
         assert_eq!(words(&suspended(10))[0], "Ready=True TokenValid");
         assert!(suspended(10).conditions[0].message.contains("suspended"));
         assert_eq!(words(&suspended(300))[0], "Ready=False Suspended");
@@ -283,7 +347,11 @@ mod tests {
         for (lifetime, expected, part) in [
             (60, "PropagationSafe=False LifetimeTooShort", "accessTokenLifespan"),
             (150, "PropagationSafe=False NoRetryRoom", "tokens live 150 s, are refreshed after 30 s"),
-            (300, "PropagationSafe=True LifetimeSufficient", "an outage of the endpoint of 50 s goes unnoticed"),
+            (
+                300,
+                "PropagationSafe=True LifetimeSufficient",
+                "an outage of the endpoint of 50 s goes unnoticed",
+            ),
         ] {
             let token = record(lifetime);
             let told = status(&situation(10, Some(&token), None, &none));
@@ -293,7 +361,10 @@ mod tests {
         }
         let mut cached = record(300);
         cached.cached = true;
-        assert_eq!(words(&status(&situation(10, Some(&cached), None, &none)))[1], "PropagationSafe=False IssuerReturnsCachedTokens");
+        assert_eq!(
+            words(&status(&situation(10, Some(&cached), None, &none)))[1],
+            "PropagationSafe=False IssuerReturnsCachedTokens"
+        );
     }
 
     #[test]
@@ -301,7 +372,11 @@ mod tests {
         let (token, none) = (record(300), TokenSourceStatus::default());
         let mut large = situation(10, Some(&token), None, &none);
         large.policy.before = Some(300);
-        assert!(status(&large).conditions[0].message.contains("spec.refresh.before is not less than the token's lifetime of 300 s"));
+        assert!(
+            status(&large).conditions[0]
+                .message
+                .contains("spec.refresh.before is not less than the token's lifetime of 300 s")
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod address;
 mod dialect;
 mod egress;
 mod error;
+mod gate;
 mod lifetime;
 mod redact;
 mod request;
@@ -21,6 +22,7 @@ pub mod transport;
 
 pub use egress::{Egress, EgressRefused, EgressRule, EgressRuleError};
 pub use error::{Class, Error, Refusal, Unusable};
+pub use gate::Gate;
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
 pub use request::{
     BasicEncoding, ClientAuthentication, Credential, Credentials, Encoding, Grant, RESERVED,

@@ -87,7 +87,7 @@ fn is_placeholder(value: &str) -> bool {
 fn parse(text: &str) -> Result<ServiceAccount, ServiceAccountError> {
     // The parser's message quotes the text around the fault, which is a secret: only the line goes on.
     serde_saphyr::from_str(text).map_err(|error| ServiceAccountError::NotYaml {
-        line: error.location().map_or(1, |location| u64::from(location.line())),
+        line: error.location().map_or(1, |location| location.line()),
     })
 }
 

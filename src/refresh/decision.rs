@@ -184,7 +184,7 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
             Some((target, record)) if !observed.suspended && needs_restamp(observed, target, record) => {
                 Decision::Restamp
             }
-            Some((_, record)) => Decision::Wait(Some(refresh_at(now, observed.since, observed, record))),
+            Some((_, record)) => Decision::Wait(Some(due_at(now, observed, record))),
             None => Decision::Wait(None),
         };
     };
@@ -211,11 +211,20 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     unless_waiting(now, observed, tried, Decision::Mint(why))
 }
 
-/// When the token of `record` is due for a refresh.
+fn due_at(now: Timestamp, observed: &Observed<'_>, record: &Record) -> Timestamp {
+    refresh_at(now, observed.since, &observed.source.uid, &observed.policy, record)
+}
+
+/// When the token of `record` is due for a refresh. `since` is when this process began to look.
 #[must_use]
-pub fn refresh_at(now: Timestamp, since: Timestamp, observed: &Observed<'_>, record: &Record) -> Timestamp {
+pub fn refresh_at(
+    now: Timestamp,
+    since: Timestamp,
+    uid: &str,
+    policy: &Policy,
+    record: &Record,
+) -> Timestamp {
     let lifetime = record.lifetime();
-    let uid = &observed.source.uid;
     if seconds_between(now, record.issued_at) > CLOCK_TOLERANCE {
         // One of two clocks is wrong, so this record's times say nothing. Refresh soon, but not all at once.
         return plus(since.min(now), spread(uid, record.issued_at, lifetime / 3));
@@ -223,7 +232,7 @@ pub fn refresh_at(now: Timestamp, since: Timestamp, observed: &Observed<'_>, rec
     if record.cached {
         return plus(record.issued_at, cached_retry_after(lifetime));
     }
-    observed.policy.refresh_at(uid, record.issued_at, lifetime)
+    policy.refresh_at(uid, record.issued_at, lifetime)
 }
 
 /// Why a token is needed, if it is.
@@ -240,7 +249,7 @@ fn need(now: Timestamp, observed: &Observed<'_>) -> Option<Why> {
         Some(Why::CredentialsChanged)
     } else if wanted.refresh_request.is_some() && wanted.refresh_request != record.refresh_request {
         Some(Why::Requested)
-    } else if now >= refresh_at(now, observed.since, observed, record) {
+    } else if now >= due_at(now, observed, record) {
         Some(Why::Due)
     } else {
         None

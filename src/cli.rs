@@ -1,0 +1,101 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::oauth::EgressRule;
+
+/// Keeps short-lived OAuth 2.0 access tokens fresh in Kubernetes Secrets.
+#[derive(Debug, Parser)]
+#[command(name = "tokensource-operator", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Reconcile TokenSources, in the cluster of the pod or of KUBECONFIG.
+    Run(Box<RunArgs>),
+    /// Print the CustomResourceDefinition.
+    Crd,
+}
+
+/// The flags of `run`. Each is an environment variable too.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Reconcile only in this namespace; may be repeated. Default: all namespaces.
+    #[arg(long = "namespace", value_name = "NS", env = "TOKENSOURCE_NAMESPACE", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+
+    /// Allow token endpoints at this host or network, beyond the public addresses that are allowed anyway; may be repeated.
+    #[arg(long, value_name = "HOST[:PORT]|CIDR", env = "TOKENSOURCE_EGRESS_ALLOW", value_delimiter = ',')]
+    pub egress_allow: Vec<EgressRule>,
+
+    /// Allow token endpoints at these hosts and networks and nowhere else; may be repeated.
+    #[arg(long, value_name = "HOST[:PORT]|CIDR", env = "TOKENSOURCE_EGRESS_ONLY", value_delimiter = ',')]
+    pub egress_only: Vec<EgressRule>,
+
+    /// Allow token endpoints without TLS, for tests and demos: credentials then cross the network in the clear.
+    #[arg(long, env = "TOKENSOURCE_ALLOW_HTTP")]
+    pub allow_http: bool,
+
+    /// How long a mounted file may lag behind its Secret, where a TokenSource does not say: the kubelet takes 60 to 90 s.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = seconds)]
+    pub default_propagation_delay: u64,
+
+    /// How log lines are written.
+    #[arg(long, value_enum, env = "TOKENSOURCE_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Which log lines are written: error, warn, info, debug, trace, or a filter such as info,tokensource_operator=debug.
+    #[arg(long, value_name = "FILTER", env = "TOKENSOURCE_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn seconds(value: &str) -> Result<u64, String> {
+    let duration: jiff::SignedDuration =
+        value.parse().map_err(|_| "write a duration, for example 90s or 2m".to_owned())?;
+    u64::try_from(duration.as_secs()).map_err(|_| "a duration cannot be negative".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_read_and_refused_with_a_reason() {
+        let run = |arguments: &[&str]| {
+            let arguments = ["tokensource-operator", "run"].iter().chain(arguments);
+            match Cli::try_parse_from(arguments) {
+                Ok(Cli { command: Command::Run(arguments) }) => Ok(arguments),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let arguments =
+            run(&["--namespace", "a,b", "--egress-allow", "10.0.0.0/8", "--default-propagation-delay", "2m"]);
+        let arguments = arguments.unwrap();
+        assert_eq!(arguments.namespaces, ["a", "b"]);
+        assert_eq!(arguments.default_propagation_delay, 120);
+        assert!(run(&["--egress-allow", "10.0.0.0/99"]).unwrap_err().contains("--egress-allow"));
+        assert!(run(&["--default-propagation-delay", "soon"]).unwrap_err().contains("for example 90s"));
+    }
+}

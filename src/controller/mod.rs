@@ -1,0 +1,97 @@
+//! The effects: watches, one reader, one minter, one writer, and the report.
+
+mod gather;
+mod kubernetes;
+mod memory;
+mod mint;
+mod reconcile;
+mod report;
+mod resolved;
+mod secrets;
+mod status;
+mod watch;
+mod write;
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+pub use kubernetes::{CallError, Kubernetes};
+pub use watch::run;
+
+use crate::oauth::{Gate, Transport};
+use memory::Memories;
+use secrets::{Key, Secrets};
+
+/// What every reconcile shares.
+pub struct Context {
+    /// The API server.
+    kubernetes: Kubernetes,
+    /// Token endpoints.
+    transport: Transport,
+    gate: Gate,
+    secrets: Secrets,
+    memories: Memories,
+    /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
+    propagation_delay: u64,
+    /// Who reports events: the pod's name.
+    instance: String,
+    /// When this process began to look.
+    since: Timestamp,
+    /// Keys the digests by which changed credentials are known. It never leaves the process.
+    digest_key: aws_lc_rs::hmac::Key,
+}
+
+/// What a [`Context`] is made of.
+pub struct Parts {
+    /// The API server.
+    pub kubernetes: Kubernetes,
+    /// Token endpoints.
+    pub transport: Transport,
+    /// How many watches on Secrets there will be.
+    pub watches: usize,
+    /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
+    pub propagation_delay: u64,
+    /// Who reports events: the pod's name.
+    pub instance: String,
+}
+
+/// No random numbers are to be had from the system.
+#[derive(Debug, thiserror::Error)]
+#[error("the system gives no random numbers")]
+pub struct NoRandomness;
+
+impl Context {
+    /// A context that knows nothing yet.
+    ///
+    /// # Errors
+    /// See [`NoRandomness`].
+    pub fn new(parts: Parts) -> Result<Self, NoRandomness> {
+        let Parts { kubernetes, transport, watches, propagation_delay, instance } = parts;
+        let random = aws_lc_rs::rand::SystemRandom::new();
+        let digest_key = aws_lc_rs::hmac::Key::generate(aws_lc_rs::hmac::HMAC_SHA256, &random)
+            .map_err(|_| NoRandomness)?;
+        Ok(Context {
+            kubernetes,
+            transport,
+            gate: Gate::default(),
+            secrets: Secrets::new(watches),
+            memories: Memories::default(),
+            propagation_delay,
+            instance,
+            since: Timestamp::now(),
+            digest_key,
+        })
+    }
+
+    /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}

@@ -1,0 +1,401 @@
+//! One look at one TokenSource: gather, resolve, decide, mint, render, apply, report.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use tracing::{error, warn};
+
+use super::kubernetes::CallError;
+use super::memory::{Failed, Memory};
+use super::resolved::{Identity, Resolved};
+use super::secrets::{Key, Known};
+use super::status::Problem;
+use super::{Context, report};
+use crate::api::{Reason, TokenSource};
+use crate::oauth::{self, Class};
+use crate::providers::CredentialsError;
+use crate::refresh::{Blocked, Decision, Failure, Observed, Tried, decide, plus, wait};
+use crate::target::{Ownership, Record, Version, ownership};
+
+/// How often one pass decides anew before it lets others go first.
+const MOST_STEPS: usize = 12;
+/// The longest that a timer is set for. Nothing is done when it ends early.
+const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
+/// The wait before trying again what the API server did not answer.
+const API_SERVER_RETRY: Duration = Duration::from_secs(5);
+/// The wait before looking again at what only a change of the network can mend, in seconds.
+const POLICY_RETRY: u64 = 5 * 60;
+
+/// Why the present attempt goes no further.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// What was seen has changed: decide again.
+    Again,
+    /// The TokenSource is gone, or going.
+    Gone,
+    /// The API server did not answer.
+    ApiServer(String),
+    /// An attempt failed.
+    Failed(Attempt),
+}
+
+/// A failed attempt.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    class: Class,
+    reason: Reason,
+    message: String,
+    retry_after: Option<u64>,
+    outcome_unknown: bool,
+    /// It was the API server that refused the target, in this state of it.
+    target: Option<Option<Version>>,
+}
+
+impl Stop {
+    fn failed(class: Class, reason: Reason, message: String) -> Self {
+        Stop::Failed(Attempt {
+            class,
+            reason,
+            message,
+            retry_after: None,
+            outcome_unknown: false,
+            target: None,
+        })
+    }
+
+    /// Something that only a change of the configuration helps.
+    pub(super) fn configuration(reason: Reason, message: String) -> Self {
+        Stop::failed(Class::Configuration, reason, message)
+    }
+
+    /// A write that the API server refuses: a quota or a policy may change without a word.
+    pub(super) fn target(reason: Reason, message: String) -> Self {
+        Stop::failed(Class::Transient, reason, message)
+    }
+
+    /// The same, in this state of the target.
+    pub(super) fn of_target(self, target: Option<Version>) -> Self {
+        match self {
+            Stop::Failed(attempt) => Stop::Failed(Attempt { target: Some(target), ..attempt }),
+            other => other,
+        }
+    }
+
+    /// A failed token request.
+    pub(super) fn endpoint(error: &oauth::Error) -> Self {
+        Stop::Failed(Attempt {
+            class: error.class(),
+            reason: error.reason(),
+            message: error.to_string(),
+            retry_after: error.retry_after(),
+            outcome_unknown: error.outcome_unknown(),
+            target: None,
+        })
+    }
+}
+
+impl From<CallError> for Stop {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Conflict => Stop::Again,
+            CallError::Refused(message) => Stop::target(
+                Reason::KubernetesApiError,
+                format!("the API server refuses what the operator needs (is its RBAC complete?): {message}"),
+            ),
+            CallError::Unavailable(message) => Stop::ApiServer(message),
+        }
+    }
+}
+
+/// One look at one TokenSource.
+pub(super) struct Pass<'a> {
+    pub(super) context: &'a Context,
+    pub(super) source: &'a TokenSource,
+    pub(super) identity: &'a Identity,
+    pub(super) resolved: &'a Resolved,
+    pub(super) memory: &'a mut Memory,
+}
+
+/// How a pass ended.
+struct Ending {
+    /// When to look again, at the latest.
+    until: Option<Timestamp>,
+    /// What stands in the way of a token that is wanted.
+    problem: Option<Problem>,
+}
+
+/// What [`kube::runtime::Controller`] calls. It never fails, so that one source's trouble is its own.
+pub(super) async fn reconcile(
+    guard: Arc<DeserializeGuard<TokenSource>>,
+    context: Arc<Context>,
+) -> Result<Action, Infallible> {
+    context.secrets.ready().await;
+    let source = match &guard.0 {
+        Ok(source) => source,
+        Err(invalid) => {
+            error!(source = %format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any()), error = %invalid.error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
+            return Ok(Action::await_change());
+        }
+    };
+    // Boxed: ten thousand of these are started at once, and hardly any of them gets beyond its first lines.
+    let looked = AssertUnwindSafe(Box::pin(look(source, &context))).catch_unwind().await;
+    Ok(looked.unwrap_or_else(|_| {
+        error!(source = %format!("{}/{}", source.namespace().unwrap_or_default(), source.name_any()), "a bug: the look at this TokenSource panicked");
+        Action::requeue(Duration::from_secs(60))
+    }))
+}
+
+async fn look(source: &TokenSource, context: &Context) -> Action {
+    let Some(identity) = Identity::of(source) else { return Action::await_change() };
+    let memory = context.memories.of(&identity.key);
+    let memory = &mut *memory.lock().await;
+    if memory.uid != identity.owner.uid {
+        let last = source.status.as_ref().and_then(|status| status.last_failure.as_ref());
+        *memory = Memory {
+            uid: identity.owner.uid.clone(),
+            failed: last.and_then(Failed::from_status),
+            ..Memory::default()
+        };
+    }
+    let resolved = match Resolved::of(source, context.propagation_delay) {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            let problem = Problem { reason: error.reason(), message: error.to_string() };
+            report::invalid(context, source, &identity, memory, problem).await;
+            return Action::await_change();
+        }
+    };
+    let mut pass = Pass { context, source, identity: &identity, resolved: &resolved, memory };
+    match pass.run().await {
+        Ok(ending) => {
+            let now = context.now();
+            let flips_at =
+                pass.record().map(|record| record.expires_at).filter(|expires_at| *expires_at > now);
+            let next = [ending.until, flips_at].into_iter().flatten().min();
+            if report::report(&mut pass, ending.problem).await.is_err() {
+                return Action::requeue(API_SERVER_RETRY);
+            }
+            next.map_or_else(Action::await_change, |next| Action::requeue(timer(next)))
+        }
+        Err(Stop::ApiServer(message)) => {
+            warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
+            Action::requeue(API_SERVER_RETRY)
+        }
+        Err(Stop::Gone) => Action::await_change(),
+        Err(Stop::Again | Stop::Failed(_)) => Action::requeue(API_SERVER_RETRY),
+    }
+}
+
+/// From now until `next`, by the wall clock; the clock's own steps are watched for elsewhere.
+fn timer(next: Timestamp) -> Duration {
+    let left = next.duration_since(Timestamp::now());
+    Duration::try_from(left).unwrap_or_default().min(LONGEST_TIMER)
+}
+
+impl Pass<'_> {
+    /// Decides and acts until there is nothing to do now.
+    async fn run(&mut self) -> Result<Ending, Stop> {
+        for _ in 0..MOST_STEPS {
+            let credentials = self.version_of(&self.identity.credentials.clone()).await?;
+            let target = self.known(&self.identity.target.clone()).await?;
+            self.forget_what_is_written();
+            let now = self.context.now();
+            let tried = self.resolved.tried(credentials.as_ref());
+            let decision = {
+                let target = match &target {
+                    Known::Present(facts) => Some(&**facts),
+                    _ => None,
+                };
+                decide(now, &self.observe(target, credentials.as_ref()), &tried)
+            };
+            let step = match decision {
+                Decision::Nothing => return Err(Stop::Gone),
+                Decision::Blocked(blocked) => return Ok(self.blocked(blocked)),
+                Decision::Suspended => return Ok(Ending { until: None, problem: None }),
+                Decision::Wait(until) => return Ok(Ending { until, problem: self.failing() }),
+                Decision::Compare => self.compare().await,
+                Decision::Restamp => self.restamp(None).await,
+                Decision::Mint(why) => match self.mint(why).await {
+                    Ok(()) => self.write().await,
+                    Err(stop) => Err(stop),
+                },
+                Decision::Write => self.write().await,
+            };
+            match step {
+                Ok(()) | Err(Stop::Again) => {}
+                Err(Stop::Failed(attempt)) => {
+                    let credentials = self.version_of(&self.identity.credentials.clone()).await?;
+                    let tried = self.resolved.tried(credentials.as_ref());
+                    self.failed(attempt, tried);
+                }
+                Err(stop) => return Err(stop),
+            }
+        }
+        Err(Stop::Again)
+    }
+
+    fn observe<'o>(
+        &'o self,
+        target: Option<&'o crate::target::Facts>,
+        credentials: Option<&'o Version>,
+    ) -> Observed<'o> {
+        Observed {
+            source: &self.identity.owner,
+            deleting: self.source.metadata.deletion_timestamp.is_some(),
+            suspended: self.source.spec.suspend == Some(true),
+            policy: self.resolved.policy,
+            wanted: &self.resolved.wanted,
+            credentials,
+            seen_credentials: self.memory.seen_credentials.as_ref().map(|(version, _)| version),
+            target,
+            failure: self.memory.failed.as_ref().map(|failed| &failed.failure),
+            pending: self.memory.pending.as_ref().map(super::memory::PendingMint::for_decision),
+            healed_at: self.memory.healed_at,
+            since: self.context.since,
+        }
+    }
+
+    /// What is known of a Secret; looks where nobody has looked yet.
+    pub(super) async fn known(&self, key: &Key) -> Result<Known, CallError> {
+        let known = self.context.secrets.known(key);
+        if known != Known::Nothing {
+            return Ok(known);
+        }
+        let facts = self.context.kubernetes.secret_facts(key).await?;
+        self.context.secrets.observe(key, facts.clone());
+        Ok(facts.map_or(Known::Absent, |facts| Known::Present(Arc::new(facts))))
+    }
+
+    async fn version_of(&self, key: &Key) -> Result<Option<Version>, CallError> {
+        Ok(match self.known(key).await? {
+            Known::Present(facts) => Some(facts.version.clone()),
+            _ => None,
+        })
+    }
+
+    /// The record on the target, where that is ours.
+    pub(super) fn record(&self) -> Option<Record> {
+        match self.context.secrets.known(&self.identity.target) {
+            Known::Present(facts) if ownership(&facts, &self.identity.owner) == Ownership::Ours => {
+                facts.record.as_deref().cloned()
+            }
+            _ => None,
+        }
+    }
+
+    /// A write whose answer was lost may have happened: its token need not stay in memory.
+    fn forget_what_is_written(&mut self) {
+        let written = self.record().map(|record| record.token_id);
+        let pending = self.memory.pending.as_ref();
+        let is_written = pending.is_some_and(|pending| {
+            pending.refresh_token.is_none()
+                && pending
+                    .token
+                    .as_ref()
+                    .is_none_or(|(record, _)| Some(&record.token_id) == written.as_ref() && !record.cached)
+        });
+        if is_written {
+            self.memory.pending = None;
+        }
+    }
+
+    /// The credentials Secret moved: did its values?
+    async fn compare(&mut self) -> Result<(), Stop> {
+        let before = self.memory.seen_credentials.take();
+        let (version, read) = match self.read_credentials().await {
+            // What is wrong with them is for the mint to say.
+            Err(Stop::Failed(_)) => return Ok(()),
+            other => other?,
+        };
+        let digest = read.digest(&self.context.digest_key);
+        if before.is_none_or(|(_, before)| before != digest) {
+            return Ok(());
+        }
+        self.memory.seen_credentials = Some((version.clone(), digest));
+        let tried = self.resolved.tried(Some(&version)).credentials;
+        if let Some(failed) = &mut self.memory.failed {
+            failed.failure.tried.credentials = tried;
+        }
+        if self.record().is_some() { self.restamp(Some(version)).await } else { Ok(()) }
+    }
+
+    fn blocked(&self, blocked: Blocked) -> Ending {
+        let target = &self.identity.target.name;
+        let (reason, message) = match blocked {
+            Blocked::Conflict(whose) => (
+                Reason::TargetConflict,
+                format!(
+                    "Secret {target} exists and is not this TokenSource's: {whose}; delete it if nobody needs it, or write another spec.target.name in a new TokenSource"
+                ),
+            ),
+            Blocked::AwaitingDeletion => (
+                Reason::TargetConflict,
+                format!("Secret {target} is being deleted; it will be created again when it has gone"),
+            ),
+            Blocked::CredentialsMissing => {
+                let error = CredentialsError::secret_not_found(
+                    &self.source.spec.credentials,
+                    &self.resolved.description.request,
+                );
+                (error.reason(), error.to_string())
+            }
+        };
+        Ending { until: None, problem: Some(Problem { reason, message }) }
+    }
+
+    /// The failed attempts as a problem, while they are why nothing happens.
+    fn failing(&self) -> Option<Problem> {
+        let failed = self.memory.failed.as_ref()?;
+        Some(Problem { reason: failed.reason, message: failed.message.clone() })
+    }
+
+    fn failed(&mut self, attempt: Attempt, tried: Tried) {
+        let now = self.context.now();
+        let count = self.memory.failed.as_ref().map_or(0, |failed| failed.count).saturating_add(1);
+        let fits = |record: &Record| record.inputs.provider == self.resolved.wanted.provider;
+        let waits = wait(
+            now,
+            &crate::refresh::Failed {
+                class: attempt.class,
+                count,
+                retry_after: attempt.retry_after,
+                expires_at: self.record().filter(fits).map(|record| record.expires_at),
+                propagation_delay: self.resolved.policy.propagation_delay,
+                uid: &self.identity.owner.uid,
+            },
+        );
+        // The server may have spent the refresh token: once more at once, while it may still remember the answer.
+        let at_once = attempt.outcome_unknown && self.resolved.sends_refresh_token() && count == 1;
+        let policy = (attempt.reason == Reason::EndpointRefusedByPolicy).then_some(POLICY_RETRY);
+        let waits = if at_once { Some(1) } else { waits.or(policy) };
+        let next_attempt_at = waits.map(|seconds| plus(now, seconds));
+        warn!(
+            source = %self.identity.key,
+            host = self.resolved.description.request.token_url.host_str().unwrap_or_default(),
+            reason = %attempt.reason,
+            message = %attempt.message,
+            count,
+            next_attempt_at = next_attempt_at.map(tracing::field::display),
+            "failed"
+        );
+        self.memory.failed = Some(Failed {
+            failure: Failure {
+                tried,
+                next_attempt_at,
+                issuer_asks_to_wait: attempt.retry_after.is_some() || attempt.class == Class::LockedOut,
+                refused_target: attempt.target,
+            },
+            count,
+            at: now,
+            reason: attempt.reason,
+            message: attempt.message,
+        });
+    }
+}

@@ -1,0 +1,222 @@
+//! The report: status where it changed, events where something changed for people.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "writing a member of a JSON object that was made here does not panic"
+)]
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use serde_json::{Value, json};
+use tracing::debug;
+
+use super::Context;
+use super::kubernetes::CallError;
+use super::memory::Memory;
+use super::reconcile::Pass;
+use super::resolved::Identity;
+use super::status::{Problem, Situation, status};
+use crate::api::{Reason, TokenSource, TokenSourceStatus};
+use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
+
+/// Writes status and events after a pass.
+pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Result<(), CallError> {
+    let before = before(pass.source, pass.memory);
+    let record = pass.record();
+    let now = pass.context.now();
+    let situation = Situation {
+        now,
+        generation: pass.source.metadata.generation.unwrap_or_default(),
+        provider: Some(pass.resolved.description.provider),
+        target: &pass.identity.target.name,
+        token: record.as_ref().map(|record| (record, pass.refresh_at(now, record))),
+        fits_spec: record.as_ref().is_some_and(|record| {
+            record.is_of_another_version() || record.inputs.provider == pass.resolved.wanted.provider
+        }),
+        suspended: pass.source.spec.suspend == Some(true),
+        problem,
+        last_failure: pass.memory.failed.as_ref().map(super::memory::Failed::to_status),
+        policy: pass.resolved.policy,
+        before: &before,
+    };
+    let after = status(&situation);
+    write(pass.context, pass.source, pass.identity, pass.memory, &before, after).await
+}
+
+/// Writes the status of a TokenSource whose spec cannot be resolved.
+pub(super) async fn invalid(
+    context: &Context,
+    source: &TokenSource,
+    identity: &Identity,
+    memory: &mut Memory,
+    problem: Problem,
+) {
+    let before = before(source, memory);
+    let after = status(&Situation {
+        now: context.now(),
+        generation: source.metadata.generation.unwrap_or_default(),
+        provider: None,
+        target: &identity.target.name,
+        token: None,
+        fits_spec: false,
+        suspended: false,
+        problem: Some(problem),
+        last_failure: None,
+        policy: Policy {
+            before: None,
+            max_interval: DEFAULT_MAX_INTERVAL,
+            propagation_delay: context.propagation_delay,
+        },
+        before: &before,
+    });
+    if let Err(error) = write(context, source, identity, memory, &before, after).await {
+        debug!(source = %identity.key, %error, "the status could not be written");
+    }
+}
+
+/// The status that people see now: what was written last, or what the watch has brought since.
+fn before(source: &TokenSource, memory: &mut Memory) -> TokenSourceStatus {
+    let seen = revision(source.metadata.resource_version.as_deref());
+    match memory.reported.take() {
+        Some((written, status)) if seen < written => {
+            let before = (*status).clone();
+            memory.reported = Some((written, status));
+            before
+        }
+        _ => source.status.clone().unwrap_or_default(),
+    }
+}
+
+fn revision(resource_version: Option<&str>) -> u64 {
+    resource_version.and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+}
+
+async fn write(
+    context: &Context,
+    source: &TokenSource,
+    identity: &Identity,
+    memory: &mut Memory,
+    before: &TokenSourceStatus,
+    after: TokenSourceStatus,
+) -> Result<(), CallError> {
+    if *before == after {
+        return Ok(());
+    }
+    let resource_version = match context.kubernetes.write_status(&identity.key, &body(identity, &after)).await
+    {
+        // Gone, or another object by now: there is nobody to tell.
+        Err(CallError::Conflict | CallError::Refused(_)) => return Ok(()),
+        other => other?,
+    };
+    for (warning, reason, note) in events(before, &after) {
+        let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };
+        let sent = context.kubernetes.publish(regarding, &context.instance, warning, &reason, &note).await;
+        if let Err(error) = sent {
+            debug!(source = %identity.key, %error, "an event could not be sent");
+        }
+    }
+    memory.reported = Some((revision(resource_version.as_deref()), Box::new(after)));
+    Ok(())
+}
+
+/// A JSON merge patch that makes the status what it should be: members that are no more are set to null.
+fn body(identity: &Identity, status: &TokenSourceStatus) -> Value {
+    let mut value = json!(status);
+    for member in ["token", "lastFailure"] {
+        if value.get(member).is_none() {
+            value[member] = Value::Null;
+        }
+    }
+    for (member, optional) in
+        [("token", "scope"), ("lastFailure", "nextAttemptAt"), ("lastFailure", "inputs")]
+    {
+        if value[member].is_object() && value[member].get(optional).is_none() {
+            value[member][optional] = Value::Null;
+        }
+    }
+    json!({"metadata": {"uid": identity.owner.uid}, "status": value})
+}
+
+/// What changed for people: Ready's status, and the reason of a failure. Never a refresh that went well.
+fn events(before: &TokenSourceStatus, after: &TokenSourceStatus) -> Vec<(bool, String, String)> {
+    let ready = |status: &TokenSourceStatus| {
+        status
+            .conditions
+            .iter()
+            .find(|it| it.type_ == "Ready")
+            .map(|it| (it.status.clone(), it.reason.clone(), it.message.clone()))
+    };
+    let Some((now, reason, message)) = ready(after) else { return vec![] };
+    let was = ready(before).map(|(status, reason, _)| (status, reason));
+    let failing = |status: &TokenSourceStatus| {
+        status.last_failure.as_ref().filter(|last| last.count > 0).map(|last| last.reason.clone())
+    };
+    let mut events = vec![];
+    if failing(after) != failing(before)
+        && let Some(last) = &after.last_failure
+        && last.count > 0
+    {
+        events.push((true, last.reason.clone(), last.message.clone()));
+    }
+    let changed = was != Some((now.clone(), reason.clone()));
+    let told = events.iter().any(|(_, told, _)| *told == reason);
+    if changed && !told && reason != Reason::RefreshFailing.as_str() {
+        events.push((now != "True", reason, message));
+    }
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+    use super::*;
+    use crate::api::LastFailure;
+
+    fn told(ready: &str, reason: &str, failing: Option<(&str, i32)>) -> TokenSourceStatus {
+        TokenSourceStatus {
+            conditions: vec![Condition {
+                type_: "Ready".into(),
+                status: ready.into(),
+                reason: reason.into(),
+                message: "m".into(),
+                observed_generation: None,
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            }],
+            last_failure: failing.map(|(reason, count)| LastFailure {
+                at: Timestamp::UNIX_EPOCH,
+                reason: reason.into(),
+                message: "m".into(),
+                count,
+                next_attempt_at: None,
+                inputs: None,
+            }),
+            ..TokenSourceStatus::default()
+        }
+    }
+
+    #[test]
+    fn events_on_change_only() {
+        let nothing = TokenSourceStatus::default();
+        let valid = told("True", "TokenValid", None);
+        let failing = told("True", "RefreshFailing", Some(("ClientRejected", 1)));
+        let still_failing = told("True", "RefreshFailing", Some(("ClientRejected", 2)));
+        let otherwise = told("True", "RefreshFailing", Some(("RateLimited", 3)));
+        let expired = told("False", "RateLimited", Some(("RateLimited", 4)));
+        let recovered = told("True", "TokenValid", Some(("RateLimited", 0)));
+        let reasons = |before, after| {
+            events(before, after)
+                .into_iter()
+                .map(|(warning, reason, _)| (warning, reason))
+                .collect::<Vec<_>>()
+        };
+        let one = |warning, reason: &str| vec![(warning, reason.to_owned())];
+        assert_eq!(reasons(&nothing, &valid), one(false, "TokenValid"));
+        assert_eq!(reasons(&valid, &valid), []);
+        assert_eq!(reasons(&valid, &failing), one(true, "ClientRejected"));
+        assert_eq!(reasons(&failing, &still_failing), []);
+        assert_eq!(reasons(&still_failing, &otherwise), one(true, "RateLimited"));
+        assert_eq!(reasons(&otherwise, &expired), one(true, "RateLimited"));
+        assert_eq!(reasons(&expired, &recovered), one(false, "TokenValid"));
+    }
+}

@@ -1,0 +1,204 @@
+//! The watches, and how what they see reaches the TokenSources that it concerns.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{Controller, WatchStreamExt, controller};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::reconcile::reconcile;
+use super::resolved::Identity;
+use super::{Context, Key};
+use crate::api::TokenSource;
+use crate::target::{Facts, REFRESH_REQUEST_ANNOTATION};
+
+/// One malformed object must not break the watch for all.
+type Guarded = DeserializeGuard<TokenSource>;
+
+/// What a controller says after each look.
+type Looked = Result<(ObjectRef<Guarded>, controller::Action), controller::Error<Infallible, watcher::Error>>;
+
+/// How often the two clocks are compared.
+const CLOCK_CHECK: Duration = Duration::from_secs(10);
+/// How far they may drift apart between two comparisons.
+const CLOCK_STEP: Duration = Duration::from_secs(5);
+
+/// Reconciles the TokenSources of `namespaces` (all where empty) until `shutdown`, and then lets running
+/// reconciles end.
+pub async fn run<F>(client: Client, namespaces: &[String], context: Arc<Context>, shutdown: F)
+where
+    F: Future<Output = ()> + Clone + Send + Sync + 'static,
+{
+    let scopes: Vec<Option<String>> = match namespaces {
+        [] => vec![None],
+        some => some.iter().cloned().map(Some).collect(),
+    };
+    let controllers =
+        scopes.into_iter().map(|scope| scoped(client.clone(), scope, Arc::clone(&context), shutdown.clone()));
+    stream::select_all(controllers)
+        .for_each(|done| async {
+            if let Err(error) = done {
+                match error {
+                    controller::Error::ObjectNotFound(source) => {
+                        debug!(%source, "gone before it was looked at")
+                    }
+                    other => warn!(error = %other, "watching"),
+                }
+            }
+        })
+        .await;
+}
+
+/// One controller for one namespace, or for all.
+fn scoped<F>(
+    client: Client,
+    namespace: Option<String>,
+    context: Arc<Context>,
+    shutdown: F,
+) -> BoxStream<'static, Looked>
+where
+    F: Future<Output = ()> + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    // Not the store's own wait_until_ready: it wakes one waiter, and the controller is one already.
+    let (listed, mut first_list) = watch::channel(false);
+    let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(&context), listed);
+    let sources = sources.reflect(writer).applied_objects();
+    let secrets = changed_sources(client, namespace, Arc::clone(&context));
+    // Only after the TokenSources are known is it known which Secrets matter.
+    let changed_sources = stream::once(async move {
+        let _ = first_list.wait_for(|listed| *listed).await;
+        secrets
+    })
+    .flatten();
+
+    Controller::for_stream(sources, store)
+        // Nothing waits for another source's endpoint; how many requests there are is for the gate to say.
+        .with_config(controller::Config::default().concurrency(0))
+        .reconcile_on(changed_sources)
+        .reconcile_all_on(clock_steps())
+        .graceful_shutdown_on(shutdown)
+        .run(reconcile, |_, never, _| match *never {}, context)
+        .boxed()
+}
+
+/// The TokenSources, with what decisions do not need taken off, and the Secrets that they name kept in step.
+fn sources(
+    client: Client,
+    namespace: Option<&str>,
+    context: Arc<Context>,
+    listed: watch::Sender<bool>,
+) -> impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + use<> {
+    let api: Api<Guarded> = match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    watcher::watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|source| {
+            source.managed_fields_mut().clear();
+            source.labels_mut().clear();
+            source.annotations_mut().retain(|name, _| name == REFRESH_REQUEST_ANNOTATION);
+        })
+        .inspect_ok(move |event| match event {
+            Event::Apply(DeserializeGuard(Ok(source))) | Event::InitApply(DeserializeGuard(Ok(source))) => {
+                if let Some(identity) = Identity::of(source) {
+                    context.secrets.reference(&identity.key, identity.secret_names());
+                }
+            }
+            Event::Delete(source) => {
+                let key = Key::new(&source.namespace().unwrap_or_default(), &source.name_any());
+                context.secrets.forget(&key);
+                context.memories.forget(&key);
+            }
+            Event::InitDone => {
+                listed.send_replace(true);
+            }
+            _ => {}
+        })
+}
+
+/// Follows the metadata of Secrets, and yields the TokenSources that a change concerns.
+fn changed_sources(
+    client: Client,
+    namespace: Option<String>,
+    context: Arc<Context>,
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send {
+    let api: Api<PartialObjectMeta<Secret>> = match &namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let mut epoch = 0;
+    let mut listed = false;
+    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+    let users = events.map(move |event| {
+        let secrets = &context.secrets;
+        match &event {
+            Ok(Event::Init) => {
+                epoch = secrets.list_begins();
+                vec![]
+            }
+            Ok(Event::InitApply(secret) | Event::Apply(secret)) => match Facts::of(&secret.metadata) {
+                Some(facts) => secrets.changed(&key_of(secret), facts),
+                None => vec![],
+            },
+            Ok(Event::Delete(secret)) => match Facts::of(&secret.metadata) {
+                Some(facts) => secrets.deleted(&key_of(secret), &facts),
+                None => vec![],
+            },
+            Ok(Event::InitDone) => {
+                let gone = secrets.list_ends(namespace.as_deref(), epoch);
+                if !listed {
+                    listed = true;
+                    secrets.first_list_read();
+                }
+                gone
+            }
+            Err(error) => {
+                warn!(%error, "watching Secrets");
+                vec![]
+            }
+        }
+    });
+    users.flat_map(|users| {
+        stream::iter(users.into_iter().map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
+    })
+}
+
+fn key_of(secret: &PartialObjectMeta<Secret>) -> Key {
+    Key::new(
+        secret.metadata.namespace.as_deref().unwrap_or_default(),
+        secret.metadata.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// Timers sleep on the monotonic clock, tokens expire by the wall clock: when the two part, because the clock was
+/// set or the machine slept, every source is looked at again. While they agree, no source costs anything.
+fn clock_steps() -> impl Stream<Item = ()> + Send + 'static {
+    stream::unfold((Instant::now(), Timestamp::now()), |(monotonic, wall)| async move {
+        tokio::time::sleep(CLOCK_CHECK).await;
+        let now = (Instant::now(), Timestamp::now());
+        let passed = now.0.duration_since(monotonic);
+        let difference = now.1.duration_since(wall).unsigned_abs().abs_diff(passed);
+        if difference > CLOCK_STEP {
+            warn!(
+                seconds = difference.as_secs(),
+                "the clock was set, or the machine slept: every TokenSource is looked at again"
+            );
+        }
+        Some((difference > CLOCK_STEP, now))
+    })
+    .filter_map(|stepped| async move { stepped.then_some(()) })
+}

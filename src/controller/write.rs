@@ -1,0 +1,204 @@
+//! The writer: what was minted goes into the Secrets, the refresh token first.
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use tracing::{info, warn};
+
+use super::gather::sha256;
+use super::kubernetes::CallError;
+use super::memory::UnsavedRefreshToken;
+use super::reconcile::{Pass, Stop};
+use super::secrets::{Key, Known};
+use crate::target::{Facts, Inputs, Minted, Record, RefreshTokenSecret, TargetSecret, Version, restamp};
+
+impl Pass<'_> {
+    /// Writes what is pending.
+    pub(super) async fn write(&mut self) -> Result<(), Stop> {
+        self.save_refresh_token().await?;
+        let Some(pending) = self.memory.pending.take() else { return Ok(()) };
+        let Some((record, access_token)) = &pending.token else { return Ok(()) };
+        let seen = self.seen_target();
+        let body = TargetSecret {
+            name: &self.identity.target.name,
+            record,
+            access_token,
+            owner_reference: self.resolved.wanted.owner_reference,
+        }
+        .apply(seen.as_ref());
+        match self.context.kubernetes.apply_secret(&self.identity.target, &body, false).await {
+            Ok(facts) => {
+                self.context.secrets.observe(&self.identity.target, Some(facts));
+                self.memory.write_allowed = true;
+                self.memory.failed = None;
+                Ok(())
+            }
+            Err(error) => {
+                let error = without(error, access_token);
+                self.memory.pending = Some(pending);
+                Err(self.write_failed(error, seen).await)
+            }
+        }
+    }
+
+    /// Persists a refresh token that rotated. Until that has worked it is the only copy, and nothing is minted.
+    async fn save_refresh_token(&mut self) -> Result<(), Stop> {
+        let Some(unsaved) = self.memory.pending.as_ref().and_then(|pending| pending.refresh_token.as_ref())
+        else {
+            return Ok(());
+        };
+        let key = self.identity.refresh_token.clone();
+        let body = |seen: Option<&Version>| {
+            RefreshTokenSecret {
+                name: &key.name,
+                source: &self.identity.key.name,
+                refresh_token: &unsaved.value,
+                seed_sha256: &unsaved.seed_sha256,
+            }
+            .apply(seen)
+        };
+        let kubernetes = &self.context.kubernetes;
+        let saved = match kubernetes.apply_secret(&key, &body(unsaved.replaces.as_ref()), false).await {
+            Err(CallError::Conflict) => match self.overwritable(&key, unsaved).await? {
+                Overwritable::Yes(seen) => kubernetes.apply_secret(&key, &body(seen.as_ref()), false).await,
+                Overwritable::Newer(facts) => Ok(facts),
+            },
+            other => other,
+        };
+        match saved.map_err(|error| without(error, &unsaved.value)) {
+            Ok(facts) => {
+                self.context.secrets.observe(&key, Some(facts));
+                if let Some(pending) = &mut self.memory.pending {
+                    pending.refresh_token = None;
+                }
+                Ok(())
+            }
+            Err(CallError::Refused(message)) => Err(Stop::target(
+                crate::api::Reason::TargetRefused,
+                format!(
+                    "the API server refuses to write Secret {}, which keeps the refresh token: {message}",
+                    key.name
+                ),
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Somebody wrote the Secret with the refresh token meanwhile. It is overwritten if it still holds what was
+    /// sent; else theirs is newer.
+    async fn overwritable(&self, key: &Key, unsaved: &UnsavedRefreshToken) -> Result<Overwritable, Stop> {
+        let Some(secret) = self.context.kubernetes.secret(key).await? else {
+            return Ok(Overwritable::Yes(None));
+        };
+        let Some(facts) = Facts::of(&secret.metadata) else { return Ok(Overwritable::Yes(None)) };
+        let value = secret.data.unwrap_or_default().remove("refresh_token");
+        let held = value.and_then(|value| String::from_utf8(value.0).ok()).map(SecretString::from);
+        let still_what_was_sent = held.is_none_or(|held| sha256(&held) == unsaved.sent_sha256);
+        if still_what_was_sent {
+            Ok(Overwritable::Yes(Some(facts.version)))
+        } else {
+            warn!(source = %self.identity.key, secret = %key.name, "another process has saved a newer refresh token; it stays");
+            Ok(Overwritable::Newer(facts))
+        }
+    }
+
+    /// Writes record, label and ownerReference of the target again, and no token.
+    pub(super) async fn restamp(&mut self, credentials: Option<Version>) -> Result<(), Stop> {
+        self.check_alive().await?;
+        let Known::Present(facts) = self.known(&self.identity.target.clone()).await? else { return Ok(()) };
+        let Some(record) = &facts.record else { return Ok(()) };
+        let record = record.restamped(self.identity.owner.clone(), credentials);
+        let body = restamp(&facts, &record, self.resolved.wanted.owner_reference);
+        match self.context.kubernetes.restamp_secret(&self.identity.target, &body).await {
+            Ok(written) => {
+                info!(source = %self.identity.key, target = %self.identity.target.name, "record written again, without a mint");
+                self.context.secrets.observe(&self.identity.target, Some(written));
+                Ok(())
+            }
+            Err(error) => Err(self.write_failed(error, Some(facts.version.clone())).await),
+        }
+    }
+
+    /// The body of a write that is only tried (`dryRun=All`): as the real one, but for the token.
+    pub(super) fn rehearsal(&self, seen: Option<&Version>) -> serde_json::Value {
+        let minted = Minted {
+            issued_at: self.context.now(),
+            expires_at: self.context.now(),
+            token_id: "000000000000".into(),
+            token_type: "Bearer".into(),
+            scope: None,
+            remarks: vec![],
+        };
+        let credentials = Version { uid: String::new(), resource_version: String::new() };
+        let inputs = Inputs { provider: self.resolved.wanted.provider.clone(), credentials };
+        let record = Record::new(self.identity.owner.clone(), inputs, None, minted, None);
+        TargetSecret {
+            name: &self.identity.target.name,
+            record: &record,
+            access_token: &SecretString::from("dry-run"),
+            owner_reference: self.resolved.wanted.owner_reference,
+        }
+        .apply(seen)
+    }
+
+    /// What a failed write of the target leads to.
+    pub(super) async fn write_failed(&mut self, error: CallError, seen: Option<Version>) -> Stop {
+        match error {
+            CallError::Conflict => {
+                // Somebody was faster. Look again, and decide again with what is in memory.
+                let key = self.identity.target.clone();
+                match self.context.kubernetes.secret_facts(&key).await {
+                    Ok(facts) => {
+                        self.context.secrets.observe(&key, facts);
+                        Stop::Again
+                    }
+                    Err(error) => error.into(),
+                }
+            }
+            CallError::Refused(message) => {
+                self.memory.write_allowed = false;
+                let stop = self.refused_target(&message);
+                stop.of_target(seen)
+            }
+            unavailable @ CallError::Unavailable(_) => unavailable.into(),
+        }
+    }
+
+    fn seen_target(&self) -> Option<Version> {
+        match self.context.secrets.known(&self.identity.target) {
+            Known::Present(facts) => Some(facts.version.clone()),
+            _ => None,
+        }
+    }
+
+    /// When the token of `record` is due for a refresh.
+    pub(super) fn refresh_at(&self, now: Timestamp, record: &Record) -> Timestamp {
+        crate::refresh::refresh_at(
+            now,
+            self.context.since,
+            &self.identity.owner.uid,
+            &self.resolved.policy,
+            record,
+        )
+    }
+}
+
+/// What became of the Secret that a refresh token was to go into.
+enum Overwritable {
+    /// It can be written, if it is still in this state (`None`: absent).
+    Yes(Option<Version>),
+    /// It holds a newer one.
+    Newer(Facts),
+}
+
+/// The error without `secret`, which an admission webhook may have quoted.
+fn without(error: CallError, secret: &SecretString) -> CallError {
+    use base64::Engine as _;
+    let raw = secret.expose_secret();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(raw);
+    let clean = |message: String| message.replace(&encoded, "[redacted]").replace(raw, "[redacted]");
+    match error {
+        CallError::Refused(message) => CallError::Refused(clean(message)),
+        CallError::Unavailable(message) => CallError::Unavailable(clean(message)),
+        CallError::Conflict => CallError::Conflict,
+    }
+}
