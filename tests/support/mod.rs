@@ -10,6 +10,8 @@
 
 pub mod authorization_server;
 pub mod control_plane;
+pub mod operator;
+pub mod scene;
 pub mod scripted_server;
 
 use std::fmt::Debug;

@@ -1,0 +1,92 @@
+//! The operator as a process of its own, as people run it: it can be killed, and everything that it prints is kept.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::control_plane::ControlPlane;
+use super::eventually;
+
+/// A running operator. Dropping it kills it.
+pub struct Operator {
+    child: Child,
+    log: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Operator {
+    /// Starts the operator for one namespace, allowed to reach the servers of the tests.
+    pub async fn start(namespace: &str) -> Self {
+        Self::start_with(namespace, &["--allow-http", "--egress-allow", "127.0.0.0/8"]).await
+    }
+
+    /// The same with these flags, and waits until it has started.
+    pub async fn start_with(namespace: &str, flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
+            .args(["run", "--namespace", namespace, "--log-level", "debug,hyper=info,h2=info"])
+            .args(flags)
+            .env("KUBECONFIG", ControlPlane::shared().kubeconfig_path())
+            .stdin(Stdio::null())
+            .stdout(File::create(folder.path().join("stdout")).unwrap())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let operator = Operator { child, log, _folder: folder };
+        eventually("the operator starts", Duration::from_secs(20), async || {
+            let log = operator.log();
+            if log.contains("starting") { Ok(()) } else { Err(log) }
+        })
+        .await;
+        operator
+    }
+
+    /// What it has printed so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// How often it has said this.
+    pub fn said(&self, words: &str) -> usize {
+        self.log().matches(words).count()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, as if the node died.
+    pub fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.log()
+    }
+
+    /// SIGTERM, as Kubernetes stops a pod; returns what it printed when it has ended by itself.
+    pub async fn stop(mut self) -> String {
+        let signalled = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(signalled.success());
+        eventually("the operator stops", Duration::from_secs(45), async || {
+            self.child
+                .try_wait()
+                .unwrap()
+                .map(|status| assert!(status.success(), "{status}"))
+                .ok_or("still running")
+        })
+        .await;
+        self.log()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the operator's log\n{}---", self.log());
+        }
+    }
+}

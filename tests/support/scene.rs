@@ -1,0 +1,176 @@
+//! What most tests begin with: a namespace, a client at the authorization server, and its credentials in a Secret.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokensource_operator::api::TokenSource;
+
+use super::authorization_server::{AuthorizationServer, ClientSpec};
+use super::control_plane::ControlPlane;
+use super::eventually;
+
+/// How long anything may take that should happen at once: the machine may be busy.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// A namespace with credentials for one client of the authorization server. The client's id is the namespace's name,
+/// so that its token requests are counted apart from those of every other test.
+pub struct Scene {
+    pub namespace: String,
+    pub client: Client,
+    pub server: &'static AuthorizationServer,
+}
+
+impl Scene {
+    /// A client of the VGS kind whose tokens live for `ttl` seconds; its credentials in Secret `credentials`.
+    pub async fn new(prefix: &str, ttl: u32) -> Self {
+        let scene = Self::bare(prefix).await;
+        scene
+            .server
+            .client(ClientSpec {
+                id: scene.namespace.clone(),
+                secret: Some("right".into()),
+                token_endpoint_auth_method: "client_secret_post",
+                grant_types: vec!["client_credentials"],
+                access_token_ttl: ttl,
+                ..ClientSpec::default()
+            })
+            .await;
+        scene.credentials("right").await;
+        scene
+    }
+
+    /// A namespace alone.
+    pub async fn bare(prefix: &str) -> Self {
+        let control_plane = ControlPlane::shared();
+        let namespace = control_plane.namespace(prefix).await;
+        Scene { namespace, client: control_plane.client().await, server: AuthorizationServer::shared() }
+    }
+
+    /// Writes Secret `credentials` with this client secret.
+    pub async fn credentials(&self, secret: &str) {
+        self.secret("credentials", &[("client_id", &self.namespace), ("client_secret", secret)]).await;
+    }
+
+    /// Writes a Secret, as a person would with kubectl.
+    pub async fn secret(&self, name: &str, data: &[(&str, &str)]) {
+        let data: BTreeMap<_, _> = data.iter().copied().collect();
+        self.apply(
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}),
+        )
+        .await;
+    }
+
+    /// `kubectl apply -f -` in the namespace.
+    pub async fn apply(&self, manifest: Value) {
+        self.kubectl(&["apply", "-f", "-"], &manifest.to_string()).await;
+    }
+
+    /// A TokenSource `source` of the preset VGS with target `token`; `change` may add to its spec.
+    pub fn source(&self, change: Value) -> Value {
+        let mut manifest = json!({
+            "apiVersion": "tokensource.dev/v1alpha1",
+            "kind": "TokenSource",
+            "metadata": {"name": "source"},
+            "spec": {
+                "provider": {"vgs": {"tokenURL": self.server.vgs_token_url()}},
+                "credentials": {"secretRef": {"name": "credentials"}},
+                "target": {"name": "token"},
+            },
+        });
+        merge(&mut manifest["spec"], change);
+        manifest
+    }
+
+    /// Runs kubectl in the namespace; panics with what it said if it fails.
+    pub async fn kubectl(&self, arguments: &[&str], stdin: &str) -> String {
+        match self.try_kubectl(arguments, stdin).await {
+            Ok(said) => said,
+            Err(said) => panic!("kubectl {arguments:?}: {said}"),
+        }
+    }
+
+    /// Runs kubectl in the namespace; `Err` is what it said when it failed.
+    pub async fn try_kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String, String> {
+        let arguments: Vec<_> = ["-n", &self.namespace].iter().chain(arguments).copied().collect();
+        let output = ControlPlane::shared().kubectl(&arguments, stdin).await;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+    }
+
+    pub fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn sources(&self) -> Api<TokenSource> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// How many token requests the client has made.
+    pub async fn mints(&self) -> u64 {
+        self.server.requests(&self.namespace).await.total
+    }
+
+    /// The value of a key of a Secret, if both exist.
+    pub async fn value(&self, secret: &str, key: &str) -> Option<String> {
+        let ByteString(bytes) = self.secrets().get_opt(secret).await.unwrap()?.data?.remove(key)?;
+        Some(String::from_utf8(bytes).unwrap())
+    }
+
+    /// The token in Secret `token`.
+    pub async fn token(&self) -> Option<String> {
+        self.value("token", "access_token").await
+    }
+
+    /// Waits until Secret `token` holds a token other than `before`.
+    pub async fn new_token(&self, before: Option<&str>) -> String {
+        eventually("a new token", SOON, async || match self.token().await {
+            Some(token) if Some(token.as_str()) != before => Ok(token),
+            other => Err(format!("token is new: {}; {}", other.is_some(), self.words("source").await)),
+        })
+        .await
+    }
+
+    /// Waits until `source`'s Ready condition is this (`True TokenValid`), and returns its message.
+    pub async fn ready(&self, expected: &str) -> String {
+        self.condition("source", "Ready", expected).await
+    }
+
+    /// Waits until a condition is this (`True TokenValid`) for the present generation, and returns its message.
+    pub async fn condition(&self, source: &str, kind: &str, expected: &str) -> String {
+        eventually(&format!("{kind} of {source} is {expected}"), SOON, async || {
+            let source = self.sources().get(source).await.unwrap();
+            let generation = source.metadata.generation;
+            let status = source.status.unwrap_or_default();
+            let found = status.conditions.iter().find(|condition| condition.type_ == kind);
+            match found.filter(|it| it.observed_generation == generation) {
+                Some(it) if format!("{} {}", it.status, it.reason) == expected => Ok(it.message.clone()),
+                _ => Err(format!("{status:?}")),
+            }
+        })
+        .await
+    }
+
+    /// The conditions of a source in words, for messages.
+    pub async fn words(&self, source: &str) -> String {
+        let Ok(Some(source)) = self.sources().get_opt(source).await else {
+            return "no such TokenSource".into();
+        };
+        format!("{:?}", source.status.unwrap_or_default())
+    }
+}
+
+/// Merges `from` into `into`, member by member.
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
