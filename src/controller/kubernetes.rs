@@ -25,6 +25,9 @@ pub enum CallError {
     /// 409: the object is not, or no longer, as it was seen.
     #[error("the object has changed meanwhile")]
     Conflict,
+    /// 404: the object, or its namespace, does not exist.
+    #[error("not found")]
+    NotFound,
     /// Another refusal (4xx): quota, admission, RBAC, validation, an immutable object.
     #[error("{0}")]
     Refused(String),
@@ -37,6 +40,7 @@ impl From<kube::Error> for CallError {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.code == 409 => CallError::Conflict,
+            kube::Error::Api(status) if status.code == 404 => CallError::NotFound,
             kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
                 CallError::Refused(status.message.clone())
             }

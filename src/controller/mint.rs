@@ -19,6 +19,9 @@ use crate::target::{Inputs, Minted, Record};
 /// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
 const ASSUMED_LIFETIME: u64 = 15 * 60;
 
+/// The longest scope that is kept, in bytes.
+const LONGEST_SCOPE: usize = 1024;
+
 impl Pass<'_> {
     /// Asks for a token, and holds the answer in memory until it is written.
     pub(super) async fn mint(&mut self, why: Why) -> Result<(), Stop> {
@@ -88,7 +91,8 @@ impl Pass<'_> {
             expires_at: plus(sent_at, seconds),
             token_id: answer.token_id(),
             token_type: answer.token_type.clone(),
-            scope: answer.scope.clone(),
+            // It goes into an annotation and into status, which have bounds.
+            scope: answer.scope.clone().filter(|scope| scope.len() <= LONGEST_SCOPE),
             remarks,
         };
         let inputs =

@@ -105,6 +105,7 @@ impl From<CallError> for Stop {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Conflict => Stop::Again,
+            CallError::NotFound => Stop::Again,
             CallError::Refused(message) => Stop::target(
                 Reason::KubernetesApiError,
                 format!("the API server refuses what the operator needs (is its RBAC complete?): {message}"),
@@ -219,6 +220,11 @@ impl Pass<'_> {
                 Decision::Nothing => return Err(Stop::Gone),
                 Decision::Blocked(blocked) => return Ok(self.blocked(blocked)),
                 Decision::Suspended => return Ok(Ending { until: None, problem: None }),
+                Decision::Fresh(until) => {
+                    // What failed is needed no more: somebody took the request back, or the edit.
+                    self.memory.failed = None;
+                    return Ok(Ending { until, problem: None });
+                }
                 Decision::Wait(until) => return Ok(Ending { until, problem: self.failing() }),
                 Decision::Compare => self.compare().await,
                 Decision::Restamp => self.restamp(None).await,

@@ -7,7 +7,7 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use serde_json::{Value, json};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Context;
 use super::kubernetes::CallError;
@@ -104,7 +104,11 @@ async fn write(
     let resource_version = match context.kubernetes.write_status(&identity.key, &body(identity, &after)).await
     {
         // Gone, or another object by now: there is nobody to tell.
-        Err(CallError::Conflict | CallError::Refused(_)) => return Ok(()),
+        Err(CallError::Conflict | CallError::NotFound) => return Ok(()),
+        Err(CallError::Refused(message)) => {
+            warn!(source = %identity.key, %message, "the API server refuses the status");
+            return Ok(());
+        }
         other => other?,
     };
     for (warning, reason, note) in events(before, &after) {

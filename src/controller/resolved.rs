@@ -10,6 +10,9 @@ use crate::providers::{Description, SpecError, describe, provider_digest, short_
 use crate::refresh::{Policy, Tried, Wanted};
 use crate::target::{DEFAULT_KEYS, KeySet, Owner, REFRESH_REQUEST_ANNOTATION, Version};
 
+/// How much of a refresh request's value tells it from another, in characters.
+const LONGEST_REQUEST: usize = 64;
+
 /// What a TokenSource asks for.
 #[derive(Debug)]
 pub struct Resolved {
@@ -88,7 +91,9 @@ impl Resolved {
             default_lifetime: seconds("spec.refresh.defaultLifetime", refresh.default_lifetime.as_deref())?,
             wanted: Wanted {
                 provider: provider_digest(spec),
-                refresh_request: annotations.and_then(|all| all.get(REFRESH_REQUEST_ANNOTATION)).cloned(),
+                refresh_request: annotations
+                    .and_then(|all| all.get(REFRESH_REQUEST_ANNOTATION))
+                    .map(|value| value.chars().take(LONGEST_REQUEST).collect()),
                 keys: KeySet::from_iter(DEFAULT_KEYS),
                 owner_reference: deletion_policy == DeletionPolicy::Delete,
             },

@@ -143,7 +143,7 @@ impl Pass<'_> {
     /// What a failed write of the target leads to.
     pub(super) async fn write_failed(&mut self, error: CallError, seen: Option<Version>) -> Stop {
         match error {
-            CallError::Conflict => {
+            CallError::Conflict | CallError::NotFound => {
                 // Somebody was faster. Look again, and decide again with what is in memory.
                 let key = self.identity.target.clone();
                 match self.context.kubernetes.secret_facts(&key).await {
@@ -199,6 +199,6 @@ fn without(error: CallError, secret: &SecretString) -> CallError {
     match error {
         CallError::Refused(message) => CallError::Refused(clean(message)),
         CallError::Unavailable(message) => CallError::Unavailable(clean(message)),
-        CallError::Conflict => CallError::Conflict,
+        other => other,
     }
 }

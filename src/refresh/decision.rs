@@ -104,7 +104,9 @@ pub enum Decision {
     Mint(Why),
     /// Write what was minted.
     Write,
-    /// Nothing before this time.
+    /// Nothing is needed before this time.
+    Fresh(Option<Timestamp>),
+    /// Something is needed, but nothing is to be tried before this time (`None`: before something changes).
     Wait(Option<Timestamp>),
 }
 
@@ -184,8 +186,8 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
             Some((target, record)) if !observed.suspended && needs_restamp(observed, target, record) => {
                 Decision::Restamp
             }
-            Some((_, record)) => Decision::Wait(Some(due_at(now, observed, record))),
-            None => Decision::Wait(None),
+            Some((_, record)) => Decision::Fresh(Some(due_at(now, observed, record))),
+            None => Decision::Fresh(None),
         };
     };
     if observed.suspended {

@@ -116,7 +116,7 @@ impl World {
 }
 
 fn waits_for_the_refresh(decision: &Decision) -> bool {
-    matches!(decision, Decision::Wait(Some(until)) if (at(135)..=at(150)).contains(until))
+    matches!(decision, Decision::Fresh(Some(until)) if (at(135)..=at(150)).contains(until))
 }
 
 #[test]
@@ -269,9 +269,9 @@ fn clocks_that_were_set() {
             w.record().expires_at = at(seconds + 300);
         })
     };
-    assert!(matches!(future(300).decide(0), Decision::Wait(Some(until)) if until > at(400)));
+    assert!(matches!(future(300).decide(0), Decision::Fresh(Some(until)) if until > at(400)));
     // Further ahead its times say nothing: within a third of the lifetime from when we began to look.
-    assert!(matches!(future(1000).decide(0), Decision::Wait(Some(until)) if until <= at(100)));
+    assert!(matches!(future(1000).decide(0), Decision::Fresh(Some(until)) if until <= at(100)));
     assert_eq!(future(1000).decide(101), Decision::Mint(Why::Due));
     // Suspended machine: the token expired while nobody looked.
     assert_eq!(world().decide(i64::from(i32::MAX)), Decision::Mint(Why::Due));
@@ -283,7 +283,7 @@ fn an_issuer_that_caches_is_asked_in_time_and_not_in_a_loop() {
         w.record().issued_at = at(200);
         w.record().cached = true;
     });
-    assert_eq!(cached.decide(201), Decision::Wait(Some(at(250))));
+    assert_eq!(cached.decide(201), Decision::Fresh(Some(at(250))));
     assert_eq!(cached.decide(250), Decision::Mint(Why::Due));
 }
 
