@@ -66,6 +66,10 @@ test-fast: $(NPM_STAMPS) ## Run what needs no control plane: unit tests, and OAu
 test: ## Run all tests, against a real control plane (the first time builds it: minutes).
 	@hack/test.sh
 
+.PHONY: bench
+bench: $(NPM_STAMPS) ## Measure what a fleet of TokenSources costs (SOURCES=1000).
+	SOURCES=$(or $(SOURCES),1000) $(CARGO) bench --bench scale
+
 .PHONY: control-plane
 control-plane: ## Start a control plane of your own in the foreground; Ctrl-C ends it.
 	@set -o pipefail; hack/control-plane.sh run | while read -r _ kubeconfig; do \
