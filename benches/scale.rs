@@ -56,19 +56,30 @@ async fn main() {
     until_minted(server, sources).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let first = operator.usage();
-    println!("first mints: {:.0}/s; memory {} MiB now, {} MiB at most", per_second(sources, begun), first.resident, first.peak);
+    println!(
+        "first mints: {:.0}/s; memory {} MiB now, {} MiB at most",
+        per_second(sources, begun),
+        first.resident,
+        first.peak
+    );
     drop(operator);
 
     let operator = Operator::start();
     tokio::time::sleep(Duration::from_secs(15)).await;
     let restarted = operator.usage();
     let mints = server.requests(CLIENT).await.total;
-    println!("after a restart: {} token requests; memory {} MiB now, {} MiB at most", mints - sources as u64, restarted.resident, restarted.peak);
+    println!(
+        "after a restart: {} token requests; memory {} MiB now, {} MiB at most",
+        mints - sources as u64,
+        restarted.resident,
+        restarted.peak
+    );
     tokio::time::sleep(Duration::from_secs(20)).await;
     println!("idle for 20 s: {:.2} s of CPU", operator.usage().cpu - restarted.cpu);
 
     let refreshes = sources.min(2000);
-    let (before, begun, mints) = (operator.usage(), Instant::now(), server.requests(CLIENT).await.total as usize);
+    let (before, begun, mints) =
+        (operator.usage(), Instant::now(), server.requests(CLIENT).await.total as usize);
     request_refreshes(&client, &namespace, refreshes).await;
     until_minted(server, mints + refreshes).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -78,8 +89,14 @@ async fn main() {
 
     let (before, begun) = (Usage::of(std::process::id()), Instant::now());
     bare_loop(&client, &namespace, server, refreshes).await;
-    let (bare_rate, bare) = (per_second(refreshes, begun), (Usage::of(std::process::id()).cpu - before.cpu) / refreshes as f64);
-    println!("a refresh: {:.2} ms of CPU at {rate:.0}/s; a bare loop of the same calls: {:.2} ms at {bare_rate:.0}/s; ratio {:.2}", operators * 1e3, bare * 1e3, operators / bare);
+    let (bare_rate, bare) =
+        (per_second(refreshes, begun), (Usage::of(std::process::id()).cpu - before.cpu) / refreshes as f64);
+    println!(
+        "a refresh: {:.2} ms of CPU at {rate:.0}/s; a bare loop of the same calls: {:.2} ms at {bare_rate:.0}/s; ratio {:.2}",
+        operators * 1e3,
+        bare * 1e3,
+        operators / bare
+    );
 }
 
 async fn fleet(client: &Client, namespace: &str, server: &AuthorizationServer, sources: usize) {
@@ -111,7 +128,9 @@ async fn request_refreshes(client: &Client, namespace: &str, refreshes: usize) {
         .for_each_concurrent(AT_ONCE, |n| {
             let (api, body) = (api.clone(), &body);
             async move {
-                api.patch(&format!("source-{n}"), &PatchParams::default(), &Patch::Merge(body)).await.unwrap();
+                api.patch(&format!("source-{n}"), &PatchParams::default(), &Patch::Merge(body))
+                    .await
+                    .unwrap();
             }
         })
         .await;

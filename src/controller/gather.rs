@@ -151,6 +151,9 @@ impl Pass<'_> {
         if self.memory.seed_is_ours {
             return Ok(());
         }
+        if self.turn.is_none() {
+            self.turn = Some(self.context.seeds.turn(seed_sha256).await);
+        }
         let rotated = self.context.kubernetes.rotated_seeds(&self.identity.key.namespace).await?;
         let other = rotated
             .into_iter()

@@ -140,3 +140,20 @@ impl Memories {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(source);
     }
 }
+
+/// Lets one TokenSource at a time send a certain user's refresh token: the first use of it may spend it, and the
+/// next in line then sees that it is taken.
+#[derive(Debug, Default)]
+pub struct Seeds(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Seeds {
+    /// Waits for the turn to send the token with this digest, and holds it until the guard is dropped.
+    pub async fn turn(&self, seed_sha256: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let seed = {
+            let mut seeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            seeds.retain(|_, seed| Arc::strong_count(seed) > 1);
+            Arc::clone(seeds.entry(seed_sha256.to_owned()).or_default())
+        };
+        seed.lock_owned().await
+    }
+}

@@ -20,7 +20,7 @@ pub use kubernetes::{CallError, Kubernetes};
 pub use watch::run;
 
 use crate::oauth::{Gate, Transport};
-use memory::Memories;
+use memory::{Memories, Seeds};
 use secrets::{Key, Secrets};
 
 /// What every reconcile shares.
@@ -32,6 +32,7 @@ pub struct Context {
     gate: Gate,
     secrets: Secrets,
     memories: Memories,
+    seeds: Seeds,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
     /// Who reports events: the pod's name.
@@ -77,6 +78,7 @@ impl Context {
             gate: Gate::default(),
             secrets: Secrets::new(watches),
             memories: Memories::default(),
+            seeds: Seeds::default(),
             propagation_delay,
             instance,
             since: Timestamp::now(),

@@ -122,6 +122,8 @@ pub(super) struct Pass<'a> {
     pub(super) identity: &'a Identity,
     pub(super) resolved: &'a Resolved,
     pub(super) memory: &'a mut Memory,
+    /// The turn to send the user's refresh token, until what came of it is persisted.
+    pub(super) turn: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 /// How a pass ended.
@@ -173,7 +175,7 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
             return Action::await_change();
         }
     };
-    let mut pass = Pass { context, source, identity: &identity, resolved: &resolved, memory };
+    let mut pass = Pass { context, source, identity: &identity, resolved: &resolved, memory, turn: None };
     match pass.run().await {
         Ok(ending) => {
             let now = context.now();
