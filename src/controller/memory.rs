@@ -27,8 +27,11 @@ pub struct Memory {
     pub healed_at: Option<Timestamp>,
     /// This process has seen that the API server takes a write of this target.
     pub write_allowed: bool,
-    /// No other TokenSource of the namespace rotates the user's refresh token; checked once per process.
-    pub seed_is_ours: bool,
+    /// The state of the credentials Secret that was last read, and SHA-256, in hex, of the refresh token in it.
+    pub seed: Option<(Version, String)>,
+    /// The user's refresh token (SHA-256, in hex) that no other TokenSource of the namespace rotates; checked once
+    /// per process.
+    pub seed_is_ours: Option<String>,
     /// The status that was last written, and the resourceVersion that it got, until the watch has caught up.
     pub reported: Option<(u64, Box<TokenSourceStatus>)>,
 }
