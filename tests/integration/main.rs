@@ -10,5 +10,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod failures;
 mod harness;
 mod main_job;
+mod ownership;
+mod refresh;
+mod restarts;
