@@ -80,6 +80,12 @@ impl std::fmt::Debug for PendingMint {
 }
 
 impl PendingMint {
+    /// The refresh token alone, which outlives the TokenSource that it was meant for; the token does not.
+    #[must_use]
+    pub fn into_refresh_token(self) -> Option<Self> {
+        self.refresh_token.is_some().then_some(PendingMint { token: None, ..self })
+    }
+
     /// What a decision needs of it.
     #[must_use]
     pub fn for_decision(&self) -> Pending<'_> {
@@ -138,9 +144,17 @@ impl Memories {
         Arc::clone(memories.entry(source.clone()).or_default())
     }
 
-    /// Forgets a TokenSource.
+    /// Forgets a TokenSource; but not the only copy of a refresh token, which one of the same name takes up again.
     pub fn forget(&self, source: &Key) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(source);
+        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_only_copy = memories.get(source).is_some_and(|memory| {
+            memory.try_lock().is_ok_and(|memory| {
+                memory.pending.as_ref().is_some_and(|pending| pending.refresh_token.is_some())
+            })
+        });
+        if !is_only_copy {
+            memories.remove(source);
+        }
     }
 }
 

@@ -165,6 +165,7 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
         *memory = Memory {
             uid: identity.owner.uid.clone(),
             failed: last.and_then(Failed::from_status),
+            pending: memory.pending.take().and_then(super::memory::PendingMint::into_refresh_token),
             ..Memory::default()
         };
     }
