@@ -10,6 +10,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod calls;
+mod hanging;
 mod harness;
 mod main_job;
+mod providers;
 mod rotation;
