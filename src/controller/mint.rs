@@ -142,7 +142,7 @@ impl Pass<'_> {
             _ => None,
         };
         let body = self.rehearsal(seen.as_ref());
-        match self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await {
+        match self.kubernetes.apply_secret(&self.identity.target, &body, true).await {
             Ok(_) => {
                 self.memory.write_allowed = true;
                 Ok(())
@@ -154,7 +154,7 @@ impl Pass<'_> {
     /// Stops if the TokenSource is gone, going, or another one by now: then nothing is healed.
     pub(super) async fn check_alive(&self) -> Result<(), Stop> {
         let identity = &self.identity;
-        if self.context.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
+        if self.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
             Ok(())
         } else {
             Err(Stop::Gone)
