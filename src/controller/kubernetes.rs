@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::secrets::Key;
 use crate::api::TokenSource;
@@ -18,6 +19,9 @@ use crate::target::{FIELD_MANAGER, Facts, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKE
 
 /// The most that one call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Calls under way at once: more would only wait in the API server, which then sheds load.
+static IN_FLIGHT: Semaphore = Semaphore::const_new(64);
 
 /// Why a call failed, as far as it matters to what is done next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +57,8 @@ impl From<kube::Error> for CallError {
 }
 
 async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    // Waiting for a turn is no fault of the API server: it does not count.
+    let _turn = IN_FLIGHT.acquire().await;
     match tokio::time::timeout(TIMEOUT, call).await {
         Ok(result) => result.map_err(CallError::from),
         Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", TIMEOUT.as_secs()))),

@@ -34,13 +34,11 @@ impl Pass<'_> {
             .request(&gathered.credentials)
             .map_err(|error| Stop::endpoint(&Error::from(error)))?;
 
-        let place = self.context.gate.enter(request.url()).await;
         let now = self.context.now();
         let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
         let begun = Instant::now();
         let answer =
             self.context.transport.send(&request, Duration::from_secs(attempt_timeout(remaining))).await;
-        drop(place);
         let took = begun.elapsed();
 
         if why.heals() && (self.memory.healed_at.is_some() || self.had_token()) {

@@ -15,6 +15,7 @@ mod write;
 use std::fmt;
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 pub use kubernetes::{CallError, Kubernetes};
 pub use watch::run;
@@ -23,6 +24,9 @@ use crate::oauth::{Gate, Transport};
 use memory::{Memories, Seeds};
 use secrets::{Key, Secrets};
 
+/// How many looks that ask for no token are under way at once.
+const DESK: usize = 64;
+
 /// What every reconcile shares.
 pub struct Context {
     /// The API server.
@@ -30,6 +34,8 @@ pub struct Context {
     /// Token endpoints.
     transport: Transport,
     gate: Gate,
+    /// Places at the API server, for looks that ask for no token: a herd of them must not trample it.
+    desk: Semaphore,
     secrets: Secrets,
     memories: Memories,
     seeds: Seeds,
@@ -76,6 +82,7 @@ impl Context {
             kubernetes,
             transport,
             gate: Gate::default(),
+            desk: Semaphore::new(DESK),
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),

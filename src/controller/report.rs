@@ -20,10 +20,22 @@ use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
 
 /// Writes status and events after a pass.
 pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Result<(), CallError> {
+    let (before, after) = told(pass, problem);
+    write(pass.context, pass.source, pass.identity, pass.memory, &before, after).await
+}
+
+/// Whether there is anything to report.
+pub(super) fn is_due(pass: &mut Pass<'_>, problem: Option<&Problem>) -> bool {
+    let (before, after) = told(pass, problem.cloned());
+    before != after
+}
+
+/// What people are told now, and what they should be told.
+fn told(pass: &mut Pass<'_>, problem: Option<Problem>) -> (TokenSourceStatus, TokenSourceStatus) {
     let before = before(pass.source, pass.memory);
     let record = pass.record();
     let now = pass.context.now();
-    let situation = Situation {
+    let after = status(&Situation {
         now,
         generation: pass.source.metadata.generation.unwrap_or_default(),
         provider: Some(pass.resolved.description.provider),
@@ -37,9 +49,8 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
         last_failure: pass.memory.failed.as_ref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
         before: &before,
-    };
-    let after = status(&situation);
-    write(pass.context, pass.source, pass.identity, pass.memory, &before, after).await
+    });
+    (before, after)
 }
 
 /// Writes the status of a TokenSource whose spec cannot be resolved.
