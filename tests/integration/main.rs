@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod api_rules;
 mod calls;
 mod hanging;
 mod harness;
