@@ -4,6 +4,7 @@
 
 use super::dialect::{KnownCode, Said};
 use super::egress::EgressRefused;
+use super::mapping::Pointer;
 use super::request::RequestError;
 use crate::api::Reason;
 use http::StatusCode;
@@ -315,14 +316,20 @@ pub(super) enum Fault {
     NotJson(Shape),
     #[error("with more than {0} bytes")]
     TooLarge(usize),
-    #[error("without an access_token")]
-    NoToken,
+    #[error("without {}", no_token(.0.as_ref()))]
+    NoToken(Option<Pointer>),
     #[error("with an empty access_token")]
     EmptyToken,
     #[error("with an access_token that holds characters outside of printable ASCII (RFC 6749, A.12)")]
     TokenCharacters,
     #[error("with control characters in {0}")]
-    ControlCharacters(&'static str),
+    ControlCharacters(String),
     #[error("with a token of type {0}, which is useless to who cannot prove the possession of a key")]
     TokenType(&'static str),
+}
+
+fn no_token(pointer: Option<&Pointer>) -> String {
+    pointer.map_or("an access_token".to_owned(), |pointer| {
+        format!("a text at {pointer}, where response.accessToken says that the token is")
+    })
 }

@@ -12,6 +12,7 @@ mod dialect;
 mod egress;
 mod error;
 mod lifetime;
+mod mapping;
 mod redact;
 mod request;
 mod response;
@@ -22,6 +23,7 @@ pub mod transport;
 pub use egress::{Egress, EgressRefused, EgressRule, EgressRuleError};
 pub use error::{Class, Error, Refusal, Unusable};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
+pub use mapping::{Pointer, PointerError, ResponseMapping};
 pub use request::{
     BasicEncoding, ClientAuthentication, Credential, Credentials, Encoding, Grant, RESERVED,
     RequestDescription, RequestError, TokenRequest, is_reserved,

@@ -1,6 +1,7 @@
 //! From a description and credentials to the bytes of a token request (RFC 6749, 4.4.2 and 6).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::mapping::ResponseMapping;
 use super::redact::{Redactor, percent_encode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -51,6 +52,8 @@ pub struct RequestDescription {
     pub scopes: Vec<String>,
     /// Further members of the body, written last. Names in [`RESERVED`] are refused.
     pub parameters: BTreeMap<String, String>,
+    /// Where the answer has what.
+    pub response: ResponseMapping,
 }
 
 /// The authorization grant.
@@ -156,6 +159,20 @@ pub enum RequestError {
 }
 
 impl RequestDescription {
+    /// A form to `token_url` with nothing further in it.
+    #[must_use]
+    pub fn new(token_url: Url, grant: Grant, client_authentication: ClientAuthentication) -> Self {
+        Self {
+            token_url,
+            grant,
+            client_authentication,
+            encoding: Encoding::Form,
+            scopes: Vec::new(),
+            parameters: BTreeMap::new(),
+            response: ResponseMapping::default(),
+        }
+    }
+
     /// Writes the request: `grant_type`, the grant's members, `client_id`, `client_secret`, `scope`, then the
     /// parameters by name. The same input gives the same bytes.
     ///
@@ -236,6 +253,7 @@ impl RequestDescription {
             sent,
             grant: self.grant,
             encoded_differs,
+            response: self.response.clone(),
         })
     }
 }
@@ -250,6 +268,7 @@ pub struct TokenRequest {
     sent: Redactor,
     grant: Grant,
     encoded_differs: bool,
+    response: ResponseMapping,
 }
 
 impl TokenRequest {
@@ -281,6 +300,11 @@ impl TokenRequest {
     /// not decode must reject it.
     pub(super) fn encoded_differs(&self) -> bool {
         self.encoded_differs
+    }
+
+    /// Where the answer has what.
+    pub(super) fn response(&self) -> &ResponseMapping {
+        &self.response
     }
 
     /// What must not appear in a message.

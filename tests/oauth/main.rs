@@ -8,15 +8,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret;
 use server::Step::{Again, Drip, Read, Reset, Wait, Write};
 use server::{Server, Step, answer, write};
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokensource_operator::api::Reason;
 use tokensource_operator::oauth::transport::{MAX_BODY, install_crypto_provider};
 use tokensource_operator::oauth::{
-    Answer, BasicEncoding, Class, ClientAuthentication, Credentials, Egress, EgressRefused, Encoding, Error,
-    Grant, RequestDescription, TokenRequest, Transport,
+    Answer, BasicEncoding, Class, ClientAuthentication, Credentials, Egress, EgressRefused, Error, Grant,
+    RequestDescription, TokenRequest, Transport,
 };
 
 const TOKEN: &str = r#"{"access_token":"t","token_type":"bearer","expires_in":300}"#;
@@ -24,12 +23,12 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn request(url: &str, grant: Grant) -> TokenRequest {
     let description = RequestDescription {
-        token_url: url.parse().unwrap(),
-        grant,
-        client_authentication: ClientAuthentication::Basic(BasicEncoding::Percent),
-        encoding: Encoding::Form,
         scopes: vec!["email".into()],
-        parameters: BTreeMap::new(),
+        ..RequestDescription::new(
+            url.parse().unwrap(),
+            grant,
+            ClientAuthentication::Basic(BasicEncoding::Percent),
+        )
     };
     let credentials = Credentials {
         client_id: Some("s6BhdRkqt3".into()),
