@@ -126,9 +126,20 @@ impl Error {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Error::Request(RequestError::Missing(_)) => Reason::CredentialsNotFound,
-            Error::Request(RequestError::ColonInClientId) => Reason::CredentialsInvalid,
-            Error::Request(RequestError::Reserved(_) | RequestError::UserInfoInUrl) => Reason::SpecInvalid,
+            Error::Request(error) => match error {
+                RequestError::Missing(_) | RequestError::MissingValue(_) => Reason::CredentialsNotFound,
+                RequestError::ColonInClientId
+                | RequestError::Key(_)
+                | RequestError::Certificate(_)
+                | RequestError::HeaderValue(_) => Reason::CredentialsInvalid,
+                RequestError::Reserved(_)
+                | RequestError::ReservedClaim(_)
+                | RequestError::RefusedHeader(_)
+                | RequestError::Resource(_)
+                | RequestError::UserInfoInUrl
+                | RequestError::NotAnAttempt
+                | RequestError::NotDiscovered => Reason::SpecInvalid,
+            },
             Error::Egress(_) => Reason::EndpointRefusedByPolicy,
             Error::Dns { .. }
             | Error::Connect { .. }

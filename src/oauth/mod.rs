@@ -1,16 +1,24 @@
 //! A client of OAuth 2.0 token endpoints (RFC 6749). It knows no Kubernetes.
 //!
 //! ```text
-//! RequestDescription + Credentials ─▶ TokenRequest ─▶ Transport ─▶ read ─▶ Answer | Error
-//!            (pure: request)                        (the effect)  (pure: response)
+//! RequestDescription + Credentials + Attempt ─▶ TokenRequest ─▶ Transport ─▶ read ─▶ Answer | Error
+//!            (pure: request, assertion)                        (the effect)  (pure: response)
 //! ```
 //!
 //! What may be connected to is for [`Egress`] to say.
 
 mod address;
+mod assertion;
+mod certificate;
+mod credentials;
+mod der;
 mod dialect;
+mod discovery;
 mod egress;
 mod error;
+mod grant;
+mod headers;
+mod key;
 mod lifetime;
 mod mapping;
 mod redact;
@@ -20,13 +28,16 @@ mod response;
 mod tests;
 pub mod transport;
 
+pub use assertion::{ASSERTION_LIFETIME, Attempt, MAX_ASSERTION_LIFETIME, RESERVED_CLAIMS};
+pub use credentials::{Credential, Credentials};
+pub use discovery::{Issuer, IssuerError};
 pub use egress::{Egress, EgressRefused, EgressRule, EgressRuleError};
 pub use error::{Class, Error, Refusal, Unusable};
+pub use grant::{BasicEncoding, ClientAuthentication, Grant, JwtBearer, PrivateKeyJwt, TokenExchange};
+pub use headers::{REFUSED_HEADERS, is_refused_header};
+pub use key::{Algorithm, KeyError, KeyType};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
 pub use mapping::{Pointer, PointerError, ResponseMapping};
-pub use request::{
-    BasicEncoding, ClientAuthentication, Credential, Credentials, Encoding, Grant, RESERVED,
-    RequestDescription, RequestError, TokenRequest, is_reserved,
-};
+pub use request::{Encoding, RESERVED, RequestDescription, RequestError, TokenRequest, is_reserved};
 pub use response::{Answer, read};
 pub use transport::{Transport, TransportError};

@@ -34,6 +34,7 @@ fn request(url: &str, grant: Grant) -> TokenRequest {
         client_id: Some("s6BhdRkqt3".into()),
         client_secret: Some("gX1fBat3bV".into()),
         refresh_token: Some("refresh-1".into()),
+        ..Credentials::default()
     };
     description.request(&credentials).unwrap()
 }
@@ -187,7 +188,7 @@ async fn connections_are_reused_but_not_for_refresh_tokens() {
         let server = Server::start(vec![Read, answer("200 OK", "", TOKEN), Again]).await;
         let transport = transport(&["127.0.0.1"]);
         for _ in 0..3 {
-            let request = request(&format!("http://127.0.0.1:{}/token", server.port), grant);
+            let request = request(&format!("http://127.0.0.1:{}/token", server.port), grant.clone());
             transport.send(&request, LONG).await.unwrap();
         }
         assert_eq!(server.connections(), connections, "{grant:?}");

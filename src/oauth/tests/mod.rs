@@ -2,11 +2,14 @@
 
 mod egress;
 mod errors;
+mod grants;
+mod keys;
 mod lifetime;
 mod mapping;
 mod properties;
 mod request;
 mod response;
+mod vendors;
 
 use super::{
     Answer, BasicEncoding, ClientAuthentication, Credentials, Error, Grant, RequestDescription, TokenRequest,
@@ -31,6 +34,7 @@ fn credentials() -> Credentials {
         client_id: Some(ID.to_owned()),
         client_secret: Some(SECRET.into()),
         refresh_token: Some(REFRESH.into()),
+        ..Credentials::default()
     }
 }
 
