@@ -18,7 +18,6 @@ pub(super) fn thumbprint(certificate: &[u8]) -> String {
 
 /// The members that matter here.
 #[derive(Debug)]
-#[allow(dead_code, reason = "the explanation of untrusted certificates comes next")]
 pub(super) struct Outline<'a> {
     pub(super) issuer: &'a [u8],
     pub(super) subject: &'a [u8],
@@ -54,7 +53,6 @@ impl<'a> Outline<'a> {
         })
     }
 
-    #[allow(dead_code, reason = "as above")]
     pub(super) fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
     }

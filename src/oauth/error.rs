@@ -72,6 +72,16 @@ pub enum Error {
         /// With the remedy.
         problem: &'static str,
     },
+    /// TLS came as far as the client's certificate, which the server does not accept (RFC 8705).
+    #[error(
+        "{host} does not accept the client certificate ({cause}): is one configured, still valid, and registered there?"
+    )]
+    ClientCertificate {
+        /// As in the URL.
+        host: String,
+        /// The server's alert.
+        cause: String,
+    },
     /// TLS was cut or could not be agreed on.
     #[error("the TLS handshake with {host} failed: {cause}")]
     Handshake {
@@ -116,7 +126,7 @@ impl Error {
             | Error::Handshake { .. }
             | Error::Timeout { .. }
             | Error::Cut { .. } => Class::Transient,
-            Error::Certificate { .. } => Class::Rejected,
+            Error::Certificate { .. } | Error::ClientCertificate { .. } => Class::Rejected,
             Error::Refused(refusal) => refusal.judgement().0,
             Error::Unusable(_) => Class::Malformed,
         }
@@ -141,6 +151,7 @@ impl Error {
                 | RequestError::NotDiscovered => Reason::SpecInvalid,
             },
             Error::Egress(_) => Reason::EndpointRefusedByPolicy,
+            Error::ClientCertificate { .. } => Reason::ClientRejected,
             Error::Dns { .. }
             | Error::Connect { .. }
             | Error::ConnectTimeout { .. }

@@ -233,7 +233,6 @@ impl PrivateKey {
     }
 
     /// For TLS.
-    #[expect(dead_code, reason = "client certificates come next")]
     pub(super) fn into_der(self) -> PrivateKeyDer<'static> {
         self.der
     }

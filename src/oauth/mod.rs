@@ -26,6 +26,7 @@ mod request;
 mod response;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub mod transport;
 
 pub use assertion::{ASSERTION_LIFETIME, Attempt, MAX_ASSERTION_LIFETIME, RESERVED_CLAIMS};
@@ -40,4 +41,5 @@ pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
 pub use mapping::{Pointer, PointerError, ResponseMapping};
 pub use request::{Encoding, RESERVED, RequestDescription, RequestError, TokenRequest, is_reserved};
 pub use response::{Answer, read};
+pub use tls::{Tls, TlsError};
 pub use transport::{Transport, TransportError};

@@ -206,7 +206,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 /// RFC 9110, 5.6.7; the two obsolete formats are not read.
-fn http_date(value: &str) -> Option<Timestamp> {
+pub(super) fn http_date(value: &str) -> Option<Timestamp> {
     static PARSER: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new();
     PARSER.parse_timestamp(value).ok()
 }
