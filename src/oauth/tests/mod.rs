@@ -2,6 +2,7 @@
 
 mod egress;
 mod errors;
+mod gate;
 mod grants;
 mod keys;
 mod lifetime;
