@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::dialect::{KnownCode, Said};
+use super::discovery::DiscoveryProblem;
 use super::egress::EgressRefused;
 use super::mapping::Pointer;
 use super::request::RequestError;
@@ -106,6 +107,9 @@ pub enum Error {
         /// What the HTTP library says.
         cause: String,
     },
+    /// The issuer's metadata (RFC 8414) is of no use.
+    #[error(transparent)]
+    Discovery(Box<Undiscovered>),
     /// An answer that reports a failure.
     #[error(transparent)]
     Refused(Box<Refusal>),
@@ -127,6 +131,7 @@ impl Error {
             | Error::Timeout { .. }
             | Error::Cut { .. } => Class::Transient,
             Error::Certificate { .. } | Error::ClientCertificate { .. } => Class::Rejected,
+            Error::Discovery(undiscovered) => undiscovered.problem.class(),
             Error::Refused(refusal) => refusal.judgement().0,
             Error::Unusable(_) => Class::Malformed,
         }
@@ -159,6 +164,7 @@ impl Error {
             | Error::Handshake { .. }
             | Error::Timeout { .. }
             | Error::Cut { .. } => Reason::EndpointUnavailable,
+            Error::Discovery(undiscovered) => undiscovered.problem.reason(),
             Error::Refused(refusal) => refusal.judgement().1,
             Error::Unusable(_) => Reason::ResponseMalformed,
         }
@@ -206,6 +212,20 @@ impl Error {
             Error::Refused(refusal) => refusal.refresh_token.as_ref(),
             _ => None,
         }
+    }
+}
+
+/// An issuer whose token endpoint is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the issuer {host} {problem}")]
+pub struct Undiscovered {
+    host: String,
+    problem: DiscoveryProblem,
+}
+
+impl Error {
+    pub(super) fn discovery(host: String, problem: DiscoveryProblem) -> Self {
+        Error::Discovery(Box::new(Undiscovered { host, problem }))
     }
 }
 

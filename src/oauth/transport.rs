@@ -6,7 +6,7 @@ use super::error::{Error, Fault, Unusable};
 use super::request::TokenRequest;
 use super::response::{Answer, http_date, read};
 use super::tls::{CertificateProblem, Tls, TlsDigest};
-use http::header::DATE;
+use http::header::{ACCEPT, DATE};
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -166,6 +166,25 @@ impl Transport {
             }))),
             None => read(status, &headers, &[], request), // the status of a failure still says something
         }
+    }
+
+    /// Fetches an issuer's metadata. No body: it is longer than is read.
+    pub(super) async fn get(
+        &self,
+        url: &Url,
+        tls: &Tls,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Option<Vec<u8>>), Error> {
+        let exchange = async {
+            let get = self.client_for(url, false, tls)?.get(url.clone()).header(ACCEPT, "application/json");
+            self.exchange(url, get).await
+        };
+        let (status, _, body) = within(timeout, url, exchange).await?;
+        Ok((status, body))
+    }
+
+    pub(super) fn check_url(&self, url: &Url) -> Result<(), Error> {
+        Ok(self.egress.check_url(url)?)
     }
 
     /// One exchange. No body: it is longer than is read.

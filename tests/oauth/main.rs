@@ -1,7 +1,9 @@
 //! The transport against servers that misbehave, on loopback.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod discovery;
 mod server;
+mod site;
 mod tls;
 
 use rustls::pki_types::pem::PemObject;

@@ -1,5 +1,6 @@
 //! Tables of what goes out, what comes back and what may be connected to.
 
+mod discovery;
 mod egress;
 mod errors;
 mod gate;
