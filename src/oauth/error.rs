@@ -57,6 +57,16 @@ pub enum Error {
         /// What the system says.
         cause: String,
     },
+    /// The proxy does not connect to the endpoint.
+    #[error("the proxy does not connect to {host}: {cause}")]
+    Proxy {
+        /// As in the URL.
+        host: String,
+        /// What the HTTP library says.
+        cause: String,
+        /// HTTP 407: the proxy wants to know who asks.
+        wants_authentication: bool,
+    },
     /// No connection within [`CONNECT_TIMEOUT`](super::transport::CONNECT_TIMEOUT).
     #[error("no connection to {host} within {seconds} s: is there a firewall or a NetworkPolicy on the way?")]
     ConnectTimeout {
@@ -130,7 +140,10 @@ impl Error {
             | Error::Handshake { .. }
             | Error::Timeout { .. }
             | Error::Cut { .. } => Class::Transient,
-            Error::Certificate { .. } | Error::ClientCertificate { .. } => Class::Rejected,
+            Error::Certificate { .. }
+            | Error::ClientCertificate { .. }
+            | Error::Proxy { wants_authentication: true, .. } => Class::Rejected,
+            Error::Proxy { .. } => Class::Unclear,
             Error::Discovery(undiscovered) => undiscovered.problem.class(),
             Error::Refused(refusal) => refusal.judgement().0,
             Error::Unusable(_) => Class::Malformed,
@@ -159,6 +172,7 @@ impl Error {
             Error::ClientCertificate { .. } => Reason::ClientRejected,
             Error::Dns { .. }
             | Error::Connect { .. }
+            | Error::Proxy { .. }
             | Error::ConnectTimeout { .. }
             | Error::Certificate { .. }
             | Error::Handshake { .. }

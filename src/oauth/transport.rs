@@ -3,6 +3,7 @@
 use super::assertion::Attempt;
 use super::egress::{Egress, EgressRefused};
 use super::error::{Error, Fault, Unusable};
+use super::proxy::Proxies;
 use super::request::TokenRequest;
 use super::response::{Answer, http_date, read};
 use super::tls::{CertificateProblem, Tls, TlsDigest};
@@ -40,11 +41,12 @@ pub fn install_crypto_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // an error: there is one already
 }
 
-/// Sends token requests: HTTP/1.1, no redirects, no retries, no proxy, no decompression.
+/// Sends token requests: HTTP/1.1, no redirects, no retries, no decompression, and no proxy unless configured.
 #[derive(Clone, Debug)]
 pub struct Transport {
     egress: Arc<Egress>,
     user_agent: String,
+    proxies: Arc<Proxies>,
     clients: Arc<Mutex<Clients>>,
     /// Seconds by which an origin's clock is ahead of ours.
     clocks: Arc<Mutex<HashMap<String, i64>>>,
@@ -57,6 +59,15 @@ struct ClientKey {
     port: u16,
     keep_alive: bool,
     tls: TlsDigest,
+    route: Route,
+}
+
+/// How a URL is reached. There is one proxy for each scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Route {
+    Direct,
+    HttpsProxy,
+    HttpProxy,
 }
 
 #[derive(Debug, Default)]
@@ -91,19 +102,33 @@ impl Clients {
 pub struct TransportError(String);
 
 impl Transport {
-    /// Builds a first client, so that a system without root certificates is found at start.
+    /// Builds a first client, so that a system without root certificates is found at start. Without a proxy.
     ///
     /// # Errors
     /// No HTTP client can be built.
     pub fn new(egress: Arc<Egress>, user_agent: &str) -> Result<Self, TransportError> {
+        Self::with_proxies(egress, user_agent, Proxies::default())
+    }
+
+    /// The same through proxies. A proxy resolves names by itself: see [`Egress::check_proxied`]. Its own address, and no
+    /// other, needs no permission.
+    ///
+    /// # Errors
+    /// No HTTP client can be built.
+    pub fn with_proxies(
+        egress: Arc<Egress>,
+        user_agent: &str,
+        proxies: Proxies,
+    ) -> Result<Self, TransportError> {
         install_crypto_provider();
         let transport = Self {
             egress,
             user_agent: user_agent.to_owned(),
+            proxies: Arc::new(proxies),
             clients: Arc::default(),
             clocks: Arc::default(),
         };
-        transport.client(443, true, &Tls::default())?;
+        transport.build(443, true, &Tls::default(), None)?;
         Ok(transport)
     }
 
@@ -183,8 +208,13 @@ impl Transport {
         Ok((status, body))
     }
 
+    /// What the policy says of `url`, on the way that it would be reached.
     pub(super) fn check_url(&self, url: &Url) -> Result<(), Error> {
-        Ok(self.egress.check_url(url)?)
+        match self.proxies.proxy_for(url) {
+            Some(_) => self.egress.check_proxied(url)?,
+            None => self.egress.check_url(url)?,
+        }
+        Ok(())
     }
 
     /// One exchange. No body: it is longer than is read.
@@ -224,25 +254,34 @@ impl Transport {
 
     /// After the policy has judged the URL.
     fn client_for(&self, url: &Url, keep_alive: bool, tls: &Tls) -> Result<Client, Error> {
-        self.egress.check_url(url)?;
+        self.check_url(url)?;
+        let unusable = |error: TransportError| Error::Connect { host: host(url), cause: error.to_string() };
         let port = url.port_or_known_default().unwrap_or(443);
-        self.client(port, keep_alive, tls)
-            .map_err(|error| Error::Connect { host: host(url), cause: error.to_string() })
-    }
-
-    fn client(&self, port: u16, keep_alive: bool, tls: &Tls) -> Result<Client, TransportError> {
-        let key = ClientKey { port, keep_alive, tls: tls.digest() };
+        let proxy = self.proxies.proxy_for(url);
+        let route = match (proxy, url.scheme()) {
+            (None, _) => Route::Direct,
+            (Some(_), "https") => Route::HttpsProxy,
+            (Some(_), _) => Route::HttpProxy,
+        };
+        let key = ClientKey { port, keep_alive, tls: tls.digest(), route };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(key) {
             return Ok(client);
         }
-        let client = self.build(port, keep_alive, tls)?;
+        let client = self.build(port, keep_alive, tls, proxy).map_err(unusable)?;
         clients.insert(key, client.clone());
         Ok(client)
     }
 
-    fn build(&self, port: u16, keep_alive: bool, tls: &Tls) -> Result<Client, TransportError> {
-        Client::builder()
+    fn build(
+        &self,
+        port: u16,
+        keep_alive: bool,
+        tls: &Tls,
+        proxy: Option<&Url>,
+    ) -> Result<Client, TransportError> {
+        let failed = |error: reqwest::Error| TransportError(root_cause(&error.without_url()));
+        let builder = Client::builder()
             .tls_backend_preconfigured(tls.config().map_err(|error| TransportError(error.to_string()))?)
             .user_agent(&self.user_agent)
             .redirect(redirect::Policy::none())
@@ -252,10 +291,16 @@ impl Transport {
             .http1_only()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(if keep_alive { 4 } else { 0 })
-            .dns_resolver(Resolver { egress: Arc::clone(&self.egress), port })
-            .build()
-            .map_err(|error| TransportError(root_cause(&error)))
+            .pool_max_idle_per_host(if keep_alive { 4 } else { 0 });
+        match proxy {
+            None => builder.dns_resolver(Resolver { egress: Arc::clone(&self.egress), port }),
+            // Which URLs go this way has been decided; this client resolves no name but the proxy's.
+            Some(proxy) => builder
+                .proxy(reqwest::Proxy::all(proxy.clone()).map_err(failed)?)
+                .dns_resolver(ProxyResolver { proxy: proxy.clone() }),
+        }
+        .build()
+        .map_err(failed)
     }
 }
 
@@ -297,6 +342,25 @@ impl Resolve for Resolver {
     }
 }
 
+/// Resolves the proxy's name, which is the operator's own choice, and no other.
+struct ProxyResolver {
+    proxy: Url,
+}
+
+impl Resolve for ProxyResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let proxy = self.proxy.clone();
+        Box::pin(async move {
+            let port = proxy.port_or_known_default().unwrap_or_default();
+            if proxy.host_str() != Some(name.as_str()) {
+                return Err("only the proxy resolves names".into());
+            }
+            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), port)).await?.collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
 /// Finds out what went wrong from the chain of errors below reqwest's own, which says little.
 fn failure(error: reqwest::Error, url: &Url) -> Error {
     let error = error.without_url();
@@ -314,6 +378,11 @@ fn failure(error: reqwest::Error, url: &Url) -> Error {
         }
         Some(_) => return Error::Handshake { host, cause },
         None => {}
+    }
+    // The library keeps its type to itself.
+    if cause.starts_with("tunnel error: ") {
+        let wants_authentication = cause.contains("authorization required");
+        return Error::Proxy { host, cause, wants_authentication };
     }
     if error.is_dns() {
         Error::Dns { host, cause }

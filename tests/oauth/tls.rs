@@ -81,13 +81,13 @@ fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> Leaf {
     Leaf { der: certificate.der().clone(), pem: certificate.pem(), key }
 }
 
-struct Server {
-    port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     connections: Arc<AtomicUsize>,
 }
 
 /// Answers every request with a token, to clients that `clients` has issued certificates to, or to all.
-fn serve(leaf: &Leaf, clients: Option<&Authority>) -> Server {
+pub(crate) fn serve(leaf: &Leaf, clients: Option<&Authority>) -> Server {
     install_crypto_provider();
     let builder = ServerConfig::builder();
     let builder = match clients {
@@ -126,7 +126,7 @@ fn answer(connection: rustls::ServerConnection, stream: std::net::TcpStream) -> 
     }
 }
 
-fn roots(pem: &str) -> Tls {
+pub(crate) fn roots(pem: &str) -> Tls {
     Tls::new(Some(pem), None).unwrap()
 }
 

@@ -9,6 +9,7 @@ mod keys;
 mod lifetime;
 mod mapping;
 mod properties;
+mod proxy;
 mod request;
 mod response;
 mod vendors;
