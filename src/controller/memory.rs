@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::secrets::Key;
-use crate::api::{LastFailure, Reason, TokenSourceStatus};
+use crate::api::{LastFailure, Reason, TokenSource, TokenSourceStatus};
 use crate::refresh::{Failure, Pending, Tried};
-use crate::target::{Record, Version};
+use crate::target::{Owner, Record, Version};
 
 /// A keyed digest of credentials. The key never leaves the process.
 pub type Digest = [u8; 16];
@@ -87,7 +87,30 @@ impl std::fmt::Debug for PendingMint {
     }
 }
 
+impl Memory {
+    /// Makes this the memory of `source`: of another object than before it remembers nothing, but for a refresh
+    /// token that is saved nowhere else, and takes waits up again from its status.
+    pub fn is_about(&mut self, source: &TokenSource, owner: &Owner) {
+        if self.uid == owner.uid {
+            return;
+        }
+        let last = source.status.as_ref().and_then(|status| status.last_failure.as_ref());
+        *self = Memory {
+            uid: owner.uid.clone(),
+            failed: last.and_then(Failed::from_status),
+            pending: self.pending.take().and_then(PendingMint::into_refresh_token),
+            ..Memory::default()
+        };
+    }
+}
+
 impl PendingMint {
+    /// The refresh token alone, which outlives the TokenSource that it was meant for; the token does not.
+    #[must_use]
+    pub fn into_refresh_token(self) -> Option<Self> {
+        self.refresh_token.is_some().then_some(PendingMint { token: None, values: None, ..self })
+    }
+
     /// What a decision needs of it.
     #[must_use]
     pub fn for_decision(&self) -> Pending<'_> {
@@ -150,9 +173,17 @@ impl Memories {
         Arc::clone(memories.entry(source.clone()).or_default())
     }
 
-    /// Forgets a TokenSource.
+    /// Forgets a TokenSource; but not the only copy of a refresh token, which one of the same name takes up again.
     pub fn forget(&self, source: &Key) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(source);
+        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_only_copy = memories.get(source).is_some_and(|memory| {
+            memory.try_lock().is_ok_and(|memory| {
+                memory.pending.as_ref().is_some_and(|pending| pending.refresh_token.is_some())
+            })
+        });
+        if !is_only_copy {
+            memories.remove(source);
+        }
     }
 }
 

@@ -10,9 +10,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod api_rules;
+mod calls;
 mod failures;
+mod hanging;
 mod harness;
 mod main_job;
 mod ownership;
+mod providers;
 mod refresh;
 mod restarts;
+mod rotation;
