@@ -52,16 +52,15 @@ impl Pass<'_> {
         let (version, read) = self.read_credentials().await?;
         let values = Some(read.digest(&self.context.digest_key));
         let Resolved { mut credentials, remarks } = read;
-        let seed = match &credentials.refresh_token {
-            Some(users) => {
-                let seed_sha256 = sha256(users);
+        let seed = match self.remember_seed(&version, &credentials) {
+            Some(seed_sha256) => {
                 let descends = kept.as_ref().is_some_and(|kept| kept.seed_sha256 == seed_sha256);
                 let kept_version = kept.as_ref().map(|kept| kept.version.clone());
                 match kept {
                     // A person's token wins only if it is another one than what ours descends from: a label on
                     // their Secret must not bring a spent token back.
                     Some(kept) if descends => credentials.refresh_token = Some(kept.refresh_token),
-                    _ => self.seed_is_ours(&seed_sha256).await?,
+                    _ => self.check_seed(&seed_sha256).await?,
                 }
                 Some(Seed { sha256: seed_sha256, kept: kept_version })
             }
@@ -88,26 +87,19 @@ impl Pass<'_> {
     /// The rotated refresh token that the operator keeps for this TokenSource, if it does.
     async fn kept(&mut self) -> Result<Option<Kept>, Stop> {
         let key = &self.identity.refresh_token;
-        match self.known(key).await? {
-            Known::Present(facts) if facts.refresh_token_of.as_deref() == Some(&self.identity.key.name) => {}
-            Known::Present(_) => {
-                return Err(Stop::configuration(
-                    Reason::TargetConflict,
-                    format!(
-                        "Secret {} is where the refresh token of this TokenSource would be kept, but this operator did not create it: delete it, or give the TokenSource another name",
-                        key.name
-                    ),
-                ));
-            }
-            _ => return Ok(None),
-        }
+        // Somebody else's Secret under this name has stopped the decision to mint.
+        let Known::Present(_) = self.known(key).await? else { return Ok(None) };
         let Some(secret) = self.context.kubernetes.secret(key).await? else {
             self.context.secrets.observe(key, None);
             return Ok(None);
         };
         let Some(facts) = Facts::of(&secret.metadata) else { return Ok(None) };
         let version = facts.version.clone();
+        let is_ours = self.keeps_refresh_token(&facts);
         self.context.secrets.observe(key, Some(facts));
+        if !is_ours {
+            return Err(Stop::Again);
+        }
         let mut data = secret.data.unwrap_or_default();
         let mut text = |name| data.remove(name).and_then(|ByteString(bytes)| String::from_utf8(bytes).ok());
         Ok(text("refresh_token").zip(text("seed_sha256")).map(|(refresh_token, seed_sha256)| Kept {
@@ -117,17 +109,22 @@ impl Pass<'_> {
         }))
     }
 
-    /// While the credentials Secret is as it was at the last mint, and nothing of it but the refresh token is
-    /// needed, the kept one does without a read of it.
+    /// Whether a Secret is the one in which the operator keeps this TokenSource's refresh token.
+    pub(super) fn keeps_refresh_token(&self, secret: &Facts) -> bool {
+        secret.refresh_token_of.as_deref() == Some(&self.identity.key.name)
+    }
+
+    /// While the credentials Secret is as it was when this process read it, the kept token descends from the one in
+    /// it, and nothing else of it is needed, the kept one does without another read.
     fn kept_is_enough(&self, kept: Option<&Kept>) -> Option<Gathered> {
         let kept = kept?;
-        let Known::Present(target) = self.context.secrets.known(&self.identity.target) else { return None };
         let Known::Present(credentials) = self.context.secrets.known(&self.identity.credentials) else {
             return None;
         };
-        let last = &target.record.as_ref()?.inputs.credentials;
+        let (read, seed_sha256) = self.memory.seed.as_ref()?;
         let spec = &self.source.spec.credentials;
-        if *last != credentials.version
+        if *read != credentials.version
+            || *seed_sha256 != kept.seed_sha256
             || !needs_only_the_refresh_token(spec, &self.resolved.description.request)
         {
             return None;
@@ -138,17 +135,24 @@ impl Pass<'_> {
                 refresh_token: Some(kept.refresh_token.clone()),
                 ..Credentials::default()
             },
-            version: last.clone(),
+            version: read.clone(),
             remarks: vec![],
             seed: Some(Seed { sha256: kept.seed_sha256.clone(), kept: Some(kept.version.clone()) }),
             values: None,
         })
     }
 
+    /// The digest of the user's refresh token, where there is one.
+    fn remember_seed(&mut self, version: &Version, read: &Credentials) -> Option<String> {
+        let seed_sha256 = read.refresh_token.as_ref().map(sha256);
+        self.memory.seed = seed_sha256.clone().map(|seed_sha256| (version.clone(), seed_sha256));
+        seed_sha256
+    }
+
     /// A user's refresh token is about to be sent: not if another TokenSource of the namespace rotates it, because
     /// issuers end the whole grant when a spent token comes back.
-    async fn seed_is_ours(&mut self, seed_sha256: &str) -> Result<(), Stop> {
-        if self.memory.seed_is_ours {
+    async fn check_seed(&mut self, seed_sha256: &str) -> Result<(), Stop> {
+        if self.memory.seed_is_ours.as_deref() == Some(seed_sha256) {
             return Ok(());
         }
         if self.turn.is_none() {
@@ -166,7 +170,7 @@ impl Pass<'_> {
                 ),
             ));
         }
-        self.memory.seed_is_ours = true;
+        self.memory.seed_is_ours = Some(seed_sha256.to_owned());
         Ok(())
     }
 }

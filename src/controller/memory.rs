@@ -27,8 +27,11 @@ pub struct Memory {
     pub healed_at: Option<Timestamp>,
     /// This process has seen that the API server takes a write of this target.
     pub write_allowed: bool,
-    /// No other TokenSource of the namespace rotates the user's refresh token; checked once per process.
-    pub seed_is_ours: bool,
+    /// The state of the credentials Secret that was last read, and SHA-256, in hex, of the refresh token in it.
+    pub seed: Option<(Version, String)>,
+    /// The user's refresh token (SHA-256, in hex) that no other TokenSource of the namespace rotates; checked once
+    /// per process.
+    pub seed_is_ours: Option<String>,
     /// The status that was last written, and the resourceVersion that it got, until the watch has caught up.
     pub reported: Option<(u64, Box<TokenSourceStatus>)>,
 }
@@ -77,6 +80,12 @@ impl std::fmt::Debug for PendingMint {
 }
 
 impl PendingMint {
+    /// The refresh token alone, which outlives the TokenSource that it was meant for; the token does not.
+    #[must_use]
+    pub fn into_refresh_token(self) -> Option<Self> {
+        self.refresh_token.is_some().then_some(PendingMint { token: None, ..self })
+    }
+
     /// What a decision needs of it.
     #[must_use]
     pub fn for_decision(&self) -> Pending<'_> {
@@ -135,9 +144,17 @@ impl Memories {
         Arc::clone(memories.entry(source.clone()).or_default())
     }
 
-    /// Forgets a TokenSource.
+    /// Forgets a TokenSource; but not the only copy of a refresh token, which one of the same name takes up again.
     pub fn forget(&self, source: &Key) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(source);
+        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_only_copy = memories.get(source).is_some_and(|memory| {
+            memory.try_lock().is_ok_and(|memory| {
+                memory.pending.as_ref().is_some_and(|pending| pending.refresh_token.is_some())
+            })
+        });
+        if !is_only_copy {
+            memories.remove(source);
+        }
     }
 }
 

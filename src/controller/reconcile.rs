@@ -30,8 +30,9 @@ const MOST_STEPS: usize = 12;
 const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
-/// The wait before looking again at what only a change of the network can mend, in seconds.
-const POLICY_RETRY: u64 = 5 * 60;
+/// The wait before looking again at what no watch tells, in seconds: a name's addresses, another TokenSource's
+/// refresh token.
+const LOOK_AGAIN: u64 = 5 * 60;
 
 /// Why the present attempt goes no further.
 #[derive(Debug)]
@@ -164,6 +165,7 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
         *memory = Memory {
             uid: identity.owner.uid.clone(),
             failed: last.and_then(Failed::from_status),
+            pending: memory.pending.take().and_then(super::memory::PendingMint::into_refresh_token),
             ..Memory::default()
         };
     }
@@ -208,6 +210,7 @@ impl Pass<'_> {
         for _ in 0..MOST_STEPS {
             let credentials = self.version_of(&self.identity.credentials.clone()).await?;
             let target = self.known(&self.identity.target.clone()).await?;
+            let foreign_refresh_token = self.foreign_refresh_token().await?;
             self.forget_what_is_written();
             let now = self.context.now();
             let tried = self.resolved.tried(credentials.as_ref());
@@ -216,7 +219,9 @@ impl Pass<'_> {
                     Known::Present(facts) => Some(&**facts),
                     _ => None,
                 };
-                decide(now, &self.observe(target, credentials.as_ref()), &tried)
+                let observed =
+                    Observed { foreign_refresh_token, ..self.observe(target, credentials.as_ref()) };
+                decide(now, &observed, &tried)
             };
             let step = match decision {
                 Decision::Nothing => return Err(Stop::Gone),
@@ -232,7 +237,8 @@ impl Pass<'_> {
                 Decision::Restamp => self.restamp(None).await,
                 Decision::Mint(why) => match self.mint(why).await {
                     Ok(()) => self.write().await,
-                    Err(stop) => Err(stop),
+                    // It may have brought a refresh token, whatever was wrong with the rest.
+                    Err(stop) => self.save_refresh_token().await.and(Err(stop)),
                 },
                 Decision::Write => self.write().await,
             };
@@ -263,6 +269,7 @@ impl Pass<'_> {
             credentials,
             seen_credentials: self.memory.seen_credentials.as_ref().map(|(version, _)| version),
             target,
+            foreign_refresh_token: false,
             failure: self.memory.failed.as_ref().map(|failed| &failed.failure),
             pending: self.memory.pending.as_ref().map(super::memory::PendingMint::for_decision),
             healed_at: self.memory.healed_at,
@@ -279,6 +286,15 @@ impl Pass<'_> {
         let facts = self.context.kubernetes.secret_facts(key).await?;
         self.context.secrets.observe(key, facts.clone());
         Ok(facts.map_or(Known::Absent, |facts| Known::Present(Arc::new(facts))))
+    }
+
+    /// Whether the name under which a refresh token that rotates would be kept is somebody else's Secret.
+    async fn foreign_refresh_token(&self) -> Result<bool, CallError> {
+        if !self.resolved.sends_refresh_token() {
+            return Ok(false);
+        }
+        let known = self.known(&self.identity.refresh_token).await?;
+        Ok(matches!(known, Known::Present(facts) if !self.keeps_refresh_token(&facts)))
     }
 
     async fn version_of(&self, key: &Key) -> Result<Option<Version>, CallError> {
@@ -347,6 +363,13 @@ impl Pass<'_> {
                 Reason::TargetConflict,
                 format!("Secret {target} is being deleted; it will be created again when it has gone"),
             ),
+            Blocked::ForeignRefreshToken => (
+                Reason::TargetConflict,
+                format!(
+                    "Secret {} is where the refresh token of this TokenSource would be kept, but this operator did not create it for this TokenSource: delete it if nobody needs it, or give the TokenSource another name",
+                    self.identity.refresh_token.name
+                ),
+            ),
             Blocked::CredentialsMissing => {
                 let error = CredentialsError::secret_not_found(
                     &self.source.spec.credentials,
@@ -381,8 +404,8 @@ impl Pass<'_> {
         );
         // The server may have spent the refresh token: once more at once, while it may still remember the answer.
         let at_once = attempt.outcome_unknown && self.resolved.sends_refresh_token() && count == 1;
-        let policy = (attempt.reason == Reason::EndpointRefusedByPolicy).then_some(POLICY_RETRY);
-        let waits = if at_once { Some(1) } else { waits.or(policy) };
+        let unwatched = matches!(attempt.reason, Reason::EndpointRefusedByPolicy | Reason::GrantRejected);
+        let waits = if at_once { Some(1) } else { waits.or(unwatched.then_some(LOOK_AGAIN)) };
         let next_attempt_at = waits.map(|seconds| plus(now, seconds));
         warn!(
             source = %self.identity.key,

@@ -6,15 +6,21 @@ use tracing::{info, warn};
 
 use super::gather::sha256;
 use super::kubernetes::CallError;
-use super::memory::UnsavedRefreshToken;
+use super::memory::{PendingMint, UnsavedRefreshToken};
 use super::reconcile::{Pass, Stop};
 use super::secrets::{Key, Known};
-use crate::target::{Facts, Inputs, Minted, Record, RefreshTokenSecret, TargetSecret, Version, restamp};
+use crate::target::{
+    Facts, Inputs, Minted, Ownership, Record, RefreshTokenSecret, TargetSecret, Version, ownership, restamp,
+};
 
 impl Pass<'_> {
     /// Writes what is pending.
     pub(super) async fn write(&mut self) -> Result<(), Stop> {
         self.save_refresh_token().await?;
+        if !self.target_is_ours() {
+            // Somebody made a Secret of this name while the token was asked for: that is to be decided anew.
+            return Err(Stop::Again);
+        }
         let Some(pending) = self.memory.pending.take() else { return Ok(()) };
         let Some((record, access_token)) = &pending.token else { return Ok(()) };
         let seen = self.seen_target();
@@ -41,7 +47,7 @@ impl Pass<'_> {
     }
 
     /// Persists a refresh token that rotated. Until that has worked it is the only copy, and nothing is minted.
-    async fn save_refresh_token(&mut self) -> Result<(), Stop> {
+    pub(super) async fn save_refresh_token(&mut self) -> Result<(), Stop> {
         let Some(unsaved) = self.memory.pending.as_ref().and_then(|pending| pending.refresh_token.as_ref())
         else {
             return Ok(());
@@ -67,9 +73,12 @@ impl Pass<'_> {
         match saved.map_err(|error| without(error, &unsaved.value)) {
             Ok(facts) => {
                 self.context.secrets.observe(&key, Some(facts));
-                if let Some(pending) = &mut self.memory.pending {
-                    pending.refresh_token = None;
-                }
+                self.memory.pending = self
+                    .memory
+                    .pending
+                    .take()
+                    .filter(|pending| pending.token.is_some())
+                    .map(|pending| PendingMint { refresh_token: None, ..pending });
                 Ok(())
             }
             Err(CallError::Refused(message)) => Err(Stop::target(
@@ -90,6 +99,15 @@ impl Pass<'_> {
             return Ok(Overwritable::Yes(None));
         };
         let Some(facts) = Facts::of(&secret.metadata) else { return Ok(Overwritable::Yes(None)) };
+        if !self.keeps_refresh_token(&facts) {
+            return Err(Stop::target(
+                crate::api::Reason::TargetConflict,
+                format!(
+                    "Secret {} was created by somebody else just when a new refresh token was to be kept in it: delete it soon, because only this process holds that refresh token now",
+                    key.name
+                ),
+            ));
+        }
         let value = secret.data.unwrap_or_default().remove("refresh_token");
         let held = value.and_then(|value| String::from_utf8(value.0).ok()).map(SecretString::from);
         let still_what_was_sent = held.is_none_or(|held| sha256(&held) == unsaved.sent_sha256);
@@ -160,6 +178,16 @@ impl Pass<'_> {
                 stop.of_target(seen)
             }
             unavailable @ CallError::Unavailable(_) => unavailable.into(),
+        }
+    }
+
+    /// Whether the target may be written: it is absent, or ours.
+    fn target_is_ours(&self) -> bool {
+        match self.context.secrets.known(&self.identity.target) {
+            Known::Present(facts) => {
+                !facts.terminating && ownership(&facts, &self.identity.owner) == Ownership::Ours
+            }
+            _ => true,
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Observed<'a> {
     pub seen_credentials: Option<&'a Version>,
     /// The Secret under the target's name, if it exists.
     pub target: Option<&'a Facts>,
+    /// The name under which a refresh token that rotates would be kept is somebody else's Secret.
+    pub foreign_refresh_token: bool,
     /// The attempts that failed since the last success.
     pub failure: Option<&'a Failure>,
     /// A mint whose result is not yet all written.
@@ -117,6 +119,8 @@ pub enum Blocked {
     Conflict(String),
     /// A Secret under the target's name is being deleted.
     AwaitingDeletion,
+    /// The name under which a refresh token that rotates would be kept is somebody else's Secret.
+    ForeignRefreshToken,
     /// The credentials Secret does not exist.
     CredentialsMissing,
 }
@@ -169,6 +173,10 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     if observed.deleting {
         return Decision::Nothing;
     }
+    // A rotated refresh token is the only copy of a credential: nothing goes before it.
+    if observed.pending.is_some_and(|pending| pending.unsaved_refresh_token) {
+        return unless_waiting(now, observed, tried, Decision::Write);
+    }
     if let Some(target) = observed.target {
         match ownership(target, observed.source) {
             Ownership::Foreign(whose) => return Decision::Blocked(Blocked::Conflict(whose)),
@@ -176,10 +184,6 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
             Ownership::Ours if target.terminating => return Decision::Blocked(Blocked::AwaitingDeletion),
             Ownership::Ours => {}
         }
-    }
-    // A rotated refresh token is the only copy of a credential: nothing goes before it.
-    if observed.pending.is_some_and(|pending| pending.unsaved_refresh_token) {
-        return unless_waiting(now, observed, tried, Decision::Write);
     }
     let Some(why) = need(now, observed) else {
         return match observed.target.and_then(|target| Some((target, target.record.as_deref()?))) {
@@ -196,6 +200,9 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     let Some(credentials) = observed.credentials else {
         return Decision::Blocked(Blocked::CredentialsMissing);
     };
+    if observed.foreign_refresh_token {
+        return Decision::Blocked(Blocked::ForeignRefreshToken);
+    }
     let waits_for_credentials = why == Why::CredentialsChanged
         || observed.failure.is_some_and(|failure| failure.tried.credentials != tried.credentials);
     if waits_for_credentials && observed.seen_credentials.is_some_and(|seen| seen != credentials) {

@@ -11,6 +11,7 @@
 pub mod authorization_server;
 pub mod control_plane;
 pub mod operator;
+pub mod policy;
 pub mod scene;
 pub mod scripted_server;
 

@@ -12,6 +12,7 @@ struct World {
     credentials: Option<Version>,
     seen_credentials: Option<Version>,
     target: Option<Facts>,
+    foreign_refresh_token: bool,
     failure: Option<Failure>,
     pending: Option<(Inputs, Timestamp, bool)>,
     healed_at: Option<Timestamp>,
@@ -60,6 +61,7 @@ fn world() -> World {
         wanted: Wanted { provider: "p".into(), refresh_request: None, keys, owner_reference: true },
         credentials: Some(credentials),
         seen_credentials: None,
+        foreign_refresh_token: false,
         failure: None,
         pending: None,
         healed_at: None,
@@ -102,6 +104,7 @@ impl World {
             credentials: self.credentials.as_ref(),
             seen_credentials: self.seen_credentials.as_ref(),
             target: self.target.as_ref(),
+            foreign_refresh_token: self.foreign_refresh_token,
             failure: self.failure.as_ref(),
             pending: self.pending.as_ref().map(|(inputs, refresh_at, unsaved_refresh_token)| Pending {
                 inputs: Some(inputs),
@@ -200,6 +203,7 @@ fn hands_off_what_is_somebody_elses_or_going() {
     blocked(Blocked::AwaitingDeletion, |w| w.target().terminating = true);
     blocked(Blocked::AwaitingDeletion, |w| w.target().controller.as_mut().unwrap().uid = "old".into());
     blocked(Blocked::CredentialsMissing, |w| w.credentials = None);
+    blocked(Blocked::ForeignRefreshToken, |w| w.foreign_refresh_token = true);
     assert_eq!(world().with(|w| w.deleting = true).decide(1000), Decision::Nothing);
     assert_eq!(world().with(|w| w.suspended = true).decide(1000), Decision::Suspended);
 }
@@ -258,7 +262,9 @@ fn nothing_is_minted_before_a_rotated_refresh_token_is_safe() {
     let inputs = Inputs { provider: "old".into(), credentials: version("other", "1") };
     let unsaved = world().with(|w| w.pending = Some((inputs, at(0), true)));
     assert_eq!(unsaved.decide(1000), Decision::Write);
-    assert_eq!(unsaved.with(|w| w.suspended = true).decide(1), Decision::Write);
+    assert_eq!(unsaved.clone().with(|w| w.suspended = true).decide(1), Decision::Write);
+    let foreign = unsaved.with(|w| w.target().controller.as_mut().unwrap().kind = "Deployment".into());
+    assert_eq!(foreign.decide(1), Decision::Write, "its Secret is another one than the target");
 }
 
 #[test]

@@ -1,0 +1,450 @@
+//! Refresh tokens that rotate: the newest one is the only valid copy of a credential, and the authorization server ends
+//! the whole grant when a spent one comes back. So as long as refreshes succeed, no spent token was ever sent.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::{Value, json};
+
+use super::support::authorization_server::{Behaviour, ClientSpec};
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::policy::Refusal;
+use super::support::scene::{SOON, Scene};
+use super::support::scripted_server::{Reply, ScriptedServer};
+
+const KEPT: &str = "source-refresh-token";
+
+/// A namespace with a VMware Cloud Director token in Secret `credentials`: a service account's (`rotates`), or a user's.
+pub async fn director(prefix: &str, ttl: u32, rotates: bool) -> Scene {
+    let scene = Scene::bare(prefix).await;
+    scene
+        .server
+        .client(ClientSpec {
+            id: scene.namespace.clone(),
+            secret: None,
+            token_endpoint_auth_method: "none",
+            grant_types: vec!["refresh_token"],
+            access_token_ttl: ttl,
+            tenant: Some("my org".into()),
+            rotate_refresh_token: rotates,
+            ..ClientSpec::default()
+        })
+        .await;
+    new_seed(&scene).await;
+    scene
+}
+
+/// Puts a new token into Secret `credentials`, as a person would who has made one in the portal.
+async fn new_seed(scene: &Scene) -> String {
+    let seed = scene.server.seed_refresh_token(&scene.namespace).await;
+    scene.secret("credentials", &[("refresh_token", &seed)]).await;
+    seed
+}
+
+/// TokenSource `name` with its target `token`.
+pub fn director_source(scene: &Scene, name: &str) -> Value {
+    let token_url = scene.server.vcd_token_url("my org");
+    let provider = json!({"vmwareCloudDirector": {"host": "vcd.example.com", "tenant": "my org", "tokenURL": token_url}});
+    named(name, provider)
+}
+
+fn named(name: &str, provider: Value) -> Value {
+    json!({
+        "apiVersion": "tokensource.dev/v1alpha1",
+        "kind": "TokenSource",
+        "metadata": {"name": name},
+        "spec": {
+            "provider": provider,
+            "credentials": {"secretRef": {"name": "credentials"}},
+            "target": {"name": if name == "source" { "token".into() } else { format!("{name}-token") }},
+        },
+    })
+}
+
+/// A TokenSource at a server that follows a script.
+fn scripted(server: &ScriptedServer) -> Value {
+    let oauth2 = json!({
+        "tokenURL": server.url("/token"),
+        "grant": {"refreshToken": {}},
+        "clientAuthentication": {"none": {}},
+    });
+    named("source", json!({"oauth2": oauth2}))
+}
+
+/// The refresh token in the body of the nth request.
+fn sent(server: &ScriptedServer, nth: usize) -> String {
+    let body = String::from_utf8(server.requests()[nth].body.clone()).unwrap();
+    body.split("refresh_token=").last().unwrap().to_owned()
+}
+
+pub async fn request_refresh(scene: &Scene, value: &str) {
+    let annotation = format!("tokensource.dev/refresh-requested-at={value}");
+    scene.kubectl(&["annotate", "tokensource", "source", &annotation, "--overwrite"], "").await;
+}
+
+/// Requests a refresh, and returns the new token.
+pub async fn refreshed(scene: &Scene, value: &str) -> String {
+    let before = scene.token().await;
+    request_refresh(scene, value).await;
+    scene.new_token(before.as_deref()).await
+}
+
+async fn kept(scene: &Scene) -> Option<String> {
+    scene.value(KEPT, "refresh_token").await
+}
+
+async fn new_kept(scene: &Scene, before: Option<&str>) -> String {
+    eventually("a new refresh token is kept", SOON, async || match kept(scene).await {
+        Some(kept) if Some(kept.as_str()) != before => Ok(kept),
+        other => Err((other, scene.words("source").await)),
+    })
+    .await
+}
+
+async fn assert_no_failure(scene: &Scene) {
+    let requests = scene.server.requests(&scene.namespace).await;
+    assert_eq!(requests.failed, 0, "{requests:?}");
+    assert_eq!(requests.total, requests.succeeded, "{requests:?}");
+}
+
+async fn mints(scene: &Scene, expected: u64) {
+    eventually(&format!("{expected} token requests"), SOON, async || {
+        let mints = scene.mints().await;
+        if mints == expected { Ok(()) } else { Err(mints) }
+    })
+    .await;
+}
+
+fn sha256(text: &str) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_refresh_token_survives_everything_and_enters_no_other_secret() {
+    let scene = director("rotation", 2_592_000, true).await;
+    let seed = scene.value("credentials", "refresh_token").await.unwrap();
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(director_source(&scene, "source")).await;
+    scene.new_token(None).await;
+    let first = kept(&scene).await.expect("persisted before the target is written");
+    assert_ne!(first, seed);
+    assert_eq!(scene.value(KEPT, "seed_sha256").await, Some(sha256(&seed)));
+    assert_eq!(scene.value("credentials", "refresh_token").await, Some(seed.clone()), "a person's Secret");
+
+    for n in 1..=3 {
+        let before = kept(&scene).await;
+        let token = refreshed(&scene, &n.to_string()).await;
+        assert!(scene.server.is_valid(&token).await);
+        assert_ne!(kept(&scene).await, before);
+    }
+    mints(&scene, 4).await;
+
+    // A label on the credentials Secret makes another version of it, and nothing else.
+    let stamped = operator.said("record written again");
+    scene.kubectl(&["label", "secret", "credentials", "a=label"], "").await;
+    eventually("the record follows the credentials Secret", SOON, async || {
+        if operator.said("record written again") > stamped { Ok(()) } else { Err(operator.log()) }
+    })
+    .await;
+    mints(&scene, 4).await;
+
+    operator.kill();
+    let operator = Operator::start(&scene.namespace).await;
+    refreshed(&scene, "after a kill").await;
+    mints(&scene, 5).await;
+
+    // Touched while nobody looked: the values may have changed, so there is a mint, but never with the spent token.
+    operator.kill();
+    scene.kubectl(&["label", "secret", "credentials", "another=label"], "").await;
+    let before = scene.token().await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.new_token(before.as_deref()).await;
+    mints(&scene, 6).await;
+
+    let last = kept(&scene).await;
+    scene.kubectl(&["delete", "tokensource", "source"], "").await;
+    eventually("the target goes with its TokenSource", SOON, async || match scene.token().await {
+        None => Ok(()),
+        Some(_) => Err("still there"),
+    })
+    .await;
+    assert_eq!(kept(&scene).await, last, "the only valid copy stays");
+    scene.apply(director_source(&scene, "source")).await;
+    scene.new_token(None).await;
+    mints(&scene, 7).await;
+    assert_no_failure(&scene).await;
+
+    let before = scene.token().await;
+    let new = new_seed(&scene).await;
+    scene.new_token(before.as_deref()).await;
+    assert_eq!(scene.value(KEPT, "seed_sha256").await, Some(sha256(&new)));
+    refreshed(&scene, "with the new one's successor").await;
+    mints(&scene, 9).await;
+    assert_no_failure(&scene).await;
+
+    let target = scene.secrets().get("token").await.unwrap();
+    let keys: Vec<_> = target.data.unwrap().into_keys().collect();
+    assert_eq!(keys, ["access_token", "expires_at", "token_type"]);
+    let owners = scene.secrets().get(KEPT).await.unwrap().metadata.owner_references;
+    assert_eq!(owners, None, "it survives its TokenSource");
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confidential_client_rotates_too_and_refreshes_by_itself() {
+    let scene = Scene::bare("rotation-basic").await;
+    scene
+        .server
+        .client(ClientSpec {
+            id: scene.namespace.clone(),
+            secret: Some("right".into()),
+            grant_types: vec!["refresh_token"],
+            access_token_ttl: 10,
+            rotate_refresh_token: true,
+            ..ClientSpec::default()
+        })
+        .await;
+    let seed = scene.server.seed_refresh_token(&scene.namespace).await;
+    let data =
+        [("client_id", scene.namespace.as_str()), ("client_secret", "right"), ("refresh_token", &seed)];
+    scene.secret("credentials", &data).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let oauth2 = json!({"tokenURL": scene.server.vgs_token_url(), "grant": {"refreshToken": {}}});
+    scene.apply(named("source", json!({"oauth2": oauth2}))).await;
+
+    let mut token = scene.new_token(None).await;
+    for _ in 0..2 {
+        token = scene.new_token(Some(&token)).await;
+    }
+    assert_no_failure(&scene).await;
+    scene.ready("True TokenValid").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_persisted_before_the_target_is_written() {
+    let scene = director("rotation-first", 2_592_000, true).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(director_source(&scene, "source")).await;
+    let old = scene.new_token(None).await;
+    let before = kept(&scene).await.unwrap();
+
+    let refusal = Refusal::of(&scene, "token", "'no targets today'").await;
+    request_refresh(&scene, "now").await;
+    new_kept(&scene, Some(&before)).await;
+    let message = scene.ready("True RefreshFailing").await;
+    assert!(message.contains("Secret token") && message.contains("no targets today"), "{message}");
+    assert_eq!(scene.token().await, Some(old.clone()));
+
+    refusal.lift().await;
+    scene.new_token(Some(&old)).await;
+    scene.ready("True TokenValid").await;
+    mints(&scene, 2).await;
+    assert_no_failure(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_persisted_stays_in_memory_and_nothing_is_minted_meanwhile() {
+    let scene = director("rotation-memory", 2_592_000, true).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(director_source(&scene, "source")).await;
+    let old = scene.new_token(None).await;
+    let before = kept(&scene).await.unwrap();
+
+    let refusal = Refusal::of(&scene, KEPT, "'not today'").await;
+    request_refresh(&scene, "now").await;
+    let message = scene.ready("True RefreshFailing").await;
+    assert!(message.contains(KEPT) && message.contains("not today"), "{message}");
+    let failures =
+        async || scene.sources().get("source").await.unwrap().status.unwrap().last_failure.unwrap().count;
+    eventually("it is tried again", SOON, async || match failures().await {
+        0 | 1 => Err("once"),
+        _ => Ok(()),
+    })
+    .await;
+    request_refresh(&scene, "again").await;
+    assert_eq!(kept(&scene).await, Some(before.clone()));
+    assert_eq!(scene.token().await, Some(old.clone()), "nothing goes before the refresh token");
+    mints(&scene, 2).await;
+
+    // What people do: delete it and apply it again.
+    scene.kubectl(&["delete", "tokensource", "source"], "").await;
+    scene.apply(director_source(&scene, "source")).await;
+    scene.condition("source", "Ready", "False TargetRefused").await;
+    mints(&scene, 2).await;
+
+    refusal.lift().await;
+    new_kept(&scene, Some(&before)).await;
+    scene.ready("True TokenValid").await;
+    refreshed(&scene, "afterwards").await;
+    assert_no_failure(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_somebody_else_is_not_adopted() {
+    let scene = director("rotation-foreign", 2_592_000, true).await;
+    scene.secret(KEPT, &[("refresh_token", "theirs"), ("seed_sha256", "theirs")]).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(director_source(&scene, "source")).await;
+    let message = scene.ready("False TargetConflict").await;
+    assert!(message.contains(KEPT) && message.contains("delete it"), "{message}");
+    scene.condition("source", "Stalled", "True TargetConflict").await;
+    assert_eq!(scene.mints().await, 0);
+    assert_eq!(kept(&scene).await.as_deref(), Some("theirs"));
+
+    scene.kubectl(&["delete", "secret", KEPT], "").await;
+    scene.ready("True TokenValid").await;
+    mints(&scene, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_somebody_makes_while_the_token_is_asked_for_are_not_overwritten() {
+    let scene = director("rotation-meanwhile", 2_592_000, true).await;
+    let slow = Behaviour { delay_ms: 4_000, times: Some(1), ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(director_source(&scene, "source")).await;
+    mints(&scene, 1).await;
+    scene.secret(KEPT, &[("refresh_token", "theirs")]).await;
+    scene.secret("token", &[("access_token", "theirs")]).await;
+
+    let message = scene.ready("False TargetConflict").await;
+    assert!(message.contains("Secret token") || message.contains(KEPT), "{message}");
+    eventually("the refresh token has come", SOON, async || {
+        let requests = scene.server.requests(&scene.namespace).await;
+        if requests.succeeded == 1 { Ok(()) } else { Err(requests) }
+    })
+    .await;
+    eventually("only this process holds it", SOON, async || {
+        let words = scene.words("source").await;
+        if words.contains("only this process") { Ok(()) } else { Err(words) }
+    })
+    .await;
+    assert_eq!(kept(&scene).await.as_deref(), Some("theirs"));
+    assert_eq!(scene.token().await.as_deref(), Some("theirs"));
+
+    scene.kubectl(&["delete", "secret", KEPT], "").await;
+    new_kept(&scene, None).await;
+    assert_eq!(scene.token().await.as_deref(), Some("theirs"));
+    scene.kubectl(&["delete", "secret", "token"], "").await;
+    scene.ready("True TokenValid").await;
+    mints(&scene, 1).await;
+    assert_no_failure(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_of_two_with_one_rotating_seed_is_stalled_and_sends_nothing() {
+    let scene = director("rotation-shared", 2_592_000, true).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let both = json!({
+        "apiVersion": "v1", "kind": "List",
+        "items": [director_source(&scene, "source"), director_source(&scene, "other")],
+    });
+    scene.apply(both).await;
+    let ready = async |name: &str| {
+        let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
+        status.conditions.first().map(|it| format!("{} {}", it.status, it.reason)).unwrap_or_default()
+    };
+    let (first, second) = eventually("one is ready, the other stalled", SOON, async || {
+        match (ready("source").await.as_str(), ready("other").await.as_str()) {
+            ("True TokenValid", "False GrantRejected") => Ok(("source", "other")),
+            ("False GrantRejected", "True TokenValid") => Ok(("other", "source")),
+            neither => Err(format!("{neither:?}")),
+        }
+    })
+    .await;
+    let message = scene.condition(second, "Stalled", "True GrantRejected").await;
+    assert!(message.contains(&format!("TokenSource {first} uses the same refresh token")), "{message}");
+    mints(&scene, 1).await;
+    assert_no_failure(&scene).await;
+    let last_failure = scene.sources().get(second).await.unwrap().status.unwrap().last_failure.unwrap();
+    assert!(last_failure.next_attempt_at.is_some(), "no watch tells when the other has gone");
+
+    // The remedy of the message: a token of its own.
+    let own = scene.server.seed_refresh_token(&scene.namespace).await;
+    scene.secret("own", &[("refresh_token", &own)]).await;
+    let patch = json!({"spec": {"credentials": {"secretRef": {"name": "own"}}}}).to_string();
+    scene.kubectl(&["patch", "tokensource", second, "--type=merge", "-p", &patch], "").await;
+    scene.condition(second, "Ready", "True TokenValid").await;
+    mints(&scene, 2).await;
+    assert_no_failure(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_token_that_does_not_rotate_may_be_shared() {
+    let scene = director("rotation-user", 2_592_000, false).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(director_source(&scene, "source")).await;
+    scene.apply(director_source(&scene, "other")).await;
+    scene.ready("True TokenValid").await;
+    scene.condition("other", "Ready", "True TokenValid").await;
+    refreshed(&scene, "again").await;
+    assert_eq!(kept(&scene).await, None, "nothing to keep");
+    assert_no_failure(&scene).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_seed_that_does_not_rotate_ends_the_old_ones_line() {
+    let scene = Scene::bare("rotation-seed").await;
+    let answer = |members: Value| Reply::Json(200, members.to_string());
+    let server = ScriptedServer::start([
+        answer(json!({"access_token": "a1", "expires_in": 3600, "refresh_token": "r1"})),
+        answer(json!({"access_token": "a2", "expires_in": 3600, "refresh_token": null})),
+        answer(json!({"access_token": "a3", "expires_in": 3600})),
+        answer(json!({"access_token": "a4", "expires_in": 3600})),
+    ])
+    .await;
+    scene.secret("credentials", &[("refresh_token", "seed-1")]).await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scripted(&server)).await;
+    let first = scene.new_token(None).await;
+    scene.secret("credentials", &[("refresh_token", "seed-2")]).await;
+    scene.new_token(Some(&first)).await;
+    refreshed(&scene, "once more").await;
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    refreshed(&scene, "after a kill").await;
+    let sent: Vec<_> = (0..4).map(|nth| sent(&server, nth)).collect();
+    assert_eq!(sent, ["seed-1", "seed-2", "seed-2", "seed-2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_in_an_answer_of_no_other_use_is_persisted_at_once() {
+    let scene = Scene::bare("rotation-useless").await;
+    let server = ScriptedServer::start([
+        Reply::Json(200, json!({"access_token": "", "refresh_token": "r1"}).to_string()),
+        Reply::Json(
+            200,
+            json!({"access_token": "a2", "expires_in": 3600, "refresh_token": "r2"}).to_string(),
+        ),
+    ])
+    .await;
+    scene.secret("credentials", &[("refresh_token", "seed")]).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scripted(&server)).await;
+    scene.ready("False ResponseMalformed").await;
+    assert_eq!(kept(&scene).await.as_deref(), Some("r1"), "not only when the next attempt is due");
+    assert_eq!(server.requests().len(), 1);
+
+    request_refresh(&scene, "now").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(sent(&server, 1), "r1");
+    assert_eq!(kept(&scene).await.as_deref(), Some("r2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_outcome_is_tried_once_more_at_once_with_the_same_token() {
+    let scene = Scene::bare("rotation-unknown").await;
+    let server = ScriptedServer::start([
+        Reply::Close,
+        Reply::Json(
+            200,
+            json!({"access_token": "a1", "expires_in": 3600, "refresh_token": "r1"}).to_string(),
+        ),
+    ])
+    .await;
+    scene.secret("credentials", &[("refresh_token", "seed")]).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scripted(&server)).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!([sent(&server, 0), sent(&server, 1)], ["seed", "seed"]);
+    assert_eq!(kept(&scene).await.as_deref(), Some("r1"));
+}

@@ -1,0 +1,68 @@
+//! Admission policies with which the API server refuses what a test wants refused.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::control_plane::ControlPlane;
+use super::eventually;
+use super::scene::Scene;
+
+/// The API server refuses every write of one Secret, until this is lifted.
+pub struct Refusal<'a> {
+    scene: &'a Scene,
+    name: String,
+}
+
+impl<'a> Refusal<'a> {
+    /// Refuses writes of Secret `secret` in the scene's namespace, with this CEL expression for a message; returns
+    /// when it has taken effect.
+    pub async fn of(scene: &'a Scene, secret: &str, message: &str) -> Self {
+        let namespace = &scene.namespace;
+        let name = format!("{namespace}-{secret}");
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"],
+                    "operations": ["CREATE", "UPDATE"],
+                }]},
+                "matchConditions": [{"name": "name", "expression": format!("request.name == '{secret}'")}],
+                "validations": [{"expression": "false", "messageExpression": message}],
+            },
+        });
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {
+                "policyName": name,
+                "validationActions": ["Deny"],
+                "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}},
+            },
+        });
+        scene.apply(policy).await;
+        scene.apply(binding).await;
+        let refusal = Refusal { scene, name };
+        let try_it = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}}).to_string();
+        eventually("the policy takes effect", Duration::from_secs(60), async || {
+            let tried = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
+            match scene.try_kubectl(&tried, &try_it).await {
+                Err(said) if said.contains("ValidatingAdmissionPolicy") => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+        refusal
+    }
+
+    /// Lifts it.
+    pub async fn lift(self) {
+        for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+            let output = ControlPlane::shared().kubectl(&["delete", kind, &self.name], "").await;
+            assert!(output.status.success(), "{} {output:?}", self.scene.namespace);
+        }
+    }
+}
