@@ -27,8 +27,8 @@ pub(super) const VGS_KEY_ALONE: &str = "!has(self.vgsServiceAccountKey) || !(has
 pub(super) const TOKEN_URL: &str = "isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHost() != '' && !self.contains('#') && !self.matches('^[a-zA-Z]+://[^/?]*@')";
 pub(super) const TOKEN_URL_MESSAGE: &str = "write an absolute https URL without user name, password and fragment, for example https://idp.example.com/oauth/token";
 
-pub(super) const HOST: &str =
-    "self.matches('^([a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?|\\\\[[0-9a-fA-F:.]+\\\\])(:[0-9]{1,5})?$')";
+/// A name or an address, and a port from 1 to 65535.
+pub(super) const HOST: &str = "self.matches('^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\\\\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|\\\\[[0-9a-fA-F:.]+\\\\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$')";
 pub(super) const TENANT: &str =
     "!(self in ['.', '..']) && self.matches('^[^/\\\\\\\\\\\\x00-\\\\x1f\\\\x7f]+$')";
 
@@ -51,9 +51,15 @@ pub(super) fn parameters_schema(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "maxProperties": 32,
         "additionalProperties": {"type": "string", "maxLength": 4096},
-        "x-kubernetes-validations": [{
-            "rule": format!("self.all(name, size(name) > 0 && size(name) <= 128 && !(name.lowerAscii() in [{reserved}]))"),
-            "message": "a parameter's name may have at most 128 characters, and members of the request that have a field of their own (grant_type, client_id, scope, ...) cannot be set here; use that field",
-        }],
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.all(name, size(name) > 0 && size(name) <= 128)",
+                "message": "a parameter's name must have between 1 and 128 characters",
+            },
+            {
+                "rule": format!("self.all(name, !(name.lowerAscii() in [{reserved}]))"),
+                "message": "members of the request that have a field of their own (grant_type, client_id, scope, ...) cannot be set here; use that field, or a key of the credentials Secret",
+            },
+        ],
     })
 }

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::secrets::Key;
-use crate::api::{LastFailure, Reason, TokenSourceStatus};
+use crate::api::{LastFailure, Reason, TokenSource, TokenSourceStatus};
 use crate::refresh::{Failure, Pending, Tried};
-use crate::target::{Record, Version};
+use crate::target::{Owner, Record, Version};
 
 /// What is remembered of one TokenSource.
 #[derive(Debug, Default)]
@@ -76,6 +76,23 @@ pub struct UnsavedRefreshToken {
 impl std::fmt::Debug for PendingMint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PendingMint").field("refresh_at", &self.refresh_at).finish_non_exhaustive()
+    }
+}
+
+impl Memory {
+    /// Makes this the memory of `source`: of another object than before it remembers nothing, but for a refresh
+    /// token that is saved nowhere else, and takes waits up again from its status.
+    pub fn is_about(&mut self, source: &TokenSource, owner: &Owner) {
+        if self.uid == owner.uid {
+            return;
+        }
+        let last = source.status.as_ref().and_then(|status| status.last_failure.as_ref());
+        *self = Memory {
+            uid: owner.uid.clone(),
+            failed: last.and_then(Failed::from_status),
+            pending: self.pending.take().and_then(PendingMint::into_refresh_token),
+            ..Memory::default()
+        };
     }
 }
 

@@ -34,13 +34,11 @@ impl Pass<'_> {
             .request(&gathered.credentials)
             .map_err(|error| Stop::endpoint(&Error::from(error)))?;
 
-        let place = self.context.gate.enter(request.url()).await;
         let now = self.context.now();
         let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
         let begun = Instant::now();
         let answer =
             self.context.transport.send(&request, Duration::from_secs(attempt_timeout(remaining))).await;
-        drop(place);
         let took = begun.elapsed();
 
         if why.heals() && (self.memory.healed_at.is_some() || self.had_token()) {
@@ -144,7 +142,7 @@ impl Pass<'_> {
             _ => None,
         };
         let body = self.rehearsal(seen.as_ref());
-        match self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await {
+        match self.kubernetes.apply_secret(&self.identity.target, &body, true).await {
             Ok(_) => {
                 self.memory.write_allowed = true;
                 Ok(())
@@ -156,7 +154,7 @@ impl Pass<'_> {
     /// Stops if the TokenSource is gone, going, or another one by now: then nothing is healed.
     pub(super) async fn check_alive(&self) -> Result<(), Stop> {
         let identity = &self.identity;
-        if self.context.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
+        if self.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
             Ok(())
         } else {
             Err(Stop::Gone)

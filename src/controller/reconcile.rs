@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
+use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::kubernetes::CallError;
+use super::kubernetes::{CallError, Kubernetes};
 use super::memory::{Failed, Memory};
 use super::resolved::{Identity, Resolved};
 use super::secrets::{Key, Known};
@@ -21,13 +22,17 @@ use super::{Context, report};
 use crate::api::{Reason, TokenSource};
 use crate::oauth::{self, Class};
 use crate::providers::CredentialsError;
-use crate::refresh::{Blocked, Decision, Failure, Observed, Tried, decide, plus, wait};
+use crate::refresh::{Blocked, Decision, Failure, Observed, decide, plus, seconds_between, wait};
 use crate::target::{Ownership, Record, Version, ownership};
 
 /// How often one pass decides anew before it lets others go first.
 const MOST_STEPS: usize = 12;
 /// The longest that a timer is set for. Nothing is done when it ends early.
 const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
+/// A first mint should be done this long after it was asked for.
+const FIRST_MINT: Duration = Duration::from_secs(30);
+/// What is no mint may take this long.
+const UNHURRIED: Duration = Duration::from_secs(60);
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 /// The wait before looking again at what no watch tells, in seconds: a name's addresses, another TokenSource's
@@ -119,6 +124,8 @@ impl From<CallError> for Stop {
 /// One look at one TokenSource.
 pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
+    /// The API server, with the deadline of what is being done.
+    pub(super) kubernetes: Kubernetes,
     pub(super) source: &'a TokenSource,
     pub(super) identity: &'a Identity,
     pub(super) resolved: &'a Resolved,
@@ -160,15 +167,7 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
     let Some(identity) = Identity::of(source) else { return Action::await_change() };
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
-    if memory.uid != identity.owner.uid {
-        let last = source.status.as_ref().and_then(|status| status.last_failure.as_ref());
-        *memory = Memory {
-            uid: identity.owner.uid.clone(),
-            failed: last.and_then(Failed::from_status),
-            pending: memory.pending.take().and_then(super::memory::PendingMint::into_refresh_token),
-            ..Memory::default()
-        };
-    }
+    memory.is_about(source, &identity.owner);
     let resolved = match Resolved::of(source, context.propagation_delay) {
         Ok(resolved) => resolved,
         Err(error) => {
@@ -177,17 +176,22 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
             return Action::await_change();
         }
     };
-    let mut pass = Pass { context, source, identity: &identity, resolved: &resolved, memory, turn: None };
+    let mut pass = Pass {
+        context,
+        kubernetes: context.kubernetes.by(Instant::now() + UNHURRIED),
+        source,
+        identity: &identity,
+        resolved: &resolved,
+        memory,
+        turn: None,
+    };
     match pass.run().await {
         Ok(ending) => {
-            let now = context.now();
-            let flips_at =
-                pass.record().map(|record| record.expires_at).filter(|expires_at| *expires_at > now);
-            let next = [ending.until, flips_at].into_iter().flatten().min();
+            let next = pass.next(&ending);
             if report::report(&mut pass, ending.problem).await.is_err() {
                 return Action::requeue(API_SERVER_RETRY);
             }
-            next.map_or_else(Action::await_change, |next| Action::requeue(timer(next)))
+            next
         }
         Err(Stop::ApiServer(message)) => {
             warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
@@ -208,51 +212,99 @@ impl Pass<'_> {
     /// Decides and acts until there is nothing to do now.
     async fn run(&mut self) -> Result<Ending, Stop> {
         for _ in 0..MOST_STEPS {
-            let credentials = self.version_of(&self.identity.credentials.clone()).await?;
-            let target = self.known(&self.identity.target.clone()).await?;
-            let foreign_refresh_token = self.foreign_refresh_token().await?;
-            self.forget_what_is_written();
-            let now = self.context.now();
-            let tried = self.resolved.tried(credentials.as_ref());
-            let decision = {
-                let target = match &target {
-                    Known::Present(facts) => Some(&**facts),
-                    _ => None,
-                };
-                let observed =
-                    Observed { foreign_refresh_token, ..self.observe(target, credentials.as_ref()) };
-                decide(now, &observed, &tried)
+            self.look_where_nobody_has().await?;
+            let Some(decision) = self.decide() else { continue };
+            let decision = match self.ending(decision) {
+                Ok(ending) => return ending,
+                Err(decision) => decision,
             };
-            let step = match decision {
-                Decision::Nothing => return Err(Stop::Gone),
-                Decision::Blocked(blocked) => return Ok(self.blocked(blocked)),
-                Decision::Suspended => return Ok(Ending { until: None, problem: None }),
-                Decision::Fresh(until) => {
-                    // What failed is needed no more: somebody took the request back, or the edit.
-                    self.memory.failed = None;
-                    return Ok(Ending { until, problem: None });
-                }
-                Decision::Wait(until) => return Ok(Ending { until, problem: self.failing() }),
-                Decision::Compare => self.compare().await,
-                Decision::Restamp => self.restamp(None).await,
-                Decision::Mint(why) => match self.mint(why).await {
-                    Ok(()) => self.write().await,
-                    // It may have brought a refresh token, whatever was wrong with the rest.
-                    Err(stop) => self.save_refresh_token().await.and(Err(stop)),
-                },
-                Decision::Write => self.write().await,
-            };
-            match step {
+            match self.act(decision).await {
                 Ok(()) | Err(Stop::Again) => {}
                 Err(Stop::Failed(attempt)) => {
-                    let credentials = self.version_of(&self.identity.credentials.clone()).await?;
-                    let tried = self.resolved.tried(credentials.as_ref());
-                    self.failed(attempt, tried);
+                    self.look_where_nobody_has().await?;
+                    self.failed(attempt);
                 }
                 Err(stop) => return Err(stop),
             }
         }
         Err(Stop::Again)
+    }
+
+    /// Decides from what is known; `None` where something is not known yet.
+    fn decide(&mut self) -> Option<Decision> {
+        self.forget_what_is_written();
+        let known = |key| match self.context.secrets.known(key) {
+            Known::Nothing => None,
+            Known::Absent => Some(None),
+            Known::Present(facts) => Some(Some(facts)),
+        };
+        let target = known(&self.identity.target)?;
+        let credentials = known(&self.identity.credentials)?;
+        let foreign_refresh_token = self.resolved.sends_refresh_token()
+            && known(&self.identity.refresh_token)?.is_some_and(|facts| !self.keeps_refresh_token(&facts));
+        let credentials = credentials.as_deref().map(|facts| &facts.version);
+        let tried = self.resolved.tried(credentials);
+        let observed = Observed { foreign_refresh_token, ..self.observe(target.as_deref(), credentials) };
+        Some(decide(self.context.now(), &observed, &tried))
+    }
+
+    /// What a decision to do nothing leads to; a decision to do something comes back.
+    fn ending(&mut self, decision: Decision) -> Result<Result<Ending, Stop>, Decision> {
+        Ok(Ok(match decision {
+            Decision::Nothing => return Ok(Err(Stop::Gone)),
+            Decision::Blocked(blocked) => self.blocked(blocked),
+            Decision::Suspended => Ending { until: None, problem: None },
+            Decision::Fresh(until) => {
+                // What failed is needed no more: somebody took the request back, or the edit.
+                self.memory.failed = None;
+                Ending { until, problem: None }
+            }
+            Decision::Wait(until) => Ending { until, problem: self.failing() },
+            to_do => return Err(to_do),
+        }))
+    }
+
+    async fn act(&mut self, decision: Decision) -> Result<(), Stop> {
+        match decision {
+            Decision::Compare => self.compare().await,
+            Decision::Restamp => self.restamp(None).await,
+            Decision::Mint(why) => {
+                self.kubernetes = self.context.kubernetes.by(self.deadline());
+                match self.mint(why).await {
+                    Ok(()) => self.write().await,
+                    // It may have brought a refresh token, whatever was wrong with the rest.
+                    Err(stop) => self.save_refresh_token().await.and(Err(stop)),
+                }
+            }
+            Decision::Write => self.write().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// When a new token should be there: a refresh in time for readers of the file, a first mint soon.
+    pub(super) fn deadline(&self) -> Instant {
+        let now = self.context.now();
+        let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
+        let left = remaining.saturating_sub(self.resolved.policy.propagation_delay);
+        Instant::now() + if remaining > 0 { Duration::from_secs(left) } else { FIRST_MINT }
+    }
+
+    /// When to look again after this ending: Ready turns False at expiry, even if nothing else happens.
+    fn next(&self, ending: &Ending) -> Action {
+        let now = self.context.now();
+        let flips_at = self.record().map(|record| record.expires_at).filter(|expires_at| *expires_at > now);
+        let next = [ending.until, flips_at].into_iter().flatten().min();
+        next.map_or_else(Action::await_change, |next| Action::requeue(timer(next)))
+    }
+
+    /// Reads the metadata of Secrets that the watch has not shown yet: those of a new TokenSource.
+    async fn look_where_nobody_has(&self) -> Result<(), CallError> {
+        self.known(&self.identity.target).await?;
+        self.known(&self.identity.credentials).await?;
+        if self.resolved.sends_refresh_token() {
+            self.known(&self.identity.refresh_token).await?;
+        }
+        Ok(())
     }
 
     fn observe<'o>(
@@ -283,25 +335,9 @@ impl Pass<'_> {
         if known != Known::Nothing {
             return Ok(known);
         }
-        let facts = self.context.kubernetes.secret_facts(key).await?;
+        let facts = self.kubernetes.secret_facts(key).await?;
         self.context.secrets.observe(key, facts.clone());
         Ok(facts.map_or(Known::Absent, |facts| Known::Present(Arc::new(facts))))
-    }
-
-    /// Whether the name under which a refresh token that rotates would be kept is somebody else's Secret.
-    async fn foreign_refresh_token(&self) -> Result<bool, CallError> {
-        if !self.resolved.sends_refresh_token() {
-            return Ok(false);
-        }
-        let known = self.known(&self.identity.refresh_token).await?;
-        Ok(matches!(known, Known::Present(facts) if !self.keeps_refresh_token(&facts)))
-    }
-
-    async fn version_of(&self, key: &Key) -> Result<Option<Version>, CallError> {
-        Ok(match self.known(key).await? {
-            Known::Present(facts) => Some(facts.version.clone()),
-            _ => None,
-        })
     }
 
     /// The record on the target, where that is ours.
@@ -387,8 +423,12 @@ impl Pass<'_> {
         Some(Problem { reason: failed.reason, message: failed.message.clone() })
     }
 
-    fn failed(&mut self, attempt: Attempt, tried: Tried) {
+    fn failed(&mut self, attempt: Attempt) {
         let now = self.context.now();
+        let tried = match self.context.secrets.known(&self.identity.credentials) {
+            Known::Present(facts) => self.resolved.tried(Some(&facts.version)),
+            _ => self.resolved.tried(None),
+        };
         let count = self.memory.failed.as_ref().map_or(0, |failed| failed.count).saturating_add(1);
         let fits = |record: &Record| record.inputs.provider == self.resolved.wanted.provider;
         let waits = wait(

@@ -23,7 +23,7 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
     let before = before(pass.source, pass.memory);
     let record = pass.record();
     let now = pass.context.now();
-    let situation = Situation {
+    let after = status(&Situation {
         now,
         generation: pass.source.metadata.generation.unwrap_or_default(),
         provider: Some(pass.resolved.description.provider),
@@ -37,8 +37,7 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
         last_failure: pass.memory.failed.as_ref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
         before: &before,
-    };
-    let after = status(&situation);
+    });
     write(pass.context, pass.source, pass.identity, pass.memory, &before, after).await
 }
 

@@ -91,3 +91,6 @@ fn parse_url(field: &'static str, value: &str) -> Result<Url, SpecError> {
         problem: error.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod api_rules;
+mod calls;
+mod hanging;
 mod harness;
 mod main_job;
+mod providers;
 mod rotation;

@@ -1,0 +1,178 @@
+//! Golden requests: what goes over the wire for a spec, byte for byte.
+
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::oauth::Credentials;
+
+fn spec(provider: Value) -> TokenSourceSpec {
+    let spec = json!({"provider": provider, "credentials": {"secretRef": {"name": "client"}}});
+    serde_json::from_value(spec).unwrap()
+}
+
+/// The request for `provider` as text, with id `ACme~1`, secret `s3cret/+=` and refresh token `aPi+tok/en=`.
+fn golden(provider: Value) -> String {
+    let description = describe(&spec(provider)).unwrap();
+    let credentials = Credentials {
+        client_id: Some("ACme~1".into()),
+        client_secret: Some("s3cret/+=".into()),
+        refresh_token: Some("aPi+tok/en=".into()),
+    };
+    // VMware Cloud Director has no client: the API server refuses credentials with one.
+    let credentials = match description.provider {
+        "vmwareCloudDirector" => Credentials { client_id: None, client_secret: None, ..credentials },
+        _ => credentials,
+    };
+    let request = description.request.request(&credentials).unwrap();
+    let mut headers: Vec<_> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap()))
+        .collect();
+    headers.sort();
+    format!("POST {}\n{}\n{}", request.url(), headers.concat(), request.body().expose_secret())
+}
+
+#[test]
+fn vgs() {
+    assert_eq!(
+        golden(json!({"vgs": {}})),
+        "POST https://auth.verygoodsecurity.com/auth/realms/vgs/protocol/openid-connect/token
+accept: application/json
+content-type: application/x-www-form-urlencoded
+
+grant_type=client_credentials&client_id=ACme~1&client_secret=s3cret%2F%2B%3D"
+    );
+}
+
+#[test]
+fn vng_cloud() {
+    assert_eq!(
+        golden(json!({"vngCloud": {}})),
+        "POST https://iamapis.vngcloud.vn/accounts-api/v2/auth/token
+accept: application/json
+authorization: Basic QUNtZX4xOnMzY3JldC8rPQ==
+content-type: application/json
+
+{\"grant_type\":\"client_credentials\",\"scope\":\"email\"}"
+    );
+    let scoped = golden(json!({"vngCloud": {"scopes": ["email", "vstorage"]}}));
+    assert!(scoped.ends_with(r#"{"grant_type":"client_credentials","scope":"email vstorage"}"#), "{scoped}");
+}
+
+#[test]
+fn vmware_cloud_director() {
+    assert_eq!(
+        golden(json!({"vmwareCloudDirector": {"host": "vcd.example.com", "tenant": "acme"}})),
+        "POST https://vcd.example.com/oauth/tenant/acme/token
+accept: application/json
+content-type: application/x-www-form-urlencoded
+
+grant_type=refresh_token&refresh_token=aPi%2Btok%2Fen%3D"
+    );
+}
+
+#[test]
+fn the_endpoint_of_a_vmware_cloud_director() {
+    for (spec, expected) in [
+        (json!({"host": "vcd.example.com", "system": true}), "https://vcd.example.com/oauth/provider/token"),
+        (
+            json!({"host": "vcd.example.com", "tenant": "System"}),
+            "https://vcd.example.com/oauth/provider/token",
+        ),
+        (
+            json!({"host": "vcd.example.com:8443", "tenant": "acme"}),
+            "https://vcd.example.com:8443/oauth/tenant/acme/token",
+        ),
+        (
+            json!({"host": "[2001:db8::1]:8443", "tenant": "a"}),
+            "https://[2001:db8::1]:8443/oauth/tenant/a/token",
+        ),
+        (
+            json!({"host": "vcd.example.com", "tenant": "My Org & Söhne?#%2e.1_~"}),
+            "https://vcd.example.com/oauth/tenant/My%20Org%20%26%20S%C3%B6hne%3F%23%252e.1_~/token",
+        ),
+        // What the API server's rules refuse cannot leave its segment either.
+        (
+            json!({"host": "vcd.example.com", "tenant": "../../provider"}),
+            "https://vcd.example.com/oauth/tenant/..%2F..%2Fprovider/token",
+        ),
+        (
+            json!({"host": "vcd.example.com", "tenant": "acme", "tokenURL": "https://proxy.example.com/t"}),
+            "https://proxy.example.com/t",
+        ),
+    ] {
+        let description = describe(&self::spec(json!({"vmwareCloudDirector": spec}))).unwrap();
+        assert_eq!(description.request.token_url.as_str(), expected);
+        assert_eq!(description.max_interval, 15 * 60, "sessions end idle");
+    }
+}
+
+#[test]
+fn oauth2_with_nothing_but_a_url() {
+    assert_eq!(
+        golden(json!({"oauth2": {"tokenURL": "https://idp.example.com/oauth/token"}})),
+        "POST https://idp.example.com/oauth/token
+accept: application/json
+authorization: Basic QUNtZX4xOnMzY3JldCUyRiUyQiUzRA==
+content-type: application/x-www-form-urlencoded
+
+grant_type=client_credentials"
+    );
+}
+
+#[test]
+fn oauth2_with_everything() {
+    assert_eq!(
+        golden(json!({"oauth2": {
+            "tokenURL": "https://idp.example.com/oauth/token?tenant=a",
+            "grant": {"refreshToken": {}},
+            "clientAuthentication": {"post": {}},
+            "requestEncoding": "JSON",
+            "scopes": ["read", "write"],
+            "parameters": {"organization": "acme & co"},
+        }})),
+        r#"POST https://idp.example.com/oauth/token?tenant=a
+accept: application/json
+content-type: application/json
+
+{"grant_type":"refresh_token","refresh_token":"aPi+tok/en=","client_id":"ACme~1","client_secret":"s3cret/+=","scope":"read write","organization":"acme & co"}"#
+    );
+}
+
+#[test]
+fn oauth2_client_authentication() {
+    for (authentication, header, body) in [
+        (json!({"basic": {}}), Some("QUNtZX4xOnMzY3JldCUyRiUyQiUzRA=="), ""),
+        (json!({"basic": {"encoding": "Percent"}}), Some("QUNtZX4xOnMzY3JldCUyRiUyQiUzRA=="), ""),
+        (json!({"basic": {"encoding": "Raw"}}), Some("QUNtZX4xOnMzY3JldC8rPQ=="), ""),
+        (json!({"post": {}}), None, "&client_id=ACme~1&client_secret=s3cret%2F%2B%3D"),
+        (json!({"none": {}}), None, "&client_id=ACme~1"),
+    ] {
+        let oauth2 = json!({"tokenURL": "https://idp.example.com/t", "clientAuthentication": authentication});
+        let header = header.map(|it| format!("authorization: Basic {it}\n")).unwrap_or_default();
+        assert_eq!(
+            golden(json!({"oauth2": oauth2})),
+            format!(
+                "POST https://idp.example.com/t\naccept: application/json\n{header}content-type: application/x-www-form-urlencoded\n\ngrant_type=client_credentials{body}"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_spec_that_no_rule_has_seen_is_an_error_and_no_panic() {
+    for (provider, expected) in [
+        (json!({}), "spec.provider must have exactly one member"),
+        (json!({"vgs": {}, "vngCloud": {}}), "spec.provider must have exactly one member"),
+        (json!({"vgs": {"tokenURL": "vgs"}}), "spec.provider.vgs.tokenURL: \"vgs\" is not a URL"),
+        (
+            json!({"vmwareCloudDirector": {"host": "vcd.example.com:99999", "tenant": "a"}}),
+            "spec.provider.vmwareCloudDirector.host: ",
+        ),
+    ] {
+        let error = describe(&spec(provider)).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}

@@ -1,0 +1,396 @@
+//! The API as `kubectl` shows it: what is refused says what to write instead, and what is accepted stays as it was
+//! written.
+
+use serde_json::{Value, json};
+
+use super::support::control_plane::ControlPlane;
+use super::support::operator::Operator;
+use super::support::scene::Scene;
+
+const TOKEN_URL: &str = "write an absolute https URL without user name, password and fragment, for example https://idp.example.com/oauth/token";
+const DURATION: &str = "write a duration from 1s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 90s or 1h30m";
+const ONE_PROVIDER: &str = "exactly one of vgs, vngCloud, vmwareCloudDirector and oauth2 must be set";
+const TENANT: &str = "no slash, backslash or control character, and not `.` or `..`";
+const HOST: &str = "write the host alone, with a port if it is not 443";
+const RESERVED: &str = "members of the request that have a field of their own";
+const SCOPES: &str = "one scope per list item, without spaces, quotes and backslashes";
+const IMMUTABLE: &str = "spec.target.name cannot be changed";
+
+fn source(spec: Value) -> Value {
+    named("source", spec)
+}
+
+fn named(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": name}, "spec": spec})
+}
+
+fn of(provider: Value) -> Value {
+    json!({"provider": provider, "credentials": {"secretRef": {"name": "credentials"}}})
+}
+
+fn vgs(more: Value) -> Value {
+    with(of(json!({"vgs": {}})), more)
+}
+
+fn vcd(vcd: Value) -> Value {
+    of(json!({"vmwareCloudDirector": vcd}))
+}
+
+fn oauth2(more: Value) -> Value {
+    of(json!({"oauth2": with(json!({"tokenURL": "https://idp.example.com/oauth/token"}), more)}))
+}
+
+fn credentials(credentials: Value) -> Value {
+    let credentials = with(json!({"secretRef": {"name": "credentials"}}), credentials);
+    json!({"provider": {"vgs": {}}, "credentials": credentials})
+}
+
+fn with(mut into: Value, from: Value) -> Value {
+    into.as_object_mut().unwrap().extend(from.as_object().unwrap().clone());
+    into
+}
+
+/// What is refused, and a part of what `kubectl apply` says to it.
+fn refused() -> Vec<(Value, &'static str)> {
+    let url = |url: &str| of(json!({"vgs": {"tokenURL": url}}));
+    let refresh = |refresh: Value| vgs(json!({"refresh": refresh}));
+    let tenant = |tenant: &str| vcd(json!({"host": "vcd.example.com", "tenant": tenant}));
+    let host = |host: &str| vcd(json!({"host": host, "tenant": "acme"}));
+    let parameters = |parameters: Value| oauth2(json!({"parameters": parameters}));
+    let many = |n: usize| (0..n).map(|n| format!("s{n}")).collect::<Vec<_>>();
+    let long = |n: usize| "x".repeat(n);
+    [
+        // Unions.
+        (of(json!({"vgs": null})), "write `vgs: {}`, not `vgs:`"),
+        (of(json!({})), ONE_PROVIDER),
+        (of(json!({"vgs": {}, "vngCloud": {}})), ONE_PROVIDER),
+        (oauth2(json!({"grant": {}})), "exactly one of clientCredentials and refreshToken must be set"),
+        (oauth2(json!({"grant": {"refreshToken": null}})), "write `refreshToken: {}`, not `refreshToken:`"),
+        (
+            oauth2(json!({"grant": {"clientCredentials": {}, "refreshToken": {}}})),
+            "exactly one of clientCredentials and refreshToken must be set",
+        ),
+        (oauth2(json!({"clientAuthentication": {}})), "exactly one of basic, post and none must be set"),
+        (oauth2(json!({"clientAuthentication": {"post": null}})), "write `post: {}`, not `post:`"),
+        (
+            oauth2(json!({"clientAuthentication": {"post": {}, "none": {}}})),
+            "exactly one of basic, post and none must be set",
+        ),
+        // What must be there.
+        (json!({"credentials": {"secretRef": {"name": "c"}}}), "spec.provider: Required value"),
+        (json!({"provider": {"vgs": {}}}), "spec.credentials: Required value"),
+        (json!({"provider": {"vgs": {}}, "credentials": {}}), "spec.credentials.secretRef: Required value"),
+        (
+            json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {}}}),
+            "spec.credentials.secretRef.name: Required value",
+        ),
+        (of(json!({"oauth2": {}})), "spec.provider.oauth2.tokenURL: Required value"),
+        (vcd(json!({"tenant": "acme"})), "spec.provider.vmwareCloudDirector.host: Required value"),
+        // URLs.
+        (url("idp.example.com/oauth/token"), TOKEN_URL),
+        (url("ftp://idp.example.com/token"), TOKEN_URL),
+        (url("https://me:secret@idp.example.com/token"), TOKEN_URL),
+        (url("http://me@idp.example.com/token"), TOKEN_URL),
+        (url("https://idp.example.com/token#here"), TOKEN_URL),
+        (url("https:///token"), TOKEN_URL),
+        (url(""), "spec.provider.vgs.tokenURL"),
+        (url(&format!("https://idp.example.com/{}", long(2048))), "Too long: may not be more than 2048"),
+        (of(json!({"vngCloud": {"tokenURL": "https://a#b"}})), TOKEN_URL),
+        (oauth2(json!({"tokenURL": "https://a@b"})), TOKEN_URL),
+        (vcd(json!({"host": "vcd.example.com", "tenant": "a", "tokenURL": "https://a#b"})), TOKEN_URL),
+        // VMware Cloud Director.
+        (tenant("a/b"), TENANT),
+        (tenant("a\\b"), TENANT),
+        (tenant("a\nb"), TENANT),
+        (tenant(".."), TENANT),
+        (tenant("."), TENANT),
+        (tenant(&long(129)), "Too long: may not be more than 128"),
+        (
+            vcd(json!({"host": "vcd.example.com", "tenant": "acme", "system": true})),
+            "exactly one of `tenant: NAME` and `system: true` must be set",
+        ),
+        (
+            vcd(json!({"host": "vcd.example.com"})),
+            "exactly one of `tenant: NAME` and `system: true` must be set",
+        ),
+        (
+            vcd(json!({"host": "vcd.example.com", "system": false})),
+            "exactly one of `tenant: NAME` and `system: true` must be set",
+        ),
+        (host("https://vcd.example.com"), HOST),
+        (host("vcd.example.com/cloud"), HOST),
+        (host("me@vcd.example.com"), HOST),
+        (host("vcd.example.com:https"), HOST),
+        (host("vcd.example.com:99999"), HOST),
+        (host("vcd..example.com"), HOST),
+        (host(""), "spec.provider.vmwareCloudDirector.host"),
+        (
+            with(tenant("acme"), json!({"credentials": {"secretRef": {"name": "c"}, "clientIDKey": "id"}})),
+            "provider vmwareCloudDirector authenticates by its API token alone",
+        ),
+        // Scopes and parameters.
+        (oauth2(json!({"scopes": ["read write"]})), SCOPES),
+        (oauth2(json!({"scopes": ["re\"ad"]})), SCOPES),
+        (oauth2(json!({"scopes": []})), "spec.provider.oauth2.scopes"),
+        (oauth2(json!({"scopes": [""]})), "spec.provider.oauth2.scopes[0]"),
+        (oauth2(json!({"scopes": [long(257)]})), "Too long: may not be more than 256"),
+        (oauth2(json!({"scopes": many(65)})), "must have at most 64 items"),
+        (of(json!({"vngCloud": {"scopes": ["e mail"]}})), SCOPES),
+        (parameters(json!({"grant_type": "password"})), RESERVED),
+        (parameters(json!({"Client_Secret": "s"})), RESERVED),
+        (parameters(json!({"scope": "a"})), RESERVED),
+        (parameters(json!({"": "a"})), "a parameter's name must have between 1 and 128 characters"),
+        (parameters(json!({long(129): "a"})), "a parameter's name must have between 1 and 128 characters"),
+        (parameters(json!({"a": long(4097)})), "Too long: may not be more than 4096"),
+        (
+            parameters(Value::Object(many(33).into_iter().map(|name| (name, json!("a"))).collect())),
+            "must have at most 32 items",
+        ),
+        (oauth2(json!({"requestEncoding": "XML"})), "supported values: \"Form\", \"JSON\""),
+        (
+            oauth2(json!({"clientAuthentication": {"basic": {"encoding": "raw"}}})),
+            "supported values: \"Percent\", \"Raw\"",
+        ),
+        // Durations.
+        (refresh(json!({"before": "0s"})), DURATION),
+        (refresh(json!({"before": "-5m"})), DURATION),
+        (refresh(json!({"before": "5"})), DURATION),
+        (refresh(json!({"before": "soon"})), DURATION),
+        (refresh(json!({"before": "500ms"})), DURATION),
+        (refresh(json!({"before": "1d"})), DURATION),
+        (refresh(json!({"before": "9000h"})), DURATION),
+        (refresh(json!({"before": "999999999h999999999h"})), DURATION),
+        (refresh(json!({"before": ""})), "spec.refresh.before"),
+        (refresh(json!({"defaultLifetime": "0s"})), DURATION),
+        (refresh(json!({"maxInterval": "0s"})), DURATION),
+        (refresh(json!({"propagationDelay": "0m"})), DURATION),
+        // Credentials.
+        (
+            credentials(json!({"clientID": "a", "clientIDKey": "b"})),
+            "clientID is the id itself, clientIDKey the key of the Secret that holds it: write one of them",
+        ),
+        (
+            credentials(json!({"vgsServiceAccountKey": "a", "clientSecretKey": "b"})),
+            "vgsServiceAccountKey holds both id and secret: remove clientID, clientIDKey and clientSecretKey",
+        ),
+        (
+            with(
+                oauth2(json!({})),
+                json!({"credentials": {"secretRef": {"name": "c"}, "vgsServiceAccountKey": "k"}}),
+            ),
+            "vgsServiceAccountKey is for provider vgs",
+        ),
+        (credentials(json!({"clientID": ""})), "spec.credentials.clientID"),
+        (credentials(json!({"clientIDKey": "a/b"})), "spec.credentials.clientIDKey"),
+        (credentials(json!({"clientSecretKey": "a b"})), "spec.credentials.clientSecretKey"),
+        (credentials(json!({"refreshTokenKey": ""})), "spec.credentials.refreshTokenKey"),
+        (credentials(json!({"vgsServiceAccountKey": "a/b"})), "spec.credentials.vgsServiceAccountKey"),
+        (credentials(json!({"secretRef": {"name": "Credentials"}})), "spec.credentials.secretRef.name"),
+        // Names that would meet.
+        (vgs(json!({"target": {"name": "credentials"}})), "must not be the credentials Secret"),
+        (
+            credentials(json!({"secretRef": {"name": "source"}})),
+            "must not be the credentials Secret: the token would overwrite the credentials",
+        ),
+        (
+            vgs(json!({"target": {"name": "source-refresh-token"}})),
+            "is where the operator keeps a refresh token that rotates; write another spec.target.name",
+        ),
+        (
+            credentials(json!({"secretRef": {"name": "source-refresh-token"}})),
+            "belongs to the operator; write another spec.credentials.secretRef.name",
+        ),
+        (vgs(json!({"target": {"name": "Token"}})), "spec.target.name"),
+        (vgs(json!({"target": {"name": "a..b"}})), "spec.target.name"),
+        (vgs(json!({"target": {"deletionPolicy": "Keep"}})), "supported values: \"Delete\", \"Retain\""),
+        (vgs(json!({"target": {"nmae": "token"}})), "unknown field \"spec.target.nmae\""),
+        (vgs(json!({"suspend": "yes"})), "spec.suspend"),
+    ]
+    .into_iter()
+    .map(|(spec, sentence)| (source(spec), sentence))
+    .chain([(named(&"n".repeat(240), vgs(json!({}))), "the name may have at most 239 characters")])
+    .collect()
+}
+
+/// What is accepted.
+fn accepted() -> Vec<Value> {
+    let before = |before: &str| vgs(json!({"refresh": {"before": before}}));
+    [
+        vgs(json!({})),
+        vgs(json!({"suspend": true})),
+        of(json!({"vgs": {"tokenURL": "http://127.0.0.1:8080/token"}})),
+        of(json!({"vngCloud": {"scopes": ["email", "a:b/c.d"]}})),
+        vcd(json!({"host": "vcd.example.com", "tenant": "My Org & Söhne"})),
+        vcd(json!({"host": "vcd.example.com:8443", "system": true})),
+        vcd(json!({"host": "[2001:db8::1]:8443", "tenant": "a", "system": false})),
+        vcd(json!({"host": "vcd", "tenant": "..a"})),
+        oauth2(json!({"tokenURL": "https://user.example.com:8443/a@b/token?x=y@z"})),
+        oauth2(json!({"clientAuthentication": {"none": {}}, "grant": {"refreshToken": {}}, "requestEncoding": "JSON"})),
+        oauth2(json!({"parameters": {"organization": "acme", "api.version": "2", "resource_owner": "me"}})),
+        credentials(json!({"vgsServiceAccountKey": "credentials.yaml"})),
+        credentials(json!({"clientID": "a", "clientSecretKey": "b", "refreshTokenKey": ".c"})),
+        vgs(json!({"target": {"name": "a.b-c", "deletionPolicy": "Retain"}})),
+        before("1s"),
+        before("1h30m"),
+        before("8760h"),
+    ]
+    .into_iter()
+    .map(source)
+    .chain([named(&"n".repeat(239), vgs(json!({})))])
+    .collect()
+}
+
+async fn dry_run(scene: &Scene, manifest: &Value) -> std::process::Output {
+    let arguments = ["-n", &scene.namespace, "apply", "--dry-run=server", "-o", "name", "-f", "-"];
+    ControlPlane::shared().kubectl(&arguments, &manifest.to_string()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_says_what_to_write_instead() {
+    let scene = Scene::bare("refused").await;
+    let mut wrong = vec![];
+    for (manifest, sentence) in refused() {
+        let output = dry_run(&scene, &manifest).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() || !said.contains(sentence) {
+            wrong.push(format!("{manifest}\n  should say: {sentence}\n  said: {said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_valid_is_accepted_without_a_warning() {
+    let scene = Scene::bare("accepted").await;
+    for manifest in accepted() {
+        let output = dry_run(&scene, &manifest).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{manifest}\n{said}");
+        assert_eq!(said, "", "{manifest}");
+    }
+    let crd = include_str!("../../crds/tokensource.dev_tokensources.yaml");
+    let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
+    let output = ControlPlane::shared().kubectl(&arguments, crd).await;
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+/// The rules that compare with what was there before need something there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_target_cannot_be_renamed() {
+    let scene = Scene::bare("renamed").await;
+    scene.apply(source(vgs(json!({})))).await;
+    let mut refused = vec![source(vgs(json!({"target": {"name": "other"}})))];
+    scene.apply(named("named", vgs(json!({"target": {"name": "token"}})))).await;
+    refused.push(named("named", vgs(json!({"target": {"name": "other"}}))));
+    refused.push(named("named", vgs(json!({}))));
+    for manifest in refused {
+        let output = dry_run(&scene, &manifest).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(IMMUTABLE), "{manifest}\n{said}");
+    }
+    // The default, written out, is no change.
+    scene.apply(source(vgs(json!({"target": {"name": "source"}})))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rule_has_been_broken_once() {
+    let crd = include_str!("../../crds/tokensource.dev_tokensources.yaml");
+    let crd: Value = serde_saphyr::from_str(crd).unwrap();
+    let mut messages = vec![];
+    rule_messages(&crd, &mut messages);
+    assert!(messages.len() > 15, "{messages:?}");
+    let sentences: Vec<_> = refused().into_iter().map(|(_, sentence)| sentence).chain([IMMUTABLE]).collect();
+    for message in messages {
+        assert!(sentences.iter().any(|sentence| message.contains(sentence)), "no manifest breaks: {message}");
+    }
+}
+
+fn rule_messages(schema: &Value, messages: &mut Vec<String>) {
+    match schema {
+        Value::Object(members) => {
+            for rule in
+                members.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten()
+            {
+                messages.push(rule["message"].as_str().expect("every rule has a message").to_owned());
+            }
+            members.values().for_each(|member| rule_messages(member, messages));
+        }
+        Value::Array(items) => items.iter().for_each(|item| rule_messages(item, messages)),
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_explains_shows_and_waits() {
+    let scene = Scene::bare("explained").await;
+    scene.apply(named("vault-api", vgs(json!({"target": {"name": "vgs-token"}})))).await;
+    let explained = scene.kubectl(&["explain", "tokensource.spec"], "").await;
+    for field in ["provider", "credentials", "target", "refresh", "suspend"] {
+        assert!(explained.contains(&format!("  {field}\t<")), "{field}: {explained}");
+    }
+    let deep = scene.kubectl(&["explain", "tks.spec.provider.oauth2.requestEncoding"], "").await;
+    assert!(deep.contains("ENUM:") && deep.contains("default: Form"), "{deep}");
+
+    // Nobody has looked: kstatus, `kubectl wait` and the like must not take it for current.
+    let status = scene.sources().get("vault-api").await.unwrap().status.unwrap();
+    assert_eq!(status.observed_generation, Some(-1));
+
+    let header = |table: &str| {
+        table
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split("  ")
+            .map(str::trim)
+            .filter(|it| !it.is_empty())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let table = scene.kubectl(&["get", "tks"], "").await;
+    assert_eq!(header(&table), ["NAME", "READY", "REASON", "EXPIRES", "TARGET", "AGE"], "{table}");
+    let wide = scene.kubectl(&["get", "tokensource", "-o", "wide"], "").await;
+    let columns = [
+        "NAME",
+        "READY",
+        "REASON",
+        "EXPIRES",
+        "TARGET",
+        "AGE",
+        "PROVIDER",
+        "REFRESH AT",
+        "TOKEN ID",
+        "FAILURES",
+    ];
+    assert_eq!(header(&wide), columns, "{wide}");
+    assert!(scene.kubectl(&["get", "tokensource"], "").await.contains("vault-api"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_leaves_nothing_for_gitops_tools_to_undo() {
+    let scene = Scene::new("gitops", 300).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let manifest =
+        scene.source(json!({"refresh": {"before": "1h30m", "maxInterval": "90s"}, "suspend": false}));
+    scene.apply(manifest.clone()).await;
+    scene.ready("True TokenValid").await;
+
+    let table = scene.kubectl(&["get", "tks", "-o", "wide"], "").await;
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    let token = scene.sources().get("source").await.unwrap().status.unwrap().token.unwrap();
+    let (expires, refresh) = (token.expires_at.to_string(), token.refresh_at.to_string());
+    assert_eq!(row[..5], ["source", "True", "TokenValid", &expires, "token"], "{table}");
+    assert_eq!(row[6..9], ["vgs", &refresh, &token.id], "{table}");
+
+    // As Argo CD and Flux apply. kubectl's own annotation would be a difference on what it has applied in the other way.
+    let mut server_side = manifest.clone();
+    server_side["metadata"]["name"] = json!("server-side");
+    server_side["spec"]["target"]["name"] = json!("another-token");
+    scene.kubectl(&["apply", "--server-side", "-f", "-"], &server_side.to_string()).await;
+    scene.condition("server-side", "Ready", "True TokenValid").await;
+    for (flag, manifest) in [("--server-side=false", manifest), ("--server-side", server_side)] {
+        let arguments = ["-n", &scene.namespace, "diff", flag, "-f", "-"];
+        let output = ControlPlane::shared().kubectl(&arguments, &manifest.to_string()).await;
+        assert!(output.status.success(), "{flag}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+    scene.kubectl(&["wait", "--for=condition=Ready", "tks/source", "--timeout=5s"], "").await;
+}

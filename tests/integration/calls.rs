@@ -1,0 +1,72 @@
+//! What a refresh costs the API server, read in its own audit log.
+
+use serde_json::{Value, json};
+
+use super::rotation::{director, director_source};
+use super::support::control_plane::ControlPlane;
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+
+/// The operator's calls in the namespace so far, but for the watches that it opened.
+fn calls(scene: &Scene) -> Vec<String> {
+    ControlPlane::shared()
+        .audit(&scene.namespace)
+        .into_iter()
+        .filter(|line| line.user_agent.starts_with("tokensource-operator/"))
+        .filter(|line| line.verb != "watch")
+        .map(|line| format!("{} {} {}{}", line.verb, line.resource, line.name, prefixed(&line.subresource)))
+        .collect()
+}
+
+fn prefixed(subresource: &str) -> String {
+    if subresource.is_empty() { String::new() } else { format!("/{subresource}") }
+}
+
+/// Lets `source` refresh by itself three times, and compares all calls from its first token on.
+async fn each_refresh_costs(scene: &Scene, source: Value, expected: &[&str]) {
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(source).await;
+    scene.ready("True TokenValid").await;
+    let token_id = async || scene.sources().get("source").await.unwrap().status.unwrap().token.unwrap().id;
+    let mut id = token_id().await;
+    let before = calls(scene).len();
+    let first = scene.mints().await;
+    assert_eq!(first, 1);
+    for _ in 0..3 {
+        id = eventually("a refresh, told in status", SOON, async || match token_id().await {
+            new if new != id => Ok(new),
+            _ => Err(scene.words("source").await),
+        })
+        .await;
+    }
+    // One line may come an instant after its answer.
+    let told = eventually("all of it in the audit log", SOON, async || {
+        let told = calls(scene).split_off(before);
+        if told.len() >= 3 * expected.len() { Ok(told) } else { Err(told) }
+    })
+    .await;
+    assert_eq!(told, expected.repeat(3), "these calls, and nothing between the refreshes");
+    assert_eq!(scene.mints().await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn static_credentials_cost_one_token_request_and_three_calls() {
+    let scene = Scene::new("calls", 20).await;
+    let source = scene.source(json!({}));
+    let expected = ["get secrets credentials", "patch secrets token", "patch tokensources source/status"];
+    each_refresh_costs(&scene, source, &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotating_refresh_token_costs_one_more() {
+    let scene = director("calls-rotating", 20, true).await;
+    let source = director_source(&scene, "source");
+    let expected = [
+        "get secrets source-refresh-token",
+        "patch secrets source-refresh-token",
+        "patch secrets token",
+        "patch tokensources source/status",
+    ];
+    each_refresh_costs(&scene, source, &expected).await;
+}

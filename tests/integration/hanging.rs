@@ -1,0 +1,104 @@
+//! Endpoints that hang delay nobody but themselves.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::support::authorization_server::{Behaviour, ClientSpec};
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+use super::support::scripted_server::{Reply, ScriptedServer};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all() {
+    // Refreshed after 6 s, with 6 s left.
+    let scene = Scene::new("hanging", 12).await;
+    let hanging = format!("{}-hangs", scene.namespace);
+    scene
+        .server
+        .client(ClientSpec {
+            id: hanging.clone(),
+            token_endpoint_auth_method: "client_secret_post",
+            ..ClientSpec::default()
+        })
+        .await;
+    let hangs = Behaviour { delay_ms: 600_000, ..Behaviour::default() };
+    scene.server.behave(&hanging, Some(hangs)).await;
+    scene.secret("hanging", &[("client_id", &hanging), ("client_secret", "secret")]).await;
+    let _operator = Operator::start(&scene.namespace).await;
+
+    let items: Vec<Value> = (0..20)
+        .map(|n| {
+            let mut source = scene.source(json!({
+                "credentials": {"secretRef": {"name": "hanging"}}, "target": {"name": format!("hanging-{n}")},
+            }));
+            source["metadata"]["name"] = json!(format!("hanging-{n}"));
+            source
+        })
+        .collect();
+    scene.apply(json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
+    eventually("all twenty hang", SOON, async || match scene.server.requests(&hanging).await.total {
+        20.. => Ok(()),
+        fewer => Err(fewer),
+    })
+    .await;
+
+    scene.apply(scene.source(json!({}))).await;
+    let mut token = scene.new_token(None).await;
+    // Three refreshes, each of them in time.
+    let begun = Instant::now();
+    let mut refreshes = 0;
+    while refreshes < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", scene.words("source").await);
+        let now = scene.token().await.unwrap();
+        let expires = scene.server.introspect(&now).await.exp.expect("an expired token was seen");
+        let left = expires - Timestamp::now().as_second();
+        assert!(left >= 3, "{left} s left: the refresh was late");
+        if now != token {
+            refreshes += 1;
+            token = now;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for n in 0..20 {
+        let message = scene.condition(&format!("hanging-{n}"), "Ready", "False EndpointUnavailable").await;
+        assert!(message.contains("gave no complete answer within 5 s"), "{message}");
+    }
+    // And they recover by themselves.
+    scene.server.behave(&hanging, None).await;
+    eventually("hanging-0 recovers", Duration::from_secs(90), async || {
+        let words = scene.words("hanging-0").await;
+        if words.contains("TokenValid") { Ok(()) } else { Err(words) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_drips_is_left_in_time() {
+    let scene = Scene::bare("dripping").await;
+    scene.secret("credentials", &[("client_id", "id"), ("client_secret", "secret")]).await;
+    let body = json!({"access_token": "a", "expires_in": 300}).to_string();
+    for (name, reply) in [
+        ("drips", Reply::Drip(body, Duration::from_millis(500))),
+        ("stops", Reply::HangAfterHeaders),
+        ("silent", Reply::HangBeforeHeaders),
+    ] {
+        let server = ScriptedServer::start([reply]).await;
+        let operator = Operator::start(&scene.namespace).await;
+        let begun = Instant::now();
+        let mut source = scene.source(json!({"target": {"name": name}}));
+        source["metadata"]["name"] = json!(name);
+        source["spec"]["provider"] = json!({"vgs": {"tokenURL": server.url("/token")}});
+        scene.apply(source).await;
+        let message = scene.condition(name, "Ready", "False EndpointUnavailable").await;
+        assert!(message.contains("within 5 s"), "{name}: {message}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{name}: {:?}", begun.elapsed());
+        // One attempt is one request, and a stop does not wait for the next.
+        let attempts = server.requests().len();
+        assert!((1..=3).contains(&attempts), "{name}: {attempts}");
+        operator.stop().await;
+        scene.kubectl(&["delete", "tokensource", name], "").await;
+    }
+}
