@@ -62,6 +62,8 @@ pub(super) struct Attempt {
     outcome_unknown: bool,
     /// It was the API server that refused the target, in this state of it.
     target: Option<Option<Version>>,
+    /// It was not made: another's failure said enough, and how long to wait, in seconds, if it said that too.
+    held_for: Option<Option<u64>>,
 }
 
 impl Stop {
@@ -73,6 +75,7 @@ impl Stop {
             retry_after: None,
             outcome_unknown: false,
             target: None,
+            held_for: None,
         })
     }
 
@@ -94,6 +97,19 @@ impl Stop {
         }
     }
 
+    /// A token request that was not made, because another's failure says enough.
+    pub(super) fn held(held: &oauth::Held) -> Self {
+        Stop::Failed(Attempt {
+            class: held.class(),
+            reason: held.reason(),
+            message: held.to_string(),
+            retry_after: None,
+            outcome_unknown: false,
+            target: None,
+            held_for: Some(held.retry_in().map(|wait| wait.as_secs().saturating_add(1))),
+        })
+    }
+
     /// A failed token request.
     pub(super) fn endpoint(error: &oauth::Error) -> Self {
         Stop::Failed(Attempt {
@@ -103,6 +119,7 @@ impl Stop {
             retry_after: error.retry_after(),
             outcome_unknown: error.outcome_unknown(),
             target: None,
+            held_for: None,
         })
     }
 }
@@ -429,7 +446,8 @@ impl Pass<'_> {
             Known::Present(facts) => self.resolved.tried(Some(&facts.version)),
             _ => self.resolved.tried(None),
         };
-        let count = self.memory.failed.as_ref().map_or(0, |failed| failed.count).saturating_add(1);
+        let count = self.memory.failed.as_ref().map_or(0, |failed| failed.count);
+        let count = if attempt.held_for.is_some() { count.max(1) } else { count.saturating_add(1) };
         let fits = |record: &Record| record.inputs.provider == self.resolved.wanted.provider;
         let waits = wait(
             now,
