@@ -74,12 +74,13 @@ impl Pass<'_> {
             refresh_at = %refresh_at,
             "minted"
         );
-        self.memory.pending =
-            Some(PendingMint { token: Some((record, answer.access_token)), refresh_token: None, refresh_at });
+        self.memory.pending = Some(PendingMint {
+            token: Some((record, answer.access_token)),
+            values: gathered.values,
+            refresh_token: None,
+            refresh_at,
+        });
         self.keep_refresh_token(refresh_token, &gathered, now);
-        if let Some(digest) = gathered.values {
-            self.memory.seen_credentials = Some((gathered.version, digest));
-        }
         Ok(())
     }
 
@@ -129,7 +130,7 @@ impl Pass<'_> {
             sent_sha256: sha256(sent),
             replaces: seed.kept.clone(),
         };
-        let pending = PendingMint { token: None, refresh_token: None, refresh_at: now };
+        let pending = PendingMint { token: None, values: None, refresh_token: None, refresh_at: now };
         self.memory.pending.get_or_insert(pending).refresh_token = Some(unsaved);
     }
 
