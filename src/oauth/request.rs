@@ -102,6 +102,17 @@ pub struct Credentials {
     pub refresh_token: Option<SecretString>,
 }
 
+impl Credentials {
+    /// Whether a text from a server repeats the client's secret or the refresh token.
+    #[must_use]
+    pub fn are_told_in(&self, text: &str) -> bool {
+        [&self.client_secret, &self.refresh_token]
+            .into_iter()
+            .flatten()
+            .any(|secret| !secret.expose_secret().is_empty() && text.contains(secret.expose_secret()))
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn shown<T>(value: Option<&T>) -> &'static str {

@@ -12,8 +12,10 @@ mod support;
 
 mod api_rules;
 mod calls;
+mod canary;
 mod hanging;
 mod harness;
 mod main_job;
 mod providers;
 mod rotation;
+mod samples;
