@@ -100,7 +100,10 @@ impl Pass<'_> {
             token_id: answer.token_id(),
             token_type: answer.token_type.clone(),
             // It goes into an annotation and into status, which have bounds.
-            scope: answer.scope.clone().filter(|scope| scope.len() <= LONGEST_SCOPE),
+            scope: answer
+                .scope
+                .clone()
+                .filter(|scope| scope.len() <= LONGEST_SCOPE && !gathered.credentials.are_told_in(scope)),
             remarks,
         };
         let inputs =
