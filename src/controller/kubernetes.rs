@@ -2,6 +2,7 @@
 //! again here: retries belong to the schedule.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
@@ -11,17 +12,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::secrets::Key;
+use super::turns::Turns;
 use crate::api::TokenSource;
 use crate::target::{FIELD_MANAGER, Facts, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL};
 
+/// Calls under way at once: more would only wait in the API server, which then sheds load.
+const AT_ONCE: usize = 64;
 /// The most that one call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Calls under way at once: more would only wait in the API server, which then sheds load.
-static IN_FLIGHT: Semaphore = Semaphore::const_new(64);
 
 /// Why a call failed, as far as it matters to what is done next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,26 +57,36 @@ impl From<kube::Error> for CallError {
     }
 }
 
-async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-    // Waiting for a turn is no fault of the API server: it does not count.
-    let _turn = IN_FLIGHT.acquire().await;
-    match tokio::time::timeout(TIMEOUT, call).await {
-        Ok(result) => result.map_err(CallError::from),
-        Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", TIMEOUT.as_secs()))),
-    }
-}
-
 /// The API server, as far as this controller needs it.
 #[derive(Clone)]
 pub struct Kubernetes {
     client: Client,
+    turns: Arc<Turns>,
+    /// When what these calls are for should be done: the earliest goes first.
+    deadline: Instant,
 }
 
 impl Kubernetes {
     /// Calls through `client`, which should not try again by itself.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Kubernetes { client }
+        Kubernetes { client, turns: Turns::new(AT_ONCE), deadline: Instant::now() }
+    }
+
+    /// The same, for something that should be done by `deadline`.
+    #[must_use]
+    pub fn by(&self, deadline: Instant) -> Self {
+        Kubernetes { deadline, ..self.clone() }
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = kube::Result<T>> + Send) -> Result<T, CallError> {
+        // Waiting for a turn is no fault of the API server: it does not count.
+        let _turn = self.turns.take(self.deadline).await;
+        // Boxed: thousands may wait for their turn, and the futures of calls are large.
+        match tokio::time::timeout(TIMEOUT, Box::pin(call)).await {
+            Ok(result) => result.map_err(CallError::from),
+            Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", TIMEOUT.as_secs()))),
+        }
     }
 
     fn secrets(&self, namespace: &str) -> Api<Secret> {
@@ -91,7 +102,8 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn secret_facts(&self, key: &Key) -> Result<Option<Facts>, CallError> {
-        let found = bounded(self.secrets(&key.namespace).get_metadata_opt(&key.name)).await?;
+        let api = self.secrets(&key.namespace);
+        let found = self.bounded(api.get_metadata_opt(&key.name)).await?;
         Ok(found.and_then(|object| Facts::of(&object.metadata)))
     }
 
@@ -100,7 +112,8 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn secret(&self, key: &Key) -> Result<Option<Secret>, CallError> {
-        bounded(self.secrets(&key.namespace).get_opt(&key.name)).await
+        let api = self.secrets(&key.namespace);
+        self.bounded(api.get_opt(&key.name)).await
     }
 
     /// Whether a TokenSource still exists as this very object and is not being deleted.
@@ -108,7 +121,8 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn source_is_alive(&self, key: &Key, uid: &str) -> Result<bool, CallError> {
-        let found = bounded(self.sources(&key.namespace).get_metadata_opt(&key.name)).await?;
+        let api = self.sources(&key.namespace);
+        let found = self.bounded(api.get_metadata_opt(&key.name)).await?;
         Ok(found.is_some_and(|object| {
             object.metadata.deletion_timestamp.is_none() && object.metadata.uid.as_deref() == Some(uid)
         }))
@@ -122,7 +136,8 @@ impl Kubernetes {
     pub async fn rotated_seeds(&self, namespace: &str) -> Result<Vec<(String, ByteString)>, CallError> {
         let (label, value) = REFRESH_TOKEN_LABEL;
         let of_ours = ListParams::default().labels(&format!("{label}={value}"));
-        let secrets = bounded(self.secrets(namespace).list(&of_ours)).await?;
+        let api = self.secrets(namespace);
+        let secrets = self.bounded(api.list(&of_ours)).await?;
         let seed = |secret: Secret| {
             let source = secret.metadata.annotations?.remove(REFRESH_TOKEN_ANNOTATION)?;
             Some((source, secret.data?.remove("seed_sha256")?))
@@ -155,7 +170,8 @@ impl Kubernetes {
         params: &PatchParams,
         patch: &Patch<&Value>,
     ) -> Result<Facts, CallError> {
-        let written = bounded(self.secrets(&key.namespace).patch_metadata(&key.name, params, patch)).await?;
+        let api = self.secrets(&key.namespace);
+        let written = self.bounded(api.patch_metadata(&key.name, params, patch)).await?;
         Facts::of(&written.metadata)
             .ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
     }
@@ -167,7 +183,7 @@ impl Kubernetes {
     pub async fn write_status(&self, key: &Key, body: &Value) -> Result<Option<String>, CallError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let api = self.sources(&key.namespace);
-        let written = bounded(api.patch_status(&key.name, &params, &Patch::Merge(body))).await?;
+        let written = self.bounded(api.patch_status(&key.name, &params, &Patch::Merge(body))).await?;
         Ok(written.metadata.resource_version)
     }
 
@@ -205,6 +221,6 @@ impl Kubernetes {
             ..Event::default()
         };
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        bounded(api.create(&PostParams::default(), &event)).await.map(drop)
+        self.bounded(api.create(&PostParams::default(), &event)).await.map(drop)
     }
 }

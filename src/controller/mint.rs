@@ -34,11 +34,15 @@ impl Pass<'_> {
             .request(&gathered.credentials)
             .map_err(|error| Stop::endpoint(&Error::from(error)))?;
 
+        let party = self.context.gate.party(&self.resolved.description.request, &gathered.credentials);
+        let place = self.context.gate.enter(request.url(), party, self.deadline()).await;
+        let place = place.map_err(|held| Stop::held(&held))?;
         let now = self.context.now();
         let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
+        let timeout = Duration::from_secs(attempt_timeout(remaining));
         let begun = Instant::now();
-        let answer =
-            self.context.transport.send(&request, Duration::from_secs(attempt_timeout(remaining))).await;
+        let answer = Box::pin(self.context.transport.send(&request, timeout)).await;
+        place.finish(&answer);
         let took = begun.elapsed();
 
         if why.heals() && (self.memory.healed_at.is_some() || self.had_token()) {
@@ -145,7 +149,7 @@ impl Pass<'_> {
             _ => None,
         };
         let body = self.rehearsal(seen.as_ref());
-        match self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await {
+        match self.kubernetes.apply_secret(&self.identity.target, &body, true).await {
             Ok(_) => {
                 self.memory.write_allowed = true;
                 Ok(())
@@ -157,7 +161,7 @@ impl Pass<'_> {
     /// Stops if the TokenSource is gone, going, or another one by now: then nothing is healed.
     pub(super) async fn check_alive(&self) -> Result<(), Stop> {
         let identity = &self.identity;
-        if self.context.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
+        if self.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
             Ok(())
         } else {
             Err(Stop::Gone)

@@ -9,13 +9,13 @@ mod report;
 mod resolved;
 mod secrets;
 mod status;
+mod turns;
 mod watch;
 mod write;
 
 use std::fmt;
 
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 
 pub use kubernetes::{CallError, Kubernetes};
 pub use watch::run;
@@ -24,9 +24,6 @@ use crate::oauth::{Gate, Transport};
 use memory::{Memories, Seeds};
 use secrets::{Key, Secrets};
 
-/// How many looks that ask for no token are under way at once.
-const DESK: usize = 64;
-
 /// What every reconcile shares.
 pub struct Context {
     /// The API server.
@@ -34,8 +31,6 @@ pub struct Context {
     /// Token endpoints.
     transport: Transport,
     gate: Gate,
-    /// Places at the API server, for looks that ask for no token: a herd of them must not trample it.
-    desk: Semaphore,
     secrets: Secrets,
     memories: Memories,
     seeds: Seeds,
@@ -82,7 +77,6 @@ impl Context {
             kubernetes,
             transport,
             gate: Gate::default(),
-            desk: Semaphore::new(DESK),
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),

@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
+use tokio::time::Instant;
 use tracing::{error, warn};
-use url::Url;
 
-use super::kubernetes::CallError;
+use super::kubernetes::{CallError, Kubernetes};
 use super::memory::{Failed, Memory};
 use super::resolved::{Identity, Resolved};
 use super::secrets::{Key, Known};
@@ -22,15 +22,17 @@ use super::{Context, report};
 use crate::api::{Reason, TokenSource};
 use crate::oauth::{self, Class};
 use crate::providers::CredentialsError;
-use crate::refresh::{Blocked, Decision, Failure, Observed, decide, plus, wait};
+use crate::refresh::{Blocked, Decision, Failure, Observed, decide, plus, seconds_between, wait};
 use crate::target::{Ownership, Record, Version, ownership};
 
 /// How often one pass decides anew before it lets others go first.
 const MOST_STEPS: usize = 12;
 /// The longest that a timer is set for. Nothing is done when it ends early.
 const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
-/// The wait before another look that needs another kind of place.
-const AT_ONCE: Duration = Duration::from_millis(1);
+/// A first mint should be done this long after it was asked for.
+const FIRST_MINT: Duration = Duration::from_secs(30);
+/// What is no mint may take this long.
+const UNHURRIED: Duration = Duration::from_secs(60);
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 /// The wait before looking again at what no watch tells, in seconds: a name's addresses, another TokenSource's
@@ -44,8 +46,6 @@ pub(super) enum Stop {
     Again,
     /// The TokenSource is gone, or going.
     Gone,
-    /// A token is wanted, and no place at the endpoint was asked for.
-    NoPlace,
     /// The API server did not answer.
     ApiServer(String),
     /// An attempt failed.
@@ -62,6 +62,8 @@ pub(super) struct Attempt {
     outcome_unknown: bool,
     /// It was the API server that refused the target, in this state of it.
     target: Option<Option<Version>>,
+    /// It was not made: another's failure said enough, and how long to wait, in seconds, if it said that too.
+    held_for: Option<Option<u64>>,
 }
 
 impl Stop {
@@ -73,6 +75,7 @@ impl Stop {
             retry_after: None,
             outcome_unknown: false,
             target: None,
+            held_for: None,
         })
     }
 
@@ -94,6 +97,19 @@ impl Stop {
         }
     }
 
+    /// A token request that was not made, because another's failure says enough.
+    pub(super) fn held(held: &oauth::Held) -> Self {
+        Stop::Failed(Attempt {
+            class: held.class(),
+            reason: held.reason(),
+            message: held.to_string(),
+            retry_after: None,
+            outcome_unknown: false,
+            target: None,
+            held_for: Some(held.retry_in().map(|wait| wait.as_secs().saturating_add(1))),
+        })
+    }
+
     /// A failed token request.
     pub(super) fn endpoint(error: &oauth::Error) -> Self {
         Stop::Failed(Attempt {
@@ -103,6 +119,7 @@ impl Stop {
             retry_after: error.retry_after(),
             outcome_unknown: error.outcome_unknown(),
             target: None,
+            held_for: None,
         })
     }
 }
@@ -124,14 +141,14 @@ impl From<CallError> for Stop {
 /// One look at one TokenSource.
 pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
+    /// The API server, with the deadline of what is being done.
+    pub(super) kubernetes: Kubernetes,
     pub(super) source: &'a TokenSource,
     pub(super) identity: &'a Identity,
     pub(super) resolved: &'a Resolved,
     pub(super) memory: &'a mut Memory,
     /// The turn to send the user's refresh token, until what came of it is persisted.
     pub(super) turn: Option<tokio::sync::OwnedMutexGuard<()>>,
-    /// It has a place at the token endpoint.
-    may_mint: bool,
 }
 
 /// How a pass ended.
@@ -155,66 +172,15 @@ pub(super) async fn reconcile(
             return Ok(Action::await_change());
         }
     };
-    // Ten thousand of these start at once. Most need nothing; the others wait here, where waiting takes little
-    // memory, for a place at their endpoint or at the API server.
-    let looked = match plan(source, &context) {
-        Plan::Nothing(action) => return Ok(action),
-        Plan::Endpoint(url) => {
-            let _place = context.gate.enter(&url).await;
-            AssertUnwindSafe(Box::pin(look(source, &context, true))).catch_unwind().await
-        }
-        Plan::ApiServer => {
-            let _place = context.desk.acquire().await;
-            AssertUnwindSafe(Box::pin(look(source, &context, false))).catch_unwind().await
-        }
-    };
+    // Boxed: ten thousand of these are started at once, and hardly any of them gets beyond its first lines.
+    let looked = AssertUnwindSafe(Box::pin(look(source, &context))).catch_unwind().await;
     Ok(looked.unwrap_or_else(|_| {
         error!(source = %format!("{}/{}", source.namespace().unwrap_or_default(), source.name_any()), "a bug: the look at this TokenSource panicked");
         Action::requeue(Duration::from_secs(60))
     }))
 }
 
-/// What a look at a TokenSource will need.
-enum Plan {
-    /// Nothing: all is as it should be.
-    Nothing(Action),
-    /// A place at this token endpoint.
-    Endpoint(Url),
-    /// A place at the API server.
-    ApiServer,
-}
-
-/// Decides from memory alone, at next to no cost.
-fn plan(source: &TokenSource, context: &Context) -> Plan {
-    let Some(identity) = Identity::of(source) else { return Plan::Nothing(Action::await_change()) };
-    let memory = context.memories.of(&identity.key);
-    let Ok(mut memory) = memory.try_lock() else { return Plan::ApiServer };
-    memory.is_about(source, &identity.owner);
-    let Ok(resolved) = Resolved::of(source, context.propagation_delay) else { return Plan::ApiServer };
-    let mut pass = Pass {
-        context,
-        source,
-        identity: &identity,
-        resolved: &resolved,
-        memory: &mut memory,
-        turn: None,
-        may_mint: false,
-    };
-    match pass.decide() {
-        Some(Decision::Mint(_)) => Plan::Endpoint(resolved.description.request.token_url.clone()),
-        Some(decision) => match pass.ending(decision) {
-            Ok(Ok(ending)) if !report::is_due(&mut pass, ending.problem.as_ref()) => {
-                Plan::Nothing(pass.next(&ending))
-            }
-            Ok(Err(Stop::Gone)) => Plan::Nothing(Action::await_change()),
-            _ => Plan::ApiServer,
-        },
-        None => Plan::ApiServer,
-    }
-}
-
-/// Looks at a TokenSource and acts. `may_mint`: it has a place at the token endpoint.
-async fn look(source: &TokenSource, context: &Context, may_mint: bool) -> Action {
+async fn look(source: &TokenSource, context: &Context) -> Action {
     let Some(identity) = Identity::of(source) else { return Action::await_change() };
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
@@ -227,8 +193,15 @@ async fn look(source: &TokenSource, context: &Context, may_mint: bool) -> Action
             return Action::await_change();
         }
     };
-    let mut pass =
-        Pass { context, source, identity: &identity, resolved: &resolved, memory, turn: None, may_mint };
+    let mut pass = Pass {
+        context,
+        kubernetes: context.kubernetes.by(Instant::now() + UNHURRIED),
+        source,
+        identity: &identity,
+        resolved: &resolved,
+        memory,
+        turn: None,
+    };
     match pass.run().await {
         Ok(ending) => {
             let next = pass.next(&ending);
@@ -237,7 +210,6 @@ async fn look(source: &TokenSource, context: &Context, may_mint: bool) -> Action
             }
             next
         }
-        Err(Stop::NoPlace) => Action::requeue(AT_ONCE),
         Err(Stop::ApiServer(message)) => {
             warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
             Action::requeue(API_SERVER_RETRY)
@@ -313,15 +285,25 @@ impl Pass<'_> {
         match decision {
             Decision::Compare => self.compare().await,
             Decision::Restamp => self.restamp(None).await,
-            Decision::Mint(_) if !self.may_mint => Err(Stop::NoPlace),
-            Decision::Mint(why) => match self.mint(why).await {
-                Ok(()) => self.write().await,
-                // It may have brought a refresh token, whatever was wrong with the rest.
-                Err(stop) => self.save_refresh_token().await.and(Err(stop)),
-            },
+            Decision::Mint(why) => {
+                self.kubernetes = self.context.kubernetes.by(self.deadline());
+                match self.mint(why).await {
+                    Ok(()) => self.write().await,
+                    // It may have brought a refresh token, whatever was wrong with the rest.
+                    Err(stop) => self.save_refresh_token().await.and(Err(stop)),
+                }
+            }
             Decision::Write => self.write().await,
             _ => Ok(()),
         }
+    }
+
+    /// When a new token should be there: a refresh in time for readers of the file, a first mint soon.
+    pub(super) fn deadline(&self) -> Instant {
+        let now = self.context.now();
+        let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
+        let left = remaining.saturating_sub(self.resolved.policy.propagation_delay);
+        Instant::now() + if remaining > 0 { Duration::from_secs(left) } else { FIRST_MINT }
     }
 
     /// When to look again after this ending: Ready turns False at expiry, even if nothing else happens.
@@ -370,7 +352,7 @@ impl Pass<'_> {
         if known != Known::Nothing {
             return Ok(known);
         }
-        let facts = self.context.kubernetes.secret_facts(key).await?;
+        let facts = self.kubernetes.secret_facts(key).await?;
         self.context.secrets.observe(key, facts.clone());
         Ok(facts.map_or(Known::Absent, |facts| Known::Present(Arc::new(facts))))
     }
@@ -464,7 +446,8 @@ impl Pass<'_> {
             Known::Present(facts) => self.resolved.tried(Some(&facts.version)),
             _ => self.resolved.tried(None),
         };
-        let count = self.memory.failed.as_ref().map_or(0, |failed| failed.count).saturating_add(1);
+        let count = self.memory.failed.as_ref().map_or(0, |failed| failed.count);
+        let count = if attempt.held_for.is_some() { count.max(1) } else { count.saturating_add(1) };
         let fits = |record: &Record| record.inputs.provider == self.resolved.wanted.provider;
         let waits = wait(
             now,

@@ -20,18 +20,6 @@ use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
 
 /// Writes status and events after a pass.
 pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Result<(), CallError> {
-    let (before, after) = told(pass, problem);
-    write(pass.context, pass.source, pass.identity, pass.memory, &before, after).await
-}
-
-/// Whether there is anything to report.
-pub(super) fn is_due(pass: &mut Pass<'_>, problem: Option<&Problem>) -> bool {
-    let (before, after) = told(pass, problem.cloned());
-    before != after
-}
-
-/// What people are told now, and what they should be told.
-fn told(pass: &mut Pass<'_>, problem: Option<Problem>) -> (TokenSourceStatus, TokenSourceStatus) {
     let before = before(pass.source, pass.memory);
     let record = pass.record();
     let now = pass.context.now();
@@ -50,7 +38,7 @@ fn told(pass: &mut Pass<'_>, problem: Option<Problem>) -> (TokenSourceStatus, To
         policy: pass.resolved.policy,
         before: &before,
     });
-    (before, after)
+    write(pass.context, pass.source, pass.identity, pass.memory, &before, after).await
 }
 
 /// Writes the status of a TokenSource whose spec cannot be resolved.

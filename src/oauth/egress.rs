@@ -157,6 +157,26 @@ impl Egress {
         }
     }
 
+    /// Judges a URL that a proxy will connect to, which then also resolves its name: the policy rests on the lists of hosts,
+    /// and on names that cannot be public. An address in the URL is judged as ever.
+    ///
+    /// # Errors
+    /// The policy does not allow it.
+    pub fn check_proxied(&self, url: &Url) -> Result<(), EgressRefused> {
+        self.check_url(url)?;
+        let (Some(Host::Domain(name)), Some(port)) = (url.host(), url.port_or_known_default()) else {
+            return Ok(());
+        };
+        let host = normalise(name);
+        let named = |rules: &[EgressRule]| rules.iter().any(|rule| rule.names(host, port));
+        match &self.only {
+            Some(only) if named(only) => Ok(()),
+            Some(_) => Err(EgressRefused::NotListed { host: host.to_owned(), port, ip: None }),
+            None if is_public_name(host) || named(&self.allow) => Ok(()),
+            None => Err(EgressRefused::ProxiedName { host: host.to_owned(), port }),
+        }
+    }
+
     /// Judges one address that `host` has.
     ///
     /// # Errors
@@ -200,6 +220,13 @@ pub enum EgressRefused {
         /// `None`: the name alone was judged.
         ip: Option<IpAddr>,
     },
+    /// A name of a private network, which the proxy would resolve, and not in `--egress-allow`.
+    ProxiedName {
+        /// As in the URL.
+        host: String,
+        /// Of the URL.
+        port: u16,
+    },
     /// Not a public address, and not in `--egress-allow`.
     Address {
         /// As in the URL.
@@ -237,6 +264,11 @@ impl fmt::Display for EgressRefused {
                     " is not among what the operator may connect to: add it to --egress-only (Helm value egress.only)"
                 )
             }
+            EgressRefused::ProxiedName { host, port } => write!(
+                f,
+                "{host} is a name of a private network, which the proxy would resolve, and not allowed by the egress \
+                 policy: start the operator with --egress-allow {host}:{port} (Helm value egress.allow)"
+            ),
             EgressRefused::Address { host, port, ip, judged, kind, by_host } => {
                 if host.parse() == Ok(*ip) {
                     write!(f, "{ip}")?;
@@ -257,6 +289,13 @@ impl fmt::Display for EgressRefused {
             }
         }
     }
+}
+
+/// Not one of those that mean something else in every network (RFC 6761, RFC 6762, ICANN's `internal`, Kubernetes' own).
+fn is_public_name(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    host.contains('.')
+        && !["internal", "local", "localhost", "svc", "test", "invalid", "arpa"].contains(&last)
 }
 
 /// Without the dot that makes a name absolute; [`Url`] and [`Host`] have lowered the case already.

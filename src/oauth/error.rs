@@ -3,7 +3,9 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::dialect::{KnownCode, Said};
+use super::discovery::DiscoveryProblem;
 use super::egress::EgressRefused;
+use super::mapping::Pointer;
 use super::request::RequestError;
 use crate::api::Reason;
 use http::StatusCode;
@@ -55,6 +57,16 @@ pub enum Error {
         /// What the system says.
         cause: String,
     },
+    /// The proxy does not connect to the endpoint.
+    #[error("the proxy does not connect to {host}: {cause}")]
+    Proxy {
+        /// As in the URL.
+        host: String,
+        /// What the HTTP library says.
+        cause: String,
+        /// HTTP 407: the proxy wants to know who asks.
+        wants_authentication: bool,
+    },
     /// No connection within [`CONNECT_TIMEOUT`](super::transport::CONNECT_TIMEOUT).
     #[error("no connection to {host} within {seconds} s: is there a firewall or a NetworkPolicy on the way?")]
     ConnectTimeout {
@@ -70,6 +82,16 @@ pub enum Error {
         host: String,
         /// With the remedy.
         problem: &'static str,
+    },
+    /// TLS came as far as the client's certificate, which the server does not accept (RFC 8705).
+    #[error(
+        "{host} does not accept the client certificate ({cause}): is one configured, still valid, and registered there?"
+    )]
+    ClientCertificate {
+        /// As in the URL.
+        host: String,
+        /// The server's alert.
+        cause: String,
     },
     /// TLS was cut or could not be agreed on.
     #[error("the TLS handshake with {host} failed: {cause}")]
@@ -95,6 +117,9 @@ pub enum Error {
         /// What the HTTP library says.
         cause: String,
     },
+    /// The issuer's metadata (RFC 8414) is of no use.
+    #[error(transparent)]
+    Discovery(Box<Undiscovered>),
     /// An answer that reports a failure.
     #[error(transparent)]
     Refused(Box<Refusal>),
@@ -115,7 +140,11 @@ impl Error {
             | Error::Handshake { .. }
             | Error::Timeout { .. }
             | Error::Cut { .. } => Class::Transient,
-            Error::Certificate { .. } => Class::Rejected,
+            Error::Certificate { .. }
+            | Error::ClientCertificate { .. }
+            | Error::Proxy { wants_authentication: true, .. } => Class::Rejected,
+            Error::Proxy { .. } => Class::Unclear,
+            Error::Discovery(undiscovered) => undiscovered.problem.class(),
             Error::Refused(refusal) => refusal.judgement().0,
             Error::Unusable(_) => Class::Malformed,
         }
@@ -125,17 +154,31 @@ impl Error {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Error::Request(RequestError::Missing(_)) => Reason::CredentialsNotFound,
-            Error::Request(RequestError::ColonInClientId) => Reason::CredentialsInvalid,
-            Error::Request(RequestError::Reserved(_) | RequestError::UserInfoInUrl) => Reason::SpecInvalid,
+            Error::Request(error) => match error {
+                RequestError::Missing(_) | RequestError::MissingValue(_) => Reason::CredentialsNotFound,
+                RequestError::ColonInClientId
+                | RequestError::Key(_)
+                | RequestError::Certificate(_)
+                | RequestError::HeaderValue(_) => Reason::CredentialsInvalid,
+                RequestError::Reserved(_)
+                | RequestError::ReservedClaim(_)
+                | RequestError::RefusedHeader(_)
+                | RequestError::Resource(_)
+                | RequestError::UserInfoInUrl
+                | RequestError::NotAnAttempt
+                | RequestError::NotDiscovered => Reason::SpecInvalid,
+            },
             Error::Egress(_) => Reason::EndpointRefusedByPolicy,
+            Error::ClientCertificate { .. } => Reason::ClientRejected,
             Error::Dns { .. }
             | Error::Connect { .. }
+            | Error::Proxy { .. }
             | Error::ConnectTimeout { .. }
             | Error::Certificate { .. }
             | Error::Handshake { .. }
             | Error::Timeout { .. }
             | Error::Cut { .. } => Reason::EndpointUnavailable,
+            Error::Discovery(undiscovered) => undiscovered.problem.reason(),
             Error::Refused(refusal) => refusal.judgement().1,
             Error::Unusable(_) => Reason::ResponseMalformed,
         }
@@ -183,6 +226,20 @@ impl Error {
             Error::Refused(refusal) => refusal.refresh_token.as_ref(),
             _ => None,
         }
+    }
+}
+
+/// An issuer whose token endpoint is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the issuer {host} {problem}")]
+pub struct Undiscovered {
+    host: String,
+    problem: DiscoveryProblem,
+}
+
+impl Error {
+    pub(super) fn discovery(host: String, problem: DiscoveryProblem) -> Self {
+        Error::Discovery(Box::new(Undiscovered { host, problem }))
     }
 }
 
@@ -315,14 +372,20 @@ pub(super) enum Fault {
     NotJson(Shape),
     #[error("with more than {0} bytes")]
     TooLarge(usize),
-    #[error("without an access_token")]
-    NoToken,
+    #[error("without {}", no_token(.0.as_ref()))]
+    NoToken(Option<Pointer>),
     #[error("with an empty access_token")]
     EmptyToken,
     #[error("with an access_token that holds characters outside of printable ASCII (RFC 6749, A.12)")]
     TokenCharacters,
     #[error("with control characters in {0}")]
-    ControlCharacters(&'static str),
+    ControlCharacters(String),
     #[error("with a token of type {0}, which is useless to who cannot prove the possession of a key")]
     TokenType(&'static str),
+}
+
+fn no_token(pointer: Option<&Pointer>) -> String {
+    pointer.map_or("an access_token".to_owned(), |pointer| {
+        format!("a text at {pointer}, where response.accessToken says that the token is")
+    })
 }

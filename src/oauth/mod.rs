@@ -1,32 +1,51 @@
 //! A client of OAuth 2.0 token endpoints (RFC 6749). It knows no Kubernetes.
 //!
 //! ```text
-//! RequestDescription + Credentials ─▶ TokenRequest ─▶ Transport ─▶ read ─▶ Answer | Error
-//!            (pure: request)                        (the effect)  (pure: response)
+//! RequestDescription + Credentials + Attempt ─▶ TokenRequest ─▶ Transport ─▶ read ─▶ Answer | Error
+//!            (pure: request, assertion)                        (the effect)  (pure: response)
 //! ```
 //!
 //! What may be connected to is for [`Egress`] to say.
 
 mod address;
+mod assertion;
+mod certificate;
+mod credentials;
+mod der;
 mod dialect;
+mod directory;
+mod discovery;
 mod egress;
 mod error;
-mod gate;
+pub mod gate;
+mod grant;
+mod headers;
+mod key;
 mod lifetime;
+mod mapping;
+mod proxy;
 mod redact;
 mod request;
 mod response;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub mod transport;
 
+pub use assertion::{ASSERTION_LIFETIME, Attempt, MAX_ASSERTION_LIFETIME, RESERVED_CLAIMS};
+pub use credentials::{Credential, Credentials};
+pub use directory::Discovery;
+pub use discovery::{Issuer, IssuerError};
 pub use egress::{Egress, EgressRefused, EgressRule, EgressRuleError};
-pub use error::{Class, Error, Refusal, Unusable};
-pub use gate::Gate;
+pub use error::{Class, Error, Refusal, Undiscovered, Unusable};
+pub use gate::{Gate, Held, Limits, Party, Place};
+pub use grant::{BasicEncoding, ClientAuthentication, Grant, JwtBearer, PrivateKeyJwt, TokenExchange};
+pub use headers::{REFUSED_HEADERS, is_refused_header};
+pub use key::{Algorithm, KeyError, KeyType};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
-pub use request::{
-    BasicEncoding, ClientAuthentication, Credential, Credentials, Encoding, Grant, RESERVED,
-    RequestDescription, RequestError, TokenRequest, is_reserved,
-};
+pub use mapping::{Pointer, PointerError, ResponseMapping};
+pub use proxy::{Proxies, ProxyError};
+pub use request::{Encoding, RESERVED, RequestDescription, RequestError, TokenRequest, is_reserved};
 pub use response::{Answer, read};
+pub use tls::{Tls, TlsError};
 pub use transport::{Transport, TransportError};

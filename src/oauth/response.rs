@@ -4,6 +4,7 @@
 use super::dialect::{self, Said};
 use super::error::{Error, Fault, Refusal, Shape, Unusable};
 use super::lifetime::{self, Lifetime, MAX_LIFETIME};
+use super::mapping::{self, Pointer, ResponseMapping};
 use super::redact::Redactor;
 use super::request::TokenRequest;
 use aws_lc_rs::digest;
@@ -12,7 +13,8 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The longest `Retry-After` that is believed, in seconds.
 const LONGEST_RETRY_AFTER: u64 = 60 * 60;
@@ -37,6 +39,9 @@ pub struct Answer {
     pub refresh_token: Option<SecretString>,
     /// The server's clock (header `Date`).
     pub date: Option<Timestamp>,
+    /// What [`ResponseMapping::values`] names, as far as it is there and is text, a number or a boolean; without
+    /// control characters.
+    pub values: BTreeMap<String, SecretString>,
 }
 
 impl Answer {
@@ -67,22 +72,27 @@ pub fn read(
     body: &[u8],
     request: &TokenRequest,
 ) -> Result<Answer, Error> {
-    let object = parse(body);
+    let document = parse(body);
+    let object = document.as_ref().and_then(Value::as_object);
+    let mapping = request.response();
     let date = header(headers, &DATE).and_then(http_date);
 
     // Taken out before the rest is judged: it may be the only copy of the credential.
-    let refresh_token = object.as_ref().filter(|_| status.is_success()).and_then(refresh_token);
+    let refresh_token = document
+        .as_ref()
+        .filter(|_| status.is_success())
+        .and_then(|document| refresh_token(document, mapping));
 
-    if status.is_success() && !object.as_ref().is_some_and(dialect::reports_error) {
-        return match &object {
-            Some(object) => token(object, date, refresh_token.clone()),
+    if status.is_success() && !object.is_some_and(dialect::reports_error) {
+        return match &document {
+            Some(document) => token(document, mapping, date, refresh_token.clone()),
             None => Err(Fault::NotJson(shape(headers, body, request.sent()))),
         }
         .map_err(|fault| Error::Unusable(Box::new(Unusable { status, fault, refresh_token })));
     }
     Err(Error::Refused(Box::new(Refusal {
         status,
-        said: object.map_or(Said::Nothing, |object| dialect::read(&object, request.sent())),
+        said: object.map_or(Said::Nothing, |object| dialect::read(object, request.sent())),
         shape: shape(headers, body, request.sent()),
         retry_after: header(headers, &RETRY_AFTER).and_then(|value| retry_after(value, date)),
         encoded_differs: request.encoded_differs(),
@@ -90,40 +100,55 @@ pub fn read(
     })))
 }
 
-fn parse(body: &[u8]) -> Option<Map<String, Value>> {
+/// A JSON object, or nothing.
+pub(super) fn parse(body: &[u8]) -> Option<Value> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => Some(object),
-        _ => None,
-    }
+    serde_json::from_slice(body).ok().filter(Value::is_object)
 }
 
 fn token(
-    object: &Map<String, Value>,
+    document: &Value,
+    mapping: &ResponseMapping,
     date: Option<Timestamp>,
     refresh_token: Option<SecretString>,
 ) -> Result<Answer, Fault> {
-    let access_token = text(object, "access_token").ok_or(Fault::NoToken)?;
+    let access_token = mapped(document, mapping.access_token.as_ref(), "access_token")
+        .and_then(Value::as_str)
+        .ok_or_else(|| Fault::NoToken(mapping.access_token.clone()))?;
     if access_token.trim().is_empty() {
         return Err(Fault::EmptyToken);
     }
     if !access_token.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
         return Err(Fault::TokenCharacters);
     }
-    let said_type = text(object, "token_type").map(str::trim).filter(|said| !said.is_empty());
-    let scope = text(object, "scope");
+    let said_type = text(document, "token_type").map(str::trim).filter(|said| !said.is_empty());
+    let scope = text(document, "scope");
     if scope.is_some_and(|scope| scope.contains(is_control)) {
-        return Err(Fault::ControlCharacters("scope"));
+        return Err(Fault::ControlCharacters("scope".to_owned()));
     }
+    let mut values = BTreeMap::new();
+    for (name, pointer) in &mapping.values {
+        let Some(value) = pointer.find(document).and_then(mapping::scalar) else { continue };
+        if value.contains(is_control) {
+            return Err(Fault::ControlCharacters(pointer.to_string()));
+        }
+        values.insert(name.clone(), value.into());
+    }
+    let expires_in = mapped(document, mapping.expires_in.as_ref(), "expires_in").and_then(seconds);
     Ok(Answer {
         access_token: access_token.into(),
         token_type: said_type.map_or(Ok("Bearer"), token_type)?.to_owned(),
         token_type_missing: said_type.is_none(),
         scope: scope.map(str::to_owned),
-        expires_in: object.get("expires_in").and_then(seconds).map(|seconds| seconds.min(MAX_LIFETIME)),
-        expires_at: None,
+        expires_in: expires_in.map(|seconds| seconds.min(MAX_LIFETIME)),
+        expires_at: mapping
+            .expires_at
+            .as_ref()
+            .and_then(|pointer| pointer.find(document))
+            .and_then(mapping::time),
         refresh_token,
         date,
+        values,
     })
 }
 
@@ -133,7 +158,7 @@ fn token_type(said: &str) -> Result<&str, Fault> {
         "dpop" => Err(Fault::TokenType("DPoP")),
         "mac" => Err(Fault::TokenType("mac")),
         "pop" => Err(Fault::TokenType("pop")),
-        _ if said.contains(is_control) => Err(Fault::ControlCharacters("token_type")),
+        _ if said.contains(is_control) => Err(Fault::ControlCharacters("token_type".to_owned())),
         _ => Ok(said),
     }
 }
@@ -143,12 +168,22 @@ fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-fn refresh_token(object: &Map<String, Value>) -> Option<SecretString> {
-    text(object, "refresh_token").filter(|token| !token.is_empty()).map(SecretString::from)
+fn refresh_token(document: &Value, mapping: &ResponseMapping) -> Option<SecretString> {
+    mapped(document, mapping.refresh_token.as_ref(), "refresh_token")
+        .and_then(Value::as_str)
+        .filter(|token| !token.is_empty())
+        .map(SecretString::from)
 }
 
-fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
-    object.get(name).and_then(Value::as_str)
+fn mapped<'a>(document: &'a Value, pointer: Option<&Pointer>, name: &str) -> Option<&'a Value> {
+    match pointer {
+        Some(pointer) => pointer.find(document),
+        None => document.get(name),
+    }
+}
+
+fn text<'a>(document: &'a Value, name: &str) -> Option<&'a str> {
+    document.get(name).and_then(Value::as_str)
 }
 
 /// A number of seconds, as a JSON number or in a string, floored and clamped. Negative, or no number: `None`.
@@ -171,7 +206,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 /// RFC 9110, 5.6.7; the two obsolete formats are not read.
-fn http_date(value: &str) -> Option<Timestamp> {
+pub(super) fn http_date(value: &str) -> Option<Timestamp> {
     static PARSER: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new();
     PARSER.parse_timestamp(value).ok()
 }

@@ -12,15 +12,17 @@ pub(super) fn describe(spec: &api::OAuth2) -> Result<Description, SpecError> {
     Ok(description(
         "oauth2",
         RequestDescription {
-            token_url: parse_url("spec.provider.oauth2.tokenURL", &spec.token_url)?,
-            grant,
-            client_authentication: client_authentication(spec.client_authentication.as_ref()),
             encoding: match spec.request_encoding.unwrap_or_default() {
                 api::RequestEncoding::Form => Encoding::Form,
                 api::RequestEncoding::Json => Encoding::Json,
             },
             scopes: spec.scopes.clone().unwrap_or_default(),
             parameters: spec.parameters.clone().unwrap_or_default(),
+            ..RequestDescription::new(
+                parse_url("spec.provider.oauth2.tokenURL", &spec.token_url)?,
+                grant,
+                client_authentication(spec.client_authentication.as_ref()),
+            )
         },
     ))
 }

@@ -1,14 +1,12 @@
 //! Very Good Security: Vault API, Account Updater and Network Tokens share one Keycloak.
 //! <https://docs.verygoodsecurity.com/vault/developer-tools/apis/authentication>
 
-use std::collections::BTreeMap;
-
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::{Description, SpecError, description, parse_url};
 use crate::api::Vgs;
-use crate::oauth::{ClientAuthentication, Encoding, Grant, RequestDescription};
+use crate::oauth::{ClientAuthentication, Grant, RequestDescription};
 
 const TOKEN_URL: &str = "https://auth.verygoodsecurity.com/auth/realms/vgs/protocol/openid-connect/token";
 
@@ -17,14 +15,11 @@ pub(super) fn describe(spec: &Vgs) -> Result<Description, SpecError> {
     let token_url = spec.token_url.as_deref().unwrap_or(TOKEN_URL);
     Ok(description(
         "vgs",
-        RequestDescription {
-            token_url: parse_url("spec.provider.vgs.tokenURL", token_url)?,
-            grant: Grant::ClientCredentials,
-            client_authentication: ClientAuthentication::Post,
-            encoding: Encoding::Form,
-            scopes: vec![],
-            parameters: BTreeMap::new(),
-        },
+        RequestDescription::new(
+            parse_url("spec.provider.vgs.tokenURL", token_url)?,
+            Grant::ClientCredentials,
+            ClientAuthentication::Post,
+        ),
     ))
 }
 

@@ -1,13 +1,11 @@
 //! VMware Cloud Director (Hi GIO Cloud and others), with an API token.
 //! <https://techdocs.broadcom.com/us/en/vmware-cis/cloud-director/vmware-cloud-director/10-6.html>, "Generate an API Access Token"
 
-use std::collections::BTreeMap;
-
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Description, SpecError, description, parse_url};
 use crate::api::VmwareCloudDirector;
-use crate::oauth::{ClientAuthentication, Encoding, Grant, RequestDescription};
+use crate::oauth::{ClientAuthentication, Grant, RequestDescription};
 
 /// Sessions end when they are idle, usually after 30 minutes, whatever `expires_in` says.
 const MAX_INTERVAL: u64 = 15 * 60;
@@ -36,13 +34,10 @@ pub(super) fn describe(spec: &VmwareCloudDirector) -> Result<Description, SpecEr
     } else {
         "spec.provider.vmwareCloudDirector.host"
     };
-    let request = RequestDescription {
-        token_url: parse_url(field, token_url)?,
-        grant: Grant::RefreshToken,
-        client_authentication: ClientAuthentication::None,
-        encoding: Encoding::Form,
-        scopes: vec![],
-        parameters: BTreeMap::new(),
-    };
+    let request = RequestDescription::new(
+        parse_url(field, token_url)?,
+        Grant::RefreshToken,
+        ClientAuthentication::None,
+    );
     Ok(Description { max_interval: MAX_INTERVAL, ..description("vmwareCloudDirector", request) })
 }

@@ -1,8 +1,6 @@
 //! VNG Cloud (GreenNode) IAM, for vStorage and the rest.
 //! <https://docs.vngcloud.vn/vng-cloud-document/vn/identity-and-access-management>
 
-use std::collections::BTreeMap;
-
 use super::{Description, SpecError, description, parse_url};
 use crate::api::VngCloud;
 use crate::oauth::{BasicEncoding, ClientAuthentication, Encoding, Grant, RequestDescription};
@@ -15,12 +13,13 @@ pub(super) fn describe(spec: &VngCloud) -> Result<Description, SpecError> {
     Ok(description(
         "vngCloud",
         RequestDescription {
-            token_url: parse_url("spec.provider.vngCloud.tokenURL", token_url)?,
-            grant: Grant::ClientCredentials,
-            client_authentication: ClientAuthentication::Basic(BasicEncoding::Raw),
             encoding: Encoding::Json,
             scopes: spec.scopes.clone().unwrap_or_else(|| vec!["email".into()]),
-            parameters: BTreeMap::new(),
+            ..RequestDescription::new(
+                parse_url("spec.provider.vngCloud.tokenURL", token_url)?,
+                Grant::ClientCredentials,
+                ClientAuthentication::Basic(BasicEncoding::Raw),
+            )
         },
     ))
 }

@@ -1,22 +1,25 @@
 //! The transport against servers that misbehave, on loopback.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod discovery;
+mod proxy;
 mod server;
+mod site;
+mod tls;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret;
 use server::Step::{Again, Drip, Read, Reset, Wait, Write};
 use server::{Server, Step, answer, write};
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokensource_operator::api::Reason;
 use tokensource_operator::oauth::transport::{MAX_BODY, install_crypto_provider};
 use tokensource_operator::oauth::{
-    Answer, BasicEncoding, Class, ClientAuthentication, Credentials, Egress, EgressRefused, Encoding, Error,
-    Grant, RequestDescription, TokenRequest, Transport,
+    Answer, BasicEncoding, Class, ClientAuthentication, Credentials, Egress, EgressRefused, Error, Grant,
+    RequestDescription, TokenRequest, Transport,
 };
 
 const TOKEN: &str = r#"{"access_token":"t","token_type":"bearer","expires_in":300}"#;
@@ -24,17 +27,18 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn request(url: &str, grant: Grant) -> TokenRequest {
     let description = RequestDescription {
-        token_url: url.parse().unwrap(),
-        grant,
-        client_authentication: ClientAuthentication::Basic(BasicEncoding::Percent),
-        encoding: Encoding::Form,
         scopes: vec!["email".into()],
-        parameters: BTreeMap::new(),
+        ..RequestDescription::new(
+            url.parse().unwrap(),
+            grant,
+            ClientAuthentication::Basic(BasicEncoding::Percent),
+        )
     };
     let credentials = Credentials {
         client_id: Some("s6BhdRkqt3".into()),
         client_secret: Some("gX1fBat3bV".into()),
         refresh_token: Some("refresh-1".into()),
+        ..Credentials::default()
     };
     description.request(&credentials).unwrap()
 }
@@ -188,7 +192,7 @@ async fn connections_are_reused_but_not_for_refresh_tokens() {
         let server = Server::start(vec![Read, answer("200 OK", "", TOKEN), Again]).await;
         let transport = transport(&["127.0.0.1"]);
         for _ in 0..3 {
-            let request = request(&format!("http://127.0.0.1:{}/token", server.port), grant);
+            let request = request(&format!("http://127.0.0.1:{}/token", server.port), grant.clone());
             transport.send(&request, LONG).await.unwrap();
         }
         assert_eq!(server.connections(), connections, "{grant:?}");

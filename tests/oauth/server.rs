@@ -88,7 +88,7 @@ async fn play(mut stream: TcpStream, steps: Vec<Step>, seen: Arc<Mutex<Vec<Strin
     stream.shutdown().await
 }
 
-async fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
+pub(crate) async fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();

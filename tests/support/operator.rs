@@ -89,8 +89,8 @@ impl Drop for Operator {
         if std::thread::panicking() {
             // The end of it: at level trace it is megabytes.
             let log = self.log();
-            let from = log.ceil_char_boundary(log.len().saturating_sub(64 * 1024));
-            eprintln!("--- the operator's log\n{}---", &log[from..]);
+            let end = &log.as_bytes()[log.len().saturating_sub(64 * 1024)..];
+            eprintln!("--- the operator's log\n{}---", String::from_utf8_lossy(end));
         }
     }
 }

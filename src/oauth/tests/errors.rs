@@ -210,7 +210,7 @@ fn a_short_value_does_not_uncover_a_long_one() {
     let credentials = Credentials {
         client_id: Some("abc".into()),
         client_secret: Some("abcdef".into()),
-        refresh_token: None,
+        ..Credentials::default()
     };
     let error = read(
         StatusCode::BAD_REQUEST,
@@ -237,29 +237,30 @@ fn scopes_may_be_named() {
 
 #[test]
 fn a_rejection_after_percent_encoding_names_the_other_ways() {
-    let message = |authentication, secret: &str, body: &str| {
-        let description = RequestDescription { client_authentication: authentication, ..description() };
+    let message = |authentication: &ClientAuthentication, secret: &str, body: &str| {
+        let description =
+            RequestDescription { client_authentication: authentication.clone(), ..description() };
         let credentials = Credentials {
             client_id: Some("id".into()),
             client_secret: Some(secret.into()),
-            refresh_token: None,
+            ..Credentials::default()
         };
         let request = description.request(&credentials).unwrap();
         read(StatusCode::UNAUTHORIZED, &HeaderMap::new(), body.as_bytes(), &request).unwrap_err().to_string()
     };
-    let says_raw = |authentication, secret, body| {
+    let says_raw = |authentication: &_, secret: &str, body: &str| {
         let message = message(authentication, secret, body);
         message.contains("encoding: Raw") && message.contains("post")
     };
     let percent = ClientAuthentication::Basic(BasicEncoding::Percent);
     let rejected = r#"{"error":"invalid_client"}"#;
-    assert!(says_raw(percent, "a+b", rejected));
-    assert!(says_raw(percent, "a+b", ""));
-    assert!(!says_raw(percent, "ab", rejected));
-    assert!(message(percent, "ab", "").contains("check the client id and secret"));
-    assert!(!says_raw(percent, "a+b", r#"{"error":"invalid_scope"}"#));
-    assert!(!says_raw(ClientAuthentication::Basic(BasicEncoding::Raw), "a+b", rejected));
-    assert!(!says_raw(ClientAuthentication::Post, "a+b", rejected));
+    assert!(says_raw(&percent, "a+b", rejected));
+    assert!(says_raw(&percent, "a+b", ""));
+    assert!(!says_raw(&percent, "ab", rejected));
+    assert!(message(&percent, "ab", "").contains("check the client id and secret"));
+    assert!(!says_raw(&percent, "a+b", r#"{"error":"invalid_scope"}"#));
+    assert!(!says_raw(&ClientAuthentication::Basic(BasicEncoding::Raw), "a+b", rejected));
+    assert!(!says_raw(&ClientAuthentication::Post, "a+b", rejected));
 }
 
 #[test]

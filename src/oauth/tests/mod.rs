@@ -1,32 +1,35 @@
 //! Tables of what goes out, what comes back and what may be connected to.
 
+mod discovery;
 mod egress;
 mod errors;
+mod gate;
+mod grants;
+mod keys;
 mod lifetime;
+mod mapping;
 mod properties;
+mod proxy;
 mod request;
 mod response;
+mod vendors;
 
 use super::{
-    Answer, BasicEncoding, ClientAuthentication, Credentials, Encoding, Error, Grant, RequestDescription,
-    TokenRequest, read,
+    Answer, BasicEncoding, ClientAuthentication, Credentials, Error, Grant, RequestDescription, TokenRequest,
+    read,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use std::collections::BTreeMap;
 
 const ID: &str = "the-client-id";
 const SECRET: &str = "correct horse/battery+staple";
 const REFRESH: &str = "Zq5rNfLk2YbWtVx8";
 
 fn description() -> RequestDescription {
-    RequestDescription {
-        token_url: "https://idp.example.com/oauth/token".parse().unwrap(),
-        grant: Grant::ClientCredentials,
-        client_authentication: ClientAuthentication::Basic(BasicEncoding::Percent),
-        encoding: Encoding::Form,
-        scopes: Vec::new(),
-        parameters: BTreeMap::new(),
-    }
+    RequestDescription::new(
+        "https://idp.example.com/oauth/token".parse().unwrap(),
+        Grant::ClientCredentials,
+        ClientAuthentication::Basic(BasicEncoding::Percent),
+    )
 }
 
 fn credentials() -> Credentials {
@@ -34,6 +37,7 @@ fn credentials() -> Credentials {
         client_id: Some(ID.to_owned()),
         client_secret: Some(SECRET.into()),
         refresh_token: Some(REFRESH.into()),
+        ..Credentials::default()
     }
 }
 

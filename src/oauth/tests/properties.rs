@@ -131,6 +131,7 @@ proptest! {
             client_id: Some(id.clone()),
             client_secret: Some(secret.as_str().into()),
             refresh_token: Some(token.as_str().into()),
+            ..Credentials::default()
         };
         let request = description.request(&credentials).unwrap();
         let sent = [&id, &secret, &token, &parameter];

@@ -14,7 +14,7 @@ fn header<'a>(request: &'a TokenRequest, name: &str) -> Option<&'a str> {
 }
 
 fn client(id: &str, secret: &str) -> Credentials {
-    Credentials { client_id: Some(id.into()), client_secret: Some(secret.into()), refresh_token: None }
+    Credentials { client_id: Some(id.into()), client_secret: Some(secret.into()), ..Credentials::default() }
 }
 
 #[test]
@@ -135,6 +135,7 @@ fn a_missing_or_empty_credential_is_named() {
         client_id: Some(String::new()),
         client_secret: Some("".into()),
         refresh_token: Some("".into()),
+        ..Credentials::default()
     };
     let no_secret = Credentials { client_id: Some("id".into()), ..empty.clone() };
     let post = RequestDescription { client_authentication: ClientAuthentication::Post, ..description() };

@@ -1,0 +1,86 @@
+//! JWTs that the client signs: to authenticate itself (RFC 7523, 2.2) and as a grant (RFC 7523, 2.1).
+//!
+//! Signed with aws-lc-rs directly, not with the jsonwebtoken crate: a JWS in compact form is two lines of base64url,
+//! the crate would be a further dependency over the same aws-lc-rs, and it says of every key that it does not take
+//! that it is invalid, where people need to know what to do.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::key::{Algorithm, KeyError, PrivateKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+/// How long an assertion lives where nobody says, in seconds. Keycloak refuses more than 60 s, and so does Box.
+pub const ASSERTION_LIFETIME: u64 = 45;
+/// The longest that it may live, in seconds: what Google takes at most.
+pub const MAX_ASSERTION_LIFETIME: u64 = 60 * 60;
+/// Issued so many seconds ago: a server whose clock is behind refuses what comes from the future.
+const BACKDATED: i64 = 10;
+
+/// Claims that only this module writes. Sorted.
+pub const RESERVED_CLAIMS: &[&str] = &["aud", "exp", "iat", "iss", "jti", "nbf", "sub"];
+
+/// What differs from one attempt to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// By the clock that the server goes by.
+    pub now: Timestamp,
+    /// Unique: servers remember which they have seen, and refuse it the second time (RFC 7523, 3).
+    pub jti: String,
+}
+
+/// What an assertion says.
+pub(super) struct Assertion<'a> {
+    pub(super) issuer: &'a str,
+    pub(super) subject: Option<&'a str>,
+    /// One string and no array: some servers read nothing else.
+    pub(super) audience: &'a str,
+    /// Seconds.
+    pub(super) lifetime: u64,
+    pub(super) jti: String,
+    pub(super) claims: Map<String, Value>,
+    pub(super) key_id: Option<&'a str>,
+    /// `x5t#S256`.
+    pub(super) thumbprint: Option<String>,
+}
+
+impl Assertion<'_> {
+    /// The JWT in compact form. No `nbf`: it would only add another way for clocks to disagree.
+    pub(super) fn sign(
+        self,
+        key: &PrivateKey,
+        algorithm: Algorithm,
+        now: Timestamp,
+    ) -> Result<String, KeyError> {
+        let mut header = Map::new();
+        header.insert("alg".into(), algorithm.to_string().into());
+        header.insert("typ".into(), "JWT".into());
+        if let Some(key_id) = self.key_id {
+            header.insert("kid".into(), key_id.into());
+        }
+        if let Some(thumbprint) = self.thumbprint {
+            header.insert("x5t#S256".into(), thumbprint.into());
+        }
+
+        let now = now.as_second();
+        let issued = now.saturating_sub(BACKDATED);
+        let lifetime = i64::try_from(self.lifetime.clamp(1, MAX_ASSERTION_LIFETIME)).unwrap_or_default();
+        // Google measures the hour from `iat`.
+        let expires = now.saturating_add(lifetime).min(issued.saturating_add(3600));
+        let mut claims = self.claims;
+        claims.insert("iss".into(), self.issuer.into());
+        if let Some(subject) = self.subject {
+            claims.insert("sub".into(), subject.into());
+        }
+        claims.insert("aud".into(), self.audience.into());
+        claims.insert("iat".into(), issued.into());
+        claims.insert("exp".into(), expires.into());
+        claims.insert("jti".into(), self.jti.into());
+
+        let encode = |map: Map<String, Value>| URL_SAFE_NO_PAD.encode(Value::from(map).to_string());
+        let signed = [encode(header), encode(claims)].join(".");
+        let signature = key.sign(algorithm, signed.as_bytes())?;
+        Ok([signed, URL_SAFE_NO_PAD.encode(signature)].join("."))
+    }
+}

@@ -1,0 +1,139 @@
+//! The secrets that go into a request.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::request::RequestError;
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a request may need to know from a Secret. All that a description does not need is ignored.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// The client identifier (RFC 6749, 2.2).
+    pub client_id: Option<String>,
+    /// The client's password.
+    pub client_secret: Option<SecretString>,
+    /// For the grant RefreshToken.
+    pub refresh_token: Option<SecretString>,
+    /// PEM, or a Google service-account key file: for what the client signs.
+    pub private_key: Option<SecretString>,
+    /// PEM of the certificate that an assertion names.
+    pub certificate: Option<String>,
+    /// For the grant TokenExchange.
+    pub subject_token: Option<SecretString>,
+    /// For the grant TokenExchange.
+    pub actor_token: Option<SecretString>,
+    /// What secret parameters and headers refer to, by key.
+    pub values: BTreeMap<String, SecretString>,
+}
+
+impl Credentials {
+    /// Whether a text from a server repeats one of the secrets.
+    #[must_use]
+    pub fn are_told_in(&self, text: &str) -> bool {
+        [&self.client_secret, &self.refresh_token, &self.subject_token, &self.actor_token]
+            .into_iter()
+            .flatten()
+            .chain(self.values.values())
+            .map(ExposeSecret::expose_secret)
+            .any(|secret| !secret.is_empty() && text.contains(secret))
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn shown<T>(value: Option<&T>) -> &'static str {
+            if value.is_some() { "[redacted]" } else { "none" }
+        }
+        f.debug_struct("Credentials")
+            .field("client_id", &shown(self.client_id.as_ref()))
+            .field("client_secret", &shown(self.client_secret.as_ref()))
+            .field("refresh_token", &shown(self.refresh_token.as_ref()))
+            .field("private_key", &shown(self.private_key.as_ref()))
+            .field("certificate", &shown(self.certificate.as_ref()))
+            .field("subject_token", &shown(self.subject_token.as_ref()))
+            .field("actor_token", &shown(self.actor_token.as_ref()))
+            .field("values", &self.values.keys())
+            .finish()
+    }
+}
+
+/// One of the [`Credentials`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// [`Credentials::client_id`].
+    ClientId,
+    /// [`Credentials::client_secret`].
+    ClientSecret,
+    /// [`Credentials::refresh_token`].
+    RefreshToken,
+    /// [`Credentials::private_key`].
+    PrivateKey,
+    /// [`Credentials::certificate`].
+    Certificate,
+    /// [`Credentials::subject_token`].
+    SubjectToken,
+    /// [`Credentials::actor_token`].
+    ActorToken,
+}
+
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Credential::ClientId => "client id",
+            Credential::ClientSecret => "client secret",
+            Credential::RefreshToken => "refresh token",
+            Credential::PrivateKey => "private key",
+            Credential::Certificate => "certificate",
+            Credential::SubjectToken => "subject token",
+            Credential::ActorToken => "actor token",
+        })
+    }
+}
+
+impl Credentials {
+    pub(super) fn client_id(&self) -> Result<&str, RequestError> {
+        present(self.client_id.as_deref(), Credential::ClientId)
+    }
+
+    pub(super) fn client_secret(&self) -> Result<&str, RequestError> {
+        expose(self.client_secret.as_ref(), Credential::ClientSecret)
+    }
+
+    pub(super) fn refresh_token(&self) -> Result<&str, RequestError> {
+        expose(self.refresh_token.as_ref(), Credential::RefreshToken)
+    }
+
+    pub(super) fn private_key(&self) -> Result<&SecretString, RequestError> {
+        expose(self.private_key.as_ref(), Credential::PrivateKey)?;
+        self.private_key.as_ref().ok_or(RequestError::Missing(Credential::PrivateKey))
+    }
+
+    pub(super) fn certificate(&self) -> Result<&str, RequestError> {
+        present(self.certificate.as_deref(), Credential::Certificate)
+    }
+
+    pub(super) fn subject_token(&self) -> Result<&str, RequestError> {
+        expose(self.subject_token.as_ref(), Credential::SubjectToken)
+    }
+
+    pub(super) fn actor_token(&self) -> Result<&str, RequestError> {
+        expose(self.actor_token.as_ref(), Credential::ActorToken)
+    }
+
+    pub(super) fn value(&self, key: &str) -> Result<&str, RequestError> {
+        self.values
+            .get(key)
+            .map(ExposeSecret::expose_secret)
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| RequestError::MissingValue(key.to_owned()))
+    }
+}
+
+fn present(value: Option<&str>, which: Credential) -> Result<&str, RequestError> {
+    value.filter(|value| !value.is_empty()).ok_or(RequestError::Missing(which))
+}
+
+fn expose(value: Option<&SecretString>, which: Credential) -> Result<&str, RequestError> {
+    present(value.map(ExposeSecret::expose_secret), which)
+}

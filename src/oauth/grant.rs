@@ -1,0 +1,105 @@
+//! What a token is earned with (RFC 6749, 1.3), and how the client says who it is (RFC 6749, 2.3).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::assertion::ASSERTION_LIFETIME;
+use super::key::Algorithm;
+use serde_json::{Map, Value};
+
+/// The authorization grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// RFC 6749, 4.4.
+    ClientCredentials,
+    /// RFC 6749, 6.
+    RefreshToken,
+    /// An assertion that this client signs (RFC 7523, 2.1): Google, Salesforce, Box, DocuSign.
+    JwtBearer(Box<JwtBearer>),
+    /// One token for another (RFC 8693).
+    TokenExchange(TokenExchange),
+    /// A vendor's own (RFC 6749, 4.5), with what belongs to it in the parameters.
+    Custom {
+        /// The value of `grant_type`.
+        grant_type: String,
+    },
+}
+
+/// The claims of the assertion that is the grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtBearer {
+    /// `iss`; `None`: the key file's `client_email`, else the client id.
+    pub issuer: Option<String>,
+    /// `sub`: on whose behalf.
+    pub subject: Option<String>,
+    /// `aud`; `None`: the issuer if it was discovered, else the token endpoint.
+    pub audience: Option<String>,
+    /// Further claims. Names in [`RESERVED_CLAIMS`](super::RESERVED_CLAIMS) are refused.
+    pub claims: Map<String, Value>,
+    /// Signs it.
+    pub algorithm: Algorithm,
+    /// `kid`; `None`: the key file's, if there is one.
+    pub key_id: Option<String>,
+    /// Seconds, at most [`MAX_ASSERTION_LIFETIME`](super::MAX_ASSERTION_LIFETIME).
+    pub lifetime: u64,
+}
+
+impl Default for JwtBearer {
+    fn default() -> Self {
+        Self {
+            issuer: None,
+            subject: None,
+            audience: None,
+            claims: Map::new(),
+            algorithm: Algorithm::Rs256,
+            key_id: None,
+            lifetime: ASSERTION_LIFETIME,
+        }
+    }
+}
+
+/// RFC 8693, 2.1. The tokens themselves are credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenExchange {
+    /// What the subject token is, for example `urn:ietf:params:oauth:token-type:jwt`.
+    pub subject_token_type: String,
+    /// What the actor token is; `None`: there is none.
+    pub actor_token_type: Option<String>,
+    /// What is asked for.
+    pub requested_token_type: Option<String>,
+}
+
+/// Client authentication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientAuthentication {
+    /// HTTP Basic (RFC 6749, 2.3.1).
+    Basic(BasicEncoding),
+    /// `client_id` and `client_secret` in the body (RFC 6749, 2.3.1).
+    Post,
+    /// A public client: `client_id` in the body if there is one (VMware Cloud Director has none).
+    None,
+    /// An assertion that the client signs (RFC 7523, 2.2; OpenID Connect Core 9, `private_key_jwt`).
+    PrivateKeyJwt(PrivateKeyJwt),
+    /// The certificate with which the client opens the connection (RFC 8705), and `client_id` in the body.
+    Tls,
+}
+
+/// How the client's assertion is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrivateKeyJwt {
+    /// Signs it.
+    pub algorithm: Algorithm,
+    /// `kid`.
+    pub key_id: Option<String>,
+    /// `aud`; `None`: the issuer if it was discovered, else the token endpoint.
+    pub audience: Option<String>,
+    /// Whether `x5t#S256` names the certificate among the credentials, as Entra wants it.
+    pub certificate: bool,
+}
+
+/// How id and secret are written before base64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BasicEncoding {
+    /// Percent-encoded, as RFC 6749, 2.3.1 demands.
+    Percent,
+    /// As they are (RFC 7617), for servers that do not decode.
+    Raw,
+}

@@ -1,0 +1,95 @@
+//! Where in an answer the token stands, for endpoints that answer in their own words.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use jiff::Timestamp;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// Numbers from here on are milliseconds since the epoch, below it seconds: 5138 and 1973.
+const MILLISECONDS: f64 = 1e11;
+
+/// A JSON pointer (RFC 6901) to something inside of a document, not to all of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pointer(String);
+
+/// Why a text is no [`Pointer`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no JSON pointer (RFC 6901): {problem}")]
+pub struct PointerError {
+    text: String,
+    problem: &'static str,
+}
+
+impl Pointer {
+    /// What it points to. `null` is nothing.
+    pub(super) fn find<'a>(&self, document: &'a Value) -> Option<&'a Value> {
+        document.pointer(&self.0).filter(|value| !value.is_null())
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Pointer {
+    type Err = PointerError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = |problem| PointerError { text: text.to_owned(), problem };
+        if !text.starts_with('/') {
+            return Err(error("write /access_token, or /data/token for a token inside of data"));
+        }
+        if text.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1'])) {
+            return Err(error("a tilde is written as ~0, and a slash in a name as ~1"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Where to look. What is `None` is looked for under the name that RFC 6749, 5.1 gives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseMapping {
+    /// The access token.
+    pub access_token: Option<Pointer>,
+    /// Its lifetime in seconds.
+    pub expires_in: Option<Pointer>,
+    /// Its end as RFC 3339, or as seconds or milliseconds since the epoch. Looked for only where it is named.
+    pub expires_at: Option<Pointer>,
+    /// A refresh token that replaces the one that was sent.
+    pub refresh_token: Option<Pointer>,
+    /// Further members, by the name under which [`Answer::values`](super::Answer::values) has them.
+    pub values: BTreeMap<String, Pointer>,
+}
+
+/// An absolute time: RFC 3339 text, or seconds or milliseconds since the epoch as a number or in a string. Out of
+/// range is the end of time; 0 and below are none: some servers mean "never" by it.
+pub(super) fn time(value: &Value) -> Option<Timestamp> {
+    let number = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => match text.trim().parse::<f64>() {
+            Ok(number) => number,
+            Err(_) => return text.trim().parse().ok(),
+        },
+        _ => return None,
+    };
+    if !number.is_finite() || number <= 0.0 {
+        return None;
+    }
+    let seconds = if number >= MILLISECONDS { number / 1000.0 } else { number };
+    #[allow(clippy::cast_possible_truncation)] // `as` saturates
+    Some(Timestamp::from_second(seconds as i64).unwrap_or(Timestamp::MAX))
+}
+
+/// A member as a template can use it: text, a number or a boolean.
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
