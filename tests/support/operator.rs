@@ -1,7 +1,7 @@
 //! The operator as a process of its own, as people run it: it can be killed, and everything that it prints is kept.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -23,18 +23,13 @@ impl Operator {
 
     /// The same with these flags, and waits until it has started.
     pub async fn start_with(namespace: &str, flags: &[&str]) -> Self {
-        Self::start_at(&ControlPlane::shared().kubeconfig_path(), namespace, flags).await
-    }
-
-    /// The same with this way to the API server.
-    pub async fn start_at(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
             .args(["run", "--namespace", namespace])
             .args(flags)
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
-            .env("KUBECONFIG", kubeconfig)
+            .env("KUBECONFIG", ControlPlane::shared().kubeconfig_path())
             .stdin(Stdio::null())
             .stdout(File::create(folder.path().join("stdout")).unwrap())
             .stderr(File::create(&log).unwrap())
@@ -94,8 +89,8 @@ impl Drop for Operator {
         if std::thread::panicking() {
             // The end of it: at level trace it is megabytes.
             let log = self.log();
-            let from = (log.len().saturating_sub(64 * 1024)..).find(|at| log.is_char_boundary(*at)).unwrap_or(0);
-            eprintln!("--- the operator's log\n{}---", &log[from..]);
+            let end = &log.as_bytes()[log.len().saturating_sub(64 * 1024)..];
+            eprintln!("--- the operator's log\n{}---", String::from_utf8_lossy(end));
         }
     }
 }
