@@ -61,7 +61,7 @@ fuzz_target!(|data: &[u8]| {
                 for text in shown.into_iter().flatten().chain(values) {
                     assert!(!text.contains(char::is_control));
                 }
-                answer.lifetime("2026-11-22T05:00:00Z".parse().unwrap(), None);
+                let _ = answer.lifetime("2026-11-22T05:00:00Z".parse().unwrap(), None);
             }
             Err(error) => {
                 let message = error.to_string();
