@@ -110,6 +110,22 @@ impl Stop {
         })
     }
 
+    /// A token request that was not made yet, because others are asking.
+    pub(super) fn no_turn(host: &str, waited: Duration) -> Self {
+        Stop::Failed(Attempt {
+            class: Class::Transient,
+            reason: Reason::EndpointUnavailable,
+            message: format!(
+                "others are asking {host}, one after the other, and no turn came within {} s",
+                waited.as_secs()
+            ),
+            retry_after: None,
+            outcome_unknown: false,
+            target: None,
+            held_for: Some(Some(1)),
+        })
+    }
+
     /// A failed token request.
     pub(super) fn endpoint(error: &oauth::Error) -> Self {
         Stop::Failed(Attempt {

@@ -12,6 +12,7 @@ mod support;
 
 mod api_rules;
 mod calls;
+mod canary;
 mod failures;
 mod hanging;
 mod harness;
@@ -21,3 +22,4 @@ mod providers;
 mod refresh;
 mod restarts;
 mod rotation;
+mod samples;
