@@ -96,8 +96,8 @@ uninstall: ## Remove the CustomResourceDefinition, and with it every TokenSource
 	$(KUBECTL) delete --ignore-not-found -f crds/
 
 .PHONY: run
-run: ## Run the operator from here, against the cluster of your KUBECONFIG.
-	$(CARGO) run -- run
+run: ## Run the operator from here, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
+	$(CARGO) run -- run $(ARGS)
 
 ##@ Cleaning
 

@@ -11,57 +11,47 @@ use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
-const HANGING: usize = 20;
-
-fn hanging_source(token_url: String, n: usize) -> Value {
-    let vcd = json!({"host": "vcd.example.com", "system": true, "tokenURL": token_url});
-    json!({
-        "apiVersion": "tokensource.dev/v1alpha1",
-        "kind": "TokenSource",
-        "metadata": {"name": format!("hanging-{n}")},
-        "spec": {
-            "provider": {"vmwareCloudDirector": vcd},
-            "credentials": {"secretRef": {"name": format!("credentials-{n}")}},
-        },
-    })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all() {
     // Refreshed after 6 s, with 6 s left.
     let scene = Scene::new("hanging", 12).await;
+    let client = |n| format!("{}-hangs-{n}", scene.namespace);
     let hangs = Behaviour { delay_ms: 600_000, ..Behaviour::default() };
-    let hanging = |n: usize| format!("{}-hangs-{n}", scene.namespace);
-    let mut items = vec![];
-    for n in 0..HANGING {
-        // Each with a client and a token URL of its own, all of them on the healthy one's host.
+    for n in 0..20 {
+        let spec = ClientSpec {
+            id: client(n),
+            token_endpoint_auth_method: "client_secret_post",
+            ..ClientSpec::default()
+        };
+        scene.server.client(spec).await;
+        scene.server.behave(&client(n), Some(hangs.clone())).await;
         scene
-            .server
-            .client(ClientSpec {
-                id: hanging(n),
-                secret: None,
-                token_endpoint_auth_method: "none",
-                grant_types: vec!["refresh_token"],
-                ..ClientSpec::default()
-            })
+            .secret(&format!("hanging-{n}"), &[("client_id", &client(n)), ("client_secret", "secret")])
             .await;
-        let seed = scene.server.seed_refresh_token(&hanging(n)).await;
-        scene.server.behave(&hanging(n), Some(hangs.clone())).await;
-        scene.secret(&format!("credentials-{n}"), &[("refresh_token", &seed)]).await;
-        items.push(hanging_source(scene.server.vcd_token_url(&format!("tenant-{n}")), n));
     }
     let _operator = Operator::start(&scene.namespace).await;
 
+    let items: Vec<Value> = (0..20)
+        .map(|n| {
+            let mut source = scene.source(json!({
+                "credentials": {"secretRef": {"name": format!("hanging-{n}")}}, "target": {"name": format!("target-{n}")},
+            }));
+            // Twenty endpoints: what one of them does is no reason to ask another more slowly.
+            source["spec"]["provider"]["vgs"]["tokenURL"] = json!(format!("{}?{n}", scene.server.vgs_token_url()));
+            source["metadata"]["name"] = json!(format!("hanging-{n}"));
+            source
+        })
+        .collect();
     scene.apply(json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
-    eventually("all of them hang", SOON, async || {
-        for n in 0..HANGING {
-            if scene.server.requests(&hanging(n)).await.total == 0 {
-                return Err(n);
+    for n in 0..20 {
+        eventually(&format!("{n} hangs"), SOON, async || {
+            match scene.server.requests(&client(n)).await.total {
+                1.. => Ok(()),
+                none => Err(none),
             }
-        }
-        Ok(())
-    })
-    .await;
+        })
+        .await;
+    }
 
     scene.apply(scene.source(json!({}))).await;
     let mut token = scene.new_token(None).await;
@@ -80,12 +70,12 @@ async fn twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    for n in 0..HANGING {
+    for n in 0..20 {
         let message = scene.condition(&format!("hanging-{n}"), "Ready", "False EndpointUnavailable").await;
         assert!(message.contains("gave no complete answer within 5 s"), "{message}");
     }
     // And they recover by themselves.
-    scene.server.behave(&hanging(0), None).await;
+    scene.server.behave(&client(0), None).await;
     eventually("hanging-0 recovers", Duration::from_secs(90), async || {
         let words = scene.words("hanging-0").await;
         if words.contains("TokenValid") { Ok(()) } else { Err(words) }

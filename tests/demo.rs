@@ -1,0 +1,157 @@
+//! `hack/demo.sh` as people run it: what it shows holds, and nothing of it is left, however it ends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
+)]
+#![cfg(unix)]
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Far more than it takes, for a busy machine; the first build of a control plane included.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// Within which everything must be gone once the demonstration has ended.
+const A_MOMENT: Duration = Duration::from_secs(10);
+
+/// A demonstration in a process group of its own, as a terminal starts it.
+struct Demo {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Demo {
+    fn start(seconds: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("tmp")).unwrap();
+        // Whoever runs the tests may ignore SIGINT, which bash could not undo.
+        let child = Command::new("python3")
+            .args(["-c", "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/hack/demo.sh"))
+            .env("DEMO_SECONDS", seconds.to_string())
+            .env("DEMO_OPERATOR", env!("CARGO_BIN_EXE_tokensource-operator"))
+            .env("TMPDIR", folder.path().join("tmp"))
+            .stdin(Stdio::null())
+            .stdout(File::create(folder.path().join("stdout")).unwrap())
+            .stderr(File::create(folder.path().join("stderr")).unwrap())
+            .process_group(0)
+            .spawn()
+            .expect("python3, which starts hack/demo.sh");
+        Demo { child, folder }
+    }
+
+    fn said(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap();
+        read("stdout") + &read("stderr")
+    }
+
+    fn wait_until_it_says(&mut self, words: &str) {
+        let started = Instant::now();
+        while !self.said().contains(words) {
+            assert!(self.child.try_wait().unwrap().is_none(), "ended before {words:?}:\n{}", self.said());
+            assert!(started.elapsed() < PATIENCE, "does not say {words:?}:\n{}", self.said());
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "does not end:\n{}", self.said());
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Sends a signal to the script alone (`to` is empty), or to its whole group, as Ctrl-C does (`-`).
+    fn signal(&self, name: &str, to: &str) {
+        let target = format!("{to}{}", self.child.id());
+        assert!(Command::new("kill").args(["-s", name, "--", &target]).status().unwrap().success());
+    }
+
+    /// What runs in its group, in words.
+    fn processes(&self) -> Vec<String> {
+        let listed = Command::new("ps").args(["-A", "-o", "pgid=,stat=,pid=,args="]).output().expect("ps");
+        let group = self.child.id().to_string();
+        String::from_utf8_lossy(&listed.stdout)
+            .lines()
+            .filter(|line| {
+                let mut words = line.split_whitespace();
+                // A zombie is gone; who should collect it is not for us to say.
+                words.next() == Some(&group) && words.next().is_some_and(|state| !state.starts_with('Z'))
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn assert_that_nothing_is_left(&self) {
+        let started = Instant::now();
+        loop {
+            let processes = self.processes();
+            let files: Vec<PathBuf> = fs::read_dir(self.folder.path().join("tmp"))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect();
+            if processes.is_empty() && files.is_empty() {
+                return;
+            }
+            assert!(started.elapsed() < A_MOMENT, "left: {processes:#?} {files:?}\n{}", self.said());
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        if !self.processes().is_empty() {
+            self.signal("KILL", "-");
+        }
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn everything_that_it_shows_holds() {
+    let mut demo = Demo::start(45);
+    let status = demo.wait();
+    let said = demo.said();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("16 of 16 held"), "{said}");
+    assert!(!said.contains("DID NOT HOLD"), "{said}");
+    for shown in ["| vgs    True    RefreshFailing", "mints nothing", "export KUBECONFIG=", "$ kubectl apply"]
+    {
+        assert!(said.contains(shown), "{shown}:\n{said}");
+    }
+    let wide = said.lines().find(|line| line.chars().count() > 105 && !line.contains("tokensource-demo."));
+    assert_eq!(wide, None);
+    demo.assert_that_nothing_is_left();
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() {
+    let mut demo = Demo::start(300);
+    demo.wait_until_it_says("ok: three TokenSources are Ready");
+    assert!(demo.processes().len() > 5, "{:?}", demo.processes());
+    demo.signal("INT", "-");
+    assert_eq!(demo.wait().code(), Some(130), "{}", demo.said());
+    demo.assert_that_nothing_is_left();
+}
+
+#[test]
+fn a_signal_to_the_script_alone_leaves_nothing_behind() {
+    for (signal, code) in [("INT", Some(130)), ("TERM", Some(143)), ("KILL", None)] {
+        let mut demo = Demo::start(300);
+        // In the midst of starting.
+        demo.wait_until_it_says("Start the control plane");
+        demo.signal(signal, "");
+        assert_eq!(demo.wait().code(), code, "SIG{signal}: {}", demo.said());
+        demo.assert_that_nothing_is_left();
+    }
+}
