@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::memory::Digest;
 use super::reconcile::{Pass, Stop};
 use super::secrets::Known;
 use crate::api::Reason;
@@ -23,7 +24,7 @@ pub(super) struct Gathered {
     pub(super) remarks: Vec<String>,
     pub(super) seed: Option<Seed>,
     /// A digest of the user's values, where they were read. A kept refresh token is none of them.
-    pub(super) values: Option<[u8; 16]>,
+    pub(super) values: Option<Digest>,
 }
 
 /// Where a refresh token comes from.
@@ -50,7 +51,8 @@ impl Pass<'_> {
             return Ok(kept);
         }
         let (version, read) = self.read_credentials().await?;
-        let values = Some(read.digest(&self.context.digest_key));
+        let values = read.digest(&self.context.digest_key);
+        self.memory.seen_credentials = Some((version.clone(), Some(values)));
         let Resolved { mut credentials, remarks } = read;
         let seed = match self.remember_seed(&version, &credentials) {
             Some(seed_sha256) => {
@@ -66,10 +68,10 @@ impl Pass<'_> {
             }
             None => None,
         };
-        Ok(Gathered { credentials, version, remarks, seed, values })
+        Ok(Gathered { credentials, version, remarks, seed, values: Some(values) })
     }
 
-    /// Reads the credentials Secret, and remembers which state of it was read and a digest of the values.
+    /// Reads the credentials Secret, and remembers which state of it was read.
     pub(super) async fn read_credentials(&mut self) -> Result<(Version, Resolved), Stop> {
         let key = &self.identity.credentials;
         let secret = self.kubernetes.secret(key).await?;

@@ -12,6 +12,9 @@ use crate::api::{LastFailure, Reason, TokenSource, TokenSourceStatus};
 use crate::refresh::{Failure, Pending, Tried};
 use crate::target::{Owner, Record, Version};
 
+/// A keyed digest of credentials. The key never leaves the process.
+pub type Digest = [u8; 16];
+
 /// What is remembered of one TokenSource.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -19,8 +22,11 @@ pub struct Memory {
     pub uid: String,
     /// The attempts that failed since the last success.
     pub failed: Option<Failed>,
-    /// The state of the credentials Secret whose values were last used, and a digest of these.
-    pub seen_credentials: Option<(Version, [u8; 16])>,
+    /// The state of the credentials Secret that was last read, and a digest of its values; `None` where they
+    /// could not be used.
+    pub seen_credentials: Option<(Version, Option<Digest>)>,
+    /// A digest of the values that the token in the target was minted with.
+    pub minted_with: Option<Digest>,
     /// A mint whose result is not yet all written: the only place where a token stays.
     pub pending: Option<PendingMint>,
     /// When the target was last mended by a mint.
@@ -55,6 +61,8 @@ pub struct Failed {
 pub struct PendingMint {
     /// The record that goes with it. `None` where the endpoint gave a refresh token but no usable token.
     pub token: Option<(Record, SecretString)>,
+    /// A digest of the user's values that it was minted with, where they were read.
+    pub values: Option<Digest>,
     /// A refresh token that is persisted nowhere yet.
     pub refresh_token: Option<UnsavedRefreshToken>,
     /// When the token would be refreshed.
@@ -100,7 +108,7 @@ impl PendingMint {
     /// The refresh token alone, which outlives the TokenSource that it was meant for; the token does not.
     #[must_use]
     pub fn into_refresh_token(self) -> Option<Self> {
-        self.refresh_token.is_some().then_some(PendingMint { token: None, ..self })
+        self.refresh_token.is_some().then_some(PendingMint { token: None, values: None, ..self })
     }
 
     /// What a decision needs of it.
@@ -120,6 +128,10 @@ impl Failed {
     pub fn from_status(last: &LastFailure) -> Option<Self> {
         let (spec, credentials) = last.inputs.as_deref()?.split_once('/')?;
         let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == last.reason)?;
+        if reason == Reason::EndpointRefusedByPolicy {
+            // This process may have been started with another policy, and asking it costs no token request.
+            return None;
+        }
         let count = u32::try_from(last.count).ok().filter(|count| *count > 0)?;
         Some(Failed {
             failure: Failure {

@@ -19,6 +19,8 @@ use crate::target::{Inputs, Minted, Record};
 /// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
 const ASSUMED_LIFETIME: u64 = 15 * 60;
 
+/// How long a turn at the endpoint is waited for before people are told.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest scope that is kept, in bytes.
 const LONGEST_SCOPE: usize = 1024;
 
@@ -35,8 +37,11 @@ impl Pass<'_> {
             .map_err(|error| Stop::endpoint(&Error::from(error)))?;
 
         let party = self.context.gate.party(&self.resolved.description.request, &gathered.credentials);
-        let place = self.context.gate.enter(request.url(), party, self.deadline()).await;
-        let place = place.map_err(|held| Stop::held(&held))?;
+        let entering = self.context.gate.enter(request.url(), party, self.deadline());
+        let place = match tokio::time::timeout(PATIENCE, entering).await {
+            Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
+            Err(_) => return Err(Stop::no_turn(request.url().host_str().unwrap_or_default(), PATIENCE)),
+        };
         let now = self.context.now();
         let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
         let timeout = Duration::from_secs(attempt_timeout(remaining));
@@ -69,12 +74,13 @@ impl Pass<'_> {
             refresh_at = %refresh_at,
             "minted"
         );
-        self.memory.pending =
-            Some(PendingMint { token: Some((record, answer.access_token)), refresh_token: None, refresh_at });
+        self.memory.pending = Some(PendingMint {
+            token: Some((record, answer.access_token)),
+            values: gathered.values,
+            refresh_token: None,
+            refresh_at,
+        });
         self.keep_refresh_token(refresh_token, &gathered, now);
-        if let Some(digest) = gathered.values {
-            self.memory.seen_credentials = Some((gathered.version, digest));
-        }
         Ok(())
     }
 
@@ -94,7 +100,10 @@ impl Pass<'_> {
             token_id: answer.token_id(),
             token_type: answer.token_type.clone(),
             // It goes into an annotation and into status, which have bounds.
-            scope: answer.scope.clone().filter(|scope| scope.len() <= LONGEST_SCOPE),
+            scope: answer
+                .scope
+                .clone()
+                .filter(|scope| scope.len() <= LONGEST_SCOPE && !gathered.credentials.are_told_in(scope)),
             remarks,
         };
         let inputs =
@@ -124,7 +133,7 @@ impl Pass<'_> {
             sent_sha256: sha256(sent),
             replaces: seed.kept.clone(),
         };
-        let pending = PendingMint { token: None, refresh_token: None, refresh_at: now };
+        let pending = PendingMint { token: None, values: None, refresh_token: None, refresh_at: now };
         self.memory.pending.get_or_insert(pending).refresh_token = Some(unsaved);
     }
 

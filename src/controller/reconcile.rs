@@ -110,6 +110,22 @@ impl Stop {
         })
     }
 
+    /// A token request that was not made yet, because others are asking.
+    pub(super) fn no_turn(host: &str, waited: Duration) -> Self {
+        Stop::Failed(Attempt {
+            class: Class::Transient,
+            reason: Reason::EndpointUnavailable,
+            message: format!(
+                "others are asking {host}, one after the other, and no turn came within {} s",
+                waited.as_secs()
+            ),
+            retry_after: None,
+            outcome_unknown: false,
+            target: None,
+            held_for: Some(Some(1)),
+        })
+    }
+
     /// A failed token request.
     pub(super) fn endpoint(error: &oauth::Error) -> Self {
         Stop::Failed(Attempt {
@@ -188,7 +204,7 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
     let resolved = match Resolved::of(source, context.propagation_delay) {
         Ok(resolved) => resolved,
         Err(error) => {
-            let problem = Problem { reason: error.reason(), message: error.to_string() };
+            let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
             report::invalid(context, source, &identity, memory, problem).await;
             return Action::await_change();
         }
@@ -284,7 +300,7 @@ impl Pass<'_> {
     async fn act(&mut self, decision: Decision) -> Result<(), Stop> {
         match decision {
             Decision::Compare => self.compare().await,
-            Decision::Restamp => self.restamp(None).await,
+            Decision::Restamp => self.restamp().await,
             Decision::Mint(why) => {
                 self.kubernetes = self.context.kubernetes.by(self.deadline());
                 match self.mint(why).await {
@@ -337,6 +353,7 @@ impl Pass<'_> {
             wanted: &self.resolved.wanted,
             credentials,
             seen_credentials: self.memory.seen_credentials.as_ref().map(|(version, _)| version),
+            seen_as_minted: self.seen_as_minted().is_some(),
             target,
             foreign_refresh_token: false,
             failure: self.memory.failed.as_ref().map(|failed| &failed.failure),
@@ -367,6 +384,11 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether nobody has changed or removed what was written into the target.
+    pub(super) fn target_is_intact(&self) -> bool {
+        matches!(self.context.secrets.known(&self.identity.target), Known::Present(facts) if facts.owned_keys == self.resolved.wanted.keys)
+    }
+
     /// A write whose answer was lost may have happened: its token need not stay in memory.
     fn forget_what_is_written(&mut self) {
         let written = self.record().map(|record| record.token_id);
@@ -383,28 +405,45 @@ impl Pass<'_> {
         }
     }
 
+    /// The state of the credentials Secret that was last read, if its values are those that the token in the target
+    /// was minted with.
+    pub(super) fn seen_as_minted(&self) -> Option<&Version> {
+        let (version, digest) = self.memory.seen_credentials.as_ref()?;
+        (digest.is_some() && *digest == self.memory.minted_with).then_some(version)
+    }
+
     /// The credentials Secret moved: did its values?
     async fn compare(&mut self) -> Result<(), Stop> {
-        let before = self.memory.seen_credentials.take();
-        let (version, read) = match self.read_credentials().await {
+        let (version, digest) = match self.read_credentials().await {
+            Ok((version, read)) => (version, Some(read.digest(&self.context.digest_key))),
             // What is wrong with them is for the mint to say.
-            Err(Stop::Failed(_)) => return Ok(()),
-            other => other?,
+            Err(Stop::Failed(_)) => match self.context.secrets.known(&self.identity.credentials) {
+                Known::Present(facts) => (facts.version.clone(), None),
+                _ => return Ok(()),
+            },
+            Err(stop) => return Err(stop),
         };
-        let digest = read.digest(&self.context.digest_key);
-        if before.is_none_or(|(_, before)| before != digest) {
-            return Ok(());
+        let before = self.memory.seen_credentials.replace((version.clone(), digest));
+        let Some(digest) = digest else { return Ok(()) };
+        // What failed with these values is no reason to try them again.
+        if let Some((before, _)) = before.filter(|(_, before)| *before == Some(digest))
+            && let Some(failed) = &mut self.memory.failed
+            && failed.failure.tried.credentials == self.resolved.tried(Some(&before)).credentials
+        {
+            failed.failure.tried.credentials = self.resolved.tried(Some(&version)).credentials;
         }
-        self.memory.seen_credentials = Some((version.clone(), digest));
-        let tried = self.resolved.tried(Some(&version)).credentials;
-        if let Some(failed) = &mut self.memory.failed {
-            failed.failure.tried.credentials = tried;
+        // What was minted with these values is as good as before.
+        if let Some(pending) = self.memory.pending.as_mut().filter(|it| it.values == Some(digest))
+            && let Some((record, _)) = &mut pending.token
+        {
+            record.inputs.credentials = version;
         }
-        if self.record().is_some() { self.restamp(Some(version)).await } else { Ok(()) }
+        Ok(())
     }
 
     fn blocked(&self, blocked: Blocked) -> Ending {
         let target = &self.identity.target.name;
+        let passes = blocked == Blocked::AwaitingDeletion;
         let (reason, message) = match blocked {
             Blocked::Conflict(whose) => (
                 Reason::TargetConflict,
@@ -431,13 +470,13 @@ impl Pass<'_> {
                 (error.reason(), error.to_string())
             }
         };
-        Ending { until: None, problem: Some(Problem { reason, message }) }
+        Ending { until: None, problem: Some(Problem { reason, message, passes }) }
     }
 
     /// The failed attempts as a problem, while they are why nothing happens.
     fn failing(&self) -> Option<Problem> {
         let failed = self.memory.failed.as_ref()?;
-        Some(Problem { reason: failed.reason, message: failed.message.clone() })
+        Some(Problem { reason: failed.reason, message: failed.message.clone(), passes: false })
     }
 
     fn failed(&mut self, attempt: Attempt) {

@@ -29,9 +29,10 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
         provider: Some(pass.resolved.description.provider),
         target: &pass.identity.target.name,
         token: record.as_ref().map(|record| (record, pass.refresh_at(now, record))),
-        fits_spec: record.as_ref().is_some_and(|record| {
-            record.is_of_another_version() || record.inputs.provider == pass.resolved.wanted.provider
-        }),
+        fits_spec: pass.target_is_intact()
+            && record.as_ref().is_some_and(|record| {
+                record.is_of_another_version() || record.inputs.provider == pass.resolved.wanted.provider
+            }),
         suspended: pass.source.spec.suspend == Some(true),
         problem,
         last_failure: pass.memory.failed.as_ref().map(super::memory::Failed::to_status),

@@ -21,7 +21,7 @@ pub struct Situation<'a> {
     pub target: &'a str,
     /// The record on a target that is ours, with the time of its refresh.
     pub token: Option<(&'a Record, Timestamp)>,
-    /// The token was minted for the present spec.
+    /// The token was minted for the present spec, and the target still holds it as it was written.
     pub fits_spec: bool,
     /// `spec.suspend`.
     pub suspended: bool,
@@ -42,6 +42,8 @@ pub struct Problem {
     pub reason: Reason,
     /// What is wrong, and what to do.
     pub message: String,
+    /// It passes by itself, though its reason mostly calls for a person.
+    pub passes: bool,
 }
 
 /// Whether a person must act before anything changes (kstatus' Stalled), for a source without a valid token.
@@ -155,7 +157,8 @@ impl Conditions<'_> {
             (None, None) => (Reason::Minting, "a token is being asked for".to_owned()),
         };
         self.push("Ready", false, reason, message.clone());
-        let kind = if needs_a_person(reason) { "Stalled" } else { "Reconciling" };
+        let passes = situation.problem.as_ref().is_some_and(|problem| problem.passes);
+        let kind = if needs_a_person(reason) && !passes { "Stalled" } else { "Reconciling" };
         self.push(kind, true, reason, message);
     }
 
@@ -249,7 +252,7 @@ mod tests {
             token: token.map(|record| (record, at(150))),
             fits_spec: true,
             suspended: false,
-            problem: problem.map(|reason| Problem { reason, message: "what is wrong".into() }),
+            problem: problem.map(|reason| Problem { reason, message: "what is wrong".into(), passes: false }),
             last_failure: None,
             policy: Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 },
             before,
@@ -319,6 +322,16 @@ mod tests {
             Situation { fits_spec: false, ..situation(10, Some(&token), Some(Reason::ScopeRejected), &none) };
         let told = words(&status(&changed));
         assert_eq!(told.first().map(String::as_str), Some("Ready=False ScopeRejected"));
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_not_stalled() {
+        let none = TokenSourceStatus::default();
+        let mut waits = situation(10, None, Some(Reason::TargetConflict), &none);
+        if let Some(problem) = &mut waits.problem {
+            problem.passes = true;
+        }
+        assert_eq!(words(&status(&waits)), ["Ready=False TargetConflict", "Reconciling=True TargetConflict"]);
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl Pass<'_> {
             Ok(facts) => {
                 self.context.secrets.observe(&self.identity.target, Some(facts));
                 self.memory.write_allowed = true;
+                self.memory.minted_with = pending.values.or(self.memory.minted_with);
                 self.memory.failed = None;
                 Ok(())
             }
@@ -120,11 +121,11 @@ impl Pass<'_> {
     }
 
     /// Writes record, label and ownerReference of the target again, and no token.
-    pub(super) async fn restamp(&mut self, credentials: Option<Version>) -> Result<(), Stop> {
+    pub(super) async fn restamp(&mut self) -> Result<(), Stop> {
         self.check_alive().await?;
         let Known::Present(facts) = self.known(&self.identity.target.clone()).await? else { return Ok(()) };
         let Some(record) = &facts.record else { return Ok(()) };
-        let record = record.restamped(self.identity.owner.clone(), credentials);
+        let record = record.restamped(self.identity.owner.clone(), self.seen_as_minted().cloned());
         let body = restamp(&facts, &record, self.resolved.wanted.owner_reference);
         match self.kubernetes.restamp_secret(&self.identity.target, &body).await {
             Ok(written) => {

@@ -27,6 +27,19 @@ pub struct Credentials {
     pub values: BTreeMap<String, SecretString>,
 }
 
+impl Credentials {
+    /// Whether a text from a server repeats one of the secrets.
+    #[must_use]
+    pub fn are_told_in(&self, text: &str) -> bool {
+        [&self.client_secret, &self.refresh_token, &self.subject_token, &self.actor_token]
+            .into_iter()
+            .flatten()
+            .chain(self.values.values())
+            .map(ExposeSecret::expose_secret)
+            .any(|secret| !secret.is_empty() && text.contains(secret))
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn shown<T>(value: Option<&T>) -> &'static str {

@@ -5,7 +5,16 @@
 //!            (pure: request, assertion)                        (the effect)  (pure: response)
 //! ```
 //!
-//! What may be connected to is for [`Egress`] to say.
+//! What may be connected to is for [`Egress`] to say, whom to trust and as whom to speak for [`Tls`], which way to go for
+//! [`Proxies`]. [`Discovery`] finds the endpoints of issuers, and [`Gate`] says who asks when. One attempt, all told:
+//!
+//! ```text
+//! let description = discovery.locate(&description, &tls, timeout).await?;
+//! let place = gate.enter(&description.token_url, gate.party(&description, &credentials), deadline).await?;
+//! let request = description.attempt(&credentials, &transport.attempt(&description.token_url))?;
+//! let outcome = transport.send_over(&request, &tls, timeout).await;
+//! place.finish(&outcome);
+//! ```
 
 mod address;
 mod assertion;

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
+use std::ops::Range;
 
 /// The longest text taken from a server into a message, in characters.
 const LONGEST: usize = 200;
@@ -81,8 +82,17 @@ impl Redactor {
     /// any is replaced, so that a short value inside of a long one does not hide the long one.
     fn redact(&self, text: &str) -> String {
         let mut hidden = vec![false; text.len()];
+        // Encoders differ in what they percent-encode: the decoded text has the raw value whichever it was.
+        let (decoded, origins) = percent_decode(text.as_bytes());
+        let mut hidden_decoded = vec![false; decoded.len()];
         for sent in &self.sent {
             hide_occurrences(text.as_bytes(), sent.expose_secret().as_bytes(), &mut hidden);
+            hide_occurrences(&decoded, sent.expose_secret().as_bytes(), &mut hidden_decoded);
+        }
+        for (origin, _) in origins.into_iter().zip(hidden_decoded).filter(|(_, hide)| *hide) {
+            if let Some(marks) = hidden.get_mut(origin) {
+                marks.fill(true);
+            }
         }
         hide_tokens(text, &mut hidden);
 
@@ -106,6 +116,24 @@ impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Redactor({} values)", self.sent.len())
     }
+}
+
+/// The bytes of `text` with `%XX` decoded, and where in `text` each of them stands.
+fn percent_decode(text: &[u8]) -> (Vec<u8>, Vec<Range<usize>>) {
+    let hex = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut origins = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        let (byte, length) = match (byte, hex(at + 1), hex(at + 2)) {
+            (b'%', Some(high), Some(low)) => (u8::try_from(high * 16 + low).unwrap_or_default(), 3),
+            _ => (byte, 1),
+        };
+        decoded.push(byte);
+        origins.push(at..at + length);
+        at += length;
+    }
+    (decoded, origins)
 }
 
 /// Marks every occurrence of `needle`, in any ASCII case (percent-encoding has two).

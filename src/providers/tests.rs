@@ -18,6 +18,7 @@ fn golden(provider: Value) -> String {
         client_id: Some("ACme~1".into()),
         client_secret: Some("s3cret/+=".into()),
         refresh_token: Some("aPi+tok/en=".into()),
+        ..Credentials::default()
     };
     // VMware Cloud Director has no client: the API server refuses credentials with one.
     let credentials = match description.provider {

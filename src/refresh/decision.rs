@@ -29,6 +29,8 @@ pub struct Observed<'a> {
     pub credentials: Option<&'a Version>,
     /// The state of the credentials Secret whose values this process last saw, if any.
     pub seen_credentials: Option<&'a Version>,
+    /// The values in that state are those that the token in the target was minted with.
+    pub seen_as_minted: bool,
     /// The Secret under the target's name, if it exists.
     pub target: Option<&'a Facts>,
     /// The name under which a refresh token that rotates would be kept is somebody else's Secret.
@@ -188,7 +190,9 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     let Some(why) = need(now, observed) else {
         return match observed.target.and_then(|target| Some((target, target.record.as_deref()?))) {
             Some((target, record)) if !observed.suspended && needs_restamp(observed, target, record) => {
-                Decision::Restamp
+                // A refused write of the record waits as any other; another failure does not concern it.
+                let refused = observed.failure.filter(|failure| failure.refused_target.is_some());
+                unless_waiting(now, &Observed { failure: refused, ..*observed }, tried, Decision::Restamp)
             }
             Some((_, record)) => Decision::Fresh(Some(due_at(now, observed, record))),
             None => Decision::Fresh(None),
@@ -254,7 +258,7 @@ fn need(now: Timestamp, observed: &Observed<'_>) -> Option<Why> {
         Some(Why::TargetChanged)
     } else if readable && record.inputs.provider != wanted.provider {
         Some(Why::SpecChanged)
-    } else if readable && observed.credentials.is_some_and(|it| *it != record.inputs.credentials) {
+    } else if readable && credentials_moved(observed, record) && !known_as_minted(observed) {
         Some(Why::CredentialsChanged)
     } else if wanted.refresh_request.is_some() && wanted.refresh_request != record.refresh_request {
         Some(Why::Requested)
@@ -265,9 +269,20 @@ fn need(now: Timestamp, observed: &Observed<'_>) -> Option<Why> {
     }
 }
 
+/// The credentials Secret is not in the state that the token was minted from.
+fn credentials_moved(observed: &Observed<'_>, record: &Record) -> bool {
+    observed.credentials.is_some_and(|it| *it != record.inputs.credentials)
+}
+
+/// It was read in the state that it is in, and holds what the token was minted with.
+fn known_as_minted(observed: &Observed<'_>) -> bool {
+    observed.seen_as_minted && observed.credentials == observed.seen_credentials
+}
+
 fn needs_restamp(observed: &Observed<'_>, target: &Facts, record: &Record) -> bool {
     !record.is_of_another_version()
         && (!target.labelled
+            || (credentials_moved(observed, record) && known_as_minted(observed))
             || target.controller.is_some() != observed.wanted.owner_reference
             || record.owner.uid != observed.source.uid)
 }

@@ -11,6 +11,8 @@ const DEFAULTS = {
   access_token_format: 'opaque',
   rotate_refresh_token: false,
   jwks: undefined,
+  // RFC 8705, 2.1.2: the name in the certificate of a tls_client_auth client.
+  tls_client_auth_san_dns: undefined,
   // RFC 8707: the resource indicators that the client may ask for; undefined: any.
   resources: undefined,
   // VMware Cloud Director only: the tenant whose endpoint takes this client's API tokens; undefined: any.
@@ -90,7 +92,7 @@ export class Clients {
 }
 
 function metadata(id, client) {
-  const { token_endpoint_auth_method, grant_types, jwks } = client;
+  const { token_endpoint_auth_method, grant_types, jwks, tls_client_auth_san_dns } = client;
   const needsSecret = token_endpoint_auth_method.startsWith('client_secret_');
   return {
     client_id: id,
@@ -100,6 +102,7 @@ function metadata(id, client) {
     redirect_uris: [],
     ...(needsSecret && { client_secret: client.client_secret }),
     ...(jwks && { jwks }),
+    ...(tls_client_auth_san_dns && { tls_client_auth_san_dns }),
     // Not `scope`: the provider knows a fixed list of scopes only; ours are checked in provider.mjs.
   };
 }

@@ -44,7 +44,7 @@ export async function createAuthorizationServer(url) {
     adapter: createStorage((id) => clients.metadata(id)),
     jwks: { keys: [signingKey] },
     cookies: { keys: [randomBytes(16).toString('hex')] },
-    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none'],
+    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'tls_client_auth', 'none'],
     enabledJWA: {
       clientAuthSigningAlgValues: ['RS256', 'RS384', 'RS512', 'PS256', 'ES256', 'ES384', 'Ed25519', 'EdDSA'],
     },
@@ -56,6 +56,16 @@ export async function createAuthorizationServer(url) {
     },
     features: {
       clientCredentials: { enabled: true },
+      mTLS: {
+        enabled: true,
+        tlsClientAuth: true,
+        // The connection is ours: no proxy in between, whose headers would have to be believed.
+        getCertificate: (ctx) => peerCertificate(ctx)?.toString(),
+        certificateAuthorized: (ctx) => ctx.socket.authorized === true,
+        certificateSubjectMatches: (ctx, property, expected) =>
+          property === 'tls_client_auth_san_dns'
+            && (peerCertificate(ctx)?.subjectAltName ?? '').split(', ').includes(`DNS:${expected}`),
+      },
       devInteractions: { enabled: false },
       rpInitiatedLogout: { enabled: false },
       userinfo: { enabled: false },
@@ -120,6 +130,11 @@ export async function createAuthorizationServer(url) {
     seedRefreshToken: (clientId) => seedRefreshToken(provider, clientId, clients.get(clientId).scope, defaultResource),
     introspect: (token) => introspect(provider, publicKey, token),
   };
+}
+
+/** RFC 8705: of the connection itself; undefined without TLS or without a certificate. */
+function peerCertificate(ctx) {
+  return ctx.socket.getPeerX509Certificate?.();
 }
 
 /** As if a person had logged in and consented. */

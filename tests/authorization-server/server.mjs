@@ -21,12 +21,20 @@ const { values: options } = parseArgs({
     'until-stdin-closes': { type: 'boolean', default: false },
     'tls-cert': { type: 'string' },
     'tls-key': { type: 'string' },
+    // Whose client certificates are trusted (RFC 8705). A client without one is served too.
+    'tls-client-ca': { type: 'string' },
   },
 });
 
 const tls = options['tls-cert'] !== undefined;
 const server = tls
-  ? https.createServer({ cert: readFileSync(options['tls-cert']), key: readFileSync(options['tls-key']) })
+  ? https.createServer({
+    cert: readFileSync(options['tls-cert']),
+    key: readFileSync(options['tls-key']),
+    ...(options['tls-client-ca'] && {
+      ca: readFileSync(options['tls-client-ca']), requestCert: true, rejectUnauthorized: false,
+    }),
+  })
   : http.createServer();
 // Longer than any client keeps an idle connection: a server that closes first makes a request fail now and then.
 server.keepAliveTimeout = 600_000;

@@ -12,8 +12,14 @@ mod support;
 
 mod api_rules;
 mod calls;
+mod canary;
+mod failures;
 mod hanging;
 mod harness;
 mod main_job;
+mod ownership;
 mod providers;
+mod refresh;
+mod restarts;
 mod rotation;
+mod samples;

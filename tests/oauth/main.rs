@@ -2,9 +2,13 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod discovery;
+mod echo;
+mod provider;
 mod proxy;
 mod server;
 mod site;
+#[path = "../support/mod.rs"]
+mod support;
 mod tls;
 
 use rustls::pki_types::pem::PemObject;

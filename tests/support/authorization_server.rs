@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
@@ -45,6 +46,9 @@ pub struct ClientSpec {
     /// The public keys of a `private_key_jwt` client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks: Option<Value>,
+    /// The DNS name in the certificate of a `tls_client_auth` client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_client_auth_san_dns: Option<String>,
     /// The resource indicators that it may ask for; `None`: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Vec<String>>,
@@ -68,6 +72,7 @@ impl Default for ClientSpec {
             access_token_format: "opaque",
             rotate_refresh_token: false,
             jwks: None,
+            tls_client_auth_san_dns: None,
             resources: None,
             tenant: None,
             lock_after_failures: None,
@@ -139,9 +144,33 @@ impl AuthorizationServer {
 
     /// A server of the caller's own; it ends when it is dropped.
     pub fn start() -> Self {
+        Self::start_with(&[], http_client())
+    }
+
+    /// The same over TLS, with these files (PEM): its certificate and key, and who issues the certificates of its clients. The
+    /// authority that issued its own is trusted by the control interface's client.
+    pub fn start_tls(certificate: &Path, key: &Path, client_authority: &Path, authority: &str) -> Self {
+        install_crypto_provider();
+        let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("a certificate");
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .tls_certs_only([authority])
+            .build()
+            .expect("an HTTP client");
+        let files = [("--tls-cert", certificate), ("--tls-key", key), ("--tls-client-ca", client_authority)];
+        let arguments: Vec<&str> = files
+            .iter()
+            .flat_map(|(option, file)| [*option, file.to_str().expect("a path of text")])
+            .collect();
+        Self::start_with(&arguments, http)
+    }
+
+    fn start_with(arguments: &[&str], http: reqwest::Client) -> Self {
         install_packages();
         let mut child = Command::new("node")
             .args(["server.mjs", "--until-stdin-closes"])
+            .args(arguments)
             .current_dir(FOLDER)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -164,10 +193,10 @@ impl AuthorizationServer {
             panic!("the authorization server did not start; its stderr above says why. Its stdout: {line:?}")
         });
         let url = ready["url"].as_str().expect("the ready line has a url").to_owned();
-        Self { url, http: http_client(), child, lifeline }
+        Self { url, http, child, lifeline }
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or `https`.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -271,14 +300,18 @@ impl Drop for AuthorizationServer {
 
 /// A client for tests. Keeps no connection: its pool would outlive the runtime of the test that opened it.
 pub fn http_client() -> reqwest::Client {
-    // An error says that another test was first.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    install_crypto_provider();
     reqwest::Client::builder()
         .no_proxy()
         .pool_max_idle_per_host(0)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .expect("an HTTP client")
+}
+
+fn install_crypto_provider() {
+    // An error says that another test was first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
 fn client_path(id: &str) -> String {

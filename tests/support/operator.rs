@@ -26,8 +26,9 @@ impl Operator {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
-            .args(["run", "--namespace", namespace, "--log-level", "debug,hyper=info,h2=info"])
+            .args(["run", "--namespace", namespace])
             .args(flags)
+            .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", ControlPlane::shared().kubeconfig_path())
             .stdin(Stdio::null())
             .stdout(File::create(folder.path().join("stdout")).unwrap())
@@ -86,7 +87,10 @@ impl Drop for Operator {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the operator's log\n{}---", self.log());
+            // The end of it: at level trace it is megabytes.
+            let log = self.log();
+            let end = &log.as_bytes()[log.len().saturating_sub(64 * 1024)..];
+            eprintln!("--- the operator's log\n{}---", String::from_utf8_lossy(end));
         }
     }
 }

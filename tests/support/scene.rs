@@ -7,7 +7,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokensource_operator::api::TokenSource;
+use tokensource_operator::api::{TokenSource, TokenSourceStatus};
 
 use super::authorization_server::{AuthorizationServer, ClientSpec};
 use super::control_plane::ControlPlane;
@@ -152,6 +152,86 @@ impl Scene {
             }
         })
         .await
+    }
+
+    /// Waits until `source`'s Ready condition is this, with all of these words in its message.
+    pub async fn told(&self, expected: &str, words: &[&str]) {
+        eventually(&format!("Ready is {expected} and tells {words:?}"), SOON, async || {
+            let said = self.ready(expected).await;
+            if words.iter().all(|word| said.contains(word)) { Ok(()) } else { Err(said) }
+        })
+        .await;
+    }
+
+    /// The status of `source` as it is now.
+    pub async fn status(&self) -> TokenSourceStatus {
+        self.sources().get("source").await.unwrap().status.unwrap_or_default()
+    }
+
+    /// The operator's record on Secret `token`.
+    pub async fn record(&self) -> Value {
+        let secret = self.secrets().get("token").await.unwrap();
+        let annotations = secret.metadata.annotations.unwrap_or_default();
+        serde_json::from_str(&annotations["tokensource.dev/record"]).unwrap()
+    }
+
+    /// `kubectl patch` with a merge patch.
+    pub async fn patch(&self, kind: &str, name: &str, patch: Value) {
+        self.kubectl(&["patch", kind, name, "--type=merge", "-p", &patch.to_string()], "").await;
+    }
+
+    /// Asks for a new token, as a person would, and waits for it.
+    pub async fn force_refresh(&self, value: &str) -> String {
+        let before = self.token().await;
+        let request = format!("tokensource.dev/refresh-requested-at={value}");
+        self.kubectl(&["annotate", "tokensource", "source", "--overwrite", &request], "").await;
+        self.new_token(before.as_deref()).await
+    }
+
+    /// Waits until the operator has seen every change of a Secret up to now and has acted on it: it mends its label
+    /// on Secret `token`, after whatever else was to be done for `source`. That costs no token request.
+    pub async fn secrets_are_seen(&self) {
+        const LABEL: &str = "app.kubernetes.io/managed-by";
+        self.kubectl(&["label", "secret", "token", &format!("{LABEL}-")], "").await;
+        eventually("the label is mended", SOON, async || {
+            let labels = self.secrets().get("token").await.unwrap().metadata.labels;
+            labels.filter(|labels| labels.contains_key(LABEL)).ok_or("no label")
+        })
+        .await;
+    }
+
+    /// Waits until the operator has seen every change of `source` up to now and has acted on it: it writes the status
+    /// anew that is taken away here. That costs no token request.
+    pub async fn source_is_seen(&self) {
+        let nothing = json!({"status": null}).to_string();
+        self.kubectl(
+            &["patch", "tokensource", "source", "--subresource=status", "--type=merge", "-p", &nothing],
+            "",
+        )
+        .await;
+        eventually("the status is written anew", SOON, async || {
+            let status = self.status().await;
+            if status.conditions.is_empty() { Err(status) } else { Ok(()) }
+        })
+        .await;
+    }
+
+    /// Waits until status tells of a token that was issued at another time, and returns this time.
+    pub async fn issued_at_other_than(&self, before: jiff::Timestamp) -> jiff::Timestamp {
+        eventually("status tells of a new token", SOON, async || {
+            let issued_at = self.status().await.token.map(|token| token.issued_at);
+            issued_at.filter(|issued_at| *issued_at != before).ok_or("none")
+        })
+        .await
+    }
+
+    /// Waits until an object is gone.
+    pub async fn gone(&self, kind: &str, name: &str) {
+        eventually(&format!("{kind} {name} is gone"), SOON, async || {
+            let found = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "name"], "").await;
+            if found.is_empty() { Ok(()) } else { Err(found) }
+        })
+        .await;
     }
 
     /// The conditions of a source in words, for messages.

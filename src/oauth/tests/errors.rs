@@ -165,6 +165,8 @@ fn what_was_sent_and_what_looks_like_a_token_is_taken_out() {
         ID.to_owned(),
         percent.to_owned(),
         percent.to_lowercase(),
+        "c%6Frrect%20horse%2fbattery%2Bstaple".to_owned(),
+        ID.replace('-', "%2D"),
         "correct+horse%2Fbattery%2Bstaple".to_owned(),
         BASE64_STANDARD.encode(SECRET),
         BASE64_URL_SAFE_NO_PAD.encode(SECRET),

@@ -1,7 +1,9 @@
 use super::{description, request};
 use crate::oauth::{
-    BasicEncoding, ClientAuthentication, Credentials, Encoding, Grant, MAX_LIFETIME, RequestDescription, read,
+    BasicEncoding, ClientAuthentication, Credentials, Encoding, Grant, MAX_LIFETIME, Pointer,
+    RequestDescription, ResponseMapping, Tls, read,
 };
+use crate::oauth::{certificate::Outline, discovery::read_metadata, key::PrivateKey};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -89,6 +91,45 @@ proptest! {
                 prop_assert!(message.is_ascii() && !message.contains(|c: char| c.is_control()));
                 prop_assert!(message.len() < 700, "{}", message);
             }
+        }
+    }
+
+    #[test]
+    fn the_reader_follows_any_mapping(body in any_body(), text in "(/[a-z_~01]{0,12}){1,3}", status in 200u16..300) {
+        let names = ["/access_token", "/error/code", "/errors/0/message", "/expires_in", "/scope/0"];
+        for pointer in names.into_iter().chain([text.as_str()]).filter_map(|text| text.parse::<Pointer>().ok()) {
+            let response = ResponseMapping {
+                access_token: Some(pointer.clone()),
+                expires_in: Some(pointer.clone()),
+                expires_at: Some(pointer.clone()),
+                refresh_token: Some(pointer.clone()),
+                values: [("value".to_owned(), pointer.clone())].into(),
+            };
+            let request = RequestDescription { response, ..description() }
+                .request(&super::credentials()).unwrap();
+            let status = StatusCode::from_u16(status).unwrap();
+            match read(status, &HeaderMap::new(), body.as_bytes(), &request) {
+                Ok(answer) => for value in answer.values.values() {
+                    prop_assert!(!value.expose_secret().contains(char::is_control));
+                },
+                Err(error) => prop_assert!(!error.to_string().contains(char::is_control)),
+            }
+        }
+    }
+
+    #[test]
+    fn keys_certificates_and_metadata_may_be_anything(text in any::<String>(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let pem = |label: &str| {
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(&bytes))
+        };
+        for key in [text.clone(), format!("{{{text}"), pem("PRIVATE KEY"), pem("RSA PRIVATE KEY"), pem("EC PRIVATE KEY")] {
+            prop_assert!(PrivateKey::read(&key.into()).is_err());
+        }
+        prop_assert!(Tls::new(Some(&text), None).is_err());
+        prop_assert!(Tls::new(Some(&pem("CERTIFICATE")), None).is_err());
+        let _ = Outline::read(&bytes);
+        if let Ok(issuer) = "https://a.example".parse() {
+            prop_assert!(read_metadata(&issuer, StatusCode::OK, Some(&bytes)).is_err());
         }
     }
 

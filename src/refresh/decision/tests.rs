@@ -11,6 +11,7 @@ struct World {
     wanted: Wanted,
     credentials: Option<Version>,
     seen_credentials: Option<Version>,
+    seen_as_minted: bool,
     target: Option<Facts>,
     foreign_refresh_token: bool,
     failure: Option<Failure>,
@@ -61,6 +62,7 @@ fn world() -> World {
         wanted: Wanted { provider: "p".into(), refresh_request: None, keys, owner_reference: true },
         credentials: Some(credentials),
         seen_credentials: None,
+        seen_as_minted: false,
         foreign_refresh_token: false,
         failure: None,
         pending: None,
@@ -103,6 +105,7 @@ impl World {
             wanted: &self.wanted,
             credentials: self.credentials.as_ref(),
             seen_credentials: self.seen_credentials.as_ref(),
+            seen_as_minted: self.seen_as_minted,
             target: self.target.as_ref(),
             foreign_refresh_token: self.foreign_refresh_token,
             failure: self.failure.as_ref(),
@@ -182,12 +185,37 @@ fn metadata_is_mended_without_a_mint() {
 }
 
 #[test]
+fn a_refused_mend_of_metadata_waits_and_another_failure_does_not_concern_it() {
+    let unlabelled = world().with(|w| w.target().labelled = false);
+    let rejected = unlabelled.clone().with(|w| {
+        let _ = w.failed(Some(400));
+    });
+    assert_eq!(rejected.decide(10), Decision::Restamp);
+    let refused = unlabelled.with(|w| {
+        let target = w.target().version.clone();
+        w.failed(Some(40)).refused_target = Some(Some(target));
+    });
+    assert_eq!(refused.decide(10), Decision::Wait(Some(at(40))));
+    assert_eq!(refused.decide(40), Decision::Restamp);
+}
+
+#[test]
 fn credentials_whose_metadata_moved_are_compared_where_their_values_were_seen() {
     let moved = world().with(|w| w.credentials = Some(version("cred", "8")));
     let seen = moved.clone().with(|w| w.seen_credentials = Some(version("cred", "7")));
     assert_eq!(seen.decide(10), Decision::Compare);
     let compared = seen.with(|w| w.seen_credentials = Some(version("cred", "8")));
     assert_eq!(compared.decide(10), Decision::Mint(Why::CredentialsChanged));
+    let same = compared.with(|w| w.seen_as_minted = true);
+    assert_eq!(
+        same.decide(10),
+        Decision::Restamp,
+        "as often as it takes: another may write the target meanwhile"
+    );
+    let moved_again = same.clone().with(|w| w.credentials = Some(version("cred", "9")));
+    assert_eq!(moved_again.decide(10), Decision::Compare);
+    let restamped = same.with(|w| w.record().inputs.credentials = version("cred", "8"));
+    assert!(waits_for_the_refresh(&restamped.decide(10)));
     assert_eq!(moved.decide(10), Decision::Mint(Why::CredentialsChanged), "unknown after a restart: once");
 }
 

@@ -1,0 +1,273 @@
+//! Secrets with values that are easily recognized go through every path, the failing ones above all. Afterwards they are
+//! looked for, in every encoding, in all that the operator has said.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::rotation::request_refresh;
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::policy::Refusal;
+use super::support::scene::{SOON, Scene};
+use super::support::scripted_server::{Reply, ScriptedServer};
+
+/// Characters that each encoding writes differently, and short enough to pass for words.
+const SECRET: &str = "Kanarie/1+a=&%q";
+const SEED: &str = "Kanarie-2.b~c d";
+const ROTATED: &str = "Kanarie:3?d\"e'f";
+const TOKEN: &str = "Kanarie,4;e<f>g";
+const CANARIES: [&str; 4] = [SECRET, SEED, ROTATED, TOKEN];
+
+/// Every form in which `value` may stand in a text.
+fn forms(value: &str) -> Vec<String> {
+    let json = json!(value).to_string();
+    let debug = format!("{value:?}");
+    let mut forms = vec![
+        value.to_owned(),
+        json.trim_matches('"').to_owned(),
+        debug.trim_matches('"').to_owned(),
+        utf8_percent_encode(value, NON_ALPHANUMERIC).to_string(),
+        url::form_urlencoded::byte_serialize(value.as_bytes()).collect(),
+    ];
+    // In the middle of something longer, base64 has three ways to write it; the ends depend on the neighbours.
+    for before in 0..3 {
+        let padded = [vec![0; before], value.as_bytes().to_vec()].concat();
+        let whole = padded.len() / 3 * 3;
+        for alphabet in [&STANDARD, &URL_SAFE] {
+            forms.push(alphabet.encode(&padded[..whole])[if before == 0 { 0 } else { 4 }..].to_owned());
+        }
+    }
+    forms
+}
+
+fn assert_silent(what: &str, text: &str) {
+    let lower = text.to_ascii_lowercase();
+    let around = |at: usize| {
+        let from = at.saturating_sub(300);
+        String::from_utf8_lossy(&text.as_bytes()[from..text.len().min(at + 300)]).into_owned()
+    };
+    for canary in CANARIES {
+        for form in forms(canary) {
+            if let Some(at) = lower.find(&form.to_ascii_lowercase()) {
+                panic!("{what} tells {canary:?} as {form:?}: ...{}...", around(at));
+            }
+        }
+    }
+    // Pieces of it, too.
+    if let Some(at) = lower.find("kanarie") {
+        panic!("{what}: {}", around(at));
+    }
+}
+
+/// The refresh token of a TokenSource: each its own, or the second would be stalled.
+fn seed(name: &str) -> String {
+    format!("{SEED}{name}")
+}
+
+/// What a server might say that has everything and keeps nothing to itself.
+fn everything() -> String {
+    let pair = STANDARD.encode(format!("the-client:{SECRET}"));
+    let encoded = CANARIES.map(|canary| {
+        format!("{canary} {} {}", STANDARD.encode(canary), utf8_percent_encode(canary, NON_ALPHANUMERIC))
+    });
+    format!("wrong: {pair} {}", encoded.join(" "))
+}
+
+/// What was sent, as a server may repeat it: its own tokens are no secrets to take out of its words.
+fn sent(name: &str) -> String {
+    let pair = STANDARD.encode(format!("the-client:{SECRET}"));
+    let encoded = [SECRET.to_owned(), seed(name)].map(|canary| {
+        format!("{canary} {} {}", STANDARD.encode(&canary), utf8_percent_encode(&canary, NON_ALPHANUMERIC))
+    });
+    format!("wrong: {} {pair}", encoded.join(" "))
+}
+
+/// Each of these is the only answer that one TokenSource gets.
+fn answers() -> Vec<(&'static str, Reply)> {
+    let json = |status, body: Value| Reply::Json(status, body.to_string());
+    let html = format!("<html><title>{0}</title>{0}</html>", everything());
+    let token = |members: Value| {
+        let mut body = json!({"access_token": TOKEN, "expires_in": 300, "token_type": "Bearer"});
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        Reply::Json(200, body.to_string())
+    };
+    vec![
+        ("echo", Reply::Echo),
+        (
+            "description",
+            json(401, json!({"error": "invalid_client", "error_description": sent("description")})),
+        ),
+        ("sentence", json(400, json!({"error": sent("sentence")}))),
+        ("code", json(400, json!({"error": SECRET, "error_description": everything()}))),
+        ("nested", json(400, json!({"error": {"code": SECRET, "message": everything()}}))),
+        (
+            "errors",
+            json(400, json!({"errors": [{"code": "AUTHENTICATION_FAILED", "message": sent("errors")}]})),
+        ),
+        ("minor", json(400, json!({"minorErrorCode": "invalid_grant", "message": sent("minor")}))),
+        ("message", json(403, json!({"message": sent("message")}))),
+        ("uri", json(400, json!({"error": "invalid_scope", "error_uri": format!("https://x/{SECRET}")}))),
+        ("html", Reply::Answer(502, vec![("content-type", "text/html".into())], html.clone().into_bytes())),
+        ("login", Reply::Answer(200, vec![("content-type", "text/html".into())], html.into_bytes())),
+        ("media", Reply::Answer(400, vec![("content-type", format!("text/{SECRET}"))], b"{}".to_vec())),
+        ("retry", Reply::Answer(429, vec![("retry-after", SECRET.into())], everything().into_bytes())),
+        ("redirect", Reply::Redirect(format!("https://x.example.com/?secret={SECRET}"))),
+        ("dpop", token(json!({"token_type": "DPoP", "refresh_token": ROTATED}))),
+        ("lines", token(json!({"access_token": format!("{TOKEN}\nX: y"), "refresh_token": ROTATED}))),
+        ("inside", token(json!({"error": "invalid_grant", "error_description": sent("inside")}))),
+        ("cut", Reply::LyingLength { claimed: 4096, body: format!("{{\"access_token\":{TOKEN:?},") }),
+        ("half", Reply::Json(200, format!("{{\"access_token\":{TOKEN:?},"))),
+        ("garbage", Reply::Raw(format!("{}\r\n\r\n", everything()).into_bytes())),
+        ("header", Reply::Raw(format!("HTTP/1.1 200 OK\r\n{SECRET}\r\n\r\n").into_bytes())),
+        ("scope", token(json!({"scope": format!("read {SECRET}"), "refresh_token": ROTATED}))),
+        ("expiry", token(json!({"expires_in": SECRET}))),
+    ]
+}
+
+fn source(name: &str, server: &ScriptedServer, authentication: Value) -> Value {
+    json!({
+        "apiVersion": "tokensource.dev/v1alpha1",
+        "kind": "TokenSource",
+        "metadata": {"name": name},
+        "spec": {
+            "provider": {"oauth2": {
+                "tokenURL": server.url("/token"),
+                "grant": {"refreshToken": {}},
+                "clientAuthentication": authentication,
+            }},
+            "credentials": {"secretRef": {"name": format!("{name}-credentials")}},
+            "target": {"name": if name == "source" { "token".into() } else { format!("{name}-token") }},
+        },
+    })
+}
+
+async fn with_credentials(scene: &Scene, name: &str, secret: &str, seed: &str) {
+    let data = [("client_id", "the-client"), ("client_secret", secret), ("refresh_token", seed)];
+    scene.secret(&format!("{name}-credentials"), &data).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_ever_told() {
+    let scene = Scene::bare("canary").await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--log-level", "trace"];
+    let operator = Operator::start_with(&scene.namespace, &flags).await;
+
+    // Success, rotation, and writes that are refused with a message that quotes the Secret.
+    let good = |refresh_token: &str| {
+        let body = json!({"access_token": TOKEN, "expires_in": 3600, "refresh_token": refresh_token});
+        Reply::Json(200, body.to_string())
+    };
+    let server = ScriptedServer::start([good(ROTATED), good("Kanarie-another"), good(ROTATED)]).await;
+    with_credentials(&scene, "source", SECRET, &seed("source")).await;
+    scene.apply(source("source", &server, json!({"basic": {}}))).await;
+    scene.ready("True TokenValid").await;
+    for (secret, key) in [("token", "access_token"), ("source-refresh-token", "refresh_token")] {
+        let quotes = format!("'it holds ' + string(object.?data.{key}.orValue(b''))");
+        let refusal = Refusal::of(&scene, secret, &quotes).await;
+        request_refresh(&scene, secret).await;
+        let message = scene.ready("True RefreshFailing").await;
+        assert!(message.contains("it holds"), "{message}");
+        refusal.lift().await;
+        scene.ready("True TokenValid").await;
+    }
+
+    // All that fails. The fixed texts are told; that proves that the words of the servers were read at all.
+    let mut servers = vec![];
+    for (n, (name, reply)) in answers().into_iter().enumerate() {
+        let server = ScriptedServer::start([reply]).await;
+        let authentication = if n % 2 == 0 { json!({"post": {}}) } else { json!({"basic": {}}) };
+        with_credentials(&scene, name, SECRET, &seed(name)).await;
+        scene.apply(source(name, &server, authentication)).await;
+        servers.push((name, server));
+    }
+    // And credentials that cannot be used.
+    let server = ScriptedServer::start([Reply::Close]).await;
+    for (name, secret, seed) in [
+        ("lines-in-secret", "Kanarie\nKanarie", SEED),
+        ("control", "Kanarie\u{7}", SEED),
+        ("empty", SECRET, ""),
+    ] {
+        with_credentials(&scene, name, secret, seed).await;
+        scene.apply(source(name, &server, json!({"post": {}}))).await;
+        servers.push((name, ScriptedServer::start([Reply::Close]).await));
+    }
+    let broken = "apiVersion: 1.0.0\nkind: ServiceAccount\ndata: [clientSecret: Kanarie";
+    scene.secret("yaml-credentials", &[("credentials.yaml", broken)]).await;
+    scene
+        .apply(json!({
+            "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "yaml"},
+            "spec": {
+                "provider": {"vgs": {"tokenURL": server.url("/token")}},
+                "credentials": {
+                    "secretRef": {"name": "yaml-credentials"}, "vgsServiceAccountKey": "credentials.yaml",
+                },
+            },
+        }))
+        .await;
+    servers.push(("yaml", ScriptedServer::start([Reply::Close]).await));
+
+    for (name, _) in &servers {
+        eventually(&format!("{name} is told"), SOON + Duration::from_secs(30), async || {
+            let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
+            match status.conditions.first() {
+                Some(ready) if ready.reason != "Minting" => Ok(()),
+                _ => Err(status),
+            }
+        })
+        .await;
+    }
+    let words = scene.words("description").await;
+    assert!(words.contains("invalid_client") && words.contains("[redacted]"), "{words}");
+
+    let events: Api<Event> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let events = events.list(&ListParams::default()).await.unwrap().items;
+    assert!(events.len() > 10, "{}", events.len());
+    assert_silent("an event", &serde_json::to_string(&events).unwrap());
+    let sources = scene.sources().list(&ListParams::default()).await.unwrap().items;
+    assert_silent("a TokenSource", &serde_json::to_string(&sources).unwrap());
+    for mut secret in scene.secrets().list(&ListParams::default()).await.unwrap() {
+        // What kubectl writes there is the person's own.
+        if let Some(annotations) = &mut secret.metadata.annotations {
+            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        }
+        assert_silent("a Secret's metadata", &serde_json::to_string(&secret.metadata).unwrap());
+        let name = secret.metadata.name.unwrap_or_default();
+        let data = secret.data.unwrap_or_default();
+        if name.ends_with("token") && !name.ends_with("-refresh-token") {
+            let others = data.iter().filter(|(key, _)| *key != "access_token");
+            let others: Vec<_> = others.map(|(_, value)| String::from_utf8_lossy(&value.0)).collect();
+            assert_silent(&format!("target {name}"), &others.join(" "));
+            if let Some(token) = data.get("access_token") {
+                assert_eq!(token.0, TOKEN.as_bytes(), "{name}");
+            }
+        }
+    }
+    let log = operator.stop().await;
+    assert!(log.contains("TRACE"), "the log is as talkative as can be");
+    assert_silent("the log", &log);
+}
+
+#[test]
+fn the_canary_is_found_in_every_form() {
+    for before in ["", "x", "xy", "xyz"] {
+        for canary in CANARIES {
+            let text = format!("{before}{canary}zz");
+            for told in [
+                STANDARD.encode(&text),
+                URL_SAFE.encode(&text),
+                utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string(),
+                json!(text).to_string(),
+            ] {
+                let found = std::panic::catch_unwind(|| assert_silent("the test", &told));
+                assert!(found.is_err(), "{canary} in {told}");
+            }
+        }
+    }
+}

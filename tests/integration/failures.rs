@@ -1,0 +1,384 @@
+//! Whatever goes wrong is told in a condition, with the object, the key and the remedy; costs no token request that
+//! it should not; and ends by itself when it is put right.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::support::authorization_server::{Behaviour, ClientSpec};
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+use super::support::scripted_server::{Reply, ScriptedServer};
+
+/// An answer of this status, in place of the provider's.
+fn answers(status: u16, headers: Value, times: Option<u32>) -> Option<Behaviour> {
+    let Value::Object(headers) = headers else { panic!("headers are an object") };
+    let body = Some(json!({"error_description": "out of order"}));
+    Some(Behaviour { status: Some(status), body, headers, times, ..Behaviour::default() })
+}
+
+/// `said` has all of `parts` in it.
+#[track_caller]
+fn says(said: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(said.contains(part), "{part:?} is missing in: {said}");
+    }
+}
+
+fn token_url(url: &str) -> Value {
+    json!({"provider": {"vgs": {"tokenURL": url}}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_leaves_the_token_alone_and_the_right_one_is_acted_on_at_once() {
+    let scene = Scene::new("wrong", 600).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let token = scene.token().await.unwrap();
+    let written = scene.secrets().get("token").await.unwrap();
+
+    scene.server.set_secret(&scene.namespace, "new").await;
+    scene.credentials("wrong").await;
+    let said = scene.ready("True RefreshFailing").await;
+    says(&said, &["invalid_client", "is valid until"]);
+    assert_eq!(scene.secrets().get("token").await.unwrap(), written, "not touched at all");
+    assert!(scene.server.is_valid(&token).await);
+    let failed = scene.status().await.last_failure.unwrap();
+    assert_eq!((failed.reason.as_str(), failed.count), ("ClientRejected", 1));
+
+    // A wrong secret that is tried fast locks accounts: neither a label nor a rewrite is a reason.
+    scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
+    eventually("the label is known not to be another secret", SOON, async || {
+        let last = scene.status().await.last_failure.unwrap();
+        if last.inputs == failed.inputs { Err(last) } else { Ok(()) }
+    })
+    .await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 2);
+    let still = scene.status().await.last_failure.unwrap();
+    assert_eq!((still.count, still.next_attempt_at), (1, failed.next_attempt_at));
+
+    scene.credentials("new").await;
+    scene.new_token(Some(&token)).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 3);
+    let failed = scene.status().await.last_failure.unwrap();
+    assert_eq!((failed.reason.as_str(), failed.count, failed.next_attempt_at), ("ClientRejected", 0, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_are_put_back_as_they_were_need_no_new_token() {
+    let scene = Scene::new("put-back", 600).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let token = scene.token().await;
+
+    scene.credentials("wrong").await;
+    scene.ready("True RefreshFailing").await;
+    scene.credentials("right").await;
+    scene.ready("True TokenValid").await;
+    scene.credentials("").await;
+    scene.ready("True RefreshFailing").await;
+    scene.credentials("right").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+    assert_eq!(scene.token().await, token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_token_with_a_wrong_secret_is_stalled_until_the_secret_changes() {
+    let scene = Scene::new("first-wrong", 600).await;
+    scene.credentials("wrong").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    says(&scene.ready("False ClientRejected").await, &["invalid_client"]);
+    scene.condition("source", "Stalled", "True ClientRejected").await;
+    assert!(scene.token().await.is_none());
+
+    scene.kubectl(&["annotate", "secret", "credentials", "a=b"], "").await;
+    scene.kubectl(&["label", "tokensource", "source", "a=b"], "").await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 1);
+
+    scene.credentials("right").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+    let conditions = scene.status().await.conditions;
+    assert!(conditions.iter().all(|it| it.type_ != "Stalled" && it.type_ != "Reconciling"), "{conditions:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_tried_again_until_it_ends() {
+    let scene = Scene::new("outage", 600).await;
+    scene.server.behave(&scene.namespace, answers(503, json!({}), Some(1))).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    let said = scene.ready("False EndpointUnavailable").await;
+    says(&said, &["HTTP 503"]);
+    scene.condition("source", "Reconciling", "True EndpointUnavailable").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+
+    let token = scene.token().await;
+    scene.server.behave(&scene.namespace, answers(503, json!({}), Some(2))).await;
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    scene.ready("True RefreshFailing").await;
+    assert_eq!(scene.token().await, token);
+    scene.new_token(token.as_deref()).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patience_that_the_issuer_asks_for_outlives_a_changed_spec_and_a_restart() {
+    let scene = Scene::new("limited", 600).await;
+    scene.server.behave(&scene.namespace, answers(429, json!({"retry-after": "600"}), None)).await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("False RateLimited").await;
+    let next = scene.status().await.last_failure.unwrap().next_attempt_at.unwrap();
+    let wait = next.duration_since(Timestamp::now()).as_secs();
+    assert!((560..=760).contains(&wait), "{wait} s");
+
+    scene.patch("tokensource", "source", json!({"spec": {"refresh": {"maxInterval": "1h"}}})).await;
+    scene.ready("False RateLimited").await;
+    let oauth2 = json!({"tokenURL": scene.server.vgs_token_url(), "clientAuthentication": {"post": {}}});
+    scene
+        .patch("tokensource", "source", json!({"spec": {"provider": {"vgs": null, "oauth2": oauth2}}}))
+        .await;
+    scene.ready("False RateLimited").await;
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
+    scene.source_is_seen().await;
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 1);
+    assert_eq!(scene.status().await.last_failure.unwrap().next_attempt_at, Some(next));
+
+    // Another client is another matter.
+    scene.server.behave(&scene.namespace, None).await;
+    scene.server.set_secret(&scene.namespace, "another").await;
+    scene.credentials("another").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_page_instead_of_a_token_is_told_and_not_repeated() {
+    let scene = Scene::new("web-page", 600).await;
+    let page = b"<html><body>Welcome, secret-word!</body></html>".to_vec();
+    let pages = ScriptedServer::start([Reply::Answer(
+        200,
+        vec![("content-type", "text/html; charset=utf-8".into())],
+        page,
+    )])
+    .await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(token_url(&pages.url("/login")))).await;
+    let said = scene.ready("False ResponseMalformed").await;
+    says(&said, &["HTTP 200", "text/html", "is tokenURL the token endpoint?"]);
+    scene.condition("source", "Stalled", "True ResponseMalformed").await;
+    scene.source_is_seen().await;
+    assert_eq!(pages.connections(), 1);
+
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(pages.connections(), 1);
+    assert!(!operator.log().contains("secret-word"));
+    assert!(!scene.words("source").await.contains("secret-word"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_scope_is_told_by_its_own_reason() {
+    let scene = Scene::new("scope", 600).await;
+    scene.server.change(&scene.namespace, json!({"scope": "read"})).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let with_scope = |scope: &str| {
+        let oauth2 = json!({
+            "tokenURL": scene.server.vgs_token_url(),
+            "clientAuthentication": {"post": {}},
+            "scopes": [scope],
+        });
+        scene.source(json!({"provider": {"vgs": null, "oauth2": oauth2}}))
+    };
+    scene.apply(with_scope("write")).await;
+    says(&scene.ready("False ScopeRejected").await, &["invalid_scope"]);
+    scene.condition("source", "Stalled", "True ScopeRejected").await;
+    scene.apply(with_scope("read")).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_host_is_told_by_its_name() {
+    let scene = Scene::new("unknown-host", 600).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(token_url("https://idp.invalid/token"))).await;
+    says(&scene.ready("False EndpointUnavailable").await, &["idp.invalid"]);
+    scene.condition("source", "Reconciling", "True EndpointUnavailable").await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_that_are_not_public_are_refused_with_the_flag_that_allows_them() {
+    let scene = Scene::new("egress", 600).await;
+    let operator = Operator::start_with(&scene.namespace, &["--allow-http"]).await;
+    for (url, flag) in [
+        ("http://169.254.169.254/latest/meta-data", "--egress-allow 169.254.169.254:80"),
+        ("https://10.96.0.1/token", "--egress-allow 10.96.0.1:443"),
+        ("https://[::ffff:192.168.1.1]:8443/token", "--egress-allow 192.168.1.1:8443"),
+        (&scene.server.vgs_token_url(), "--egress-allow 127.0.0.1:"),
+    ] {
+        scene.apply(scene.source(token_url(url))).await;
+        let said = scene.ready("False EndpointRefusedByPolicy").await;
+        says(&said, &[flag, "Helm value"]);
+        scene.condition("source", "Stalled", "True EndpointRefusedByPolicy").await;
+    }
+    assert_eq!(scene.mints().await, 0);
+
+    // Put right by whoever runs the operator.
+    operator.stop().await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_url_without_tls_is_refused_with_the_flag_that_allows_it() {
+    let scene = Scene::new("plain-http", 600).await;
+    let operator = Operator::start_with(&scene.namespace, &["--egress-allow", "127.0.0.0/8"]).await;
+    scene.apply(scene.source(json!({}))).await;
+    says(&scene.ready("False EndpointRefusedByPolicy").await, &["--allow-http", "https"]);
+    assert_eq!(scene.mints().await, 0);
+    operator.stop().await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.ready("True TokenValid").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_and_unusable_credentials_are_told_by_secret_and_key_and_cost_nothing() {
+    let scene = Scene::new("credentials", 600).await;
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    let said = scene.ready("False CredentialsNotFound").await;
+    says(&said, &["Secret credentials", "does not exist", "client_id, client_secret"]);
+    scene.condition("source", "Reconciling", "True CredentialsNotFound").await;
+
+    let id = scene.namespace.as_str();
+    let put = async |data: &[(&str, &str)]| scene.secret("credentials", data).await;
+    put(&[("client_id", id), ("secret", "right")]).await;
+    scene
+        .told(
+            "False CredentialsNotFound",
+            &["has no key client_secret", "it has client_id, secret", "clientSecretKey"],
+        )
+        .await;
+    put(&[("client_id", id), ("client_secret", "")]).await;
+    scene.told("False CredentialsInvalid", &["key client_secret of Secret credentials is empty"]).await;
+    scene.condition("source", "Reconciling", "True CredentialsInvalid").await;
+    put(&[("client_id", id), ("client_secret", "right\nright")]).await;
+    scene
+        .told("False CredentialsInvalid", &["key client_secret of Secret credentials has several lines"])
+        .await;
+    assert_eq!(scene.mints().await, 0);
+
+    // What `echo | base64` makes of it: works, and is told.
+    put(&[("client_id", id), ("client_secret", "right\n")]).await;
+    scene.told("True TokenValid", &["key client_secret of Secret credentials ends in a newline"]).await;
+    assert_eq!(scene.mints().await, 1);
+
+    // Missing while the token lives: it stays, and nothing is wrong until it is due.
+    let token = scene.token().await;
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    scene.secrets_are_seen().await;
+    scene.ready("True TokenValid").await;
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    scene.told("True RefreshFailing", &["Secret credentials does not exist"]).await;
+    assert_eq!(scene.token().await, token);
+    put(&[("client_id", id), ("client_secret", "right")]).await;
+    scene.new_token(token.as_deref()).await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_instead_of_a_service_account_is_told_and_the_real_one_works() {
+    const TEMPLATE: &str =
+        "apiVersion: 1.0.0\nkind: ServiceAccount\ndata:\n  name: vgs-cli\n  scopes:\n  - cards:write\n";
+    let scene = Scene::bare("service-account").await;
+    let id = scene.namespace.clone();
+    scene
+        .server
+        .client(ClientSpec {
+            id: id.clone(),
+            secret: Some("7b8e-secret".into()),
+            token_endpoint_auth_method: "client_secret_post",
+            ..ClientSpec::default()
+        })
+        .await;
+    scene.secret("credentials", &[("credentials.yaml", TEMPLATE)]).await;
+    let operator = Operator::start(&scene.namespace).await;
+    let key = json!({"credentials": {"vgsServiceAccountKey": "credentials.yaml"}});
+    scene.apply(scene.source(key)).await;
+    let parts = ["key credentials.yaml of Secret credentials", "template", "vgs apply service-account"];
+    scene.told("False CredentialsInvalid", &parts).await;
+    scene.secret("credentials", &[("credentials.yaml", "just: [text")]).await;
+    scene.told("False CredentialsInvalid", &["is not YAML (line 1)"]).await;
+    assert_eq!(scene.mints().await, 0);
+
+    let applied =
+        TEMPLATE.replace("data:\n", &format!("data:\n  clientId: {id}\n  clientSecret: 7b8e-secret\n"));
+    scene.secret("credentials", &[("credentials.yaml", &applied)]).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 1);
+    let sent = scene.server.requests(&id).await.last.unwrap();
+    assert_eq!(sent.scope, None, "its scopes are never sent");
+    assert!(!operator.log().contains("7b8e-secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_token_is_not_ready_though_nothing_else_happens() {
+    let scene = Scene::new("expired", 16).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    // The credentials are missing when the refresh is due, so that nothing is tried any more.
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    let token = scene.token().await;
+    let status = scene.status().await;
+    scene.ready("True RefreshFailing").await;
+    scene.ready("False CredentialsNotFound").await;
+    let late = Timestamp::now().duration_since(status.token.unwrap().expires_at);
+    assert!((0..=5).contains(&late.as_secs()), "{late:?} after the end");
+    assert_eq!(scene.token().await, token, "left where it is");
+    assert_eq!(scene.mints().await, 1);
+    scene.credentials("right").await;
+    scene.ready("True TokenValid").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_beyond_the_end_of_the_token_is_not_ready_and_leaves_it_in_place() {
+    let scene = Scene::new("long-outage", 12).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    scene.server.behave(&scene.namespace, answers(503, json!({}), None)).await;
+    let token = scene.token().await;
+    scene.ready("True RefreshFailing").await;
+    scene.ready("False EndpointUnavailable").await;
+    assert_eq!(scene.token().await, token);
+    scene.server.behave(&scene.namespace, None).await;
+    eventually("it recovers", Duration::from_secs(70), async || match scene.token().await {
+        now if now != token => Ok(()),
+        _ => Err(scene.words("source").await),
+    })
+    .await;
+    scene.ready("True TokenValid").await;
+}

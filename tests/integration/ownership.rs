@@ -1,0 +1,454 @@
+//! Whose Secret is whose, what heals, what stays and what goes; and writes that the API server refuses.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use serde_json::{Value, json};
+
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+
+/// A source with a token of ten minutes; `change` is merged into its spec.
+async fn started(prefix: &str, change: Value) -> (Scene, Operator, String) {
+    let scene = Scene::new(prefix, 600).await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(change)).await;
+    scene.ready("True TokenValid").await;
+    let token = scene.token().await.unwrap();
+    (scene, operator, token)
+}
+
+fn base64(text: &str) -> String {
+    use ::base64::Engine as _;
+    ::base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+/// Another TokenSource of the scene.
+fn named(name: &str, target: &str, scene: &Scene) -> Value {
+    let mut source = scene.source(json!({"target": {"name": target}}));
+    source["metadata"]["name"] = json!(name);
+    source
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_somebody_else_is_not_touched() {
+    let scene = Scene::new("foreign", 600).await;
+    scene.secret("token", &[("theirs", "precious")]).await;
+    let before = scene.secrets().get("token").await.unwrap();
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene
+        .told("False TargetConflict", &["Secret token", "this operator did not create it", "delete it"])
+        .await;
+    scene.condition("source", "Stalled", "True TargetConflict").await;
+    scene.kubectl(&["label", "secret", "token", "a=b"], "").await;
+    scene.source_is_seen().await;
+    let after = scene.secrets().get("token").await.unwrap();
+    assert_eq!((after.data, after.metadata.uid), (before.data, before.metadata.uid));
+    assert!(after.metadata.annotations.is_none_or(|all| !all.contains_key("tokensource.dev/record")));
+    assert_eq!(scene.mints().await, 0);
+
+    scene.kubectl(&["delete", "secret", "token"], "").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_sources_with_one_target_the_first_keeps_it() {
+    let (scene, operator, token) = started("two", json!({})).await;
+    scene.apply(named("second", "token", &scene)).await;
+    let said = scene.condition("second", "Ready", "False TargetConflict").await;
+    assert!(said.contains("it belongs to TokenSource source"), "{said}");
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.source_is_seen().await;
+    scene.secrets_are_seen().await;
+    assert_eq!(scene.mints().await, 1);
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+
+    // When the first goes, and its Secret with it, the second one's turn has come.
+    scene.kubectl(&["delete", "tokensource", "source"], "").await;
+    scene.condition("second", "Ready", "True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_target_is_created_again_at_once_by_one_mint() {
+    let (scene, _operator, token) = started("deleted", json!({})).await;
+    scene.kubectl(&["delete", "secret", "token"], "").await;
+    scene.new_token(Some(&token)).await;
+    scene.ready("True TokenValid").await;
+    scene.secrets_are_seen().await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edited_target_heals_at_once_and_then_at_most_every_half_minute() {
+    let (scene, _operator, token) = started("edited", json!({})).await;
+    let edit = json!({"data": {"access_token": base64("theirs")}});
+    scene.patch("secret", "token", edit.clone()).await;
+    eventually("it heals", SOON, async || match scene.token().await {
+        Some(now) if now != "theirs" && now != token => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    let healed = Timestamp::now();
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+
+    // Whoever edits again fights over the Secret: that must not become a fight over the endpoint.
+    scene.patch("secret", "token", edit).await;
+    let said = scene.ready("False Minting").await;
+    assert_eq!(scene.token().await.as_deref(), Some("theirs"), "{said}");
+    assert_eq!(scene.mints().await, 2);
+    eventually("it heals again", 2 * SOON, async || match scene.token().await {
+        Some(now) if now != "theirs" => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    let waited = Timestamp::now().duration_since(healed);
+    assert!(waited.as_secs() >= 27, "{waited:?}");
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_key_heals() {
+    let (scene, _operator, token) = started("removed-key", json!({})).await;
+    scene.patch("secret", "token", json!({"data": {"token_type": null}})).await;
+    scene.new_token(Some(&token)).await;
+    assert_eq!(scene.value("token", "token_type").await.as_deref(), Some("Bearer"));
+    scene.secrets_are_seen().await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_record_heals() {
+    let (scene, _operator, token) = started("removed-record", json!({})).await;
+    scene.kubectl(&["annotate", "secret", "token", "tokensource.dev/record-"], "").await;
+    scene.new_token(Some(&token)).await;
+    scene.ready("True TokenValid").await;
+    scene.secrets_are_seen().await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_add_to_the_target_stays() {
+    let (scene, _operator, token) = started("others", json!({})).await;
+    let theirs = json!({
+        "metadata": {"labels": {"team": "payments"}, "annotations": {"example.com/note": "keep"}},
+        "data": {"ca.crt": base64("theirs")},
+    });
+    scene.patch("secret", "token", theirs).await;
+    scene.secrets_are_seen().await;
+    assert_eq!(scene.token().await, Some(token));
+    assert_eq!(scene.mints().await, 1);
+
+    scene.force_refresh("1").await;
+    let secret = scene.secrets().get("token").await.unwrap();
+    assert_eq!(scene.value("token", "ca.crt").await.as_deref(), Some("theirs"));
+    assert_eq!(secret.metadata.labels.unwrap()["team"], "payments");
+    assert_eq!(secret.metadata.annotations.unwrap()["example.com/note"], "keep");
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_label_or_owner_is_mended_without_a_mint() {
+    let (scene, _operator, token) = started("mended", json!({})).await;
+    scene.secrets_are_seen().await; // removes the label
+    scene.patch("secret", "token", json!({"metadata": {"ownerReferences": null}})).await;
+    eventually("the ownerReference is back", SOON, async || {
+        scene.secrets().get("token").await.unwrap().metadata.owner_references.ok_or("none")
+    })
+    .await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 1);
+    assert_eq!(scene.token().await, Some(token));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retained_secret_stays_and_is_taken_up_again_without_a_mint() {
+    let retain = json!({"target": {"deletionPolicy": "Retain"}});
+    let (scene, _operator, token) = started("retained", retain.clone()).await;
+    let first = scene.record().await["owner"]["uid"].clone();
+    scene.kubectl(&["delete", "tokensource", "source"], "").await;
+    scene.gone("tokensource", "source").await;
+
+    scene.apply(scene.source(retain)).await;
+    scene.ready("True TokenValid").await;
+    let again = scene.record().await["owner"]["uid"].clone();
+    assert_ne!(first, again);
+    assert_eq!(scene.sources().get("source").await.unwrap().metadata.uid.unwrap(), again);
+    scene.source_is_seen().await;
+    scene.secrets_are_seen().await;
+    assert_eq!(scene.token().await, Some(token));
+    assert_eq!(scene.mints().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_source_takes_its_secret_along() {
+    let (scene, _operator, _) = started("collected", json!({})).await;
+    scene.kubectl(&["delete", "tokensource", "source"], "").await;
+    scene.gone("secret", "token").await;
+    it_stays_gone(&scene).await;
+}
+
+/// The operator has seen what happened to the Secret, and has neither created it again nor asked for a token.
+async fn it_stays_gone(scene: &Scene) {
+    scene.apply(named("later", "later", scene)).await;
+    scene.condition("later", "Ready", "True TokenValid").await;
+    assert!(scene.secrets().get_opt("token").await.unwrap().is_none());
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreground_deletion_is_not_fought_by_healing() {
+    let (scene, _operator, _) = started("foreground", json!({})).await;
+    // It stays in deletion until this is taken off, as with a child that others hold back.
+    let finalizer = json!({"metadata": {"finalizers": ["example.com/held"]}});
+    scene.patch("tokensource", "source", finalizer).await;
+    scene.kubectl(&["delete", "tokensource", "source", "--cascade=foreground", "--wait=false"], "").await;
+    scene.gone("secret", "token").await;
+    scene.kubectl(&["label", "tokensource", "source", "a=b"], "").await;
+    it_stays_gone(&scene).await;
+    scene.patch("tokensource", "source", json!({"metadata": {"finalizers": null}})).await;
+    scene.gone("tokensource", "source").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_being_deleted_is_not_refreshed_and_its_secret_not_healed() {
+    let (scene, _operator, token) = started("deleting", json!({})).await;
+    scene.patch("tokensource", "source", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
+    scene.kubectl(&["delete", "tokensource", "source", "--wait=false"], "").await;
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    assert_eq!(scene.token().await, Some(token));
+    scene.kubectl(&["delete", "secret", "token"], "").await;
+    it_stays_gone(&scene).await;
+    scene.patch("tokensource", "source", json!({"metadata": {"finalizers": null}})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphan_deletion_keeps_the_secret() {
+    let (scene, _operator, token) = started("orphan", json!({})).await;
+    scene.kubectl(&["delete", "tokensource", "source", "--cascade=orphan"], "").await;
+    scene.gone("tokensource", "source").await;
+    scene.apply(named("later", "later", &scene)).await;
+    scene.condition("later", "Ready", "True TokenValid").await;
+    let secret = scene.secrets().get("token").await.unwrap();
+    assert_eq!(secret.metadata.owner_references, None);
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+
+    // A source of the same name takes it up again.
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.token().await, Some(token));
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_deleted_and_created_again_at_once_recovers() {
+    let (scene, _operator, token) = started("again", json!({})).await;
+    for n in 2..5 {
+        let before = scene.token().await;
+        scene.kubectl(&["delete", "tokensource", "source"], "").await;
+        scene.apply(scene.source(json!({}))).await;
+        scene.new_token(before.as_deref().or(Some(&token))).await;
+        scene.ready("True TokenValid").await;
+        assert_eq!(scene.mints().await, n);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_predecessors_secret_is_waited_for() {
+    let (scene, operator, token) = started("predecessor", json!({})).await;
+    // Held, as when the garbage collector is slow.
+    scene.patch("secret", "token", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
+    scene.kubectl(&["delete", "tokensource", "source"], "").await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.told("False TargetConflict", &["is being deleted", "created again when it has gone"]).await;
+    scene.condition("source", "Reconciling", "True TargetConflict").await;
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 1);
+    scene.patch("secret", "token", json!({"metadata": {"finalizers": null}})).await;
+    scene.new_token(Some(&token)).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_is_deleted_without_a_mint() {
+    let (scene, operator, _) = started("namespace", json!({})).await;
+    scene.kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"], "").await;
+    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+    eventually("the namespace is gone", 2 * SOON, async || {
+        match namespaces.get_opt(&scene.namespace).await.unwrap() {
+            None => Ok(()),
+            Some(namespace) => Err(namespace.status),
+        }
+    })
+    .await;
+    assert_eq!(scene.mints().await, 1);
+    let log = operator.stop().await;
+    assert!(!log.contains("panicked"));
+    assert!(log.lines().count() < 1000, "{} lines", log.lines().count());
+}
+
+/// Waits until the last write was refused `count` times at least, and returns Ready's message.
+async fn refused(scene: &Scene, ready: &str, count: i32) -> String {
+    eventually(&format!("refused {count} times"), SOON, async || match scene.status().await.last_failure {
+        Some(last) if last.reason == "TargetRefused" && last.count >= count => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    scene.ready(ready).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_costs_no_token_request() {
+    let scene = Scene::new("quota", 600).await;
+    scene
+        .apply(json!({
+            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"},
+            "spec": {"hard": {"count/secrets": "1"}},
+        }))
+        .await;
+    // What the quota controller would count: this control plane runs without it.
+    let counted =
+        json!({"status": {"hard": {"count/secrets": "1"}, "used": {"count/secrets": "1"}}}).to_string();
+    scene
+        .kubectl(
+            &["patch", "resourcequota", "few", "--subresource=status", "--type=merge", "-p", &counted],
+            "",
+        )
+        .await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    let said = refused(&scene, "False TargetRefused", 2).await;
+    assert!(said.contains("Secret token") && said.contains("exceeded quota: few"), "{said}");
+    scene.condition("source", "Reconciling", "True TargetRefused").await;
+    assert_eq!(scene.mints().await, 0);
+
+    scene.kubectl(&["delete", "resourcequota", "few"], "").await;
+    eventually("it recovers", Duration::from_secs(70), async || scene.token().await.ok_or("no token")).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 1);
+}
+
+/// A ValidatingAdmissionPolicy that lets nobody write data into Secret `token`.
+async fn deny_token(scene: &Scene) {
+    let name = format!("deny-{}", scene.namespace);
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["secrets"],
+            }]},
+            "matchConditions": [{"name": "token", "expression": "object.metadata.name == 'token'"}],
+            "validations": [{"expression": "false", "message": "not on a Friday"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {
+            "policyName": name,
+            "validationActions": ["Deny"],
+            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}}},
+        },
+    });
+    scene.apply(policy).await;
+    scene.apply(binding).await;
+    eventually("the policy is in force", SOON, async || {
+        let tried = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token", "labels": {"a": "b"}}});
+        match scene.try_kubectl(&["apply", "--dry-run=server", "-f", "-"], &tried.to_string()).await {
+            Err(said) if said.contains("not on a Friday") => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+}
+
+async fn allow_token(scene: &Scene) {
+    let name = format!("deny-{}", scene.namespace);
+    scene.kubectl(&["delete", "validatingadmissionpolicybinding", &name], "").await;
+    scene.kubectl(&["delete", "validatingadmissionpolicy", &name], "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admission_policy_costs_no_first_token_request() {
+    let scene = Scene::new("denied", 600).await;
+    deny_token(&scene).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    let said = refused(&scene, "False TargetRefused", 2).await;
+    assert!(said.contains("Secret token") && said.contains("not on a Friday"), "{said}");
+    assert_eq!(scene.mints().await, 0);
+    allow_token(&scene).await;
+    eventually("it recovers", Duration::from_secs(70), async || scene.token().await.ok_or("no token")).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admission_policy_costs_one_token_request_where_a_token_is_there() {
+    let (scene, _operator, token) = started("denied-later", json!({})).await;
+    deny_token(&scene).await;
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    let said = refused(&scene, "True RefreshFailing", 3).await;
+    assert!(said.contains("not on a Friday") && said.contains("is valid until"), "{said}");
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+    assert_eq!(scene.mints().await, 2);
+
+    allow_token(&scene).await;
+    eventually("it recovers", Duration::from_secs(70), async || match scene.token().await {
+        Some(now) if now != token => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2, "what had been minted was written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mend_of_metadata_that_is_refused_is_told_and_costs_nothing() {
+    let (scene, operator, token) = started("denied-mend", json!({})).await;
+    operator.kill();
+    scene.kubectl(&["label", "secret", "token", "app.kubernetes.io/managed-by-"], "").await;
+    deny_token(&scene).await;
+    let operator = Operator::start(&scene.namespace).await;
+    let said = refused(&scene, "True RefreshFailing", 2).await;
+    assert!(said.contains("not on a Friday"), "{said}");
+    assert!(operator.said("failed") < 20, "{} attempts", operator.said("failed"));
+    allow_token(&scene).await;
+    eventually("it recovers", Duration::from_secs(70), async || {
+        let labels = scene.secrets().get("token").await.unwrap().metadata.labels;
+        labels.ok_or("no label")
+    })
+    .await;
+    scene.ready("True TokenValid").await;
+    assert!(scene.server.is_valid(&token).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_immutable_target_costs_one_token_request() {
+    let (scene, _operator, token) = started("immutable", json!({})).await;
+    scene.patch("secret", "token", json!({"immutable": true})).await;
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    let said = refused(&scene, "True RefreshFailing", 3).await;
+    assert!(said.contains("Secret token") && said.contains("immutable"), "{said}");
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+    assert_eq!(scene.mints().await, 2);
+
+    scene.kubectl(&["delete", "secret", "token"], "").await;
+    scene.new_token(Some(&token)).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2, "what had been minted was written");
+}

@@ -1,0 +1,179 @@
+//! When a token is minted though nothing failed, and when not.
+
+use serde_json::{Value, json};
+
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+
+async fn started(prefix: &str, ttl: u32) -> (Scene, Operator, String) {
+    let scene = Scene::new(prefix, ttl).await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let token = scene.token().await.unwrap();
+    (scene, operator, token)
+}
+
+/// The same endpoint and client by another provider.
+fn as_oauth2(scene: &Scene, more: Value) -> Value {
+    let mut oauth2 = json!({"tokenURL": scene.server.vgs_token_url(), "clientAuthentication": {"post": {}}});
+    if let (Value::Object(oauth2), Value::Object(more)) = (&mut oauth2, more) {
+        oauth2.extend(more);
+    }
+    json!({"provider": {"vgs": null, "oauth2": oauth2}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requested_refresh_mints_once_for_each_value_and_always_replaces() {
+    let (scene, operator, first) = started("requested", 600).await;
+    let second = scene.force_refresh("1").await;
+    assert_ne!(first, second);
+    let third = scene.force_refresh("2").await;
+    assert_ne!(second, third);
+    assert_eq!(scene.mints().await, 3);
+
+    let again = "tokensource.dev/refresh-requested-at=2";
+    scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", again], "").await;
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.kubectl(&["label", "tokensource", "source", "a=b"], "").await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 3, "handled, and the record says so");
+
+    let taken_back = "tokensource.dev/refresh-requested-at-";
+    scene.kubectl(&["annotate", "tokensource", "source", taken_back], "").await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 3);
+    assert_eq!(scene.token().await, Some(third));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_source_mints_nothing_and_mints_when_it_goes_on_and_is_due() {
+    // Refreshed after 6 s.
+    let (scene, _operator, token) = started("suspended", 12).await;
+    scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
+    let said = scene.ready("True TokenValid").await;
+    assert!(said.contains("suspended"), "{said}");
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+
+    // Past the refresh, past the end.
+    let said = scene.ready("False Suspended").await;
+    assert!(said.contains("spec.suspend"), "{said}");
+    scene.source_is_seen().await;
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+    assert_eq!(scene.mints().await, 1);
+
+    scene.server.set_ttl(&scene.namespace, 600).await;
+    scene.patch("tokensource", "source", json!({"spec": {"suspend": false}})).await;
+    let second = scene.new_token(Some(&token)).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+
+    // Not due: neither to suspend nor to go on costs anything.
+    scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
+    scene.ready("True TokenValid").await;
+    scene.patch("tokensource", "source", json!({"spec": {"suspend": null}})).await;
+    scene.ready("True TokenValid").await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.token().await, Some(second));
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deletion_policy_is_switched_both_ways_without_a_mint() {
+    let (scene, operator, token) = started("policy", 600).await;
+    let owned = async |expected: bool| {
+        eventually("the ownerReference", SOON, async || {
+            let owners = scene.secrets().get("token").await.unwrap().metadata.owner_references;
+            if owners.is_some_and(|owners| !owners.is_empty()) == expected { Ok(()) } else { Err(expected) }
+        })
+        .await;
+    };
+    owned(true).await;
+    for _ in 0..2 {
+        scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Retain"}}})).await;
+        owned(false).await;
+        scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Delete"}}})).await;
+        owned(true).await;
+    }
+    operator.kill();
+    scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Retain"}}})).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    owned(false).await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 1);
+    assert_eq!(scene.token().await, Some(token));
+
+    // By a write of the token, too: what the mends left behind does not hold the reference.
+    scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Delete"}}})).await;
+    owned(true).await;
+    scene.force_refresh("1").await;
+    scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Retain"}}})).await;
+    owned(false).await;
+    scene.force_refresh("2").await;
+    owned(false).await;
+    assert_eq!(scene.mints().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_refresh_settings_mint_only_if_they_make_it_due() {
+    let (scene, _operator, token) = started("settings", 3600).await;
+    let refresh_at = async || scene.status().await.token.unwrap().refresh_at;
+    let before = refresh_at().await;
+    scene.patch("tokensource", "source", json!({"spec": {"refresh": {"before": "30m"}}})).await;
+    scene.ready("True TokenValid").await;
+    assert!(refresh_at().await < before);
+    let settings =
+        json!({"before": null, "propagationDelay": "5s", "defaultLifetime": "1m", "maxInterval": "59m"});
+    scene.patch("tokensource", "source", json!({"spec": {"refresh": settings}})).await;
+    scene.ready("True TokenValid").await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 1);
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+
+    // The least interval between two refreshes is 30 s, whatever is asked for.
+    let issued_at = scene.status().await.token.unwrap().issued_at;
+    scene.patch("tokensource", "source", json!({"spec": {"refresh": {"maxInterval": "1s"}}})).await;
+    eventually("a refresh", 2 * SOON, async || match scene.token().await {
+        Some(other) if other != token => Ok(()),
+        _ => Err(scene.words("source").await),
+    })
+    .await;
+    assert_eq!(scene.mints().await, 2);
+    let second = scene.issued_at_other_than(issued_at).await;
+    assert!(second.duration_since(issued_at).as_secs() >= 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_provider_mints_once_and_at_once() {
+    let (scene, _operator, token) = started("provider", 600).await;
+    scene.patch("tokensource", "source", json!({"spec": as_oauth2(&scene, json!({}))})).await;
+    scene.new_token(Some(&token)).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+    assert_eq!(scene.status().await.provider.as_deref(), Some("oauth2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_provider_that_does_not_work_is_not_ready_and_leaves_the_token_in_place() {
+    let (scene, operator, token) = started("broken", 600).await;
+    let broken = as_oauth2(&scene, json!({"scopes": ["no-such-scope"]}));
+    scene.patch("tokensource", "source", json!({"spec": broken})).await;
+    scene.ready("False ScopeRejected").await;
+    scene.condition("source", "Stalled", "True ScopeRejected").await;
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+    assert!(scene.server.is_valid(&token).await);
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.source_is_seen().await;
+    scene.ready("False ScopeRejected").await;
+    assert_eq!(scene.mints().await, 2, "the second with the broken spec, and none by the restart");
+
+    // Back to what the token was minted for.
+    let back = json!({"provider": {"oauth2": null, "vgs": {"tokenURL": scene.server.vgs_token_url()}}});
+    scene.patch("tokensource", "source", json!({"spec": back})).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+    assert_eq!(scene.token().await, Some(token));
+}

@@ -1,0 +1,168 @@
+//! What must not cost a token request: restarts, relists, and whatever people and tools do to metadata.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::support::authorization_server::Behaviour;
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+
+/// A source with a token of ten minutes, which one token request was made for.
+async fn fresh(prefix: &str) -> (Scene, Operator, String) {
+    let scene = Scene::new(prefix, 600).await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let token = scene.token().await.unwrap();
+    assert_eq!(scene.mints().await, 1);
+    (scene, operator, token)
+}
+
+/// The operator has seen all, has minted nothing, and has changed nothing of what it wrote.
+async fn nothing_was_minted(scene: &Scene, token: &str) {
+    scene.source_is_seen().await;
+    scene.secrets_are_seen().await;
+    assert_eq!(scene.mints().await, 1);
+    assert_eq!(scene.token().await.as_deref(), Some(token));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_operator_that_starts_again_mints_nothing() {
+    let (scene, operator, token) = fresh("killed").await;
+    let (status, record) = (scene.status().await, scene.record().await);
+    operator.kill();
+    assert_eq!(scene.status().await, status, "status outlives the operator");
+
+    let operator = Operator::start(&scene.namespace).await;
+    nothing_was_minted(&scene, &token).await;
+    assert_eq!(scene.record().await, record);
+    let after = scene.status().await;
+    assert_eq!((&after.token, &after.binding), (&status.token, &status.binding));
+
+    operator.kill();
+    let _again = Operator::start(&scene.namespace).await;
+    nothing_was_minted(&scene, &token).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminated_operator_ends_within_seconds_and_its_successor_mints_nothing() {
+    let (scene, operator, token) = fresh("terminated").await;
+    let begun = Instant::now();
+    operator.stop().await; // which sees to it that it ends by itself, with exit code 0
+    assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
+
+    let _successor = Operator::start(&scene.namespace).await;
+    nothing_was_minted(&scene, &token).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_request_under_way_is_recorded_before_the_operator_ends() {
+    let scene = Scene::new("under-way", 600).await;
+    let slow = Behaviour { delay_ms: 3000, ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    eventually("the request arrives", SOON, async || match scene.mints().await {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+
+    operator.stop().await;
+    let token = scene.token().await.expect("what was asked for is written");
+    let _successor = Operator::start(&scene.namespace).await;
+    scene.ready("True TokenValid").await;
+    nothing_was_minted(&scene, &token).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_and_annotations_mint_nothing() {
+    let (scene, _operator, token) = fresh("labels").await;
+    for (kind, name) in
+        [("tokensource", "source"), ("secret", "token"), ("secret", "credentials"), ("secret", "credentials")]
+    {
+        let value = format!("example.com/n={}", scene.namespace);
+        scene.kubectl(&["label", kind, name, "--overwrite", &value], "").await;
+        scene.kubectl(&["annotate", kind, name, "--overwrite", &value], "").await;
+        scene.kubectl(&["label", kind, name, "example.com/n-"], "").await;
+    }
+    nothing_was_minted(&scene, &token).await;
+
+    let version = scene.secrets().get("credentials").await.unwrap().metadata.resource_version.unwrap();
+    let recorded = scene.record().await;
+    assert_eq!(recorded["inputs"]["credentials"]["resourceVersion"], version, "so that a restart knows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewrite_of_every_secret_in_place_mints_nothing() {
+    let (scene, operator, token) = fresh("rewrite").await;
+    // What is done after the keys of encryption at rest were rotated, and by tools that stamp what they touch.
+    let all = scene.kubectl(&["get", "secrets", "-o", "json"], "").await;
+    scene.kubectl(&["replace", "-f", "-"], &all).await;
+    scene.kubectl(&["annotate", "secrets", "--all", "example.com/rewritten=yes"], "").await;
+    let all = scene.kubectl(&["get", "secrets", "-o", "json"], "").await;
+    scene.kubectl(&["replace", "-f", "-"], &all).await;
+    nothing_was_minted(&scene, &token).await;
+
+    operator.kill();
+    let _again = Operator::start(&scene.namespace).await;
+    nothing_was_minted(&scene, &token).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_status_is_rebuilt_without_a_mint() {
+    let (scene, _operator, token) = fresh("lost-status").await;
+    let before = scene.status().await;
+    for lost in [json!(null), json!({"token": null, "conditions": [], "observedGeneration": -1})] {
+        let patch = json!({"status": lost}).to_string();
+        scene
+            .kubectl(
+                &["patch", "tokensource", "source", "--subresource=status", "--type=merge", "-p", &patch],
+                "",
+            )
+            .await;
+        eventually("the status is as it was", SOON, async || {
+            let after = scene.status().await;
+            let told = |status: &tokensource_operator::api::TokenSourceStatus| {
+                let words: Vec<_> = status
+                    .conditions
+                    .iter()
+                    .map(|it| (it.type_.clone(), it.status.clone(), it.message.clone()))
+                    .collect();
+                (words, status.token.clone(), status.provider.clone(), status.observed_generation)
+            };
+            if told(&after) == told(&before) { Ok(()) } else { Err(after) }
+        })
+        .await;
+    }
+    nothing_was_minted(&scene, &token).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_does_not_shorten_the_wait_after_a_rejection() {
+    let scene = Scene::new("restart-failing", 600).await;
+    scene.credentials("wrong").await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("False ClientRejected").await;
+    let failed = scene.status().await.last_failure.unwrap();
+    let next = failed.next_attempt_at.unwrap();
+    operator.kill();
+
+    let operator = Operator::start(&scene.namespace).await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 1);
+    let after = scene.status().await.last_failure.unwrap();
+    assert_eq!((after.next_attempt_at, after.count, after.at), (Some(next), 1, failed.at));
+    operator.stop().await;
+
+    let _operator = Operator::start(&scene.namespace).await;
+    let at = eventually("the second attempt", 2 * SOON, async || {
+        let requests = scene.server.requests(&scene.namespace).await;
+        if requests.total == 2 { Ok(requests.last.unwrap().at) } else { Err(requests.total) }
+    })
+    .await;
+    assert!(at.parse::<jiff::Timestamp>().unwrap() >= next, "{at} is before {next}");
+}
