@@ -502,7 +502,8 @@ impl Pass<'_> {
         // The server may have spent the refresh token: once more at once, while it may still remember the answer.
         let at_once = attempt.outcome_unknown && self.resolved.sends_refresh_token() && count == 1;
         let unwatched = matches!(attempt.reason, Reason::EndpointRefusedByPolicy | Reason::GrantRejected);
-        let waits = if at_once { Some(1) } else { waits.or(unwatched.then_some(LOOK_AGAIN)) };
+        let held = attempt.held_for.flatten();
+        let waits = if at_once { Some(1) } else { held.or(waits).or(unwatched.then_some(LOOK_AGAIN)) };
         let next_attempt_at = waits.map(|seconds| plus(now, seconds));
         warn!(
             source = %self.identity.key,

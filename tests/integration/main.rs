@@ -18,6 +18,7 @@ mod hanging;
 mod harness;
 mod main_job;
 mod ownership;
+mod politeness;
 mod providers;
 mod refresh;
 mod restarts;
