@@ -1,8 +1,10 @@
 //! The command line.
 
+use std::str::FromStr;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::oauth::EgressRule;
+use crate::oauth::{EgressRule, Limits};
 
 /// Keeps short-lived OAuth 2.0 access tokens fresh in Kubernetes Secrets.
 #[derive(Debug, Parser)]
@@ -29,6 +31,31 @@ pub struct RunArgs {
     #[arg(long = "namespace", value_name = "NS", env = "TOKENSOURCE_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,
 
+    /// What holds at token endpoints.
+    #[command(flatten)]
+    pub endpoints: EndpointArgs,
+
+    /// Have at most this many token requests under way at one endpoint (scheme, host and port); the earliest deadline goes
+    /// first.
+    #[arg(long, value_name = "REQUESTS", env = "TOKENSOURCE_ENDPOINT_MAX_IN_FLIGHT", default_value_t = Limits::default().in_flight, value_parser = at_least_one::<usize>)]
+    pub endpoint_max_in_flight: usize,
+
+    /// Begin at most this many token requests per second at one endpoint, evenly spread.
+    #[arg(long, value_name = "REQUESTS", env = "TOKENSOURCE_ENDPOINT_MAX_PER_SECOND", default_value_t = Limits::default().per_second, value_parser = at_least_one::<u32>)]
+    pub endpoint_max_per_second: u32,
+
+    /// How log lines are written.
+    #[arg(long, value_enum, env = "TOKENSOURCE_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Which log lines are written: error, warn, info, debug, trace, or a filter such as info,tokensource_operator=debug.
+    #[arg(long, value_name = "FILTER", env = "TOKENSOURCE_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// The flags about token endpoints, which mean the same for `run` and `mint`. Each is an environment variable too.
+#[derive(Debug, Args)]
+pub struct EndpointArgs {
     /// Allow token endpoints at this host or network, beyond the public addresses that are allowed anyway; may be repeated.
     #[arg(long, value_name = "HOST[:PORT]|CIDR", env = "TOKENSOURCE_EGRESS_ALLOW", value_delimiter = ',')]
     pub egress_allow: Vec<EgressRule>,
@@ -41,17 +68,15 @@ pub struct RunArgs {
     #[arg(long, env = "TOKENSOURCE_ALLOW_HTTP")]
     pub allow_http: bool,
 
+    /// Go to token endpoints through the proxies that HTTPS_PROXY and HTTP_PROXY name, but for the hosts in NO_PROXY. Without
+    /// this flag those variables are not looked at. A proxy resolves names by itself, so that the addresses behind them are
+    /// not judged.
+    #[arg(long, env = "TOKENSOURCE_PROXY_FROM_ENVIRONMENT")]
+    pub proxy_from_environment: bool,
+
     /// How long a mounted file may lag behind its Secret, where a TokenSource does not say: the kubelet takes 60 to 90 s.
     #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = seconds)]
     pub default_propagation_delay: u64,
-
-    /// How log lines are written.
-    #[arg(long, value_enum, env = "TOKENSOURCE_LOG_FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
-
-    /// Which log lines are written: error, warn, info, debug, trace, or a filter such as info,tokensource_operator=debug.
-    #[arg(long, value_name = "FILTER", env = "TOKENSOURCE_LOG_LEVEL", default_value = "info")]
-    pub log_level: String,
 }
 
 /// How log lines are written.
@@ -69,6 +94,14 @@ fn seconds(value: &str) -> Result<u64, String> {
     u64::try_from(duration.as_secs()).map_err(|_| "a duration cannot be negative".to_owned())
 }
 
+fn at_least_one<N: FromStr + Default + PartialEq>(value: &str) -> Result<N, String> {
+    value
+        .parse()
+        .ok()
+        .filter(|it| *it != N::default())
+        .ok_or_else(|| "write a whole number from 1 on".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -78,6 +111,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_flag_of_run_is_an_environment_variable() {
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").unwrap();
+        for flag in
+            run.get_arguments().filter_map(|argument| argument.get_long().map(|long| (argument, long)))
+        {
+            let (argument, long) = flag;
+            let variable = argument.get_env().unwrap().to_str().unwrap();
+            assert_eq!(variable, format!("TOKENSOURCE_{}", long.replace('-', "_").to_uppercase()));
+        }
     }
 
     #[test]
@@ -94,8 +140,12 @@ mod tests {
             run(&["--namespace", "a,b", "--egress-allow", "10.0.0.0/8", "--default-propagation-delay", "2m"]);
         let arguments = arguments.unwrap();
         assert_eq!(arguments.namespaces, ["a", "b"]);
-        assert_eq!(arguments.default_propagation_delay, 120);
+        assert_eq!(arguments.endpoints.default_propagation_delay, 120);
+        assert_eq!((arguments.endpoint_max_in_flight, arguments.endpoint_max_per_second), (64, 100));
+        assert!(!arguments.endpoints.proxy_from_environment);
         assert!(run(&["--egress-allow", "10.0.0.0/99"]).unwrap_err().contains("--egress-allow"));
+        assert!(run(&["--endpoint-max-per-second", "0"]).unwrap_err().contains("a whole number from 1 on"));
+        assert_eq!(run(&["--endpoint-max-in-flight", "2"]).unwrap().endpoint_max_in_flight, 2);
         assert!(run(&["--default-propagation-delay", "soon"]).unwrap_err().contains("for example 90s"));
     }
 }

@@ -50,6 +50,8 @@ pub struct Parts {
     pub kubernetes: Kubernetes,
     /// Token endpoints.
     pub transport: Transport,
+    /// Who asks them when.
+    pub gate: Gate,
     /// How many watches on Secrets there will be.
     pub watches: usize,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
@@ -69,14 +71,14 @@ impl Context {
     /// # Errors
     /// See [`NoRandomness`].
     pub fn new(parts: Parts) -> Result<Self, NoRandomness> {
-        let Parts { kubernetes, transport, watches, propagation_delay, instance } = parts;
+        let Parts { kubernetes, transport, gate, watches, propagation_delay, instance } = parts;
         let random = aws_lc_rs::rand::SystemRandom::new();
         let digest_key = aws_lc_rs::hmac::Key::generate(aws_lc_rs::hmac::HMAC_SHA256, &random)
             .map_err(|_| NoRandomness)?;
         Ok(Context {
             kubernetes,
             transport,
-            gate: Gate::default(),
+            gate,
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::debug;
 use url::Url;
 
 /// Transient failures in a row, from at least two clients, after which an endpoint gets one request at a time.
@@ -353,6 +354,12 @@ impl Gate {
         let queued = Queued { inner: &self.inner, origin: &origin, turn };
         let answer = answer.await;
         drop(queued);
+        if let Ok(Ok(place)) = &answer
+            && !place.waited.is_zero()
+        {
+            let waited_ms = u64::try_from(place.waited.as_millis()).unwrap_or(u64::MAX);
+            debug!(%origin, waited_ms, "waited for a turn at the endpoint");
+        }
         // Nobody drops the sender before it has answered, but for a queue that is gone: then there is no limit either.
         answer
             .unwrap_or_else(|_| Err(Held::Unavailable { error: Box::new(cancelled(token_url)), failures: 0 }))

@@ -13,12 +13,12 @@ use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::cli::RunArgs;
+use crate::cli::{EndpointArgs, RunArgs};
 use crate::controller::{self, Context, Kubernetes, Parts};
-use crate::oauth::{Egress, Transport};
+use crate::oauth::{Egress, Gate, Limits, Proxies, ProxyError, Transport, TransportError};
 
 /// How this program names itself to token endpoints and to the API server.
-const AGENT: &str = concat!("tokensource-operator/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("tokensource-operator/", env!("CARGO_PKG_VERSION"));
 
 /// How long running reconciles may take to end: less than the 45 s after which Kubernetes kills the pod.
 const GRACE: Duration = Duration::from_secs(40);
@@ -42,7 +42,7 @@ pub enum StartError {
     Sources(#[source] Box<kube::Error>),
     /// No HTTP client for token endpoints can be built.
     #[error(transparent)]
-    Transport(#[from] crate::oauth::TransportError),
+    Transport(#[from] EndpointError),
     /// The system is unfit.
     #[error(transparent)]
     Randomness(#[from] controller::NoRandomness),
@@ -58,10 +58,9 @@ pub enum StartError {
 pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let RunArgs {
         namespaces,
-        egress_allow,
-        egress_only,
-        allow_http,
-        default_propagation_delay,
+        endpoints,
+        endpoint_max_in_flight,
+        endpoint_max_per_second,
         log_format,
         log_level,
     } = arguments;
@@ -77,13 +76,17 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let client = Client::try_from(configuration).map_err(|error| StartError::Kubernetes(Box::new(error)))?;
     check_sources(&client, &namespaces).await?;
 
-    let only = (!egress_only.is_empty()).then_some(egress_only);
-    let egress = Arc::new(Egress::new(egress_allow, only, allow_http, api_server));
+    let propagation_delay = endpoints.default_propagation_delay;
+    let limits = Limits { in_flight: endpoint_max_in_flight, per_second: endpoint_max_per_second };
+    if let Some(unused) = unused_proxies(&endpoints) {
+        info!("{unused}");
+    }
     let context = Arc::new(Context::new(Parts {
         kubernetes: Kubernetes::new(client.clone()),
-        transport: Transport::new(egress, AGENT)?,
+        transport: transport(endpoints, api_server)?,
+        gate: Gate::new(limits),
         watches: namespaces.len().max(1),
-        propagation_delay: default_propagation_delay,
+        propagation_delay,
         instance: std::env::var("POD_NAME")
             .or_else(|_| std::env::var("HOSTNAME"))
             .unwrap_or_else(|_| "local".into()),
@@ -118,8 +121,43 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Why token endpoints cannot be reached as the flags say.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// No HTTP client can be built.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A variable names no proxy.
+    #[error("--proxy-from-environment: {0}")]
+    Proxy(#[from] ProxyError),
+}
+
+/// The way to token endpoints that the flags describe, and never to `api_server`.
+pub(crate) fn transport(flags: EndpointArgs, api_server: Vec<IpAddr>) -> Result<Transport, EndpointError> {
+    let only = (!flags.egress_only.is_empty()).then_some(flags.egress_only);
+    let egress = Arc::new(Egress::new(flags.egress_allow, only, flags.allow_http, api_server));
+    let proxies = match flags.proxy_from_environment {
+        true => Proxies::from_environment(|name| std::env::var(name).ok())?,
+        false => Proxies::default(),
+    };
+    Ok(Transport::with_proxies(egress, AGENT, proxies)?)
+}
+
+/// What to say where the environment names proxies and nobody said to use them.
+pub(crate) fn unused_proxies(flags: &EndpointArgs) -> Option<String> {
+    let set = |name: &&str| std::env::var(name).is_ok_and(|value| !value.trim().is_empty());
+    let names: Vec<&str> =
+        ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"].into_iter().filter(set).collect();
+    (!flags.proxy_from_environment && !names.is_empty()).then(|| {
+        format!(
+            "token endpoints are connected to directly, though {} is set: --proxy-from-environment goes through the proxy",
+            names.join(" and ")
+        )
+    })
+}
+
 /// The API server's own addresses, which no token endpoint may have. In a pod that is the Service's address.
-fn api_server_addresses(configuration: &Config) -> Vec<IpAddr> {
+pub(crate) fn api_server_addresses(configuration: &Config) -> Vec<IpAddr> {
     let host = configuration.cluster_url.host().map(|host| host.trim_matches(['[', ']']).to_owned());
     let service = std::env::var("KUBERNETES_SERVICE_HOST").ok();
     [host, service].into_iter().flatten().filter_map(|host| host.parse().ok()).collect()
