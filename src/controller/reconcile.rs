@@ -32,7 +32,7 @@ const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A first mint should be done this long after it was asked for.
 const FIRST_MINT: Duration = Duration::from_secs(30);
 /// What is no mint may take this long.
-const UNHURRIED: Duration = Duration::from_secs(60);
+pub(super) const UNHURRIED: Duration = Duration::from_secs(60);
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 /// The wait before looking again at what no watch tells, in seconds: a name's addresses, another TokenSource's
