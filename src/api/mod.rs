@@ -3,16 +3,20 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod crd;
+mod oauth2;
 mod reason;
 mod rules;
 mod status;
 mod token_source;
 
 pub use crd::crd;
+pub use oauth2::{
+    Basic, BasicEncoding, ClientAuthentication, CustomGrant, Empty, Grant, OAuth2, RequestEncoding,
+    ResponseMapping,
+};
 pub use reason::Reason;
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
 pub use token_source::{
-    Basic, BasicEncoding, ClientAuthentication, Credentials, DeletionPolicy, Empty, Grant, OAuth2, Provider,
-    Refresh, RequestEncoding, SecretReference, Target, TokenSource, TokenSourceSpec, Vgs,
-    VmwareCloudDirector, VngCloud,
+    Credentials, DeletionPolicy, Provider, Refresh, SecretReference, Target, TokenSource, TokenSourceSpec,
+    Vgs, VmwareCloudDirector, VngCloud,
 };

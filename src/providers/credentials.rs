@@ -1,6 +1,6 @@
 //! From the bytes of the credentials Secret to what a token request needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
@@ -34,15 +34,13 @@ pub enum CredentialsError {
         keys: String,
     },
     /// A key is not there.
-    #[error(
-        "Secret {secret} has no key {key}{present}: add it, or write the right key in spec.credentials.{field}"
-    )]
+    #[error("Secret {secret} has no key {key}{present}: add it, or write the right key in {field}")]
     KeyNotFound {
         /// The Secret's name.
         secret: String,
         /// The key.
         key: String,
-        /// The field that names the key.
+        /// The path of the field that names the key.
         field: &'static str,
         /// The keys that are there, in words.
         present: String,
@@ -106,8 +104,10 @@ impl CredentialsError {
     /// The error for a Secret that does not exist.
     #[must_use]
     pub fn secret_not_found(spec: &api::Credentials, request: &RequestDescription) -> Self {
-        let keys =
-            wanted_keys(spec, request).iter().map(|key| key.name.to_owned()).collect::<Vec<_>>().join(", ");
+        let mut names: Vec<_> = wanted_keys(spec, request).iter().map(|key| key.name).collect();
+        let mut seen = BTreeSet::new();
+        names.retain(|name| seen.insert(*name));
+        let keys = names.join(", ");
         CredentialsError::SecretNotFound { secret: spec.secret_ref.name.clone(), keys }
     }
 }
@@ -118,6 +118,8 @@ enum Value {
     ClientSecret,
     RefreshToken,
     ServiceAccount,
+    /// Of a secret parameter or header.
+    Named,
 }
 
 struct Key<'a> {
@@ -134,12 +136,13 @@ impl Value {
             Value::ClientSecret => "client secret",
             Value::RefreshToken => "refresh token",
             Value::ServiceAccount => "output of `vgs apply service-account`",
+            Value::Named => "value",
         }
     }
 }
 
 /// The keys that `spec` and `request` need, with the names that hold where the spec names none.
-fn wanted_keys<'a>(spec: &'a api::Credentials, request: &RequestDescription) -> Vec<Key<'a>> {
+fn wanted_keys<'a>(spec: &'a api::Credentials, request: &'a RequestDescription) -> Vec<Key<'a>> {
     let key = |value, name: &'a Option<String>, default, field, required| Key {
         value,
         name: name.as_deref().unwrap_or(default),
@@ -148,19 +151,30 @@ fn wanted_keys<'a>(spec: &'a api::Credentials, request: &RequestDescription) -> 
     };
     let mut keys = vec![];
     if let Some(name) = &spec.vgs_service_account_key {
-        keys.push(Key { value: Value::ServiceAccount, name, field: "vgsServiceAccountKey", required: true });
+        keys.push(Key {
+            value: Value::ServiceAccount,
+            name,
+            field: "spec.credentials.vgsServiceAccountKey",
+            required: true,
+        });
     } else {
         let authenticates = request.client_authentication != ClientAuthentication::None;
         // A public client may have an id. VMware Cloud Director gets none; the API server refuses one there.
         if spec.client_id.is_none() && (authenticates || spec.client_id_key.is_some()) {
-            keys.push(key(Value::ClientId, &spec.client_id_key, "client_id", "clientIDKey", true));
+            keys.push(key(
+                Value::ClientId,
+                &spec.client_id_key,
+                "client_id",
+                "spec.credentials.clientIDKey",
+                true,
+            ));
         }
         if authenticates {
             keys.push(key(
                 Value::ClientSecret,
                 &spec.client_secret_key,
                 "client_secret",
-                "clientSecretKey",
+                "spec.credentials.clientSecretKey",
                 true,
             ));
         }
@@ -170,10 +184,13 @@ fn wanted_keys<'a>(spec: &'a api::Credentials, request: &RequestDescription) -> 
             Value::RefreshToken,
             &spec.refresh_token_key,
             "refresh_token",
-            "refreshTokenKey",
+            "spec.credentials.refreshTokenKey",
             true,
         ));
     }
+    let field_of = |field| move |name: &'a String| Key { value: Value::Named, name, field, required: true };
+    keys.extend(request.secret_parameters.values().map(field_of("spec.provider.oauth2.secretParameters")));
+    keys.extend(request.secret_headers.values().map(field_of("spec.provider.oauth2.secretHeaders")));
     keys
 }
 
@@ -237,8 +254,9 @@ pub fn read_credentials(
         match key.value {
             Value::ClientId => credentials.client_id = Some(line.to_owned()),
             Value::ClientSecret => credentials.client_secret = Some(SecretString::from(line)),
-            Value::RefreshToken | Value::ServiceAccount => {
-                credentials.refresh_token = Some(SecretString::from(line));
+            Value::RefreshToken => credentials.refresh_token = Some(SecretString::from(line)),
+            Value::Named | Value::ServiceAccount => {
+                credentials.values.insert(key.name.to_owned(), SecretString::from(line));
             }
         }
     }
@@ -300,13 +318,17 @@ impl Resolved {
     pub fn digest(&self, key: &aws_lc_rs::hmac::Key) -> [u8; 16] {
         let mut context = aws_lc_rs::hmac::Context::with_key(key);
         let credentials = &self.credentials;
-        for value in [
-            credentials.client_id.as_deref(),
-            credentials.client_secret.as_ref().map(ExposeSecret::expose_secret),
-            credentials.refresh_token.as_ref().map(ExposeSecret::expose_secret),
-        ] {
+        let mut add = |value: Option<&str>| {
             context.update(&value.map_or(u64::MAX, |value| value.len() as u64).to_le_bytes());
             context.update(value.unwrap_or_default().as_bytes());
+        };
+        add(credentials.client_id.as_deref());
+        for secret in [&credentials.client_secret, &credentials.refresh_token] {
+            add(secret.as_ref().map(ExposeSecret::expose_secret));
+        }
+        for (key, value) in &credentials.values {
+            add(Some(key));
+            add(Some(value.expose_secret()));
         }
         let tag = context.sign();
         let mut digest = [0; 16];

@@ -47,6 +47,14 @@ pub enum SpecError {
         /// What the parser says.
         problem: String,
     },
+    /// A value is not what it should be.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field's path.
+        field: &'static str,
+        /// What is wrong with it, and with which value.
+        problem: String,
+    },
     /// A duration cannot be parsed.
     #[error("{field}: {value:?} is not a duration; write for example 90s or 1h30m")]
     Duration {

@@ -136,6 +136,30 @@ fn a_missing_secret_says_which_keys_to_create() {
 }
 
 #[test]
+fn secret_parameters_and_headers_name_their_keys() {
+    let oauth2 = request(json!({"oauth2": {
+        "tokenURL": "https://idp.example.com/t",
+        "clientAuthentication": {"none": {}},
+        "secretParameters": {"apikey": "api_key"},
+        "secretHeaders": {"X-Api-Key": "api_key", "X-Other": "other"},
+    }}));
+    let read = |values: &[(&str, &str)]| read_credentials(&spec(), &oauth2, None, &data(values));
+    let resolved = read(&[("api_key", "k\n"), ("other", "o")]).unwrap();
+    assert_eq!(resolved.credentials.values["api_key"].expose_secret(), "k");
+    assert_eq!(
+        read(&[("api_key", "k")]).unwrap_err().to_string(),
+        "Secret idp has no key other (it has api_key): add it, or write the right key in spec.provider.oauth2.secretHeaders"
+    );
+    assert_eq!(
+        CredentialsError::secret_not_found(&spec(), &oauth2).to_string(),
+        "Secret idp does not exist: create it in this namespace, with the keys api_key, other"
+    );
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"per process");
+    let digest = |value| read(&[("api_key", value), ("other", "o")]).unwrap().digest(&key);
+    assert_ne!(digest("k"), digest("l"), "a changed value is acted on");
+}
+
+#[test]
 fn the_digest_tells_values_apart_wherever_they_stand() {
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"per process");
     let digest =
