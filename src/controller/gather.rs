@@ -8,8 +8,9 @@ use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::memory::Digest;
-use super::reconcile::{Pass, Stop};
+use super::reconcile::Pass;
 use super::secrets::Known;
+use super::stop::Stop;
 use crate::api::Reason;
 use crate::oauth::Credentials;
 use crate::providers::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};

@@ -9,8 +9,9 @@ use tracing::info;
 
 use super::gather::{Gathered, sha256};
 use super::memory::{PendingMint, UnsavedRefreshToken};
-use super::reconcile::{Pass, Stop};
+use super::reconcile::Pass;
 use super::secrets::Known;
+use super::stop::Stop;
 use crate::api::Reason;
 use crate::oauth::{Answer, Error};
 use crate::refresh::{Why, attempt_timeout, plus, seconds_between};

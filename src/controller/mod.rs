@@ -9,6 +9,7 @@ mod report;
 mod resolved;
 mod secrets;
 mod status;
+mod stop;
 mod turns;
 mod watch;
 mod write;
