@@ -17,6 +17,7 @@ mod failures;
 mod hanging;
 mod harness;
 mod main_job;
+mod mint;
 mod ownership;
 mod providers;
 mod refresh;
