@@ -60,7 +60,7 @@ check-generated: ## Fail where what is generated has drifted from the Rust types
 
 .PHONY: test-fast
 test-fast: $(NPM_STAMPS) ## Run what needs no control plane: unit tests, and OAuth against a real authorization server.
-	$(CARGO) test --lib --bins --test oauth
+	$(CARGO) test --lib --bins --test oauth --test mint
 
 .PHONY: test
 test: ## Run all tests, against a real control plane (the first time builds it: minutes).

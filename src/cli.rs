@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -20,6 +21,9 @@ pub struct Cli {
 pub enum Command {
     /// Reconcile TokenSources, in the cluster of the pod or of KUBECONFIG.
     Run(Box<RunArgs>),
+    /// Mint once and tell about it: from manifests without a cluster (-f), or as the cluster has it (-n NS NAME).
+    #[command(after_help = crate::mint::HELP)]
+    Mint(Box<MintArgs>),
     /// Print the CustomResourceDefinition.
     Crd,
 }
@@ -51,6 +55,49 @@ pub struct RunArgs {
     /// Which log lines are written: error, warn, info, debug, trace, or a filter such as info,tokensource_operator=debug.
     #[arg(long, value_name = "FILTER", env = "TOKENSOURCE_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
+}
+
+/// The flags of `mint`.
+#[derive(Debug, Args)]
+pub struct MintArgs {
+    /// Read the TokenSource and the Secret with its credentials from this file (- is stdin), YAML or JSON with any number of
+    /// documents; may be repeated. No cluster is asked.
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// The namespace; default: that of the kubeconfig.
+    #[arg(short = 'n', long, value_name = "NS")]
+    pub namespace: Option<String>,
+
+    /// The TokenSource's name. With -f it is needed only where the files hold several.
+    #[arg(value_name = "NAME", required_unless_present = "files")]
+    pub name: Option<String>,
+
+    /// Save the refresh token that comes back in this file (mode 0600), which must not exist yet. The grant refreshToken needs
+    /// it: what comes back may be the only valid one from then on.
+    #[arg(long, value_name = "FILE")]
+    pub save_refresh_token: Option<PathBuf>,
+
+    /// Show secrets: the credentials, the token, the whole request.
+    #[arg(long)]
+    pub show_secrets: bool,
+
+    /// How the result is written to stdout.
+    #[arg(long, short = 'o', value_enum, default_value = "text")]
+    pub output: OutputFormat,
+
+    /// What holds at token endpoints.
+    #[command(flatten)]
+    pub endpoints: EndpointArgs,
+}
+
+/// How a result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 /// The flags about token endpoints, which mean the same for `run` and `mint`. Each is an environment variable too.

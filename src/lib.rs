@@ -10,6 +10,7 @@
 pub mod api;
 pub mod cli;
 pub mod controller;
+pub mod mint;
 pub mod oauth;
 pub mod operator;
 pub mod providers;

@@ -4,12 +4,20 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tokensource_operator::cli::{Cli, Command};
-use tokensource_operator::{api, operator};
+use tokensource_operator::{api, mint, operator};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print(); // whoever closed the stream does not read it
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match cli.command {
         Command::Run(arguments) => operator::run(*arguments).await.map_err(|error| error.to_string()),
+        Command::Mint(arguments) => return ExitCode::from(mint::run(*arguments).await.code()),
         Command::Crd => print_crd(),
     };
     match result {

@@ -18,7 +18,7 @@ use crate::refresh::{Why, attempt_timeout, plus, seconds_between};
 use crate::target::{Inputs, Minted, Record};
 
 /// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
-const ASSUMED_LIFETIME: u64 = 15 * 60;
+pub(crate) const ASSUMED_LIFETIME: u64 = 15 * 60;
 
 /// How long a turn at the endpoint is waited for before people are told.
 const PATIENCE: Duration = Duration::from_secs(60);

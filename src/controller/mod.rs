@@ -6,9 +6,9 @@ mod memory;
 mod mint;
 mod reconcile;
 mod report;
-mod resolved;
+pub(crate) mod resolved;
 mod secrets;
-mod status;
+pub(crate) mod status;
 mod stop;
 mod turns;
 mod watch;
@@ -19,11 +19,13 @@ use std::fmt;
 use jiff::Timestamp;
 
 pub use kubernetes::{CallError, Kubernetes};
+pub(crate) use mint::ASSUMED_LIFETIME;
+pub(crate) use secrets::Key;
 pub use watch::run;
 
 use crate::oauth::{Gate, Transport};
 use memory::{Memories, Seeds};
-use secrets::{Key, Secrets};
+use secrets::Secrets;
 
 /// What every reconcile shares.
 pub struct Context {

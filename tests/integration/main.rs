@@ -17,6 +17,7 @@ mod failures;
 mod hanging;
 mod harness;
 mod main_job;
+mod mint;
 mod oauth2;
 mod ownership;
 mod politeness;
