@@ -97,6 +97,16 @@ impl Stop {
         }
     }
 
+    /// The same, with something else that people should know.
+    pub(super) fn with_remark(self, remark: Option<String>) -> Self {
+        match (self, remark) {
+            (Stop::Failed(attempt), Some(remark)) => {
+                Stop::Failed(Attempt { message: format!("{}; {remark}", attempt.message), ..attempt })
+            }
+            (stop, _) => stop,
+        }
+    }
+
     /// A token request that was not made, because another's failure says enough.
     pub(super) fn held(held: &oauth::Held) -> Self {
         Stop::Failed(Attempt {
@@ -465,7 +475,7 @@ impl Pass<'_> {
             Blocked::CredentialsMissing => {
                 let error = CredentialsError::secret_not_found(
                     &self.source.spec.credentials,
-                    &self.resolved.description.request,
+                    &self.resolved.description,
                 );
                 (error.reason(), error.to_string())
             }
