@@ -2,6 +2,7 @@
 //! Pure: no client, no clock.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod assertion;
 mod crd;
 mod oauth2;
 mod reason;
@@ -9,10 +10,11 @@ mod rules;
 mod status;
 mod token_source;
 
+pub use assertion::{Algorithm, JwtBearer, PrivateKeyJwt};
 pub use crd::crd;
 pub use oauth2::{
     Basic, BasicEncoding, ClientAuthentication, CustomGrant, Empty, Grant, OAuth2, RequestEncoding,
-    ResponseMapping,
+    ResponseMapping, TokenExchange,
 };
 pub use reason::Reason;
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};

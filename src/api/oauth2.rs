@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::assertion::{JwtBearer, PrivateKeyJwt};
 use super::rules;
 
 /// Any OAuth 2.0 token endpoint.
@@ -23,7 +24,7 @@ pub struct OAuth2 {
     /// How the token is asked for: exactly one member; default: clientCredentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<Grant>,
-    /// How the client authenticates: exactly one member; default: basic.
+    /// How the client authenticates: exactly one member; default: basic (with grant jwtBearer: none).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_authentication: Option<ClientAuthentication>,
     /// How the request's body is written: Form (application/x-www-form-urlencoded, as RFC 6749 has it) or JSON; default: Form.
@@ -94,7 +95,7 @@ pub struct ResponseMapping {
 /// Exactly one member says how the token is asked for.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_GRANT).message("exactly one of clientCredentials, refreshToken and custom must be set; a member left empty is dropped, so write `refreshToken: {}`, not `refreshToken:`"))]
+#[x_kube(validation = Rule::new(rules::ONE_GRANT).message("exactly one of clientCredentials, refreshToken, jwtBearer, tokenExchange and custom must be set; a member left empty is dropped, so write `refreshToken: {}`, not `refreshToken:`"))]
 pub struct Grant {
     /// RFC 6749, section 4.4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,9 +103,41 @@ pub struct Grant {
     /// RFC 6749, section 6. A refresh token that rotates is kept in the Secret `<name>-refresh-token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<Empty>,
+    /// An assertion that the client signs (RFC 7523, section 2.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt_bearer: Option<JwtBearer>,
+    /// One token for another (RFC 8693).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_exchange: Option<TokenExchange>,
     /// A grant of the vendor's own (RFC 6749, section 4.5). What belongs to it stands in parameters and secretParameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom: Option<CustomGrant>,
+}
+
+/// One token for another (RFC 8693).
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ACTOR).message("actorTokenKey and actorTokenType belong together: write both or none"))]
+pub struct TokenExchange {
+    /// The key of the credentials Secret that holds the token to exchange; default: subject_token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub subject_token_key: Option<String>,
+    /// What it is, for example `urn:ietf:params:oauth:token-type:access_token`.
+    #[schemars(length(min = 1, max = 256))]
+    pub subject_token_type: String,
+    /// The key of the credentials Secret that holds the token of who acts on the subject's behalf. No default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub actor_token_key: Option<String>,
+    /// What that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub actor_token_type: Option<String>,
+    /// What is asked for. No default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub requested_token_type: Option<String>,
 }
 
 /// A grant of the vendor's own.
@@ -120,7 +153,7 @@ pub struct CustomGrant {
 /// Exactly one member says how the client authenticates.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
+#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
 pub struct ClientAuthentication {
     /// HTTP Basic with id and secret (RFC 6749, section 2.3.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,6 +161,9 @@ pub struct ClientAuthentication {
     /// client_id and client_secret in the request's body (RFC 6749, section 2.3.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub post: Option<Empty>,
+    /// An assertion that the client signs (RFC 7523, section 2.2), and client_id in the body.
+    #[serde(default, rename = "privateKeyJWT", skip_serializing_if = "Option::is_none")]
+    pub private_key_jwt: Option<PrivateKeyJwt>,
     /// A public client: client_id in the body, if there is one, and no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub none: Option<Empty>,

@@ -17,12 +17,12 @@ pub(super) const VGS_KEY_NEEDS_VGS: &str =
 pub(super) const VCD_HAS_NO_CLIENT: &str = "!has(self.provider.vmwareCloudDirector) || !(has(self.credentials.clientID) || has(self.credentials.clientIDKey) || has(self.credentials.clientSecretKey))";
 
 pub(super) const ONE_PROVIDER: &str = "[has(self.vgs), has(self.vngCloud), has(self.vmwareCloudDirector), has(self.oauth2)].filter(x, x).size() == 1";
-pub(super) const ONE_GRANT: &str =
-    "[has(self.clientCredentials), has(self.refreshToken), has(self.custom)].filter(x, x).size() == 1";
+pub(super) const ONE_GRANT: &str = "[has(self.clientCredentials), has(self.refreshToken), has(self.jwtBearer), has(self.tokenExchange), has(self.custom)].filter(x, x).size() == 1";
 /// A rotating refresh token that nobody recognizes as one would be lost.
-pub(super) const CUSTOM_GRANT: &str = "!(self in ['client_credentials', 'refresh_token'])";
+pub(super) const CUSTOM_GRANT: &str = "!(self in ['client_credentials', 'refresh_token', 'urn:ietf:params:oauth:grant-type:jwt-bearer', 'urn:ietf:params:oauth:grant-type:token-exchange'])";
+pub(super) const ACTOR: &str = "has(self.actorTokenKey) == has(self.actorTokenType)";
 pub(super) const ONE_CLIENT_AUTHENTICATION: &str =
-    "[has(self.basic), has(self.post), has(self.none)].filter(x, x).size() == 1";
+    "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.none)].filter(x, x).size() == 1";
 pub(super) const TENANT_OR_SYSTEM: &str = "has(self.tenant) != (has(self.system) && self.system)";
 pub(super) const ONE_CLIENT_ID: &str = "!(has(self.clientID) && has(self.clientIDKey))";
 pub(super) const VGS_KEY_ALONE: &str = "!has(self.vgsServiceAccountKey) || !(has(self.clientID) || has(self.clientIDKey) || has(self.clientSecretKey))";
@@ -53,6 +53,8 @@ pub(super) const PARAMETER_ONCE: &str = "!has(self.parameters) || !has(self.secr
 pub(super) const HEADER_ONCE: &str = "!has(self.headers) || !has(self.secretHeaders) || self.headers.all(name, self.secretHeaders.all(other, name.lowerAscii() != other.lowerAscii()))";
 
 pub(super) const DURATION: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('8760h')";
+/// `MAX_ASSERTION_LIFETIME` of the OAuth client.
+pub(super) const ASSERTION_LIFETIME: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')";
 pub(super) const DURATION_MESSAGE: &str = "write a duration from 1s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 90s or 1h30m";
 
 pub(super) const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -77,6 +79,28 @@ pub(super) fn headers_schema(_: &mut SchemaGenerator) -> Schema {
 /// The same with keys of the credentials Secret as values.
 pub(super) fn secret_headers_schema(_: &mut SchemaGenerator) -> Schema {
     headers(&key())
+}
+
+/// At most 32 claims, none of them reserved.
+pub(super) fn claims_schema(_: &mut SchemaGenerator) -> Schema {
+    let reserved: Vec<String> =
+        crate::oauth::RESERVED_CLAIMS.iter().map(|name| format!("'{name}'")).collect();
+    let reserved = reserved.join(", ");
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 4096},
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.all(name, size(name) > 0 && size(name) <= 128)",
+                "message": "a claim's name must have between 1 and 128 characters",
+            },
+            {
+                "rule": format!("self.all(name, !(name in [{reserved}]))"),
+                "message": "claims that the operator writes by itself (iss, sub, aud, exp, iat, nbf, jti) cannot be set here; for the first three there are issuer, subject and audience",
+            },
+        ],
+    })
 }
 
 fn key() -> Value {

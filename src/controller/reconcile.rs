@@ -351,7 +351,7 @@ impl Pass<'_> {
             Blocked::CredentialsMissing => {
                 let error = CredentialsError::secret_not_found(
                     &self.source.spec.credentials,
-                    &self.resolved.description.request,
+                    &self.resolved.description,
                 );
                 (error.reason(), error.to_string())
             }

@@ -69,6 +69,16 @@ impl Stop {
         }
     }
 
+    /// The same, with something else that people should know.
+    pub(super) fn with_remark(self, remark: Option<String>) -> Self {
+        match (self, remark) {
+            (Stop::Failed(attempt), Some(remark)) => {
+                Stop::Failed(Attempt { message: format!("{}; {remark}", attempt.message), ..attempt })
+            }
+            (stop, _) => stop,
+        }
+    }
+
     /// A token request that was not made, because another's failure says enough.
     pub(super) fn held(held: &oauth::Held) -> Self {
         let held_for = held.retry_in().map(|wait| wait.as_secs().saturating_add(1));

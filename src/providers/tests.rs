@@ -170,6 +170,62 @@ grant_type=account_credentials&audience=https%3A%2F%2Fapi.example.com&resource=h
 }
 
 #[test]
+fn oauth2_with_what_is_signed() {
+    use crate::oauth::{Algorithm, ClientAuthentication, Grant, JwtBearer, PrivateKeyJwt, TokenExchange};
+    let describe = |more: Value| {
+        let mut oauth2 = json!({"tokenURL": "https://idp.example.com/t"});
+        oauth2.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        describe(&spec(json!({"oauth2": oauth2}))).unwrap()
+    };
+    let least = describe(json!({"grant": {"jwtBearer": {}}})).request;
+    assert_eq!(least.grant, Grant::JwtBearer(Box::default()));
+    assert_eq!(least.client_authentication, ClientAuthentication::None, "the assertion says who asks");
+
+    let all = describe(json!({
+        "grant": {"jwtBearer": {
+            "issuer": "i", "subject": "s", "audience": "a", "claims": {"c": "d"}, "algorithm": "EdDSA", "keyID": "k", "lifetime": "1m",
+        }},
+        "clientAuthentication": {"privateKeyJWT": {"algorithm": "PS256", "keyID": "l", "audience": "b", "certificateKey": "tls.crt"}},
+    }));
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        all.request.grant,
+        Grant::JwtBearer(Box::new(JwtBearer {
+            issuer: text("i"),
+            subject: text("s"),
+            audience: text("a"),
+            claims: [("c".to_owned(), json!("d"))].into_iter().collect(),
+            algorithm: Algorithm::EdDsa,
+            key_id: text("k"),
+            lifetime: 60,
+        }))
+    );
+    assert_eq!(
+        all.request.client_authentication,
+        ClientAuthentication::PrivateKeyJwt(PrivateKeyJwt {
+            algorithm: Algorithm::Ps256,
+            key_id: text("l"),
+            audience: text("b"),
+            certificate: true,
+        })
+    );
+    assert_eq!(all.keys.certificate, text("tls.crt"));
+
+    let exchange = describe(json!({"grant": {"tokenExchange": {
+        "subjectTokenType": "urn:s", "actorTokenKey": "actor", "actorTokenType": "urn:a", "requestedTokenType": "urn:r",
+    }}}));
+    assert_eq!(
+        exchange.request.grant,
+        Grant::TokenExchange(TokenExchange {
+            subject_token_type: "urn:s".into(),
+            actor_token_type: text("urn:a"),
+            requested_token_type: text("urn:r"),
+        })
+    );
+    assert_eq!((exchange.keys.subject_token, exchange.keys.actor_token), (None, text("actor")));
+}
+
+#[test]
 fn oauth2_response_mapping() {
     let response = json!({"accessToken": "/a/0", "expiresAt": "/b", "refreshToken": "/c"});
     let oauth2 = json!({"tokenURL": "https://idp.example.com/t", "response": response});

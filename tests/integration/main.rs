@@ -11,6 +11,7 @@
 mod support;
 
 mod api_rules;
+mod assertions;
 mod calls;
 mod canary;
 mod failures;

@@ -8,7 +8,7 @@ use super::support::scene::Scene;
 use super::support::scripted_server::{Reply, ScriptedServer};
 
 /// A TokenSource `source` of provider oauth2.
-fn source(scene: &Scene, oauth2: Value) -> Value {
+pub fn source(scene: &Scene, oauth2: Value) -> Value {
     let mut source = scene.source(json!({}));
     source["spec"]["provider"] = json!({"oauth2": oauth2});
     source

@@ -7,9 +7,9 @@ fn data(values: &[(&str, &str)]) -> BTreeMap<String, ByteString> {
     values.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
 }
 
-fn request(provider: serde_json::Value) -> RequestDescription {
+fn request(provider: serde_json::Value) -> Description {
     let spec = json!({"provider": provider, "credentials": {"secretRef": {"name": "idp"}}});
-    describe(&serde_json::from_value(spec).unwrap()).unwrap().request
+    describe(&serde_json::from_value(spec).unwrap()).unwrap()
 }
 
 fn spec() -> api::Credentials {
@@ -157,6 +157,46 @@ fn secret_parameters_and_headers_name_their_keys() {
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"per process");
     let digest = |value| read(&[("api_key", value), ("other", "o")]).unwrap().digest(&key);
     assert_ne!(digest("k"), digest("l"), "a changed value is acted on");
+}
+
+#[test]
+fn what_signing_and_exchanging_needs() {
+    let keys = |oauth2: serde_json::Value| {
+        let mut provider = json!({"tokenURL": "https://idp.example.com/t"});
+        provider.as_object_mut().unwrap().extend(oauth2.as_object().unwrap().clone());
+        let description = request(json!({"oauth2": provider}));
+        let spec = spec();
+        wanted_keys(&spec, &description)
+            .into_iter()
+            .map(|key| format!("{}{}", key.name, if key.required { "" } else { "?" }))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys(json!({"grant": {"jwtBearer": {}}})), ["client_id?", "private_key.pem"]);
+    assert_eq!(keys(json!({"grant": {"jwtBearer": {"issuer": "i"}}})), ["private_key.pem"]);
+    assert_eq!(
+        keys(json!({"clientAuthentication": {"privateKeyJWT": {"certificateKey": "tls.crt"}}})),
+        ["client_id", "private_key.pem", "tls.crt"]
+    );
+    assert_eq!(
+        keys(
+            json!({"grant": {"tokenExchange": {"subjectTokenType": "t", "actorTokenKey": "actor", "actorTokenType": "t"}}})
+        ),
+        ["client_id", "client_secret", "subject_token", "actor"]
+    );
+}
+
+#[test]
+fn a_key_has_lines() {
+    let signed = request(json!({"oauth2": {"tokenURL": "https://a/t", "grant": {"jwtBearer": {}}}}));
+    let pem = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    let read = |pem| read_credentials(&spec(), &signed, None, &data(&[("private_key.pem", pem)]));
+    let resolved = read(pem).unwrap();
+    assert_eq!(resolved.credentials.private_key.unwrap().expose_secret(), pem);
+    assert!(resolved.remarks.is_empty() && resolved.credentials.client_id.is_none());
+    assert_eq!(
+        read("\n").unwrap_err().to_string(),
+        "key private_key.pem of Secret idp is empty: write the private key into it"
+    );
 }
 
 #[test]
