@@ -28,6 +28,9 @@ pub(super) const ONE_CLIENT_ID: &str = "!(has(self.clientID) && has(self.clientI
 pub(super) const VGS_KEY_ALONE: &str = "!has(self.vgsServiceAccountKey) || !(has(self.clientID) || has(self.clientIDKey) || has(self.clientSecretKey))";
 
 pub(super) const TOKEN_URL: &str = "isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHost() != '' && !self.contains('#') && !self.matches('^[a-zA-Z]+://[^/?]*@')";
+/// RFC 8414, section 2.
+pub(super) const ISSUER: &str = "isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHost() != '' && !self.contains('#') && !self.matches('^[a-zA-Z]+://[^/?]*@') && !self.contains('?')";
+pub(super) const ENDPOINT_OR_ISSUER: &str = "has(self.tokenURL) != has(self.issuer)";
 pub(super) const TOKEN_URL_MESSAGE: &str = "write an absolute https URL without user name, password and fragment, for example https://idp.example.com/oauth/token";
 
 /// A name or an address, and a port from 1 to 65535.

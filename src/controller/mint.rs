@@ -12,7 +12,7 @@ use super::memory::{PendingMint, UnsavedRefreshToken};
 use super::reconcile::{Pass, Stop};
 use super::secrets::Known;
 use crate::api::Reason;
-use crate::oauth::{Answer, Error, RequestDescription};
+use crate::oauth::{Answer, Error, RequestDescription, Tls};
 use crate::refresh::{Why, attempt_timeout, plus, seconds_between};
 use crate::target::{Inputs, Minted, Record};
 
@@ -29,7 +29,10 @@ impl Pass<'_> {
     pub(super) async fn mint(&mut self, why: Why) -> Result<(), Stop> {
         self.check_write(why).await?;
         let gathered = self.gather().await?;
+        let tls = Tls::default();
         let description = &self.resolved.description.request;
+        let located = self.context.discovery.locate(description, &tls, self.attempt_timeout()).await;
+        let description = &located.map_err(|error| Stop::endpoint(&error))?;
         let url = &description.token_url;
 
         let party = self.context.gate.party(description, &gathered.credentials);
@@ -44,10 +47,9 @@ impl Pass<'_> {
             .attempt(&gathered.credentials, &attempt)
             .map_err(|error| Stop::endpoint(&Error::from(error)))?;
         let now = self.context.now();
-        let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
-        let timeout = Duration::from_secs(attempt_timeout(remaining));
+        let timeout = self.attempt_timeout();
         let begun = Instant::now();
-        let answer = Box::pin(self.context.transport.send(&request, timeout)).await;
+        let answer = Box::pin(self.context.transport.send_over(&request, &tls, timeout)).await;
         place.finish(&answer);
         let took = begun.elapsed();
 
@@ -84,6 +86,12 @@ impl Pass<'_> {
         });
         self.keep_refresh_token(refresh_token, &gathered, now);
         Ok(())
+    }
+
+    fn attempt_timeout(&self) -> Duration {
+        let now = self.context.now();
+        let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
+        Duration::from_secs(attempt_timeout(remaining))
     }
 
     /// Servers refuse assertions that are dated by another clock than theirs.

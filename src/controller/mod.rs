@@ -20,7 +20,7 @@ use jiff::Timestamp;
 pub use kubernetes::{CallError, Kubernetes};
 pub use watch::run;
 
-use crate::oauth::{Gate, Transport};
+use crate::oauth::{Discovery, Gate, Transport};
 use memory::{Memories, Seeds};
 use secrets::{Key, Secrets};
 
@@ -30,6 +30,7 @@ pub struct Context {
     kubernetes: Kubernetes,
     /// Token endpoints.
     transport: Transport,
+    discovery: Discovery,
     gate: Gate,
     secrets: Secrets,
     memories: Memories,
@@ -75,6 +76,7 @@ impl Context {
             .map_err(|_| NoRandomness)?;
         Ok(Context {
             kubernetes,
+            discovery: Discovery::new(transport.clone()),
             transport,
             gate: Gate::default(),
             secrets: Secrets::new(watches),

@@ -16,6 +16,7 @@ const RESERVED: &str = "members of the request that have a field of their own";
 const ONE_GRANT: &str =
     "exactly one of clientCredentials, refreshToken, jwtBearer, tokenExchange and custom must be set";
 const ONE_AUTHENTICATION: &str = "exactly one of basic, post, privateKeyJWT and none must be set";
+const ISSUER: &str = "write the issuer exactly as its metadata has it";
 const HEADERS: &str = "headers of the connection, of proxies and of the operator itself";
 const HEADER_NAME: &str = "a header's name must have between 1 and 128 letters";
 const POINTER: &str = "write a JSON pointer (RFC 6901)";
@@ -87,7 +88,12 @@ fn refused() -> Vec<(Value, &'static str)> {
             json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {}}}),
             "spec.credentials.secretRef.name: Required value",
         ),
-        (of(json!({"oauth2": {}})), "spec.provider.oauth2.tokenURL: Required value"),
+        (of(json!({"oauth2": {}})), "exactly one of tokenURL and issuer must be set"),
+        (oauth2(json!({"issuer": "https://a"})), "exactly one of tokenURL and issuer must be set"),
+        (of(json!({"oauth2": {"issuer": "https://a?b"}})), ISSUER),
+        (of(json!({"oauth2": {"issuer": "https://a#b"}})), ISSUER),
+        (of(json!({"oauth2": {"issuer": "https://me@a"}})), ISSUER),
+        (of(json!({"oauth2": {"issuer": "idp.example.com"}})), ISSUER),
         (vcd(json!({"tenant": "acme"})), "spec.provider.vmwareCloudDirector.host: Required value"),
         // URLs.
         (url("idp.example.com/oauth/token"), TOKEN_URL),
@@ -289,6 +295,7 @@ fn accepted() -> Vec<Value> {
         vcd(json!({"host": "vcd.example.com:8443", "system": true})),
         vcd(json!({"host": "[2001:db8::1]:8443", "tenant": "a", "system": false})),
         vcd(json!({"host": "vcd", "tenant": "..a"})),
+        of(json!({"oauth2": {"issuer": "https://idp.example.com/tenant/"}})),
         oauth2(json!({"tokenURL": "https://user.example.com:8443/a@b/token?x=y@z"})),
         oauth2(json!({"clientAuthentication": {"none": {}}, "grant": {"refreshToken": {}}, "requestEncoding": "JSON"})),
         oauth2(json!({"parameters": {"organization": "acme", "api.version": "2", "resource_owner": "me"}})),
