@@ -159,7 +159,7 @@ pub struct CustomGrant {
 /// Exactly one member says how the client authenticates.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
+#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT, tls and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
 pub struct ClientAuthentication {
     /// HTTP Basic with id and secret (RFC 6749, section 2.3.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,6 +170,9 @@ pub struct ClientAuthentication {
     /// An assertion that the client signs (RFC 7523, section 2.2), and client_id in the body.
     #[serde(default, rename = "privateKeyJWT", skip_serializing_if = "Option::is_none")]
     pub private_key_jwt: Option<PrivateKeyJwt>,
+    /// The client certificate in spec.tls.clientCertificateRef (RFC 8705), and client_id in the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Empty>,
     /// A public client: client_id in the body, if there is one, and no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub none: Option<Empty>,

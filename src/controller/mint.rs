@@ -12,7 +12,7 @@ use super::memory::{PendingMint, UnsavedRefreshToken};
 use super::reconcile::{Pass, Stop};
 use super::secrets::Known;
 use crate::api::Reason;
-use crate::oauth::{Answer, Error, RequestDescription, Tls};
+use crate::oauth::{Answer, Error, RequestDescription};
 use crate::refresh::{Why, attempt_timeout, plus, seconds_between};
 use crate::target::{Inputs, Minted, Record};
 
@@ -28,14 +28,15 @@ impl Pass<'_> {
     /// Asks for a token, and holds the answer in memory until it is written.
     pub(super) async fn mint(&mut self, why: Why) -> Result<(), Stop> {
         self.check_write(why).await?;
+        // First: a turn to send a user's refresh token is not held while this is read.
+        let tls = self.tls().await?;
         let gathered = self.gather().await?;
-        let tls = Tls::default();
         let description = &self.resolved.description.request;
         let located = self.context.discovery.locate(description, &tls, self.attempt_timeout()).await;
         let description = &located.map_err(|error| Stop::endpoint(&error))?;
         let url = &description.token_url;
 
-        let party = self.context.gate.party(description, &gathered.credentials);
+        let party = self.context.gate.party(description, &gathered.credentials, &tls);
         let entering = self.context.gate.enter(url, party, self.deadline());
         let place = match tokio::time::timeout(PATIENCE, entering).await {
             Ok(entered) => entered.map_err(|held| Stop::held(&held))?,

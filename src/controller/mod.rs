@@ -9,6 +9,7 @@ mod report;
 mod resolved;
 mod secrets;
 mod status;
+mod tls;
 mod turns;
 mod watch;
 mod write;

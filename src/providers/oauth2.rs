@@ -120,6 +120,7 @@ fn client_authentication(
     match spec {
         Some(api::ClientAuthentication { post: Some(_), .. }) => ClientAuthentication::Post,
         Some(api::ClientAuthentication { none: Some(_), .. }) => ClientAuthentication::None,
+        Some(api::ClientAuthentication { tls: Some(_), .. }) => ClientAuthentication::Tls,
         Some(api::ClientAuthentication { private_key_jwt: Some(spec), .. }) => {
             ClientAuthentication::PrivateKeyJwt(PrivateKeyJwt {
                 algorithm: algorithm(spec.algorithm),

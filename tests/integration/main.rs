@@ -25,3 +25,4 @@ mod refresh;
 mod restarts;
 mod rotation;
 mod samples;
+mod tls;
