@@ -19,7 +19,7 @@ pub struct JwtBearer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub subject: Option<String>,
-    /// The claim aud; default: the token endpoint.
+    /// The claim aud; default: the issuer, where spec.provider.oauth2.issuer is set, else the token endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub audience: Option<String>,
@@ -52,7 +52,7 @@ pub struct PrivateKeyJwt {
     #[serde(default, rename = "keyID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub key_id: Option<String>,
-    /// The claim aud; default: the token endpoint.
+    /// The claim aud; default: the issuer, where spec.provider.oauth2.issuer is set, else the token endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub audience: Option<String>,

@@ -8,6 +8,7 @@ mod oauth2;
 mod reason;
 mod rules;
 mod status;
+mod tls;
 mod token_source;
 
 pub use assertion::{Algorithm, JwtBearer, PrivateKeyJwt};
@@ -18,6 +19,7 @@ pub use oauth2::{
 };
 pub use reason::Reason;
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
+pub use tls::{CaBundle, KeyReference, Tls};
 pub use token_source::{
     Credentials, DeletionPolicy, Provider, Refresh, SecretReference, Target, TokenSource, TokenSourceSpec,
     Vgs, VmwareCloudDirector, VngCloud,

@@ -12,15 +12,21 @@ use super::rules;
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new(rules::ENDPOINT_OR_ISSUER).message("exactly one of tokenURL and issuer must be set"),
     validation = Rule::new(rules::PARAMETER_ONCE).message("parameters and secretParameters must not name the same member: remove it from one of them"),
     validation = Rule::new(rules::HEADER_ONCE).message("headers and secretHeaders must not name the same header: remove it from one of them"),
 )]
 pub struct OAuth2 {
-    /// The token endpoint (RFC 6749, section 3.2), for example `https://idp.example.com/oauth/token`.
-    #[serde(rename = "tokenURL")]
+    /// The token endpoint (RFC 6749, section 3.2), for example `https://idp.example.com/oauth/token`. Either this or issuer.
+    #[serde(default, rename = "tokenURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
-    pub token_url: String,
+    pub token_url: Option<String>,
+    /// Whose token endpoint it is, for example `https://idp.example.com`: it is looked up in the issuer's metadata (OpenID Connect Discovery, RFC 8414). Either this or tokenURL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new(rules::ISSUER).message("write the issuer exactly as its metadata has it, as an absolute https URL without user name, password, query and fragment, for example https://idp.example.com"))]
+    pub issuer: Option<String>,
     /// How the token is asked for: exactly one member; default: clientCredentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<Grant>,
@@ -153,7 +159,7 @@ pub struct CustomGrant {
 /// Exactly one member says how the client authenticates.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
+#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT, tls and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
 pub struct ClientAuthentication {
     /// HTTP Basic with id and secret (RFC 6749, section 2.3.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,6 +170,9 @@ pub struct ClientAuthentication {
     /// An assertion that the client signs (RFC 7523, section 2.2), and client_id in the body.
     #[serde(default, rename = "privateKeyJWT", skip_serializing_if = "Option::is_none")]
     pub private_key_jwt: Option<PrivateKeyJwt>,
+    /// The client certificate in spec.tls.clientCertificateRef (RFC 8705), and client_id in the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Empty>,
     /// A public client: client_id in the body, if there is one, and no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub none: Option<Empty>,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 pub(super) const NAME_FITS: &str = "size(self.metadata.name) <= 239";
 
 pub(super) const TARGET_IS_NOT_CREDENTIALS: &str = "(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentials.secretRef.name";
+pub(super) const TARGET_IS_NOT_TLS: &str = "!has(self.spec.tls) || !((has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) in [has(self.spec.tls.clientCertificateRef) ? self.spec.tls.clientCertificateRef.name : '', has(self.spec.tls.caBundle) && has(self.spec.tls.caBundle.secretKeyRef) ? self.spec.tls.caBundle.secretKeyRef.name : ''])";
 pub(super) const TARGET_IS_NOT_REFRESH_TOKEN: &str = "!(has(self.spec.target) && has(self.spec.target.name)) || self.spec.target.name != self.metadata.name + '-refresh-token'";
 pub(super) const CREDENTIALS_ARE_NOT_REFRESH_TOKEN: &str =
     "self.spec.credentials.secretRef.name != self.metadata.name + '-refresh-token'";
@@ -14,6 +15,8 @@ pub(super) const TARGET_IMMUTABLE: &str = "(has(self.spec.target) && has(self.sp
 
 pub(super) const VGS_KEY_NEEDS_VGS: &str =
     "!has(self.credentials.vgsServiceAccountKey) || has(self.provider.vgs)";
+pub(super) const ONE_CA_BUNDLE: &str = "has(self.configMapKeyRef) != has(self.secretKeyRef)";
+pub(super) const TLS_NEEDS_CERTIFICATE: &str = "!(has(self.provider.oauth2) && has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.tls)) || (has(self.tls) && has(self.tls.clientCertificateRef))";
 pub(super) const VCD_HAS_NO_CLIENT: &str = "!has(self.provider.vmwareCloudDirector) || !(has(self.credentials.clientID) || has(self.credentials.clientIDKey) || has(self.credentials.clientSecretKey))";
 
 pub(super) const ONE_PROVIDER: &str = "[has(self.vgs), has(self.vngCloud), has(self.vmwareCloudDirector), has(self.oauth2)].filter(x, x).size() == 1";
@@ -21,13 +24,15 @@ pub(super) const ONE_GRANT: &str = "[has(self.clientCredentials), has(self.refre
 /// A rotating refresh token that nobody recognizes as one would be lost.
 pub(super) const CUSTOM_GRANT: &str = "!(self in ['client_credentials', 'refresh_token', 'urn:ietf:params:oauth:grant-type:jwt-bearer', 'urn:ietf:params:oauth:grant-type:token-exchange'])";
 pub(super) const ACTOR: &str = "has(self.actorTokenKey) == has(self.actorTokenType)";
-pub(super) const ONE_CLIENT_AUTHENTICATION: &str =
-    "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.none)].filter(x, x).size() == 1";
+pub(super) const ONE_CLIENT_AUTHENTICATION: &str = "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.tls), has(self.none)].filter(x, x).size() == 1";
 pub(super) const TENANT_OR_SYSTEM: &str = "has(self.tenant) != (has(self.system) && self.system)";
 pub(super) const ONE_CLIENT_ID: &str = "!(has(self.clientID) && has(self.clientIDKey))";
 pub(super) const VGS_KEY_ALONE: &str = "!has(self.vgsServiceAccountKey) || !(has(self.clientID) || has(self.clientIDKey) || has(self.clientSecretKey))";
 
 pub(super) const TOKEN_URL: &str = "isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHost() != '' && !self.contains('#') && !self.matches('^[a-zA-Z]+://[^/?]*@')";
+/// RFC 8414, section 2.
+pub(super) const ISSUER: &str = "isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHost() != '' && !self.contains('#') && !self.matches('^[a-zA-Z]+://[^/?]*@') && !self.contains('?')";
+pub(super) const ENDPOINT_OR_ISSUER: &str = "has(self.tokenURL) != has(self.issuer)";
 pub(super) const TOKEN_URL_MESSAGE: &str = "write an absolute https URL without user name, password and fragment, for example https://idp.example.com/oauth/token";
 
 /// A name or an address, and a port from 1 to 65535.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use super::oauth2::OAuth2;
 use super::rules;
 use super::status::TokenSourceStatus;
+use super::tls::Tls;
 
 /// The spec of a `TokenSource`: where to mint a token, with which credentials, and into which Secret.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -30,6 +31,7 @@ use super::status::TokenSourceStatus;
     printcolumn(json_path = ".status.lastFailure.count", name = "Failures", type_ = "integer", priority = 1),
     validation = Rule::new(rules::NAME_FITS).message("the name may have at most 239 characters, because the Secret `<name>-refresh-token` must be nameable; write a shorter metadata.name"),
     validation = Rule::new(rules::TARGET_IS_NOT_CREDENTIALS).message("the target Secret (spec.target.name, else the TokenSource's own name) must not be the credentials Secret: the token would overwrite the credentials; write another spec.target.name"),
+    validation = Rule::new(rules::TARGET_IS_NOT_TLS).message("the target Secret (spec.target.name, else the TokenSource's own name) must not be a Secret that spec.tls names: the token would overwrite the certificates; write another spec.target.name"),
     validation = Rule::new(rules::TARGET_IS_NOT_REFRESH_TOKEN).message("the Secret `<name>-refresh-token` is where the operator keeps a refresh token that rotates; write another spec.target.name"),
     validation = Rule::new(rules::CREDENTIALS_ARE_NOT_REFRESH_TOKEN).message("the Secret `<name>-refresh-token` belongs to the operator; write another spec.credentials.secretRef.name"),
     validation = Rule::new(rules::TARGET_IMMUTABLE).message("spec.target.name cannot be changed, because pods would go on reading the old Secret; create another TokenSource"),
@@ -37,6 +39,7 @@ use super::status::TokenSourceStatus;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new(rules::VGS_KEY_NEEDS_VGS).message("vgsServiceAccountKey is for provider vgs; write clientIDKey and clientSecretKey, or provider: {vgs: {}}").field_path(".credentials.vgsServiceAccountKey"),
+    validation = Rule::new(rules::TLS_NEEDS_CERTIFICATE).message("clientAuthentication tls is by the client certificate: name its Secret in spec.tls.clientCertificateRef"),
     validation = Rule::new(rules::VCD_HAS_NO_CLIENT).message("provider vmwareCloudDirector authenticates by its API token alone; remove clientID, clientIDKey and clientSecretKey, and name the token's key by refreshTokenKey").field_path(".credentials"),
 )]
 pub struct TokenSourceSpec {
@@ -44,6 +47,9 @@ pub struct TokenSourceSpec {
     pub provider: Provider,
     /// What the token is minted with.
     pub credentials: Credentials,
+    /// How the token endpoint is connected to, where the system's roots do not do or it wants a client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// The Secret that receives the token, and that pods mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,

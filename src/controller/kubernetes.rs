@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ObjectReference, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -113,6 +113,15 @@ impl Kubernetes {
     /// See [`CallError`].
     pub async fn secret(&self, key: &Key) -> Result<Option<Secret>, CallError> {
         let api = self.secrets(&key.namespace);
+        self.bounded(api.get_opt(&key.name)).await
+    }
+
+    /// Reads a ConfigMap.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn config_map(&self, key: &Key) -> Result<Option<ConfigMap>, CallError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &key.namespace);
         self.bounded(api.get_opt(&key.name)).await
     }
 

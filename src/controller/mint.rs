@@ -29,11 +29,15 @@ impl Pass<'_> {
     /// Asks for a token, and holds the answer in memory until it is written.
     pub(super) async fn mint(&mut self, why: Why) -> Result<(), Stop> {
         self.check_write(why).await?;
+        // First: a turn to send a user's refresh token is not held while this is read.
+        let tls = self.tls().await?;
         let gathered = self.gather().await?;
         let description = &self.resolved.description.request;
+        let located = self.context.discovery.locate(description, &tls, self.attempt_timeout()).await;
+        let description = &located.map_err(|error| Stop::endpoint(&error))?;
         let url = &description.token_url;
 
-        let party = self.context.gate.party(description, &gathered.credentials);
+        let party = self.context.gate.party(description, &gathered.credentials, &tls);
         let entering = self.context.gate.enter(url, party, self.deadline());
         let place = match tokio::time::timeout(PATIENCE, entering).await {
             Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
@@ -45,10 +49,9 @@ impl Pass<'_> {
             .attempt(&gathered.credentials, &attempt)
             .map_err(|error| Stop::endpoint(&Error::from(error)))?;
         let now = self.context.now();
-        let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
-        let timeout = Duration::from_secs(attempt_timeout(remaining));
+        let timeout = self.attempt_timeout();
         let begun = Instant::now();
-        let answer = Box::pin(self.context.transport.send(&request, timeout)).await;
+        let answer = Box::pin(self.context.transport.send_over(&request, &tls, timeout)).await;
         place.finish(&answer);
         let took = begun.elapsed();
 
@@ -85,6 +88,12 @@ impl Pass<'_> {
         });
         self.keep_refresh_token(refresh_token, &gathered, now);
         Ok(())
+    }
+
+    fn attempt_timeout(&self) -> Duration {
+        let now = self.context.now();
+        let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
+        Duration::from_secs(attempt_timeout(remaining))
     }
 
     /// Servers refuse assertions that are dated by another clock than theirs.

@@ -10,6 +10,7 @@ pub(crate) mod resolved;
 mod secrets;
 pub(crate) mod status;
 mod stop;
+mod tls;
 mod turns;
 mod watch;
 mod write;
@@ -23,7 +24,7 @@ pub(crate) use mint::ASSUMED_LIFETIME;
 pub(crate) use secrets::Key;
 pub use watch::run;
 
-use crate::oauth::{Gate, Transport};
+use crate::oauth::{Discovery, Gate, Transport};
 use memory::{Memories, Seeds};
 use secrets::Secrets;
 
@@ -33,6 +34,7 @@ pub struct Context {
     kubernetes: Kubernetes,
     /// Token endpoints.
     transport: Transport,
+    discovery: Discovery,
     gate: Gate,
     secrets: Secrets,
     memories: Memories,
@@ -80,6 +82,7 @@ impl Context {
             .map_err(|_| NoRandomness)?;
         Ok(Context {
             kubernetes,
+            discovery: Discovery::new(transport.clone()),
             transport,
             gate,
             secrets: Secrets::new(watches),

@@ -20,6 +20,8 @@ pub struct Resolved {
     pub policy: Policy,
     /// How long a token lives where nobody says, in seconds.
     pub default_lifetime: Option<u64>,
+    /// `spec.tls` as text: a failed attempt is made again when it changes, but no token is given up for it.
+    pub tls: Option<String>,
     /// What the target should be.
     pub wanted: Wanted,
 }
@@ -87,6 +89,7 @@ impl Resolved {
         Ok(Resolved {
             policy,
             default_lifetime: seconds("spec.refresh.defaultLifetime", refresh.default_lifetime.as_deref())?,
+            tls: spec.tls.as_ref().map(|tls| serde_json::to_string(tls).unwrap_or_default()),
             wanted: Wanted {
                 provider: provider_digest(spec),
                 refresh_request: annotations
@@ -110,7 +113,10 @@ impl Resolved {
     pub fn tried(&self, credentials: Option<&Version>) -> Tried {
         let request = self.wanted.refresh_request.as_deref().unwrap_or_default();
         Tried {
-            spec: short_digest(&[&self.wanted.provider, request]),
+            spec: match &self.tls {
+                Some(tls) => short_digest(&[&self.wanted.provider, request, tls]),
+                None => short_digest(&[&self.wanted.provider, request]),
+            },
             credentials: credentials.map_or_else(
                 || "none".to_owned(),
                 |version| short_digest(&[&version.uid, &version.resource_version]),

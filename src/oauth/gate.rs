@@ -9,6 +9,7 @@
 use super::credentials::Credentials;
 use super::error::{Class, Error};
 use super::request::RequestDescription;
+use super::tls::Tls;
 use crate::api::Reason;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -292,7 +293,7 @@ impl Gate {
     /// Who would ask with these. Scopes, parameters and the like make no other party: a rejection of one of those is not
     /// shared.
     #[must_use]
-    pub fn party(&self, description: &RequestDescription, credentials: &Credentials) -> Party {
+    pub fn party(&self, description: &RequestDescription, credentials: &Credentials, tls: &Tls) -> Party {
         let mut context = hmac::Context::with_key(&self.inner.key);
         let mut add = |value: Option<&str>| {
             context.update(&value.map_or(u64::MAX, |value| value.len() as u64).to_le_bytes());
@@ -314,6 +315,10 @@ impl Gate {
         for (key, value) in &credentials.values {
             add(Some(key));
             add(Some(value.expose_secret()));
+        }
+        // A renewed certificate is another credential.
+        if tls.has_client_certificate() {
+            context.update(&tls.digest());
         }
         let tag = context.sign();
         let mut digest = [0; 16];

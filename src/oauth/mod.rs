@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! let description = discovery.locate(&description, &tls, timeout).await?;
-//! let place = gate.enter(&description.token_url, gate.party(&description, &credentials), deadline).await?;
+//! let place = gate.enter(&description.token_url, gate.party(&description, &credentials, &tls), deadline).await?;
 //! let request = description.attempt(&credentials, &transport.attempt(&description.token_url))?;
 //! let outcome = transport.send_over(&request, &tls, timeout).await;
 //! place.finish(&outcome);

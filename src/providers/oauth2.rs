@@ -1,18 +1,22 @@
 //! Any OAuth 2.0 token endpoint (RFC 6749).
 
 use serde_json::Value;
+use url::Url;
 
 use super::{Description, NamedKeys, SpecError, description, parse_seconds, parse_url};
 use crate::api;
 use crate::oauth::{
-    ASSERTION_LIFETIME, Algorithm, BasicEncoding, ClientAuthentication, Encoding, Grant, JwtBearer, Pointer,
-    PointerError, PrivateKeyJwt, RequestDescription, ResponseMapping, TokenExchange,
+    ASSERTION_LIFETIME, Algorithm, BasicEncoding, ClientAuthentication, Encoding, Grant, Issuer, IssuerError,
+    JwtBearer, Pointer, PointerError, PrivateKeyJwt, RequestDescription, ResponseMapping, TokenExchange,
 };
 
 pub(super) fn describe(spec: &api::OAuth2) -> Result<Description, SpecError> {
     let default_grant = api::Grant::default();
     let grant = spec.grant.as_ref().unwrap_or(&default_grant);
+    let client_authentication = client_authentication(spec.client_authentication.as_ref(), grant);
+    let (token_url, issuer) = endpoint(spec)?;
     let request = RequestDescription {
+        issuer,
         encoding: match spec.request_encoding.unwrap_or_default() {
             api::RequestEncoding::Form => Encoding::Form,
             api::RequestEncoding::Json => Encoding::Json,
@@ -25,11 +29,7 @@ pub(super) fn describe(spec: &api::OAuth2) -> Result<Description, SpecError> {
         headers: spec.headers.clone().unwrap_or_default(),
         secret_headers: spec.secret_headers.clone().unwrap_or_default(),
         response: spec.response.as_ref().map(response).transpose()?.unwrap_or_default(),
-        ..RequestDescription::new(
-            parse_url("spec.provider.oauth2.tokenURL", &spec.token_url)?,
-            self::grant(grant)?,
-            client_authentication(spec.client_authentication.as_ref(), grant),
-        )
+        ..RequestDescription::new(token_url, self::grant(grant)?, client_authentication)
     };
     let exchange = grant.token_exchange.as_ref();
     let signed = spec.client_authentication.as_ref().and_then(|it| it.private_key_jwt.as_ref());
@@ -41,6 +41,21 @@ pub(super) fn describe(spec: &api::OAuth2) -> Result<Description, SpecError> {
         },
         ..description("oauth2", request)
     })
+}
+
+/// Where the issuer's endpoint is, is found out at each attempt.
+fn endpoint(spec: &api::OAuth2) -> Result<(Url, Option<Issuer>), SpecError> {
+    let invalid = |field, problem: String| SpecError::Invalid { field, problem };
+    match (&spec.token_url, &spec.issuer) {
+        (Some(token_url), None) => Ok((parse_url("spec.provider.oauth2.tokenURL", token_url)?, None)),
+        (None, Some(issuer)) => {
+            let issuer: Issuer = issuer
+                .parse()
+                .map_err(|error: IssuerError| invalid("spec.provider.oauth2.issuer", error.to_string()))?;
+            Ok((issuer.url().clone(), Some(issuer)))
+        }
+        _ => Err(invalid("spec.provider.oauth2", "exactly one of tokenURL and issuer must be set".into())),
+    }
 }
 
 fn grant(spec: &api::Grant) -> Result<Grant, SpecError> {
@@ -105,6 +120,7 @@ fn client_authentication(
     match spec {
         Some(api::ClientAuthentication { post: Some(_), .. }) => ClientAuthentication::Post,
         Some(api::ClientAuthentication { none: Some(_), .. }) => ClientAuthentication::None,
+        Some(api::ClientAuthentication { tls: Some(_), .. }) => ClientAuthentication::Tls,
         Some(api::ClientAuthentication { private_key_jwt: Some(spec), .. }) => {
             ClientAuthentication::PrivateKeyJwt(PrivateKeyJwt {
                 algorithm: algorithm(spec.algorithm),

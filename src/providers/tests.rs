@@ -265,6 +265,11 @@ fn a_spec_that_no_rule_has_seen_is_an_error_and_no_panic() {
             json!({"oauth2": {"tokenURL": "https://a", "response": {"expiresIn": "a"}}}),
             "spec.provider.oauth2.response.expiresIn: \"a\" is no JSON pointer",
         ),
+        (json!({"oauth2": {}}), "spec.provider.oauth2: exactly one of tokenURL and issuer must be set"),
+        (
+            json!({"oauth2": {"issuer": "https://idp.example.com?a"}}),
+            "spec.provider.oauth2.issuer: \"https://idp.example.com?a\" is no issuer",
+        ),
         (json!({"vgs": {"tokenURL": "vgs"}}), "spec.provider.vgs.tokenURL: \"vgs\" is not a URL"),
         (
             json!({"vmwareCloudDirector": {"host": "vcd.example.com:99999", "tenant": "a"}}),

@@ -15,7 +15,9 @@ const HOST: &str = "write the host alone, with a port if it is not 443";
 const RESERVED: &str = "members of the request that have a field of their own";
 const ONE_GRANT: &str =
     "exactly one of clientCredentials, refreshToken, jwtBearer, tokenExchange and custom must be set";
-const ONE_AUTHENTICATION: &str = "exactly one of basic, post, privateKeyJWT and none must be set";
+const ONE_AUTHENTICATION: &str = "exactly one of basic, post, privateKeyJWT, tls and none must be set";
+const ISSUER: &str = "write the issuer exactly as its metadata has it";
+const ONE_BUNDLE: &str = "exactly one of configMapKeyRef and secretKeyRef must be set";
 const HEADERS: &str = "headers of the connection, of proxies and of the operator itself";
 const HEADER_NAME: &str = "a header's name must have between 1 and 128 letters";
 const POINTER: &str = "write a JSON pointer (RFC 6901)";
@@ -66,6 +68,8 @@ fn refused() -> Vec<(Value, &'static str)> {
     let parameters = |parameters: Value| oauth2(json!({"parameters": parameters}));
     let bearer = |bearer: Value| oauth2(json!({"grant": {"jwtBearer": bearer}}));
     let exchange = |exchange: Value| oauth2(json!({"grant": {"tokenExchange": exchange}}));
+    let tls = |tls: Value| vgs(json!({"tls": tls}));
+    let reference = json!({"name": "roots", "key": "ca.crt"});
     let many = |n: usize| (0..n).map(|n| format!("s{n}")).collect::<Vec<_>>();
     let long = |n: usize| "x".repeat(n);
     [
@@ -87,7 +91,12 @@ fn refused() -> Vec<(Value, &'static str)> {
             json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {}}}),
             "spec.credentials.secretRef.name: Required value",
         ),
-        (of(json!({"oauth2": {}})), "spec.provider.oauth2.tokenURL: Required value"),
+        (of(json!({"oauth2": {}})), "exactly one of tokenURL and issuer must be set"),
+        (oauth2(json!({"issuer": "https://a"})), "exactly one of tokenURL and issuer must be set"),
+        (of(json!({"oauth2": {"issuer": "https://a?b"}})), ISSUER),
+        (of(json!({"oauth2": {"issuer": "https://a#b"}})), ISSUER),
+        (of(json!({"oauth2": {"issuer": "https://me@a"}})), ISSUER),
+        (of(json!({"oauth2": {"issuer": "idp.example.com"}})), ISSUER),
         (vcd(json!({"tenant": "acme"})), "spec.provider.vmwareCloudDirector.host: Required value"),
         // URLs.
         (url("idp.example.com/oauth/token"), TOKEN_URL),
@@ -251,6 +260,20 @@ fn refused() -> Vec<(Value, &'static str)> {
         (credentials(json!({"refreshTokenKey": ""})), "spec.credentials.refreshTokenKey"),
         (credentials(json!({"vgsServiceAccountKey": "a/b"})), "spec.credentials.vgsServiceAccountKey"),
         (credentials(json!({"secretRef": {"name": "Credentials"}})), "spec.credentials.secretRef.name"),
+        // TLS.
+        (tls(json!({"caBundle": {}})), ONE_BUNDLE),
+        (tls(json!({"caBundle": {"configMapKeyRef": reference, "secretKeyRef": reference}})), ONE_BUNDLE),
+        (tls(json!({"caBundle": {"configMapKeyRef": {"name": "roots"}}})), "configMapKeyRef.key: Required value"),
+        (tls(json!({"caBundle": {"secretKeyRef": {"name": "Roots", "key": "ca.crt"}}})), "secretKeyRef.name"),
+        (
+            oauth2(json!({"clientAuthentication": {"tls": {}}})),
+            "clientAuthentication tls is by the client certificate: name its Secret in spec.tls.clientCertificateRef",
+        ),
+        (tls(json!({"clientCertificateRef": {"name": "source"}})), "must not be a Secret that spec.tls names"),
+        (
+            with(tls(json!({"caBundle": {"secretKeyRef": reference}})), json!({"target": {"name": "roots"}})),
+            "must not be a Secret that spec.tls names",
+        ),
         // Names that would meet.
         (vgs(json!({"target": {"name": "credentials"}})), "must not be the credentials Secret"),
         (
@@ -289,6 +312,7 @@ fn accepted() -> Vec<Value> {
         vcd(json!({"host": "vcd.example.com:8443", "system": true})),
         vcd(json!({"host": "[2001:db8::1]:8443", "tenant": "a", "system": false})),
         vcd(json!({"host": "vcd", "tenant": "..a"})),
+        of(json!({"oauth2": {"issuer": "https://idp.example.com/tenant/"}})),
         oauth2(json!({"tokenURL": "https://user.example.com:8443/a@b/token?x=y@z"})),
         oauth2(json!({"clientAuthentication": {"none": {}}, "grant": {"refreshToken": {}}, "requestEncoding": "JSON"})),
         oauth2(json!({"parameters": {"organization": "acme", "api.version": "2", "resource_owner": "me"}})),
@@ -309,6 +333,11 @@ fn accepted() -> Vec<Value> {
             json!({"credentials": {"secretRef": {"name": "c"}, "privateKeyKey": "tls.key"}}),
         ),
         oauth2(json!({"grant": {"tokenExchange": {"subjectTokenType": "urn:ietf:params:oauth:token-type:jwt"}}})),
+        with(
+            oauth2(json!({"clientAuthentication": {"tls": {}}})),
+            json!({"tls": {"clientCertificateRef": {"name": "client"}, "caBundle": {"secretKeyRef": {"name": "client", "key": "ca.crt"}}}}),
+        ),
+        vgs(json!({"tls": {"caBundle": {"configMapKeyRef": {"name": "source", "key": "ca.crt"}}}})),
         credentials(json!({"vgsServiceAccountKey": "credentials.yaml"})),
         credentials(json!({"clientID": "a", "clientSecretKey": "b", "refreshTokenKey": ".c"})),
         vgs(json!({"target": {"name": "a.b-c", "deletionPolicy": "Retain"}})),

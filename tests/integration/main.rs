@@ -27,3 +27,4 @@ mod refresh;
 mod restarts;
 mod rotation;
 mod samples;
+mod tls;

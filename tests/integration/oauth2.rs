@@ -99,3 +99,48 @@ async fn resource_indicators() {
     let token = scene.new_token(None).await;
     assert!(scene.server.is_valid(&token).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuers_endpoint_is_found() {
+    let scene = Scene::bare("oauth2-issuer").await;
+    let client =
+        ClientSpec { id: scene.namespace.clone(), secret: Some("right".into()), ..ClientSpec::default() };
+    scene.server.client(client).await;
+    scene.credentials("right").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let issuer = scene.server.issuer();
+    scene.apply(source(&scene, json!({"issuer": format!("{issuer}/")}))).await;
+    let said = scene.ready("False ResponseMalformed").await;
+    assert!(said.contains("metadata of another issuer") && said.contains(&issuer), "{said}");
+    assert_eq!(scene.mints().await, 0);
+
+    scene.apply(source(&scene, json!({"issuer": issuer}))).await;
+    let token = scene.new_token(None).await;
+    assert!(scene.server.is_valid(&token).await);
+    scene.force_refresh("again").await;
+    let last = scene.server.requests(&scene.namespace).await.last.unwrap();
+    assert_eq!(last.path, "/auth/realms/vgs/protocol/openid-connect/token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_is_fetched_once_and_its_endpoint_is_held_to_the_policy() {
+    let scene = Scene::bare("oauth2-metadata").await;
+    scene.secret("credentials", &[("client_id", "id"), ("client_secret", "s3")]).await;
+    let answer = |token| Reply::Json(200, json!({"access_token": token, "expires_in": 300}).to_string());
+    let tokens = ScriptedServer::start([answer("one"), answer("two")]).await;
+    let site = ScriptedServer::start([Reply::Close]).await;
+    let metadata = json!({"issuer": site.url(""), "token_endpoint": "http://169.254.169.254/token"});
+    site.now(Reply::Json(200, metadata.to_string()));
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(source(&scene, json!({"issuer": site.url("")}))).await;
+    scene.told("False EndpointRefusedByPolicy", &["169.254.169.254"]).await;
+
+    // Another issuer, as far as anybody knows: what was found of the first is kept for an hour.
+    let site = ScriptedServer::start([Reply::Close]).await;
+    let metadata = json!({"issuer": site.url(""), "token_endpoint": tokens.url("/token")});
+    site.now(Reply::Json(200, metadata.to_string()));
+    scene.apply(source(&scene, json!({"issuer": site.url("")}))).await;
+    scene.ready("True TokenValid").await;
+    scene.force_refresh("again").await;
+    assert_eq!((site.requests().len(), tokens.requests().len()), (1, 2));
+}

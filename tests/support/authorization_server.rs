@@ -166,6 +166,20 @@ impl AuthorizationServer {
         Self::start_with(&arguments, http)
     }
 
+    /// The same with a certificate that the server has signed for itself, whatever it is: the control interface's client does
+    /// not look at it.
+    pub fn start_self_signed(certificate: &Path, key: &Path) -> Self {
+        install_crypto_provider();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .tls_danger_accept_invalid_certs(true)
+            .build()
+            .expect("an HTTP client");
+        let [certificate, key] = [certificate, key].map(|file| file.to_str().expect("a path of text"));
+        Self::start_with(&["--tls-cert", certificate, "--tls-key", key], http)
+    }
+
     fn start_with(arguments: &[&str], http: reqwest::Client) -> Self {
         install_packages();
         let mut child = Command::new("node")

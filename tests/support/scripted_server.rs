@@ -103,6 +103,11 @@ impl ScriptedServer {
         Self { address, state, acceptor }
     }
 
+    /// From now on this is the reply, for one that must know where the server is.
+    pub fn now(&self, reply: Reply) {
+        self.state.lock().unwrap().script = [reply].into();
+    }
+
     /// `http://127.0.0.1:PORT` and the path, which begins with a slash.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)

@@ -2,7 +2,7 @@
 
 use super::{answer, answer_with, credentials, description};
 use crate::api::Reason;
-use crate::oauth::{Class, Credentials, Error, Gate, Grant, Held, Limits, Party, RequestDescription};
+use crate::oauth::{Class, Credentials, Error, Gate, Grant, Held, Limits, Party, RequestDescription, Tls};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ fn seconds(seconds: u64) -> Duration {
 
 fn party(gate: &Gate, client: usize) -> Party {
     let credentials = Credentials { client_id: Some(format!("client-{client}")), ..credentials() };
-    gate.party(&description(), &credentials)
+    gate.party(&description(), &credentials, &Tls::default())
 }
 
 fn transient() -> Error {
@@ -222,16 +222,16 @@ async fn a_rejection_ends_with_the_secret_or_with_a_success() {
         client_secret: Some("changed".into()),
         ..credentials()
     };
-    let changed = gate.party(&description(), &changed);
+    let changed = gate.party(&description(), &changed, &Tls::default());
     assert_ne!(changed, wrong);
     gate.enter(&url(), changed, Instant::now()).await.unwrap().finish(&Ok(()));
     let other = "https://idp.example.com/other".parse().unwrap();
     gate.enter(&other, wrong, Instant::now()).await.unwrap().finish(&Ok(()));
     let scopes = RequestDescription { scopes: vec!["x".into()], ..description() };
     let same = Credentials { client_id: Some("client-1".into()), ..credentials() };
-    assert_eq!(gate.party(&scopes, &same), wrong);
+    assert_eq!(gate.party(&scopes, &same, &Tls::default()), wrong);
     let grant = RequestDescription { grant: Grant::RefreshToken, ..description() };
-    assert_ne!(gate.party(&grant, &same), wrong);
+    assert_ne!(gate.party(&grant, &same, &Tls::default()), wrong);
 
     sleep(seconds(31)).await;
     gate.enter(&url(), wrong, Instant::now()).await.unwrap().finish(&Ok(()));
