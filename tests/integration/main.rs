@@ -19,6 +19,7 @@ mod harness;
 mod main_job;
 mod mint;
 mod ownership;
+mod politeness;
 mod providers;
 mod refresh;
 mod restarts;
