@@ -2,17 +2,23 @@
 //! Pure: no client, no clock.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod assertion;
 mod crd;
+mod oauth2;
 mod reason;
 mod rules;
 mod status;
 mod token_source;
 
+pub use assertion::{Algorithm, JwtBearer, PrivateKeyJwt};
 pub use crd::crd;
+pub use oauth2::{
+    Basic, BasicEncoding, ClientAuthentication, CustomGrant, Empty, Grant, OAuth2, RequestEncoding,
+    ResponseMapping, TokenExchange,
+};
 pub use reason::Reason;
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
 pub use token_source::{
-    Basic, BasicEncoding, ClientAuthentication, Credentials, DeletionPolicy, Empty, Grant, OAuth2, Provider,
-    Refresh, RequestEncoding, SecretReference, Target, TokenSource, TokenSourceSpec, Vgs,
-    VmwareCloudDirector, VngCloud,
+    Credentials, DeletionPolicy, Provider, Refresh, SecretReference, Target, TokenSource, TokenSourceSpec,
+    Vgs, VmwareCloudDirector, VngCloud,
 };

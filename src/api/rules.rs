@@ -2,6 +2,7 @@
 //! says what to write instead. Every list and map is bounded, so that the cost of a rule is bounded too.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
 
 pub(super) const NAME_FITS: &str = "size(self.metadata.name) <= 239";
 
@@ -16,10 +17,12 @@ pub(super) const VGS_KEY_NEEDS_VGS: &str =
 pub(super) const VCD_HAS_NO_CLIENT: &str = "!has(self.provider.vmwareCloudDirector) || !(has(self.credentials.clientID) || has(self.credentials.clientIDKey) || has(self.credentials.clientSecretKey))";
 
 pub(super) const ONE_PROVIDER: &str = "[has(self.vgs), has(self.vngCloud), has(self.vmwareCloudDirector), has(self.oauth2)].filter(x, x).size() == 1";
-pub(super) const ONE_GRANT: &str =
-    "[has(self.clientCredentials), has(self.refreshToken)].filter(x, x).size() == 1";
+pub(super) const ONE_GRANT: &str = "[has(self.clientCredentials), has(self.refreshToken), has(self.jwtBearer), has(self.tokenExchange), has(self.custom)].filter(x, x).size() == 1";
+/// A rotating refresh token that nobody recognizes as one would be lost.
+pub(super) const CUSTOM_GRANT: &str = "!(self in ['client_credentials', 'refresh_token', 'urn:ietf:params:oauth:grant-type:jwt-bearer', 'urn:ietf:params:oauth:grant-type:token-exchange'])";
+pub(super) const ACTOR: &str = "has(self.actorTokenKey) == has(self.actorTokenType)";
 pub(super) const ONE_CLIENT_AUTHENTICATION: &str =
-    "[has(self.basic), has(self.post), has(self.none)].filter(x, x).size() == 1";
+    "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.none)].filter(x, x).size() == 1";
 pub(super) const TENANT_OR_SYSTEM: &str = "has(self.tenant) != (has(self.system) && self.system)";
 pub(super) const ONE_CLIENT_ID: &str = "!(has(self.clientID) && has(self.clientIDKey))";
 pub(super) const VGS_KEY_ALONE: &str = "!has(self.vgsServiceAccountKey) || !(has(self.clientID) || has(self.clientIDKey) || has(self.clientSecretKey))";
@@ -37,7 +40,21 @@ pub(super) const SCOPES: &str = "self.all(s, s.matches('^[\\\\x21\\\\x23-\\\\x5b
 pub(super) const SCOPES_MESSAGE: &str =
     "write one scope per list item, without spaces, quotes and backslashes";
 
+/// RFC 8707, section 2.
+pub(super) const RESOURCES: &str = "self.all(r, r.matches('^[a-zA-Z][-+.a-zA-Z0-9]*:[^#\\\\s]+$'))";
+
+/// RFC 6901, section 3.
+pub(super) const POINTER: &str = "self.matches('^(/([^~/]|~[01])*)+$')";
+pub(super) const POINTER_MESSAGE: &str =
+    "write a JSON pointer (RFC 6901): a slash before each name, for example /data/accessToken";
+pub(super) const ONE_EXPIRY: &str = "!(has(self.expiresIn) && has(self.expiresAt))";
+
+pub(super) const PARAMETER_ONCE: &str = "!has(self.parameters) || !has(self.secretParameters) || self.parameters.all(name, !(name in self.secretParameters))";
+pub(super) const HEADER_ONCE: &str = "!has(self.headers) || !has(self.secretHeaders) || self.headers.all(name, self.secretHeaders.all(other, name.lowerAscii() != other.lowerAscii()))";
+
 pub(super) const DURATION: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('8760h')";
+/// `MAX_ASSERTION_LIFETIME` of the OAuth client.
+pub(super) const ASSERTION_LIFETIME: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')";
 pub(super) const DURATION_MESSAGE: &str = "write a duration from 1s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 90s or 1h30m";
 
 pub(super) const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -45,7 +62,29 @@ pub(super) const SECRET_KEY: &str = "^[-._a-zA-Z0-9]+$";
 
 /// At most 32 parameters, none of them reserved.
 pub(super) fn parameters_schema(_: &mut SchemaGenerator) -> Schema {
-    let reserved: Vec<String> = crate::oauth::RESERVED.iter().map(|name| format!("'{name}'")).collect();
+    parameters(&json!({"type": "string", "maxLength": 4096}))
+}
+
+/// The same with keys of the credentials Secret as values.
+pub(super) fn secret_parameters_schema(_: &mut SchemaGenerator) -> Schema {
+    parameters(&key())
+}
+
+/// At most 32 headers, none of them refused.
+pub(super) fn headers_schema(_: &mut SchemaGenerator) -> Schema {
+    // Printable, with spaces only in between.
+    headers(&json!({"type": "string", "maxLength": 4096, "pattern": "^([!-~]([ !-~]*[!-~])?)?$"}))
+}
+
+/// The same with keys of the credentials Secret as values.
+pub(super) fn secret_headers_schema(_: &mut SchemaGenerator) -> Schema {
+    headers(&key())
+}
+
+/// At most 32 claims, none of them reserved.
+pub(super) fn claims_schema(_: &mut SchemaGenerator) -> Schema {
+    let reserved: Vec<String> =
+        crate::oauth::RESERVED_CLAIMS.iter().map(|name| format!("'{name}'")).collect();
     let reserved = reserved.join(", ");
     json_schema!({
         "type": "object",
@@ -54,11 +93,59 @@ pub(super) fn parameters_schema(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             {
                 "rule": "self.all(name, size(name) > 0 && size(name) <= 128)",
+                "message": "a claim's name must have between 1 and 128 characters",
+            },
+            {
+                "rule": format!("self.all(name, !(name in [{reserved}]))"),
+                "message": "claims that the operator writes by itself (iss, sub, aud, exp, iat, nbf, jti) cannot be set here; for the first three there are issuer, subject and audience",
+            },
+        ],
+    })
+}
+
+fn key() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": SECRET_KEY})
+}
+
+fn parameters(value: &Value) -> Schema {
+    let reserved: Vec<String> = crate::oauth::RESERVED.iter().map(|name| format!("'{name}'")).collect();
+    let reserved = reserved.join(", ");
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": value,
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.all(name, size(name) > 0 && size(name) <= 128)",
                 "message": "a parameter's name must have between 1 and 128 characters",
             },
             {
                 "rule": format!("self.all(name, !(name.lowerAscii() in [{reserved}]))"),
                 "message": "members of the request that have a field of their own (grant_type, client_id, scope, ...) cannot be set here; use that field, or a key of the credentials Secret",
+            },
+        ],
+    })
+}
+
+fn headers(value: &Value) -> Schema {
+    let refused: Vec<String> = crate::oauth::REFUSED_HEADERS
+        .iter()
+        .map(|name| name.strip_suffix('*').map_or_else(|| format!("{name}$"), str::to_owned))
+        .collect();
+    let refused = refused.join("|");
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": value,
+        "x-kubernetes-validations": [
+            {
+                // RFC 9110, section 5.6.2: token.
+                "rule": "self.all(name, name.matches('^[-!#$%&*+.^_`|~0-9a-zA-Z]{1,128}$'))",
+                "message": "a header's name must have between 1 and 128 letters, digits and -_.",
+            },
+            {
+                "rule": format!("self.all(name, !name.lowerAscii().matches('^({refused})'))"),
+                "message": "headers of the connection, of proxies and of the operator itself (Authorization, Cookie, Host, Content-*, Connection, Transfer-Encoding, Proxy-*, Forwarded, X-Forwarded-*, Metadata*, X-aws-*, Impersonate-* and the like) cannot be set; for Authorization use clientAuthentication",
             },
         ],
     })

@@ -1,8 +1,7 @@
-use std::collections::BTreeMap;
-
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::oauth2::OAuth2;
 use super::rules;
 use super::status::TokenSourceStatus;
 
@@ -126,98 +125,6 @@ pub struct VmwareCloudDirector {
     pub token_url: Option<String>,
 }
 
-/// Any OAuth 2.0 token endpoint.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct OAuth2 {
-    /// The token endpoint (RFC 6749, section 3.2), for example `https://idp.example.com/oauth/token`.
-    #[serde(rename = "tokenURL")]
-    #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
-    pub token_url: String,
-    /// How the token is asked for: exactly one member; default: clientCredentials.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grant: Option<Grant>,
-    /// How the client authenticates: exactly one member; default: basic.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_authentication: Option<ClientAuthentication>,
-    /// How the request's body is written: Form (application/x-www-form-urlencoded, as RFC 6749 has it) or JSON; default: Form.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_encoding: Option<RequestEncoding>,
-    /// The scopes to ask for (RFC 6749, section 3.3).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
-    #[x_kube(validation = Rule::new(rules::SCOPES).message(rules::SCOPES_MESSAGE), merge_strategy = ListMerge::Atomic)]
-    pub scopes: Option<Vec<String>>,
-    /// Further members of the request's body. Nothing secret: everybody who may read the TokenSource can read them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "rules::parameters_schema")]
-    pub parameters: Option<BTreeMap<String, String>>,
-}
-
-/// Exactly one member says how the token is asked for.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_GRANT).message("exactly one of clientCredentials and refreshToken must be set; a member left empty is dropped, so write `refreshToken: {}`, not `refreshToken:`"))]
-pub struct Grant {
-    /// RFC 6749, section 4.4.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_credentials: Option<Empty>,
-    /// RFC 6749, section 6. A refresh token that rotates is kept in the Secret `<name>-refresh-token`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh_token: Option<Empty>,
-}
-
-/// Exactly one member says how the client authenticates.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
-pub struct ClientAuthentication {
-    /// HTTP Basic with id and secret (RFC 6749, section 2.3.1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub basic: Option<Basic>,
-    /// client_id and client_secret in the request's body (RFC 6749, section 2.3.1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub post: Option<Empty>,
-    /// A public client: client_id in the body, if there is one, and no secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub none: Option<Empty>,
-}
-
-/// HTTP Basic authentication.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Basic {
-    /// See there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encoding: Option<BasicEncoding>,
-}
-
-/// A member that has no fields of its own yet: write `{}`.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct Empty {}
-
-#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-/// How id and secret are written for HTTP Basic. Percent: percent-encoded first, as RFC 6749 asks; Raw: as they are, for servers that do not decode; default: Percent.
-pub enum BasicEncoding {
-    #[default]
-    /// Percent-encoded before base64.
-    Percent,
-    /// As they are.
-    Raw,
-}
-
-#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-/// How the request's body is written. Form: application/x-www-form-urlencoded, as RFC 6749 has it; JSON: application/json; default: Form.
-pub enum RequestEncoding {
-    #[default]
-    /// `application/x-www-form-urlencoded`.
-    Form,
-    /// `application/json`.
-    #[serde(rename = "JSON")]
-    Json,
-}
-
 /// The Secret that holds the client's credentials, in the TokenSource's own namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -244,6 +151,10 @@ pub struct Credentials {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
     pub refresh_token_key: Option<String>,
+    /// The key of the Secret that holds the private key for privateKeyJWT and jwtBearer, in PEM (PKCS#8, PKCS#1 or SEC 1), or Google's key file of a service account; default: private_key.pem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub private_key_key: Option<String>,
     /// The key of the Secret that holds what `vgs apply service-account` printed, instead of id and secret. No default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]

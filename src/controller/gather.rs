@@ -8,8 +8,9 @@ use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::memory::Digest;
-use super::reconcile::{Pass, Stop};
+use super::reconcile::Pass;
 use super::secrets::Known;
+use super::stop::Stop;
 use crate::api::Reason;
 use crate::oauth::Credentials;
 use crate::providers::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
@@ -81,7 +82,7 @@ impl Pass<'_> {
         let (Some(secret), Some(version)) = (secret, version) else { return Err(Stop::Again) };
         let spec = &self.source.spec.credentials;
         let data = secret.data.unwrap_or_default();
-        let read = read_credentials(spec, &self.resolved.description.request, secret.type_.as_deref(), &data)
+        let read = read_credentials(spec, &self.resolved.description, secret.type_.as_deref(), &data)
             .map_err(|error: CredentialsError| Stop::configuration(error.reason(), error.to_string()))?;
         Ok((version, read))
     }
@@ -127,7 +128,7 @@ impl Pass<'_> {
         let spec = &self.source.spec.credentials;
         if *read != credentials.version
             || *seed_sha256 != kept.seed_sha256
-            || !needs_only_the_refresh_token(spec, &self.resolved.description.request)
+            || !needs_only_the_refresh_token(spec, &self.resolved.description)
         {
             return None;
         }

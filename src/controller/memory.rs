@@ -203,3 +203,27 @@ impl Seeds {
         seed.lock_owned().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_outlives_a_restart_unless_the_restart_may_have_ended_it() {
+        let last = |reason: Reason, count| LastFailure {
+            at: Timestamp::UNIX_EPOCH,
+            reason: reason.to_string(),
+            message: "m".into(),
+            count,
+            next_attempt_at: Some(Timestamp::UNIX_EPOCH),
+            inputs: Some("spec/credentials".into()),
+        };
+        let rejected = last(Reason::ClientRejected, 2);
+        assert_eq!(Failed::from_status(&rejected).map(|failed| failed.to_status()), Some(rejected));
+        assert!(Failed::from_status(&last(Reason::ClientRejected, 0)).is_none(), "recovered");
+        assert!(
+            Failed::from_status(&last(Reason::EndpointRefusedByPolicy, 1)).is_none(),
+            "the operator may have been started with another policy"
+        );
+    }
+}

@@ -9,10 +9,11 @@ use tracing::info;
 
 use super::gather::{Gathered, sha256};
 use super::memory::{PendingMint, UnsavedRefreshToken};
-use super::reconcile::{Pass, Stop};
+use super::reconcile::Pass;
 use super::secrets::Known;
+use super::stop::Stop;
 use crate::api::Reason;
-use crate::oauth::{Answer, Error};
+use crate::oauth::{Answer, Error, RequestDescription};
 use crate::refresh::{Why, attempt_timeout, plus, seconds_between};
 use crate::target::{Inputs, Minted, Record};
 
@@ -29,19 +30,20 @@ impl Pass<'_> {
     pub(super) async fn mint(&mut self, why: Why) -> Result<(), Stop> {
         self.check_write(why).await?;
         let gathered = self.gather().await?;
-        let request = self
-            .resolved
-            .description
-            .request
-            .request(&gathered.credentials)
-            .map_err(|error| Stop::endpoint(&Error::from(error)))?;
+        let description = &self.resolved.description.request;
+        let url = &description.token_url;
 
-        let party = self.context.gate.party(&self.resolved.description.request, &gathered.credentials);
-        let entering = self.context.gate.enter(request.url(), party, self.deadline());
+        let party = self.context.gate.party(description, &gathered.credentials);
+        let entering = self.context.gate.enter(url, party, self.deadline());
         let place = match tokio::time::timeout(PATIENCE, entering).await {
             Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
-            Err(_) => return Err(Stop::no_turn(request.url().host_str().unwrap_or_default(), PATIENCE)),
+            Err(_) => return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE)),
         };
+        // Not before the turn has come: what is signed lives for less than a minute.
+        let attempt = self.context.transport.attempt(url);
+        let request = description
+            .attempt(&gathered.credentials, &attempt)
+            .map_err(|error| Stop::endpoint(&Error::from(error)))?;
         let now = self.context.now();
         let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
         let timeout = Duration::from_secs(attempt_timeout(remaining));
@@ -58,15 +60,16 @@ impl Pass<'_> {
             Err(error) => {
                 // It may be the only copy of the credential, whatever is wrong with the rest.
                 self.keep_refresh_token(error.refresh_token().cloned(), &gathered, now);
-                return Err(Stop::endpoint(&error));
+                return Err(Stop::endpoint(&error).with_remark(self.clock_remark(description)));
             }
         };
         let refresh_token = answer.refresh_token.clone();
-        let record = self.new_record(&answer, &gathered, now);
+        let remark = self.clock_remark(description);
+        let record = self.new_record(&answer, &gathered, remark, now);
         let refresh_at = self.refresh_at(now, &record);
         info!(
             source = %self.identity.key,
-            host = request.url().host_str().unwrap_or_default(),
+            host = url.host_str().unwrap_or_default(),
             why = %why,
             duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             lifetime_seconds = record.lifetime(),
@@ -84,9 +87,29 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn new_record(&self, answer: &Answer, gathered: &Gathered, sent_at: Timestamp) -> Record {
+    /// Servers refuse assertions that are dated by another clock than theirs.
+    fn clock_remark(&self, description: &RequestDescription) -> Option<String> {
+        let offset = self.context.transport.clock_offset(&description.token_url)?.as_secs();
+        description.signs().then(|| {
+            format!(
+                "the clock of {} is {} s {} this one's, so assertions are dated by it: is the node's clock right?",
+                description.token_url.host_str().unwrap_or_default(),
+                offset.unsigned_abs(),
+                if offset > 0 { "ahead of" } else { "behind" },
+            )
+        })
+    }
+
+    fn new_record(
+        &self,
+        answer: &Answer,
+        gathered: &Gathered,
+        remark: Option<String>,
+        sent_at: Timestamp,
+    ) -> Record {
         let lifetime = answer.lifetime(sent_at, self.resolved.default_lifetime);
         let mut remarks = gathered.remarks.clone();
+        remarks.extend(remark);
         let seconds = lifetime.seconds.unwrap_or_else(|| {
             remarks.push(format!("neither the answer nor the token says how long it lives, so {ASSUMED_LIFETIME} s are assumed: set spec.refresh.defaultLifetime"));
             ASSUMED_LIFETIME

@@ -9,6 +9,7 @@ mod report;
 pub(crate) mod resolved;
 mod secrets;
 pub(crate) mod status;
+mod stop;
 mod turns;
 mod watch;
 mod write;

@@ -18,9 +18,10 @@ use super::memory::{Failed, Memory};
 use super::resolved::{Identity, Resolved};
 use super::secrets::{Key, Known};
 use super::status::Problem;
+use super::stop::{Attempt, Stop};
 use super::{Context, report};
 use crate::api::{Reason, TokenSource};
-use crate::oauth::{self, Class};
+use crate::oauth::Class;
 use crate::providers::CredentialsError;
 use crate::refresh::{Blocked, Decision, Failure, Observed, decide, plus, seconds_between, wait};
 use crate::target::{Ownership, Record, Version, ownership};
@@ -32,127 +33,12 @@ const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A first mint should be done this long after it was asked for.
 const FIRST_MINT: Duration = Duration::from_secs(30);
 /// What is no mint may take this long.
-const UNHURRIED: Duration = Duration::from_secs(60);
+pub(super) const UNHURRIED: Duration = Duration::from_secs(60);
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 /// The wait before looking again at what no watch tells, in seconds: a name's addresses, another TokenSource's
 /// refresh token.
 const LOOK_AGAIN: u64 = 5 * 60;
-
-/// Why the present attempt goes no further.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// What was seen has changed: decide again.
-    Again,
-    /// The TokenSource is gone, or going.
-    Gone,
-    /// The API server did not answer.
-    ApiServer(String),
-    /// An attempt failed.
-    Failed(Attempt),
-}
-
-/// A failed attempt.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    class: Class,
-    reason: Reason,
-    message: String,
-    retry_after: Option<u64>,
-    outcome_unknown: bool,
-    /// It was the API server that refused the target, in this state of it.
-    target: Option<Option<Version>>,
-    /// It was not made: another's failure said enough, and how long to wait, in seconds, if it said that too.
-    held_for: Option<Option<u64>>,
-}
-
-impl Stop {
-    fn failed(class: Class, reason: Reason, message: String) -> Self {
-        Stop::Failed(Attempt {
-            class,
-            reason,
-            message,
-            retry_after: None,
-            outcome_unknown: false,
-            target: None,
-            held_for: None,
-        })
-    }
-
-    /// Something that only a change of the configuration helps.
-    pub(super) fn configuration(reason: Reason, message: String) -> Self {
-        Stop::failed(Class::Configuration, reason, message)
-    }
-
-    /// A write that the API server refuses: a quota or a policy may change without a word.
-    pub(super) fn target(reason: Reason, message: String) -> Self {
-        Stop::failed(Class::Transient, reason, message)
-    }
-
-    /// The same, in this state of the target.
-    pub(super) fn of_target(self, target: Option<Version>) -> Self {
-        match self {
-            Stop::Failed(attempt) => Stop::Failed(Attempt { target: Some(target), ..attempt }),
-            other => other,
-        }
-    }
-
-    /// A token request that was not made, because another's failure says enough.
-    pub(super) fn held(held: &oauth::Held) -> Self {
-        Stop::Failed(Attempt {
-            class: held.class(),
-            reason: held.reason(),
-            message: held.to_string(),
-            retry_after: None,
-            outcome_unknown: false,
-            target: None,
-            held_for: Some(held.retry_in().map(|wait| wait.as_secs().saturating_add(1))),
-        })
-    }
-
-    /// A token request that was not made yet, because others are asking.
-    pub(super) fn no_turn(host: &str, waited: Duration) -> Self {
-        Stop::Failed(Attempt {
-            class: Class::Transient,
-            reason: Reason::EndpointUnavailable,
-            message: format!(
-                "others are asking {host}, one after the other, and no turn came within {} s",
-                waited.as_secs()
-            ),
-            retry_after: None,
-            outcome_unknown: false,
-            target: None,
-            held_for: Some(Some(1)),
-        })
-    }
-
-    /// A failed token request.
-    pub(super) fn endpoint(error: &oauth::Error) -> Self {
-        Stop::Failed(Attempt {
-            class: error.class(),
-            reason: error.reason(),
-            message: error.to_string(),
-            retry_after: error.retry_after(),
-            outcome_unknown: error.outcome_unknown(),
-            target: None,
-            held_for: None,
-        })
-    }
-}
-
-impl From<CallError> for Stop {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::Conflict => Stop::Again,
-            CallError::NotFound => Stop::Again,
-            CallError::Refused(message) => Stop::target(
-                Reason::KubernetesApiError,
-                format!("the API server refuses what the operator needs (is its RBAC complete?): {message}"),
-            ),
-            CallError::Unavailable(message) => Stop::ApiServer(message),
-        }
-    }
-}
 
 /// One look at one TokenSource.
 pub(super) struct Pass<'a> {
@@ -465,7 +351,7 @@ impl Pass<'_> {
             Blocked::CredentialsMissing => {
                 let error = CredentialsError::secret_not_found(
                     &self.source.spec.credentials,
-                    &self.resolved.description.request,
+                    &self.resolved.description,
                 );
                 (error.reason(), error.to_string())
             }
@@ -502,7 +388,8 @@ impl Pass<'_> {
         // The server may have spent the refresh token: once more at once, while it may still remember the answer.
         let at_once = attempt.outcome_unknown && self.resolved.sends_refresh_token() && count == 1;
         let unwatched = matches!(attempt.reason, Reason::EndpointRefusedByPolicy | Reason::GrantRejected);
-        let waits = if at_once { Some(1) } else { waits.or(unwatched.then_some(LOOK_AGAIN)) };
+        let held = attempt.held_for.flatten();
+        let waits = if at_once { Some(1) } else { held.or(waits).or(unwatched.then_some(LOOK_AGAIN)) };
         let next_attempt_at = waits.map(|seconds| plus(now, seconds));
         warn!(
             source = %self.identity.key,

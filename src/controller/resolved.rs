@@ -1,12 +1,10 @@
 //! A TokenSource turned into what the steps of a reconcile need, once and for all: what cannot be wrong any more.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use jiff::SignedDuration;
-
 use super::secrets::Key;
 use crate::api::{DeletionPolicy, TokenSource};
 use crate::oauth::Grant;
-use crate::providers::{Description, SpecError, describe, provider_digest, short_digest};
+use crate::providers::{Description, SpecError, describe, parse_seconds, provider_digest, short_digest};
 use crate::refresh::{Policy, Tried, Wanted};
 use crate::target::{DEFAULT_KEYS, KeySet, Owner, REFRESH_REQUEST_ANNOTATION, Version};
 
@@ -122,8 +120,5 @@ impl Resolved {
 }
 
 fn seconds(field: &'static str, value: Option<&str>) -> Result<Option<u64>, SpecError> {
-    let Some(value) = value else { return Ok(None) };
-    let parsed =
-        value.parse::<SignedDuration>().ok().and_then(|duration| u64::try_from(duration.as_secs()).ok());
-    parsed.map(Some).ok_or_else(|| SpecError::Duration { field, value: value.to_owned() })
+    value.map(|value| parse_seconds(field, value)).transpose()
 }

@@ -7,8 +7,9 @@ use tracing::{info, warn};
 use super::gather::sha256;
 use super::kubernetes::CallError;
 use super::memory::{PendingMint, UnsavedRefreshToken};
-use super::reconcile::{Pass, Stop};
+use super::reconcile::Pass;
 use super::secrets::{Key, Known};
+use super::stop::Stop;
 use crate::target::{
     Facts, Inputs, Minted, Ownership, Record, RefreshTokenSecret, TargetSecret, Version, ownership, restamp,
 };

@@ -204,9 +204,13 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
     }
     let spec = &source.spec.credentials;
     let description = &resolved.description.request;
-    let secret = secret.ok_or_else(|| CredentialsError::secret_not_found(spec, description))?;
-    let read =
-        read_credentials(spec, description, secret.type_.as_deref(), &secret.data.unwrap_or_default())?;
+    let secret = secret.ok_or_else(|| CredentialsError::secret_not_found(spec, &resolved.description))?;
+    let read = read_credentials(
+        spec,
+        &resolved.description,
+        secret.type_.as_deref(),
+        &secret.data.unwrap_or_default(),
+    )?;
     report.remarks = read.remarks;
     report.remarks.extend(operator::unused_proxies(&arguments.endpoints));
     let credentials = read.credentials;

@@ -1,13 +1,14 @@
 //! From the bytes of the credentials Secret to what a token request needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::Description;
 use super::vgs::{ServiceAccountError, read_service_account};
 use crate::api::{self, Reason};
-use crate::oauth::{ClientAuthentication, Credentials, Grant, RequestDescription};
+use crate::oauth::{ClientAuthentication, Credentials, Grant};
 
 /// Secrets of these types are credentials of the cluster itself or hold whole releases: never sent anywhere.
 const REFUSED_TYPES: [&str; 3] =
@@ -34,15 +35,13 @@ pub enum CredentialsError {
         keys: String,
     },
     /// A key is not there.
-    #[error(
-        "Secret {secret} has no key {key}{present}: add it, or write the right key in spec.credentials.{field}"
-    )]
+    #[error("Secret {secret} has no key {key}{present}: add it, or write the right key in {field}")]
     KeyNotFound {
         /// The Secret's name.
         secret: String,
         /// The key.
         key: String,
-        /// The field that names the key.
+        /// The path of the field that names the key.
         field: &'static str,
         /// The keys that are there, in words.
         present: String,
@@ -105,9 +104,11 @@ impl CredentialsError {
 
     /// The error for a Secret that does not exist.
     #[must_use]
-    pub fn secret_not_found(spec: &api::Credentials, request: &RequestDescription) -> Self {
-        let keys =
-            wanted_keys(spec, request).iter().map(|key| key.name.to_owned()).collect::<Vec<_>>().join(", ");
+    pub fn secret_not_found(spec: &api::Credentials, description: &Description) -> Self {
+        let mut names: Vec<_> = wanted_keys(spec, description).iter().map(|key| key.name).collect();
+        let mut seen = BTreeSet::new();
+        names.retain(|name| seen.insert(*name));
+        let keys = names.join(", ");
         CredentialsError::SecretNotFound { secret: spec.secret_ref.name.clone(), keys }
     }
 }
@@ -118,6 +119,12 @@ enum Value {
     ClientSecret,
     RefreshToken,
     ServiceAccount,
+    PrivateKey,
+    Certificate,
+    SubjectToken,
+    ActorToken,
+    /// Of a secret parameter or header.
+    Named,
 }
 
 struct Key<'a> {
@@ -134,63 +141,92 @@ impl Value {
             Value::ClientSecret => "client secret",
             Value::RefreshToken => "refresh token",
             Value::ServiceAccount => "output of `vgs apply service-account`",
+            Value::PrivateKey => "private key",
+            Value::Certificate => "certificate",
+            Value::SubjectToken => "subject token",
+            Value::ActorToken => "actor token",
+            Value::Named => "value",
         }
     }
 }
 
-/// The keys that `spec` and `request` need, with the names that hold where the spec names none.
-fn wanted_keys<'a>(spec: &'a api::Credentials, request: &RequestDescription) -> Vec<Key<'a>> {
-    let key = |value, name: &'a Option<String>, default, field, required| Key {
+/// The keys that `spec` and `description` need, with the names that hold where the spec names none.
+fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> Vec<Key<'a>> {
+    let key = |value, name: &'a Option<String>, default, field| Key {
         value,
         name: name.as_deref().unwrap_or(default),
         field,
-        required,
+        required: true,
     };
+    let Description { request, keys: named, .. } = description;
     let mut keys = vec![];
     if let Some(name) = &spec.vgs_service_account_key {
-        keys.push(Key { value: Value::ServiceAccount, name, field: "vgsServiceAccountKey", required: true });
+        keys.push(Key {
+            value: Value::ServiceAccount,
+            name,
+            field: "spec.credentials.vgsServiceAccountKey",
+            required: true,
+        });
     } else {
-        let authenticates = request.client_authentication != ClientAuthentication::None;
         // A public client may have an id. VMware Cloud Director gets none; the API server refuses one there.
-        if spec.client_id.is_none() && (authenticates || spec.client_id_key.is_some()) {
-            keys.push(key(Value::ClientId, &spec.client_id_key, "client_id", "clientIDKey", true));
+        let has_id =
+            request.client_authentication != ClientAuthentication::None || spec.client_id_key.is_some();
+        // Whose assertion it is, if neither the spec nor Google's key file says so.
+        let may_have_id = matches!(&request.grant, Grant::JwtBearer(grant) if grant.issuer.is_none());
+        if spec.client_id.is_none() && (has_id || may_have_id) {
+            let key = key(Value::ClientId, &spec.client_id_key, "client_id", "spec.credentials.clientIDKey");
+            keys.push(Key { required: has_id, ..key });
         }
-        if authenticates {
-            keys.push(key(
-                Value::ClientSecret,
-                &spec.client_secret_key,
-                "client_secret",
-                "clientSecretKey",
-                true,
-            ));
+        if matches!(
+            request.client_authentication,
+            ClientAuthentication::Basic(_) | ClientAuthentication::Post
+        ) {
+            let field = "spec.credentials.clientSecretKey";
+            keys.push(key(Value::ClientSecret, &spec.client_secret_key, "client_secret", field));
         }
     }
     if request.grant == Grant::RefreshToken {
-        keys.push(key(
-            Value::RefreshToken,
-            &spec.refresh_token_key,
-            "refresh_token",
-            "refreshTokenKey",
-            true,
-        ));
+        let field = "spec.credentials.refreshTokenKey";
+        keys.push(key(Value::RefreshToken, &spec.refresh_token_key, "refresh_token", field));
     }
+    if request.signs() {
+        let field = "spec.credentials.privateKeyKey";
+        keys.push(key(Value::PrivateKey, &spec.private_key_key, "private_key.pem", field));
+    }
+    if matches!(request.grant, Grant::TokenExchange(_)) {
+        let field = "spec.provider.oauth2.grant.tokenExchange.subjectTokenKey";
+        keys.push(key(Value::SubjectToken, &named.subject_token, "subject_token", field));
+    }
+    for (value, name, field) in [
+        (Value::ActorToken, &named.actor_token, "spec.provider.oauth2.grant.tokenExchange.actorTokenKey"),
+        (
+            Value::Certificate,
+            &named.certificate,
+            "spec.provider.oauth2.clientAuthentication.privateKeyJWT.certificateKey",
+        ),
+    ] {
+        keys.extend(name.as_deref().map(|name| Key { value, name, field, required: true }));
+    }
+    let field_of = |field| move |name: &'a String| Key { value: Value::Named, name, field, required: true };
+    keys.extend(request.secret_parameters.values().map(field_of("spec.provider.oauth2.secretParameters")));
+    keys.extend(request.secret_headers.values().map(field_of("spec.provider.oauth2.secretHeaders")));
     keys
 }
 
 /// Whether the refresh token is all that a request needs of the credentials Secret: while the operator keeps a
 /// rotated one, that Secret need not be read.
 #[must_use]
-pub fn needs_only_the_refresh_token(spec: &api::Credentials, request: &RequestDescription) -> bool {
-    wanted_keys(spec, request).iter().all(|key| key.value == Value::RefreshToken)
+pub fn needs_only_the_refresh_token(spec: &api::Credentials, description: &Description) -> bool {
+    wanted_keys(spec, description).iter().all(|key| key.value == Value::RefreshToken)
 }
 
-/// Reads what `request` needs from the data of the credentials Secret.
+/// Reads what `description` asks for from the data of the credentials Secret.
 ///
 /// # Errors
 /// Where a value is missing or cannot be what it should be.
 pub fn read_credentials(
     spec: &api::Credentials,
-    request: &RequestDescription,
+    description: &Description,
     secret_type: Option<&str>,
     data: &BTreeMap<String, ByteString>,
 ) -> Result<Resolved, CredentialsError> {
@@ -205,7 +241,7 @@ pub fn read_credentials(
         credentials: Credentials { client_id: spec.client_id.clone(), ..Credentials::default() },
         remarks: vec![],
     };
-    for key in wanted_keys(spec, request) {
+    for key in wanted_keys(spec, description) {
         let Some(bytes) = data.get(key.name) else {
             if !key.required {
                 continue;
@@ -233,12 +269,21 @@ pub fn read_credentials(
             credentials.client_secret = Some(client_secret);
             continue;
         }
-        let line = one_line(secret, &key, text, &mut resolved.remarks)?;
+        let line = match key.value {
+            // They have lines, and a newline at their end is as it should be.
+            Value::PrivateKey | Value::Certificate => not_empty(secret, &key, text)?,
+            _ => one_line(secret, &key, text, &mut resolved.remarks)?,
+        };
         match key.value {
+            Value::PrivateKey => credentials.private_key = Some(SecretString::from(line)),
+            Value::Certificate => credentials.certificate = Some(line.to_owned()),
+            Value::SubjectToken => credentials.subject_token = Some(SecretString::from(line)),
+            Value::ActorToken => credentials.actor_token = Some(SecretString::from(line)),
             Value::ClientId => credentials.client_id = Some(line.to_owned()),
             Value::ClientSecret => credentials.client_secret = Some(SecretString::from(line)),
-            Value::RefreshToken | Value::ServiceAccount => {
-                credentials.refresh_token = Some(SecretString::from(line));
+            Value::RefreshToken => credentials.refresh_token = Some(SecretString::from(line)),
+            Value::Named | Value::ServiceAccount => {
+                credentials.values.insert(key.name.to_owned(), SecretString::from(line));
             }
         }
     }
@@ -252,14 +297,7 @@ fn one_line<'a>(
     text: &'a str,
     remarks: &mut Vec<String>,
 ) -> Result<&'a str, CredentialsError> {
-    let line = text.trim_end_matches(['\n', '\r']);
-    if line.trim().is_empty() {
-        return Err(CredentialsError::Empty {
-            secret: secret.to_owned(),
-            key: key.name.to_owned(),
-            what: key.value.words(),
-        });
-    }
+    let line = not_empty(secret, key, text)?.trim_end_matches(['\n', '\r']);
     if line.contains(['\n', '\r']) {
         return Err(not_a_line(secret, key, "has several lines"));
     }
@@ -270,6 +308,17 @@ fn one_line<'a>(
         remarks.push(format!("key {} of Secret {secret} ends in a newline, which was left out", key.name));
     }
     Ok(line)
+}
+
+fn not_empty<'a>(secret: &str, key: &Key<'_>, text: &'a str) -> Result<&'a str, CredentialsError> {
+    if !text.trim().is_empty() {
+        return Ok(text);
+    }
+    Err(CredentialsError::Empty {
+        secret: secret.to_owned(),
+        key: key.name.to_owned(),
+        what: key.value.words(),
+    })
 }
 
 fn not_a_line(secret: &str, key: &Key<'_>, problem: &'static str) -> CredentialsError {
@@ -300,13 +349,24 @@ impl Resolved {
     pub fn digest(&self, key: &aws_lc_rs::hmac::Key) -> [u8; 16] {
         let mut context = aws_lc_rs::hmac::Context::with_key(key);
         let credentials = &self.credentials;
-        for value in [
-            credentials.client_id.as_deref(),
-            credentials.client_secret.as_ref().map(ExposeSecret::expose_secret),
-            credentials.refresh_token.as_ref().map(ExposeSecret::expose_secret),
-        ] {
+        let mut add = |value: Option<&str>| {
             context.update(&value.map_or(u64::MAX, |value| value.len() as u64).to_le_bytes());
             context.update(value.unwrap_or_default().as_bytes());
+        };
+        add(credentials.client_id.as_deref());
+        add(credentials.certificate.as_deref());
+        for secret in [
+            &credentials.client_secret,
+            &credentials.refresh_token,
+            &credentials.private_key,
+            &credentials.subject_token,
+            &credentials.actor_token,
+        ] {
+            add(secret.as_ref().map(ExposeSecret::expose_secret));
+        }
+        for (key, value) in &credentials.values {
+            add(Some(key));
+            add(Some(value.expose_secret()));
         }
         let tag = context.sign();
         let mut digest = [0; 16];

@@ -9,6 +9,7 @@ mod vgs;
 mod vmware_cloud_director;
 mod vng_cloud;
 
+use jiff::SignedDuration;
 use url::Url;
 
 use crate::api::{Reason, TokenSourceSpec};
@@ -25,8 +26,21 @@ pub struct Description {
     pub provider: &'static str,
     /// The token request, without any secret.
     pub request: RequestDescription,
+    /// The keys of the credentials Secret that the provider's own fields name.
+    pub keys: NamedKeys,
     /// `refresh.maxInterval` where the spec does not say, in seconds.
     pub max_interval: u64,
+}
+
+/// Keys of the credentials Secret that `spec.credentials` does not name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NamedKeys {
+    /// The certificate that an assertion names.
+    pub certificate: Option<String>,
+    /// The token to exchange.
+    pub subject_token: Option<String>,
+    /// The token of who acts on the subject's behalf.
+    pub actor_token: Option<String>,
 }
 
 /// What is wrong with a spec that the API server's rules did not find.
@@ -45,6 +59,14 @@ pub enum SpecError {
         /// What it holds.
         value: String,
         /// What the parser says.
+        problem: String,
+    },
+    /// A value is not what it should be.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field's path.
+        field: &'static str,
+        /// What is wrong with it, and with which value.
         problem: String,
     },
     /// A duration cannot be parsed.
@@ -81,7 +103,17 @@ pub fn describe(spec: &TokenSourceSpec) -> Result<Description, SpecError> {
 }
 
 fn description(provider: &'static str, request: RequestDescription) -> Description {
-    Description { provider, request, max_interval: DEFAULT_MAX_INTERVAL }
+    Description { provider, request, keys: NamedKeys::default(), max_interval: DEFAULT_MAX_INTERVAL }
+}
+
+/// A duration in whole seconds.
+///
+/// # Errors
+/// It is none.
+pub fn parse_seconds(field: &'static str, value: &str) -> Result<u64, SpecError> {
+    let parsed =
+        value.parse::<SignedDuration>().ok().and_then(|duration| u64::try_from(duration.as_secs()).ok());
+    parsed.ok_or_else(|| SpecError::Duration { field, value: value.to_owned() })
 }
 
 fn parse_url(field: &'static str, value: &str) -> Result<Url, SpecError> {

@@ -1,42 +1,126 @@
 //! Any OAuth 2.0 token endpoint (RFC 6749).
 
-use super::{Description, SpecError, description, parse_url};
+use serde_json::Value;
+
+use super::{Description, NamedKeys, SpecError, description, parse_seconds, parse_url};
 use crate::api;
-use crate::oauth::{BasicEncoding, ClientAuthentication, Encoding, Grant, RequestDescription};
+use crate::oauth::{
+    ASSERTION_LIFETIME, Algorithm, BasicEncoding, ClientAuthentication, Encoding, Grant, JwtBearer, Pointer,
+    PointerError, PrivateKeyJwt, RequestDescription, ResponseMapping, TokenExchange,
+};
 
 pub(super) fn describe(spec: &api::OAuth2) -> Result<Description, SpecError> {
-    let grant = match &spec.grant {
-        Some(grant) if grant.refresh_token.is_some() => Grant::RefreshToken,
-        _ => Grant::ClientCredentials,
-    };
-    Ok(description(
-        "oauth2",
-        RequestDescription {
-            encoding: match spec.request_encoding.unwrap_or_default() {
-                api::RequestEncoding::Form => Encoding::Form,
-                api::RequestEncoding::Json => Encoding::Json,
-            },
-            scopes: spec.scopes.clone().unwrap_or_default(),
-            parameters: spec.parameters.clone().unwrap_or_default(),
-            ..RequestDescription::new(
-                parse_url("spec.provider.oauth2.tokenURL", &spec.token_url)?,
-                grant,
-                client_authentication(spec.client_authentication.as_ref()),
-            )
+    let default_grant = api::Grant::default();
+    let grant = spec.grant.as_ref().unwrap_or(&default_grant);
+    let request = RequestDescription {
+        encoding: match spec.request_encoding.unwrap_or_default() {
+            api::RequestEncoding::Form => Encoding::Form,
+            api::RequestEncoding::Json => Encoding::Json,
         },
-    ))
+        scopes: spec.scopes.clone().unwrap_or_default(),
+        audience: spec.audience.clone(),
+        resources: spec.resources.clone().unwrap_or_default(),
+        parameters: spec.parameters.clone().unwrap_or_default(),
+        secret_parameters: spec.secret_parameters.clone().unwrap_or_default(),
+        headers: spec.headers.clone().unwrap_or_default(),
+        secret_headers: spec.secret_headers.clone().unwrap_or_default(),
+        response: spec.response.as_ref().map(response).transpose()?.unwrap_or_default(),
+        ..RequestDescription::new(
+            parse_url("spec.provider.oauth2.tokenURL", &spec.token_url)?,
+            self::grant(grant)?,
+            client_authentication(spec.client_authentication.as_ref(), grant),
+        )
+    };
+    let exchange = grant.token_exchange.as_ref();
+    let signed = spec.client_authentication.as_ref().and_then(|it| it.private_key_jwt.as_ref());
+    Ok(Description {
+        keys: NamedKeys {
+            certificate: signed.and_then(|signed| signed.certificate_key.clone()),
+            subject_token: exchange.and_then(|exchange| exchange.subject_token_key.clone()),
+            actor_token: exchange.and_then(|exchange| exchange.actor_token_key.clone()),
+        },
+        ..description("oauth2", request)
+    })
 }
 
-fn client_authentication(spec: Option<&api::ClientAuthentication>) -> ClientAuthentication {
+fn grant(spec: &api::Grant) -> Result<Grant, SpecError> {
+    Ok(match spec {
+        api::Grant { refresh_token: Some(_), .. } => Grant::RefreshToken,
+        api::Grant { jwt_bearer: Some(spec), .. } => {
+            let claims = spec.claims.clone().unwrap_or_default();
+            let lifetime = spec.lifetime.as_deref();
+            let lifetime =
+                lifetime.map(|it| parse_seconds("spec.provider.oauth2.grant.jwtBearer.lifetime", it));
+            Grant::JwtBearer(Box::new(JwtBearer {
+                issuer: spec.issuer.clone(),
+                subject: spec.subject.clone(),
+                audience: spec.audience.clone(),
+                claims: claims.into_iter().map(|(name, value)| (name, Value::from(value))).collect(),
+                algorithm: algorithm(spec.algorithm),
+                key_id: spec.key_id.clone(),
+                lifetime: lifetime.transpose()?.unwrap_or(ASSERTION_LIFETIME),
+            }))
+        }
+        api::Grant { token_exchange: Some(spec), .. } => Grant::TokenExchange(TokenExchange {
+            subject_token_type: spec.subject_token_type.clone(),
+            actor_token_type: spec.actor_token_type.clone(),
+            requested_token_type: spec.requested_token_type.clone(),
+        }),
+        api::Grant { custom: Some(custom), .. } => Grant::Custom { grant_type: custom.grant_type.clone() },
+        _ => Grant::ClientCredentials,
+    })
+}
+
+fn algorithm(spec: Option<api::Algorithm>) -> Algorithm {
+    match spec.unwrap_or_default() {
+        api::Algorithm::Rs256 => Algorithm::Rs256,
+        api::Algorithm::Rs384 => Algorithm::Rs384,
+        api::Algorithm::Rs512 => Algorithm::Rs512,
+        api::Algorithm::Ps256 => Algorithm::Ps256,
+        api::Algorithm::Es256 => Algorithm::Es256,
+        api::Algorithm::Es384 => Algorithm::Es384,
+        api::Algorithm::EdDsa => Algorithm::EdDsa,
+    }
+}
+
+fn response(spec: &api::ResponseMapping) -> Result<ResponseMapping, SpecError> {
+    Ok(ResponseMapping {
+        access_token: pointer("spec.provider.oauth2.response.accessToken", spec.access_token.as_deref())?,
+        expires_in: pointer("spec.provider.oauth2.response.expiresIn", spec.expires_in.as_deref())?,
+        expires_at: pointer("spec.provider.oauth2.response.expiresAt", spec.expires_at.as_deref())?,
+        refresh_token: pointer("spec.provider.oauth2.response.refreshToken", spec.refresh_token.as_deref())?,
+        ..ResponseMapping::default()
+    })
+}
+
+fn pointer(field: &'static str, value: Option<&str>) -> Result<Option<Pointer>, SpecError> {
+    let invalid = |error: PointerError| SpecError::Invalid { field, problem: error.to_string() };
+    value.map(|value| value.parse().map_err(invalid)).transpose()
+}
+
+fn client_authentication(
+    spec: Option<&api::ClientAuthentication>,
+    grant: &api::Grant,
+) -> ClientAuthentication {
     match spec {
         Some(api::ClientAuthentication { post: Some(_), .. }) => ClientAuthentication::Post,
         Some(api::ClientAuthentication { none: Some(_), .. }) => ClientAuthentication::None,
+        Some(api::ClientAuthentication { private_key_jwt: Some(spec), .. }) => {
+            ClientAuthentication::PrivateKeyJwt(PrivateKeyJwt {
+                algorithm: algorithm(spec.algorithm),
+                key_id: spec.key_id.clone(),
+                audience: spec.audience.clone(),
+                certificate: spec.certificate_key.is_some(),
+            })
+        }
         Some(api::ClientAuthentication { basic: Some(basic), .. }) => {
             ClientAuthentication::Basic(match basic.encoding.unwrap_or_default() {
                 api::BasicEncoding::Percent => BasicEncoding::Percent,
                 api::BasicEncoding::Raw => BasicEncoding::Raw,
             })
         }
+        // The assertion says who asks.
+        _ if grant.jwt_bearer.is_some() => ClientAuthentication::None,
         _ => ClientAuthentication::Basic(BasicEncoding::Percent),
     }
 }

@@ -18,6 +18,7 @@ fn golden(provider: Value) -> String {
         client_id: Some("ACme~1".into()),
         client_secret: Some("s3cret/+=".into()),
         refresh_token: Some("aPi+tok/en=".into()),
+        values: [("api_key".to_owned(), "k&y".into())].into(),
         ..Credentials::default()
     };
     // VMware Cloud Director has no client: the API server refuses credentials with one.
@@ -143,6 +144,99 @@ content-type: application/json
 }
 
 #[test]
+fn oauth2_with_what_vendors_add() {
+    let provider = json!({"oauth2": {
+        "tokenURL": "https://zoom.example.com/oauth/token",
+        "grant": {"custom": {"grantType": "account_credentials"}},
+        "scopes": ["read"],
+        "audience": "https://api.example.com",
+        "resources": ["https://a.example.com", "urn:b"],
+        "parameters": {"account_id": "1"},
+        "secretParameters": {"apikey": "api_key"},
+        "headers": {"X-Tenant": "acme"},
+        "secretHeaders": {"X-Api-Key": "api_key"},
+    }});
+    assert_eq!(
+        golden(provider),
+        "POST https://zoom.example.com/oauth/token
+accept: application/json
+authorization: Basic QUNtZX4xOnMzY3JldCUyRiUyQiUzRA==
+content-type: application/x-www-form-urlencoded
+x-api-key: k&y
+x-tenant: acme
+
+grant_type=account_credentials&audience=https%3A%2F%2Fapi.example.com&resource=https%3A%2F%2Fa.example.com&resource=urn%3Ab&scope=read&account_id=1&apikey=k%26y"
+    );
+}
+
+#[test]
+fn oauth2_with_what_is_signed() {
+    use crate::oauth::{Algorithm, ClientAuthentication, Grant, JwtBearer, PrivateKeyJwt, TokenExchange};
+    let describe = |more: Value| {
+        let mut oauth2 = json!({"tokenURL": "https://idp.example.com/t"});
+        oauth2.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        describe(&spec(json!({"oauth2": oauth2}))).unwrap()
+    };
+    let least = describe(json!({"grant": {"jwtBearer": {}}})).request;
+    assert_eq!(least.grant, Grant::JwtBearer(Box::default()));
+    assert_eq!(least.client_authentication, ClientAuthentication::None, "the assertion says who asks");
+
+    let all = describe(json!({
+        "grant": {"jwtBearer": {
+            "issuer": "i", "subject": "s", "audience": "a", "claims": {"c": "d"}, "algorithm": "EdDSA", "keyID": "k", "lifetime": "1m",
+        }},
+        "clientAuthentication": {"privateKeyJWT": {"algorithm": "PS256", "keyID": "l", "audience": "b", "certificateKey": "tls.crt"}},
+    }));
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        all.request.grant,
+        Grant::JwtBearer(Box::new(JwtBearer {
+            issuer: text("i"),
+            subject: text("s"),
+            audience: text("a"),
+            claims: [("c".to_owned(), json!("d"))].into_iter().collect(),
+            algorithm: Algorithm::EdDsa,
+            key_id: text("k"),
+            lifetime: 60,
+        }))
+    );
+    assert_eq!(
+        all.request.client_authentication,
+        ClientAuthentication::PrivateKeyJwt(PrivateKeyJwt {
+            algorithm: Algorithm::Ps256,
+            key_id: text("l"),
+            audience: text("b"),
+            certificate: true,
+        })
+    );
+    assert_eq!(all.keys.certificate, text("tls.crt"));
+
+    let exchange = describe(json!({"grant": {"tokenExchange": {
+        "subjectTokenType": "urn:s", "actorTokenKey": "actor", "actorTokenType": "urn:a", "requestedTokenType": "urn:r",
+    }}}));
+    assert_eq!(
+        exchange.request.grant,
+        Grant::TokenExchange(TokenExchange {
+            subject_token_type: "urn:s".into(),
+            actor_token_type: text("urn:a"),
+            requested_token_type: text("urn:r"),
+        })
+    );
+    assert_eq!((exchange.keys.subject_token, exchange.keys.actor_token), (None, text("actor")));
+}
+
+#[test]
+fn oauth2_response_mapping() {
+    let response = json!({"accessToken": "/a/0", "expiresAt": "/b", "refreshToken": "/c"});
+    let oauth2 = json!({"tokenURL": "https://idp.example.com/t", "response": response});
+    let mapping = describe(&spec(json!({"oauth2": oauth2}))).unwrap().request.response;
+    let pointer = |text: &str| Some(text.parse().unwrap());
+    assert_eq!((mapping.access_token, mapping.expires_in), (pointer("/a/0"), None));
+    assert_eq!((mapping.expires_at, mapping.refresh_token), (pointer("/b"), pointer("/c")));
+    assert!(mapping.values.is_empty());
+}
+
+#[test]
 fn oauth2_client_authentication() {
     for (authentication, header, body) in [
         (json!({"basic": {}}), Some("QUNtZX4xOnMzY3JldCUyRiUyQiUzRA=="), ""),
@@ -167,6 +261,10 @@ fn a_spec_that_no_rule_has_seen_is_an_error_and_no_panic() {
     for (provider, expected) in [
         (json!({}), "spec.provider must have exactly one member"),
         (json!({"vgs": {}, "vngCloud": {}}), "spec.provider must have exactly one member"),
+        (
+            json!({"oauth2": {"tokenURL": "https://a", "response": {"expiresIn": "a"}}}),
+            "spec.provider.oauth2.response.expiresIn: \"a\" is no JSON pointer",
+        ),
         (json!({"vgs": {"tokenURL": "vgs"}}), "spec.provider.vgs.tokenURL: \"vgs\" is not a URL"),
         (
             json!({"vmwareCloudDirector": {"host": "vcd.example.com:99999", "tenant": "a"}}),

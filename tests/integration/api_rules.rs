@@ -13,6 +13,13 @@ const ONE_PROVIDER: &str = "exactly one of vgs, vngCloud, vmwareCloudDirector an
 const TENANT: &str = "no slash, backslash or control character, and not `.` or `..`";
 const HOST: &str = "write the host alone, with a port if it is not 443";
 const RESERVED: &str = "members of the request that have a field of their own";
+const ONE_GRANT: &str =
+    "exactly one of clientCredentials, refreshToken, jwtBearer, tokenExchange and custom must be set";
+const ONE_AUTHENTICATION: &str = "exactly one of basic, post, privateKeyJWT and none must be set";
+const HEADERS: &str = "headers of the connection, of proxies and of the operator itself";
+const HEADER_NAME: &str = "a header's name must have between 1 and 128 letters";
+const POINTER: &str = "write a JSON pointer (RFC 6901)";
+const RESOURCES: &str = "write absolute URIs without fragment and spaces (RFC 8707)";
 const SCOPES: &str = "one scope per list item, without spaces, quotes and backslashes";
 const IMMUTABLE: &str = "spec.target.name cannot be changed";
 
@@ -57,6 +64,8 @@ fn refused() -> Vec<(Value, &'static str)> {
     let tenant = |tenant: &str| vcd(json!({"host": "vcd.example.com", "tenant": tenant}));
     let host = |host: &str| vcd(json!({"host": host, "tenant": "acme"}));
     let parameters = |parameters: Value| oauth2(json!({"parameters": parameters}));
+    let bearer = |bearer: Value| oauth2(json!({"grant": {"jwtBearer": bearer}}));
+    let exchange = |exchange: Value| oauth2(json!({"grant": {"tokenExchange": exchange}}));
     let many = |n: usize| (0..n).map(|n| format!("s{n}")).collect::<Vec<_>>();
     let long = |n: usize| "x".repeat(n);
     [
@@ -64,18 +73,12 @@ fn refused() -> Vec<(Value, &'static str)> {
         (of(json!({"vgs": null})), "write `vgs: {}`, not `vgs:`"),
         (of(json!({})), ONE_PROVIDER),
         (of(json!({"vgs": {}, "vngCloud": {}})), ONE_PROVIDER),
-        (oauth2(json!({"grant": {}})), "exactly one of clientCredentials and refreshToken must be set"),
+        (oauth2(json!({"grant": {}})), ONE_GRANT),
         (oauth2(json!({"grant": {"refreshToken": null}})), "write `refreshToken: {}`, not `refreshToken:`"),
-        (
-            oauth2(json!({"grant": {"clientCredentials": {}, "refreshToken": {}}})),
-            "exactly one of clientCredentials and refreshToken must be set",
-        ),
-        (oauth2(json!({"clientAuthentication": {}})), "exactly one of basic, post and none must be set"),
+        (oauth2(json!({"grant": {"clientCredentials": {}, "refreshToken": {}}})), ONE_GRANT),
+        (oauth2(json!({"clientAuthentication": {}})), ONE_AUTHENTICATION),
         (oauth2(json!({"clientAuthentication": {"post": null}})), "write `post: {}`, not `post:`"),
-        (
-            oauth2(json!({"clientAuthentication": {"post": {}, "none": {}}})),
-            "exactly one of basic, post and none must be set",
-        ),
+        (oauth2(json!({"clientAuthentication": {"post": {}, "none": {}}})), ONE_AUTHENTICATION),
         // What must be there.
         (json!({"credentials": {"secretRef": {"name": "c"}}}), "spec.provider: Required value"),
         (json!({"provider": {"vgs": {}}}), "spec.credentials: Required value"),
@@ -145,6 +148,68 @@ fn refused() -> Vec<(Value, &'static str)> {
         (
             parameters(Value::Object(many(33).into_iter().map(|name| (name, json!("a"))).collect())),
             "must have at most 32 items",
+        ),
+        (oauth2(json!({"secretParameters": {"client_secret": "k"}})), RESERVED),
+        (oauth2(json!({"secretParameters": {"apikey": "a/b"}})), "secretParameters.apikey"),
+        (
+            oauth2(json!({"parameters": {"a": "1"}, "secretParameters": {"a": "k"}})),
+            "parameters and secretParameters must not name the same member",
+        ),
+        (
+            oauth2(json!({"grant": {"custom": {}}})),
+            "spec.provider.oauth2.grant.custom.grantType: Required value",
+        ),
+        (
+            oauth2(json!({"grant": {"custom": {"grantType": "refresh_token"}}})),
+            "this grant has a member of its own beside custom",
+        ),
+        (
+            oauth2(
+                json!({"grant": {"custom": {"grantType": "urn:ietf:params:oauth:grant-type:jwt-bearer"}}}),
+            ),
+            "this grant has a member of its own beside custom",
+        ),
+        // What is signed, and exchanged.
+        (bearer(json!({"lifetime": "61m"})), "write a duration from 1s to 1h"),
+        (bearer(json!({"algorithm": "HS256"})), "supported values: \"RS256\""),
+        (bearer(json!({"claims": {"iss": "me"}})), "claims that the operator writes by itself"),
+        (bearer(json!({"claims": {"": "me"}})), "a claim's name must have between 1 and 128 characters"),
+        (bearer(json!({"claims": {"a": 1}})), "spec.provider.oauth2.grant.jwtBearer.claims.a"),
+        (bearer(json!({"issuer": ""})), "spec.provider.oauth2.grant.jwtBearer.issuer"),
+        (
+            oauth2(json!({"clientAuthentication": {"privateKeyJWT": {"certificateKey": "a/b"}}})),
+            "clientAuthentication.privateKeyJWT.certificateKey",
+        ),
+        (exchange(json!({})), "subjectTokenType: Required value"),
+        (
+            exchange(json!({"subjectTokenType": "urn:t", "actorTokenKey": "actor"})),
+            "actorTokenKey and actorTokenType belong together",
+        ),
+        (credentials(json!({"privateKeyKey": "a/b"})), "spec.credentials.privateKeyKey"),
+        // Audience, resources, headers and the answer.
+        (oauth2(json!({"audience": ""})), "spec.provider.oauth2.audience"),
+        (oauth2(json!({"resources": []})), "spec.provider.oauth2.resources"),
+        (oauth2(json!({"resources": ["api.example.com"]})), RESOURCES),
+        (oauth2(json!({"resources": ["https://api.example.com/#a"]})), RESOURCES),
+        (oauth2(json!({"headers": {"Authorization": "Basic x"}})), HEADERS),
+        (oauth2(json!({"headers": {"content-LENGTH": "1"}})), HEADERS),
+        (oauth2(json!({"headers": {"te": "trailers"}})), HEADERS),
+        (oauth2(json!({"headers": {"Metadata-Flavor": "Google"}})), HEADERS),
+        (oauth2(json!({"secretHeaders": {"Cookie": "k"}})), HEADERS),
+        (oauth2(json!({"secretHeaders": {"X-Forwarded-For": "k"}})), HEADERS),
+        (oauth2(json!({"headers": {"X Tenant": "a"}})), HEADER_NAME),
+        (oauth2(json!({"headers": {"": "a"}})), HEADER_NAME),
+        (oauth2(json!({"headers": {"X-Tenant": "a\nb"}})), "spec.provider.oauth2.headers.X-Tenant"),
+        (
+            oauth2(json!({"headers": {"X-Tenant": "a"}, "secretHeaders": {"x-tenant": "k"}})),
+            "headers and secretHeaders must not name the same header",
+        ),
+        (oauth2(json!({"response": {"accessToken": "data.token"}})), POINTER),
+        (oauth2(json!({"response": {"refreshToken": "/a~2"}})), POINTER),
+        (oauth2(json!({"response": {"expiresIn": ""}})), "spec.provider.oauth2.response.expiresIn"),
+        (
+            oauth2(json!({"response": {"expiresIn": "/a", "expiresAt": "/b"}})),
+            "expiresIn is a number of seconds, expiresAt a point in time: write one of them",
         ),
         (oauth2(json!({"requestEncoding": "XML"})), "supported values: \"Form\", \"JSON\""),
         (
@@ -227,6 +292,23 @@ fn accepted() -> Vec<Value> {
         oauth2(json!({"tokenURL": "https://user.example.com:8443/a@b/token?x=y@z"})),
         oauth2(json!({"clientAuthentication": {"none": {}}, "grant": {"refreshToken": {}}, "requestEncoding": "JSON"})),
         oauth2(json!({"parameters": {"organization": "acme", "api.version": "2", "resource_owner": "me"}})),
+        oauth2(json!({
+            "grant": {"custom": {"grantType": "account_credentials"}},
+            "audience": "https://api.example.com",
+            "resources": ["https://api.example.com/a?b=c", "urn:example:api"],
+            "secretParameters": {"apikey": "api_key"},
+            "headers": {"X-Tenant": "acme & co", "Terminal": "", "Accept-Language": "en"},
+            "secretHeaders": {"X-Api-Key": "api_key"},
+            "response": {"accessToken": "/data/0/a~1b", "expiresAt": "/data/expires at", "refreshToken": "/r"},
+        })),
+        with(
+            oauth2(json!({
+                "grant": {"jwtBearer": {"claims": {"scope": "a b"}, "algorithm": "EdDSA", "lifetime": "1h"}},
+                "clientAuthentication": {"privateKeyJWT": {"keyID": "k", "certificateKey": "tls.crt"}},
+            })),
+            json!({"credentials": {"secretRef": {"name": "c"}, "privateKeyKey": "tls.key"}}),
+        ),
+        oauth2(json!({"grant": {"tokenExchange": {"subjectTokenType": "urn:ietf:params:oauth:token-type:jwt"}}})),
         credentials(json!({"vgsServiceAccountKey": "credentials.yaml"})),
         credentials(json!({"clientID": "a", "clientSecretKey": "b", "refreshTokenKey": ".c"})),
         vgs(json!({"target": {"name": "a.b-c", "deletionPolicy": "Retain"}})),

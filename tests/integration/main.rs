@@ -11,6 +11,7 @@
 mod support;
 
 mod api_rules;
+mod assertions;
 mod calls;
 mod canary;
 mod failures;
@@ -18,6 +19,7 @@ mod hanging;
 mod harness;
 mod main_job;
 mod mint;
+mod oauth2;
 mod ownership;
 mod politeness;
 mod providers;

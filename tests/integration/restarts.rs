@@ -7,6 +7,7 @@ use serde_json::json;
 use super::support::authorization_server::Behaviour;
 use super::support::eventually;
 use super::support::operator::Operator;
+use super::support::relay::Relay;
 use super::support::scene::{SOON, Scene};
 
 /// A source with a token of ten minutes, which one token request was made for.
@@ -165,4 +166,41 @@ async fn a_restart_does_not_shorten_the_wait_after_a_rejection() {
     })
     .await;
     assert!(at.parse::<jiff::Timestamp>().unwrap() >= next, "{at} is before {next}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relist_mints_nothing_and_finds_what_went_meanwhile() {
+    let scene = Scene::new("relist", 600).await;
+    let relay = Relay::start(scene.client.clone()).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+    let _operator = Operator::start_at(&relay.kubeconfig_path(), &scene.namespace, &flags).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let token = scene.token().await.unwrap();
+    // Of TokenSources and of Secrets.
+    let listed_anew = async |before: Vec<usize>| {
+        eventually("both are listed anew", SOON, async || {
+            let now = relay.lists();
+            let both = now.len() == 2 && now.iter().zip(&before).all(|(now, before)| now > before);
+            if both { Ok(()) } else { Err(now) }
+        })
+        .await;
+    };
+
+    let before = relay.lists();
+    relay.cut();
+    for (kind, name) in [("tokensource", "source"), ("secret", "token"), ("secret", "credentials")] {
+        scene.kubectl(&["label", kind, name, "a=b"], "").await;
+    }
+    relay.expire();
+    listed_anew(before).await;
+    nothing_was_minted(&scene, &token).await;
+
+    let before = relay.lists();
+    relay.cut();
+    scene.kubectl(&["delete", "secret", "token"], "").await;
+    relay.expire();
+    listed_anew(before).await;
+    scene.new_token(Some(&token)).await;
+    assert_eq!(scene.mints().await, 2);
 }

@@ -12,6 +12,7 @@ pub mod authorization_server;
 pub mod control_plane;
 pub mod operator;
 pub mod policy;
+pub mod relay;
 pub mod scene;
 pub mod scripted_server;
 

@@ -1,7 +1,7 @@
 //! The operator as a process of its own, as people run it: it can be killed, and everything that it prints is kept.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -23,13 +23,18 @@ impl Operator {
 
     /// The same with these flags, and waits until it has started.
     pub async fn start_with(namespace: &str, flags: &[&str]) -> Self {
+        Self::start_at(&ControlPlane::shared().kubeconfig_path(), namespace, flags).await
+    }
+
+    /// The same with this way to the API server.
+    pub async fn start_at(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
             .args(["run", "--namespace", namespace])
             .args(flags)
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
-            .env("KUBECONFIG", ControlPlane::shared().kubeconfig_path())
+            .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(File::create(folder.path().join("stdout")).unwrap())
             .stderr(File::create(&log).unwrap())

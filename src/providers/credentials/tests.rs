@@ -7,9 +7,9 @@ fn data(values: &[(&str, &str)]) -> BTreeMap<String, ByteString> {
     values.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect()
 }
 
-fn request(provider: serde_json::Value) -> RequestDescription {
+fn request(provider: serde_json::Value) -> Description {
     let spec = json!({"provider": provider, "credentials": {"secretRef": {"name": "idp"}}});
-    describe(&serde_json::from_value(spec).unwrap()).unwrap().request
+    describe(&serde_json::from_value(spec).unwrap()).unwrap()
 }
 
 fn spec() -> api::Credentials {
@@ -132,6 +132,70 @@ fn a_missing_secret_says_which_keys_to_create() {
     assert_eq!(
         error.to_string(),
         "Secret idp does not exist: create it in this namespace, with the keys client_id, client_secret"
+    );
+}
+
+#[test]
+fn secret_parameters_and_headers_name_their_keys() {
+    let oauth2 = request(json!({"oauth2": {
+        "tokenURL": "https://idp.example.com/t",
+        "clientAuthentication": {"none": {}},
+        "secretParameters": {"apikey": "api_key"},
+        "secretHeaders": {"X-Api-Key": "api_key", "X-Other": "other"},
+    }}));
+    let read = |values: &[(&str, &str)]| read_credentials(&spec(), &oauth2, None, &data(values));
+    let resolved = read(&[("api_key", "k\n"), ("other", "o")]).unwrap();
+    assert_eq!(resolved.credentials.values["api_key"].expose_secret(), "k");
+    assert_eq!(
+        read(&[("api_key", "k")]).unwrap_err().to_string(),
+        "Secret idp has no key other (it has api_key): add it, or write the right key in spec.provider.oauth2.secretHeaders"
+    );
+    assert_eq!(
+        CredentialsError::secret_not_found(&spec(), &oauth2).to_string(),
+        "Secret idp does not exist: create it in this namespace, with the keys api_key, other"
+    );
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"per process");
+    let digest = |value| read(&[("api_key", value), ("other", "o")]).unwrap().digest(&key);
+    assert_ne!(digest("k"), digest("l"), "a changed value is acted on");
+}
+
+#[test]
+fn what_signing_and_exchanging_needs() {
+    let keys = |oauth2: serde_json::Value| {
+        let mut provider = json!({"tokenURL": "https://idp.example.com/t"});
+        provider.as_object_mut().unwrap().extend(oauth2.as_object().unwrap().clone());
+        let description = request(json!({"oauth2": provider}));
+        let spec = spec();
+        wanted_keys(&spec, &description)
+            .into_iter()
+            .map(|key| format!("{}{}", key.name, if key.required { "" } else { "?" }))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(keys(json!({"grant": {"jwtBearer": {}}})), ["client_id?", "private_key.pem"]);
+    assert_eq!(keys(json!({"grant": {"jwtBearer": {"issuer": "i"}}})), ["private_key.pem"]);
+    assert_eq!(
+        keys(json!({"clientAuthentication": {"privateKeyJWT": {"certificateKey": "tls.crt"}}})),
+        ["client_id", "private_key.pem", "tls.crt"]
+    );
+    assert_eq!(
+        keys(
+            json!({"grant": {"tokenExchange": {"subjectTokenType": "t", "actorTokenKey": "actor", "actorTokenType": "t"}}})
+        ),
+        ["client_id", "client_secret", "subject_token", "actor"]
+    );
+}
+
+#[test]
+fn a_key_has_lines() {
+    let signed = request(json!({"oauth2": {"tokenURL": "https://a/t", "grant": {"jwtBearer": {}}}}));
+    let pem = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    let read = |pem| read_credentials(&spec(), &signed, None, &data(&[("private_key.pem", pem)]));
+    let resolved = read(pem).unwrap();
+    assert_eq!(resolved.credentials.private_key.unwrap().expose_secret(), pem);
+    assert!(resolved.remarks.is_empty() && resolved.credentials.client_id.is_none());
+    assert_eq!(
+        read("\n").unwrap_err().to_string(),
+        "key private_key.pem of Secret idp is empty: write the private key into it"
     );
 }
 

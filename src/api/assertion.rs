@@ -1,0 +1,90 @@
+//! What `provider.oauth2` signs: the client's own assertion (RFC 7523, 2.2), and one as a grant (RFC 7523, 2.1).
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use super::rules;
+
+/// An assertion that the client signs with the key under credentials.privateKeyKey (RFC 7523, section 2.1), as Google, Salesforce, Box and DocuSign take it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct JwtBearer {
+    /// The claim iss; default: what Google's key file says, else the client's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub issuer: Option<String>,
+    /// The claim sub: on whose behalf. No default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub subject: Option<String>,
+    /// The claim aud; default: the token endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub audience: Option<String>,
+    /// Further claims, as strings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::claims_schema")]
+    pub claims: Option<BTreeMap<String, String>>,
+    /// How it is signed, as the key and the issuer want it; default: RS256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
+    /// The header kid; default: what Google's key file says, else none.
+    #[serde(default, rename = "keyID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub key_id: Option<String>,
+    /// How long the assertion lives, from 1s to 1h; default: 45s. Not the token's lifetime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new(rules::ASSERTION_LIFETIME).message("write a duration from 1s to 1h, for example 45s: many issuers refuse assertions that live longer than a minute"))]
+    pub lifetime: Option<String>,
+}
+
+/// An assertion by which the client authenticates, signed with the key under credentials.privateKeyKey (RFC 7523, section 2.2).
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PrivateKeyJwt {
+    /// How it is signed, as the key and the issuer want it; default: RS256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
+    /// The header kid. No default.
+    #[serde(default, rename = "keyID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub key_id: Option<String>,
+    /// The claim aud; default: the token endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub audience: Option<String>,
+    /// The key of the credentials Secret that holds the key's certificate, which the header x5t#S256 then names, as Microsoft Entra ID wants it. No default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub certificate_key: Option<String>,
+}
+
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A signature algorithm of JWS. RS256, RS384, RS512 and PS256 are for RSA keys, ES256 for keys on P-256, ES384 for P-384, EdDSA for Ed25519; default: RS256.
+pub enum Algorithm {
+    #[default]
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    #[serde(rename = "RS256")]
+    Rs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    #[serde(rename = "RS384")]
+    Rs384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    #[serde(rename = "RS512")]
+    Rs512,
+    /// RSASSA-PSS with SHA-256.
+    #[serde(rename = "PS256")]
+    Ps256,
+    /// ECDSA with P-256 and SHA-256.
+    #[serde(rename = "ES256")]
+    Es256,
+    /// ECDSA with P-384 and SHA-384.
+    #[serde(rename = "ES384")]
+    Es384,
+    /// Ed25519.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+}

@@ -1,0 +1,204 @@
+//! `spec.provider.oauth2`: any token endpoint of OAuth 2.0.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use super::assertion::{JwtBearer, PrivateKeyJwt};
+use super::rules;
+
+/// Any OAuth 2.0 token endpoint.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(rules::PARAMETER_ONCE).message("parameters and secretParameters must not name the same member: remove it from one of them"),
+    validation = Rule::new(rules::HEADER_ONCE).message("headers and secretHeaders must not name the same header: remove it from one of them"),
+)]
+pub struct OAuth2 {
+    /// The token endpoint (RFC 6749, section 3.2), for example `https://idp.example.com/oauth/token`.
+    #[serde(rename = "tokenURL")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
+    pub token_url: String,
+    /// How the token is asked for: exactly one member; default: clientCredentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Grant>,
+    /// How the client authenticates: exactly one member; default: basic (with grant jwtBearer: none).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_authentication: Option<ClientAuthentication>,
+    /// How the request's body is written: Form (application/x-www-form-urlencoded, as RFC 6749 has it) or JSON; default: Form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_encoding: Option<RequestEncoding>,
+    /// The scopes to ask for (RFC 6749, section 3.3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
+    #[x_kube(validation = Rule::new(rules::SCOPES).message(rules::SCOPES_MESSAGE), merge_strategy = ListMerge::Atomic)]
+    pub scopes: Option<Vec<String>>,
+    /// Who shall accept the token, where the endpoint takes the parameter `audience` (Auth0, RFC 8693 and others).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub audience: Option<String>,
+    /// Where the token shall be used (RFC 8707): absolute URIs without a fragment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 2048)))]
+    #[x_kube(validation = Rule::new(rules::RESOURCES).message("write absolute URIs without fragment and spaces (RFC 8707), for example https://api.example.com"), merge_strategy = ListMerge::Atomic)]
+    pub resources: Option<Vec<String>>,
+    /// Further members of the request's body. Nothing secret: everybody who may read the TokenSource can read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::parameters_schema")]
+    pub parameters: Option<BTreeMap<String, String>>,
+    /// The same with secret values: the member's name, and the key of the credentials Secret that holds its value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::secret_parameters_schema")]
+    pub secret_parameters: Option<BTreeMap<String, String>>,
+    /// Further headers of the request. Nothing secret: everybody who may read the TokenSource can read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::headers_schema")]
+    pub headers: Option<BTreeMap<String, String>>,
+    /// The same with secret values: the header's name, and the key of the credentials Secret that holds its value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::secret_headers_schema")]
+    pub secret_headers: Option<BTreeMap<String, String>>,
+    /// Where the answer has what, for endpoints that answer in their own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<ResponseMapping>,
+}
+
+/// JSON pointers (RFC 6901) into the answer, for example `/data/accessToken`. What is not named is looked for where RFC 6749 has it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ONE_EXPIRY).message("expiresIn is a number of seconds, expiresAt a point in time: write one of them"))]
+pub struct ResponseMapping {
+    /// The access token; default: /access_token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new(rules::POINTER).message(rules::POINTER_MESSAGE))]
+    pub access_token: Option<String>,
+    /// How many seconds it lives; default: /expires_in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new(rules::POINTER).message(rules::POINTER_MESSAGE))]
+    pub expires_in: Option<String>,
+    /// When it ends instead: RFC 3339, or seconds or milliseconds since 1970. No default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new(rules::POINTER).message(rules::POINTER_MESSAGE))]
+    pub expires_at: Option<String>,
+    /// A refresh token that replaces the one that was sent; default: /refresh_token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new(rules::POINTER).message(rules::POINTER_MESSAGE))]
+    pub refresh_token: Option<String>,
+}
+
+/// Exactly one member says how the token is asked for.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ONE_GRANT).message("exactly one of clientCredentials, refreshToken, jwtBearer, tokenExchange and custom must be set; a member left empty is dropped, so write `refreshToken: {}`, not `refreshToken:`"))]
+pub struct Grant {
+    /// RFC 6749, section 4.4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_credentials: Option<Empty>,
+    /// RFC 6749, section 6. A refresh token that rotates is kept in the Secret `<name>-refresh-token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<Empty>,
+    /// An assertion that the client signs (RFC 7523, section 2.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt_bearer: Option<JwtBearer>,
+    /// One token for another (RFC 8693).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_exchange: Option<TokenExchange>,
+    /// A grant of the vendor's own (RFC 6749, section 4.5). What belongs to it stands in parameters and secretParameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom: Option<CustomGrant>,
+}
+
+/// One token for another (RFC 8693).
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ACTOR).message("actorTokenKey and actorTokenType belong together: write both or none"))]
+pub struct TokenExchange {
+    /// The key of the credentials Secret that holds the token to exchange; default: subject_token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub subject_token_key: Option<String>,
+    /// What it is, for example `urn:ietf:params:oauth:token-type:access_token`.
+    #[schemars(length(min = 1, max = 256))]
+    pub subject_token_type: String,
+    /// The key of the credentials Secret that holds the token of who acts on the subject's behalf. No default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub actor_token_key: Option<String>,
+    /// What that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub actor_token_type: Option<String>,
+    /// What is asked for. No default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub requested_token_type: Option<String>,
+}
+
+/// A grant of the vendor's own.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomGrant {
+    /// The value of grant_type, for example `account_credentials`.
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new(rules::CUSTOM_GRANT).message("this grant has a member of its own beside custom: use that"))]
+    pub grant_type: String,
+}
+
+/// Exactly one member says how the client authenticates.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
+pub struct ClientAuthentication {
+    /// HTTP Basic with id and secret (RFC 6749, section 2.3.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<Basic>,
+    /// client_id and client_secret in the request's body (RFC 6749, section 2.3.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post: Option<Empty>,
+    /// An assertion that the client signs (RFC 7523, section 2.2), and client_id in the body.
+    #[serde(default, rename = "privateKeyJWT", skip_serializing_if = "Option::is_none")]
+    pub private_key_jwt: Option<PrivateKeyJwt>,
+    /// A public client: client_id in the body, if there is one, and no secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub none: Option<Empty>,
+}
+
+/// HTTP Basic authentication.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Basic {
+    /// See there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<BasicEncoding>,
+}
+
+/// A member that has no fields of its own yet: write `{}`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Empty {}
+
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How id and secret are written for HTTP Basic. Percent: percent-encoded first, as RFC 6749 asks; Raw: as they are, for servers that do not decode; default: Percent.
+pub enum BasicEncoding {
+    #[default]
+    /// Percent-encoded before base64.
+    Percent,
+    /// As they are.
+    Raw,
+}
+
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How the request's body is written. Form: application/x-www-form-urlencoded, as RFC 6749 has it; JSON: application/json; default: Form.
+pub enum RequestEncoding {
+    #[default]
+    /// `application/x-www-form-urlencoded`.
+    Form,
+    /// `application/json`.
+    #[serde(rename = "JSON")]
+    Json,
+}

@@ -1,0 +1,176 @@
+//! A way to the API server on which watches break as they do in real clusters: they are cut, and when they are taken up
+//! again their place in history has expired (410 Gone), so that everything must be listed anew.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use http::Request;
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Ends when it is dropped.
+pub struct Relay {
+    state: Arc<State>,
+    acceptor: JoinHandle<()>,
+    folder: tempfile::TempDir,
+}
+
+struct State {
+    client: Client,
+    /// Watches are cut and held until they may go on.
+    held: watch::Sender<bool>,
+    /// How often each path was listed.
+    lists: Mutex<HashMap<String, usize>>,
+    /// The paths whose next watch has expired.
+    expired: Mutex<Vec<String>>,
+}
+
+impl State {
+    /// Whether this path's next watch has expired: this one then, and no other.
+    fn take_expired(&self, path: &str) -> bool {
+        let mut expired = self.expired.lock().unwrap();
+        let place = expired.iter().position(|it| it == path);
+        place.map(|place| expired.swap_remove(place)).is_some()
+    }
+}
+
+impl Relay {
+    pub async fn start(client: Client) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+        let server = format!("http://{}", listener.local_addr().expect("its address"));
+        let state = Arc::new(State {
+            client,
+            held: watch::Sender::new(false),
+            lists: Mutex::default(),
+            expired: Mutex::default(),
+        });
+        let shared = Arc::clone(&state);
+        let acceptor = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move { serve(stream, &shared).await });
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "relay",
+            "clusters": [{"name": "relay", "cluster": {"server": server}}],
+            "users": [{"name": "relay", "user": {}}],
+            "contexts": [{"name": "relay", "context": {"cluster": "relay", "user": "relay"}}],
+        });
+        std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+        Self { state, acceptor, folder }
+    }
+
+    pub fn kubeconfig_path(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    /// Cuts every watch; none comes through until [`Self::expire`].
+    pub fn cut(&self) {
+        self.state.held.send_replace(true);
+    }
+
+    /// Lets watches through again, each after it was told once that its place in history has expired.
+    pub fn expire(&self) {
+        *self.state.expired.lock().unwrap() = self.state.lists.lock().unwrap().keys().cloned().collect();
+        self.state.held.send_replace(false);
+    }
+
+    /// The lists that have been read so far, the least often read kind first.
+    pub fn lists(&self) -> Vec<usize> {
+        let mut counts: Vec<_> = self.state.lists.lock().unwrap().values().copied().collect();
+        counts.sort_unstable();
+        counts
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+    }
+}
+
+/// One request for each connection.
+async fn serve(mut stream: TcpStream, state: &State) -> Option<()> {
+    let (head, body) = read_request(&mut stream).await?;
+    let mut lines = head.lines();
+    let mut words = lines.next()?.split(' ');
+    let (method, uri) = (words.next()?, words.next()?);
+    let path = uri.split('?').next()?.to_owned();
+    let is_watch = uri.contains("watch=true");
+    let mut held = state.held.subscribe();
+    if is_watch {
+        held.wait_for(|held| !held).await.ok()?;
+        if state.take_expired(&path) {
+            let gone = json!({"type": "ERROR", "object": {
+                "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+                "message": "too old resource version", "reason": "Expired", "code": 410,
+            }});
+            let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{gone}\n");
+            stream.write_all(answer.as_bytes()).await.ok()?;
+            return stream.shutdown().await.ok();
+        }
+    }
+
+    let mut request = Request::builder().method(method).uri(uri);
+    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+        let of_this_connection = ["host", "connection", "content-length"];
+        if !of_this_connection.contains(&name.to_ascii_lowercase().as_str()) {
+            request = request.header(name, value);
+        }
+    }
+    let answer = state.client.send(request.body(Body::from(body)).ok()?).await.ok()?;
+    let mut head = format!("HTTP/1.1 {} .\r\nconnection: close\r\n", answer.status().as_u16());
+    if let Some(media_type) = answer.headers().get("content-type").and_then(|it| it.to_str().ok()) {
+        head.push_str(&format!("content-type: {media_type}\r\n"));
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes()).await.ok()?;
+    let mut body = answer.into_body();
+    let pass_on = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            stream.write_all(frame.data_ref()?).await.ok()?;
+        }
+        Some(())
+    };
+    tokio::select! {
+        _ = pass_on => {}
+        _ = held.wait_for(|held| *held), if is_watch => {}
+    }
+    // Nobody asks for one object of these by a path without its name.
+    if method == "GET" && !is_watch && (path.ends_with("/tokensources") || path.ends_with("/secrets")) {
+        *state.lists.lock().unwrap().entry(path).or_default() += 1;
+    }
+    stream.shutdown().await.ok()
+}
+
+async fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    loop {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let mut body = bytes[end + 4..].to_vec();
+        let length = head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            .map_or(0, |(_, value)| value.parse().expect("a length"));
+        while body.len() < length {
+            if stream.read_buf(&mut body).await.ok()? == 0 {
+                return None;
+            }
+        }
+        return Some((head, body));
+    }
+}
