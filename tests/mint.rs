@@ -12,7 +12,9 @@ mod support;
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::authorization_server::{AuthorizationServer, ClientSpec};
@@ -43,12 +45,21 @@ impl Said {
     }
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tokensource-operator");
+
 async fn program(arguments: &[&str], stdin: &str) -> Said {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"));
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments);
+    run(command, stdin).await
+}
+
+async fn run(mut command: Command, stdin: &str) -> Said {
     // No cluster: whoever asks one fails.
-    command.args(arguments).env("KUBECONFIG", "/nonexistent");
-    for proxy in ["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"] {
-        command.env_remove(proxy);
+    command.env("KUBECONFIG", "/nonexistent");
+    for proxy in ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"] {
+        if command.get_envs().all(|(name, _)| name != proxy) {
+            command.env_remove(proxy);
+        }
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let stdin = stdin.to_owned();
@@ -65,9 +76,11 @@ async fn program(arguments: &[&str], stdin: &str) -> Said {
 
 /// `mint -f -` of these objects.
 async fn mint(objects: &[Value], flags: &[&str]) -> Said {
-    let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
-    let arguments = [&["mint", "-f", "-"], &FLAGS[..], flags].concat();
-    program(&arguments, &documents.join("\n---\n")).await
+    program(&[&["mint", "-f", "-"], &FLAGS[..], flags].concat(), &documents(objects)).await
+}
+
+fn documents(objects: &[Value]) -> String {
+    objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n")
 }
 
 fn source(provider: Value) -> Value {
@@ -291,6 +304,72 @@ async fn a_refresh_token_is_never_lost() {
     assert!(!path.exists());
     let cut = ScriptedServer::start(vec![Reply::Reset]).await;
     mint(&[refresh(&cut.url("/token")), with("r")], &save).await.assert(4, &["try it once more, soon"]);
+}
+
+/// A grant refreshToken at a server of these replies, with a file to save what comes back.
+fn spending(server: &ScriptedServer, file: &Path) -> (Vec<String>, String) {
+    let grant = json!({"grant": {"refreshToken": {}}, "clientAuthentication": {"none": {}}});
+    let objects = [oauth2(&server.url("/token"), grant), secret(json!({"refresh_token": "r"}))];
+    let flags = ["mint", "-f", "-", "--save-refresh-token", file.to_str().unwrap()];
+    (flags.iter().chain(&FLAGS).map(|flag| (*flag).to_owned()).collect(), documents(&objects))
+}
+
+const NEXT: &str = r#"{"access_token":"t","expires_in":300,"refresh_token":"hunter2-next"}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_does_not_lose_a_refresh_token_that_is_on_its_way() {
+    let pause = Duration::from_millis(10);
+    let server = ScriptedServer::start(vec![Reply::Drip(NEXT.to_owned(), pause)]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("next");
+    let (arguments, text) = spending(&server, &file);
+    let mut child =
+        Command::new(PROGRAM).args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    support::eventually("the request", Duration::from_secs(20), async || {
+        if server.requests().is_empty() { Err("none") } else { Ok(()) }
+    })
+    .await;
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    }
+    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "hunter2-next");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_that_cannot_be_saved_is_printed() {
+    let server = scripted(200, NEXT).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (arguments, text) = spending(&server, &folder.path().join("next"));
+    let mut command = Command::new("bash");
+    // As on a full disk: no file may grow.
+    command.args(["-c", r#"trap "" XFSZ; ulimit -f 0; exec "$@""#, "bash", PROGRAM]).args(arguments);
+    let said = run(command, &text).await;
+    said.assert(5, &["could not be saved", "\nhunter2-next\n"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxies_of_the_environment_are_used_when_asked_for() {
+    let proxy = scripted(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":300}"#).await;
+    let mint = async |url: &str, flags: &[&str], no_proxy: &str| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["mint", "-f", "-", "--allow-http"]).args(flags);
+        command.env("HTTP_PROXY", proxy.url("")).env("NO_PROXY", no_proxy);
+        run(command, &documents(&[oauth2(url, json!({})), client("c")])).await
+    };
+    let flag = "--proxy-from-environment";
+    // A name that nobody here could resolve.
+    mint("http://idp.example.com/token", &[flag], "other.example.com").await.assert(0, &["300 s"]);
+    assert!(proxy.requests()[0].head.starts_with("POST http://idp.example.com/token HTTP/1.1"));
+    let direct = "http://127.0.0.1:1/token";
+    mint(direct, &[flag, "--egress-allow", "127.0.0.1"], "127.0.0.0/8")
+        .await
+        .assert(4, &["cannot connect to"]);
+    let said = mint(direct, &["--egress-allow", "127.0.0.1"], "").await;
+    said.assert(4, &["cannot connect to", "directly, though HTTP_PROXY is set: --proxy-from-environment"]);
+    assert_eq!(proxy.connections(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -224,6 +224,7 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
     let request = located
         .attempt(&credentials, &transport.attempt(&located.token_url))
         .map_err(|error| failed(error.into()))?;
+    report.issuer = located.issuer.as_ref().map(|issuer| issuer.as_str().to_owned());
     report.request = Some(outline::asked(&request, &located, spec.client_id.as_deref(), show));
     if arguments.output == OutputFormat::Text {
         print(&report.before());

@@ -16,6 +16,9 @@ pub(super) struct Report {
     pub(super) source: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) provider: Option<&'static str>,
+    /// The issuer whose metadata names the endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) issuer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) request: Option<Asked>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +114,9 @@ impl Report {
         text.push('\n');
         if let Some(asked) = &self.request {
             let _ = writeln!(text, "\nRequest\n  {} {}", asked.method, asked.url);
+            if let Some(issuer) = &self.issuer {
+                let _ = writeln!(text, "  as the metadata of {issuer} says");
+            }
             lines(&mut text, "headers", &asked.headers);
             lines(&mut text, "body", &asked.body);
         }

@@ -1,9 +1,10 @@
-//! What one failure saves the others.
+//! What one failure saves the others, and how often one endpoint is asked.
 
 use serde_json::{Value, json};
 
+use super::support::eventually;
 use super::support::operator::Operator;
-use super::support::scene::Scene;
+use super::support::scene::{SOON, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_with_one_wrong_secret_are_one_failed_login_and_recover_together() {
@@ -28,4 +29,24 @@ async fn many_with_one_wrong_secret_are_one_failed_login_and_recover_together() 
         scene.condition(&format!("source-{n}"), "Ready", "True TokenValid").await;
     }
     assert_eq!(scene.mints().await, 11, "and each has a token of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gate_keeps_the_pace_that_the_flags_say() {
+    let scene = Scene::new("pace", 300).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--endpoint-max-per-second", "1"];
+    let operator = Operator::start_with(&scene.namespace, &flags).await;
+    for name in ["one", "two", "three"] {
+        let mut source = scene.source(json!({"target": {"name": format!("{name}-token")}}));
+        source["metadata"]["name"] = json!(name);
+        scene.apply(source).await;
+    }
+    for name in ["one", "two", "three"] {
+        scene.condition(name, "Ready", "True TokenValid").await;
+    }
+    eventually("waiting is told", SOON, async || match operator.said("waited for a turn at the endpoint") {
+        0 => Err(operator.log()),
+        _ => Ok(()),
+    })
+    .await;
 }
