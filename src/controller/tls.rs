@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use secrecy::SecretString;
 
-use super::reconcile::{Pass, Stop};
+use super::reconcile::Pass;
 use super::secrets::Key;
+use super::stop::Stop;
 use crate::api::{CaBundle, KeyReference, Reason};
 use crate::oauth::{Tls, TlsError};
 
