@@ -60,7 +60,7 @@ pub struct RunArgs {
 /// The flags of `mint`.
 #[derive(Debug, Args)]
 pub struct MintArgs {
-    /// Read the TokenSource and the Secret with its credentials from this file (- is stdin), YAML or JSON with any number of
+    /// Read the TokenSource, the Secret with its credentials and what spec.tls names from this file (- is stdin), YAML or JSON with any number of
     /// documents; may be repeated. No cluster is asked.
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub files: Vec<PathBuf>,

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use serde_json::{Value, json};
 use support::authorization_server::{AuthorizationServer, ClientSpec};
 use support::scripted_server::{Reply, ScriptedServer};
@@ -304,6 +305,65 @@ async fn a_refresh_token_is_never_lost() {
     assert!(!path.exists());
     let cut = ScriptedServer::start(vec![Reply::Reset]).await;
     mint(&[refresh(&cut.url("/token")), with("r")], &save).await.assert(4, &["try it once more, soon"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_of_a_private_authority_with_mutual_tls() {
+    let (mut params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "authority");
+    let authority = params.self_signed(&key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(params, key);
+    let issue = |names: &[&str], usage| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let (certificate, key) = issue(&["127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth);
+    let server = AuthorizationServer::start_tls(
+        &file("server.crt", &certificate),
+        &file("server.key", &key),
+        &file("ca.crt", &authority),
+        &authority,
+    );
+    let (certificate, key) = issue(&["client.example.com"], ExtendedKeyUsagePurpose::ClientAuth);
+    let spec = ClientSpec {
+        id: "mutual".into(),
+        secret: None,
+        token_endpoint_auth_method: "tls_client_auth",
+        tls_client_auth_san_dns: Some("client.example.com".into()),
+        ..ClientSpec::default()
+    };
+    server.client(spec).await;
+
+    let mut source =
+        source(json!({"oauth2": {"issuer": server.issuer(), "clientAuthentication": {"tls": {}}}}));
+    source["spec"]["credentials"]["clientID"] = json!("mutual");
+    source["spec"]["tls"] = json!({
+        "caBundle": {"configMapKeyRef": {"name": "roots", "key": "ca.crt"}},
+        "clientCertificateRef": {"name": "pair"},
+    });
+    let object = |kind: &str, name: &str, field: &str, data: Value| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, field: data});
+    let roots = object("ConfigMap", "roots", "data", json!({"ca.crt": authority}));
+    let pair = object("Secret", "pair", "stringData", json!({"tls.crt": certificate, "tls.key": key}));
+    let said = mint(&[source.clone(), secret(json!({})), roots.clone(), pair.clone()], &[]).await;
+    said.assert(0, &[&format!("as the metadata of {} says", server.issuer()), "client_id: mutual", "300 s"]);
+
+    let said = mint(&[source.clone(), secret(json!({})), pair.clone()], &[]).await;
+    said.assert(
+        1,
+        &["SpecInvalid: spec.tls.caBundle, key ca.crt of ConfigMap roots: there is no such ConfigMap"],
+    );
+    source["spec"]["tls"].as_object_mut().unwrap().remove("caBundle");
+    let said = mint(&[source, secret(json!({})), roots, pair], &[]).await;
+    said.assert(4, &["EndpointUnavailable: the certificate of 127.0.0.1 is not trusted"]);
 }
 
 /// A grant refreshToken at a server of these replies, with a file to save what comes back.

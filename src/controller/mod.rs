@@ -10,7 +10,7 @@ pub(crate) mod resolved;
 mod secrets;
 pub(crate) mod status;
 mod stop;
-mod tls;
+pub(crate) mod tls;
 mod turns;
 mod watch;
 mod write;

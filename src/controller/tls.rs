@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use secrecy::SecretString;
 
+use super::kubernetes::{CallError, Kubernetes};
 use super::reconcile::Pass;
 use super::secrets::Key;
 use super::stop::Stop;
-use crate::api::{CaBundle, KeyReference, Reason};
+use crate::api::{self, CaBundle, KeyReference, Reason};
 use crate::oauth::{Tls, TlsError};
 
 /// Where a text was read, in words.
@@ -18,16 +20,48 @@ struct Text {
     text: String,
 }
 
-impl Pass<'_> {
-    /// Reads what `spec.tls` names.
-    pub(super) async fn tls(&self) -> Result<Tls, Stop> {
-        let Some(spec) = &self.source.spec.tls else { return Ok(Tls::default()) };
+/// What `spec.tls` names, as far as it exists.
+#[derive(Default)]
+pub(crate) struct Named {
+    pub(crate) bundle_config_map: Option<ConfigMap>,
+    pub(crate) bundle_secret: Option<Secret>,
+    pub(crate) client_certificate: Option<Secret>,
+}
+
+impl Named {
+    /// Reads it from the cluster.
+    pub(crate) async fn fetch(
+        spec: &api::Tls,
+        kubernetes: &Kubernetes,
+        namespace: &str,
+    ) -> Result<Self, CallError> {
+        let key = |name: &str| Key::new(namespace, name);
+        let mut named = Named::default();
+        if let Some(reference) = spec.ca_bundle.as_ref().and_then(|bundle| bundle.config_map_key_ref.as_ref())
+        {
+            named.bundle_config_map = kubernetes.config_map(&key(&reference.name)).await?;
+        }
+        if let Some(reference) = spec.ca_bundle.as_ref().and_then(|bundle| bundle.secret_key_ref.as_ref()) {
+            named.bundle_secret = kubernetes.secret(&key(&reference.name)).await?;
+        }
+        if let Some(reference) = &spec.client_certificate_ref {
+            named.client_certificate = kubernetes.secret(&key(&reference.name)).await?;
+        }
+        Ok(named)
+    }
+
+    /// What the connection is made with.
+    ///
+    /// # Errors
+    /// Something is missing, or is not what it should be. The reason is always [`Reason::SpecInvalid`].
+    pub(crate) fn tls(self, spec: &api::Tls) -> Result<Tls, String> {
+        let Named { bundle_config_map, bundle_secret, client_certificate } = self;
         let bundle = match &spec.ca_bundle {
-            Some(bundle) => Some(self.ca_bundle(bundle).await?),
+            Some(bundle) => Some(ca_bundle(bundle, bundle_config_map, bundle_secret)?),
             None => None,
         };
         let client = match &spec.client_certificate_ref {
-            Some(reference) => Some(self.client_certificate(&reference.name).await?),
+            Some(reference) => Some(chain_and_key(&reference.name, client_certificate)?),
             None => None,
         };
         let chain_and_key = client.as_ref().map(|(chain, key)| (chain.text.as_str(), key));
@@ -37,50 +71,60 @@ impl Pass<'_> {
                 _ => client.as_ref().map(|(chain, _)| chain),
             };
             let place = text.map(|text| text.place.as_str()).unwrap_or_default();
-            unusable(format!("{place}: {error}"))
+            format!("{place}: {error}")
         })
     }
+}
 
-    async fn ca_bundle(&self, bundle: &CaBundle) -> Result<Text, Stop> {
-        match (&bundle.config_map_key_ref, &bundle.secret_key_ref) {
-            (Some(KeyReference { name, key }), _) => {
-                let place = format!("spec.tls.caBundle, key {key} of ConfigMap {name}");
-                let Some(found) = self.kubernetes.config_map(&self.beside(name)).await? else {
-                    return Err(unusable(format!("{place}: there is no such ConfigMap in this namespace")));
-                };
-                let binary = found.binary_data.unwrap_or_default();
-                let text = found.data.unwrap_or_default().remove(key);
-                let text = text.map(Ok).or_else(|| Some(utf8(binary.get(key)?)));
-                read(place, text)
-            }
-            (None, Some(KeyReference { name, key })) => {
-                let place = format!("spec.tls.caBundle, key {key} of Secret {name}");
-                let data = self.secret_data(name, &place).await?;
-                read(place, data.get(key).map(utf8))
-            }
-            // The API server's rules refuse it.
-            (None, None) => Err(unusable("spec.tls.caBundle must have exactly one member".into())),
+impl Pass<'_> {
+    /// Reads what `spec.tls` names.
+    pub(super) async fn tls(&self) -> Result<Tls, Stop> {
+        let Some(spec) = &self.source.spec.tls else { return Ok(Tls::default()) };
+        let named = Named::fetch(spec, &self.kubernetes, &self.identity.key.namespace).await?;
+        // Nobody watches what is wrong here, and it may be put right without a word: it is looked at again and again.
+        named.tls(spec).map_err(|message| Stop::target(Reason::SpecInvalid, message))
+    }
+}
+
+fn ca_bundle(
+    bundle: &CaBundle,
+    config_map: Option<ConfigMap>,
+    secret: Option<Secret>,
+) -> Result<Text, String> {
+    match (&bundle.config_map_key_ref, &bundle.secret_key_ref) {
+        (Some(KeyReference { name, key }), _) => {
+            let place = format!("spec.tls.caBundle, key {key} of ConfigMap {name}");
+            let Some(found) = config_map else {
+                return Err(format!("{place}: there is no such ConfigMap in this namespace"));
+            };
+            let binary = found.binary_data.unwrap_or_default();
+            let text = found.data.unwrap_or_default().remove(key);
+            let text = text.map(Ok).or_else(|| Some(utf8(binary.get(key)?)));
+            read(place, text)
         }
-    }
-
-    /// The chain, and the key.
-    async fn client_certificate(&self, name: &str) -> Result<(Text, SecretString), Stop> {
-        let place = format!("spec.tls.clientCertificateRef, Secret {name}");
-        let data = self.secret_data(name, &place).await?;
-        let text = |key| read(format!("{place}, key {key}"), data.get(key).map(utf8));
-        let key = text("tls.key")?.text.into();
-        Ok((Text { place: place.clone(), ..text("tls.crt")? }, key))
-    }
-
-    async fn secret_data(&self, name: &str, place: &str) -> Result<BTreeMap<String, ByteString>, Stop> {
-        match self.kubernetes.secret(&self.beside(name)).await? {
-            Some(secret) => Ok(secret.data.unwrap_or_default()),
-            None => Err(unusable(format!("{place}: there is no such Secret in this namespace"))),
+        (None, Some(KeyReference { name, key })) => {
+            let place = format!("spec.tls.caBundle, key {key} of Secret {name}");
+            let data = secret_data(secret, &place)?;
+            read(place, data.get(key).map(utf8))
         }
+        // The API server's rules refuse it.
+        (None, None) => Err("spec.tls.caBundle must have exactly one member".into()),
     }
+}
 
-    fn beside(&self, name: &str) -> Key {
-        Key::new(&self.identity.key.namespace, name)
+/// The chain, and the key.
+fn chain_and_key(name: &str, secret: Option<Secret>) -> Result<(Text, SecretString), String> {
+    let place = format!("spec.tls.clientCertificateRef, Secret {name}");
+    let data = secret_data(secret, &place)?;
+    let text = |key| read(format!("{place}, key {key}"), data.get(key).map(utf8));
+    let key = text("tls.key")?.text.into();
+    Ok((Text { place: place.clone(), ..text("tls.crt")? }, key))
+}
+
+fn secret_data(secret: Option<Secret>, place: &str) -> Result<BTreeMap<String, ByteString>, String> {
+    match secret {
+        Some(secret) => Ok(secret.data.unwrap_or_default()),
+        None => Err(format!("{place}: there is no such Secret in this namespace")),
     }
 }
 
@@ -91,17 +135,12 @@ fn utf8(bytes: &ByteString) -> Result<String, NoText> {
     String::from_utf8(bytes.0.clone()).map_err(|_| NoText)
 }
 
-fn read(place: String, text: Option<Result<String, NoText>>) -> Result<Text, Stop> {
+fn read(place: String, text: Option<Result<String, NoText>>) -> Result<Text, String> {
     match text {
         Some(Ok(text)) => Ok(Text { place, text }),
         Some(Err(NoText)) => {
-            Err(unusable(format!("{place}: this is not PEM: store the file that begins with -----BEGIN")))
+            Err(format!("{place}: this is not PEM: store the file that begins with -----BEGIN"))
         }
-        None => Err(unusable(format!("{place}: there is no such key: add it, or name the right one"))),
+        None => Err(format!("{place}: there is no such key: add it, or name the right one")),
     }
-}
-
-/// Nobody watches what is wrong here, and it may be put right without a word: it is looked at again and again.
-fn unusable(message: String) -> Stop {
-    Stop::target(Reason::SpecInvalid, message)
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{Fault, Given};
 use crate::api::TokenSource;
+use crate::controller::tls::Named;
 use crate::controller::{CallError, Key, Kubernetes};
 use crate::operator::{AGENT, api_server_addresses};
 
@@ -55,5 +56,11 @@ pub(super) async fn read(
     }
     let secret = Key::new(&namespace, &source.spec.credentials.secret_ref.name);
     let credentials = kubernetes.secret(&secret).await.map_err(unreadable(&secret.name))?;
-    Ok((Given { namespace: Some(namespace), source, credentials }, addresses))
+    let named = match &source.spec.tls {
+        Some(spec) => Named::fetch(spec, &kubernetes, &namespace)
+            .await
+            .map_err(|error| Fault::credentials(format!("what spec.tls names cannot be read: {error}")))?,
+        None => Named::default(),
+    };
+    Ok((Given { namespace: Some(namespace), source, credentials, named }, addresses))
 }

@@ -7,19 +7,21 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
 use serde_json::{Map, Value};
 
 use super::Given;
 use crate::api::TokenSource;
+use crate::controller::tls::Named;
 
 /// What was read of all files.
 #[derive(Default)]
 pub(super) struct Manifests {
     sources: Vec<TokenSource>,
     secrets: Vec<Secret>,
+    config_maps: Vec<ConfigMap>,
 }
 
 impl Manifests {
@@ -46,6 +48,12 @@ impl Manifests {
                 self.secrets.push(secret(&object).map_err(|problem| format!("{file}: {problem}"))?);
                 Ok(())
             }
+            ("v1", "ConfigMap") => {
+                let config_map = serde_json::from_value(object);
+                self.config_maps
+                    .push(config_map.map_err(|error| format!("{file}: this ConfigMap: {error}"))?);
+                Ok(())
+            }
             ("tokensource.dev/v1alpha1", "TokenSource") => {
                 self.sources.push(source(object).map_err(|problem| format!("{file}: {problem}"))?);
                 Ok(())
@@ -57,7 +65,7 @@ impl Manifests {
         }
     }
 
-    /// The TokenSource that is meant, with its credentials. What names no namespace fits any.
+    /// The TokenSource that is meant, with what it names.
     pub(super) fn choose(self, namespace: Option<&str>, name: Option<&str>) -> Result<Given, String> {
         let fits =
             |one: Option<&str>, other: Option<&str>| one.zip(other).is_none_or(|(one, other)| one == other);
@@ -85,13 +93,32 @@ impl Manifests {
             }
         };
         let own = source.metadata.namespace.as_deref().or(namespace);
-        let wanted = &source.spec.credentials.secret_ref.name;
-        let credentials =
-            self.secrets.into_iter().rev().find(|secret| {
-                secret.name_any() == *wanted && fits(secret.metadata.namespace.as_deref(), own)
-            });
-        Ok(Given { namespace: own.map(str::to_owned), source, credentials })
+        let secrets = &self.secrets;
+        let secret = |name: &str| find(secrets, name, own);
+        let credentials = secret(&source.spec.credentials.secret_ref.name);
+        let mut named = Named::default();
+        if let Some(tls) = &source.spec.tls {
+            let bundle = tls.ca_bundle.as_ref();
+            let config_map = bundle.and_then(|bundle| bundle.config_map_key_ref.as_ref());
+            named.bundle_config_map = config_map.and_then(|it| find(&self.config_maps, &it.name, own));
+            let bundle = bundle.and_then(|bundle| bundle.secret_key_ref.as_ref());
+            named.bundle_secret = bundle.and_then(|reference| secret(&reference.name));
+            let client = tls.client_certificate_ref.as_ref();
+            named.client_certificate = client.and_then(|reference| secret(&reference.name));
+        }
+        Ok(Given { namespace: own.map(str::to_owned), credentials, named, source })
     }
+}
+
+/// What names no namespace fits any.
+fn fits(one: Option<&str>, other: Option<&str>) -> bool {
+    one.zip(other).is_none_or(|(one, other)| one == other)
+}
+
+/// The last one of this name, as `kubectl apply` would leave it.
+fn find<O: kube::ResourceExt + Clone>(objects: &[O], name: &str, namespace: Option<&str>) -> Option<O> {
+    let is_meant = |it: &&O| it.name_any() == name && fits(it.meta().namespace.as_deref(), namespace);
+    objects.iter().rev().find(is_meant).cloned()
 }
 
 fn source(object: Value) -> Result<TokenSource, String> {

@@ -22,6 +22,7 @@ use crate::cli::{MintArgs, OutputFormat};
 use crate::controller::ASSUMED_LIFETIME;
 use crate::controller::resolved::Resolved;
 use crate::controller::status::{Situation, status};
+use crate::controller::tls::Named;
 use crate::oauth::{self, Answer, Credentials, Discovery, Lifetime, LifetimeSource, Tls};
 use crate::operator;
 use crate::providers::{CredentialsError, read_credentials};
@@ -147,6 +148,8 @@ struct Given {
     namespace: Option<String>,
     source: TokenSource,
     credentials: Option<Secret>,
+    /// What `spec.tls` names.
+    named: Named,
 }
 
 /// Mints once, as `arguments` say.
@@ -190,7 +193,7 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
     let propagation_delay = arguments.endpoints.default_propagation_delay;
     let saves = arguments.save_refresh_token.is_some();
     let (given, api_server) = given(&arguments, propagation_delay).await?;
-    let Given { namespace, source, credentials: secret } = given;
+    let Given { namespace, source, credentials: secret, named } = given;
     let name = source.metadata.name.clone().unwrap_or_default();
     report.source = namespace.map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
 
@@ -218,7 +221,10 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
     let transport = operator::transport(arguments.endpoints, api_server)
         .map_err(|error| Fault::usage(error.to_string()))?;
     let failed = |error: oauth::Error| Fault::endpoint(&error, propagation_delay);
-    let tls = Tls::default();
+    let tls = match &source.spec.tls {
+        Some(spec) => named.tls(spec).map_err(|message| Fault::told(Reason::SpecInvalid, message))?,
+        None => Tls::default(),
+    };
     let located =
         Discovery::new(transport.clone()).locate(description, &tls, PATIENCE).await.map_err(failed)?;
     let request = located
