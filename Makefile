@@ -66,6 +66,19 @@ test-fast: $(NPM_STAMPS) ## Run what needs no control plane: unit tests, and OAu
 test: ## Run all tests, against a real control plane (the first time builds it: minutes).
 	@hack/test.sh
 
+# What cargo-fuzz passes to the compiler, of which stable takes these: the code tells the fuzzer where it has been.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares --cfg=fuzzing
+
+.PHONY: fuzz
+fuzz: ## Throw bytes at the reader of answers, for FUZZ_SECONDS=60 (the first time builds it: minutes).
+	@mkdir -p fuzz/corpus/read_answer fuzz/artifacts
+	RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+		$(CARGO) run --quiet --release --manifest-path fuzz/Cargo.toml --bin read_answer \
+		--target $$($(CARGO) -vV | sed -n 's/^host: //p') -- \
+		-max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096 -artifact_prefix=fuzz/artifacts/ fuzz/corpus/read_answer
+
 .PHONY: bench
 bench: $(NPM_STAMPS) ## Measure what a fleet of TokenSources costs (SOURCES=1000).
 	SOURCES=$(or $(SOURCES),1000) $(CARGO) bench --bench scale
