@@ -54,9 +54,6 @@ pub enum StartError {
     /// No HTTP client for token endpoints can be built.
     #[error(transparent)]
     Transport(#[from] EndpointError),
-    /// The system is unfit.
-    #[error(transparent)]
-    Randomness(#[from] controller::NoRandomness),
     /// The admin server cannot listen.
     #[error("--admin-address {address}: {error}")]
     Admin {
@@ -135,7 +132,7 @@ impl Cluster {
 }
 
 /// What the reconciles of these flags share.
-fn context(arguments: &RunArgs, cluster: &Cluster, pulse: Arc<Pulse>) -> Result<Arc<Context>, StartError> {
+fn context(arguments: &RunArgs, cluster: &Cluster, pulse: Arc<Pulse>) -> Result<Arc<Context>, EndpointError> {
     let endpoints = &arguments.endpoints;
     if let Some(unused) = unused_proxies(endpoints) {
         info!("{unused}");
@@ -150,7 +147,7 @@ fn context(arguments: &RunArgs, cluster: &Cluster, pulse: Arc<Pulse>) -> Result<
         pulse,
         propagation_delay: endpoints.default_propagation_delay,
         instance: instance(),
-    })?))
+    })))
 }
 
 /// Who this is, among its replicas.
