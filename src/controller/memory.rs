@@ -9,11 +9,9 @@ use secrecy::SecretString;
 
 use super::secrets::Key;
 use crate::api::{LastFailure, Reason, TokenSource, TokenSourceStatus};
+use crate::oauth::Digest;
 use crate::refresh::{Failure, Pending, Tried};
 use crate::target::{Owner, Record, Version};
-
-/// A keyed digest of credentials. The key never leaves the process.
-pub type Digest = [u8; 16];
 
 /// A status that was written, and the revision that it got.
 pub type Reported = (u64, Box<TokenSourceStatus>);
