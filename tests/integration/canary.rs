@@ -287,7 +287,8 @@ fn pieces(pem: &str) -> Vec<Vec<u8>> {
     let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with('-')).collect();
     let der = STANDARD.decode(lines.concat()).unwrap();
     let lines = lines.into_iter().map(|line| line.as_bytes().to_vec());
-    // PKCS#8 of a key on P-256: the scalar stands at 36.
+    // PKCS#8 of a key on P-256: the scalar, an OCTET STRING of 32 bytes, stands at 36.
+    assert_eq!(der[34..36], [0x04, 32]);
     lines.chain([der[36..36 + 32].to_vec()]).collect()
 }
 
