@@ -79,7 +79,12 @@ async fn scene(
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace(prefix).await;
     // It ends with this process.
-    Scene { namespace, client: control_plane.client().await, server: Box::leak(Box::new(server)) }
+    Scene {
+        namespace,
+        control_plane,
+        client: control_plane.client().await,
+        server: Box::leak(Box::new(server)),
+    }
 }
 
 async fn by_authority(prefix: &str, servers: &Authority, clients: &Authority) -> Scene {
