@@ -109,8 +109,9 @@ uninstall: ## Remove the CustomResourceDefinition, and with it every TokenSource
 	$(KUBECTL) delete --ignore-not-found -f crds/
 
 .PHONY: run
-run: ## Run the operator from here, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
-	$(CARGO) run -- run $(ARGS)
+run: ## Run the operator from here, alone, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
+	TOKENSOURCE_LEADER_ELECT=$${TOKENSOURCE_LEADER_ELECT:-false} \
+		TOKENSOURCE_ADMIN_ADDRESS=$${TOKENSOURCE_ADMIN_ADDRESS:-off} $(CARGO) run -- run $(ARGS)
 
 ##@ Cleaning
 

@@ -3,6 +3,7 @@
 mod expiry;
 mod gather;
 mod kubernetes;
+mod mandate;
 mod memory;
 mod mint;
 mod pulse;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use kubernetes::{CallError, Kubernetes};
+pub use mandate::Mandate;
 pub use pulse::Pulse;
 pub(crate) use secrets::Key;
 pub use watch::run;
@@ -43,6 +45,7 @@ pub struct Context {
     memories: Memories,
     seeds: Seeds,
     pulse: Arc<Pulse>,
+    mandate: Mandate,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
     /// Who reports events: the pod's name.
@@ -61,6 +64,8 @@ pub struct Parts {
     pub gate: Gate,
     /// How many watches on Secrets there will be.
     pub watches: usize,
+    /// Whether this process may act.
+    pub mandate: Mandate,
     /// Where signs of life go.
     pub pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
@@ -73,7 +78,8 @@ impl Context {
     /// A context that knows nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { kubernetes, transport, gate, watches, pulse, propagation_delay, instance } = parts;
+        let Parts { kubernetes, transport, gate, watches, mandate, pulse, propagation_delay, instance } =
+            parts;
         Context {
             kubernetes,
             discovery: Discovery::new(transport.clone()),
@@ -83,6 +89,7 @@ impl Context {
             memories: Memories::default(),
             seeds: Seeds::default(),
             pulse,
+            mandate,
             propagation_delay,
             instance,
             since: Timestamp::now(),
@@ -93,6 +100,17 @@ impl Context {
     #[must_use]
     pub fn pulse(&self) -> &Pulse {
         &self.pulse
+    }
+
+    /// Whether this process may act.
+    #[must_use]
+    pub fn mandate(&self) -> &Mandate {
+        &self.mandate
+    }
+
+    /// Waits until all TokenSources and the metadata of their Secrets have been read once.
+    pub async fn warm(&self) {
+        self.secrets.ready().await;
     }
 
     /// Whether all TokenSources and the metadata of their Secrets have been read once.

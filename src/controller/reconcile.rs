@@ -66,7 +66,6 @@ pub(super) async fn reconcile(
     guard: Arc<DeserializeGuard<TokenSource>>,
     context: Arc<Context>,
 ) -> Result<Action, Infallible> {
-    context.secrets.ready().await;
     let _looking = context.pulse.look();
     let source = match &guard.0 {
         Ok(source) => source,
@@ -85,6 +84,9 @@ pub(super) async fn reconcile(
 
 async fn look(source: &TokenSource, context: &Context) -> Action {
     let Some(identity) = Identity::of(source) else { return Action::await_change() };
+    if !context.mandate.may_begin() {
+        return Action::await_change();
+    }
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
     memory.is_about(source, &identity.owner);
@@ -117,7 +119,7 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
             warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
             Action::requeue(API_SERVER_RETRY)
         }
-        Err(Stop::Gone) => Action::await_change(),
+        Err(Stop::Gone | Stop::NoMandate) => Action::await_change(),
         Err(Stop::Again | Stop::Failed(_)) => Action::requeue(API_SERVER_RETRY),
     }
 }

@@ -29,6 +29,7 @@ mod ownership;
 mod politeness;
 mod providers;
 mod refresh;
+mod replicas;
 mod restarts;
 mod rotation;
 mod samples;
