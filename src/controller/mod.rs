@@ -4,6 +4,7 @@ mod gather;
 mod kubernetes;
 mod memory;
 mod mint;
+mod namespaces;
 mod reconcile;
 mod report;
 pub(crate) mod resolved;
@@ -25,7 +26,9 @@ pub(crate) use secrets::Key;
 pub use watch::run;
 
 use crate::oauth::{Discovery, Gate, Transport};
+use crate::target::Facts;
 use memory::{Memories, Seeds};
+use namespaces::Namespaces;
 use secrets::Secrets;
 
 /// What every reconcile shares.
@@ -37,10 +40,13 @@ pub struct Context {
     discovery: Discovery,
     gate: Gate,
     secrets: Secrets,
+    namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
+    /// Only Secrets that are lent by a label are read as credentials.
+    require_credentials_label: bool,
     /// Who reports events: the pod's name.
     instance: String,
     /// When this process began to look.
@@ -61,6 +67,10 @@ pub struct Parts {
     pub watches: usize,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
+    /// The labels of the namespaces to reconcile in; `None` for all that are watched.
+    pub namespace_selector: Option<String>,
+    /// Read only Secrets as credentials that are lent by a label.
+    pub require_credentials_label: bool,
     /// Who reports events: the pod's name.
     pub instance: String,
 }
@@ -76,7 +86,16 @@ impl Context {
     /// # Errors
     /// See [`NoRandomness`].
     pub fn new(parts: Parts) -> Result<Self, NoRandomness> {
-        let Parts { kubernetes, transport, gate, watches, propagation_delay, instance } = parts;
+        let Parts {
+            kubernetes,
+            transport,
+            gate,
+            watches,
+            propagation_delay,
+            namespace_selector,
+            require_credentials_label,
+            instance,
+        } = parts;
         let random = aws_lc_rs::rand::SystemRandom::new();
         let digest_key = aws_lc_rs::hmac::Key::generate(aws_lc_rs::hmac::HMAC_SHA256, &random)
             .map_err(|_| NoRandomness)?;
@@ -88,11 +107,18 @@ impl Context {
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),
+            namespaces: Namespaces::new(namespace_selector),
             propagation_delay,
+            require_credentials_label,
             instance,
             since: Timestamp::now(),
             digest_key,
         })
+    }
+
+    /// Whether a Secret may be read as credentials.
+    fn may_use(&self, secret: &Facts) -> bool {
+        secret.lent || !self.require_credentials_label
     }
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.

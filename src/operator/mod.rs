@@ -40,6 +40,11 @@ pub enum StartError {
         "TokenSources cannot be listed: {0}; install the CustomResourceDefinition with `kubectl apply -f crds/`, and see that the operator may list and watch them"
     )]
     Sources(#[source] Box<kube::Error>),
+    /// The selector is none, or namespaces may not be read.
+    #[error(
+        "--namespace-selector: namespaces cannot be listed: {0}; write labels as for `kubectl get namespaces -l`, and see that the operator may list and watch namespaces"
+    )]
+    Namespaces(#[source] Box<kube::Error>),
     /// No HTTP client for token endpoints can be built.
     #[error(transparent)]
     Transport(#[from] EndpointError),
@@ -58,6 +63,8 @@ pub enum StartError {
 pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let RunArgs {
         namespaces,
+        namespace_selector,
+        require_credentials_label,
         endpoints,
         endpoint_max_in_flight,
         endpoint_max_per_second,
@@ -75,6 +82,9 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let api_server = api_server_addresses(&configuration);
     let client = Client::try_from(configuration).map_err(|error| StartError::Kubernetes(Box::new(error)))?;
     check_sources(&client, &namespaces).await?;
+    if let Some(selector) = &namespace_selector {
+        check_namespaces(&client, selector).await?;
+    }
 
     let propagation_delay = endpoints.default_propagation_delay;
     let limits = Limits { in_flight: endpoint_max_in_flight, per_second: endpoint_max_per_second };
@@ -87,6 +97,8 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         gate: Gate::new(limits),
         watches: namespaces.len().max(1),
         propagation_delay,
+        namespace_selector,
+        require_credentials_label,
         instance: std::env::var("POD_NAME")
             .or_else(|_| std::env::var("HOSTNAME"))
             .unwrap_or_else(|_| "local".into()),
@@ -171,4 +183,11 @@ async fn check_sources(client: &Client, namespaces: &[String]) -> Result<(), Sta
     };
     let one = kube::api::ListParams::default().limit(1);
     api.list_metadata(&one).await.map(drop).map_err(|error| StartError::Sources(Box::new(error)))
+}
+
+/// The same for the namespaces that a selector selects.
+async fn check_namespaces(client: &Client, selector: &str) -> Result<(), StartError> {
+    let api: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(client.clone());
+    let one = kube::api::ListParams::default().limit(1).labels(selector);
+    api.list_metadata(&one).await.map(drop).map_err(|error| StartError::Namespaces(Box::new(error)))
 }

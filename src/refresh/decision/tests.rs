@@ -55,6 +55,7 @@ fn world() -> World {
             }),
             record: Some(Box::new(Record::new(source.clone(), inputs, None, minted, None))),
             labelled: true,
+            lent: false,
             refresh_token_of: None,
             owned_keys: keys,
         }),
