@@ -3,6 +3,7 @@
 //! and `kubectl.kubernetes.io/last-applied-configuration` holds Secret data.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
@@ -21,7 +22,7 @@ pub struct Facts {
     /// The controller that it belongs to, if any.
     pub controller: Option<Controller>,
     /// Our record on it, where it carries one that can be read.
-    pub record: Option<Box<Record>>,
+    pub record: Option<Arc<Record>>,
     /// The label by which people find the operator's Secrets stands on it.
     pub labelled: bool,
     /// Its owner says by a label that it may be used as credentials.
@@ -83,7 +84,7 @@ impl Facts {
                     name: owner.name.clone(),
                     uid: owner.uid.clone(),
                 }),
-            record: annotation(RECORD_ANNOTATION).and_then(|value| Record::parse(value)).map(Box::new),
+            record: annotation(RECORD_ANNOTATION).and_then(|value| Record::parse(value)).map(Arc::new),
             labelled: carries(MANAGED_BY_LABEL),
             lent: carries(CREDENTIALS_LABEL),
             refresh_token_of: annotation(REFRESH_TOKEN_ANNOTATION).cloned(),
