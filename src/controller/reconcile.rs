@@ -67,6 +67,7 @@ pub(super) async fn reconcile(
     context: Arc<Context>,
 ) -> Result<Action, Infallible> {
     context.secrets.ready().await;
+    let _looking = context.pulse.look();
     let source = match &guard.0 {
         Ok(source) => source,
         Err(invalid) => {
