@@ -1,10 +1,12 @@
 //! The effects: watches, one reader, one minter, one writer, and the report.
 
+mod expiry;
 mod gather;
 mod kubernetes;
 mod memory;
 mod mint;
 mod namespaces;
+mod pulse;
 mod reconcile;
 mod report;
 pub(crate) mod resolved;
@@ -17,10 +19,12 @@ mod watch;
 mod write;
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 pub use kubernetes::{CallError, Kubernetes};
+pub use pulse::Pulse;
 pub(crate) use secrets::Key;
 pub use watch::run;
 
@@ -42,6 +46,7 @@ pub struct Context {
     namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
+    pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
     /// Only Secrets that are lent by a label are read as credentials.
@@ -62,6 +67,8 @@ pub struct Parts {
     pub gate: Gate,
     /// How many watches on Secrets there will be.
     pub watches: usize,
+    /// Where signs of life go.
+    pub pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
     /// The labels of the namespaces to reconcile in; `None` for all that are watched.
@@ -81,6 +88,7 @@ impl Context {
             transport,
             gate,
             watches,
+            pulse,
             propagation_delay,
             namespace_selector,
             require_credentials_label,
@@ -95,6 +103,7 @@ impl Context {
             memories: Memories::default(),
             seeds: Seeds::default(),
             namespaces: Namespaces::new(namespace_selector),
+            pulse,
             propagation_delay,
             require_credentials_label,
             instance,
@@ -105,6 +114,19 @@ impl Context {
     /// Whether a Secret may be read as credentials.
     fn may_use(&self, secret: &Facts) -> bool {
         secret.lent || !self.require_credentials_label
+    }
+
+    /// Signs of life.
+    #[must_use]
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Whether all TokenSources and the metadata of their Secrets have been read once.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        // Secrets are listed after TokenSources.
+        self.secrets.is_ready()
     }
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.
