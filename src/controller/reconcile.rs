@@ -277,14 +277,14 @@ impl Pass<'_> {
 
     /// A write whose answer was lost may have happened: its token need not stay in memory.
     fn forget_what_is_written(&mut self) {
-        let written = self.record().map(|record| record.token_id);
+        let fits = |record: &Record| record.template == self.resolved.wanted.template;
+        let written = self.record().filter(fits).map(|record| record.token_id);
         let pending = self.memory.pending.as_ref();
         let is_written = pending.is_some_and(|pending| {
             pending.refresh_token.is_none()
-                && pending
-                    .token
-                    .as_ref()
-                    .is_none_or(|(record, _)| Some(&record.token_id) == written.as_ref() && !record.cached)
+                && pending.token.as_ref().is_none_or(|token| {
+                    written.as_ref() == Some(&token.record.token_id) && !token.record.cached
+                })
         });
         if is_written {
             self.memory.pending = None;
@@ -320,9 +320,9 @@ impl Pass<'_> {
         }
         // What was minted with these values is as good as before.
         if let Some(pending) = self.memory.pending.as_mut().filter(|it| it.values == Some(digest))
-            && let Some((record, _)) = &mut pending.token
+            && let Some(token) = &mut pending.token
         {
-            record.inputs.credentials = version;
+            token.record.inputs.credentials = version;
         }
         Ok(())
     }

@@ -32,7 +32,9 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
         token: record.as_ref().map(|record| (record, pass.refresh_at(now, record))),
         fits_spec: pass.target_is_intact()
             && record.as_ref().is_some_and(|record| {
-                record.is_of_another_version() || record.inputs.provider == pass.resolved.wanted.provider
+                record.is_of_another_version()
+                    || (record.inputs.provider == pass.resolved.wanted.provider
+                        && record.template == pass.resolved.wanted.template)
             }),
         suspended: pass.source.spec.suspend == Some(true),
         problem,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::{Reason, TokenSource, TokenSourceStatus};
@@ -27,7 +27,7 @@ use crate::oauth::{self, Answer, Credentials, Discovery, Lifetime, LifetimeSourc
 use crate::operator;
 use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::{Failed, attempt_timeout, plus, wait};
-use crate::target::{Inputs, Minted, Owner, Record, TargetSecret, Version};
+use crate::target::{Inputs, Minted, Owner, Record, Template, TemplateError, Token, Version};
 use keep::Keeper;
 use manifests::Manifests;
 use outline::{Member, Shown};
@@ -137,6 +137,13 @@ impl Fault {
     }
 }
 
+/// Before anything is asked.
+impl From<TemplateError> for Fault {
+    fn from(error: TemplateError) -> Self {
+        Fault::told(Reason::TemplateInvalid, error.to_string())
+    }
+}
+
 impl From<CredentialsError> for Fault {
     fn from(error: CredentialsError) -> Self {
         Fault::told(error.reason(), error.to_string())
@@ -207,6 +214,9 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
     }
     let spec = &source.spec.credentials;
     let description = &resolved.description.request;
+    let values: Vec<&str> = description.response.values.keys().map(String::as_str).collect();
+    let template = source.spec.target.as_ref().and_then(|target| target.template.as_ref());
+    let template = Template::of(template, &values)?;
     let secret = secret.ok_or_else(|| CredentialsError::secret_not_found(spec, &resolved.description))?;
     let read = read_credentials(
         spec,
@@ -282,7 +292,8 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
             .remarks
             .push(format!("the operator would not have waited that long for a first token, but {limit} s"));
     }
-    tell(report, &source, &resolved, &credentials, &answer, Sent { at: sent_at, took, show });
+    let record = tell(report, &source, &resolved, &credentials, &answer, Sent { at: sent_at, took, show });
+    report.target = Some(target(&source, &resolved, &template, &record, &answer, show)?);
     Ok(())
 }
 
@@ -347,7 +358,7 @@ fn tell(
     credentials: &Credentials,
     answer: &Answer,
     sent: Sent,
-) {
+) -> Record {
     let at = Timestamp::from_second(sent.at.as_second()).unwrap_or(sent.at);
     let lifetime = answer.lifetime(at, resolved.default_lifetime);
     let seconds = lifetime.seconds.unwrap_or(ASSUMED_LIFETIME);
@@ -390,7 +401,7 @@ fn tell(
             .remarks
             .push("this is the token that the target holds already: the issuer caches tokens".to_owned());
     }
-    schedule(report, source, resolved, answer, (at, seconds, sent.show));
+    schedule(report, source, resolved, answer, (at, seconds))
 }
 
 /// Why a token is taken to live that long.
@@ -415,14 +426,14 @@ fn because(answer: &Answer, lifetime: Lifetime) -> String {
     }
 }
 
-/// What the operator would write of it, made with its own code.
+/// When the operator would ask again, and what it would say, made with its own code.
 fn schedule(
     report: &mut Report,
     source: &TokenSource,
     resolved: &Resolved,
     answer: &Answer,
-    (at, seconds, show): (Timestamp, u64, bool),
-) {
+    (at, seconds): (Timestamp, u64),
+) -> Record {
     let owner = Owner {
         name: source.metadata.name.clone().unwrap_or_default(),
         uid: source.metadata.uid.clone().unwrap_or_default(),
@@ -465,18 +476,40 @@ fn schedule(
         refresh_at,
         conditions: status(&situation).conditions.into_iter().map(told).collect(),
     });
-    let applied = TargetSecret {
-        name: source.target_name(),
-        record: &record,
+    record
+}
+
+/// What the target would hold. Where secrets are not to be shown, it is rendered with their lengths in their place.
+fn target(
+    source: &TokenSource,
+    resolved: &Resolved,
+    template: &Template<'_>,
+    record: &Record,
+    answer: &Answer,
+    show: bool,
+) -> Result<Target, Fault> {
+    let asked_for = resolved.description.request.scopes.join(" ");
+    let hidden = |secret: &SecretString| Shown::secret(secret.expose_secret(), false).to_string().into();
+    let token = Token {
         access_token: &answer.access_token,
-        owner_reference: resolved.wanted.owner_reference,
-    }
-    .apply(None);
-    report.target = Some(Target {
+        token_type: &record.token_type,
+        issued_at: record.issued_at,
+        expires_at: record.expires_at,
+        scope: answer.scope.as_deref().unwrap_or(&asked_for),
+        values: &answer.values,
+    };
+    // Something was asked, and answered.
+    let unusable = |error: TemplateError| Fault { exit: Exit::Refused, ..error.into() };
+    let rendered = template.render(&token).map_err(unusable)?;
+    let values = answer.values.iter().map(|(name, value)| (name.clone(), hidden(value))).collect();
+    let outline = template
+        .render(&Token { access_token: &hidden(&answer.access_token), values: &values, ..token })
+        .ok();
+    Ok(Target {
         name: source.target_name().to_owned(),
-        kind: applied.get("type").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned(),
-        data: outline::target(&applied, show),
-    });
+        kind: rendered.kind.clone(),
+        data: outline::target(&rendered, outline.as_ref(), show),
+    })
 }
 
 #[cfg(test)]

@@ -27,4 +27,5 @@ mod refresh;
 mod restarts;
 mod rotation;
 mod samples;
+mod templates;
 mod tls;
