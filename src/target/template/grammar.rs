@@ -27,7 +27,7 @@ pub(super) fn whitespace() -> WhitespaceConfig {
 /// How many words and signs stand inside of a template's braces. More than `most` are not counted, and such a
 /// template not parsed: it could be nested deeper than the stack.
 pub(super) fn size(source: &str, most: usize) -> usize {
-    tokenize(source, false, SyntaxConfig::default(), whitespace())
+    tokenize(source, false, SyntaxConfig, whitespace())
         .take_while(Result::is_ok)
         .filter(|token| !matches!(token, Ok((Token::TemplateData(_), _))))
         .take(most.saturating_add(1))
@@ -36,7 +36,7 @@ pub(super) fn size(source: &str, most: usize) -> usize {
 
 /// Checks a template. `values` are the names in `response.values`.
 pub(super) fn check(source: &str, values: &[&str]) -> Result<(), Problem> {
-    let parsed = parse(source, "", SyntaxConfig::default(), whitespace()).map_err(|error| Problem {
+    let parsed = parse(source, "", SyntaxConfig, whitespace()).map_err(|error| Problem {
         line: error.line().unwrap_or(1),
         text: "this is not in Jinja's syntax: is a brace, a quote or an endif missing?".to_owned(),
     })?;
