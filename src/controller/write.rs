@@ -26,19 +26,14 @@ impl Pass<'_> {
             // Somebody made a Secret of this name while the token was asked for: that is to be decided anew.
             return Err(Stop::Again);
         }
-        let Some(mut pending) = self.memory.pending.take() else { return Ok(()) };
-        let Some(token) = &mut pending.token else { return Ok(()) };
-        // The template may have changed since it was minted.
-        token.record.template.clone_from(&self.resolved.wanted.template);
-        let UnwrittenToken { record, access_token, values } = token;
-        let rendered = match self.render(record, access_token, values) {
-            Ok(rendered) => rendered,
-            Err(stop) => {
-                self.memory.pending = Some(pending);
-                return Err(stop);
-            }
-        };
         let seen = self.seen_target();
+        if seen.is_none() {
+            // Minting took its time: nothing is created for a TokenSource that has gone meanwhile.
+            self.check_alive().await?;
+        }
+        let Some(rendered) = self.rendered()? else { return Ok(()) };
+        let Some(pending) = self.memory.pending.take() else { return Ok(()) };
+        let Some(UnwrittenToken { record, access_token, .. }) = &pending.token else { return Ok(()) };
         let body = TargetSecret {
             name: &self.identity.target.name,
             record,
@@ -190,6 +185,16 @@ impl Pass<'_> {
         let values: Vec<&str> = values.keys().map(String::as_str).collect();
         Template::of(spec, &values)
             .map_err(|error| Stop::configuration(Reason::TemplateInvalid, error.to_string()))
+    }
+
+    /// What is pending, by the present template: it may have changed since the mint.
+    fn rendered(&mut self) -> Result<Option<Rendered>, Stop> {
+        let token = self.memory.pending.as_mut().and_then(|pending| pending.token.as_mut());
+        let Some(token) = token else { return Ok(None) };
+        token.record.template.clone_from(&self.resolved.wanted.template);
+        let Some(pending) = &self.memory.pending else { return Ok(None) };
+        let Some(UnwrittenToken { record, access_token, values }) = &pending.token else { return Ok(None) };
+        self.render(record, access_token, values).map(Some)
     }
 
     fn render(
