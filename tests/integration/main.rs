@@ -32,5 +32,6 @@ mod refresh;
 mod restarts;
 mod rotation;
 mod samples;
+mod templates;
 mod tenancy;
 mod tls;
