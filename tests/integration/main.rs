@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod api_rules;
 mod assertions;
 mod calls;
@@ -32,4 +33,5 @@ mod refresh;
 mod restarts;
 mod rotation;
 mod samples;
+mod templates;
 mod tls;
