@@ -26,6 +26,7 @@ mod main_job;
 mod mint;
 mod oauth2;
 mod ownership;
+mod pitfalls;
 mod politeness;
 mod providers;
 mod refresh;
