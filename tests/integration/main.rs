@@ -34,4 +34,5 @@ mod restarts;
 mod rotation;
 mod samples;
 mod templates;
+mod tenancy;
 mod tls;
