@@ -6,6 +6,7 @@ mod kubernetes;
 mod mandate;
 mod memory;
 mod mint;
+mod namespaces;
 mod pulse;
 mod reconcile;
 mod report;
@@ -30,7 +31,9 @@ pub(crate) use secrets::Key;
 pub use watch::run;
 
 use crate::oauth::{Discovery, Gate, Transport};
+use crate::target::Facts;
 use memory::{Memories, Seeds};
+use namespaces::Namespaces;
 use secrets::Secrets;
 
 /// What every reconcile shares.
@@ -42,12 +45,15 @@ pub struct Context {
     discovery: Discovery,
     gate: Gate,
     secrets: Secrets,
+    namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
     pulse: Arc<Pulse>,
     mandate: Mandate,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
+    /// Only Secrets that are lent by a label are read as credentials.
+    require_credentials_label: bool,
     /// Who reports events: the pod's name.
     instance: String,
     /// When this process began to look.
@@ -70,6 +76,10 @@ pub struct Parts {
     pub pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
+    /// The labels of the namespaces to reconcile in; `None` for all that are watched.
+    pub namespace_selector: Option<String>,
+    /// Read only Secrets as credentials that are lent by a label.
+    pub require_credentials_label: bool,
     /// Who reports events: the pod's name.
     pub instance: String,
 }
@@ -78,8 +88,18 @@ impl Context {
     /// A context that knows nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { kubernetes, transport, gate, watches, mandate, pulse, propagation_delay, instance } =
-            parts;
+        let Parts {
+            kubernetes,
+            transport,
+            gate,
+            watches,
+            mandate,
+            pulse,
+            propagation_delay,
+            namespace_selector,
+            require_credentials_label,
+            instance,
+        } = parts;
         Context {
             kubernetes,
             discovery: Discovery::new(transport.clone()),
@@ -88,12 +108,19 @@ impl Context {
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),
+            namespaces: Namespaces::new(namespace_selector),
             pulse,
             mandate,
             propagation_delay,
+            require_credentials_label,
             instance,
             since: Timestamp::now(),
         }
+    }
+
+    /// Whether a Secret may be read as credentials.
+    fn may_use(&self, secret: &Facts) -> bool {
+        secret.lent || !self.require_credentials_label
     }
 
     /// Signs of life.
@@ -110,6 +137,7 @@ impl Context {
 
     /// Waits until all TokenSources and the metadata of their Secrets have been read once.
     pub async fn warm(&self) {
+        self.namespaces.ready().await;
         self.secrets.ready().await;
     }
 
@@ -117,7 +145,7 @@ impl Context {
     #[must_use]
     pub fn is_warm(&self) -> bool {
         // Secrets are listed after TokenSources.
-        self.secrets.is_ready()
+        self.namespaces.is_ready() && self.secrets.is_ready()
     }
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.

@@ -13,6 +13,7 @@ use kube::runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::gather::not_lent;
 use super::kubernetes::{CallError, Kubernetes};
 use super::memory::{Failed, Memory};
 use super::resolved::{Identity, Resolved};
@@ -66,6 +67,9 @@ pub(super) async fn reconcile(
     guard: Arc<DeserializeGuard<TokenSource>>,
     context: Arc<Context>,
 ) -> Result<Action, Infallible> {
+    if !context.namespaces.selects(&guard.namespace().unwrap_or_default()) {
+        return Ok(Action::await_change());
+    }
     let _looking = context.pulse.look();
     let source = match &guard.0 {
         Ok(source) => source,
@@ -172,7 +176,7 @@ impl Pass<'_> {
             Known::Present(facts) => Some(Some(facts)),
         };
         let target = known(&self.identity.target)?;
-        let credentials = known(&self.identity.credentials)?;
+        let credentials = known(&self.identity.credentials)?.filter(|facts| self.context.may_use(facts));
         let foreign_refresh_token = self.resolved.sends_refresh_token()
             && known(&self.identity.refresh_token)?.is_some_and(|facts| !self.keeps_refresh_token(&facts));
         let credentials = credentials.as_deref().map(|facts| &facts.version);
@@ -269,9 +273,12 @@ impl Pass<'_> {
     fn forget_what_is_written(&mut self) {
         let Some(pending) = &self.memory.pending else { return };
         let written = self.record();
-        let holds = |record: &Record| written.as_ref().is_some_and(|it| it.token_id == record.token_id);
+        let template = &self.resolved.wanted.template;
+        let holds = |record: &Record| {
+            written.as_ref().is_some_and(|it| it.token_id == record.token_id && it.template == *template)
+        };
         let is_written = pending.refresh_token.is_none()
-            && pending.token.as_ref().is_none_or(|(record, _)| holds(record) && !record.cached);
+            && pending.token.as_ref().is_none_or(|token| holds(&token.record) && !token.record.cached);
         if is_written {
             self.memory.pending = None;
         }
@@ -306,9 +313,9 @@ impl Pass<'_> {
         }
         // What was minted with these values is as good as before.
         if let Some(pending) = self.memory.pending.as_mut().filter(|it| it.values == Some(digest))
-            && let Some((record, _)) = &mut pending.token
+            && let Some(token) = &mut pending.token
         {
-            record.inputs.credentials = version;
+            token.record.inputs.credentials = version;
         }
         Ok(())
     }
@@ -334,6 +341,9 @@ impl Pass<'_> {
                     self.identity.refresh_token.name
                 ),
             ),
+            Blocked::CredentialsMissing if self.credentials_exist() => {
+                (Reason::CredentialsInvalid, not_lent(&self.identity.credentials))
+            }
             Blocked::CredentialsMissing => {
                 let error = CredentialsError::secret_not_found(
                     &self.source.spec.credentials,
@@ -343,6 +353,11 @@ impl Pass<'_> {
             }
         };
         Ending { until: None, problem: Some(Problem { reason, message, passes }) }
+    }
+
+    /// The credentials Secret is there, whether or not it may be used.
+    fn credentials_exist(&self) -> bool {
+        matches!(self.context.secrets.known(&self.identity.credentials), Known::Present(_))
     }
 
     /// The failed attempts as a problem, while they are why nothing happens.

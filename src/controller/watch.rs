@@ -1,5 +1,6 @@
 //! The watches, and how what they see reaches the TokenSources that it concerns.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use futures::future;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event};
@@ -48,7 +49,7 @@ async fn follow(client: Client, namespace: Option<String>, context: Arc<Context>
         let mut watches = Watches::begin(client.clone(), namespace.clone(), &context);
         let may_act = async {
             context.mandate.begins().await;
-            context.secrets.ready().await;
+            context.warm().await;
         };
         tokio::select! {
             () = may_act => {}
@@ -63,7 +64,7 @@ async fn follow(client: Client, namespace: Option<String>, context: Arc<Context>
 struct Watches {
     store: reflector::Store<Guarded>,
     sources: BoxStream<'static, watcher::Result<Guarded>>,
-    /// The TokenSources that a change of a Secret concerns.
+    /// The TokenSources that a change of a Secret, or of their namespace, concerns.
     changed: BoxStream<'static, ObjectRef<Guarded>>,
     ticks: BoxStream<'static, ()>,
 }
@@ -75,6 +76,7 @@ impl Watches {
         // Not the store's own wait_until_ready: it wakes one waiter, and the controller is one already.
         let (listed, mut first_list) = watch::channel(false);
         let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(context), listed);
+        let selected = selected_sources(client.clone(), Arc::clone(context));
         let secrets = changed_sources(client, namespace, Arc::clone(context));
         // Only after the TokenSources are known is it known which Secrets matter.
         let changed = stream::once(async move {
@@ -84,7 +86,7 @@ impl Watches {
         Watches {
             store,
             sources: sources.reflect(writer).applied_objects().boxed(),
-            changed: changed.flatten().boxed(),
+            changed: stream::select(changed.flatten(), selected).boxed(),
             ticks: clock_steps(Arc::clone(context), scope).boxed(),
         }
     }
@@ -207,9 +209,29 @@ fn changed_sources(
             }
         }
     });
-    users.flat_map(|users| {
-        stream::iter(users.into_iter().map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
+    users.flat_map(references)
+}
+
+/// Follows the namespaces that the platform selects, and yields the TokenSources of those that are selected since, or
+/// no more. Without a selector it yields nothing.
+fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item = ObjectRef<Guarded>> + Send {
+    let labels = context.namespaces.selector().map(str::to_owned);
+    stream::iter(labels).flat_map(move |labels| {
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+        let context = Arc::clone(&context);
+        let mut list = HashSet::new();
+        watcher::watcher(api, watcher::Config::default().labels(&labels))
+            .default_backoff()
+            .map(move |event| {
+                let changed = context.namespaces.take_in(&mut list, event);
+                context.secrets.sources_in(&changed)
+            })
+            .flat_map(references)
     })
+}
+
+fn references(sources: Vec<Key>) -> impl Stream<Item = ObjectRef<Guarded>> {
+    stream::iter(sources.into_iter().map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
 }
 
 fn key_of(secret: &PartialObjectMeta<Secret>) -> Key {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::USER_AGENT;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client, Config};
@@ -58,6 +59,13 @@ impl Cluster {
         };
         let listed = api.list_metadata(&ListParams::default().limit(1)).await;
         listed.map(drop).map_err(|error| StartError::Sources(Box::new(error)))
+    }
+
+    /// The same for the namespaces that a selector selects.
+    pub(super) async fn check_namespaces(&self, selector: &str) -> Result<(), StartError> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let listed = api.list_metadata(&ListParams::default().limit(1).labels(selector)).await;
+        listed.map(drop).map_err(|error| StartError::Namespaces(Box::new(error)))
     }
 }
 

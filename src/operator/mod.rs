@@ -56,6 +56,11 @@ pub enum StartError {
     /// The Lease may not be read, or is nowhere.
     #[error(transparent)]
     Lease(LeaseUnusable),
+    /// The selector is none, or namespaces may not be read.
+    #[error(
+        "--namespace-selector: namespaces cannot be listed: {0}; write labels as for `kubectl get namespaces -l`, and see that the operator may list and watch namespaces"
+    )]
+    Namespaces(#[source] Box<kube::Error>),
     /// No HTTP client for token endpoints can be built.
     #[error(transparent)]
     Transport(#[from] EndpointError),
@@ -84,6 +89,9 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let pulse = Arc::new(Pulse::default());
     let cluster = Cluster::of_environment(&pulse).await?;
     cluster.check_sources(&arguments.namespaces).await?;
+    if let Some(selector) = &arguments.namespace_selector {
+        cluster.check_namespaces(selector).await?;
+    }
 
     let (lease, leads) = watch::channel(None);
     let mandate = match terms {
@@ -173,6 +181,8 @@ fn context(
         mandate,
         pulse,
         propagation_delay: endpoints.default_propagation_delay,
+        namespace_selector: arguments.namespace_selector.clone(),
+        require_credentials_label: arguments.require_credentials_label,
         instance: instance(),
     })))
 }

@@ -1,4 +1,5 @@
 //! Several operators for one namespace, as processes: one acts at a time, whatever becomes of it.
+#![allow(clippy::print_stderr, reason = "how long a hand-over took, for docs/high-availability.md")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

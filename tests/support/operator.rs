@@ -30,21 +30,30 @@ impl Operator {
     /// The same with this way to the API server. It is alone, and acts at once.
     pub async fn start_at(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let flags = [&["--leader-elect=false"], flags].concat();
-        Self::launch(kubeconfig, namespace, "alone", &flags).await
+        Self::launch(kubeconfig, "alone", &["--namespace", namespace], &flags).await
+    }
+
+    /// Starts the operator for the namespaces with this label.
+    pub async fn start_selecting(label: &str) -> Self {
+        let flags = ["--leader-elect=false", "--allow-http", "--egress-allow", "127.0.0.0/8"];
+        let scope = ["--namespace-selector", label];
+        Self::launch(&ControlPlane::shared().kubeconfig_path(), "alone", &scope, &flags).await
     }
 
     /// One of several for one namespace, allowed to reach the servers of the tests. Its name must be its own.
     pub async fn replica(kubeconfig: &Path, namespace: &str, name: &str, flags: &[&str]) -> Self {
         let usual =
             ["--allow-http", "--egress-allow", "127.0.0.0/8", "--leader-election-namespace", namespace];
-        Self::launch(kubeconfig, namespace, name, &[&usual, flags].concat()).await
+        let scope = ["--namespace", namespace];
+        Self::launch(kubeconfig, name, &scope, &[&usual, flags].concat()).await
     }
 
-    async fn launch(kubeconfig: &Path, namespace: &str, name: &str, flags: &[&str]) -> Self {
+    async fn launch(kubeconfig: &Path, name: &str, scope: &[&str], flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
-            .args(["run", "--namespace", namespace, "--admin-address", "127.0.0.1:0"])
+            .args(["run", "--admin-address", "127.0.0.1:0"])
+            .args(scope)
             .args(flags)
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", kubeconfig)
