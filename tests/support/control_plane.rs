@@ -36,6 +36,8 @@ pub struct AuditLine {
     pub resource: String,
     pub subresource: String,
     pub name: String,
+    /// Who asked.
+    pub user: String,
     pub user_agent: String,
     pub code: u16,
     pub request_uri: String,
@@ -155,6 +157,7 @@ impl ControlPlane {
                     resource: text(&object["resource"]),
                     subresource: text(&object["subresource"]),
                     name: text(&object["name"]),
+                    user: text(&event["user"]["username"]),
                     user_agent: text(&event["userAgent"]),
                     code: event["responseStatus"]["code"]
                         .as_u64()

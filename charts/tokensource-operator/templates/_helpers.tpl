@@ -90,6 +90,11 @@ annotations:
   resources: [pods]
   verbs: [list, patch]
 {{- end }}
+{{- if .Values.namespaceSelector }}
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
+{{- end }}
 {{- end }}
 
 {{- /* What goes together, and what does not: said before anything is installed. */}}
