@@ -135,7 +135,7 @@ async fn secrets_that_mean_something_to_the_cluster_are_not_written() {
     ] {
         let mut manifest = secret("never", kind, true);
         manifest["metadata"]["annotations"] = json!({"kubernetes.io/service-account.name": "default"});
-        manifest["data"] = json!({"tls.crt": "", "tls.key": "", "ssh-privatekey": ""});
+        manifest["data"] = json!({"tls.crt": "", "tls.key": "", "ssh-privatekey": "Yg=="});
         let said = apply(&scene, &account, &manifest).await;
         refused(&said, &format!("may not write a Secret of type {kind}")).unwrap();
     }
@@ -203,7 +203,7 @@ async fn there_is_nothing_else_that_it_may_change() {
         ),
         (&binding, "clusterrolebindings.rbac.authorization.k8s.io CREATE"),
         (&["create", "namespace", "evil"], "namespaces CREATE"),
-        (&["delete", "namespace", "default"], "namespaces DELETE"),
+        (&["delete", "namespace", &scene.namespace], "namespaces DELETE"),
         (
             &["delete", "customresourcedefinition", "tokensources.tokensource.dev"],
             "customresourcedefinitions.apiextensions.k8s.io DELETE",

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::rotation::{director, director_source};
-use super::support::chart::{Account, RELEASE, install, render};
+use super::support::chart::{Account, install, render};
 use super::support::control_plane::{AuditLine, ControlPlane};
 use super::support::eventually;
 use super::support::operator::Operator;
-use super::support::scene::{SOON, Scene};
+use super::support::scene::SOON;
 
 /// Group, resource and verb of all that the chart's Roles grant.
 fn granted(namespace: &str, values: &Value) -> BTreeSet<String> {
@@ -69,7 +69,7 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
     scene.secret("client", &[("client_id", "a"), ("client_secret", "b")]).await;
     private["spec"]["credentials"]["secretRef"]["name"] = json!("client");
     scene.apply(private).await;
-    scene.condition("private", "Ready", "False CredentialsNotFound").await;
+    scene.condition("private", "Ready", "False SpecInvalid").await;
 
     let granted = granted(namespace, &values);
     eventually("each right is used", SOON, async || {
@@ -81,5 +81,4 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
         if used == granted { Ok(()) } else { Err((used, granted.clone())) }
     })
     .await;
-    let _ = RELEASE;
 }
