@@ -13,6 +13,9 @@ use crate::oauth::Digest;
 use crate::refresh::{Failure, Pending, Tried};
 use crate::target::{Owner, Record, Version};
 
+/// A status that was written, and the revision that it got.
+pub type Reported = (u64, Box<TokenSourceStatus>);
+
 /// What is remembered of one TokenSource.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -37,7 +40,7 @@ pub struct Memory {
     /// per process.
     pub seed_is_ours: Option<String>,
     /// The status that was last written, and the resourceVersion that it got, until the watch has caught up.
-    pub reported: Option<(u64, Box<TokenSourceStatus>)>,
+    pub reported: Option<Reported>,
 }
 
 /// A row of failed attempts, with what people are told of the last one.
