@@ -43,7 +43,7 @@ only() {
 }
 # shellcheck disable=SC2046 # words
 {
-  manifests base/operator.yaml $(only serviceaccount deployment poddisruptionbudget networkpolicy)
+  manifests base/operator.yaml $(only serviceaccount deployment service poddisruptionbudget networkpolicy)
   manifests overlays/cluster/crd.yaml $(only crd)
   manifests overlays/cluster/rbac.yaml $(only rbac rbac-people)
   manifests overlays/cluster/fences.yaml $(only fences)

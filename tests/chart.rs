@@ -26,6 +26,7 @@ fn every_flag() -> [Value; 2] {
         "defaultPropagationDelay": "2m",
         "endpoint": {"maxInFlight": 3, "maxPerSecond": 4},
         "log": {"format": "text", "level": "debug"},
+        "admin": {"port": 9090},
     });
     let with = |name: &str, value: Value| {
         let mut values = common.clone();
@@ -199,47 +200,9 @@ fn an_image_is_named_by_its_digest_where_there_is_one() {
 
 #[test]
 fn every_value_reaches_an_object() {
-    let marked = json!({
-        "commonLabels": {"team": "marker-1"},
-        "commonAnnotations": {"example.com/a": "marker-2"},
-        "crds": {"annotations": {"example.com/a": "marker-3"}},
-        "serviceAccount": {"annotations": {"example.com/a": "marker-4"}, "labels": {"l": "marker-5"}},
-        "image": {"pullPolicy": "Always"},
-        "imagePullSecrets": [{"name": "marker-6"}],
-        "replicaCount": 3,
-        "podDisruptionBudget": {"maxUnavailable": null, "minAvailable": "51%"},
-        "priorityClassName": "marker-7",
-        "nodeSelector": {"n": "marker-8"},
-        "tolerations": [{"key": "marker-9"}],
-        "affinity": {"nodeAffinity": {"marker-10": {}}},
-        "topologySpreadConstraints": [{"topologyKey": "marker-11", "labelSelector": {"matchLabels": {"own": "marker-12"}}}],
-        "podSecurityContext": {"fsGroup": 1234},
-        "securityContext": {"runAsUser": 4321},
-        "deploymentLabels": {"l": "marker-13"},
-        "deploymentAnnotations": {"example.com/a": "marker-14"},
-        "podLabels": {"l": "marker-15"},
-        "podAnnotations": {"example.com/a": "marker-16"},
-        "extraEnv": [{"name": "A", "value": "marker-17"}],
-        "extraEnvFrom": [{"secretRef": {"name": "marker-18"}}],
-        "extraVolumes": [{"name": "marker-19", "emptyDir": {}}],
-        "extraVolumeMounts": [{"name": "marker-19", "mountPath": "/marker-20"}],
-        "extraContainers": [{"name": "marker-21"}],
-        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["marker-22"]}],
-        "dnsPolicy": "Default",
-        "dnsConfig": {"searches": ["marker-23"]},
-        "extraPodSpec": {"runtimeClassName": "marker-24"},
-        "networkPolicy": {"from": [{"podSelector": {"matchLabels": {"a": "marker-25"}}}], "egress": [{"to": [{"podSelector": {"matchLabels": {"a": "marker-26"}}}]}]},
-        "extraArgs": ["--marker-27"],
-        "extraObjects": [
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "marker-28"}},
-            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: of-{{ .Release.Name }}-marker-29\n",
-        ],
-        "resources": {"limits": {"memory": "129Mi"}},
-        "terminationGracePeriodSeconds": 99,
-        "revisionHistoryLimit": 7,
-    });
+    let marked: Value = serde_saphyr::from_str(include_str!("chart-values.yaml")).unwrap();
     let text = template(NAMESPACE, &marked).unwrap();
-    for number in 1..=29 {
+    for number in 1..=36 {
         assert!(text.contains(&format!("marker-{number}")), "marker-{number}");
     }
     for words in [
@@ -265,10 +228,30 @@ fn every_value_reaches_an_object() {
         "crds": {"enabled": false}, "rbac": {"create": false, "aggregateToDefaultRoles": false},
         "serviceAccount": {"create": false, "name": "mine"}, "fences": {"enabled": false},
         "podDisruptionBudget": {"enabled": false}, "networkPolicy": {"enabled": false},
+        "metrics": {"service": {"enabled": false}},
     });
     let objects = render(NAMESPACE, &off);
     assert_eq!(objects.len(), 1, "the Deployment alone: {:?}", identities(&objects).keys());
     assert_eq!(objects[0]["spec"]["template"]["spec"]["serviceAccountName"], "mine");
+}
+
+#[test]
+fn monitors_find_what_is_to_be_monitored() {
+    let metrics = |kind: &str| render(NAMESPACE, &json!({"metrics": {kind: {"enabled": true}}}));
+    let objects = metrics("serviceMonitor");
+    let monitor = find(&objects, "ServiceMonitor", "");
+    let service = find(&objects, "Service", "metrics");
+    for (name, value) in monitor["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(&service["metadata"]["labels"][name], value);
+    }
+    assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+    let port = container(&objects)["ports"][0]["name"].clone();
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], port);
+    let objects = metrics("podMonitor");
+    assert_eq!(find(&objects, "PodMonitor", "")["spec"]["podMetricsEndpoints"][0]["port"], port);
+    for probe in ["livenessProbe", "readinessProbe"] {
+        assert_eq!(container(&objects)[probe]["httpGet"]["port"], port);
+    }
 }
 
 #[test]

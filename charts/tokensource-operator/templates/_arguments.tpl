@@ -19,6 +19,7 @@
 {{- $arguments = append $arguments (printf "--default-propagation-delay=%s" .Values.defaultPropagationDelay) }}
 {{- $arguments = append $arguments (printf "--endpoint-max-in-flight=%d" (int .Values.endpoint.maxInFlight)) }}
 {{- $arguments = append $arguments (printf "--endpoint-max-per-second=%d" (int .Values.endpoint.maxPerSecond)) }}
+{{- $arguments = append $arguments (printf "--admin-address=:%d" (int .Values.admin.port)) }}
 {{- $arguments = append $arguments (printf "--log-format=%s" .Values.log.format) }}
 {{- $arguments = append $arguments (printf "--log-level=%s" .Values.log.level) }}
 {{- toYaml (concat $arguments .Values.extraArgs) }}

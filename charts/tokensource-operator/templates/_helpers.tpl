@@ -102,6 +102,12 @@ annotations:
 {{- if and .Values.namespaces .Values.namespaceSelector }}
 {{- fail "namespaces and namespaceSelector do not go together: give one of them" }}
 {{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
+{{- fail "metrics.serviceMonitor and metrics.podMonitor would count everything twice: enable one of them" }}
+{{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
+{{- fail "metrics.serviceMonitor needs metrics.service.enabled" }}
+{{- end }}
 {{- if and .Values.fences.enabled (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
 {{- fail (printf "fences need Kubernetes 1.30 (this is %s): set fences.enabled to false" .Capabilities.KubeVersion.Version) }}
 {{- end }}
