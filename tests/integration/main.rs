@@ -34,4 +34,5 @@ mod restarts;
 mod rights;
 mod rotation;
 mod samples;
+mod templates;
 mod tls;
