@@ -23,6 +23,7 @@ fn every_flag() -> [Value; 2] {
         "egress": {"allow": ["10.0.0.0/8", "idp.example.com:8443"], "only": ["idp.example.com"]},
         "allowHTTP": true,
         "proxyFromEnvironment": true,
+        "requireCredentialsLabel": true,
         "defaultPropagationDelay": "2m",
         "endpoint": {"maxInFlight": 3, "maxPerSecond": 4},
         "log": {"format": "text", "level": "debug"},

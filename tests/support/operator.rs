@@ -29,8 +29,18 @@ impl Operator {
 
     /// The same with this way to the API server.
     pub async fn start_at(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
-        let arguments = ["run", "--namespace", namespace, "--admin-address", "127.0.0.1:0"];
-        Self::launch(kubeconfig, &[&arguments, flags].concat()).await
+        Self::run(kubeconfig, &["--namespace", namespace], flags).await
+    }
+
+    /// Starts the operator for the namespaces with this label.
+    pub async fn start_selecting(label: &str) -> Self {
+        let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+        Self::run(&ControlPlane::shared().kubeconfig_path(), &["--namespace-selector", label], &flags).await
+    }
+
+    async fn run(kubeconfig: &Path, scope: &[&str], flags: &[&str]) -> Self {
+        let arguments = ["run", "--admin-address", "127.0.0.1:0"];
+        Self::launch(kubeconfig, &[&arguments, scope, flags].concat()).await
     }
 
     /// Starts it with these arguments, and waits until it has started.

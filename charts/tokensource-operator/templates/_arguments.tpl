@@ -4,6 +4,9 @@
 {{- range .Values.namespaces }}
 {{- $arguments = append $arguments (printf "--namespace=%s" .) }}
 {{- end }}
+{{- with .Values.namespaceSelector }}
+{{- $arguments = append $arguments (printf "--namespace-selector=%s" .) }}
+{{- end }}
 {{- range .Values.egress.allow }}
 {{- $arguments = append $arguments (printf "--egress-allow=%s" .) }}
 {{- end }}
@@ -15,6 +18,9 @@
 {{- end }}
 {{- if .Values.proxyFromEnvironment }}
 {{- $arguments = append $arguments "--proxy-from-environment" }}
+{{- end }}
+{{- if .Values.requireCredentialsLabel }}
+{{- $arguments = append $arguments "--require-credentials-label" }}
 {{- end }}
 {{- $arguments = append $arguments (printf "--default-propagation-delay=%s" .Values.defaultPropagationDelay) }}
 {{- $arguments = append $arguments (printf "--endpoint-max-in-flight=%d" (int .Values.endpoint.maxInFlight)) }}
