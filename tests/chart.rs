@@ -129,6 +129,10 @@ fn mistakes_are_refused_before_anything_is_installed() {
         (json!({"egress": {"allow": ["a,b"]}}), "allow"),
         (json!({"log": {"format": "yaml"}}), "json"),
         (
+            json!({"namespaces": ["a"], "namespaceSelector": "a=b"}),
+            "namespaces and namespaceSelector do not go together",
+        ),
+        (
             json!({"podDisruptionBudget": {"minAvailable": 1}}),
             "minAvailable and maxUnavailable do not go together",
         ),

@@ -256,6 +256,7 @@ async fn from_installing_to_uninstalling() {
     let mut other = values.clone();
     other["replicaCount"] = json!(3);
     other["log"] = json!({"level": "debug"});
+    other["namespaceSelector"] = json!(format!("kubernetes.io/metadata.name!={NAMESPACE}"));
     run_helm(&["upgrade", RELEASE, CHART], other).await;
     assert!(knows_suspend().await, "the CustomResourceDefinition is upgraded");
     assert_eq!(get("deployment", RELEASE).await["spec"]["replicas"], 3);
