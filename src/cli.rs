@@ -59,7 +59,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "REQUESTS", env = "TOKENSOURCE_ENDPOINT_MAX_PER_SECOND", default_value_t = Limits::default().per_second, value_parser = at_least_one::<u32>)]
     pub endpoint_max_per_second: u32,
 
-    /// Act only while holding the Lease `tokensource-operator`, so that of several replicas one acts at a time. Without it, do
+    /// Act only while holding a Lease, so that of several replicas one acts at a time. Without it, do
     /// not run a second operator for the same namespaces.
     #[arg(long, value_name = "BOOL", env = "TOKENSOURCE_LEADER_ELECT", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
     pub leader_elect: bool,
@@ -67,6 +67,15 @@ pub struct RunArgs {
     /// The namespace of the Lease. Default: the pod's own, else that of the kubeconfig's context.
     #[arg(long, value_name = "NS", env = "TOKENSOURCE_LEADER_ELECTION_NAMESPACE")]
     pub leader_election_namespace: Option<String>,
+
+    /// The name of the Lease: all operators that use the same one take turns.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TOKENSOURCE_LEADER_ELECTION_LEASE_NAME",
+        default_value = "tokensource-operator"
+    )]
+    pub leader_election_lease_name: String,
 
     /// How long the others wait after the leader's last sign of life before one of them takes over. A token request must end
     /// within what is left of it.

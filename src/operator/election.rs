@@ -5,6 +5,7 @@
 
 mod candidate;
 
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,6 @@ pub use candidate::Terms;
 
 use crate::controller::Pulse;
 
-/// The Lease's name.
-const LEASE: &str = "tokensource-operator";
 /// The longest that one call may take. The renew deadline may cut it shorter.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// The longest that the release of the lease may take.
@@ -39,47 +38,58 @@ pub(super) struct Election {
 /// What a process stands for election with.
 pub(super) struct Standing {
     api: Api<Lease>,
-    namespace: String,
+    lease: LeaseName,
     /// No other process may ever have the same: the one before it in the same pod may have gone without a word.
     identity: String,
     terms: Terms,
 }
 
+/// Which Lease.
+#[derive(Clone, Debug)]
+pub struct LeaseName {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl fmt::Display for LeaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// The Lease cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the Lease {namespace}/{LEASE} for leader election cannot be read: {error}; grant get, create and update of leases there, or name another namespace with --leader-election-namespace, or run a single operator with --leader-elect=false"
+    "the Lease {lease} for leader election cannot be read: {error}; grant get, create and update of leases there, or name another namespace with --leader-election-namespace, or run a single operator with --leader-elect=false"
 )]
 pub struct LeaseUnusable {
-    namespace: String,
+    lease: LeaseName,
     error: Box<kube::Error>,
 }
 
 impl Standing {
-    /// Stands in `namespace` as `name`, made unique. The client should be used for nothing else: what is asked here must
+    /// Stands as `name`, made unique. The client should be used for nothing else: what is asked here must
     /// not wait behind other calls.
-    pub(super) fn new(client: Client, namespace: String, name: &str, terms: Terms) -> Self {
+    pub(super) fn new(client: Client, lease: LeaseName, name: &str, terms: Terms) -> Self {
         // Seeded by the system, anew in each process.
         let random = RandomState::new().build_hasher().finish();
-        let api = Api::namespaced(client, &namespace);
-        Standing { api, namespace, identity: format!("{name}_{random:016x}"), terms }
+        let api = Api::namespaced(client, &lease.namespace);
+        Standing { api, lease, identity: format!("{name}_{random:016x}"), terms }
     }
 
     /// Fails early, with the remedy.
     pub(super) async fn check(&self) -> Result<(), LeaseUnusable> {
-        let found = self.api.get_opt(LEASE).await;
-        found
-            .map(drop)
-            .map_err(|error| LeaseUnusable { namespace: self.namespace.clone(), error: Box::new(error) })
+        let found = self.api.get_opt(&self.lease.name).await;
+        found.map(drop).map_err(|error| LeaseUnusable { lease: self.lease.clone(), error: Box::new(error) })
     }
 }
 
 impl Election {
     /// Stands from when `warm` is over: a leader that knows no TokenSource yet would only keep another from leading.
-    /// `lease` is told when the lease ends that this process holds.
+    /// `leads_until` is told when the lease ends that this process holds.
     pub(super) fn start(
         standing: Standing,
-        lease: watch::Sender<Option<Instant>>,
+        leads_until: watch::Sender<Option<Instant>>,
         pulse: Arc<Pulse>,
         warm: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
@@ -90,7 +100,7 @@ impl Election {
                 _ = &mut ended => return,
                 () = warm => {}
             }
-            let mut office = Office::new(standing, lease);
+            let mut office = Office::new(standing, leads_until);
             loop {
                 pulse.tick("leader election");
                 office.round().await;
@@ -116,16 +126,18 @@ struct Office {
     candidate: Candidate,
     terms: Terms,
     api: Api<Lease>,
-    lease: watch::Sender<Option<Instant>>,
+    name: String,
+    leads_until: watch::Sender<Option<Instant>>,
     /// What was logged last, so that the same is not said every second.
     said: String,
 }
 
 impl Office {
-    fn new(standing: Standing, lease: watch::Sender<Option<Instant>>) -> Self {
-        let Standing { api, namespace, identity, terms } = standing;
-        info!(lease = %format!("{namespace}/{LEASE}"), %identity, "standing for election");
-        Office { candidate: Candidate::new(identity, terms), terms, api, lease, said: String::new() }
+    fn new(standing: Standing, leads_until: watch::Sender<Option<Instant>>) -> Self {
+        let Standing { api, lease, identity, terms } = standing;
+        info!(%lease, %identity, "standing for election");
+        let candidate = Candidate::new(identity, terms);
+        Office { candidate, terms, api, name: lease.name, leads_until, said: String::new() }
     }
 
     /// A standby looks twice as often as a leader renews: what was released should be taken at once.
@@ -144,7 +156,7 @@ impl Office {
         }
         self.candidate.give_up_when_due(Instant::now());
         let until = self.candidate.leads_until();
-        let before = self.lease.send_replace(until);
+        let before = self.leads_until.send_replace(until);
         match (before.is_some(), until.is_some()) {
             (false, true) => info!("leading"),
             (true, false) => warn!(
@@ -171,7 +183,7 @@ impl Office {
     }
 
     async fn look(&mut self) -> Result<(), CallFailed> {
-        let lease = call(self.limit(), self.api.get_opt(LEASE)).await?;
+        let lease = call(self.limit(), self.api.get_opt(&self.name)).await?;
         self.candidate.saw(Instant::now(), lease);
         Ok(())
     }
@@ -179,7 +191,7 @@ impl Office {
     async fn write_what_is_wanted(&mut self) -> Result<(), CallFailed> {
         let sent = Instant::now();
         let Some(lease) = self.candidate.wants(sent, Timestamp::now()) else { return Ok(()) };
-        let lease = write(&self.api, lease, self.limit()).await?;
+        let lease = write(&self.api, &self.name, lease, self.limit()).await?;
         self.candidate.wrote(sent, lease);
         Ok(())
     }
@@ -192,9 +204,9 @@ impl Office {
 
     async fn release(&mut self) {
         let released = self.candidate.release(Timestamp::now());
-        self.lease.send_replace(None);
+        self.leads_until.send_replace(None);
         let Some(released) = released else { return };
-        match write(&self.api, released, Instant::now() + RELEASE_LIMIT).await {
+        match write(&self.api, &self.name, released, Instant::now() + RELEASE_LIMIT).await {
             Ok(_) => info!("released the lease"),
             Err(error) => {
                 warn!(%error, "the lease could not be released: another process takes it when it ends")
@@ -219,12 +231,12 @@ impl Office {
 }
 
 /// Creates the lease, or replaces the very version that it names.
-async fn write(api: &Api<Lease>, lease: Lease, limit: Instant) -> Result<Lease, CallFailed> {
+async fn write(api: &Api<Lease>, name: &str, lease: Lease, limit: Instant) -> Result<Lease, CallFailed> {
     let params = PostParams::default();
     if lease.metadata.resource_version.is_some() {
-        call(limit, api.replace(LEASE, &params, &lease)).await
+        call(limit, api.replace(name, &params, &lease)).await
     } else {
-        call(limit, api.create(&params, &candidate::named(lease, LEASE))).await
+        call(limit, api.create(&params, &candidate::named(lease, name))).await
     }
 }
 

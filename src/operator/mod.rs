@@ -18,7 +18,7 @@ pub use admin::AdminAddress;
 use admin::{Admin, Pages};
 use cluster::Cluster;
 use election::{Election, Standing};
-pub use election::{LeaseUnusable, Terms};
+pub use election::{LeaseName, LeaseUnusable, Terms};
 pub use endpoints::EndpointError;
 pub(crate) use endpoints::{api_server_addresses, transport, unused_proxies};
 
@@ -145,8 +145,11 @@ fn election_terms(arguments: &RunArgs) -> Result<Option<Terms>, StartError> {
 
 /// What this process stands for election with.
 async fn standing(arguments: &RunArgs, cluster: &Cluster, terms: Terms) -> Result<Standing, StartError> {
-    let namespace = arguments.leader_election_namespace.as_ref().unwrap_or(&cluster.namespace).clone();
-    let standing = Standing::new(cluster.lease_client.clone(), namespace, &instance(), terms);
+    let lease = LeaseName {
+        namespace: arguments.leader_election_namespace.as_ref().unwrap_or(&cluster.namespace).clone(),
+        name: arguments.leader_election_lease_name.clone(),
+    };
+    let standing = Standing::new(cluster.lease_client.clone(), lease, &instance(), terms);
     standing.check().await.map_err(StartError::Lease)?;
     Ok(standing)
 }

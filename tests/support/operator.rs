@@ -30,31 +30,34 @@ impl Operator {
     /// The same with this way to the API server. It is alone, and acts at once.
     pub async fn start_at(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let flags = [&["--leader-elect=false"], flags].concat();
-        Self::launch(kubeconfig, "alone", &["--namespace", namespace], &flags).await
+        Self::run(kubeconfig, "alone", &["--namespace", namespace], &flags).await
     }
 
     /// Starts the operator for the namespaces with this label.
     pub async fn start_selecting(label: &str) -> Self {
         let flags = ["--leader-elect=false", "--allow-http", "--egress-allow", "127.0.0.0/8"];
         let scope = ["--namespace-selector", label];
-        Self::launch(&ControlPlane::shared().kubeconfig_path(), "alone", &scope, &flags).await
+        Self::run(&ControlPlane::shared().kubeconfig_path(), "alone", &scope, &flags).await
     }
 
     /// One of several for one namespace, allowed to reach the servers of the tests. Its name must be its own.
     pub async fn replica(kubeconfig: &Path, namespace: &str, name: &str, flags: &[&str]) -> Self {
         let usual =
             ["--allow-http", "--egress-allow", "127.0.0.0/8", "--leader-election-namespace", namespace];
-        let scope = ["--namespace", namespace];
-        Self::launch(kubeconfig, name, &scope, &[&usual, flags].concat()).await
+        Self::run(kubeconfig, name, &["--namespace", namespace], &[&usual, flags].concat()).await
     }
 
-    async fn launch(kubeconfig: &Path, name: &str, scope: &[&str], flags: &[&str]) -> Self {
+    async fn run(kubeconfig: &Path, name: &str, scope: &[&str], flags: &[&str]) -> Self {
+        let arguments = ["run", "--admin-address", "127.0.0.1:0"];
+        Self::launch(kubeconfig, name, &[&arguments, scope, flags].concat()).await
+    }
+
+    /// Starts a pod of this name with these arguments, and waits until it has started.
+    pub async fn launch(kubeconfig: &Path, name: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
-            .args(["run", "--admin-address", "127.0.0.1:0"])
-            .args(scope)
-            .args(flags)
+            .args(arguments)
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", kubeconfig)
             .env("POD_NAME", name)
