@@ -16,6 +16,7 @@ mod watch;
 mod write;
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -26,6 +27,11 @@ pub use watch::run;
 use crate::oauth::{Discovery, Gate, Transport};
 use memory::{Memories, Seeds};
 use secrets::Secrets;
+use turns::Turns;
+
+/// Looks at once. Each makes one call to the API server at a time, and more would only wait there; those that have not
+/// begun hold hardly any memory.
+const LOOKS_AT_ONCE: usize = 64;
 
 /// What every reconcile shares.
 pub struct Context {
@@ -38,6 +44,8 @@ pub struct Context {
     secrets: Secrets,
     memories: Memories,
     seeds: Seeds,
+    /// To look, which includes calls to the API server but not waiting for an endpoint.
+    turns: Arc<Turns>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
     /// Who reports events: the pod's name.
@@ -75,6 +83,7 @@ impl Context {
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),
+            turns: Turns::new(LOOKS_AT_ONCE),
             propagation_delay,
             instance,
             since: Timestamp::now(),

@@ -13,12 +13,13 @@ use kube::runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::kubernetes::{CallError, Kubernetes};
+use super::kubernetes::CallError;
 use super::memory::{Failed, Memory};
 use super::resolved::{Identity, Resolved};
 use super::secrets::{Key, Known};
 use super::status::Problem;
 use super::stop::{Attempt, Stop};
+use super::turns::Turn;
 use super::{Context, report};
 use crate::api::{Reason, TokenSource};
 use crate::oauth::Class;
@@ -32,8 +33,8 @@ const MOST_STEPS: usize = 12;
 const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A first mint should be done this long after it was asked for.
 const FIRST_MINT: Duration = Duration::from_secs(30);
-/// What is no mint may take this long.
-pub(super) const UNHURRIED: Duration = Duration::from_secs(60);
+/// Nobody waits for a turn behind those who came this much later.
+const UNHURRIED: Duration = Duration::from_secs(60);
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 /// The wait before looking again at what no watch tells, in seconds: a name's addresses, another TokenSource's
@@ -43,14 +44,14 @@ const LOOK_AGAIN: u64 = 5 * 60;
 /// One look at one TokenSource.
 pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
-    /// The API server, with the deadline of what is being done.
-    pub(super) kubernetes: Kubernetes,
     pub(super) source: &'a TokenSource,
     pub(super) identity: &'a Identity,
     pub(super) resolved: &'a Resolved,
     pub(super) memory: &'a mut Memory,
+    /// The turn to look.
+    pub(super) turn: Option<Turn>,
     /// The turn to send the user's refresh token, until what came of it is persisted.
-    pub(super) turn: Option<tokio::sync::OwnedMutexGuard<()>>,
+    pub(super) seed_turn: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 /// How a pass ended.
@@ -74,15 +75,29 @@ pub(super) async fn reconcile(
             return Ok(Action::await_change());
         }
     };
-    // Boxed: ten thousand of these are started at once, and hardly any of them gets beyond its first lines.
-    let looked = AssertUnwindSafe(Box::pin(look(source, &context))).catch_unwind().await;
+    // First of all, while this holds next to nothing: ten thousand of these are started at once.
+    let turn = context.turns.take(deadline(source, &context)).await;
+    let looked = AssertUnwindSafe(Box::pin(look(source, &context, turn))).catch_unwind().await;
     Ok(looked.unwrap_or_else(|_| {
         error!(source = %format!("{}/{}", source.namespace().unwrap_or_default(), source.name_any()), "a bug: the look at this TokenSource panicked");
         Action::requeue(Duration::from_secs(60))
     }))
 }
 
-async fn look(source: &TokenSource, context: &Context) -> Action {
+/// When this TokenSource's look should have been made: in time for readers of the file that holds its token, soon where
+/// there is none.
+fn deadline(source: &TokenSource, context: &Context) -> Instant {
+    let target = Identity::of(source).map(|identity| context.secrets.known(&identity.target));
+    let expires_at = match target {
+        Some(Known::Present(facts)) => facts.record.as_ref().map(|record| record.expires_at),
+        _ => None,
+    };
+    let left = expires_at.map_or(0, |expires_at| seconds_between(context.now(), expires_at));
+    let left = Duration::from_secs(left.saturating_sub(context.propagation_delay));
+    Instant::now() + if expires_at.is_some() { left.min(UNHURRIED) } else { FIRST_MINT }
+}
+
+async fn look(source: &TokenSource, context: &Context, turn: Turn) -> Action {
     let Some(identity) = Identity::of(source) else { return Action::await_change() };
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
@@ -97,12 +112,12 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
     };
     let mut pass = Pass {
         context,
-        kubernetes: context.kubernetes.by(Instant::now() + UNHURRIED),
         source,
         identity: &identity,
         resolved: &resolved,
         memory,
-        turn: None,
+        turn: Some(turn),
+        seed_turn: None,
     };
     match pass.run().await {
         Ok(ending) => {
@@ -179,12 +194,17 @@ impl Pass<'_> {
     }
 
     async fn mint_and_write(&mut self, why: Why) -> Result<(), Stop> {
-        self.kubernetes = self.context.kubernetes.by(self.deadline());
         match self.mint(why).await {
             Ok(()) => self.write().await,
             // It may have brought a refresh token, whatever was wrong with the rest.
             Err(stop) => self.save_refresh_token().await.and(Err(stop)),
         }
+    }
+
+    /// Goes on looking after it has waited for something else than the API server, before those who have not begun:
+    /// what it waited for is not to be lost. Whoever waits gives up its turn: however many they are, they hold nobody up.
+    pub(super) async fn go_on(&mut self) {
+        self.turn = Some(self.context.turns.take(Instant::now()).await);
     }
 
     /// When a new token should be there: a refresh in time for readers of the file, a first mint soon.
@@ -242,7 +262,7 @@ impl Pass<'_> {
         if known != Known::Nothing {
             return Ok(known);
         }
-        let facts = self.kubernetes.secret_facts(key).await?;
+        let facts = self.context.kubernetes.secret_facts(key).await?;
         self.context.secrets.observe(key, facts.clone());
         Ok(facts.map_or(Known::Absent, |facts| Known::Present(Arc::new(facts))))
     }

@@ -7,13 +7,12 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Context;
-use super::kubernetes::{CallError, Kubernetes};
+use super::kubernetes::CallError;
 use super::memory::Memory;
-use super::reconcile::{Pass, UNHURRIED};
+use super::reconcile::Pass;
 use super::resolved::Identity;
 use super::status::{Problem, Situation, status};
 use crate::api::{Reason, TokenSource, TokenSourceStatus};
@@ -40,7 +39,7 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
         policy: pass.resolved.policy,
         before: &before,
     });
-    write(&pass.kubernetes, pass.context, pass.source, pass.identity, pass.memory, &before, after).await
+    write(pass.context, pass.source, pass.identity, pass.memory, &before, after).await
 }
 
 /// Writes the status of a TokenSource whose spec cannot be resolved.
@@ -69,8 +68,7 @@ pub(super) async fn invalid(
         },
         before: &before,
     });
-    let kubernetes = context.kubernetes.by(Instant::now() + UNHURRIED);
-    if let Err(error) = write(&kubernetes, context, source, identity, memory, &before, after).await {
+    if let Err(error) = write(context, source, identity, memory, &before, after).await {
         debug!(source = %identity.key, %error, "the status could not be written");
     }
 }
@@ -93,7 +91,6 @@ fn revision(resource_version: Option<&str>) -> u64 {
 }
 
 async fn write(
-    kubernetes: &Kubernetes,
     context: &Context,
     source: &TokenSource,
     identity: &Identity,
@@ -104,7 +101,8 @@ async fn write(
     if *before == after {
         return Ok(());
     }
-    let resource_version = match kubernetes.write_status(&identity.key, &body(identity, &after)).await {
+    let resource_version = match context.kubernetes.write_status(&identity.key, &body(identity, &after)).await
+    {
         // Gone, or another object by now: there is nobody to tell.
         Err(CallError::Conflict | CallError::NotFound) => return Ok(()),
         Err(CallError::Refused(message)) => {
@@ -115,7 +113,7 @@ async fn write(
     };
     for (warning, reason, note) in events(before, &after) {
         let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };
-        let sent = kubernetes.publish(regarding, &context.instance, warning, &reason, &note).await;
+        let sent = context.kubernetes.publish(regarding, &context.instance, warning, &reason, &note).await;
         if let Err(error) = sent {
             debug!(source = %identity.key, %error, "an event could not be sent");
         }
