@@ -67,12 +67,12 @@ impl Pass<'_> {
             refresh_at = %refresh_at,
             "minted"
         );
-        self.memory.pending = Some(PendingMint {
+        self.memory.pending = Some(Box::new(PendingMint {
             token: Some((record, answer.access_token)),
             values: gathered.values,
             refresh_token: None,
             refresh_at,
-        });
+        }));
         self.keep_refresh_token(refresh_token, &gathered, sent_at);
         Ok(())
     }
@@ -161,11 +161,11 @@ impl Pass<'_> {
             replaces: seed.kept.clone(),
         };
         let pending = PendingMint { token: None, values: None, refresh_token: None, refresh_at: now };
-        self.memory.pending.get_or_insert(pending).refresh_token = Some(unsaved);
+        self.memory.pending.get_or_insert(Box::new(pending)).refresh_token = Some(unsaved);
     }
 
     fn had_token(&self) -> bool {
-        self.source.status.as_ref().is_some_and(|status| status.token.is_some())
+        self.reported.has_token
     }
 
     /// Before a first mint of this process, and before one that creates the Secret: does the TokenSource still

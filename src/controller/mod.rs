@@ -13,6 +13,7 @@ mod stop;
 pub(crate) mod tls;
 mod turns;
 mod watch;
+mod watched;
 mod write;
 
 use std::fmt;

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::ResourceExt;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -17,9 +15,10 @@ use super::kubernetes::CallError;
 use super::memory::{Failed, Memory};
 use super::resolved::{Identity, Resolved};
 use super::secrets::{Key, Known};
-use super::status::Problem;
+use super::status::{Problem, Reported};
 use super::stop::{Attempt, Stop};
 use super::turns::Turn;
+use super::watched::Watched;
 use super::{Context, report};
 use crate::api::{Reason, TokenSource};
 use crate::oauth::Class;
@@ -44,7 +43,10 @@ const LOOK_AGAIN: u64 = 5 * 60;
 /// One look at one TokenSource.
 pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
+    /// Without its status.
     pub(super) source: &'a TokenSource,
+    /// What people were told so far.
+    pub(super) reported: &'a Reported,
     pub(super) identity: &'a Identity,
     pub(super) resolved: &'a Resolved,
     pub(super) memory: &'a mut Memory,
@@ -63,56 +65,53 @@ struct Ending {
 }
 
 /// What [`kube::runtime::Controller`] calls. It never fails, so that one source's trouble is its own.
-pub(super) async fn reconcile(
-    guard: Arc<DeserializeGuard<TokenSource>>,
-    context: Arc<Context>,
-) -> Result<Action, Infallible> {
+pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Infallible> {
     context.secrets.ready().await;
-    let source = match &guard.0 {
-        Ok(source) => source,
-        Err(invalid) => {
-            error!(source = %format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any()), error = %invalid.error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
-            return Ok(Action::await_change());
-        }
-    };
     // First of all, while this holds next to nothing: ten thousand of these are started at once.
-    let turn = context.turns.take(deadline(source, &context)).await;
-    let looked = AssertUnwindSafe(Box::pin(look(source, &context, turn))).catch_unwind().await;
+    let turn = context.turns.take(deadline(&watched, &context)).await;
+    let looked = AssertUnwindSafe(Box::pin(look_at(&watched, &context, turn))).catch_unwind().await;
     Ok(looked.unwrap_or_else(|_| {
-        error!(source = %format!("{}/{}", source.namespace().unwrap_or_default(), source.name_any()), "a bug: the look at this TokenSource panicked");
+        error!(source = %watched.key(), "a bug: the look at this TokenSource panicked");
         Action::requeue(Duration::from_secs(60))
     }))
 }
 
+async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Action {
+    match watched.source() {
+        Ok(source) => look(&source, &watched.reported, context, turn).await,
+        Err(error) => {
+            error!(source = %watched.key(), %error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
+            Action::await_change()
+        }
+    }
+}
+
 /// When this TokenSource's look should have been made: in time for readers of the file that holds its token, soon where
 /// there is none.
-fn deadline(source: &TokenSource, context: &Context) -> Instant {
-    let target = Identity::of(source).map(|identity| context.secrets.known(&identity.target));
-    let expires_at = match target {
-        Some(Known::Present(facts)) => facts.record.as_ref().map(|record| record.expires_at),
-        _ => None,
-    };
+fn deadline(watched: &Watched, context: &Context) -> Instant {
+    let expires_at = context.secrets.expiry(&watched.key());
     let left = expires_at.map_or(0, |expires_at| seconds_between(context.now(), expires_at));
     let left = Duration::from_secs(left.saturating_sub(context.propagation_delay));
     Instant::now() + if expires_at.is_some() { left.min(UNHURRIED) } else { FIRST_MINT }
 }
 
-async fn look(source: &TokenSource, context: &Context, turn: Turn) -> Action {
+async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn: Turn) -> Action {
     let Some(identity) = Identity::of(source) else { return Action::await_change() };
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
-    memory.is_about(source, &identity.owner);
+    memory.is_about(reported, &identity.owner);
     let resolved = match Resolved::of(source, context.propagation_delay) {
         Ok(resolved) => resolved,
         Err(error) => {
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
-            report::invalid(context, source, &identity, memory, problem).await;
+            report::invalid(context, source, reported, &identity, memory, problem).await;
             return Action::await_change();
         }
     };
     let mut pass = Pass {
         context,
         source,
+        reported,
         identity: &identity,
         resolved: &resolved,
         memory,
@@ -249,8 +248,8 @@ impl Pass<'_> {
             seen_as_minted: self.seen_as_minted().is_some(),
             target,
             foreign_refresh_token: false,
-            failure: self.memory.failed.as_ref().map(|failed| &failed.failure),
-            pending: self.memory.pending.as_ref().map(super::memory::PendingMint::for_decision),
+            failure: self.memory.failed.as_deref().map(|failed| &failed.failure),
+            pending: self.memory.pending.as_deref().map(super::memory::PendingMint::for_decision),
             healed_at: self.memory.healed_at,
             since: self.context.since,
         }
@@ -403,7 +402,7 @@ impl Pass<'_> {
             next_attempt_at = next_attempt_at.map(tracing::field::display),
             "failed"
         );
-        self.memory.failed = Some(Failed {
+        self.memory.failed = Some(Box::new(Failed {
             failure: Failure {
                 tried,
                 next_attempt_at,
@@ -414,6 +413,6 @@ impl Pass<'_> {
             at: now,
             reason: attempt.reason,
             message: attempt.message,
-        });
+        }));
     }
 }

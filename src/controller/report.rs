@@ -14,13 +14,13 @@ use super::kubernetes::CallError;
 use super::memory::Memory;
 use super::reconcile::Pass;
 use super::resolved::Identity;
-use super::status::{Problem, Situation, status};
+use super::status::{Problem, Reported, Situation, status};
 use crate::api::{Reason, TokenSource, TokenSourceStatus};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
 
 /// Writes status and events after a pass.
 pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Result<(), CallError> {
-    let before = before(pass.source, pass.memory);
+    let before = before(pass.source, pass.reported, pass.memory);
     let record = pass.record();
     let now = pass.context.now();
     let after = status(&Situation {
@@ -35,7 +35,7 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
             }),
         suspended: pass.source.spec.suspend == Some(true),
         problem,
-        last_failure: pass.memory.failed.as_ref().map(super::memory::Failed::to_status),
+        last_failure: pass.memory.failed.as_deref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
         before: &before,
     });
@@ -46,11 +46,12 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
 pub(super) async fn invalid(
     context: &Context,
     source: &TokenSource,
+    reported: &Reported,
     identity: &Identity,
     memory: &mut Memory,
     problem: Problem,
 ) {
-    let before = before(source, memory);
+    let before = before(source, reported, memory);
     let after = status(&Situation {
         now: context.now(),
         generation: source.metadata.generation.unwrap_or_default(),
@@ -73,17 +74,11 @@ pub(super) async fn invalid(
     }
 }
 
-/// The status that people see now: what was written last, or what the watch has brought since.
-fn before(source: &TokenSource, memory: &mut Memory) -> TokenSourceStatus {
+/// What people were told: by what was written last, or by what the watch has brought since.
+fn before(source: &TokenSource, reported: &Reported, memory: &mut Memory) -> Reported {
     let seen = revision(source.metadata.resource_version.as_deref());
-    match memory.reported.take() {
-        Some((written, status)) if seen < written => {
-            let before = (*status).clone();
-            memory.reported = Some((written, status));
-            before
-        }
-        _ => source.status.clone().unwrap_or_default(),
-    }
+    memory.reported = memory.reported.take().filter(|(written, _)| seen < *written);
+    memory.reported.as_ref().map_or(reported, |(_, written)| written).clone()
 }
 
 fn revision(resource_version: Option<&str>) -> u64 {
@@ -95,10 +90,10 @@ async fn write(
     source: &TokenSource,
     identity: &Identity,
     memory: &mut Memory,
-    before: &TokenSourceStatus,
+    before: &Reported,
     after: TokenSourceStatus,
 ) -> Result<(), CallError> {
-    if *before == after {
+    if before.is(&after) {
         return Ok(());
     }
     let resource_version = match context.kubernetes.write_status(&identity.key, &body(identity, &after)).await
@@ -118,7 +113,7 @@ async fn write(
             debug!(source = %identity.key, %error, "an event could not be sent");
         }
     }
-    memory.reported = Some((revision(resource_version.as_deref()), Box::new(after)));
+    memory.reported = Some((revision(resource_version.as_deref()), Reported::of(&after)));
     Ok(())
 }
 
@@ -141,30 +136,18 @@ fn body(identity: &Identity, status: &TokenSourceStatus) -> Value {
 }
 
 /// What changed for people: Ready's status, and the reason of a failure. Never a refresh that went well.
-fn events(before: &TokenSourceStatus, after: &TokenSourceStatus) -> Vec<(bool, String, String)> {
-    let ready = |status: &TokenSourceStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|it| it.type_ == "Ready")
-            .map(|it| (it.status.clone(), it.reason.clone(), it.message.clone()))
-    };
-    let Some((now, reason, message)) = ready(after) else { return vec![] };
-    let was = ready(before).map(|(status, reason, _)| (status, reason));
-    let failing = |status: &TokenSourceStatus| {
-        status.last_failure.as_ref().filter(|last| last.count > 0).map(|last| last.reason.clone())
-    };
+fn events(before: &Reported, after: &TokenSourceStatus) -> Vec<(bool, String, String)> {
+    let now = Reported::of(after);
+    let Some(ready) = after.conditions.iter().find(|it| it.type_ == "Ready") else { return vec![] };
     let mut events = vec![];
-    if failing(after) != failing(before)
-        && let Some(last) = &after.last_failure
-        && last.count > 0
+    if now.failing() != before.failing()
+        && let Some(last) = now.last_failure.as_deref().filter(|last| last.count > 0)
     {
         events.push((true, last.reason.clone(), last.message.clone()));
     }
-    let changed = was != Some((now.clone(), reason.clone()));
-    let told = events.iter().any(|(_, told, _)| *told == reason);
-    if changed && !told && reason != Reason::RefreshFailing.as_str() {
-        events.push((now != "True", reason, message));
+    let told = events.iter().any(|(_, told, _)| *told == ready.reason);
+    if now.ready() != before.ready() && !told && ready.reason != Reason::RefreshFailing.as_str() {
+        events.push((ready.status != "True", ready.reason.clone(), ready.message.clone()));
     }
     events
 }
@@ -209,7 +192,7 @@ mod tests {
         let expired = told("False", "RateLimited", Some(("RateLimited", 4)));
         let recovered = told("True", "TokenValid", Some(("RateLimited", 0)));
         let reasons = |before, after| {
-            events(before, after)
+            events(&Reported::of(before), after)
                 .into_iter()
                 .map(|(warning, reason, _)| (warning, reason))
                 .collect::<Vec<_>>()

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::gather::sha256;
 use super::kubernetes::CallError;
-use super::memory::{PendingMint, UnsavedRefreshToken};
+use super::memory::UnsavedRefreshToken;
 use super::reconcile::Pass;
 use super::secrets::{Key, Known};
 use super::stop::Stop;
@@ -75,12 +75,13 @@ impl Pass<'_> {
         match saved.map_err(|error| without(error, &unsaved.value)) {
             Ok(facts) => {
                 self.context.secrets.observe(&key, Some(facts));
-                self.memory.pending = self
-                    .memory
-                    .pending
-                    .take()
-                    .filter(|pending| pending.token.is_some())
-                    .map(|pending| PendingMint { refresh_token: None, ..pending });
+                self.memory.pending =
+                    self.memory.pending.take().filter(|pending| pending.token.is_some()).map(
+                        |mut pending| {
+                            pending.refresh_token = None;
+                            pending
+                        },
+                    );
                 Ok(())
             }
             Err(CallError::Refused(message)) => Err(Stop::target(
