@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::oauth::{EgressRule, Limits};
+use crate::operator::AdminAddress;
 
 /// Keeps short-lived OAuth 2.0 access tokens fresh in Kubernetes Secrets.
 #[derive(Debug, Parser)]
@@ -35,6 +36,16 @@ pub struct RunArgs {
     #[arg(long = "namespace", value_name = "NS", env = "TOKENSOURCE_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,
 
+    /// Reconcile only in namespaces whose labels match, for example tokensource.dev/enabled=true or team in (a,b). A
+    /// namespace that gets or loses the label is acted on at once.
+    #[arg(long, value_name = "LABELS", env = "TOKENSOURCE_NAMESPACE_SELECTOR", conflicts_with = "namespaces", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub namespace_selector: Option<String>,
+
+    /// Read credentials only from Secrets that are labelled tokensource.dev/credentials=true. The same holds for the
+    /// Secrets that spec.tls names.
+    #[arg(long, env = "TOKENSOURCE_REQUIRE_CREDENTIALS_LABEL")]
+    pub require_credentials_label: bool,
+
     /// What holds at token endpoints.
     #[command(flatten)]
     pub endpoints: EndpointArgs,
@@ -47,6 +58,11 @@ pub struct RunArgs {
     /// Begin at most this many token requests per second at one endpoint, evenly spread.
     #[arg(long, value_name = "REQUESTS", env = "TOKENSOURCE_ENDPOINT_MAX_PER_SECOND", default_value_t = Limits::default().per_second, value_parser = at_least_one::<u32>)]
     pub endpoint_max_per_second: u32,
+
+    /// Serve /livez, /readyz and /metrics here, over plain HTTP: an IP address and a port, a port alone for all addresses
+    /// (:8080), or off.
+    #[arg(long, value_name = "ADDRESS", env = "TOKENSOURCE_ADMIN_ADDRESS", default_value = ":8080")]
+    pub admin_address: AdminAddress,
 
     /// How log lines are written.
     #[arg(long, value_enum, env = "TOKENSOURCE_LOG_FORMAT", default_value = "text")]
@@ -190,6 +206,12 @@ mod tests {
         assert_eq!(arguments.endpoints.default_propagation_delay, 120);
         assert_eq!((arguments.endpoint_max_in_flight, arguments.endpoint_max_per_second), (64, 100));
         assert!(!arguments.endpoints.proxy_from_environment);
+        assert!(
+            run(&["--namespace", "a", "--namespace-selector", "team=a"])
+                .unwrap_err()
+                .contains("'--namespace <NS>' cannot be used with '--namespace-selector <LABELS>'")
+        );
+        assert!(run(&["--namespace-selector", ""]).is_err());
         assert!(run(&["--egress-allow", "10.0.0.0/99"]).unwrap_err().contains("--egress-allow"));
         assert!(run(&["--endpoint-max-per-second", "0"]).unwrap_err().contains("a whole number from 1 on"));
         assert_eq!(run(&["--endpoint-max-in-flight", "2"]).unwrap().endpoint_max_in_flight, 2);

@@ -9,7 +9,7 @@ use tracing::info;
 use url::Url;
 
 use super::gather::{Gathered, sha256};
-use super::memory::{PendingMint, UnsavedRefreshToken};
+use super::memory::{PendingMint, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::Known;
 use super::stop::Stop;
@@ -34,6 +34,7 @@ struct Asked {
 impl Pass<'_> {
     /// Asks for a token, and holds the answer in memory until it is written.
     pub(super) async fn mint(&mut self, why: Why) -> Result<(), Stop> {
+        self.template()?;
         self.check_write(why).await?;
         // First: a turn to send a user's refresh token is not held while this is read.
         let tls = self.tls().await?;
@@ -68,7 +69,7 @@ impl Pass<'_> {
             "minted"
         );
         self.memory.pending = Some(Box::new(PendingMint {
-            token: Some((record, answer.access_token)),
+            token: Some(UnwrittenToken { record, access_token: answer.access_token, values: answer.values }),
             values: gathered.values,
             refresh_token: None,
             refresh_at,
@@ -85,6 +86,9 @@ impl Pass<'_> {
         let url = &description.token_url;
 
         let party = self.context.gate.party(description, &gathered.credentials, tls);
+        if self.is_asked_for() {
+            self.context.gate.hasten(url, party);
+        }
         let entering = self.context.gate.enter(url, party, self.deadline());
         let place = match tokio::time::timeout(PATIENCE, entering).await {
             Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
@@ -102,6 +106,12 @@ impl Pass<'_> {
         place.finish(&answer);
         let (took, remark) = (begun.elapsed(), self.clock_remark(description));
         Ok(Asked { answer, sent_at, took, url: url.clone(), remark })
+    }
+
+    /// Somebody has changed the spec, or asks for a token, since the last attempt failed.
+    fn is_asked_for(&self) -> bool {
+        let tried = self.resolved.tried(None).spec;
+        self.memory.failed.as_ref().is_some_and(|failed| failed.failure.tried.spec != tried)
     }
 
     fn attempt_timeout(&self) -> Duration {
@@ -173,7 +183,7 @@ impl Pass<'_> {
     /// token.
     async fn check_write(&mut self, why: Why) -> Result<(), Stop> {
         let target = self.known(&self.identity.target.clone()).await?;
-        if self.memory.write_allowed && !why.heals() {
+        if self.memory.write_allowed && !why.heals() && why != Why::TemplateChanged {
             return Ok(());
         }
         self.check_alive().await?;
@@ -181,7 +191,7 @@ impl Pass<'_> {
             Known::Present(facts) => Some(facts.version.clone()),
             _ => None,
         };
-        let body = self.rehearsal(seen.as_ref());
+        let body = self.rehearsal(seen.as_ref())?;
         match self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await {
             Ok(_) => {
                 self.memory.write_allowed = true;

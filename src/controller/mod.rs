@@ -1,9 +1,12 @@
 //! The effects: watches, one reader, one minter, one writer, and the report.
 
+mod expiry;
 mod gather;
 mod kubernetes;
 mod memory;
 mod mint;
+mod namespaces;
+mod pulse;
 mod reconcile;
 mod report;
 pub(crate) mod resolved;
@@ -22,11 +25,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use kubernetes::{CallError, Kubernetes};
+pub use pulse::Pulse;
 pub(crate) use secrets::Key;
 pub use watch::run;
 
 use crate::oauth::{Discovery, Gate, Transport};
+use crate::target::Facts;
 use memory::{Memories, Seeds};
+use namespaces::Namespaces;
 use secrets::Secrets;
 use turns::Turns;
 
@@ -43,12 +49,16 @@ pub struct Context {
     discovery: Discovery,
     gate: Gate,
     secrets: Secrets,
+    namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
     /// To look, which includes calls to the API server but not waiting for an endpoint.
     turns: Arc<Turns>,
+    pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
+    /// Only Secrets that are lent by a label are read as credentials.
+    require_credentials_label: bool,
     /// Who reports events: the pod's name.
     instance: String,
     /// When this process began to look.
@@ -65,8 +75,14 @@ pub struct Parts {
     pub gate: Gate,
     /// How many watches on Secrets there will be.
     pub watches: usize,
+    /// Where signs of life go.
+    pub pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
+    /// The labels of the namespaces to reconcile in; `None` for all that are watched.
+    pub namespace_selector: Option<String>,
+    /// Read only Secrets as credentials that are lent by a label.
+    pub require_credentials_label: bool,
     /// Who reports events: the pod's name.
     pub instance: String,
 }
@@ -75,7 +91,17 @@ impl Context {
     /// A context that knows nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { kubernetes, transport, gate, watches, propagation_delay, instance } = parts;
+        let Parts {
+            kubernetes,
+            transport,
+            gate,
+            watches,
+            pulse,
+            propagation_delay,
+            namespace_selector,
+            require_credentials_label,
+            instance,
+        } = parts;
         Context {
             kubernetes,
             discovery: Discovery::new(transport.clone()),
@@ -85,10 +111,31 @@ impl Context {
             memories: Memories::default(),
             seeds: Seeds::default(),
             turns: Turns::new(LOOKS_AT_ONCE),
+            namespaces: Namespaces::new(namespace_selector),
+            pulse,
             propagation_delay,
+            require_credentials_label,
             instance,
             since: Timestamp::now(),
         }
+    }
+
+    /// Whether a Secret may be read as credentials.
+    fn may_use(&self, secret: &Facts) -> bool {
+        secret.lent || !self.require_credentials_label
+    }
+
+    /// Signs of life.
+    #[must_use]
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Whether all TokenSources and the metadata of their Secrets have been read once.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        // Secrets are listed after TokenSources.
+        self.secrets.is_ready()
     }
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.

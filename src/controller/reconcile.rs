@@ -11,6 +11,7 @@ use kube::runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::gather::not_lent;
 use super::kubernetes::CallError;
 use super::memory::{Failed, Memory};
 use super::resolved::{Identity, Resolved};
@@ -19,7 +20,7 @@ use super::status::{Problem, Reported};
 use super::stop::{Attempt, Stop};
 use super::turns::Turn;
 use super::watched::Watched;
-use super::{Context, report};
+use super::{Context, expiry, report};
 use crate::api::{Reason, TokenSource};
 use crate::oauth::Class;
 use crate::providers::CredentialsError;
@@ -57,7 +58,7 @@ pub(super) struct Pass<'a> {
 }
 
 /// How a pass ended.
-struct Ending {
+pub(super) struct Ending {
     /// When to look again, at the latest.
     until: Option<Timestamp>,
     /// What stands in the way of a token that is wanted.
@@ -66,9 +67,14 @@ struct Ending {
 
 /// What [`kube::runtime::Controller`] calls. It never fails, so that one source's trouble is its own.
 pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Infallible> {
+    context.namespaces.ready().await;
+    if !context.namespaces.selects(&watched.key().namespace) {
+        return Ok(Action::await_change());
+    }
     context.secrets.ready().await;
     // First of all, while this holds next to nothing: ten thousand of these are started at once.
     let turn = context.turns.take(deadline(&watched, &context)).await;
+    let _looking = context.pulse.look();
     let looked = AssertUnwindSafe(Box::pin(look_at(&watched, &context, turn))).catch_unwind().await;
     Ok(looked.unwrap_or_else(|_| {
         error!(source = %watched.key(), "a bug: the look at this TokenSource panicked");
@@ -118,7 +124,7 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
         turn: Some(turn),
         seed_turn: None,
     };
-    match pass.run().await {
+    match expiry::run(&mut pass).await {
         Ok(ending) => {
             let next = pass.next(&ending);
             if report::report(&mut pass, ending.problem).await.is_err() {
@@ -136,14 +142,14 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
 }
 
 /// From now until `next`, by the wall clock; the clock's own steps are watched for elsewhere.
-fn timer(next: Timestamp) -> Duration {
+pub(super) fn timer(next: Timestamp) -> Duration {
     let left = next.duration_since(Timestamp::now());
     Duration::try_from(left).unwrap_or_default().min(LONGEST_TIMER)
 }
 
 impl Pass<'_> {
     /// Decides and acts until there is nothing to do now.
-    async fn run(&mut self) -> Result<Ending, Stop> {
+    pub(super) async fn run(&mut self) -> Result<Ending, Stop> {
         for _ in 0..MOST_STEPS {
             self.look_where_nobody_has().await?;
             let Some(decision) = self.decide() else { continue };
@@ -183,7 +189,7 @@ impl Pass<'_> {
             Known::Present(facts) => Some(Some(facts)),
         };
         let target = known(&self.identity.target)?;
-        let credentials = known(&self.identity.credentials)?;
+        let credentials = known(&self.identity.credentials)?.filter(|facts| self.context.may_use(facts));
         let foreign_refresh_token = self.resolved.sends_refresh_token()
             && known(&self.identity.refresh_token)?.is_some_and(|facts| !self.keeps_refresh_token(&facts));
         let credentials = credentials.as_deref().map(|facts| &facts.version);
@@ -285,9 +291,12 @@ impl Pass<'_> {
     fn forget_what_is_written(&mut self) {
         let Some(pending) = &self.memory.pending else { return };
         let written = self.record();
-        let holds = |record: &Record| written.as_ref().is_some_and(|it| it.token_id == record.token_id);
+        let template = &self.resolved.wanted.template;
+        let holds = |record: &Record| {
+            written.as_ref().is_some_and(|it| it.token_id == record.token_id && it.template == *template)
+        };
         let is_written = pending.refresh_token.is_none()
-            && pending.token.as_ref().is_none_or(|(record, _)| holds(record) && !record.cached);
+            && pending.token.as_ref().is_none_or(|token| holds(&token.record) && !token.record.cached);
         if is_written {
             self.memory.pending = None;
         }
@@ -322,9 +331,9 @@ impl Pass<'_> {
         }
         // What was minted with these values is as good as before.
         if let Some(pending) = self.memory.pending.as_mut().filter(|it| it.values == Some(digest))
-            && let Some((record, _)) = &mut pending.token
+            && let Some(token) = &mut pending.token
         {
-            record.inputs.credentials = version;
+            token.record.inputs.credentials = version;
         }
         Ok(())
     }
@@ -350,6 +359,9 @@ impl Pass<'_> {
                     self.identity.refresh_token.name
                 ),
             ),
+            Blocked::CredentialsMissing if self.credentials_exist() => {
+                (Reason::CredentialsInvalid, not_lent(&self.identity.credentials))
+            }
             Blocked::CredentialsMissing => {
                 let error = CredentialsError::secret_not_found(
                     &self.source.spec.credentials,
@@ -361,8 +373,13 @@ impl Pass<'_> {
         Ending { until: None, problem: Some(Problem { reason, message, passes }) }
     }
 
+    /// The credentials Secret is there, whether or not it may be used.
+    fn credentials_exist(&self) -> bool {
+        matches!(self.context.secrets.known(&self.identity.credentials), Known::Present(_))
+    }
+
     /// The failed attempts as a problem, while they are why nothing happens.
-    fn failing(&self) -> Option<Problem> {
+    pub(super) fn failing(&self) -> Option<Problem> {
         let failed = self.memory.failed.as_ref()?;
         Some(Problem { reason: failed.reason, message: failed.message.clone(), passes: false })
     }

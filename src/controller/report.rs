@@ -4,6 +4,7 @@
     reason = "writing a member of a JSON object that was made here does not panic"
 )]
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::Context;
 use super::kubernetes::CallError;
-use super::memory::Memory;
+use super::memory::{Memory, Written};
 use super::reconcile::Pass;
 use super::resolved::Identity;
 use super::status::{Problem, Reported, Situation, status};
@@ -21,9 +22,23 @@ use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
 /// Writes status and events after a pass.
 pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Result<(), CallError> {
     let before = before(pass.source, pass.reported, pass.memory);
+    let after = situation(pass, pass.context.now(), problem, &before);
+    let written = write(pass.context, pass.source, pass.identity, &before, after).await?;
+    if written.is_some() {
+        pass.memory.reported = written;
+    }
+    Ok(())
+}
+
+/// The status as it is, or will be, at `now`.
+pub(super) fn situation(
+    pass: &Pass<'_>,
+    now: Timestamp,
+    problem: Option<Problem>,
+    before: &Reported,
+) -> TokenSourceStatus {
     let record = pass.record();
-    let now = pass.context.now();
-    let after = status(&Situation {
+    status(&Situation {
         now,
         generation: pass.source.metadata.generation.unwrap_or_default(),
         provider: Some(pass.resolved.description.provider),
@@ -31,15 +46,16 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
         token: record.as_deref().map(|record| (record, pass.refresh_at(now, record))),
         fits_spec: pass.target_is_intact()
             && record.as_ref().is_some_and(|record| {
-                record.is_of_another_version() || record.inputs.provider == pass.resolved.wanted.provider
+                record.is_of_another_version()
+                    || (record.inputs.provider == pass.resolved.wanted.provider
+                        && record.template == pass.resolved.wanted.template)
             }),
         suspended: pass.source.spec.suspend == Some(true),
         problem,
         last_failure: pass.memory.failed.as_deref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
-        before: &before,
-    });
-    write(pass.context, pass.source, pass.identity, pass.memory, &before, after).await
+        before,
+    })
 }
 
 /// Writes the status of a TokenSource whose spec cannot be resolved.
@@ -69,13 +85,15 @@ pub(super) async fn invalid(
         },
         before: &before,
     });
-    if let Err(error) = write(context, source, identity, memory, &before, after).await {
-        debug!(source = %identity.key, %error, "the status could not be written");
+    match write(context, source, identity, &before, after).await {
+        Ok(None) => {}
+        Ok(written) => memory.reported = written,
+        Err(error) => debug!(source = %identity.key, %error, "the status could not be written"),
     }
 }
 
 /// What people were told: by what was written last, or by what the watch has brought since.
-fn before(source: &TokenSource, reported: &Reported, memory: &mut Memory) -> Reported {
+pub(super) fn before(source: &TokenSource, reported: &Reported, memory: &mut Memory) -> Reported {
     let seen = revision(source.metadata.resource_version.as_deref());
     memory.reported = memory.reported.take().filter(|(written, _)| seen < *written);
     memory.reported.as_ref().map_or(reported, |(_, written)| written).clone()
@@ -85,24 +103,24 @@ fn revision(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
 }
 
-async fn write(
+/// Writes a status where it is another than before, and the events that belong to it.
+pub(super) async fn write(
     context: &Context,
     source: &TokenSource,
     identity: &Identity,
-    memory: &mut Memory,
     before: &Reported,
     after: TokenSourceStatus,
-) -> Result<(), CallError> {
+) -> Result<Option<Written>, CallError> {
     if before.is(&after) {
-        return Ok(());
+        return Ok(None);
     }
     let resource_version = match context.kubernetes.write_status(&identity.key, &body(identity, &after)).await
     {
         // Gone, or another object by now: there is nobody to tell.
-        Err(CallError::Conflict | CallError::NotFound) => return Ok(()),
+        Err(CallError::Conflict | CallError::NotFound) => return Ok(None),
         Err(CallError::Refused(message)) => {
             warn!(source = %identity.key, %message, "the API server refuses the status");
-            return Ok(());
+            return Ok(None);
         }
         other => other?,
     };
@@ -113,8 +131,7 @@ async fn write(
             debug!(source = %identity.key, %error, "an event could not be sent");
         }
     }
-    memory.reported = Some((revision(resource_version.as_deref()), Reported::of(&after)));
-    Ok(())
+    Ok(Some((revision(resource_version.as_deref()), Reported::of(&after))))
 }
 
 /// A JSON merge patch that makes the status what it should be: members that are no more are set to null.
@@ -145,16 +162,19 @@ fn events(before: &Reported, after: &TokenSourceStatus) -> Vec<(bool, String, St
     {
         events.push((true, last.reason.clone(), last.message.clone()));
     }
-    let told = events.iter().any(|(_, told, _)| *told == ready.reason);
-    if now.ready() != before.ready() && !told && ready.reason != Reason::RefreshFailing.as_str() {
-        events.push((ready.status != "True", ready.reason.clone(), ready.message.clone()));
+    // A failing refresh is told by its own reason, but for what is no failed attempt: credentials that are missing.
+    let failing_refresh = ready.reason == Reason::RefreshFailing.as_str();
+    let told = events.iter().any(|(_, told, _)| *told == ready.reason)
+        || (failing_refresh && now.failing().is_some());
+    if now.ready() != before.ready() && !told {
+        let warns = ready.status != "True" || failing_refresh;
+        events.push((warns, ready.reason.clone(), ready.message.clone()));
     }
     events
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
     use super::*;
@@ -205,5 +225,8 @@ mod tests {
         assert_eq!(reasons(&still_failing, &otherwise), one(true, "RateLimited"));
         assert_eq!(reasons(&otherwise, &expired), one(true, "RateLimited"));
         assert_eq!(reasons(&expired, &recovered), one(false, "TokenValid"));
+        let waiting = told("True", "RefreshFailing", None);
+        assert_eq!(reasons(&valid, &waiting), one(true, "RefreshFailing"), "nothing was tried");
+        assert_eq!(reasons(&waiting, &waiting), []);
     }
 }

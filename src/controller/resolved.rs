@@ -8,9 +8,9 @@ use crate::api::{DeletionPolicy, TokenSource, TokenSourceSpec};
 use crate::oauth::{Answer, Credentials, Grant};
 use crate::providers::{Description, SpecError, describe, parse_seconds, provider_digest, short_digest};
 use crate::refresh::{Policy, Tried, Wanted, plus};
-use crate::target::{DEFAULT_KEYS, KeySet, Minted, Owner, REFRESH_REQUEST_ANNOTATION, Version};
+use crate::target::{Minted, Owner, REFRESH_REQUEST_ANNOTATION, Version, template_digest, template_keys};
 
-/// How much of a refresh request's value tells it from another, in characters.
+/// The longest refresh request that is kept as it is, in bytes: it goes into the record.
 const LONGEST_REQUEST: usize = 64;
 /// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
 const ASSUMED_LIFETIME: u64 = 15 * 60;
@@ -93,6 +93,7 @@ impl Resolved {
             .unwrap_or(propagation_delay),
         };
         let annotations = source.metadata.annotations.as_ref();
+        let template = spec.target.as_ref().and_then(|target| target.template.as_ref());
         let deletion_policy =
             spec.target.as_ref().and_then(|target| target.deletion_policy).unwrap_or_default();
         Ok(Resolved {
@@ -103,8 +104,9 @@ impl Resolved {
                 provider: provider_digest(spec),
                 refresh_request: annotations
                     .and_then(|all| all.get(REFRESH_REQUEST_ANNOTATION))
-                    .map(|value| value.chars().take(LONGEST_REQUEST).collect()),
-                keys: KeySet::from_iter(DEFAULT_KEYS),
+                    .map(|value| bounded(value)),
+                template: template_digest(template),
+                keys: template_keys(template),
                 owner_reference: deletion_policy == DeletionPolicy::Delete,
             },
             description,
@@ -144,17 +146,22 @@ impl Resolved {
     #[must_use]
     pub fn tried(&self, credentials: Option<&Version>) -> Tried {
         let request = self.wanted.refresh_request.as_deref().unwrap_or_default();
+        let further = [self.tls.as_deref(), self.wanted.template.as_deref()];
+        let parts: Vec<&str> =
+            [&self.wanted.provider, request].into_iter().chain(further.into_iter().flatten()).collect();
         Tried {
-            spec: match &self.tls {
-                Some(tls) => short_digest(&[&self.wanted.provider, request, tls]),
-                None => short_digest(&[&self.wanted.provider, request]),
-            },
+            spec: short_digest(&parts),
             credentials: credentials.map_or_else(
                 || "none".to_owned(),
                 |version| short_digest(&[&version.uid, &version.resource_version]),
             ),
         }
     }
+}
+
+/// A refresh request as it is recorded: any other value is another one.
+fn bounded(request: &str) -> String {
+    if request.len() <= LONGEST_REQUEST { request.to_owned() } else { short_digest(&[request]) }
 }
 
 fn seconds(field: &'static str, value: Option<&str>) -> Result<Option<u64>, SpecError> {

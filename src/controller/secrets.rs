@@ -82,6 +82,12 @@ impl Secrets {
         let _ = self.unread.subscribe().wait_for(|unread| *unread == 0).await;
     }
 
+    /// Whether every watch has read its first list.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        *self.unread.borrow() == 0
+    }
+
     /// Says which Secrets a TokenSource uses, instead of those that it used before.
     pub fn reference(&self, source: &Key, names: &[&str]) {
         let inner = &mut *self.lock();
@@ -119,6 +125,15 @@ impl Secrets {
             Known::Present(facts) => facts.record.as_ref().map(|record| record.expires_at),
             _ => None,
         }
+    }
+
+    /// The TokenSources of these namespaces.
+    #[must_use]
+    pub fn sources_in(&self, namespaces: &[String]) -> Vec<Key> {
+        if namespaces.is_empty() {
+            return vec![];
+        }
+        self.lock().sources.keys().filter(|source| namespaces.contains(&source.namespace)).cloned().collect()
     }
 
     /// What is known of a Secret.

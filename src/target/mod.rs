@@ -2,13 +2,19 @@
 
 mod facts;
 mod ownership;
+mod permitted;
 mod record;
 mod render;
+mod template;
 
 pub use facts::{Controller, Facts, KeySet};
 pub use ownership::{Ownership, ownership};
+pub use permitted::{
+    ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, REFUSED_DOMAINS, REFUSED_TYPE_DOMAINS,
+};
 pub use record::{Inputs, Minted, Owner, Record, Version};
-pub use render::{DEFAULT_KEYS, RefreshTokenSecret, TargetSecret, restamp};
+pub use render::{RefreshTokenSecret, TargetSecret, restamp};
+pub use template::{DEFAULT_KEYS, Rendered, Template, TemplateError, Token, template_digest, template_keys};
 
 /// The field manager of everything that the operator applies.
 pub const FIELD_MANAGER: &str = "tokensource-operator";
@@ -20,5 +26,8 @@ pub const REFRESH_TOKEN_ANNOTATION: &str = "tokensource.dev/refresh-token-of";
 pub const REFRESH_TOKEN_LABEL: (&str, &str) = ("tokensource.dev/holds", "refresh-token");
 /// The annotation on a TokenSource by which a person asks for a new token now.
 pub const REFRESH_REQUEST_ANNOTATION: &str = "tokensource.dev/refresh-requested-at";
+/// The label by which a Secret's owner says that a TokenSource may use it, with its value: looked at only where the
+/// operator is started so.
+pub const CREDENTIALS_LABEL: (&str, &str) = ("tokensource.dev/credentials", "true");
 /// The label that every Secret of the operator carries, with its value.
 pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "tokensource-operator");
