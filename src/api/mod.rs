@@ -6,6 +6,7 @@ mod assertion;
 mod crd;
 mod oauth2;
 mod reason;
+mod remedy;
 mod rules;
 mod status;
 mod tls;
