@@ -22,6 +22,6 @@ pub use reason::Reason;
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
 pub use tls::{CaBundle, KeyReference, Tls};
 pub use token_source::{
-    Credentials, DeletionPolicy, Provider, Refresh, SecretReference, Target, TokenSource, TokenSourceSpec,
-    Vgs, VmwareCloudDirector, VngCloud,
+    Credentials, DeletionPolicy, Propagation, Provider, Refresh, SecretReference, Target, TokenSource,
+    TokenSourceSpec, Vgs, VmwareCloudDirector, VngCloud,
 };

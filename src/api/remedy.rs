@@ -54,10 +54,16 @@ impl Reason {
             }
             Reason::Suspended => "remove spec.suspend to have tokens again",
             Reason::NoRetryRoom | Reason::LifetimeTooShort => {
-                "have the issuer give longer tokens (VGS: accessTokenLifespan), or read the Secret through the Kubernetes API"
+                "have the issuer give longer tokens (VGS: accessTokenLifespan), set spec.target.propagation to Prompt, or read the Secret through the Kubernetes API"
             }
             Reason::IssuerReturnsCachedTokens => {
                 "have the issuer give a new token to every request, or a longer one; readers should try once more after a 401"
+            }
+            Reason::PromptFailed => {
+                "have the platform set the Helm value promptPropagation.enabled (a role with the verbs list and patch on pods), or remove spec.target.propagation; if it is about single pods, the message says what is in the way"
+            }
+            Reason::StaticMount => {
+                "mount the Secret as a folder, without subPath, and read the file at every call"
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+use super::pods::Prompt;
 use super::secrets::Key;
 use crate::api::{LastFailure, Reason, TokenSource, TokenSourceStatus};
 use crate::refresh::{Failure, Pending, Tried};
@@ -38,6 +39,8 @@ pub struct Memory {
     /// The user's refresh token (SHA-256, in hex) that no other TokenSource of the namespace rotates; checked once
     /// per process.
     pub seed_is_ours: Option<String>,
+    /// The pods that mount the target, where they are told of new tokens.
+    pub prompt: Option<Box<Prompt>>,
     /// The status that was last written, and the resourceVersion that it got, until the watch has caught up.
     pub reported: Option<(u64, Box<TokenSourceStatus>)>,
 }

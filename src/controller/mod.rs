@@ -4,6 +4,7 @@ mod gather;
 mod kubernetes;
 mod memory;
 mod mint;
+mod pods;
 mod reconcile;
 mod report;
 pub(crate) mod resolved;
@@ -26,6 +27,7 @@ pub use watch::run;
 
 use crate::oauth::{Discovery, Gate, Transport};
 use memory::{Memories, Seeds};
+use pods::Rounds;
 use secrets::Secrets;
 
 /// What every reconcile shares.
@@ -39,6 +41,7 @@ pub struct Context {
     secrets: Secrets,
     memories: Memories,
     seeds: Seeds,
+    rounds: Rounds,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
     /// Who reports events: the pod's name.
@@ -81,6 +84,7 @@ impl Context {
         let digest_key = aws_lc_rs::hmac::Key::generate(aws_lc_rs::hmac::HMAC_SHA256, &random)
             .map_err(|_| NoRandomness)?;
         Ok(Context {
+            rounds: Rounds::new(kubernetes.apart(pods::AT_ONCE)),
             kubernetes,
             discovery: Discovery::new(transport.clone()),
             transport,

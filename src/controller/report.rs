@@ -38,6 +38,8 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
         problem,
         last_failure: pass.memory.failed.as_ref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
+        prompt: pass.resolved.prompt,
+        told: pass.memory.prompt.as_ref().and_then(|prompt| prompt.told()),
         before: &before,
     });
     write(&pass.kubernetes, pass.context, pass.source, pass.identity, pass.memory, &before, after).await
@@ -67,6 +69,8 @@ pub(super) async fn invalid(
             max_interval: DEFAULT_MAX_INTERVAL,
             propagation_delay: context.propagation_delay,
         },
+        prompt: false,
+        told: None,
         before: &before,
     });
     let kubernetes = context.kubernetes.by(Instant::now() + UNHURRIED);

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::gather::sha256;
@@ -38,6 +39,9 @@ impl Pass<'_> {
                 self.memory.write_allowed = true;
                 self.memory.minted_with = pending.values.or(self.memory.minted_with);
                 self.memory.failed = None;
+                if let Some(prompt) = &mut self.memory.prompt {
+                    prompt.written(Instant::now());
+                }
                 Ok(())
             }
             Err(error) => {

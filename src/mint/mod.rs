@@ -450,6 +450,8 @@ fn schedule(
         problem: None,
         last_failure: None,
         policy: resolved.policy,
+        prompt: resolved.prompt,
+        told: None,
         before: &TokenSourceStatus::default(),
     };
     let told = |condition: k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| Told {

@@ -2,11 +2,13 @@
 
 mod facts;
 mod ownership;
+mod pods;
 mod record;
 mod render;
 
 pub use facts::{Controller, Facts, KeySet};
 pub use ownership::{Ownership, ownership};
+pub use pods::{Metadata, Pod, PodList, Pods, REFRESHED_ANNOTATION, Use, Way};
 pub use record::{Inputs, Minted, Owner, Record, Version};
 pub use render::{DEFAULT_KEYS, RefreshTokenSecret, TargetSecret, restamp};
 

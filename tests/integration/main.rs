@@ -22,6 +22,7 @@ mod mint;
 mod oauth2;
 mod ownership;
 mod politeness;
+mod prompt;
 mod providers;
 mod refresh;
 mod restarts;
