@@ -8,6 +8,7 @@
 //! ```
 
 pub mod api;
+mod caller;
 pub mod cli;
 pub mod controller;
 pub mod mint;

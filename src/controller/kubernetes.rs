@@ -241,6 +241,8 @@ impl Kubernetes {
         let touched = api.patch_metadata(&pod.name, &params, &patch);
         match self.bounded(touched).await {
             Ok(_) | Err(CallError::Conflict | CallError::NotFound) => Ok(()),
+            // How the API server says that it is another pod by now: its uid cannot be changed to the one in the patch.
+            Err(CallError::Refused(message)) if message.contains("metadata.uid: ") => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -1,8 +1,10 @@
 //! `spec.target.propagation: Prompt`: pods that mount the target are told of a new token, against a real API server. No
 //! kubelet is needed for that: pods run because their status says so.
 
+use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use kube::api::{WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokensource_operator::controller::Kubernetes;
 use tokensource_operator::target;
@@ -47,22 +49,36 @@ fn pods(scene: &Scene) -> Api<Pod> {
     Api::namespaced(scene.client.clone(), &scene.namespace)
 }
 
+async fn get(scene: &Scene, name: &str) -> Pod {
+    pods(scene).get(name).await.unwrap()
+}
+
 /// The pod, but for what every write changes, and its annotation.
 async fn take(scene: &Scene, name: &str) -> (Pod, Option<String>) {
-    let mut pod = pods(scene).get(name).await.unwrap();
+    let mut pod = get(scene, name).await;
     let told = pod.metadata.annotations.as_mut().and_then(|all| all.remove("tokensource.dev/refreshed"));
     pod.metadata.resource_version = None;
     pod.metadata.managed_fields = None;
     (pod, told)
 }
 
-/// Waits until a pod has been told, at another time than `before`.
-async fn told(scene: &Scene, name: &str, before: Option<&str>) -> String {
-    eventually(&format!("pod {name} is told of the token"), SOON, async || match take(scene, name).await.1 {
-        Some(told) if Some(told.as_str()) != before => Ok(told),
-        other => Err(format!("{other:?}: {}", scene.words("source").await)),
-    })
-    .await
+/// The first `count` values that the annotation of a pod has had since it was in this state.
+async fn told(scene: &Scene, since: &Pod, count: usize) -> Vec<String> {
+    let pod = format!("metadata.name={}", since.name_any());
+    let changes = WatchParams::default().fields(&pod).timeout(60);
+    let changes = pods(scene).watch(&changes, &since.resource_version().unwrap()).await.unwrap();
+    let mut changes = std::pin::pin!(changes);
+    let mut told: Vec<String> = vec![];
+    while told.len() < count {
+        match changes.try_next().await.unwrap() {
+            Some(WatchEvent::Modified(pod)) => {
+                let value = pod.annotations().get("tokensource.dev/refreshed");
+                told.extend(value.filter(|value| told.last() != Some(value)).cloned());
+            }
+            other => panic!("{other:?} after {told:?}: {}", scene.words("source").await),
+        }
+    }
+    told
 }
 
 /// The operator's calls about pods.
@@ -89,14 +105,14 @@ async fn running_pods_that_mount_the_target_are_told_twice_and_nothing_else_of_t
     pod(&scene, "other", "Running", other).await;
     let before = take(&scene, "folder").await;
     assert_eq!(before.1, None);
+    let as_created = [get(&scene, "folder").await, get(&scene, "projected").await];
 
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(prompt())).await;
-    for name in ["folder", "projected"] {
-        let first = told(&scene, name, None).await;
-        let second = told(&scene, name, Some(&first)).await;
-        let time = |value: &str| value.parse::<jiff::Timestamp>().unwrap();
-        assert!(time(&first) < time(&second), "{first} {second}");
+    for pod in &as_created {
+        let told = told(&scene, pod, 2).await;
+        let times: Vec<jiff::Timestamp> = told.iter().map(|told| told.parse().unwrap()).collect();
+        assert!(times[0] < times[1], "{told:?}");
     }
     assert_eq!(take(&scene, "folder").await.0, before.0);
     for name in ["pending", "ended", "other"] {
@@ -106,10 +122,10 @@ async fn running_pods_that_mount_the_target_are_told_twice_and_nothing_else_of_t
     assert!(said.contains("are refreshed after 200 s at the latest, and take up to 15 s"), "{said}");
 
     // Whatever would come of the first token has come when the second one is told of.
-    let last = take(&scene, "folder").await.1;
     scene.force_refresh("1").await;
-    let third = told(&scene, "folder", last.as_deref()).await;
-    told(&scene, "folder", Some(&third)).await;
+    for pod in &as_created {
+        told(&scene, pod, 4).await;
+    }
     let mut told: Vec<_> = eventually("all of it in the audit log", SOON, async || {
         let told = calls(&scene);
         if told.len() >= 12 { Ok(told) } else { Err(told) }
@@ -198,9 +214,11 @@ async fn without_the_rights_it_is_said_the_token_is_kept_fresh_all_the_same_and_
     assert!(said.contains("could not be touched (pod second)") && said.contains("cannot patch"), "{said}");
 
     account.may(with(&[rule("list"), rule("patch")])).await;
+    assert_eq!(take(&scene, "second").await.1, None);
+    let untold = get(&scene, "second").await;
     scene.force_refresh("2").await;
     scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
-    told(&scene, "second", None).await;
+    told(&scene, &untold, 1).await;
     assert_eq!(scene.mints().await, 3);
     assert!(operator.said("pods could not be told of a new token") > 0);
 }

@@ -56,10 +56,14 @@ impl<'a> Account<'a> {
         for rule in rules.as_array().unwrap() {
             let text = |name: &str| rule[name][0].as_str().unwrap_or_default().to_owned();
             let (group, resource, verb) = (text("apiGroups"), text("resources"), text("verbs"));
-            let resource = if group.is_empty() { resource } else { format!("{resource}.{group}") };
+            let (resource, part) = resource.split_once('/').unwrap_or((&resource, ""));
+            let resource = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
             let named = rule["resourceNames"][0].as_str().map(|name| format!("{resource}/{name}"));
-            let account = format!("system:serviceaccount:{}:{}", self.scene.namespace, self.name);
-            let question = ["auth", "can-i", &verb, &named.unwrap_or(resource), "--as", &account];
+            let (part, who) = (
+                format!("--subresource={part}"),
+                format!("--as=system:serviceaccount:{}:{}", self.scene.namespace, self.name),
+            );
+            let question = ["auth", "can-i", &verb, &named.unwrap_or(resource), &part, &who];
             eventually("the rights take effect", Duration::from_secs(30), async || {
                 self.scene.try_kubectl(&question, "").await
             })
