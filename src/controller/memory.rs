@@ -10,11 +10,9 @@ use secrecy::SecretString;
 use super::pods::Prompt;
 use super::secrets::Key;
 use crate::api::{LastFailure, Reason, TokenSource, TokenSourceStatus};
+use crate::oauth::Digest;
 use crate::refresh::{Failure, Pending, Tried};
 use crate::target::{Owner, Record, Version};
-
-/// A keyed digest of credentials. The key never leaves the process.
-pub type Digest = [u8; 16];
 
 /// What is remembered of one TokenSource.
 #[derive(Debug, Default)]

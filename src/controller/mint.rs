@@ -14,16 +14,11 @@ use super::secrets::Known;
 use super::stop::Stop;
 use crate::api::Reason;
 use crate::oauth::{Answer, Error, RequestDescription};
-use crate::refresh::{Why, attempt_timeout, plus, seconds_between};
-use crate::target::{Inputs, Minted, Record};
-
-/// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
-pub(crate) const ASSUMED_LIFETIME: u64 = 15 * 60;
+use crate::refresh::{Why, attempt_timeout, seconds_between};
+use crate::target::{Inputs, Record};
 
 /// How long a turn at the endpoint is waited for before people are told.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest scope that is kept, in bytes.
-const LONGEST_SCOPE: usize = 1024;
 
 impl Pass<'_> {
     /// Asks for a token, and holds the answer in memory until it is written.
@@ -116,32 +111,13 @@ impl Pass<'_> {
         remark: Option<String>,
         sent_at: Timestamp,
     ) -> Record {
-        let lifetime = answer.lifetime(sent_at, self.resolved.default_lifetime);
-        let mut remarks = gathered.remarks.clone();
-        remarks.extend(remark);
-        let seconds = lifetime.seconds.unwrap_or_else(|| {
-            remarks.push(format!("neither the answer nor the token says how long it lives, so {ASSUMED_LIFETIME} s are assumed: set spec.refresh.defaultLifetime"));
-            ASSUMED_LIFETIME
-        });
-        if answer.token_type_missing {
-            remarks.push("the answer has no token_type, so Bearer is assumed".into());
-        }
-        let minted = Minted {
-            issued_at: sent_at,
-            expires_at: plus(sent_at, seconds),
-            token_id: answer.token_id(),
-            token_type: answer.token_type.clone(),
-            // It goes into an annotation and into status, which have bounds.
-            scope: answer
-                .scope
-                .clone()
-                .filter(|scope| scope.len() <= LONGEST_SCOPE && !gathered.credentials.are_told_in(scope)),
-            remarks,
-        };
+        let mut minted = self.resolved.minted(answer, &gathered.credentials, sent_at);
+        let more = gathered.remarks.iter().cloned().chain(remark);
+        minted.remarks.splice(0..0, more);
         let inputs =
             Inputs { provider: self.resolved.wanted.provider.clone(), credentials: gathered.version.clone() };
         let request = self.resolved.wanted.refresh_request.clone();
-        Record::new(self.identity.owner.clone(), inputs, request, minted, self.record().as_ref())
+        Record::new(self.identity.owner.clone(), inputs, request, minted, self.record().as_deref())
     }
 
     /// Takes a refresh token out of an answer, if it is another one than was sent.

@@ -21,7 +21,6 @@ use std::fmt;
 use jiff::Timestamp;
 
 pub use kubernetes::{CallError, Kubernetes};
-pub(crate) use mint::ASSUMED_LIFETIME;
 pub(crate) use secrets::Key;
 pub use watch::run;
 
@@ -48,8 +47,6 @@ pub struct Context {
     instance: String,
     /// When this process began to look.
     since: Timestamp,
-    /// Keys the digests by which changed credentials are known. It never leaves the process.
-    digest_key: aws_lc_rs::hmac::Key,
 }
 
 /// What a [`Context`] is made of.
@@ -68,22 +65,12 @@ pub struct Parts {
     pub instance: String,
 }
 
-/// No random numbers are to be had from the system.
-#[derive(Debug, thiserror::Error)]
-#[error("the system gives no random numbers")]
-pub struct NoRandomness;
-
 impl Context {
     /// A context that knows nothing yet.
-    ///
-    /// # Errors
-    /// See [`NoRandomness`].
-    pub fn new(parts: Parts) -> Result<Self, NoRandomness> {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
         let Parts { kubernetes, transport, gate, watches, propagation_delay, instance } = parts;
-        let random = aws_lc_rs::rand::SystemRandom::new();
-        let digest_key = aws_lc_rs::hmac::Key::generate(aws_lc_rs::hmac::HMAC_SHA256, &random)
-            .map_err(|_| NoRandomness)?;
-        Ok(Context {
+        Context {
             rounds: Rounds::new(kubernetes.apart(pods::AT_ONCE)),
             kubernetes,
             discovery: Discovery::new(transport.clone()),
@@ -95,8 +82,7 @@ impl Context {
             propagation_delay,
             instance,
             since: Timestamp::now(),
-            digest_key,
-        })
+        }
     }
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.

@@ -24,7 +24,7 @@ use super::{Context, report};
 use crate::api::{Reason, TokenSource};
 use crate::oauth::Class;
 use crate::providers::CredentialsError;
-use crate::refresh::{Blocked, Decision, Failure, Observed, decide, plus, seconds_between, wait};
+use crate::refresh::{Blocked, Decision, Failure, Observed, Why, decide, plus, seconds_between, wait};
 use crate::target::{Ownership, Record, Version, ownership};
 
 /// How often one pass decides anew before it lets others go first.
@@ -148,11 +148,22 @@ impl Pass<'_> {
         for _ in 0..MOST_STEPS {
             self.look_where_nobody_has().await?;
             let Some(decision) = self.decide() else { continue };
-            let decision = match self.ending(decision) {
-                Ok(ending) => return ending,
-                Err(decision) => decision,
+            let acted = match decision {
+                Decision::Nothing => return Err(Stop::Gone),
+                Decision::Blocked(blocked) => return Ok(self.blocked(blocked)),
+                Decision::Suspended => return Ok(Ending { until: None, problem: None }),
+                Decision::Fresh(until) => {
+                    // What failed is needed no more: somebody took the request back, or the edit.
+                    self.memory.failed = None;
+                    return Ok(Ending { until, problem: None });
+                }
+                Decision::Wait(until) => return Ok(Ending { until, problem: self.failing() }),
+                Decision::Compare => self.compare().await,
+                Decision::Restamp => self.restamp().await,
+                Decision::Mint(why) => self.mint_and_write(why).await,
+                Decision::Write => self.write().await,
             };
-            match self.act(decision).await {
+            match acted {
                 Ok(()) | Err(Stop::Again) => {}
                 Err(Stop::Failed(attempt)) => {
                     self.look_where_nobody_has().await?;
@@ -182,36 +193,12 @@ impl Pass<'_> {
         Some(decide(self.context.now(), &observed, &tried))
     }
 
-    /// What a decision to do nothing leads to; a decision to do something comes back.
-    fn ending(&mut self, decision: Decision) -> Result<Result<Ending, Stop>, Decision> {
-        Ok(Ok(match decision {
-            Decision::Nothing => return Ok(Err(Stop::Gone)),
-            Decision::Blocked(blocked) => self.blocked(blocked),
-            Decision::Suspended => Ending { until: None, problem: None },
-            Decision::Fresh(until) => {
-                // What failed is needed no more: somebody took the request back, or the edit.
-                self.memory.failed = None;
-                Ending { until, problem: None }
-            }
-            Decision::Wait(until) => Ending { until, problem: self.failing() },
-            to_do => return Err(to_do),
-        }))
-    }
-
-    async fn act(&mut self, decision: Decision) -> Result<(), Stop> {
-        match decision {
-            Decision::Compare => self.compare().await,
-            Decision::Restamp => self.restamp().await,
-            Decision::Mint(why) => {
-                self.kubernetes = self.context.kubernetes.by(self.deadline());
-                match self.mint(why).await {
-                    Ok(()) => self.write().await,
-                    // It may have brought a refresh token, whatever was wrong with the rest.
-                    Err(stop) => self.save_refresh_token().await.and(Err(stop)),
-                }
-            }
-            Decision::Write => self.write().await,
-            _ => Ok(()),
+    async fn mint_and_write(&mut self, why: Why) -> Result<(), Stop> {
+        self.kubernetes = self.context.kubernetes.by(self.deadline());
+        match self.mint(why).await {
+            Ok(()) => self.write().await,
+            // It may have brought a refresh token, whatever was wrong with the rest.
+            Err(stop) => self.save_refresh_token().await.and(Err(stop)),
         }
     }
 
@@ -275,10 +262,10 @@ impl Pass<'_> {
     }
 
     /// The record on the target, where that is ours.
-    pub(super) fn record(&self) -> Option<Record> {
+    pub(super) fn record(&self) -> Option<Arc<Record>> {
         match self.context.secrets.known(&self.identity.target) {
             Known::Present(facts) if ownership(&facts, &self.identity.owner) == Ownership::Ours => {
-                facts.record.as_deref().cloned()
+                facts.record.clone()
             }
             _ => None,
         }
@@ -291,15 +278,11 @@ impl Pass<'_> {
 
     /// A write whose answer was lost may have happened: its token need not stay in memory.
     fn forget_what_is_written(&mut self) {
-        let written = self.record().map(|record| record.token_id);
-        let pending = self.memory.pending.as_ref();
-        let is_written = pending.is_some_and(|pending| {
-            pending.refresh_token.is_none()
-                && pending
-                    .token
-                    .as_ref()
-                    .is_none_or(|(record, _)| Some(&record.token_id) == written.as_ref() && !record.cached)
-        });
+        let Some(pending) = &self.memory.pending else { return };
+        let written = self.record();
+        let holds = |record: &Record| written.as_ref().is_some_and(|it| it.token_id == record.token_id);
+        let is_written = pending.refresh_token.is_none()
+            && pending.token.as_ref().is_none_or(|(record, _)| holds(record) && !record.cached);
         if is_written {
             self.memory.pending = None;
         }
@@ -315,7 +298,7 @@ impl Pass<'_> {
     /// The credentials Secret moved: did its values?
     async fn compare(&mut self) -> Result<(), Stop> {
         let (version, digest) = match self.read_credentials().await {
-            Ok((version, read)) => (version, Some(read.digest(&self.context.digest_key))),
+            Ok((version, read)) => (version, Some(self.context.gate.digest(&read.credentials))),
             // What is wrong with them is for the mint to say.
             Err(Stop::Failed(_)) => match self.context.secrets.known(&self.identity.credentials) {
                 Known::Present(facts) => (facts.version.clone(), None),
@@ -387,7 +370,7 @@ impl Pass<'_> {
         };
         let count = self.memory.failed.as_ref().map_or(0, |failed| failed.count);
         let count = if attempt.held_for.is_some() { count.max(1) } else { count.saturating_add(1) };
-        let fits = |record: &Record| record.inputs.provider == self.resolved.wanted.provider;
+        let fits = |record: &Arc<Record>| record.inputs.provider == self.resolved.wanted.provider;
         let waits = wait(
             now,
             &crate::refresh::Failed {

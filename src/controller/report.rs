@@ -29,7 +29,7 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
         generation: pass.source.metadata.generation.unwrap_or_default(),
         provider: Some(pass.resolved.description.provider),
         target: &pass.identity.target.name,
-        token: record.as_ref().map(|record| (record, pass.refresh_at(now, record))),
+        token: record.as_deref().map(|record| (record, pass.refresh_at(now, record))),
         fits_spec: pass.target_is_intact()
             && record.as_ref().is_some_and(|record| {
                 record.is_of_another_version() || record.inputs.provider == pass.resolved.wanted.provider

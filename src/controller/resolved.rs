@@ -1,15 +1,21 @@
 //! A TokenSource turned into what the steps of a reconcile need, once and for all: what cannot be wrong any more.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use jiff::Timestamp;
+
 use super::secrets::Key;
 use crate::api::{DeletionPolicy, Propagation, TokenSource};
-use crate::oauth::Grant;
+use crate::oauth::{Answer, Credentials, Grant};
 use crate::providers::{Description, SpecError, describe, parse_seconds, provider_digest, short_digest};
-use crate::refresh::{PROMPT_DELAY, Policy, Tried, Wanted};
-use crate::target::{DEFAULT_KEYS, KeySet, Owner, REFRESH_REQUEST_ANNOTATION, Version};
+use crate::refresh::{PROMPT_DELAY, Policy, Tried, Wanted, plus};
+use crate::target::{DEFAULT_KEYS, KeySet, Minted, Owner, REFRESH_REQUEST_ANNOTATION, Version};
 
 /// How much of a refresh request's value tells it from another, in characters.
 const LONGEST_REQUEST: usize = 64;
+/// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
+const ASSUMED_LIFETIME: u64 = 15 * 60;
+/// The longest scope that is kept, in bytes.
+const LONGEST_SCOPE: usize = 1024;
 
 /// What a TokenSource asks for.
 #[derive(Debug)]
@@ -115,6 +121,29 @@ impl Resolved {
     #[must_use]
     pub fn sends_refresh_token(&self) -> bool {
         self.description.request.grant == Grant::RefreshToken
+    }
+
+    /// What the record of the token in `answer` says, for a request that was sent at `sent_at` with `credentials`.
+    #[must_use]
+    pub fn minted(&self, answer: &Answer, credentials: &Credentials, sent_at: Timestamp) -> Minted {
+        let mut remarks = vec![];
+        let lifetime = answer.lifetime(sent_at, self.default_lifetime).seconds.unwrap_or_else(|| {
+            remarks.push(format!("neither the answer nor the token says how long it lives, so {ASSUMED_LIFETIME} s are assumed: set spec.refresh.defaultLifetime"));
+            ASSUMED_LIFETIME
+        });
+        if answer.token_type_missing {
+            remarks.push("the answer has no token_type, so Bearer is assumed".into());
+        }
+        // It goes into an annotation and into status, which have bounds.
+        let fits = |scope: &String| scope.len() <= LONGEST_SCOPE && !credentials.are_told_in(scope);
+        Minted {
+            issued_at: sent_at,
+            expires_at: plus(sent_at, lifetime),
+            token_id: answer.token_id(),
+            token_type: answer.token_type.clone(),
+            scope: answer.scope.clone().filter(fits),
+            remarks,
+        }
     }
 
     /// What an attempt would be made with.

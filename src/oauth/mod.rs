@@ -22,6 +22,7 @@ mod certificate;
 mod credentials;
 mod der;
 mod dialect;
+mod digest;
 mod directory;
 mod discovery;
 mod egress;
@@ -43,6 +44,7 @@ pub mod transport;
 
 pub use assertion::{ASSERTION_LIFETIME, Attempt, MAX_ASSERTION_LIFETIME, RESERVED_CLAIMS};
 pub use credentials::{Credential, Credentials};
+pub use digest::Digest;
 pub use directory::Discovery;
 pub use discovery::{Issuer, IssuerError};
 pub use egress::{Egress, EgressRefused, EgressRule, EgressRuleError};

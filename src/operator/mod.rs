@@ -43,9 +43,6 @@ pub enum StartError {
     /// No HTTP client for token endpoints can be built.
     #[error(transparent)]
     Transport(#[from] EndpointError),
-    /// The system is unfit.
-    #[error(transparent)]
-    Randomness(#[from] controller::NoRandomness),
     /// Signals cannot be received.
     #[error("signals cannot be received: {0}")]
     Signals(#[from] std::io::Error),
@@ -90,7 +87,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         instance: std::env::var("POD_NAME")
             .or_else(|_| std::env::var("HOSTNAME"))
             .unwrap_or_else(|_| "local".into()),
-    })?);
+    }));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::super::schedule::DEFAULT_MAX_INTERVAL;
@@ -53,7 +55,7 @@ fn world() -> World {
                 name: source.name.clone(),
                 uid: source.uid.clone(),
             }),
-            record: Some(Box::new(Record::new(source.clone(), inputs, None, minted, None))),
+            record: Some(Arc::new(Record::new(source.clone(), inputs, None, minted, None))),
             labelled: true,
             refresh_token_of: None,
             owned_keys: keys,
@@ -84,7 +86,7 @@ impl World {
     }
 
     fn record(&mut self) -> &mut Record {
-        self.target.as_mut().unwrap().record.as_mut().unwrap()
+        Arc::make_mut(self.target.as_mut().unwrap().record.as_mut().unwrap())
     }
 
     fn failed(&mut self, next_attempt_at: Option<i64>) -> &mut Failure {
