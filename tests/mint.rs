@@ -243,13 +243,53 @@ async fn failures_say_what_the_condition_would_and_have_their_exit_codes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_assertions_and_tokens_to_exchange_are_not_told() {
+    let key = KeyPair::generate().unwrap().serialize_pem();
+    let values = json!({
+        "client_id": "c", "private_key.pem": key, "subject_token": "hunter2-subject", "pin": "hunter2-pin", "header": "hunter2-header",
+    });
+    let subject = "urn:ietf:params:oauth:token-type:jwt";
+    for (way, sent) in [
+        (json!({"clientAuthentication": {"privateKeyJWT": {"algorithm": "ES256"}}}), "client_assertion="),
+        (json!({"grant": {"jwtBearer": {"algorithm": "ES256"}}}), "assertion="),
+        (
+            json!({"grant": {"tokenExchange": {"subjectTokenType": subject}}, "clientAuthentication": {"none": {}}}),
+            "subject_token=",
+        ),
+        (
+            json!({
+                "grant": {"custom": {"grantType": "vendor"}}, "clientAuthentication": {"none": {}},
+                "secretParameters": {"pin": "pin"}, "secretHeaders": {"X-Api-Key": "header"},
+            }),
+            "pin=",
+        ),
+    ] {
+        let good = Reply::Json(200, r#"{"access_token":"t","expires_in":300}"#.to_owned());
+        for (reply, code) in [(good, 0), (Reply::Echo, 4), (Reply::EchoAsError(sent), 3)] {
+            let server = ScriptedServer::start([reply]).await;
+            let said = mint(&[oauth2(&server.url("/token"), way.clone()), secret(values.clone())], &[]).await;
+            said.assert(code, &["[redacted"]);
+            assert!(!said.all().contains("hunter2"), "{}", said.all());
+            for line in key.lines().filter(|line| !line.starts_with('-')) {
+                assert!(!said.all().contains(line), "{}", said.all());
+            }
+            let body = server.requests().remove(0).body;
+            for (_, jwt) in url::form_urlencoded::parse(&body).filter(|(name, _)| name.ends_with("assertion"))
+            {
+                assert!(!said.all().contains(jwt.rsplit('.').next().unwrap()), "{}", said.all());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_egress_policy_is_the_operators() {
     let server = scripted(200, r#"{"access_token":"t"}"#).await;
     let text =
         [oauth2(&server.url("/token"), json!({})), client("c")].map(|it| it.to_string()).join("\n---\n");
     for flags in [&[][..], &["--allow-http"], &["--allow-http", "--egress-only", "idp.example.com"]] {
         let said = program(&[&["mint", "-f", "-"], flags].concat(), &text).await;
-        said.assert(1, &["EndpointRefusedByPolicy: "]);
+        said.assert(1, &["EndpointRefusedByPolicy: ", "mint takes the same flag"]);
     }
     assert_eq!(server.connections(), 0);
 }

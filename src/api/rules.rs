@@ -62,6 +62,15 @@ pub(super) const DURATION: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && dur
 pub(super) const ASSERTION_LIFETIME: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')";
 pub(super) const DURATION_MESSAGE: &str = "write a duration from 1s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 90s or 1h30m";
 
+/// `LEAST_INTERVAL` of the schedule: less has no effect.
+pub(super) const MAX_INTERVAL: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('30s') && duration(self) <= duration('8760h')";
+pub(super) const MAX_INTERVAL_MESSAGE: &str = "write a duration from 30s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 15m; no token that lives for a minute or longer is refreshed more often than every 30s";
+/// Less would be asked for again and again.
+pub(super) const DEFAULT_LIFETIME: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1m') && duration(self) <= duration('8760h')";
+pub(super) const DEFAULT_LIFETIME_MESSAGE: &str = "write a duration from 1m to 8760h in whole hours (h), minutes (m) and seconds (s), for example 15m: what is assumed to live for seconds would be asked for again and again";
+pub(super) const PROPAGATION_DELAY: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')";
+pub(super) const PROPAGATION_DELAY_MESSAGE: &str = "write a duration from 1s to 1h in whole hours (h), minutes (m) and seconds (s), for example 2m: the kubelet's sync period and the time-to-live of its cache, some 90s unless it was configured otherwise";
+
 pub(super) const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 pub(super) const SECRET_KEY: &str = "^[-._a-zA-Z0-9]+$";
 

@@ -220,20 +220,20 @@ pub struct Refresh {
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
     pub before: Option<String>,
-    /// How long a token lives when neither the endpoint's answer nor the token itself says.
+    /// How long a token lives when neither the endpoint's answer nor the token itself says; at least 1m; default: 15m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    #[x_kube(validation = Rule::new(rules::DEFAULT_LIFETIME).message(rules::DEFAULT_LIFETIME_MESSAGE))]
     pub default_lifetime: Option<String>,
-    /// Refresh at least this often, whatever the answer says; default: 24h (vmwareCloudDirector: 15m).
+    /// Refresh at least this often, whatever the answer says; at least 30s; default: 24h (vmwareCloudDirector: 15m).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    #[x_kube(validation = Rule::new(rules::MAX_INTERVAL).message(rules::MAX_INTERVAL_MESSAGE))]
     pub max_interval: Option<String>,
-    /// How long a mounted file may lag behind the Secret; default: the operator's --default-propagation-delay (90s).
+    /// How long a mounted file may lag behind the Secret; at most 1h; default: the operator's --default-propagation-delay (90s).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    #[x_kube(validation = Rule::new(rules::PROPAGATION_DELAY).message(rules::PROPAGATION_DELAY_MESSAGE))]
     pub propagation_delay: Option<String>,
 }
 

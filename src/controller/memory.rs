@@ -14,6 +14,9 @@ use crate::oauth::Digest;
 use crate::refresh::{Failure, Pending, Tried};
 use crate::target::{Owner, Record, Version};
 
+/// A status that was written, and the revision that it got.
+pub type Reported = (u64, Box<TokenSourceStatus>);
+
 /// What is remembered of one TokenSource.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -40,7 +43,7 @@ pub struct Memory {
     /// The pods that mount the target, where they are told of new tokens.
     pub prompt: Option<Box<Prompt>>,
     /// The status that was last written, and the resourceVersion that it got, until the watch has caught up.
-    pub reported: Option<(u64, Box<TokenSourceStatus>)>,
+    pub reported: Option<Reported>,
 }
 
 /// A row of failed attempts, with what people are told of the last one.

@@ -1,10 +1,12 @@
 //! The effects: watches, one reader, one minter, one writer, and the report.
 
+mod expiry;
 mod gather;
 mod kubernetes;
 mod memory;
 mod mint;
 mod pods;
+mod pulse;
 mod reconcile;
 mod report;
 pub(crate) mod resolved;
@@ -17,10 +19,12 @@ mod watch;
 mod write;
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 pub use kubernetes::{CallError, Kubernetes};
+pub use pulse::Pulse;
 pub(crate) use secrets::Key;
 pub use watch::run;
 
@@ -41,6 +45,7 @@ pub struct Context {
     memories: Memories,
     seeds: Seeds,
     rounds: Rounds,
+    pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
     /// Who reports events: the pod's name.
@@ -59,6 +64,8 @@ pub struct Parts {
     pub gate: Gate,
     /// How many watches on Secrets there will be.
     pub watches: usize,
+    /// Where signs of life go.
+    pub pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
     /// Who reports events: the pod's name.
@@ -69,7 +76,7 @@ impl Context {
     /// A context that knows nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { kubernetes, transport, gate, watches, propagation_delay, instance } = parts;
+        let Parts { kubernetes, transport, gate, watches, pulse, propagation_delay, instance } = parts;
         Context {
             rounds: Rounds::new(kubernetes.apart(pods::AT_ONCE)),
             kubernetes,
@@ -79,10 +86,24 @@ impl Context {
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),
+            pulse,
             propagation_delay,
             instance,
             since: Timestamp::now(),
         }
+    }
+
+    /// Signs of life.
+    #[must_use]
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Whether all TokenSources and the metadata of their Secrets have been read once.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        // Secrets are listed after TokenSources.
+        self.secrets.is_ready()
     }
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.

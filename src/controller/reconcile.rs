@@ -20,7 +20,7 @@ use super::resolved::{Identity, Resolved};
 use super::secrets::{Key, Known};
 use super::status::Problem;
 use super::stop::{Attempt, Stop};
-use super::{Context, report};
+use super::{Context, expiry, report};
 use crate::api::{Reason, TokenSource};
 use crate::oauth::Class;
 use crate::providers::CredentialsError;
@@ -55,7 +55,7 @@ pub(super) struct Pass<'a> {
 }
 
 /// How a pass ended.
-struct Ending {
+pub(super) struct Ending {
     /// When to look again, at the latest.
     until: Option<Timestamp>,
     /// What stands in the way of a token that is wanted.
@@ -68,6 +68,7 @@ pub(super) async fn reconcile(
     context: Arc<Context>,
 ) -> Result<Action, Infallible> {
     context.secrets.ready().await;
+    let _looking = context.pulse.look();
     let source = match &guard.0 {
         Ok(source) => source,
         Err(invalid) => {
@@ -112,7 +113,7 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
         memory,
         turn: None,
     };
-    match pass.run().await {
+    match expiry::run(&mut pass).await {
         Ok(ending) => {
             let next = pass.next(&ending);
             if report::report(&mut pass, ending.problem).await.is_err() {
@@ -137,14 +138,14 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
 }
 
 /// From now until `next`, by the wall clock; the clock's own steps are watched for elsewhere.
-fn timer(next: Timestamp) -> Duration {
+pub(super) fn timer(next: Timestamp) -> Duration {
     let left = next.duration_since(Timestamp::now());
     Duration::try_from(left).unwrap_or_default().min(LONGEST_TIMER)
 }
 
 impl Pass<'_> {
     /// Decides and acts until there is nothing to do now.
-    async fn run(&mut self) -> Result<Ending, Stop> {
+    pub(super) async fn run(&mut self) -> Result<Ending, Stop> {
         for _ in 0..MOST_STEPS {
             self.look_where_nobody_has().await?;
             let Some(decision) = self.decide() else { continue };
@@ -357,7 +358,7 @@ impl Pass<'_> {
     }
 
     /// The failed attempts as a problem, while they are why nothing happens.
-    fn failing(&self) -> Option<Problem> {
+    pub(super) fn failing(&self) -> Option<Problem> {
         let failed = self.memory.failed.as_ref()?;
         Some(Problem { reason: failed.reason, message: failed.message.clone(), passes: false })
     }

@@ -10,7 +10,7 @@ use crate::providers::{Description, SpecError, describe, parse_seconds, provider
 use crate::refresh::{PROMPT_DELAY, Policy, Tried, Wanted, plus};
 use crate::target::{DEFAULT_KEYS, KeySet, Minted, Owner, REFRESH_REQUEST_ANNOTATION, Version};
 
-/// How much of a refresh request's value tells it from another, in characters.
+/// The longest refresh request that is kept as it is, in bytes: it goes into the record.
 const LONGEST_REQUEST: usize = 64;
 /// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
 const ASSUMED_LIFETIME: u64 = 15 * 60;
@@ -104,7 +104,7 @@ impl Resolved {
                 provider: provider_digest(spec),
                 refresh_request: annotations
                     .and_then(|all| all.get(REFRESH_REQUEST_ANNOTATION))
-                    .map(|value| value.chars().take(LONGEST_REQUEST).collect()),
+                    .map(|value| bounded(value)),
                 keys: KeySet::from_iter(DEFAULT_KEYS),
                 owner_reference: deletion_policy == DeletionPolicy::Delete,
             },
@@ -161,6 +161,11 @@ impl Resolved {
             ),
         }
     }
+}
+
+/// A refresh request as it is recorded: any other value is another one.
+fn bounded(request: &str) -> String {
+    if request.len() <= LONGEST_REQUEST { request.to_owned() } else { short_digest(&[request]) }
 }
 
 fn seconds(field: &'static str, value: Option<&str>) -> Result<Option<u64>, SpecError> {

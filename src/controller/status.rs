@@ -142,10 +142,11 @@ impl Conditions<'_> {
             return self.push("Ready", true, reason, message);
         }
         if situation.suspended {
-            let what = token.map_or_else(
-                || "there is no token".to_owned(),
-                |(record, _)| format!("the token expired at {}", record.expires_at),
-            );
+            let what = match (token, situation.token) {
+                (Some((record, _)), _) => format!("the token expired at {}", record.expires_at),
+                (None, Some(_)) => "the target holds no token for the present spec".to_owned(),
+                (None, None) => "there is no token".to_owned(),
+            };
             return self.push(
                 "Ready",
                 false,
@@ -168,10 +169,8 @@ impl Conditions<'_> {
     }
 
     fn remarks(&self, record: &Record) -> String {
-        let ignored = self.situation.policy.before_is_ignored(record.lifetime()).then(|| {
-            format!("spec.refresh.before is not less than the token's lifetime of {} s, so the default rule holds", record.lifetime())
-        });
-        record.remarks.iter().cloned().chain(ignored).map(|remark| format!("; {remark}")).collect()
+        let of_before = self.situation.policy.remark(record.lifetime());
+        record.remarks.iter().cloned().chain(of_before).map(|remark| format!("; {remark}")).collect()
     }
 
     fn propagation(&mut self) {
@@ -227,18 +226,21 @@ impl Conditions<'_> {
             "tokens live {lifetime} s, are refreshed after {after} s at the latest, and take up to {delay} s to reach a mounted file"
         );
         let prompt = if self.situation.prompt { "" } else { "set spec.target.propagation to Prompt, " };
-        let remedies = format!(
-            "have the issuer give longer tokens (VGS: accessTokenLifespan), {prompt}read the Secret through the API, or shorten the kubelet's sync period and say so in spec.refresh.propagationDelay"
-        );
+        let remedies = if policy.before_is_too_short(lifetime) {
+            "remove spec.refresh.before, which leaves less than the default rule does".to_owned()
+        } else {
+            format!(
+                "have the issuer give longer tokens (VGS: accessTokenLifespan), {prompt}read the Secret through the API, or shorten the kubelet's sync period and say so in spec.refresh.propagationDelay"
+            )
+        };
         match policy.propagation(lifetime) {
-            Propagation::Safe => {
-                let outage = policy.longest_unnoticed_outage(lifetime);
-                let words = "an outage of the endpoint of";
-                (
-                    Reason::LifetimeSufficient,
-                    format!("{numbers}; {words} {outage} s goes unnoticed by readers of the file"),
-                )
-            }
+            Propagation::Safe => (
+                Reason::LifetimeSufficient,
+                format!(
+                    "{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file",
+                    policy.longest_unnoticed_outage(lifetime)
+                ),
+            ),
             Propagation::NoRetryRoom => (
                 Reason::NoRetryRoom,
                 format!("{numbers}; one failed attempt may leave an expired token in the file: {remedies}"),

@@ -23,9 +23,13 @@ impl Pass<'_> {
             // Somebody made a Secret of this name while the token was asked for: that is to be decided anew.
             return Err(Stop::Again);
         }
+        let seen = self.seen_target();
+        if seen.is_none() {
+            // Minting took its time: nothing is created for a TokenSource that has gone meanwhile.
+            self.check_alive().await?;
+        }
         let Some(pending) = self.memory.pending.take() else { return Ok(()) };
         let Some((record, access_token)) = &pending.token else { return Ok(()) };
-        let seen = self.seen_target();
         let body = TargetSecret {
             name: &self.identity.target.name,
             record,

@@ -101,6 +101,11 @@ impl Fault {
             Some(seconds) => {
                 format!("the operator would try again after {seconds} s or so, and later if it fails again")
             }
+            // Its message speaks to whoever runs the operator.
+            None if error.reason() == Reason::EndpointRefusedByPolicy => {
+                "mint takes the same flag; the operator would not try again before something changes"
+                    .to_owned()
+            }
             None => "the operator would not try again before something changes".to_owned(),
         };
         Fault { then: Some(then), ..Fault::told(error.reason(), error.to_string()) }

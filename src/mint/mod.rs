@@ -114,7 +114,7 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
     report.remarks.extend(operator::unused_proxies(&arguments.endpoints));
     let credentials = read.credentials;
 
-    let transport = operator::transport(arguments.endpoints, api_server)
+    let transport = operator::transport(&arguments.endpoints, api_server)
         .map_err(|error| Fault::usage(error.to_string()))?;
     let failed = |error: oauth::Error| Fault::endpoint(&error, propagation_delay);
     let tls = match &source.spec.tls {

@@ -235,9 +235,11 @@ fn refused() -> Vec<(Value, &'static str)> {
         (refresh(json!({"before": "9000h"})), DURATION),
         (refresh(json!({"before": "999999999h999999999h"})), DURATION),
         (refresh(json!({"before": ""})), "spec.refresh.before"),
-        (refresh(json!({"defaultLifetime": "0s"})), DURATION),
-        (refresh(json!({"maxInterval": "0s"})), DURATION),
-        (refresh(json!({"propagationDelay": "0m"})), DURATION),
+        (refresh(json!({"defaultLifetime": "59s"})), "write a duration from 1m to 8760h"),
+        (refresh(json!({"maxInterval": "29s"})), "write a duration from 30s to 8760h"),
+        (refresh(json!({"maxInterval": "often"})), "write a duration from 30s to 8760h"),
+        (refresh(json!({"propagationDelay": "0m"})), "write a duration from 1s to 1h"),
+        (refresh(json!({"propagationDelay": "1h1s"})), "write a duration from 1s to 1h"),
         // Credentials.
         (
             credentials(json!({"clientID": "a", "clientIDKey": "b"})),
@@ -344,6 +346,7 @@ fn accepted() -> Vec<Value> {
         before("1s"),
         before("1h30m"),
         before("8760h"),
+        vgs(json!({"refresh": {"maxInterval": "30s", "defaultLifetime": "1m", "propagationDelay": "1h"}})),
     ]
     .into_iter()
     .map(source)

@@ -10,11 +10,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod api_rules;
 mod assertions;
 mod calls;
 mod canary;
+mod conditions;
+mod credentials;
+mod deletion;
 mod failures;
+mod gitops;
 mod hanging;
 mod harness;
 mod main_job;

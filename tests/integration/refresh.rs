@@ -134,7 +134,7 @@ async fn changed_refresh_settings_mint_only_if_they_make_it_due() {
 
     // The least interval between two refreshes is 30 s, whatever is asked for.
     let issued_at = scene.status().await.token.unwrap().issued_at;
-    scene.patch("tokensource", "source", json!({"spec": {"refresh": {"maxInterval": "1s"}}})).await;
+    scene.patch("tokensource", "source", json!({"spec": {"refresh": {"maxInterval": "30s"}}})).await;
     eventually("a refresh", 2 * SOON, async || match scene.token().await {
         Some(other) if other != token => Ok(()),
         _ => Err(scene.words("source").await),

@@ -54,6 +54,11 @@ impl ControlPlane {
         }
     }
 
+    /// A control plane of a test's own, for what all others would notice. It lives until the test binary ends.
+    pub fn of_its_own() -> &'static Self {
+        Box::leak(Box::new(Self::start().expect("a control plane")))
+    }
+
     fn start() -> Result<Self, String> {
         let mut command = Command::new(SCRIPT);
         command.args(["run", "--until-stdin-closes"]);

@@ -11,6 +11,7 @@
 pub mod account;
 pub mod authorization_server;
 pub mod control_plane;
+pub mod gitops;
 pub mod operator;
 pub mod policy;
 pub mod relay;
