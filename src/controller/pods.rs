@@ -221,7 +221,7 @@ impl Rounds {
         let mut next = None;
         loop {
             let mut page = kubernetes.pods(namespace, "status.phase=Running", next.as_deref()).await?;
-            next = page.next();
+            next = page.next_page();
             let mut mounting = vec![];
             for pod in page.items.into_iter().filter(|pod| !pod.is_terminating()) {
                 let each = asked.iter().zip(findings.iter_mut()).enumerate();

@@ -202,7 +202,7 @@ pub struct Use<'a> {
 
 impl PodList {
     /// What asks for the next page; `None` where this is the last one.
-    pub fn next(&mut self) -> Option<String> {
+    pub fn next_page(&mut self) -> Option<String> {
         self.metadata.next.take().filter(|next| !next.is_empty())
     }
 }
@@ -422,7 +422,7 @@ mod tests {
     #[test]
     fn a_page_tells_of_the_next() {
         let list = |next: Value| {
-            serde_json::from_value::<PodList>(json!({"metadata": next, "items": []})).unwrap().next()
+            serde_json::from_value::<PodList>(json!({"metadata": next, "items": []})).unwrap().next_page()
         };
         assert_eq!(list(json!({"continue": "abc"})).as_deref(), Some("abc"));
         assert_eq!(list(json!({"continue": ""})), None);
