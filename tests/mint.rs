@@ -480,3 +480,42 @@ async fn usage_has_one_exit_code_and_the_help_has_them_all() {
     program(&["mint", "-n", "payments", "api"], "").await.assert(1, &["no cluster"]);
     program(&["mint", "--help"], "").await.assert(0, &["Exit codes:", "  5  a refresh token came back"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_is_shown_as_it_would_be_rendered_and_checked_before_anything_is_asked() {
+    let answer =
+        r#"{"access_token": "hunter2-token", "expires_in": 600, "url": "https://hunter2.example.com"}"#;
+    let server = scripted(200, answer).await;
+    let mut api =
+        oauth2(&server.url("/token"), json!({"response": {"values": {"url": "/url", "none": "/none"}}}));
+    let set = |api: &mut Value, template: Value| api["spec"]["target"]["template"] = template;
+    set(&mut api, json!({"data": {"a": "\n{{ nothing }}"}}));
+    let said = mint(&[client("template"), api.clone()], &[]).await;
+    said.assert(
+        1,
+        &["TemplateInvalid: spec.target.template.data, key a, line 2: the name nothing is not defined"],
+    );
+    assert!(server.requests().is_empty());
+
+    set(
+        &mut api,
+        json!({"type": "example.com/token", "data": {
+            ".netrc": "machine api.example.com\npassword {{ access_token }}\n",
+            "url": "{{ values.url }}",
+        }}),
+    );
+    let said = mint(&[client("template"), api.clone()], &[]).await;
+    said.assert(
+        0,
+        &[
+            "Target Secret api-token (example.com/token)\n  .netrc  machine api.example.com\n          password [redacted, 13 characters]\n  url     [redacted, 27 characters]\n",
+        ],
+    );
+    assert!(!said.all().contains("hunter2"), "{}", said.all());
+
+    let server = scripted(200, answer).await;
+    api["spec"]["provider"]["oauth2"]["tokenURL"] = json!(server.url("/token"));
+    set(&mut api, json!({"data": {"none": "{{ values.none }}"}}));
+    let said = mint(&[client("template"), api], &[]).await;
+    said.assert(3, &["Answer: a token", "TemplateInvalid", "key none, line 1: a value is not defined"]);
+}

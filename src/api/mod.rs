@@ -9,6 +9,7 @@ mod reason;
 mod remedy;
 mod rules;
 mod status;
+mod template;
 mod tls;
 mod token_source;
 
@@ -20,6 +21,7 @@ pub use oauth2::{
 };
 pub use reason::Reason;
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
+pub use template::{Template, TemplateMetadata};
 pub use tls::{CaBundle, KeyReference, Tls};
 pub use token_source::{
     Credentials, DeletionPolicy, Propagation, Provider, Refresh, SecretReference, Target, TokenSource,

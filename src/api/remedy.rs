@@ -42,9 +42,15 @@ impl Reason {
             Reason::ResponseMalformed => {
                 "see with `tokensource-operator mint` what comes back; endpoints with words of their own need spec.provider.oauth2.response"
             }
+            Reason::TemplateInvalid => {
+                "correct spec.target.template at the key and line that the message names"
+            }
             Reason::SpecInvalid => "correct the field that the message names",
             Reason::TargetConflict => {
                 "delete the Secret that the message names if nobody needs it, or make a TokenSource with another spec.target.name"
+            }
+            Reason::TargetContested => {
+                "find who else writes this Secret (its managedFields tell), and have them stop, or give the TokenSource another spec.target.name"
             }
             Reason::TargetRefused => {
                 "lift what the message names (a quota, an admission policy, `immutable`); the token waits in memory and is written then"

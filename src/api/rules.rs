@@ -117,6 +117,32 @@ pub(super) fn claims_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// At most 16 pointers by name, none of them to a token or a secret.
+pub(super) fn values_schema(_: &mut SchemaGenerator) -> Schema {
+    let secret = crate::oauth::SECRET_MEMBERS.join("|");
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 256,
+            "x-kubernetes-validations": [
+                {"rule": POINTER, "message": POINTER_MESSAGE},
+                {
+                    "rule": format!("!self.replace('_', '').replace('-', '').lowerAscii().matches('/({secret})(/|$)')"),
+                    "message": "tokens and secrets are out of a template's reach; the access token is {{ access_token }}, see response.accessToken",
+                },
+            ],
+        },
+        "x-kubernetes-validations": [{
+            "rule": "self.all(name, name.matches('^[a-zA-Z_][a-zA-Z0-9_]{0,63}$'))",
+            "message": "a value's name must have between 1 and 64 letters, digits and underscores, and not begin with a digit",
+        }],
+    })
+}
+
 fn key() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": SECRET_KEY})
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use super::oauth2::OAuth2;
 use super::rules;
 use super::status::TokenSourceStatus;
+use super::template::Template;
 use super::tls::Tls;
 
 /// The spec of a `TokenSource`: where to mint a token, with which credentials, and into which Secret.
@@ -189,6 +190,9 @@ pub struct Target {
     /// How a new token reaches the files in pods: Periodic or Prompt; default: Periodic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub propagation: Option<Propagation>,
+    /// The form of the Secret, where the three default keys do not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
 }
 
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::gather::{Gathered, sha256};
-use super::memory::{PendingMint, UnsavedRefreshToken};
+use super::memory::{PendingMint, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::Known;
 use super::stop::Stop;
@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Pass<'_> {
     /// Asks for a token, and holds the answer in memory until it is written.
     pub(super) async fn mint(&mut self, why: Why) -> Result<(), Stop> {
+        self.template()?;
         self.check_write(why).await?;
         // First: a turn to send a user's refresh token is not held while this is read.
         let tls = self.tls().await?;
@@ -76,7 +77,7 @@ impl Pass<'_> {
             "minted"
         );
         self.memory.pending = Some(PendingMint {
-            token: Some((record, answer.access_token)),
+            token: Some(UnwrittenToken { record, access_token: answer.access_token, values: answer.values }),
             values: gathered.values,
             refresh_token: None,
             refresh_at,
@@ -154,7 +155,7 @@ impl Pass<'_> {
     /// token.
     async fn check_write(&mut self, why: Why) -> Result<(), Stop> {
         let target = self.known(&self.identity.target.clone()).await?;
-        if self.memory.write_allowed && !why.heals() {
+        if self.memory.write_allowed && !why.heals() && why != Why::TemplateChanged {
             return Ok(());
         }
         self.check_alive().await?;
@@ -162,7 +163,7 @@ impl Pass<'_> {
             Known::Present(facts) => Some(facts.version.clone()),
             _ => None,
         };
-        let body = self.rehearsal(seen.as_ref());
+        let body = self.rehearsal(seen.as_ref())?;
         match self.kubernetes.apply_secret(&self.identity.target, &body, true).await {
             Ok(_) => {
                 self.memory.write_allowed = true;

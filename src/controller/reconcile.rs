@@ -281,9 +281,12 @@ impl Pass<'_> {
     fn forget_what_is_written(&mut self) {
         let Some(pending) = &self.memory.pending else { return };
         let written = self.record();
-        let holds = |record: &Record| written.as_ref().is_some_and(|it| it.token_id == record.token_id);
+        let template = &self.resolved.wanted.template;
+        let holds = |record: &Record| {
+            written.as_ref().is_some_and(|it| it.token_id == record.token_id && it.template == *template)
+        };
         let is_written = pending.refresh_token.is_none()
-            && pending.token.as_ref().is_none_or(|(record, _)| holds(record) && !record.cached);
+            && pending.token.as_ref().is_none_or(|token| holds(&token.record) && !token.record.cached);
         if is_written {
             self.memory.pending = None;
         }
@@ -318,9 +321,9 @@ impl Pass<'_> {
         }
         // What was minted with these values is as good as before.
         if let Some(pending) = self.memory.pending.as_mut().filter(|it| it.values == Some(digest))
-            && let Some((record, _)) = &mut pending.token
+            && let Some(token) = &mut pending.token
         {
-            record.inputs.credentials = version;
+            token.record.inputs.credentials = version;
         }
         Ok(())
     }

@@ -47,7 +47,9 @@ pub(super) fn situation(
         token: record.as_deref().map(|record| (record, pass.refresh_at(now, record))),
         fits_spec: pass.target_is_intact()
             && record.as_ref().is_some_and(|record| {
-                record.is_of_another_version() || record.inputs.provider == pass.resolved.wanted.provider
+                record.is_of_another_version()
+                    || (record.inputs.provider == pass.resolved.wanted.provider
+                        && record.template == pass.resolved.wanted.template)
             }),
         suspended: pass.source.spec.suspend == Some(true),
         problem,

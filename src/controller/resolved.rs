@@ -8,7 +8,7 @@ use crate::api::{DeletionPolicy, Propagation, TokenSource};
 use crate::oauth::{Answer, Credentials, Grant};
 use crate::providers::{Description, SpecError, describe, parse_seconds, provider_digest, short_digest};
 use crate::refresh::{PROMPT_DELAY, Policy, Tried, Wanted, plus};
-use crate::target::{DEFAULT_KEYS, KeySet, Minted, Owner, REFRESH_REQUEST_ANNOTATION, Version};
+use crate::target::{Minted, Owner, REFRESH_REQUEST_ANNOTATION, Version, template_digest, template_keys};
 
 /// The longest refresh request that is kept as it is, in bytes: it goes into the record.
 const LONGEST_REQUEST: usize = 64;
@@ -93,6 +93,7 @@ impl Resolved {
             propagation_delay: said_delay.unwrap_or(if prompt { PROMPT_DELAY } else { propagation_delay }),
         };
         let annotations = source.metadata.annotations.as_ref();
+        let template = target.and_then(|target| target.template.as_ref());
         let deletion_policy = target.and_then(|target| target.deletion_policy).unwrap_or_default();
         Ok(Resolved {
             policy,
@@ -105,7 +106,8 @@ impl Resolved {
                 refresh_request: annotations
                     .and_then(|all| all.get(REFRESH_REQUEST_ANNOTATION))
                     .map(|value| bounded(value)),
-                keys: KeySet::from_iter(DEFAULT_KEYS),
+                template: template_digest(template),
+                keys: template_keys(template),
                 owner_reference: deletion_policy == DeletionPolicy::Delete,
             },
             description,
@@ -150,11 +152,11 @@ impl Resolved {
     #[must_use]
     pub fn tried(&self, credentials: Option<&Version>) -> Tried {
         let request = self.wanted.refresh_request.as_deref().unwrap_or_default();
+        let further = [self.tls.as_deref(), self.wanted.template.as_deref()];
+        let parts: Vec<&str> =
+            [&self.wanted.provider, request].into_iter().chain(further.into_iter().flatten()).collect();
         Tried {
-            spec: match &self.tls {
-                Some(tls) => short_digest(&[&self.wanted.provider, request, tls]),
-                None => short_digest(&[&self.wanted.provider, request]),
-            },
+            spec: short_digest(&parts),
             credentials: credentials.map_or_else(
                 || "none".to_owned(),
                 |version| short_digest(&[&version.uid, &version.resource_version]),

@@ -62,6 +62,7 @@ fn needs_a_person(reason: Reason) -> bool {
             | Reason::ResponseMalformed
             | Reason::EndpointRefusedByPolicy
             | Reason::SpecInvalid
+            | Reason::TemplateInvalid
             | Reason::TargetConflict
     )
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::outline::{self, Member, Shown};
 use super::report::{Answered, Report, Schedule, Target, Told};
@@ -13,7 +13,7 @@ use crate::controller::resolved::Resolved;
 use crate::controller::status::{Situation, status};
 use crate::oauth::{Answer, Credentials, Lifetime, LifetimeSource};
 use crate::refresh::seconds_between;
-use crate::target::{Inputs, Minted, Owner, Record, TargetSecret, Version};
+use crate::target::{Inputs, Minted, Owner, Record, Template, TemplateError, Token, Version};
 
 /// A request that was answered.
 #[derive(Clone, Copy)]
@@ -32,7 +32,7 @@ pub(super) fn tell(
     credentials: &Credentials,
     answer: &Answer,
     sent: Sent,
-) {
+) -> Record {
     let at = Timestamp::from_second(sent.at.as_second()).unwrap_or(sent.at);
     let lifetime = answer.lifetime(at, resolved.default_lifetime);
     let minted = resolved.minted(answer, credentials, at);
@@ -72,7 +72,7 @@ pub(super) fn tell(
             .remarks
             .push("this is the token that the target holds already: the issuer caches tokens".to_owned());
     }
-    schedule(report, source, resolved, answer, minted, sent.show);
+    schedule(report, source, resolved, minted)
 }
 
 /// Why a token is taken to live that long.
@@ -97,15 +97,8 @@ fn because(answer: &Answer, lifetime: Lifetime) -> String {
     }
 }
 
-/// What the operator would write of it, made with its own code.
-fn schedule(
-    report: &mut Report,
-    source: &TokenSource,
-    resolved: &Resolved,
-    answer: &Answer,
-    minted: Minted,
-    show: bool,
-) {
+/// When the operator would ask again, and what it would say, made with its own code.
+fn schedule(report: &mut Report, source: &TokenSource, resolved: &Resolved, minted: Minted) -> Record {
     let owner = Owner {
         name: source.metadata.name.clone().unwrap_or_default(),
         uid: source.metadata.uid.clone().unwrap_or_default(),
@@ -143,16 +136,33 @@ fn schedule(
         refresh_at,
         conditions: status(&situation).conditions.into_iter().map(told).collect(),
     });
-    let applied = TargetSecret {
-        name: source.target_name(),
-        record: &record,
+    record
+}
+
+/// What the target would hold. Where secrets are not to be shown, it is rendered with their lengths in their place.
+pub(super) fn target(
+    source: &TokenSource,
+    resolved: &Resolved,
+    template: &Template<'_>,
+    (record, answer): (&Record, &Answer),
+    show: bool,
+) -> Result<Target, TemplateError> {
+    let asked_for = resolved.description.request.scopes.join(" ");
+    let hidden = |secret: &SecretString| Shown::secret(secret.expose_secret(), false).to_string().into();
+    let token = Token {
         access_token: &answer.access_token,
-        owner_reference: resolved.wanted.owner_reference,
-    }
-    .apply(None);
-    report.target = Some(Target {
+        token_type: &record.token_type,
+        issued_at: record.issued_at,
+        expires_at: record.expires_at,
+        scope: record.scope.as_deref().unwrap_or(&asked_for),
+        values: &answer.values,
+    };
+    let rendered = template.render(&token)?;
+    let values = answer.values.iter().map(|(name, value)| (name.clone(), hidden(value))).collect();
+    let outlined = Token { access_token: &hidden(&answer.access_token), values: &values, ..token };
+    Ok(Target {
         name: source.target_name().to_owned(),
-        kind: applied.get("type").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned(),
-        data: outline::target(&applied, show),
-    });
+        kind: rendered.kind.clone(),
+        data: outline::target(&rendered, template.render(&outlined).ok().as_ref(), show),
+    })
 }

@@ -6,6 +6,7 @@ use crate::api::Reason;
 use crate::oauth;
 use crate::providers::CredentialsError;
 use crate::refresh::{Failed, wait};
+use crate::target::TemplateError;
 
 /// What stands below the flags in the help of `mint`.
 pub const HELP: &str = "Exit codes:
@@ -109,6 +110,13 @@ impl Fault {
             None => "the operator would not try again before something changes".to_owned(),
         };
         Fault { then: Some(then), ..Fault::told(error.reason(), error.to_string()) }
+    }
+}
+
+/// Before anything is asked.
+impl From<TemplateError> for Fault {
+    fn from(error: TemplateError) -> Self {
+        Fault::told(Reason::TemplateInvalid, error.to_string())
     }
 }
 

@@ -29,7 +29,8 @@ use crate::oauth::{self, Discovery, Tls};
 use crate::operator;
 use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::attempt_timeout;
-use answered::{Sent, tell};
+use crate::target::Template;
+use answered::{Sent, target, tell};
 use fault::Fault;
 use keep::Keeper;
 use manifests::Manifests;
@@ -103,6 +104,9 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
     }
     let spec = &source.spec.credentials;
     let description = &resolved.description.request;
+    let values: Vec<&str> = description.response.values.keys().map(String::as_str).collect();
+    let template = source.spec.target.as_ref().and_then(|target| target.template.as_ref());
+    let template = Template::of(template, &values)?;
     let secret = secret.ok_or_else(|| CredentialsError::secret_not_found(spec, &resolved.description))?;
     let read = read_credentials(
         spec,
@@ -178,7 +182,10 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
             .remarks
             .push(format!("the operator would not have waited that long for a first token, but {limit} s"));
     }
-    tell(report, &source, &resolved, &credentials, &answer, Sent { at: sent_at, took, show });
+    let record = tell(report, &source, &resolved, &credentials, &answer, Sent { at: sent_at, took, show });
+    let target = target(&source, &resolved, &template, (&record, &answer), show);
+    // Something was asked, and answered.
+    report.target = Some(target.map_err(|error| Fault { exit: Exit::Refused, ..error.into() })?);
     Ok(())
 }
 

@@ -54,7 +54,7 @@ pub use grant::{BasicEncoding, ClientAuthentication, Grant, JwtBearer, PrivateKe
 pub use headers::{REFUSED_HEADERS, is_refused_header};
 pub use key::{Algorithm, KeyError, KeyType};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
-pub use mapping::{Pointer, PointerError, ResponseMapping};
+pub use mapping::{Pointer, PointerError, ResponseMapping, SECRET_MEMBERS};
 pub use proxy::{Proxies, ProxyError};
 pub use request::{Encoding, RESERVED, RequestDescription, RequestError, TokenRequest, is_reserved};
 pub use response::{Answer, read};

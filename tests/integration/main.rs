@@ -33,4 +33,5 @@ mod refresh;
 mod restarts;
 mod rotation;
 mod samples;
+mod templates;
 mod tls;

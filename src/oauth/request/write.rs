@@ -113,28 +113,28 @@ impl RequestDescription {
                     BasicEncoding::Raw => [id, secret].join(":"),
                 };
                 draft.headers.insert(AUTHORIZATION, basic(&pair));
-                draft.sent.add(id);
+                draft.sent.add_name(id);
                 draft.sent.add(secret);
                 draft.sent.add(&pair);
             }
             ClientAuthentication::Post => {
-                draft.secret("client_id", credentials.client_id()?);
+                draft.name("client_id", credentials.client_id()?);
                 draft.secret("client_secret", credentials.client_secret()?);
             }
             ClientAuthentication::None => {
                 if let Ok(id) = credentials.client_id() {
-                    draft.secret("client_id", id);
+                    draft.name("client_id", id);
                 }
             }
             ClientAuthentication::PrivateKeyJwt(method) => {
-                draft.secret("client_id", credentials.client_id()?);
+                draft.name("client_id", credentials.client_id()?);
                 // RFC 7523, 2.2
                 draft
                     .plain("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
                 let signer = signer.ok_or(RequestError::NotAnAttempt)?;
                 draft.secret("client_assertion", signer.client(method)?);
             }
-            ClientAuthentication::Tls => draft.secret("client_id", credentials.client_id()?),
+            ClientAuthentication::Tls => draft.name("client_id", credentials.client_id()?),
         }
         Ok(())
     }
@@ -178,7 +178,11 @@ impl RequestDescription {
             if is_reserved(name) {
                 return Err(RequestError::Reserved(name.to_owned()));
             }
-            draft.secret(name, value);
+            if self.secret_parameters.contains_key(name) {
+                draft.secret(name, value);
+            } else {
+                draft.name(name, value);
+            }
         }
         Ok(())
     }
@@ -197,7 +201,11 @@ impl RequestDescription {
             let mut written =
                 HeaderValue::try_from(value).map_err(|_| RequestError::HeaderValue(name.clone()))?;
             written.set_sensitive(is_secret);
-            draft.sent.add(value);
+            if is_secret {
+                draft.sent.add(value);
+            } else {
+                draft.sent.add_name(value);
+            }
             draft.headers.insert(header, written);
         }
         Ok(())
@@ -219,6 +227,13 @@ impl<'a> Draft<'a> {
     }
 
     /// Whatever the server says of the value, it is not repeated.
+    fn name(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
+        let value = value.into();
+        self.sent.add_name(&value);
+        self.members.push((name, value));
+    }
+
+    /// The same of a secret.
     fn secret(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
         let value = value.into();
         self.sent.add(&value);

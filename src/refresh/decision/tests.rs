@@ -61,7 +61,13 @@ fn world() -> World {
             owned_keys: keys,
         }),
         source,
-        wanted: Wanted { provider: "p".into(), refresh_request: None, keys, owner_reference: true },
+        wanted: Wanted {
+            provider: "p".into(),
+            refresh_request: None,
+            template: None,
+            keys,
+            owner_reference: true,
+        },
         credentials: Some(credentials),
         seen_credentials: None,
         seen_as_minted: false,
@@ -143,6 +149,11 @@ fn what_mints_and_why() {
     mints(Why::TargetMissing, |w| w.target = None);
     mints(Why::RecordMissing, |w| w.target().record = None);
     mints(Why::TargetChanged, |w| w.target().owned_keys = KeySet::default());
+    mints(Why::TemplateChanged, |w| {
+        w.wanted.template = Some("t".into());
+        w.wanted.keys = KeySet::from_iter(["authorization"]);
+    });
+    mints(Why::TemplateChanged, |w| w.record().template = Some("t".into()));
     mints(Why::SpecChanged, |w| w.wanted.provider = "q".into());
     mints(Why::CredentialsChanged, |w| w.credentials = Some(version("cred", "8")));
     mints(Why::CredentialsChanged, |w| w.credentials = Some(version("new", "7")));
