@@ -147,8 +147,10 @@ impl ControlPlane {
         let log = fs::read_to_string(self.dir.join("audit.log")).expect("audit log");
         // A watch has two lines: one when it starts, one when it ends.
         let mut seen = HashSet::new();
+        let of_it = format!("\"namespace\":\"{namespace}\"");
         log.split_inclusive('\n')
             .filter(|line| line.ends_with('\n')) // the last one may be half written
+            .filter(|line| line.contains(&of_it)) // to parse all of them would take long
             .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("audit line"))
             .filter(|event| event["objectRef"]["namespace"] == namespace)
             .filter(|event| seen.insert(event["auditID"].to_string()))

@@ -29,10 +29,21 @@ impl Operator {
 
     /// The same with this way to the API server.
     pub async fn start_at(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
+        Self::run(kubeconfig, &["--namespace", namespace], flags).await
+    }
+
+    /// Starts the operator for the namespaces with this label.
+    pub async fn start_selecting(label: &str) -> Self {
+        let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+        Self::run(&ControlPlane::shared().kubeconfig_path(), &["--namespace-selector", label], &flags).await
+    }
+
+    async fn run(kubeconfig: &Path, scope: &[&str], flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
-            .args(["run", "--namespace", namespace, "--admin-address", "127.0.0.1:0"])
+            .args(["run", "--admin-address", "127.0.0.1:0"])
+            .args(scope)
             .args(flags)
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", kubeconfig)
