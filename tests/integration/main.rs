@@ -18,6 +18,7 @@ mod canary;
 mod conditions;
 mod credentials;
 mod deletion;
+mod explain;
 mod failures;
 mod gitops;
 mod hanging;

@@ -22,7 +22,7 @@ fn prompt() -> Value {
 }
 
 /// A pod of one container that mounts Secret `token` as a folder.
-fn folder() -> Value {
+pub fn folder() -> Value {
     json!({
         "volumes": [{"name": "token", "secret": {"secretName": "token"}}],
         "containers": [{"name": "app", "image": "app", "volumeMounts": [{"name": "token", "mountPath": "/token"}]}],
@@ -30,14 +30,14 @@ fn folder() -> Value {
 }
 
 /// A pod of one container that has a key of Secret `token` in its environment.
-fn environment() -> Value {
+pub fn environment() -> Value {
     let variable =
         json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "access_token"}}});
     json!({"containers": [{"name": "app", "image": "app", "env": [variable]}]})
 }
 
 /// Creates a pod; with `phase` Running it runs, as far as the API server knows.
-async fn pod(scene: &Scene, name: &str, phase: &str, mut spec: Value) {
+pub async fn pod(scene: &Scene, name: &str, phase: &str, mut spec: Value) {
     spec["automountServiceAccountToken"] = false.into();
     let metadata = json!({"name": name, "labels": {"app": name}, "annotations": {"kept": "as it is"}});
     scene.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})).await;
