@@ -10,6 +10,7 @@
 
 pub mod account;
 pub mod authorization_server;
+pub mod chart;
 pub mod control_plane;
 pub mod gitops;
 pub mod operator;

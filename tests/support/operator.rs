@@ -39,12 +39,16 @@ impl Operator {
     }
 
     async fn run(kubeconfig: &Path, scope: &[&str], flags: &[&str]) -> Self {
+        let arguments = ["run", "--admin-address", "127.0.0.1:0"];
+        Self::launch(kubeconfig, &[&arguments, scope, flags].concat()).await
+    }
+
+    /// Starts it with these arguments, and waits until it has started.
+    pub async fn launch(kubeconfig: &Path, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
-            .args(["run", "--admin-address", "127.0.0.1:0"])
-            .args(scope)
-            .args(flags)
+            .args(arguments)
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
