@@ -305,3 +305,26 @@ fn what_is_missing_from_the_credentials_is_named() {
     assert_eq!((said.level, report.verdict), (Level::Attention, Level::Attention));
     assert!(said.message.contains("Secret vgs-client has no key client_id"), "{}", said.message);
 }
+
+#[test]
+fn the_page_shows_what_is_said() {
+    const PAGE: &str = include_str!("../../../docs/troubleshooting.md");
+    let message = "the token endpoint answered HTTP 401, invalid_client";
+    let failure = json!({
+        "at": at(-13), "reason": "ClientRejected", "message": message, "count": 2, "nextAttemptAt": at(100),
+    });
+    let mut failing = condition("Ready", "True", "RefreshFailing");
+    failing["message"] = message.into();
+    let conditions = [failing, condition("PropagationSafe", "True", "LifetimeSufficient")];
+    let mut found = found(source(json!({}), json!({"lastFailure": failure, "conditions": conditions})));
+    found.pods = Ok(vec![
+        pod("batch-7", -9000, environment(), json!({})),
+        pod("web-1", -9000, folder(), json!({})),
+        pod("web-2", -30, folder(), json!({})),
+    ]);
+    let said = told(&found).to_string();
+    assert!(
+        PAGE.contains(&format!("\n$ tokensource-operator explain -n payments vault-api\n{said}```\n")),
+        "the page lacks:\n{said}"
+    );
+}
