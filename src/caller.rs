@@ -11,7 +11,7 @@ use crate::api::TokenSource;
 use crate::operator::{AGENT, api_server_addresses};
 
 /// How long the API server may take for everything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A way to the caller's cluster.
 pub(crate) struct Caller {

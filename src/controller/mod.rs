@@ -17,6 +17,7 @@ mod stop;
 pub(crate) mod tls;
 mod turns;
 mod watch;
+mod watched;
 mod write;
 
 use std::fmt;
@@ -35,6 +36,11 @@ use memory::{Memories, Seeds};
 use namespaces::Namespaces;
 use pods::Rounds;
 use secrets::Secrets;
+use turns::Turns;
+
+/// Looks at once. Each makes one call to the API server at a time, and more would only wait there; those that have not
+/// begun hold hardly any memory.
+const LOOKS_AT_ONCE: usize = 64;
 
 /// What every reconcile shares.
 pub struct Context {
@@ -49,6 +55,8 @@ pub struct Context {
     memories: Memories,
     seeds: Seeds,
     rounds: Rounds,
+    /// To look, which includes calls to the API server but not waiting for an endpoint.
+    turns: Arc<Turns>,
     pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
@@ -98,7 +106,7 @@ impl Context {
             instance,
         } = parts;
         Context {
-            rounds: Rounds::new(kubernetes.apart(pods::AT_ONCE)),
+            rounds: Rounds::new(kubernetes.clone()),
             kubernetes,
             discovery: Discovery::new(transport.clone()),
             transport,
@@ -106,6 +114,7 @@ impl Context {
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),
+            turns: Turns::new(LOOKS_AT_ONCE),
             namespaces: Namespaces::new(namespace_selector),
             pulse,
             propagation_delay,

@@ -6,16 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::kubernetes::{CallError, Kubernetes};
 use super::reconcile::Pass;
 use super::secrets::Key;
-use crate::api::{Reason, TokenSource, TokenSourceStatus};
-use crate::refresh::PROMPT_DELAY;
+use super::status::Reported;
+use crate::api::Reason;
 use crate::target::{Metadata, Pod, Pods, Way};
 
 /// When pods are told, after the write. The kubelet watches the Secret and the pod independently of each other: when the
@@ -24,8 +23,8 @@ const FIRST: Duration = Duration::from_millis(500);
 const SECOND: Duration = Duration::from_secs(5);
 /// What failed is tried again after this time, if the token is not written again before: a role may have been granted.
 const AGAIN: Duration = Duration::from_secs(5 * 60);
-/// Calls about pods under way at once. They have turns of their own, so that they never hold up the write of a token.
-pub(super) const AT_ONCE: usize = 8;
+/// Calls about pods under way at once: more would trample the API server, and each holds a page of pods or waits.
+const AT_ONCE: usize = 8;
 /// How long one round may take: what comes later is not prompt.
 const ROUND: Duration = Duration::from_secs(10);
 /// How much of an admission webhook's words a condition repeats, in characters.
@@ -65,15 +64,13 @@ fn interrupted(_: oneshot::error::RecvError) -> Told {
 impl Prompt {
     /// Takes up what the process before this one said. What it found wrong is looked at again, and so is a spec that
     /// nobody has looked at: else a missing role would show only with the next token.
-    pub(super) fn take_up(source: &TokenSource, now: Instant) -> Self {
-        let before = source.status.as_ref();
-        let said = before.and_then(found);
-        let seen = before.and_then(|before| before.observed_generation);
-        let look = said.is_some() || seen != source.metadata.generation;
+    pub(super) fn take_up(said: &Reported, generation: Option<i64>, now: Instant) -> Self {
+        let wrong = said.pods.as_ref().map(|said| said.reason.as_str());
+        let look = wrong.is_some() || Some(said.generation) != generation;
         Prompt {
             due: look.then_some(Due { at: now, then: None }),
             told: None,
-            failed_before: said.is_some_and(|it| it.reason == Reason::PromptFailed.as_str()),
+            failed_before: wrong == Some(Reason::PromptFailed.as_str()),
         }
     }
 
@@ -115,13 +112,6 @@ impl Prompt {
     }
 }
 
-/// What a status says of pods, if it says something is wrong with them.
-pub(super) fn found(status: &TokenSourceStatus) -> Option<&Condition> {
-    let of_pods = [Reason::PromptFailed.as_str(), Reason::StaticMount.as_str()];
-    let mut all = status.conditions.iter();
-    all.find(|it| it.type_ == "PropagationSafe" && of_pods.contains(&it.reason.as_str()))
-}
-
 impl Pass<'_> {
     /// Tells the pods that mount the target, where that is due. Returns whether something came of it that status does not
     /// say yet.
@@ -135,6 +125,8 @@ impl Pass<'_> {
             prompt.due = None;
             return false;
         }
+        // No look at a TokenSource waits for pods.
+        self.turn = None;
         let told = self.context.rounds.tell(&self.identity.target).await;
         if let Some(message) = &told.failed {
             warn!(source = %self.identity.key, %message, "pods could not be told of a new token");
@@ -146,6 +138,7 @@ impl Pass<'_> {
 /// Rounds through the pods of namespaces. Whoever asks while one is under way is served by the next, all of them by one.
 pub(super) struct Rounds {
     kubernetes: Kubernetes,
+    calls: Arc<Semaphore>,
     namespaces: Mutex<HashMap<String, Arc<Namespace>>>,
 }
 
@@ -172,7 +165,7 @@ struct Finding {
 
 impl Rounds {
     pub(super) fn new(kubernetes: Kubernetes) -> Self {
-        Rounds { kubernetes, namespaces: Mutex::default() }
+        Rounds { kubernetes, calls: Arc::new(Semaphore::new(AT_ONCE)), namespaces: Mutex::default() }
     }
 
     /// Tells the running pods that mount this Secret.
@@ -217,10 +210,12 @@ impl Rounds {
         asked: &[Asked],
         findings: &mut [Finding],
     ) -> Result<(), CallError> {
-        let kubernetes = self.kubernetes.by(Instant::now() + Duration::from_secs(PROMPT_DELAY));
         let mut next = None;
         loop {
-            let mut page = kubernetes.pods(namespace, "status.phase=Running", next.as_deref()).await?;
+            let mut page = {
+                let _call = self.calls.acquire().await;
+                self.kubernetes.pods(namespace, "status.phase=Running", next.as_deref()).await?
+            };
             next = page.next_page();
             let mut mounting = vec![];
             for pod in page.items.into_iter().filter(|pod| !pod.is_terminating()) {
@@ -233,8 +228,10 @@ impl Rounds {
                 }
             }
             let touch = |(pod, of_pod): (Metadata, Vec<usize>)| {
-                let (kubernetes, namespace) = (kubernetes.clone(), namespace.to_owned());
+                let (kubernetes, calls) = (self.kubernetes.clone(), Arc::clone(&self.calls));
+                let namespace = namespace.to_owned();
                 async move {
+                    let _call = calls.acquire().await;
                     let result = kubernetes.touch_pod(&namespace, &pod).await;
                     (pod, of_pod, result)
                 }
@@ -331,14 +328,10 @@ mod tests {
 
     #[test]
     fn a_new_process_looks_only_where_something_was_wrong_or_is_new() {
-        let source = |generation: i64, reason: &str| -> TokenSource {
+        let said = |generation: i64, reason: &str| {
             let condition = json!({"type": "PropagationSafe", "status": "False", "reason": reason, "message": "", "lastTransitionTime": "2026-11-24T20:00:00Z"});
-            serde_json::from_value(json!({
-                "metadata": {"name": "s", "generation": 2},
-                "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}},
-                "status": {"observedGeneration": generation, "conditions": [condition]},
-            }))
-            .unwrap()
+            let status = json!({"observedGeneration": generation, "conditions": [condition]});
+            Reported::of(&serde_json::from_value(status).unwrap())
         };
         let now = Instant::now();
         for (generation, reason, looks, fails) in [
@@ -347,7 +340,7 @@ mod tests {
             (2, "StaticMount", true, false),
             (2, "PromptFailed", true, true),
         ] {
-            let prompt = Prompt::take_up(&source(generation, reason), now);
+            let prompt = Prompt::take_up(&said(generation, reason), Some(2), now);
             assert_eq!((prompt.next().is_some(), prompt.fails()), (looks, fails), "{generation} {reason}");
         }
     }

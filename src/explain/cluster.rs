@@ -1,10 +1,9 @@
 //! What the caller may see.
 
 use k8s_openapi::api::core::v1::Secret;
-use tokio::time::Instant;
 
 use crate::api::TokenSource;
-use crate::caller::{Caller, PATIENCE};
+use crate::caller::Caller;
 use crate::controller::{CallError, Key, Kubernetes};
 use crate::target::{Facts, Pod};
 
@@ -26,7 +25,7 @@ pub(super) async fn read(namespace: Option<String>, name: &str) -> Result<(Strin
     let caller = Caller::connect(namespace).await?;
     let source = caller.source(name).await?;
     let Caller { client, namespace, .. } = caller;
-    let kubernetes = Kubernetes::new(client).by(Instant::now() + PATIENCE);
+    let kubernetes = Kubernetes::new(client);
 
     let target = Key::new(&namespace, source.target_name());
     let credentials = Key::new(&namespace, &source.spec.credentials.secret_ref.name);

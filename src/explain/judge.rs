@@ -12,7 +12,7 @@ use super::report::{Failure, Finding, Level, Reader, Report, Told, span, when};
 use crate::api::{Reason, TokenSource, TokenSourceStatus};
 use crate::controller::resolved::Resolved;
 use crate::providers::{CredentialsError, read_credentials};
-use crate::refresh::{plus, seconds_between};
+use crate::refresh::{Wanted, plus, seconds_between};
 use crate::target::{Facts, Owner, Ownership, Pod, Record, Use, Way, ownership};
 
 /// What is due should have been done after this time, in seconds.
@@ -138,10 +138,10 @@ impl Judge<'_> {
         if wanted.is_some_and(|wanted| wanted.keys != facts.owned_keys) {
             return broken("does not hold it as it was written: somebody changed or removed a key");
         }
-        if wanted.is_some_and(|wanted| {
-            !record.is_of_another_version() && wanted.provider != record.inputs.provider
-        }) {
-            return broken("holds a token that was minted for an earlier spec");
+        let is_earlier =
+            |wanted: &Wanted| wanted.provider != record.inputs.provider || wanted.template != record.template;
+        if !record.is_of_another_version() && wanted.is_some_and(is_earlier) {
+            return broken("holds a token that was written for an earlier spec");
         }
         match &self.status.token {
             Some(told) if told.id == record.token_id && told.expires_at == record.expires_at => {
@@ -340,10 +340,10 @@ fn reads(now: Timestamp, token: Option<&Token>, delay: u64, pod: &Pod, used: Use
         let told = pod.refreshed_at().filter(|told| *told >= token.issued_at);
         let arrives = plus(token.issued_at, delay);
         return well(match (since_start, told) {
-            (Some(started), _) => format!("reads this token since its start at {}", when(now, started)),
+            (Some(started), _) => format!("has had this token since its start at {}", when(now, started)),
             (None, Some(told)) => format!("was told of this token at {}", when(now, told)),
             (None, None) if arrives <= now => {
-                format!("reads this token since {} at the latest", when(now, arrives))
+                format!("has had this token since {} at the latest", when(now, arrives))
             }
             (None, None) => format!("may read the token before it until {}", when(now, arrives)),
         });

@@ -2,11 +2,9 @@
 
 use std::net::IpAddr;
 
-use tokio::time::Instant;
-
 use super::{Fault, Given};
 use crate::api::TokenSource;
-use crate::caller::{Caller, PATIENCE};
+use crate::caller::Caller;
 use crate::controller::tls::Named;
 use crate::controller::{CallError, Key, Kubernetes};
 
@@ -20,7 +18,7 @@ pub(super) async fn read(
     let source = caller.source(name).await.map_err(Fault::usage)?;
     let Caller { client, namespace, api_server } = caller;
 
-    let kubernetes = Kubernetes::new(client).by(Instant::now() + PATIENCE);
+    let kubernetes = Kubernetes::new(client);
     let unreadable = |name: &str| {
         let what = format!("Secret {namespace}/{name} cannot be read");
         move |error: CallError| Fault::credentials(format!("{what}: {error}"))

@@ -119,7 +119,7 @@ Conditions
   PropagationSafe True, LifetimeSufficient
 
 Who uses the Secret
-  web-1  app  folder  reads this token since 2027-01-15T07:59:50Z (10 s ago) at the latest
+  web-1  app  folder  has had this token since 2027-01-15T07:59:50Z (10 s ago) at the latest
 "
     );
     let json = serde_json::to_value(&report).unwrap();
@@ -176,7 +176,7 @@ fn what_is_wrong_with_the_token_and_its_secret() {
         (change(&|it| it.target = with(none(), &["access_token"])), "somebody changed or removed a key"),
         (
             change(&|it| it.target = with(json!({"inputs": {"provider": "other"}}), &KEYS)),
-            "minted for an earlier spec",
+            "written for an earlier spec",
         ),
     ] {
         assert_eq!(report.verdict, Level::NotValid, "{part}");
@@ -234,7 +234,7 @@ fn what_each_way_reads() {
             -100,
             pod("p", -9000, folder(), json!({})),
             Level::Well,
-            "reads this token since 2027-01-15T07:59:50Z",
+            "has had this token since 2027-01-15T07:59:50Z",
         ),
         (
             -20,
@@ -242,7 +242,7 @@ fn what_each_way_reads() {
             Level::Well,
             "may read the token before it until 2027-01-15T08:01:10Z (in 70 s)",
         ),
-        (-20, pod("p", -10, folder(), json!({})), Level::Well, "reads this token since its start at"),
+        (-20, pod("p", -10, folder(), json!({})), Level::Well, "has had this token since its start at"),
         (
             -20,
             pod("p", -9000, folder(), touched(-15)),
