@@ -12,6 +12,7 @@ pub mod account;
 pub mod authorization_server;
 pub mod chart;
 pub mod control_plane;
+pub mod definitions;
 pub mod gitops;
 pub mod operator;
 pub mod policy;
