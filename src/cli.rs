@@ -127,7 +127,7 @@ pub struct ExplainArgs {
 
     /// What the operator was started with: how long a mounted file may lag behind its Secret, where the TokenSource does not
     /// say.
-    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = seconds)]
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = propagation_delay)]
     pub default_propagation_delay: u64,
 }
 
