@@ -222,7 +222,7 @@ fn an_image_is_named_by_its_digest_where_there_is_one() {
 fn every_value_reaches_an_object() {
     let marked: Value = serde_saphyr::from_str(include_str!("chart-values.yaml")).unwrap();
     let text = template(NAMESPACE, &marked).unwrap();
-    for number in 1..=36 {
+    for number in 1..=38 {
         assert!(text.contains(&format!("marker-{number}")), "marker-{number}");
     }
     for words in [
@@ -234,6 +234,10 @@ fn every_value_reaches_an_object() {
         "129Mi",
         "dnsPolicy: Default",
         "PeriodSeconds: 99",
+        "updateMode: \"Recreate\"",
+        "controlledValues: RequestsOnly",
+        "RequireDualStack",
+        "- IPv6",
         "HistoryLimit: 7",
         "of-tokensource-operator-marker-29",
     ] {
