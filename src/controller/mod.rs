@@ -7,6 +7,7 @@ mod mandate;
 mod memory;
 mod mint;
 mod namespaces;
+mod pods;
 mod pulse;
 mod reconcile;
 mod report;
@@ -35,6 +36,7 @@ use crate::oauth::{Discovery, Gate, Transport};
 use crate::target::Facts;
 use memory::{Memories, Seeds};
 use namespaces::Namespaces;
+use pods::Rounds;
 use secrets::Secrets;
 use turns::Turns;
 
@@ -54,6 +56,7 @@ pub struct Context {
     namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
+    rounds: Rounds,
     /// To look, which includes calls to the API server but not waiting for an endpoint.
     turns: Arc<Turns>,
     pulse: Arc<Pulse>,
@@ -109,6 +112,7 @@ impl Context {
             instance,
         } = parts;
         Context {
+            rounds: Rounds::new(kubernetes.clone()),
             kubernetes,
             discovery: Discovery::new(transport.clone()),
             transport,
