@@ -33,6 +33,7 @@ mod politeness;
 mod prompt;
 mod providers;
 mod refresh;
+mod replicas;
 mod restarts;
 mod rights;
 mod rotation;
