@@ -6,6 +6,7 @@ mod kubernetes;
 mod memory;
 mod mint;
 mod namespaces;
+mod pods;
 mod pulse;
 mod reconcile;
 mod report;
@@ -33,6 +34,7 @@ use crate::oauth::{Discovery, Gate, Transport};
 use crate::target::Facts;
 use memory::{Memories, Seeds};
 use namespaces::Namespaces;
+use pods::Rounds;
 use secrets::Secrets;
 use turns::Turns;
 
@@ -52,6 +54,7 @@ pub struct Context {
     namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
+    rounds: Rounds,
     /// To look, which includes calls to the API server but not waiting for an endpoint.
     turns: Arc<Turns>,
     pulse: Arc<Pulse>,
@@ -103,6 +106,7 @@ impl Context {
             instance,
         } = parts;
         Context {
+            rounds: Rounds::new(kubernetes.clone()),
             kubernetes,
             discovery: Discovery::new(transport.clone()),
             transport,
