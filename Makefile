@@ -121,6 +121,34 @@ undeploy: ## Remove the operator from the cluster of your KUBECONFIG; TokenSourc
 run: ## Run the operator from here, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
 	$(CARGO) run -- run $(ARGS)
 
+##@ Releases
+
+.PHONY: lint-scripts
+lint-scripts: ## Run shellcheck over the scripts, and actionlint over the workflows.
+	@hack/lint-scripts.sh
+
+.PHONY: deny
+deny: ## Look at licences, banned crates and sources of what is linked (the first time builds cargo-deny: minutes).
+	"$$(hack/cargo-tools.sh cargo-deny)/cargo-deny" check licenses bans sources
+
+.PHONY: advisories
+advisories: ## Look for known vulnerabilities of what is linked; fetches their database.
+	"$$(hack/cargo-tools.sh cargo-deny)/cargo-deny" check advisories
+
+.PHONY: sbom
+sbom: ## Write the bill of materials, target/sbom.cdx.json (the first time builds cargo-cyclonedx: minutes).
+	hack/sbom.sh target/sbom.cdx.json
+
+IMAGE := target/image.tar
+
+.PHONY: image
+image: ## Build the image of this machine's architecture without Docker, target/image.tar (with Docker: docker build .).
+	hack/image.sh archive $(IMAGE)
+
+.PHONY: image-check
+image-check: ## Run the image with nothing else around it, as root (CLUSTER=KUBECONFIG: start it there, too).
+	hack/image-check.py $(IMAGE) $(CLUSTER)
+
 ##@ Cleaning
 
 .PHONY: clean
