@@ -34,6 +34,7 @@ mod politeness;
 mod prompt;
 mod providers;
 mod refresh;
+mod replicas;
 mod restarts;
 mod rights;
 mod rotation;
