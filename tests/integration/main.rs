@@ -15,6 +15,7 @@ mod api_rules;
 mod assertions;
 mod calls;
 mod canary;
+mod chart_objects;
 mod conditions;
 mod credentials;
 mod deletion;
