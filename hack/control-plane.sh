@@ -9,52 +9,16 @@
 # Each binary that $KUBEBUILDER_ASSETS holds is taken from there. Written for bash 3.2 (macOS) as well.
 set -euo pipefail
 
+tool='control plane'
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${TOKENSOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokensource-operator}
-binaries="etcd kube-apiserver kube-controller-manager kubectl"
+# shellcheck source=hack/lib/processes.sh
+. "$here/lib/processes.sh"
+# shellcheck source=hack/lib/go-tools.sh
+. "$here/lib/go-tools.sh"
+
 # What objects depend on: owners, namespaces, ServiceAccounts, and the roles view, edit and admin.
 controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller
 controllers=$controllers,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller
-recipe=1 # raise it when the way of building changes: it is part of the cache's name
-
-say() { printf 'control plane: %s\n' "$*" >&2; }
-die() {
-  say "$*"
-  exit 1
-}
-
-# ---------------------------------------------------------------------------------------------- clean-up, on every way out
-
-children=()  # every process that must not outlive this one
-remove=()    # every path that must not
-held=       # the lock, while it is this process'
-cleanup() {
-  trap '' INT TERM HUP
-  if [ ${#children[@]} -gt 0 ]; then
-    # KILL, not TERM: there is nothing to save, and an API server takes its time over open watches.
-    kill -KILL "${children[@]}" 2>/dev/null || true
-    wait "${children[@]}" 2>/dev/null || true
-  fi
-  if [ ${#remove[@]} -gt 0 ]; then rm -rf "${remove[@]}"; fi
-  if [ -n "$held" ]; then rm -f "$held"; fi
-}
-trap cleanup EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# Where the kernel offers it, children die with this process even when it is killed with SIGKILL.
-leash=()
-if setpriv --pdeathsig KILL true 2>/dev/null; then leash=(setpriv --pdeathsig KILL); fi
-
-# start LOG COMMAND...: in the background, its pid in $pid.
-start() {
-  local log=$1
-  shift
-  ${leash[@]+"${leash[@]}"} "$@" </dev/null >"$log" 2>&1 &
-  pid=$!
-  children+=("$pid")
-}
 
 # component NAME COMMAND...: the same, with a log of its name, and known to watch_stdin.
 component() {
@@ -64,119 +28,23 @@ component() {
   echo "$pid $name" >>"$dir/pids"
 }
 
-alive() { kill -0 "$1" 2>/dev/null; }
-
-# A sleep that a trapped signal ends at once.
-nap() {
-  sleep "$1" >/dev/null 2>&1 &
-  wait $! || true
-}
-
 # ---------------------------------------------------------------------------------------------- build
-
-sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -c1-16; }
-
-package() {
-  case $1 in
-    etcd) echo go.etcd.io/etcd/server/v3 ;;
-    *) echo "k8s.io/kubernetes/cmd/$1" ;;
-  esac
-}
-
-# The version that go.mod pins is linked in: without it the server calls itself v0.0.0, and clients misbehave.
-ldflags() {
-  local version minor path
-  version=$(awk '$1 == "k8s.io/kubernetes" { print $2 }' "$here/control-plane/go.mod")
-  minor=${version#v1.}
-  printf '%s' '-s -w'
-  for path in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
-    printf ' -X %s.gitVersion=%s -X %s.gitMajor=1 -X %s.gitMinor=%s' \
-      $path "$version" $path $path "${minor%%.*}"
-  done
-}
 
 # Absolute, because links will point there.
 if [ -d "${KUBEBUILDER_ASSETS:-}" ]; then KUBEBUILDER_ASSETS=$(cd "$KUBEBUILDER_ASSETS" && pwd); fi
-from_assets() { [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; }
-
-# One builder at a time. A symlink is made atomically, and names its owner. Should two ever get past it (a stolen
-# lock), they only do the same work twice: each builds in a place of its own and renames.
-lock() {
-  local owner told=
-  until ln -s $$ "$1" 2>/dev/null; do
-    owner=$(readlink "$1" || true)
-    if [ -n "$owner" ] && ! alive "$owner"; then
-      rm -f "$1"
-      continue
-    fi
-    [ -n "$told" ] || say "another process ($owner) is building it, waiting for that"
-    told=yes
-    nap 1
-  done
-  held=$1
-}
-
-build_one() {
-  local name=$1 to=$2 began=$SECONDS told=$SECONDS scratch
-  scratch=$(mktemp -d "$to/.build.XXXXXX")
-  remove+=("$scratch")
-  # Whoever calls has Go settings of their own, which must not change what comes out.
-  start "$scratch/log" env GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 GOTMPDIR="$scratch" \
-    go build -C "$here/control-plane" -trimpath -buildvcs=false -ldflags "$(ldflags)" -o "$scratch/bin" "$(package "$name")"
-  while alive "$pid"; do
-    nap 1
-    if [ $((SECONDS - told)) -ge 15 ]; then
-      told=$SECONDS
-      say "  $name: $((SECONDS - began)) s so far"
-    fi
-  done
-  if ! wait "$pid"; then
-    tail -n 20 "$scratch/log" >&2
-    die "building $name failed (above); 'make doctor' says what this machine lacks"
-  fi
-  mv "$scratch/bin" "$to/$name"
-  rm -rf "$scratch"
-  say "  $name: built in $((SECONDS - began)) s"
-}
-
-# find_missing BUILT: what neither that directory nor $KUBEBUILDER_ASSETS holds, in $missing.
-find_missing() {
-  local name
-  missing=()
-  for name in $binaries; do
-    from_assets "$name" || [ -x "$1/$name" ] || missing+=("$name")
-  done
-}
+provided() { [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; }
 
 # Leaves the directory that holds all four in $bin.
 build() {
-  local name built missing number=0
-  built=$cache/control-plane-$({ cat "$here/control-plane/go.mod" "$here/control-plane/go.sum"; uname -sm; echo $recipe; } | sha256)
-  mkdir -p "$built"
-  find_missing "$built"
-  if [ ${#missing[@]} -gt 0 ]; then
-    command -v go >/dev/null || die "Go is missing, which builds ${missing[*]}; 'make doctor' says how to get it"
-    lock "$built/.lock"
-    find_missing "$built" # again: whoever held the lock may have built it all
-  fi
-  if [ ${#missing[@]} -gt 0 ]; then
-    rm -rf "$built"/.build.* # of one that was killed
-    say "building ${missing[*]} once, into $built (all four take 5 to 10 minutes on 2 cores, and 1.5 GB of Go modules)"
-    for name in "${missing[@]}"; do
-      number=$((number + 1))
-      say "[$number/${#missing[@]}] $name"
-      build_one "$name" "$built"
-    done
-  fi
-  if [ -n "$held" ]; then rm -f "$held"; fi
-  held=
+  local name source
+  build_tools control-plane "all four take 5 to 10 minutes on 2 cores, and 1.5 GB of Go modules"
   bin=$built
   [ -n "${KUBEBUILDER_ASSETS:-}" ] || return 0
   bin=$cache/with-assets-$(printf '%s %s' "$KUBEBUILDER_ASSETS" "$built" | sha256)
   mkdir -p "$bin"
-  for name in $binaries; do
-    local source=$built/$name
-    if from_assets "$name"; then source=$KUBEBUILDER_ASSETS/$name; fi
+  for name in $(binaries_of control-plane); do
+    source=$built/$name
+    if provided "$name"; then source=$KUBEBUILDER_ASSETS/$name; fi
     if [ "$(readlink "$bin/$name" || true)" != "$source" ]; then ln -sf "$source" "$bin/$name"; fi
   done
 }

@@ -12,6 +12,9 @@ make --silent npm-packages
 echo "== control plane: etcd, kube-apiserver, kube-controller-manager" >&2
 echo "   in $(hack/control-plane.sh build)" >&2
 
+echo "== Helm" >&2
+echo "   in $(hack/tools.sh helm)" >&2
+
 echo "== cargo test: everything" >&2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

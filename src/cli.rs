@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::oauth::{EgressRule, Limits};
+use crate::operator::AdminAddress;
 
 /// Keeps short-lived OAuth 2.0 access tokens fresh in Kubernetes Secrets.
 #[derive(Debug, Parser)]
@@ -47,6 +48,11 @@ pub struct RunArgs {
     /// Begin at most this many token requests per second at one endpoint, evenly spread.
     #[arg(long, value_name = "REQUESTS", env = "TOKENSOURCE_ENDPOINT_MAX_PER_SECOND", default_value_t = Limits::default().per_second, value_parser = at_least_one::<u32>)]
     pub endpoint_max_per_second: u32,
+
+    /// Serve /livez, /readyz and /metrics here, over plain HTTP: an IP address and a port, a port alone for all addresses
+    /// (:8080), or off.
+    #[arg(long, value_name = "ADDRESS", env = "TOKENSOURCE_ADMIN_ADDRESS", default_value = ":8080")]
+    pub admin_address: AdminAddress,
 
     /// How log lines are written.
     #[arg(long, value_enum, env = "TOKENSOURCE_LOG_FORMAT", default_value = "text")]

@@ -243,13 +243,53 @@ async fn failures_say_what_the_condition_would_and_have_their_exit_codes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_assertions_and_tokens_to_exchange_are_not_told() {
+    let key = KeyPair::generate().unwrap().serialize_pem();
+    let values = json!({
+        "client_id": "c", "private_key.pem": key, "subject_token": "hunter2-subject", "pin": "hunter2-pin", "header": "hunter2-header",
+    });
+    let subject = "urn:ietf:params:oauth:token-type:jwt";
+    for (way, sent) in [
+        (json!({"clientAuthentication": {"privateKeyJWT": {"algorithm": "ES256"}}}), "client_assertion="),
+        (json!({"grant": {"jwtBearer": {"algorithm": "ES256"}}}), "assertion="),
+        (
+            json!({"grant": {"tokenExchange": {"subjectTokenType": subject}}, "clientAuthentication": {"none": {}}}),
+            "subject_token=",
+        ),
+        (
+            json!({
+                "grant": {"custom": {"grantType": "vendor"}}, "clientAuthentication": {"none": {}},
+                "secretParameters": {"pin": "pin"}, "secretHeaders": {"X-Api-Key": "header"},
+            }),
+            "pin=",
+        ),
+    ] {
+        let good = Reply::Json(200, r#"{"access_token":"t","expires_in":300}"#.to_owned());
+        for (reply, code) in [(good, 0), (Reply::Echo, 4), (Reply::EchoAsError(sent), 3)] {
+            let server = ScriptedServer::start([reply]).await;
+            let said = mint(&[oauth2(&server.url("/token"), way.clone()), secret(values.clone())], &[]).await;
+            said.assert(code, &["[redacted"]);
+            assert!(!said.all().contains("hunter2"), "{}", said.all());
+            for line in key.lines().filter(|line| !line.starts_with('-')) {
+                assert!(!said.all().contains(line), "{}", said.all());
+            }
+            let body = server.requests().remove(0).body;
+            for (_, jwt) in url::form_urlencoded::parse(&body).filter(|(name, _)| name.ends_with("assertion"))
+            {
+                assert!(!said.all().contains(jwt.rsplit('.').next().unwrap()), "{}", said.all());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_egress_policy_is_the_operators() {
     let server = scripted(200, r#"{"access_token":"t"}"#).await;
     let text =
         [oauth2(&server.url("/token"), json!({})), client("c")].map(|it| it.to_string()).join("\n---\n");
     for flags in [&[][..], &["--allow-http"], &["--allow-http", "--egress-only", "idp.example.com"]] {
         let said = program(&[&["mint", "-f", "-"], flags].concat(), &text).await;
-        said.assert(1, &["EndpointRefusedByPolicy: "]);
+        said.assert(1, &["EndpointRefusedByPolicy: ", "mint takes the same flag"]);
     }
     assert_eq!(server.connections(), 0);
 }
@@ -439,4 +479,43 @@ async fn usage_has_one_exit_code_and_the_help_has_them_all() {
     program(&["mint", "-f", "/nonexistent/file"], "").await.assert(1, &["/nonexistent/file: No such file"]);
     program(&["mint", "-n", "payments", "api"], "").await.assert(1, &["no cluster"]);
     program(&["mint", "--help"], "").await.assert(0, &["Exit codes:", "  5  a refresh token came back"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_is_shown_as_it_would_be_rendered_and_checked_before_anything_is_asked() {
+    let answer =
+        r#"{"access_token": "hunter2-token", "expires_in": 600, "url": "https://hunter2.example.com"}"#;
+    let server = scripted(200, answer).await;
+    let mut api =
+        oauth2(&server.url("/token"), json!({"response": {"values": {"url": "/url", "none": "/none"}}}));
+    let set = |api: &mut Value, template: Value| api["spec"]["target"]["template"] = template;
+    set(&mut api, json!({"data": {"a": "\n{{ nothing }}"}}));
+    let said = mint(&[client("template"), api.clone()], &[]).await;
+    said.assert(
+        1,
+        &["TemplateInvalid: spec.target.template.data, key a, line 2: the name nothing is not defined"],
+    );
+    assert!(server.requests().is_empty());
+
+    set(
+        &mut api,
+        json!({"type": "example.com/token", "data": {
+            ".netrc": "machine api.example.com\npassword {{ access_token }}\n",
+            "url": "{{ values.url }}",
+        }}),
+    );
+    let said = mint(&[client("template"), api.clone()], &[]).await;
+    said.assert(
+        0,
+        &[
+            "Target Secret api-token (example.com/token)\n  .netrc  machine api.example.com\n          password [redacted, 13 characters]\n  url     [redacted, 27 characters]\n",
+        ],
+    );
+    assert!(!said.all().contains("hunter2"), "{}", said.all());
+
+    let server = scripted(200, answer).await;
+    api["spec"]["provider"]["oauth2"]["tokenURL"] = json!(server.url("/token"));
+    set(&mut api, json!({"data": {"none": "{{ values.none }}"}}));
+    let said = mint(&[client("template"), api], &[]).await;
+    said.assert(3, &["Answer: a token", "TemplateInvalid", "key none, line 1: a value is not defined"]);
 }

@@ -8,6 +8,7 @@ mod oauth2;
 mod reason;
 mod rules;
 mod status;
+mod template;
 mod tls;
 mod token_source;
 
@@ -19,6 +20,7 @@ pub use oauth2::{
 };
 pub use reason::Reason;
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
+pub use template::{Template, TemplateMetadata};
 pub use tls::{CaBundle, KeyReference, Tls};
 pub use token_source::{
     Credentials, DeletionPolicy, Provider, Refresh, SecretReference, Target, TokenSource, TokenSourceSpec,

@@ -96,6 +96,10 @@ pub struct ResponseMapping {
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = Rule::new(rules::POINTER).message(rules::POINTER_MESSAGE))]
     pub refresh_token: Option<String>,
+    /// Further members that templates may use, by the name under which a template finds them: `values: {instance_url: /instance_url}` is `{{ values.instance_url }}`. Texts, numbers and booleans; never a token or a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::values_schema")]
+    pub values: Option<BTreeMap<String, String>>,
 }
 
 /// Exactly one member says how the token is asked for.

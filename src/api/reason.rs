@@ -35,8 +35,12 @@ pub enum Reason {
     ResponseMalformed,
     /// The spec asks for something that only the running operator could find to be wrong.
     SpecInvalid,
+    /// The template of the target cannot be used, or does not fit its type.
+    TemplateInvalid,
     /// The target Secret belongs to somebody else.
     TargetConflict,
+    /// Somebody changes or deletes the target Secret again and again.
+    TargetContested,
     /// The API server does not accept the write to the target Secret (quota, policy, immutable).
     TargetRefused,
     /// The API server refuses something that the operator needs, mostly for want of RBAC.
@@ -57,7 +61,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every member, for documentation and metrics that must be complete.
-    pub const ALL: [Reason; 23] = [
+    pub const ALL: [Reason; 25] = [
         Reason::TokenValid,
         Reason::RefreshFailing,
         Reason::Minting,
@@ -72,7 +76,9 @@ impl Reason {
         Reason::EndpointRefusedByPolicy,
         Reason::ResponseMalformed,
         Reason::SpecInvalid,
+        Reason::TemplateInvalid,
         Reason::TargetConflict,
+        Reason::TargetContested,
         Reason::TargetRefused,
         Reason::KubernetesApiError,
         Reason::Expired,
@@ -101,7 +107,9 @@ impl Reason {
             Reason::EndpointRefusedByPolicy => "EndpointRefusedByPolicy",
             Reason::ResponseMalformed => "ResponseMalformed",
             Reason::SpecInvalid => "SpecInvalid",
+            Reason::TemplateInvalid => "TemplateInvalid",
             Reason::TargetConflict => "TargetConflict",
+            Reason::TargetContested => "TargetContested",
             Reason::TargetRefused => "TargetRefused",
             Reason::KubernetesApiError => "KubernetesAPIError",
             Reason::Expired => "Expired",

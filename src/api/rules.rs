@@ -62,6 +62,15 @@ pub(super) const DURATION: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && dur
 pub(super) const ASSERTION_LIFETIME: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')";
 pub(super) const DURATION_MESSAGE: &str = "write a duration from 1s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 90s or 1h30m";
 
+/// `LEAST_INTERVAL` of the schedule: less has no effect.
+pub(super) const MAX_INTERVAL: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('30s') && duration(self) <= duration('8760h')";
+pub(super) const MAX_INTERVAL_MESSAGE: &str = "write a duration from 30s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 15m; no token that lives for a minute or longer is refreshed more often than every 30s";
+/// Less would be asked for again and again.
+pub(super) const DEFAULT_LIFETIME: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1m') && duration(self) <= duration('8760h')";
+pub(super) const DEFAULT_LIFETIME_MESSAGE: &str = "write a duration from 1m to 8760h in whole hours (h), minutes (m) and seconds (s), for example 15m: what is assumed to live for seconds would be asked for again and again";
+pub(super) const PROPAGATION_DELAY: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')";
+pub(super) const PROPAGATION_DELAY_MESSAGE: &str = "write a duration from 1s to 1h in whole hours (h), minutes (m) and seconds (s), for example 2m: the kubelet's sync period and the time-to-live of its cache, some 90s unless it was configured otherwise";
+
 pub(super) const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 pub(super) const SECRET_KEY: &str = "^[-._a-zA-Z0-9]+$";
 
@@ -105,6 +114,32 @@ pub(super) fn claims_schema(_: &mut SchemaGenerator) -> Schema {
                 "message": "claims that the operator writes by itself (iss, sub, aud, exp, iat, nbf, jti) cannot be set here; for the first three there are issuer, subject and audience",
             },
         ],
+    })
+}
+
+/// At most 16 pointers by name, none of them to a token or a secret.
+pub(super) fn values_schema(_: &mut SchemaGenerator) -> Schema {
+    let secret = crate::oauth::SECRET_MEMBERS.join("|");
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 256,
+            "x-kubernetes-validations": [
+                {"rule": POINTER, "message": POINTER_MESSAGE},
+                {
+                    "rule": format!("!self.replace('_', '').replace('-', '').lowerAscii().matches('/({secret})(/|$)')"),
+                    "message": "tokens and secrets are out of a template's reach; the access token is {{ access_token }}, see response.accessToken",
+                },
+            ],
+        },
+        "x-kubernetes-validations": [{
+            "rule": "self.all(name, name.matches('^[a-zA-Z_][a-zA-Z0-9_]{0,63}$'))",
+            "message": "a value's name must have between 1 and 64 letters, digits and underscores, and not begin with a digit",
+        }],
     })
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use super::oauth2::OAuth2;
 use super::rules;
 use super::status::TokenSourceStatus;
+use super::template::Template;
 use super::tls::Tls;
 
 /// The spec of a `TokenSource`: where to mint a token, with which credentials, and into which Secret.
@@ -186,6 +187,9 @@ pub struct Target {
     /// What happens to the Secret when the TokenSource is deleted: Delete or Retain; default: Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// The form of the Secret, where the three default keys do not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
 }
 
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -207,20 +211,20 @@ pub struct Refresh {
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
     pub before: Option<String>,
-    /// How long a token lives when neither the endpoint's answer nor the token itself says.
+    /// How long a token lives when neither the endpoint's answer nor the token itself says; at least 1m; default: 15m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    #[x_kube(validation = Rule::new(rules::DEFAULT_LIFETIME).message(rules::DEFAULT_LIFETIME_MESSAGE))]
     pub default_lifetime: Option<String>,
-    /// Refresh at least this often, whatever the answer says; default: 24h (vmwareCloudDirector: 15m).
+    /// Refresh at least this often, whatever the answer says; at least 30s; default: 24h (vmwareCloudDirector: 15m).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    #[x_kube(validation = Rule::new(rules::MAX_INTERVAL).message(rules::MAX_INTERVAL_MESSAGE))]
     pub max_interval: Option<String>,
-    /// How long a mounted file may lag behind the Secret; default: the operator's --default-propagation-delay (90s).
+    /// How long a mounted file may lag behind the Secret; at most 1h; default: the operator's --default-propagation-delay (90s).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    #[x_kube(validation = Rule::new(rules::PROPAGATION_DELAY).message(rules::PROPAGATION_DELAY_MESSAGE))]
     pub propagation_delay: Option<String>,
 }
 

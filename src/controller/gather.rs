@@ -7,12 +7,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::memory::Digest;
 use super::reconcile::Pass;
 use super::secrets::Known;
 use super::stop::Stop;
 use crate::api::Reason;
-use crate::oauth::Credentials;
+use crate::oauth::{Credentials, Digest};
 use crate::providers::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
 use crate::target::{Facts, Version};
 
@@ -52,7 +51,7 @@ impl Pass<'_> {
             return Ok(kept);
         }
         let (version, read) = self.read_credentials().await?;
-        let values = read.digest(&self.context.digest_key);
+        let values = self.context.gate.digest(&read.credentials);
         self.memory.seen_credentials = Some((version.clone(), Some(values)));
         let Resolved { mut credentials, remarks } = read;
         let seed = match self.remember_seed(&version, &credentials) {

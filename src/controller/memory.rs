@@ -1,7 +1,7 @@
 //! What this process remembers of a TokenSource beside its record and its status. All of it may be lost: a
 //! restart then costs a comparison more, and no token request.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -9,11 +9,12 @@ use secrecy::SecretString;
 
 use super::secrets::Key;
 use crate::api::{LastFailure, Reason, TokenSource, TokenSourceStatus};
+use crate::oauth::Digest;
 use crate::refresh::{Failure, Pending, Tried};
 use crate::target::{Owner, Record, Version};
 
-/// A keyed digest of credentials. The key never leaves the process.
-pub type Digest = [u8; 16];
+/// A status that was written, and the revision that it got.
+pub type Reported = (u64, Box<TokenSourceStatus>);
 
 /// What is remembered of one TokenSource.
 #[derive(Debug, Default)]
@@ -39,7 +40,7 @@ pub struct Memory {
     /// per process.
     pub seed_is_ours: Option<String>,
     /// The status that was last written, and the resourceVersion that it got, until the watch has caught up.
-    pub reported: Option<(u64, Box<TokenSourceStatus>)>,
+    pub reported: Option<Reported>,
 }
 
 /// A row of failed attempts, with what people are told of the last one.
@@ -59,14 +60,24 @@ pub struct Failed {
 
 /// A mint whose result is not yet all written.
 pub struct PendingMint {
-    /// The record that goes with it. `None` where the endpoint gave a refresh token but no usable token.
-    pub token: Option<(Record, SecretString)>,
+    /// `None` where the endpoint gave a refresh token but no usable token.
+    pub token: Option<UnwrittenToken>,
     /// A digest of the user's values that it was minted with, where they were read.
     pub values: Option<Digest>,
     /// A refresh token that is persisted nowhere yet.
     pub refresh_token: Option<UnsavedRefreshToken>,
     /// When the token would be refreshed.
     pub refresh_at: Timestamp,
+}
+
+/// A token, with what a template may need beside it.
+pub struct UnwrittenToken {
+    /// The record that goes with it.
+    pub record: Record,
+    /// The token.
+    pub access_token: SecretString,
+    /// What `response.values` names.
+    pub values: BTreeMap<String, SecretString>,
 }
 
 /// The only copy of a refresh token.
@@ -115,7 +126,7 @@ impl PendingMint {
     #[must_use]
     pub fn for_decision(&self) -> Pending<'_> {
         Pending {
-            inputs: self.token.as_ref().map(|(record, _)| &record.inputs),
+            inputs: self.token.as_ref().map(|token| &token.record.inputs),
             refresh_at: self.refresh_at,
             unsaved_refresh_token: self.refresh_token.is_some(),
         }
@@ -128,8 +139,9 @@ impl Failed {
     pub fn from_status(last: &LastFailure) -> Option<Self> {
         let (spec, credentials) = last.inputs.as_deref()?.split_once('/')?;
         let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == last.reason)?;
-        if reason == Reason::EndpointRefusedByPolicy {
-            // This process may have been started with another policy, and asking it costs no token request.
+        if matches!(reason, Reason::EndpointRefusedByPolicy | Reason::TemplateInvalid) {
+            // This process may have been started with another policy, or be of another version, and asking it costs
+            // no token request.
             return None;
         }
         let count = u32::try_from(last.count).ok().filter(|count| *count > 0)?;

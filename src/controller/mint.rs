@@ -8,26 +8,22 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::gather::{Gathered, sha256};
-use super::memory::{PendingMint, UnsavedRefreshToken};
+use super::memory::{PendingMint, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::Known;
 use super::stop::Stop;
 use crate::api::Reason;
 use crate::oauth::{Answer, Error, RequestDescription};
-use crate::refresh::{Why, attempt_timeout, plus, seconds_between};
-use crate::target::{Inputs, Minted, Record};
-
-/// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
-pub(crate) const ASSUMED_LIFETIME: u64 = 15 * 60;
+use crate::refresh::{Why, attempt_timeout, seconds_between};
+use crate::target::{Inputs, Record};
 
 /// How long a turn at the endpoint is waited for before people are told.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest scope that is kept, in bytes.
-const LONGEST_SCOPE: usize = 1024;
 
 impl Pass<'_> {
     /// Asks for a token, and holds the answer in memory until it is written.
     pub(super) async fn mint(&mut self, why: Why) -> Result<(), Stop> {
+        self.template()?;
         self.check_write(why).await?;
         // First: a turn to send a user's refresh token is not held while this is read.
         let tls = self.tls().await?;
@@ -38,6 +34,9 @@ impl Pass<'_> {
         let url = &description.token_url;
 
         let party = self.context.gate.party(description, &gathered.credentials, &tls);
+        if self.is_asked_for() {
+            self.context.gate.hasten(url, party);
+        }
         let entering = self.context.gate.enter(url, party, self.deadline());
         let place = match tokio::time::timeout(PATIENCE, entering).await {
             Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
@@ -81,13 +80,19 @@ impl Pass<'_> {
             "minted"
         );
         self.memory.pending = Some(PendingMint {
-            token: Some((record, answer.access_token)),
+            token: Some(UnwrittenToken { record, access_token: answer.access_token, values: answer.values }),
             values: gathered.values,
             refresh_token: None,
             refresh_at,
         });
         self.keep_refresh_token(refresh_token, &gathered, now);
         Ok(())
+    }
+
+    /// Somebody has changed the spec, or asks for a token, since the last attempt failed.
+    fn is_asked_for(&self) -> bool {
+        let tried = self.resolved.tried(None).spec;
+        self.memory.failed.as_ref().is_some_and(|failed| failed.failure.tried.spec != tried)
     }
 
     fn attempt_timeout(&self) -> Duration {
@@ -116,32 +121,13 @@ impl Pass<'_> {
         remark: Option<String>,
         sent_at: Timestamp,
     ) -> Record {
-        let lifetime = answer.lifetime(sent_at, self.resolved.default_lifetime);
-        let mut remarks = gathered.remarks.clone();
-        remarks.extend(remark);
-        let seconds = lifetime.seconds.unwrap_or_else(|| {
-            remarks.push(format!("neither the answer nor the token says how long it lives, so {ASSUMED_LIFETIME} s are assumed: set spec.refresh.defaultLifetime"));
-            ASSUMED_LIFETIME
-        });
-        if answer.token_type_missing {
-            remarks.push("the answer has no token_type, so Bearer is assumed".into());
-        }
-        let minted = Minted {
-            issued_at: sent_at,
-            expires_at: plus(sent_at, seconds),
-            token_id: answer.token_id(),
-            token_type: answer.token_type.clone(),
-            // It goes into an annotation and into status, which have bounds.
-            scope: answer
-                .scope
-                .clone()
-                .filter(|scope| scope.len() <= LONGEST_SCOPE && !gathered.credentials.are_told_in(scope)),
-            remarks,
-        };
+        let mut minted = self.resolved.minted(answer, &gathered.credentials, sent_at);
+        let more = gathered.remarks.iter().cloned().chain(remark);
+        minted.remarks.splice(0..0, more);
         let inputs =
             Inputs { provider: self.resolved.wanted.provider.clone(), credentials: gathered.version.clone() };
         let request = self.resolved.wanted.refresh_request.clone();
-        Record::new(self.identity.owner.clone(), inputs, request, minted, self.record().as_ref())
+        Record::new(self.identity.owner.clone(), inputs, request, minted, self.record().as_deref())
     }
 
     /// Takes a refresh token out of an answer, if it is another one than was sent.
@@ -178,7 +164,7 @@ impl Pass<'_> {
     /// token.
     async fn check_write(&mut self, why: Why) -> Result<(), Stop> {
         let target = self.known(&self.identity.target.clone()).await?;
-        if self.memory.write_allowed && !why.heals() {
+        if self.memory.write_allowed && !why.heals() && why != Why::TemplateChanged {
             return Ok(());
         }
         self.check_alive().await?;
@@ -186,7 +172,7 @@ impl Pass<'_> {
             Known::Present(facts) => Some(facts.version.clone()),
             _ => None,
         };
-        let body = self.rehearsal(seen.as_ref());
+        let body = self.rehearsal(seen.as_ref())?;
         match self.kubernetes.apply_secret(&self.identity.target, &body, true).await {
             Ok(_) => {
                 self.memory.write_allowed = true;

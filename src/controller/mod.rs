@@ -1,9 +1,11 @@
 //! The effects: watches, one reader, one minter, one writer, and the report.
 
+mod expiry;
 mod gather;
 mod kubernetes;
 mod memory;
 mod mint;
+mod pulse;
 mod reconcile;
 mod report;
 pub(crate) mod resolved;
@@ -16,11 +18,12 @@ mod watch;
 mod write;
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 pub use kubernetes::{CallError, Kubernetes};
-pub(crate) use mint::ASSUMED_LIFETIME;
+pub use pulse::Pulse;
 pub(crate) use secrets::Key;
 pub use watch::run;
 
@@ -39,14 +42,13 @@ pub struct Context {
     secrets: Secrets,
     memories: Memories,
     seeds: Seeds,
+    pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
     /// Who reports events: the pod's name.
     instance: String,
     /// When this process began to look.
     since: Timestamp,
-    /// Keys the digests by which changed credentials are known. It never leaves the process.
-    digest_key: aws_lc_rs::hmac::Key,
 }
 
 /// What a [`Context`] is made of.
@@ -59,28 +61,20 @@ pub struct Parts {
     pub gate: Gate,
     /// How many watches on Secrets there will be.
     pub watches: usize,
+    /// Where signs of life go.
+    pub pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
     /// Who reports events: the pod's name.
     pub instance: String,
 }
 
-/// No random numbers are to be had from the system.
-#[derive(Debug, thiserror::Error)]
-#[error("the system gives no random numbers")]
-pub struct NoRandomness;
-
 impl Context {
     /// A context that knows nothing yet.
-    ///
-    /// # Errors
-    /// See [`NoRandomness`].
-    pub fn new(parts: Parts) -> Result<Self, NoRandomness> {
-        let Parts { kubernetes, transport, gate, watches, propagation_delay, instance } = parts;
-        let random = aws_lc_rs::rand::SystemRandom::new();
-        let digest_key = aws_lc_rs::hmac::Key::generate(aws_lc_rs::hmac::HMAC_SHA256, &random)
-            .map_err(|_| NoRandomness)?;
-        Ok(Context {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { kubernetes, transport, gate, watches, pulse, propagation_delay, instance } = parts;
+        Context {
             kubernetes,
             discovery: Discovery::new(transport.clone()),
             transport,
@@ -88,11 +82,24 @@ impl Context {
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),
+            pulse,
             propagation_delay,
             instance,
             since: Timestamp::now(),
-            digest_key,
-        })
+        }
+    }
+
+    /// Signs of life.
+    #[must_use]
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Whether all TokenSources and the metadata of their Secrets have been read once.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        // Secrets are listed after TokenSources.
+        self.secrets.is_ready()
     }
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.

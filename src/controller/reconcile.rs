@@ -19,11 +19,11 @@ use super::resolved::{Identity, Resolved};
 use super::secrets::{Key, Known};
 use super::status::Problem;
 use super::stop::{Attempt, Stop};
-use super::{Context, report};
+use super::{Context, expiry, report};
 use crate::api::{Reason, TokenSource};
 use crate::oauth::Class;
 use crate::providers::CredentialsError;
-use crate::refresh::{Blocked, Decision, Failure, Observed, decide, plus, seconds_between, wait};
+use crate::refresh::{Blocked, Decision, Failure, Observed, Why, decide, plus, seconds_between, wait};
 use crate::target::{Ownership, Record, Version, ownership};
 
 /// How often one pass decides anew before it lets others go first.
@@ -54,7 +54,7 @@ pub(super) struct Pass<'a> {
 }
 
 /// How a pass ended.
-struct Ending {
+pub(super) struct Ending {
     /// When to look again, at the latest.
     until: Option<Timestamp>,
     /// What stands in the way of a token that is wanted.
@@ -67,6 +67,7 @@ pub(super) async fn reconcile(
     context: Arc<Context>,
 ) -> Result<Action, Infallible> {
     context.secrets.ready().await;
+    let _looking = context.pulse.look();
     let source = match &guard.0 {
         Ok(source) => source,
         Err(invalid) => {
@@ -104,7 +105,7 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
         memory,
         turn: None,
     };
-    match pass.run().await {
+    match expiry::run(&mut pass).await {
         Ok(ending) => {
             let next = pass.next(&ending);
             if report::report(&mut pass, ending.problem).await.is_err() {
@@ -122,22 +123,33 @@ async fn look(source: &TokenSource, context: &Context) -> Action {
 }
 
 /// From now until `next`, by the wall clock; the clock's own steps are watched for elsewhere.
-fn timer(next: Timestamp) -> Duration {
+pub(super) fn timer(next: Timestamp) -> Duration {
     let left = next.duration_since(Timestamp::now());
     Duration::try_from(left).unwrap_or_default().min(LONGEST_TIMER)
 }
 
 impl Pass<'_> {
     /// Decides and acts until there is nothing to do now.
-    async fn run(&mut self) -> Result<Ending, Stop> {
+    pub(super) async fn run(&mut self) -> Result<Ending, Stop> {
         for _ in 0..MOST_STEPS {
             self.look_where_nobody_has().await?;
             let Some(decision) = self.decide() else { continue };
-            let decision = match self.ending(decision) {
-                Ok(ending) => return ending,
-                Err(decision) => decision,
+            let acted = match decision {
+                Decision::Nothing => return Err(Stop::Gone),
+                Decision::Blocked(blocked) => return Ok(self.blocked(blocked)),
+                Decision::Suspended => return Ok(Ending { until: None, problem: None }),
+                Decision::Fresh(until) => {
+                    // What failed is needed no more: somebody took the request back, or the edit.
+                    self.memory.failed = None;
+                    return Ok(Ending { until, problem: None });
+                }
+                Decision::Wait(until) => return Ok(Ending { until, problem: self.failing() }),
+                Decision::Compare => self.compare().await,
+                Decision::Restamp => self.restamp().await,
+                Decision::Mint(why) => self.mint_and_write(why).await,
+                Decision::Write => self.write().await,
             };
-            match self.act(decision).await {
+            match acted {
                 Ok(()) | Err(Stop::Again) => {}
                 Err(Stop::Failed(attempt)) => {
                     self.look_where_nobody_has().await?;
@@ -167,36 +179,12 @@ impl Pass<'_> {
         Some(decide(self.context.now(), &observed, &tried))
     }
 
-    /// What a decision to do nothing leads to; a decision to do something comes back.
-    fn ending(&mut self, decision: Decision) -> Result<Result<Ending, Stop>, Decision> {
-        Ok(Ok(match decision {
-            Decision::Nothing => return Ok(Err(Stop::Gone)),
-            Decision::Blocked(blocked) => self.blocked(blocked),
-            Decision::Suspended => Ending { until: None, problem: None },
-            Decision::Fresh(until) => {
-                // What failed is needed no more: somebody took the request back, or the edit.
-                self.memory.failed = None;
-                Ending { until, problem: None }
-            }
-            Decision::Wait(until) => Ending { until, problem: self.failing() },
-            to_do => return Err(to_do),
-        }))
-    }
-
-    async fn act(&mut self, decision: Decision) -> Result<(), Stop> {
-        match decision {
-            Decision::Compare => self.compare().await,
-            Decision::Restamp => self.restamp().await,
-            Decision::Mint(why) => {
-                self.kubernetes = self.context.kubernetes.by(self.deadline());
-                match self.mint(why).await {
-                    Ok(()) => self.write().await,
-                    // It may have brought a refresh token, whatever was wrong with the rest.
-                    Err(stop) => self.save_refresh_token().await.and(Err(stop)),
-                }
-            }
-            Decision::Write => self.write().await,
-            _ => Ok(()),
+    async fn mint_and_write(&mut self, why: Why) -> Result<(), Stop> {
+        self.kubernetes = self.context.kubernetes.by(self.deadline());
+        match self.mint(why).await {
+            Ok(()) => self.write().await,
+            // It may have brought a refresh token, whatever was wrong with the rest.
+            Err(stop) => self.save_refresh_token().await.and(Err(stop)),
         }
     }
 
@@ -261,10 +249,10 @@ impl Pass<'_> {
     }
 
     /// The record on the target, where that is ours.
-    pub(super) fn record(&self) -> Option<Record> {
+    pub(super) fn record(&self) -> Option<Arc<Record>> {
         match self.context.secrets.known(&self.identity.target) {
             Known::Present(facts) if ownership(&facts, &self.identity.owner) == Ownership::Ours => {
-                facts.record.as_deref().cloned()
+                facts.record.clone()
             }
             _ => None,
         }
@@ -277,15 +265,14 @@ impl Pass<'_> {
 
     /// A write whose answer was lost may have happened: its token need not stay in memory.
     fn forget_what_is_written(&mut self) {
-        let written = self.record().map(|record| record.token_id);
-        let pending = self.memory.pending.as_ref();
-        let is_written = pending.is_some_and(|pending| {
-            pending.refresh_token.is_none()
-                && pending
-                    .token
-                    .as_ref()
-                    .is_none_or(|(record, _)| Some(&record.token_id) == written.as_ref() && !record.cached)
-        });
+        let Some(pending) = &self.memory.pending else { return };
+        let written = self.record();
+        let template = &self.resolved.wanted.template;
+        let holds = |record: &Record| {
+            written.as_ref().is_some_and(|it| it.token_id == record.token_id && it.template == *template)
+        };
+        let is_written = pending.refresh_token.is_none()
+            && pending.token.as_ref().is_none_or(|token| holds(&token.record) && !token.record.cached);
         if is_written {
             self.memory.pending = None;
         }
@@ -301,7 +288,7 @@ impl Pass<'_> {
     /// The credentials Secret moved: did its values?
     async fn compare(&mut self) -> Result<(), Stop> {
         let (version, digest) = match self.read_credentials().await {
-            Ok((version, read)) => (version, Some(read.digest(&self.context.digest_key))),
+            Ok((version, read)) => (version, Some(self.context.gate.digest(&read.credentials))),
             // What is wrong with them is for the mint to say.
             Err(Stop::Failed(_)) => match self.context.secrets.known(&self.identity.credentials) {
                 Known::Present(facts) => (facts.version.clone(), None),
@@ -320,9 +307,9 @@ impl Pass<'_> {
         }
         // What was minted with these values is as good as before.
         if let Some(pending) = self.memory.pending.as_mut().filter(|it| it.values == Some(digest))
-            && let Some((record, _)) = &mut pending.token
+            && let Some(token) = &mut pending.token
         {
-            record.inputs.credentials = version;
+            token.record.inputs.credentials = version;
         }
         Ok(())
     }
@@ -360,7 +347,7 @@ impl Pass<'_> {
     }
 
     /// The failed attempts as a problem, while they are why nothing happens.
-    fn failing(&self) -> Option<Problem> {
+    pub(super) fn failing(&self) -> Option<Problem> {
         let failed = self.memory.failed.as_ref()?;
         Some(Problem { reason: failed.reason, message: failed.message.clone(), passes: false })
     }
@@ -373,7 +360,7 @@ impl Pass<'_> {
         };
         let count = self.memory.failed.as_ref().map_or(0, |failed| failed.count);
         let count = if attempt.held_for.is_some() { count.max(1) } else { count.saturating_add(1) };
-        let fits = |record: &Record| record.inputs.provider == self.resolved.wanted.provider;
+        let fits = |record: &Arc<Record>| record.inputs.provider == self.resolved.wanted.provider;
         let waits = wait(
             now,
             &crate::refresh::Failed {

@@ -4,6 +4,7 @@
     reason = "writing a member of a JSON object that was made here does not panic"
 )]
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::Context;
 use super::kubernetes::{CallError, Kubernetes};
-use super::memory::Memory;
+use super::memory::{Memory, Reported};
 use super::reconcile::{Pass, UNHURRIED};
 use super::resolved::Identity;
 use super::status::{Problem, Situation, status};
@@ -22,25 +23,40 @@ use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
 /// Writes status and events after a pass.
 pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Result<(), CallError> {
     let before = before(pass.source, pass.memory);
+    let after = situation(pass, pass.context.now(), problem, &before);
+    let written = write(&pass.kubernetes, pass.context, pass.source, pass.identity, &before, after).await?;
+    if written.is_some() {
+        pass.memory.reported = written;
+    }
+    Ok(())
+}
+
+/// The status as it is, or will be, at `now`.
+pub(super) fn situation(
+    pass: &Pass<'_>,
+    now: Timestamp,
+    problem: Option<Problem>,
+    before: &TokenSourceStatus,
+) -> TokenSourceStatus {
     let record = pass.record();
-    let now = pass.context.now();
-    let after = status(&Situation {
+    status(&Situation {
         now,
         generation: pass.source.metadata.generation.unwrap_or_default(),
         provider: Some(pass.resolved.description.provider),
         target: &pass.identity.target.name,
-        token: record.as_ref().map(|record| (record, pass.refresh_at(now, record))),
+        token: record.as_deref().map(|record| (record, pass.refresh_at(now, record))),
         fits_spec: pass.target_is_intact()
             && record.as_ref().is_some_and(|record| {
-                record.is_of_another_version() || record.inputs.provider == pass.resolved.wanted.provider
+                record.is_of_another_version()
+                    || (record.inputs.provider == pass.resolved.wanted.provider
+                        && record.template == pass.resolved.wanted.template)
             }),
         suspended: pass.source.spec.suspend == Some(true),
         problem,
         last_failure: pass.memory.failed.as_ref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
-        before: &before,
-    });
-    write(&pass.kubernetes, pass.context, pass.source, pass.identity, pass.memory, &before, after).await
+        before,
+    })
 }
 
 /// Writes the status of a TokenSource whose spec cannot be resolved.
@@ -70,13 +86,15 @@ pub(super) async fn invalid(
         before: &before,
     });
     let kubernetes = context.kubernetes.by(Instant::now() + UNHURRIED);
-    if let Err(error) = write(&kubernetes, context, source, identity, memory, &before, after).await {
-        debug!(source = %identity.key, %error, "the status could not be written");
+    match write(&kubernetes, context, source, identity, &before, after).await {
+        Ok(None) => {}
+        Ok(written) => memory.reported = written,
+        Err(error) => debug!(source = %identity.key, %error, "the status could not be written"),
     }
 }
 
 /// The status that people see now: what was written last, or what the watch has brought since.
-fn before(source: &TokenSource, memory: &mut Memory) -> TokenSourceStatus {
+pub(super) fn before(source: &TokenSource, memory: &mut Memory) -> TokenSourceStatus {
     let seen = revision(source.metadata.resource_version.as_deref());
     match memory.reported.take() {
         Some((written, status)) if seen < written => {
@@ -92,24 +110,24 @@ fn revision(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
 }
 
-async fn write(
+/// Writes a status where it is another than before, and the events that belong to it.
+pub(super) async fn write(
     kubernetes: &Kubernetes,
     context: &Context,
     source: &TokenSource,
     identity: &Identity,
-    memory: &mut Memory,
     before: &TokenSourceStatus,
     after: TokenSourceStatus,
-) -> Result<(), CallError> {
+) -> Result<Option<Reported>, CallError> {
     if *before == after {
-        return Ok(());
+        return Ok(None);
     }
     let resource_version = match kubernetes.write_status(&identity.key, &body(identity, &after)).await {
         // Gone, or another object by now: there is nobody to tell.
-        Err(CallError::Conflict | CallError::NotFound) => return Ok(()),
+        Err(CallError::Conflict | CallError::NotFound) => return Ok(None),
         Err(CallError::Refused(message)) => {
             warn!(source = %identity.key, %message, "the API server refuses the status");
-            return Ok(());
+            return Ok(None);
         }
         other => other?,
     };
@@ -120,8 +138,12 @@ async fn write(
             debug!(source = %identity.key, %error, "an event could not be sent");
         }
     }
-    memory.reported = Some((revision(resource_version.as_deref()), Box::new(after)));
-    Ok(())
+    Ok(Some((revision(resource_version.as_deref()), Box::new(after))))
+}
+
+/// Whether people are told that the token is valid.
+pub(super) fn is_ready(status: &TokenSourceStatus) -> bool {
+    status.conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
 /// A JSON merge patch that makes the status what it should be: members that are no more are set to null.
@@ -164,16 +186,18 @@ fn events(before: &TokenSourceStatus, after: &TokenSourceStatus) -> Vec<(bool, S
         events.push((true, last.reason.clone(), last.message.clone()));
     }
     let changed = was != Some((now.clone(), reason.clone()));
-    let told = events.iter().any(|(_, told, _)| *told == reason);
-    if changed && !told && reason != Reason::RefreshFailing.as_str() {
-        events.push((now != "True", reason, message));
+    // A failing refresh is told by its own reason, but for what is no failed attempt: credentials that are missing.
+    let failing_refresh = reason == Reason::RefreshFailing.as_str();
+    let told =
+        events.iter().any(|(_, told, _)| *told == reason) || (failing_refresh && failing(after).is_some());
+    if changed && !told {
+        events.push((now != "True" || failing_refresh, reason, message));
     }
     events
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
     use super::*;
@@ -224,5 +248,8 @@ mod tests {
         assert_eq!(reasons(&still_failing, &otherwise), one(true, "RateLimited"));
         assert_eq!(reasons(&otherwise, &expired), one(true, "RateLimited"));
         assert_eq!(reasons(&expired, &recovered), one(false, "TokenValid"));
+        let waiting = told("True", "RefreshFailing", None);
+        assert_eq!(reasons(&valid, &waiting), one(true, "RefreshFailing"), "nothing was tried");
+        assert_eq!(reasons(&waiting, &waiting), []);
     }
 }

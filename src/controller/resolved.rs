@@ -1,15 +1,21 @@
 //! A TokenSource turned into what the steps of a reconcile need, once and for all: what cannot be wrong any more.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use jiff::Timestamp;
+
 use super::secrets::Key;
 use crate::api::{DeletionPolicy, TokenSource};
-use crate::oauth::Grant;
+use crate::oauth::{Answer, Credentials, Grant};
 use crate::providers::{Description, SpecError, describe, parse_seconds, provider_digest, short_digest};
-use crate::refresh::{Policy, Tried, Wanted};
-use crate::target::{DEFAULT_KEYS, KeySet, Owner, REFRESH_REQUEST_ANNOTATION, Version};
+use crate::refresh::{Policy, Tried, Wanted, plus};
+use crate::target::{Minted, Owner, REFRESH_REQUEST_ANNOTATION, Version, template_digest, template_keys};
 
-/// How much of a refresh request's value tells it from another, in characters.
+/// The longest refresh request that is kept as it is, in bytes: it goes into the record.
 const LONGEST_REQUEST: usize = 64;
+/// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
+const ASSUMED_LIFETIME: u64 = 15 * 60;
+/// The longest scope that is kept, in bytes.
+const LONGEST_SCOPE: usize = 1024;
 
 /// What a TokenSource asks for.
 #[derive(Debug)]
@@ -84,6 +90,7 @@ impl Resolved {
             .unwrap_or(propagation_delay),
         };
         let annotations = source.metadata.annotations.as_ref();
+        let template = spec.target.as_ref().and_then(|target| target.template.as_ref());
         let deletion_policy =
             spec.target.as_ref().and_then(|target| target.deletion_policy).unwrap_or_default();
         Ok(Resolved {
@@ -94,8 +101,9 @@ impl Resolved {
                 provider: provider_digest(spec),
                 refresh_request: annotations
                     .and_then(|all| all.get(REFRESH_REQUEST_ANNOTATION))
-                    .map(|value| value.chars().take(LONGEST_REQUEST).collect()),
-                keys: KeySet::from_iter(DEFAULT_KEYS),
+                    .map(|value| bounded(value)),
+                template: template_digest(template),
+                keys: template_keys(template),
                 owner_reference: deletion_policy == DeletionPolicy::Delete,
             },
             description,
@@ -108,21 +116,49 @@ impl Resolved {
         self.description.request.grant == Grant::RefreshToken
     }
 
+    /// What the record of the token in `answer` says, for a request that was sent at `sent_at` with `credentials`.
+    #[must_use]
+    pub fn minted(&self, answer: &Answer, credentials: &Credentials, sent_at: Timestamp) -> Minted {
+        let mut remarks = vec![];
+        let lifetime = answer.lifetime(sent_at, self.default_lifetime).seconds.unwrap_or_else(|| {
+            remarks.push(format!("neither the answer nor the token says how long it lives, so {ASSUMED_LIFETIME} s are assumed: set spec.refresh.defaultLifetime"));
+            ASSUMED_LIFETIME
+        });
+        if answer.token_type_missing {
+            remarks.push("the answer has no token_type, so Bearer is assumed".into());
+        }
+        // It goes into an annotation and into status, which have bounds.
+        let fits = |scope: &String| scope.len() <= LONGEST_SCOPE && !credentials.are_told_in(scope);
+        Minted {
+            issued_at: sent_at,
+            expires_at: plus(sent_at, lifetime),
+            token_id: answer.token_id(),
+            token_type: answer.token_type.clone(),
+            scope: answer.scope.clone().filter(fits),
+            remarks,
+        }
+    }
+
     /// What an attempt would be made with.
     #[must_use]
     pub fn tried(&self, credentials: Option<&Version>) -> Tried {
         let request = self.wanted.refresh_request.as_deref().unwrap_or_default();
+        let further = [self.tls.as_deref(), self.wanted.template.as_deref()];
+        let parts: Vec<&str> =
+            [&self.wanted.provider, request].into_iter().chain(further.into_iter().flatten()).collect();
         Tried {
-            spec: match &self.tls {
-                Some(tls) => short_digest(&[&self.wanted.provider, request, tls]),
-                None => short_digest(&[&self.wanted.provider, request]),
-            },
+            spec: short_digest(&parts),
             credentials: credentials.map_or_else(
                 || "none".to_owned(),
                 |version| short_digest(&[&version.uid, &version.resource_version]),
             ),
         }
     }
+}
+
+/// A refresh request as it is recorded: any other value is another one.
+fn bounded(request: &str) -> String {
+    if request.len() <= LONGEST_REQUEST { request.to_owned() } else { short_digest(&[request]) }
 }
 
 fn seconds(field: &'static str, value: Option<&str>) -> Result<Option<u64>, SpecError> {

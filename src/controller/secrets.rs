@@ -81,6 +81,12 @@ impl Secrets {
         let _ = self.unread.subscribe().wait_for(|unread| *unread == 0).await;
     }
 
+    /// Whether every watch has read its first list.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        *self.unread.borrow() == 0
+    }
+
     /// Says which Secrets a TokenSource uses, instead of those that it used before.
     pub fn reference(&self, source: &Key, names: Vec<String>) {
         let inner = &mut *self.lock();

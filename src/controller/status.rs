@@ -57,6 +57,7 @@ fn needs_a_person(reason: Reason) -> bool {
             | Reason::ResponseMalformed
             | Reason::EndpointRefusedByPolicy
             | Reason::SpecInvalid
+            | Reason::TemplateInvalid
             | Reason::TargetConflict
     )
 }
@@ -137,10 +138,11 @@ impl Conditions<'_> {
             return self.push("Ready", true, reason, message);
         }
         if situation.suspended {
-            let what = token.map_or_else(
-                || "there is no token".to_owned(),
-                |(record, _)| format!("the token expired at {}", record.expires_at),
-            );
+            let what = match (token, situation.token) {
+                (Some((record, _)), _) => format!("the token expired at {}", record.expires_at),
+                (None, Some(_)) => "the target holds no token for the present spec".to_owned(),
+                (None, None) => "there is no token".to_owned(),
+            };
             return self.push(
                 "Ready",
                 false,
@@ -163,10 +165,8 @@ impl Conditions<'_> {
     }
 
     fn remarks(&self, record: &Record) -> String {
-        let ignored = self.situation.policy.before_is_ignored(record.lifetime()).then(|| {
-            format!("spec.refresh.before is not less than the token's lifetime of {} s, so the default rule holds", record.lifetime())
-        });
-        record.remarks.iter().cloned().chain(ignored).map(|remark| format!("; {remark}")).collect()
+        let of_before = self.situation.policy.remark(record.lifetime());
+        record.remarks.iter().cloned().chain(of_before).map(|remark| format!("; {remark}")).collect()
     }
 
     fn propagation(&mut self) {
@@ -180,7 +180,12 @@ impl Conditions<'_> {
             "tokens live {lifetime} s, are refreshed after {after} s at the latest, and take up to {delay} s to reach a mounted file"
         );
         const NEVER: &str = "Environment variables and subPath mounts never follow a Secret.";
-        const REMEDIES: &str = "have the issuer give longer tokens (VGS: accessTokenLifespan), read the Secret through the API, or shorten the kubelet's sync period and say so in spec.refresh.propagationDelay";
+        const LONGER: &str = "have the issuer give longer tokens (VGS: accessTokenLifespan), read the Secret through the API, or shorten the kubelet's sync period and say so in spec.refresh.propagationDelay";
+        let remedies = if policy.before_is_too_short(lifetime) {
+            "remove spec.refresh.before, which leaves less than the default rule does"
+        } else {
+            LONGER
+        };
         let (safe, reason, message) = match policy.propagation(lifetime) {
             _ if record.cached => (
                 false,
@@ -201,13 +206,13 @@ impl Conditions<'_> {
                 false,
                 Reason::NoRetryRoom,
                 format!(
-                    "{numbers}; one failed attempt may leave an expired token in the file: {REMEDIES}. {NEVER}"
+                    "{numbers}; one failed attempt may leave an expired token in the file: {remedies}. {NEVER}"
                 ),
             ),
             Propagation::TooShort => (
                 false,
                 Reason::LifetimeTooShort,
-                format!("{numbers}; readers of the file may find an expired token: {REMEDIES}. {NEVER}"),
+                format!("{numbers}; readers of the file may find an expired token: {remedies}. {NEVER}"),
             ),
         };
         self.push("PropagationSafe", safe, reason, message);

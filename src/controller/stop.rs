@@ -56,6 +56,11 @@ impl Stop {
         Stop::Failed(Attempt::new(Class::Configuration, reason, message))
     }
 
+    /// An answer that cannot be used: each further one may cost a token.
+    pub(super) fn unusable(reason: Reason, message: String) -> Self {
+        Stop::Failed(Attempt::new(Class::Malformed, reason, message))
+    }
+
     /// A write that the API server refuses: a quota or a policy may change without a word.
     pub(super) fn target(reason: Reason, message: String) -> Self {
         Stop::Failed(Attempt::new(Class::Transient, reason, message))

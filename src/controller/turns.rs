@@ -1,8 +1,7 @@
 //! Who may call the API server next: the earliest deadline first. Ten thousand new TokenSources must neither
 //! trample the API server nor hold up the refresh of a token that ends in a minute.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -19,33 +18,7 @@ struct State {
     free: usize,
     /// Counts those who came, so that equal deadlines are served in order.
     came: u64,
-    waiting: BinaryHeap<Reverse<Waiting>>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    place: (Instant, u64),
-    wake: oneshot::Sender<Turn>,
-}
-
-impl PartialEq for Waiting {
-    fn eq(&self, other: &Self) -> bool {
-        self.place == other.place
-    }
-}
-
-impl Eq for Waiting {}
-
-impl PartialOrd for Waiting {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Waiting {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.place.cmp(&other.place)
-    }
+    waiting: BTreeMap<(Instant, u64), oneshot::Sender<Turn>>,
 }
 
 /// A turn; dropping it passes it on.
@@ -56,7 +29,7 @@ impl Turns {
     /// `at_once` turns at once.
     #[must_use]
     pub fn new(at_once: usize) -> Arc<Self> {
-        Arc::new(Turns { state: Mutex::new(State { free: at_once, came: 0, waiting: BinaryHeap::new() }) })
+        Arc::new(Turns { state: Mutex::new(State { free: at_once, came: 0, waiting: BTreeMap::new() }) })
     }
 
     /// Waits for a turn.
@@ -70,7 +43,7 @@ impl Turns {
             let (wake, turn) = oneshot::channel();
             state.came += 1;
             let place = (deadline, state.came);
-            state.waiting.push(Reverse(Waiting { place, wake }));
+            state.waiting.insert(place, wake);
             turn
         };
         // Whoever has a turn passes it on when it ends, however it ends.
@@ -85,8 +58,8 @@ impl Turns {
         loop {
             let next = {
                 let mut state = self.lock();
-                match state.waiting.pop() {
-                    Some(Reverse(next)) => next,
+                match state.waiting.pop_first() {
+                    Some((_, next)) => next,
                     None => {
                         state.free += 1;
                         return;
@@ -94,7 +67,7 @@ impl Turns {
                 }
             };
             // Whoever waited may have given up.
-            match next.wake.send(Turn(Some(Arc::clone(self)))) {
+            match next.send(Turn(Some(Arc::clone(self)))) {
                 Ok(()) => return,
                 Err(mut turn) => turn.0 = None,
             }

@@ -71,6 +71,8 @@ fn scoped<F>(
 where
     F: Future<Output = ()> + Send + Sync + 'static,
 {
+    let scope = namespace.clone().unwrap_or_else(|| "all namespaces".into());
+    let ticks = clock_steps(Arc::clone(&context), scope);
     let (store, writer) = reflector::store();
     // Not the store's own wait_until_ready: it wakes one waiter, and the controller is one already.
     let (listed, mut first_list) = watch::channel(false);
@@ -88,7 +90,7 @@ where
         // Nothing waits for another source's endpoint; how many requests there are is for the gate to say.
         .with_config(controller::Config::default().concurrency(0))
         .reconcile_on(changed_sources)
-        .reconcile_all_on(clock_steps())
+        .reconcile_all_on(ticks)
         .graceful_shutdown_on(shutdown)
         .run(reconcile, |_, never, _| match *never {}, context)
         .boxed()
@@ -186,19 +188,24 @@ fn key_of(secret: &PartialObjectMeta<Secret>) -> Key {
 
 /// Timers sleep on the monotonic clock, tokens expire by the wall clock: when the two part, because the clock was
 /// set or the machine slept, every source is looked at again. While they agree, no source costs anything.
-fn clock_steps() -> impl Stream<Item = ()> + Send + 'static {
-    stream::unfold((Instant::now(), Timestamp::now()), |(monotonic, wall)| async move {
-        tokio::time::sleep(CLOCK_CHECK).await;
-        let now = (Instant::now(), Timestamp::now());
-        let passed = now.0.duration_since(monotonic);
-        let difference = now.1.duration_since(wall).unsigned_abs().abs_diff(passed);
-        if difference > CLOCK_STEP {
-            warn!(
-                seconds = difference.as_secs(),
-                "the clock was set, or the machine slept: every TokenSource is looked at again"
-            );
+/// Each comparison is a sign of life of the loop for `scope`.
+fn clock_steps(context: Arc<Context>, scope: String) -> impl Stream<Item = ()> + Send + 'static {
+    stream::unfold((Instant::now(), Timestamp::now()), move |(monotonic, wall)| {
+        let (context, scope) = (Arc::clone(&context), scope.clone());
+        async move {
+            context.pulse.tick(&scope);
+            tokio::time::sleep(CLOCK_CHECK).await;
+            let now = (Instant::now(), Timestamp::now());
+            let passed = now.0.duration_since(monotonic);
+            let difference = now.1.duration_since(wall).unsigned_abs().abs_diff(passed);
+            if difference > CLOCK_STEP {
+                warn!(
+                    seconds = difference.as_secs(),
+                    "the clock was set, or the machine slept: every TokenSource is looked at again"
+                );
+            }
+            Some((difference > CLOCK_STEP, now))
         }
-        Some((difference > CLOCK_STEP, now))
     })
     .filter_map(|stepped| async move { stepped.then_some(()) })
 }

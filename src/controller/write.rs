@@ -1,17 +1,21 @@
 //! The writer: what was minted goes into the Secrets, the refresh token first.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::{info, warn};
 
 use super::gather::sha256;
 use super::kubernetes::CallError;
-use super::memory::{PendingMint, UnsavedRefreshToken};
+use super::memory::{PendingMint, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::{Key, Known};
 use super::stop::Stop;
+use crate::api::Reason;
 use crate::target::{
-    Facts, Inputs, Minted, Ownership, Record, RefreshTokenSecret, TargetSecret, Version, ownership, restamp,
+    Facts, Inputs, Minted, Ownership, Record, RefreshTokenSecret, Rendered, TargetSecret, Template, Token,
+    Version, ownership, restamp,
 };
 
 impl Pass<'_> {
@@ -22,13 +26,18 @@ impl Pass<'_> {
             // Somebody made a Secret of this name while the token was asked for: that is to be decided anew.
             return Err(Stop::Again);
         }
-        let Some(pending) = self.memory.pending.take() else { return Ok(()) };
-        let Some((record, access_token)) = &pending.token else { return Ok(()) };
         let seen = self.seen_target();
+        if seen.is_none() {
+            // Minting took its time: nothing is created for a TokenSource that has gone meanwhile.
+            self.check_alive().await?;
+        }
+        let Some(rendered) = self.rendered()? else { return Ok(()) };
+        let Some(pending) = self.memory.pending.take() else { return Ok(()) };
+        let Some(UnwrittenToken { record, access_token, .. }) = &pending.token else { return Ok(()) };
         let body = TargetSecret {
             name: &self.identity.target.name,
             record,
-            access_token,
+            rendered: &rendered,
             owner_reference: self.resolved.wanted.owner_reference,
         }
         .apply(seen.as_ref());
@@ -41,7 +50,7 @@ impl Pass<'_> {
                 Ok(())
             }
             Err(error) => {
-                let error = without(error, access_token);
+                let error = rendered.data.values().fold(without(error, access_token), without);
                 self.memory.pending = Some(pending);
                 Err(self.write_failed(error, seen).await)
             }
@@ -84,7 +93,7 @@ impl Pass<'_> {
                 Ok(())
             }
             Err(CallError::Refused(message)) => Err(Stop::target(
-                crate::api::Reason::TargetRefused,
+                Reason::TargetRefused,
                 format!(
                     "the API server refuses to write Secret {}, which keeps the refresh token: {message}",
                     key.name
@@ -103,7 +112,7 @@ impl Pass<'_> {
         let Some(facts) = Facts::of(&secret.metadata) else { return Ok(Overwritable::Yes(None)) };
         if !self.keeps_refresh_token(&facts) {
             return Err(Stop::target(
-                crate::api::Reason::TargetConflict,
+                Reason::TargetConflict,
                 format!(
                     "Secret {} was created by somebody else just when a new refresh token was to be kept in it: delete it soon, because only this process holds that refresh token now",
                     key.name
@@ -139,7 +148,10 @@ impl Pass<'_> {
     }
 
     /// The body of a write that is only tried (`dryRun=All`): as the real one, but for the token.
-    pub(super) fn rehearsal(&self, seen: Option<&Version>) -> serde_json::Value {
+    ///
+    /// # Errors
+    /// The template cannot be used.
+    pub(super) fn rehearsal(&self, seen: Option<&Version>) -> Result<serde_json::Value, Stop> {
         let minted = Minted {
             issued_at: self.context.now(),
             expires_at: self.context.now(),
@@ -151,13 +163,60 @@ impl Pass<'_> {
         let credentials = Version { uid: String::new(), resource_version: String::new() };
         let inputs = Inputs { provider: self.resolved.wanted.provider.clone(), credentials };
         let record = Record::new(self.identity.owner.clone(), inputs, None, minted, None);
-        TargetSecret {
+        let values = &self.resolved.description.request.response.values;
+        let values = values.keys().map(|name| (name.clone(), "1".into())).collect();
+        let rendered = self.render(&record, &"dry-run".into(), &values)?;
+        Ok(TargetSecret {
             name: &self.identity.target.name,
             record: &record,
-            access_token: &SecretString::from("dry-run"),
+            rendered: &rendered,
             owner_reference: self.resolved.wanted.owner_reference,
         }
-        .apply(seen)
+        .apply(seen))
+    }
+
+    /// The template of the target, which has been tried with stand-ins.
+    ///
+    /// # Errors
+    /// It cannot be used: only a change of the spec helps.
+    pub(super) fn template(&self) -> Result<Template<'_>, Stop> {
+        let spec = self.source.spec.target.as_ref().and_then(|target| target.template.as_ref());
+        let values = &self.resolved.description.request.response.values;
+        let values: Vec<&str> = values.keys().map(String::as_str).collect();
+        Template::of(spec, &values)
+            .map_err(|error| Stop::configuration(Reason::TemplateInvalid, error.to_string()))
+    }
+
+    /// What is pending, by the present template: it may have changed since the mint.
+    fn rendered(&mut self) -> Result<Option<Rendered>, Stop> {
+        let token = self.memory.pending.as_mut().and_then(|pending| pending.token.as_mut());
+        let Some(token) = token else { return Ok(None) };
+        token.record.template.clone_from(&self.resolved.wanted.template);
+        let Some(pending) = &self.memory.pending else { return Ok(None) };
+        let Some(UnwrittenToken { record, access_token, values }) = &pending.token else { return Ok(None) };
+        self.render(record, access_token, values).map(Some)
+    }
+
+    fn render(
+        &self,
+        record: &Record,
+        access_token: &SecretString,
+        values: &BTreeMap<String, SecretString>,
+    ) -> Result<Rendered, Stop> {
+        let asked_for = self.resolved.description.request.scopes.join(" ");
+        let token = Token {
+            access_token,
+            token_type: &record.token_type,
+            issued_at: record.issued_at,
+            expires_at: record.expires_at,
+            // RFC 6749, 5.1: an answer that does not say grants what was asked for.
+            scope: record.scope.as_deref().unwrap_or(&asked_for),
+            values,
+        };
+        // With stand-ins it went well: something is amiss in this answer, and the next may be another.
+        self.template()?
+            .render(&token)
+            .map_err(|error| Stop::unusable(Reason::TemplateInvalid, error.to_string()))
     }
 
     /// What a failed write of the target leads to.
@@ -224,6 +283,10 @@ enum Overwritable {
 fn without(error: CallError, secret: &SecretString) -> CallError {
     use base64::Engine as _;
     let raw = secret.expose_secret();
+    if raw.len() < 8 {
+        // A constant of a template, or a value that tells nothing: to take it out would make the message unreadable.
+        return error;
+    }
     let encoded = base64::engine::general_purpose::STANDARD.encode(raw);
     let clean = |message: String| message.replace(&encoded, "[redacted]").replace(raw, "[redacted]");
     match error {

@@ -1,7 +1,9 @@
 //! `mint`: what the operator does for one TokenSource, once and in the open, for whoever wants to know why an issuer
 //! gives no token, or which. It writes to no cluster.
 
+mod answered;
 mod cluster;
+mod fault;
 mod keep;
 mod manifests;
 mod outline;
@@ -17,131 +19,26 @@ use k8s_openapi::api::core::v1::Secret;
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::api::{Reason, TokenSource, TokenSourceStatus};
+pub use fault::{Exit, HELP};
+
+use crate::api::{Reason, TokenSource};
 use crate::cli::{MintArgs, OutputFormat};
-use crate::controller::ASSUMED_LIFETIME;
 use crate::controller::resolved::Resolved;
-use crate::controller::status::{Situation, status};
 use crate::controller::tls::Named;
-use crate::oauth::{self, Answer, Credentials, Discovery, Lifetime, LifetimeSource, Tls};
+use crate::oauth::{self, Discovery, Tls};
 use crate::operator;
 use crate::providers::{CredentialsError, read_credentials};
-use crate::refresh::{Failed, attempt_timeout, plus, wait};
-use crate::target::{Inputs, Minted, Owner, Record, TargetSecret, Version};
+use crate::refresh::attempt_timeout;
+use crate::target::Template;
+use answered::{Sent, target, tell};
+use fault::Fault;
 use keep::Keeper;
 use manifests::Manifests;
-use outline::{Member, Shown};
-use report::{Answered, Report, Schedule, Target, Told};
-
-/// What stands below the flags in the help of `mint`.
-pub const HELP: &str = "Exit codes:
-  0  a token was minted
-  1  nothing was asked: wrong flags, files or cluster; the TokenSource is invalid; the egress policy refuses the endpoint
-  2  nothing was asked: the credentials are missing or cannot be used
-  3  the endpoint refused, or answered with something that holds no usable token
-  4  the endpoint cannot be reached, failed by itself, or asks to come back later
-  5  a refresh token came back and could not be saved: it is printed, because it may be the only valid one
-
-Values from the Secret and the token are shown as their length, unless --show-secrets is given. The egress policy is the
-operator's: give mint the flags that the operator has.";
+use report::Report;
 
 /// How long the endpoint may take. The operator gives it less where it is in a hurry, but a person can wait, and a refresh
 /// token is easily lost.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How `mint` ended. The numbers are a promise: see [`HELP`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// A token was minted.
-    Minted,
-    /// Nothing was asked: the configuration.
-    Configuration,
-    /// Nothing was asked: the credentials.
-    Credentials,
-    /// The endpoint refused.
-    Refused,
-    /// The endpoint could not be reached, or not now.
-    Unavailable,
-    /// A refresh token could not be saved.
-    NotSaved,
-}
-
-impl Exit {
-    /// The process's exit code.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        match self {
-            Exit::Minted => 0,
-            Exit::Configuration => 1,
-            Exit::Credentials => 2,
-            Exit::Refused => 3,
-            Exit::Unavailable => 4,
-            Exit::NotSaved => 5,
-        }
-    }
-
-    fn of(reason: Reason) -> Self {
-        match reason {
-            Reason::CredentialsNotFound | Reason::CredentialsInvalid => Exit::Credentials,
-            Reason::ClientRejected
-            | Reason::GrantRejected
-            | Reason::ScopeRejected
-            | Reason::RequestRejected
-            | Reason::ResponseMalformed => Exit::Refused,
-            Reason::EndpointUnavailable | Reason::RateLimited => Exit::Unavailable,
-            _ => Exit::Configuration,
-        }
-    }
-}
-
-/// Why there is no token.
-#[derive(Debug)]
-struct Fault {
-    exit: Exit,
-    reason: Option<Reason>,
-    message: String,
-    /// When the operator would try again.
-    then: Option<String>,
-}
-
-impl Fault {
-    fn usage(message: String) -> Self {
-        Fault { exit: Exit::Configuration, reason: None, message, then: None }
-    }
-
-    fn credentials(message: String) -> Self {
-        Fault { exit: Exit::Credentials, reason: None, message, then: None }
-    }
-
-    fn told(reason: Reason, message: String) -> Self {
-        Fault { exit: Exit::of(reason), reason: Some(reason), message, then: None }
-    }
-
-    /// With what the operator would do next, on a first failure and with no token to fall back on.
-    fn endpoint(error: &oauth::Error, propagation_delay: u64) -> Self {
-        let failed = Failed {
-            class: error.class(),
-            count: 1,
-            retry_after: error.retry_after(),
-            expires_at: None,
-            propagation_delay,
-            uid: "",
-        };
-        let then = match wait(Timestamp::now(), &failed) {
-            Some(seconds) => {
-                format!("the operator would try again after {seconds} s or so, and later if it fails again")
-            }
-            None => "the operator would not try again before something changes".to_owned(),
-        };
-        Fault { then: Some(then), ..Fault::told(error.reason(), error.to_string()) }
-    }
-}
-
-impl From<CredentialsError> for Fault {
-    fn from(error: CredentialsError) -> Self {
-        Fault::told(error.reason(), error.to_string())
-    }
-}
 
 /// A TokenSource, and its credentials where they were found. No `Debug`: a Secret's would print them.
 struct Given {
@@ -207,6 +104,9 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
     }
     let spec = &source.spec.credentials;
     let description = &resolved.description.request;
+    let values: Vec<&str> = description.response.values.keys().map(String::as_str).collect();
+    let template = source.spec.target.as_ref().and_then(|target| target.template.as_ref());
+    let template = Template::of(template, &values)?;
     let secret = secret.ok_or_else(|| CredentialsError::secret_not_found(spec, &resolved.description))?;
     let read = read_credentials(
         spec,
@@ -218,7 +118,7 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
     report.remarks.extend(operator::unused_proxies(&arguments.endpoints));
     let credentials = read.credentials;
 
-    let transport = operator::transport(arguments.endpoints, api_server)
+    let transport = operator::transport(&arguments.endpoints, api_server)
         .map_err(|error| Fault::usage(error.to_string()))?;
     let failed = |error: oauth::Error| Fault::endpoint(&error, propagation_delay);
     let tls = match &source.spec.tls {
@@ -282,7 +182,10 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
             .remarks
             .push(format!("the operator would not have waited that long for a first token, but {limit} s"));
     }
-    tell(report, &source, &resolved, &credentials, &answer, Sent { at: sent_at, took, show });
+    let record = tell(report, &source, &resolved, &credentials, &answer, Sent { at: sent_at, took, show });
+    let target = target(&source, &resolved, &template, (&record, &answer), show);
+    // Something was asked, and answered.
+    report.target = Some(target.map_err(|error| Fault { exit: Exit::Refused, ..error.into() })?);
     Ok(())
 }
 
@@ -329,177 +232,4 @@ fn hold_signals() -> Result<Vec<Signal>, Fault> {
             signal(kind).map_err(|error| Fault::usage(format!("signals cannot be held back: {error}")))
         })
         .collect()
-}
-
-/// A request that was answered.
-#[derive(Clone, Copy)]
-struct Sent {
-    at: Timestamp,
-    took: Duration,
-    show: bool,
-}
-
-/// Writes down what a usable answer means.
-fn tell(
-    report: &mut Report,
-    source: &TokenSource,
-    resolved: &Resolved,
-    credentials: &Credentials,
-    answer: &Answer,
-    sent: Sent,
-) {
-    let at = Timestamp::from_second(sent.at.as_second()).unwrap_or(sent.at);
-    let lifetime = answer.lifetime(at, resolved.default_lifetime);
-    let seconds = lifetime.seconds.unwrap_or(ASSUMED_LIFETIME);
-    let text = |text: &str| match credentials.are_told_in(text) {
-        true => Shown::secret(text, sent.show),
-        false => Shown::Plain(text.to_owned()),
-    };
-    let token = answer.access_token.expose_secret();
-    report.answer = Some(Answered {
-        milliseconds: u64::try_from(sent.took.as_millis()).unwrap_or(u64::MAX),
-        access_token: Shown::secret(token, sent.show),
-        form: if token.starts_with("eyJ") && token.split('.').count() == 3 { "JWT" } else { "opaque" },
-        token_id: answer.token_id(),
-        token_type: text(&answer.token_type),
-        scope: answer.scope.as_deref().map(text),
-        refresh_token: answer
-            .refresh_token
-            .as_ref()
-            .map(|token| Shown::secret(token.expose_secret(), sent.show)),
-        values: answer
-            .values
-            .iter()
-            .map(|(name, value)| Member::new(name, Shown::secret(value.expose_secret(), sent.show)))
-            .collect(),
-        lifetime_seconds: seconds,
-        lifetime_source: match lifetime.source {
-            LifetimeSource::Answer => "answer",
-            LifetimeSource::Token => "token",
-            LifetimeSource::Default => "default",
-            LifetimeSource::Unknown => "assumed",
-        },
-        lifetime_because: because(answer, lifetime),
-    });
-    if answer.token_type_missing {
-        report.remarks.push("the answer has no token_type, so Bearer is assumed".to_owned());
-    }
-    let held = source.status.as_ref().and_then(|status| status.token.as_ref());
-    if held.is_some_and(|held| held.id == answer.token_id()) {
-        report
-            .remarks
-            .push("this is the token that the target holds already: the issuer caches tokens".to_owned());
-    }
-    schedule(report, source, resolved, answer, (at, seconds, sent.show));
-}
-
-/// Why a token is taken to live that long.
-fn because(answer: &Answer, lifetime: Lifetime) -> String {
-    let said = answer.expires_in.filter(|seconds| *seconds > 0);
-    match (lifetime.source, said) {
-        (LifetimeSource::Answer, Some(said)) if Some(said) == lifetime.seconds => {
-            "the answer says so (expires_in)".to_owned()
-        }
-        (LifetimeSource::Answer, _) => "the answer says so, as a time".to_owned(),
-        (LifetimeSource::Token, Some(said)) => {
-            format!("the token, a JWT, says so (exp), which is less than the {said} s of the answer")
-        }
-        (LifetimeSource::Token, None) => "the token, a JWT, says so (exp)".to_owned(),
-        (LifetimeSource::Default, _) => {
-            "neither the answer nor the token says; spec.refresh.defaultLifetime does".to_owned()
-        }
-        (LifetimeSource::Unknown, _) => {
-            "neither the answer nor the token says, so that this is assumed: set spec.refresh.defaultLifetime"
-                .to_owned()
-        }
-    }
-}
-
-/// What the operator would write of it, made with its own code.
-fn schedule(
-    report: &mut Report,
-    source: &TokenSource,
-    resolved: &Resolved,
-    answer: &Answer,
-    (at, seconds, show): (Timestamp, u64, bool),
-) {
-    let owner = Owner {
-        name: source.metadata.name.clone().unwrap_or_default(),
-        uid: source.metadata.uid.clone().unwrap_or_default(),
-    };
-    let minted = Minted {
-        issued_at: at,
-        expires_at: plus(at, seconds),
-        token_id: answer.token_id(),
-        token_type: answer.token_type.clone(),
-        scope: None,
-        remarks: vec![],
-    };
-    let nobody = Version { uid: String::new(), resource_version: String::new() };
-    let inputs = Inputs { provider: resolved.wanted.provider.clone(), credentials: nobody };
-    let record = Record::new(owner, inputs, None, minted, None);
-    let refresh_at = resolved.policy.refresh_at(&record.owner.uid, at, seconds);
-    let situation = Situation {
-        now: at,
-        generation: source.metadata.generation.unwrap_or_default(),
-        provider: Some(resolved.description.provider),
-        target: source.target_name(),
-        token: Some((&record, refresh_at)),
-        fits_spec: true,
-        suspended: source.spec.suspend == Some(true),
-        problem: None,
-        last_failure: None,
-        policy: resolved.policy,
-        before: &TokenSourceStatus::default(),
-    };
-    let told = |condition: k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| Told {
-        kind: condition.type_,
-        status: condition.status,
-        reason: condition.reason,
-        message: condition.message,
-    };
-    report.schedule = Some(Schedule {
-        issued_at: at,
-        expires_at: record.expires_at,
-        refresh_after_seconds: resolved.policy.refresh_after(seconds),
-        refresh_at,
-        conditions: status(&situation).conditions.into_iter().map(told).collect(),
-    });
-    let applied = TargetSecret {
-        name: source.target_name(),
-        record: &record,
-        access_token: &answer.access_token,
-        owner_reference: resolved.wanted.owner_reference,
-    }
-    .apply(None);
-    report.target = Some(Target {
-        name: source.target_name().to_owned(),
-        kind: applied.get("type").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned(),
-        data: outline::target(&applied, show),
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_reason_has_an_exit_code_that_the_help_explains() {
-        for reason in Reason::ALL {
-            let code = Exit::of(reason).code();
-            assert!((1..=4).contains(&code), "{reason}");
-            assert!(HELP.contains(&format!("\n  {code}  ")));
-        }
-        for (reason, code) in [
-            (Reason::SpecInvalid, 1),
-            (Reason::EndpointRefusedByPolicy, 1),
-            (Reason::CredentialsInvalid, 2),
-            (Reason::ClientRejected, 3),
-            (Reason::ResponseMalformed, 3),
-            (Reason::EndpointUnavailable, 4),
-            (Reason::RateLimited, 4),
-        ] {
-            assert_eq!(Exit::of(reason).code(), code, "{reason}");
-        }
-    }
 }

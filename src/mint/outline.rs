@@ -5,7 +5,7 @@
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use secrecy::ExposeSecret;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::oauth::{RequestDescription, TokenRequest};
+use crate::target::Rendered;
 
 /// Members of a request that say nothing secret, whoever wrote them.
 const PUBLIC: [&str; 8] = [
@@ -174,23 +175,27 @@ fn jwt(assertion: &str) -> Option<String> {
     Some(format!("JWT {header} {claims} {}", Shown::secret(signature, false)))
 }
 
-/// What the target Secret would hold, of the body of the write; the keys beside the token are no secrets.
-pub(super) fn target(applied: &Value, show: bool) -> Vec<Member> {
-    let data = applied.get("data").and_then(Value::as_object).cloned().unwrap_or_default();
-    data.iter()
+/// What the target Secret would hold; `outline` is the same without secrets, where that could be made.
+pub(super) fn target(rendered: &Rendered, outline: Option<&Rendered>, show: bool) -> Vec<Member> {
+    rendered
+        .data
+        .iter()
         .map(|(key, value)| {
-            let bytes = STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            let is_public = matches!(key.as_str(), "token_type" | "expires_at");
-            Member::new(key, if is_public { Shown::Plain(text) } else { Shown::secret(&text, show) })
+            let value = value.expose_secret();
+            let outlined = outline.and_then(|outline| outline.data.get(key));
+            Member::new(
+                key,
+                match outlined {
+                    Some(outlined) if !show => Shown::Plain(outlined.expose_secret().to_owned()),
+                    _ => Shown::secret(value, show),
+                },
+            )
         })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::oauth::{
         Algorithm, Attempt, BasicEncoding, ClientAuthentication, Credentials, Encoding, Grant, PrivateKeyJwt,
@@ -330,22 +335,18 @@ mod tests {
 
     #[test]
     fn of_the_target_the_token_is_hidden() {
-        let applied = json!({"data": {
-            "access_token": STANDARD.encode("hunter2"),
-            "authorization": STANDARD.encode("Bearer hunter2"),
-            "token_type": STANDARD.encode("Bearer"),
-        }});
-        let lines = |show| -> Vec<String> {
-            target(&applied, show).into_iter().map(|it| format!("{}: {}", it.name, it.value)).collect()
+        let rendered = |token: &str| Rendered {
+            kind: "Opaque".into(),
+            labels: [].into(),
+            annotations: [].into(),
+            data: [("authorization".to_owned(), format!("Bearer {token}").into())].into(),
         };
-        assert_eq!(
-            lines(false),
-            [
-                "access_token: [redacted, 7 characters]",
-                "authorization: [redacted, 14 characters]",
-                "token_type: Bearer"
-            ]
-        );
-        assert_eq!(lines(true)[1], "authorization: Bearer hunter2");
+        let lines = |outline: Option<Rendered>, show| -> Vec<String> {
+            let members = target(&rendered("hunter2"), outline.as_ref(), show);
+            members.into_iter().map(|it| format!("{}: {}", it.name, it.value)).collect()
+        };
+        assert_eq!(lines(Some(rendered("[redacted]")), false), ["authorization: Bearer [redacted]"]);
+        assert_eq!(lines(None, false), ["authorization: [redacted, 14 characters]"]);
+        assert_eq!(lines(None, true), ["authorization: Bearer hunter2"]);
     }
 }

@@ -162,7 +162,9 @@ fn lines(text: &mut String, title: &str, members: &[Member]) {
 fn columns(text: &mut String, members: &[Member]) {
     let width = members.iter().map(|member| member.name.len()).max().unwrap_or_default();
     for member in members {
-        let _ = writeln!(text, "  {:<width$}  {}", member.name, member.value);
+        // Further lines of a value stand below its first.
+        let value = member.value.to_string().trim_end().replace('\n', &format!("\n  {:<width$}  ", ""));
+        let _ = writeln!(text, "  {:<width$}  {value}", member.name);
     }
 }
 

@@ -28,6 +28,22 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// Every value in an order that never changes, absent ones too: a digest of these tells credentials apart.
+    pub(super) fn all(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let plain = [&self.client_id, &self.certificate].map(|value| value.as_deref().map(str::as_bytes));
+        let secrets = [
+            &self.client_secret,
+            &self.refresh_token,
+            &self.private_key,
+            &self.subject_token,
+            &self.actor_token,
+        ];
+        let secrets = secrets.map(|value| value.as_ref().map(|value| value.expose_secret().as_bytes()));
+        let values = self.values.iter();
+        let values = values.flat_map(|(key, value)| [key.as_str(), value.expose_secret()]);
+        plain.into_iter().chain(secrets).chain(values.map(|value| Some(value.as_bytes())))
+    }
+
     /// Whether a text from a server repeats one of the secrets.
     #[must_use]
     pub fn are_told_in(&self, text: &str) -> bool {

@@ -380,6 +380,10 @@ pub(super) enum Fault {
     TokenCharacters,
     #[error("with control characters in {0}")]
     ControlCharacters(String),
+    #[error("with more than 4096 bytes at {0}, where response.values looks")]
+    LongValue(Pointer),
+    #[error("with a secret at {0}, where response.values looks: remove that pointer")]
+    SecretValue(Pointer),
     #[error("with a token of type {0}, which is useless to who cannot prove the possession of a key")]
     TokenType(&'static str),
 }

@@ -14,6 +14,10 @@ const MILLISECONDS: f64 = 1e11;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pointer(String);
 
+/// Members of an answer that are not handed on as [`values`](ResponseMapping::values), in lower case and without
+/// underscores.
+pub const SECRET_MEMBERS: [&str; 5] = ["accesstoken", "refreshtoken", "idtoken", "clientsecret", "assertion"];
+
 /// Why a text is no [`Pointer`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no JSON pointer (RFC 6901): {problem}")]
@@ -23,6 +27,13 @@ pub struct PointerError {
 }
 
 impl Pointer {
+    /// Whether it leads to, or into, something that is named like a token or a secret.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
+        self.0.split('/').any(|name| SECRET_MEMBERS.contains(&plain(name).as_str()))
+    }
+
     /// What it points to. `null` is nothing.
     pub(super) fn find<'a>(&self, document: &'a Value) -> Option<&'a Value> {
         document.pointer(&self.0).filter(|value| !value.is_null())

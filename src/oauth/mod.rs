@@ -22,6 +22,7 @@ mod certificate;
 mod credentials;
 mod der;
 mod dialect;
+mod digest;
 mod directory;
 mod discovery;
 mod egress;
@@ -43,6 +44,7 @@ pub mod transport;
 
 pub use assertion::{ASSERTION_LIFETIME, Attempt, MAX_ASSERTION_LIFETIME, RESERVED_CLAIMS};
 pub use credentials::{Credential, Credentials};
+pub use digest::Digest;
 pub use directory::Discovery;
 pub use discovery::{Issuer, IssuerError};
 pub use egress::{Egress, EgressRefused, EgressRule, EgressRuleError};
@@ -52,7 +54,7 @@ pub use grant::{BasicEncoding, ClientAuthentication, Grant, JwtBearer, PrivateKe
 pub use headers::{REFUSED_HEADERS, is_refused_header};
 pub use key::{Algorithm, KeyError, KeyType};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
-pub use mapping::{Pointer, PointerError, ResponseMapping};
+pub use mapping::{Pointer, PointerError, ResponseMapping, SECRET_MEMBERS};
 pub use proxy::{Proxies, ProxyError};
 pub use request::{Encoding, RESERVED, RequestDescription, RequestError, TokenRequest, is_reserved};
 pub use response::{Answer, read};

@@ -15,6 +15,8 @@ const LONGEST: usize = 200;
 const LONGEST_INPUT: usize = 8 * 1024;
 /// So many characters of base64url in a row are taken for a token.
 const TOKEN_LENGTH: usize = 32;
+/// A text that short may stand in another by chance.
+const CHANCE: usize = 8;
 const REDACTED: &str = "[redacted]";
 
 /// RFC 3986's unreserved characters stay. Every form decoder (RFC 6749, appendix B) agrees on the result,
@@ -30,11 +32,30 @@ pub(super) fn percent_encode(value: &str) -> String {
 #[derive(Clone, Default)]
 pub(super) struct Redactor {
     sent: Vec<SecretString>,
+    /// Those that are secrets, and not names.
+    secrets: Vec<SecretString>,
 }
 
 impl Redactor {
-    /// Remembers `value` raw, percent-encoded, form-encoded, JSON-escaped and in both alphabets of base64.
-    pub(super) fn add(&mut self, value: &str) {
+    /// Remembers a secret in all its forms.
+    pub(super) fn add(&mut self, secret: &str) {
+        if !secret.is_empty() {
+            self.secrets.push(secret.into());
+        }
+        self.add_name(secret);
+    }
+
+    /// Whether `text` is one of the secrets, or holds one that is too long to be there by chance.
+    pub(super) fn is_told_in(&self, text: &str) -> bool {
+        self.secrets
+            .iter()
+            .map(ExposeSecret::expose_secret)
+            .any(|secret| text == secret || (secret.len() >= CHANCE && text.contains(secret)))
+    }
+
+    /// Remembers what is no secret, but not repeated either: `value` raw, percent-encoded, form-encoded, JSON-escaped
+    /// and in both alphabets of base64.
+    pub(super) fn add_name(&mut self, value: &str) {
         let json = serde_json::Value::from(value).to_string();
         let forms = [
             value.to_owned(),

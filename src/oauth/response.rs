@@ -19,6 +19,9 @@ use std::collections::BTreeMap;
 /// The longest `Retry-After` that is believed, in seconds.
 const LONGEST_RETRY_AFTER: u64 = 60 * 60;
 
+/// The longest value that is taken out of an answer for templates, in bytes.
+const LONGEST_VALUE: usize = 4096;
+
 /// A usable token, and what the endpoint says about it.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -85,7 +88,7 @@ pub fn read(
 
     if status.is_success() && !object.is_some_and(dialect::reports_error) {
         return match &document {
-            Some(document) => token(document, mapping, date, refresh_token.clone()),
+            Some(document) => token(document, request, date, refresh_token.clone()),
             None => Err(Fault::NotJson(shape(headers, body, request.sent()))),
         }
         .map_err(|fault| Error::Unusable(Box::new(Unusable { status, fault, refresh_token })));
@@ -108,10 +111,11 @@ pub(super) fn parse(body: &[u8]) -> Option<Value> {
 
 fn token(
     document: &Value,
-    mapping: &ResponseMapping,
+    request: &TokenRequest,
     date: Option<Timestamp>,
     refresh_token: Option<SecretString>,
 ) -> Result<Answer, Fault> {
+    let mapping = request.response();
     let access_token = mapped(document, mapping.access_token.as_ref(), "access_token")
         .and_then(Value::as_str)
         .ok_or_else(|| Fault::NoToken(mapping.access_token.clone()))?;
@@ -126,14 +130,7 @@ fn token(
     if scope.is_some_and(|scope| scope.contains(is_control)) {
         return Err(Fault::ControlCharacters("scope".to_owned()));
     }
-    let mut values = BTreeMap::new();
-    for (name, pointer) in &mapping.values {
-        let Some(value) = pointer.find(document).and_then(mapping::scalar) else { continue };
-        if value.contains(is_control) {
-            return Err(Fault::ControlCharacters(pointer.to_string()));
-        }
-        values.insert(name.clone(), value.into());
-    }
+    let values = values(document, request, refresh_token.as_ref())?;
     let expires_in = mapped(document, mapping.expires_in.as_ref(), "expires_in").and_then(seconds);
     Ok(Answer {
         access_token: access_token.into(),
@@ -150,6 +147,30 @@ fn token(
         date,
         values,
     })
+}
+
+/// What a template may use of the answer, and nothing that is a secret, wherever a pointer leads.
+fn values(
+    document: &Value,
+    request: &TokenRequest,
+    refresh_token: Option<&SecretString>,
+) -> Result<BTreeMap<String, SecretString>, Fault> {
+    let refresh_token = refresh_token.map(ExposeSecret::expose_secret);
+    let mut values = BTreeMap::new();
+    for (name, pointer) in &request.response().values {
+        let Some(value) = pointer.find(document).and_then(mapping::scalar) else { continue };
+        if value.contains(is_control) {
+            return Err(Fault::ControlCharacters(pointer.to_string()));
+        }
+        if value.len() > LONGEST_VALUE {
+            return Err(Fault::LongValue(pointer.clone()));
+        }
+        if pointer.is_secret() || refresh_token == Some(&value) || request.sent().is_told_in(&value) {
+            return Err(Fault::SecretValue(pointer.clone()));
+        }
+        values.insert(name.clone(), value.into());
+    }
+    Ok(values)
 }
 
 fn token_type(said: &str) -> Result<&str, Fault> {

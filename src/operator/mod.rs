@@ -1,5 +1,9 @@
 //! The process: configuration, logging, and the order of starting and stopping.
 
+mod admin;
+mod endpoints;
+mod health;
+mod stopping;
 mod telemetry;
 
 use std::net::IpAddr;
@@ -9,13 +13,20 @@ use std::time::Duration;
 use futures::FutureExt;
 use http::HeaderValue;
 use http::header::USER_AGENT;
+use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
-use tokio::signal::unix::{SignalKind, signal};
+use tower::util::MapRequestLayer;
 use tracing::{info, warn};
 
-use crate::cli::{EndpointArgs, RunArgs};
-use crate::controller::{self, Context, Kubernetes, Parts};
-use crate::oauth::{Egress, Gate, Limits, Proxies, ProxyError, Transport, TransportError};
+pub use admin::AdminAddress;
+use admin::{Admin, Pages};
+pub use endpoints::EndpointError;
+pub(crate) use endpoints::{api_server_addresses, transport, unused_proxies};
+use stopping::Stopping;
+
+use crate::cli::RunArgs;
+use crate::controller::{self, Context, Kubernetes, Parts, Pulse};
+use crate::oauth::{Gate, Limits};
 
 /// How this program names itself to token endpoints and to the API server.
 pub(crate) const AGENT: &str = concat!("tokensource-operator/", env!("CARGO_PKG_VERSION"));
@@ -43,9 +54,14 @@ pub enum StartError {
     /// No HTTP client for token endpoints can be built.
     #[error(transparent)]
     Transport(#[from] EndpointError),
-    /// The system is unfit.
-    #[error(transparent)]
-    Randomness(#[from] controller::NoRandomness),
+    /// The admin server cannot listen.
+    #[error("--admin-address {address}: {error}")]
+    Admin {
+        /// Where.
+        address: AdminAddress,
+        /// Why.
+        error: std::io::Error,
+    },
     /// Signals cannot be received.
     #[error("signals cannot be received: {0}")]
     Signals(#[from] std::io::Error),
@@ -56,111 +72,87 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
-    let RunArgs {
-        namespaces,
-        endpoints,
-        endpoint_max_in_flight,
-        endpoint_max_per_second,
-        log_format,
-        log_level,
-    } = arguments;
-    telemetry::start(log_format, &log_level)?;
+    telemetry::start(arguments.log_format, &arguments.log_level)?;
     crate::oauth::transport::install_crypto_provider();
-
-    let mut configuration =
-        Config::infer().await.map_err(|error| StartError::Configuration(Box::new(error)))?;
-    // Retries belong to the schedule: one call of a reconcile must not last minutes.
-    configuration.default_retry = false;
-    configuration.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
-    let api_server = api_server_addresses(&configuration);
-    let client = Client::try_from(configuration).map_err(|error| StartError::Kubernetes(Box::new(error)))?;
-    check_sources(&client, &namespaces).await?;
-
-    let propagation_delay = endpoints.default_propagation_delay;
-    let limits = Limits { in_flight: endpoint_max_in_flight, per_second: endpoint_max_per_second };
-    if let Some(unused) = unused_proxies(&endpoints) {
-        info!("{unused}");
-    }
-    let context = Arc::new(Context::new(Parts {
-        kubernetes: Kubernetes::new(client.clone()),
-        transport: transport(endpoints, api_server)?,
-        gate: Gate::new(limits),
-        watches: namespaces.len().max(1),
-        propagation_delay,
-        instance: std::env::var("POD_NAME")
-            .or_else(|_| std::env::var("HOSTNAME"))
-            .unwrap_or_else(|_| "local".into()),
-    })?);
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        info!("stopping: running reconciles end first; a second signal ends them too");
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            std::process::exit(1);
-        });
+    let stopping = Stopping::on_signals()?;
+    let pulse = Arc::new(Pulse::default());
+    let cluster = Cluster::of_environment(&pulse).await?;
+    check_sources(&cluster.client, &arguments.namespaces).await?;
+    let context = context(&arguments, &cluster, pulse)?;
+    let pages = Pages {
+        live: health::live(Arc::clone(&context)),
+        ready: health::ready(Arc::clone(&context), stopping.clone()),
+        metrics: Box::new(|text| text.push_str("# EOF\n")),
     };
-    info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?namespaces, "starting");
-    let shutdown = shutdown.boxed().shared();
+    // It answers until all else has ended.
+    let _admin = Admin::start(arguments.admin_address, pages)
+        .await
+        .map_err(|error| StartError::Admin { address: arguments.admin_address, error })?;
+    info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?arguments.namespaces, "starting");
+
+    let begun = stopping.begun().boxed().shared();
     let deadline = async {
-        shutdown.clone().await;
+        begun.clone().await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        () = controller::run(client, &namespaces, context, shutdown.clone()) => info!("stopped"),
+        () = controller::run(cluster.client, &arguments.namespaces, context, begun.clone()) => info!("stopped"),
         () = deadline => warn!("stopped, though not every reconcile had ended"),
     }
     Ok(())
 }
 
-/// Why token endpoints cannot be reached as the flags say.
-#[derive(Debug, thiserror::Error)]
-pub enum EndpointError {
-    /// No HTTP client can be built.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// A variable names no proxy.
-    #[error("--proxy-from-environment: {0}")]
-    Proxy(#[from] ProxyError),
+/// The cluster that the environment names.
+struct Cluster {
+    client: Client,
+    /// The API server's own addresses.
+    addresses: Vec<IpAddr>,
 }
 
-/// The way to token endpoints that the flags describe, and never to `api_server`.
-pub(crate) fn transport(flags: EndpointArgs, api_server: Vec<IpAddr>) -> Result<Transport, EndpointError> {
-    let only = (!flags.egress_only.is_empty()).then_some(flags.egress_only);
-    let egress = Arc::new(Egress::new(flags.egress_allow, only, flags.allow_http, api_server));
-    let proxies = match flags.proxy_from_environment {
-        true => Proxies::from_environment(|name| std::env::var(name).ok())?,
-        false => Proxies::default(),
-    };
-    Ok(Transport::with_proxies(egress, AGENT, proxies)?)
+impl Cluster {
+    async fn of_environment(pulse: &Arc<Pulse>) -> Result<Self, StartError> {
+        let mut configuration =
+            Config::infer().await.map_err(|error| StartError::Configuration(Box::new(error)))?;
+        // Retries belong to the schedule: one call of a reconcile must not last minutes.
+        configuration.default_retry = false;
+        // A watch ends by itself after 290 s. A list over a connection that died would never.
+        configuration.read_timeout = Some(Duration::from_secs(295));
+        configuration.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
+        let addresses = api_server_addresses(&configuration);
+        let pulse = Arc::clone(pulse);
+        let client = ClientBuilder::try_from(configuration)
+            .map_err(|error| StartError::Kubernetes(Box::new(error)))?
+            .with_layer(&MapRequestLayer::new(move |request: http::Request<Body>| {
+                pulse.request(request.uri());
+                request
+            }))
+            .build();
+        Ok(Cluster { client, addresses })
+    }
 }
 
-/// What to say where the environment names proxies and nobody said to use them.
-pub(crate) fn unused_proxies(flags: &EndpointArgs) -> Option<String> {
-    let set = |name: &&str| std::env::var(name).is_ok_and(|value| !value.trim().is_empty());
-    let names: Vec<&str> =
-        ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"].into_iter().filter(set).collect();
-    (!flags.proxy_from_environment && !names.is_empty()).then(|| {
-        format!(
-            "token endpoints are connected to directly, though {} is set: --proxy-from-environment goes through the proxy",
-            names.join(" and ")
-        )
-    })
+/// What the reconciles of these flags share.
+fn context(arguments: &RunArgs, cluster: &Cluster, pulse: Arc<Pulse>) -> Result<Arc<Context>, EndpointError> {
+    let endpoints = &arguments.endpoints;
+    if let Some(unused) = unused_proxies(endpoints) {
+        info!("{unused}");
+    }
+    let limits =
+        Limits { in_flight: arguments.endpoint_max_in_flight, per_second: arguments.endpoint_max_per_second };
+    Ok(Arc::new(Context::new(Parts {
+        kubernetes: Kubernetes::new(cluster.client.clone()),
+        transport: transport(endpoints, cluster.addresses.clone())?,
+        gate: Gate::new(limits),
+        watches: arguments.namespaces.len().max(1),
+        pulse,
+        propagation_delay: endpoints.default_propagation_delay,
+        instance: instance(),
+    })))
 }
 
-/// The API server's own addresses, which no token endpoint may have. In a pod that is the Service's address.
-pub(crate) fn api_server_addresses(configuration: &Config) -> Vec<IpAddr> {
-    let host = configuration.cluster_url.host().map(|host| host.trim_matches(['[', ']']).to_owned());
-    let service = std::env::var("KUBERNETES_SERVICE_HOST").ok();
-    [host, service].into_iter().flatten().filter_map(|host| host.parse().ok()).collect()
+/// Who this is, among its replicas.
+fn instance() -> String {
+    std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "local".into())
 }
 
 /// Fails early, with the remedy, where watching would only fail again and again.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::Description;
 use super::vgs::{ServiceAccountError, read_service_account};
@@ -338,40 +338,6 @@ fn present(data: &BTreeMap<String, ByteString>) -> String {
             let names: Vec<_> = data.keys().take(5).map(String::as_str).collect();
             format!(" (it has {}{})", names.join(", "), if n > 5 { ", ..." } else { "" })
         }
-    }
-}
-
-/// A digest of the values that were used, under a key that lives as long as the process: it tells whether the
-/// values changed or only the Secret's metadata, and says nothing to whoever reads memory later.
-impl Resolved {
-    /// The digest of these values under `key`.
-    #[must_use]
-    pub fn digest(&self, key: &aws_lc_rs::hmac::Key) -> [u8; 16] {
-        let mut context = aws_lc_rs::hmac::Context::with_key(key);
-        let credentials = &self.credentials;
-        let mut add = |value: Option<&str>| {
-            context.update(&value.map_or(u64::MAX, |value| value.len() as u64).to_le_bytes());
-            context.update(value.unwrap_or_default().as_bytes());
-        };
-        add(credentials.client_id.as_deref());
-        add(credentials.certificate.as_deref());
-        for secret in [
-            &credentials.client_secret,
-            &credentials.refresh_token,
-            &credentials.private_key,
-            &credentials.subject_token,
-            &credentials.actor_token,
-        ] {
-            add(secret.as_ref().map(ExposeSecret::expose_secret));
-        }
-        for (key, value) in &credentials.values {
-            add(Some(key));
-            add(Some(value.expose_secret()));
-        }
-        let tag = context.sign();
-        let mut digest = [0; 16];
-        digest.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
-        digest
     }
 }
 

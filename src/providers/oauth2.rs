@@ -104,8 +104,21 @@ fn response(spec: &api::ResponseMapping) -> Result<ResponseMapping, SpecError> {
         expires_in: pointer("spec.provider.oauth2.response.expiresIn", spec.expires_in.as_deref())?,
         expires_at: pointer("spec.provider.oauth2.response.expiresAt", spec.expires_at.as_deref())?,
         refresh_token: pointer("spec.provider.oauth2.response.refreshToken", spec.refresh_token.as_deref())?,
-        ..ResponseMapping::default()
+        values: spec.values.iter().flatten().map(value).collect::<Result<_, _>>()?,
     })
+}
+
+/// A member that templates may use.
+fn value((name, at): (&String, &String)) -> Result<(String, Pointer), SpecError> {
+    let field = "spec.provider.oauth2.response.values";
+    let invalid = |problem: String| SpecError::Invalid { field, problem };
+    let pointer: Pointer = at.parse().map_err(|error: PointerError| invalid(error.to_string()))?;
+    if pointer.is_secret() {
+        return Err(invalid(format!(
+            "{at} leads to a token or a secret, which is out of a template's reach"
+        )));
+    }
+    Ok((name.clone(), pointer))
 }
 
 fn pointer(field: &'static str, value: Option<&str>) -> Result<Option<Pointer>, SpecError> {

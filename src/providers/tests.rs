@@ -1,10 +1,12 @@
 //! Golden requests: what goes over the wire for a spec, byte for byte.
 
+mod vendors;
+
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::oauth::Credentials;
+use crate::oauth::{Credentials, TokenRequest};
 
 fn spec(provider: Value) -> TokenSourceSpec {
     let spec = json!({"provider": provider, "credentials": {"secretRef": {"name": "client"}}});
@@ -26,7 +28,10 @@ fn golden(provider: Value) -> String {
         "vmwareCloudDirector" => Credentials { client_id: None, client_secret: None, ..credentials },
         _ => credentials,
     };
-    let request = description.request.request(&credentials).unwrap();
+    golden_text(&description.request.request(&credentials).unwrap())
+}
+
+fn golden_text(request: &TokenRequest) -> String {
     let mut headers: Vec<_> = request
         .headers()
         .iter()

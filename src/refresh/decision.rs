@@ -52,6 +52,8 @@ pub struct Wanted {
     pub provider: String,
     /// The value of the annotation by which a person asks for a new token.
     pub refresh_request: Option<String>,
+    /// A digest of the target's template; `None`: there is none.
+    pub template: Option<String>,
     /// The data keys of the target.
     pub keys: KeySet,
     /// The target has a controller ownerReference (`deletionPolicy: Delete`).
@@ -136,6 +138,8 @@ pub enum Why {
     RecordMissing,
     /// Somebody changed or removed what we wrote.
     TargetChanged,
+    /// The target's template changed.
+    TemplateChanged,
     /// The provider's spec changed.
     SpecChanged,
     /// The credentials changed.
@@ -161,6 +165,7 @@ impl fmt::Display for Why {
             Why::TargetMissing => "target missing",
             Why::RecordMissing => "record missing",
             Why::TargetChanged => "target changed by somebody",
+            Why::TemplateChanged => "template changed",
             Why::SpecChanged => "spec changed",
             Why::CredentialsChanged => "credentials changed",
             Why::Requested => "refresh requested",
@@ -254,7 +259,10 @@ fn need(now: Timestamp, observed: &Observed<'_>) -> Option<Why> {
     let Some(record) = target.record.as_deref() else { return Some(Why::RecordMissing) };
     let wanted = observed.wanted;
     let readable = !record.is_of_another_version();
-    if target.owned_keys != wanted.keys {
+    if readable && record.template != wanted.template {
+        // First: another template mostly has other keys, and nobody changed those.
+        Some(Why::TemplateChanged)
+    } else if target.owned_keys != wanted.keys {
         Some(Why::TargetChanged)
     } else if readable && record.inputs.provider != wanted.provider {
         Some(Why::SpecChanged)

@@ -59,10 +59,26 @@ impl Policy {
         after.min(self.max_interval.max(least)).max(FLOOR)
     }
 
-    /// Whether `spec.refresh.before` cannot hold for a token of `lifetime` seconds, so that the default rule does.
+    /// What to tell of a `spec.refresh.before` that cannot hold for a token of `lifetime` seconds.
     #[must_use]
-    pub fn before_is_ignored(&self, lifetime: u64) -> bool {
-        self.before.is_some_and(|before| before >= lifetime)
+    pub fn remark(&self, lifetime: u64) -> Option<String> {
+        let before = self.before?;
+        if before >= lifetime {
+            return Some(format!(
+                "spec.refresh.before is not less than the token's lifetime of {lifetime} s, so the default rule holds"
+            ));
+        }
+        let (asked, after) = (lifetime - before, self.refresh_after(lifetime));
+        (asked < after).then(|| {
+            format!("spec.refresh.before asks for a refresh after {asked} s, which is too often: it is after {after} s")
+        })
+    }
+
+    /// Whether readers of a mounted file were safer without `spec.refresh.before`.
+    #[must_use]
+    pub fn before_is_too_short(&self, lifetime: u64) -> bool {
+        let without = Policy { before: None, ..*self };
+        without.longest_unnoticed_outage(lifetime) > self.longest_unnoticed_outage(lifetime)
     }
 
     /// When a token that was issued at `issued_at` and lives for `lifetime` seconds is refreshed.
@@ -169,7 +185,12 @@ mod tests {
             "a margin as large as the lifetime: the default rule"
         );
         assert_eq!(before(9000).refresh_after(300), 150);
-        assert!(before(300).before_is_ignored(300) && !before(299).before_is_ignored(300));
+        let told = |seconds| before(seconds).remark(300).unwrap_or_default();
+        assert!(told(300).contains("not less than the token's lifetime of 300 s"));
+        assert!(told(299).contains("asks for a refresh after 1 s, which is too often: it is after 30 s"));
+        assert_eq!((told(270), told(1), DEFAULT.remark(300)), (String::new(), String::new(), None));
+        assert!(before(20).before_is_too_short(300) && !before(150).before_is_too_short(300));
+        assert!(!before(300).before_is_too_short(300) && !DEFAULT.before_is_too_short(300));
         assert_eq!(before(20).propagation(300), Propagation::TooShort, "a late refresh is no safe one");
     }
 

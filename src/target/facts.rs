@@ -3,6 +3,7 @@
 //! and `kubectl.kubernetes.io/last-applied-configuration` holds Secret data.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
@@ -19,7 +20,7 @@ pub struct Facts {
     /// The controller that it belongs to, if any.
     pub controller: Option<Controller>,
     /// Our record on it, where it carries one that can be read.
-    pub record: Option<Box<Record>>,
+    pub record: Option<Arc<Record>>,
     /// The label by which people find the operator's Secrets stands on it.
     pub labelled: bool,
     /// The TokenSource whose rotating refresh token it holds, if it is such a Secret.
@@ -77,7 +78,7 @@ impl Facts {
                     name: owner.name.clone(),
                     uid: owner.uid.clone(),
                 }),
-            record: annotation(RECORD_ANNOTATION).and_then(|value| Record::parse(value)).map(Box::new),
+            record: annotation(RECORD_ANNOTATION).and_then(|value| Record::parse(value)).map(Arc::new),
             labelled: metadata.labels.as_ref().and_then(|all| all.get(label)).is_some_and(|it| it == value),
             refresh_token_of: annotation(REFRESH_TOKEN_ANNOTATION).cloned(),
             owned_keys: owned_keys(metadata.managed_fields.as_deref().unwrap_or_default()),

@@ -2,13 +2,19 @@
 
 mod facts;
 mod ownership;
+mod permitted;
 mod record;
 mod render;
+mod template;
 
 pub use facts::{Controller, Facts, KeySet};
 pub use ownership::{Ownership, ownership};
+pub use permitted::{
+    ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, REFUSED_DOMAINS, REFUSED_TYPE_DOMAINS,
+};
 pub use record::{Inputs, Minted, Owner, Record, Version};
-pub use render::{DEFAULT_KEYS, RefreshTokenSecret, TargetSecret, restamp};
+pub use render::{RefreshTokenSecret, TargetSecret, restamp};
+pub use template::{DEFAULT_KEYS, Rendered, Template, TemplateError, Token, template_digest, template_keys};
 
 /// The field manager of everything that the operator applies.
 pub const FIELD_MANAGER: &str = "tokensource-operator";

@@ -39,6 +39,8 @@ pub fn ownership(secret: &Facts, source: &Owner) -> Ownership {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::facts::{Controller, KeySet};
     use super::super::record::Version;
     use super::super::record::{Inputs, Minted, Record};
@@ -56,7 +58,7 @@ mod tests {
                 remarks: vec![],
             };
             let inputs = Inputs { provider: String::new(), credentials: version.clone() };
-            Box::new(Record::new(Owner { name: name.into(), uid: "old".into() }, inputs, None, minted, None))
+            Arc::new(Record::new(Owner { name: name.into(), uid: "old".into() }, inputs, None, minted, None))
         });
         Facts {
             version,

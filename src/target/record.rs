@@ -37,6 +37,10 @@ pub struct Record {
     /// What a person should know of this mint, for the Ready condition's message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
+    /// A digest of the template by which the Secret was written; absent where there was none, and in the records of
+    /// builds that knew no templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
 }
 
 /// A TokenSource of the Secret's own namespace.
@@ -109,6 +113,7 @@ impl Record {
             cached: same.is_some(),
             refresh_request,
             remarks: minted.remarks,
+            template: None,
         }
     }
 

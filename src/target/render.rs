@@ -6,17 +6,18 @@
     reason = "writing a member of a JSON object that was made here does not panic"
 )]
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::facts::Facts;
+use super::permitted::DEFAULT_TYPE;
 use super::record::{Owner, Record, Version};
+use super::template::Rendered;
 use super::{MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL};
-
-/// The data keys of a target.
-pub const DEFAULT_KEYS: [&str; 3] = ["access_token", "token_type", "expires_at"];
 
 /// A token on its way into the target.
 pub struct TargetSecret<'a> {
@@ -24,8 +25,8 @@ pub struct TargetSecret<'a> {
     pub name: &'a str,
     /// What is known of the token.
     pub record: &'a Record,
-    /// The token.
-    pub access_token: &'a SecretString,
+    /// What the Secret holds.
+    pub rendered: &'a Rendered,
     /// The Secret goes when the TokenSource goes.
     pub owner_reference: bool,
 }
@@ -46,23 +47,18 @@ impl TargetSecret<'_> {
     /// The body of a server-side apply that holds only if the Secret is still as `seen` (`None`: absent).
     #[must_use]
     pub fn apply(&self, seen: Option<&Version>) -> Value {
-        let owner = &self.record.owner;
+        let Rendered { kind, labels, annotations, data } = self.rendered;
         let mut metadata = metadata(self.name, seen);
-        metadata["annotations"] = json!({RECORD_ANNOTATION: self.record.to_annotation()});
+        // The operator's own come last: nothing takes their place.
+        let (label, value) = MANAGED_BY_LABEL;
+        metadata["labels"] = json!(labels);
+        metadata["labels"][label] = json!(value);
+        metadata["annotations"] = json!(annotations);
+        metadata["annotations"][RECORD_ANNOTATION] = json!(self.record.to_annotation());
         if self.owner_reference {
-            metadata["ownerReferences"] = json!([owner_reference(owner)]);
+            metadata["ownerReferences"] = json!([owner_reference(&self.record.owner)]);
         }
-        json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": metadata,
-            "type": "Opaque",
-            "data": {
-                "access_token": STANDARD.encode(self.access_token.expose_secret()),
-                "token_type": STANDARD.encode(&self.record.token_type),
-                "expires_at": STANDARD.encode(self.record.expires_at.to_string()),
-            },
-        })
+        secret(metadata, kind, data.iter().map(|(key, value)| (key.as_str(), value.expose_secret())))
     }
 }
 
@@ -74,17 +70,14 @@ impl RefreshTokenSecret<'_> {
         let (label, value) = REFRESH_TOKEN_LABEL;
         metadata["labels"][label] = json!(value);
         metadata["annotations"] = json!({REFRESH_TOKEN_ANNOTATION: self.source});
-        json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": metadata,
-            "type": "Opaque",
-            "data": {
-                "refresh_token": STANDARD.encode(self.refresh_token.expose_secret()),
-                "seed_sha256": STANDARD.encode(self.seed_sha256),
-            },
-        })
+        let data = [("refresh_token", self.refresh_token.expose_secret()), ("seed_sha256", self.seed_sha256)];
+        secret(metadata, DEFAULT_TYPE, data.into_iter())
     }
+}
+
+fn secret<'a>(metadata: Value, kind: &str, data: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
+    let data: BTreeMap<_, _> = data.map(|(key, value)| (key, STANDARD.encode(value))).collect();
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data})
 }
 
 /// The body of a strategic merge patch that writes record, label and ownerReference again, and no data.

@@ -18,7 +18,8 @@ function silenceAdvice() {
   }
 }
 
-export async function createAuthorizationServer(url) {
+/** `mtlsUrl`: where client certificates are asked for, if that is not at `url`. */
+export async function createAuthorizationServer(url, mtlsUrl) {
   silenceAdvice();
   const { Provider, errors } = await import('oidc-provider');
 
@@ -49,6 +50,7 @@ export async function createAuthorizationServer(url) {
       clientAuthSigningAlgValues: ['RS256', 'RS384', 'RS512', 'PS256', 'ES256', 'ES384', 'Ed25519', 'EdDSA'],
     },
     clientDefaults: { id_token_signed_response_alg: 'ES256' },
+    ...(mtlsUrl && { discovery: { mtls_endpoint_aliases: { token_endpoint: `${mtlsUrl}${TOKEN_PATH}` } } }),
     routes: {
       authorization: '/protocol/openid-connect/auth',
       jwks: '/protocol/openid-connect/certs',

@@ -23,25 +23,32 @@ const { values: options } = parseArgs({
     'tls-key': { type: 'string' },
     // Whose client certificates are trusted (RFC 8705). A client without one is served too.
     'tls-client-ca': { type: 'string' },
+    // Asks for client certificates on a second port only, which the metadata name (mtls_endpoint_aliases).
+    'mtls-alias': { type: 'boolean', default: false },
   },
 });
 
-const tls = options['tls-cert'] !== undefined;
-const server = tls
-  ? https.createServer({
-    cert: readFileSync(options['tls-cert']),
-    key: readFileSync(options['tls-key']),
-    ...(options['tls-client-ca'] && {
-      ca: readFileSync(options['tls-client-ca']), requestCert: true, rejectUnauthorized: false,
-    }),
-  })
-  : http.createServer();
-// Longer than any client keeps an idle connection: a server that closes first makes a request fail now and then.
-server.keepAliveTimeout = 600_000;
+const tls = options['tls-cert'] !== undefined && {
+  cert: readFileSync(options['tls-cert']),
+  key: readFileSync(options['tls-key']),
+};
+const mutualTls = tls && options['tls-client-ca'] !== undefined && {
+  ...tls,
+  ca: readFileSync(options['tls-client-ca']),
+  requestCert: true,
+  rejectUnauthorized: false,
+};
+const server = tls ? https.createServer(!options['mtls-alias'] && mutualTls || tls) : http.createServer();
+const servers = [server];
 
 const port = await listen(server, Number(options.port));
 const url = `${tls ? 'https' : 'http'}://${LOOPBACK}:${port}`;
-const authorizationServer = await createAuthorizationServer(url);
+let mtlsUrl;
+if (options['mtls-alias']) {
+  servers.push(https.createServer(mutualTls));
+  mtlsUrl = `https://${LOOPBACK}:${await listen(servers[1], 0)}`;
+}
+const authorizationServer = await createAuthorizationServer(url, mtlsUrl);
 const { provider, clients, introspect } = authorizationServer;
 const provide = provider.callback();
 
@@ -74,13 +81,17 @@ async function route(req, res) {
   throw new Refusal(404, { error: 'not_found', error_description: path });
 }
 
-server.on('request', (req, res) => {
-  route(req, res).catch((error) => {
-    if (!(error instanceof Refusal)) console.error('authorization server:', error);
-    if (res.headersSent || res.closed) return res.destroy();
-    return sendJson(res, error.status ?? 500, error.body ?? { error: 'server_error' });
+for (const each of servers) {
+  // Longer than any client keeps an idle connection: a server that closes first makes a request fail now and then.
+  each.keepAliveTimeout = 600_000;
+  each.on('request', (req, res) => {
+    route(req, res).catch((error) => {
+      if (!(error instanceof Refusal)) console.error('authorization server:', error);
+      if (res.headersSent || res.closed) return res.destroy();
+      return sendJson(res, error.status ?? 500, error.body ?? { error: 'server_error' });
+    });
   });
-});
+}
 
 for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => process.exit(0));
 if (options['until-stdin-closes']) {

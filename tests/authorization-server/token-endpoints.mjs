@@ -37,6 +37,8 @@ function outline(req, body, path) {
     parameters: Object.keys(parameters),
     grant_type: parameters.grant_type ?? null,
     scope: parameters.scope ?? null,
+    // The header of a client's assertion: which algorithm, key and certificate it names.
+    assertion_header: part(parameters.client_assertion, 0) ?? null,
   };
 }
 
@@ -54,7 +56,7 @@ export function standardClientOf(req, body) {
   const basic = rawBasic(req);
   if (basic) return formDecode(basic.id);
   const form = new URLSearchParams(body.toString('utf8'));
-  return form.get('client_id') ?? assertedClient(form.get('client_assertion')) ?? undefined;
+  return form.get('client_id') ?? part(form.get('client_assertion'), 1)?.sub;
 }
 
 function formDecode(text) {
@@ -65,9 +67,10 @@ function formDecode(text) {
   }
 }
 
-function assertedClient(assertion) {
+/** Header (0) or claims (1) of a JWT. */
+function part(jwt, index) {
   try {
-    return JSON.parse(Buffer.from(assertion.split('.')[1], 'base64url')).sub;
+    return JSON.parse(Buffer.from(jwt.split('.')[index], 'base64url'));
   } catch {
     return undefined;
   }

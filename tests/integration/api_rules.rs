@@ -23,6 +23,10 @@ const HEADER_NAME: &str = "a header's name must have between 1 and 128 letters";
 const POINTER: &str = "write a JSON pointer (RFC 6901)";
 const RESOURCES: &str = "write absolute URIs without fragment and spaces (RFC 8707)";
 const SCOPES: &str = "one scope per list item, without spaces, quotes and backslashes";
+const TYPE: &str = "write one of Opaque, kubernetes.io/dockerconfigjson";
+const DATA_KEY: &str = "a key may have at most 253 letters, digits";
+const METADATA: &str = "mean something to the cluster or to its tools, and cannot be set here";
+const OUT_OF_REACH: &str = "tokens and secrets are out of a template's reach";
 const IMMUTABLE: &str = "spec.target.name cannot be changed";
 
 fn source(spec: Value) -> Value {
@@ -68,6 +72,10 @@ fn refused() -> Vec<(Value, &'static str)> {
     let parameters = |parameters: Value| oauth2(json!({"parameters": parameters}));
     let bearer = |bearer: Value| oauth2(json!({"grant": {"jwtBearer": bearer}}));
     let exchange = |exchange: Value| oauth2(json!({"grant": {"tokenExchange": exchange}}));
+    let template = |template: Value| vgs(json!({"target": {"template": template}}));
+    let labels = |labels: Value| template(json!({"metadata": {"labels": labels}}));
+    let annotations = |annotations: Value| template(json!({"metadata": {"annotations": annotations}}));
+    let values = |values: Value| oauth2(json!({"response": {"values": values}}));
     let tls = |tls: Value| vgs(json!({"tls": tls}));
     let reference = json!({"name": "roots", "key": "ca.crt"});
     let many = |n: usize| (0..n).map(|n| format!("s{n}")).collect::<Vec<_>>();
@@ -235,9 +243,11 @@ fn refused() -> Vec<(Value, &'static str)> {
         (refresh(json!({"before": "9000h"})), DURATION),
         (refresh(json!({"before": "999999999h999999999h"})), DURATION),
         (refresh(json!({"before": ""})), "spec.refresh.before"),
-        (refresh(json!({"defaultLifetime": "0s"})), DURATION),
-        (refresh(json!({"maxInterval": "0s"})), DURATION),
-        (refresh(json!({"propagationDelay": "0m"})), DURATION),
+        (refresh(json!({"defaultLifetime": "59s"})), "write a duration from 1m to 8760h"),
+        (refresh(json!({"maxInterval": "29s"})), "write a duration from 30s to 8760h"),
+        (refresh(json!({"maxInterval": "often"})), "write a duration from 30s to 8760h"),
+        (refresh(json!({"propagationDelay": "0m"})), "write a duration from 1s to 1h"),
+        (refresh(json!({"propagationDelay": "1h1s"})), "write a duration from 1s to 1h"),
         // Credentials.
         (
             credentials(json!({"clientID": "a", "clientIDKey": "b"})),
@@ -274,6 +284,46 @@ fn refused() -> Vec<(Value, &'static str)> {
             with(tls(json!({"caBundle": {"secretKeyRef": reference}})), json!({"target": {"name": "roots"}})),
             "must not be a Secret that spec.tls names",
         ),
+        // Templates.
+        (template(json!({"type": "kubernetes.io/service-account-token"})), TYPE),
+        (template(json!({"type": "Kubernetes.io/service-account-token"})), TYPE),
+        (template(json!({"type": "bootstrap.kubernetes.io/token"})), TYPE),
+        (template(json!({"type": "kubernetes.io/tls"})), TYPE),
+        (template(json!({"type": "helm.sh/release.v1"})), TYPE),
+        (template(json!({"type": "a b"})), "spec.target.template.type"),
+        (template(json!({"type": ""})), "spec.target.template.type"),
+        (template(json!({"type": "kubernetes.io/dockerconfigjson"})), "needs the key .dockerconfigjson in data"),
+        (template(json!({"type": "kubernetes.io/dockercfg", "data": {"a": "b"}})), "needs the key .dockercfg in data"),
+        (template(json!({"type": "kubernetes.io/basic-auth", "data": {"a": "b"}})), "needs the key username or password"),
+        (template(json!({"data": {}})), "spec.target.template.data"),
+        (template(json!({"data": {"a/b": "c"}})), DATA_KEY),
+        (template(json!({"data": {"..a": "c"}})), DATA_KEY),
+        (template(json!({"data": {".": "c"}})), DATA_KEY),
+        (template(json!({"data": {"a": long(16385)}})), "Too long: may not be more than 16384"),
+        (
+            template(json!({"data": many(33).into_iter().map(|name| (name, json!("a"))).collect::<serde_json::Map<_, _>>()})),
+            "must have at most 32 items",
+        ),
+        (labels(json!({"app.kubernetes.io/managed-by": "me"})), METADATA),
+        (labels(json!({"Kubernetes.io/a": "me"})), METADATA),
+        (labels(json!({"tokensource.dev/record": "a"})), METADATA),
+        (labels(json!({"argocd.argoproj.io/secret-type": "cluster"})), METADATA),
+        (labels(json!({"argocd.argoproj.io/instance": "a"})), METADATA),
+        (labels(json!({"a": "b c"})), "spec.target.template.metadata.labels"),
+        (labels(json!({"a b": "c"})), "write keys as Kubernetes has them"),
+        (annotations(json!({"kubernetes.io/service-account.name": "default"})), METADATA),
+        (annotations(json!({"sub.k8s.io/a": "b"})), METADATA),
+        (annotations(json!({"meta.helm.sh/release-name": "b"})), METADATA),
+        (annotations(json!({"argocd.argoproj.io/secret-type": "repository"})), METADATA),
+        (annotations(json!({"tokensource.dev/adopt": "b"})), METADATA),
+        (annotations(json!({"/a": "b"})), "write keys as Kubernetes has them"),
+        (values(json!({"url": "instance_url"})), POINTER),
+        (values(json!({"a-b": "/a"})), "a value's name must have between 1 and 64 letters"),
+        (values(json!({"a": "/refresh_token"})), OUT_OF_REACH),
+        (values(json!({"a": "/data/refreshToken"})), OUT_OF_REACH),
+        (values(json!({"a": "/access-token/x"})), OUT_OF_REACH),
+        (values(json!({"a": "/id_token"})), OUT_OF_REACH),
+        (values(json!({"a": "/client_secret"})), OUT_OF_REACH),
         // Names that would meet.
         (vgs(json!({"target": {"name": "credentials"}})), "must not be the credentials Secret"),
         (
@@ -306,6 +356,16 @@ fn accepted() -> Vec<Value> {
     [
         vgs(json!({})),
         vgs(json!({"suspend": true})),
+        vgs(json!({"target": {"template": {
+            "type": "mykubernetes.io/token",
+            "metadata": {
+                "labels": {"argocd.argoproj.io/secret-type": "repo-creds", "example.com/Team_1": "a.b", "empty": ""},
+                "annotations": {"reloader.example.com/match": "true", "a": "b\nc"},
+            },
+            "data": {".netrc": "machine a", "a_B-c.d": ""},
+        }}})),
+        vgs(json!({"target": {"template": {}}})),
+        oauth2(json!({"response": {"values": {"instance_url": "/instance_url", "_1": "/data/0/token_type"}}})),
         of(json!({"vgs": {"tokenURL": "http://127.0.0.1:8080/token"}})),
         of(json!({"vngCloud": {"scopes": ["email", "a:b/c.d"]}})),
         vcd(json!({"host": "vcd.example.com", "tenant": "My Org & Söhne"})),
@@ -344,6 +404,7 @@ fn accepted() -> Vec<Value> {
         before("1s"),
         before("1h30m"),
         before("8760h"),
+        vgs(json!({"refresh": {"maxInterval": "30s", "defaultLifetime": "1m", "propagationDelay": "1h"}})),
     ]
     .into_iter()
     .map(source)

@@ -14,9 +14,13 @@ use super::support::scripted_server::{Recorded, Reply, ScriptedServer};
 /// A key on P-256: the public half as a JWK, and the private half as PEM.
 fn key() -> (Value, String) {
     let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    (public(&pair), pair.serialize_pem())
+}
+
+fn public(pair: &KeyPair) -> Value {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let (x, y) = pair.der_bytes()[1..].split_at(32);
-    (json!({"kty": "EC", "crv": "P-256", "x": encode(x), "y": encode(y), "kid": "k"}), pair.serialize_pem())
+    json!({"kty": "EC", "crv": "P-256", "x": encode(x), "y": encode(y), "kid": "k"})
 }
 
 fn member(request: &Recorded, name: &str) -> Option<String> {
@@ -69,6 +73,49 @@ async fn a_client_that_signs() {
     let before = scene.token().await;
     scene.secret("credentials", &[("client_id", &scene.namespace), ("private_key.pem", &private)]).await;
     scene.new_token(before.as_deref()).await;
+}
+
+/// As Microsoft Entra ID wants it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_names_its_certificate() {
+    let scene = Scene::bare("certificate-key").await;
+    let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
+    let client = ClientSpec {
+        id: scene.namespace.clone(),
+        secret: None,
+        token_endpoint_auth_method: "private_key_jwt",
+        jwks: Some(json!({"keys": [public(&pair)]})),
+        ..ClientSpec::default()
+    };
+    scene.server.client(client).await;
+    let key = pair.serialize_pem();
+    let values = [
+        ("client_id", scene.namespace.as_str()),
+        ("private_key.pem", &key),
+        ("certificate.pem", &certificate.pem()),
+    ];
+    scene.secret("credentials", &values).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let oauth2 = json!({
+        "tokenURL": scene.server.vgs_token_url(),
+        "clientAuthentication": {"privateKeyJWT": {"algorithm": "ES256", "certificateKey": "certificate.pem"}},
+    });
+    scene.apply(source(&scene, oauth2)).await;
+    let token = scene.new_token(None).await;
+    assert!(scene.server.is_valid(&token).await);
+    let seen = scene.server.requests(&scene.namespace).await.last.unwrap().assertion_header.unwrap();
+    let thumbprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate.der());
+    let thumbprint = URL_SAFE_NO_PAD.encode(thumbprint);
+    assert_eq!(seen, json!({"alg": "ES256", "typ": "JWT", "x5t#S256": thumbprint}));
+
+    // A renewed certificate without its key costs no request.
+    let other = rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap().cert.pem();
+    scene.secret("credentials", &[values[0], values[1], ("certificate.pem", &other)]).await;
+    let ask = "tokensource.dev/refresh-requested-at=1";
+    scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", ask], "").await;
+    scene.told("True RefreshFailing", &["certificate"]).await;
+    assert_eq!(scene.mints().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

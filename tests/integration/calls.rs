@@ -58,7 +58,8 @@ async fn each_refresh_costs(scene: &Scene, source: Value, expected: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn static_credentials_cost_one_token_request_and_three_calls() {
     let scene = Scene::new("calls", 20).await;
-    let source = scene.source(json!({}));
+    let source =
+        scene.source(json!({"target": {"template": {"data": {"access_token": "{{ access_token }}"}}}}));
     let expected = ["get secrets credentials", "patch secrets token", "patch tokensources source/status"];
     each_refresh_costs(&scene, source, &expected).await;
 }

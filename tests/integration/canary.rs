@@ -9,6 +9,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
 use super::rotation::request_refresh;
@@ -26,19 +27,22 @@ const TOKEN: &str = "Kanarie,4;e<f>g";
 const CANARIES: [&str; 4] = [SECRET, SEED, ROTATED, TOKEN];
 
 /// Every form in which `value` may stand in a text.
-fn forms(value: &str) -> Vec<String> {
-    let json = json!(value).to_string();
-    let debug = format!("{value:?}");
-    let mut forms = vec![
-        value.to_owned(),
-        json.trim_matches('"').to_owned(),
-        debug.trim_matches('"').to_owned(),
-        utf8_percent_encode(value, NON_ALPHANUMERIC).to_string(),
-        url::form_urlencoded::byte_serialize(value.as_bytes()).collect(),
-    ];
+fn forms(value: &[u8]) -> Vec<String> {
+    let mut forms = vec![value.iter().map(|byte| format!("{byte:02x}")).collect()];
+    if let Ok(text) = std::str::from_utf8(value) {
+        let json = json!(text).to_string();
+        let debug = format!("{text:?}");
+        forms.extend([
+            text.to_owned(),
+            json.trim_matches('"').to_owned(),
+            debug.trim_matches('"').to_owned(),
+            utf8_percent_encode(text, NON_ALPHANUMERIC).to_string(),
+            url::form_urlencoded::byte_serialize(value).collect(),
+        ]);
+    }
     // In the middle of something longer, base64 has three ways to write it; the ends depend on the neighbours.
     for before in 0..3 {
-        let padded = [vec![0; before], value.as_bytes().to_vec()].concat();
+        let padded = [vec![0; before], value.to_vec()].concat();
         let whole = padded.len() / 3 * 3;
         for alphabet in [&STANDARD, &URL_SAFE] {
             forms.push(alphabet.encode(&padded[..whole])[if before == 0 { 0 } else { 4 }..].to_owned());
@@ -47,22 +51,74 @@ fn forms(value: &str) -> Vec<String> {
     forms
 }
 
-fn assert_silent(what: &str, text: &str) {
+/// Panics where `text` tells one of `secrets` in any form, or a piece of a canary.
+fn assert_silent(what: &str, text: &str, secrets: &[Vec<u8>]) {
     let lower = text.to_ascii_lowercase();
     let around = |at: usize| {
         let from = at.saturating_sub(300);
         String::from_utf8_lossy(&text.as_bytes()[from..text.len().min(at + 300)]).into_owned()
     };
-    for canary in CANARIES {
-        for form in forms(canary) {
+    for secret in secrets {
+        for form in forms(secret) {
             if let Some(at) = lower.find(&form.to_ascii_lowercase()) {
-                panic!("{what} tells {canary:?} as {form:?}: ...{}...", around(at));
+                panic!(
+                    "{what} tells {:?} as {form:?}: ...{}...",
+                    String::from_utf8_lossy(secret),
+                    around(at)
+                );
             }
         }
     }
-    // Pieces of it, too.
     if let Some(at) = lower.find("kanarie") {
         panic!("{what}: {}", around(at));
+    }
+}
+
+fn canaries() -> Vec<Vec<u8>> {
+    CANARIES.map(Vec::from).to_vec()
+}
+
+/// Looks through all that the operator has said; its log last, when it has ended.
+async fn assert_all_silent(scene: &Scene, operator: Operator, secrets: &[Vec<u8>]) {
+    let events: Api<Event> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let events = events.list(&ListParams::default()).await.unwrap().items;
+    assert!(events.len() > 10, "{}", events.len());
+    assert_silent("an event", &serde_json::to_string(&events).unwrap(), secrets);
+    let sources = scene.sources().list(&ListParams::default()).await.unwrap().items;
+    assert_silent("a TokenSource", &serde_json::to_string(&sources).unwrap(), secrets);
+    for mut secret in scene.secrets().list(&ListParams::default()).await.unwrap() {
+        // What kubectl writes there is the person's own.
+        if let Some(annotations) = &mut secret.metadata.annotations {
+            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        }
+        assert_silent("a Secret's metadata", &serde_json::to_string(&secret.metadata).unwrap(), secrets);
+        let name = secret.metadata.name.unwrap_or_default();
+        let data = secret.data.unwrap_or_default();
+        if name.ends_with("token") && !name.ends_with("-refresh-token") {
+            let others = data.iter().filter(|(key, _)| *key != "access_token");
+            let others: Vec<_> = others.map(|(_, value)| String::from_utf8_lossy(&value.0)).collect();
+            assert_silent(&format!("target {name}"), &others.join(" "), secrets);
+            if let Some(token) = data.get("access_token") {
+                assert_eq!(token.0, TOKEN.as_bytes(), "{name}");
+            }
+        }
+    }
+    let log = operator.stop().await;
+    assert!(log.contains("TRACE"), "the log is as talkative as can be");
+    assert_silent("the log", &log, secrets);
+}
+
+/// Waits until each of these has been tried and says so.
+async fn all_told(scene: &Scene, names: &[&str]) {
+    for name in names {
+        eventually(&format!("{name} is told"), SOON + Duration::from_secs(30), async || {
+            let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
+            match status.conditions.first() {
+                Some(ready) if ready.reason != "Minting" => Ok(()),
+                _ => Err(status),
+            }
+        })
+        .await;
     }
 }
 
@@ -213,45 +269,170 @@ async fn no_secret_is_ever_told() {
         .await;
     servers.push(("yaml", ScriptedServer::start([Reply::Close]).await));
 
-    for (name, _) in &servers {
-        eventually(&format!("{name} is told"), SOON + Duration::from_secs(30), async || {
-            let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
-            match status.conditions.first() {
-                Some(ready) if ready.reason != "Minting" => Ok(()),
-                _ => Err(status),
-            }
-        })
-        .await;
-    }
+    let names: Vec<&str> = servers.iter().map(|(name, _)| *name).collect();
+    all_told(&scene, &names).await;
     let words = scene.words("description").await;
     assert!(words.contains("invalid_client") && words.contains("[redacted]"), "{words}");
 
-    let events: Api<Event> = Api::namespaced(scene.client.clone(), &scene.namespace);
-    let events = events.list(&ListParams::default()).await.unwrap().items;
-    assert!(events.len() > 10, "{}", events.len());
-    assert_silent("an event", &serde_json::to_string(&events).unwrap());
-    let sources = scene.sources().list(&ListParams::default()).await.unwrap().items;
-    assert_silent("a TokenSource", &serde_json::to_string(&sources).unwrap());
-    for mut secret in scene.secrets().list(&ListParams::default()).await.unwrap() {
-        // What kubectl writes there is the person's own.
-        if let Some(annotations) = &mut secret.metadata.annotations {
-            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-        }
-        assert_silent("a Secret's metadata", &serde_json::to_string(&secret.metadata).unwrap());
-        let name = secret.metadata.name.unwrap_or_default();
-        let data = secret.data.unwrap_or_default();
-        if name.ends_with("token") && !name.ends_with("-refresh-token") {
-            let others = data.iter().filter(|(key, _)| *key != "access_token");
-            let others: Vec<_> = others.map(|(_, value)| String::from_utf8_lossy(&value.0)).collect();
-            assert_silent(&format!("target {name}"), &others.join(" "));
-            if let Some(token) = data.get("access_token") {
-                assert_eq!(token.0, TOKEN.as_bytes(), "{name}");
-            }
+    assert_all_silent(&scene, operator, &canaries()).await;
+}
+
+const SUBJECT: &str = "Kanarie!5[s]t,u";
+const ACTOR: &str = "Kanarie*6(a)b~c";
+const PIN: &str = "Kanarie&7=p+i%n";
+const HEADER: &str = "Kanarie:8{h}e;a";
+
+/// The private half of a key in all the pieces in which it may be told.
+fn pieces(pem: &str) -> Vec<Vec<u8>> {
+    let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(lines.concat()).unwrap();
+    let lines = lines.into_iter().map(|line| line.as_bytes().to_vec());
+    // PKCS#8 of a key on P-256: the scalar, an OCTET STRING of 32 bytes, stands at 36.
+    assert_eq!(der[34..36], [0x04, 32]);
+    lines.chain([der[36..36 + 32].to_vec()]).collect()
+}
+
+/// What each of these sends that nobody else may know, by the name that stands in front of it.
+fn ways() -> Vec<(&'static str, Value, Vec<&'static str>)> {
+    let token_type = "urn:ietf:params:oauth:token-type:jwt";
+    vec![
+        (
+            "client",
+            json!({"clientAuthentication": {"privateKeyJWT": {"algorithm": "ES256"}}}),
+            vec!["client_assertion="],
+        ),
+        ("grant", json!({"grant": {"jwtBearer": {"algorithm": "ES256"}}}), vec!["assertion="]),
+        (
+            "exchange",
+            json!({
+                "grant": {"tokenExchange": {
+                    "subjectTokenKey": "subject", "subjectTokenType": token_type,
+                    "actorTokenKey": "actor", "actorTokenType": token_type,
+                }},
+                "clientAuthentication": {"none": {}},
+            }),
+            vec!["subject_token=", "actor_token="],
+        ),
+        (
+            "custom",
+            json!({
+                "grant": {"custom": {"grantType": "vendor"}}, "clientAuthentication": {"none": {}},
+                "secretParameters": {"pin": "pin"}, "secretHeaders": {"X-Api-Key": "header"},
+            }),
+            vec!["pin=", "x-api-key: "],
+        ),
+    ]
+}
+
+fn source_of(
+    name: &str,
+    credentials: &str,
+    server: &ScriptedServer,
+    oauth2: &Value,
+    tls: Option<&str>,
+) -> Value {
+    let mut oauth2 = oauth2.clone();
+    oauth2["tokenURL"] = json!(server.url("/token"));
+    let mut spec = json!({
+        "provider": {"oauth2": oauth2},
+        "credentials": {"secretRef": {"name": credentials}},
+        "target": {"name": format!("{name}-token")},
+    });
+    if let Some(pair) = tls {
+        spec["tls"] = json!({"clientCertificateRef": {"name": pair}});
+    }
+    let metadata = json!({"name": name});
+    json!({
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": metadata, "spec": spec,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_key_assertion_or_exchanged_token_is_ever_told() {
+    let scene = Scene::bare("canary-keys").await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--log-level", "trace"];
+    let operator = Operator::start_with(&scene.namespace, &flags).await;
+    let signing = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::default().self_signed(&signing).unwrap().pem();
+    let key = signing.serialize_pem();
+    let values = [
+        ("client_id", "the-client"),
+        ("private_key.pem", &key),
+        ("subject", SUBJECT),
+        ("actor", ACTOR),
+        ("pin", PIN),
+        ("header", HEADER),
+    ];
+    scene.secret("all", &values).await;
+    let pair = async |name: &str, certificate: &str, key: &str| {
+        scene.secret(name, &[("tls.crt", certificate), ("tls.key", key)]).await;
+    };
+    let token = json!({"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}).to_string();
+
+    let (mut servers, mut names) = (vec![], vec![]);
+    for (way, oauth2, secrets) in ways() {
+        let echoes = secrets.iter().map(|secret| Reply::EchoAsError(secret));
+        let cut = Reply::LyingLength { claimed: 4096, body: "{".to_owned() };
+        for (n, reply) in echoes.chain([Reply::Json(200, token.clone()), Reply::Echo, cut]).enumerate() {
+            let server = ScriptedServer::start([reply]).await;
+            let name = format!("{way}-{n}");
+            scene.apply(source_of(&name, "all", &server, &oauth2, None)).await;
+            servers.push(server);
+            names.push(name);
         }
     }
-    let log = operator.stop().await;
-    assert!(log.contains("TRACE"), "the log is as talkative as can be");
-    assert_silent("the log", &log);
+
+    // What cannot be used.
+    let server = ScriptedServer::start([Reply::Json(200, token)]).await;
+    let body = STANDARD.encode("Kanarie in a key that is none");
+    let damaged = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+    let google =
+        json!({"type": "service_account", "private_key": "Kanarie", "client_email": "robot"}).to_string();
+    let [client, exchange, custom] = [0, 2, 3].map(|way| ways()[way].1.clone());
+    for (name, oauth2, (secret, value)) in [
+        ("no-pem", &client, ("private_key.pem", "Kanarie")),
+        ("damaged", &client, ("private_key.pem", damaged.as_str())),
+        ("google", &client, ("private_key.pem", google.as_str())),
+        ("lines", &exchange, ("subject", "Kanarie\nKanarie")),
+        ("control", &custom, ("header", "Kanarie\u{7}")),
+        ("empty", &custom, ("pin", "")),
+    ] {
+        let changed = values.map(|(key, before)| (key, if key == secret { value } else { before }));
+        scene.secret(&format!("{name}-credentials"), &changed).await;
+        scene.apply(source_of(name, &format!("{name}-credentials"), &server, oauth2, None)).await;
+        names.push(name.to_owned());
+    }
+    let rs256 = json!({"clientAuthentication": {"privateKeyJWT": {}}});
+    scene.apply(source_of("another-algorithm", "all", &server, &rs256, None)).await;
+    names.push("another-algorithm".to_owned());
+    let other = KeyPair::generate().unwrap().serialize_pem();
+    for (name, key) in [("good-pair", &key), ("other-pair", &other), ("damaged-pair", &damaged)] {
+        pair(name, &certificate, key).await;
+        scene.apply(source_of(name, "all", &server, &client, Some(name))).await;
+        names.push(name.to_owned());
+    }
+
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    all_told(&scene, &names).await;
+    let assertions: Vec<Vec<u8>> = servers
+        .iter()
+        .flat_map(ScriptedServer::requests)
+        .flat_map(|request| {
+            let members = url::form_urlencoded::parse(&request.body).into_owned();
+            members.filter(|(name, _)| name.ends_with("assertion")).collect::<Vec<_>>()
+        })
+        // The signature, and header and claims: an assertion that is signed once is good for one.
+        .flat_map(|(_, jwt)| [jwt.rsplit('.').next().unwrap().as_bytes().to_vec(), jwt.into_bytes()])
+        .collect();
+    assert!(assertions.len() >= 8, "{}", assertions.len());
+    // Whatever a server repeats is taken out, and the rest of its words is told.
+    for name in ["client-0", "grant-0", "exchange-0", "exchange-1", "custom-0", "custom-1"] {
+        let words = scene.words(name).await;
+        assert!(words.contains("invalid_client") && words.contains("[redacted]"), "{name}: {words}");
+    }
+    let texts = [SUBJECT, ACTOR, PIN, HEADER, TOKEN].map(Vec::from).to_vec();
+    let secrets = [texts, pieces(&key), pieces(&other), assertions].concat();
+    assert_all_silent(&scene, operator, &secrets).await;
 }
 
 #[test]
@@ -264,8 +445,9 @@ fn the_canary_is_found_in_every_form() {
                 URL_SAFE.encode(&text),
                 utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string(),
                 json!(text).to_string(),
+                text.bytes().map(|byte| format!("{byte:02X}")).collect(),
             ] {
-                let found = std::panic::catch_unwind(|| assert_silent("the test", &told));
+                let found = std::panic::catch_unwind(|| assert_silent("the test", &told, &canaries()));
                 assert!(found.is_err(), "{canary} in {told}");
             }
         }

@@ -10,21 +10,28 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod api_rules;
 mod assertions;
 mod calls;
 mod canary;
+mod conditions;
+mod credentials;
+mod deletion;
 mod failures;
+mod gitops;
 mod hanging;
 mod harness;
 mod main_job;
 mod mint;
 mod oauth2;
 mod ownership;
+mod pitfalls;
 mod politeness;
 mod providers;
 mod refresh;
 mod restarts;
 mod rotation;
 mod samples;
+mod templates;
 mod tls;

@@ -1,5 +1,7 @@
 //! `spec.tls`, against the authorization server over TLS.
 
+use std::path::{Path, PathBuf};
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
 };
@@ -65,7 +67,7 @@ impl Authority {
 /// A scene whose server speaks TLS.
 async fn scene(
     prefix: &str,
-    start: impl FnOnce(&dyn Fn(&str, &str) -> std::path::PathBuf) -> AuthorizationServer,
+    start: impl FnOnce(&dyn Fn(&str, &str) -> PathBuf) -> AuthorizationServer,
 ) -> Scene {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -77,13 +79,27 @@ async fn scene(
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace(prefix).await;
     // It ends with this process.
-    Scene { namespace, client: control_plane.client().await, server: Box::leak(Box::new(server)) }
+    Scene {
+        namespace,
+        control_plane,
+        client: control_plane.client().await,
+        server: Box::leak(Box::new(server)),
+    }
 }
 
 async fn by_authority(prefix: &str, servers: &Authority, clients: &Authority) -> Scene {
+    started_by(AuthorizationServer::start_tls, prefix, servers, clients).await
+}
+
+async fn started_by(
+    start: fn(&Path, &Path, &Path, &str) -> AuthorizationServer,
+    prefix: &str,
+    servers: &Authority,
+    clients: &Authority,
+) -> Scene {
     let pair = servers.server();
     scene(prefix, |file| {
-        AuthorizationServer::start_tls(
+        start(
             &file("server.crt", &pair.certificate),
             &file("server.key", &pair.key),
             &file("clients.crt", &clients.pem),
@@ -138,6 +154,12 @@ async fn a_private_authority() {
     ask("3").await;
     scene.told("True RefreshFailing", &["not trusted"]).await;
     assert_eq!(scene.mints().await, 1);
+
+    // As while an authority is replaced: the old and the new one.
+    let both = format!("{}{}", authority("others").pem, servers.pem);
+    config_map(&scene, "roots", json!({"ca.crt": both})).await;
+    scene.force_refresh("4").await;
+    scene.ready("True TokenValid").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,7 +213,8 @@ async fn a_client_certificate_and_its_rotation() {
     scene.server.client(client).await;
     scene.secret("credentials", &[("client_id", &scene.namespace)]).await;
     config_map(&scene, "roots", json!({"ca.crt": servers.pem})).await;
-    let _operator = start(&scene).await;
+    let flags = ["--egress-allow", "127.0.0.0/8", "--log-level", "trace"];
+    let operator = Operator::start_with(&scene.namespace, &flags).await;
     let mut manifest =
         source(&scene, json!({"issuer": scene.server.issuer(), "clientAuthentication": {"tls": {}}}));
     manifest["spec"]["tls"] = json!({
@@ -221,4 +244,44 @@ async fn a_client_certificate_and_its_rotation() {
     scene.secret("client", &[("tls.crt", &second.certificate), ("tls.key", &second.key)]).await;
     scene.force_refresh("2").await;
     scene.ready("True TokenValid").await;
+    let log = operator.stop().await;
+    for line in [first, second, other].iter().flat_map(|pair| pair.key.lines()) {
+        assert!(line.starts_with("-----") || !log.contains(line), "a key is told");
+    }
+}
+
+/// A server that asks for certificates at an endpoint of its own says so in its metadata (RFC 8705, 5).
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_for_client_certificates() {
+    let (servers, clients) = (authority("servers"), authority("clients"));
+    let scene = started_by(AuthorizationServer::start_mtls_alias, "tls-alias", &servers, &clients).await;
+    let client = ClientSpec {
+        id: scene.namespace.clone(),
+        secret: None,
+        token_endpoint_auth_method: "tls_client_auth",
+        tls_client_auth_san_dns: Some("client.example.com".into()),
+        ..ClientSpec::default()
+    };
+    scene.server.client(client).await;
+    scene.secret("credentials", &[("client_id", &scene.namespace)]).await;
+    config_map(&scene, "roots", json!({"ca.crt": servers.pem})).await;
+    let pair = clients.client("client.example.com");
+    scene.secret("client", &[("tls.crt", &pair.certificate), ("tls.key", &pair.key)]).await;
+    let _operator = start(&scene).await;
+    let apply = async |endpoint: Value| {
+        let mut oauth2 = endpoint;
+        oauth2["clientAuthentication"] = json!({"tls": {}});
+        let mut manifest = source(&scene, oauth2);
+        manifest["spec"]["tls"] = json!({
+            "caBundle": {"configMapKeyRef": {"name": "roots", "key": "ca.crt"}},
+            "clientCertificateRef": {"name": "client"},
+        });
+        scene.apply(manifest).await;
+    };
+    // The endpoint for everybody asks for no certificate, so it sees none.
+    apply(json!({"tokenURL": scene.server.vgs_token_url()})).await;
+    scene.told("False ClientRejected", &["invalid_client"]).await;
+    apply(json!({"issuer": scene.server.issuer()})).await;
+    let token = scene.new_token(None).await;
+    assert!(scene.server.is_valid(&token).await);
 }

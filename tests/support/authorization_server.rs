@@ -119,6 +119,8 @@ pub struct LastRequest {
     pub parameters: Vec<String>,
     pub grant_type: Option<String>,
     pub scope: Option<String>,
+    /// Of the client's assertion.
+    pub assertion_header: Option<Value>,
     /// `None` while it waits for its answer, or if it gave up waiting.
     pub status: Option<u16>,
     /// RFC 3339.
@@ -150,6 +152,26 @@ impl AuthorizationServer {
     /// The same over TLS, with these files (PEM): its certificate and key, and who issues the certificates of its clients. The
     /// authority that issued its own is trusted by the control interface's client.
     pub fn start_tls(certificate: &Path, key: &Path, client_authority: &Path, authority: &str) -> Self {
+        Self::start_tls_with(&[], certificate, key, client_authority, authority)
+    }
+
+    /// The same, but clients' certificates are asked for at an endpoint that only the metadata name.
+    pub fn start_mtls_alias(
+        certificate: &Path,
+        key: &Path,
+        client_authority: &Path,
+        authority: &str,
+    ) -> Self {
+        Self::start_tls_with(&["--mtls-alias"], certificate, key, client_authority, authority)
+    }
+
+    fn start_tls_with(
+        options: &[&str],
+        certificate: &Path,
+        key: &Path,
+        client_authority: &Path,
+        authority: &str,
+    ) -> Self {
         install_crypto_provider();
         let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("a certificate");
         let http = reqwest::Client::builder()
@@ -159,10 +181,8 @@ impl AuthorizationServer {
             .build()
             .expect("an HTTP client");
         let files = [("--tls-cert", certificate), ("--tls-key", key), ("--tls-client-ca", client_authority)];
-        let arguments: Vec<&str> = files
-            .iter()
-            .flat_map(|(option, file)| [*option, file.to_str().expect("a path of text")])
-            .collect();
+        let files = files.iter().flat_map(|(option, file)| [*option, file.to_str().expect("a path of text")]);
+        let arguments: Vec<&str> = options.iter().copied().chain(files).collect();
         Self::start_with(&arguments, http)
     }
 

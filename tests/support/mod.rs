@@ -10,6 +10,7 @@
 
 pub mod authorization_server;
 pub mod control_plane;
+pub mod gitops;
 pub mod operator;
 pub mod policy;
 pub mod relay;

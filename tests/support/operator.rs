@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::authorization_server::http_client;
 use super::control_plane::ControlPlane;
 use super::eventually;
 
@@ -31,7 +32,7 @@ impl Operator {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
-            .args(["run", "--namespace", namespace])
+            .args(["run", "--namespace", namespace, "--admin-address", "127.0.0.1:0"])
             .args(flags)
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", kubeconfig)
@@ -57,6 +58,16 @@ impl Operator {
     /// How often it has said this.
     pub fn said(&self, words: &str) -> usize {
         self.log().matches(words).count()
+    }
+
+    /// Asks its admin server: status, media type and body.
+    pub async fn admin(&self, path: &str) -> (u16, String, String) {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("serving /livez")).expect("it says where it serves");
+        let address = line.split_once("address=").expect("an address").1.trim();
+        let response = http_client().get(format!("http://{address}{path}")).send().await.unwrap();
+        let media_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+        (response.status().as_u16(), media_type, response.text().await.unwrap())
     }
 
     /// Its process id.

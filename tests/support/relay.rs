@@ -24,8 +24,8 @@ pub struct Relay {
 
 struct State {
     client: Client,
-    /// Watches are cut and held until they may go on.
-    held: watch::Sender<bool>,
+    /// Requests with this in their URI are cut and held until they may go on.
+    held: watch::Sender<Option<&'static str>>,
     /// How often each path was listed.
     lists: Mutex<HashMap<String, usize>>,
     /// The paths whose next watch has expired.
@@ -47,7 +47,7 @@ impl Relay {
         let server = format!("http://{}", listener.local_addr().expect("its address"));
         let state = Arc::new(State {
             client,
-            held: watch::Sender::new(false),
+            held: watch::Sender::new(None),
             lists: Mutex::default(),
             expired: Mutex::default(),
         });
@@ -76,13 +76,23 @@ impl Relay {
 
     /// Cuts every watch; none comes through until [`Self::expire`].
     pub fn cut(&self) {
-        self.state.held.send_replace(true);
+        self.hold("watch=true");
+    }
+
+    /// Cuts every request that has this in its URI; none is answered until [`Self::release`]. A slash is in all.
+    pub fn hold(&self, what: &'static str) {
+        self.state.held.send_replace(Some(what));
+    }
+
+    /// Lets everything through again.
+    pub fn release(&self) {
+        self.state.held.send_replace(None);
     }
 
     /// Lets watches through again, each after it was told once that its place in history has expired.
     pub fn expire(&self) {
         *self.state.expired.lock().unwrap() = self.state.lists.lock().unwrap().keys().cloned().collect();
-        self.state.held.send_replace(false);
+        self.release();
     }
 
     /// The lists that have been read so far, the least often read kind first.
@@ -108,17 +118,16 @@ async fn serve(mut stream: TcpStream, state: &State) -> Option<()> {
     let path = uri.split('?').next()?.to_owned();
     let is_watch = uri.contains("watch=true");
     let mut held = state.held.subscribe();
-    if is_watch {
-        held.wait_for(|held| !held).await.ok()?;
-        if state.take_expired(&path) {
-            let gone = json!({"type": "ERROR", "object": {
-                "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
-                "message": "too old resource version", "reason": "Expired", "code": 410,
-            }});
-            let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{gone}\n");
-            stream.write_all(answer.as_bytes()).await.ok()?;
-            return stream.shutdown().await.ok();
-        }
+    let is_held = |held: &Option<&str>| held.is_some_and(|held| uri.contains(held));
+    held.wait_for(|held| !is_held(held)).await.ok()?;
+    if is_watch && state.take_expired(&path) {
+        let gone = json!({"type": "ERROR", "object": {
+            "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+            "message": "too old resource version", "reason": "Expired", "code": 410,
+        }});
+        let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{gone}\n");
+        stream.write_all(answer.as_bytes()).await.ok()?;
+        return stream.shutdown().await.ok();
     }
 
     let mut request = Request::builder().method(method).uri(uri);
@@ -143,7 +152,7 @@ async fn serve(mut stream: TcpStream, state: &State) -> Option<()> {
     };
     tokio::select! {
         _ = pass_on => {}
-        _ = held.wait_for(|held| *held), if is_watch => {}
+        _ = held.wait_for(is_held) => {}
     }
     // Nobody asks for one object of these by a path without its name.
     if method == "GET" && !is_watch && (path.ends_with("/tokensources") || path.ends_with("/secrets")) {

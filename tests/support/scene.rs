@@ -20,6 +20,7 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// so that its token requests are counted apart from those of every other test.
 pub struct Scene {
     pub namespace: String,
+    pub control_plane: &'static ControlPlane,
     pub client: Client,
     pub server: &'static AuthorizationServer,
 }
@@ -27,11 +28,18 @@ pub struct Scene {
 impl Scene {
     /// A client of the VGS kind whose tokens live for `ttl` seconds; its credentials in Secret `credentials`.
     pub async fn new(prefix: &str, ttl: u32) -> Self {
-        let scene = Self::bare(prefix).await;
-        scene
-            .server
+        Self::bare(prefix).await.with_client(ttl).await
+    }
+
+    /// The same in a control plane that is not the shared one.
+    pub async fn new_in(control_plane: &'static ControlPlane, prefix: &str, ttl: u32) -> Self {
+        Self::bare_in(control_plane, prefix).await.with_client(ttl).await
+    }
+
+    async fn with_client(self, ttl: u32) -> Self {
+        self.server
             .client(ClientSpec {
-                id: scene.namespace.clone(),
+                id: self.namespace.clone(),
                 secret: Some("right".into()),
                 token_endpoint_auth_method: "client_secret_post",
                 grant_types: vec!["client_credentials"],
@@ -39,15 +47,19 @@ impl Scene {
                 ..ClientSpec::default()
             })
             .await;
-        scene.credentials("right").await;
-        scene
+        self.credentials("right").await;
+        self
     }
 
     /// A namespace alone.
     pub async fn bare(prefix: &str) -> Self {
-        let control_plane = ControlPlane::shared();
+        Self::bare_in(ControlPlane::shared(), prefix).await
+    }
+
+    async fn bare_in(control_plane: &'static ControlPlane, prefix: &str) -> Self {
         let namespace = control_plane.namespace(prefix).await;
-        Scene { namespace, client: control_plane.client().await, server: AuthorizationServer::shared() }
+        let client = control_plane.client().await;
+        Scene { namespace, control_plane, client, server: AuthorizationServer::shared() }
     }
 
     /// Writes Secret `credentials` with this client secret.
@@ -96,7 +108,7 @@ impl Scene {
     /// Runs kubectl in the namespace; `Err` is what it said when it failed.
     pub async fn try_kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String, String> {
         let arguments: Vec<_> = ["-n", &self.namespace].iter().chain(arguments).copied().collect();
-        let output = ControlPlane::shared().kubectl(&arguments, stdin).await;
+        let output = self.control_plane.kubectl(&arguments, stdin).await;
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
     }

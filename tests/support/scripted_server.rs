@@ -39,6 +39,8 @@ pub enum Reply {
     Garbage,
     /// 400 with the request's own head and body as text: servers do echo credentials.
     Echo,
+    /// 401 `invalid_client`, with the value that follows this text in the request as the description, as it came and decoded.
+    EchoAsError(&'static str),
 }
 
 /// A request as it came.
@@ -168,8 +170,23 @@ async fn serve(mut stream: TcpStream, reply: Reply, state: &Mutex<State>) -> std
             let echo = [request.head.as_bytes(), b"\r\n\r\n", &request.body].concat();
             stream.write_all(&answer(400, &[("content-type", "text/plain".to_owned())], &echo)).await?;
         }
+        Reply::EchoAsError(before) => {
+            let body =
+                serde_json::json!({"error": "invalid_client", "error_description": repeat(&request, before)});
+            stream.write_all(&json(401, &body.to_string())).await?;
+        }
     }
     stream.shutdown().await
+}
+
+fn repeat(request: &Recorded, before: &str) -> String {
+    let text = format!("{}\r\n\r\n{}", request.head, String::from_utf8_lossy(&request.body));
+    let from = text.find(before).unwrap_or_else(|| panic!("no {before:?} in the request")) + before.len();
+    let value = text[from..].split(['&', '\r']).next().unwrap_or_default();
+    let decoded = url::form_urlencoded::parse(format!("v={value}").as_bytes())
+        .map(|(_, value)| value.into_owned())
+        .collect::<String>();
+    format!("wrong: {value} {decoded}")
 }
 
 /// `None` if the client left before its request was whole.

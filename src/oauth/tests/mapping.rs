@@ -2,6 +2,7 @@ use super::{credentials, description};
 use crate::oauth::{Answer, Error, Pointer, PointerError, RequestDescription, ResponseMapping, read};
 use http::{HeaderMap, StatusCode};
 use secrecy::ExposeSecret;
+use serde_json::json;
 
 fn pointer(text: &str) -> Option<Pointer> {
     Some(text.parse().unwrap())
@@ -110,4 +111,33 @@ fn a_mapped_refresh_token_survives_a_useless_answer() {
     assert_eq!(mapped(mapping(), body).unwrap().refresh_token.unwrap().expose_secret(), "r");
     let error = mapped(mapping(), r#"{"data":{"next":"r"}}"#).unwrap_err();
     assert_eq!(error.refresh_token().unwrap().expose_secret(), "r");
+}
+
+#[test]
+fn no_pointer_leads_to_a_secret() {
+    let mapping = |at: &str| ResponseMapping {
+        values: [("x".to_owned(), at.parse().unwrap())].into(),
+        ..ResponseMapping::default()
+    };
+    let secret = super::SECRET;
+    let long = "x".repeat(4097);
+    for (at, body, said) in [
+        ("/x", json!({"x": secret}), "with a secret at /x"),
+        ("/x", json!({"x": format!("https://me:{secret}@a.example.com")}), "with a secret at /x"),
+        ("/x", json!({"x": "r-new", "refresh_token": "r-new"}), "with a secret at /x"),
+        ("/refresh_token", json!({"refresh_token": "r-new"}), "with a secret at /refresh_token"),
+        ("/a/idToken", json!({"a": {"idToken": "i"}}), "with a secret at /a/idToken"),
+        ("/x", json!({"x": long}), "with more than 4096 bytes at /x"),
+    ] {
+        let mut body = body;
+        body["access_token"] = json!("t");
+        let error = mapped(mapping(at), &body.to_string()).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        assert!(!format!("{error} {error:?}").contains(secret));
+        // It may be the only copy all the same.
+        assert_eq!(error.refresh_token().is_some(), body.get("refresh_token").is_some());
+    }
+    // The client's id is a name.
+    let answer = mapped(mapping("/x"), &json!({"access_token": "t", "x": super::ID}).to_string()).unwrap();
+    assert_eq!(answer.values["x"].expose_secret(), super::ID);
 }

@@ -12,7 +12,6 @@ mod properties;
 mod proxy;
 mod request;
 mod response;
-mod vendors;
 
 use super::{
     Answer, BasicEncoding, ClientAuthentication, Credentials, Error, Grant, RequestDescription, TokenRequest,

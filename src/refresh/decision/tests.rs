@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::super::schedule::DEFAULT_MAX_INTERVAL;
@@ -53,13 +55,19 @@ fn world() -> World {
                 name: source.name.clone(),
                 uid: source.uid.clone(),
             }),
-            record: Some(Box::new(Record::new(source.clone(), inputs, None, minted, None))),
+            record: Some(Arc::new(Record::new(source.clone(), inputs, None, minted, None))),
             labelled: true,
             refresh_token_of: None,
             owned_keys: keys,
         }),
         source,
-        wanted: Wanted { provider: "p".into(), refresh_request: None, keys, owner_reference: true },
+        wanted: Wanted {
+            provider: "p".into(),
+            refresh_request: None,
+            template: None,
+            keys,
+            owner_reference: true,
+        },
         credentials: Some(credentials),
         seen_credentials: None,
         seen_as_minted: false,
@@ -84,7 +92,7 @@ impl World {
     }
 
     fn record(&mut self) -> &mut Record {
-        self.target.as_mut().unwrap().record.as_mut().unwrap()
+        Arc::make_mut(self.target.as_mut().unwrap().record.as_mut().unwrap())
     }
 
     fn failed(&mut self, next_attempt_at: Option<i64>) -> &mut Failure {
@@ -141,6 +149,11 @@ fn what_mints_and_why() {
     mints(Why::TargetMissing, |w| w.target = None);
     mints(Why::RecordMissing, |w| w.target().record = None);
     mints(Why::TargetChanged, |w| w.target().owned_keys = KeySet::default());
+    mints(Why::TemplateChanged, |w| {
+        w.wanted.template = Some("t".into());
+        w.wanted.keys = KeySet::from_iter(["authorization"]);
+    });
+    mints(Why::TemplateChanged, |w| w.record().template = Some("t".into()));
     mints(Why::SpecChanged, |w| w.wanted.provider = "q".into());
     mints(Why::CredentialsChanged, |w| w.credentials = Some(version("cred", "8")));
     mints(Why::CredentialsChanged, |w| w.credentials = Some(version("new", "7")));

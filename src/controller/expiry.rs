@@ -1,0 +1,85 @@
+//! Ready turns False at the moment at which the token ends, also while a pass waits for an endpoint.
+
+use std::pin::pin;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::memory::Reported;
+use super::reconcile::{Ending, Pass, UNHURRIED, timer};
+use super::report;
+use super::resolved::Identity;
+use super::stop::Stop;
+use super::{Context, Kubernetes};
+use crate::api::{TokenSource, TokenSourceStatus};
+use crate::refresh::plus;
+
+/// Longer than a pass takes, in seconds: tokens that end later are not watched.
+const LONGEST_PASS: u64 = 5 * 60;
+
+/// What will be so when the token ends, should the pass not have ended before.
+struct Expiry<'a> {
+    context: &'a Context,
+    kubernetes: Kubernetes,
+    source: &'a TokenSource,
+    identity: &'a Identity,
+    at: Timestamp,
+    before: TokenSourceStatus,
+    after: TokenSourceStatus,
+}
+
+/// Runs a pass, and tells people when their token ends meanwhile.
+pub(super) async fn run(pass: &mut Pass<'_>) -> Result<Ending, Stop> {
+    let Some(expiry) = Expiry::of(pass) else { return pass.run().await };
+    let (told, ended) = {
+        let mut running = pin!(pass.run());
+        tokio::select! {
+            biased;
+            ended = &mut running => return ended,
+            () = tokio::time::sleep(timer(expiry.at)) => {}
+        }
+        // Both: what is begun here must not arrive after the report of the pass.
+        tokio::join!(Box::pin(expiry.tell()), running)
+    };
+    if told.is_some() {
+        pass.memory.reported = told;
+    }
+    ended
+}
+
+impl<'a> Expiry<'a> {
+    /// Boxed: ten thousand passes may run at once, and hardly any token ends meanwhile.
+    fn of(pass: &mut Pass<'a>) -> Option<Box<Self>> {
+        let now = pass.context.now();
+        let expires_at = pass.record()?.expires_at;
+        if expires_at > plus(now, LONGEST_PASS) {
+            return None;
+        }
+        let before = report::before(pass.source, pass.memory);
+        if !report::is_ready(&before) {
+            return None;
+        }
+        let at = expires_at.max(now);
+        Some(Box::new(Expiry {
+            context: pass.context,
+            kubernetes: pass.context.kubernetes.by(Instant::now() + UNHURRIED),
+            source: pass.source,
+            identity: pass.identity,
+            at,
+            after: report::situation(pass, at, pass.failing(), &before),
+            before,
+        }))
+    }
+
+    async fn tell(self: Box<Self>) -> Option<Reported> {
+        let Expiry { context, kubernetes, source, identity, before, after, .. } = *self;
+        match report::write(&kubernetes, context, source, identity, &before, after).await {
+            Ok(reported) => reported,
+            Err(error) => {
+                debug!(source = %identity.key, %error, "the end of the token could not be told");
+                None
+            }
+        }
+    }
+}

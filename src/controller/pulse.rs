@@ -1,0 +1,156 @@
+//! Signs of life, by which a part that hangs is told from one that has nothing to do. What waits for somebody else, an
+//! API server that is down or an endpoint that is slow, gives signs: it gives up in time, and tries again.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::Uri;
+use tokio::time::Instant;
+
+/// A loop ticks every ten seconds.
+const LOOP_PATIENCE: Duration = Duration::from_secs(2 * 60);
+/// A watch is begun anew every 290 s, and when it fails after 30 s at most; a list that hangs is given up after 295 s.
+const WATCH_PATIENCE: Duration = Duration::from_secs(12 * 60);
+/// Every step of a look is bounded, to some minutes all together, however many others there are.
+const LOOK_PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// Signs of life of a controller.
+#[derive(Debug, Default)]
+pub struct Pulse(Mutex<Signs>);
+
+#[derive(Debug, Default)]
+struct Signs {
+    loops: BTreeMap<String, Instant>,
+    watches: BTreeMap<String, Instant>,
+    /// Looks under way.
+    looks: usize,
+    /// When one of them ended last, or when the first began.
+    looks_moved: Option<Instant>,
+}
+
+/// A look under way.
+pub(super) struct Looking<'a>(&'a Pulse);
+
+impl Pulse {
+    /// The loop for `scope` came round.
+    pub(super) fn tick(&self, scope: &str) {
+        self.signs().loops.insert(scope.to_owned(), Instant::now());
+    }
+
+    /// A request goes to the API server: those of watches, and of the lists before them, are signs of life. A list of
+    /// another kind has no limit.
+    pub fn request(&self, uri: &Uri) {
+        let is_watch =
+            |query: &str| query.split('&').any(|it| it == "watch=true" || it.starts_with("limit="));
+        if uri.query().is_some_and(is_watch) {
+            self.signs().watches.insert(uri.path().to_owned(), Instant::now());
+        }
+    }
+
+    /// A look begins; it ends when what comes back is dropped.
+    pub(super) fn look(&self) -> Looking<'_> {
+        let mut signs = self.signs();
+        if signs.looks == 0 {
+            signs.looks_moved = Some(Instant::now());
+        }
+        signs.looks += 1;
+        Looking(self)
+    }
+
+    /// Whether the loops come round.
+    ///
+    /// # Errors
+    /// Which do not.
+    pub fn loops(&self, now: Instant) -> Result<(), String> {
+        overdue(&self.signs().loops, now, LOOP_PATIENCE).map_err(|it| format!("the loop of {it}"))
+    }
+
+    /// Whether every watch is kept up.
+    ///
+    /// # Errors
+    /// Which is not.
+    pub fn watches(&self, now: Instant) -> Result<(), String> {
+        overdue(&self.signs().watches, now, WATCH_PATIENCE).map_err(|it| format!("the watch of {it}"))
+    }
+
+    /// Whether looks that began come to an end.
+    ///
+    /// # Errors
+    /// How many do not.
+    pub fn looks(&self, now: Instant) -> Result<(), String> {
+        let signs = self.signs();
+        match signs.looks_moved.map(|moved| now.saturating_duration_since(moved)) {
+            Some(idle) if signs.looks > 0 && idle > LOOK_PATIENCE => Err(format!(
+                "{} looks are under way, and none has ended for {} s",
+                signs.looks,
+                idle.as_secs()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn signs(&self) -> MutexGuard<'_, Signs> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        let mut signs = self.0.signs();
+        signs.looks = signs.looks.saturating_sub(1);
+        signs.looks_moved = Some(Instant::now());
+    }
+}
+
+/// The first of these that has given no sign for longer than `patience`.
+fn overdue(signs: &BTreeMap<String, Instant>, now: Instant, patience: Duration) -> Result<(), String> {
+    let silent = |(name, at): (&String, &Instant)| {
+        let silence = now.saturating_duration_since(*at);
+        (silence > patience).then(|| format!("{name} has given no sign for {} s", silence.as_secs()))
+    };
+    signs.iter().find_map(silent).map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(seconds: u64) -> Instant {
+        Instant::now() + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_loop_that_stopped_is_seen() {
+        let pulse = Pulse::default();
+        assert_eq!(pulse.loops(after(3600)), Ok(()), "none has begun");
+        pulse.tick("all namespaces");
+        assert_eq!(pulse.loops(after(110)), Ok(()));
+        assert!(pulse.loops(after(130)).unwrap_err().contains("the loop of all namespaces"));
+    }
+
+    #[test]
+    fn a_watch_that_is_not_taken_up_again_is_seen() {
+        let pulse = Pulse::default();
+        pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets?labelSelector=a"));
+        pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets/one"));
+        assert_eq!(pulse.watches(after(3600)), Ok(()), "no watch has begun");
+        pulse.request(&Uri::from_static("/api/v1/secrets?&limit=500"));
+        pulse.request(&Uri::from_static("/api/v1/secrets?&watch=true&timeoutSeconds=290"));
+        assert_eq!(pulse.watches(after(700)), Ok(()));
+        assert!(pulse.watches(after(730)).unwrap_err().contains("/api/v1/secrets"));
+    }
+
+    #[test]
+    fn looks_that_do_not_end_are_seen_but_not_many_that_do() {
+        let pulse = Pulse::default();
+        let first = pulse.look();
+        let second = pulse.look();
+        assert_eq!(pulse.looks(after(590)), Ok(()));
+        assert!(pulse.looks(after(610)).unwrap_err().starts_with("2 looks"));
+        drop(first);
+        assert!(pulse.looks(after(610)).unwrap_err().starts_with("1 looks"));
+        drop(second);
+        assert_eq!(pulse.looks(after(610)), Ok(()));
+    }
+}

@@ -1,0 +1,74 @@
+//! Digests of secrets, under a key that never leaves the process: they tell whether values are the same, and say nothing
+//! to whoever reads them later.
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+
+/// See the module.
+pub type Digest = [u8; 16];
+
+/// The key of this process's digests.
+pub(super) struct DigestKey(hmac::Key);
+
+impl DigestKey {
+    /// A key that nobody knows.
+    pub(super) fn new() -> Self {
+        let mut secret = [0; 32];
+        // It fails only where the operating system has no randomness, and then TLS does not work either.
+        let _ = SystemRandom::new().fill(&mut secret);
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
+    }
+
+    /// The digest of a row of values. Each counts with its length, so that no two rows run into the same bytes.
+    pub(super) fn of<'a>(&self, values: impl IntoIterator<Item = Option<&'a [u8]>>) -> Digest {
+        let mut context = hmac::Context::with_key(&self.0);
+        for value in values {
+            context.update(&value.map_or(u64::MAX, |value| value.len() as u64).to_le_bytes());
+            context.update(value.unwrap_or_default());
+        }
+        let mut digest = Digest::default();
+        digest.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
+        digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::credentials::Credentials;
+    use super::*;
+
+    #[test]
+    fn every_credential_counts() {
+        let changes: [fn(&mut Credentials); 8] = [
+            |it| it.client_id = Some("v".into()),
+            |it| it.client_secret = Some("v".into()),
+            |it| it.refresh_token = Some("v".into()),
+            |it| it.private_key = Some("v".into()),
+            |it| it.certificate = Some("v".into()),
+            |it| it.subject_token = Some("v".into()),
+            |it| it.actor_token = Some("v".into()),
+            |it| drop(it.values.insert("k".into(), "v".into())),
+        ];
+        let key = DigestKey::new();
+        let digest = |change: fn(&mut Credentials)| {
+            let mut credentials = Credentials::default();
+            change(&mut credentials);
+            key.of(credentials.all())
+        };
+        let mut digests: Vec<_> = changes.into_iter().chain([(|_| {}) as fn(&mut _)]).map(digest).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), 9);
+    }
+
+    #[test]
+    fn values_do_not_run_into_each_other() {
+        let key = DigestKey::new();
+        let of = |values: &[Option<&'static str>]| key.of(values.iter().map(|it| it.map(str::as_bytes)));
+        assert_eq!(of(&[Some("id"), Some("s3")]), of(&[Some("id"), Some("s3")]));
+        assert_ne!(of(&[Some("id"), Some("s3")]), of(&[Some("ids"), Some("3")]));
+        assert_ne!(of(&[Some("id"), Some("s3")]), of(&[Some("s3"), Some("id")]));
+        assert_ne!(of(&[Some("")]), of(&[None]));
+        assert_ne!(of(&[Some("id")]), DigestKey::new().of([Some("id".as_bytes())]), "another process");
+    }
+}

@@ -1,0 +1,274 @@
+//! The bytes of a request, member by member.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::super::assertion::Attempt;
+use super::super::credentials::Credentials;
+use super::super::grant::{BasicEncoding, ClientAuthentication, Grant, TokenExchange};
+use super::super::headers::is_refused_header;
+use super::super::key::PrivateKey;
+use super::super::redact::{Redactor, percent_encode};
+use super::signer::Signer;
+use super::{Encoding, RequestDescription, RequestError, TokenRequest, is_reserved};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use url::Url;
+
+impl RequestDescription {
+    pub(super) fn write(
+        &self,
+        credentials: &Credentials,
+        attempt: Option<&Attempt>,
+    ) -> Result<TokenRequest, RequestError> {
+        if !self.token_url.username().is_empty() || self.token_url.password().is_some() {
+            return Err(RequestError::UserInfoInUrl);
+        }
+        if self.issuer.as_ref().is_some_and(|issuer| *issuer.url() == self.token_url) {
+            return Err(RequestError::NotDiscovered);
+        }
+        let key = if self.signs() { Some(PrivateKey::read(credentials.private_key()?)?) } else { None };
+        let signer = match (&key, attempt) {
+            (Some(key), Some(attempt)) => Some(Signer { description: self, credentials, key, attempt }),
+            (Some(_), None) => return Err(RequestError::NotAnAttempt),
+            (None, _) => None,
+        };
+        let mut draft = Draft::default();
+        draft.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        self.write_grant(&mut draft, credentials, signer.as_ref())?;
+        self.write_client(&mut draft, credentials, signer.as_ref())?;
+        self.write_target(&mut draft, signer.as_ref())?;
+        self.write_parameters(&mut draft, credentials)?;
+        self.write_headers(&mut draft, credentials)?;
+
+        let (content_type, body) = match self.encoding {
+            Encoding::Form => ("application/x-www-form-urlencoded", form(&draft.members)),
+            Encoding::Json => ("application/json", json(&draft.members)),
+        };
+        draft.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        Ok(TokenRequest {
+            url: self.token_url.clone(),
+            headers: draft.headers,
+            body: body.into(),
+            sent: draft.sent,
+            spends_credential: self.grant == Grant::RefreshToken,
+            encoded_differs: draft.encoded_differs,
+            response: self.response.clone(),
+        })
+    }
+
+    fn write_grant<'a>(
+        &'a self,
+        draft: &mut Draft<'a>,
+        credentials: &'a Credentials,
+        signer: Option<&Signer<'a>>,
+    ) -> Result<(), RequestError> {
+        match &self.grant {
+            Grant::ClientCredentials => draft.plain("grant_type", "client_credentials"),
+            Grant::RefreshToken => {
+                draft.plain("grant_type", "refresh_token");
+                draft.secret("refresh_token", credentials.refresh_token()?);
+            }
+            Grant::JwtBearer(grant) => {
+                draft.plain("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+                let signer = signer.ok_or(RequestError::NotAnAttempt)?;
+                draft.secret("assertion", signer.grant(grant)?);
+            }
+            Grant::TokenExchange(exchange) => {
+                let TokenExchange { subject_token_type, actor_token_type, requested_token_type } = exchange;
+                draft.plain("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
+                draft.secret("subject_token", credentials.subject_token()?);
+                draft.plain("subject_token_type", subject_token_type);
+                if let Some(actor_token_type) = actor_token_type {
+                    draft.secret("actor_token", credentials.actor_token()?);
+                    draft.plain("actor_token_type", actor_token_type);
+                }
+                if let Some(requested) = requested_token_type {
+                    draft.plain("requested_token_type", requested);
+                }
+            }
+            Grant::Custom { grant_type } => draft.plain("grant_type", grant_type),
+        }
+        Ok(())
+    }
+
+    fn write_client<'a>(
+        &'a self,
+        draft: &mut Draft<'a>,
+        credentials: &'a Credentials,
+        signer: Option<&Signer<'a>>,
+    ) -> Result<(), RequestError> {
+        match &self.client_authentication {
+            ClientAuthentication::Basic(encoding) => {
+                let (id, secret) = (credentials.client_id()?, credentials.client_secret()?);
+                let pair = match encoding {
+                    BasicEncoding::Percent => {
+                        let pair = [percent_encode(id), percent_encode(secret)].join(":");
+                        draft.encoded_differs = pair.len() != id.len() + 1 + secret.len();
+                        pair
+                    }
+                    BasicEncoding::Raw if id.contains(':') => return Err(RequestError::ColonInClientId),
+                    BasicEncoding::Raw => [id, secret].join(":"),
+                };
+                draft.headers.insert(AUTHORIZATION, basic(&pair));
+                draft.sent.add_name(id);
+                draft.sent.add(secret);
+                draft.sent.add(&pair);
+            }
+            ClientAuthentication::Post => {
+                draft.name("client_id", credentials.client_id()?);
+                draft.secret("client_secret", credentials.client_secret()?);
+            }
+            ClientAuthentication::None => {
+                if let Ok(id) = credentials.client_id() {
+                    draft.name("client_id", id);
+                }
+            }
+            ClientAuthentication::PrivateKeyJwt(method) => {
+                draft.name("client_id", credentials.client_id()?);
+                // RFC 7523, 2.2
+                draft
+                    .plain("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+                let signer = signer.ok_or(RequestError::NotAnAttempt)?;
+                draft.secret("client_assertion", signer.client(method)?);
+            }
+            ClientAuthentication::Tls => draft.name("client_id", credentials.client_id()?),
+        }
+        Ok(())
+    }
+
+    /// Audience, resources and scope are no secrets: a server that names the scope it refuses helps.
+    fn write_target<'a>(
+        &'a self,
+        draft: &mut Draft<'a>,
+        signer: Option<&Signer<'a>>,
+    ) -> Result<(), RequestError> {
+        if let Some(audience) = &self.audience {
+            draft.plain("audience", audience);
+        }
+        for resource in &self.resources {
+            if resource.contains('#') || Url::parse(resource).is_err() {
+                return Err(RequestError::Resource(resource.clone()));
+            }
+            draft.plain("resource", resource);
+        }
+        let in_the_assertion = signer.is_some_and(|signer| signer.claims_scope());
+        let scope = self.scopes.join(" ");
+        if !scope.is_empty() && !in_the_assertion {
+            draft.plain("scope", scope);
+        }
+        Ok(())
+    }
+
+    fn write_parameters<'a>(
+        &'a self,
+        draft: &mut Draft<'a>,
+        credentials: &'a Credentials,
+    ) -> Result<(), RequestError> {
+        let mut parameters: BTreeMap<&str, &str> =
+            self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        for (name, key) in &self.secret_parameters {
+            if parameters.insert(name, credentials.value(key)?).is_some() {
+                return Err(RequestError::Reserved(name.clone()));
+            }
+        }
+        for (name, value) in parameters {
+            if is_reserved(name) {
+                return Err(RequestError::Reserved(name.to_owned()));
+            }
+            if self.secret_parameters.contains_key(name) {
+                draft.secret(name, value);
+            } else {
+                draft.name(name, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_headers(&self, draft: &mut Draft<'_>, credentials: &Credentials) -> Result<(), RequestError> {
+        let mut all: Vec<(&String, &str, bool)> =
+            self.headers.iter().map(|(name, value)| (name, value.as_str(), false)).collect();
+        for (name, key) in &self.secret_headers {
+            all.push((name, credentials.value(key)?, true));
+        }
+        for (name, value, is_secret) in all {
+            if is_refused_header(name) {
+                return Err(RequestError::RefusedHeader(name.clone()));
+            }
+            let header = HeaderName::try_from(name).map_err(|_| RequestError::RefusedHeader(name.clone()))?;
+            let mut written =
+                HeaderValue::try_from(value).map_err(|_| RequestError::HeaderValue(name.clone()))?;
+            written.set_sensitive(is_secret);
+            if is_secret {
+                draft.sent.add(value);
+            } else {
+                draft.sent.add_name(value);
+            }
+            draft.headers.insert(header, written);
+        }
+        Ok(())
+    }
+}
+
+/// A request while it is written.
+#[derive(Default)]
+struct Draft<'a> {
+    headers: HeaderMap,
+    members: Vec<(&'a str, Cow<'a, str>)>,
+    sent: Redactor,
+    encoded_differs: bool,
+}
+
+impl<'a> Draft<'a> {
+    fn plain(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
+        self.members.push((name, value.into()));
+    }
+
+    /// Whatever the server says of the value, it is not repeated.
+    fn name(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
+        let value = value.into();
+        self.sent.add_name(&value);
+        self.members.push((name, value));
+    }
+
+    /// The same of a secret.
+    fn secret(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
+        let value = value.into();
+        self.sent.add(&value);
+        self.members.push((name, value));
+    }
+}
+
+fn basic(pair: &str) -> HeaderValue {
+    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))
+        .unwrap_or_else(|_| unreachable!("base64 is made of header characters"));
+    value.set_sensitive(true);
+    value
+}
+
+fn form(members: &[(&str, Cow<'_, str>)]) -> String {
+    let pairs: Vec<String> =
+        members.iter().map(|(name, value)| [percent_encode(name), percent_encode(value)].join("=")).collect();
+    pairs.join("&")
+}
+
+/// An object with its members in order, which a map type would sort. What comes several times (`resource`) is an array.
+fn json(members: &[(&str, Cow<'_, str>)]) -> String {
+    let quote = |text: &str| serde_json::Value::from(text).to_string();
+    let pairs: Vec<String> = members
+        .chunk_by(|one, next| one.0 == next.0)
+        .filter_map(|same| {
+            let values: Vec<String> = same.iter().map(|(_, value)| quote(value)).collect();
+            let value = values.join(",");
+            let (name, _) = same.first()?;
+            Some(if values.len() == 1 {
+                format!("{}:{value}", quote(name))
+            } else {
+                format!("{}:[{value}]", quote(name))
+            })
+        })
+        .collect();
+    format!("{{{}}}", pairs.join(","))
+}

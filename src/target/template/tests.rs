@@ -1,0 +1,282 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const TOKEN: &str = "eyJhbGciOi.hunter2-token/+=.sig";
+
+fn spec(template: serde_json::Value) -> api::Template {
+    serde_json::from_value(template).unwrap()
+}
+
+fn values(pairs: &[(&str, &str)]) -> BTreeMap<String, SecretString> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect()
+}
+
+fn token<'a>(access_token: &'a SecretString, values: &'a BTreeMap<String, SecretString>) -> Token<'a> {
+    Token {
+        access_token,
+        token_type: "Bearer",
+        issued_at: "2026-11-22T05:00:00Z".parse().unwrap(),
+        expires_at: "2026-11-22T05:05:00Z".parse().unwrap(),
+        scope: "read write",
+        values,
+    }
+}
+
+/// Renders one key.
+fn rendered(template: &str) -> Result<String, String> {
+    let spec = spec(json!({"data": {"key": template}}));
+    let values = values(&[("instance_url", "https://a.example.com"), ("count", "7")]);
+    let template =
+        Template::of(Some(&spec), &["instance_url", "count", "absent"]).map_err(|it| it.to_string())?;
+    let rendered = template.render(&token(&TOKEN.into(), &values)).map_err(|it| it.to_string())?;
+    Ok(rendered.data["key"].expose_secret().to_owned())
+}
+
+#[test]
+fn what_a_template_can_say() {
+    for (template, expected) in [
+        ("{{ token_type }} {{ access_token }}", format!("Bearer {TOKEN}")),
+        ("no braces", "no braces".to_owned()),
+        ("", String::new()),
+        ("a\n", "a\n".to_owned()),
+        ("{{ expires_at }} {{ expires_at_unix }}", "2026-11-22T05:05:00Z 1795323900".to_owned()),
+        ("{{ expires_at_unix * 1000 }}", "1795323900000".to_owned()),
+        ("{{ issued_at }} {{ scope }}", "2026-11-22T05:00:00Z read write".to_owned()),
+        ("{{ ('oauth2:' ~ access_token) | b64encode }}", STANDARD.encode(format!("oauth2:{TOKEN}"))),
+        ("{{ '\"<é>' | tojson }}", r#""\"<é>""#.to_owned()),
+        ("{{ expires_at_unix | tojson }}", "1795323900".to_owned()),
+        ("{{ 'a/b+c d~' | urlencode }}", "a%2Fb%2Bc%20d~".to_owned()),
+        ("{{ values.instance_url }}", "https://a.example.com".to_owned()),
+        ("{{ values.instance_url | replace('https://', '') | upper }}", "A.EXAMPLE.COM".to_owned()),
+        ("{{ (values.count | int) + 1 }}", "8".to_owned()),
+        ("{{ values.absent | default('-') }}", "-".to_owned()),
+        (
+            "{% if values.absent is defined %}a{% elif scope == 'read write' %}b{% else %}c{% endif %}",
+            "b".to_owned(),
+        ),
+        ("{{ 'yes' if values.count is startingwith('7') and not false else 'no' }}", "yes".to_owned()),
+        ("{% raw %}{{ access_token }}{% endraw %}{# none #}", "{{ access_token }}".to_owned()),
+        ("<&'\">", "<&'\">".to_owned()),
+    ] {
+        assert_eq!(rendered(template).as_deref(), Ok(expected.as_str()), "{template}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_by_key_and_line() {
+    for (template, line, said) in [
+        ("a\n{{ acces_token }}", 2, "the name acces_token is not defined; there are access_token"),
+        ("{{ client_secret }}", 1, "the name client_secret is not defined"),
+        (
+            "{{ values.refresh_token }}",
+            1,
+            "values.refresh_token is not defined: spec.provider.oauth2.response.values names instance_url, count, absent",
+        ),
+        ("{{ values }}", 1, "write {{ values.NAME }}"),
+        ("{{ values['count'] }}", 1, "a value is {{ values.NAME }}"),
+        ("{{ access_token.x }}", 1, "only values has members"),
+        ("\n\n{{ access_token", 3, "not in Jinja's syntax"),
+        ("{% if scope %}", 1, "not in Jinja's syntax"),
+        ("{{ access_token | base64 }}", 1, "the filter base64 is not defined; there are b64encode"),
+        ("{{ access_token is foo }}", 1, "the test foo is not defined"),
+        ("{% for x in scope %}{{ x }}{% endfor %}", 1, "no other statements"),
+        ("{% set x = 1 %}", 1, "no other statements"),
+        ("{% include 'a' %}", 1, "not in Jinja's syntax"),
+        ("{{ range(10) }}", 1, "no functions"),
+        ("{{ [1, 2] }}", 1, "no functions, lists"),
+        ("{{ access_token[:3] }}", 1, "no functions, lists"),
+        ("{{ 'a' * 100000000 }}", 1, "only numbers can be multiplied"),
+        ("{{ 2 ** 100 }}", 1, "there is no operator **"),
+        ("{{ access_token + 1 }}", 1, "texts are joined with ~"),
+        ("{{ access_token | int }}", 1, "something is done with a value"),
+        ("{{ access_token | trim(1, 2, 3) }}", 1, "too many arguments"),
+        ("{{ access_token | default(*scope) }}", 1, "plain arguments alone"),
+        ("a\n{{ values.absent }}", 2, "the endpoint's answer does not have it"),
+        ("{{ values.absent | tojson }}", 1, "the endpoint's answer does not have it"),
+        ("{{ access_token | replace('', access_token) }}", 1, "something is done with a value"),
+    ] {
+        let error = rendered(template).unwrap_err();
+        assert!(
+            error.starts_with(&format!("spec.target.template.data, key key, line {line}: ")),
+            "{template}: {error}"
+        );
+        assert!(error.contains(said), "{template}: {error}");
+        assert!(!error.contains("hunter2"), "{template}: {error}");
+    }
+}
+
+#[test]
+fn what_would_take_much_is_refused_before_it_does() {
+    let nested = |open: &str, close: &str, n: usize| {
+        format!("{{{{ {}access_token{} }}}}", open.repeat(n), close.repeat(n))
+    };
+    let chain = |part: &str, n: usize| format!("{{{{ access_token{} }}}}", part.repeat(n));
+    for (template, said) in [
+        (nested("(", ")", 300), "at most 512 words"),
+        (nested("(", ")", 200), "not in Jinja's syntax"),
+        (chain(" ~ access_token", 200), "nested too deep"),
+        (chain("|tojson", 60), "this makes too much"),
+        (chain("|b64encode", 60), "this makes too much"),
+        (chain("|replace('h', access_token)", 30), "this makes too much"),
+        ("{% if scope %}".repeat(70) + &"{% endif %}".repeat(70), "nested too deep"),
+        ("{% if scope %}".to_owned() + &"{% elif scope %}".repeat(100) + "{% endif %}", "nested too deep"),
+        ("{{ scope }}".repeat(400), "at most 512 words"),
+        ("x".repeat(LONGEST_TEMPLATE + 1), "at most 16384 bytes"),
+    ] {
+        let error = rendered(&template).unwrap_err();
+        assert!(error.contains(said), "{error}: {template:.80}");
+    }
+    let spec = spec(json!({"data": {"a": "{{ access_token }}".repeat(40)}}));
+    let template = Template::of(Some(&spec), &[]).unwrap();
+    let none = values(&[]);
+    let error = template.render(&token(&"x".repeat(LONGEST_TOKEN).into(), &none)).err().unwrap();
+    assert!(error.to_string().contains("a Secret holds 1 MiB"), "{error}");
+    let error = template.render(&token(&"x".repeat(LONGEST_TOKEN + 1).into(), &none)).err().unwrap();
+    assert!(error.to_string().contains("the token has 32769 bytes"), "{error}");
+}
+
+#[test]
+fn a_type_that_is_refused_is_impossible() {
+    for (template, said) in [
+        (
+            json!({"type": "kubernetes.io/service-account-token"}),
+            "spec.target.template.type: kubernetes.io/service-account-token is refused",
+        ),
+        (json!({"type": "bootstrap.kubernetes.io/token"}), "is refused"),
+        (
+            json!({"metadata": {"annotations": {"kubernetes.io/service-account.name": "a"}}}),
+            "spec.target.template.metadata.annotations: kubernetes.io/service-account.name",
+        ),
+        (
+            json!({"metadata": {"labels": {"argocd.argoproj.io/secret-type": "cluster"}}}),
+            "spec.target.template.metadata.labels: argocd",
+        ),
+        (json!({"type": "kubernetes.io/dockerconfigjson"}), "key .dockerconfigjson: its type needs this key"),
+        (
+            json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "{{ access_token }}"}}),
+            "key .dockerconfigjson: what it makes is no JSON",
+        ),
+        (json!({"type": "kubernetes.io/basic-auth"}), "key username"),
+    ] {
+        let error = Template::of(Some(&spec(template)), &[]).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_value_that_breaks_the_type_is_told_and_not_shown() {
+    let spec = spec(json!({
+        "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": "{\"auths\": {\"r\": {\"username\": {{ values.user }}, \"password\": {{ access_token | tojson }}}}}"},
+    }));
+    // With the stand-in 1 this is JSON, but no name.
+    let error = Template::of(Some(&spec), &["user"]).unwrap_err().to_string();
+    assert!(error.contains("each registry needs username and password"), "{error}");
+}
+
+#[test]
+fn a_template_that_says_nothing_new_is_none() {
+    let digest = |template| template_digest(Some(&spec(template)));
+    assert_eq!(template_digest(None), None);
+    for same in
+        [json!({}), json!({"type": "Opaque"}), json!({"metadata": {}}), json!({"metadata": {"labels": {}}})]
+    {
+        assert_eq!(digest(same), None);
+    }
+    let one = digest(json!({"data": {"a": "b"}}));
+    assert!(one.is_some());
+    assert_eq!(one, digest(json!({"type": "Opaque", "data": {"a": "b"}, "metadata": {"annotations": {}}})));
+    assert_ne!(one, digest(json!({"data": {"a": "c"}})));
+    assert_ne!(one, digest(json!({"data": {"a": "b"}, "metadata": {"labels": {"a": "b"}}})));
+    assert_ne!(one, digest(json!({"data": {"a": "b"}, "type": "example.com/token"})));
+}
+
+#[test]
+fn the_default_keys_are_as_they_always_were() {
+    let (secret, none) = (TOKEN.into(), values(&[]));
+    let rendered = Template::of(None, &[]).unwrap().render(&token(&secret, &none)).unwrap();
+    let data: Vec<_> =
+        rendered.data.iter().map(|(key, value)| (key.as_str(), value.expose_secret())).collect();
+    assert_eq!(
+        data,
+        [("access_token", TOKEN), ("expires_at", "2026-11-22T05:05:00Z"), ("token_type", "Bearer")]
+    );
+    assert_eq!(rendered.kind, "Opaque");
+}
+
+/// Pieces of templates, good and bad, so that many of them are nearly right.
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "{{",
+        "}}",
+        "{%",
+        "%}",
+        "{#",
+        "#}",
+        "if ",
+        "elif ",
+        "else",
+        "endif",
+        "for x in ",
+        "endfor",
+        "set x = ",
+        "raw",
+        "endraw",
+        "access_token",
+        "values",
+        ".",
+        "count",
+        "scope",
+        "expires_at_unix",
+        "|",
+        "b64encode",
+        "tojson",
+        "replace",
+        "default",
+        "int",
+        "is ",
+        "defined",
+        "not ",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ":",
+        "~",
+        "+",
+        "-",
+        "*",
+        "**",
+        "/",
+        "//",
+        "%",
+        "==",
+        "<",
+        "'",
+        "\"",
+        "\\",
+        "1",
+        "99999999999999999999",
+        "1.5",
+        " ",
+        "\n",
+        "é",
+        "a",
+    ]);
+    prop_oneof![prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat()), any::<String>(),]
+}
+
+proptest! {
+    #[test]
+    fn no_template_panics_tells_the_token_or_makes_too_much(template in pieces()) {
+        match rendered(&template) {
+            Ok(text) => prop_assert!(text.len() <= LARGEST),
+            Err(error) => prop_assert!(!error.contains("hunter2") && error.len() < 1000, "{}", error),
+        }
+    }
+}

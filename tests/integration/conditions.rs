@@ -1,0 +1,224 @@
+//! Conditions are true at every moment, events tell of changes alone, and everybody's tools read them right.
+
+use serde_json::{Value, json};
+
+use super::support::authorization_server::Behaviour;
+use super::support::eventually;
+use super::support::gitops;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+use super::support::scripted_server::{Reply, ScriptedServer};
+
+fn unavailable() -> Option<Behaviour> {
+    Some(Behaviour { status: Some(503), ..Behaviour::default() })
+}
+
+/// The events about `source`, in the order in which they came: `Warning ClientRejected`.
+async fn events(scene: &Scene) -> Vec<String> {
+    let list = scene.kubectl(&["get", "events.events.k8s.io", "-o", "json"], "").await;
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let mut events: Vec<_> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["regarding"]["name"] == "source")
+        .map(|event| {
+            let word = |member: &str| event[member].as_str().unwrap().to_owned();
+            (word("eventTime"), format!("{} {}", word("type"), word("reason")))
+        })
+        .collect();
+    events.sort();
+    events.into_iter().map(|(_, event)| event).collect()
+}
+
+async fn told(scene: &Scene, expected: &[&str]) {
+    eventually(&format!("these events: {expected:?}"), SOON, async || {
+        let events = events(scene).await;
+        if events == expected { Ok(()) } else { Err(events) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_with_an_expired_token_is_never_told_though_the_endpoint_hangs() {
+    // Refreshed after 5 s, by an attempt that may take 5 s: the token ends before it does.
+    let answer = json!({"access_token": "first", "token_type": "Bearer", "expires_in": 7}).to_string();
+    let server = ScriptedServer::start([Reply::Json(200, answer), Reply::HangBeforeHeaders]).await;
+    let scene = Scene::new("hangs", 600).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({"provider": {"vgs": {"tokenURL": server.url("/token")}}}))).await;
+    scene.ready("False EndpointUnavailable").await;
+    // The end came first, while an answer was waited for; then that there was none.
+    told(&scene, &["Normal TokenValid", "Warning Expired", "Warning EndpointUnavailable"]).await;
+    let status = scene.status().await;
+    let ready = status.conditions.iter().find(|it| it.type_ == "Ready").unwrap();
+    assert!(ready.last_transition_time.0 >= status.token.unwrap().expires_at);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_tell_of_changes_alone() {
+    let scene = Scene::new("events", 600).await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    for n in 1..=3 {
+        scene.force_refresh(&n.to_string()).await;
+        scene.ready("True TokenValid").await;
+    }
+    operator.stop().await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.source_is_seen().await;
+    // Whose status somebody took away is told once more.
+    let valid = "Normal TokenValid";
+    told(&scene, &[valid, valid]).await;
+
+    // Attempts that fail one after the other are one event, as is what was not even tried.
+    let outage = Behaviour { times: Some(3), ..unavailable().unwrap() };
+    scene.server.behave(&scene.namespace, Some(outage)).await;
+    scene.force_refresh("4").await;
+    let down = "Warning EndpointUnavailable";
+    told(&scene, &[valid, valid, down, valid]).await;
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    scene
+        .kubectl(&["annotate", "tks", "source", "--overwrite", "tokensource.dev/refresh-requested-at=5"], "")
+        .await;
+    scene.told("True RefreshFailing", &["Secret credentials does not exist"]).await;
+    told(&scene, &[valid, valid, down, valid, "Warning RefreshFailing"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_waits_for_conditions_and_for_fields() {
+    let scene = Scene::new("waits", 600).await;
+    scene.credentials("wrong").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    let wait = async |what: &str| scene.kubectl(&["wait", what, "tks/source", "--timeout=60s"], "").await;
+    wait("--for=condition=Stalled").await;
+    wait("--for=condition=Ready=False").await;
+    wait(r#"--for=jsonpath={.status.conditions[?(@.type=="Ready")].reason}=ClientRejected"#).await;
+    wait("--for=jsonpath={.status.lastFailure.count}=1").await;
+    scene.credentials("right").await;
+    wait("--for=condition=Ready").await;
+    wait("--for=jsonpath={.status.observedGeneration}=1").await;
+    wait("--for=jsonpath={.status.binding.name}=token").await;
+    wait("--for=jsonpath={.status.token.expiresAt}").await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+/// What Flux and Argo CD say of `source` as it is now.
+async fn judged(scene: &Scene, kstatus: &str, argo_cd: &str) {
+    let object = scene.kubectl(&["get", "tokensource", "source", "-o", "json"], "").await;
+    let said = gitops::kstatus(&object).await;
+    assert!(said.starts_with(&format!("{kstatus}: ")), "kstatus should say {kstatus}: {said}\n{object}");
+    let health = gitops::health(&object).await;
+    assert_eq!(health["status"], argo_cd, "{health}\n{object}");
+    assert!(health["message"].as_str().is_some_and(|message| !message.is_empty()), "{health}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_of_the_table_of_conditions_is_read_right_by_flux_and_argo_cd() {
+    let scene = Scene::new("rows", 600).await;
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    scene.apply(scene.source(json!({}))).await;
+    judged(&scene, "InProgress", "Progressing").await; // nobody has looked yet
+
+    let operator = Operator::start(&scene.namespace).await;
+    scene.ready("False CredentialsNotFound").await;
+    judged(&scene, "InProgress", "Progressing").await;
+    scene.credentials("wrong").await;
+    scene.ready("False ClientRejected").await;
+    judged(&scene, "Failed", "Degraded").await;
+    scene.credentials("right").await;
+    scene.ready("True TokenValid").await;
+    judged(&scene, "Current", "Healthy").await;
+
+    // Refresh failing, of any class: the token is valid.
+    scene.server.behave(&scene.namespace, unavailable()).await;
+    let request = async |value: &str| {
+        let annotation = format!("tokensource.dev/refresh-requested-at={value}");
+        scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", &annotation], "").await;
+    };
+    request("1").await;
+    scene.ready("True RefreshFailing").await;
+    judged(&scene, "Current", "Healthy").await;
+    scene.server.behave(&scene.namespace, None).await;
+    scene.ready("True TokenValid").await;
+    scene.credentials("wrong").await;
+    scene.ready("True RefreshFailing").await;
+    judged(&scene, "Current", "Healthy").await;
+    scene.credentials("right").await;
+    scene.ready("True TokenValid").await;
+
+    // A spec that nobody has looked at, and suspended.
+    operator.stop().await;
+    scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
+    judged(&scene, "InProgress", "Progressing").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.ready("True TokenValid").await;
+    judged(&scene, "Current", "Suspended").await;
+
+    // Expired: while suspended, while it is tried again, and while a person must act.
+    scene.server.set_ttl(&scene.namespace, 8).await;
+    scene.patch("tokensource", "source", json!({"spec": {"suspend": null}})).await;
+    scene.force_refresh("2").await;
+    scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
+    scene.ready("False Suspended").await;
+    judged(&scene, "InProgress", "Suspended").await;
+    scene.server.behave(&scene.namespace, unavailable()).await;
+    scene.patch("tokensource", "source", json!({"spec": {"suspend": null}})).await;
+    scene.ready("False EndpointUnavailable").await;
+    judged(&scene, "InProgress", "Degraded").await;
+    scene.server.behave(&scene.namespace, None).await;
+    scene.credentials("wrong").await;
+    scene.ready("False ClientRejected").await;
+    judged(&scene, "Failed", "Degraded").await;
+
+    // Deletion.
+    scene.patch("tokensource", "source", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
+    scene.kubectl(&["delete", "tokensource", "source", "--wait=false"], "").await;
+    judged(&scene, "Terminating", "Progressing").await;
+    scene.patch("tokensource", "source", json!({"metadata": {"finalizers": null}})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_actions_for_argo_cd_refresh_suspend_and_resume() {
+    let scene = Scene::new("actions", 600).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let object = async || scene.kubectl(&["get", "tokensource", "source", "-o", "json"], "").await;
+    let act = async |name: &str| {
+        let patch = gitops::action(name, &object().await).await;
+        scene.patch("tokensource", "source", patch).await;
+    };
+    let offered = async || {
+        let mut offered = gitops::actions(&object().await).await;
+        offered.sort();
+        offered
+    };
+
+    let token = scene.token().await;
+    assert_eq!(offered().await, ["refresh", "suspend"]);
+    act("refresh").await;
+    let second = scene.new_token(token.as_deref()).await;
+    act("suspend").await;
+    let said = scene.ready("True TokenValid").await;
+    assert!(said.contains("suspended"), "{said}");
+    assert_eq!(scene.sources().get("source").await.unwrap().spec.suspend, Some(true));
+    assert_eq!(offered().await, ["resume"]);
+    act("resume").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.sources().get("source").await.unwrap().spec.suspend, None, "as it was");
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 2);
+    assert_eq!(scene.token().await, Some(second));
+
+    // Members without content, which Lua cannot tell from lists, stay as they are.
+    let bare = json!({
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "bare"},
+        "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "credentials"}}},
+    });
+    let patch = gitops::action("refresh", &bare.to_string()).await;
+    let members: Vec<_> = patch.as_object().unwrap().keys().collect();
+    assert_eq!(members, ["metadata"], "{patch}");
+}

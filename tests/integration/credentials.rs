@@ -1,0 +1,186 @@
+//! Credentials that change: whatever happens to the Secret is acted on when it happens, with one token request if its
+//! values are others, and with none if they are not.
+
+use serde_json::{Value, json};
+
+use super::support::authorization_server::Behaviour;
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+
+/// A source with a token of ten minutes, which one token request was made for.
+async fn started(prefix: &str) -> (Scene, Operator, String) {
+    let scene = Scene::new(prefix, 600).await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let token = scene.token().await.unwrap();
+    (scene, operator, token)
+}
+
+/// The operator has seen all, so many token requests were made, and none of them failed.
+async fn minted(scene: &Scene, expected: u64) {
+    scene.source_is_seen().await;
+    scene.secrets_are_seen().await;
+    scene.ready("True TokenValid").await;
+    let requests = scene.server.requests(&scene.namespace).await;
+    assert_eq!((requests.total, requests.failed), (expected, 0), "{}", scene.words("source").await);
+}
+
+/// The issuer and Secret `name` get another client secret.
+async fn another_secret(scene: &Scene, name: &str, value: &str) {
+    scene.server.set_secret(&scene.namespace, value).await;
+    scene.secret(name, &[("client_id", &scene.namespace), ("client_secret", value)]).await;
+}
+
+fn credentials_in(name: &str) -> Value {
+    json!({"spec": {"credentials": {"secretRef": {"name": name}}}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_values_mint_once_and_a_key_that_is_not_used_mints_nothing() {
+    let (scene, _operator, first) = started("rotated").await;
+    another_secret(&scene, "credentials", "second").await;
+    let second = scene.new_token(Some(&first)).await;
+    another_secret(&scene, "credentials", "third").await;
+    scene.new_token(Some(&second)).await;
+    minted(&scene, 3).await;
+
+    scene.patch("secret", "credentials", json!({"stringData": {"comment": "rotated by hand"}})).await;
+    minted(&scene, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_deleted_and_created_again_mints_once_if_its_values_are_others() {
+    let (scene, operator, token) = started("replaced").await;
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    minted(&scene, 1).await;
+    scene.credentials("right").await;
+    minted(&scene, 1).await;
+    let uid = scene.secrets().get("credentials").await.unwrap().metadata.uid.unwrap();
+    assert_eq!(scene.record().await["inputs"]["credentials"]["uid"], uid, "so that a restart knows");
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    minted(&scene, 1).await;
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    another_secret(&scene, "credentials", "second").await;
+    scene.new_token(Some(&token)).await;
+    minted(&scene, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_key_is_told_and_its_return_mints_only_if_the_value_is_another() {
+    let (scene, _operator, token) = started("lost-key").await;
+    let lose = async || scene.patch("secret", "credentials", json!({"data": {"client_secret": null}})).await;
+    lose().await;
+    scene
+        .told("True RefreshFailing", &["Secret credentials has no key client_secret", "is valid until"])
+        .await;
+    scene.credentials("right").await;
+    minted(&scene, 1).await;
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+
+    lose().await;
+    scene.ready("True RefreshFailing").await;
+    another_secret(&scene, "credentials", "second").await;
+    scene.new_token(Some(&token)).await;
+    minted(&scene, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_another_operator_makes_step_by_step_is_waited_for_and_mints_once() {
+    let scene = Scene::new("later", 600).await;
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.told("False CredentialsNotFound", &["Secret credentials", "does not exist"]).await;
+
+    // External Secrets and the like: the object first, then a key, then another, each by their own field manager.
+    let apply = async |data: Value| {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"}, "stringData": data,
+        });
+        let arguments = ["apply", "--server-side", "--field-manager=another-operator", "-f", "-"];
+        scene.kubectl(&arguments, &secret.to_string()).await;
+    };
+    apply(json!({})).await;
+    scene.told("False CredentialsNotFound", &["has no key"]).await;
+    apply(json!({"client_id": scene.namespace})).await;
+    scene.told("False CredentialsNotFound", &["has no key client_secret"]).await;
+    scene.condition("source", "Reconciling", "True CredentialsNotFound").await;
+    assert_eq!(scene.mints().await, 0);
+    apply(json!({"client_id": scene.namespace, "client_secret": "right"})).await;
+    scene.ready("True TokenValid").await;
+    minted(&scene, 1).await;
+
+    // What such operators do at each of their intervals.
+    scene.kubectl(&["annotate", "secret", "credentials", "example.com/synced-at=later"], "").await;
+    minted(&scene, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_given_another_secret_follows_that_one_alone() {
+    let (scene, _operator, token) = started("swapped").await;
+    scene.patch("tokensource", "source", credentials_in("other")).await;
+    scene.told("False CredentialsNotFound", &["Secret other", "does not exist"]).await;
+    assert_eq!(scene.token().await.as_ref(), Some(&token), "left where it is");
+    scene.patch("tokensource", "source", credentials_in("credentials")).await;
+    minted(&scene, 1).await;
+
+    scene.patch("tokensource", "source", credentials_in("other")).await;
+    scene.ready("False CredentialsNotFound").await;
+    another_secret(&scene, "other", "second").await;
+    let second = scene.new_token(Some(&token)).await;
+    minted(&scene, 2).await;
+
+    // The one before is nobody's any more.
+    scene.credentials("whatever").await;
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    minted(&scene, 2).await;
+    another_secret(&scene, "other", "third").await;
+    scene.new_token(Some(&second)).await;
+    minted(&scene, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_credentials_end_any_wait() {
+    let scene = Scene::new("wait-ends", 600).await;
+    scene.credentials("wrong").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("False ClientRejected").await;
+
+    // Replaced by the same: no reason to try again.
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    scene.ready("False CredentialsNotFound").await;
+    scene.credentials("wrong").await;
+    scene.ready("False ClientRejected").await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 1);
+
+    // After a rejection, and after the issuer has asked for patience.
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    scene.credentials("right").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+
+    let mut headers = serde_json::Map::new();
+    headers.insert("retry-after".into(), "600".into());
+    let busy = Behaviour { status: Some(429), headers, ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(busy)).await;
+    let token = scene.token().await;
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    eventually("it is told to wait", SOON, async || match scene.status().await.last_failure {
+        Some(last) if last.reason == "RateLimited" && last.count > 0 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    scene.server.behave(&scene.namespace, None).await;
+    another_secret(&scene, "other", "second").await;
+    scene.patch("tokensource", "source", credentials_in("other")).await;
+    scene.new_token(token.as_deref()).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 4, "the one that was limited, and the one with other credentials");
+}

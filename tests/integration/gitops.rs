@@ -1,0 +1,67 @@
+//! An operator in a cluster where everything is in Git: what was applied stays as it was written.
+
+use serde_json::json;
+
+use super::support::operator::Operator;
+use super::support::scene::Scene;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_was_applied_differs_afterwards() {
+    let scene = Scene::new("gitops-diff", 300).await;
+    let operator = Operator::start(&scene.namespace).await;
+    // Durations that a library would write otherwise, defaults that are written out, and what tools put on their objects.
+    let mut manifest = scene.source(json!({
+        "refresh": {"before": "150s", "maxInterval": "1h0m90s", "defaultLifetime": "0h15m", "propagationDelay": "90s"},
+        "credentials": {"clientIDKey": "client_id"},
+        "target": {"deletionPolicy": "Delete"},
+        "suspend": false,
+    }));
+    manifest["metadata"]["labels"] = json!({"app.kubernetes.io/instance": "payments"});
+    manifest["metadata"]["annotations"] = json!({
+        "argocd.argoproj.io/tracking-id": "payments:tokensource.dev/TokenSource:payments/source",
+        "tokensource.dev/refresh-requested-at": "1",
+    });
+    let text = manifest.to_string();
+    let applied = ["apply", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
+    scene.kubectl(&applied, &text).await;
+    scene.ready("True TokenValid").await;
+    let spec = async || {
+        let object = scene.kubectl(&["get", "tokensource", "source", "-o", "json"], "").await;
+        serde_json::from_str::<serde_json::Value>(&object).unwrap()["spec"].clone()
+    };
+    assert_eq!(spec().await, manifest["spec"]);
+
+    // A failure, a refresh, a restart and a mended target later.
+    scene.credentials("wrong").await;
+    scene.ready("True RefreshFailing").await;
+    scene.credentials("right").await;
+    scene.ready("True TokenValid").await;
+    scene.secrets_are_seen().await;
+    operator.stop().await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.source_is_seen().await;
+    scene.ready("True TokenValid").await;
+    let object = scene.sources().get("source").await.unwrap();
+    let ours = |entry: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some("tokensource-operator")
+    };
+    for entry in object.metadata.managed_fields.unwrap().iter().filter(ours) {
+        assert_eq!(entry.subresource.as_deref(), Some("status"), "nothing but status is the operator's");
+    }
+    assert_eq!(spec().await, manifest["spec"]);
+    let diff = ["diff", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
+    assert_eq!(scene.try_kubectl(&diff, &text).await, Ok(String::new()));
+    // And applied again, as at every interval: not even a new generation.
+    scene.kubectl(&applied, &text).await;
+    assert_eq!(scene.sources().get("source").await.unwrap().metadata.generation, object.metadata.generation);
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 2, "the first, and the one with the wrong secret");
+
+    // No tool takes the target for its own, and prunes it.
+    let target = scene.secrets().get("token").await.unwrap().metadata;
+    let labels: Vec<_> = target.labels.unwrap().into_keys().collect();
+    assert_eq!(labels, ["app.kubernetes.io/managed-by"]);
+    let annotations: Vec<_> = target.annotations.unwrap().into_keys().collect();
+    assert_eq!(annotations, ["tokensource.dev/record"]);
+    assert_eq!(target.owner_references.unwrap().len(), 1, "by which they show it below its TokenSource");
+}

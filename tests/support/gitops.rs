@@ -1,0 +1,92 @@
+//! What Flux and Argo CD make of an object, told by their own libraries (`tests/gitops`), with the Lua scripts that stand
+//! in `docs/argocd.md`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gitops");
+const PAGE: &str = include_str!("../../docs/argocd.md");
+
+/// What kstatus computes, with its message: `InProgress: ...`.
+pub async fn kstatus(object: &str) -> String {
+    ask(&["kstatus"], object).await
+}
+
+/// What the health check returns: `{"status": .., "message": ..}`.
+pub async fn health(object: &str) -> Value {
+    let script = setting("resource.customizations.health.tokensource.dev_TokenSource");
+    serde_json::from_str(&ask(&["health", &script], object).await).unwrap()
+}
+
+/// The names of the actions that can be taken.
+pub async fn actions(object: &str) -> Vec<String> {
+    let script = scripts()["discovery.lua"].as_str().unwrap().to_owned();
+    let told: Value = serde_json::from_str(&ask(&["actions", &script], object).await).unwrap();
+    let enabled = |(name, action): (&String, &Value)| (action["disabled"] != true).then(|| name.clone());
+    told.as_object().unwrap().iter().filter_map(enabled).collect()
+}
+
+/// The merge patch that an action comes to.
+pub async fn action(name: &str, object: &str) -> Value {
+    let scripts = scripts();
+    let definition = scripts["definitions"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap();
+    let script = definition["action.lua"].as_str().unwrap();
+    serde_json::from_str(&ask(&["action", script], object).await).unwrap()
+}
+
+/// A member of `argocd-cm`, as the page has it.
+fn setting(key: &str) -> String {
+    let fence =
+        PAGE.split("```yaml\n").find(|part| part.contains(key)).expect("a ConfigMap in docs/argocd.md");
+    let manifest = fence.split("```").next().unwrap();
+    let config_map: Value = serde_saphyr::from_str(manifest).unwrap();
+    assert_eq!(config_map["metadata"]["name"], "argocd-cm");
+    config_map["data"][key].as_str().unwrap().to_owned()
+}
+
+fn scripts() -> Value {
+    serde_saphyr::from_str(&setting("resource.customizations.actions.tokensource.dev_TokenSource")).unwrap()
+}
+
+async fn ask(arguments: &[&str], object: &str) -> String {
+    let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let object = object.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let mut child = Command::new(tool())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(object.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    })
+    .await
+    .unwrap()
+}
+
+/// Built by whichever test asks first. Go's own cache makes every further build one of a second.
+fn tool() -> &'static PathBuf {
+    static TOOL: OnceLock<PathBuf> = OnceLock::new();
+    TOOL.get_or_init(|| {
+        let tool = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gitops");
+        let output = Command::new("go")
+            .args(["build", "-C", FOLDER, "-trimpath", "-buildvcs=false", "-o"])
+            .arg(&tool)
+            .arg(".")
+            .envs([("GOFLAGS", "-mod=readonly"), ("GOWORK", "off"), ("CGO_ENABLED", "0")])
+            .output()
+            .unwrap_or_else(|error| {
+                panic!("cannot run go: {error}. `make doctor` tells what this machine lacks")
+            });
+        assert!(output.status.success(), "{FOLDER}: {}", String::from_utf8_lossy(&output.stderr));
+        tool
+    })
+}
