@@ -45,16 +45,12 @@ lint: ## Run clippy; warnings are errors.
 	$(CARGO) clippy --all-targets -- -D warnings
 
 .PHONY: generate
-generate: ## Write the CustomResourceDefinition anew from the Rust types.
-	@mkdir -p crds target
-	$(CARGO) run --quiet -- crd > target/crd.yaml # first beside it: a failure must not leave half a file
-	mv target/crd.yaml $(CRD)
+generate: ## Write anew what is generated: the CustomResourceDefinition, the chart's README, deploy/.
+	@hack/generate.sh
 
 .PHONY: check-generated
-check-generated: ## Fail where what is generated has drifted from the Rust types.
-	@mkdir -p target
-	$(CARGO) run --quiet -- crd > target/crd.yaml
-	@diff -u $(CRD) target/crd.yaml || { echo "$(CRD) is not what the types say: run 'make generate' and commit it" >&2; exit 1; }
+check-generated: ## Fail where what is generated has drifted.
+	@hack/generate.sh --check
 
 ##@ Tests
 
@@ -98,6 +94,10 @@ tests/%/node_modules/.installed: tests/%/package-lock.json
 	cd $(<D) && npm ci --no-audit --no-fund
 	@touch $@
 
+.PHONY: helm-lint
+helm-lint: ## Have Helm look at the chart (the first time builds Helm: minutes).
+	@$$(hack/tools.sh helm)/helm lint --strict charts/tokensource-operator
+
 ##@ Cluster
 
 .PHONY: install
@@ -108,9 +108,47 @@ install: ## Install the CustomResourceDefinition into the cluster of your KUBECO
 uninstall: ## Remove the CustomResourceDefinition, and with it every TokenSource, from the cluster of your KUBECONFIG.
 	$(KUBECTL) delete --ignore-not-found -f crds/
 
+.PHONY: deploy
+deploy: ## Install the operator, of image IMG=REGISTRY/NAME:TAG, into the cluster of your KUBECONFIG.
+	@[ -n "$(IMG)" ] || { echo "say which image: make deploy IMG=REGISTRY/NAME:TAG" >&2; exit 1; }
+	sed 's#^\( *image:\) .*#\1 $(IMG)#' deploy/install.yaml | $(KUBECTL) apply --server-side -f -
+
+.PHONY: undeploy
+undeploy: ## Remove the operator from the cluster of your KUBECONFIG; TokenSources and targets stay.
+	$(KUBECTL) delete --ignore-not-found -f deploy/install.yaml -l 'app.kubernetes.io/component!=crd'
+
 .PHONY: run
-run: ## Run the operator from here, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
-	$(CARGO) run -- run $(ARGS)
+run: ## Run the operator from here, alone, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
+	TOKENSOURCE_LEADER_ELECT=$${TOKENSOURCE_LEADER_ELECT:-false} \
+		TOKENSOURCE_ADMIN_ADDRESS=$${TOKENSOURCE_ADMIN_ADDRESS:-off} $(CARGO) run -- run $(ARGS)
+
+##@ Releases
+
+.PHONY: lint-scripts
+lint-scripts: ## Run shellcheck over the scripts, and actionlint over the workflows.
+	@hack/lint-scripts.sh
+
+.PHONY: deny
+deny: ## Look at licences, banned crates and sources of what is linked (the first time builds cargo-deny: minutes).
+	"$$(hack/cargo-tools.sh cargo-deny)/cargo-deny" check licenses bans sources
+
+.PHONY: advisories
+advisories: ## Look for known vulnerabilities of what is linked; fetches their database.
+	"$$(hack/cargo-tools.sh cargo-deny)/cargo-deny" check advisories
+
+.PHONY: sbom
+sbom: ## Write the bill of materials, target/sbom.cdx.json (the first time builds cargo-cyclonedx: minutes).
+	hack/sbom.sh target/sbom.cdx.json
+
+IMAGE := target/image.tar
+
+.PHONY: image
+image: ## Build the image of this machine's architecture without Docker, target/image.tar (with Docker: docker build .).
+	hack/image.sh archive $(IMAGE)
+
+.PHONY: image-check
+image-check: ## Run the image with nothing else around it, as root (CLUSTER=KUBECONFIG: start it there, too).
+	hack/image-check.py $(IMAGE) $(CLUSTER)
 
 ##@ Cleaning
 

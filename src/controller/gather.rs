@@ -8,12 +8,12 @@ use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::reconcile::Pass;
-use super::secrets::Known;
+use super::secrets::{Key, Known};
 use super::stop::Stop;
 use crate::api::Reason;
 use crate::oauth::{Credentials, Digest};
 use crate::providers::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
-use crate::target::{Facts, Version};
+use crate::target::{CREDENTIALS_LABEL, Facts, Version};
 
 /// What a token is minted with.
 #[derive(Debug)]
@@ -74,9 +74,10 @@ impl Pass<'_> {
     /// Reads the credentials Secret, and remembers which state of it was read.
     pub(super) async fn read_credentials(&mut self) -> Result<(Version, Resolved), Stop> {
         let key = &self.identity.credentials;
-        let secret = self.kubernetes.secret(key).await?;
+        let secret = self.context.kubernetes.secret(key).await?;
         let facts = secret.as_ref().and_then(|secret| Facts::of(&secret.metadata));
-        let version = facts.as_ref().map(|facts| facts.version.clone());
+        let usable = facts.as_ref().filter(|facts| self.context.may_use(facts));
+        let version = usable.map(|facts| facts.version.clone());
         self.context.secrets.observe(key, facts);
         let (Some(secret), Some(version)) = (secret, version) else { return Err(Stop::Again) };
         let spec = &self.source.spec.credentials;
@@ -91,7 +92,7 @@ impl Pass<'_> {
         let key = &self.identity.refresh_token;
         // Somebody else's Secret under this name has stopped the decision to mint.
         let Known::Present(_) = self.known(key).await? else { return Ok(None) };
-        let Some(secret) = self.kubernetes.secret(key).await? else {
+        let Some(secret) = self.context.kubernetes.secret(key).await? else {
             self.context.secrets.observe(key, None);
             return Ok(None);
         };
@@ -157,10 +158,13 @@ impl Pass<'_> {
         if self.memory.seed_is_ours.as_deref() == Some(seed_sha256) {
             return Ok(());
         }
-        if self.turn.is_none() {
-            self.turn = Some(self.context.seeds.turn(seed_sha256).await);
+        if self.seed_turn.is_none() {
+            // Whoever has it may be waiting for the endpoint.
+            self.turn = None;
+            self.seed_turn = Some(self.context.seeds.turn(seed_sha256).await);
+            self.go_on().await;
         }
-        let rotated = self.kubernetes.rotated_seeds(&self.identity.key.namespace).await?;
+        let rotated = self.context.kubernetes.rotated_seeds(&self.identity.key.namespace).await?;
         let other = rotated
             .into_iter()
             .find(|(source, seed)| *source != self.identity.key.name && seed.0 == seed_sha256.as_bytes());
@@ -175,6 +179,15 @@ impl Pass<'_> {
         self.memory.seed_is_ours = Some(seed_sha256.to_owned());
         Ok(())
     }
+}
+
+/// What to do about a Secret that its owner has not released for use as credentials.
+pub(super) fn not_lent(secret: &Key) -> String {
+    let Key { namespace, name } = secret;
+    let (label, value) = CREDENTIALS_LABEL;
+    format!(
+        "Secret {name} is not labelled {label}={value}, and this operator uses no other Secrets (--require-credentials-label): kubectl label secret {name} -n {namespace} {label}={value}"
+    )
 }
 
 /// SHA-256 in hex.

@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+use super::pods::Prompt;
 use super::secrets::Key;
-use crate::api::{LastFailure, Reason, TokenSource, TokenSourceStatus};
+use super::status::Reported;
+use crate::api::{LastFailure, Reason};
 use crate::oauth::Digest;
 use crate::refresh::{Failure, Pending, Tried};
 use crate::target::{Owner, Record, Version};
 
-/// A status that was written, and the revision that it got.
-pub type Reported = (u64, Box<TokenSourceStatus>);
+/// What was told by a status that was written, and the revision that it got.
+pub type Written = (u64, Reported);
 
 /// What is remembered of one TokenSource.
 #[derive(Debug, Default)]
@@ -22,14 +24,14 @@ pub struct Memory {
     /// The uid of the object that this is about: another object of the same name starts anew.
     pub uid: String,
     /// The attempts that failed since the last success.
-    pub failed: Option<Failed>,
+    pub failed: Option<Box<Failed>>,
     /// The state of the credentials Secret that was last read, and a digest of its values; `None` where they
     /// could not be used.
     pub seen_credentials: Option<(Version, Option<Digest>)>,
     /// A digest of the values that the token in the target was minted with.
     pub minted_with: Option<Digest>,
     /// A mint whose result is not yet all written: the only place where a token stays.
-    pub pending: Option<PendingMint>,
+    pub pending: Option<Box<PendingMint>>,
     /// When the target was last mended by a mint.
     pub healed_at: Option<Timestamp>,
     /// This process has seen that the API server takes a write of this target.
@@ -39,8 +41,10 @@ pub struct Memory {
     /// The user's refresh token (SHA-256, in hex) that no other TokenSource of the namespace rotates; checked once
     /// per process.
     pub seed_is_ours: Option<String>,
-    /// The status that was last written, and the resourceVersion that it got, until the watch has caught up.
-    pub reported: Option<Reported>,
+    /// The pods that mount the target, where they are told of new tokens.
+    pub prompt: Option<Box<Prompt>>,
+    /// What was last told by status, until the watch has caught up.
+    pub reported: Option<Written>,
 }
 
 /// A row of failed attempts, with what people are told of the last one.
@@ -101,15 +105,14 @@ impl std::fmt::Debug for PendingMint {
 impl Memory {
     /// Makes this the memory of `source`: of another object than before it remembers nothing, but for a refresh
     /// token that is saved nowhere else, and takes waits up again from its status.
-    pub fn is_about(&mut self, source: &TokenSource, owner: &Owner) {
+    pub fn is_about(&mut self, reported: &Reported, owner: &Owner) {
         if self.uid == owner.uid {
             return;
         }
-        let last = source.status.as_ref().and_then(|status| status.last_failure.as_ref());
         *self = Memory {
             uid: owner.uid.clone(),
-            failed: last.and_then(Failed::from_status),
-            pending: self.pending.take().and_then(PendingMint::into_refresh_token),
+            failed: reported.last_failure.as_deref().and_then(Failed::from_status).map(Box::new),
+            pending: self.pending.take().and_then(|pending| pending.into_refresh_token()).map(Box::new),
             ..Memory::default()
         };
     }

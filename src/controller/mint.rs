@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use tracing::info;
+use url::Url;
 
 use super::gather::{Gathered, sha256};
 use super::memory::{PendingMint, UnsavedRefreshToken, UnwrittenToken};
@@ -13,12 +14,22 @@ use super::reconcile::Pass;
 use super::secrets::Known;
 use super::stop::Stop;
 use crate::api::Reason;
-use crate::oauth::{Answer, Error, RequestDescription};
+use crate::oauth::{Answer, Error, RequestDescription, Tls};
 use crate::refresh::{Why, attempt_timeout, seconds_between};
 use crate::target::{Inputs, Record};
 
 /// How long a turn at the endpoint is waited for before people are told.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request that was sent.
+struct Asked {
+    answer: Result<Answer, Error>,
+    sent_at: Timestamp,
+    took: Duration,
+    url: Url,
+    /// What a person should know of it.
+    remark: Option<String>,
+}
 
 impl Pass<'_> {
     /// Asks for a token, and holds the answer in memory until it is written.
@@ -28,47 +39,25 @@ impl Pass<'_> {
         // First: a turn to send a user's refresh token is not held while this is read.
         let tls = self.tls().await?;
         let gathered = self.gather().await?;
-        let description = &self.resolved.description.request;
-        let located = self.context.discovery.locate(description, &tls, self.attempt_timeout()).await;
-        let description = &located.map_err(|error| Stop::endpoint(&error))?;
-        let url = &description.token_url;
-
-        let party = self.context.gate.party(description, &gathered.credentials, &tls);
-        if self.is_asked_for() {
-            self.context.gate.hasten(url, party);
-        }
-        let entering = self.context.gate.enter(url, party, self.deadline());
-        let place = match tokio::time::timeout(PATIENCE, entering).await {
-            Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
-            Err(_) => return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE)),
-        };
-        // Not before the turn has come: what is signed lives for less than a minute.
-        let attempt = self.context.transport.attempt(url);
-        let request = description
-            .attempt(&gathered.credentials, &attempt)
-            .map_err(|error| Stop::endpoint(&Error::from(error)))?;
-        let now = self.context.now();
-        let timeout = self.attempt_timeout();
-        let begun = Instant::now();
-        let answer = Box::pin(self.context.transport.send_over(&request, &tls, timeout)).await;
-        place.finish(&answer);
-        let took = begun.elapsed();
+        self.turn = None;
+        let asked = self.ask(&tls, &gathered).await;
+        self.go_on().await;
+        let Asked { answer, sent_at, took, url, remark } = asked?;
 
         if why.heals() && (self.memory.healed_at.is_some() || self.had_token()) {
-            self.memory.healed_at = Some(now);
+            self.memory.healed_at = Some(sent_at);
         }
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 // It may be the only copy of the credential, whatever is wrong with the rest.
-                self.keep_refresh_token(error.refresh_token().cloned(), &gathered, now);
-                return Err(Stop::endpoint(&error).with_remark(self.clock_remark(description)));
+                self.keep_refresh_token(error.refresh_token().cloned(), &gathered, sent_at);
+                return Err(Stop::endpoint(&error).with_remark(remark));
             }
         };
         let refresh_token = answer.refresh_token.clone();
-        let remark = self.clock_remark(description);
-        let record = self.new_record(&answer, &gathered, remark, now);
-        let refresh_at = self.refresh_at(now, &record);
+        let record = self.new_record(&answer, &gathered, remark, sent_at);
+        let refresh_at = self.refresh_at(sent_at, &record);
         info!(
             source = %self.identity.key,
             host = url.host_str().unwrap_or_default(),
@@ -79,14 +68,47 @@ impl Pass<'_> {
             refresh_at = %refresh_at,
             "minted"
         );
-        self.memory.pending = Some(PendingMint {
+        self.memory.pending = Some(Box::new(PendingMint {
             token: Some(UnwrittenToken { record, access_token: answer.access_token, values: answer.values }),
             values: gathered.values,
             refresh_token: None,
             refresh_at,
-        });
-        self.keep_refresh_token(refresh_token, &gathered, now);
+        }));
+        self.keep_refresh_token(refresh_token, &gathered, sent_at);
         Ok(())
+    }
+
+    /// The one request, when its turn at the endpoint has come.
+    async fn ask(&self, tls: &Tls, gathered: &Gathered) -> Result<Asked, Stop> {
+        let description = &self.resolved.description.request;
+        let located = self.context.discovery.locate(description, tls, self.attempt_timeout()).await;
+        let description = &located.map_err(|error| Stop::endpoint(&error))?;
+        let url = &description.token_url;
+
+        let party = self.context.gate.party(description, &gathered.credentials, tls);
+        if self.is_asked_for() {
+            self.context.gate.hasten(url, party);
+        }
+        let entering = self.context.gate.enter(url, party, self.deadline());
+        let place = tokio::select! {
+            entered = tokio::time::timeout(PATIENCE, entering) => match entered {
+                Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
+                Err(_) => return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE)),
+            },
+            () = self.context.mandate.ends() => return Err(Stop::NoMandate),
+        };
+        let timeout = self.context.mandate.lasts(self.attempt_timeout()).await.ok_or(Stop::NoMandate)?;
+        // Not before the turn has come: what is signed lives for less than a minute.
+        let attempt = self.context.transport.attempt(url);
+        let request = description
+            .attempt(&gathered.credentials, &attempt)
+            .map_err(|error| Stop::endpoint(&Error::from(error)))?;
+        let sent_at = self.context.now();
+        let begun = Instant::now();
+        let answer = Box::pin(self.context.transport.send_over(&request, tls, timeout)).await;
+        place.finish(&answer);
+        let (took, remark) = (begun.elapsed(), self.clock_remark(description));
+        Ok(Asked { answer, sent_at, took, url: url.clone(), remark })
     }
 
     /// Somebody has changed the spec, or asks for a token, since the last attempt failed.
@@ -152,11 +174,11 @@ impl Pass<'_> {
             replaces: seed.kept.clone(),
         };
         let pending = PendingMint { token: None, values: None, refresh_token: None, refresh_at: now };
-        self.memory.pending.get_or_insert(pending).refresh_token = Some(unsaved);
+        self.memory.pending.get_or_insert(Box::new(pending)).refresh_token = Some(unsaved);
     }
 
     fn had_token(&self) -> bool {
-        self.source.status.as_ref().is_some_and(|status| status.token.is_some())
+        self.reported.has_token
     }
 
     /// Before a first mint of this process, and before one that creates the Secret: does the TokenSource still
@@ -173,7 +195,7 @@ impl Pass<'_> {
             _ => None,
         };
         let body = self.rehearsal(seen.as_ref())?;
-        match self.kubernetes.apply_secret(&self.identity.target, &body, true).await {
+        match self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await {
             Ok(_) => {
                 self.memory.write_allowed = true;
                 Ok(())
@@ -185,7 +207,7 @@ impl Pass<'_> {
     /// Stops if the TokenSource is gone, going, or another one by now: then nothing is healed.
     pub(super) async fn check_alive(&self) -> Result<(), Stop> {
         let identity = &self.identity;
-        if self.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
+        if self.context.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
             Ok(())
         } else {
             Err(Stop::Gone)

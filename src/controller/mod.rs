@@ -3,8 +3,11 @@
 mod expiry;
 mod gather;
 mod kubernetes;
+mod mandate;
 mod memory;
 mod mint;
+mod namespaces;
+mod pods;
 mod pulse;
 mod reconcile;
 mod report;
@@ -15,6 +18,7 @@ mod stop;
 pub(crate) mod tls;
 mod turns;
 mod watch;
+mod watched;
 mod write;
 
 use std::fmt;
@@ -23,13 +27,22 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use kubernetes::{CallError, Kubernetes};
+pub use mandate::Mandate;
 pub use pulse::Pulse;
 pub(crate) use secrets::Key;
 pub use watch::run;
 
 use crate::oauth::{Discovery, Gate, Transport};
+use crate::target::Facts;
 use memory::{Memories, Seeds};
+use namespaces::Namespaces;
+use pods::Rounds;
 use secrets::Secrets;
+use turns::Turns;
+
+/// Looks at once. Each makes one call to the API server at a time, and more would only wait there; those that have not
+/// begun hold hardly any memory.
+const LOOKS_AT_ONCE: usize = 64;
 
 /// What every reconcile shares.
 pub struct Context {
@@ -40,11 +53,18 @@ pub struct Context {
     discovery: Discovery,
     gate: Gate,
     secrets: Secrets,
+    namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
+    rounds: Rounds,
+    /// To look, which includes calls to the API server but not waiting for an endpoint.
+    turns: Arc<Turns>,
     pulse: Arc<Pulse>,
+    mandate: Mandate,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
+    /// Only Secrets that are lent by a label are read as credentials.
+    require_credentials_label: bool,
     /// Who reports events: the pod's name.
     instance: String,
     /// When this process began to look.
@@ -61,10 +81,16 @@ pub struct Parts {
     pub gate: Gate,
     /// How many watches on Secrets there will be.
     pub watches: usize,
+    /// Whether this process may act.
+    pub mandate: Mandate,
     /// Where signs of life go.
     pub pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
+    /// The labels of the namespaces to reconcile in; `None` for all that are watched.
+    pub namespace_selector: Option<String>,
+    /// Read only Secrets as credentials that are lent by a label.
+    pub require_credentials_label: bool,
     /// Who reports events: the pod's name.
     pub instance: String,
 }
@@ -73,8 +99,20 @@ impl Context {
     /// A context that knows nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { kubernetes, transport, gate, watches, pulse, propagation_delay, instance } = parts;
+        let Parts {
+            kubernetes,
+            transport,
+            gate,
+            watches,
+            mandate,
+            pulse,
+            propagation_delay,
+            namespace_selector,
+            require_credentials_label,
+            instance,
+        } = parts;
         Context {
+            rounds: Rounds::new(kubernetes.clone()),
             kubernetes,
             discovery: Discovery::new(transport.clone()),
             transport,
@@ -82,11 +120,20 @@ impl Context {
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),
+            turns: Turns::new(LOOKS_AT_ONCE),
+            namespaces: Namespaces::new(namespace_selector),
             pulse,
+            mandate,
             propagation_delay,
+            require_credentials_label,
             instance,
             since: Timestamp::now(),
         }
+    }
+
+    /// Whether a Secret may be read as credentials.
+    fn may_use(&self, secret: &Facts) -> bool {
+        secret.lent || !self.require_credentials_label
     }
 
     /// Signs of life.
@@ -95,11 +142,23 @@ impl Context {
         &self.pulse
     }
 
+    /// Whether this process may act.
+    #[must_use]
+    pub fn mandate(&self) -> &Mandate {
+        &self.mandate
+    }
+
+    /// Waits until all TokenSources and the metadata of their Secrets have been read once.
+    pub async fn warm(&self) {
+        self.namespaces.ready().await;
+        self.secrets.ready().await;
+    }
+
     /// Whether all TokenSources and the metadata of their Secrets have been read once.
     #[must_use]
     pub fn is_warm(&self) -> bool {
         // Secrets are listed after TokenSources.
-        self.secrets.is_ready()
+        self.namespaces.is_ready() && self.secrets.is_ready()
     }
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.

@@ -34,15 +34,17 @@ pub(super) struct Looking<'a>(&'a Pulse);
 
 impl Pulse {
     /// The loop for `scope` came round.
-    pub(super) fn tick(&self, scope: &str) {
+    pub fn tick(&self, scope: &str) {
         self.signs().loops.insert(scope.to_owned(), Instant::now());
     }
 
     /// A request goes to the API server: those of watches, and of the lists before them, are signs of life. A list of
-    /// another kind has no limit.
+    /// another kind has no limit, or a field selector.
     pub fn request(&self, uri: &Uri) {
-        let is_watch =
-            |query: &str| query.split('&').any(|it| it == "watch=true" || it.starts_with("limit="));
+        let is_watch = |query: &str| {
+            let has = |start| query.split('&').any(|it| it.starts_with(start));
+            has("watch=true") || (has("limit=") && !has("fieldSelector="))
+        };
         if uri.query().is_some_and(is_watch) {
             self.signs().watches.insert(uri.path().to_owned(), Instant::now());
         }
@@ -134,6 +136,9 @@ mod tests {
         let pulse = Pulse::default();
         pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets?labelSelector=a"));
         pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets/one"));
+        pulse.request(&Uri::from_static(
+            "/api/v1/namespaces/a/pods?&fieldSelector=status.phase%3DRunning&limit=50",
+        ));
         assert_eq!(pulse.watches(after(3600)), Ok(()), "no watch has begun");
         pulse.request(&Uri::from_static("/api/v1/secrets?&limit=500"));
         pulse.request(&Uri::from_static("/api/v1/secrets?&watch=true&timeoutSeconds=290"));

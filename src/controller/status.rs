@@ -2,12 +2,22 @@
 //! decisions are made of, so that "ready?" and "refresh?" cannot disagree.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::hash::Hasher;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::pods::Told;
 use crate::api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
 use crate::refresh::{Policy, Propagation};
 use crate::target::Record;
+
+const READY: &str = "Ready";
+const RECONCILING: &str = "Reconciling";
+const STALLED: &str = "Stalled";
+const PROPAGATION_SAFE: &str = "PropagationSafe";
+/// The types of all conditions.
+const KINDS: [&str; 4] = [READY, RECONCILING, STALLED, PROPAGATION_SAFE];
 
 /// Everything that status depends on.
 pub struct Situation<'a> {
@@ -31,8 +41,100 @@ pub struct Situation<'a> {
     pub last_failure: Option<LastFailure>,
     /// The schedule that the spec asks for.
     pub policy: Policy,
-    /// The status so far.
-    pub before: &'a TokenSourceStatus,
+    /// Pods are told of new tokens.
+    pub prompt: bool,
+    /// What came of that; `None`: this process has not tried yet.
+    pub told: Option<&'a Told>,
+    /// What people were told so far.
+    pub before: &'a Reported,
+}
+
+/// What is kept of a status: what the next one depends on, and whether that is another one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reported {
+    digest: u64,
+    /// The generation of the spec that it spoke of; less than 1: none.
+    pub generation: i64,
+    /// The condition about pods, where something was wrong with them: another process repeats it until it has looked.
+    pub pods: Option<Box<Condition>>,
+    conditions: Box<[ReportedCondition]>,
+    /// The failed attempts.
+    pub last_failure: Option<Box<LastFailure>>,
+    /// There was a token.
+    pub has_token: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct ReportedCondition {
+    kind: &'static str,
+    status: bool,
+    reason: Option<Reason>,
+    since: Timestamp,
+}
+
+impl Reported {
+    /// What is kept of `status`.
+    #[must_use]
+    pub fn of(status: &TokenSourceStatus) -> Self {
+        let kept = |condition: &Condition| {
+            Some(ReportedCondition {
+                kind: KINDS.into_iter().find(|kind| *kind == condition.type_)?,
+                status: condition.status == "True",
+                reason: Reason::ALL.into_iter().find(|reason| reason.as_str() == condition.reason),
+                since: condition.last_transition_time.0,
+            })
+        };
+        Reported {
+            digest: digest(status),
+            generation: status.observed_generation.unwrap_or(-1),
+            pods: status.conditions.iter().find(|it| is_about_pods(it)).cloned().map(Box::new),
+            conditions: status.conditions.iter().filter_map(kept).collect(),
+            last_failure: status.last_failure.clone().map(Box::new),
+            has_token: status.token.is_some(),
+        }
+    }
+
+    /// Whether `status` says the same, to the letter.
+    #[must_use]
+    pub fn is(&self, status: &TokenSourceStatus) -> bool {
+        self.digest == digest(status)
+    }
+
+    /// Ready's status and reason.
+    #[must_use]
+    pub fn ready(&self) -> Option<(bool, Option<Reason>)> {
+        let ready = self.conditions.iter().find(|condition| condition.kind == READY)?;
+        Some((ready.status, ready.reason))
+    }
+
+    /// Why attempts fail, while they do.
+    #[must_use]
+    pub fn failing(&self) -> Option<&str> {
+        let last = self.last_failure.as_ref().filter(|last| last.count > 0)?;
+        Some(&last.reason)
+    }
+}
+
+fn is_about_pods(condition: &Condition) -> bool {
+    let reasons = [Reason::PromptFailed.as_str(), Reason::StaticMount.as_str()];
+    condition.type_ == PROPAGATION_SAFE && reasons.contains(&condition.reason.as_str())
+}
+
+fn digest(status: &TokenSourceStatus) -> u64 {
+    struct Hashed(std::hash::DefaultHasher);
+    impl std::io::Write for Hashed {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.write(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hashed = Hashed(std::hash::DefaultHasher::new());
+    // Strings, numbers and times: nothing that JSON refuses.
+    let _ = serde_json::to_writer(&mut hashed, status);
+    hashed.0.finish()
 }
 
 /// What stands in the way of a token.
@@ -86,8 +188,8 @@ pub fn status(situation: &Situation<'_>) -> TokenSourceStatus {
 }
 
 /// The last failure stays after recovery, with count 0.
-fn recovered(before: &TokenSourceStatus) -> Option<LastFailure> {
-    let last = before.last_failure.clone()?;
+fn recovered(before: &Reported) -> Option<LastFailure> {
+    let last = before.last_failure.as_deref()?.clone();
     Some(LastFailure { count: 0, next_attempt_at: None, inputs: None, ..last })
 }
 
@@ -97,23 +199,17 @@ struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    fn push(&mut self, kind: &str, status: bool, reason: Reason, message: String) {
-        let status = if status { "True" } else { "False" };
-        let same = |before: &&Condition| before.type_ == kind && before.status == status;
-        let since = self
-            .situation
-            .before
-            .conditions
-            .iter()
-            .find(same)
-            .map(|before| before.last_transition_time.clone());
+    fn push(&mut self, kind: &'static str, status: bool, reason: Reason, message: String) {
+        let same = |before: &&ReportedCondition| before.kind == kind && before.status == status;
+        let before = self.situation.before.conditions.iter().find(same);
+        let since = before.map_or(self.situation.now, |before| before.since);
         self.all.push(Condition {
             type_: kind.to_owned(),
-            status: status.to_owned(),
+            status: if status { "True" } else { "False" }.to_owned(),
             reason: reason.to_string(),
             message,
             observed_generation: Some(self.situation.generation),
-            last_transition_time: since.unwrap_or(Time(self.situation.now)),
+            last_transition_time: Time(since),
         });
     }
 
@@ -135,7 +231,7 @@ impl Conditions<'_> {
                     format!("{until} and will be refreshed at {refresh_at}{}", self.remarks(record)),
                 ),
             };
-            return self.push("Ready", true, reason, message);
+            return self.push(READY, true, reason, message);
         }
         if situation.suspended {
             let what = match (token, situation.token) {
@@ -144,7 +240,7 @@ impl Conditions<'_> {
                 (None, None) => "there is no token".to_owned(),
             };
             return self.push(
-                "Ready",
+                READY,
                 false,
                 Reason::Suspended,
                 format!("{what}, and none is asked for while spec.suspend is true"),
@@ -158,9 +254,9 @@ impl Conditions<'_> {
             ),
             (None, None) => (Reason::Minting, "a token is being asked for".to_owned()),
         };
-        self.push("Ready", false, reason, message.clone());
+        self.push(READY, false, reason, message.clone());
         let passes = situation.problem.as_ref().is_some_and(|problem| problem.passes);
-        let kind = if needs_a_person(reason) && !passes { "Stalled" } else { "Reconciling" };
+        let kind = if needs_a_person(reason) && !passes { STALLED } else { RECONCILING };
         self.push(kind, true, reason, message);
     }
 
@@ -170,8 +266,50 @@ impl Conditions<'_> {
     }
 
     fn propagation(&mut self) {
-        let Some((record, _)) = self.situation.token else { return };
+        let situation = self.situation;
+        let Some((record, _)) = situation.token else { return };
+        let told = situation.told.cloned();
+        if situation.prompt
+            && told.is_none()
+            && let Some(said) = situation.before.pods.as_deref()
+        {
+            // It was said by another process, and this one has not looked yet.
+            let observed_generation = Some(situation.generation);
+            return self.all.push(Condition { observed_generation, ..said.clone() });
+        }
+        let told = told.unwrap_or_default();
+        let failed = told.failed.map(|failed| {
+            let remedy = Reason::PromptFailed.remedy();
+            let words = format!(
+                "pods could not be told of the new token, and read it at the kubelet's own pace: {failed}; {remedy}"
+            );
+            (Reason::PromptFailed, words)
+        });
+        let fixed = told.fixed.map(|pods| {
+            let remedy = Reason::StaticMount.remedy();
+            (Reason::StaticMount, format!("{pods} keep the token from their start: {remedy}"))
+        });
+        let lifetime = self.lifetime(record);
+        let (hard, soft) = match lifetime.0 {
+            Reason::LifetimeTooShort | Reason::IssuerReturnsCachedTokens => (Some(lifetime), None),
+            _ => (None, Some(lifetime)),
+        };
+        // The worst first: its reason is the condition's.
+        let all: Vec<_> = [failed, hard, fixed, soft].into_iter().flatten().collect();
+        let Some((reason, _)) = all.first() else { return };
+        let words: Vec<_> = all.iter().map(|(_, words)| words.as_str()).collect();
+        const NEVER: &str = "Environment variables and subPath mounts never follow a Secret.";
+        let message = format!("{}. {NEVER}", words.join("; "));
+        self.push(PROPAGATION_SAFE, *reason == Reason::LifetimeSufficient, *reason, message);
+    }
+
+    /// What the token's lifetime means for readers of mounted files.
+    fn lifetime(&self, record: &Record) -> (Reason, String) {
         let policy = self.situation.policy;
+        if record.cached {
+            let words = "the issuer gives the same token again until shortly before its end, so that a fresh one comes late; ask it for tokens that are not cached";
+            return (Reason::IssuerReturnsCachedTokens, words.into());
+        }
         // A token that the issuer hands out again is judged by the life that it had when it was new to us.
         let lifetime = record.lifetime();
         let after = policy.refresh_after(lifetime);
@@ -179,43 +317,31 @@ impl Conditions<'_> {
         let numbers = format!(
             "tokens live {lifetime} s, are refreshed after {after} s at the latest, and take up to {delay} s to reach a mounted file"
         );
-        const NEVER: &str = "Environment variables and subPath mounts never follow a Secret.";
-        const LONGER: &str = "have the issuer give longer tokens (VGS: accessTokenLifespan), read the Secret through the API, or shorten the kubelet's sync period and say so in spec.refresh.propagationDelay";
+        let prompt = if self.situation.prompt { "" } else { "set spec.target.propagation to Prompt, " };
         let remedies = if policy.before_is_too_short(lifetime) {
-            "remove spec.refresh.before, which leaves less than the default rule does"
+            "remove spec.refresh.before, which leaves less than the default rule does".to_owned()
         } else {
-            LONGER
+            format!(
+                "have the issuer give longer tokens (VGS: accessTokenLifespan), {prompt}read the Secret through the API, or shorten the kubelet's sync period and say so in spec.refresh.propagationDelay"
+            )
         };
-        let (safe, reason, message) = match policy.propagation(lifetime) {
-            _ if record.cached => (
-                false,
-                Reason::IssuerReturnsCachedTokens,
-                format!(
-                    "the issuer gives the same token again until shortly before its end, so that a fresh one comes late; ask it for tokens that are not cached. {NEVER}"
-                ),
-            ),
+        match policy.propagation(lifetime) {
             Propagation::Safe => (
-                true,
                 Reason::LifetimeSufficient,
                 format!(
-                    "{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file. {NEVER}",
+                    "{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file",
                     policy.longest_unnoticed_outage(lifetime)
                 ),
             ),
             Propagation::NoRetryRoom => (
-                false,
                 Reason::NoRetryRoom,
-                format!(
-                    "{numbers}; one failed attempt may leave an expired token in the file: {remedies}. {NEVER}"
-                ),
+                format!("{numbers}; one failed attempt may leave an expired token in the file: {remedies}"),
             ),
             Propagation::TooShort => (
-                false,
                 Reason::LifetimeTooShort,
-                format!("{numbers}; readers of the file may find an expired token: {remedies}. {NEVER}"),
+                format!("{numbers}; readers of the file may find an expired token: {remedies}"),
             ),
-        };
-        self.push("PropagationSafe", safe, reason, message);
+        }
     }
 }
 
@@ -247,7 +373,7 @@ mod tests {
         now: i64,
         token: Option<&'a Record>,
         problem: Option<Reason>,
-        before: &'a TokenSourceStatus,
+        before: &'a Reported,
     ) -> Situation<'a> {
         Situation {
             now: at(now),
@@ -260,6 +386,8 @@ mod tests {
             problem: problem.map(|reason| Problem { reason, message: "what is wrong".into(), passes: false }),
             last_failure: None,
             policy: Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 },
+            prompt: false,
+            told: None,
             before,
         }
     }
@@ -271,7 +399,7 @@ mod tests {
     #[test]
     fn the_table_of_conditions() {
         let token = record(300);
-        let none = TokenSourceStatus::default();
+        let none = Reported::default();
         let safe = "PropagationSafe=True LifetimeSufficient";
         for (now, token, problem, expected) in [
             (10, Some(&token), None, &["Ready=True TokenValid", safe][..]),
@@ -322,7 +450,7 @@ mod tests {
 
     #[test]
     fn a_token_for_another_spec_is_not_ready() {
-        let (token, none) = (record(300), TokenSourceStatus::default());
+        let (token, none) = (record(300), Reported::default());
         let changed =
             Situation { fits_spec: false, ..situation(10, Some(&token), Some(Reason::ScopeRejected), &none) };
         let told = words(&status(&changed));
@@ -331,7 +459,7 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_is_not_stalled() {
-        let none = TokenSourceStatus::default();
+        let none = Reported::default();
         let mut waits = situation(10, None, Some(Reason::TargetConflict), &none);
         if let Some(problem) = &mut waits.problem {
             problem.passes = true;
@@ -341,7 +469,7 @@ mod tests {
 
     #[test]
     fn suspended_is_as_the_token_is() {
-        let (token, none) = (record(300), TokenSourceStatus::default());
+        let (token, none) = (record(300), Reported::default());
         let suspended =
             |now| status(&Situation { suspended: true, ..situation(now, Some(&token), None, &none) });
         assert_eq!(words(&suspended(10))[0], "Ready=True TokenValid");
@@ -352,16 +480,17 @@ mod tests {
     #[test]
     fn transition_times_move_with_the_status_alone() {
         let token = record(300);
-        let first = status(&situation(10, Some(&token), None, &TokenSourceStatus::default()));
-        let failing = status(&situation(20, Some(&token), Some(Reason::RateLimited), &first));
+        let first = status(&situation(10, Some(&token), None, &Reported::default()));
+        let failing = status(&situation(20, Some(&token), Some(Reason::RateLimited), &Reported::of(&first)));
         assert_eq!(failing.conditions[0].last_transition_time, Time(at(10)));
-        let expired = status(&situation(300, Some(&token), Some(Reason::RateLimited), &failing));
+        let expired =
+            status(&situation(300, Some(&token), Some(Reason::RateLimited), &Reported::of(&failing)));
         assert_eq!(expired.conditions[0].last_transition_time, Time(at(300)));
     }
 
     #[test]
     fn propagation_by_lifetime_with_numbers_and_remedies() {
-        let none = TokenSourceStatus::default();
+        let none = Reported::default();
         for (lifetime, expected, part) in [
             (60, "PropagationSafe=False LifetimeTooShort", "accessTokenLifespan"),
             (150, "PropagationSafe=False NoRetryRoom", "tokens live 150 s, are refreshed after 30 s"),
@@ -386,8 +515,57 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_pods_is_said_the_worst_first() {
+        let none = Reported::default();
+        let told = |failed: bool, fixed: bool| Told {
+            failed: failed.then(|| "no rights".into()),
+            fixed: fixed.then(|| "pod web-1 (container app: subPath)".into()),
+        };
+        for (lifetime, told, expected, parts) in [
+            (300, told(false, false), "True LifetimeSufficient", &["goes unnoticed"][..]),
+            (300, told(false, true), "False StaticMount", &["web-1", "tokens live 300 s"]),
+            (
+                300,
+                told(true, true),
+                "False PromptFailed",
+                &["no rights", "promptPropagation.enabled", "web-1"],
+            ),
+            (60, told(true, false), "False PromptFailed", &["no rights", "may find an expired token"]),
+            (60, told(false, true), "False LifetimeTooShort", &["may find an expired token", "web-1"]),
+            (150, told(false, true), "False StaticMount", &["web-1", "one failed attempt"]),
+        ] {
+            let token = record(lifetime);
+            let situation =
+                Situation { prompt: true, told: Some(&told), ..situation(10, Some(&token), None, &none) };
+            let status = status(&situation);
+            assert_eq!(words(&status)[1], format!("PropagationSafe={expected}"));
+            for part in parts {
+                assert!(status.conditions[1].message.contains(part), "{}", status.conditions[1].message);
+            }
+            assert!(!status.conditions[1].message.contains("propagation to Prompt"));
+        }
+    }
+
+    #[test]
+    fn what_another_process_found_about_pods_stands_until_this_one_has_looked() {
+        let (token, none) = (record(300), Reported::default());
+        let failed = Told { failed: Some("no rights".into()), fixed: None };
+        let prompt = |told, before| {
+            let situation = situation(10, Some(&token), None, before);
+            status(&Situation { prompt: true, told, generation: 4, ..situation })
+        };
+        let said = prompt(Some(&failed), &none);
+        let before = Reported::of(&said);
+        assert_eq!(prompt(None, &before).conditions[1], said.conditions[1]);
+        let looked = prompt(Some(&Told::default()), &before);
+        assert_eq!(words(&looked)[1], "PropagationSafe=True LifetimeSufficient");
+        let periodic = status(&situation(10, Some(&token), None, &before));
+        assert_eq!(words(&periodic)[1], "PropagationSafe=True LifetimeSufficient");
+    }
+
+    #[test]
     fn a_margin_that_cannot_hold_is_said() {
-        let (token, none) = (record(300), TokenSourceStatus::default());
+        let (token, none) = (record(300), Reported::default());
         let mut large = situation(10, Some(&token), None, &none);
         large.policy.before = Some(300);
         assert!(
@@ -408,6 +586,7 @@ mod tests {
             inputs: Some("a/b".into()),
         };
         let before = TokenSourceStatus { last_failure: Some(failed), ..TokenSourceStatus::default() };
+        let before = Reported::of(&before);
         let token = record(300);
         let last = status(&situation(10, Some(&token), None, &before)).last_failure.unwrap();
         assert_eq!((last.count, last.next_attempt_at, last.inputs), (0, None, None));

@@ -1,135 +1,167 @@
 //! The watches, and how what they see reaches the TokenSources that it concerns.
 
-use std::convert::Infallible;
-use std::future::Future;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{Controller, WatchStreamExt, controller};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::reconcile::reconcile;
 use super::resolved::Identity;
+use super::watched::Watched;
 use super::{Context, Key};
-use crate::api::TokenSource;
-use crate::target::{Facts, REFRESH_REQUEST_ANNOTATION};
+use crate::target::Facts;
 
-/// One malformed object must not break the watch for all.
-type Guarded = DeserializeGuard<TokenSource>;
-
-/// What a controller says after each look.
-type Looked = Result<(ObjectRef<Guarded>, controller::Action), controller::Error<Infallible, watcher::Error>>;
-
+/// Objects in a page of a list.
+const PAGE: u32 = 100;
 /// How often the two clocks are compared.
 const CLOCK_CHECK: Duration = Duration::from_secs(10);
 /// How far they may drift apart between two comparisons.
 const CLOCK_STEP: Duration = Duration::from_secs(5);
 
-/// Reconciles the TokenSources of `namespaces` (all where empty) until `shutdown`, and then lets running
-/// reconciles end.
-pub async fn run<F>(client: Client, namespaces: &[String], context: Arc<Context>, shutdown: F)
-where
-    F: Future<Output = ()> + Clone + Send + Sync + 'static,
-{
+/// Reconciles the TokenSources of `namespaces` (all where empty) whenever this process leads, until it is told to stop, and
+/// then lets running reconciles end.
+pub async fn run(client: Client, namespaces: &[String], context: Arc<Context>) {
     let scopes: Vec<Option<String>> = match namespaces {
         [] => vec![None],
         some => some.iter().cloned().map(Some).collect(),
     };
-    let controllers =
-        scopes.into_iter().map(|scope| scoped(client.clone(), scope, Arc::clone(&context), shutdown.clone()));
-    stream::select_all(controllers)
-        .for_each(|done| async {
-            if let Err(error) = done {
-                match error {
-                    controller::Error::ObjectNotFound(source) => {
-                        debug!(%source, "gone before it was looked at")
+    let follow = |scope| follow(client.clone(), scope, Arc::clone(&context));
+    future::join_all(scopes.into_iter().map(follow)).await;
+}
+
+/// Follows one namespace, or all. Whoever does not lead follows too, and so can act at once when its turn comes.
+async fn follow(client: Client, namespace: Option<String>, context: Arc<Context>) {
+    while !context.mandate.is_stopping() {
+        let mut watches = Watches::begin(client.clone(), namespace.clone(), &context);
+        let may_act = async {
+            context.mandate.begins().await;
+            context.warm().await;
+        };
+        tokio::select! {
+            () = may_act => {}
+            () = context.mandate.stops() => return,
+            () = watches.keep_warm() => {}
+        }
+        watches.reconcile(Arc::clone(&context)).await;
+    }
+}
+
+/// The watches of one namespace, or of all.
+struct Watches {
+    store: reflector::Store<Watched>,
+    sources: BoxStream<'static, watcher::Result<Watched>>,
+    /// The TokenSources that a change of a Secret, or of their namespace, concerns.
+    changed: BoxStream<'static, ObjectRef<Watched>>,
+    ticks: BoxStream<'static, ()>,
+}
+
+impl Watches {
+    fn begin(client: Client, namespace: Option<String>, context: &Arc<Context>) -> Self {
+        let scope = namespace.clone().unwrap_or_else(|| "all namespaces".into());
+        let (store, writer) = reflector::store();
+        // Not the store's own wait_until_ready: it wakes one waiter, and the controller is one already.
+        let (listed, mut first_list) = watch::channel(false);
+        let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(context), listed);
+        let selected = selected_sources(client.clone(), Arc::clone(context));
+        let secrets = changed_sources(client, namespace, Arc::clone(context));
+        // Only after the TokenSources are known is it known which Secrets matter.
+        let changed = stream::once(async move {
+            let _ = first_list.wait_for(|listed| *listed).await;
+            secrets
+        });
+        Watches {
+            store,
+            sources: sources.reflect(writer).applied_objects().boxed(),
+            changed: stream::select(changed.flatten(), selected).boxed(),
+            ticks: clock_steps(Arc::clone(context), scope).boxed(),
+        }
+    }
+
+    /// Takes in what changes, and does nothing about it.
+    async fn keep_warm(&mut self) {
+        loop {
+            tokio::select! {
+                Some(event) = self.sources.next() => {
+                    if let Err(error) = event {
+                        warn!(%error, "watching TokenSources");
                     }
-                    other => warn!(error = %other, "watching"),
                 }
+                Some(_) = self.changed.next() => {}
+                Some(()) = self.ticks.next() => {}
+                else => return,
             }
-        })
-        .await;
+        }
+    }
+
+    /// Looks at every TokenSource once, and from then on whenever something concerns it, until this process may begin
+    /// nothing new; returns when what was begun has ended.
+    async fn reconcile(self, context: Arc<Context>) {
+        let mandate = context.mandate.clone();
+        Controller::for_stream(self.sources, self.store)
+            // Nothing waits for another source's endpoint; how many requests there are is for the gate to say.
+            .with_config(controller::Config::default().concurrency(0))
+            .reconcile_on(self.changed)
+            .reconcile_all_on(stream::once(future::ready(())).chain(self.ticks))
+            .graceful_shutdown_on(async move { mandate.ends().await })
+            .run(reconcile, |_, never, _| match *never {}, context)
+            .for_each(|looked| async {
+                match looked {
+                    Ok(_) => {}
+                    Err(controller::Error::ObjectNotFound(source)) => {
+                        debug!(%source, "gone before it was looked at");
+                    }
+                    Err(error) => warn!(%error, "watching"),
+                }
+            })
+            .await;
+    }
 }
 
-/// One controller for one namespace, or for all.
-fn scoped<F>(
-    client: Client,
-    namespace: Option<String>,
-    context: Arc<Context>,
-    shutdown: F,
-) -> BoxStream<'static, Looked>
-where
-    F: Future<Output = ()> + Send + Sync + 'static,
-{
-    let scope = namespace.clone().unwrap_or_else(|| "all namespaces".into());
-    let ticks = clock_steps(Arc::clone(&context), scope);
-    let (store, writer) = reflector::store();
-    // Not the store's own wait_until_ready: it wakes one waiter, and the controller is one already.
-    let (listed, mut first_list) = watch::channel(false);
-    let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(&context), listed);
-    let sources = sources.reflect(writer).applied_objects();
-    let secrets = changed_sources(client, namespace, Arc::clone(&context));
-    // Only after the TokenSources are known is it known which Secrets matter.
-    let changed_sources = stream::once(async move {
-        let _ = first_list.wait_for(|listed| *listed).await;
-        secrets
-    })
-    .flatten();
-
-    Controller::for_stream(sources, store)
-        // Nothing waits for another source's endpoint; how many requests there are is for the gate to say.
-        .with_config(controller::Config::default().concurrency(0))
-        .reconcile_on(changed_sources)
-        .reconcile_all_on(ticks)
-        .graceful_shutdown_on(shutdown)
-        .run(reconcile, |_, never, _| match *never {}, context)
-        .boxed()
-}
-
-/// The TokenSources, with what decisions do not need taken off, and the Secrets that they name kept in step.
+/// The TokenSources, and the Secrets that they name kept in step.
 fn sources(
     client: Client,
     namespace: Option<&str>,
     context: Arc<Context>,
     listed: watch::Sender<bool>,
-) -> impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + use<> {
-    let api: Api<Guarded> = match namespace {
+) -> impl Stream<Item = watcher::Result<Event<Watched>>> + Send + use<> {
+    let api: Api<Watched> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    watcher::watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|source| {
-            source.managed_fields_mut().clear();
-            source.labels_mut().clear();
-            source.annotations_mut().retain(|name, _| name == REFRESH_REQUEST_ANNOTATION);
-        })
-        .inspect_ok(move |event| match event {
-            Event::Apply(DeserializeGuard(Ok(source))) | Event::InitApply(DeserializeGuard(Ok(source))) => {
-                if let Some(identity) = Identity::of(source) {
-                    context.secrets.reference(&identity.key, identity.secret_names());
-                }
+    watcher::watcher(api, in_small_pages()).default_backoff().inspect_ok(move |event| match event {
+        Event::Apply(watched) | Event::InitApply(watched) => {
+            let Ok(source) = watched.source() else { return };
+            if let Some(identity) = Identity::of(&source) {
+                context.secrets.reference(&identity.key, &identity.secret_names(&source.spec));
             }
-            Event::Delete(source) => {
-                let key = Key::new(&source.namespace().unwrap_or_default(), &source.name_any());
-                context.secrets.forget(&key);
-                context.memories.forget(&key);
-            }
-            Event::InitDone => {
-                listed.send_replace(true);
-            }
-            _ => {}
-        })
+        }
+        Event::Delete(watched) => {
+            context.secrets.forget(&watched.key());
+            context.memories.forget(&watched.key());
+        }
+        Event::InitDone => {
+            listed.send_replace(true);
+        }
+        Event::Init => {}
+    })
+}
+
+/// The largest part of an object is its managedFields, and a whole page of them is in memory at once.
+fn in_small_pages() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
 }
 
 /// Follows the metadata of Secrets, and yields the TokenSources that a change concerns.
@@ -137,14 +169,14 @@ fn changed_sources(
     client: Client,
     namespace: Option<String>,
     context: Arc<Context>,
-) -> impl Stream<Item = ObjectRef<Guarded>> + Send {
+) -> impl Stream<Item = ObjectRef<Watched>> + Send {
     let api: Api<PartialObjectMeta<Secret>> = match &namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
     let mut epoch = 0;
     let mut listed = false;
-    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+    let events = watcher::watcher(api, in_small_pages()).default_backoff();
     let users = events.map(move |event| {
         let secrets = &context.secrets;
         match &event {
@@ -174,9 +206,29 @@ fn changed_sources(
             }
         }
     });
-    users.flat_map(|users| {
-        stream::iter(users.into_iter().map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
+    users.flat_map(references)
+}
+
+/// Follows the namespaces that the platform selects, and yields the TokenSources of those that are selected since, or
+/// no more. Without a selector it yields nothing.
+fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item = ObjectRef<Watched>> + Send {
+    let labels = context.namespaces.selector().map(str::to_owned);
+    stream::iter(labels).flat_map(move |labels| {
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+        let context = Arc::clone(&context);
+        let mut list = HashSet::new();
+        watcher::watcher(api, watcher::Config::default().labels(&labels))
+            .default_backoff()
+            .map(move |event| {
+                let changed = context.namespaces.take_in(&mut list, event);
+                context.secrets.sources_in(&changed)
+            })
+            .flat_map(references)
     })
+}
+
+fn references(sources: Vec<Key>) -> impl Stream<Item = ObjectRef<Watched>> {
+    stream::iter(sources.into_iter().map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
 }
 
 fn key_of(secret: &PartialObjectMeta<Secret>) -> Key {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::gather::sha256;
 use super::kubernetes::CallError;
-use super::memory::{PendingMint, UnsavedRefreshToken, UnwrittenToken};
+use super::memory::{UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::{Key, Known};
 use super::stop::Stop;
@@ -41,12 +42,15 @@ impl Pass<'_> {
             owner_reference: self.resolved.wanted.owner_reference,
         }
         .apply(seen.as_ref());
-        match self.kubernetes.apply_secret(&self.identity.target, &body, false).await {
+        match self.context.kubernetes.apply_secret(&self.identity.target, &body, false).await {
             Ok(facts) => {
                 self.context.secrets.observe(&self.identity.target, Some(facts));
                 self.memory.write_allowed = true;
                 self.memory.minted_with = pending.values.or(self.memory.minted_with);
                 self.memory.failed = None;
+                if let Some(prompt) = &mut self.memory.prompt {
+                    prompt.written(Instant::now());
+                }
                 Ok(())
             }
             Err(error) => {
@@ -73,7 +77,7 @@ impl Pass<'_> {
             }
             .apply(seen)
         };
-        let kubernetes = &self.kubernetes;
+        let kubernetes = &self.context.kubernetes;
         let saved = match kubernetes.apply_secret(&key, &body(unsaved.replaces.as_ref()), false).await {
             Err(CallError::Conflict) => match self.overwritable(&key, unsaved).await? {
                 Overwritable::Yes(seen) => kubernetes.apply_secret(&key, &body(seen.as_ref()), false).await,
@@ -84,12 +88,13 @@ impl Pass<'_> {
         match saved.map_err(|error| without(error, &unsaved.value)) {
             Ok(facts) => {
                 self.context.secrets.observe(&key, Some(facts));
-                self.memory.pending = self
-                    .memory
-                    .pending
-                    .take()
-                    .filter(|pending| pending.token.is_some())
-                    .map(|pending| PendingMint { refresh_token: None, ..pending });
+                self.memory.pending =
+                    self.memory.pending.take().filter(|pending| pending.token.is_some()).map(
+                        |mut pending| {
+                            pending.refresh_token = None;
+                            pending
+                        },
+                    );
                 Ok(())
             }
             Err(CallError::Refused(message)) => Err(Stop::target(
@@ -106,7 +111,7 @@ impl Pass<'_> {
     /// Somebody wrote the Secret with the refresh token meanwhile. It is overwritten if it still holds what was
     /// sent; else theirs is newer.
     async fn overwritable(&self, key: &Key, unsaved: &UnsavedRefreshToken) -> Result<Overwritable, Stop> {
-        let Some(secret) = self.kubernetes.secret(key).await? else {
+        let Some(secret) = self.context.kubernetes.secret(key).await? else {
             return Ok(Overwritable::Yes(None));
         };
         let Some(facts) = Facts::of(&secret.metadata) else { return Ok(Overwritable::Yes(None)) };
@@ -137,7 +142,7 @@ impl Pass<'_> {
         let Some(record) = &facts.record else { return Ok(()) };
         let record = record.restamped(self.identity.owner.clone(), self.seen_as_minted().cloned());
         let body = restamp(&facts, &record, self.resolved.wanted.owner_reference);
-        match self.kubernetes.restamp_secret(&self.identity.target, &body).await {
+        match self.context.kubernetes.restamp_secret(&self.identity.target, &body).await {
             Ok(written) => {
                 info!(source = %self.identity.key, target = %self.identity.target.name, "record written again, without a mint");
                 self.context.secrets.observe(&self.identity.target, Some(written));
@@ -225,7 +230,7 @@ impl Pass<'_> {
             CallError::Conflict | CallError::NotFound => {
                 // Somebody was faster. Look again, and decide again with what is in memory.
                 let key = self.identity.target.clone();
-                match self.kubernetes.secret_facts(&key).await {
+                match self.context.kubernetes.secret_facts(&key).await {
                     Ok(facts) => {
                         self.context.secrets.observe(&key, facts);
                         Stop::Again

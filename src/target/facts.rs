@@ -8,7 +8,9 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
 use super::record::{Record, Version};
-use super::{FIELD_MANAGER, MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION};
+use super::{
+    CREDENTIALS_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION,
+};
 
 /// A Secret as decisions see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +25,8 @@ pub struct Facts {
     pub record: Option<Arc<Record>>,
     /// The label by which people find the operator's Secrets stands on it.
     pub labelled: bool,
+    /// Its owner says by a label that it may be used as credentials.
+    pub lent: bool,
     /// The TokenSource whose rotating refresh token it holds, if it is such a Secret.
     pub refresh_token_of: Option<String>,
     /// The data keys that nobody has changed or removed since we wrote them.
@@ -61,7 +65,9 @@ impl Facts {
     #[must_use]
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
         let annotation = |name| metadata.annotations.as_ref().and_then(|all| all.get(name));
-        let (label, value) = MANAGED_BY_LABEL;
+        let carries = |(label, value): (&str, &str)| {
+            metadata.labels.as_ref().and_then(|all| all.get(label)).is_some_and(|it| it == value)
+        };
         Some(Facts {
             version: Version {
                 uid: metadata.uid.clone()?,
@@ -79,7 +85,8 @@ impl Facts {
                     uid: owner.uid.clone(),
                 }),
             record: annotation(RECORD_ANNOTATION).and_then(|value| Record::parse(value)).map(Arc::new),
-            labelled: metadata.labels.as_ref().and_then(|all| all.get(label)).is_some_and(|it| it == value),
+            labelled: carries(MANAGED_BY_LABEL),
+            lent: carries(CREDENTIALS_LABEL),
             refresh_token_of: annotation(REFRESH_TOKEN_ANNOTATION).cloned(),
             owned_keys: owned_keys(metadata.managed_fields.as_deref().unwrap_or_default()),
         })

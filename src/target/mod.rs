@@ -3,6 +3,7 @@
 mod facts;
 mod ownership;
 mod permitted;
+mod pods;
 mod record;
 mod render;
 mod template;
@@ -12,6 +13,7 @@ pub use ownership::{Ownership, ownership};
 pub use permitted::{
     ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, REFUSED_DOMAINS, REFUSED_TYPE_DOMAINS,
 };
+pub use pods::{Metadata, Pod, PodList, Pods, REFRESHED_ANNOTATION, Use, Way};
 pub use record::{Inputs, Minted, Owner, Record, Version};
 pub use render::{RefreshTokenSecret, TargetSecret, restamp};
 pub use template::{DEFAULT_KEYS, Rendered, Template, TemplateError, Token, template_digest, template_keys};
@@ -26,5 +28,8 @@ pub const REFRESH_TOKEN_ANNOTATION: &str = "tokensource.dev/refresh-token-of";
 pub const REFRESH_TOKEN_LABEL: (&str, &str) = ("tokensource.dev/holds", "refresh-token");
 /// The annotation on a TokenSource by which a person asks for a new token now.
 pub const REFRESH_REQUEST_ANNOTATION: &str = "tokensource.dev/refresh-requested-at";
+/// The label by which a Secret's owner says that a TokenSource may use it, with its value: looked at only where the
+/// operator is started so.
+pub const CREDENTIALS_LABEL: (&str, &str) = ("tokensource.dev/credentials", "true");
 /// The label that every Secret of the operator carries, with its value.
 pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "tokensource-operator");

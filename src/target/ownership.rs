@@ -70,6 +70,7 @@ mod tests {
             }),
             record,
             labelled: true,
+            lent: false,
             refresh_token_of: None,
             owned_keys: KeySet::default(),
         }

@@ -79,6 +79,8 @@ async fn a_suspended_source_mints_nothing_and_mints_when_it_goes_on_and_is_due()
     // Not due: neither to suspend nor to go on costs anything.
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
     scene.ready("True TokenValid").await;
+    scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
+    scene.source_is_seen().await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": null}})).await;
     scene.ready("True TokenValid").await;
     scene.source_is_seen().await;

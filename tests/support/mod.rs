@@ -8,8 +8,11 @@
 )]
 #![allow(clippy::print_stderr, reason = "progress, for whoever waits")]
 
+pub mod account;
 pub mod authorization_server;
+pub mod chart;
 pub mod control_plane;
+pub mod definitions;
 pub mod gitops;
 pub mod operator;
 pub mod policy;
