@@ -23,13 +23,12 @@ pub struct Pulse(Mutex<Signs>);
 struct Signs {
     loops: BTreeMap<String, Instant>,
     watches: BTreeMap<String, Instant>,
-    /// Looks under way.
-    looks: usize,
-    /// When one of them ended last, or when the first began.
-    looks_moved: Option<Instant>,
+    /// Since when a look has been waited for, if none has ended since.
+    awaited: Option<Instant>,
 }
 
 /// A look under way.
+#[must_use]
 pub(super) struct Looking<'a>(&'a Pulse);
 
 impl Pulse {
@@ -50,14 +49,19 @@ impl Pulse {
         }
     }
 
+    /// A look is asked for, only to see that looks are made.
+    pub(super) fn await_look(&self) {
+        self.signs().awaited.get_or_insert_with(Instant::now);
+    }
+
     /// A look begins; it ends when what comes back is dropped.
     pub(super) fn look(&self) -> Looking<'_> {
-        let mut signs = self.signs();
-        if signs.looks == 0 {
-            signs.looks_moved = Some(Instant::now());
-        }
-        signs.looks += 1;
         Looking(self)
+    }
+
+    /// No look is made from now on.
+    pub(super) fn rest(&self) {
+        self.signs().awaited = None;
     }
 
     /// Whether the loops come round.
@@ -76,17 +80,15 @@ impl Pulse {
         overdue(&self.signs().watches, now, WATCH_PATIENCE).map_err(|it| format!("the watch of {it}"))
     }
 
-    /// Whether looks that began come to an end.
+    /// Whether looks are made and come to an end.
     ///
     /// # Errors
-    /// How many do not.
+    /// For how long none has.
     pub fn looks(&self, now: Instant) -> Result<(), String> {
-        let signs = self.signs();
-        match signs.looks_moved.map(|moved| now.saturating_duration_since(moved)) {
-            Some(idle) if signs.looks > 0 && idle > LOOK_PATIENCE => Err(format!(
-                "{} looks are under way, and none has ended for {} s",
-                signs.looks,
-                idle.as_secs()
+        match self.signs().awaited.map(|since| now.saturating_duration_since(since)) {
+            Some(waited) if waited > LOOK_PATIENCE => Err(format!(
+                "no look at a TokenSource has ended for {} s, though they are due",
+                waited.as_secs()
             )),
             _ => Ok(()),
         }
@@ -99,9 +101,7 @@ impl Pulse {
 
 impl Drop for Looking<'_> {
     fn drop(&mut self) {
-        let mut signs = self.0.signs();
-        signs.looks = signs.looks.saturating_sub(1);
-        signs.looks_moved = Some(Instant::now());
+        self.0.rest();
     }
 }
 
@@ -147,15 +147,18 @@ mod tests {
     }
 
     #[test]
-    fn looks_that_do_not_end_are_seen_but_not_many_that_do() {
+    fn looks_that_are_not_made_or_do_not_end_are_seen() {
         let pulse = Pulse::default();
-        let first = pulse.look();
-        let second = pulse.look();
+        assert_eq!(pulse.looks(after(3600)), Ok(()), "none is due");
+        pulse.await_look();
         assert_eq!(pulse.looks(after(590)), Ok(()));
-        assert!(pulse.looks(after(610)).unwrap_err().starts_with("2 looks"));
-        drop(first);
-        assert!(pulse.looks(after(610)).unwrap_err().starts_with("1 looks"));
-        drop(second);
+        assert!(pulse.looks(after(610)).unwrap_err().starts_with("no look at a TokenSource"));
+        let looking = pulse.look();
+        assert!(pulse.looks(after(610)).is_err(), "it has not ended");
+        drop(looking);
         assert_eq!(pulse.looks(after(610)), Ok(()));
+        pulse.await_look();
+        pulse.rest();
+        assert_eq!(pulse.looks(after(610)), Ok(()), "another process leads");
     }
 }

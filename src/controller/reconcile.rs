@@ -68,6 +68,7 @@ pub(super) struct Ending {
 
 /// What [`kube::runtime::Controller`] calls. It never fails, so that one source's trouble is its own.
 pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Infallible> {
+    let _looking = context.pulse.look();
     if !context.namespaces.selects(&watched.key().namespace) {
         return Ok(Action::await_change());
     }
@@ -76,12 +77,22 @@ pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> R
     if !context.mandate.may_begin() {
         return Ok(Action::await_change());
     }
-    let _looking = context.pulse.look();
-    let looked = AssertUnwindSafe(Box::pin(look_at(&watched, &context, turn))).catch_unwind().await;
-    Ok(looked.unwrap_or_else(|_| {
+    Ok(guarded_look(&watched, &context, turn).await)
+}
+
+/// A look after all others, at a TokenSource whose token is not written yet. It mints nothing, unless this process leads
+/// again.
+pub(super) async fn look_again(watched: Arc<Watched>, context: &Context) {
+    let turn = context.turns.take(deadline(&watched, context)).await;
+    guarded_look(&watched, context, turn).await;
+}
+
+async fn guarded_look(watched: &Watched, context: &Context, turn: Turn) -> Action {
+    let looked = AssertUnwindSafe(Box::pin(look_at(watched, context, turn))).catch_unwind().await;
+    looked.unwrap_or_else(|_| {
         error!(source = %watched.key(), "a bug: the look at this TokenSource panicked");
         Action::requeue(Duration::from_secs(60))
-    }))
+    })
 }
 
 async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Action {

@@ -18,14 +18,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::reconcile::reconcile;
+use super::reconcile::{look_again, reconcile};
 use super::resolved::Identity;
 use super::watched::Watched;
-use super::{Context, Key};
+use super::{Context, Key, Pulse};
 use crate::target::Facts;
 
 /// Objects in a page of a list.
 const PAGE: u32 = 100;
+/// How often some TokenSource is looked at, to see that looks are made.
+const PROOF: Duration = Duration::from_secs(60);
+/// How often a process that ends, or leads no more, tries to write what is left.
+const LAST_TRIES: usize = 20;
 /// How often the two clocks are compared.
 const CLOCK_CHECK: Duration = Duration::from_secs(10);
 /// How far they may drift apart between two comparisons.
@@ -109,11 +113,15 @@ impl Watches {
     /// Looks at every TokenSource once, and from then on whenever something concerns it, until this process may begin
     /// nothing new; returns when what was begun has ended.
     async fn reconcile(self, context: Arc<Context>) {
-        let mandate = context.mandate.clone();
+        let (mandate, pulse, store) =
+            (context.mandate.clone(), Arc::clone(&context.pulse), self.store.clone());
+        let proofs = proofs(store.clone(), Arc::clone(&pulse));
+        let rest = Arc::clone(&context);
         Controller::for_stream(self.sources, self.store)
             // Nothing waits for another source's endpoint; how many requests there are is for the gate to say.
             .with_config(controller::Config::default().concurrency(0))
             .reconcile_on(self.changed)
+            .reconcile_on(proofs)
             .reconcile_all_on(stream::once(future::ready(())).chain(self.ticks))
             .graceful_shutdown_on(async move { mandate.ends().await })
             .run(reconcile, |_, never, _| match *never {}, context)
@@ -121,12 +129,50 @@ impl Watches {
                 match looked {
                     Ok(_) => {}
                     Err(controller::Error::ObjectNotFound(source)) => {
+                        pulse.rest();
                         debug!(%source, "gone before it was looked at");
                     }
                     Err(error) => warn!(%error, "watching"),
                 }
             })
             .await;
+        pulse.rest();
+        write_what_is_left(&store, &rest).await;
+    }
+}
+
+/// Asks for a look at some TokenSource each minute, to see that looks are made. Where nothing has changed, a look costs next
+/// to nothing.
+fn proofs(
+    store: reflector::Store<Watched>,
+    pulse: Arc<Pulse>,
+) -> impl Stream<Item = ObjectRef<Watched>> + Send {
+    let minutes = stream::unfold((), |()| async {
+        tokio::time::sleep(PROOF).await;
+        Some(((), ()))
+    });
+    minutes.filter_map(move |()| {
+        let some = store.find(|_| true);
+        if some.is_some() {
+            pulse.await_look();
+        }
+        future::ready(some.map(|source| ObjectRef::from_obj(&*source)))
+    })
+}
+
+/// What was minted and could not be written, because the API server did not answer, is in memory alone, and may be the only
+/// copy of a refresh token. So it is tried again, for a while.
+async fn write_what_is_left(store: &reflector::Store<Watched>, context: &Arc<Context>) {
+    for _ in 0..LAST_TRIES {
+        let left = context.memories.unwritten();
+        let left = left.iter().filter_map(|key| store.get(&ObjectRef::new(&key.name).within(&key.namespace)));
+        let looks: Vec<_> = left.map(|source| look_again(source, context)).collect();
+        if looks.is_empty() {
+            return;
+        }
+        warn!(sources = looks.len(), "what was minted is not written yet: trying again");
+        future::join_all(looks).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
