@@ -53,6 +53,7 @@ pub(super) fn situation(
             }),
         suspended: pass.source.spec.suspend == Some(true),
         problem,
+        remark: pass.unrest(),
         last_failure: pass.memory.failed.as_ref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
         before,
@@ -77,6 +78,7 @@ pub(super) async fn invalid(
         fits_spec: false,
         suspended: false,
         problem: Some(problem),
+        remark: None,
         last_failure: None,
         policy: Policy {
             before: None,

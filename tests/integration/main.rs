@@ -20,6 +20,7 @@ mod credentials;
 mod deletion;
 mod failures;
 mod gitops;
+mod handover;
 mod hanging;
 mod harness;
 mod main_job;
