@@ -45,16 +45,12 @@ lint: ## Run clippy; warnings are errors.
 	$(CARGO) clippy --all-targets -- -D warnings
 
 .PHONY: generate
-generate: ## Write the CustomResourceDefinition anew from the Rust types.
-	@mkdir -p crds target
-	$(CARGO) run --quiet -- crd > target/crd.yaml # first beside it: a failure must not leave half a file
-	mv target/crd.yaml $(CRD)
+generate: ## Write anew what is generated: the CustomResourceDefinition, the chart's README, deploy/.
+	@hack/generate.sh
 
 .PHONY: check-generated
-check-generated: ## Fail where what is generated has drifted from the Rust types.
-	@mkdir -p target
-	$(CARGO) run --quiet -- crd > target/crd.yaml
-	@diff -u $(CRD) target/crd.yaml || { echo "$(CRD) is not what the types say: run 'make generate' and commit it" >&2; exit 1; }
+check-generated: ## Fail where what is generated has drifted.
+	@hack/generate.sh --check
 
 ##@ Tests
 
@@ -98,6 +94,10 @@ tests/%/node_modules/.installed: tests/%/package-lock.json
 	cd $(<D) && npm ci --no-audit --no-fund
 	@touch $@
 
+.PHONY: helm-lint
+helm-lint: ## Have Helm look at the chart (the first time builds Helm: minutes).
+	@$$(hack/tools.sh helm)/helm lint --strict charts/tokensource-operator
+
 ##@ Cluster
 
 .PHONY: install
@@ -107,6 +107,15 @@ install: ## Install the CustomResourceDefinition into the cluster of your KUBECO
 .PHONY: uninstall
 uninstall: ## Remove the CustomResourceDefinition, and with it every TokenSource, from the cluster of your KUBECONFIG.
 	$(KUBECTL) delete --ignore-not-found -f crds/
+
+.PHONY: deploy
+deploy: ## Install the operator, of image IMG=REGISTRY/NAME:TAG, into the cluster of your KUBECONFIG.
+	@[ -n "$(IMG)" ] || { echo "say which image: make deploy IMG=REGISTRY/NAME:TAG" >&2; exit 1; }
+	sed 's#^\( *image:\) .*#\1 $(IMG)#' deploy/install.yaml | $(KUBECTL) apply --server-side -f -
+
+.PHONY: undeploy
+undeploy: ## Remove the operator from the cluster of your KUBECONFIG; TokenSources and targets stay.
+	$(KUBECTL) delete --ignore-not-found -f deploy/install.yaml -l 'app.kubernetes.io/component!=crd'
 
 .PHONY: run
 run: ## Run the operator from here, against the cluster of your KUBECONFIG (ARGS="--namespace payments").

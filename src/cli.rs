@@ -36,6 +36,16 @@ pub struct RunArgs {
     #[arg(long = "namespace", value_name = "NS", env = "TOKENSOURCE_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,
 
+    /// Reconcile only in namespaces whose labels match, for example tokensource.dev/enabled=true or team in (a,b). A
+    /// namespace that gets or loses the label is acted on at once.
+    #[arg(long, value_name = "LABELS", env = "TOKENSOURCE_NAMESPACE_SELECTOR", conflicts_with = "namespaces", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub namespace_selector: Option<String>,
+
+    /// Read credentials only from Secrets that are labelled tokensource.dev/credentials=true. The same holds for the
+    /// Secrets that spec.tls names.
+    #[arg(long, env = "TOKENSOURCE_REQUIRE_CREDENTIALS_LABEL")]
+    pub require_credentials_label: bool,
+
     /// What holds at token endpoints.
     #[command(flatten)]
     pub endpoints: EndpointArgs,
@@ -196,6 +206,12 @@ mod tests {
         assert_eq!(arguments.endpoints.default_propagation_delay, 120);
         assert_eq!((arguments.endpoint_max_in_flight, arguments.endpoint_max_per_second), (64, 100));
         assert!(!arguments.endpoints.proxy_from_environment);
+        assert!(
+            run(&["--namespace", "a", "--namespace-selector", "team=a"])
+                .unwrap_err()
+                .contains("'--namespace <NS>' cannot be used with '--namespace-selector <LABELS>'")
+        );
+        assert!(run(&["--namespace-selector", ""]).is_err());
         assert!(run(&["--egress-allow", "10.0.0.0/99"]).unwrap_err().contains("--egress-allow"));
         assert!(run(&["--endpoint-max-per-second", "0"]).unwrap_err().contains("a whole number from 1 on"));
         assert_eq!(run(&["--endpoint-max-in-flight", "2"]).unwrap().endpoint_max_in_flight, 2);

@@ -8,12 +8,12 @@ use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::reconcile::Pass;
-use super::secrets::Known;
+use super::secrets::{Key, Known};
 use super::stop::Stop;
 use crate::api::Reason;
 use crate::oauth::{Credentials, Digest};
 use crate::providers::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
-use crate::target::{Facts, Version};
+use crate::target::{CREDENTIALS_LABEL, Facts, Version};
 
 /// What a token is minted with.
 #[derive(Debug)]
@@ -76,7 +76,8 @@ impl Pass<'_> {
         let key = &self.identity.credentials;
         let secret = self.kubernetes.secret(key).await?;
         let facts = secret.as_ref().and_then(|secret| Facts::of(&secret.metadata));
-        let version = facts.as_ref().map(|facts| facts.version.clone());
+        let usable = facts.as_ref().filter(|facts| self.context.may_use(facts));
+        let version = usable.map(|facts| facts.version.clone());
         self.context.secrets.observe(key, facts);
         let (Some(secret), Some(version)) = (secret, version) else { return Err(Stop::Again) };
         let spec = &self.source.spec.credentials;
@@ -175,6 +176,15 @@ impl Pass<'_> {
         self.memory.seed_is_ours = Some(seed_sha256.to_owned());
         Ok(())
     }
+}
+
+/// What to do about a Secret that its owner has not released for use as credentials.
+pub(super) fn not_lent(secret: &Key) -> String {
+    let Key { namespace, name } = secret;
+    let (label, value) = CREDENTIALS_LABEL;
+    format!(
+        "Secret {name} is not labelled {label}={value}, and this operator uses no other Secrets (--require-credentials-label): kubectl label secret {name} -n {namespace} {label}={value}"
+    )
 }
 
 /// SHA-256 in hex.

@@ -35,6 +35,9 @@ impl Pass<'_> {
         let url = &description.token_url;
 
         let party = self.context.gate.party(description, &gathered.credentials, &tls);
+        if self.is_asked_for() {
+            self.context.gate.hasten(url, party);
+        }
         let entering = self.context.gate.enter(url, party, self.deadline());
         let place = match tokio::time::timeout(PATIENCE, entering).await {
             Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
@@ -86,6 +89,12 @@ impl Pass<'_> {
         });
         self.keep_refresh_token(refresh_token, &gathered, now);
         Ok(())
+    }
+
+    /// Somebody has changed the spec, or asks for a token, since the last attempt failed.
+    fn is_asked_for(&self) -> bool {
+        let tried = self.resolved.tried(None).spec;
+        self.memory.failed.as_ref().is_some_and(|failed| failed.failure.tried.spec != tried)
     }
 
     fn attempt_timeout(&self) -> Duration {

@@ -6,6 +6,7 @@ mod gather;
 mod kubernetes;
 mod memory;
 mod mint;
+mod namespaces;
 mod pulse;
 mod reconcile;
 mod report;
@@ -29,7 +30,9 @@ pub(crate) use secrets::Key;
 pub use watch::run;
 
 use crate::oauth::{Discovery, Gate, Transport};
+use crate::target::Facts;
 use memory::{Memories, Seeds};
+use namespaces::Namespaces;
 use secrets::Secrets;
 
 /// What every reconcile shares.
@@ -41,11 +44,14 @@ pub struct Context {
     discovery: Discovery,
     gate: Gate,
     secrets: Secrets,
+    namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
     pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
+    /// Only Secrets that are lent by a label are read as credentials.
+    require_credentials_label: bool,
     /// Who reports events: the pod's name.
     instance: String,
     /// When this process began to look.
@@ -66,6 +72,10 @@ pub struct Parts {
     pub pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
+    /// The labels of the namespaces to reconcile in; `None` for all that are watched.
+    pub namespace_selector: Option<String>,
+    /// Read only Secrets as credentials that are lent by a label.
+    pub require_credentials_label: bool,
     /// Who reports events: the pod's name.
     pub instance: String,
 }
@@ -74,7 +84,17 @@ impl Context {
     /// A context that knows nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { kubernetes, transport, gate, watches, pulse, propagation_delay, instance } = parts;
+        let Parts {
+            kubernetes,
+            transport,
+            gate,
+            watches,
+            pulse,
+            propagation_delay,
+            namespace_selector,
+            require_credentials_label,
+            instance,
+        } = parts;
         Context {
             kubernetes,
             discovery: Discovery::new(transport.clone()),
@@ -83,11 +103,18 @@ impl Context {
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),
+            namespaces: Namespaces::new(namespace_selector),
             pulse,
             propagation_delay,
+            require_credentials_label,
             instance,
             since: Timestamp::now(),
         }
+    }
+
+    /// Whether a Secret may be read as credentials.
+    fn may_use(&self, secret: &Facts) -> bool {
+        secret.lent || !self.require_credentials_label
     }
 
     /// Signs of life.

@@ -13,6 +13,7 @@ use kube::runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::gather::not_lent;
 use super::kubernetes::{CallError, Kubernetes};
 use super::memory::{Failed, Memory};
 use super::resolved::{Identity, Resolved};
@@ -66,6 +67,10 @@ pub(super) async fn reconcile(
     guard: Arc<DeserializeGuard<TokenSource>>,
     context: Arc<Context>,
 ) -> Result<Action, Infallible> {
+    context.namespaces.ready().await;
+    if !context.namespaces.selects(&guard.namespace().unwrap_or_default()) {
+        return Ok(Action::await_change());
+    }
     context.secrets.ready().await;
     let _looking = context.pulse.look();
     let source = match &guard.0 {
@@ -173,7 +178,7 @@ impl Pass<'_> {
             Known::Present(facts) => Some(Some(facts)),
         };
         let target = known(&self.identity.target)?;
-        let credentials = known(&self.identity.credentials)?;
+        let credentials = known(&self.identity.credentials)?.filter(|facts| self.context.may_use(facts));
         let foreign_refresh_token = self.resolved.sends_refresh_token()
             && known(&self.identity.refresh_token)?.is_some_and(|facts| !self.keeps_refresh_token(&facts));
         let credentials = credentials.as_deref().map(|facts| &facts.version);
@@ -336,6 +341,9 @@ impl Pass<'_> {
                     self.identity.refresh_token.name
                 ),
             ),
+            Blocked::CredentialsMissing if self.credentials_exist() => {
+                (Reason::CredentialsInvalid, not_lent(&self.identity.credentials))
+            }
             Blocked::CredentialsMissing => {
                 let error = CredentialsError::secret_not_found(
                     &self.source.spec.credentials,
@@ -345,6 +353,11 @@ impl Pass<'_> {
             }
         };
         Ending { until: None, problem: Some(Problem { reason, message, passes }) }
+    }
+
+    /// The credentials Secret is there, whether or not it may be used.
+    fn credentials_exist(&self) -> bool {
+        matches!(self.context.secrets.known(&self.identity.credentials), Known::Present(_))
     }
 
     /// The failed attempts as a problem, while they are why nothing happens.

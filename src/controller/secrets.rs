@@ -110,6 +110,15 @@ impl Secrets {
         }
     }
 
+    /// The TokenSources of these namespaces.
+    #[must_use]
+    pub fn sources_in(&self, namespaces: &[String]) -> Vec<Key> {
+        if namespaces.is_empty() {
+            return vec![];
+        }
+        self.lock().sources.keys().filter(|source| namespaces.contains(&source.namespace)).cloned().collect()
+    }
+
     /// What is known of a Secret.
     #[must_use]
     pub fn known(&self, secret: &Key) -> Known {

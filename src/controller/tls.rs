@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::ResourceExt;
 use secrecy::SecretString;
 
+use super::gather::not_lent;
 use super::kubernetes::{CallError, Kubernetes};
 use super::reconcile::Pass;
 use super::secrets::Key;
 use super::stop::Stop;
 use crate::api::{self, CaBundle, KeyReference, Reason};
 use crate::oauth::{Tls, TlsError};
+use crate::target::Facts;
 
 /// Where a text was read, in words.
 struct Text {
@@ -81,8 +84,22 @@ impl Pass<'_> {
     pub(super) async fn tls(&self) -> Result<Tls, Stop> {
         let Some(spec) = &self.source.spec.tls else { return Ok(Tls::default()) };
         let named = Named::fetch(spec, &self.kubernetes, &self.identity.key.namespace).await?;
+        self.check_lent(&named)?;
         // Nobody watches what is wrong here, and it may be put right without a word: it is looked at again and again.
         named.tls(spec).map_err(|message| Stop::target(Reason::SpecInvalid, message))
+    }
+
+    /// Whether their owners have released the Secrets for use.
+    fn check_lent(&self, named: &Named) -> Result<(), Stop> {
+        let secrets = [&named.bundle_secret, &named.client_certificate];
+        for secret in secrets.into_iter().flatten() {
+            let facts = Facts::of(&secret.metadata);
+            if !facts.is_some_and(|facts| self.context.may_use(&facts)) {
+                let key = Key::new(&self.identity.key.namespace, &secret.name_any());
+                return Err(Stop::target(Reason::CredentialsInvalid, not_lent(&key)));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The watches, and how what they see reaches the TokenSources that it concerns.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event};
@@ -78,7 +79,7 @@ where
     let (listed, mut first_list) = watch::channel(false);
     let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(&context), listed);
     let sources = sources.reflect(writer).applied_objects();
-    let secrets = changed_sources(client, namespace, Arc::clone(&context));
+    let secrets = changed_sources(client.clone(), namespace, Arc::clone(&context));
     // Only after the TokenSources are known is it known which Secrets matter.
     let changed_sources = stream::once(async move {
         let _ = first_list.wait_for(|listed| *listed).await;
@@ -86,10 +87,13 @@ where
     })
     .flatten();
 
+    let selected = selected_sources(client, Arc::clone(&context));
+
     Controller::for_stream(sources, store)
         // Nothing waits for another source's endpoint; how many requests there are is for the gate to say.
         .with_config(controller::Config::default().concurrency(0))
         .reconcile_on(changed_sources)
+        .reconcile_on(selected)
         .reconcile_all_on(ticks)
         .graceful_shutdown_on(shutdown)
         .run(reconcile, |_, never, _| match *never {}, context)
@@ -174,9 +178,29 @@ fn changed_sources(
             }
         }
     });
-    users.flat_map(|users| {
-        stream::iter(users.into_iter().map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
+    users.flat_map(references)
+}
+
+/// Follows the namespaces that the platform selects, and yields the TokenSources of those that are selected since, or
+/// no more. Without a selector it yields nothing.
+fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item = ObjectRef<Guarded>> + Send {
+    let labels = context.namespaces.selector().map(str::to_owned);
+    stream::iter(labels).flat_map(move |labels| {
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+        let context = Arc::clone(&context);
+        let mut list = HashSet::new();
+        watcher::watcher(api, watcher::Config::default().labels(&labels))
+            .default_backoff()
+            .map(move |event| {
+                let changed = context.namespaces.take_in(&mut list, event);
+                context.secrets.sources_in(&changed)
+            })
+            .flat_map(references)
     })
+}
+
+fn references(sources: Vec<Key>) -> impl Stream<Item = ObjectRef<Guarded>> {
+    stream::iter(sources.into_iter().map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
 }
 
 fn key_of(secret: &PartialObjectMeta<Secret>) -> Key {

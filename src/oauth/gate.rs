@@ -140,6 +140,12 @@ impl Gate {
         self.inner.key.of(credentials.all())
     }
 
+    /// A person has changed something, or asks for a token: a credential that was rejected is tried again half a minute
+    /// after that, and not only at the end of a wait that may have grown to half an hour. However many ask, it is tried once.
+    pub fn hasten(&self, token_url: &Url, party: Party) {
+        self.inner.lock().hasten(&Asker { endpoint: token_url.as_str().into(), party });
+    }
+
     /// Waits for a place at the origin of `token_url`, which is kept until the [`Place`] is finished or dropped. Of those
     /// who wait, the one with the earliest deadline gets the next; a deadline that has passed is still the earliest.
     ///

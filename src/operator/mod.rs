@@ -51,6 +51,11 @@ pub enum StartError {
         "TokenSources cannot be listed: {0}; install the CustomResourceDefinition with `kubectl apply -f crds/`, and see that the operator may list and watch them"
     )]
     Sources(#[source] Box<kube::Error>),
+    /// The selector is none, or namespaces may not be read.
+    #[error(
+        "--namespace-selector: namespaces cannot be listed: {0}; write labels as for `kubectl get namespaces -l`, and see that the operator may list and watch namespaces"
+    )]
+    Namespaces(#[source] Box<kube::Error>),
     /// No HTTP client for token endpoints can be built.
     #[error(transparent)]
     Transport(#[from] EndpointError),
@@ -78,6 +83,9 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let pulse = Arc::new(Pulse::default());
     let cluster = Cluster::of_environment(&pulse).await?;
     check_sources(&cluster.client, &arguments.namespaces).await?;
+    if let Some(selector) = &arguments.namespace_selector {
+        check_namespaces(&cluster.client, selector).await?;
+    }
     let context = context(&arguments, &cluster, pulse)?;
     let pages = Pages {
         live: health::live(Arc::clone(&context)),
@@ -146,6 +154,8 @@ fn context(arguments: &RunArgs, cluster: &Cluster, pulse: Arc<Pulse>) -> Result<
         watches: arguments.namespaces.len().max(1),
         pulse,
         propagation_delay: endpoints.default_propagation_delay,
+        namespace_selector: arguments.namespace_selector.clone(),
+        require_credentials_label: arguments.require_credentials_label,
         instance: instance(),
     })))
 }
@@ -163,4 +173,11 @@ async fn check_sources(client: &Client, namespaces: &[String]) -> Result<(), Sta
     };
     let one = kube::api::ListParams::default().limit(1);
     api.list_metadata(&one).await.map(drop).map_err(|error| StartError::Sources(Box::new(error)))
+}
+
+/// The same for the namespaces that a selector selects.
+async fn check_namespaces(client: &Client, selector: &str) -> Result<(), StartError> {
+    let api: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(client.clone());
+    let one = kube::api::ListParams::default().limit(1).labels(selector);
+    api.list_metadata(&one).await.map(drop).map_err(|error| StartError::Namespaces(Box::new(error)))
 }

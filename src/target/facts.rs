@@ -8,7 +8,10 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
 use super::record::{Record, Version};
-use super::{ADOPT_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION};
+use super::{
+    ADOPT_ANNOTATION, CREDENTIALS_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, RECORD_ANNOTATION,
+    REFRESH_TOKEN_ANNOTATION,
+};
 
 /// How much of a field manager's name is kept, in characters.
 const LONGEST_MANAGER: usize = 64;
@@ -26,6 +29,8 @@ pub struct Facts {
     pub record: Option<Arc<Record>>,
     /// The label by which people find the operator's Secrets stands on it.
     pub labelled: bool,
+    /// Its owner says by a label that it may be used as credentials.
+    pub lent: bool,
     /// The TokenSource whose rotating refresh token it holds, if it is such a Secret.
     pub refresh_token_of: Option<String>,
     /// The TokenSource that somebody hands it over to.
@@ -68,8 +73,10 @@ impl Facts {
     #[must_use]
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
         let annotation = |name| metadata.annotations.as_ref().and_then(|all| all.get(name));
-        let (label, value) = MANAGED_BY_LABEL;
-        let labelled = metadata.labels.as_ref().and_then(|all| all.get(label)).is_some_and(|it| it == value);
+        let carries = |(label, value): (&str, &str)| {
+            metadata.labels.as_ref().and_then(|all| all.get(label)).is_some_and(|it| it == value)
+        };
+        let labelled = carries(MANAGED_BY_LABEL);
         let managed_fields = metadata.managed_fields.as_deref().unwrap_or_default();
         Some(Facts {
             version: Version {
@@ -89,6 +96,7 @@ impl Facts {
                 }),
             record: annotation(RECORD_ANNOTATION).and_then(|value| Record::parse(value)).map(Arc::new),
             labelled,
+            lent: carries(CREDENTIALS_LABEL),
             refresh_token_of: annotation(REFRESH_TOKEN_ANNOTATION).cloned(),
             offered_to: annotation(ADOPT_ANNOTATION).map(|name| name.as_str().into()),
             other_writer: other_writer(managed_fields)

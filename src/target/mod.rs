@@ -28,5 +28,8 @@ pub const REFRESH_TOKEN_ANNOTATION: &str = "tokensource.dev/refresh-token-of";
 pub const REFRESH_TOKEN_LABEL: (&str, &str) = ("tokensource.dev/holds", "refresh-token");
 /// The annotation on a TokenSource by which a person asks for a new token now.
 pub const REFRESH_REQUEST_ANNOTATION: &str = "tokensource.dev/refresh-requested-at";
+/// The label by which a Secret's owner says that a TokenSource may use it, with its value: looked at only where the
+/// operator is started so.
+pub const CREDENTIALS_LABEL: (&str, &str) = ("tokensource.dev/credentials", "true");
 /// The label that every Secret of the operator carries, with its value.
 pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "tokensource-operator");

@@ -84,6 +84,7 @@ mod tests {
             }),
             record,
             labelled: true,
+            lent: false,
             refresh_token_of: None,
             offered_to: None,
             other_writer: None,

@@ -6,6 +6,7 @@ use super::support::authorization_server::Behaviour;
 use super::support::eventually;
 use super::support::gitops;
 use super::support::operator::Operator;
+use super::support::policy::Refusal;
 use super::support::scene::{SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
@@ -107,7 +108,12 @@ async fn kubectl_waits_for_conditions_and_for_fields() {
 
 /// What Flux and Argo CD say of `source` as it is now.
 async fn judged(scene: &Scene, kstatus: &str, argo_cd: &str) {
-    let object = scene.kubectl(&["get", "tokensource", "source", "-o", "json"], "").await;
+    judged_of(scene, "source", kstatus, argo_cd).await;
+}
+
+/// The same of another TokenSource.
+async fn judged_of(scene: &Scene, source: &str, kstatus: &str, argo_cd: &str) {
+    let object = scene.kubectl(&["get", "tokensource", source, "-o", "json"], "").await;
     let said = gitops::kstatus(&object).await;
     assert!(said.starts_with(&format!("{kstatus}: ")), "kstatus should say {kstatus}: {said}\n{object}");
     let health = gitops::health(&object).await;
@@ -178,6 +184,58 @@ async fn every_row_of_the_table_of_conditions_is_read_right_by_flux_and_argo_cd(
     scene.kubectl(&["delete", "tokensource", "source", "--wait=false"], "").await;
     judged(&scene, "Terminating", "Progressing").await;
     scene.patch("tokensource", "source", json!({"metadata": {"finalizers": null}})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_missing_is_waited_for_and_whatever_a_person_must_mend_has_failed() {
+    let scene = Scene::new("reasons", 600).await;
+    let source = |name: &str, change: Value| {
+        let mut source = scene.source(json!({"target": {"name": name}}));
+        source["metadata"]["name"] = json!(name);
+        source["spec"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        source
+    };
+    scene.secret("foreign", &[("theirs", "precious")]).await;
+    scene.secret("half", &[("client_id", &scene.namespace)]).await;
+    let _refusal = Refusal::of(&scene, "denied", "'not today'").await;
+    let endpoint = |url: &str| json!({"provider": {"vgs": {"tokenURL": url}}});
+    let credentials = |name: &str| json!({"credentials": {"secretRef": {"name": name}}});
+    let scopes = json!({"tokenURL": scene.server.vgs_token_url(), "clientAuthentication": {"post": {}}, "scopes": ["no"]});
+    let items = [
+        source("foreign", json!({})),
+        source("internal", endpoint("https://10.96.0.1/token")),
+        source("scopes", json!({"provider": {"oauth2": scopes}})),
+        source("half-there", credentials("half")),
+        source("not-there", credentials("nothing")),
+        source("denied", json!({})),
+        source("unknown", endpoint("https://idp.invalid/token")),
+        source("collected", json!({})),
+    ];
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
+
+    // Its predecessor's Secret is still there.
+    scene.condition("collected", "Ready", "True TokenValid").await;
+    scene.patch("secret", "collected", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
+    scene.kubectl(&["delete", "tokensource", "collected"], "").await;
+    scene.apply(source("collected", json!({}))).await;
+
+    for (name, reason, kstatus, argo_cd) in [
+        ("foreign", "TargetConflict", "Failed", "Degraded"),
+        ("internal", "EndpointRefusedByPolicy", "Failed", "Degraded"),
+        ("scopes", "ScopeRejected", "Failed", "Degraded"),
+        ("half-there", "CredentialsNotFound", "InProgress", "Progressing"),
+        ("not-there", "CredentialsNotFound", "InProgress", "Progressing"),
+        ("denied", "TargetRefused", "InProgress", "Progressing"),
+        ("unknown", "EndpointUnavailable", "InProgress", "Progressing"),
+        ("collected", "TargetConflict", "InProgress", "Progressing"),
+    ] {
+        scene.condition(name, "Ready", &format!("False {reason}")).await;
+        judged_of(&scene, name, kstatus, argo_cd).await;
+    }
+    scene.patch("secret", "collected", json!({"metadata": {"finalizers": null}})).await;
+    scene.condition("collected", "Ready", "True TokenValid").await;
+    judged_of(&scene, "collected", "Current", "Healthy").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,6 +71,27 @@ async fn a_secret_that_is_deleted_and_created_again_mints_once_if_its_values_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_happened_while_the_operator_was_down_mints_once() {
+    let (scene, operator, token) = started("while-down").await;
+    operator.kill();
+    another_secret(&scene, "credentials", "second").await;
+    let operator = Operator::start(&scene.namespace).await;
+    let second = scene.new_token(Some(&token)).await;
+    minted(&scene, 2).await;
+
+    // Nobody saw whether the values changed, and nothing of them is kept that could tell.
+    operator.kill();
+    scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
+    let operator = Operator::start(&scene.namespace).await;
+    let third = scene.new_token(Some(&second)).await;
+    minted(&scene, 3).await;
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    minted(&scene, 3).await;
+    assert_eq!(scene.token().await, Some(third));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_key_is_told_and_its_return_mints_only_if_the_value_is_another() {
     let (scene, _operator, token) = started("lost-key").await;
     let lose = async || scene.patch("secret", "credentials", json!({"data": {"client_secret": null}})).await;

@@ -152,4 +152,5 @@ async fn the_definition_goes_with_all_that_was_ours_and_comes_back_to_a_running_
     assert_eq!(scene.mints().await, 3);
     let log = operator.stop().await;
     assert!(!log.contains("panicked"));
+    assert!(log.lines().count() < 1000, "{} lines", log.lines().count());
 }

@@ -15,6 +15,12 @@ async fn started(prefix: &str, ttl: u32) -> (Scene, Operator, String) {
     (scene, operator, token)
 }
 
+/// Asks for a new token, as a person would.
+async fn request(scene: &Scene, value: &str) {
+    let annotation = format!("tokensource.dev/refresh-requested-at={value}");
+    scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", &annotation], "").await;
+}
+
 /// The same endpoint and client by another provider.
 fn as_oauth2(scene: &Scene, more: Value) -> Value {
     let mut oauth2 = json!({"tokenURL": scene.server.vgs_token_url(), "clientAuthentication": {"post": {}}});
@@ -73,11 +79,148 @@ async fn a_suspended_source_mints_nothing_and_mints_when_it_goes_on_and_is_due()
     // Not due: neither to suspend nor to go on costs anything.
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
     scene.ready("True TokenValid").await;
+    scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
+    scene.source_is_seen().await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": null}})).await;
     scene.ready("True TokenValid").await;
     scene.source_is_seen().await;
     assert_eq!(scene.token().await, Some(second));
     assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_while_suspended_are_answered_by_one_mint_when_it_goes_on() {
+    let (scene, operator, token) = started("asked-suspended", 600).await;
+    scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
+    for value in ["1", "2"] {
+        request(&scene, value).await;
+        scene.source_is_seen().await;
+    }
+    // Nor is anything healed.
+    scene.kubectl(&["delete", "secret", "token"], "").await;
+    scene.ready("False Suspended").await;
+    assert_eq!(scene.mints().await, 1);
+    scene.patch("tokensource", "source", json!({"spec": {"suspend": false}})).await;
+    scene.new_token(Some(&token)).await;
+    scene.ready("True TokenValid").await;
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.source_is_seen().await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2, "one for all that had become necessary");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_value_is_a_request_and_one_that_is_there_from_the_start_is_answered_by_the_first_mint() {
+    let scene = Scene::new("any-value", 600).await;
+    let operator = Operator::start(&scene.namespace).await;
+    let mut source = scene.source(json!({}));
+    source["metadata"]["annotations"] = json!({"tokensource.dev/refresh-requested-at": ""});
+    scene.apply(source).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 1);
+    // Values that differ at their end alone, whatever their length.
+    let long = "2026-11-24T05:00:00.000000000+07:00[Asia/Ho_Chi_Minh] asked for by the person on call, ";
+    scene.force_refresh(&format!("{long}first")).await;
+    scene.force_refresh(&format!("{long}second")).await;
+    scene.ready("True TokenValid").await;
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_while_attempts_fail_is_an_attempt_at_once_and_one_success_answers_all() {
+    let (scene, operator, token) = started("asked-failing", 600).await;
+    // Waits half a minute after the first, and two minutes after the second.
+    scene.server.change(&scene.namespace, json!({"scope": "read"})).await;
+    scene
+        .patch("tokensource", "source", json!({"spec": as_oauth2(&scene, json!({"scopes": ["write"]}))}))
+        .await;
+    scene.ready("False ScopeRejected").await;
+    for (value, mints) in [("1", 3), ("2", 4)] {
+        request(&scene, value).await;
+        eventually("another attempt", SOON, async || match scene.mints().await {
+            made if made == mints => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        scene.source_is_seen().await;
+    }
+    // The same value is no request: the wait goes on, also after a restart.
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    request(&scene, "2").await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 4);
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+
+    scene.server.change(&scene.namespace, json!({"scope": "read write"})).await;
+    request(&scene, "3").await;
+    scene.new_token(Some(&token)).await;
+    scene.ready("True TokenValid").await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_while_the_client_is_rejected_shortens_the_wait_to_half_a_minute() {
+    let (scene, _operator, token) = started("asked-rejected", 3600).await;
+    scene.server.set_secret(&scene.namespace, "another").await;
+    let failed = async |count: i32| {
+        eventually(&format!("{count} failures"), 2 * SOON, async || match scene.status().await.last_failure {
+            Some(last) if last.count == count => Ok(last),
+            other => Err(other),
+        })
+        .await
+    };
+    request(&scene, "1").await;
+    failed(1).await;
+    let second = failed(2).await;
+    let wait = second.next_attempt_at.unwrap().duration_since(second.at).as_secs();
+    assert!(wait > 60, "{wait} s");
+
+    // It was put right where nobody could see it.
+    scene.server.set_secret(&scene.namespace, "right").await;
+    request(&scene, "2").await;
+    scene.source_is_seen().await;
+    assert_eq!(scene.mints().await, 3, "a wrong secret that is tried fast locks accounts");
+    eventually("a new token", 2 * SOON, async || match scene.token().await {
+        Some(now) if now != token => Ok(()),
+        _ => Err(scene.words("source").await),
+    })
+    .await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 4);
+    let issued_at = scene.status().await.token.unwrap().issued_at;
+    let waited = issued_at.duration_since(second.at).as_secs();
+    assert!((29..wait).contains(&waited), "{waited} s instead of {wait} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_margin_larger_than_the_lifetime_does_not_loop_and_is_told() {
+    let scene = Scene::new("margin", 20).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({"refresh": {"before": "1h"}}))).await;
+    scene
+        .told("True TokenValid", &["spec.refresh.before is not less than the token's lifetime of 20 s"])
+        .await;
+    let first = scene.status().await.token.unwrap().issued_at;
+    let second = scene.issued_at_other_than(first).await;
+    assert_eq!(scene.mints().await, 2);
+    assert!(second.duration_since(first).as_secs() >= 10, "half of its life, as without a margin");
+
+    // A margin that fits by a hair, and one that leaves less than the way to the pods takes.
+    scene.server.set_ttl(&scene.namespace, 300).await;
+    scene.patch("tokensource", "source", json!({"spec": {"refresh": {"before": "299s"}}})).await;
+    scene.force_refresh("1").await;
+    scene.told("True TokenValid", &["asks for a refresh after 1 s", "it is after 30 s"]).await;
+    scene.patch("tokensource", "source", json!({"spec": {"refresh": {"before": "20s"}}})).await;
+    let said = scene.condition("source", "PropagationSafe", "False LifetimeTooShort").await;
+    assert!(said.contains("remove spec.refresh.before"), "{said}");
+    scene.patch("tokensource", "source", json!({"spec": {"refresh": null}})).await;
+    scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

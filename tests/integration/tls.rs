@@ -13,8 +13,8 @@ use super::support::control_plane::ControlPlane;
 use super::support::operator::Operator;
 use super::support::scene::Scene;
 
-struct Authority {
-    pem: String,
+pub(super) struct Authority {
+    pub(super) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -31,7 +31,7 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
-fn authority(name: &str) -> Authority {
+pub(super) fn authority(name: &str) -> Authority {
     let key = KeyPair::generate().unwrap();
     let mut params = params(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

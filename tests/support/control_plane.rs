@@ -36,6 +36,8 @@ pub struct AuditLine {
     pub resource: String,
     pub subresource: String,
     pub name: String,
+    /// Who asked.
+    pub user: String,
     pub user_agent: String,
     pub code: u16,
     pub request_uri: String,
@@ -44,9 +46,18 @@ pub struct AuditLine {
 impl ControlPlane {
     /// The control plane of this test binary, started by whichever test asks first.
     pub fn shared() -> &'static Self {
+        Self::shared_with(true)
+    }
+
+    /// The same for a test binary that installs the CustomResourceDefinition by itself: to be asked for before all else.
+    pub fn shared_without_crds() -> &'static Self {
+        Self::shared_with(false)
+    }
+
+    fn shared_with(crds: bool) -> &'static Self {
         static SHARED: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
         // A failed start is remembered: it would fail again for each test, each time after minutes of building.
-        match SHARED.get_or_init(Self::start) {
+        match SHARED.get_or_init(|| Self::start(crds)) {
             Ok(control_plane) => control_plane,
             Err(why) => {
                 panic!("no control plane to test against: {why}. `make doctor` tells what this machine lacks")
@@ -56,15 +67,15 @@ impl ControlPlane {
 
     /// A control plane of a test's own, for what all others would notice. It lives until the test binary ends.
     pub fn of_its_own() -> &'static Self {
-        Box::leak(Box::new(Self::start().expect("a control plane")))
+        Box::leak(Box::new(Self::start(true).expect("a control plane")))
     }
 
-    fn start() -> Result<Self, String> {
+    fn start(with_crds: bool) -> Result<Self, String> {
         let mut command = Command::new(SCRIPT);
         command.args(["run", "--until-stdin-closes"]);
         // With the kind there from the start, the garbage collector knows it from the start.
         let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
-        if crds.is_dir() {
+        if with_crds && crds.is_dir() {
             command.arg("--crds").arg(crds);
         }
         let mut child = command
@@ -147,8 +158,10 @@ impl ControlPlane {
         let log = fs::read_to_string(self.dir.join("audit.log")).expect("audit log");
         // A watch has two lines: one when it starts, one when it ends.
         let mut seen = HashSet::new();
+        let of_it = format!("\"namespace\":\"{namespace}\"");
         log.split_inclusive('\n')
             .filter(|line| line.ends_with('\n')) // the last one may be half written
+            .filter(|line| line.contains(&of_it)) // to parse all of them would take long
             .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("audit line"))
             .filter(|event| event["objectRef"]["namespace"] == namespace)
             .filter(|event| seen.insert(event["auditID"].to_string()))
@@ -160,6 +173,7 @@ impl ControlPlane {
                     resource: text(&object["resource"]),
                     subresource: text(&object["subresource"]),
                     name: text(&object["name"]),
+                    user: text(&event["user"]["username"]),
                     user_agent: text(&event["userAgent"]),
                     code: event["responseStatus"]["code"]
                         .as_u64()

@@ -77,6 +77,7 @@ fn tool() -> &'static PathBuf {
     static TOOL: OnceLock<PathBuf> = OnceLock::new();
     TOOL.get_or_init(|| {
         let tool = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gitops");
+        eprintln!("building {FOLDER}: Flux' kstatus and Argo CD's Lua (the first time takes a minute)");
         let output = Command::new("go")
             .args(["build", "-C", FOLDER, "-trimpath", "-buildvcs=false", "-o"])
             .arg(&tool)

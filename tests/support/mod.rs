@@ -9,6 +9,7 @@
 #![allow(clippy::print_stderr, reason = "progress, for whoever waits")]
 
 pub mod authorization_server;
+pub mod chart;
 pub mod control_plane;
 pub mod gitops;
 pub mod operator;

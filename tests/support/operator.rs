@@ -29,11 +29,26 @@ impl Operator {
 
     /// The same with this way to the API server.
     pub async fn start_at(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
+        Self::run(kubeconfig, &["--namespace", namespace], flags).await
+    }
+
+    /// Starts the operator for the namespaces with this label.
+    pub async fn start_selecting(label: &str) -> Self {
+        let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+        Self::run(&ControlPlane::shared().kubeconfig_path(), &["--namespace-selector", label], &flags).await
+    }
+
+    async fn run(kubeconfig: &Path, scope: &[&str], flags: &[&str]) -> Self {
+        let arguments = ["run", "--admin-address", "127.0.0.1:0"];
+        Self::launch(kubeconfig, &[&arguments, scope, flags].concat()).await
+    }
+
+    /// Starts it with these arguments, and waits until it has started.
+    pub async fn launch(kubeconfig: &Path, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
-            .args(["run", "--namespace", namespace, "--admin-address", "127.0.0.1:0"])
-            .args(flags)
+            .args(arguments)
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())

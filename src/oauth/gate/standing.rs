@@ -46,6 +46,17 @@ impl Standing {
         let wait = wait.max(Duration::from_secs(error.retry_after().unwrap_or_default()));
         self.rejection = Some(Rejection { error: error.clone(), count, at: now, until: now + wait });
     }
+
+    /// The first wait is enough, unless the server itself asked for more.
+    pub(super) fn hasten(&mut self) {
+        if let Some(rejection) = &mut self.rejection
+            && rejection.error.class() != Class::LockedOut
+            && rejection.error.retry_after().is_none()
+        {
+            let [first, ..] = REJECTED;
+            rejection.until = rejection.until.min(rejection.at + first);
+        }
+    }
 }
 
 /// A rejection that everybody with this credential would get. Not of a scope or a parameter, which others do not send.

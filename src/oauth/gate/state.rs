@@ -174,6 +174,13 @@ impl State {
         }
     }
 
+    /// See [`super::Gate::hasten`].
+    pub(super) fn hasten(&mut self, asker: &Asker) {
+        if let Some(standing) = self.standings.get_mut(asker) {
+            standing.hasten();
+        }
+    }
+
     /// `place` is free again.
     pub(super) fn left(&mut self, place: &Place) {
         if let Some(origin) = self.origins.get_mut(&place.origin) {

@@ -263,6 +263,41 @@ async fn what_was_under_way_together_is_one_rejection_and_a_lock_out_waits_long(
 }
 
 #[tokio::test(start_paused = true)]
+async fn people_who_ask_shorten_the_wait_to_half_a_minute_and_do_not_hammer() {
+    let gate = Gate::default();
+    let who = party(&gate, 1);
+    let reject = async |error: Error| {
+        gate.enter(&url(), who, Instant::now()).await.unwrap().finish(&Err::<(), _>(error));
+    };
+    let held = async || gate.enter(&url(), who, Instant::now()).await.unwrap_err().retry_in().unwrap();
+    gate.hasten(&url(), who); // nothing is known
+    reject(rejected()).await;
+    sleep(seconds(30)).await;
+    reject(rejected()).await;
+    assert_eq!(held().await, seconds(120));
+    gate.hasten(&url(), who);
+    assert_eq!(held().await, seconds(30));
+    sleep(seconds(10)).await;
+    gate.hasten(&url(), who);
+    assert_eq!(held().await, seconds(20), "whoever asks again wins nothing");
+    sleep(seconds(20)).await;
+    reject(rejected()).await;
+    assert_eq!(held().await, seconds(600), "the count goes on");
+
+    let locked = answer(401, r#"{"errors":[{"code":"TOO_MANY_FAILED_LOGINS"}]}"#).unwrap_err();
+    for (client, error, wait) in [
+        (2, locked, 1800),
+        (3, answer_with(401, &[("retry-after", "900")], r#"{"error":"invalid_client"}"#).unwrap_err(), 900),
+    ] {
+        let who = party(&gate, client);
+        gate.enter(&url(), who, Instant::now()).await.unwrap().finish(&Err::<(), _>(error));
+        gate.hasten(&url(), who);
+        let held = gate.enter(&url(), who, Instant::now()).await.unwrap_err();
+        assert_eq!(held.retry_in(), Some(seconds(wait)), "the server itself asks for patience");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_scope_that_is_refused_is_nobody_elses_business() {
     let gate = Gate::default();
     let who = party(&gate, 1);

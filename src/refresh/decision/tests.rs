@@ -58,6 +58,7 @@ fn world() -> World {
             }),
             record: Some(Arc::new(Record::new(source.clone(), inputs, None, minted, None))),
             labelled: true,
+            lent: false,
             refresh_token_of: None,
             offered_to: None,
             other_writer: None,

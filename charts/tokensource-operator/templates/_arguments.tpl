@@ -1,0 +1,32 @@
+{{- /* The flags of `tokensource-operator run`, one for each value. A test holds that there is none without a value. */}}
+{{- define "tokensource-operator.arguments" -}}
+{{- $arguments := list }}
+{{- range .Values.namespaces }}
+{{- $arguments = append $arguments (printf "--namespace=%s" .) }}
+{{- end }}
+{{- with .Values.namespaceSelector }}
+{{- $arguments = append $arguments (printf "--namespace-selector=%s" .) }}
+{{- end }}
+{{- range .Values.egress.allow }}
+{{- $arguments = append $arguments (printf "--egress-allow=%s" .) }}
+{{- end }}
+{{- range .Values.egress.only }}
+{{- $arguments = append $arguments (printf "--egress-only=%s" .) }}
+{{- end }}
+{{- if .Values.allowHTTP }}
+{{- $arguments = append $arguments "--allow-http" }}
+{{- end }}
+{{- if .Values.proxyFromEnvironment }}
+{{- $arguments = append $arguments "--proxy-from-environment" }}
+{{- end }}
+{{- if .Values.requireCredentialsLabel }}
+{{- $arguments = append $arguments "--require-credentials-label" }}
+{{- end }}
+{{- $arguments = append $arguments (printf "--default-propagation-delay=%s" .Values.defaultPropagationDelay) }}
+{{- $arguments = append $arguments (printf "--endpoint-max-in-flight=%d" (int .Values.endpoint.maxInFlight)) }}
+{{- $arguments = append $arguments (printf "--endpoint-max-per-second=%d" (int .Values.endpoint.maxPerSecond)) }}
+{{- $arguments = append $arguments (printf "--admin-address=:%d" (int .Values.admin.port)) }}
+{{- $arguments = append $arguments (printf "--log-format=%s" .Values.log.format) }}
+{{- $arguments = append $arguments (printf "--log-level=%s" .Values.log.level) }}
+{{- toYaml (concat $arguments .Values.extraArgs) }}
+{{- end }}

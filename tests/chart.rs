@@ -1,0 +1,351 @@
+//! What the chart renders, by the real Helm and without a cluster. What becomes of it in one: `tests/integration/chart.rs`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use support::chart::{CHART, find, helm, objects, render, template};
+
+const NAMESPACE: &str = "tokensource-system";
+
+/// Something in every value that is a flag of the operator; once for each of the two that exclude each other.
+fn every_flag() -> [Value; 2] {
+    let common = json!({
+        "egress": {"allow": ["10.0.0.0/8", "idp.example.com:8443"], "only": ["idp.example.com"]},
+        "allowHTTP": true,
+        "proxyFromEnvironment": true,
+        "requireCredentialsLabel": true,
+        "defaultPropagationDelay": "2m",
+        "endpoint": {"maxInFlight": 3, "maxPerSecond": 4},
+        "log": {"format": "text", "level": "debug"},
+        "admin": {"port": 9090},
+    });
+    let with = |name: &str, value: Value| {
+        let mut values = common.clone();
+        values[name] = value;
+        values
+    };
+    [with("namespaces", json!(["a", "b"])), with("namespaceSelector", json!("team=a"))]
+}
+
+fn container(objects: &[Value]) -> &Value {
+    &find(objects, "Deployment", "")["spec"]["template"]["spec"]["containers"][0]
+}
+
+fn arguments(objects: &[Value]) -> Vec<String> {
+    container(objects)["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
+}
+
+fn operator(arguments: &[String]) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"));
+    command.args(arguments).env("KUBECONFIG", "/dev/null").output().unwrap()
+}
+
+/// The flags in what `run --help` prints, with their defaults.
+fn flags() -> BTreeMap<String, Option<String>> {
+    let help = operator(&["run".into(), "--help".into()]).stdout;
+    let mut flags = BTreeMap::new();
+    let mut last = String::new();
+    for line in String::from_utf8(help).unwrap().lines().map(str::trim) {
+        if let Some(flag) = line.strip_prefix("--") {
+            last = flag.split([' ', '=', '[']).next().unwrap().to_owned();
+            flags.insert(last.clone(), None);
+        } else if let Some((_, default)) = line.split_once("[default: ") {
+            flags.insert(last.clone(), default.split_once(']').map(|(default, _)| default.to_owned()));
+        }
+    }
+    assert!(flags.len() > 8, "{flags:?}");
+    flags
+}
+
+#[test]
+fn helm_finds_nothing_to_complain_about() {
+    let said = helm(None, &["lint", "--strict", CHART], "").unwrap();
+    assert!(said.contains("0 chart(s) failed") && !said.contains("[WARNING]"), "{said}");
+}
+
+#[test]
+fn each_flag_of_the_operator_is_a_value_and_nothing_else_is_passed() {
+    let names = |arguments: &[String]| -> BTreeSet<String> {
+        let flag = |it: &String| it.strip_prefix("--").map(|it| it.split('=').next().unwrap().to_owned());
+        arguments.iter().filter_map(flag).collect()
+    };
+    let mut rendered = BTreeSet::new();
+    for values in every_flag() {
+        let arguments = arguments(&render(NAMESPACE, &values));
+        rendered.extend(names(&arguments));
+        // It takes them, and fails for want of a cluster.
+        let said = String::from_utf8(operator(&arguments).stderr).unwrap();
+        assert!(said.contains("no cluster"), "{arguments:?}: {said}");
+    }
+    assert_eq!(rendered, flags().into_keys().collect(), "flags that values render, and flags that there are");
+}
+
+#[test]
+fn defaults_are_those_of_the_operator() {
+    let flags = flags();
+    for argument in arguments(&render(NAMESPACE, &json!({}))).iter().skip(1) {
+        let (flag, value) = argument.trim_start_matches("--").split_once('=').unwrap();
+        if flag != "log-format" {
+            assert_eq!(flags[flag].as_deref(), Some(value), "{flag}");
+        }
+    }
+}
+
+#[test]
+fn it_renders_the_same_each_time() {
+    for values in [vec![json!({})], every_flag().to_vec()].concat() {
+        assert_eq!(template(NAMESPACE, &values).unwrap(), template(NAMESPACE, &values).unwrap());
+    }
+    let sources = std::fs::read_dir(format!("{CHART}/templates")).unwrap();
+    for source in sources {
+        let path = source.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for function in
+            ["lookup", "rand", "uuid", "now", "genCA", "genSelfSigned", "htpasswd", "getHostByName"]
+        {
+            let used = text.split(|c: char| !c.is_alphanumeric()).any(|word| word == function);
+            assert!(!used || path.ends_with("NOTES.txt"), "{}: {function}", path.display());
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_refused_before_anything_is_installed() {
+    for (values, words) in [
+        (json!({"replicas": 2}), "replicas"),
+        (json!({"egress": {"allowed": ["a"]}}), "allowed"),
+        (json!({"image": {"digest": "1234"}}), "digest"),
+        (json!({"namespaces": ["Not_A_Namespace"]}), "namespaces"),
+        (json!({"egress": {"allow": ["a,b"]}}), "allow"),
+        (json!({"log": {"format": "yaml"}}), "json"),
+        (
+            json!({"namespaces": ["a"], "namespaceSelector": "a=b"}),
+            "namespaces and namespaceSelector do not go together",
+        ),
+        (
+            json!({"podDisruptionBudget": {"minAvailable": 1}}),
+            "minAvailable and maxUnavailable do not go together",
+        ),
+    ] {
+        let said = template(NAMESPACE, &values).unwrap_err();
+        assert!(said.contains(words), "{values}: {said}");
+    }
+}
+
+/// Kind, namespace and name of each.
+fn identities(objects: &[Value]) -> BTreeMap<[String; 3], &Value> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let identity =
+        |it: &Value| [text(&it["kind"]), text(&it["metadata"]["namespace"]), text(&it["metadata"]["name"])];
+    objects.iter().map(|it| (identity(it), it)).collect()
+}
+
+#[test]
+fn namespaced_mode_grants_the_same_in_some_namespaces_and_nothing_in_the_cluster() {
+    let everywhere = render(NAMESPACE, &json!({}));
+    let everywhere = identities(&everywhere);
+    let name = format!("tokensource-operator.{NAMESPACE}");
+    let granted = |kind: &str, namespace: &str| [kind.to_owned(), namespace.to_owned(), name.clone()];
+    let values = json!({"namespaces": ["b", "a"], "rbac": {"aggregateToDefaultRoles": false}});
+    let namespaced = render(NAMESPACE, &values);
+    let namespaced = identities(&namespaced);
+    for namespace in ["a", "b"] {
+        let role = namespaced[&granted("Role", namespace)];
+        assert_eq!(role["rules"], everywhere[&granted("ClusterRole", "")]["rules"]);
+        let binding = namespaced[&granted("RoleBinding", namespace)];
+        assert_eq!(binding["subjects"], everywhere[&granted("ClusterRoleBinding", "")]["subjects"]);
+    }
+    assert!(!namespaced.keys().any(|[kind, ..]| kind.starts_with("ClusterRole")), "{namespaced:?}");
+}
+
+#[test]
+fn what_an_upgrade_cannot_change_stays() {
+    let selector = |values: Value| {
+        let objects = render(NAMESPACE, &values);
+        find(&objects, "Deployment", "")["spec"]["selector"]["matchLabels"].clone()
+    };
+    let plain = selector(json!({}));
+    assert_eq!(
+        plain,
+        json!({"app.kubernetes.io/name": "tokensource-operator", "app.kubernetes.io/instance": "tokensource-operator"})
+    );
+    let changed = json!({"commonLabels": {"team": "a"}, "podLabels": {"app.kubernetes.io/name": "other"}, "image": {"tag": "2"}});
+    assert_eq!(selector(changed.clone()), plain);
+    let labels =
+        &find(&render(NAMESPACE, &changed), "Deployment", "")["spec"]["template"]["metadata"]["labels"]
+            .clone();
+    for (name, value) in plain.as_object().unwrap() {
+        assert_eq!(&labels[name], value, "the selector finds its pods");
+    }
+    assert_eq!(labels["team"], "a");
+}
+
+#[test]
+fn an_image_is_named_by_its_digest_where_there_is_one() {
+    let image = |values: Value| container(&render(NAMESPACE, &json!({"image": values})))["image"].clone();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(image(json!({})), format!("ghcr.io/tokensource/tokensource-operator:{version}"));
+    assert_eq!(image(json!({"registry": "", "repository": "op", "tag": "1"})), "op:1");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    assert_eq!(
+        image(json!({"registry": "r:5000", "repository": "a/b", "tag": "1", "digest": digest})),
+        format!("r:5000/a/b@{digest}")
+    );
+}
+
+#[test]
+fn every_value_reaches_an_object() {
+    let marked: Value = serde_saphyr::from_str(include_str!("chart-values.yaml")).unwrap();
+    let text = template(NAMESPACE, &marked).unwrap();
+    for number in 1..=36 {
+        assert!(text.contains(&format!("marker-{number}")), "marker-{number}");
+    }
+    for words in [
+        "pullPolicy: Always",
+        "replicas: 3",
+        "minAvailable: 51%",
+        "fsGroup: 1234",
+        "runAsUser: 4321",
+        "129Mi",
+        "dnsPolicy: Default",
+        "PeriodSeconds: 99",
+        "HistoryLimit: 7",
+        "of-tokensource-operator-marker-29",
+    ] {
+        assert!(text.to_lowercase().contains(&words.to_lowercase()), "{words}");
+    }
+    for (identity, object) in identities(&objects(&text)) {
+        if identity[0] != "ConfigMap" {
+            assert_eq!(object["metadata"]["labels"]["team"], "marker-1", "{identity:?}");
+        }
+    }
+    let off = json!({
+        "crds": {"enabled": false}, "rbac": {"create": false, "aggregateToDefaultRoles": false},
+        "serviceAccount": {"create": false, "name": "mine"}, "fences": {"enabled": false},
+        "podDisruptionBudget": {"enabled": false}, "networkPolicy": {"enabled": false},
+        "metrics": {"service": {"enabled": false}},
+    });
+    let objects = render(NAMESPACE, &off);
+    assert_eq!(objects.len(), 1, "the Deployment alone: {:?}", identities(&objects).keys());
+    assert_eq!(objects[0]["spec"]["template"]["spec"]["serviceAccountName"], "mine");
+}
+
+#[test]
+fn monitors_find_what_is_to_be_monitored() {
+    let metrics = |kind: &str| render(NAMESPACE, &json!({"metrics": {kind: {"enabled": true}}}));
+    let objects = metrics("serviceMonitor");
+    let monitor = find(&objects, "ServiceMonitor", "");
+    let service = find(&objects, "Service", "metrics");
+    for (name, value) in monitor["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(&service["metadata"]["labels"][name], value);
+    }
+    assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+    let port = container(&objects)["ports"][0]["name"].clone();
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], port);
+    let objects = metrics("podMonitor");
+    assert_eq!(find(&objects, "PodMonitor", "")["spec"]["podMetricsEndpoints"][0]["port"], port);
+    for probe in ["livenessProbe", "readinessProbe"] {
+        assert_eq!(container(&objects)[probe]["httpGet"]["port"], port);
+    }
+}
+
+#[test]
+fn every_value_is_in_the_readme_and_in_the_schema() {
+    let readme = std::fs::read_to_string(format!("{CHART}/README.md")).unwrap();
+    let mut rows = 0;
+    for row in readme.lines().filter(|line| line.starts_with("| `")) {
+        let description = row.rsplit('|').nth(1).unwrap().trim();
+        assert!(!description.is_empty(), "a value without a comment `# --`: {row}");
+        rows += 1;
+    }
+    assert!(rows > 40, "{rows}");
+    // What has a default is in the schema, and the other way round, or the default would be refused or be missing.
+    let read = |file: &str| std::fs::read_to_string(format!("{CHART}/{file}")).unwrap();
+    let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    same_members("", &values, &schema);
+}
+
+fn same_members(path: &str, values: &Value, schema: &Value) {
+    let (Some(values), Some(properties)) = (values.as_object(), schema["properties"].as_object()) else {
+        return;
+    };
+    assert_eq!(schema["additionalProperties"], false, "{path}");
+    let names = |map: &serde_json::Map<String, Value>| -> BTreeSet<String> {
+        map.keys()
+            .filter(|name| !["global", "enabled"].contains(&name.as_str()) || !path.is_empty())
+            .cloned()
+            .collect()
+    };
+    assert_eq!(names(values), names(properties), "{path}");
+    for (name, value) in values {
+        same_members(&format!("{path}.{name}"), value, &properties[name]);
+    }
+}
+
+#[test]
+fn plain_manifests_are_those_of_the_chart() {
+    let kubectl = tool_of_control_plane();
+    let kustomize = |folder: &str| {
+        let root = env!("CARGO_MANIFEST_DIR");
+        let output =
+            Command::new(&kubectl).args(["kustomize", &format!("{root}/{folder}")]).output().unwrap();
+        assert!(output.status.success(), "{folder}: {}", String::from_utf8_lossy(&output.stderr));
+        objects(&String::from_utf8(output.stdout).unwrap())
+    };
+    // What only Helm says of objects.
+    let plain = |mut objects: Vec<Value>| {
+        for object in &mut objects {
+            for place in ["/metadata/labels", "/spec/template/metadata/labels"] {
+                if let Some(labels) = object.pointer_mut(place).and_then(Value::as_object_mut) {
+                    labels.remove("helm.sh/chart");
+                    labels.retain(|name, value| name != "app.kubernetes.io/managed-by" || value != "Helm");
+                }
+            }
+        }
+        objects
+    };
+    let chart = plain(render(NAMESPACE, &json!({"crds": {"keep": false}})));
+    let mut cluster = kustomize("deploy");
+    let install = objects(
+        &std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install.yaml")).unwrap(),
+    );
+    assert_eq!(identities(&install), identities(&cluster), "install.yaml and `kubectl kustomize deploy`");
+    cluster.retain(|object| object["kind"] != "Namespace");
+    assert_eq!(identities(&cluster), identities(&chart), "deploy/ and the chart");
+
+    let values = json!({
+        "namespaces": [NAMESPACE], "crds": {"enabled": false}, "fences": {"enabled": false},
+        "rbac": {"aggregateToDefaultRoles": false},
+    });
+    let chart = plain(render(NAMESPACE, &values));
+    let namespaced = kustomize("deploy/overlays/namespaced");
+    assert!(arguments(&namespaced).contains(&"--namespace=$(POD_NAMESPACE)".to_owned()));
+    let without_arguments = |objects: Vec<Value>| -> Vec<Value> {
+        objects
+            .into_iter()
+            .map(|mut object| {
+                if let Some(container) = object.pointer_mut("/spec/template/spec/containers/0") {
+                    container["args"] = Value::Null;
+                }
+                object
+            })
+            .collect()
+    };
+    assert_eq!(identities(&without_arguments(namespaced)), identities(&without_arguments(chart)));
+}
+
+fn tool_of_control_plane() -> std::path::PathBuf {
+    let output = Command::new(support::control_plane::SCRIPT).arg("build").output().unwrap();
+    std::path::Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("kubectl")
+}

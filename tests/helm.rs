@@ -1,0 +1,308 @@
+//! The chart and the plain manifests in a real cluster, by the real Helm and kubectl: from installing to uninstalling, with
+//! the operator at work under the ServiceAccount and with the arguments that they make.
+//!
+//! The control plane has no node and no controller of Deployments: no pod comes of one, so nothing here waits for pods
+//! (`helm --wait`), and the test starts the operator as the Deployment says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use support::chart::{Account, CHART, RELEASE, helm};
+use support::control_plane::ControlPlane;
+use support::eventually;
+use support::operator::Operator;
+use support::scene::{SOON, Scene};
+
+const NAMESPACE: &str = "tokensource-system";
+const CRD: &str = "tokensources.tokensource.dev";
+
+async fn kubectl(arguments: &[&str], stdin: &str) -> String {
+    try_kubectl(arguments, stdin).await.unwrap_or_else(|said| panic!("kubectl {arguments:?}: {said}"))
+}
+
+async fn try_kubectl(arguments: &[&str], stdin: &str) -> Result<String, String> {
+    let output = ControlPlane::shared().kubectl(arguments, stdin).await;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+}
+
+async fn get(kind: &str, name: &str) -> Value {
+    serde_json::from_str(&kubectl(&["-n", NAMESPACE, "get", kind, name, "-o", "json"], "").await).unwrap()
+}
+
+async fn exists(kind: &str, name: &str) -> bool {
+    !kubectl(&["-n", NAMESPACE, "get", kind, name, "--ignore-not-found", "-o", "name"], "").await.is_empty()
+}
+
+/// Runs Helm off this thread: the operator shall go on meanwhile.
+async fn run_helm(arguments: &[&str], values: Value) -> String {
+    let kubeconfig = ControlPlane::shared().kubeconfig_path();
+    let mut arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+    arguments.extend(["--namespace".into(), NAMESPACE.into()]);
+    if !values.is_null() {
+        arguments.extend(["--values".into(), "-".into()]);
+    }
+    tokio::task::spawn_blocking(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        helm(Some(&kubeconfig), &arguments, &values.to_string())
+            .unwrap_or_else(|said| panic!("helm {arguments:?}: {said}"))
+    })
+    .await
+    .unwrap()
+}
+
+/// A chart of an earlier version, whose CustomResourceDefinition does not know `spec.suspend` yet.
+fn earlier_chart(folder: &Path) -> String {
+    let copied = Command::new("cp").args(["-R", CHART]).arg(folder).status().unwrap();
+    assert!(copied.success());
+    let chart = folder.join("tokensource-operator");
+    let change = |file: &str, change: &dyn Fn(&mut Value)| {
+        let path = chart.join(file);
+        let mut yaml: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut yaml);
+        std::fs::write(path, yaml.to_string()).unwrap();
+    };
+    change("Chart.yaml", &|chart| chart["version"] = json!("0.0.9"));
+    change("files/crd.yaml", &|crd| {
+        spec_of(crd).remove("suspend").expect("spec.suspend");
+    });
+    chart.to_str().unwrap().to_owned()
+}
+
+fn spec_of(crd: &mut Value) -> &mut serde_json::Map<String, Value> {
+    let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    crd.pointer_mut(schema).and_then(Value::as_object_mut).expect("a schema of spec")
+}
+
+async fn knows_suspend() -> bool {
+    spec_of(&mut get("crd", CRD).await).contains_key("suspend")
+}
+
+/// Starts what the pods of the Deployment would run.
+async fn pod() -> Operator {
+    let deployment = get("deployment", RELEASE).await;
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let mut arguments: Vec<&str> =
+        container["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    // The port is perhaps taken on this machine.
+    arguments.retain(|argument| !argument.starts_with("--admin-address"));
+    arguments.push("--admin-address=127.0.0.1:0");
+    Operator::launch(&Account::of(NAMESPACE).await.kubeconfig(), &arguments).await
+}
+
+/// The API server takes the Deployment's pods under the restricted Pod Security Standard.
+async fn pods_are_restricted() {
+    kubectl(
+        &["label", "namespace", NAMESPACE, "--overwrite", "pod-security.kubernetes.io/enforce=restricted"],
+        "",
+    )
+    .await;
+    let deployment = get("deployment", RELEASE).await;
+    let mut pod = deployment["spec"]["template"].clone();
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"]["name"] = json!("restricted");
+    kubectl(&["-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"], &pod.to_string()).await;
+    // And would not take others.
+    pod["spec"]["containers"][0]["securityContext"] = json!({});
+    let said =
+        try_kubectl(&["-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"], &pod.to_string()).await;
+    assert!(said.unwrap_err().contains("violates PodSecurity"));
+}
+
+/// What people may do who have one of Kubernetes' own roles in the scene's namespace.
+async fn people_may(scene: &Scene) {
+    for (role, may, may_not) in [
+        (
+            "view",
+            &["get tokensources", "list tokensources"][..],
+            &["create tokensources", "patch tokensources", "get secrets"][..],
+        ),
+        (
+            "edit",
+            &["get tokensources", "create tokensources", "delete tokensources"],
+            &["patch tokensources/status"],
+        ),
+        (
+            "admin",
+            &["get tokensources", "patch tokensources", "deletecollection tokensources"],
+            &["patch tokensources/status"],
+        ),
+    ] {
+        let user = format!("--user={role}-person");
+        scene.kubectl(&["create", "rolebinding", role, &format!("--clusterrole={role}"), &user], "").await;
+        let can = async |what: &str| {
+            let (verb, resource) = what.split_once(' ').unwrap();
+            let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+            let (person, subresource) =
+                (format!("--as={role}-person"), format!("--subresource={subresource}"));
+            let asked =
+                scene.try_kubectl(&["auth", "can-i", verb, resource, &subresource, &person], "").await;
+            asked.is_ok()
+        };
+        eventually(&format!("role {role} is aggregated"), SOON, async || {
+            for what in may {
+                if !can(what).await {
+                    return Err(*what);
+                }
+            }
+            Ok(())
+        })
+        .await;
+        for what in may_not {
+            assert!(!can(what).await, "{role}: {what}");
+        }
+    }
+}
+
+async fn plain_manifests() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let all = [
+        ("deployment", RELEASE),
+        ("clusterrole", "tokensource-operator.tokensource-system"),
+        ("validatingadmissionpolicy", "tokensource-operator.tokensource-system"),
+        ("crd", CRD),
+    ];
+    let deploy = format!("{root}/deploy");
+    kubectl(&["apply", "-k", &deploy], "").await;
+    for (kind, name) in all {
+        assert!(exists(kind, name).await, "{kind} {name}");
+    }
+    pods_are_restricted().await;
+    // Again, and by the one file: nothing changes.
+    let install = format!("{deploy}/install.yaml");
+    let said = kubectl(&["apply", "-f", &install], "").await;
+    assert!(
+        said.lines().count() > 8
+            && said.lines().all(|line| line.ends_with(" unchanged") || line.ends_with(" configured")),
+        "{said}"
+    );
+
+    // `make undeploy` keeps the kind.
+    kubectl(&["delete", "-f", &install, "-l", "app.kubernetes.io/component!=crd"], "").await;
+    for (kind, name) in all {
+        assert_eq!(exists(kind, name).await, kind == "crd", "{kind} {name}");
+    }
+    kubectl(&["delete", "crd", CRD], "").await;
+
+    // One namespace, by somebody who has rights in it alone.
+    kubectl(&["create", "-f", &format!("{root}/crds")], "").await;
+    kubectl(&["create", "namespace", NAMESPACE], "").await;
+    kubectl(&["create", "rolebinding", "-n", NAMESPACE, "owner", "--clusterrole=admin", "--user=owner"], "")
+        .await;
+    // To give rights one must have them: of these the role admin has none yet.
+    let grant = [
+        "create",
+        "role",
+        "-n",
+        NAMESPACE,
+        "sources",
+        "--verb=*",
+        "--resource=tokensources.tokensource.dev,tokensources.tokensource.dev/status",
+    ];
+    kubectl(&grant, "").await;
+    let events =
+        ["create", "role", "-n", NAMESPACE, "events", "--verb=create", "--resource=events.events.k8s.io"];
+    kubectl(&events, "").await;
+    for role in ["sources", "events"] {
+        kubectl(
+            &["create", "rolebinding", "-n", NAMESPACE, role, &format!("--role={role}"), "--user=owner"],
+            "",
+        )
+        .await;
+    }
+    let overlay = format!("{deploy}/overlays/namespaced");
+    eventually("the owner may", SOON, async || {
+        try_kubectl(&["apply", "--as=owner", "-k", &overlay], "").await
+    })
+    .await;
+    assert!(exists("role", "tokensource-operator.tokensource-system").await);
+    kubectl(&["delete", "namespace", NAMESPACE], "").await;
+    kubectl(&["delete", "crd", CRD], "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_installing_to_uninstalling() {
+    ControlPlane::shared_without_crds();
+    plain_manifests().await;
+
+    // An earlier version, in all namespaces.
+    let folder = tempfile::tempdir().unwrap();
+    let earlier = earlier_chart(folder.path());
+    let values = json!({"allowHTTP": true, "egress": {"allow": ["127.0.0.0/8"]}});
+    let notes = run_helm(&["install", RELEASE, &earlier, "--create-namespace"], values.clone()).await;
+    assert!(notes.contains("It serves all namespaces."), "{notes}");
+    assert!(!knows_suspend().await);
+    pods_are_restricted().await;
+
+    let scene = Scene::new("helm", 600).await;
+    people_may(&scene).await;
+    let operator = pod().await;
+    scene.apply(scene.source(json!({}))).await;
+    let token = scene.new_token(None).await;
+    scene.ready("True TokenValid").await;
+
+    // The upgrade brings the new kind, and pods that mint nothing.
+    let mut other = values.clone();
+    other["replicaCount"] = json!(3);
+    other["log"] = json!({"level": "debug"});
+    other["namespaceSelector"] = json!(format!("kubernetes.io/metadata.name!={NAMESPACE}"));
+    run_helm(&["upgrade", RELEASE, CHART], other).await;
+    assert!(knows_suspend().await, "the CustomResourceDefinition is upgraded");
+    assert_eq!(get("deployment", RELEASE).await["spec"]["replicas"], 3);
+    operator.stop().await;
+    let operator = pod().await;
+    scene.source_is_seen().await;
+    scene.secrets_are_seen().await;
+
+    run_helm(&["rollback", RELEASE, "1"], Value::Null).await;
+    assert_eq!(get("deployment", RELEASE).await["spec"]["replicas"], 2);
+    operator.stop().await;
+    let operator = pod().await;
+    scene.source_is_seen().await;
+    assert_eq!((scene.mints().await, scene.token().await.as_ref()), (1, Some(&token)));
+
+    // What people made outlives the operator.
+    operator.stop().await;
+    run_helm(&["uninstall", RELEASE], Value::Null).await;
+    for (kind, name, stays) in [
+        ("crd", CRD, true),
+        ("deployment", RELEASE, false),
+        ("serviceaccount", RELEASE, false),
+        ("clusterrole", "tokensource-operator.tokensource-system", false),
+        ("validatingadmissionpolicy", "tokensource-operator.tokensource-system", false),
+    ] {
+        assert_eq!(exists(kind, name).await, stays, "{kind} {name}");
+    }
+    assert_eq!(scene.token().await.as_ref(), Some(&token));
+    assert!(scene.server.is_valid(&token).await);
+    assert!(scene.status().await.token.is_some());
+
+    // And is taken up again.
+    run_helm(&["install", RELEASE, CHART], values).await;
+    assert!(knows_suspend().await);
+    let _operator = pod().await;
+    scene.source_is_seen().await;
+    assert_eq!((scene.mints().await, scene.token().await.as_ref()), (1, Some(&token)));
+    scene.force_refresh("again").await;
+
+    // Only who says so loses all of it.
+    run_helm(&["upgrade", RELEASE, CHART, "--reuse-values", "--set", "crds.keep=false"], Value::Null).await;
+    run_helm(&["uninstall", RELEASE], Value::Null).await;
+    eventually(
+        "the kind is gone",
+        SOON,
+        async || if exists("crd", CRD).await { Err("there") } else { Ok(()) },
+    )
+    .await;
+}

@@ -1,0 +1,230 @@
+//! What the nearest products get wrong, each with the tests that would notice it here. (Those that stand under no other
+//! heading are here, too.)
+
+use std::path::Path;
+
+use futures::{StreamExt, stream};
+use kube::api::PostParams;
+use serde_json::json;
+use tokensource_operator::api::TokenSource;
+
+use super::support::authorization_server::Behaviour;
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+
+/// The pitfall; the files of its tests without `.rs`; their names.
+const PITFALLS: [(&str, &str, &[&str]); 21] = [
+    (
+        "minting everything anew at a restart",
+        "tests/integration/restarts",
+        &["a_killed_operator_that_starts_again_mints_nothing"],
+    ),
+    (
+        "Ready with an expired token",
+        "tests/integration/conditions",
+        &["ready_with_an_expired_token_is_never_told_though_the_endpoint_hangs"],
+    ),
+    (
+        "a margin larger than the lifetime that loops on the endpoint",
+        "tests/integration/refresh",
+        &["a_margin_larger_than_the_lifetime_does_not_loop_and_is_told"],
+    ),
+    ("skipping every second refresh", "tests/integration/pitfalls", &["no_refresh_is_skipped"]),
+    (
+        "one hung endpoint that blocks the rest",
+        "tests/integration/hanging",
+        &["twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all"],
+    ),
+    (
+        "overwriting a Secret that somebody else made",
+        "tests/integration/ownership",
+        &["a_secret_of_somebody_else_is_not_touched", "of_two_sources_with_one_target_the_first_keeps_it"],
+    ),
+    (
+        "the refresh token in the Secret that pods mount",
+        "tests/integration/rotation",
+        &["the_newest_refresh_token_survives_everything_and_enters_no_other_secret"],
+    ),
+    ("a response body in an event", "tests/integration/canary", &["no_secret_is_ever_told"]),
+    (
+        "a deleted target that stays away until the next interval",
+        "tests/integration/ownership",
+        &["a_deleted_target_is_created_again_at_once_by_one_mint"],
+    ),
+    (
+        "a silent stop at a few thousand objects",
+        "tests/integration/pitfalls",
+        &["a_few_thousand_sources_stop_nobody"],
+    ),
+    (
+        "memory that grows with other people's Secrets",
+        "src/controller/secrets",
+        &["nothing_is_kept_of_other_peoples_secrets"],
+    ),
+    (
+        "memory that grows with what stands on Secrets",
+        "src/target/facts",
+        &["nothing_of_the_annotations_of_others_is_kept"],
+    ),
+    (
+        "two that write at once",
+        "tests/integration/rotation",
+        &["secrets_that_somebody_makes_while_the_token_is_asked_for_are_not_overwritten"],
+    ),
+    (
+        "a label on the credentials Secret that mints",
+        "tests/integration/restarts",
+        &["labels_and_annotations_mint_nothing"],
+    ),
+    (
+        "a label on the credentials Secret that brings a spent refresh token back",
+        "tests/integration/rotation",
+        &["the_newest_refresh_token_survives_everything_and_enters_no_other_secret"],
+    ),
+    (
+        "a refused write that mints again and again",
+        "tests/integration/ownership",
+        &[
+            "a_quota_costs_no_token_request",
+            "an_admission_policy_costs_no_first_token_request",
+            "an_admission_policy_costs_one_token_request_where_a_token_is_there",
+            "an_immutable_target_costs_one_token_request",
+        ],
+    ),
+    (
+        "healing that fights a foreground deletion",
+        "tests/integration/ownership",
+        &["foreground_deletion_is_not_fought_by_healing"],
+    ),
+    (
+        "a retained Secret that its own re-created resource calls foreign",
+        "tests/integration/ownership",
+        &["a_retained_secret_stays_and_is_taken_up_again_without_a_mint"],
+    ),
+    (
+        "Ready or Stalled that flip because a refresh failed while the token lives",
+        "tests/integration/pitfalls",
+        &["a_failing_refresh_flips_neither_ready_nor_stalled"],
+    ),
+    (
+        "clamp with min above max",
+        "src/refresh/schedule",
+        &[
+            "any_numbers_give_a_refresh_in_time",
+            "tiny_lifetimes_and_intervals_never_ask_more_often_than_the_floor",
+        ],
+    ),
+    ("clamp with min above max, in waits", "src/refresh/backoff", &["no_numbers_panic_or_hammer"]),
+];
+
+#[test]
+fn every_pitfall_has_its_test() {
+    for (pitfall, file, tests) in PITFALLS {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file).with_extension("rs");
+        let source = std::fs::read_to_string(&path).unwrap();
+        for test in tests {
+            assert!(source.contains(&format!("fn {test}(")), "{pitfall}: no {test} in {}", path.display());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_refresh_is_skipped() {
+    // Refreshed after 6 s; a refresh that is taken for too early would come after the end.
+    let scene = Scene::new("skipped", 12).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let mut issued_at = scene.status().await.token.unwrap().issued_at;
+    for n in 2..=5 {
+        let next = scene.issued_at_other_than(issued_at).await;
+        let after = next.duration_since(issued_at).as_secs();
+        assert!((6..12).contains(&after), "refreshed after {after} s");
+        issued_at = next;
+        assert_eq!(scene.mints().await, n);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_refresh_flips_neither_ready_nor_stalled() {
+    let scene = Scene::new("flips", 600).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let since = async || {
+        let conditions = scene.status().await.conditions;
+        let kinds: Vec<_> = conditions.iter().map(|it| it.type_.as_str()).collect();
+        assert_eq!(kinds, ["Ready", "PropagationSafe"], "neither Stalled nor Reconciling");
+        conditions.into_iter().next().unwrap().last_transition_time.0
+    };
+    let before = since().await;
+    let request = async |value: &str| {
+        let annotation = format!("tokensource.dev/refresh-requested-at={value}");
+        scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", &annotation], "").await;
+    };
+    // Of every class: unreachable, too many requests, no token, a wrong client, a missing Secret.
+    for (status, reason) in
+        [(503, "EndpointUnavailable"), (200, "ResponseMalformed"), (401, "ClientRejected")]
+    {
+        let answer = Behaviour { status: Some(status), body: Some(json!({})), ..Behaviour::default() };
+        scene.server.behave(&scene.namespace, Some(answer)).await;
+        request(reason).await;
+        eventually(reason, SOON, async || match scene.status().await.last_failure {
+            Some(last) if last.reason == reason && last.count > 0 => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        scene.ready("True RefreshFailing").await;
+        assert_eq!(since().await, before);
+    }
+    scene.kubectl(&["delete", "secret", "credentials"], "").await;
+    scene.told("True RefreshFailing", &["Secret credentials does not exist"]).await;
+    assert_eq!(since().await, before);
+    scene.server.behave(&scene.namespace, None).await;
+    scene.server.set_secret(&scene.namespace, "another").await;
+    scene.credentials("another").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(since().await, before, "as if nothing had been");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_thousand_sources_stop_nobody() {
+    const SOURCES: usize = 2500;
+    let scene = Scene::new("thousands", 600).await;
+    let create = async |name: String, suspend: bool| {
+        let mut source =
+            scene.source(json!({"target": {"name": format!("{name}-token")}, "suspend": suspend}));
+        source["metadata"]["name"] = json!(name);
+        let source: TokenSource = serde_json::from_value(source).unwrap();
+        scene.sources().create(&PostParams::default(), &source).await.unwrap();
+    };
+    // Suspended, so that what this costs is the objects alone.
+    let create = &create;
+    stream::iter(0..SOURCES)
+        .for_each_concurrent(32, |n| async move { create(format!("crowd-{n:04}"), true).await })
+        .await;
+    let _operator = Operator::start(&scene.namespace).await;
+    eventually("every one of them is looked at", 10 * SOON, async || {
+        let sources = scene.sources().list(&Default::default()).await.unwrap().items;
+        let looked_at = |source: &&TokenSource| {
+            source
+                .status
+                .as_ref()
+                .is_some_and(|status| status.observed_generation == source.metadata.generation)
+        };
+        let seen = sources.iter().filter(looked_at).count();
+        if seen == SOURCES { Ok(()) } else { Err(format!("{seen} of {SOURCES}")) }
+    })
+    .await;
+
+    // The last in every order, and one from among the others.
+    create("zz-last".into(), false).await;
+    scene.condition("zz-last", "Ready", "True TokenValid").await;
+    scene.patch("tokensource", "crowd-1234", json!({"spec": {"suspend": false}})).await;
+    scene.condition("crowd-1234", "Ready", "True TokenValid").await;
+    scene.kubectl(&["delete", "secret", "zz-last-token"], "").await;
+    eventually("it heals", SOON, async || scene.value("zz-last-token", "access_token").await.ok_or("gone"))
+        .await;
+    assert_eq!(scene.mints().await, 3);
+}

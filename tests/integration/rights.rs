@@ -1,0 +1,93 @@
+//! The operator under the chart's own ServiceAccount, with the rights that the chart grants: they are enough for all that it
+//! does, and none of them is idle.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::rotation::{director, director_source};
+use super::support::chart::{Account, install, render};
+use super::support::control_plane::{AuditLine, ControlPlane};
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::SOON;
+
+/// Group, resource and verb of all that the chart's Roles grant.
+fn granted(namespace: &str, values: &Value) -> BTreeSet<String> {
+    let texts = |value: &Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
+    };
+    let mut granted = BTreeSet::new();
+    for role in render(namespace, values).iter().filter(|object| object["kind"] == "Role") {
+        for rule in role["rules"].as_array().unwrap() {
+            for resource in texts(&rule["resources"]) {
+                granted.extend(texts(&rule["verbs"]).iter().map(|verb| format!("{verb} {resource}")));
+            }
+        }
+    }
+    granted
+}
+
+/// What a line of the audit log took.
+fn used(line: &AuditLine) -> Vec<String> {
+    let separator = if line.subresource.is_empty() { "" } else { "/" };
+    let resource = format!("{}{separator}{}", line.resource, line.subresource);
+    let mut used = vec![format!("{} {resource}", line.verb)];
+    if line.verb == "patch" && line.code == 201 {
+        // An apply that creates an object takes that right too.
+        used.push(format!("create {resource}"));
+    }
+    used
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_chart_grants_is_what_the_operator_uses() {
+    // A refresh token that rotates, a token that is refreshed, and a certificate authority.
+    let scene = director("rights", 20, true).await;
+    let namespace = &scene.namespace;
+    let values = json!({
+        "crds": {"enabled": false},
+        "namespaces": [namespace],
+    });
+    install(namespace, values.clone()).await;
+    let account = Account::of(namespace).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+    let _operator = Operator::start_at(&account.kubeconfig(), namespace, &flags).await;
+
+    scene.apply(director_source(&scene, "source")).await;
+    let first = scene.new_token(None).await;
+    scene.new_token(Some(&first)).await;
+    scene.ready("True TokenValid").await;
+    scene.secrets_are_seen().await;
+    // A changed type takes a deletion.
+    scene
+        .patch(
+            "tokensource",
+            "source",
+            json!({"spec": {"target": {"template": {"type": "example.com/token"}}}}),
+        )
+        .await;
+    scene.ready("True TokenValid").await;
+
+    let mut private = scene.source(json!({
+        "provider": {"vgs": {"tokenURL": "https://127.0.0.1:1/token"}},
+        "tls": {"caBundle": {"configMapKeyRef": {"name": "authorities", "key": "ca.crt"}}},
+        "target": {"name": "private-token"},
+    }));
+    private["metadata"]["name"] = json!("private");
+    scene.secret("client", &[("client_id", "a"), ("client_secret", "b")]).await;
+    private["spec"]["credentials"]["secretRef"]["name"] = json!("client");
+    scene.apply(private).await;
+    scene.condition("private", "Ready", "False SpecInvalid").await;
+
+    let granted = granted(namespace, &values);
+    eventually("each right is used", SOON, async || {
+        let lines = ControlPlane::shared().audit(namespace);
+        let ours: Vec<_> = lines.iter().filter(|line| line.user == account.user).collect();
+        let refused: Vec<_> = ours.iter().filter(|line| line.code == 403).collect();
+        assert!(refused.is_empty(), "{refused:?}");
+        let used: BTreeSet<_> = ours.iter().flat_map(|line| used(line)).collect();
+        if used == granted { Ok(()) } else { Err((used, granted.clone())) }
+    })
+    .await;
+}

@@ -1,0 +1,97 @@
+//! What the platform keeps for itself: which namespaces are served, and which Secrets may be used as credentials.
+
+use serde_json::json;
+
+use super::support::control_plane::ControlPlane;
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+use super::tls::authority;
+
+async fn label_namespace(scene: &Scene, label: &str) {
+    let output = ControlPlane::shared().kubectl(&["label", "namespace", &scene.namespace, label], "").await;
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_selected_namespaces_are_served_and_each_change_of_a_label_is_acted_on() {
+    let (ours, theirs) = (Scene::new("selected", 3600).await, Scene::new("unselected", 3600).await);
+    let label = format!("tenancy-test={}", ours.namespace);
+    label_namespace(&ours, &label).await;
+    let operator = Operator::start_selecting(&label).await;
+    theirs.apply(theirs.source(json!({}))).await;
+    ours.apply(ours.source(json!({}))).await;
+    ours.ready("True TokenValid").await;
+    assert_eq!(theirs.mints().await, 0);
+    assert!(theirs.status().await.conditions.is_empty());
+
+    label_namespace(&theirs, &label).await;
+    theirs.ready("True TokenValid").await;
+    assert_eq!(theirs.mints().await, 1);
+
+    label_namespace(&theirs, "tenancy-test-").await;
+    label_namespace(&theirs, "tenancy-test=other").await;
+    eventually("the namespace is let go", SOON, async || match operator.said("no longer selected") {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    theirs.kubectl(&["delete", "secret", "token"], "").await;
+    // One watch tells of both, in order: this is seen after the deletion.
+    ours.secrets_are_seen().await;
+    assert_eq!(theirs.token().await, None, "what is not served is not mended");
+    assert_eq!(theirs.mints().await, 1);
+
+    let overwrite = ["label", "namespace", &theirs.namespace, "--overwrite", &label];
+    assert!(ControlPlane::shared().kubectl(&overwrite, "").await.status.success());
+    theirs.new_token(None).await;
+    assert_eq!((theirs.mints().await, ours.mints().await), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unlabelled_secret_is_no_credential_and_the_message_says_how_to_make_it_one() {
+    let scene = Scene::new("unlabelled", 3600).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--require-credentials-label"];
+    let _operator = Operator::start_with(&scene.namespace, &flags).await;
+    scene.apply(scene.source(json!({}))).await;
+    let message = scene.ready("False CredentialsInvalid").await;
+    assert_eq!(scene.mints().await, 0);
+
+    // The remedy as the message has it, word for word.
+    let remedy = message.split_once("kubectl ").unwrap().1.to_owned();
+    assert!(remedy.contains(&format!("-n {}", scene.namespace)), "{remedy}");
+    let label = async || scene.kubectl(&remedy.split(' ').collect::<Vec<_>>(), "").await;
+    label().await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 1);
+
+    // The token that there is outlives the label; a new one needs it.
+    scene.kubectl(&["label", "secret", "credentials", "tokensource.dev/credentials-"], "").await;
+    let request = "tokensource.dev/refresh-requested-at=1";
+    scene.kubectl(&["annotate", "tokensource", "source", request], "").await;
+    scene.told("True RefreshFailing", &[&remedy]).await;
+    assert_eq!(scene.mints().await, 1);
+    let before = scene.token().await;
+    label().await;
+    scene.new_token(before.as_deref()).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_secrets_that_tls_names_need_the_label_too() {
+    let scene = Scene::new("unlabelled-tls", 3600).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--require-credentials-label"];
+    let _operator = Operator::start_with(&scene.namespace, &flags).await;
+    scene.kubectl(&["label", "secret", "credentials", "tokensource.dev/credentials=true"], "").await;
+    scene.secret("roots", &[("ca.crt", &authority("roots").pem)]).await;
+    let tls = json!({"caBundle": {"secretKeyRef": {"name": "roots", "key": "ca.crt"}}});
+    scene.apply(scene.source(json!({"tls": tls}))).await;
+    scene.told("False CredentialsInvalid", &["kubectl label secret roots"]).await;
+    assert_eq!(scene.mints().await, 0);
+
+    // Nobody watches that Secret: it is looked at again when the next attempt is due.
+    scene.kubectl(&["label", "secret", "roots", "tokensource.dev/credentials=true"], "").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 1);
+}

@@ -1,0 +1,134 @@
+//! The chart, and the real Helm for it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::Value;
+
+use super::control_plane::ControlPlane;
+
+/// The chart's folder.
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/tokensource-operator");
+/// The name of every release in the tests.
+pub const RELEASE: &str = "tokensource-operator";
+const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/tools.sh");
+
+/// A program that `hack/tools.sh` builds, the first time for minutes.
+pub fn tool(module: &str, name: &str) -> PathBuf {
+    let output = Command::new(TOOLS).arg(module).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.expect(TOOLS);
+    assert!(output.status.success(), "{TOOLS} {module}: its words are above");
+    Path::new(String::from_utf8_lossy(&output.stdout).trim()).join(name)
+}
+
+/// Runs Helm, with no settings but these; `Err` is what it said when it failed.
+pub fn helm(kubeconfig: Option<&Path>, arguments: &[&str], stdin: &str) -> Result<String, String> {
+    static HELM: OnceLock<PathBuf> = OnceLock::new();
+    let home = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(HELM.get_or_init(|| tool("helm", "helm")));
+    command.args(arguments).env_remove("KUBECONFIG");
+    for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+        command.env(name, home.path());
+    }
+    if let Some(kubeconfig) = kubeconfig {
+        command.env("KUBECONFIG", kubeconfig);
+    }
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("helm");
+    // One that does not read its stdin may close it.
+    let _ = child.stdin.take().expect("stdin").write_all(stdin.as_bytes());
+    let output = child.wait_with_output().expect("helm");
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+}
+
+/// The manifests as text; `Err` is what Helm says of these values.
+pub fn template(namespace: &str, values: &Value) -> Result<String, String> {
+    let arguments = ["template", RELEASE, CHART, "--namespace", namespace, "--values", "-"];
+    helm(None, &arguments, &values.to_string())
+}
+
+/// The objects that the chart makes with these values.
+pub fn render(namespace: &str, values: &Value) -> Vec<Value> {
+    objects(&template(namespace, values).unwrap_or_else(|said| panic!("{values}: {said}")))
+}
+
+/// The objects in a text of YAML documents.
+pub fn objects(yaml: &str) -> Vec<Value> {
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+    documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// The object of this kind, and this part of its name; there must be one.
+pub fn find<'o>(objects: &'o [Value], kind: &str, name: &str) -> &'o Value {
+    let named = |object: &&Value| {
+        object["kind"] == kind && object["metadata"]["name"].as_str().is_some_and(|it| it.contains(name))
+    };
+    let found: Vec<_> = objects.iter().filter(named).collect();
+    match found[..] {
+        [object] => object,
+        _ => panic!("{} objects {kind} {name}", found.len()),
+    }
+}
+
+/// The ServiceAccount of a release, with a way to the API server in its name.
+pub struct Account {
+    /// As the API server calls it.
+    pub user: String,
+    folder: tempfile::TempDir,
+}
+
+impl Account {
+    /// Asks for a token as the kubelet does for a pod.
+    pub async fn of(namespace: &str) -> Self {
+        let control_plane = ControlPlane::shared();
+        let accounts: Api<ServiceAccount> = Api::namespaced(control_plane.client().await, namespace);
+        let request = TokenRequest {
+            spec: TokenRequestSpec { audiences: Vec::new(), ..TokenRequestSpec::default() },
+            ..TokenRequest::default()
+        };
+        let answer = accounts.create_token_request(RELEASE, &PostParams::default(), &request).await;
+        let token = answer.expect("a token for the chart's ServiceAccount").status.expect("its status").token;
+        let admins = std::fs::read_to_string(control_plane.kubeconfig_path()).expect("kubeconfig");
+        let mut kubeconfig: Value = serde_saphyr::from_str(&admins).expect("kubeconfig");
+        kubeconfig["users"][0]["user"] = serde_json::json!({"token": token});
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).expect("kubeconfig");
+        Account { user: format!("system:serviceaccount:{namespace}:{RELEASE}"), folder }
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    /// Runs kubectl in its name; `Err` is what kubectl said when it failed.
+    pub async fn kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String, String> {
+        let kubeconfig = self.kubeconfig();
+        let ours = ["--kubeconfig", kubeconfig.to_str().expect("a path of text")];
+        let output = ControlPlane::shared().kubectl(&[&ours, arguments].concat(), stdin).await;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+    }
+}
+
+/// `helm install` of the chart into the shared control plane.
+pub async fn install(namespace: &str, values: Value) -> String {
+    let namespace = namespace.to_owned();
+    let helm = move || {
+        let kubeconfig = ControlPlane::shared().kubeconfig_path();
+        let arguments = ["install", RELEASE, CHART, "--namespace", &namespace, "--values", "-"];
+        helm(Some(&kubeconfig), &arguments, &values.to_string())
+    };
+    // Off this thread: the operator of a test shall go on meanwhile.
+    tokio::task::spawn_blocking(helm)
+        .await
+        .expect("helm")
+        .unwrap_or_else(|said| panic!("helm install: {said}"))
+}
