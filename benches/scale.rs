@@ -77,14 +77,10 @@ async fn main() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     println!("idle for 20 s: {:.2} s of CPU", operator.usage().cpu - restarted.cpu);
 
+    // The first refresh of a process rehearses the write; the second is like all that follow.
     let refreshes = sources.min(2000);
-    let (before, begun, mints) =
-        (operator.usage(), Instant::now(), server.requests(CLIENT).await.total as usize);
-    request_refreshes(&client, &namespace, refreshes).await;
-    until_minted(server, mints + refreshes).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let (rate, after) = (per_second(refreshes, begun), operator.usage());
-    let operators = (after.cpu - before.cpu) / refreshes as f64;
+    let (first, _) = refresh(&operator, &client, &namespace, server, (refreshes, "1")).await;
+    let (second, rate) = refresh(&operator, &client, &namespace, server, (refreshes, "2")).await;
     drop(operator);
 
     let (before, begun) = (Usage::of(std::process::id()), Instant::now());
@@ -92,11 +88,29 @@ async fn main() {
     let (bare_rate, bare) =
         (per_second(refreshes, begun), (Usage::of(std::process::id()).cpu - before.cpu) / refreshes as f64);
     println!(
-        "a refresh: {:.2} ms of CPU at {rate:.0}/s; a bare loop of the same calls: {:.2} ms at {bare_rate:.0}/s; ratio {:.2}",
-        operators * 1e3,
+        "a refresh: {:.2} ms of CPU at {rate:.0}/s (the first of a process {:.2} ms); a bare loop of the same calls: {:.2} ms at {bare_rate:.0}/s; ratio {:.2}",
+        second * 1e3,
+        first * 1e3,
         bare * 1e3,
-        operators / bare
+        second / bare
     );
+}
+
+/// Asks for that many refreshes; returns the seconds of CPU that each cost the operator, and how many there were a second.
+async fn refresh(
+    operator: &Operator,
+    client: &Client,
+    namespace: &str,
+    server: &AuthorizationServer,
+    (refreshes, request): (usize, &str),
+) -> (f64, f64) {
+    let mints = server.requests(CLIENT).await.total as usize;
+    let (before, begun) = (operator.usage(), Instant::now());
+    request_refreshes(client, namespace, (refreshes, request)).await;
+    until_minted(server, mints + refreshes).await;
+    let rate = per_second(refreshes, begun);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ((operator.usage().cpu - before.cpu) / refreshes as f64, rate)
 }
 
 async fn fleet(client: &Client, namespace: &str, server: &AuthorizationServer, sources: usize) {
@@ -121,9 +135,9 @@ async fn fleet(client: &Client, namespace: &str, server: &AuthorizationServer, s
         .await;
 }
 
-async fn request_refreshes(client: &Client, namespace: &str, refreshes: usize) {
+async fn request_refreshes(client: &Client, namespace: &str, (refreshes, request): (usize, &str)) {
     let api: Api<TokenSource> = Api::namespaced(client.clone(), namespace);
-    let body = json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": "1"}}});
+    let body = json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": request}}});
     stream::iter(0..refreshes)
         .for_each_concurrent(AT_ONCE, |n| {
             let (api, body) = (api.clone(), &body);

@@ -24,14 +24,14 @@ impl Pass<'_> {
         if !ours || seen.other_writer.is_some() {
             return Err(self.irreplaceable(seen, ours).await?);
         }
-        if let Err(error) = self.kubernetes.delete_secret(&key, &seen.version, dry_run).await {
+        if let Err(error) = self.context.kubernetes.delete_secret(&key, &seen.version, dry_run).await {
             return Err(self.write_failed(error, Some(seen.version.clone())).await);
         }
         if dry_run {
             return Ok(());
         }
         info!(source = %self.identity.key, target = %key.name, "deleted, because its type is to be another");
-        let left = self.kubernetes.secret_facts(&key).await?;
+        let left = self.context.kubernetes.secret_facts(&key).await?;
         self.context.secrets.observe(&key, left);
         Err(Stop::Again)
     }
@@ -39,7 +39,7 @@ impl Pass<'_> {
     /// Why a Secret of another type stays as it is.
     async fn irreplaceable(&self, seen: &Facts, ours: bool) -> Result<Stop, Stop> {
         let name = &self.identity.target.name;
-        let secret = self.kubernetes.secret(&self.identity.target).await?;
+        let secret = self.context.kubernetes.secret(&self.identity.target).await?;
         let kind = secret.and_then(|secret| secret.type_).unwrap_or_default();
         let (reason, why) = match &seen.other_writer {
             Some(other) if ours => (
@@ -66,13 +66,13 @@ impl Pass<'_> {
 
     /// When the target's metadata was last put right; a changed spec is nobody's interference.
     pub(super) fn mended(&self) -> Option<&Disturbance> {
-        let (generation, mended) = self.memory.mended.as_ref()?;
+        let (generation, mended) = self.memory.mended.as_deref()?;
         (Some(*generation) == self.source.metadata.generation).then_some(mended)
     }
 
     /// The target was put right just now, and is wrong again: it waits.
     pub(super) fn contested(&self) -> Option<Problem> {
-        let healed = self.memory.healed.as_ref()?;
+        let healed = self.memory.healed.as_deref()?;
         let name = &self.identity.target.name;
         let by = self.other_writer();
         let did = match self.context.secrets.known(&self.identity.target) {
@@ -91,7 +91,7 @@ impl Pass<'_> {
     pub(super) fn unrest(&self) -> Option<String> {
         let now = self.context.now();
         let again = |it: &&Disturbance| it.times > 1 && it.is_recent(now);
-        let healed = self.memory.healed.as_ref().filter(again);
+        let healed = self.memory.healed.as_deref().filter(again);
         let it = healed.or(self.mended().filter(again))?;
         let what = if healed.is_some() { "or deletes it" } else { "in its metadata" };
         Some(format!(

@@ -3,15 +3,15 @@
 use std::pin::pin;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 use tracing::debug;
 
-use super::memory::Reported;
-use super::reconcile::{Ending, Pass, UNHURRIED, timer};
+use super::Context;
+use super::memory::Written;
+use super::reconcile::{Ending, Pass, timer};
 use super::report;
 use super::resolved::Identity;
+use super::status::Reported;
 use super::stop::Stop;
-use super::{Context, Kubernetes};
 use crate::api::{TokenSource, TokenSourceStatus};
 use crate::refresh::plus;
 
@@ -21,11 +21,10 @@ const LONGEST_PASS: u64 = 5 * 60;
 /// What will be so when the token ends, should the pass not have ended before.
 struct Expiry<'a> {
     context: &'a Context,
-    kubernetes: Kubernetes,
     source: &'a TokenSource,
     identity: &'a Identity,
     at: Timestamp,
-    before: TokenSourceStatus,
+    before: Reported,
     after: TokenSourceStatus,
 }
 
@@ -56,14 +55,13 @@ impl<'a> Expiry<'a> {
         if expires_at > plus(now, LONGEST_PASS) {
             return None;
         }
-        let before = report::before(pass.source, pass.memory);
-        if !report::is_ready(&before) {
+        let before = report::before(pass.source, pass.reported, pass.memory);
+        if before.ready().is_none_or(|(ready, _)| !ready) {
             return None;
         }
         let at = expires_at.max(now);
         Some(Box::new(Expiry {
             context: pass.context,
-            kubernetes: pass.context.kubernetes.by(Instant::now() + UNHURRIED),
             source: pass.source,
             identity: pass.identity,
             at,
@@ -72,9 +70,9 @@ impl<'a> Expiry<'a> {
         }))
     }
 
-    async fn tell(self: Box<Self>) -> Option<Reported> {
-        let Expiry { context, kubernetes, source, identity, before, after, .. } = *self;
-        match report::write(&kubernetes, context, source, identity, &before, after).await {
+    async fn tell(self: Box<Self>) -> Option<Written> {
+        let Expiry { context, source, identity, before, after, .. } = *self;
+        match report::write(context, source, identity, &before, after).await {
             Ok(reported) => reported,
             Err(error) => {
                 debug!(source = %identity.key, %error, "the end of the token could not be told");

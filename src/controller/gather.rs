@@ -74,7 +74,7 @@ impl Pass<'_> {
     /// Reads the credentials Secret, and remembers which state of it was read.
     pub(super) async fn read_credentials(&mut self) -> Result<(Version, Resolved), Stop> {
         let key = &self.identity.credentials;
-        let secret = self.kubernetes.secret(key).await?;
+        let secret = self.context.kubernetes.secret(key).await?;
         let facts = secret.as_ref().and_then(|secret| Facts::of(&secret.metadata));
         let usable = facts.as_ref().filter(|facts| self.context.may_use(facts));
         let version = usable.map(|facts| facts.version.clone());
@@ -92,7 +92,7 @@ impl Pass<'_> {
         let key = &self.identity.refresh_token;
         // Somebody else's Secret under this name has stopped the decision to mint.
         let Known::Present(_) = self.known(key).await? else { return Ok(None) };
-        let Some(secret) = self.kubernetes.secret(key).await? else {
+        let Some(secret) = self.context.kubernetes.secret(key).await? else {
             self.context.secrets.observe(key, None);
             return Ok(None);
         };
@@ -158,10 +158,13 @@ impl Pass<'_> {
         if self.memory.seed_is_ours.as_deref() == Some(seed_sha256) {
             return Ok(());
         }
-        if self.turn.is_none() {
-            self.turn = Some(self.context.seeds.turn(seed_sha256).await);
+        if self.seed_turn.is_none() {
+            // Whoever has it may be waiting for the endpoint.
+            self.turn = None;
+            self.seed_turn = Some(self.context.seeds.turn(seed_sha256).await);
+            self.go_on().await;
         }
-        let rotated = self.kubernetes.rotated_seeds(&self.identity.key.namespace).await?;
+        let rotated = self.context.kubernetes.rotated_seeds(&self.identity.key.namespace).await?;
         let other = rotated
             .into_iter()
             .find(|(source, seed)| *source != self.identity.key.name && seed.0 == seed_sha256.as_bytes());

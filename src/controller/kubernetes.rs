@@ -2,7 +2,6 @@
 //! again here: retries belong to the schedule.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
@@ -12,15 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::secrets::Key;
-use super::turns::Turns;
 use crate::api::TokenSource;
 use crate::target::{FIELD_MANAGER, Facts, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL, Version};
 
-/// Calls under way at once: more would only wait in the API server, which then sheds load.
-const AT_ONCE: usize = 64;
 /// The most that one call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -83,28 +78,17 @@ impl From<kube::Error> for CallError {
 #[derive(Clone)]
 pub struct Kubernetes {
     client: Client,
-    turns: Arc<Turns>,
-    /// When what these calls are for should be done: the earliest goes first.
-    deadline: Instant,
 }
 
 impl Kubernetes {
     /// Calls through `client`, which should not try again by itself.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Kubernetes { client, turns: Turns::new(AT_ONCE), deadline: Instant::now() }
-    }
-
-    /// The same, for something that should be done by `deadline`.
-    #[must_use]
-    pub fn by(&self, deadline: Instant) -> Self {
-        Kubernetes { deadline, ..self.clone() }
+        Kubernetes { client }
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = kube::Result<T>> + Send) -> Result<T, CallError> {
-        // Waiting for a turn is no fault of the API server: it does not count.
-        let _turn = self.turns.take(self.deadline).await;
-        // Boxed: thousands may wait for their turn, and the futures of calls are large.
+        // Boxed: a look that waits for the endpoint must not carry the room that the largest call takes.
         match tokio::time::timeout(TIMEOUT, Box::pin(call)).await {
             Ok(result) => result.map_err(CallError::from),
             Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", TIMEOUT.as_secs()))),

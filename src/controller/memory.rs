@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::secrets::Key;
-use crate::api::{LastFailure, Reason, TokenSource, TokenSourceStatus};
+use super::status::Reported;
+use crate::api::{LastFailure, Reason};
 use crate::oauth::Digest;
 use crate::refresh::{Failure, Pending, Tried, seconds_between};
 use crate::target::{Owner, Record, Version};
 
-/// A status that was written, and the revision that it got.
-pub type Reported = (u64, Box<TokenSourceStatus>);
+/// What was told by a status that was written, and the revision that it got.
+pub type Written = (u64, Reported);
 
 /// What is remembered of one TokenSource.
 #[derive(Debug, Default)]
@@ -22,18 +23,18 @@ pub struct Memory {
     /// The uid of the object that this is about: another object of the same name starts anew.
     pub uid: String,
     /// The attempts that failed since the last success.
-    pub failed: Option<Failed>,
+    pub failed: Option<Box<Failed>>,
     /// The state of the credentials Secret that was last read, and a digest of its values; `None` where they
     /// could not be used.
     pub seen_credentials: Option<(Version, Option<Digest>)>,
     /// A digest of the values that the token in the target was minted with.
     pub minted_with: Option<Digest>,
     /// A mint whose result is not yet all written: the only place where a token stays.
-    pub pending: Option<PendingMint>,
+    pub pending: Option<Box<PendingMint>>,
     /// When a mint last put right what somebody did to the target.
-    pub healed: Option<Disturbance>,
+    pub healed: Option<Box<Disturbance>>,
     /// When that last took a write of its metadata alone, for which generation of the spec.
-    pub mended: Option<(i64, Disturbance)>,
+    pub mended: Option<Box<(i64, Disturbance)>>,
     /// This process has seen that the API server takes a write of this target.
     pub write_allowed: bool,
     /// The state of the credentials Secret that was last read, and SHA-256, in hex, of the refresh token in it.
@@ -41,8 +42,8 @@ pub struct Memory {
     /// The user's refresh token (SHA-256, in hex) that no other TokenSource of the namespace rotates; checked once
     /// per process.
     pub seed_is_ours: Option<String>,
-    /// The status that was last written, and the resourceVersion that it got, until the watch has caught up.
-    pub reported: Option<Reported>,
+    /// What was last told by status, until the watch has caught up.
+    pub reported: Option<Written>,
 }
 
 /// How long nothing may have happened to a target before it counts as being left in peace, in seconds.
@@ -136,15 +137,14 @@ impl std::fmt::Debug for PendingMint {
 impl Memory {
     /// Makes this the memory of `source`: of another object than before it remembers nothing, but for a refresh
     /// token that is saved nowhere else, and takes waits up again from its status.
-    pub fn is_about(&mut self, source: &TokenSource, owner: &Owner) {
+    pub fn is_about(&mut self, reported: &Reported, owner: &Owner) {
         if self.uid == owner.uid {
             return;
         }
-        let last = source.status.as_ref().and_then(|status| status.last_failure.as_ref());
         *self = Memory {
             uid: owner.uid.clone(),
-            failed: last.and_then(Failed::from_status),
-            pending: self.pending.take().and_then(PendingMint::into_refresh_token),
+            failed: reported.last_failure.as_deref().and_then(Failed::from_status).map(Box::new),
+            pending: self.pending.take().and_then(|pending| pending.into_refresh_token()).map(Box::new),
             ..Memory::default()
         };
     }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use tracing::info;
+use url::Url;
 
 use super::gather::{Gathered, sha256};
 use super::kubernetes::CallError;
@@ -14,12 +15,22 @@ use super::reconcile::Pass;
 use super::secrets::Known;
 use super::stop::Stop;
 use crate::api::Reason;
-use crate::oauth::{Answer, Error, RequestDescription};
+use crate::oauth::{Answer, Error, RequestDescription, Tls};
 use crate::refresh::{Why, attempt_timeout, seconds_between};
 use crate::target::{Inputs, Record};
 
 /// How long a turn at the endpoint is waited for before people are told.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request that was sent.
+struct Asked {
+    answer: Result<Answer, Error>,
+    sent_at: Timestamp,
+    took: Duration,
+    url: Url,
+    /// What a person should know of it.
+    remark: Option<String>,
+}
 
 impl Pass<'_> {
     /// Asks for a token, and holds the answer in memory until it is written.
@@ -29,12 +40,54 @@ impl Pass<'_> {
         // First: a turn to send a user's refresh token is not held while this is read.
         let tls = self.tls().await?;
         let gathered = self.gather().await?;
+        self.turn = None;
+        let asked = self.ask(&tls, &gathered).await;
+        self.go_on().await;
+        let Asked { answer, sent_at, took, url, remark } = asked?;
+
+        if why.heals() && (self.memory.healed.is_some() || self.had_token()) {
+            let again = Disturbance::again(self.memory.healed.as_deref(), sent_at, self.other_writer());
+            self.memory.healed = Some(Box::new(again));
+        }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                // It may be the only copy of the credential, whatever is wrong with the rest.
+                self.keep_refresh_token(error.refresh_token().cloned(), &gathered, sent_at);
+                return Err(Stop::endpoint(&error).with_remark(remark));
+            }
+        };
+        let refresh_token = answer.refresh_token.clone();
+        let record = self.new_record(&answer, &gathered, remark, sent_at);
+        let refresh_at = self.refresh_at(sent_at, &record);
+        info!(
+            source = %self.identity.key,
+            host = url.host_str().unwrap_or_default(),
+            why = %why,
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            lifetime_seconds = record.lifetime(),
+            token_id = %record.token_id,
+            refresh_at = %refresh_at,
+            "minted"
+        );
+        self.memory.pending = Some(Box::new(PendingMint {
+            token: Some(UnwrittenToken { record, access_token: answer.access_token, values: answer.values }),
+            values: gathered.values,
+            refresh_token: None,
+            refresh_at,
+        }));
+        self.keep_refresh_token(refresh_token, &gathered, sent_at);
+        Ok(())
+    }
+
+    /// The one request, when its turn at the endpoint has come.
+    async fn ask(&self, tls: &Tls, gathered: &Gathered) -> Result<Asked, Stop> {
         let description = &self.resolved.description.request;
-        let located = self.context.discovery.locate(description, &tls, self.attempt_timeout()).await;
+        let located = self.context.discovery.locate(description, tls, self.attempt_timeout()).await;
         let description = &located.map_err(|error| Stop::endpoint(&error))?;
         let url = &description.token_url;
 
-        let party = self.context.gate.party(description, &gathered.credentials, &tls);
+        let party = self.context.gate.party(description, &gathered.credentials, tls);
         if self.is_asked_for() {
             self.context.gate.hasten(url, party);
         }
@@ -48,47 +101,13 @@ impl Pass<'_> {
         let request = description
             .attempt(&gathered.credentials, &attempt)
             .map_err(|error| Stop::endpoint(&Error::from(error)))?;
-        let now = self.context.now();
+        let sent_at = self.context.now();
         let timeout = self.attempt_timeout();
         let begun = Instant::now();
-        let answer = Box::pin(self.context.transport.send_over(&request, &tls, timeout)).await;
+        let answer = Box::pin(self.context.transport.send_over(&request, tls, timeout)).await;
         place.finish(&answer);
-        let took = begun.elapsed();
-
-        if why.heals() && (self.memory.healed.is_some() || self.had_token()) {
-            let by = self.other_writer();
-            self.memory.healed = Some(Disturbance::again(self.memory.healed.as_ref(), now, by));
-        }
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                // It may be the only copy of the credential, whatever is wrong with the rest.
-                self.keep_refresh_token(error.refresh_token().cloned(), &gathered, now);
-                return Err(Stop::endpoint(&error).with_remark(self.clock_remark(description)));
-            }
-        };
-        let refresh_token = answer.refresh_token.clone();
-        let remark = self.clock_remark(description);
-        let record = self.new_record(&answer, &gathered, remark, now);
-        let refresh_at = self.refresh_at(now, &record);
-        info!(
-            source = %self.identity.key,
-            host = url.host_str().unwrap_or_default(),
-            why = %why,
-            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            lifetime_seconds = record.lifetime(),
-            token_id = %record.token_id,
-            refresh_at = %refresh_at,
-            "minted"
-        );
-        self.memory.pending = Some(PendingMint {
-            token: Some(UnwrittenToken { record, access_token: answer.access_token, values: answer.values }),
-            values: gathered.values,
-            refresh_token: None,
-            refresh_at,
-        });
-        self.keep_refresh_token(refresh_token, &gathered, now);
-        Ok(())
+        let (took, remark) = (begun.elapsed(), self.clock_remark(description));
+        Ok(Asked { answer, sent_at, took, url: url.clone(), remark })
     }
 
     /// Somebody has changed the spec, or asks for a token, since the last attempt failed.
@@ -154,11 +173,11 @@ impl Pass<'_> {
             replaces: seed.kept.clone(),
         };
         let pending = PendingMint { token: None, values: None, refresh_token: None, refresh_at: now };
-        self.memory.pending.get_or_insert(pending).refresh_token = Some(unsaved);
+        self.memory.pending.get_or_insert(Box::new(pending)).refresh_token = Some(unsaved);
     }
 
     fn had_token(&self) -> bool {
-        self.source.status.as_ref().is_some_and(|status| status.token.is_some())
+        self.reported.has_token
     }
 
     /// Before a first mint of this process, and before one that creates the Secret: does the TokenSource still
@@ -176,7 +195,8 @@ impl Pass<'_> {
         };
         let version = seen.as_ref().map(|facts| facts.version.clone());
         let body = self.rehearsal(version.as_ref())?;
-        match (self.kubernetes.apply_secret(&self.identity.target, &body, true).await, seen) {
+        let tried = self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await;
+        match (tried, seen) {
             (Err(CallError::AnotherType), Some(facts)) => self.replace(&facts, true).await?,
             (Err(error), _) => return Err(self.write_failed(error, version).await),
             (Ok(_), _) => {}
@@ -188,7 +208,7 @@ impl Pass<'_> {
     /// Stops if the TokenSource is gone, going, or another one by now: then nothing is healed.
     pub(super) async fn check_alive(&self) -> Result<(), Stop> {
         let identity = &self.identity;
-        if self.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
+        if self.context.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
             Ok(())
         } else {
             Err(Stop::Gone)

@@ -17,6 +17,7 @@ mod stop;
 pub(crate) mod tls;
 mod turns;
 mod watch;
+mod watched;
 mod write;
 
 use std::fmt;
@@ -34,6 +35,11 @@ use crate::target::Facts;
 use memory::{Memories, Seeds};
 use namespaces::Namespaces;
 use secrets::Secrets;
+use turns::Turns;
+
+/// Looks at once. Each makes one call to the API server at a time, and more would only wait there; those that have not
+/// begun hold hardly any memory.
+const LOOKS_AT_ONCE: usize = 64;
 
 /// What every reconcile shares.
 pub struct Context {
@@ -47,6 +53,8 @@ pub struct Context {
     namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
+    /// To look, which includes calls to the API server but not waiting for an endpoint.
+    turns: Arc<Turns>,
     pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
@@ -103,6 +111,7 @@ impl Context {
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),
+            turns: Turns::new(LOOKS_AT_ONCE),
             namespaces: Namespaces::new(namespace_selector),
             pulse,
             propagation_delay,

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::ResourceExt;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::gather::not_lent;
-use super::kubernetes::{CallError, Kubernetes};
+use super::kubernetes::CallError;
 use super::memory::{Failed, Memory};
 use super::resolved::{Identity, Resolved};
 use super::secrets::{Key, Known};
-use super::status::Problem;
+use super::status::{Problem, Reported};
 use super::stop::{Attempt, Stop};
+use super::turns::Turn;
+use super::watched::Watched;
 use super::{Context, expiry, report};
 use crate::api::{Reason, TokenSource};
 use crate::oauth::Class;
@@ -33,8 +33,8 @@ const MOST_STEPS: usize = 12;
 const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A first mint should be done this long after it was asked for.
 const FIRST_MINT: Duration = Duration::from_secs(30);
-/// What is no mint may take this long.
-pub(super) const UNHURRIED: Duration = Duration::from_secs(60);
+/// Nobody waits for a turn behind those who came this much later.
+const UNHURRIED: Duration = Duration::from_secs(60);
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 /// The wait before looking again at what no watch tells, in seconds: a name's addresses, another TokenSource's
@@ -44,14 +44,17 @@ const LOOK_AGAIN: u64 = 5 * 60;
 /// One look at one TokenSource.
 pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
-    /// The API server, with the deadline of what is being done.
-    pub(super) kubernetes: Kubernetes,
+    /// Without its status.
     pub(super) source: &'a TokenSource,
+    /// What people were told so far.
+    pub(super) reported: &'a Reported,
     pub(super) identity: &'a Identity,
     pub(super) resolved: &'a Resolved,
     pub(super) memory: &'a mut Memory,
+    /// The turn to look.
+    pub(super) turn: Option<Turn>,
     /// The turn to send the user's refresh token, until what came of it is persisted.
-    pub(super) turn: Option<tokio::sync::OwnedMutexGuard<()>>,
+    pub(super) seed_turn: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 /// How a pass ended.
@@ -63,52 +66,63 @@ pub(super) struct Ending {
 }
 
 /// What [`kube::runtime::Controller`] calls. It never fails, so that one source's trouble is its own.
-pub(super) async fn reconcile(
-    guard: Arc<DeserializeGuard<TokenSource>>,
-    context: Arc<Context>,
-) -> Result<Action, Infallible> {
+pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Infallible> {
     context.namespaces.ready().await;
-    if !context.namespaces.selects(&guard.namespace().unwrap_or_default()) {
+    if !context.namespaces.selects(&watched.key().namespace) {
         return Ok(Action::await_change());
     }
     context.secrets.ready().await;
+    // First of all, while this holds next to nothing: ten thousand of these are started at once.
+    let turn = context.turns.take(deadline(&watched, &context)).await;
     let _looking = context.pulse.look();
-    let source = match &guard.0 {
-        Ok(source) => source,
-        Err(invalid) => {
-            error!(source = %format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any()), error = %invalid.error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
-            return Ok(Action::await_change());
-        }
-    };
-    // Boxed: ten thousand of these are started at once, and hardly any of them gets beyond its first lines.
-    let looked = AssertUnwindSafe(Box::pin(look(source, &context))).catch_unwind().await;
+    let looked = AssertUnwindSafe(Box::pin(look_at(&watched, &context, turn))).catch_unwind().await;
     Ok(looked.unwrap_or_else(|_| {
-        error!(source = %format!("{}/{}", source.namespace().unwrap_or_default(), source.name_any()), "a bug: the look at this TokenSource panicked");
+        error!(source = %watched.key(), "a bug: the look at this TokenSource panicked");
         Action::requeue(Duration::from_secs(60))
     }))
 }
 
-async fn look(source: &TokenSource, context: &Context) -> Action {
+async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Action {
+    match watched.source() {
+        Ok(source) => look(&source, &watched.reported, context, turn).await,
+        Err(error) => {
+            error!(source = %watched.key(), %error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
+            Action::await_change()
+        }
+    }
+}
+
+/// When this TokenSource's look should have been made: in time for readers of the file that holds its token, soon where
+/// there is none.
+fn deadline(watched: &Watched, context: &Context) -> Instant {
+    let expires_at = context.secrets.expiry(&watched.key());
+    let left = expires_at.map_or(0, |expires_at| seconds_between(context.now(), expires_at));
+    let left = Duration::from_secs(left.saturating_sub(context.propagation_delay));
+    Instant::now() + if expires_at.is_some() { left.min(UNHURRIED) } else { FIRST_MINT }
+}
+
+async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn: Turn) -> Action {
     let Some(identity) = Identity::of(source) else { return Action::await_change() };
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
-    memory.is_about(source, &identity.owner);
+    memory.is_about(reported, &identity.owner);
     let resolved = match Resolved::of(source, context.propagation_delay) {
         Ok(resolved) => resolved,
         Err(error) => {
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
-            report::invalid(context, source, &identity, memory, problem).await;
+            report::invalid(context, source, reported, &identity, memory, problem).await;
             return Action::await_change();
         }
     };
     let mut pass = Pass {
         context,
-        kubernetes: context.kubernetes.by(Instant::now() + UNHURRIED),
         source,
+        reported,
         identity: &identity,
         resolved: &resolved,
         memory,
-        turn: None,
+        turn: Some(turn),
+        seed_turn: None,
     };
     match expiry::run(&mut pass).await {
         Ok(ending) => {
@@ -188,12 +202,17 @@ impl Pass<'_> {
     }
 
     async fn mint_and_write(&mut self, why: Why) -> Result<(), Stop> {
-        self.kubernetes = self.context.kubernetes.by(self.deadline());
         match self.mint(why).await {
             Ok(()) => self.write().await,
             // It may have brought a refresh token, whatever was wrong with the rest.
             Err(stop) => self.save_refresh_token().await.and(Err(stop)),
         }
+    }
+
+    /// Goes on looking after it has waited for something else than the API server, before those who have not begun:
+    /// what it waited for is not to be lost. Whoever waits gives up its turn: however many they are, they hold nobody up.
+    pub(super) async fn go_on(&mut self) {
+        self.turn = Some(self.context.turns.take(Instant::now()).await);
     }
 
     /// When a new token should be there: a refresh in time for readers of the file, a first mint soon.
@@ -238,8 +257,8 @@ impl Pass<'_> {
             seen_as_minted: self.seen_as_minted().is_some(),
             target,
             foreign_refresh_token: false,
-            failure: self.memory.failed.as_ref().map(|failed| &failed.failure),
-            pending: self.memory.pending.as_ref().map(super::memory::PendingMint::for_decision),
+            failure: self.memory.failed.as_deref().map(|failed| &failed.failure),
+            pending: self.memory.pending.as_deref().map(super::memory::PendingMint::for_decision),
             healed_at: self.memory.healed.as_ref().map(|healed| healed.at),
             mended_at: self.mended().map(|mended| mended.at),
             since: self.context.since,
@@ -252,7 +271,7 @@ impl Pass<'_> {
         if known != Known::Nothing {
             return Ok(known);
         }
-        let facts = self.kubernetes.secret_facts(key).await?;
+        let facts = self.context.kubernetes.secret_facts(key).await?;
         self.context.secrets.observe(key, facts.clone());
         Ok(facts.map_or(Known::Absent, |facts| Known::Present(Arc::new(facts))))
     }
@@ -401,7 +420,7 @@ impl Pass<'_> {
             next_attempt_at = next_attempt_at.map(tracing::field::display),
             "failed"
         );
-        self.memory.failed = Some(Failed {
+        self.memory.failed = Some(Box::new(Failed {
             failure: Failure {
                 tried,
                 next_attempt_at,
@@ -412,6 +431,6 @@ impl Pass<'_> {
             at: now,
             reason: attempt.reason,
             message: attempt.message,
-        });
+        }));
     }
 }

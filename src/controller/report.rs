@@ -8,23 +8,22 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Context;
-use super::kubernetes::{CallError, Kubernetes};
-use super::memory::{Memory, Reported};
-use super::reconcile::{Pass, UNHURRIED};
+use super::kubernetes::CallError;
+use super::memory::{Memory, Written};
+use super::reconcile::Pass;
 use super::resolved::Identity;
-use super::status::{Problem, Situation, status};
+use super::status::{Problem, Reported, Situation, status};
 use crate::api::{Reason, TokenSource, TokenSourceStatus};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
 
 /// Writes status and events after a pass.
 pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Result<(), CallError> {
-    let before = before(pass.source, pass.memory);
+    let before = before(pass.source, pass.reported, pass.memory);
     let after = situation(pass, pass.context.now(), problem, &before);
-    let written = write(&pass.kubernetes, pass.context, pass.source, pass.identity, &before, after).await?;
+    let written = write(pass.context, pass.source, pass.identity, &before, after).await?;
     if written.is_some() {
         pass.memory.reported = written;
     }
@@ -36,7 +35,7 @@ pub(super) fn situation(
     pass: &Pass<'_>,
     now: Timestamp,
     problem: Option<Problem>,
-    before: &TokenSourceStatus,
+    before: &Reported,
 ) -> TokenSourceStatus {
     let record = pass.record();
     status(&Situation {
@@ -54,7 +53,7 @@ pub(super) fn situation(
         suspended: pass.source.spec.suspend == Some(true),
         problem,
         remark: pass.unrest(),
-        last_failure: pass.memory.failed.as_ref().map(super::memory::Failed::to_status),
+        last_failure: pass.memory.failed.as_deref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
         before,
     })
@@ -64,11 +63,12 @@ pub(super) fn situation(
 pub(super) async fn invalid(
     context: &Context,
     source: &TokenSource,
+    reported: &Reported,
     identity: &Identity,
     memory: &mut Memory,
     problem: Problem,
 ) {
-    let before = before(source, memory);
+    let before = before(source, reported, memory);
     let after = status(&Situation {
         now: context.now(),
         generation: source.metadata.generation.unwrap_or_default(),
@@ -87,25 +87,18 @@ pub(super) async fn invalid(
         },
         before: &before,
     });
-    let kubernetes = context.kubernetes.by(Instant::now() + UNHURRIED);
-    match write(&kubernetes, context, source, identity, &before, after).await {
+    match write(context, source, identity, &before, after).await {
         Ok(None) => {}
         Ok(written) => memory.reported = written,
         Err(error) => debug!(source = %identity.key, %error, "the status could not be written"),
     }
 }
 
-/// The status that people see now: what was written last, or what the watch has brought since.
-pub(super) fn before(source: &TokenSource, memory: &mut Memory) -> TokenSourceStatus {
+/// What people were told: by what was written last, or by what the watch has brought since.
+pub(super) fn before(source: &TokenSource, reported: &Reported, memory: &mut Memory) -> Reported {
     let seen = revision(source.metadata.resource_version.as_deref());
-    match memory.reported.take() {
-        Some((written, status)) if seen < written => {
-            let before = (*status).clone();
-            memory.reported = Some((written, status));
-            before
-        }
-        _ => source.status.clone().unwrap_or_default(),
-    }
+    memory.reported = memory.reported.take().filter(|(written, _)| seen < *written);
+    memory.reported.as_ref().map_or(reported, |(_, written)| written).clone()
 }
 
 fn revision(resource_version: Option<&str>) -> u64 {
@@ -114,17 +107,17 @@ fn revision(resource_version: Option<&str>) -> u64 {
 
 /// Writes a status where it is another than before, and the events that belong to it.
 pub(super) async fn write(
-    kubernetes: &Kubernetes,
     context: &Context,
     source: &TokenSource,
     identity: &Identity,
-    before: &TokenSourceStatus,
+    before: &Reported,
     after: TokenSourceStatus,
-) -> Result<Option<Reported>, CallError> {
-    if *before == after {
+) -> Result<Option<Written>, CallError> {
+    if before.is(&after) {
         return Ok(None);
     }
-    let resource_version = match kubernetes.write_status(&identity.key, &body(identity, &after)).await {
+    let resource_version = match context.kubernetes.write_status(&identity.key, &body(identity, &after)).await
+    {
         // Gone, or another object by now: there is nobody to tell.
         Err(CallError::Conflict | CallError::NotFound) => return Ok(None),
         Err(CallError::Refused(message)) => {
@@ -135,17 +128,12 @@ pub(super) async fn write(
     };
     for (warning, reason, note) in events(before, &after) {
         let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };
-        let sent = kubernetes.publish(regarding, &context.instance, warning, &reason, &note).await;
+        let sent = context.kubernetes.publish(regarding, &context.instance, warning, &reason, &note).await;
         if let Err(error) = sent {
             debug!(source = %identity.key, %error, "an event could not be sent");
         }
     }
-    Ok(Some((revision(resource_version.as_deref()), Box::new(after))))
-}
-
-/// Whether people are told that the token is valid.
-pub(super) fn is_ready(status: &TokenSourceStatus) -> bool {
-    status.conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True")
+    Ok(Some((revision(resource_version.as_deref()), Reported::of(&after))))
 }
 
 /// A JSON merge patch that makes the status what it should be: members that are no more are set to null.
@@ -167,33 +155,22 @@ fn body(identity: &Identity, status: &TokenSourceStatus) -> Value {
 }
 
 /// What changed for people: Ready's status, and the reason of a failure. Never a refresh that went well.
-fn events(before: &TokenSourceStatus, after: &TokenSourceStatus) -> Vec<(bool, String, String)> {
-    let ready = |status: &TokenSourceStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|it| it.type_ == "Ready")
-            .map(|it| (it.status.clone(), it.reason.clone(), it.message.clone()))
-    };
-    let Some((now, reason, message)) = ready(after) else { return vec![] };
-    let was = ready(before).map(|(status, reason, _)| (status, reason));
-    let failing = |status: &TokenSourceStatus| {
-        status.last_failure.as_ref().filter(|last| last.count > 0).map(|last| last.reason.clone())
-    };
+fn events(before: &Reported, after: &TokenSourceStatus) -> Vec<(bool, String, String)> {
+    let now = Reported::of(after);
+    let Some(ready) = after.conditions.iter().find(|it| it.type_ == "Ready") else { return vec![] };
     let mut events = vec![];
-    if failing(after) != failing(before)
-        && let Some(last) = &after.last_failure
-        && last.count > 0
+    if now.failing() != before.failing()
+        && let Some(last) = now.last_failure.as_deref().filter(|last| last.count > 0)
     {
         events.push((true, last.reason.clone(), last.message.clone()));
     }
-    let changed = was != Some((now.clone(), reason.clone()));
     // A failing refresh is told by its own reason, but for what is no failed attempt: credentials that are missing.
-    let failing_refresh = reason == Reason::RefreshFailing.as_str();
-    let told =
-        events.iter().any(|(_, told, _)| *told == reason) || (failing_refresh && failing(after).is_some());
-    if changed && !told {
-        events.push((now != "True" || failing_refresh, reason, message));
+    let failing_refresh = ready.reason == Reason::RefreshFailing.as_str();
+    let told = events.iter().any(|(_, told, _)| *told == ready.reason)
+        || (failing_refresh && now.failing().is_some());
+    if now.ready() != before.ready() && !told {
+        let warns = ready.status != "True" || failing_refresh;
+        events.push((warns, ready.reason.clone(), ready.message.clone()));
     }
     events
 }
@@ -237,7 +214,7 @@ mod tests {
         let expired = told("False", "RateLimited", Some(("RateLimited", 4)));
         let recovered = told("True", "TokenValid", Some(("RateLimited", 0)));
         let reasons = |before, after| {
-            events(before, after)
+            events(&Reported::of(before), after)
                 .into_iter()
                 .map(|(warning, reason, _)| (warning, reason))
                 .collect::<Vec<_>>()

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::secrets::Key;
-use crate::api::{DeletionPolicy, TokenSource};
+use crate::api::{DeletionPolicy, TokenSource, TokenSourceSpec};
 use crate::oauth::{Answer, Credentials, Grant};
 use crate::providers::{Description, SpecError, describe, parse_seconds, provider_digest, short_digest};
 use crate::refresh::{Policy, Tried, Wanted, plus};
@@ -63,10 +63,13 @@ impl Identity {
         })
     }
 
-    /// The names of the Secrets whose changes matter.
+    /// The names of the Secrets whose changes matter to this spec, the target's first.
     #[must_use]
-    pub fn secret_names(&self) -> Vec<String> {
-        [&self.target, &self.credentials, &self.refresh_token].map(|key| key.name.clone()).to_vec()
+    pub fn secret_names(&self, spec: &TokenSourceSpec) -> Vec<&str> {
+        let rotates =
+            describe(spec).is_ok_and(|description| description.request.grant == Grant::RefreshToken);
+        let kept = rotates.then_some(&self.refresh_token);
+        [&self.target, &self.credentials].into_iter().chain(kept).map(|key| key.name.as_str()).collect()
     }
 }
 

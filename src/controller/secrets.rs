@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::target::Facts;
@@ -88,14 +89,19 @@ impl Secrets {
     }
 
     /// Says which Secrets a TokenSource uses, instead of those that it used before.
-    pub fn reference(&self, source: &Key, names: Vec<String>) {
+    pub fn reference(&self, source: &Key, names: &[&str]) {
         let inner = &mut *self.lock();
+        // Mostly nothing has changed: this is called for every event.
+        if inner.sources.get(source).is_some_and(|before| before == names) {
+            return;
+        }
         let epoch = inner.epoch;
-        let before = inner.sources.insert(source.clone(), names.clone()).unwrap_or_default();
-        for name in before.iter().filter(|name| !names.contains(name)) {
+        let owned = names.iter().map(|name| (*name).to_owned()).collect();
+        let before = inner.sources.insert(source.clone(), owned).unwrap_or_default();
+        for name in before.iter().filter(|name| !names.contains(&name.as_str())) {
             inner.release(source, name);
         }
-        for name in names.iter().filter(|name| !before.contains(name)) {
+        for name in names.iter().filter(|name| before.iter().all(|before| before != *name)) {
             let key = Key::new(&source.namespace, name);
             let unknown = Entry { users: vec![], known: Known::Nothing, revision: 0, epoch };
             inner.secrets.entry(key).or_insert(unknown).users.push(source.name.clone());
@@ -107,6 +113,17 @@ impl Secrets {
         let inner = &mut *self.lock();
         for name in inner.sources.remove(source).unwrap_or_default() {
             inner.release(source, &name);
+        }
+    }
+
+    /// When the token expires that a TokenSource's target holds: of the names that it uses, the first is the target's.
+    #[must_use]
+    pub fn expiry(&self, source: &Key) -> Option<Timestamp> {
+        let inner = self.lock();
+        let target = Key::new(&source.namespace, inner.sources.get(source)?.first()?);
+        match &inner.secrets.get(&target)?.known {
+            Known::Present(facts) => facts.record.as_ref().map(|record| record.expires_at),
+            _ => None,
         }
     }
 
@@ -151,7 +168,12 @@ impl Secrets {
         let epoch = inner.epoch;
         let Some(entry) = inner.secrets.get_mut(secret) else { return vec![] };
         entry.epoch = epoch;
-        if revision(&facts) < entry.revision {
+        // Our own write comes back as what it is known to have become.
+        let is_news = match &entry.known {
+            Known::Present(known) if **known == facts => false,
+            _ => revision(&facts) >= entry.revision,
+        };
+        if !is_news {
             return vec![];
         }
         entry.present(facts);
@@ -237,7 +259,7 @@ mod tests {
     /// A TokenSource `source` with target `t`, listed at revision 10.
     fn secrets() -> Secrets {
         let secrets = Secrets::new(1);
-        secrets.reference(&key("source"), vec!["t".into(), "c".into()]);
+        secrets.reference(&key("source"), &["t", "c"]);
         let epoch = secrets.list_begins();
         assert_eq!(secrets.changed(&key("t"), facts(10)), [key("source")]);
         secrets.list_ends(None, epoch);
@@ -258,7 +280,7 @@ mod tests {
     fn what_the_list_does_not_name_is_absent_and_what_came_later_is_unknown() {
         let secrets = secrets();
         assert_eq!(secrets.known(&key("c")), Known::Absent);
-        secrets.reference(&key("later"), vec!["l".into(), "t".into()]);
+        secrets.reference(&key("later"), &["l", "t"]);
         assert_eq!(secrets.known(&key("l")), Known::Nothing);
         assert_eq!(secrets.changed(&key("t"), facts(12)).len(), 2);
     }
@@ -268,6 +290,7 @@ mod tests {
         let secrets = secrets();
         secrets.observe(&key("t"), Some(facts(20)));
         assert!(secrets.changed(&key("t"), facts(15)).is_empty());
+        assert!(secrets.changed(&key("t"), facts(20)).is_empty(), "our own write is no news");
         assert!(secrets.deleted(&key("t"), &facts(15)).is_empty());
         assert_eq!(secrets.known(&key("t")), Known::Present(Arc::new(facts(20))));
         assert_eq!(secrets.deleted(&key("t"), &facts(21)), [key("source")]);
@@ -290,7 +313,7 @@ mod tests {
     #[test]
     fn lists_of_several_namespaces_do_not_disturb_each_other() {
         let secrets = Secrets::new(2);
-        secrets.reference(&key("source"), vec!["t".into()]);
+        secrets.reference(&key("source"), &["t"]);
         let ours = secrets.list_begins();
         let _ = secrets.changed(&key("t"), facts(10));
         let theirs = secrets.list_begins();

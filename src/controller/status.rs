@@ -2,12 +2,21 @@
 //! decisions are made of, so that "ready?" and "refresh?" cannot disagree.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::hash::Hasher;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
 use crate::refresh::{Policy, Propagation};
 use crate::target::Record;
+
+const READY: &str = "Ready";
+const RECONCILING: &str = "Reconciling";
+const STALLED: &str = "Stalled";
+const PROPAGATION_SAFE: &str = "PropagationSafe";
+/// The types of all conditions.
+const KINDS: [&str; 4] = [READY, RECONCILING, STALLED, PROPAGATION_SAFE];
 
 /// Everything that status depends on.
 pub struct Situation<'a> {
@@ -33,8 +42,85 @@ pub struct Situation<'a> {
     pub last_failure: Option<LastFailure>,
     /// The schedule that the spec asks for.
     pub policy: Policy,
-    /// The status so far.
-    pub before: &'a TokenSourceStatus,
+    /// What people were told so far.
+    pub before: &'a Reported,
+}
+
+/// What is kept of a status: what the next one depends on, and whether that is another one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reported {
+    digest: u64,
+    conditions: Box<[ReportedCondition]>,
+    /// The failed attempts.
+    pub last_failure: Option<Box<LastFailure>>,
+    /// There was a token.
+    pub has_token: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct ReportedCondition {
+    kind: &'static str,
+    status: bool,
+    reason: Option<Reason>,
+    since: Timestamp,
+}
+
+impl Reported {
+    /// What is kept of `status`.
+    #[must_use]
+    pub fn of(status: &TokenSourceStatus) -> Self {
+        let kept = |condition: &Condition| {
+            Some(ReportedCondition {
+                kind: KINDS.into_iter().find(|kind| *kind == condition.type_)?,
+                status: condition.status == "True",
+                reason: Reason::ALL.into_iter().find(|reason| reason.as_str() == condition.reason),
+                since: condition.last_transition_time.0,
+            })
+        };
+        Reported {
+            digest: digest(status),
+            conditions: status.conditions.iter().filter_map(kept).collect(),
+            last_failure: status.last_failure.clone().map(Box::new),
+            has_token: status.token.is_some(),
+        }
+    }
+
+    /// Whether `status` says the same, to the letter.
+    #[must_use]
+    pub fn is(&self, status: &TokenSourceStatus) -> bool {
+        self.digest == digest(status)
+    }
+
+    /// Ready's status and reason.
+    #[must_use]
+    pub fn ready(&self) -> Option<(bool, Option<Reason>)> {
+        let ready = self.conditions.iter().find(|condition| condition.kind == READY)?;
+        Some((ready.status, ready.reason))
+    }
+
+    /// Why attempts fail, while they do.
+    #[must_use]
+    pub fn failing(&self) -> Option<&str> {
+        let last = self.last_failure.as_ref().filter(|last| last.count > 0)?;
+        Some(&last.reason)
+    }
+}
+
+fn digest(status: &TokenSourceStatus) -> u64 {
+    struct Hashed(std::hash::DefaultHasher);
+    impl std::io::Write for Hashed {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.write(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hashed = Hashed(std::hash::DefaultHasher::new());
+    // Strings, numbers and times: nothing that JSON refuses.
+    let _ = serde_json::to_writer(&mut hashed, status);
+    hashed.0.finish()
 }
 
 /// What stands in the way of a token.
@@ -88,8 +174,8 @@ pub fn status(situation: &Situation<'_>) -> TokenSourceStatus {
 }
 
 /// The last failure stays after recovery, with count 0.
-fn recovered(before: &TokenSourceStatus) -> Option<LastFailure> {
-    let last = before.last_failure.clone()?;
+fn recovered(before: &Reported) -> Option<LastFailure> {
+    let last = before.last_failure.as_deref()?.clone();
     Some(LastFailure { count: 0, next_attempt_at: None, inputs: None, ..last })
 }
 
@@ -99,23 +185,17 @@ struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    fn push(&mut self, kind: &str, status: bool, reason: Reason, message: String) {
-        let status = if status { "True" } else { "False" };
-        let same = |before: &&Condition| before.type_ == kind && before.status == status;
-        let since = self
-            .situation
-            .before
-            .conditions
-            .iter()
-            .find(same)
-            .map(|before| before.last_transition_time.clone());
+    fn push(&mut self, kind: &'static str, status: bool, reason: Reason, message: String) {
+        let same = |before: &&ReportedCondition| before.kind == kind && before.status == status;
+        let before = self.situation.before.conditions.iter().find(same);
+        let since = before.map_or(self.situation.now, |before| before.since);
         self.all.push(Condition {
             type_: kind.to_owned(),
-            status: status.to_owned(),
+            status: if status { "True" } else { "False" }.to_owned(),
             reason: reason.to_string(),
             message,
             observed_generation: Some(self.situation.generation),
-            last_transition_time: since.unwrap_or(Time(self.situation.now)),
+            last_transition_time: Time(since),
         });
     }
 
@@ -137,7 +217,7 @@ impl Conditions<'_> {
                     format!("{until} and will be refreshed at {refresh_at}{}", self.remarks(record)),
                 ),
             };
-            return self.push("Ready", true, reason, message);
+            return self.push(READY, true, reason, message);
         }
         if situation.suspended {
             let what = match (token, situation.token) {
@@ -146,7 +226,7 @@ impl Conditions<'_> {
                 (None, None) => "there is no token".to_owned(),
             };
             return self.push(
-                "Ready",
+                READY,
                 false,
                 Reason::Suspended,
                 format!("{what}, and none is asked for while spec.suspend is true"),
@@ -160,9 +240,9 @@ impl Conditions<'_> {
             ),
             (None, None) => (Reason::Minting, "a token is being asked for".to_owned()),
         };
-        self.push("Ready", false, reason, message.clone());
+        self.push(READY, false, reason, message.clone());
         let passes = situation.problem.as_ref().is_some_and(|problem| problem.passes);
-        let kind = if needs_a_person(reason) && !passes { "Stalled" } else { "Reconciling" };
+        let kind = if needs_a_person(reason) && !passes { STALLED } else { RECONCILING };
         self.push(kind, true, reason, message);
     }
 
@@ -218,7 +298,7 @@ impl Conditions<'_> {
                 format!("{numbers}; readers of the file may find an expired token: {remedies}. {NEVER}"),
             ),
         };
-        self.push("PropagationSafe", safe, reason, message);
+        self.push(PROPAGATION_SAFE, safe, reason, message);
     }
 }
 
@@ -250,7 +330,7 @@ mod tests {
         now: i64,
         token: Option<&'a Record>,
         problem: Option<Reason>,
-        before: &'a TokenSourceStatus,
+        before: &'a Reported,
     ) -> Situation<'a> {
         Situation {
             now: at(now),
@@ -275,7 +355,7 @@ mod tests {
     #[test]
     fn the_table_of_conditions() {
         let token = record(300);
-        let none = TokenSourceStatus::default();
+        let none = Reported::default();
         let safe = "PropagationSafe=True LifetimeSufficient";
         for (now, token, problem, expected) in [
             (10, Some(&token), None, &["Ready=True TokenValid", safe][..]),
@@ -326,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_token_for_another_spec_is_not_ready() {
-        let (token, none) = (record(300), TokenSourceStatus::default());
+        let (token, none) = (record(300), Reported::default());
         let changed =
             Situation { fits_spec: false, ..situation(10, Some(&token), Some(Reason::ScopeRejected), &none) };
         let told = words(&status(&changed));
@@ -335,7 +415,7 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_is_not_stalled() {
-        let none = TokenSourceStatus::default();
+        let none = Reported::default();
         let mut waits = situation(10, None, Some(Reason::TargetConflict), &none);
         if let Some(problem) = &mut waits.problem {
             problem.passes = true;
@@ -345,7 +425,7 @@ mod tests {
 
     #[test]
     fn suspended_is_as_the_token_is() {
-        let (token, none) = (record(300), TokenSourceStatus::default());
+        let (token, none) = (record(300), Reported::default());
         let suspended =
             |now| status(&Situation { suspended: true, ..situation(now, Some(&token), None, &none) });
         assert_eq!(words(&suspended(10))[0], "Ready=True TokenValid");
@@ -356,16 +436,17 @@ mod tests {
     #[test]
     fn transition_times_move_with_the_status_alone() {
         let token = record(300);
-        let first = status(&situation(10, Some(&token), None, &TokenSourceStatus::default()));
-        let failing = status(&situation(20, Some(&token), Some(Reason::RateLimited), &first));
+        let first = status(&situation(10, Some(&token), None, &Reported::default()));
+        let failing = status(&situation(20, Some(&token), Some(Reason::RateLimited), &Reported::of(&first)));
         assert_eq!(failing.conditions[0].last_transition_time, Time(at(10)));
-        let expired = status(&situation(300, Some(&token), Some(Reason::RateLimited), &failing));
+        let expired =
+            status(&situation(300, Some(&token), Some(Reason::RateLimited), &Reported::of(&failing)));
         assert_eq!(expired.conditions[0].last_transition_time, Time(at(300)));
     }
 
     #[test]
     fn propagation_by_lifetime_with_numbers_and_remedies() {
-        let none = TokenSourceStatus::default();
+        let none = Reported::default();
         for (lifetime, expected, part) in [
             (60, "PropagationSafe=False LifetimeTooShort", "accessTokenLifespan"),
             (150, "PropagationSafe=False NoRetryRoom", "tokens live 150 s, are refreshed after 30 s"),
@@ -391,7 +472,7 @@ mod tests {
 
     #[test]
     fn a_margin_that_cannot_hold_is_said() {
-        let (token, none) = (record(300), TokenSourceStatus::default());
+        let (token, none) = (record(300), Reported::default());
         let mut large = situation(10, Some(&token), None, &none);
         large.policy.before = Some(300);
         assert!(
@@ -412,6 +493,7 @@ mod tests {
             inputs: Some("a/b".into()),
         };
         let before = TokenSourceStatus { last_failure: Some(failed), ..TokenSourceStatus::default() };
+        let before = Reported::of(&before);
         let token = record(300);
         let last = status(&situation(10, Some(&token), None, &before)).last_failure.unwrap();
         assert_eq!((last.count, last.next_attempt_at, last.inputs), (0, None, None));

@@ -83,7 +83,7 @@ impl Pass<'_> {
     /// Reads what `spec.tls` names.
     pub(super) async fn tls(&self) -> Result<Tls, Stop> {
         let Some(spec) = &self.source.spec.tls else { return Ok(Tls::default()) };
-        let named = Named::fetch(spec, &self.kubernetes, &self.identity.key.namespace).await?;
+        let named = Named::fetch(spec, &self.context.kubernetes, &self.identity.key.namespace).await?;
         self.check_lent(&named)?;
         // Nobody watches what is wrong here, and it may be put right without a word: it is looked at again and again.
         named.tls(spec).map_err(|message| Stop::target(Reason::SpecInvalid, message))

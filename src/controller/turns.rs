@@ -1,4 +1,4 @@
-//! Who may call the API server next: the earliest deadline first. Ten thousand new TokenSources must neither
+//! Whose TokenSource is looked at next: the earliest deadline first. Ten thousand new ones must neither fill memory nor
 //! trample the API server nor hold up the refresh of a token that ends in a minute.
 
 use std::collections::BTreeMap;

@@ -10,27 +10,26 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{Controller, WatchStreamExt, controller};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::reconcile::reconcile;
 use super::resolved::Identity;
+use super::watched::Watched;
 use super::{Context, Key};
-use crate::api::TokenSource;
-use crate::target::{Facts, REFRESH_REQUEST_ANNOTATION};
-
-/// One malformed object must not break the watch for all.
-type Guarded = DeserializeGuard<TokenSource>;
+use crate::target::Facts;
 
 /// What a controller says after each look.
-type Looked = Result<(ObjectRef<Guarded>, controller::Action), controller::Error<Infallible, watcher::Error>>;
+type Looked = Result<(ObjectRef<Watched>, controller::Action), controller::Error<Infallible, watcher::Error>>;
 
+/// Objects in a page of a list.
+const PAGE: u32 = 100;
 /// How often the two clocks are compared.
 const CLOCK_CHECK: Duration = Duration::from_secs(10);
 /// How far they may drift apart between two comparisons.
@@ -100,40 +99,38 @@ where
         .boxed()
 }
 
-/// The TokenSources, with what decisions do not need taken off, and the Secrets that they name kept in step.
+/// The TokenSources, and the Secrets that they name kept in step.
 fn sources(
     client: Client,
     namespace: Option<&str>,
     context: Arc<Context>,
     listed: watch::Sender<bool>,
-) -> impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + use<> {
-    let api: Api<Guarded> = match namespace {
+) -> impl Stream<Item = watcher::Result<Event<Watched>>> + Send + use<> {
+    let api: Api<Watched> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    watcher::watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|source| {
-            source.managed_fields_mut().clear();
-            source.labels_mut().clear();
-            source.annotations_mut().retain(|name, _| name == REFRESH_REQUEST_ANNOTATION);
-        })
-        .inspect_ok(move |event| match event {
-            Event::Apply(DeserializeGuard(Ok(source))) | Event::InitApply(DeserializeGuard(Ok(source))) => {
-                if let Some(identity) = Identity::of(source) {
-                    context.secrets.reference(&identity.key, identity.secret_names());
-                }
+    watcher::watcher(api, in_small_pages()).default_backoff().inspect_ok(move |event| match event {
+        Event::Apply(watched) | Event::InitApply(watched) => {
+            let Ok(source) = watched.source() else { return };
+            if let Some(identity) = Identity::of(&source) {
+                context.secrets.reference(&identity.key, &identity.secret_names(&source.spec));
             }
-            Event::Delete(source) => {
-                let key = Key::new(&source.namespace().unwrap_or_default(), &source.name_any());
-                context.secrets.forget(&key);
-                context.memories.forget(&key);
-            }
-            Event::InitDone => {
-                listed.send_replace(true);
-            }
-            _ => {}
-        })
+        }
+        Event::Delete(watched) => {
+            context.secrets.forget(&watched.key());
+            context.memories.forget(&watched.key());
+        }
+        Event::InitDone => {
+            listed.send_replace(true);
+        }
+        Event::Init => {}
+    })
+}
+
+/// The largest part of an object is its managedFields, and a whole page of them is in memory at once.
+fn in_small_pages() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
 }
 
 /// Follows the metadata of Secrets, and yields the TokenSources that a change concerns.
@@ -141,14 +138,14 @@ fn changed_sources(
     client: Client,
     namespace: Option<String>,
     context: Arc<Context>,
-) -> impl Stream<Item = ObjectRef<Guarded>> + Send {
+) -> impl Stream<Item = ObjectRef<Watched>> + Send {
     let api: Api<PartialObjectMeta<Secret>> = match &namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
     let mut epoch = 0;
     let mut listed = false;
-    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+    let events = watcher::watcher(api, in_small_pages()).default_backoff();
     let users = events.map(move |event| {
         let secrets = &context.secrets;
         match &event {
@@ -183,7 +180,7 @@ fn changed_sources(
 
 /// Follows the namespaces that the platform selects, and yields the TokenSources of those that are selected since, or
 /// no more. Without a selector it yields nothing.
-fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item = ObjectRef<Guarded>> + Send {
+fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item = ObjectRef<Watched>> + Send {
     let labels = context.namespaces.selector().map(str::to_owned);
     stream::iter(labels).flat_map(move |labels| {
         let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
@@ -199,7 +196,7 @@ fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item =
     })
 }
 
-fn references(sources: Vec<Key>) -> impl Stream<Item = ObjectRef<Guarded>> {
+fn references(sources: Vec<Key>) -> impl Stream<Item = ObjectRef<Watched>> {
     stream::iter(sources.into_iter().map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
 }
 

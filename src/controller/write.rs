@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::gather::sha256;
 use super::kubernetes::CallError;
-use super::memory::{Disturbance, PendingMint, UnsavedRefreshToken, UnwrittenToken};
+use super::memory::{Disturbance, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::{Key, Known};
 use super::stop::Stop;
@@ -41,7 +41,7 @@ impl Pass<'_> {
             owner_reference: self.resolved.wanted.owner_reference,
         }
         .apply(seen.as_ref());
-        match self.kubernetes.apply_secret(&self.identity.target, &body, false).await {
+        match self.context.kubernetes.apply_secret(&self.identity.target, &body, false).await {
             Ok(facts) => {
                 self.context.secrets.observe(&self.identity.target, Some(facts));
                 self.memory.write_allowed = true;
@@ -76,7 +76,7 @@ impl Pass<'_> {
             }
             .apply(seen)
         };
-        let kubernetes = &self.kubernetes;
+        let kubernetes = &self.context.kubernetes;
         let saved = match kubernetes.apply_secret(&key, &body(unsaved.replaces.as_ref()), false).await {
             Err(CallError::Conflict) => match self.overwritable(&key, unsaved).await? {
                 Overwritable::Yes(seen) => kubernetes.apply_secret(&key, &body(seen.as_ref()), false).await,
@@ -87,12 +87,13 @@ impl Pass<'_> {
         match saved.map_err(|error| without(error, &unsaved.value)) {
             Ok(facts) => {
                 self.context.secrets.observe(&key, Some(facts));
-                self.memory.pending = self
-                    .memory
-                    .pending
-                    .take()
-                    .filter(|pending| pending.token.is_some())
-                    .map(|pending| PendingMint { refresh_token: None, ..pending });
+                self.memory.pending =
+                    self.memory.pending.take().filter(|pending| pending.token.is_some()).map(
+                        |mut pending| {
+                            pending.refresh_token = None;
+                            pending
+                        },
+                    );
                 Ok(())
             }
             Err(refused @ (CallError::Refused(_) | CallError::Immutable | CallError::AnotherType)) => {
@@ -111,7 +112,7 @@ impl Pass<'_> {
     /// Somebody wrote the Secret with the refresh token meanwhile. It is overwritten if it still holds what was
     /// sent; else theirs is newer.
     async fn overwritable(&self, key: &Key, unsaved: &UnsavedRefreshToken) -> Result<Overwritable, Stop> {
-        let Some(secret) = self.kubernetes.secret(key).await? else {
+        let Some(secret) = self.context.kubernetes.secret(key).await? else {
             return Ok(Overwritable::Yes(None));
         };
         let Some(facts) = Facts::of(&secret.metadata) else { return Ok(Overwritable::Yes(None)) };
@@ -147,14 +148,14 @@ impl Pass<'_> {
         let disturbed = stripped || !facts.labelled;
         let record = record.restamped(owner.clone(), self.seen_as_minted().cloned());
         let body = restamp(&facts, &record, self.resolved.wanted.owner_reference);
-        match self.kubernetes.restamp_secret(&self.identity.target, &body).await {
+        match self.context.kubernetes.restamp_secret(&self.identity.target, &body).await {
             Ok(written) => {
                 info!(source = %self.identity.key, target = %self.identity.target.name, "record written again, without a mint");
                 self.context.secrets.observe(&self.identity.target, Some(written));
                 if disturbed {
                     let generation = self.source.metadata.generation.unwrap_or_default();
                     let again = Disturbance::again(self.mended(), self.context.now(), None);
-                    self.memory.mended = Some((generation, again));
+                    self.memory.mended = Some(Box::new((generation, again)));
                 }
                 Ok(())
             }
@@ -240,7 +241,7 @@ impl Pass<'_> {
             CallError::Conflict | CallError::NotFound => {
                 // Somebody was faster. Look again, and decide again with what is in memory.
                 let key = self.identity.target.clone();
-                match self.kubernetes.secret_facts(&key).await {
+                match self.context.kubernetes.secret_facts(&key).await {
                     Ok(facts) => {
                         self.context.secrets.observe(&key, facts);
                         Stop::Again

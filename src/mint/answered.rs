@@ -8,9 +8,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::outline::{self, Member, Shown};
 use super::report::{Answered, Report, Schedule, Target, Told};
-use crate::api::{TokenSource, TokenSourceStatus};
+use crate::api::TokenSource;
 use crate::controller::resolved::Resolved;
-use crate::controller::status::{Situation, status};
+use crate::controller::status::{Reported, Situation, status};
 use crate::oauth::{Answer, Credentials, Lifetime, LifetimeSource};
 use crate::refresh::seconds_between;
 use crate::target::{Inputs, Minted, Owner, Record, Template, TemplateError, Token, Version};
@@ -120,7 +120,7 @@ fn schedule(report: &mut Report, source: &TokenSource, resolved: &Resolved, mint
         remark: None,
         last_failure: None,
         policy: resolved.policy,
-        before: &TokenSourceStatus::default(),
+        before: &Reported::default(),
     };
     let told = |condition: k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| Told {
         kind: condition.type_,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::{Api, Client, Config};
-use tokio::time::Instant;
 
 use super::{Fault, Given};
 use crate::api::TokenSource;
@@ -40,7 +39,7 @@ pub(super) async fn read(
         .map_err(|error| Fault::usage(format!("TokenSource {namespace}/{name} cannot be read: {error}")))?
         .ok_or_else(|| Fault::usage(format!("TokenSource {namespace}/{name} does not exist")))?;
 
-    let kubernetes = Kubernetes::new(client).by(Instant::now() + PATIENCE);
+    let kubernetes = Kubernetes::new(client);
     let unreadable = |name: &str| {
         let what = format!("Secret {namespace}/{name} cannot be read");
         move |error: CallError| Fault::credentials(format!("{what}: {error}"))
