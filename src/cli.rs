@@ -25,6 +25,9 @@ pub enum Command {
     /// Mint once and tell about it: from manifests without a cluster (-f), or as the cluster has it (-n NS NAME).
     #[command(after_help = crate::mint::HELP)]
     Mint(Box<MintArgs>),
+    /// Tell whether the token is valid, who reads it, what failed last and what to do, with your own rights.
+    #[command(after_help = crate::explain::HELP)]
+    Explain(Box<ExplainArgs>),
     /// Print the CustomResourceDefinition.
     Crd,
 }
@@ -105,6 +108,27 @@ pub struct MintArgs {
     /// What holds at token endpoints.
     #[command(flatten)]
     pub endpoints: EndpointArgs,
+}
+
+/// The flags of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The namespace; default: that of the kubeconfig.
+    #[arg(short = 'n', long, value_name = "NS")]
+    pub namespace: Option<String>,
+
+    /// The TokenSource's name.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// How the result is written to stdout.
+    #[arg(long, short = 'o', value_enum, default_value = "text")]
+    pub output: OutputFormat,
+
+    /// What the operator was started with: how long a mounted file may lag behind its Secret, where the TokenSource does not
+    /// say.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = propagation_delay)]
+    pub default_propagation_delay: u64,
 }
 
 /// How a result is written.

@@ -297,7 +297,11 @@ async fn from_installing_to_uninstalling() {
     scene.force_refresh("again").await;
 
     // Only who says so loses all of it.
-    run_helm(&["upgrade", RELEASE, CHART, "--reuse-values", "--set", "crds.keep=false"], Value::Null).await;
+    run_helm(
+        &["upgrade", RELEASE, CHART, "--reset-then-reuse-values", "--set", "crds.keep=false"],
+        Value::Null,
+    )
+    .await;
     run_helm(&["uninstall", RELEASE], Value::Null).await;
     eventually(
         "the kind is gone",

@@ -7,6 +7,7 @@ mod kubernetes;
 mod memory;
 mod mint;
 mod namespaces;
+mod pods;
 mod pulse;
 mod reconcile;
 mod report;
@@ -34,6 +35,7 @@ use crate::oauth::{Discovery, Gate, Transport};
 use crate::target::Facts;
 use memory::{Memories, Seeds};
 use namespaces::Namespaces;
+use pods::Rounds;
 use secrets::Secrets;
 use turns::Turns;
 
@@ -53,6 +55,7 @@ pub struct Context {
     namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
+    rounds: Rounds,
     /// To look, which includes calls to the API server but not waiting for an endpoint.
     turns: Arc<Turns>,
     pulse: Arc<Pulse>,
@@ -104,6 +107,7 @@ impl Context {
             instance,
         } = parts;
         Context {
+            rounds: Rounds::new(kubernetes.clone()),
             kubernetes,
             discovery: Discovery::new(transport.clone()),
             transport,

@@ -14,6 +14,7 @@ use tracing::{error, warn};
 use super::gather::not_lent;
 use super::kubernetes::CallError;
 use super::memory::{Failed, Memory};
+use super::pods::Prompt;
 use super::resolved::{Identity, Resolved};
 use super::secrets::{Key, Known};
 use super::status::{Problem, Reported};
@@ -106,7 +107,7 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
     memory.is_about(reported, &identity.owner);
-    let resolved = match Resolved::of(source, context.propagation_delay) {
+    let mut resolved = match Resolved::of(source, context.propagation_delay) {
         Ok(resolved) => resolved,
         Err(error) => {
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
@@ -114,6 +115,13 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
             return Action::await_change();
         }
     };
+    memory.prompt = resolved.prompt.then(|| {
+        let taken_up = || Box::new(Prompt::take_up(reported, source.metadata.generation, Instant::now()));
+        memory.prompt.take().unwrap_or_else(taken_up)
+    });
+    if memory.prompt.as_ref().is_some_and(|prompt| prompt.fails()) {
+        resolved.leave_pods_to_the_kubelet();
+    }
     let mut pass = Pass {
         context,
         source,
@@ -130,7 +138,14 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
             if report::report(&mut pass, ending.problem).await.is_err() {
                 return Action::requeue(API_SERVER_RETRY);
             }
-            next
+            // Last of all: no token and no status waits for pods.
+            if pass.tell_pods().await {
+                return Action::requeue(Duration::ZERO);
+            }
+            let pods = pass.memory.prompt.as_ref().and_then(|prompt| prompt.next());
+            let pods = pods.map(|at| at.saturating_duration_since(Instant::now()));
+            let next = next.map(timer).into_iter().chain(pods).min();
+            next.map_or_else(Action::await_change, Action::requeue)
         }
         Err(Stop::ApiServer(message)) => {
             warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
@@ -224,11 +239,10 @@ impl Pass<'_> {
     }
 
     /// When to look again after this ending: Ready turns False at expiry, even if nothing else happens.
-    fn next(&self, ending: &Ending) -> Action {
+    fn next(&self, ending: &Ending) -> Option<Timestamp> {
         let now = self.context.now();
         let flips_at = self.record().map(|record| record.expires_at).filter(|expires_at| *expires_at > now);
-        let next = [ending.until, flips_at].into_iter().flatten().min();
-        next.map_or_else(Action::await_change, |next| Action::requeue(timer(next)))
+        [ending.until, flips_at].into_iter().flatten().min()
     }
 
     /// Reads the metadata of Secrets that the watch has not shown yet: those of a new TokenSource.

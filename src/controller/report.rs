@@ -55,6 +55,8 @@ pub(super) fn situation(
         remark: pass.unrest(),
         last_failure: pass.memory.failed.as_deref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
+        prompt: pass.resolved.prompt,
+        told: pass.memory.prompt.as_ref().and_then(|prompt| prompt.told()),
         before,
     })
 }
@@ -85,6 +87,8 @@ pub(super) async fn invalid(
             max_interval: DEFAULT_MAX_INTERVAL,
             propagation_delay: context.propagation_delay,
         },
+        prompt: false,
+        told: None,
         before: &before,
     });
     match write(context, source, identity, &before, after).await {
