@@ -87,6 +87,7 @@ tool bash bash "the scripts in hack/ are written for it"
 tool make make "its Makefile is how this project is used"
 tool git git "this project comes with it"
 tool curl curl "the demo and the documentation's examples use it"
+tool shellcheck shellcheck "'make lint-scripts' runs it"
 tool python3 python3 "'make test' runs the documentation's examples"
 have=$(version_of javac -version)
 if [ -n "$have" ] && at_least "$have" 17 && works java -version; then ok "JDK $have"; else

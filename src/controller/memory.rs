@@ -223,6 +223,19 @@ impl Memories {
         Arc::clone(memories.entry(source.clone()).or_default())
     }
 
+    /// The TokenSources of which something was minted that is not written, though the API server does not refuse it.
+    #[must_use]
+    pub fn unwritten(&self) -> Vec<Key> {
+        let refused = |memory: &Memory| {
+            memory.failed.as_ref().is_some_and(|failed| failed.failure.refused_target.is_some())
+        };
+        let memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_left = |memory: &tokio::sync::Mutex<Memory>| {
+            memory.try_lock().is_ok_and(|memory| memory.pending.is_some() && !refused(&memory))
+        };
+        memories.iter().filter(|(_, memory)| is_left(memory)).map(|(key, _)| key.clone()).collect()
+    }
+
     /// Forgets a TokenSource; but not the only copy of a refresh token, which one of the same name takes up again.
     pub fn forget(&self, source: &Key) {
         let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -103,6 +103,9 @@ annotations:
 {{- if and .Values.namespaces .Values.namespaceSelector }}
 {{- fail "namespaces and namespaceSelector do not go together: give one of them" }}
 {{- end }}
+{{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
+{{- fail "without leaderElection.enabled every replica would ask for every token: set replicaCount to 1" }}
+{{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
 {{- fail "metrics.serviceMonitor and metrics.podMonitor would count everything twice: enable one of them" }}
 {{- end }}
