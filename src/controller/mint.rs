@@ -9,7 +9,8 @@ use tracing::info;
 use url::Url;
 
 use super::gather::{Gathered, sha256};
-use super::memory::{PendingMint, UnsavedRefreshToken, UnwrittenToken};
+use super::kubernetes::CallError;
+use super::memory::{Disturbance, PendingMint, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::Known;
 use super::stop::Stop;
@@ -44,8 +45,9 @@ impl Pass<'_> {
         self.go_on().await;
         let Asked { answer, sent_at, took, url, remark } = asked?;
 
-        if why.heals() && (self.memory.healed_at.is_some() || self.had_token()) {
-            self.memory.healed_at = Some(sent_at);
+        if why.heals() && (self.memory.healed.is_some() || self.had_token()) {
+            let again = Disturbance::again(self.memory.healed.as_deref(), sent_at, self.other_writer());
+            self.memory.healed = Some(Box::new(again));
         }
         let answer = match answer {
             Ok(answer) => answer,
@@ -190,18 +192,20 @@ impl Pass<'_> {
             return Ok(());
         }
         self.check_alive().await?;
-        let seen = match &target {
-            Known::Present(facts) => Some(facts.version.clone()),
+        let seen = match target {
+            Known::Present(facts) => Some(facts),
             _ => None,
         };
-        let body = self.rehearsal(seen.as_ref())?;
-        match self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await {
-            Ok(_) => {
-                self.memory.write_allowed = true;
-                Ok(())
-            }
-            Err(error) => Err(self.write_failed(error, seen).await),
+        let version = seen.as_ref().map(|facts| facts.version.clone());
+        let body = self.rehearsal(version.as_ref())?;
+        let tried = self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await;
+        match (tried, seen) {
+            (Err(CallError::AnotherType), Some(facts)) => self.replace(&facts, true).await?,
+            (Err(error), _) => return Err(self.write_failed(error, version).await),
+            (Ok(_), _) => {}
         }
+        self.memory.write_allowed = true;
+        Ok(())
     }
 
     /// Stops if the TokenSource is gone, going, or another one by now: then nothing is healed.

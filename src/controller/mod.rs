@@ -1,5 +1,6 @@
 //! The effects: watches, one reader, one minter, one writer, and the report.
 
+mod contest;
 mod expiry;
 mod gather;
 mod kubernetes;

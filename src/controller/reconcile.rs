@@ -189,7 +189,10 @@ impl Pass<'_> {
                     self.memory.failed = None;
                     return Ok(Ending { until, problem: None });
                 }
-                Decision::Wait(until) => return Ok(Ending { until, problem: self.failing() }),
+                Decision::Wait(until) => {
+                    let problem = self.failing().or_else(|| self.contested());
+                    return Ok(Ending { until, problem });
+                }
                 Decision::Compare => self.compare().await,
                 Decision::Restamp => self.restamp().await,
                 Decision::Mint(why) => self.mint_and_write(why).await,
@@ -282,7 +285,8 @@ impl Pass<'_> {
             foreign_refresh_token: false,
             failure: self.memory.failed.as_deref().map(|failed| &failed.failure),
             pending: self.memory.pending.as_deref().map(super::memory::PendingMint::for_decision),
-            healed_at: self.memory.healed_at,
+            healed_at: self.memory.healed.as_ref().map(|healed| healed.at),
+            mended_at: self.mended().map(|mended| mended.at),
             since: self.context.since,
         }
     }
@@ -368,12 +372,9 @@ impl Pass<'_> {
         let target = &self.identity.target.name;
         let passes = blocked == Blocked::AwaitingDeletion;
         let (reason, message) = match blocked {
-            Blocked::Conflict(whose) => (
-                Reason::TargetConflict,
-                format!(
-                    "Secret {target} exists and is not this TokenSource's: {whose}; delete it if nobody needs it, or write another spec.target.name in a new TokenSource"
-                ),
-            ),
+            Blocked::Conflict { whose, adoptable } => {
+                (Reason::TargetConflict, self.conflict(&whose, adoptable))
+            }
             Blocked::AwaitingDeletion => (
                 Reason::TargetConflict,
                 format!("Secret {target} is being deleted; it will be created again when it has gone"),

@@ -52,6 +52,7 @@ pub(super) fn situation(
             }),
         suspended: pass.source.spec.suspend == Some(true),
         problem,
+        remark: pass.unrest(),
         last_failure: pass.memory.failed.as_deref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
         prompt: pass.resolved.prompt,
@@ -79,6 +80,7 @@ pub(super) async fn invalid(
         fits_spec: false,
         suspended: false,
         problem: Some(problem),
+        remark: None,
         last_failure: None,
         policy: Policy {
             before: None,

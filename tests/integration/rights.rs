@@ -63,6 +63,15 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
     scene.new_token(Some(&first)).await;
     scene.ready("True TokenValid").await;
     scene.secrets_are_seen().await;
+    // A changed type takes a deletion.
+    scene
+        .patch(
+            "tokensource",
+            "source",
+            json!({"spec": {"target": {"template": {"type": "example.com/token"}}}}),
+        )
+        .await;
+    scene.ready("True TokenValid").await;
 
     let mut private = scene.source(json!({
         "provider": {"vgs": {"tokenURL": "https://127.0.0.1:1/token"}},
