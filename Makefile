@@ -118,8 +118,9 @@ undeploy: ## Remove the operator from the cluster of your KUBECONFIG; TokenSourc
 	$(KUBECTL) delete --ignore-not-found -f deploy/install.yaml -l 'app.kubernetes.io/component!=crd'
 
 .PHONY: run
-run: ## Run the operator from here, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
-	$(CARGO) run -- run $(ARGS)
+run: ## Run the operator from here, alone, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
+	TOKENSOURCE_LEADER_ELECT=$${TOKENSOURCE_LEADER_ELECT:-false} \
+		TOKENSOURCE_ADMIN_ADDRESS=$${TOKENSOURCE_ADMIN_ADDRESS:-off} $(CARGO) run -- run $(ARGS)
 
 ##@ Releases
 

@@ -28,6 +28,9 @@ fn every_flag() -> [Value; 2] {
         "endpoint": {"maxInFlight": 3, "maxPerSecond": 4},
         "log": {"format": "text", "level": "debug"},
         "admin": {"port": 9090},
+        "leaderElection": {
+            "namespace": "leases", "leaseDuration": "1m", "renewDeadline": "40s", "retryPeriod": "10s",
+        },
     });
     let with = |name: &str, value: Value| {
         let mut values = common.clone();
@@ -132,6 +135,7 @@ fn mistakes_are_refused_before_anything_is_installed() {
             json!({"namespaces": ["a"], "namespaceSelector": "a=b"}),
             "namespaces and namespaceSelector do not go together",
         ),
+        (json!({"leaderElection": {"enabled": false}}), "set replicaCount to 1"),
         (
             json!({"podDisruptionBudget": {"minAvailable": 1}}),
             "minAvailable and maxUnavailable do not go together",

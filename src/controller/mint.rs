@@ -9,7 +9,8 @@ use tracing::info;
 use url::Url;
 
 use super::gather::{Gathered, sha256};
-use super::memory::{PendingMint, UnsavedRefreshToken, UnwrittenToken};
+use super::kubernetes::CallError;
+use super::memory::{Disturbance, PendingMint, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::Known;
 use super::stop::Stop;
@@ -44,8 +45,9 @@ impl Pass<'_> {
         self.go_on().await;
         let Asked { answer, sent_at, took, url, remark } = asked?;
 
-        if why.heals() && (self.memory.healed_at.is_some() || self.had_token()) {
-            self.memory.healed_at = Some(sent_at);
+        if why.heals() && (self.memory.healed.is_some() || self.had_token()) {
+            let again = Disturbance::again(self.memory.healed.as_deref(), sent_at, self.other_writer());
+            self.memory.healed = Some(Box::new(again));
         }
         let answer = match answer {
             Ok(answer) => answer,
@@ -90,17 +92,20 @@ impl Pass<'_> {
             self.context.gate.hasten(url, party);
         }
         let entering = self.context.gate.enter(url, party, self.deadline());
-        let place = match tokio::time::timeout(PATIENCE, entering).await {
-            Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
-            Err(_) => return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE)),
+        let place = tokio::select! {
+            entered = tokio::time::timeout(PATIENCE, entering) => match entered {
+                Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
+                Err(_) => return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE)),
+            },
+            () = self.context.mandate.ends() => return Err(Stop::NoMandate),
         };
+        let timeout = self.context.mandate.lasts(self.attempt_timeout()).await.ok_or(Stop::NoMandate)?;
         // Not before the turn has come: what is signed lives for less than a minute.
         let attempt = self.context.transport.attempt(url);
         let request = description
             .attempt(&gathered.credentials, &attempt)
             .map_err(|error| Stop::endpoint(&Error::from(error)))?;
         let sent_at = self.context.now();
-        let timeout = self.attempt_timeout();
         let begun = Instant::now();
         let answer = Box::pin(self.context.transport.send_over(&request, tls, timeout)).await;
         place.finish(&answer);
@@ -187,18 +192,20 @@ impl Pass<'_> {
             return Ok(());
         }
         self.check_alive().await?;
-        let seen = match &target {
-            Known::Present(facts) => Some(facts.version.clone()),
+        let seen = match target {
+            Known::Present(facts) => Some(facts),
             _ => None,
         };
-        let body = self.rehearsal(seen.as_ref())?;
-        match self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await {
-            Ok(_) => {
-                self.memory.write_allowed = true;
-                Ok(())
-            }
-            Err(error) => Err(self.write_failed(error, seen).await),
+        let version = seen.as_ref().map(|facts| facts.version.clone());
+        let body = self.rehearsal(version.as_ref())?;
+        let tried = self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await;
+        match (tried, seen) {
+            (Err(CallError::AnotherType), Some(facts)) => self.replace(&facts, true).await?,
+            (Err(error), _) => return Err(self.write_failed(error, version).await),
+            (Ok(_), _) => {}
         }
+        self.memory.write_allowed = true;
+        Ok(())
     }
 
     /// Stops if the TokenSource is gone, going, or another one by now: then nothing is healed.

@@ -1,8 +1,10 @@
 //! The effects: watches, one reader, one minter, one writer, and the report.
 
+mod contest;
 mod expiry;
 mod gather;
 mod kubernetes;
+mod mandate;
 mod memory;
 mod mint;
 mod namespaces;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use kubernetes::{CallError, Kubernetes};
+pub use mandate::Mandate;
 pub use pulse::Pulse;
 pub(crate) use secrets::Key;
 pub use watch::run;
@@ -58,6 +61,7 @@ pub struct Context {
     /// To look, which includes calls to the API server but not waiting for an endpoint.
     turns: Arc<Turns>,
     pulse: Arc<Pulse>,
+    mandate: Mandate,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
     /// Only Secrets that are lent by a label are read as credentials.
@@ -78,6 +82,8 @@ pub struct Parts {
     pub gate: Gate,
     /// How many watches on Secrets there will be.
     pub watches: usize,
+    /// Whether this process may act.
+    pub mandate: Mandate,
     /// Where signs of life go.
     pub pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
@@ -99,6 +105,7 @@ impl Context {
             transport,
             gate,
             watches,
+            mandate,
             pulse,
             propagation_delay,
             namespace_selector,
@@ -117,6 +124,7 @@ impl Context {
             turns: Turns::new(LOOKS_AT_ONCE),
             namespaces: Namespaces::new(namespace_selector),
             pulse,
+            mandate,
             propagation_delay,
             require_credentials_label,
             instance,
@@ -135,11 +143,23 @@ impl Context {
         &self.pulse
     }
 
+    /// Whether this process may act.
+    #[must_use]
+    pub fn mandate(&self) -> &Mandate {
+        &self.mandate
+    }
+
+    /// Waits until all TokenSources and the metadata of their Secrets have been read once.
+    pub async fn warm(&self) {
+        self.namespaces.ready().await;
+        self.secrets.ready().await;
+    }
+
     /// Whether all TokenSources and the metadata of their Secrets have been read once.
     #[must_use]
     pub fn is_warm(&self) -> bool {
         // Secrets are listed after TokenSources.
-        self.secrets.is_ready()
+        self.namespaces.is_ready() && self.secrets.is_ready()
     }
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.

@@ -68,19 +68,31 @@ pub(super) struct Ending {
 
 /// What [`kube::runtime::Controller`] calls. It never fails, so that one source's trouble is its own.
 pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Infallible> {
-    context.namespaces.ready().await;
+    let _looking = context.pulse.look();
     if !context.namespaces.selects(&watched.key().namespace) {
         return Ok(Action::await_change());
     }
-    context.secrets.ready().await;
     // First of all, while this holds next to nothing: ten thousand of these are started at once.
     let turn = context.turns.take(deadline(&watched, &context)).await;
-    let _looking = context.pulse.look();
-    let looked = AssertUnwindSafe(Box::pin(look_at(&watched, &context, turn))).catch_unwind().await;
-    Ok(looked.unwrap_or_else(|_| {
+    if !context.mandate.may_begin() {
+        return Ok(Action::await_change());
+    }
+    Ok(guarded_look(&watched, &context, turn).await)
+}
+
+/// A look after all others, at a TokenSource whose token is not written yet. It mints nothing, unless this process leads
+/// again.
+pub(super) async fn look_again(watched: Arc<Watched>, context: &Context) {
+    let turn = context.turns.take(deadline(&watched, context)).await;
+    guarded_look(&watched, context, turn).await;
+}
+
+async fn guarded_look(watched: &Watched, context: &Context, turn: Turn) -> Action {
+    let looked = AssertUnwindSafe(Box::pin(look_at(watched, context, turn))).catch_unwind().await;
+    looked.unwrap_or_else(|_| {
         error!(source = %watched.key(), "a bug: the look at this TokenSource panicked");
         Action::requeue(Duration::from_secs(60))
-    }))
+    })
 }
 
 async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Action {
@@ -151,7 +163,7 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
             warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
             Action::requeue(API_SERVER_RETRY)
         }
-        Err(Stop::Gone) => Action::await_change(),
+        Err(Stop::Gone | Stop::NoMandate) => Action::await_change(),
         Err(Stop::Again | Stop::Failed(_)) => Action::requeue(API_SERVER_RETRY),
     }
 }
@@ -177,7 +189,10 @@ impl Pass<'_> {
                     self.memory.failed = None;
                     return Ok(Ending { until, problem: None });
                 }
-                Decision::Wait(until) => return Ok(Ending { until, problem: self.failing() }),
+                Decision::Wait(until) => {
+                    let problem = self.failing().or_else(|| self.contested());
+                    return Ok(Ending { until, problem });
+                }
                 Decision::Compare => self.compare().await,
                 Decision::Restamp => self.restamp().await,
                 Decision::Mint(why) => self.mint_and_write(why).await,
@@ -270,7 +285,8 @@ impl Pass<'_> {
             foreign_refresh_token: false,
             failure: self.memory.failed.as_deref().map(|failed| &failed.failure),
             pending: self.memory.pending.as_deref().map(super::memory::PendingMint::for_decision),
-            healed_at: self.memory.healed_at,
+            healed_at: self.memory.healed.as_ref().map(|healed| healed.at),
+            mended_at: self.mended().map(|mended| mended.at),
             since: self.context.since,
         }
     }
@@ -356,12 +372,9 @@ impl Pass<'_> {
         let target = &self.identity.target.name;
         let passes = blocked == Blocked::AwaitingDeletion;
         let (reason, message) = match blocked {
-            Blocked::Conflict(whose) => (
-                Reason::TargetConflict,
-                format!(
-                    "Secret {target} exists and is not this TokenSource's: {whose}; delete it if nobody needs it, or write another spec.target.name in a new TokenSource"
-                ),
-            ),
+            Blocked::Conflict { whose, adoptable } => {
+                (Reason::TargetConflict, self.conflict(&whose, adoptable))
+            }
             Blocked::AwaitingDeletion => (
                 Reason::TargetConflict,
                 format!("Secret {target} is being deleted; it will be created again when it has gone"),

@@ -52,6 +52,7 @@ pub(super) fn situation(
             }),
         suspended: pass.source.spec.suspend == Some(true),
         problem,
+        remark: pass.unrest(),
         last_failure: pass.memory.failed.as_deref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
         prompt: pass.resolved.prompt,
@@ -79,6 +80,7 @@ pub(super) async fn invalid(
         fits_spec: false,
         suspended: false,
         problem: Some(problem),
+        remark: None,
         last_failure: None,
         policy: Policy {
             before: None,
@@ -115,7 +117,8 @@ pub(super) async fn write(
     before: &Reported,
     after: TokenSourceStatus,
 ) -> Result<Option<Written>, CallError> {
-    if before.is(&after) {
+    // Another process may have told something newer: this write has no precondition.
+    if before.is(&after) || !context.mandate.leads() {
         return Ok(None);
     }
     let resource_version = match context.kubernetes.write_status(&identity.key, &body(identity, &after)).await

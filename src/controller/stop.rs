@@ -14,6 +14,8 @@ pub(super) enum Stop {
     Again,
     /// The TokenSource is gone, or going.
     Gone,
+    /// This process may begin nothing any more: another leads, or it was told to stop.
+    NoMandate,
     /// The API server did not answer.
     ApiServer(String),
     /// An attempt failed.
@@ -114,10 +116,14 @@ impl From<CallError> for Stop {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Conflict | CallError::NotFound => Stop::Again,
-            CallError::Refused(message) => Stop::target(
-                Reason::KubernetesApiError,
-                format!("the API server refuses what the operator needs (is its RBAC complete?): {message}"),
-            ),
+            refused @ (CallError::Refused(_) | CallError::AnotherType | CallError::Immutable) => {
+                Stop::target(
+                    Reason::KubernetesApiError,
+                    format!(
+                        "the API server refuses what the operator needs (is its RBAC complete?): {refused}"
+                    ),
+                )
+            }
             CallError::Unavailable(message) => Stop::ApiServer(message),
         }
     }

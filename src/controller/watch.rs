@@ -1,11 +1,10 @@
 //! The watches, and how what they see reaches the TokenSources that it concerns.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -19,84 +18,162 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::reconcile::reconcile;
+use super::reconcile::{look_again, reconcile};
 use super::resolved::Identity;
 use super::watched::Watched;
-use super::{Context, Key};
+use super::{Context, Key, Pulse};
 use crate::target::Facts;
-
-/// What a controller says after each look.
-type Looked = Result<(ObjectRef<Watched>, controller::Action), controller::Error<Infallible, watcher::Error>>;
 
 /// Objects in a page of a list.
 const PAGE: u32 = 100;
+/// How often some TokenSource is looked at, to see that looks are made.
+const PROOF: Duration = Duration::from_secs(60);
+/// How often a process that ends, or leads no more, tries to write what is left.
+const LAST_TRIES: usize = 20;
 /// How often the two clocks are compared.
 const CLOCK_CHECK: Duration = Duration::from_secs(10);
 /// How far they may drift apart between two comparisons.
 const CLOCK_STEP: Duration = Duration::from_secs(5);
 
-/// Reconciles the TokenSources of `namespaces` (all where empty) until `shutdown`, and then lets running
-/// reconciles end.
-pub async fn run<F>(client: Client, namespaces: &[String], context: Arc<Context>, shutdown: F)
-where
-    F: Future<Output = ()> + Clone + Send + Sync + 'static,
-{
+/// Reconciles the TokenSources of `namespaces` (all where empty) whenever this process leads, until it is told to stop, and
+/// then lets running reconciles end.
+pub async fn run(client: Client, namespaces: &[String], context: Arc<Context>) {
     let scopes: Vec<Option<String>> = match namespaces {
         [] => vec![None],
         some => some.iter().cloned().map(Some).collect(),
     };
-    let controllers =
-        scopes.into_iter().map(|scope| scoped(client.clone(), scope, Arc::clone(&context), shutdown.clone()));
-    stream::select_all(controllers)
-        .for_each(|done| async {
-            if let Err(error) = done {
-                match error {
-                    controller::Error::ObjectNotFound(source) => {
-                        debug!(%source, "gone before it was looked at")
-                    }
-                    other => warn!(error = %other, "watching"),
-                }
-            }
-        })
-        .await;
+    let follow = |scope| follow(client.clone(), scope, Arc::clone(&context));
+    future::join_all(scopes.into_iter().map(follow)).await;
 }
 
-/// One controller for one namespace, or for all.
-fn scoped<F>(
-    client: Client,
-    namespace: Option<String>,
-    context: Arc<Context>,
-    shutdown: F,
-) -> BoxStream<'static, Looked>
-where
-    F: Future<Output = ()> + Send + Sync + 'static,
-{
-    let scope = namespace.clone().unwrap_or_else(|| "all namespaces".into());
-    let ticks = clock_steps(Arc::clone(&context), scope);
-    let (store, writer) = reflector::store();
-    // Not the store's own wait_until_ready: it wakes one waiter, and the controller is one already.
-    let (listed, mut first_list) = watch::channel(false);
-    let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(&context), listed);
-    let sources = sources.reflect(writer).applied_objects();
-    let secrets = changed_sources(client.clone(), namespace, Arc::clone(&context));
-    // Only after the TokenSources are known is it known which Secrets matter.
-    let changed_sources = stream::once(async move {
-        let _ = first_list.wait_for(|listed| *listed).await;
-        secrets
+/// Follows one namespace, or all. Whoever does not lead follows too, and so can act at once when its turn comes.
+async fn follow(client: Client, namespace: Option<String>, context: Arc<Context>) {
+    while !context.mandate.is_stopping() {
+        let mut watches = Watches::begin(client.clone(), namespace.clone(), &context);
+        let may_act = async {
+            context.mandate.begins().await;
+            context.warm().await;
+        };
+        tokio::select! {
+            () = may_act => {}
+            () = context.mandate.stops() => return,
+            () = watches.keep_warm() => {}
+        }
+        watches.reconcile(Arc::clone(&context)).await;
+    }
+}
+
+/// The watches of one namespace, or of all.
+struct Watches {
+    store: reflector::Store<Watched>,
+    sources: BoxStream<'static, watcher::Result<Watched>>,
+    /// The TokenSources that a change of a Secret, or of their namespace, concerns.
+    changed: BoxStream<'static, ObjectRef<Watched>>,
+    ticks: BoxStream<'static, ()>,
+}
+
+impl Watches {
+    fn begin(client: Client, namespace: Option<String>, context: &Arc<Context>) -> Self {
+        let scope = namespace.clone().unwrap_or_else(|| "all namespaces".into());
+        let (store, writer) = reflector::store();
+        // Not the store's own wait_until_ready: it wakes one waiter, and the controller is one already.
+        let (listed, mut first_list) = watch::channel(false);
+        let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(context), listed);
+        let selected = selected_sources(client.clone(), Arc::clone(context));
+        let secrets = changed_sources(client, namespace, Arc::clone(context));
+        // Only after the TokenSources are known is it known which Secrets matter.
+        let changed = stream::once(async move {
+            let _ = first_list.wait_for(|listed| *listed).await;
+            secrets
+        });
+        Watches {
+            store,
+            sources: sources.reflect(writer).applied_objects().boxed(),
+            changed: stream::select(changed.flatten(), selected).boxed(),
+            ticks: clock_steps(Arc::clone(context), scope).boxed(),
+        }
+    }
+
+    /// Takes in what changes, and does nothing about it.
+    async fn keep_warm(&mut self) {
+        loop {
+            tokio::select! {
+                Some(event) = self.sources.next() => {
+                    if let Err(error) = event {
+                        warn!(%error, "watching TokenSources");
+                    }
+                }
+                Some(_) = self.changed.next() => {}
+                Some(()) = self.ticks.next() => {}
+                else => return,
+            }
+        }
+    }
+
+    /// Looks at every TokenSource once, and from then on whenever something concerns it, until this process may begin
+    /// nothing new; returns when what was begun has ended.
+    async fn reconcile(self, context: Arc<Context>) {
+        let (mandate, pulse, store) =
+            (context.mandate.clone(), Arc::clone(&context.pulse), self.store.clone());
+        let proofs = proofs(store.clone(), Arc::clone(&pulse));
+        let rest = Arc::clone(&context);
+        Controller::for_stream(self.sources, self.store)
+            // Nothing waits for another source's endpoint; how many requests there are is for the gate to say.
+            .with_config(controller::Config::default().concurrency(0))
+            .reconcile_on(self.changed)
+            .reconcile_on(proofs)
+            .reconcile_all_on(stream::once(future::ready(())).chain(self.ticks))
+            .graceful_shutdown_on(async move { mandate.ends().await })
+            .run(reconcile, |_, never, _| match *never {}, context)
+            .for_each(|looked| async {
+                match looked {
+                    Ok(_) => {}
+                    Err(controller::Error::ObjectNotFound(source)) => {
+                        pulse.rest();
+                        debug!(%source, "gone before it was looked at");
+                    }
+                    Err(error) => warn!(%error, "watching"),
+                }
+            })
+            .await;
+        pulse.rest();
+        write_what_is_left(&store, &rest).await;
+    }
+}
+
+/// Asks for a look at some TokenSource each minute, to see that looks are made. Where nothing has changed, a look costs next
+/// to nothing.
+fn proofs(
+    store: reflector::Store<Watched>,
+    pulse: Arc<Pulse>,
+) -> impl Stream<Item = ObjectRef<Watched>> + Send {
+    let minutes = stream::unfold((), |()| async {
+        tokio::time::sleep(PROOF).await;
+        Some(((), ()))
+    });
+    minutes.filter_map(move |()| {
+        let some = store.find(|_| true);
+        if some.is_some() {
+            pulse.await_look();
+        }
+        future::ready(some.map(|source| ObjectRef::from_obj(&*source)))
     })
-    .flatten();
+}
 
-    let selected = selected_sources(client, Arc::clone(&context));
-
-    Controller::for_stream(sources, store)
-        // Nothing waits for another source's endpoint; how many requests there are is for the gate to say.
-        .with_config(controller::Config::default().concurrency(0))
-        .reconcile_on(changed_sources)
-        .reconcile_on(selected)
-        .reconcile_all_on(ticks)
-        .graceful_shutdown_on(shutdown)
-        .run(reconcile, |_, never, _| match *never {}, context)
-        .boxed()
+/// What was minted and could not be written, because the API server did not answer, is in memory alone, and may be the only
+/// copy of a refresh token. So it is tried again, for a while.
+async fn write_what_is_left(store: &reflector::Store<Watched>, context: &Arc<Context>) {
+    for _ in 0..LAST_TRIES {
+        let left = context.memories.unwritten();
+        let left = left.iter().filter_map(|key| store.get(&ObjectRef::new(&key.name).within(&key.namespace)));
+        let looks: Vec<_> = left.map(|source| look_again(source, context)).collect();
+        if looks.is_empty() {
+            return;
+        }
+        warn!(sources = looks.len(), "what was minted is not written yet: trying again");
+        future::join_all(looks).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// The TokenSources, and the Secrets that they name kept in step.

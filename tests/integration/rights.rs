@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::prompt::{folder, pod};
 use super::rotation::{director, director_source};
 use super::support::chart::{Account, install, render};
 use super::support::control_plane::{AuditLine, ControlPlane};
@@ -48,17 +49,29 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
     let values = json!({
         "crds": {"enabled": false},
         "namespaces": [namespace],
+        "promptPropagation": {"enabled": true},
     });
     install(namespace, values.clone()).await;
     let account = Account::of(namespace).await;
-    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
-    let _operator = Operator::start_at(&account.kubeconfig(), namespace, &flags).await;
+    let _operator = Operator::replica(&account.kubeconfig(), namespace, "replica", &[]).await;
 
-    scene.apply(director_source(&scene, "source")).await;
+    pod(&scene, "reader", "Running", folder()).await;
+    let mut source = director_source(&scene, "source");
+    source["spec"]["target"]["propagation"] = json!("Prompt");
+    scene.apply(source).await;
     let first = scene.new_token(None).await;
     scene.new_token(Some(&first)).await;
     scene.ready("True TokenValid").await;
     scene.secrets_are_seen().await;
+    // A changed type takes a deletion.
+    scene
+        .patch(
+            "tokensource",
+            "source",
+            json!({"spec": {"target": {"template": {"type": "example.com/token"}}}}),
+        )
+        .await;
+    scene.ready("True TokenValid").await;
 
     let mut private = scene.source(json!({
         "provider": {"vgs": {"tokenURL": "https://127.0.0.1:1/token"}},

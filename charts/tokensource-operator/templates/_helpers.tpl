@@ -78,7 +78,7 @@ annotations:
 # Reads the credentials that a TokenSource names, and writes the targets. Of all other Secrets it receives metadata only.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 # Certificate authorities that a TokenSource names in spec.tls.caBundle.
 - apiGroups: [""]
   resources: [configmaps]
@@ -102,6 +102,9 @@ annotations:
 {{- define "tokensource-operator.check" -}}
 {{- if and .Values.namespaces .Values.namespaceSelector }}
 {{- fail "namespaces and namespaceSelector do not go together: give one of them" }}
+{{- end }}
+{{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
+{{- fail "without leaderElection.enabled every replica would ask for every token: set replicaCount to 1" }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
 {{- fail "metrics.serviceMonitor and metrics.podMonitor would count everything twice: enable one of them" }}
