@@ -42,9 +42,11 @@ fn links(prose: &str) -> Vec<String> {
     ends.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_owned()).collect()
 }
 
-/// The anchors of a page's headings, as GitHub makes them.
+/// The anchors of a page: those of its headings, as GitHub makes them, and those that it names itself.
 fn anchors(page: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(page).unwrap();
+    let named = text.split("<a name=\"").skip(1).filter_map(|rest| rest.split_once('"'));
+    let named = named.map(|(name, _)| name.to_owned());
     let headings = text.lines().filter(|line| line.starts_with('#'));
     headings
         .map(|line| line.trim_start_matches('#').trim().to_lowercase())
@@ -52,6 +54,7 @@ fn anchors(page: &Path) -> BTreeSet<String> {
             let kept = heading.chars().filter(|it| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_'));
             kept.map(|it| if it == ' ' { '-' } else { it }).collect()
         })
+        .chain(named)
         .collect()
 }
 
