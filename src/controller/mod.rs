@@ -33,6 +33,7 @@ pub use pulse::Pulse;
 pub(crate) use secrets::Key;
 pub use watch::run;
 
+use crate::metrics::Metrics;
 use crate::oauth::{Discovery, Gate, Transport};
 use crate::target::Facts;
 use memory::{Memories, Seeds};
@@ -61,6 +62,7 @@ pub struct Context {
     /// To look, which includes calls to the API server but not waiting for an endpoint.
     turns: Arc<Turns>,
     pulse: Arc<Pulse>,
+    metrics: Arc<Metrics>,
     mandate: Mandate,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
@@ -86,6 +88,8 @@ pub struct Parts {
     pub mandate: Mandate,
     /// Where signs of life go.
     pub pulse: Arc<Pulse>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
     /// The labels of the namespaces to reconcile in; `None` for all that are watched.
@@ -107,6 +111,7 @@ impl Context {
             watches,
             mandate,
             pulse,
+            metrics,
             propagation_delay,
             namespace_selector,
             require_credentials_label,
@@ -124,12 +129,28 @@ impl Context {
             turns: Turns::new(LOOKS_AT_ONCE),
             namespaces: Namespaces::new(namespace_selector),
             pulse,
+            metrics,
             mandate,
             propagation_delay,
             require_credentials_label,
             instance,
             since: Timestamp::now(),
         }
+    }
+
+    /// Writes all metrics. Those of TokenSources are told by whoever leads.
+    pub fn write_metrics(&self, text: &mut String) {
+        let leads = self.mandate.leads();
+        if !leads {
+            self.metrics.forget_all();
+        }
+        self.metrics.leads(leads);
+        self.metrics.write(text);
+    }
+
+    /// Whether a TokenSource exists and is reconciled.
+    fn serves(&self, source: &Key) -> bool {
+        self.mandate.leads() && self.namespaces.selects(&source.namespace) && self.secrets.knows(source)
     }
 
     /// Whether a Secret may be read as credentials.

@@ -23,6 +23,7 @@ use super::turns::Turn;
 use super::watched::Watched;
 use super::{Context, expiry, report};
 use crate::api::{Reason, TokenSource};
+use crate::metrics::NO_HOST;
 use crate::oauth::Class;
 use crate::providers::CredentialsError;
 use crate::refresh::{Blocked, Decision, Failure, Observed, Why, decide, plus, seconds_between, wait};
@@ -69,15 +70,24 @@ pub(super) struct Ending {
 /// What [`kube::runtime::Controller`] calls. It never fails, so that one source's trouble is its own.
 pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Infallible> {
     let _looking = context.pulse.look();
-    if !context.namespaces.selects(&watched.key().namespace) {
+    let key = watched.key();
+    if !context.namespaces.selects(&key.namespace) {
+        context.metrics.forget(&key);
         return Ok(Action::await_change());
     }
+    let _look = context.metrics.look(&key);
     // First of all, while this holds next to nothing: ten thousand of these are started at once.
     let turn = context.turns.take(deadline(&watched, &context)).await;
     if !context.mandate.may_begin() {
         return Ok(Action::await_change());
     }
-    Ok(guarded_look(&watched, &context, turn).await)
+    let next = guarded_look(&watched, &context, turn).await;
+    context.metrics.looks_again(&key, next);
+    // It may have gone meanwhile, and its series with it.
+    if !context.serves(&key) {
+        context.metrics.forget(&key);
+    }
+    Ok(next.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// A look after all others, at a TokenSource whose token is not written yet. It mints nothing, unless this process leads
@@ -87,20 +97,22 @@ pub(super) async fn look_again(watched: Arc<Watched>, context: &Context) {
     guarded_look(&watched, context, turn).await;
 }
 
-async fn guarded_look(watched: &Watched, context: &Context, turn: Turn) -> Action {
+async fn guarded_look(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
     let looked = AssertUnwindSafe(Box::pin(look_at(watched, context, turn))).catch_unwind().await;
     looked.unwrap_or_else(|_| {
         error!(source = %watched.key(), "a bug: the look at this TokenSource panicked");
-        Action::requeue(Duration::from_secs(60))
+        context.metrics.panicked();
+        Some(Duration::from_secs(60))
     })
 }
 
-async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Action {
+/// Returns when to look again at the latest; `None` where only a change brings something new.
+async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
     match watched.source() {
         Ok(source) => look(&source, &watched.reported, context, turn).await,
         Err(error) => {
             error!(source = %watched.key(), %error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
-            Action::await_change()
+            None
         }
     }
 }
@@ -114,8 +126,8 @@ fn deadline(watched: &Watched, context: &Context) -> Instant {
     Instant::now() + if expires_at.is_some() { left.min(UNHURRIED) } else { FIRST_MINT }
 }
 
-async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn: Turn) -> Action {
-    let Some(identity) = Identity::of(source) else { return Action::await_change() };
+async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn: Turn) -> Option<Duration> {
+    let identity = Identity::of(source)?;
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
     memory.is_about(reported, &identity.owner);
@@ -123,10 +135,12 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
         Ok(resolved) => resolved,
         Err(error) => {
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
+            context.metrics.belongs(&identity.key, NO_HOST);
             report::invalid(context, source, reported, &identity, memory, problem).await;
-            return Action::await_change();
+            return None;
         }
     };
+    context.metrics.belongs(&identity.key, resolved.host());
     memory.prompt = resolved.prompt.then(|| {
         let taken_up = || Box::new(Prompt::take_up(reported, source.metadata.generation, Instant::now()));
         memory.prompt.take().unwrap_or_else(taken_up)
@@ -148,23 +162,22 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
         Ok(ending) => {
             let next = pass.next(&ending);
             if report::report(&mut pass, ending.problem).await.is_err() {
-                return Action::requeue(API_SERVER_RETRY);
+                return Some(API_SERVER_RETRY);
             }
             // Last of all: no token and no status waits for pods.
             if pass.tell_pods().await {
-                return Action::requeue(Duration::ZERO);
+                return Some(Duration::ZERO);
             }
             let pods = pass.memory.prompt.as_ref().and_then(|prompt| prompt.next());
             let pods = pods.map(|at| at.saturating_duration_since(Instant::now()));
-            let next = next.map(timer).into_iter().chain(pods).min();
-            next.map_or_else(Action::await_change, Action::requeue)
+            next.map(timer).into_iter().chain(pods).min()
         }
         Err(Stop::ApiServer(message)) => {
             warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
-            Action::requeue(API_SERVER_RETRY)
+            Some(API_SERVER_RETRY)
         }
-        Err(Stop::Gone | Stop::NoMandate) => Action::await_change(),
-        Err(Stop::Again | Stop::Failed(_)) => Action::requeue(API_SERVER_RETRY),
+        Err(Stop::Gone | Stop::NoMandate) => None,
+        Err(Stop::Again | Stop::Failed(_)) => Some(API_SERVER_RETRY),
     }
 }
 
@@ -439,7 +452,7 @@ impl Pass<'_> {
         let next_attempt_at = waits.map(|seconds| plus(now, seconds));
         warn!(
             source = %self.identity.key,
-            host = self.resolved.description.request.token_url.host_str().unwrap_or_default(),
+            host = self.resolved.host(),
             reason = %attempt.reason,
             message = %attempt.message,
             count,

@@ -187,27 +187,41 @@ fn sources(
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
+    let scope = namespace.map(str::to_owned);
+    // What a list names that is not the first: what went while the watch was down was told by no event.
+    let mut named: Option<HashSet<Key>> = None;
     watcher::watcher(api, in_small_pages()).default_backoff().inspect_ok(move |event| match event {
+        Event::Init => named = listed.borrow().then(HashSet::new),
         Event::Apply(watched) | Event::InitApply(watched) => {
+            if let Some(named) = &mut named {
+                named.insert(watched.key());
+            }
             let Ok(source) = watched.source() else { return };
             if let Some(identity) = Identity::of(&source) {
                 context.secrets.reference(&identity.key, &identity.secret_names(&source.spec));
             }
         }
-        Event::Delete(watched) => {
-            context.secrets.forget(&watched.key());
-            context.memories.forget(&watched.key());
-        }
+        Event::Delete(watched) => forget(&context, &watched.key()),
         Event::InitDone => {
+            if let Some(named) = named.take() {
+                let known = context.secrets.sources(scope.as_deref());
+                known.iter().filter(|source| !named.contains(source)).for_each(|gone| forget(&context, gone));
+            }
             listed.send_replace(true);
         }
-        Event::Init => {}
     })
 }
 
 /// The largest part of an object is its managedFields, and a whole page of them is in memory at once.
 fn in_small_pages() -> watcher::Config {
     watcher::Config::default().page_size(PAGE)
+}
+
+/// A TokenSource is gone.
+fn forget(context: &Context, source: &Key) {
+    context.secrets.forget(source);
+    context.memories.forget(source);
+    context.metrics.forget(source);
 }
 
 /// Follows the metadata of Secrets, and yields the TokenSources that a change concerns.
@@ -297,6 +311,7 @@ fn clock_steps(context: Arc<Context>, scope: String) -> impl Stream<Item = ()> +
             let passed = now.0.duration_since(monotonic);
             let difference = now.1.duration_since(wall).unsigned_abs().abs_diff(passed);
             if difference > CLOCK_STEP {
+                context.metrics.clock_stepped();
                 warn!(
                     seconds = difference.as_secs(),
                     "the clock was set, or the machine slept: every TokenSource is looked at again"

@@ -27,6 +27,7 @@ mod handover;
 mod hanging;
 mod harness;
 mod main_job;
+mod metrics;
 mod mint;
 mod oauth2;
 mod ownership;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::prompt::{folder, pod};
 use super::rotation::{director, director_source};
+use super::support::authorization_server::ClientSpec;
 use super::support::chart::{Account, install, render};
 use super::support::control_plane::{AuditLine, ControlPlane};
 use super::support::eventually;
@@ -72,6 +73,22 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
         )
         .await;
     scene.ready("True TokenValid").await;
+
+    // A Secret that somebody hands over.
+    let id = format!("{namespace}-adopter");
+    let method = "client_secret_post";
+    let client = ClientSpec { id: id.clone(), token_endpoint_auth_method: method, ..ClientSpec::default() };
+    scene.server.client(client).await;
+    scene.secret("adopter", &[("client_id", &id), ("client_secret", "secret")]).await;
+    scene.secret("theirs", &[("kept", "theirs")]).await;
+    scene.kubectl(&["annotate", "secret", "theirs", "tokensource.dev/adopt=adopter"], "").await;
+    let mut adopter = scene.source(json!({
+        "credentials": {"secretRef": {"name": "adopter"}},
+        "target": {"name": "theirs"},
+    }));
+    adopter["metadata"]["name"] = json!("adopter");
+    scene.apply(adopter).await;
+    scene.condition("adopter", "Ready", "True TokenValid").await;
 
     let mut private = scene.source(json!({
         "provider": {"vgs": {"tokenURL": "https://127.0.0.1:1/token"}},
