@@ -28,6 +28,8 @@ async fn each_object_of_the_chart_is_taken() {
                 "relabelings": [{"targetLabel": "cluster", "replacement": "a"}],
                 "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"], "regex": "process_.*"}],
             },
+            "prometheusRule": {"enabled": true},
+            "dashboard": {"enabled": true},
             "service": {"ipFamilyPolicy": "PreferDualStack"},
         },
         "verticalPodAutoscaler": {"enabled": true, "maxAllowed": {"memory": "1Gi"}},
