@@ -85,8 +85,8 @@ bench: $(NPM_STAMPS) ## Measure what a fleet of TokenSources costs (SOURCES=1000
 control-plane: ## Start a control plane of your own in the foreground; Ctrl-C ends it.
 	@set -o pipefail; hack/control-plane.sh run | while read -r _ kubeconfig; do \
 		echo "The control plane is up. In another terminal:"; \
-		echo "  export KUBECONFIG=$$kubeconfig"; \
-		echo "Its kubectl is $$(dirname "$$kubeconfig")/bin/kubectl. Ctrl-C here ends it and removes all of it."; \
+		echo "  export KUBECONFIG=$$kubeconfig PATH=$$(dirname "$$kubeconfig")/bin:\$$PATH   # with its kubectl"; \
+		echo "Ctrl-C here ends it and removes all of it. It runs no pods."; \
 	done
 
 .PHONY: npm-packages

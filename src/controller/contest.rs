@@ -107,16 +107,15 @@ impl Pass<'_> {
     pub(super) fn conflict(&self, whose: &str, adoptable: bool) -> String {
         let (namespace, name) = (&self.identity.target.namespace, &self.identity.target.name);
         let source = &self.identity.key.name;
-        let adopt = if adoptable {
+        let remedy = if adoptable {
             format!(
-                "hand it over, if it is yours (its other keys stay): kubectl -n {namespace} annotate secret {name} {ADOPT_ANNOTATION}={source}; or "
+                "hand it over, if it is yours (its other keys stay): kubectl -n {namespace} annotate secret {name} {ADOPT_ANNOTATION}={source}; or delete it if nobody needs it, or write another spec.target.name in a new TokenSource"
             )
         } else {
-            String::new()
+            // To delete the Secret alone would harm its owner, who would make it again.
+            "write another spec.target.name in a new TokenSource".to_owned()
         };
-        format!(
-            "Secret {name} exists and is not this TokenSource's: {whose}; {adopt}delete it if nobody needs it, or write another spec.target.name in a new TokenSource"
-        )
+        format!("Secret {name} exists and is not this TokenSource's: {whose}; {remedy}")
     }
 }
 
