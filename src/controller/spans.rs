@@ -1,5 +1,6 @@
 //! The spans of traces. Where no traces are exported, none is ever made; log lines know nothing of them.
 
+use futures::TryFutureExt;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 
@@ -33,18 +34,20 @@ pub(super) fn status() -> Span {
     info_span!(target: TARGET, "status", otel.status_code = Empty)
 }
 
-/// Does `work` within `span`.
-pub(super) async fn within<T, E>(span: Span, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    let done = work.instrument(span.clone()).await;
-    if done.is_err() {
-        span.record(STATUS, "error");
-    }
-    done
+/// Does `work` within `span`. No `async fn`: that would hold `work` twice, and ten thousand looks may wait in here.
+pub(super) fn within<T, E, W: Future<Output = Result<T, E>>>(
+    span: Span,
+    work: W,
+) -> impl Future<Output = Result<T, E>> {
+    let told = work.inspect_err(|_| {
+        Span::current().record(STATUS, "error");
+    });
+    told.instrument(span)
 }
 
 impl Pass<'_> {
     /// Mints within a span that tells what came of it.
-    pub(super) async fn mint_within_span(&mut self, why: Why) -> Result<(), Stop> {
+    pub(super) fn mint_within_span(&mut self, why: Why) -> impl Future<Output = Result<(), Stop>> {
         let span = info_span!(
             target: TARGET,
             "mint",
@@ -54,12 +57,19 @@ impl Pass<'_> {
             token_id = Empty,
             otel.status_code = Empty
         );
-        let minted = within(span.clone(), self.mint(why)).await;
-        match &minted {
+        within(span, async move {
+            let minted = self.mint(why).await;
+            self.tell_of_mint(&minted);
+            minted
+        })
+    }
+
+    fn tell_of_mint(&self, minted: &Result<(), Stop>) {
+        let span = Span::current();
+        match minted {
             Ok(()) => {
                 span.record("result", "success");
-                let token = self.memory.pending.as_ref().and_then(|pending| pending.token.as_ref());
-                if let Some(token) = token {
+                if let Some(token) = self.memory.pending.as_ref().and_then(|pending| pending.token.as_ref()) {
                     span.record("token_id", token.record.token_id.as_str());
                 }
             }
@@ -68,6 +78,5 @@ impl Pass<'_> {
             }
             Err(_) => {}
         }
-        minted
     }
 }
