@@ -1,8 +1,10 @@
 //! The effects: watches, one reader, one minter, one writer, and the report.
 
+mod agenda;
 mod expiry;
 mod gather;
 mod kubernetes;
+mod looks;
 mod memory;
 mod mint;
 mod namespaces;
@@ -129,6 +131,12 @@ impl Context {
     #[must_use]
     pub fn pulse(&self) -> &Pulse {
         &self.pulse
+    }
+
+    /// Waits until all TokenSources and the metadata of their Secrets have been read once.
+    async fn warm(&self) {
+        self.namespaces.ready().await;
+        self.secrets.ready().await;
     }
 
     /// Whether all TokenSources and the metadata of their Secrets have been read once.

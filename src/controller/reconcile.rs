@@ -1,13 +1,11 @@
 //! One look at one TokenSource: gather, resolve, decide, mint, render, apply, report.
 
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -65,44 +63,41 @@ pub(super) struct Ending {
     problem: Option<Problem>,
 }
 
-/// What [`kube::runtime::Controller`] calls. It never fails, so that one source's trouble is its own.
-pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Infallible> {
-    context.namespaces.ready().await;
-    if !context.namespaces.selects(&watched.key().namespace) {
-        return Ok(Action::await_change());
-    }
-    context.secrets.ready().await;
-    // First of all, while this holds next to nothing: ten thousand of these are started at once.
-    let turn = context.turns.take(deadline(&watched, &context)).await;
+/// A look at a TokenSource, and after how long to look again if nothing concerns it before. It never fails, so that one
+/// source's trouble is its own.
+pub(super) async fn reconcile(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
     let _looking = context.pulse.look();
-    let looked = AssertUnwindSafe(Box::pin(look_at(&watched, &context, turn))).catch_unwind().await;
-    Ok(looked.unwrap_or_else(|_| {
+    let looked = AssertUnwindSafe(look_at(watched, context, turn)).catch_unwind().await;
+    looked.unwrap_or_else(|_| {
         error!(source = %watched.key(), "a bug: the look at this TokenSource panicked");
-        Action::requeue(Duration::from_secs(60))
-    }))
+        Some(Duration::from_secs(60))
+    })
 }
 
-async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Action {
+async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
+    if !context.namespaces.selects(&watched.key().namespace) {
+        return None;
+    }
     match watched.source() {
         Ok(source) => look(&source, &watched.reported, context, turn).await,
         Err(error) => {
             error!(source = %watched.key(), %error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
-            Action::await_change()
+            None
         }
     }
 }
 
 /// When this TokenSource's look should have been made: in time for readers of the file that holds its token, soon where
 /// there is none.
-fn deadline(watched: &Watched, context: &Context) -> Instant {
-    let expires_at = context.secrets.expiry(&watched.key());
+pub(super) fn deadline(source: &Key, context: &Context) -> Instant {
+    let expires_at = context.secrets.expiry(source);
     let left = expires_at.map_or(0, |expires_at| seconds_between(context.now(), expires_at));
     let left = Duration::from_secs(left.saturating_sub(context.propagation_delay));
     Instant::now() + if expires_at.is_some() { left.min(UNHURRIED) } else { FIRST_MINT }
 }
 
-async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn: Turn) -> Action {
-    let Some(identity) = Identity::of(source) else { return Action::await_change() };
+async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn: Turn) -> Option<Duration> {
+    let identity = Identity::of(source)?;
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
     memory.is_about(reported, &identity.owner);
@@ -111,7 +106,7 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
         Err(error) => {
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
             report::invalid(context, source, reported, &identity, memory, problem).await;
-            return Action::await_change();
+            return None;
         }
     };
     let mut pass = Pass {
@@ -128,16 +123,16 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
         Ok(ending) => {
             let next = pass.next(&ending);
             if report::report(&mut pass, ending.problem).await.is_err() {
-                return Action::requeue(API_SERVER_RETRY);
+                return Some(API_SERVER_RETRY);
             }
             next
         }
         Err(Stop::ApiServer(message)) => {
             warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
-            Action::requeue(API_SERVER_RETRY)
+            Some(API_SERVER_RETRY)
         }
-        Err(Stop::Gone) => Action::await_change(),
-        Err(Stop::Again | Stop::Failed(_)) => Action::requeue(API_SERVER_RETRY),
+        Err(Stop::Gone) => None,
+        Err(Stop::Again | Stop::Failed(_)) => Some(API_SERVER_RETRY),
     }
 }
 
@@ -221,11 +216,11 @@ impl Pass<'_> {
     }
 
     /// When to look again after this ending: Ready turns False at expiry, even if nothing else happens.
-    fn next(&self, ending: &Ending) -> Action {
+    fn next(&self, ending: &Ending) -> Option<Duration> {
         let now = self.context.now();
         let flips_at = self.record().map(|record| record.expires_at).filter(|expires_at| *expires_at > now);
         let next = [ending.until, flips_at].into_iter().flatten().min();
-        next.map_or_else(Action::await_change, |next| Action::requeue(timer(next)))
+        next.map(timer)
     }
 
     /// Reads the metadata of Secrets that the watch has not shown yet: those of a new TokenSource.

@@ -1,32 +1,28 @@
 //! The watches, and how what they see reaches the TokenSources that it concerns.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::stream;
+use futures::{Stream, StreamExt, TryStreamExt, future};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{Controller, WatchStreamExt, controller};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::reconcile::reconcile;
+use super::looks::{self, Causes};
 use super::resolved::Identity;
 use super::watched::Watched;
 use super::{Context, Key};
 use crate::target::Facts;
-
-/// What a controller says after each look.
-type Looked = Result<(ObjectRef<Watched>, controller::Action), controller::Error<Infallible, watcher::Error>>;
 
 /// Objects in a page of a list.
 const PAGE: u32 = 100;
@@ -45,58 +41,30 @@ where
         [] => vec![None],
         some => some.iter().cloned().map(Some).collect(),
     };
-    let controllers =
-        scopes.into_iter().map(|scope| scoped(client.clone(), scope, Arc::clone(&context), shutdown.clone()));
-    stream::select_all(controllers)
-        .for_each(|done| async {
-            if let Err(error) = done {
-                match error {
-                    controller::Error::ObjectNotFound(source) => {
-                        debug!(%source, "gone before it was looked at")
-                    }
-                    other => warn!(error = %other, "watching"),
-                }
-            }
-        })
-        .await;
+    let scoped =
+        |scope| looks::run(causes(client.clone(), scope, &context), Arc::clone(&context), shutdown.clone());
+    future::join_all(scopes.into_iter().map(scoped)).await;
 }
 
-/// One controller for one namespace, or for all.
-fn scoped<F>(
-    client: Client,
-    namespace: Option<String>,
-    context: Arc<Context>,
-    shutdown: F,
-) -> BoxStream<'static, Looked>
-where
-    F: Future<Output = ()> + Send + Sync + 'static,
-{
+/// What leads to looks at the TokenSources of one namespace, or of all.
+fn causes(client: Client, namespace: Option<String>, context: &Arc<Context>) -> Causes {
     let scope = namespace.clone().unwrap_or_else(|| "all namespaces".into());
-    let ticks = clock_steps(Arc::clone(&context), scope);
     let (store, writer) = reflector::store();
-    // Not the store's own wait_until_ready: it wakes one waiter, and the controller is one already.
     let (listed, mut first_list) = watch::channel(false);
-    let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(&context), listed);
-    let sources = sources.reflect(writer).applied_objects();
-    let secrets = changed_sources(client.clone(), namespace, Arc::clone(&context));
+    let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(context), listed);
+    let secrets = changed_sources(client.clone(), namespace, Arc::clone(context));
     // Only after the TokenSources are known is it known which Secrets matter.
-    let changed_sources = stream::once(async move {
+    let changed = stream::once(async move {
         let _ = first_list.wait_for(|listed| *listed).await;
         secrets
-    })
-    .flatten();
-
-    let selected = selected_sources(client, Arc::clone(&context));
-
-    Controller::for_stream(sources, store)
-        // Nothing waits for another source's endpoint; how many requests there are is for the gate to say.
-        .with_config(controller::Config::default().concurrency(0))
-        .reconcile_on(changed_sources)
-        .reconcile_on(selected)
-        .reconcile_all_on(ticks)
-        .graceful_shutdown_on(shutdown)
-        .run(reconcile, |_, never, _| match *never {}, context)
-        .boxed()
+    });
+    let selected = selected_sources(client, Arc::clone(context));
+    Causes {
+        sources: sources.reflect(writer).applied_objects().boxed(),
+        store,
+        changed: stream::select(changed.flatten(), selected).boxed(),
+        all: clock_steps(Arc::clone(context), scope).boxed(),
+    }
 }
 
 /// The TokenSources, and the Secrets that they name kept in step.
@@ -138,7 +106,7 @@ fn changed_sources(
     client: Client,
     namespace: Option<String>,
     context: Arc<Context>,
-) -> impl Stream<Item = ObjectRef<Watched>> + Send {
+) -> impl Stream<Item = Key> + Send {
     let api: Api<PartialObjectMeta<Secret>> = match &namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
@@ -175,12 +143,12 @@ fn changed_sources(
             }
         }
     });
-    users.flat_map(references)
+    users.flat_map(stream::iter)
 }
 
 /// Follows the namespaces that the platform selects, and yields the TokenSources of those that are selected since, or
 /// no more. Without a selector it yields nothing.
-fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item = ObjectRef<Watched>> + Send {
+fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item = Key> + Send {
     let labels = context.namespaces.selector().map(str::to_owned);
     stream::iter(labels).flat_map(move |labels| {
         let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
@@ -192,12 +160,8 @@ fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item =
                 let changed = context.namespaces.take_in(&mut list, event);
                 context.secrets.sources_in(&changed)
             })
-            .flat_map(references)
+            .flat_map(stream::iter)
     })
-}
-
-fn references(sources: Vec<Key>) -> impl Stream<Item = ObjectRef<Watched>> {
-    stream::iter(sources.into_iter().map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
 }
 
 fn key_of(secret: &PartialObjectMeta<Secret>) -> Key {

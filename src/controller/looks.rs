@@ -1,0 +1,90 @@
+//! The loop: what concerns TokenSources goes into the agenda, and looks begin as turns come.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use super::Context;
+use super::agenda::Agenda;
+use super::reconcile::{deadline, reconcile};
+use super::secrets::Key;
+use super::turns::Turn;
+use super::watched::Watched;
+
+/// What leads to looks.
+pub(super) struct Causes {
+    /// The TokenSources, as they appear and change.
+    pub(super) sources: BoxStream<'static, watcher::Result<Watched>>,
+    /// As they are now.
+    pub(super) store: Store<Watched>,
+    /// The TokenSources that a change of something else concerns.
+    pub(super) changed: BoxStream<'static, Key>,
+    /// Something concerns all of them.
+    pub(super) all: BoxStream<'static, ()>,
+}
+
+type Looks = JoinSet<(Arc<Key>, Option<Instant>)>;
+
+/// Looks at TokenSources until `ends`, and then lets the looks end that have begun.
+pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future<Output = ()>) {
+    let Causes { mut sources, store, mut changed, mut all } = causes;
+    let mut agenda = Agenda::default();
+    let mut looks = Looks::new();
+    let mut is_warm = false;
+    let (mut ends, mut warm) = (pin!(ends), pin!(context.warm()));
+    let by = |key: &Key| deadline(key, &context);
+    loop {
+        let (next, time) = (agenda.next_deadline(), agenda.next_time());
+        tokio::select! {
+            () = &mut ends => break,
+            () = &mut warm, if !is_warm => is_warm = true,
+            Some(source) = sources.next() => match source {
+                Ok(source) => concern(&mut agenda, source.key(), by),
+                Err(error) => warn!(%error, "watching TokenSources"),
+            },
+            Some(key) = changed.next() => concern(&mut agenda, key, by),
+            Some(()) = all.next() => {
+                store.state().iter().for_each(|source| concern(&mut agenda, source.key(), by));
+            }
+            Some(ended) = looks.join_next() => {
+                // No look panics: see reconcile.
+                if let Ok((key, again)) = ended {
+                    agenda.end(key, again);
+                }
+            }
+            () = sleep_until(time.unwrap_or_else(Instant::now)), if time.is_some() => {
+                agenda.ripen(Instant::now(), by);
+            }
+            turn = context.turns.take(next.unwrap_or_else(Instant::now)), if is_warm && next.is_some() => {
+                begin(&mut agenda, &mut looks, &store, &context, turn);
+            }
+        }
+    }
+    while looks.join_next().await.is_some() {}
+}
+
+fn concern(agenda: &mut Agenda, key: Key, by: impl Fn(&Key) -> Instant) {
+    let deadline = by(&key);
+    agenda.concern(key, deadline);
+}
+
+fn begin(agenda: &mut Agenda, looks: &mut Looks, store: &Store<Watched>, context: &Arc<Context>, turn: Turn) {
+    let Some(key) = agenda.begin() else { return };
+    let Some(source) = store.get(&ObjectRef::new(&key.name).within(&key.namespace)) else {
+        // Gone meanwhile.
+        return agenda.end(key, None);
+    };
+    let context = Arc::clone(context);
+    looks.spawn(async move {
+        let again = reconcile(&source, &context, turn).await;
+        (key, again.map(|after| Instant::now() + after))
+    });
+}
