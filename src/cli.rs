@@ -138,7 +138,7 @@ pub struct EndpointArgs {
     pub proxy_from_environment: bool,
 
     /// How long a mounted file may lag behind its Secret, where a TokenSource does not say: the kubelet takes 60 to 90 s.
-    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = seconds)]
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = propagation_delay)]
     pub default_propagation_delay: u64,
 }
 
@@ -151,10 +151,11 @@ pub enum LogFormat {
     Json,
 }
 
-fn seconds(value: &str) -> Result<u64, String> {
-    let duration: jiff::SignedDuration =
-        value.parse().map_err(|_| "write a duration, for example 90s or 2m".to_owned())?;
-    u64::try_from(duration.as_secs()).map_err(|_| "a duration cannot be negative".to_owned())
+/// In seconds, within what the API server allows in `spec.refresh.propagationDelay`.
+fn propagation_delay(value: &str) -> Result<u64, String> {
+    let seconds = value.parse::<jiff::SignedDuration>().ok().and_then(|it| u64::try_from(it.as_secs()).ok());
+    let seconds = seconds.filter(|seconds| (1..=3600).contains(seconds));
+    seconds.ok_or_else(|| "write a duration from 1s to 1h, for example 90s".to_owned())
 }
 
 fn at_least_one<N: FromStr + Default + PartialEq>(value: &str) -> Result<N, String> {
@@ -215,6 +216,9 @@ mod tests {
         assert!(run(&["--egress-allow", "10.0.0.0/99"]).unwrap_err().contains("--egress-allow"));
         assert!(run(&["--endpoint-max-per-second", "0"]).unwrap_err().contains("a whole number from 1 on"));
         assert_eq!(run(&["--endpoint-max-in-flight", "2"]).unwrap().endpoint_max_in_flight, 2);
-        assert!(run(&["--default-propagation-delay", "soon"]).unwrap_err().contains("for example 90s"));
+        for wrong in ["soon", "0s", "61m"] {
+            let said = run(&["--default-propagation-delay", wrong]).unwrap_err();
+            assert!(said.contains("from 1s to 1h, for example 90s"), "{said}");
+        }
     }
 }

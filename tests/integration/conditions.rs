@@ -208,6 +208,10 @@ async fn whatever_is_missing_is_waited_for_and_whatever_a_person_must_mend_has_f
         source("half-there", credentials("half")),
         source("not-there", credentials("nothing")),
         source("denied", json!({})),
+        source(
+            "template",
+            json!({"target": {"name": "template", "template": {"data": {"a": "{{ nothing }}"}}}}),
+        ),
         source("unknown", endpoint("https://idp.invalid/token")),
         source("collected", json!({})),
     ];
@@ -224,6 +228,7 @@ async fn whatever_is_missing_is_waited_for_and_whatever_a_person_must_mend_has_f
         ("foreign", "TargetConflict", "Failed", "Degraded"),
         ("internal", "EndpointRefusedByPolicy", "Failed", "Degraded"),
         ("scopes", "ScopeRejected", "Failed", "Degraded"),
+        ("template", "TemplateInvalid", "Failed", "Degraded"),
         ("half-there", "CredentialsNotFound", "InProgress", "Progressing"),
         ("not-there", "CredentialsNotFound", "InProgress", "Progressing"),
         ("denied", "TargetRefused", "InProgress", "Progressing"),

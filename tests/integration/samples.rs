@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::support::control_plane::ControlPlane;
+use super::support::definitions;
 use super::support::scene::Scene;
 
 const MINIMUM: usize = 10;
-/// Kinds of other projects, which this control plane does not know: not applied, but looked at.
-const ELSEWHERE: [&str; 3] = ["kustomize.toolkit.fluxcd.io/", "argoproj.io/", "external-secrets.io/"];
 
 /// A yaml fence of a page, with the line on which it begins.
 struct Sample {
@@ -22,15 +21,6 @@ impl Sample {
     /// Fragments say so in their first line; everything else can be applied as it stands.
     fn is_fragment(&self) -> bool {
         self.text.trim_start().starts_with("# fragment")
-    }
-
-    /// Its manifests, those of other projects apart.
-    fn manifests(&self) -> (Vec<&str>, Vec<&str>) {
-        let is_ours = |manifest: &&str| {
-            let mut versions = manifest.lines().filter_map(|line| line.strip_prefix("apiVersion: "));
-            !versions.any(|version| ELSEWHERE.iter().any(|group| version.starts_with(group)))
-        };
-        self.text.split("\n---\n").partition(is_ours)
     }
 }
 
@@ -83,6 +73,7 @@ async fn every_manifest_of_the_pages_can_be_applied() {
     // A pod template that a strict cluster would object to is a warning.
     let strict = ["label", "namespace", &scene.namespace, "pod-security.kubernetes.io/warn=restricted"];
     scene.kubectl(&strict, "").await;
+    definitions::install(ControlPlane::shared()).await;
     let samples = samples();
     let manifests: Vec<_> = samples.iter().filter(|sample| !sample.is_fragment()).collect();
     assert!(
@@ -91,19 +82,8 @@ async fn every_manifest_of_the_pages_can_be_applied() {
         manifests.len()
     );
     for sample in manifests {
-        let (ours, others) = sample.manifests();
-        for manifest in others {
-            let parsed: Value = serde_saphyr::from_str(manifest)
-                .unwrap_or_else(|error| panic!("{}: {error}\n{manifest}", sample.place));
-            for member in ["/kind", "/metadata/name", "/spec"] {
-                assert!(parsed.pointer(member).is_some(), "{}: {member} is missing", sample.place);
-            }
-        }
-        if ours.is_empty() {
-            continue;
-        }
         let arguments = ["-n", &scene.namespace, "apply", "--dry-run=server", "-o", "name", "-f", "-"];
-        let output = ControlPlane::shared().kubectl(&arguments, &ours.join("\n---\n")).await;
+        let output = ControlPlane::shared().kubectl(&arguments, &sample.text).await;
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.is_empty(), "{}: {said}\n{}", sample.place, sample.text);
     }

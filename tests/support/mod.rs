@@ -11,6 +11,7 @@
 pub mod authorization_server;
 pub mod chart;
 pub mod control_plane;
+pub mod definitions;
 pub mod gitops;
 pub mod operator;
 pub mod policy;

@@ -1,0 +1,64 @@
+//! Definitions of other projects' kinds, from their pinned Go modules: what a page shows of them is applied, too.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::control_plane::ControlPlane;
+use super::eventually;
+
+/// A module with its version, the hash that Go gives it, and the file in it.
+const DEFINITIONS: [(&str, &str, &str); 3] = [
+    (
+        "github.com/fluxcd/kustomize-controller@v1.9.6",
+        "h1:XB+G3A0mky0j5uVHZWv4oSlS2RvZBoNIUhstIvY0JKE=",
+        "config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml",
+    ),
+    (
+        "github.com/argoproj/argo-cd/v3@v3.4.13",
+        "h1:kmnF4nE5SQ83OhtdX6DMmLSpH0eRIa1gNYdCLNHqB+A=",
+        "manifests/crds/application-crd.yaml",
+    ),
+    (
+        "github.com/external-secrets/external-secrets@v1.3.2",
+        "h1:u2J8RjlHIeF0oZCqtl92adI/uZWUwOesJIDkfql6LqQ=",
+        "config/crds/bases/external-secrets.io_externalsecrets.yaml",
+    ),
+];
+
+/// Installs all of them.
+pub async fn install(control_plane: &ControlPlane) {
+    for (module, sum, file) in DEFINITIONS {
+        let definition = tokio::task::spawn_blocking(move || read(module, sum, file)).await.unwrap();
+        for arguments in [
+            ["apply", "--server-side", "--force-conflicts", "-f", "-"],
+            ["wait", "--for=condition=Established", "--timeout=60s", "-f", "-"],
+        ] {
+            // A definition may be there before the API server knows a condition of it.
+            eventually(file, Duration::from_secs(60), async || {
+                let output = control_plane.kubectl(&arguments, &definition).await;
+                if output.status.success() { Ok(()) } else { Err(String::from_utf8(output.stderr)) }
+            })
+            .await;
+        }
+    }
+}
+
+fn read(module: &str, sum: &str, file: &str) -> String {
+    eprintln!("reading {file} from the Go module {module} (the first time it is downloaded)");
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", module])
+        // The hash is compared here, and what the machine's own module says is no concern of ours.
+        .envs([("GOFLAGS", "-mod=mod"), ("GOWORK", "off"), ("GONOSUMDB", "*")])
+        .current_dir(std::env::temp_dir())
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("cannot run go: {error}. `make doctor` tells what this machine lacks")
+        });
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let folder = told["Dir"].as_str().unwrap_or_else(|| panic!("{module}: {told}"));
+    assert_eq!(told["Sum"], sum, "{module} is not what was pinned");
+    std::fs::read_to_string(Path::new(folder).join(file)).unwrap()
+}
