@@ -88,3 +88,26 @@ fn begin(agenda: &mut Agenda, looks: &mut Looks, store: &Store<Watched>, context
         (key, again.map(|after| Instant::now() + after))
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::super::memory::Memory;
+    use super::*;
+    use crate::target::{Facts, Record};
+
+    /// The future that a function returns.
+    fn future<'a, F>(_: fn(&'a Watched, &'a Context, Turn) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand TokenSources are to fit into 64 MiB (docs/sizing.md). Whoever needs more than this for each of them
+    /// measures again, with `make bench SOURCES=10000`.
+    #[test]
+    fn a_source_is_small_and_so_is_a_look() {
+        let kept = [size_of::<Watched>(), size_of::<Memory>(), size_of::<Facts>(), size_of::<Record>()];
+        assert!(kept.iter().sum::<usize>() <= 1280, "{kept:?}");
+        assert!(future(reconcile) <= 20 * 1024, "{}", future(reconcile));
+    }
+}

@@ -33,6 +33,8 @@ const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 const FIRST_MINT: Duration = Duration::from_secs(30);
 /// Nobody waits for a turn behind those who came this much later.
 const UNHURRIED: Duration = Duration::from_secs(60);
+/// The wait before asking again whether many others ask the same endpoint first, in seconds.
+const COME_BACK: u64 = 3;
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 /// The wait before looking again at what no watch tells, in seconds: a name's addresses, another TokenSource's
@@ -160,6 +162,10 @@ impl Pass<'_> {
                 Decision::Wait(until) => return Ok(Ending { until, problem: self.failing() }),
                 Decision::Compare => self.compare().await,
                 Decision::Restamp => self.restamp().await,
+                Decision::Mint(_) if self.is_crowded_out() => {
+                    let until = Some(plus(self.context.now(), COME_BACK));
+                    return Ok(Ending { until, problem: self.failing() });
+                }
                 Decision::Mint(why) => self.mint_and_write(why).await,
                 Decision::Write => self.write().await,
             };
@@ -191,6 +197,12 @@ impl Pass<'_> {
         let tried = self.resolved.tried(credentials);
         let observed = Observed { foreign_refresh_token, ..self.observe(target.as_deref(), credentials) };
         Some(decide(self.context.now(), &observed, &tried))
+    }
+
+    /// Whether many others are to ask the same endpoint first. While this one waits in the agenda, it holds no memory.
+    fn is_crowded_out(&self) -> bool {
+        let url = &self.resolved.description.request.token_url;
+        self.context.gate.is_crowded(url, self.deadline())
     }
 
     async fn mint_and_write(&mut self, why: Why) -> Result<(), Stop> {
