@@ -118,8 +118,37 @@ undeploy: ## Remove the operator from the cluster of your KUBECONFIG; TokenSourc
 	$(KUBECTL) delete --ignore-not-found -f deploy/install.yaml -l 'app.kubernetes.io/component!=crd'
 
 .PHONY: run
-run: ## Run the operator from here, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
-	$(CARGO) run -- run $(ARGS)
+run: ## Run the operator from here, alone, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
+	TOKENSOURCE_LEADER_ELECT=$${TOKENSOURCE_LEADER_ELECT:-false} \
+		TOKENSOURCE_ADMIN_ADDRESS=$${TOKENSOURCE_ADMIN_ADDRESS:-off} $(CARGO) run -- run $(ARGS)
+
+##@ Releases
+
+.PHONY: lint-scripts
+lint-scripts: ## Run shellcheck over the scripts, and actionlint over the workflows.
+	@hack/lint-scripts.sh
+
+.PHONY: deny
+deny: ## Look at licences, banned crates and sources of what is linked (the first time builds cargo-deny: minutes).
+	"$$(hack/cargo-tools.sh cargo-deny)/cargo-deny" check licenses bans sources
+
+.PHONY: advisories
+advisories: ## Look for known vulnerabilities of what is linked; fetches their database.
+	"$$(hack/cargo-tools.sh cargo-deny)/cargo-deny" check advisories
+
+.PHONY: sbom
+sbom: ## Write the bill of materials, target/sbom.cdx.json (the first time builds cargo-cyclonedx: minutes).
+	hack/sbom.sh target/sbom.cdx.json
+
+IMAGE := target/image.tar
+
+.PHONY: image
+image: ## Build the image of this machine's architecture without Docker, target/image.tar (with Docker: docker build .).
+	hack/image.sh archive $(IMAGE)
+
+.PHONY: image-check
+image-check: ## Run the image with nothing else around it, as root (CLUSTER=KUBECONFIG: start it there, too).
+	hack/image-check.py $(IMAGE) $(CLUSTER)
 
 ##@ Cleaning
 

@@ -202,7 +202,7 @@ impl Operator {
     fn start() -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
             .args(["run", "--allow-http", "--egress-allow", "127.0.0.0/8", "--log-level", "warn"])
-            .args(["--admin-address", "off"])
+            .args(["--admin-address", "off", "--leader-elect=false"])
             .env("KUBECONFIG", ControlPlane::shared().kubeconfig_path())
             .stdin(Stdio::null())
             .spawn()

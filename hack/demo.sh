@@ -202,7 +202,8 @@ eventually 120 has_begun control-plane || give_up "control-plane did not start i
 eventually 60 has_begun authorization-server || give_up "authorization-server did not start in time"
 
 export KUBECONFIG=$dir/cp/kubeconfig KUBECACHEDIR=$dir/kubectl
-export TOKENSOURCE_ADMIN_ADDRESS=off # another program may use the port
+# Another program may use the port; and nobody else is there to be waited for.
+export TOKENSOURCE_ADMIN_ADDRESS=off TOKENSOURCE_LEADER_ELECT=false
 issuer=$(sed -n 's/.*"url":"\([^"]*\)".*/\1/p' "$dir/authorization-server")
 kubectl() { "$dir/cp/bin/kubectl" --request-timeout=20s "$@" 9>&-; }
 kubectl create namespace demo >/dev/null

@@ -66,13 +66,13 @@ fi
 go=$(awk '$1 == "go" { print $2 }' hack/control-plane/go.mod)
 have=$(version_of env GOTOOLCHAIN=local go env GOVERSION)
 if [ -z "$have" ]; then
-  missing "Go $go or later: it builds the control plane" "" "https://go.dev/dl/"
+  missing "Go $go or later: it builds the control plane and Helm" "" "https://go.dev/dl/"
 elif at_least "$have" "$go"; then
   ok "Go $have"
 elif at_least "$have" 1.21 && [ "$(cd / && go env GOTOOLCHAIN)" != local ]; then
   ok "Go $have, which fetches Go $go by itself"
 else
-  missing "Go $go or later: it builds the control plane (found: $have)" "" "https://go.dev/dl/, or GOTOOLCHAIN=auto with Go 1.21 or later"
+  missing "Go $go or later: it builds the control plane and Helm (found: $have)" "" "https://go.dev/dl/, or GOTOOLCHAIN=auto with Go 1.21 or later"
 fi
 
 have=$(version_of node --version)
@@ -87,6 +87,7 @@ tool bash bash "the scripts in hack/ are written for it"
 tool make make "its Makefile is how this project is used"
 tool git git "this project comes with it"
 tool curl curl "the demo and the documentation's examples use it"
+tool shellcheck shellcheck "'make lint-scripts' runs it"
 tool python3 python3 "'make test' runs the documentation's examples"
 have=$(version_of javac -version)
 if [ -n "$have" ] && at_least "$have" 17 && works java -version; then ok "JDK $have"; else

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::oauth::{EgressRule, Limits};
 use crate::operator::AdminAddress;
@@ -25,6 +25,9 @@ pub enum Command {
     /// Mint once and tell about it: from manifests without a cluster (-f), or as the cluster has it (-n NS NAME).
     #[command(after_help = crate::mint::HELP)]
     Mint(Box<MintArgs>),
+    /// Tell whether the token is valid, who reads it, what failed last and what to do, with your own rights.
+    #[command(after_help = crate::explain::HELP)]
+    Explain(Box<ExplainArgs>),
     /// Print the CustomResourceDefinition.
     Crd,
 }
@@ -58,6 +61,37 @@ pub struct RunArgs {
     /// Begin at most this many token requests per second at one endpoint, evenly spread.
     #[arg(long, value_name = "REQUESTS", env = "TOKENSOURCE_ENDPOINT_MAX_PER_SECOND", default_value_t = Limits::default().per_second, value_parser = at_least_one::<u32>)]
     pub endpoint_max_per_second: u32,
+
+    /// Act only while holding a Lease, so that of several replicas one acts at a time. Without it, do
+    /// not run a second operator for the same namespaces.
+    #[arg(long, value_name = "BOOL", env = "TOKENSOURCE_LEADER_ELECT", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    pub leader_elect: bool,
+
+    /// The namespace of the Lease. Default: the pod's own, else that of the kubeconfig's context.
+    #[arg(long, value_name = "NS", env = "TOKENSOURCE_LEADER_ELECTION_NAMESPACE")]
+    pub leader_election_namespace: Option<String>,
+
+    /// The name of the Lease: all operators that use the same one take turns.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TOKENSOURCE_LEADER_ELECTION_LEASE_NAME",
+        default_value = "tokensource-operator"
+    )]
+    pub leader_election_lease_name: String,
+
+    /// How long the others wait after the leader's last sign of life before one of them takes over. A token request must end
+    /// within what is left of it.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_LEADER_ELECTION_LEASE_DURATION", default_value = "15s", value_parser = seconds)]
+    pub leader_election_lease_duration: u64,
+
+    /// How long the leader tries to renew its lease before it stops acting.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_LEADER_ELECTION_RENEW_DEADLINE", default_value = "10s", value_parser = seconds)]
+    pub leader_election_renew_deadline: u64,
+
+    /// How often the leader renews its lease. The others look at it twice as often.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_LEADER_ELECTION_RETRY_PERIOD", default_value = "2s", value_parser = seconds)]
+    pub leader_election_retry_period: u64,
 
     /// Serve /livez, /readyz and /metrics here, over plain HTTP: an IP address and a port, a port alone for all addresses
     /// (:8080), or off.
@@ -105,6 +139,27 @@ pub struct MintArgs {
     /// What holds at token endpoints.
     #[command(flatten)]
     pub endpoints: EndpointArgs,
+}
+
+/// The flags of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The namespace; default: that of the kubeconfig.
+    #[arg(short = 'n', long, value_name = "NS")]
+    pub namespace: Option<String>,
+
+    /// The TokenSource's name.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// How the result is written to stdout.
+    #[arg(long, short = 'o', value_enum, default_value = "text")]
+    pub output: OutputFormat,
+
+    /// What the operator was started with: how long a mounted file may lag behind its Secret, where the TokenSource does not
+    /// say.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = propagation_delay)]
+    pub default_propagation_delay: u64,
 }
 
 /// How a result is written.
@@ -156,6 +211,11 @@ fn propagation_delay(value: &str) -> Result<u64, String> {
     let seconds = value.parse::<jiff::SignedDuration>().ok().and_then(|it| u64::try_from(it.as_secs()).ok());
     let seconds = seconds.filter(|seconds| (1..=3600).contains(seconds));
     seconds.ok_or_else(|| "write a duration from 1s to 1h, for example 90s".to_owned())
+}
+
+fn seconds(value: &str) -> Result<u64, String> {
+    let duration = value.parse::<jiff::SignedDuration>().ok().and_then(|it| u64::try_from(it.as_secs()).ok());
+    duration.ok_or_else(|| "write a duration in whole seconds, for example 15s or 1m".to_owned())
 }
 
 fn at_least_one<N: FromStr + Default + PartialEq>(value: &str) -> Result<N, String> {
@@ -216,6 +276,13 @@ mod tests {
         assert!(run(&["--egress-allow", "10.0.0.0/99"]).unwrap_err().contains("--egress-allow"));
         assert!(run(&["--endpoint-max-per-second", "0"]).unwrap_err().contains("a whole number from 1 on"));
         assert_eq!(run(&["--endpoint-max-in-flight", "2"]).unwrap().endpoint_max_in_flight, 2);
+        assert!(arguments.leader_elect && run(&["--leader-elect"]).unwrap().leader_elect);
+        assert!(!run(&["--leader-elect=false"]).unwrap().leader_elect);
+        assert_eq!(
+            run(&["--leader-election-lease-duration", "1m"]).unwrap().leader_election_lease_duration,
+            60
+        );
+        assert!(run(&["--leader-election-retry-period", "often"]).unwrap_err().contains("for example 15s"));
         for wrong in ["soon", "0s", "61m"] {
             let said = run(&["--default-propagation-delay", wrong]).unwrap_err();
             assert!(said.contains("from 1s to 1h, for example 90s"), "{said}");

@@ -8,8 +8,10 @@
 //! ```
 
 pub mod api;
+mod caller;
 pub mod cli;
 pub mod controller;
+pub mod explain;
 pub mod mint;
 pub mod oauth;
 pub mod operator;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tokensource_operator::cli::{Cli, Command};
-use tokensource_operator::{api, mint, operator};
+use tokensource_operator::{api, explain, mint, operator};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -18,6 +18,7 @@ async fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(arguments) => operator::run(*arguments).await.map_err(|error| error.to_string()),
         Command::Mint(arguments) => return ExitCode::from(mint::run(*arguments).await.code()),
+        Command::Explain(arguments) => return ExitCode::from(explain::run(*arguments).await),
         Command::Crd => print_crd(),
     };
     match result {

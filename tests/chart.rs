@@ -28,6 +28,9 @@ fn every_flag() -> [Value; 2] {
         "endpoint": {"maxInFlight": 3, "maxPerSecond": 4},
         "log": {"format": "text", "level": "debug"},
         "admin": {"port": 9090},
+        "leaderElection": {
+            "namespace": "leases", "leaseDuration": "1m", "renewDeadline": "40s", "retryPeriod": "10s",
+        },
     });
     let with = |name: &str, value: Value| {
         let mut values = common.clone();
@@ -132,6 +135,7 @@ fn mistakes_are_refused_before_anything_is_installed() {
             json!({"namespaces": ["a"], "namespaceSelector": "a=b"}),
             "namespaces and namespaceSelector do not go together",
         ),
+        (json!({"leaderElection": {"enabled": false}}), "set replicaCount to 1"),
         (
             json!({"podDisruptionBudget": {"minAvailable": 1}}),
             "minAvailable and maxUnavailable do not go together",
@@ -191,6 +195,21 @@ fn what_an_upgrade_cannot_change_stays() {
 }
 
 #[test]
+fn names_and_labels_stay_within_what_kubernetes_takes() {
+    let long = "x".repeat(63);
+    for values in [json!({"fullnameOverride": long}), json!({"nameOverride": long})] {
+        let objects = render(&long, &values);
+        for [kind, namespace, name] in identities(&objects).into_keys() {
+            let limit = if namespace.is_empty() { 253 } else { 63 };
+            assert!(name.len() <= limit && !name.ends_with('-'), "{kind} {name}");
+        }
+        for label in objects[0]["metadata"]["labels"].as_object().unwrap().values() {
+            assert!(label.as_str().unwrap().len() <= 63, "{label}");
+        }
+    }
+}
+
+#[test]
 fn an_image_is_named_by_its_digest_where_there_is_one() {
     let image = |values: Value| container(&render(NAMESPACE, &json!({"image": values})))["image"].clone();
     let version = env!("CARGO_PKG_VERSION");
@@ -207,7 +226,7 @@ fn an_image_is_named_by_its_digest_where_there_is_one() {
 fn every_value_reaches_an_object() {
     let marked: Value = serde_saphyr::from_str(include_str!("chart-values.yaml")).unwrap();
     let text = template(NAMESPACE, &marked).unwrap();
-    for number in 1..=36 {
+    for number in 1..=38 {
         assert!(text.contains(&format!("marker-{number}")), "marker-{number}");
     }
     for words in [
@@ -219,6 +238,10 @@ fn every_value_reaches_an_object() {
         "129Mi",
         "dnsPolicy: Default",
         "PeriodSeconds: 99",
+        "updateMode: \"Recreate\"",
+        "controlledValues: RequestsOnly",
+        "RequireDualStack",
+        "- IPv6",
         "HistoryLimit: 7",
         "of-tokensource-operator-marker-29",
     ] {

@@ -97,7 +97,7 @@ async fn pod() -> Operator {
     // The port is perhaps taken on this machine.
     arguments.retain(|argument| !argument.starts_with("--admin-address"));
     arguments.push("--admin-address=127.0.0.1:0");
-    Operator::launch(&Account::of(NAMESPACE).await.kubeconfig(), &arguments).await
+    Operator::launch(&Account::of(NAMESPACE).await.kubeconfig(), "pod", &arguments).await
 }
 
 /// The API server takes the Deployment's pods under the restricted Pod Security Standard.
@@ -297,7 +297,11 @@ async fn from_installing_to_uninstalling() {
     scene.force_refresh("again").await;
 
     // Only who says so loses all of it.
-    run_helm(&["upgrade", RELEASE, CHART, "--reuse-values", "--set", "crds.keep=false"], Value::Null).await;
+    run_helm(
+        &["upgrade", RELEASE, CHART, "--reset-then-reuse-values", "--set", "crds.keep=false"],
+        Value::Null,
+    )
+    .await;
     run_helm(&["uninstall", RELEASE], Value::Null).await;
     eventually(
         "the kind is gone",

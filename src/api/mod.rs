@@ -6,6 +6,7 @@ mod assertion;
 mod crd;
 mod oauth2;
 mod reason;
+mod remedy;
 mod rules;
 mod status;
 mod template;
@@ -23,6 +24,6 @@ pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
 pub use template::{Template, TemplateMetadata};
 pub use tls::{CaBundle, KeyReference, Tls};
 pub use token_source::{
-    Credentials, DeletionPolicy, Provider, Refresh, SecretReference, Target, TokenSource, TokenSourceSpec,
-    Vgs, VmwareCloudDirector, VngCloud,
+    Credentials, DeletionPolicy, Propagation, Provider, Refresh, SecretReference, Target, TokenSource,
+    TokenSourceSpec, Vgs, VmwareCloudDirector, VngCloud,
 };

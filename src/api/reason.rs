@@ -57,11 +57,15 @@ pub enum Reason {
     LifetimeTooShort,
     /// The issuer hands out the same token again until shortly before its end.
     IssuerReturnsCachedTokens,
+    /// Pods could not be told of a new token, though the spec asks for it.
+    PromptFailed,
+    /// Pods have the token in a way that does not follow the Secret: environment variables, `subPath`.
+    StaticMount,
 }
 
 impl Reason {
     /// Every member, for documentation and metrics that must be complete.
-    pub const ALL: [Reason; 25] = [
+    pub const ALL: [Reason; 27] = [
         Reason::TokenValid,
         Reason::RefreshFailing,
         Reason::Minting,
@@ -87,6 +91,8 @@ impl Reason {
         Reason::NoRetryRoom,
         Reason::LifetimeTooShort,
         Reason::IssuerReturnsCachedTokens,
+        Reason::PromptFailed,
+        Reason::StaticMount,
     ];
 
     /// The reason as it stands in conditions, events and metric labels.
@@ -118,6 +124,8 @@ impl Reason {
             Reason::NoRetryRoom => "NoRetryRoom",
             Reason::LifetimeTooShort => "LifetimeTooShort",
             Reason::IssuerReturnsCachedTokens => "IssuerReturnsCachedTokens",
+            Reason::PromptFailed => "PromptFailed",
+            Reason::StaticMount => "StaticMount",
         }
     }
 }

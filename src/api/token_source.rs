@@ -187,6 +187,9 @@ pub struct Target {
     /// What happens to the Secret when the TokenSource is deleted: Delete or Retain; default: Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// How a new token reaches the files in pods: Periodic or Prompt; default: Periodic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub propagation: Option<Propagation>,
     /// The form of the Secret, where the three default keys do not do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Template>,
@@ -200,6 +203,16 @@ pub enum DeletionPolicy {
     Delete,
     /// The Secret stays, with the token that it holds.
     Retain,
+}
+
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How a new token reaches the files in pods. Periodic: at the kubelet's own pace, some 90 s; Prompt: the running pods that mount the Secret are annotated at each new token, so that the kubelet reads it at once (the platform must have allowed the operator to patch pods); default: Periodic.
+pub enum Propagation {
+    #[default]
+    /// The kubelet's own pace.
+    Periodic,
+    /// The pods are annotated, so that the kubelet reads the Secret at once.
+    Prompt,
 }
 
 /// When the token is refreshed. Durations are written as in Go: `90s`, `15m`, `1h30m`.

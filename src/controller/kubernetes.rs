@@ -5,17 +5,23 @@ use std::future::Future;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use serde_json::Value;
+use kube::core::Request;
+use kube::{Api, Client, Resource};
+use serde_json::{Value, json};
 
 use super::secrets::Key;
 use crate::api::TokenSource;
-use crate::target::{FIELD_MANAGER, Facts, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL};
+use crate::target::{
+    FIELD_MANAGER, Facts, Metadata, PodList, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL,
+    REFRESHED_ANNOTATION,
+};
 
+/// Pods in one answer: a page of them is in memory at once, and a pod may be large.
+const PODS_AT_ONCE: u32 = 50;
 /// The most that one call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -138,6 +144,25 @@ impl Kubernetes {
         Ok(secrets.items.into_iter().filter_map(seed).collect())
     }
 
+    /// A page of the pods of a namespace that a field selector chooses; `next` is what the page before said.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn pods(
+        &self,
+        namespace: &str,
+        selector: &str,
+        next: Option<&str>,
+    ) -> Result<PodList, CallError> {
+        let page = ListParams::default().fields(selector).limit(PODS_AT_ONCE);
+        let page = ListParams { continue_token: next.map(str::to_owned), ..page };
+        let request = Request::new(Pod::url_path(&(), Some(namespace))).list(&page);
+        let request = request.map_err(|error| CallError::Unavailable(error.to_string()))?;
+        // Not by kube's own types: they would hold all of each pod, the values in its environment too.
+        let text = self.bounded(self.client.request_text(request)).await?;
+        serde_json::from_str(&text).map_err(|error| kube::Error::SerdeError(error).into())
+    }
+
     /// Applies a Secret and returns what its metadata has become; with `dry_run` nothing is kept of it.
     ///
     /// # Errors
@@ -178,6 +203,26 @@ impl Kubernetes {
         let api = self.sources(&key.namespace);
         let written = self.bounded(api.patch_status(&key.name, &params, &Patch::Merge(body))).await?;
         Ok(written.metadata.resource_version)
+    }
+
+    /// Puts a new value into the annotation of a pod by which the kubelet reads its volumes anew, and changes nothing else
+    /// of it. A pod that has gone, or been replaced by another of its name, needs none.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn touch_pod(&self, namespace: &str, pod: &Metadata) -> Result<(), CallError> {
+        let value = format!("{:.3}", jiff::Timestamp::now());
+        let body = json!({"metadata": {"uid": pod.uid, "annotations": {REFRESHED_ANNOTATION: value}}});
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let patch = Patch::Merge(&body);
+        let touched = api.patch_metadata(&pod.name, &params, &patch);
+        match self.bounded(touched).await {
+            Ok(_) | Err(CallError::Conflict | CallError::NotFound) => Ok(()),
+            // How the API server says that it is another pod by now: its uid cannot be changed to the one in the patch.
+            Err(CallError::Refused(message)) if message.contains("metadata.uid: ") => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Publishes an event about a TokenSource. kube's recorder would send the first of two notes with the same

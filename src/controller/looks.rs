@@ -33,19 +33,37 @@ pub(super) struct Causes {
 
 type Looks = JoinSet<(Arc<Key>, Option<Instant>)>;
 
-/// Looks at TokenSources until `ends`, and then lets the looks end that have begun.
+impl Causes {
+    /// Takes in what changes, and does nothing about it.
+    pub(super) async fn keep_warm(&mut self) {
+        loop {
+            tokio::select! {
+                Some(source) = self.sources.next() => {
+                    if let Err(error) = source {
+                        warn!(%error, "watching TokenSources");
+                    }
+                }
+                Some(_) = self.changed.next() => {}
+                Some(()) = self.all.next() => {}
+                else => return,
+            }
+        }
+    }
+}
+
+/// Looks at every TokenSource once, and from then on whenever something concerns it, until `ends`; then lets the looks end
+/// that have begun.
 pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future<Output = ()>) {
     let Causes { mut sources, store, mut changed, mut all } = causes;
     let mut agenda = Agenda::default();
     let mut looks = Looks::new();
-    let mut is_warm = false;
-    let (mut ends, mut warm) = (pin!(ends), pin!(context.warm()));
+    let mut ends = pin!(ends);
     let by = |key: &Key| deadline(key, &context);
+    store.state().iter().for_each(|source| concern(&mut agenda, source.key(), by));
     loop {
         let (next, time) = (agenda.next_deadline(), agenda.next_time());
         tokio::select! {
             () = &mut ends => break,
-            () = &mut warm, if !is_warm => is_warm = true,
             Some(source) = sources.next() => match source {
                 Ok(source) => concern(&mut agenda, source.key(), by),
                 Err(error) => warn!(%error, "watching TokenSources"),
@@ -63,7 +81,7 @@ pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future
             () = sleep_until(time.unwrap_or_else(Instant::now)), if time.is_some() => {
                 agenda.ripen(Instant::now(), by);
             }
-            turn = context.turns.take(next.unwrap_or_else(Instant::now)), if is_warm && next.is_some() => {
+            turn = context.turns.take(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                 begin(&mut agenda, &mut looks, &store, &context, turn);
             }
         }

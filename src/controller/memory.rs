@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+use super::pods::Prompt;
 use super::secrets::Key;
 use super::status::Reported;
 use crate::api::{LastFailure, Reason};
@@ -40,6 +41,8 @@ pub struct Memory {
     /// The user's refresh token (SHA-256, in hex) that no other TokenSource of the namespace rotates; checked once
     /// per process.
     pub seed_is_ours: Option<String>,
+    /// The pods that mount the target, where they are told of new tokens.
+    pub prompt: Option<Box<Prompt>>,
     /// What was last told by status, until the watch has caught up.
     pub reported: Option<Written>,
 }

@@ -90,17 +90,20 @@ impl Pass<'_> {
             self.context.gate.hasten(url, party);
         }
         let entering = self.context.gate.enter(url, party, self.deadline());
-        let place = match tokio::time::timeout(PATIENCE, entering).await {
-            Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
-            Err(_) => return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE)),
+        let place = tokio::select! {
+            entered = tokio::time::timeout(PATIENCE, entering) => match entered {
+                Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
+                Err(_) => return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE)),
+            },
+            () = self.context.mandate.ends() => return Err(Stop::NoMandate),
         };
+        let timeout = self.context.mandate.lasts(self.attempt_timeout()).await.ok_or(Stop::NoMandate)?;
         // Not before the turn has come: what is signed lives for less than a minute.
         let attempt = self.context.transport.attempt(url);
         let request = description
             .attempt(&gathered.credentials, &attempt)
             .map_err(|error| Stop::endpoint(&Error::from(error)))?;
         let sent_at = self.context.now();
-        let timeout = self.attempt_timeout();
         let begun = Instant::now();
         let answer = Box::pin(self.context.transport.send_over(&request, tls, timeout)).await;
         place.finish(&answer);

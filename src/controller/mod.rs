@@ -5,9 +5,11 @@ mod expiry;
 mod gather;
 mod kubernetes;
 mod looks;
+mod mandate;
 mod memory;
 mod mint;
 mod namespaces;
+mod pods;
 mod pulse;
 mod reconcile;
 mod report;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use kubernetes::{CallError, Kubernetes};
+pub use mandate::Mandate;
 pub use pulse::Pulse;
 pub(crate) use secrets::Key;
 pub use watch::run;
@@ -35,6 +38,7 @@ use crate::oauth::{Discovery, Gate, Transport};
 use crate::target::Facts;
 use memory::{Memories, Seeds};
 use namespaces::Namespaces;
+use pods::Rounds;
 use secrets::Secrets;
 use turns::Turns;
 
@@ -54,9 +58,11 @@ pub struct Context {
     namespaces: Namespaces,
     memories: Memories,
     seeds: Seeds,
+    rounds: Rounds,
     /// To look, which includes calls to the API server but not waiting for an endpoint.
     turns: Arc<Turns>,
     pulse: Arc<Pulse>,
+    mandate: Mandate,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
     /// Only Secrets that are lent by a label are read as credentials.
@@ -77,6 +83,8 @@ pub struct Parts {
     pub gate: Gate,
     /// How many watches on Secrets there will be.
     pub watches: usize,
+    /// Whether this process may act.
+    pub mandate: Mandate,
     /// Where signs of life go.
     pub pulse: Arc<Pulse>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
@@ -98,6 +106,7 @@ impl Context {
             transport,
             gate,
             watches,
+            mandate,
             pulse,
             propagation_delay,
             namespace_selector,
@@ -105,6 +114,7 @@ impl Context {
             instance,
         } = parts;
         Context {
+            rounds: Rounds::new(kubernetes.clone()),
             kubernetes,
             discovery: Discovery::new(transport.clone()),
             transport,
@@ -115,6 +125,7 @@ impl Context {
             turns: Turns::new(LOOKS_AT_ONCE),
             namespaces: Namespaces::new(namespace_selector),
             pulse,
+            mandate,
             propagation_delay,
             require_credentials_label,
             instance,
@@ -133,8 +144,14 @@ impl Context {
         &self.pulse
     }
 
+    /// Whether this process may act.
+    #[must_use]
+    pub fn mandate(&self) -> &Mandate {
+        &self.mandate
+    }
+
     /// Waits until all TokenSources and the metadata of their Secrets have been read once.
-    async fn warm(&self) {
+    pub async fn warm(&self) {
         self.namespaces.ready().await;
         self.secrets.ready().await;
     }
@@ -143,7 +160,7 @@ impl Context {
     #[must_use]
     pub fn is_warm(&self) -> bool {
         // Secrets are listed after TokenSources.
-        self.secrets.is_ready()
+        self.namespaces.is_ready() && self.secrets.is_ready()
     }
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.

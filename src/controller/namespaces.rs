@@ -40,6 +40,12 @@ impl Namespaces {
         let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
+    /// Whether the first list has been read.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        *self.listed.borrow()
+    }
+
     /// Whether the TokenSources of a namespace are reconciled.
     #[must_use]
     pub fn selects(&self, namespace: &str) -> bool {

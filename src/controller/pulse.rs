@@ -34,7 +34,7 @@ pub(super) struct Looking<'a>(&'a Pulse);
 
 impl Pulse {
     /// The loop for `scope` came round.
-    pub(super) fn tick(&self, scope: &str) {
+    pub fn tick(&self, scope: &str) {
         self.signs().loops.insert(scope.to_owned(), Instant::now());
     }
 

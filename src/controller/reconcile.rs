@@ -12,6 +12,7 @@ use tracing::{error, warn};
 use super::gather::not_lent;
 use super::kubernetes::CallError;
 use super::memory::{Failed, Memory};
+use super::pods::Prompt;
 use super::resolved::{Identity, Resolved};
 use super::secrets::{Key, Known};
 use super::status::{Problem, Reported};
@@ -68,6 +69,9 @@ pub(super) struct Ending {
 /// A look at a TokenSource, and after how long to look again if nothing concerns it before. It never fails, so that one
 /// source's trouble is its own.
 pub(super) async fn reconcile(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
+    if !context.mandate.may_begin() {
+        return None;
+    }
     let _looking = context.pulse.look();
     let looked = AssertUnwindSafe(look_at(watched, context, turn)).catch_unwind().await;
     looked.unwrap_or_else(|_| {
@@ -103,7 +107,7 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
     memory.is_about(reported, &identity.owner);
-    let resolved = match Resolved::of(source, context.propagation_delay) {
+    let mut resolved = match Resolved::of(source, context.propagation_delay) {
         Ok(resolved) => resolved,
         Err(error) => {
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
@@ -111,6 +115,13 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
             return None;
         }
     };
+    memory.prompt = resolved.prompt.then(|| {
+        let taken_up = || Box::new(Prompt::take_up(reported, source.metadata.generation, Instant::now()));
+        memory.prompt.take().unwrap_or_else(taken_up)
+    });
+    if memory.prompt.as_ref().is_some_and(|prompt| prompt.fails()) {
+        resolved.leave_pods_to_the_kubelet();
+    }
     let mut pass = Pass {
         context,
         source,
@@ -127,13 +138,19 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
             if report::report(&mut pass, ending.problem).await.is_err() {
                 return Some(API_SERVER_RETRY);
             }
-            next
+            // Last of all: no token and no status waits for pods.
+            if pass.tell_pods().await {
+                return Some(Duration::ZERO);
+            }
+            let pods = pass.memory.prompt.as_ref().and_then(|prompt| prompt.next());
+            let pods = pods.map(|at| at.saturating_duration_since(Instant::now()));
+            next.map(timer).into_iter().chain(pods).min()
         }
         Err(Stop::ApiServer(message)) => {
             warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
             Some(API_SERVER_RETRY)
         }
-        Err(Stop::Gone) => None,
+        Err(Stop::Gone | Stop::NoMandate) => None,
         Err(Stop::Again | Stop::Failed(_)) => Some(API_SERVER_RETRY),
     }
 }
@@ -228,11 +245,10 @@ impl Pass<'_> {
     }
 
     /// When to look again after this ending: Ready turns False at expiry, even if nothing else happens.
-    fn next(&self, ending: &Ending) -> Option<Duration> {
+    fn next(&self, ending: &Ending) -> Option<Timestamp> {
         let now = self.context.now();
         let flips_at = self.record().map(|record| record.expires_at).filter(|expires_at| *expires_at > now);
-        let next = [ending.until, flips_at].into_iter().flatten().min();
-        next.map(timer)
+        [ending.until, flips_at].into_iter().flatten().min()
     }
 
     /// Reads the metadata of Secrets that the watch has not shown yet: those of a new TokenSource.

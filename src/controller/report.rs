@@ -54,6 +54,8 @@ pub(super) fn situation(
         problem,
         last_failure: pass.memory.failed.as_deref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
+        prompt: pass.resolved.prompt,
+        told: pass.memory.prompt.as_ref().and_then(|prompt| prompt.told()),
         before,
     })
 }
@@ -83,6 +85,8 @@ pub(super) async fn invalid(
             max_interval: DEFAULT_MAX_INTERVAL,
             propagation_delay: context.propagation_delay,
         },
+        prompt: false,
+        told: None,
         before: &before,
     });
     match write(context, source, identity, &before, after).await {
@@ -111,7 +115,8 @@ pub(super) async fn write(
     before: &Reported,
     after: TokenSourceStatus,
 ) -> Result<Option<Written>, CallError> {
-    if before.is(&after) {
+    // Another process may have told something newer: this write has no precondition.
+    if before.is(&after) || !context.mandate.leads() {
         return Ok(None);
     }
     let resource_version = match context.kubernetes.write_status(&identity.key, &body(identity, &after)).await

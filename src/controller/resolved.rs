@@ -4,10 +4,10 @@
 use jiff::Timestamp;
 
 use super::secrets::Key;
-use crate::api::{DeletionPolicy, TokenSource, TokenSourceSpec};
+use crate::api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec};
 use crate::oauth::{Answer, Credentials, Grant};
 use crate::providers::{Description, SpecError, describe, parse_seconds, provider_digest, short_digest};
-use crate::refresh::{Policy, Tried, Wanted, plus};
+use crate::refresh::{PROMPT_DELAY, Policy, Tried, Wanted, plus};
 use crate::target::{Minted, Owner, REFRESH_REQUEST_ANNOTATION, Version, template_digest, template_keys};
 
 /// The longest refresh request that is kept as it is, in bytes: it goes into the record.
@@ -24,6 +24,10 @@ pub struct Resolved {
     pub description: Description,
     /// When to refresh.
     pub policy: Policy,
+    /// Pods are told of new tokens.
+    pub prompt: bool,
+    /// How long a mounted file may lag behind the Secret where pods cannot be told, in seconds.
+    unprompted_delay: u64,
     /// How long a token lives where nobody says, in seconds.
     pub default_lifetime: Option<u64>,
     /// `spec.tls` as text: a failed attempt is made again when it changes, but no token is given up for it.
@@ -82,22 +86,22 @@ impl Resolved {
         let spec = &source.spec;
         let description = describe(spec)?;
         let refresh = spec.refresh.clone().unwrap_or_default();
+        let target = spec.target.as_ref();
+        let prompt = target.and_then(|target| target.propagation) == Some(Propagation::Prompt);
+        let said_delay = seconds("spec.refresh.propagationDelay", refresh.propagation_delay.as_deref())?;
         let policy = Policy {
             before: seconds("spec.refresh.before", refresh.before.as_deref())?,
             max_interval: seconds("spec.refresh.maxInterval", refresh.max_interval.as_deref())?
                 .unwrap_or(description.max_interval),
-            propagation_delay: seconds(
-                "spec.refresh.propagationDelay",
-                refresh.propagation_delay.as_deref(),
-            )?
-            .unwrap_or(propagation_delay),
+            propagation_delay: said_delay.unwrap_or(if prompt { PROMPT_DELAY } else { propagation_delay }),
         };
         let annotations = source.metadata.annotations.as_ref();
-        let template = spec.target.as_ref().and_then(|target| target.template.as_ref());
-        let deletion_policy =
-            spec.target.as_ref().and_then(|target| target.deletion_policy).unwrap_or_default();
+        let template = target.and_then(|target| target.template.as_ref());
+        let deletion_policy = target.and_then(|target| target.deletion_policy).unwrap_or_default();
         Ok(Resolved {
             policy,
+            prompt,
+            unprompted_delay: said_delay.unwrap_or(propagation_delay),
             default_lifetime: seconds("spec.refresh.defaultLifetime", refresh.default_lifetime.as_deref())?,
             tls: spec.tls.as_ref().map(|tls| serde_json::to_string(tls).unwrap_or_default()),
             wanted: Wanted {
@@ -111,6 +115,11 @@ impl Resolved {
             },
             description,
         })
+    }
+
+    /// Counts on the kubelet's own pace, because pods cannot be told.
+    pub fn leave_pods_to_the_kubelet(&mut self) {
+        self.policy.propagation_delay = self.unprompted_delay;
     }
 
     /// Whether a refresh token is what is sent.

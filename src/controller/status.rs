@@ -7,6 +7,7 @@ use std::hash::Hasher;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::pods::Told;
 use crate::api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
 use crate::refresh::{Policy, Propagation};
 use crate::target::Record;
@@ -40,6 +41,10 @@ pub struct Situation<'a> {
     pub last_failure: Option<LastFailure>,
     /// The schedule that the spec asks for.
     pub policy: Policy,
+    /// Pods are told of new tokens.
+    pub prompt: bool,
+    /// What came of that; `None`: this process has not tried yet.
+    pub told: Option<&'a Told>,
     /// What people were told so far.
     pub before: &'a Reported,
 }
@@ -48,6 +53,10 @@ pub struct Situation<'a> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reported {
     digest: u64,
+    /// The generation of the spec that it spoke of; less than 1: none.
+    pub generation: i64,
+    /// The condition about pods, where something was wrong with them: another process repeats it until it has looked.
+    pub pods: Option<Box<Condition>>,
     conditions: Box<[ReportedCondition]>,
     /// The failed attempts.
     pub last_failure: Option<Box<LastFailure>>,
@@ -77,6 +86,8 @@ impl Reported {
         };
         Reported {
             digest: digest(status),
+            generation: status.observed_generation.unwrap_or(-1),
+            pods: status.conditions.iter().find(|it| is_about_pods(it)).cloned().map(Box::new),
             conditions: status.conditions.iter().filter_map(kept).collect(),
             last_failure: status.last_failure.clone().map(Box::new),
             has_token: status.token.is_some(),
@@ -102,6 +113,11 @@ impl Reported {
         let last = self.last_failure.as_ref().filter(|last| last.count > 0)?;
         Some(&last.reason)
     }
+}
+
+fn is_about_pods(condition: &Condition) -> bool {
+    let reasons = [Reason::PromptFailed.as_str(), Reason::StaticMount.as_str()];
+    condition.type_ == PROPAGATION_SAFE && reasons.contains(&condition.reason.as_str())
 }
 
 fn digest(status: &TokenSourceStatus) -> u64 {
@@ -250,8 +266,50 @@ impl Conditions<'_> {
     }
 
     fn propagation(&mut self) {
-        let Some((record, _)) = self.situation.token else { return };
+        let situation = self.situation;
+        let Some((record, _)) = situation.token else { return };
+        let told = situation.told.cloned();
+        if situation.prompt
+            && told.is_none()
+            && let Some(said) = situation.before.pods.as_deref()
+        {
+            // It was said by another process, and this one has not looked yet.
+            let observed_generation = Some(situation.generation);
+            return self.all.push(Condition { observed_generation, ..said.clone() });
+        }
+        let told = told.unwrap_or_default();
+        let failed = told.failed.map(|failed| {
+            let remedy = Reason::PromptFailed.remedy();
+            let words = format!(
+                "pods could not be told of the new token, and read it at the kubelet's own pace: {failed}; {remedy}"
+            );
+            (Reason::PromptFailed, words)
+        });
+        let fixed = told.fixed.map(|pods| {
+            let remedy = Reason::StaticMount.remedy();
+            (Reason::StaticMount, format!("{pods} keep the token from their start: {remedy}"))
+        });
+        let lifetime = self.lifetime(record);
+        let (hard, soft) = match lifetime.0 {
+            Reason::LifetimeTooShort | Reason::IssuerReturnsCachedTokens => (Some(lifetime), None),
+            _ => (None, Some(lifetime)),
+        };
+        // The worst first: its reason is the condition's.
+        let all: Vec<_> = [failed, hard, fixed, soft].into_iter().flatten().collect();
+        let Some((reason, _)) = all.first() else { return };
+        let words: Vec<_> = all.iter().map(|(_, words)| words.as_str()).collect();
+        const NEVER: &str = "Environment variables and subPath mounts never follow a Secret.";
+        let message = format!("{}. {NEVER}", words.join("; "));
+        self.push(PROPAGATION_SAFE, *reason == Reason::LifetimeSufficient, *reason, message);
+    }
+
+    /// What the token's lifetime means for readers of mounted files.
+    fn lifetime(&self, record: &Record) -> (Reason, String) {
         let policy = self.situation.policy;
+        if record.cached {
+            let words = "the issuer gives the same token again until shortly before its end, so that a fresh one comes late; ask it for tokens that are not cached";
+            return (Reason::IssuerReturnsCachedTokens, words.into());
+        }
         // A token that the issuer hands out again is judged by the life that it had when it was new to us.
         let lifetime = record.lifetime();
         let after = policy.refresh_after(lifetime);
@@ -259,43 +317,31 @@ impl Conditions<'_> {
         let numbers = format!(
             "tokens live {lifetime} s, are refreshed after {after} s at the latest, and take up to {delay} s to reach a mounted file"
         );
-        const NEVER: &str = "Environment variables and subPath mounts never follow a Secret.";
-        const LONGER: &str = "have the issuer give longer tokens (VGS: accessTokenLifespan), read the Secret through the API, or shorten the kubelet's sync period and say so in spec.refresh.propagationDelay";
+        let prompt = if self.situation.prompt { "" } else { "set spec.target.propagation to Prompt, " };
         let remedies = if policy.before_is_too_short(lifetime) {
-            "remove spec.refresh.before, which leaves less than the default rule does"
+            "remove spec.refresh.before, which leaves less than the default rule does".to_owned()
         } else {
-            LONGER
+            format!(
+                "have the issuer give longer tokens (VGS: accessTokenLifespan), {prompt}read the Secret through the API, or shorten the kubelet's sync period and say so in spec.refresh.propagationDelay"
+            )
         };
-        let (safe, reason, message) = match policy.propagation(lifetime) {
-            _ if record.cached => (
-                false,
-                Reason::IssuerReturnsCachedTokens,
-                format!(
-                    "the issuer gives the same token again until shortly before its end, so that a fresh one comes late; ask it for tokens that are not cached. {NEVER}"
-                ),
-            ),
+        match policy.propagation(lifetime) {
             Propagation::Safe => (
-                true,
                 Reason::LifetimeSufficient,
                 format!(
-                    "{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file. {NEVER}",
+                    "{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file",
                     policy.longest_unnoticed_outage(lifetime)
                 ),
             ),
             Propagation::NoRetryRoom => (
-                false,
                 Reason::NoRetryRoom,
-                format!(
-                    "{numbers}; one failed attempt may leave an expired token in the file: {remedies}. {NEVER}"
-                ),
+                format!("{numbers}; one failed attempt may leave an expired token in the file: {remedies}"),
             ),
             Propagation::TooShort => (
-                false,
                 Reason::LifetimeTooShort,
-                format!("{numbers}; readers of the file may find an expired token: {remedies}. {NEVER}"),
+                format!("{numbers}; readers of the file may find an expired token: {remedies}"),
             ),
-        };
-        self.push(PROPAGATION_SAFE, safe, reason, message);
+        }
     }
 }
 
@@ -340,6 +386,8 @@ mod tests {
             problem: problem.map(|reason| Problem { reason, message: "what is wrong".into(), passes: false }),
             last_failure: None,
             policy: Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 },
+            prompt: false,
+            told: None,
             before,
         }
     }
@@ -464,6 +512,55 @@ mod tests {
             words(&status(&situation(10, Some(&cached), None, &none)))[1],
             "PropagationSafe=False IssuerReturnsCachedTokens"
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_pods_is_said_the_worst_first() {
+        let none = Reported::default();
+        let told = |failed: bool, fixed: bool| Told {
+            failed: failed.then(|| "no rights".into()),
+            fixed: fixed.then(|| "pod web-1 (container app: subPath)".into()),
+        };
+        for (lifetime, told, expected, parts) in [
+            (300, told(false, false), "True LifetimeSufficient", &["goes unnoticed"][..]),
+            (300, told(false, true), "False StaticMount", &["web-1", "tokens live 300 s"]),
+            (
+                300,
+                told(true, true),
+                "False PromptFailed",
+                &["no rights", "promptPropagation.enabled", "web-1"],
+            ),
+            (60, told(true, false), "False PromptFailed", &["no rights", "may find an expired token"]),
+            (60, told(false, true), "False LifetimeTooShort", &["may find an expired token", "web-1"]),
+            (150, told(false, true), "False StaticMount", &["web-1", "one failed attempt"]),
+        ] {
+            let token = record(lifetime);
+            let situation =
+                Situation { prompt: true, told: Some(&told), ..situation(10, Some(&token), None, &none) };
+            let status = status(&situation);
+            assert_eq!(words(&status)[1], format!("PropagationSafe={expected}"));
+            for part in parts {
+                assert!(status.conditions[1].message.contains(part), "{}", status.conditions[1].message);
+            }
+            assert!(!status.conditions[1].message.contains("propagation to Prompt"));
+        }
+    }
+
+    #[test]
+    fn what_another_process_found_about_pods_stands_until_this_one_has_looked() {
+        let (token, none) = (record(300), Reported::default());
+        let failed = Told { failed: Some("no rights".into()), fixed: None };
+        let prompt = |told, before| {
+            let situation = situation(10, Some(&token), None, before);
+            status(&Situation { prompt: true, told, generation: 4, ..situation })
+        };
+        let said = prompt(Some(&failed), &none);
+        let before = Reported::of(&said);
+        assert_eq!(prompt(None, &before).conditions[1], said.conditions[1]);
+        let looked = prompt(Some(&Told::default()), &before);
+        assert_eq!(words(&looked)[1], "PropagationSafe=True LifetimeSufficient");
+        let periodic = status(&situation(10, Some(&token), None, &before));
+        assert_eq!(words(&periodic)[1], "PropagationSafe=True LifetimeSufficient");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) enum Stop {
     Again,
     /// The TokenSource is gone, or going.
     Gone,
+    /// This process may begin nothing any more: another leads, or it was told to stop.
+    NoMandate,
     /// The API server did not answer.
     ApiServer(String),
     /// An attempt failed.

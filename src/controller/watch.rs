@@ -1,7 +1,6 @@
 //! The watches, and how what they see reaches the TokenSources that it concerns.
 
 use std::collections::HashSet;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,19 +30,32 @@ const CLOCK_CHECK: Duration = Duration::from_secs(10);
 /// How far they may drift apart between two comparisons.
 const CLOCK_STEP: Duration = Duration::from_secs(5);
 
-/// Reconciles the TokenSources of `namespaces` (all where empty) until `shutdown`, and then lets running
-/// reconciles end.
-pub async fn run<F>(client: Client, namespaces: &[String], context: Arc<Context>, shutdown: F)
-where
-    F: Future<Output = ()> + Clone + Send + Sync + 'static,
-{
+/// Reconciles the TokenSources of `namespaces` (all where empty) whenever this process leads, until it is told to stop, and
+/// then lets running reconciles end.
+pub async fn run(client: Client, namespaces: &[String], context: Arc<Context>) {
     let scopes: Vec<Option<String>> = match namespaces {
         [] => vec![None],
         some => some.iter().cloned().map(Some).collect(),
     };
-    let scoped =
-        |scope| looks::run(causes(client.clone(), scope, &context), Arc::clone(&context), shutdown.clone());
-    future::join_all(scopes.into_iter().map(scoped)).await;
+    let follow = |scope| follow(client.clone(), scope, Arc::clone(&context));
+    future::join_all(scopes.into_iter().map(follow)).await;
+}
+
+/// Follows one namespace, or all. Whoever does not lead follows too, and so can act at once when its turn comes.
+async fn follow(client: Client, namespace: Option<String>, context: Arc<Context>) {
+    while !context.mandate.is_stopping() {
+        let mut causes = causes(client.clone(), namespace.clone(), &context);
+        let may_act = async {
+            context.mandate.begins().await;
+            context.warm().await;
+        };
+        tokio::select! {
+            () = may_act => {}
+            () = context.mandate.stops() => return,
+            () = causes.keep_warm() => {}
+        }
+        looks::run(causes, Arc::clone(&context), context.mandate.ends()).await;
+    }
 }
 
 /// What leads to looks at the TokenSources of one namespace, or of all.

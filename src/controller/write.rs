@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::gather::sha256;
@@ -47,6 +48,9 @@ impl Pass<'_> {
                 self.memory.write_allowed = true;
                 self.memory.minted_with = pending.values.or(self.memory.minted_with);
                 self.memory.failed = None;
+                if let Some(prompt) = &mut self.memory.prompt {
+                    prompt.written(Instant::now());
+                }
                 Ok(())
             }
             Err(error) => {

@@ -119,6 +119,8 @@ fn schedule(report: &mut Report, source: &TokenSource, resolved: &Resolved, mint
         problem: None,
         last_failure: None,
         policy: resolved.policy,
+        prompt: resolved.prompt,
+        told: None,
         before: &Reported::default(),
     };
     let told = |condition: k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| Told {

@@ -1,20 +1,12 @@
 //! The TokenSource and its credentials as the cluster has them, read with the caller's own kubeconfig. Nothing is written.
 
 use std::net::IpAddr;
-use std::time::Duration;
-
-use http::HeaderValue;
-use http::header::USER_AGENT;
-use kube::{Api, Client, Config};
 
 use super::{Fault, Given};
 use crate::api::TokenSource;
+use crate::caller::Caller;
 use crate::controller::tls::Named;
 use crate::controller::{CallError, Key, Kubernetes};
-use crate::operator::{AGENT, api_server_addresses};
-
-/// How long the API server may take for everything.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reads what is needed; with the addresses of the API server, which no endpoint may have.
 pub(super) async fn read(
@@ -22,22 +14,9 @@ pub(super) async fn read(
     name: &str,
     spends: impl Fn(&TokenSource) -> bool,
 ) -> Result<(Given, Vec<IpAddr>), Fault> {
-    let mut configuration = Config::infer().await.map_err(|error| {
-        Fault::usage(format!("no cluster: neither KUBECONFIG nor ~/.kube/config: {error}"))
-    })?;
-    configuration.default_retry = false;
-    configuration.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
-    let addresses = api_server_addresses(&configuration);
-    let namespace = namespace.unwrap_or_else(|| configuration.default_namespace.clone());
-    let client = Client::try_from(configuration)
-        .map_err(|error| Fault::usage(format!("the cluster cannot be asked: {error}")))?;
-
-    let sources: Api<TokenSource> = Api::namespaced(client.clone(), &namespace);
-    let source = tokio::time::timeout(PATIENCE, sources.get_opt(name))
-        .await
-        .map_err(|_| Fault::usage("the API server does not answer".to_owned()))?
-        .map_err(|error| Fault::usage(format!("TokenSource {namespace}/{name} cannot be read: {error}")))?
-        .ok_or_else(|| Fault::usage(format!("TokenSource {namespace}/{name} does not exist")))?;
+    let caller = Caller::connect(namespace).await.map_err(Fault::usage)?;
+    let source = caller.source(name).await.map_err(Fault::usage)?;
+    let Caller { client, namespace, api_server } = caller;
 
     let kubernetes = Kubernetes::new(client);
     let unreadable = |name: &str| {
@@ -61,5 +40,5 @@ pub(super) async fn read(
             .map_err(|error| Fault::credentials(format!("what spec.tls names cannot be read: {error}")))?,
         None => Named::default(),
     };
-    Ok((Given { namespace: Some(namespace), source, credentials, named }, addresses))
+    Ok((Given { namespace: Some(namespace), source, credentials, named }, api_server))
 }

@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::admin::{Check, Probe};
-use super::stopping::Stopping;
 use crate::controller::Context;
 
 /// 2026-01-01: no clock is right that says it is earlier, because this program was not written yet.
@@ -32,11 +31,11 @@ pub(super) fn live(context: Arc<Context>) -> Probe {
 }
 
 /// Ready: it knows all TokenSources and their Secrets, and so could act at once. A standby is ready too.
-pub(super) fn ready(context: Arc<Context>, stopping: Stopping) -> Probe {
+pub(super) fn ready(context: Arc<Context>) -> Probe {
     Box::new(move || {
         let unknown =
             "not all TokenSources, or not the metadata of all Secrets, have been listed yet".to_owned();
-        let stopping = stopping.has_begun();
+        let stopping = context.mandate().is_stopping();
         vec![
             Check { name: "caches", result: context.is_warm().then_some(()).ok_or(unknown) },
             Check { name: "shutdown", result: (!stopping).then_some(()).ok_or("stopping".to_owned()) },

@@ -1,38 +1,37 @@
 //! The process: configuration, logging, and the order of starting and stopping.
 
 mod admin;
+mod cluster;
+mod election;
 mod endpoints;
 mod health;
 mod stopping;
 mod telemetry;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use http::HeaderValue;
-use http::header::USER_AGENT;
-use kube::client::{Body, ClientBuilder};
-use kube::{Client, Config};
-use tower::util::MapRequestLayer;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use admin::AdminAddress;
 use admin::{Admin, Pages};
+use cluster::Cluster;
+use election::{Election, Standing};
+pub use election::{LeaseName, LeaseUnusable, Terms};
 pub use endpoints::EndpointError;
 pub(crate) use endpoints::{api_server_addresses, transport, unused_proxies};
-use stopping::Stopping;
 
 use crate::cli::RunArgs;
-use crate::controller::{self, Context, Kubernetes, Parts, Pulse};
+use crate::controller::{self, Context, Kubernetes, Mandate, Parts, Pulse};
 use crate::oauth::{Gate, Limits};
 
 /// How this program names itself to token endpoints and to the API server.
 pub(crate) const AGENT: &str = concat!("tokensource-operator/", env!("CARGO_PKG_VERSION"));
 
-/// How long running reconciles may take to end: less than the 45 s after which Kubernetes kills the pod.
-const GRACE: Duration = Duration::from_secs(40);
+/// How long running reconciles may take to end. With what the release of the lease may take, that is less than the 45 s
+/// after which Kubernetes kills the pod.
+const GRACE: Duration = Duration::from_secs(35);
 
 /// Why the operator does not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +50,12 @@ pub enum StartError {
         "TokenSources cannot be listed: {0}; install the CustomResourceDefinition with `kubectl apply -f crds/`, and see that the operator may list and watch them"
     )]
     Sources(#[source] Box<kube::Error>),
+    /// The flags of leader election contradict each other.
+    #[error("{0}")]
+    Terms(&'static str),
+    /// The Lease may not be read, or is nowhere.
+    #[error(transparent)]
+    Lease(LeaseUnusable),
     /// The selector is none, or namespaces may not be read.
     #[error(
         "--namespace-selector: namespaces cannot be listed: {0}; write labels as for `kubectl get namespaces -l`, and see that the operator may list and watch namespaces"
@@ -79,68 +84,92 @@ pub enum StartError {
 pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     telemetry::start(arguments.log_format, &arguments.log_level)?;
     crate::oauth::transport::install_crypto_provider();
-    let stopping = Stopping::on_signals()?;
+    let terms = election_terms(&arguments)?;
+    let stopping = stopping::on_signals()?;
     let pulse = Arc::new(Pulse::default());
     let cluster = Cluster::of_environment(&pulse).await?;
-    check_sources(&cluster.client, &arguments.namespaces).await?;
+    cluster.check_sources(&arguments.namespaces).await?;
     if let Some(selector) = &arguments.namespace_selector {
-        check_namespaces(&cluster.client, selector).await?;
+        cluster.check_namespaces(selector).await?;
     }
-    let context = context(&arguments, &cluster, pulse)?;
-    let pages = Pages {
-        live: health::live(Arc::clone(&context)),
-        ready: health::ready(Arc::clone(&context), stopping.clone()),
-        metrics: Box::new(|text| text.push_str("# EOF\n")),
+
+    let (lease, leads) = watch::channel(None);
+    let mandate = match terms {
+        Some(_) => Mandate::new(leads, stopping),
+        None => Mandate::alone(stopping),
     };
-    // It answers until all else has ended.
-    let _admin = Admin::start(arguments.admin_address, pages)
+    let context = context(&arguments, &cluster, mandate.clone(), Arc::clone(&pulse))?;
+    let admin = Admin::start(arguments.admin_address, pages(&context))
         .await
         .map_err(|error| StartError::Admin { address: arguments.admin_address, error })?;
+    let election = match terms {
+        Some(terms) => {
+            let standing = standing(&arguments, &cluster, terms).await?;
+            let knowing = Arc::clone(&context);
+            Some(Election::start(standing, lease, pulse, async move { knowing.warm().await }))
+        }
+        None => None,
+    };
     info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?arguments.namespaces, "starting");
 
-    let begun = stopping.begun().boxed().shared();
+    // From SIGTERM on: not ready; nothing new is begun; what runs ends, and is written.
     let deadline = async {
-        begun.clone().await;
+        mandate.stops().await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        () = controller::run(cluster.client, &arguments.namespaces, context, begun.clone()) => info!("stopped"),
+        () = controller::run(cluster.client, &arguments.namespaces, context) => info!("stopped"),
         () = deadline => warn!("stopped, though not every reconcile had ended"),
     }
+    // Now another process may begin.
+    if let Some(election) = election {
+        election.end().await;
+    }
+    // Somebody may still want to know why it is not ready.
+    drop(admin);
     Ok(())
 }
 
-/// The cluster that the environment names.
-struct Cluster {
-    client: Client,
-    /// The API server's own addresses.
-    addresses: Vec<IpAddr>,
+/// How a lease is held, where one is wanted.
+fn election_terms(arguments: &RunArgs) -> Result<Option<Terms>, StartError> {
+    let terms = Terms {
+        duration: Duration::from_secs(arguments.leader_election_lease_duration),
+        renew_deadline: Duration::from_secs(arguments.leader_election_renew_deadline),
+        retry_period: Duration::from_secs(arguments.leader_election_retry_period),
+    };
+    if !arguments.leader_elect {
+        return Ok(None);
+    }
+    terms.check().map(Some).map_err(StartError::Terms)
 }
 
-impl Cluster {
-    async fn of_environment(pulse: &Arc<Pulse>) -> Result<Self, StartError> {
-        let mut configuration =
-            Config::infer().await.map_err(|error| StartError::Configuration(Box::new(error)))?;
-        // Retries belong to the schedule: one call of a reconcile must not last minutes.
-        configuration.default_retry = false;
-        // A watch ends by itself after 290 s. A list over a connection that died would never.
-        configuration.read_timeout = Some(Duration::from_secs(295));
-        configuration.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
-        let addresses = api_server_addresses(&configuration);
-        let pulse = Arc::clone(pulse);
-        let client = ClientBuilder::try_from(configuration)
-            .map_err(|error| StartError::Kubernetes(Box::new(error)))?
-            .with_layer(&MapRequestLayer::new(move |request: http::Request<Body>| {
-                pulse.request(request.uri());
-                request
-            }))
-            .build();
-        Ok(Cluster { client, addresses })
+/// What this process stands for election with.
+async fn standing(arguments: &RunArgs, cluster: &Cluster, terms: Terms) -> Result<Standing, StartError> {
+    let lease = LeaseName {
+        namespace: arguments.leader_election_namespace.as_ref().unwrap_or(&cluster.namespace).clone(),
+        name: arguments.leader_election_lease_name.clone(),
+    };
+    let standing = Standing::new(cluster.lease_client.clone(), lease, &instance(), terms);
+    standing.check().await.map_err(StartError::Lease)?;
+    Ok(standing)
+}
+
+/// What the admin server tells.
+fn pages(context: &Arc<Context>) -> Pages {
+    Pages {
+        live: health::live(Arc::clone(context)),
+        ready: health::ready(Arc::clone(context)),
+        metrics: Box::new(|text| text.push_str("# EOF\n")),
     }
 }
 
 /// What the reconciles of these flags share.
-fn context(arguments: &RunArgs, cluster: &Cluster, pulse: Arc<Pulse>) -> Result<Arc<Context>, EndpointError> {
+fn context(
+    arguments: &RunArgs,
+    cluster: &Cluster,
+    mandate: Mandate,
+    pulse: Arc<Pulse>,
+) -> Result<Arc<Context>, EndpointError> {
     let endpoints = &arguments.endpoints;
     if let Some(unused) = unused_proxies(endpoints) {
         info!("{unused}");
@@ -152,6 +181,7 @@ fn context(arguments: &RunArgs, cluster: &Cluster, pulse: Arc<Pulse>) -> Result<
         transport: transport(endpoints, cluster.addresses.clone())?,
         gate: Gate::new(limits),
         watches: arguments.namespaces.len().max(1),
+        mandate,
         pulse,
         propagation_delay: endpoints.default_propagation_delay,
         namespace_selector: arguments.namespace_selector.clone(),
@@ -163,21 +193,4 @@ fn context(arguments: &RunArgs, cluster: &Cluster, pulse: Arc<Pulse>) -> Result<
 /// Who this is, among its replicas.
 fn instance() -> String {
     std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "local".into())
-}
-
-/// Fails early, with the remedy, where watching would only fail again and again.
-async fn check_sources(client: &Client, namespaces: &[String]) -> Result<(), StartError> {
-    let api: kube::Api<crate::api::TokenSource> = match namespaces.first() {
-        Some(namespace) => kube::Api::namespaced(client.clone(), namespace),
-        None => kube::Api::all(client.clone()),
-    };
-    let one = kube::api::ListParams::default().limit(1);
-    api.list_metadata(&one).await.map(drop).map_err(|error| StartError::Sources(Box::new(error)))
-}
-
-/// The same for the namespaces that a selector selects.
-async fn check_namespaces(client: &Client, selector: &str) -> Result<(), StartError> {
-    let api: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(client.clone());
-    let one = kube::api::ListParams::default().limit(1).labels(selector);
-    api.list_metadata(&one).await.map(drop).map_err(|error| StartError::Namespaces(Box::new(error)))
 }

@@ -5,6 +5,8 @@ use std::hash::{Hash, Hasher};
 
 use jiff::{SignedDuration, Timestamp};
 
+/// How long a mounted file may lag behind the Secret where the pods are told, in seconds.
+pub const PROMPT_DELAY: u64 = 15;
 /// Allowance for clocks that differ, in seconds.
 pub const SKEW: u64 = 10;
 /// Room for failed attempts before a reader could notice, in seconds.
@@ -169,6 +171,19 @@ mod tests {
             assert_eq!(DEFAULT.refresh_after(lifetime), after, "{lifetime} s");
             assert_eq!(DEFAULT.longest_unnoticed_outage(lifetime), outage, "{lifetime} s");
             assert_eq!(DEFAULT.propagation(lifetime), propagation, "{lifetime} s");
+        }
+        let prompt = Policy { propagation_delay: PROMPT_DELAY, ..DEFAULT };
+        for (lifetime, after, outage, propagation) in [
+            (49, 25, 0, Propagation::TooShort),
+            (50, 25, 0, Propagation::NoRetryRoom),
+            (60, 30, 5, Propagation::NoRetryRoom),
+            (104, 30, 49, Propagation::NoRetryRoom),
+            (105, 30, 50, Propagation::Safe),
+            (300, 200, 75, Propagation::Safe),
+        ] {
+            assert_eq!(prompt.refresh_after(lifetime), after, "{lifetime} s");
+            assert_eq!(prompt.longest_unnoticed_outage(lifetime), outage, "{lifetime} s");
+            assert_eq!(prompt.propagation(lifetime), propagation, "{lifetime} s");
         }
         let vcd = Policy { max_interval: 15 * 60, ..DEFAULT };
         assert_eq!(vcd.refresh_after(30 * 24 * 3600), 15 * 60);

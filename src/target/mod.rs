@@ -3,6 +3,7 @@
 mod facts;
 mod ownership;
 mod permitted;
+mod pods;
 mod record;
 mod render;
 mod template;
@@ -12,6 +13,7 @@ pub use ownership::{Ownership, ownership};
 pub use permitted::{
     ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, REFUSED_DOMAINS, REFUSED_TYPE_DOMAINS,
 };
+pub use pods::{Metadata, Pod, PodList, Pods, REFRESHED_ANNOTATION, Use, Way};
 pub use record::{Inputs, Minted, Owner, Record, Version};
 pub use render::{RefreshTokenSecret, TargetSecret, restamp};
 pub use template::{DEFAULT_KEYS, Rendered, Template, TemplateError, Token, template_digest, template_keys};

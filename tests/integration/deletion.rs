@@ -109,6 +109,31 @@ async fn a_source_that_goes_while_its_token_is_asked_for_leaves_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_goes_during_a_refresh_takes_its_target_along() {
+    let scene = Scene::new("refreshed", 600).await;
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let slow = Behaviour { delay_ms: 4_000, times: Some(1), ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    eventually("the request arrives", SOON, async || match scene.mints().await {
+        2 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    scene.kubectl(&["delete", "tokensource", "source"], "").await;
+    scene.gone("secret", "token").await;
+    eventually("the token comes", SOON, async || {
+        if operator.said("minted") == 2 { Ok(()) } else { Err(operator.log()) }
+    })
+    .await;
+    operator.stop().await;
+    assert_eq!(secret_names(&scene).await, ["credentials"]);
+    assert_eq!(scene.mints().await, 2, "and no third for the Secret that had gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_definition_goes_with_all_that_was_ours_and_comes_back_to_a_running_operator() {
     let control_plane = ControlPlane::of_its_own();
     let crd = async |arguments: &[&str]| {

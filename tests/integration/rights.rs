@@ -51,8 +51,7 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
     });
     install(namespace, values.clone()).await;
     let account = Account::of(namespace).await;
-    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
-    let _operator = Operator::start_at(&account.kubeconfig(), namespace, &flags).await;
+    let _operator = Operator::replica(&account.kubeconfig(), namespace, "replica", &[]).await;
 
     scene.apply(director_source(&scene, "source")).await;
     let first = scene.new_token(None).await;

@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::print_stderr, reason = "progress, for whoever waits")]
 
+pub mod account;
 pub mod authorization_server;
 pub mod chart;
 pub mod control_plane;

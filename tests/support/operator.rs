@@ -27,30 +27,40 @@ impl Operator {
         Self::start_at(&ControlPlane::shared().kubeconfig_path(), namespace, flags).await
     }
 
-    /// The same with this way to the API server.
+    /// The same with this way to the API server. It is alone, and acts at once.
     pub async fn start_at(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
-        Self::run(kubeconfig, &["--namespace", namespace], flags).await
+        let flags = [&["--leader-elect=false"], flags].concat();
+        Self::run(kubeconfig, "alone", &["--namespace", namespace], &flags).await
     }
 
     /// Starts the operator for the namespaces with this label.
     pub async fn start_selecting(label: &str) -> Self {
-        let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
-        Self::run(&ControlPlane::shared().kubeconfig_path(), &["--namespace-selector", label], &flags).await
+        let flags = ["--leader-elect=false", "--allow-http", "--egress-allow", "127.0.0.0/8"];
+        let scope = ["--namespace-selector", label];
+        Self::run(&ControlPlane::shared().kubeconfig_path(), "alone", &scope, &flags).await
     }
 
-    async fn run(kubeconfig: &Path, scope: &[&str], flags: &[&str]) -> Self {
+    /// One of several for one namespace, allowed to reach the servers of the tests. Its name must be its own.
+    pub async fn replica(kubeconfig: &Path, namespace: &str, name: &str, flags: &[&str]) -> Self {
+        let usual =
+            ["--allow-http", "--egress-allow", "127.0.0.0/8", "--leader-election-namespace", namespace];
+        Self::run(kubeconfig, name, &["--namespace", namespace], &[&usual, flags].concat()).await
+    }
+
+    async fn run(kubeconfig: &Path, name: &str, scope: &[&str], flags: &[&str]) -> Self {
         let arguments = ["run", "--admin-address", "127.0.0.1:0"];
-        Self::launch(kubeconfig, &[&arguments, scope, flags].concat()).await
+        Self::launch(kubeconfig, name, &[&arguments, scope, flags].concat()).await
     }
 
-    /// Starts it with these arguments, and waits until it has started.
-    pub async fn launch(kubeconfig: &Path, arguments: &[&str]) -> Self {
+    /// Starts a pod of this name with these arguments, and waits until it has started.
+    pub async fn launch(kubeconfig: &Path, name: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
             .args(arguments)
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", kubeconfig)
+            .env("POD_NAME", name)
             .stdin(Stdio::null())
             .stdout(File::create(folder.path().join("stdout")).unwrap())
             .stderr(File::create(&log).unwrap())
@@ -90,6 +100,12 @@ impl Operator {
         self.child.id()
     }
 
+    /// Sends a signal by its name, for example STOP.
+    pub fn signal(&self, name: &str) {
+        let signalled = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(signalled.unwrap().success());
+    }
+
     /// SIGKILL, as if the node died.
     pub fn kill(mut self) -> String {
         self.child.kill().unwrap();
@@ -99,8 +115,7 @@ impl Operator {
 
     /// SIGTERM, as Kubernetes stops a pod; returns what it printed when it has ended by itself.
     pub async fn stop(mut self) -> String {
-        let signalled = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(signalled.success());
+        self.signal("TERM");
         eventually("the operator stops", Duration::from_secs(45), async || {
             self.child
                 .try_wait()

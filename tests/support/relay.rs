@@ -28,6 +28,8 @@ struct State {
     held: watch::Sender<Option<&'static str>>,
     /// How often each path was listed.
     lists: Mutex<HashMap<String, usize>>,
+    /// What was asked for that is no read.
+    writes: Mutex<Vec<String>>,
     /// The paths whose next watch has expired.
     expired: Mutex<Vec<String>>,
 }
@@ -49,6 +51,7 @@ impl Relay {
             client,
             held: watch::Sender::new(None),
             lists: Mutex::default(),
+            writes: Mutex::default(),
             expired: Mutex::default(),
         });
         let shared = Arc::clone(&state);
@@ -95,6 +98,11 @@ impl Relay {
         self.release();
     }
 
+    /// The writes that have been asked for so far: method and path.
+    pub fn writes(&self) -> Vec<String> {
+        self.state.writes.lock().unwrap().clone()
+    }
+
     /// The lists that have been read so far, the least often read kind first.
     pub fn lists(&self) -> Vec<usize> {
         let mut counts: Vec<_> = self.state.lists.lock().unwrap().values().copied().collect();
@@ -117,6 +125,9 @@ async fn serve(mut stream: TcpStream, state: &State) -> Option<()> {
     let (method, uri) = (words.next()?, words.next()?);
     let path = uri.split('?').next()?.to_owned();
     let is_watch = uri.contains("watch=true");
+    if method != "GET" {
+        state.writes.lock().unwrap().push(format!("{method} {path}"));
+    }
     let mut held = state.held.subscribe();
     let is_held = |held: &Option<&str>| held.is_some_and(|held| uri.contains(held));
     held.wait_for(|held| !is_held(held)).await.ok()?;

@@ -25,6 +25,16 @@
 {{- $arguments = append $arguments (printf "--default-propagation-delay=%s" .Values.defaultPropagationDelay) }}
 {{- $arguments = append $arguments (printf "--endpoint-max-in-flight=%d" (int .Values.endpoint.maxInFlight)) }}
 {{- $arguments = append $arguments (printf "--endpoint-max-per-second=%d" (int .Values.endpoint.maxPerSecond)) }}
+{{- $arguments = append $arguments (printf "--leader-elect=%t" .Values.leaderElection.enabled) }}
+{{- if .Values.leaderElection.enabled }}
+{{- with .Values.leaderElection.namespace }}
+{{- $arguments = append $arguments (printf "--leader-election-namespace=%s" .) }}
+{{- end }}
+{{- $arguments = append $arguments (printf "--leader-election-lease-name=%s" (include "tokensource-operator.fullname" .)) }}
+{{- $arguments = append $arguments (printf "--leader-election-lease-duration=%s" .Values.leaderElection.leaseDuration) }}
+{{- $arguments = append $arguments (printf "--leader-election-renew-deadline=%s" .Values.leaderElection.renewDeadline) }}
+{{- $arguments = append $arguments (printf "--leader-election-retry-period=%s" .Values.leaderElection.retryPeriod) }}
+{{- end }}
 {{- $arguments = append $arguments (printf "--admin-address=:%d" (int .Values.admin.port)) }}
 {{- $arguments = append $arguments (printf "--log-format=%s" .Values.log.format) }}
 {{- $arguments = append $arguments (printf "--log-level=%s" .Values.log.level) }}

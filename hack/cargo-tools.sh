@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Tools for Rust that are no part of its toolchain, built once from pinned versions, into the user's cache.
+#
+#   cargo-tools.sh NAME    build it if it is not there yet (minutes); prints the directory with the binary
+set -euo pipefail
+
+case ${1:-} in
+  cargo-deny) version=0.20.2 ;;
+  cargo-cyclonedx) version=0.5.9 ;;
+  *)
+    echo "usage: $(basename "$0") cargo-deny | cargo-cyclonedx" >&2
+    exit 1
+    ;;
+esac
+to=${TOKENSOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokensource-operator}/$1-$version
+if ! [ -x "$to/bin/$1" ]; then
+  echo "$1: building version $version once, into $to" >&2
+  # Not the project's target folder, which would hold it for ever.
+  CARGO_TARGET_DIR=$to/target cargo install --quiet --locked --root "$to" --profile dev "$1@$version" >&2
+  rm -rf "$to/target"
+fi
+echo "$to/bin"

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Looks at what no compiler looks at: the scripts, the workflows, and whether Dependabot knows every module.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+shellcheck -x hack/*.sh .ci/run
+"$(hack/tools.sh actionlint)/actionlint"
+
+failures=0
+for file in $(git ls-files '*go.mod' '*package.json' '*Cargo.toml'); do
+  case $file in */*) folder=/${file%/*} ;; *) folder=/ ;; esac
+  if ! grep -Eq "[\"[ ]$folder([\",]|\$)" .github/dependabot.yml; then
+    echo ".github/dependabot.yml does not name $folder" >&2
+    failures=1
+  fi
+done
+exit $failures

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The bill of materials in CycloneDX: every crate that goes into the operator for Linux.
+#
+#   sbom.sh FILE
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+to=${1:?usage: sbom.sh FILE}
+tool=$(hack/cargo-tools.sh cargo-cyclonedx)
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH
+
+# It writes beside Cargo.toml and nowhere else.
+written=.sbom-$$
+trap 'rm -f "$written.json"' EXIT
+"$tool/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --target x86_64-unknown-linux-gnu \
+  --override-filename "$written"
+mkdir -p "$(dirname "$to")"
+mv "$written.json" "$to"
+echo "$to: $(grep -c '"purl"' "$to") packages" >&2

@@ -1,0 +1,50 @@
+//! The cluster of whoever runs a command: their kubeconfig, and their rights.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::USER_AGENT;
+use kube::{Api, Client, Config};
+
+use crate::api::TokenSource;
+use crate::operator::{AGENT, api_server_addresses};
+
+/// How long the API server may take for everything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A way to the caller's cluster.
+pub(crate) struct Caller {
+    pub(crate) client: Client,
+    /// The namespace that is meant.
+    pub(crate) namespace: String,
+    /// The API server's own addresses, which no token endpoint may have.
+    pub(crate) api_server: Vec<IpAddr>,
+}
+
+impl Caller {
+    /// By KUBECONFIG or ~/.kube/config; the namespace is that of the kubeconfig where none is named.
+    pub(crate) async fn connect(namespace: Option<String>) -> Result<Self, String> {
+        let mut configuration = Config::infer()
+            .await
+            .map_err(|error| format!("no cluster: neither KUBECONFIG nor ~/.kube/config: {error}"))?;
+        configuration.default_retry = false;
+        configuration.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
+        let api_server = api_server_addresses(&configuration);
+        let namespace = namespace.unwrap_or_else(|| configuration.default_namespace.clone());
+        let client = Client::try_from(configuration)
+            .map_err(|error| format!("the cluster cannot be asked: {error}"))?;
+        Ok(Caller { client, namespace, api_server })
+    }
+
+    /// Reads a TokenSource.
+    pub(crate) async fn source(&self, name: &str) -> Result<TokenSource, String> {
+        let namespace = &self.namespace;
+        let sources: Api<TokenSource> = Api::namespaced(self.client.clone(), namespace);
+        tokio::time::timeout(PATIENCE, sources.get_opt(name))
+            .await
+            .map_err(|_| "the API server does not answer".to_owned())?
+            .map_err(|error| format!("TokenSource {namespace}/{name} cannot be read: {error}"))?
+            .ok_or_else(|| format!("TokenSource {namespace}/{name} does not exist"))
+    }
+}

@@ -1,0 +1,72 @@
+//! `explain`: is the token valid, who reads it, what failed last and what to do, for whoever may look and as far as they
+//! may. Nothing is written.
+
+mod cluster;
+mod judge;
+mod report;
+
+use std::io::Write as _;
+
+use jiff::Timestamp;
+
+use crate::cli::{ExplainArgs, OutputFormat};
+use report::Level;
+
+/// What stands below the flags in the help of `explain`.
+pub const HELP: &str = "Exit codes:
+  0  the token is valid, and nothing is wrong
+  1  nothing could be looked at: wrong flags or cluster, or the TokenSource does not exist or may not be read
+  2  there is no valid token for the present spec
+  3  the token is valid, but something needs attention: a refresh that fails, a pod that reads an old token, a
+     mistake in the spec or the credentials
+
+It reads with your kubeconfig and your rights: the TokenSource (`get`), the metadata of the target Secret and the keys of the
+credentials Secret (`get`), and the namespace's pods (`list`). What you may not read is said, and the rest is told without
+it. It needs nothing of the operator, prints no value of a Secret, and writes nothing.";
+
+/// How `explain` ended: a code of [`HELP`].
+pub type Exit = u8;
+
+/// Explains one TokenSource, as `arguments` say.
+pub async fn run(arguments: ExplainArgs) -> Exit {
+    crate::oauth::transport::install_crypto_provider();
+    let ExplainArgs { namespace, name, output, default_propagation_delay } = arguments;
+    let (namespace, found) = match cluster::read(namespace, &name).await {
+        Ok(found) => found,
+        Err(message) => {
+            let _ = std::io::stderr().write_all(format!("tokensource-operator: {message}\n").as_bytes());
+            return 1;
+        }
+    };
+    let report = judge::judge(Timestamp::now(), &namespace, &found, default_propagation_delay);
+    let text = match output {
+        OutputFormat::Text => report.to_string(),
+        OutputFormat::Json => format!("{}\n", serde_json::to_string_pretty(&report).unwrap_or_default()),
+    };
+    let mut stdout = std::io::stdout();
+    // Whoever closed the stream does not read it.
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    report.verdict.exit()
+}
+
+impl Level {
+    fn exit(self) -> Exit {
+        match self {
+            Level::Well => 0,
+            Level::Attention => 3,
+            Level::NotValid => 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_code_is_explained() {
+        for level in [Level::Well, Level::Attention, Level::NotValid] {
+            assert!(HELP.contains(&format!("\n  {}  ", level.exit())), "{level:?}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! `spec.target.propagation: Prompt`: pods that mount the target are told of a new token, against a real API server. No
+//! kubelet is needed for that: pods run because their status says so.
+
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use tokensource_operator::controller::Kubernetes;
+use tokensource_operator::target;
+
+use super::support::account::{Account, operator_rules};
+use super::support::control_plane::{AuditLine, ControlPlane};
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+
+const FLAGS: [&str; 3] = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+
+fn prompt() -> Value {
+    json!({"target": {"propagation": "Prompt"}})
+}
+
+/// A pod of one container that mounts Secret `token` as a folder.
+pub fn folder() -> Value {
+    json!({
+        "volumes": [{"name": "token", "secret": {"secretName": "token"}}],
+        "containers": [{"name": "app", "image": "app", "volumeMounts": [{"name": "token", "mountPath": "/token"}]}],
+    })
+}
+
+/// A pod of one container that has a key of Secret `token` in its environment.
+pub fn environment() -> Value {
+    let variable =
+        json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "access_token"}}});
+    json!({"containers": [{"name": "app", "image": "app", "env": [variable]}]})
+}
+
+/// Creates a pod; with `phase` Running it runs, as far as the API server knows.
+pub async fn pod(scene: &Scene, name: &str, phase: &str, mut spec: Value) {
+    spec["automountServiceAccountToken"] = false.into();
+    let metadata = json!({"name": name, "labels": {"app": name}, "annotations": {"kept": "as it is"}});
+    scene.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})).await;
+    let status = json!({"status": {"phase": phase}}).to_string();
+    scene.kubectl(&["patch", "pod", name, "--subresource=status", "--type=merge", "-p", &status], "").await;
+}
+
+fn pods(scene: &Scene) -> Api<Pod> {
+    Api::namespaced(scene.client.clone(), &scene.namespace)
+}
+
+async fn get(scene: &Scene, name: &str) -> Pod {
+    pods(scene).get(name).await.unwrap()
+}
+
+/// The pod, but for what every write changes, and its annotation.
+async fn take(scene: &Scene, name: &str) -> (Pod, Option<String>) {
+    let mut pod = get(scene, name).await;
+    let told = pod.metadata.annotations.as_mut().and_then(|all| all.remove("tokensource.dev/refreshed"));
+    pod.metadata.resource_version = None;
+    pod.metadata.managed_fields = None;
+    (pod, told)
+}
+
+/// The first `count` values that the annotation of a pod has had since it was in this state.
+async fn told(scene: &Scene, since: &Pod, count: usize) -> Vec<String> {
+    let pod = format!("metadata.name={}", since.name_any());
+    let changes = WatchParams::default().fields(&pod).timeout(60);
+    let changes = pods(scene).watch(&changes, &since.resource_version().unwrap()).await.unwrap();
+    let mut changes = std::pin::pin!(changes);
+    let mut told: Vec<String> = vec![];
+    while told.len() < count {
+        match changes.try_next().await.unwrap() {
+            Some(WatchEvent::Modified(pod)) => {
+                let value = pod.annotations().get("tokensource.dev/refreshed");
+                told.extend(value.filter(|value| told.last() != Some(value)).cloned());
+            }
+            other => panic!("{other:?} after {told:?}: {}", scene.words("source").await),
+        }
+    }
+    told
+}
+
+/// The operator's calls about pods.
+fn calls(scene: &Scene) -> Vec<AuditLine> {
+    let all = ControlPlane::shared().audit(&scene.namespace);
+    let by_the_operator = |it: &AuditLine| it.user_agent.starts_with("tokensource-operator/");
+    all.into_iter().filter(by_the_operator).filter(|it| it.resource == "pods").collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_pods_that_mount_the_target_are_told_twice_and_nothing_else_of_them_changes() {
+    let scene = Scene::new("prompt", 300).await;
+    let projected = json!({
+        "volumes": [{"name": "all", "projected": {"sources": [{"secret": {"name": "token"}}]}}],
+        "containers": [{"name": "app", "image": "app"}],
+        "initContainers": [{"name": "proxy", "image": "proxy", "restartPolicy": "Always", "volumeMounts": [{"name": "all", "mountPath": "/all"}]}],
+    });
+    let mut other = folder();
+    other["volumes"][0]["secret"]["secretName"] = "other".into();
+    pod(&scene, "folder", "Running", folder()).await;
+    pod(&scene, "projected", "Running", projected).await;
+    pod(&scene, "pending", "Pending", folder()).await;
+    pod(&scene, "ended", "Succeeded", folder()).await;
+    pod(&scene, "other", "Running", other).await;
+    let before = take(&scene, "folder").await;
+    assert_eq!(before.1, None);
+    let as_created = [get(&scene, "folder").await, get(&scene, "projected").await];
+
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(prompt())).await;
+    for pod in &as_created {
+        let told = told(&scene, pod, 2).await;
+        let times: Vec<jiff::Timestamp> = told.iter().map(|told| told.parse().unwrap()).collect();
+        assert!(times[0] < times[1], "{told:?}");
+    }
+    assert_eq!(take(&scene, "folder").await.0, before.0);
+    for name in ["pending", "ended", "other"] {
+        assert_eq!(take(&scene, name).await.1, None, "{name}");
+    }
+    let said = scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
+    assert!(said.contains("are refreshed after 200 s at the latest, and take up to 15 s"), "{said}");
+
+    // Whatever would come of the first token has come when the second one is told of.
+    scene.force_refresh("1").await;
+    for pod in &as_created {
+        told(&scene, pod, 4).await;
+    }
+    let mut told: Vec<_> = eventually("all of it in the audit log", SOON, async || {
+        let told = calls(&scene);
+        if told.len() >= 12 { Ok(told) } else { Err(told) }
+    })
+    .await
+    .into_iter()
+    .map(|it| format!("{} {} {}", it.verb, it.name, it.code))
+    .collect();
+    told.sort();
+    let expected = [["list  200"; 4], ["patch folder 200"; 4], ["patch projected 200"; 4]].concat();
+    assert_eq!(told, expected, "one list and one patch for each pod, twice for each token");
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn environment_variables_and_subpath_mounts_are_found_and_named() {
+    let scene = Scene::new("prompt-static", 300).await;
+    let mut subpath = folder();
+    subpath["containers"][0]["volumeMounts"][0]["subPath"] = "access_token".into();
+    pod(&scene, "from-environment", "Running", environment()).await;
+    pod(&scene, "subpath", "Running", subpath).await;
+    pod(&scene, "good", "Running", folder()).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(prompt())).await;
+    let said = scene.condition("source", "PropagationSafe", "False StaticMount").await;
+    for part in [
+        "pods from-environment (container app: environment variable), subpath (container app: subPath)",
+        "mount the Secret as a folder",
+        "take up to 15 s",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(!said.contains("good"), "{said}");
+    scene.ready("True TokenValid").await;
+
+    for name in ["from-environment", "subpath"] {
+        scene.kubectl(&["delete", "pod", name, "--grace-period=0", "--force"], "").await;
+    }
+    scene.force_refresh("1").await;
+    scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_rights_it_is_said_the_token_is_kept_fresh_all_the_same_and_a_grant_is_noticed() {
+    let scene = Scene::new("prompt-denied", 300).await;
+    pod(&scene, "first", "Running", folder()).await;
+    pod(&scene, "second", "Running", folder()).await;
+    let account = Account::new(&scene, "operator").await;
+    account.may(operator_rules()).await;
+    let operator = Operator::start_at(&account.kubeconfig(), &scene.namespace, &FLAGS).await;
+    scene.apply(scene.source(prompt())).await;
+    let said = scene.condition("source", "PropagationSafe", "False PromptFailed").await;
+    for part in [
+        "cannot list resource \"pods\"",
+        "promptPropagation.enabled",
+        // The schedule counts on the kubelet's own pace.
+        "are refreshed after 150 s at the latest, and take up to 90 s",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    scene.ready("True TokenValid").await;
+
+    // Another process repeats it, and looks again by itself.
+    operator.stop().await;
+    let asked = calls(&scene).len();
+    let operator = Operator::start_at(&account.kubeconfig(), &scene.namespace, &FLAGS).await;
+    eventually("pods are asked for again", SOON, async || {
+        let now = calls(&scene).len();
+        if now > asked { Ok(()) } else { Err(now) }
+    })
+    .await;
+    scene.condition("source", "PropagationSafe", "False PromptFailed").await;
+    assert_eq!(scene.mints().await, 1);
+
+    let with = |rules: &[Value]| Value::from([operator_rules().as_array().unwrap(), rules].concat());
+    let rule = |verb: &str| json!({"apiGroups": [""], "resources": ["pods"], "verbs": [verb]});
+    let mut one = rule("patch");
+    one["resourceNames"] = json!(["first"]);
+    account.may(with(&[rule("list"), one])).await;
+    scene.force_refresh("1").await;
+    let said = eventually("the pod that could not be touched is named", SOON, async || {
+        let said = scene.condition("source", "PropagationSafe", "False PromptFailed").await;
+        if said.contains("1 of 2 pods") { Ok(said) } else { Err(said) }
+    })
+    .await;
+    assert!(said.contains("could not be touched (pod second)") && said.contains("cannot patch"), "{said}");
+
+    account.may(with(&[rule("list"), rule("patch")])).await;
+    assert_eq!(take(&scene, "second").await.1, None);
+    let untold = get(&scene, "second").await;
+    scene.force_refresh("2").await;
+    scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
+    told(&scene, &untold, 1).await;
+    assert_eq!(scene.mints().await, 3);
+    assert!(operator.said("pods could not be told of a new token") > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_asks_about_pods_while_nobody_uses_prompt() {
+    let scene = Scene::new("prompt-unused", 300).await;
+    pod(&scene, "folder", "Running", folder()).await;
+    let account = Account::new(&scene, "operator").await;
+    account.may(operator_rules()).await;
+    let _operator = Operator::start_at(&account.kubeconfig(), &scene.namespace, &FLAGS).await;
+    scene.apply(scene.source(json!({"target": {"propagation": "Periodic"}}))).await;
+    scene.ready("True TokenValid").await;
+    scene.force_refresh("1").await;
+    scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
+    // Turned on, it looks at once and not only with the next token; turned off, it is forgotten.
+    scene.source_is_seen().await;
+    assert_eq!(calls(&scene), []);
+    scene.patch("tokensource", "source", json!({"spec": prompt()})).await;
+    scene.condition("source", "PropagationSafe", "False PromptFailed").await;
+    scene.patch("tokensource", "source", json!({"spec": {"target": {"propagation": null}}})).await;
+    scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_has_gone_or_been_replaced_is_no_failure() {
+    let scene = Scene::bare("prompt-gone").await;
+    pod(&scene, "replaced", "Running", folder()).await;
+    let kubernetes = Kubernetes::new(scene.client.clone());
+    for name in ["replaced", "gone"] {
+        let known = json!({"name": name, "uid": "00000000-0000-0000-0000-000000000000"});
+        let known: target::Metadata = serde_json::from_value(known).unwrap();
+        assert_eq!(kubernetes.touch_pod(&scene.namespace, &known).await, Ok(()), "{name}");
+    }
+    assert_eq!(take(&scene, "replaced").await.1, None);
+}

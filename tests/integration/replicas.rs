@@ -1,0 +1,338 @@
+//! Several operators for one namespace, as processes: one acts at a time, whatever becomes of it.
+#![allow(clippy::print_stderr, reason = "how long a hand-over took, for docs/high-availability.md")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::support::authorization_server::Behaviour;
+use super::support::control_plane::ControlPlane;
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::relay::Relay;
+use super::support::scene::{SOON, Scene};
+
+/// Refreshed every 30 s, with 60 s left: longer than any hand-over.
+const TTL: u32 = 90;
+const SOURCES: usize = 5;
+/// So long that nobody takes over by waiting for its end.
+const LONG_LEASE: [&str; 2] = ["--leader-election-lease-duration", "10m"];
+
+/// A replica with a way of its own to the API server.
+async fn replica_at(scene: &Scene, kubeconfig: &Path, name: &str, flags: &[&str]) -> Operator {
+    Operator::replica(kubeconfig, &scene.namespace, name, flags).await
+}
+
+async fn replica(scene: &Scene, name: &str, flags: &[&str]) -> Operator {
+    replica_at(scene, &ControlPlane::shared().kubeconfig_path(), name, flags).await
+}
+
+/// The name of the replica that leads.
+async fn leader(scene: &Scene) -> Option<String> {
+    let leases: Api<Lease> = Api::namespaced(scene.client.clone(), &scene.namespace);
+    let lease = leases.get_opt("tokensource-operator").await.unwrap()?;
+    let holder = lease.spec?.holder_identity?;
+    Some(holder.rsplit_once('_').expect("a name and something unique").0.to_owned())
+}
+
+/// Waits until this replica leads, and tells how long that took.
+async fn until_leads(scene: &Scene, name: &str) -> Duration {
+    let begun = Instant::now();
+    eventually(&format!("{name} leads"), 2 * SOON, async || match leader(scene).await {
+        Some(holder) if holder == name => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    begun.elapsed()
+}
+
+/// TokenSources `source-0` and so on with targets `token-0` and so on, each with a token.
+async fn fleet(scene: &Scene) {
+    for n in 0..SOURCES {
+        let mut source = scene.source(json!({"target": {"name": format!("token-{n}")}}));
+        source["metadata"]["name"] = json!(format!("source-{n}"));
+        scene.apply(source).await;
+    }
+    for n in 0..SOURCES {
+        scene.condition(&format!("source-{n}"), "Ready", "True TokenValid").await;
+    }
+}
+
+/// Waits until refreshes are due, but for an instant.
+async fn until_due(scene: &Scene) {
+    eventually("a refresh is due", 2 * SOON, async || {
+        let source = scene.sources().get("source-0").await.unwrap();
+        let refresh_at = source.status.unwrap().token.unwrap().refresh_at;
+        let left = refresh_at.duration_since(Timestamp::now());
+        if left < SignedDuration::from_millis(300) { Ok(()) } else { Err(left) }
+    })
+    .await;
+}
+
+/// Watches what readers of the Secrets see.
+struct Reader {
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Each token of each Secret.
+    tokens: BTreeMap<String, BTreeSet<String>>,
+    /// Secrets that were found with a token that had ended.
+    expired: BTreeSet<String>,
+}
+
+impl Seen {
+    fn take_in(&mut self, secret: Secret) {
+        let name = secret.metadata.name.unwrap();
+        let data = secret.data.unwrap();
+        let text = |key: &str| String::from_utf8(data[key].0.clone()).unwrap();
+        if text("expires_at").parse::<Timestamp>().unwrap() <= Timestamp::now() {
+            self.expired.insert(name.clone());
+        }
+        self.tokens.entry(name).or_default().insert(text("access_token"));
+    }
+}
+
+impl Reader {
+    fn start(scene: &Scene) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (secrets, shared) = (scene.secrets(), Arc::clone(&seen));
+        let task = tokio::spawn(async move {
+            let ours = ListParams::default().labels("app.kubernetes.io/managed-by=tokensource-operator");
+            loop {
+                let listed = secrets.list(&ours).await.unwrap();
+                listed.into_iter().for_each(|secret| shared.lock().unwrap().take_in(secret));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        Reader { seen, task }
+    }
+
+    /// How many tokens have come so far, in all Secrets.
+    fn tokens(&self) -> usize {
+        self.seen.lock().unwrap().tokens.values().map(BTreeSet::len).sum()
+    }
+
+    /// Waits until every Secret got so many tokens since the reader started.
+    async fn each_has_seen(&self, tokens: usize) {
+        eventually("refreshes", 4 * SOON, async || {
+            let seen = self.seen.lock().unwrap();
+            let counts: Vec<usize> = seen.tokens.values().map(BTreeSet::len).collect();
+            if counts.len() == SOURCES && counts.iter().all(|count| *count >= tokens) {
+                Ok(())
+            } else {
+                Err(counts)
+            }
+        })
+        .await;
+    }
+
+    /// No reader ever saw a token that had ended.
+    fn nothing_expired(&self) {
+        assert_eq!(self.seen.lock().unwrap().expired, BTreeSet::new());
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Waits until every token that was asked for is in its Secret, and sees that no token was asked for in vain.
+async fn every_mint_was_written(scene: &Scene, reader: &Reader) {
+    eventually("every mint is written, and none was for nothing", SOON, async || {
+        let (mints, tokens) = (scene.mints().await, reader.tokens() as u64);
+        if mints == tokens { Ok(()) } else { Err((mints, tokens)) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_terminated_hands_over_at_once_and_no_refresh_is_missed() {
+    // Refreshed every 20 s, with 20 s left.
+    let scene = Scene::new("hand-over", 40).await;
+    let mut leading = replica(&scene, "replica-0", &LONG_LEASE).await;
+    until_leads(&scene, "replica-0").await;
+    let reader = Reader::start(&scene);
+    fleet(&scene).await;
+    for n in 1..=2 {
+        let name = format!("replica-{n}");
+        let standby = replica(&scene, &name, &LONG_LEASE).await;
+        eventually("the standby is ready", SOON, async || match standby.admin("/readyz").await {
+            (200, ..) => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        reader.each_has_seen(n).await;
+        until_due(&scene).await;
+        let begun = Instant::now();
+        let (log, _) = tokio::join!(leading.stop(), until_leads(&scene, &name));
+        eprintln!("from SIGTERM to the next leader: {:?}", begun.elapsed());
+        assert!(log.contains("released the lease"), "{log}");
+        leading = standby;
+    }
+    reader.each_has_seen(3).await;
+    reader.nothing_expired();
+    every_mint_was_written(&scene, &reader).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_request_under_way_is_written_before_the_lease_is_released() {
+    let scene = Scene::new("hand-over-slow", 600).await;
+    let slow = Behaviour { delay_ms: 3000, ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    let first = replica(&scene, "first", &LONG_LEASE).await;
+    until_leads(&scene, "first").await;
+    let _second = replica(&scene, "second", &LONG_LEASE).await;
+    scene.apply(scene.source(json!({}))).await;
+    eventually("the request arrives", SOON, async || match scene.mints().await {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    tokio::join!(first.stop(), until_leads(&scene, "second"));
+    let token = scene.token().await.expect("it was written before another could lead");
+    scene.source_is_seen().await;
+    assert_eq!((scene.mints().await, scene.token().await), (1, Some(token)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_killed_is_followed_when_its_lease_ends() {
+    let scene = Scene::new("kill", TTL).await;
+    let first = replica(&scene, "first", &[]).await;
+    until_leads(&scene, "first").await;
+    let reader = Reader::start(&scene);
+    fleet(&scene).await;
+    let _second = replica(&scene, "second", &[]).await;
+    reader.each_has_seen(2).await;
+    first.kill();
+    let took = until_leads(&scene, "second").await;
+    eprintln!("from SIGKILL to the next leader: {took:?}");
+    reader.each_has_seen(3).await;
+    reader.nothing_expired();
+    every_mint_was_written(&scene, &reader).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_paused_overwrites_nothing_newer_and_costs_one_mint_at_most() {
+    let scene = Scene::new("pause", 600).await;
+    // So that the pause begins while an answer is on its way, which is the worst moment.
+    let slow = Behaviour { delay_ms: 2000, ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    let first = replica(&scene, "first", &[]).await;
+    until_leads(&scene, "first").await;
+    let second = replica(&scene, "second", &[]).await;
+    scene.apply(scene.source(json!({}))).await;
+    eventually("the request arrives", SOON, async || match scene.mints().await {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    first.signal("STOP");
+    until_leads(&scene, "second").await;
+    let token = scene.new_token(None).await;
+    assert_eq!(scene.mints().await, 2, "the paused one's token is lost to the other");
+
+    first.signal("CONT");
+    eventually("it sees that it does not lead", SOON, async || match first.said("not leading any more") {
+        0 => Err(first.log()),
+        _ => Ok(()),
+    })
+    .await;
+    scene.source_is_seen().await;
+    // It stands by, and would lead again.
+    second.stop().await;
+    until_leads(&scene, "first").await;
+    scene.source_is_seen().await;
+    assert_eq!((scene.mints().await, scene.token().await), (2, Some(token)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_cannot_renew_its_lease_stops_before_another_begins_and_comes_back() {
+    let scene = Scene::new("cut-off", TTL).await;
+    let relay = Relay::start(scene.client.clone()).await;
+    let first = replica_at(&scene, &relay.kubeconfig_path(), "first", &[]).await;
+    until_leads(&scene, "first").await;
+    let reader = Reader::start(&scene);
+    fleet(&scene).await;
+    let second = replica(&scene, "second", &[]).await;
+    reader.each_has_seen(2).await;
+    // All but the lease it can still reach: it is the lease that keeps it from minting.
+    relay.hold("/leases");
+    until_leads(&scene, "second").await;
+    assert_eq!(first.said("not leading any more"), 1, "{}", first.log());
+    reader.each_has_seen(3).await;
+    every_mint_was_written(&scene, &reader).await;
+
+    relay.release();
+    second.kill();
+    until_leads(&scene, "first").await;
+    reader.each_has_seen(5).await;
+    reader.nothing_expired();
+    every_mint_was_written(&scene, &reader).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_ready_and_writes_nothing_and_its_turn_costs_no_list() {
+    let scene = Scene::new("standby", 600).await;
+    let first = replica(&scene, "first", &LONG_LEASE).await;
+    until_leads(&scene, "first").await;
+    let relay = Relay::start(scene.client.clone()).await;
+    let second = replica_at(&scene, &relay.kubeconfig_path(), "second", &LONG_LEASE).await;
+    eventually("the standby is ready", SOON, async || match second.admin("/readyz").await {
+        (200, ..) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    let lists = relay.lists();
+    fleet(&scene).await;
+    let wrong = scene.source(json!({"credentials": {"secretRef": {"name": "missing"}}}));
+    scene.apply(wrong).await;
+    scene.ready("False CredentialsNotFound").await;
+    assert_eq!(relay.writes(), Vec::<String>::new());
+    assert_eq!(second.said("another process leads"), 1);
+
+    first.stop().await;
+    until_leads(&scene, "second").await;
+    scene
+        .patch(
+            "tokensource",
+            "source",
+            json!({"spec": {"credentials": {"secretRef": {"name": "credentials"}}}}),
+        )
+        .await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(relay.lists(), lists);
+    assert_eq!(scene.mints().await, SOURCES as u64 + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_three_that_begin_together_acts() {
+    let scene = Scene::new("together", 600).await;
+    let (first, second, third) = tokio::join!(
+        replica(&scene, "first", &[]),
+        replica(&scene, "second", &[]),
+        replica(&scene, "third", &[]),
+    );
+    let all = [first, second, third];
+    fleet(&scene).await;
+    eventually("each knows who leads", SOON, async || {
+        let counts = ["INFO leading", "another process leads"]
+            .map(|words| all.iter().filter(|replica| replica.said(words) == 1).count());
+        if counts == [1, 2] { Ok(()) } else { Err(counts) }
+    })
+    .await;
+    assert_eq!(scene.mints().await, SOURCES as u64);
+}

@@ -1,0 +1,89 @@
+//! A ServiceAccount with the rights that a test gives it, to run the operator or a command as.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+
+use super::control_plane::ControlPlane;
+use super::eventually;
+use super::scene::Scene;
+
+/// A ServiceAccount of a scene's namespace.
+pub struct Account<'a> {
+    scene: &'a Scene,
+    name: String,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> Account<'a> {
+    /// Makes one without any rights.
+    pub async fn new(scene: &'a Scene, name: &str) -> Self {
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+        scene.apply(account).await;
+        let accounts: Api<ServiceAccount> = Api::namespaced(scene.client.clone(), &scene.namespace);
+        let request = TokenRequest {
+            spec: TokenRequestSpec { audiences: vec![], ..TokenRequestSpec::default() },
+            ..TokenRequest::default()
+        };
+        let answer = accounts.create_token_request(name, &PostParams::default(), &request).await.unwrap();
+        let text = std::fs::read_to_string(ControlPlane::shared().kubeconfig_path()).unwrap();
+        let mut kubeconfig: Value = serde_saphyr::from_str(&text).unwrap();
+        kubeconfig["users"][0]["user"] = json!({"token": answer.status.unwrap().token});
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+        Account { scene, name: name.to_owned(), folder }
+    }
+
+    /// Gives it these rights in the namespace, in the place of those that it had; returns when they have taken effect.
+    pub async fn may(&self, rules: Value) {
+        let metadata = json!({"name": self.name});
+        let group = "rbac.authorization.k8s.io";
+        let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": metadata, "rules": rules});
+        let binding = json!({
+            "apiVersion": format!("{group}/v1"),
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": self.name},
+            "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": self.scene.namespace}],
+        });
+        self.scene.apply(role).await;
+        self.scene.apply(binding).await;
+        for rule in rules.as_array().unwrap() {
+            let text = |name: &str| rule[name][0].as_str().unwrap_or_default().to_owned();
+            let (group, resource, verb) = (text("apiGroups"), text("resources"), text("verbs"));
+            let (resource, part) = resource.split_once('/').unwrap_or((&resource, ""));
+            let resource = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+            let named = rule["resourceNames"][0].as_str().map(|name| format!("{resource}/{name}"));
+            let (part, who) = (
+                format!("--subresource={part}"),
+                format!("--as=system:serviceaccount:{}:{}", self.scene.namespace, self.name),
+            );
+            let question = ["auth", "can-i", &verb, &named.unwrap_or(resource), &part, &who];
+            eventually("the rights take effect", Duration::from_secs(30), async || {
+                self.scene.try_kubectl(&question, "").await
+            })
+            .await;
+        }
+    }
+
+    /// A kubeconfig with which to be it.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+}
+
+/// All that the operator needs in a namespace, as README.md lists it.
+pub fn operator_rules() -> Value {
+    json!([
+        {"apiGroups": ["tokensource.dev"], "resources": ["tokensources"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["tokensource.dev"], "resources": ["tokensources/status"], "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "patch"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
+    ])
+}
