@@ -68,12 +68,14 @@ FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-trace-compares --cfg=fuzzing
 
 .PHONY: fuzz
-fuzz: ## Throw bytes at the reader of answers, for FUZZ_SECONDS=60 (the first time builds it: minutes).
-	@mkdir -p fuzz/corpus/read_answer fuzz/artifacts
-	RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
-		$(CARGO) run --quiet --release --manifest-path fuzz/Cargo.toml --bin read_answer \
-		--target $$($(CARGO) -vV | sed -n 's/^host: //p') -- \
-		-max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096 -artifact_prefix=fuzz/artifacts/ fuzz/corpus/read_answer
+fuzz: ## Throw bytes at the reader of answers and at templates, for FUZZ_SECONDS=60 each (the first time builds it: minutes).
+	@set -e; for target in read_answer render_template; do \
+		mkdir -p fuzz/corpus/$$target fuzz/artifacts; \
+		RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+			$(CARGO) run --quiet --release --manifest-path fuzz/Cargo.toml --bin $$target \
+			--target $$($(CARGO) -vV | sed -n 's/^host: //p') -- \
+			-max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096 -artifact_prefix=fuzz/artifacts/ fuzz/corpus/$$target; \
+	done
 
 .PHONY: bench
 bench: $(NPM_STAMPS) ## Measure what a fleet of TokenSources costs (SOURCES=1000).
@@ -83,8 +85,8 @@ bench: $(NPM_STAMPS) ## Measure what a fleet of TokenSources costs (SOURCES=1000
 control-plane: ## Start a control plane of your own in the foreground; Ctrl-C ends it.
 	@set -o pipefail; hack/control-plane.sh run | while read -r _ kubeconfig; do \
 		echo "The control plane is up. In another terminal:"; \
-		echo "  export KUBECONFIG=$$kubeconfig"; \
-		echo "Its kubectl is $$(dirname "$$kubeconfig")/bin/kubectl. Ctrl-C here ends it and removes all of it."; \
+		echo "  export KUBECONFIG=$$kubeconfig PATH=$$(dirname "$$kubeconfig")/bin:\$$PATH   # with its kubectl"; \
+		echo "Ctrl-C here ends it and removes all of it. It runs no pods."; \
 	done
 
 .PHONY: npm-packages

@@ -63,16 +63,16 @@ int main(void) { return 0; }' | cc -x c - -o /dev/null 2>/dev/null; then ok "C c
   missing "a C compiler (cc) with the C library's headers" build-essential "macOS: xcode-select --install"
 fi
 
-go=$(awk '$1 == "go" { print $2 }' hack/control-plane/go.mod)
+go=$(awk '$1 == "go" { print $2 }' hack/*/go.mod | sort -t . -k 1,1n -k 2,2n -k 3,3n | tail -n 1)
 have=$(version_of env GOTOOLCHAIN=local go env GOVERSION)
 if [ -z "$have" ]; then
-  missing "Go $go or later: it builds the control plane and Helm" "" "https://go.dev/dl/"
+  missing "Go $go or later: it builds the control plane, Helm and promtool" "" "https://go.dev/dl/"
 elif at_least "$have" "$go"; then
   ok "Go $have"
 elif at_least "$have" 1.21 && [ "$(cd / && go env GOTOOLCHAIN)" != local ]; then
   ok "Go $have, which fetches Go $go by itself"
 else
-  missing "Go $go or later: it builds the control plane and Helm (found: $have)" "" "https://go.dev/dl/, or GOTOOLCHAIN=auto with Go 1.21 or later"
+  missing "Go $go or later: it builds the control plane, Helm and promtool (found: $have)" "" "https://go.dev/dl/, or GOTOOLCHAIN=auto with Go 1.21 or later"
 fi
 
 have=$(version_of node --version)

@@ -15,6 +15,9 @@ echo "   in $(hack/control-plane.sh build)" >&2
 echo "== Helm" >&2
 echo "   in $(hack/tools.sh helm)" >&2
 
+echo "== promtool" >&2
+echo "   in $(hack/tools.sh prometheus)" >&2
+
 echo "== cargo test: everything" >&2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -8,6 +8,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::oauth::{EgressRule, Limits};
 use crate::operator::AdminAddress;
 
+const MINT_USAGE: &str = "tokensource-operator mint -f FILE [-f FILE]... [NAME]
+       tokensource-operator mint [-n NS] NAME";
+
 /// Keeps short-lived OAuth 2.0 access tokens fresh in Kubernetes Secrets.
 #[derive(Debug, Parser)]
 #[command(name = "tokensource-operator", version, about)]
@@ -23,7 +26,7 @@ pub enum Command {
     /// Reconcile TokenSources, in the cluster of the pod or of KUBECONFIG.
     Run(Box<RunArgs>),
     /// Mint once and tell about it: from manifests without a cluster (-f), or as the cluster has it (-n NS NAME).
-    #[command(after_help = crate::mint::HELP)]
+    #[command(after_help = crate::mint::HELP, override_usage = MINT_USAGE)]
     Mint(Box<MintArgs>),
     /// Tell whether the token is valid, who reads it, what failed last and what to do, with your own rights.
     #[command(after_help = crate::explain::HELP)]
@@ -36,7 +39,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Reconcile only in this namespace; may be repeated. Default: all namespaces.
-    #[arg(long = "namespace", value_name = "NS", env = "TOKENSOURCE_NAMESPACE", value_delimiter = ',')]
+    #[arg(long = "namespace", value_name = "NS", env = "TOKENSOURCE_NAMESPACE", value_delimiter = ',', value_parser = namespace)]
     pub namespaces: Vec<String>,
 
     /// Reconcile only in namespaces whose labels match, for example tokensource.dev/enabled=true or team in (a,b). A
@@ -226,6 +229,17 @@ fn at_least_one<N: FromStr + Default + PartialEq>(value: &str) -> Result<N, Stri
         .ok_or_else(|| "write a whole number from 1 on".to_owned())
 }
 
+/// A misspelt namespace would be watched for ever, and nothing would say why nothing happens.
+fn namespace(value: &str) -> Result<String, String> {
+    let known = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+    let fits = (1..=63).contains(&value.len()) && value.bytes().all(known);
+    if fits && !value.starts_with('-') && !value.ends_with('-') {
+        Ok(value.to_owned())
+    } else {
+        Err("a namespace's name has at most 63 lower-case letters, digits and, inside, hyphens".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -273,6 +287,12 @@ mod tests {
                 .contains("'--namespace <NS>' cannot be used with '--namespace-selector <LABELS>'")
         );
         assert!(run(&["--namespace-selector", ""]).is_err());
+        for wrong in ["A_b", "", "a,", "-a", "a-", &"a".repeat(64)] {
+            assert!(
+                run(&[&format!("--namespace={wrong}")]).unwrap_err().contains("a namespace's name"),
+                "{wrong}"
+            );
+        }
         assert!(run(&["--egress-allow", "10.0.0.0/99"]).unwrap_err().contains("--egress-allow"));
         assert!(run(&["--endpoint-max-per-second", "0"]).unwrap_err().contains("a whole number from 1 on"));
         assert_eq!(run(&["--endpoint-max-in-flight", "2"]).unwrap().endpoint_max_in_flight, 2);

@@ -12,6 +12,7 @@ mod caller;
 pub mod cli;
 pub mod controller;
 pub mod explain;
+pub mod metrics;
 pub mod mint;
 pub mod oauth;
 pub mod operator;

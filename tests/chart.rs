@@ -226,7 +226,7 @@ fn an_image_is_named_by_its_digest_where_there_is_one() {
 fn every_value_reaches_an_object() {
     let marked: Value = serde_saphyr::from_str(include_str!("chart-values.yaml")).unwrap();
     let text = template(NAMESPACE, &marked).unwrap();
-    for number in 1..=38 {
+    for number in 1..=42 {
         assert!(text.contains(&format!("marker-{number}")), "marker-{number}");
     }
     for words in [
@@ -280,6 +280,19 @@ fn monitors_find_what_is_to_be_monitored() {
     for probe in ["livenessProbe", "readinessProbe"] {
         assert_eq!(container(&objects)[probe]["httpGet"]["port"], port);
     }
+}
+
+#[test]
+fn alerts_and_dashboard_come_with_it_as_they_are() {
+    let values = json!({"metrics": {"prometheusRule": {"enabled": true}, "dashboard": {"enabled": true}}});
+    let objects = render(NAMESPACE, &values);
+    let read = |file: &str| std::fs::read_to_string(format!("{CHART}/files/{file}")).unwrap();
+    let alerts: Value = serde_saphyr::from_str(&read("alerts.yaml")).unwrap();
+    assert_eq!(find(&objects, "PrometheusRule", "")["spec"], alerts);
+    let dashboard = find(&objects, "ConfigMap", "");
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    let text = dashboard["data"]["tokensource-operator.json"].as_str().unwrap();
+    assert_eq!(text.trim(), read("dashboard.json").trim());
 }
 
 #[test]

@@ -97,6 +97,9 @@ async fn pod() -> Operator {
     // The port is perhaps taken on this machine.
     arguments.retain(|argument| !argument.starts_with("--admin-address"));
     arguments.push("--admin-address=127.0.0.1:0");
+    // In a pod the environment says so.
+    let namespace = format!("--leader-election-namespace={NAMESPACE}");
+    arguments.push(&namespace);
     Operator::launch(&Account::of(NAMESPACE).await.kubeconfig(), "pod", &arguments).await
 }
 

@@ -59,6 +59,11 @@ impl Agenda {
         self.states.insert(key, State::Due(deadline));
     }
 
+    /// How many are due.
+    pub(super) fn due(&self) -> usize {
+        self.due.len()
+    }
+
     /// The deadline of the look that comes next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.due.first().map(|(deadline, _)| *deadline)

@@ -8,7 +8,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use super::secrets::Key;
 use crate::api::TokenSource;
 use crate::target::{
     FIELD_MANAGER, Facts, Metadata, PodList, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL,
-    REFRESHED_ANNOTATION,
+    REFRESHED_ANNOTATION, Version,
 };
 
 /// Pods in one answer: a page of them is in memory at once, and a pod may be large.
@@ -34,6 +34,12 @@ pub enum CallError {
     /// 404: the object, or its namespace, does not exist.
     #[error("not found")]
     NotFound,
+    /// The Secret exists with another type, which cannot be changed.
+    #[error("the Secret is of another type, which cannot be changed")]
+    AnotherType,
+    /// The Secret is immutable.
+    #[error("the Secret is immutable")]
+    Immutable,
     /// Another refusal (4xx): quota, admission, RBAC, validation, an immutable object.
     #[error("{0}")]
     Refused(String),
@@ -42,11 +48,27 @@ pub enum CallError {
     Unavailable(String),
 }
 
+/// How Kubernetes says, and has said since there are immutable Secrets, why one is not written.
+const IMMUTABLE: &str = "field is immutable when `immutable` is set";
+
+/// The fields that the API server finds fault with.
+fn faults(status: &kube::core::Status) -> impl Iterator<Item = &str> {
+    status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.field.as_str())
+}
+
 impl From<kube::Error> for CallError {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.code == 409 => CallError::Conflict,
             kube::Error::Api(status) if status.code == 404 => CallError::NotFound,
+            kube::Error::Api(status)
+                if status.code == 422 && faults(&status).any(|field| field == "type") =>
+            {
+                CallError::AnotherType
+            }
+            kube::Error::Api(status) if status.code == 422 && status.message.contains(IMMUTABLE) => {
+                CallError::Immutable
+            }
             kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
                 CallError::Refused(status.message.clone())
             }
@@ -179,6 +201,20 @@ impl Kubernetes {
     pub async fn restamp_secret(&self, key: &Key, body: &Value) -> Result<Facts, CallError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         self.write_secret(key, &params, &Patch::Strategic(body)).await
+    }
+
+    /// Deletes a Secret if it is still in this state; with `dry_run` only says whether that could be done.
+    ///
+    /// # Errors
+    /// [`CallError::Conflict`] where it is not; else see [`CallError`].
+    pub async fn delete_secret(&self, key: &Key, seen: &Version, dry_run: bool) -> Result<(), CallError> {
+        let preconditions = Preconditions {
+            uid: Some(seen.uid.clone()),
+            resource_version: Some(seen.resource_version.clone()),
+        };
+        let params = DeleteParams { dry_run, preconditions: Some(preconditions), ..DeleteParams::default() };
+        let api = self.secrets(&key.namespace);
+        self.bounded(api.delete(&key.name, &params)).await.map(drop)
     }
 
     /// The answer is asked for as metadata alone: no token comes back over the wire.

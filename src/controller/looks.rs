@@ -58,9 +58,11 @@ pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future
     let mut agenda = Agenda::default();
     let mut looks = Looks::new();
     let mut ends = pin!(ends);
+    let mut pending = 0;
     let by = |key: &Key| deadline(key, &context);
     store.state().iter().for_each(|source| concern(&mut agenda, source.key(), by));
     loop {
+        pending = context.metrics.looks_pending(pending, agenda.due() + looks.len());
         let (next, time) = (agenda.next_deadline(), agenda.next_time());
         tokio::select! {
             () = &mut ends => break,
@@ -87,6 +89,7 @@ pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future
         }
     }
     while looks.join_next().await.is_some() {}
+    context.metrics.looks_pending(pending, 0);
 }
 
 fn concern(agenda: &mut Agenda, key: Key, by: impl Fn(&Key) -> Instant) {
@@ -98,6 +101,7 @@ fn begin(agenda: &mut Agenda, looks: &mut Looks, store: &Store<Watched>, context
     let Some(key) = agenda.begin() else { return };
     let Some(source) = store.get(&ObjectRef::new(&key.name).within(&key.namespace)) else {
         // Gone meanwhile.
+        context.pulse.rest();
         return agenda.end(key, None);
     };
     let context = Arc::clone(context);

@@ -12,7 +12,7 @@ use super::secrets::Key;
 use super::status::Reported;
 use crate::api::{LastFailure, Reason};
 use crate::oauth::Digest;
-use crate::refresh::{Failure, Pending, Tried};
+use crate::refresh::{Failure, Pending, Tried, seconds_between};
 use crate::target::{Owner, Record, Version};
 
 /// What was told by a status that was written, and the revision that it got.
@@ -32,8 +32,10 @@ pub struct Memory {
     pub minted_with: Option<Digest>,
     /// A mint whose result is not yet all written: the only place where a token stays.
     pub pending: Option<Box<PendingMint>>,
-    /// When the target was last mended by a mint.
-    pub healed_at: Option<Timestamp>,
+    /// When a mint last put right what somebody did to the target.
+    pub healed: Option<Box<Disturbance>>,
+    /// When that last took a write of its metadata alone, for which generation of the spec.
+    pub mended: Option<Box<(i64, Disturbance)>>,
     /// This process has seen that the API server takes a write of this target.
     pub write_allowed: bool,
     /// The state of the credentials Secret that was last read, and SHA-256, in hex, of the refresh token in it.
@@ -45,6 +47,39 @@ pub struct Memory {
     pub prompt: Option<Box<Prompt>>,
     /// What was last told by status, until the watch has caught up.
     pub reported: Option<Written>,
+}
+
+/// How long nothing may have happened to a target before it counts as being left in peace, in seconds.
+const PEACE: u64 = 10 * 60;
+
+/// What somebody did to the target and was put right.
+#[derive(Clone, Debug)]
+pub struct Disturbance {
+    /// When it was last put right.
+    pub at: Timestamp,
+    /// How often in a row.
+    pub times: u32,
+    /// Who did it, where the Secret tells: a field manager's name.
+    pub by: Option<Box<str>>,
+}
+
+impl Disturbance {
+    /// It has happened again, or for the first time in a long while.
+    #[must_use]
+    pub fn again(before: Option<&Self>, now: Timestamp, by: Option<Box<str>>) -> Self {
+        let before = before.filter(|before| before.is_recent(now));
+        Disturbance {
+            at: now,
+            times: before.map_or(1, |before| before.times.saturating_add(1)),
+            by: by.or_else(|| before?.by.clone()),
+        }
+    }
+
+    /// Whether it was put right not long ago.
+    #[must_use]
+    pub fn is_recent(&self, now: Timestamp) -> bool {
+        seconds_between(self.at, now) < PEACE
+    }
 }
 
 /// A row of failed attempts, with what people are told of the last one.
@@ -186,6 +221,19 @@ impl Memories {
     pub fn of(&self, source: &Key) -> Arc<tokio::sync::Mutex<Memory>> {
         let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(memories.entry(source.clone()).or_default())
+    }
+
+    /// The TokenSources of which something was minted that is not written, though the API server does not refuse it.
+    #[must_use]
+    pub fn unwritten(&self) -> Vec<Key> {
+        let refused = |memory: &Memory| {
+            memory.failed.as_ref().is_some_and(|failed| failed.failure.refused_target.is_some())
+        };
+        let memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_left = |memory: &tokio::sync::Mutex<Memory>| {
+            memory.try_lock().is_ok_and(|memory| memory.pending.is_some() && !refused(&memory))
+        };
+        memories.iter().filter(|(_, memory)| is_left(memory)).map(|(key, _)| key.clone()).collect()
     }
 
     /// Forgets a TokenSource; but not the only copy of a refresh token, which one of the same name takes up again.

@@ -9,7 +9,8 @@ use tracing::info;
 use url::Url;
 
 use super::gather::{Gathered, sha256};
-use super::memory::{PendingMint, UnsavedRefreshToken, UnwrittenToken};
+use super::kubernetes::CallError;
+use super::memory::{Disturbance, PendingMint, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::Known;
 use super::stop::Stop;
@@ -44,8 +45,9 @@ impl Pass<'_> {
         self.go_on().await;
         let Asked { answer, sent_at, took, url, remark } = asked?;
 
-        if why.heals() && (self.memory.healed_at.is_some() || self.had_token()) {
-            self.memory.healed_at = Some(sent_at);
+        if why.heals() && (self.memory.healed.is_some() || self.had_token()) {
+            let again = Disturbance::again(self.memory.healed.as_deref(), sent_at, self.other_writer());
+            self.memory.healed = Some(Box::new(again));
         }
         let answer = match answer {
             Ok(answer) => answer,
@@ -82,7 +84,7 @@ impl Pass<'_> {
     async fn ask(&self, tls: &Tls, gathered: &Gathered) -> Result<Asked, Stop> {
         let description = &self.resolved.description.request;
         let located = self.context.discovery.locate(description, tls, self.attempt_timeout()).await;
-        let description = &located.map_err(|error| Stop::endpoint(&error))?;
+        let description = &located.map_err(|error| self.not_minted(&error))?;
         let url = &description.token_url;
 
         let party = self.context.gate.party(description, &gathered.credentials, tls);
@@ -90,25 +92,37 @@ impl Pass<'_> {
             self.context.gate.hasten(url, party);
         }
         let entering = self.context.gate.enter(url, party, self.deadline());
+        let metrics = &self.context.metrics;
         let place = tokio::select! {
             entered = tokio::time::timeout(PATIENCE, entering) => match entered {
                 Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
-                Err(_) => return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE)),
+                Err(_) => {
+                    metrics.waited(self.resolved.host(), PATIENCE);
+                    return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE));
+                }
             },
             () = self.context.mandate.ends() => return Err(Stop::NoMandate),
         };
+        metrics.waited(self.resolved.host(), place.waited());
         let timeout = self.context.mandate.lasts(self.attempt_timeout()).await.ok_or(Stop::NoMandate)?;
         // Not before the turn has come: what is signed lives for less than a minute.
         let attempt = self.context.transport.attempt(url);
         let request = description
             .attempt(&gathered.credentials, &attempt)
-            .map_err(|error| Stop::endpoint(&Error::from(error)))?;
+            .map_err(|error| self.not_minted(&Error::from(error)))?;
         let sent_at = self.context.now();
         let begun = Instant::now();
         let answer = Box::pin(self.context.transport.send_over(&request, tls, timeout)).await;
         place.finish(&answer);
         let (took, remark) = (begun.elapsed(), self.clock_remark(description));
+        metrics.minted(self.resolved.host(), answer.as_ref().err().map(Error::reason), Some(took));
         Ok(Asked { answer, sent_at, took, url: url.clone(), remark })
+    }
+
+    /// An attempt that failed before the endpoint was asked.
+    fn not_minted(&self, error: &Error) -> Stop {
+        self.context.metrics.minted(self.resolved.host(), Some(error.reason()), None);
+        Stop::endpoint(error)
     }
 
     /// Somebody has changed the spec, or asks for a token, since the last attempt failed.
@@ -190,18 +204,20 @@ impl Pass<'_> {
             return Ok(());
         }
         self.check_alive().await?;
-        let seen = match &target {
-            Known::Present(facts) => Some(facts.version.clone()),
+        let seen = match target {
+            Known::Present(facts) => Some(facts),
             _ => None,
         };
-        let body = self.rehearsal(seen.as_ref())?;
-        match self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await {
-            Ok(_) => {
-                self.memory.write_allowed = true;
-                Ok(())
-            }
-            Err(error) => Err(self.write_failed(error, seen).await),
+        let version = seen.as_ref().map(|facts| facts.version.clone());
+        let body = self.rehearsal(version.as_ref())?;
+        let tried = self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await;
+        match (tried, seen) {
+            (Err(CallError::AnotherType), Some(facts)) => self.replace(&facts, true).await?,
+            (Err(error), _) => return Err(self.write_failed(error, version).await),
+            (Ok(_), _) => {}
         }
+        self.memory.write_allowed = true;
+        Ok(())
     }
 
     /// Stops if the TokenSource is gone, going, or another one by now: then nothing is healed.

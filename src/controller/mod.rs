@@ -1,6 +1,7 @@
 //! The effects: watches, one reader, one minter, one writer, and the report.
 
 mod agenda;
+mod contest;
 mod expiry;
 mod gather;
 mod kubernetes;
@@ -34,6 +35,7 @@ pub use pulse::Pulse;
 pub(crate) use secrets::Key;
 pub use watch::run;
 
+use crate::metrics::Metrics;
 use crate::oauth::{Discovery, Gate, Transport};
 use crate::target::Facts;
 use memory::{Memories, Seeds};
@@ -62,6 +64,7 @@ pub struct Context {
     /// To look, which includes calls to the API server but not waiting for an endpoint.
     turns: Arc<Turns>,
     pulse: Arc<Pulse>,
+    metrics: Arc<Metrics>,
     mandate: Mandate,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
@@ -87,6 +90,8 @@ pub struct Parts {
     pub mandate: Mandate,
     /// Where signs of life go.
     pub pulse: Arc<Pulse>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
     /// The labels of the namespaces to reconcile in; `None` for all that are watched.
@@ -108,6 +113,7 @@ impl Context {
             watches,
             mandate,
             pulse,
+            metrics,
             propagation_delay,
             namespace_selector,
             require_credentials_label,
@@ -125,12 +131,28 @@ impl Context {
             turns: Turns::new(LOOKS_AT_ONCE),
             namespaces: Namespaces::new(namespace_selector),
             pulse,
+            metrics,
             mandate,
             propagation_delay,
             require_credentials_label,
             instance,
             since: Timestamp::now(),
         }
+    }
+
+    /// Writes all metrics. Those of TokenSources are told by whoever leads.
+    pub fn write_metrics(&self, text: &mut String) {
+        let leads = self.mandate.leads();
+        if !leads {
+            self.metrics.forget_all();
+        }
+        self.metrics.leads(leads);
+        self.metrics.write(text);
+    }
+
+    /// Whether a TokenSource exists and is reconciled.
+    fn serves(&self, source: &Key) -> bool {
+        self.mandate.leads() && self.namespaces.selects(&source.namespace) && self.secrets.knows(source)
     }
 
     /// Whether a Secret may be read as credentials.

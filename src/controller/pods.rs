@@ -129,6 +129,7 @@ impl Pass<'_> {
         self.turn = None;
         let told = self.context.rounds.tell(&self.identity.target).await;
         if let Some(message) = &told.failed {
+            self.context.metrics.prompt_failed();
             warn!(source = %self.identity.key, %message, "pods could not be told of a new token");
         }
         prompt.settle(told, Instant::now())

@@ -23,13 +23,12 @@ pub struct Pulse(Mutex<Signs>);
 struct Signs {
     loops: BTreeMap<String, Instant>,
     watches: BTreeMap<String, Instant>,
-    /// Looks under way.
-    looks: usize,
-    /// When one of them ended last, or when the first began.
-    looks_moved: Option<Instant>,
+    /// Since when a look has been waited for, if none has ended since.
+    awaited: Option<Instant>,
 }
 
 /// A look under way.
+#[must_use]
 pub(super) struct Looking<'a>(&'a Pulse);
 
 impl Pulse {
@@ -39,23 +38,30 @@ impl Pulse {
     }
 
     /// A request goes to the API server: those of watches, and of the lists before them, are signs of life. A list of
-    /// another kind has no limit.
+    /// another kind has no limit, or a field selector.
     pub fn request(&self, uri: &Uri) {
-        let is_watch =
-            |query: &str| query.split('&').any(|it| it == "watch=true" || it.starts_with("limit="));
+        let is_watch = |query: &str| {
+            let has = |start| query.split('&').any(|it| it.starts_with(start));
+            has("watch=true") || (has("limit=") && !has("fieldSelector="))
+        };
         if uri.query().is_some_and(is_watch) {
             self.signs().watches.insert(uri.path().to_owned(), Instant::now());
         }
     }
 
+    /// A look is asked for, only to see that looks are made.
+    pub(super) fn await_look(&self) {
+        self.signs().awaited.get_or_insert_with(Instant::now);
+    }
+
     /// A look begins; it ends when what comes back is dropped.
     pub(super) fn look(&self) -> Looking<'_> {
-        let mut signs = self.signs();
-        if signs.looks == 0 {
-            signs.looks_moved = Some(Instant::now());
-        }
-        signs.looks += 1;
         Looking(self)
+    }
+
+    /// No look is made from now on.
+    pub(super) fn rest(&self) {
+        self.signs().awaited = None;
     }
 
     /// Whether the loops come round.
@@ -74,17 +80,15 @@ impl Pulse {
         overdue(&self.signs().watches, now, WATCH_PATIENCE).map_err(|it| format!("the watch of {it}"))
     }
 
-    /// Whether looks that began come to an end.
+    /// Whether looks are made and come to an end.
     ///
     /// # Errors
-    /// How many do not.
+    /// For how long none has.
     pub fn looks(&self, now: Instant) -> Result<(), String> {
-        let signs = self.signs();
-        match signs.looks_moved.map(|moved| now.saturating_duration_since(moved)) {
-            Some(idle) if signs.looks > 0 && idle > LOOK_PATIENCE => Err(format!(
-                "{} looks are under way, and none has ended for {} s",
-                signs.looks,
-                idle.as_secs()
+        match self.signs().awaited.map(|since| now.saturating_duration_since(since)) {
+            Some(waited) if waited > LOOK_PATIENCE => Err(format!(
+                "no look at a TokenSource has ended for {} s, though they are due",
+                waited.as_secs()
             )),
             _ => Ok(()),
         }
@@ -97,9 +101,7 @@ impl Pulse {
 
 impl Drop for Looking<'_> {
     fn drop(&mut self) {
-        let mut signs = self.0.signs();
-        signs.looks = signs.looks.saturating_sub(1);
-        signs.looks_moved = Some(Instant::now());
+        self.0.rest();
     }
 }
 
@@ -134,6 +136,9 @@ mod tests {
         let pulse = Pulse::default();
         pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets?labelSelector=a"));
         pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets/one"));
+        pulse.request(&Uri::from_static(
+            "/api/v1/namespaces/a/pods?&fieldSelector=status.phase%3DRunning&limit=50",
+        ));
         assert_eq!(pulse.watches(after(3600)), Ok(()), "no watch has begun");
         pulse.request(&Uri::from_static("/api/v1/secrets?&limit=500"));
         pulse.request(&Uri::from_static("/api/v1/secrets?&watch=true&timeoutSeconds=290"));
@@ -142,15 +147,18 @@ mod tests {
     }
 
     #[test]
-    fn looks_that_do_not_end_are_seen_but_not_many_that_do() {
+    fn looks_that_are_not_made_or_do_not_end_are_seen() {
         let pulse = Pulse::default();
-        let first = pulse.look();
-        let second = pulse.look();
+        assert_eq!(pulse.looks(after(3600)), Ok(()), "none is due");
+        pulse.await_look();
         assert_eq!(pulse.looks(after(590)), Ok(()));
-        assert!(pulse.looks(after(610)).unwrap_err().starts_with("2 looks"));
-        drop(first);
-        assert!(pulse.looks(after(610)).unwrap_err().starts_with("1 looks"));
-        drop(second);
+        assert!(pulse.looks(after(610)).unwrap_err().starts_with("no look at a TokenSource"));
+        let looking = pulse.look();
+        assert!(pulse.looks(after(610)).is_err(), "it has not ended");
+        drop(looking);
         assert_eq!(pulse.looks(after(610)), Ok(()));
+        pulse.await_look();
+        pulse.rest();
+        assert_eq!(pulse.looks(after(610)), Ok(()), "another process leads");
     }
 }

@@ -21,6 +21,7 @@ use super::turns::Turn;
 use super::watched::Watched;
 use super::{Context, expiry, report};
 use crate::api::{Reason, TokenSource};
+use crate::metrics::NO_HOST;
 use crate::oauth::Class;
 use crate::providers::CredentialsError;
 use crate::refresh::{Blocked, Decision, Failure, Observed, Why, decide, plus, seconds_between, wait};
@@ -69,21 +70,43 @@ pub(super) struct Ending {
 /// A look at a TokenSource, and after how long to look again if nothing concerns it before. It never fails, so that one
 /// source's trouble is its own.
 pub(super) async fn reconcile(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
+    let _looking = context.pulse.look();
+    let key = watched.key();
+    if !context.namespaces.selects(&key.namespace) {
+        context.metrics.forget(&key);
+        return None;
+    }
+    let _look = context.metrics.look(&key);
     if !context.mandate.may_begin() {
         return None;
     }
-    let _looking = context.pulse.look();
-    let looked = AssertUnwindSafe(look_at(watched, context, turn)).catch_unwind().await;
+    let next = guarded_look(watched, context, turn).await;
+    context.metrics.looks_again(&key, next);
+    // It may have gone meanwhile, and its series with it.
+    if !context.serves(&key) {
+        context.metrics.forget(&key);
+    }
+    next
+}
+
+/// A look after all others, at a TokenSource whose token is not written yet. It mints nothing, unless this process leads
+/// again.
+pub(super) async fn look_again(watched: Arc<Watched>, context: &Context) {
+    let turn = context.turns.take(deadline(&watched.key(), context)).await;
+    guarded_look(&watched, context, turn).await;
+}
+
+async fn guarded_look(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
+    let looked = AssertUnwindSafe(Box::pin(look_at(watched, context, turn))).catch_unwind().await;
     looked.unwrap_or_else(|_| {
         error!(source = %watched.key(), "a bug: the look at this TokenSource panicked");
+        context.metrics.panicked();
         Some(Duration::from_secs(60))
     })
 }
 
+/// Returns when to look again at the latest; `None` where only a change brings something new.
 async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
-    if !context.namespaces.selects(&watched.key().namespace) {
-        return None;
-    }
     match watched.source() {
         Ok(source) => look(&source, &watched.reported, context, turn).await,
         Err(error) => {
@@ -111,10 +134,12 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
         Ok(resolved) => resolved,
         Err(error) => {
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
+            context.metrics.belongs(&identity.key, NO_HOST);
             report::invalid(context, source, reported, &identity, memory, problem).await;
             return None;
         }
     };
+    context.metrics.belongs(&identity.key, resolved.host());
     memory.prompt = resolved.prompt.then(|| {
         let taken_up = || Box::new(Prompt::take_up(reported, source.metadata.generation, Instant::now()));
         memory.prompt.take().unwrap_or_else(taken_up)
@@ -176,7 +201,10 @@ impl Pass<'_> {
                     self.memory.failed = None;
                     return Ok(Ending { until, problem: None });
                 }
-                Decision::Wait(until) => return Ok(Ending { until, problem: self.failing() }),
+                Decision::Wait(until) => {
+                    let problem = self.failing().or_else(|| self.contested());
+                    return Ok(Ending { until, problem });
+                }
                 Decision::Compare => self.compare().await,
                 Decision::Restamp => self.restamp().await,
                 Decision::Mint(_) if self.is_crowded_out() => {
@@ -279,7 +307,8 @@ impl Pass<'_> {
             foreign_refresh_token: false,
             failure: self.memory.failed.as_deref().map(|failed| &failed.failure),
             pending: self.memory.pending.as_deref().map(super::memory::PendingMint::for_decision),
-            healed_at: self.memory.healed_at,
+            healed_at: self.memory.healed.as_ref().map(|healed| healed.at),
+            mended_at: self.mended().map(|mended| mended.at),
             since: self.context.since,
         }
     }
@@ -365,12 +394,9 @@ impl Pass<'_> {
         let target = &self.identity.target.name;
         let passes = blocked == Blocked::AwaitingDeletion;
         let (reason, message) = match blocked {
-            Blocked::Conflict(whose) => (
-                Reason::TargetConflict,
-                format!(
-                    "Secret {target} exists and is not this TokenSource's: {whose}; delete it if nobody needs it, or write another spec.target.name in a new TokenSource"
-                ),
-            ),
+            Blocked::Conflict { whose, adoptable } => {
+                (Reason::TargetConflict, self.conflict(&whose, adoptable))
+            }
             Blocked::AwaitingDeletion => (
                 Reason::TargetConflict,
                 format!("Secret {target} is being deleted; it will be created again when it has gone"),
@@ -435,7 +461,7 @@ impl Pass<'_> {
         let next_attempt_at = waits.map(|seconds| plus(now, seconds));
         warn!(
             source = %self.identity.key,
-            host = self.resolved.description.request.token_url.host_str().unwrap_or_default(),
+            host = self.resolved.host(),
             reason = %attempt.reason,
             message = %attempt.message,
             count,

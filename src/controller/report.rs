@@ -17,12 +17,14 @@ use super::reconcile::Pass;
 use super::resolved::Identity;
 use super::status::{Problem, Reported, Situation, status};
 use crate::api::{Reason, TokenSource, TokenSourceStatus};
+use crate::metrics::{Sight, Times};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
 
 /// Writes status and events after a pass.
 pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Result<(), CallError> {
     let before = before(pass.source, pass.reported, pass.memory);
     let after = situation(pass, pass.context.now(), problem, &before);
+    pass.context.metrics.saw(&pass.identity.key, sight(&after, pass.source));
     let written = write(pass.context, pass.source, pass.identity, &before, after).await?;
     if written.is_some() {
         pass.memory.reported = written;
@@ -52,12 +54,29 @@ pub(super) fn situation(
             }),
         suspended: pass.source.spec.suspend == Some(true),
         problem,
+        remark: pass.unrest(),
         last_failure: pass.memory.failed.as_deref().map(super::memory::Failed::to_status),
         policy: pass.resolved.policy,
         prompt: pass.resolved.prompt,
         told: pass.memory.prompt.as_ref().and_then(|prompt| prompt.told()),
         before,
     })
+}
+
+/// The same for metrics.
+fn sight(status: &TokenSourceStatus, source: &TokenSource) -> Sight {
+    let ready = status.conditions.iter().find(|it| it.type_ == "Ready");
+    let reason = |name: &str| Reason::ALL.into_iter().find(|reason| reason.as_str() == name);
+    Sight {
+        ready: ready
+            .and_then(|ready| Some((ready.status == "True", reason(&ready.reason)?)))
+            .unwrap_or((false, Reason::Minting)),
+        token: status.token.as_ref().map(|token| Times {
+            refresh_at: token.refresh_at.as_second(),
+            expires_at: token.expires_at.as_second(),
+        }),
+        suspended: source.spec.suspend == Some(true),
+    }
 }
 
 /// Writes the status of a TokenSource whose spec cannot be resolved.
@@ -79,6 +98,7 @@ pub(super) async fn invalid(
         fits_spec: false,
         suspended: false,
         problem: Some(problem),
+        remark: None,
         last_failure: None,
         policy: Policy {
             before: None,
@@ -89,6 +109,7 @@ pub(super) async fn invalid(
         told: None,
         before: &before,
     });
+    context.metrics.saw(&identity.key, sight(&after, source));
     match write(context, source, identity, &before, after).await {
         Ok(None) => {}
         Ok(written) => memory.reported = written,

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::secrets::Key;
 use crate::api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec};
+use crate::metrics::NO_HOST;
 use crate::oauth::{Answer, Credentials, Grant};
 use crate::providers::{Description, SpecError, describe, parse_seconds, provider_digest, short_digest};
 use crate::refresh::{PROMPT_DELAY, Policy, Tried, Wanted, plus};
@@ -115,6 +116,12 @@ impl Resolved {
             },
             description,
         })
+    }
+
+    /// The host of the token endpoint, or of the issuer by which it is found.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.description.request.token_url.host_str().unwrap_or(NO_HOST)
     }
 
     /// Counts on the kubelet's own pace, because pods cannot be told.

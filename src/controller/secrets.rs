@@ -116,6 +116,20 @@ impl Secrets {
         }
     }
 
+    /// Whether a TokenSource is known.
+    #[must_use]
+    pub fn knows(&self, source: &Key) -> bool {
+        self.lock().sources.contains_key(source)
+    }
+
+    /// The TokenSources of a namespace (all where `None`).
+    #[must_use]
+    pub fn sources(&self, namespace: Option<&str>) -> Vec<Key> {
+        let inner = self.lock();
+        let of_it = |source: &&Key| namespace.is_none_or(|namespace| source.namespace == namespace);
+        inner.sources.keys().filter(of_it).cloned().collect()
+    }
+
     /// When the token expires that a TokenSource's target holds: of the names that it uses, the first is the target's.
     #[must_use]
     pub fn expiry(&self, source: &Key) -> Option<Timestamp> {

@@ -37,6 +37,8 @@ pub struct Situation<'a> {
     pub suspended: bool,
     /// What stands in the way of a token that is wanted, if anything.
     pub problem: Option<Problem>,
+    /// What else people should know of a token that is fine.
+    pub remark: Option<String>,
     /// The failed attempts, for `status.lastFailure`.
     pub last_failure: Option<LastFailure>,
     /// The schedule that the spec asks for.
@@ -262,7 +264,8 @@ impl Conditions<'_> {
 
     fn remarks(&self, record: &Record) -> String {
         let of_before = self.situation.policy.remark(record.lifetime());
-        record.remarks.iter().cloned().chain(of_before).map(|remark| format!("; {remark}")).collect()
+        let further = of_before.into_iter().chain(self.situation.remark.clone());
+        record.remarks.iter().cloned().chain(further).map(|remark| format!("; {remark}")).collect()
     }
 
     fn propagation(&mut self) {
@@ -384,6 +387,7 @@ mod tests {
             fits_spec: true,
             suspended: false,
             problem: problem.map(|reason| Problem { reason, message: "what is wrong".into(), passes: false }),
+            remark: None,
             last_failure: None,
             policy: Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 },
             prompt: false,

@@ -116,10 +116,14 @@ impl From<CallError> for Stop {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Conflict | CallError::NotFound => Stop::Again,
-            CallError::Refused(message) => Stop::target(
-                Reason::KubernetesApiError,
-                format!("the API server refuses what the operator needs (is its RBAC complete?): {message}"),
-            ),
+            refused @ (CallError::Refused(_) | CallError::AnotherType | CallError::Immutable) => {
+                Stop::target(
+                    Reason::KubernetesApiError,
+                    format!(
+                        "the API server refuses what the operator needs (is its RBAC complete?): {refused}"
+                    ),
+                )
+            }
             CallError::Unavailable(message) => Stop::ApiServer(message),
         }
     }

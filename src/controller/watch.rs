@@ -18,13 +18,18 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::looks::{self, Causes};
+use super::reconcile::look_again;
 use super::resolved::Identity;
 use super::watched::Watched;
-use super::{Context, Key};
+use super::{Context, Key, Pulse};
 use crate::target::Facts;
 
 /// Objects in a page of a list.
 const PAGE: u32 = 100;
+/// How often some TokenSource is looked at, to see that looks are made.
+const PROOF: Duration = Duration::from_secs(60);
+/// How often a process that ends, or leads no more, tries to write what is left.
+const LAST_TRIES: usize = 20;
 /// How often the two clocks are compared.
 const CLOCK_CHECK: Duration = Duration::from_secs(10);
 /// How far they may drift apart between two comparisons.
@@ -54,7 +59,12 @@ async fn follow(client: Client, namespace: Option<String>, context: Arc<Context>
             () = context.mandate.stops() => return,
             () = causes.keep_warm() => {}
         }
+        let store = causes.store.clone();
+        let proofs = proofs(store.clone(), Arc::clone(&context.pulse));
+        causes.changed = stream::select(causes.changed, proofs).boxed();
         looks::run(causes, Arc::clone(&context), context.mandate.ends()).await;
+        context.pulse.rest();
+        write_what_is_left(&store, &context).await;
     }
 }
 
@@ -79,6 +89,40 @@ fn causes(client: Client, namespace: Option<String>, context: &Arc<Context>) -> 
     }
 }
 
+/// Asks for a look at some TokenSource each minute, to see that looks are made. Where nothing has changed, a look costs next
+/// to nothing.
+fn proofs(store: reflector::Store<Watched>, pulse: Arc<Pulse>) -> impl Stream<Item = Key> + Send {
+    let minutes = stream::unfold((), |()| async {
+        tokio::time::sleep(PROOF).await;
+        Some(((), ()))
+    });
+    minutes.filter_map(move |()| {
+        let some = store.find(|_| true);
+        if some.is_some() {
+            pulse.await_look();
+        }
+        future::ready(some.map(|source| source.key()))
+    })
+}
+
+/// What was minted and could not be written, because the API server did not answer, is in memory alone, and may be the only
+/// copy of a refresh token. So it is tried again, for a while.
+async fn write_what_is_left(store: &reflector::Store<Watched>, context: &Arc<Context>) {
+    for _ in 0..LAST_TRIES {
+        let left = context.memories.unwritten();
+        let left = left
+            .iter()
+            .filter_map(|key| store.get(&reflector::ObjectRef::new(&key.name).within(&key.namespace)));
+        let looks: Vec<_> = left.map(|source| look_again(source, context)).collect();
+        if looks.is_empty() {
+            return;
+        }
+        warn!(sources = looks.len(), "what was minted is not written yet: trying again");
+        future::join_all(looks).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 /// The TokenSources, and the Secrets that they name kept in step.
 fn sources(
     client: Client,
@@ -90,27 +134,41 @@ fn sources(
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
+    let scope = namespace.map(str::to_owned);
+    // What a list names that is not the first: what went while the watch was down was told by no event.
+    let mut named: Option<HashSet<Key>> = None;
     watcher::watcher(api, in_small_pages()).default_backoff().inspect_ok(move |event| match event {
+        Event::Init => named = listed.borrow().then(HashSet::new),
         Event::Apply(watched) | Event::InitApply(watched) => {
+            if let Some(named) = &mut named {
+                named.insert(watched.key());
+            }
             let Ok(source) = watched.source() else { return };
             if let Some(identity) = Identity::of(&source) {
                 context.secrets.reference(&identity.key, &identity.secret_names(&source.spec));
             }
         }
-        Event::Delete(watched) => {
-            context.secrets.forget(&watched.key());
-            context.memories.forget(&watched.key());
-        }
+        Event::Delete(watched) => forget(&context, &watched.key()),
         Event::InitDone => {
+            if let Some(named) = named.take() {
+                let known = context.secrets.sources(scope.as_deref());
+                known.iter().filter(|source| !named.contains(source)).for_each(|gone| forget(&context, gone));
+            }
             listed.send_replace(true);
         }
-        Event::Init => {}
     })
 }
 
 /// The largest part of an object is its managedFields, and a whole page of them is in memory at once.
 fn in_small_pages() -> watcher::Config {
     watcher::Config::default().page_size(PAGE)
+}
+
+/// A TokenSource is gone.
+fn forget(context: &Context, source: &Key) {
+    context.secrets.forget(source);
+    context.memories.forget(source);
+    context.metrics.forget(source);
 }
 
 /// Follows the metadata of Secrets, and yields the TokenSources that a change concerns.
@@ -196,6 +254,7 @@ fn clock_steps(context: Arc<Context>, scope: String) -> impl Stream<Item = ()> +
             let passed = now.0.duration_since(monotonic);
             let difference = now.1.duration_since(wall).unsigned_abs().abs_diff(passed);
             if difference > CLOCK_STEP {
+                context.metrics.clock_stepped();
                 warn!(
                     seconds = difference.as_secs(),
                     "the clock was set, or the machine slept: every TokenSource is looked at again"

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::gather::sha256;
 use super::kubernetes::CallError;
-use super::memory::{UnsavedRefreshToken, UnwrittenToken};
+use super::memory::{Disturbance, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::{Key, Known};
 use super::stop::Stop;
@@ -56,7 +56,10 @@ impl Pass<'_> {
             Err(error) => {
                 let error = rendered.data.values().fold(without(error, access_token), without);
                 self.memory.pending = Some(pending);
-                Err(self.write_failed(error, seen).await)
+                match (error, self.context.secrets.known(&self.identity.target)) {
+                    (CallError::AnotherType, Known::Present(facts)) => self.replace(&facts, false).await,
+                    (error, _) => Err(self.write_failed(error, seen).await),
+                }
             }
         }
     }
@@ -97,13 +100,15 @@ impl Pass<'_> {
                     );
                 Ok(())
             }
-            Err(CallError::Refused(message)) => Err(Stop::target(
-                Reason::TargetRefused,
-                format!(
-                    "the API server refuses to write Secret {}, which keeps the refresh token: {message}",
-                    key.name
-                ),
-            )),
+            Err(refused @ (CallError::Refused(_) | CallError::Immutable | CallError::AnotherType)) => {
+                Err(Stop::target(
+                    Reason::TargetRefused,
+                    format!(
+                        "the API server refuses to write Secret {}, which keeps the refresh token: {refused}",
+                        key.name
+                    ),
+                ))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -140,12 +145,22 @@ impl Pass<'_> {
         self.check_alive().await?;
         let Known::Present(facts) = self.known(&self.identity.target.clone()).await? else { return Ok(()) };
         let Some(record) = &facts.record else { return Ok(()) };
-        let record = record.restamped(self.identity.owner.clone(), self.seen_as_minted().cloned());
+        let owner = &self.identity.owner;
+        let stripped = self.resolved.wanted.owner_reference
+            && facts.controller.is_none()
+            && record.owner.uid == owner.uid;
+        let disturbed = stripped || !facts.labelled;
+        let record = record.restamped(owner.clone(), self.seen_as_minted().cloned());
         let body = restamp(&facts, &record, self.resolved.wanted.owner_reference);
         match self.context.kubernetes.restamp_secret(&self.identity.target, &body).await {
             Ok(written) => {
                 info!(source = %self.identity.key, target = %self.identity.target.name, "record written again, without a mint");
                 self.context.secrets.observe(&self.identity.target, Some(written));
+                if disturbed {
+                    let generation = self.source.metadata.generation.unwrap_or_default();
+                    let again = Disturbance::again(self.mended(), self.context.now(), None);
+                    self.memory.mended = Some(Box::new((generation, again)));
+                }
                 Ok(())
             }
             Err(error) => Err(self.write_failed(error, Some(facts.version.clone())).await),
@@ -240,9 +255,19 @@ impl Pass<'_> {
             }
             CallError::Refused(message) => {
                 self.memory.write_allowed = false;
-                let stop = self.refused_target(&message);
-                stop.of_target(seen)
+                self.refused_target(&message).of_target(seen)
             }
+            CallError::Immutable => {
+                self.memory.write_allowed = false;
+                let name = &self.identity.target.name;
+                let message = format!(
+                    "it is immutable; delete it, and it is made anew at once: kubectl -n {} delete secret {name}",
+                    self.identity.target.namespace
+                );
+                self.refused_target(&message).of_target(seen)
+            }
+            // Asked again, with what is there now.
+            CallError::AnotherType => Stop::Again,
             unavailable @ CallError::Unavailable(_) => unavailable.into(),
         }
     }
@@ -251,7 +276,8 @@ impl Pass<'_> {
     fn target_is_ours(&self) -> bool {
         match self.context.secrets.known(&self.identity.target) {
             Known::Present(facts) => {
-                !facts.terminating && ownership(&facts, &self.identity.owner) == Ownership::Ours
+                let ownership = ownership(&facts, &self.identity.owner);
+                !facts.terminating && matches!(ownership, Ownership::Ours | Ownership::Offered)
             }
             _ => true,
         }

@@ -108,7 +108,7 @@ impl Judge<'_> {
         };
         let broken = |words: String| Finding::new(Level::NotValid, format!("{secret} {words}"));
         match ownership(facts, &me) {
-            Ownership::Foreign(whose) => {
+            Ownership::Foreign { whose, .. } => {
                 return (broken(format!("is not this TokenSource's: {whose}")), None);
             }
             Ownership::Predecessors => {
@@ -118,6 +118,9 @@ impl Judge<'_> {
                     ),
                     None,
                 );
+            }
+            Ownership::Offered => {
+                return (broken("is handed over to it, and holds no token of its yet".into()), None);
             }
             Ownership::Ours => {}
         }

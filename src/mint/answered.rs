@@ -117,6 +117,7 @@ fn schedule(report: &mut Report, source: &TokenSource, resolved: &Resolved, mint
         fits_spec: true,
         suspended: source.spec.suspend == Some(true),
         problem: None,
+        remark: None,
         last_failure: None,
         policy: resolved.policy,
         prompt: resolved.prompt,

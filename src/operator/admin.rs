@@ -5,13 +5,14 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,13 +23,16 @@ use tracing::{debug, info};
 
 /// Connections that are served at once; more wait to be accepted.
 const AT_ONCE: usize = 64;
+/// Of these, that are sent metrics: megabytes each, with ten thousand TokenSources.
+const SCRAPES_AT_ONCE: usize = 2;
 /// How long a client may take for the head of its request, and all together.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(10);
 
+const METRICS_PATH: &str = "/metrics";
+
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const METRICS: HeaderValue = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
 
 /// What `--admin-address` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +85,7 @@ pub(super) type Probe = Box<dyn Fn() -> Vec<Check> + Send + Sync>;
 pub(super) struct Pages {
     pub(super) live: Probe,
     pub(super) ready: Probe,
-    /// Writes all metrics, in the OpenMetrics text format.
+    /// Writes all metrics.
     pub(super) metrics: Box<dyn Fn(&mut String) + Send + Sync>,
 }
 
@@ -115,6 +119,7 @@ impl Drop for Admin {
 
 async fn accept(listener: TcpListener, pages: Arc<Pages>) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
+    let scrapes = Arc::new(Semaphore::new(SCRAPES_AT_ONCE));
     loop {
         // It is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -123,10 +128,10 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let pages = Arc::clone(&pages);
+        let (pages, scrapes) = (Arc::clone(&pages), Arc::clone(&scrapes));
         tokio::spawn(async move {
             let _place = place;
-            match tokio::time::timeout(LIMIT, serve(stream, &pages)).await {
+            match tokio::time::timeout(LIMIT, serve(stream, &pages, &scrapes)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%error, "a client of the admin server"),
                 Err(_) => debug!("a client of the admin server took too long"),
@@ -136,8 +141,18 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>) {
 }
 
 /// One request: a probe comes every few seconds, so that a connection kept open would only hold a place.
-async fn serve(stream: TcpStream, pages: &Pages) -> hyper::Result<()> {
-    let answer = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, pages)) });
+async fn serve(stream: TcpStream, pages: &Pages, scrapes: &Semaphore) -> hyper::Result<()> {
+    // Held until all is sent.
+    let turn = Mutex::new(None);
+    let answer = service_fn(|request: Request<Incoming>| {
+        let turn = &turn;
+        async move {
+            if request.uri().path() == METRICS_PATH {
+                *turn.lock().unwrap_or_else(PoisonError::into_inner) = scrapes.acquire().await.ok();
+            }
+            Ok::<_, Infallible>(answer(&request, pages))
+        }
+    });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
@@ -159,10 +174,10 @@ fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/livez" => probe("livez", &(pages.live)(), verbose),
         "/readyz" => probe("readyz", &(pages.ready)(), verbose),
-        "/metrics" => {
+        METRICS_PATH => {
             let mut text = String::new();
             (pages.metrics)(&mut text);
-            page(StatusCode::OK, OPEN_METRICS, text)
+            page(StatusCode::OK, METRICS, text)
         }
         _ => page(StatusCode::NOT_FOUND, TEXT, "there are /livez, /readyz and /metrics\n".into()),
     }
@@ -204,7 +219,7 @@ mod tests {
         Pages {
             live: Box::new(checks),
             ready: Box::new(checks),
-            metrics: Box::new(|text| text.push_str("# EOF\n")),
+            metrics: Box::new(|text| text.push_str("up 1\n")),
         }
     }
 
@@ -224,7 +239,7 @@ mod tests {
             ("/livez?verbose", false, 200, "[+]ping ok\n[+]watches ok\nlivez check passed\n"),
             ("/readyz?a=b&verbose=1", false, 200, "[+]ping ok\n[+]watches ok\nreadyz check passed\n"),
             ("/livez", true, 500, "[+]ping ok\n[-]watches failed: nobody looks\nlivez check failed\n"),
-            ("/metrics", false, 200, "# EOF\n"),
+            ("/metrics", false, 200, "up 1\n"),
         ] {
             assert_eq!(ask(Method::GET, uri, sick).await, (status, body.to_owned()), "{uri}");
         }

@@ -15,6 +15,7 @@ use tower::util::MapRequestLayer;
 use super::{AGENT, StartError, api_server_addresses};
 use crate::api::TokenSource;
 use crate::controller::Pulse;
+use crate::metrics::{CountRequests, Metrics};
 
 /// A cluster, and the ways to it.
 pub(super) struct Cluster {
@@ -28,7 +29,10 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) async fn of_environment(pulse: &Arc<Pulse>) -> Result<Self, StartError> {
+    pub(super) async fn of_environment(
+        pulse: &Arc<Pulse>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, StartError> {
         let mut configuration =
             Config::infer().await.map_err(|error| StartError::Configuration(Box::new(error)))?;
         // Retries belong to the schedule: one call of a reconcile must not last minutes.
@@ -39,7 +43,9 @@ impl Cluster {
         let addresses = api_server_addresses(&configuration);
         let pod_namespace = std::env::var("POD_NAMESPACE").ok().filter(|namespace| !namespace.is_empty());
         let namespace = pod_namespace.unwrap_or_else(|| configuration.default_namespace.clone());
-        let lease_client = Client::try_from(configuration.clone()).map_err(unusable)?;
+        let counts = CountRequests(Arc::clone(metrics));
+        let lease_client =
+            ClientBuilder::try_from(configuration.clone()).map_err(unusable)?.with_layer(&counts).build();
         let pulse = Arc::clone(pulse);
         let client = ClientBuilder::try_from(configuration)
             .map_err(unusable)?
@@ -47,6 +53,7 @@ impl Cluster {
                 pulse.request(request.uri());
                 request
             }))
+            .with_layer(&counts)
             .build();
         Ok(Cluster { client, lease_client, addresses, namespace })
     }

@@ -64,7 +64,7 @@ impl fmt::Display for LeaseName {
 )]
 pub struct LeaseUnusable {
     lease: LeaseName,
-    error: Box<kube::Error>,
+    error: String,
 }
 
 impl Standing {
@@ -79,8 +79,13 @@ impl Standing {
 
     /// Fails early, with the remedy.
     pub(super) async fn check(&self) -> Result<(), LeaseUnusable> {
-        let found = self.api.get_opt(&self.lease.name).await;
-        found.map(drop).map_err(|error| LeaseUnusable { lease: self.lease.clone(), error: Box::new(error) })
+        let error = match self.api.get_opt(&self.lease.name).await {
+            Ok(_) => return Ok(()),
+            // Without the whole status beside it.
+            Err(kube::Error::Api(status)) => status.message.clone(),
+            Err(error) => error.to_string(),
+        };
+        Err(LeaseUnusable { lease: self.lease.clone(), error })
     }
 }
 

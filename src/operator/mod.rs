@@ -24,6 +24,7 @@ pub(crate) use endpoints::{api_server_addresses, transport, unused_proxies};
 
 use crate::cli::RunArgs;
 use crate::controller::{self, Context, Kubernetes, Mandate, Parts, Pulse};
+use crate::metrics::Metrics;
 use crate::oauth::{Gate, Limits};
 
 /// How this program names itself to token endpoints and to the API server.
@@ -87,7 +88,8 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let terms = election_terms(&arguments)?;
     let stopping = stopping::on_signals()?;
     let pulse = Arc::new(Pulse::default());
-    let cluster = Cluster::of_environment(&pulse).await?;
+    let metrics = Arc::new(Metrics::new());
+    let cluster = Cluster::of_environment(&pulse, &metrics).await?;
     cluster.check_sources(&arguments.namespaces).await?;
     if let Some(selector) = &arguments.namespace_selector {
         cluster.check_namespaces(selector).await?;
@@ -98,7 +100,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         Some(_) => Mandate::new(leads, stopping),
         None => Mandate::alone(stopping),
     };
-    let context = context(&arguments, &cluster, mandate.clone(), Arc::clone(&pulse))?;
+    let context = context(&arguments, &cluster, mandate.clone(), Arc::clone(&pulse), metrics)?;
     let admin = Admin::start(arguments.admin_address, pages(&context))
         .await
         .map_err(|error| StartError::Admin { address: arguments.admin_address, error })?;
@@ -159,7 +161,10 @@ fn pages(context: &Arc<Context>) -> Pages {
     Pages {
         live: health::live(Arc::clone(context)),
         ready: health::ready(Arc::clone(context)),
-        metrics: Box::new(|text| text.push_str("# EOF\n")),
+        metrics: {
+            let context = Arc::clone(context);
+            Box::new(move |text| context.write_metrics(text))
+        },
     }
 }
 
@@ -169,6 +174,7 @@ fn context(
     cluster: &Cluster,
     mandate: Mandate,
     pulse: Arc<Pulse>,
+    metrics: Arc<Metrics>,
 ) -> Result<Arc<Context>, EndpointError> {
     let endpoints = &arguments.endpoints;
     if let Some(unused) = unused_proxies(endpoints) {
@@ -183,6 +189,7 @@ fn context(
         watches: arguments.namespaces.len().max(1),
         mandate,
         pulse,
+        metrics,
         propagation_delay: endpoints.default_propagation_delay,
         namespace_selector: arguments.namespace_selector.clone(),
         require_credentials_label: arguments.require_credentials_label,

@@ -41,6 +41,8 @@ pub struct Observed<'a> {
     pub pending: Option<Pending<'a>>,
     /// When this process last minted because the target was missing or changed.
     pub healed_at: Option<Timestamp>,
+    /// When this process last wrote the target's metadata again because somebody had changed it.
+    pub mended_at: Option<Timestamp>,
     /// When this process began to look.
     pub since: Timestamp,
 }
@@ -119,8 +121,13 @@ pub enum Decision {
 /// Who must act.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blocked {
-    /// The target is somebody else's; the words say whose.
-    Conflict(String),
+    /// The target is somebody else's.
+    Conflict {
+        /// Whose, in words.
+        whose: String,
+        /// It could be handed over.
+        adoptable: bool,
+    },
     /// A Secret under the target's name is being deleted.
     AwaitingDeletion,
     /// The name under which a refresh token that rotates would be kept is somebody else's Secret.
@@ -136,6 +143,8 @@ pub enum Why {
     TargetMissing,
     /// The record on the target is missing or cannot be read.
     RecordMissing,
+    /// Somebody handed the target over.
+    Adopted,
     /// Somebody changed or removed what we wrote.
     TargetChanged,
     /// The target's template changed.
@@ -155,7 +164,7 @@ impl Why {
     /// that fight over a Secret must not fight over the endpoint.
     #[must_use]
     pub fn heals(self) -> bool {
-        matches!(self, Why::TargetMissing | Why::RecordMissing | Why::TargetChanged)
+        matches!(self, Why::TargetMissing | Why::RecordMissing | Why::Adopted | Why::TargetChanged)
     }
 }
 
@@ -164,6 +173,7 @@ impl fmt::Display for Why {
         f.write_str(match self {
             Why::TargetMissing => "target missing",
             Why::RecordMissing => "record missing",
+            Why::Adopted => "target handed over",
             Why::TargetChanged => "target changed by somebody",
             Why::TemplateChanged => "template changed",
             Why::SpecChanged => "spec changed",
@@ -186,15 +196,24 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     }
     if let Some(target) = observed.target {
         match ownership(target, observed.source) {
-            Ownership::Foreign(whose) => return Decision::Blocked(Blocked::Conflict(whose)),
+            Ownership::Foreign { whose, adoptable } => {
+                return Decision::Blocked(Blocked::Conflict { whose, adoptable });
+            }
             Ownership::Predecessors => return Decision::Blocked(Blocked::AwaitingDeletion),
-            Ownership::Ours if target.terminating => return Decision::Blocked(Blocked::AwaitingDeletion),
-            Ownership::Ours => {}
+            Ownership::Ours | Ownership::Offered if target.terminating => {
+                return Decision::Blocked(Blocked::AwaitingDeletion);
+            }
+            Ownership::Ours | Ownership::Offered => {}
         }
     }
     let Some(why) = need(now, observed) else {
         return match observed.target.and_then(|target| Some((target, target.record.as_deref()?))) {
             Some((target, record)) if !observed.suspended && needs_restamp(observed, target, record) => {
+                if let Some(next) = damped(now, observed.mended_at)
+                    && !touched(observed, record)
+                {
+                    return Decision::Fresh(Some(next.min(due_at(now, observed, record))));
+                }
                 // A refused write of the record waits as any other; another failure does not concern it.
                 let refused = observed.failure.filter(|failure| failure.refused_target.is_some());
                 unless_waiting(now, &Observed { failure: refused, ..*observed }, tried, Decision::Restamp)
@@ -220,13 +239,18 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     if pending_fits(now, observed, credentials) {
         return unless_waiting(now, observed, tried, Decision::Write);
     }
-    if let Some(healed_at) = observed.healed_at.filter(|_| why.heals()) {
-        let next = plus(healed_at, LEAST_INTERVAL);
-        if now < next && healed_at <= now {
-            return Decision::Wait(Some(next));
-        }
+    if let Some(next) = damped(now, observed.healed_at).filter(|_| why.heals()) {
+        return Decision::Wait(Some(next));
     }
     unless_waiting(now, observed, tried, Decision::Mint(why))
+}
+
+/// When what was put right at `last` may be put right again, if that is later: whoever fights over the Secret is not
+/// to be outrun.
+fn damped(now: Timestamp, last: Option<Timestamp>) -> Option<Timestamp> {
+    let last = last?;
+    let next = plus(last, LEAST_INTERVAL);
+    (now < next && last <= now).then_some(next)
 }
 
 fn due_at(now: Timestamp, observed: &Observed<'_>, record: &Record) -> Timestamp {
@@ -256,6 +280,9 @@ pub fn refresh_at(
 /// Why a token is needed, if it is.
 fn need(now: Timestamp, observed: &Observed<'_>) -> Option<Why> {
     let Some(target) = observed.target else { return Some(Why::TargetMissing) };
+    if ownership(target, observed.source) == Ownership::Offered {
+        return Some(Why::Adopted);
+    }
     let Some(record) = target.record.as_deref() else { return Some(Why::RecordMissing) };
     let wanted = observed.wanted;
     let readable = !record.is_of_another_version();
@@ -290,9 +317,14 @@ fn known_as_minted(observed: &Observed<'_>) -> bool {
 fn needs_restamp(observed: &Observed<'_>, target: &Facts, record: &Record) -> bool {
     !record.is_of_another_version()
         && (!target.labelled
-            || (credentials_moved(observed, record) && known_as_minted(observed))
+            || touched(observed, record)
             || target.controller.is_some() != observed.wanted.owner_reference
             || record.owner.uid != observed.source.uid)
+}
+
+/// The credentials Secret moved, and holds what it held.
+fn touched(observed: &Observed<'_>, record: &Record) -> bool {
+    credentials_moved(observed, record) && known_as_minted(observed)
 }
 
 fn pending_fits(now: Timestamp, observed: &Observed<'_>, credentials: &Version) -> bool {

@@ -9,8 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 
 use super::record::{Record, Version};
 use super::{
-    CREDENTIALS_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION,
+    ADOPT_ANNOTATION, CREDENTIALS_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, RECORD_ANNOTATION,
+    REFRESH_TOKEN_ANNOTATION,
 };
+
+/// How much of a field manager's name is kept, in characters.
+const LONGEST_MANAGER: usize = 64;
 
 /// A Secret as decisions see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +33,10 @@ pub struct Facts {
     pub lent: bool,
     /// The TokenSource whose rotating refresh token it holds, if it is such a Secret.
     pub refresh_token_of: Option<String>,
+    /// The TokenSource that somebody hands it over to.
+    pub offered_to: Option<Box<str>>,
+    /// Who else wrote data into it last, where it is a Secret of the operator's: a field manager's name.
+    pub other_writer: Option<Box<str>>,
     /// The data keys that nobody has changed or removed since we wrote them.
     pub owned_keys: KeySet,
 }
@@ -68,6 +76,8 @@ impl Facts {
         let carries = |(label, value): (&str, &str)| {
             metadata.labels.as_ref().and_then(|all| all.get(label)).is_some_and(|it| it == value)
         };
+        let labelled = carries(MANAGED_BY_LABEL);
+        let managed_fields = metadata.managed_fields.as_deref().unwrap_or_default();
         Some(Facts {
             version: Version {
                 uid: metadata.uid.clone()?,
@@ -85,12 +95,27 @@ impl Facts {
                     uid: owner.uid.clone(),
                 }),
             record: annotation(RECORD_ANNOTATION).and_then(|value| Record::parse(value)).map(Arc::new),
-            labelled: carries(MANAGED_BY_LABEL),
+            labelled,
             lent: carries(CREDENTIALS_LABEL),
             refresh_token_of: annotation(REFRESH_TOKEN_ANNOTATION).cloned(),
-            owned_keys: owned_keys(metadata.managed_fields.as_deref().unwrap_or_default()),
+            offered_to: annotation(ADOPT_ANNOTATION).map(|name| name.as_str().into()),
+            other_writer: other_writer(managed_fields)
+                .filter(|_| labelled || annotation(RECORD_ANNOTATION).is_some()),
+            owned_keys: owned_keys(managed_fields),
         })
     }
+}
+
+/// Whoever else owns data keys; the last one to write, of several.
+fn other_writer(entries: &[ManagedFieldsEntry]) -> Option<Box<str>> {
+    entries
+        .iter()
+        .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER))
+        .filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:data").is_some()))
+        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
+        .and_then(|entry| {
+            Some(entry.manager.as_deref()?.chars().take(LONGEST_MANAGER).collect::<String>().into())
+        })
 }
 
 /// The data keys in our entry of managedFields. An edit or a removal of a key by anybody else takes it out.
@@ -132,6 +157,7 @@ mod tests {
         assert_eq!(facts.owned_keys, KeySet::from_iter(["a", "b"]));
         assert_ne!(facts.owned_keys, KeySet::from_iter(["a", "b", "mine"]));
         assert!(facts.labelled && facts.record.is_none() && !facts.terminating);
+        assert_eq!(facts.other_writer.as_deref(), Some("kubectl-edit"));
         assert_eq!(Facts::of(&metadata("helm", &["a"])).unwrap().owned_keys, KeySet::default());
     }
 

@@ -11,7 +11,7 @@ mod template;
 pub use facts::{Controller, Facts, KeySet};
 pub use ownership::{Ownership, ownership};
 pub use permitted::{
-    ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, REFUSED_DOMAINS, REFUSED_TYPE_DOMAINS,
+    ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, REFUSED_DOMAINS, REFUSED_TYPE_DOMAINS, is_type,
 };
 pub use pods::{Metadata, Pod, PodList, Pods, REFRESHED_ANNOTATION, Use, Way};
 pub use record::{Inputs, Minted, Owner, Record, Version};
@@ -22,6 +22,8 @@ pub use template::{DEFAULT_KEYS, Rendered, Template, TemplateError, Token, templ
 pub const FIELD_MANAGER: &str = "tokensource-operator";
 /// The annotation with the record, on the target.
 pub const RECORD_ANNOTATION: &str = "tokensource.dev/record";
+/// The annotation by which somebody hands a Secret over, with the name of the TokenSource that may have it.
+pub const ADOPT_ANNOTATION: &str = "tokensource.dev/adopt";
 /// The annotation that names the TokenSource, on the Secret with its rotating refresh token.
 pub const REFRESH_TOKEN_ANNOTATION: &str = "tokensource.dev/refresh-token-of";
 /// The label by which Secrets with a rotating refresh token are found, with its value.

@@ -26,7 +26,8 @@ pub const ARGO_CD_TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
 pub const ARGO_CD_SECRET_TYPES: [&str; 2] = ["repository", "repo-creds"];
 
 /// Whether a Secret of this type may be written.
-pub(super) fn is_type(kind: &str) -> bool {
+#[must_use]
+pub fn is_type(kind: &str) -> bool {
     ALLOWED_TYPES.contains(&kind) || !is_under(kind, &REFUSED_TYPE_DOMAINS)
 }
 

@@ -24,8 +24,8 @@ async fn an_operator_that_runs_is_live_and_ready() {
     assert_eq!(body, expected);
     let (status, media_type, body) = operator.admin("/metrics").await;
     assert_eq!(status, 200);
-    assert!(media_type.contains("openmetrics"), "{media_type}");
-    assert!(body.ends_with("# EOF\n"), "{body}");
+    assert_eq!(media_type, "text/plain; version=0.0.4; charset=utf-8");
+    assert!(body.contains("\ntokensource_build_info{version="), "{body}");
     assert_eq!(operator.admin("/").await.0, 404);
 }
 

@@ -103,6 +103,9 @@ async fn assert_all_silent(scene: &Scene, operator: Operator, secrets: &[Vec<u8>
             }
         }
     }
+    let (_, _, metrics) = operator.admin("/metrics").await;
+    assert!(metrics.contains("tokensource_mints_total{host=\"127.0.0.1\""), "{metrics}");
+    assert_silent("a metric", &metrics, secrets);
     let log = operator.stop().await;
     assert!(log.contains("TRACE"), "the log is as talkative as can be");
     assert_silent("the log", &log, secrets);

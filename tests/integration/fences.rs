@@ -218,6 +218,19 @@ async fn there_is_nothing_else_that_it_may_change() {
         "regarding": {"kind": "TokenSource", "namespace": scene.namespace, "name": "source"},
     });
     act(&scene, &account, &["create", "-f", "-"], &event.to_string()).await.unwrap();
+    // Of leases, its own.
+    let lease = |name: &str| {
+        let metadata = json!({"name": name});
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}})
+            .to_string()
+    };
+    scene.kubectl(&["create", "-f", "-"], &lease("theirs")).await;
+    act(&scene, &account, &["create", "-f", "-"], &lease("tokensource-operator")).await.unwrap();
+    act(&scene, &account, &["annotate", "lease", "tokensource-operator", "a=b"], "").await.unwrap();
+    let said = act(&scene, &account, &["create", "-f", "-"], &lease("other")).await;
+    refused(&said, "its own and no other").unwrap();
+    let said = act(&scene, &account, &["annotate", "lease", "theirs", "a=b"], "").await;
+    refused(&said, "its own and no other").unwrap();
     // Others are not concerned.
     scene.kubectl(&["annotate", "tokensource", "source", "a=b"], "").await;
 }

@@ -12,7 +12,7 @@ use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
 /// A source with a token of ten minutes; `change` is merged into its spec.
-async fn started(prefix: &str, change: Value) -> (Scene, Operator, String) {
+pub async fn started(prefix: &str, change: Value) -> (Scene, Operator, String) {
     let scene = Scene::new(prefix, 600).await;
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(change)).await;
@@ -21,13 +21,13 @@ async fn started(prefix: &str, change: Value) -> (Scene, Operator, String) {
     (scene, operator, token)
 }
 
-fn base64(text: &str) -> String {
+pub fn base64(text: &str) -> String {
     use ::base64::Engine as _;
     ::base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 /// Another TokenSource of the scene.
-fn named(name: &str, target: &str, scene: &Scene) -> Value {
+pub fn named(name: &str, target: &str, scene: &Scene) -> Value {
     let mut source = scene.source(json!({"target": {"name": target}}));
     source["metadata"]["name"] = json!(name);
     source
@@ -101,9 +101,14 @@ async fn an_edited_target_heals_at_once_and_then_at_most_every_half_minute() {
 
     // Whoever edits again fights over the Secret: that must not become a fight over the endpoint.
     scene.patch("secret", "token", edit).await;
-    let said = scene.ready("False Minting").await;
+    let said = scene.ready("False TargetContested").await;
+    assert!(said.contains("changed again by \"kubectl-patch\" after it had been put right"), "{said}");
+    scene.condition("source", "Reconciling", "True TargetContested").await;
     assert_eq!(scene.token().await.as_deref(), Some("theirs"), "{said}");
     assert_eq!(scene.mints().await, 2);
+    let events =
+        scene.kubectl(&["get", "events.v1.events.k8s.io", "-o", "jsonpath={.items[*].reason}"], "").await;
+    assert!(events.contains("TargetContested"), "{events}");
     eventually("it heals again", 2 * SOON, async || match scene.token().await {
         Some(now) if now != "theirs" => Ok(()),
         other => Err(other),
@@ -111,7 +116,8 @@ async fn an_edited_target_heals_at_once_and_then_at_most_every_half_minute() {
     .await;
     let waited = Timestamp::now().duration_since(healed);
     assert!(waited.as_secs() >= 27, "{waited:?}");
-    scene.ready("True TokenValid").await;
+    let said = "\"kubectl-patch\" changes Secret token or deletes it again and again (2 times";
+    scene.told("True TokenValid", &[said, "let only one of them write it"]).await;
     assert_eq!(scene.mints().await, 3);
 }
 
@@ -160,11 +166,14 @@ async fn a_removed_label_or_owner_is_mended_without_a_mint() {
     let (scene, _operator, token) = started("mended", json!({})).await;
     scene.secrets_are_seen().await; // removes the label
     scene.patch("secret", "token", json!({"metadata": {"ownerReferences": null}})).await;
-    eventually("the ownerReference is back", SOON, async || {
+    // Half a minute after the label: whoever takes them away again and again is not to be outrun.
+    eventually("the ownerReference is back", 2 * SOON, async || {
         scene.secrets().get("token").await.unwrap().metadata.owner_references.ok_or("none")
     })
     .await;
     scene.source_is_seen().await;
+    let said = "somebody changes Secret token in its metadata again and again (2 times";
+    scene.told("True TokenValid", &[said]).await;
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.token().await, Some(token));
 }
@@ -342,6 +351,11 @@ async fn a_quota_costs_no_token_request() {
 
 /// A ValidatingAdmissionPolicy that lets nobody write data into Secret `token`.
 async fn deny_token(scene: &Scene) {
+    deny(scene, &["CREATE", "UPDATE"]).await;
+}
+
+/// The same for these operations.
+pub async fn deny(scene: &Scene, operations: &[&str]) {
     let name = format!("deny-{}", scene.namespace);
     let policy = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
@@ -349,7 +363,7 @@ async fn deny_token(scene: &Scene) {
         "spec": {
             "failurePolicy": "Fail",
             "matchConstraints": {"resourceRules": [{
-                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["secrets"],
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": operations, "resources": ["secrets"],
             }]},
             "matchConditions": [{"name": "token", "expression": "object.metadata.name == 'token'"}],
             "validations": [{"expression": "false", "message": "not on a Friday"}],
@@ -368,7 +382,7 @@ async fn deny_token(scene: &Scene) {
     scene.apply(binding).await;
     eventually("the policy is in force", SOON, async || {
         let tried = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token", "labels": {"a": "b"}}});
-        match scene.try_kubectl(&["apply", "--dry-run=server", "-f", "-"], &tried.to_string()).await {
+        match scene.try_kubectl(&["create", "--dry-run=server", "-f", "-"], &tried.to_string()).await {
             Err(said) if said.contains("not on a Friday") => Ok(()),
             other => Err(other),
         }
@@ -376,7 +390,7 @@ async fn deny_token(scene: &Scene) {
     .await;
 }
 
-async fn allow_token(scene: &Scene) {
+pub async fn allow(scene: &Scene) {
     let name = format!("deny-{}", scene.namespace);
     scene.kubectl(&["delete", "validatingadmissionpolicybinding", &name], "").await;
     scene.kubectl(&["delete", "validatingadmissionpolicy", &name], "").await;
@@ -391,7 +405,7 @@ async fn an_admission_policy_costs_no_first_token_request() {
     let said = refused(&scene, "False TargetRefused", 2).await;
     assert!(said.contains("Secret token") && said.contains("not on a Friday"), "{said}");
     assert_eq!(scene.mints().await, 0);
-    allow_token(&scene).await;
+    allow(&scene).await;
     eventually("it recovers", Duration::from_secs(70), async || scene.token().await.ok_or("no token")).await;
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 1);
@@ -407,7 +421,7 @@ async fn an_admission_policy_costs_one_token_request_where_a_token_is_there() {
     assert_eq!(scene.token().await.as_ref(), Some(&token));
     assert_eq!(scene.mints().await, 2);
 
-    allow_token(&scene).await;
+    allow(&scene).await;
     eventually("it recovers", Duration::from_secs(70), async || match scene.token().await {
         Some(now) if now != token => Ok(()),
         other => Err(other),
@@ -427,7 +441,7 @@ async fn a_mend_of_metadata_that_is_refused_is_told_and_costs_nothing() {
     let said = refused(&scene, "True RefreshFailing", 2).await;
     assert!(said.contains("not on a Friday"), "{said}");
     assert!(operator.said("failed") < 20, "{} attempts", operator.said("failed"));
-    allow_token(&scene).await;
+    allow(&scene).await;
     eventually("it recovers", Duration::from_secs(70), async || {
         let labels = scene.secrets().get("token").await.unwrap().metadata.labels;
         labels.ok_or("no label")
@@ -443,7 +457,7 @@ async fn an_immutable_target_costs_one_token_request() {
     scene.patch("secret", "token", json!({"immutable": true})).await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
     let said = refused(&scene, "True RefreshFailing", 3).await;
-    assert!(said.contains("Secret token") && said.contains("immutable"), "{said}");
+    assert!(said.contains("Secret token: it is immutable; delete it, and it is made anew at once"), "{said}");
     assert_eq!(scene.token().await.as_ref(), Some(&token));
     assert_eq!(scene.mints().await, 2);
 

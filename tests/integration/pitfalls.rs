@@ -14,7 +14,7 @@ use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
 /// The pitfall; the files of its tests without `.rs`; their names.
-const PITFALLS: [(&str, &str, &[&str]); 21] = [
+const PITFALLS: [(&str, &str, &[&str]); 22] = [
     (
         "minting everything anew at a restart",
         "tests/integration/restarts",
@@ -68,7 +68,15 @@ const PITFALLS: [(&str, &str, &[&str]); 21] = [
         &["nothing_of_the_annotations_of_others_is_kept"],
     ),
     (
-        "two that write at once",
+        "a lease that is lost, and two that write",
+        "tests/integration/replicas",
+        &[
+            "a_leader_that_was_paused_overwrites_nothing_newer_and_costs_one_mint_at_most",
+            "a_leader_that_cannot_renew_its_lease_stops_before_another_begins_and_comes_back",
+        ],
+    ),
+    (
+        "a write over what somebody else made meanwhile",
         "tests/integration/rotation",
         &["secrets_that_somebody_makes_while_the_token_is_asked_for_are_not_overwritten"],
     ),

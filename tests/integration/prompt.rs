@@ -3,7 +3,7 @@
 
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{WatchEvent, WatchParams};
+use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokensource_operator::controller::Kubernetes;
@@ -138,6 +138,36 @@ async fn running_pods_that_mount_the_target_are_told_twice_and_nothing_else_of_t
     let expected = [["list  200"; 4], ["patch folder 200"; 4], ["patch projected 200"; 4]].concat();
     assert_eq!(told, expected, "one list and one patch for each pod, twice for each token");
     assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_on_every_page_of_a_long_list_are_told() {
+    let scene = Scene::new("prompt-pages", 300).await;
+    let api = pods(&scene);
+    let create = |number: usize| {
+        let (api, name) = (api.clone(), format!("pod-{number:02}"));
+        async move {
+            let mut spec = folder();
+            spec["automountServiceAccountToken"] = false.into();
+            let pod = json!({"metadata": {"name": name}, "spec": spec});
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            api.create(&PostParams::default(), &pod).await.unwrap();
+            let running = json!({"status": {"phase": "Running"}});
+            api.patch_status(&name, &PatchParams::default(), &Patch::Merge(running)).await.unwrap();
+        }
+    };
+    futures::future::join_all((0..60).map(create)).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(prompt())).await;
+    eventually("all of them are told", SOON, async || {
+        let all = api.list(&Default::default()).await.unwrap().items;
+        let told =
+            all.iter().filter(|pod| pod.annotations().contains_key("tokensource.dev/refreshed")).count();
+        if told == 60 { Ok(()) } else { Err(told) }
+    })
+    .await;
+    let lists = calls(&scene).into_iter().filter(|it| it.verb == "list");
+    assert!(lists.into_iter().any(|it| it.request_uri.contains("continue=")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,7 +202,20 @@ async fn a_token_request_under_way_is_written_before_the_lease_is_released() {
         other => Err(other),
     })
     .await;
-    tokio::join!(first.stop(), until_leads(&scene, "second"));
+    first.signal("TERM");
+    eventually("it is not ready any more, but alive", SOON, async || {
+        let (ready, alive) = (first.admin("/readyz").await, first.admin("/livez").await.0);
+        if ready.2.contains("[-]shutdown failed: stopping") && alive == 200 {
+            Ok(())
+        } else {
+            Err((ready, alive))
+        }
+    })
+    .await;
+    assert_eq!(leader(&scene).await.as_deref(), Some("first"), "it keeps the lease for what it has begun");
+    let log = first.ends().await;
+    assert!(log.contains("released the lease"), "{log}");
+    until_leads(&scene, "second").await;
     let token = scene.token().await.expect("it was written before another could lead");
     scene.source_is_seen().await;
     assert_eq!((scene.mints().await, scene.token().await), (1, Some(token)));
@@ -335,4 +348,55 @@ async fn one_of_three_that_begin_together_acts() {
     })
     .await;
     assert_eq!(scene.mints().await, SOURCES as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_minted_while_the_api_server_went_away_is_written_before_the_end() {
+    let scene = Scene::new("end-cut-off", 600).await;
+    let relay = Relay::start(scene.client.clone()).await;
+    let slow = Behaviour { delay_ms: 2000, ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+    let operator = Operator::start_at(&relay.kubeconfig_path(), &scene.namespace, &flags).await;
+    scene.apply(scene.source(json!({}))).await;
+    eventually("the request arrives", SOON, async || match scene.mints().await {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    // Longer than one call may take.
+    relay.hold("/secrets");
+    operator.signal("TERM");
+    eventually("it tries again", SOON, async || match operator.said("not written yet: trying again") {
+        0 => Err(operator.log()),
+        _ => Ok(()),
+    })
+    .await;
+    relay.release();
+    operator.ends().await;
+    assert!(scene.server.is_valid(&scene.token().await.expect("it is written")).await);
+    assert_eq!(scene.mints().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let scene = Scene::new("second-signal", 600).await;
+    let slow = Behaviour { delay_ms: 4500, ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    let mut operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    eventually("the request arrives", SOON, async || match scene.mints().await {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    operator.signal("TERM");
+    eventually("it stops", SOON, async || match operator.said("stopping") {
+        0 => Err(operator.log()),
+        _ => Ok(()),
+    })
+    .await;
+    operator.signal("INT");
+    let status = eventually("it ends", SOON, async || operator.exit_status().ok_or("runs")).await;
+    assert_eq!((status.code(), scene.token().await), (Some(1), None));
 }

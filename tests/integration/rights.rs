@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::prompt::{folder, pod};
 use super::rotation::{director, director_source};
+use super::support::authorization_server::ClientSpec;
 use super::support::chart::{Account, install, render};
 use super::support::control_plane::{AuditLine, ControlPlane};
 use super::support::eventually;
@@ -48,16 +50,45 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
     let values = json!({
         "crds": {"enabled": false},
         "namespaces": [namespace],
+        "promptPropagation": {"enabled": true},
     });
     install(namespace, values.clone()).await;
     let account = Account::of(namespace).await;
     let _operator = Operator::replica(&account.kubeconfig(), namespace, "replica", &[]).await;
 
-    scene.apply(director_source(&scene, "source")).await;
+    pod(&scene, "reader", "Running", folder()).await;
+    let mut source = director_source(&scene, "source");
+    source["spec"]["target"]["propagation"] = json!("Prompt");
+    scene.apply(source).await;
     let first = scene.new_token(None).await;
     scene.new_token(Some(&first)).await;
     scene.ready("True TokenValid").await;
     scene.secrets_are_seen().await;
+    // A changed type takes a deletion.
+    scene
+        .patch(
+            "tokensource",
+            "source",
+            json!({"spec": {"target": {"template": {"type": "example.com/token"}}}}),
+        )
+        .await;
+    scene.ready("True TokenValid").await;
+
+    // A Secret that somebody hands over.
+    let id = format!("{namespace}-adopter");
+    let method = "client_secret_post";
+    let client = ClientSpec { id: id.clone(), token_endpoint_auth_method: method, ..ClientSpec::default() };
+    scene.server.client(client).await;
+    scene.secret("adopter", &[("client_id", &id), ("client_secret", "secret")]).await;
+    scene.secret("theirs", &[("kept", "theirs")]).await;
+    scene.kubectl(&["annotate", "secret", "theirs", "tokensource.dev/adopt=adopter"], "").await;
+    let mut adopter = scene.source(json!({
+        "credentials": {"secretRef": {"name": "adopter"}},
+        "target": {"name": "theirs"},
+    }));
+    adopter["metadata"]["name"] = json!("adopter");
+    scene.apply(adopter).await;
+    scene.condition("adopter", "Ready", "True TokenValid").await;
 
     let mut private = scene.source(json!({
         "provider": {"vgs": {"tokenURL": "https://127.0.0.1:1/token"}},

@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
+use super::chart::{find, render};
 use super::control_plane::ControlPlane;
 use super::eventually;
 use super::scene::Scene;
@@ -25,18 +26,7 @@ impl<'a> Account<'a> {
     pub async fn new(scene: &'a Scene, name: &str) -> Self {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
         scene.apply(account).await;
-        let accounts: Api<ServiceAccount> = Api::namespaced(scene.client.clone(), &scene.namespace);
-        let request = TokenRequest {
-            spec: TokenRequestSpec { audiences: vec![], ..TokenRequestSpec::default() },
-            ..TokenRequest::default()
-        };
-        let answer = accounts.create_token_request(name, &PostParams::default(), &request).await.unwrap();
-        let text = std::fs::read_to_string(ControlPlane::shared().kubeconfig_path()).unwrap();
-        let mut kubeconfig: Value = serde_saphyr::from_str(&text).unwrap();
-        kubeconfig["users"][0]["user"] = json!({"token": answer.status.unwrap().token});
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
-        Account { scene, name: name.to_owned(), folder }
+        Account { scene, name: name.to_owned(), folder: kubeconfig_of(&scene.namespace, name).await }
     }
 
     /// Gives it these rights in the namespace, in the place of those that it had; returns when they have taken effect.
@@ -77,13 +67,25 @@ impl<'a> Account<'a> {
     }
 }
 
-/// All that the operator needs in a namespace, as README.md lists it.
+/// A folder with a kubeconfig, whose token is one as the kubelet gets it for a pod of that ServiceAccount.
+pub async fn kubeconfig_of(namespace: &str, name: &str) -> tempfile::TempDir {
+    let control_plane = ControlPlane::shared();
+    let accounts: Api<ServiceAccount> = Api::namespaced(control_plane.client().await, namespace);
+    let request = TokenRequest {
+        spec: TokenRequestSpec { audiences: vec![], ..TokenRequestSpec::default() },
+        ..TokenRequest::default()
+    };
+    let answer = accounts.create_token_request(name, &PostParams::default(), &request).await.unwrap();
+    let text = std::fs::read_to_string(control_plane.kubeconfig_path()).unwrap();
+    let mut kubeconfig: Value = serde_saphyr::from_str(&text).unwrap();
+    kubeconfig["users"][0]["user"] = json!({"token": answer.status.unwrap().token});
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+    folder
+}
+
+/// All that the chart lets the operator do in a namespace.
 pub fn operator_rules() -> Value {
-    json!([
-        {"apiGroups": ["tokensource.dev"], "resources": ["tokensources"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["tokensource.dev"], "resources": ["tokensources/status"], "verbs": ["patch"]},
-        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "patch"]},
-        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
-    ])
+    let objects = render("a", &json!({"namespaces": ["a"]}));
+    find(&objects, "Role", "tokensource-operator.a")["rules"].clone()
 }

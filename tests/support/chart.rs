@@ -5,12 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::Api;
-use kube::api::PostParams;
 use serde_json::Value;
 
+use super::account::kubeconfig_of;
 use super::control_plane::ControlPlane;
 
 /// The chart's folder.
@@ -88,19 +85,7 @@ pub struct Account {
 impl Account {
     /// Asks for a token as the kubelet does for a pod.
     pub async fn of(namespace: &str) -> Self {
-        let control_plane = ControlPlane::shared();
-        let accounts: Api<ServiceAccount> = Api::namespaced(control_plane.client().await, namespace);
-        let request = TokenRequest {
-            spec: TokenRequestSpec { audiences: Vec::new(), ..TokenRequestSpec::default() },
-            ..TokenRequest::default()
-        };
-        let answer = accounts.create_token_request(RELEASE, &PostParams::default(), &request).await;
-        let token = answer.expect("a token for the chart's ServiceAccount").status.expect("its status").token;
-        let admins = std::fs::read_to_string(control_plane.kubeconfig_path()).expect("kubeconfig");
-        let mut kubeconfig: Value = serde_saphyr::from_str(&admins).expect("kubeconfig");
-        kubeconfig["users"][0]["user"] = serde_json::json!({"token": token});
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).expect("kubeconfig");
+        let folder = kubeconfig_of(namespace, RELEASE).await;
         Account { user: format!("system:serviceaccount:{namespace}:{RELEASE}"), folder }
     }
 

@@ -1,4 +1,5 @@
-//! Definitions of other projects' kinds, from their pinned Go modules: what a page shows of them is applied, too.
+//! Definitions of other projects' kinds, from their pinned Go modules: what a page shows of them, or the chart makes, is
+//! applied, too.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,8 +10,13 @@ use serde_json::Value;
 use super::control_plane::ControlPlane;
 use super::eventually;
 
+const PROMETHEUS: (&str, &str) = (
+    "github.com/prometheus-operator/prometheus-operator@v0.85.0",
+    "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=",
+);
+
 /// A module with its version, the hash that Go gives it, and the file in it.
-const DEFINITIONS: [(&str, &str, &str); 3] = [
+const DEFINITIONS: [(&str, &str, &str); 7] = [
     (
         "github.com/fluxcd/kustomize-controller@v1.9.6",
         "h1:XB+G3A0mky0j5uVHZWv4oSlS2RvZBoNIUhstIvY0JKE=",
@@ -25,6 +31,22 @@ const DEFINITIONS: [(&str, &str, &str); 3] = [
         "github.com/external-secrets/external-secrets@v1.3.2",
         "h1:u2J8RjlHIeF0oZCqtl92adI/uZWUwOesJIDkfql6LqQ=",
         "config/crds/bases/external-secrets.io_externalsecrets.yaml",
+    ),
+    (
+        PROMETHEUS.0,
+        PROMETHEUS.1,
+        "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
+    ),
+    (PROMETHEUS.0, PROMETHEUS.1, "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml"),
+    (
+        PROMETHEUS.0,
+        PROMETHEUS.1,
+        "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+    ),
+    (
+        "k8s.io/autoscaler/vertical-pod-autoscaler@v1.8.1",
+        "h1:Pe8bV1wozN4gOKO1rleiIY5alIyAXN+DnXDbXQcL4fI=",
+        "deploy/vpa-v1-crd-gen.yaml",
     ),
 ];
 

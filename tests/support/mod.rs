@@ -16,6 +16,7 @@ pub mod definitions;
 pub mod gitops;
 pub mod operator;
 pub mod policy;
+pub mod promtool;
 pub mod relay;
 pub mod scene;
 pub mod scripted_server;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::authorization_server::http_client;
@@ -114,17 +114,23 @@ impl Operator {
     }
 
     /// SIGTERM, as Kubernetes stops a pod; returns what it printed when it has ended by itself.
-    pub async fn stop(mut self) -> String {
+    pub async fn stop(self) -> String {
         self.signal("TERM");
+        self.ends().await
+    }
+
+    /// Waits until it has ended by itself, with exit code 0, and returns what it printed.
+    pub async fn ends(mut self) -> String {
         eventually("the operator stops", Duration::from_secs(45), async || {
-            self.child
-                .try_wait()
-                .unwrap()
-                .map(|status| assert!(status.success(), "{status}"))
-                .ok_or("still running")
+            self.exit_status().map(|status| assert!(status.success(), "{status}")).ok_or("still running")
         })
         .await;
         self.log()
+    }
+
+    /// How it ended, if it has.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 }
 

@@ -78,7 +78,7 @@ annotations:
 # Reads the credentials that a TokenSource names, and writes the targets. Of all other Secrets it receives metadata only.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 # Certificate authorities that a TokenSource names in spec.tls.caBundle.
 - apiGroups: [""]
   resources: [configmaps]

@@ -19,6 +19,7 @@ struct World {
     failure: Option<Failure>,
     pending: Option<(Inputs, Timestamp, bool)>,
     healed_at: Option<Timestamp>,
+    mended_at: Option<Timestamp>,
     deleting: bool,
     suspended: bool,
     tried: Tried,
@@ -59,6 +60,8 @@ fn world() -> World {
             labelled: true,
             lent: false,
             refresh_token_of: None,
+            offered_to: None,
+            other_writer: None,
             owned_keys: keys,
         }),
         source,
@@ -76,6 +79,7 @@ fn world() -> World {
         failure: None,
         pending: None,
         healed_at: None,
+        mended_at: None,
         deleting: false,
         suspended: false,
         tried: Tried { spec: "s".into(), credentials: "c".into() },
@@ -124,6 +128,7 @@ impl World {
                 unsaved_refresh_token: *unsaved_refresh_token,
             }),
             healed_at: self.healed_at,
+            mended_at: self.mended_at,
             since: at(0),
         };
         decide(at(now), &observed, &self.tried)
@@ -238,7 +243,8 @@ fn hands_off_what_is_somebody_elses_or_going() {
     let blocked = |blocked, change: fn(&mut World)| {
         assert_eq!(world().with(change).decide(1000), Decision::Blocked(blocked));
     };
-    blocked(Blocked::Conflict("this operator did not create it".into()), |w| {
+    let conflict = Blocked::Conflict { whose: "this operator did not create it".into(), adoptable: true };
+    blocked(conflict, |w| {
         w.target().controller = None;
         w.target().record = None;
     });
@@ -258,6 +264,44 @@ fn healing_is_at_once_the_first_time_and_then_damped() {
     assert_eq!(again.decide(12), Decision::Wait(Some(at(40))));
     assert_eq!(again.decide(40), Decision::Mint(Why::TargetMissing));
     assert_eq!(again.decide(5), Decision::Mint(Why::TargetMissing), "the clock was set back");
+}
+
+#[test]
+fn metadata_is_mended_at_once_and_then_damped_and_the_refresh_is_not_missed() {
+    let again = world().with(|w| {
+        w.target().labelled = false;
+        w.mended_at = Some(at(10));
+    });
+    assert_eq!(again.decide(12), Decision::Fresh(Some(at(40))));
+    assert_eq!(again.decide(40), Decision::Restamp);
+    let due = again.clone().with(|w| w.mended_at = Some(at(125)));
+    assert!(matches!(due.decide(126), Decision::Fresh(Some(until)) if until < at(155)));
+    assert_eq!(due.decide(150), Decision::Mint(Why::Due));
+    let touched = again.with(|w| {
+        w.credentials = Some(version("cred", "8"));
+        w.seen_credentials = Some(version("cred", "8"));
+        w.seen_as_minted = true;
+    });
+    assert_eq!(touched.decide(12), Decision::Restamp, "that was a person's doing, once");
+}
+
+#[test]
+fn a_secret_that_is_handed_over_is_minted_for() {
+    for record in [true, false] {
+        let offered = world().with(|w| {
+            let target = w.target();
+            target.controller = None;
+            target.offered_to = Some("vault-api".into());
+            if record {
+                w.record().owner.name = "other".into();
+            } else {
+                w.target().record = None;
+            }
+        });
+        assert_eq!(offered.decide(10), Decision::Mint(Why::Adopted));
+        let gone = offered.with(|w| w.target().terminating = true);
+        assert_eq!(gone.decide(10), Decision::Blocked(Blocked::AwaitingDeletion));
+    }
 }
 
 #[test]

@@ -1,0 +1,145 @@
+use jiff::Timestamp;
+
+use super::*;
+
+fn sight(ready: (bool, Reason)) -> Sight {
+    let now = Timestamp::now().as_second();
+    let token = Some(Times { refresh_at: now + 100, expires_at: now + 200 });
+    Sight { ready, token, suspended: false }
+}
+
+fn valid() -> Sight {
+    sight((true, Reason::TokenValid))
+}
+
+pub(super) fn text(metrics: &Metrics) -> String {
+    let mut text = String::new();
+    metrics.write(&mut text);
+    text
+}
+
+/// One look.
+fn saw(metrics: &Metrics, source: &Key, host: &str, sight: Sight) {
+    let _look = metrics.look(source);
+    metrics.belongs(source, host);
+    metrics.saw(source, sight);
+}
+
+/// Metrics in which each family has a series.
+pub(super) fn one_of_each() -> Metrics {
+    let metrics = Metrics::new();
+    saw(&metrics, &Key::new("ns", "a"), "h", valid());
+    metrics.minted("h", None, Some(Duration::ZERO));
+    metrics.waited("h", Duration::ZERO);
+    metrics.requested("get", "secrets", Some(200));
+    metrics
+}
+
+/// The lines with this name.
+fn lines(metrics: &Metrics, name: &str) -> Vec<String> {
+    text(metrics).lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
+}
+
+#[test]
+fn series_of_a_source_come_and_go_with_it() {
+    let metrics = Metrics::new();
+    let (a, b) = (Key::new("ns", "a"), Key::new("ns", "b"));
+    saw(&metrics, &a, "idp.example.com", valid());
+    saw(&metrics, &b, "idp.example.com", valid());
+    let labels = r#"{namespace="ns",name="a",host="idp.example.com""#;
+    assert!(lines(&metrics, &format!("tokensource_ready{labels},reason=\"TokenValid\"}} 1")).len() == 1);
+    assert_eq!(lines(&metrics, &format!("tokensource_refresh_lateness_ratio{labels}}} 0")).len(), 1);
+    assert_eq!(lines(&metrics, &format!("tokensource_token_expired_seconds_total{labels}}} 0")).len(), 1);
+    assert_eq!(lines(&metrics, &format!("tokensource_token_expiry_timestamp_seconds{labels}}} ")).len(), 1);
+
+    saw(&metrics, &a, "idp.example.com", sight((false, Reason::ClientRejected)));
+    assert_eq!(
+        lines(&metrics, "tokensource_ready{namespace=\"ns\",name=\"a\"").len(),
+        1,
+        "one reason at a time"
+    );
+
+    metrics.minted("idp.example.com", None, Some(Duration::from_millis(80)));
+    metrics.minted("idp.example.com", Some(Reason::ClientRejected), Some(Duration::from_millis(80)));
+    metrics.waited("idp.example.com", Duration::ZERO);
+    let mints = lines(&metrics, "tokensource_mints_total{");
+    assert!(mints.iter().any(|line| line.ends_with(r#"result="success"} 1"#)), "{mints:?}");
+    assert!(mints.iter().any(|line| line.ends_with(r#"result="ScopeRejected"} 0"#)), "{mints:?}");
+
+    metrics.forget(&a);
+    assert!(!text(&metrics).contains("name=\"a\""));
+    assert!(text(&metrics).contains("idp.example.com"), "b uses it");
+    metrics.forget(&b);
+    assert!(!text(&metrics).contains("idp.example.com"), "nobody uses it");
+}
+
+#[test]
+fn a_source_that_moves_to_another_host_leaves_the_first() {
+    let metrics = Metrics::new();
+    let source = Key::new("ns", "a");
+    saw(&metrics, &source, "one.example.com", valid());
+    saw(&metrics, &source, "two.example.com", valid());
+    saw(&metrics, &source, "two.example.com", valid());
+    assert!(!text(&metrics).contains("one.example.com"));
+    metrics.forget(&source);
+    assert!(!text(&metrics).contains("two.example.com"), "counted once");
+}
+
+#[test]
+fn hosts_are_bounded() {
+    let metrics = Metrics::new();
+    for n in 0..hosts::MOST + 20 {
+        saw(&metrics, &Key::new("ns", &n.to_string()), &format!("host-{n}"), valid());
+    }
+    metrics.minted("host-210", None, None);
+    assert_eq!(
+        lines(&metrics, "tokensource_ready{").iter().filter(|line| line.contains("host=\"other\"")).count(),
+        20
+    );
+    assert_eq!(lines(&metrics, "tokensource_mints_total{host=\"other\",result=\"success\"} 1").len(), 1);
+    assert_eq!(lines(&metrics, "tokensource_mints_total{").len(), (hosts::MOST + 1) * 9);
+    metrics.forget_all();
+    assert!(!text(&metrics).contains("host-"));
+}
+
+#[test]
+fn looks_are_counted_timed_and_missed() {
+    let metrics = Metrics::new();
+    let source = Key::new("ns", "a");
+    saw(&metrics, &source, "h", valid());
+    let look = metrics.look(&source);
+    assert_eq!(lines(&metrics, "tokensource_looks_pending 1").len(), 1);
+    drop(look);
+    assert_eq!(lines(&metrics, "tokensource_looks_pending 0").len(), 1);
+    assert_eq!(lines(&metrics, "tokensource_look_duration_seconds_count 2").len(), 1);
+    for (ago, overdue) in [(0, 0), (50, 0), (70, 1)] {
+        let due = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
+        lock(&metrics.sources).looks_again(&source, Some(due));
+        assert_eq!(lines(&metrics, &format!("tokensource_looks_overdue {overdue}")).len(), 1);
+    }
+    let _look = metrics.look(&source);
+    assert_eq!(lines(&metrics, "tokensource_looks_overdue 0").len(), 1, "somebody looks");
+}
+
+#[test]
+fn a_label_cannot_break_the_text() {
+    let metrics = Metrics::new();
+    saw(&metrics, &Key::new("ns", "a"), "evil\"} 1\nfake 2", valid());
+    assert_eq!(lines(&metrics, "fake"), Vec::<String>::new());
+}
+
+#[test]
+fn ten_thousand_sources_fit_into_one_page() {
+    let metrics = Metrics::new();
+    for n in 0..10_000 {
+        saw(
+            &metrics,
+            &Key::new(&format!("team-{}", n % 100), &format!("source-{n}")),
+            "idp.example.com",
+            valid(),
+        );
+    }
+    let text = text(&metrics);
+    assert_eq!(text.lines().filter(|line| line.contains("source-")).count(), 40_000);
+    assert!(text.len() < 6 * 1024 * 1024, "{}", text.len());
+}

@@ -1,0 +1,149 @@
+//! The alert rules and the dashboard, by Prometheus' own promtool.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use support::promtool::promtool;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn rules() -> PathBuf {
+    Path::new(ROOT).join("charts/tokensource-operator/files/alerts.yaml")
+}
+
+#[test]
+fn the_rules_are_well_formed() {
+    let file = rules();
+    let said = promtool(&["check", "rules", "--lint=all", "--lint-fatal", file.to_str().unwrap()], "");
+    said.unwrap_or_else(|said| panic!("{said}"));
+}
+
+#[test]
+fn each_rule_fires_and_clears() {
+    for file in ["platform.yaml", "tenants.yaml"] {
+        let file = Path::new(ROOT).join("tests/alerts").join(file);
+        promtool(&["test", "rules", file.to_str().unwrap()], "").unwrap_or_else(|said| panic!("{said}"));
+    }
+    // None was forgotten.
+    let tested = ["platform.yaml", "tenants.yaml"]
+        .map(|file| fs::read_to_string(Path::new(ROOT).join("tests/alerts").join(file)).unwrap())
+        .concat();
+    let rules = fs::read_to_string(rules()).unwrap();
+    let names = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let untested: Vec<_> = names.filter(|name| !tested.contains(name)).collect();
+    assert_eq!(untested, Vec::<&str>::new());
+}
+
+/// A fleet at one issuer, of which the first `broken` have no token for half an hour.
+fn fleet(broken: usize, success: &str, failed: &str, expected: &Value) -> String {
+    let mut series = vec![
+        json!({"series": "tokensource_build_info{version=\"1\"}", "values": "1x60"}),
+        json!({"series": "tokensource_leader{job=\"operator\"}", "values": "1x60"}),
+        json!({"series": "tokensource_looks_overdue{job=\"operator\"}", "values": "0x60"}),
+        json!({"series": "tokensource_mints_total{host=\"idp\", result=\"success\"}", "values": success}),
+        json!({"series": format!("tokensource_mints_total{{host=\"idp\", result={failed}}}"), "values": "0x5 1+1x55"}),
+    ];
+    for n in 0..2000 {
+        let labels = format!("namespace=\"team-{}\", name=\"source-{n}\", host=\"idp\"", n % 200);
+        let (late, ready, reason) = if n < broken {
+            ("0x5 0.1+0.1x55", "1x15 0x45", "ClientRejected")
+        } else {
+            ("0x60", "1x60", "TokenValid")
+        };
+        series.push(
+            json!({"series": format!("tokensource_refresh_lateness_ratio{{{labels}}}"), "values": late}),
+        );
+        series.push(
+            json!({"series": format!("tokensource_ready{{{labels}, reason=\"{reason}\"}}"), "values": ready}),
+        );
+    }
+    let test = json!({
+        "rule_files": [rules()],
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": expected}],
+    });
+    test.to_string()
+}
+
+fn hold(test: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fleet.yaml");
+    fs::write(&file, test).unwrap();
+    promtool(&["test", "rules", file.to_str().unwrap()], "").unwrap_or_else(|said| panic!("{said}"));
+}
+
+#[test]
+fn one_of_two_thousand_that_is_broken_pages_nobody_and_is_told_to_its_owner() {
+    hold(&fleet(
+        1,
+        "0+10x60",
+        "\"ClientRejected\"",
+        &json!([
+            {"expr": "ALERTS{severity=\"critical\"}", "eval_time": "30m"},
+            {
+                "expr": "count by (alertname, namespace) (ALERTS{severity=\"warning\", alertstate=\"firing\"})",
+                "eval_time": "30m",
+                "exp_samples": [
+                    {"labels": "{alertname=\"TokenSourceNotReady\", namespace=\"team-0\"}", "value": 1},
+                    {"labels": "{alertname=\"TokenSourceRefreshLate\", namespace=\"team-0\"}", "value": 1},
+                ],
+            },
+        ]),
+    ));
+}
+
+#[test]
+fn an_issuer_that_is_down_for_two_thousand_is_one_page_and_no_more() {
+    hold(&fleet(
+        2000,
+        "100x60",
+        "\"EndpointUnavailable\"",
+        &json!([{
+            "expr": "count by (alertname, severity, host) (ALERTS{alertstate=\"firing\"})",
+            "eval_time": "30m",
+            "exp_samples": [{
+                "labels": "{alertname=\"TokenSourceIssuerFailing\", severity=\"critical\", host=\"idp\"}",
+                "value": 1,
+            }],
+        }]),
+    ));
+}
+
+/// The expressions of a dashboard's panels, with Grafana's variables filled in.
+fn queries(panels: &[Value]) -> Vec<String> {
+    let expressions = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    expressions
+        .map(|target| {
+            let expression = target["expr"].as_str().unwrap();
+            expression.replace("$__rate_interval", "5m").replace("$namespace", ".*").replace("$host", ".*")
+        })
+        .collect()
+}
+
+#[test]
+fn the_queries_of_the_dashboard_are_well_formed() {
+    let file = Path::new(ROOT).join("charts/tokensource-operator/files/dashboard.json");
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let queries = queries(dashboard["panels"].as_array().unwrap());
+    assert!(queries.len() > 15, "{queries:?}");
+    // A rule for each: promtool tells of all that are wrong at once.
+    let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
+    for (n, query) in queries.iter().enumerate() {
+        writeln!(rules, "  - {{record: 'panel:{n}', expr: {}}}", json!(query)).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dashboard.yaml");
+    fs::write(&file, rules).unwrap();
+    promtool(&["check", "rules", file.to_str().unwrap()], "").unwrap_or_else(|said| panic!("{said}"));
+}

@@ -1,0 +1,44 @@
+//! What the chart makes is what the API server takes, strictly, with the definitions of the other projects' kinds.
+
+use serde_json::{Value, json};
+
+use super::support::chart::template;
+use super::support::control_plane::ControlPlane;
+use super::support::definitions;
+use super::support::scene::Scene;
+
+/// The API server takes each object, and knows each member of it.
+async fn accepted(scene: &Scene, values: &Value) {
+    let manifests = template(&scene.namespace, values).unwrap();
+    let arguments =
+        ["apply", "--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server", "-f", "-"];
+    let said = scene.try_kubectl(&arguments, &manifests).await;
+    assert!(said.is_ok(), "{values}: {said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_object_of_the_chart_is_taken() {
+    let scene = Scene::bare("objects").await;
+    definitions::install(ControlPlane::shared()).await;
+    let namespaced = json!({"namespaces": [scene.namespace]});
+    let monitored = json!({
+        "metrics": {
+            "serviceMonitor": {
+                "enabled": true,
+                "relabelings": [{"targetLabel": "cluster", "replacement": "a"}],
+                "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"], "regex": "process_.*"}],
+            },
+            "prometheusRule": {"enabled": true},
+            "dashboard": {"enabled": true},
+            "service": {"ipFamilyPolicy": "PreferDualStack"},
+        },
+        "verticalPodAutoscaler": {"enabled": true, "maxAllowed": {"memory": "1Gi"}},
+        "promptPropagation": {"enabled": true},
+        "networkPolicy": {"egress": [{"ports": [{"port": 443}]}], "from": [{"namespaceSelector": {}}]},
+        "podDisruptionBudget": {"maxUnavailable": null, "minAvailable": "50%"},
+    });
+    let pods = json!({"metrics": {"podMonitor": {"enabled": true}}});
+    for values in [json!({}), namespaced, monitored, pods] {
+        accepted(&scene, &values).await;
+    }
+}

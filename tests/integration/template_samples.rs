@@ -1,0 +1,199 @@
+//! The samples of `docs/templates.md`, read from the page: what comes out is read by the software that it is for.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::support::operator::Operator;
+use super::support::scene::Scene;
+use super::support::scripted_server::{Recorded, Reply, ScriptedServer};
+
+const PAGE: &str = include_str!("../../docs/templates.md");
+/// What RFC 6750 lets a bearer token hold.
+const TOKEN: &str = "eyJhbGciOi-_.~+/4711==";
+
+/// The manifests of the page by the names in the comments above them.
+fn samples() -> BTreeMap<String, Value> {
+    let mut samples = BTreeMap::new();
+    for part in PAGE.split("<!-- template: ").skip(1) {
+        let (name, rest) = part.split_once(" -->").unwrap();
+        let (_, rest) = rest.split_once("```yaml\n").unwrap();
+        let (manifest, _) = rest.split_once("```").unwrap();
+        samples.insert(name.to_owned(), serde_saphyr::from_str(manifest).unwrap());
+    }
+    assert_eq!(
+        samples.len(),
+        PAGE.matches("kind: TokenSource").count(),
+        "a sample that nobody tries would rot"
+    );
+    samples
+}
+
+/// The keys of a sample's target.
+type Keys = BTreeMap<String, String>;
+
+struct Tried {
+    folder: tempfile::TempDir,
+    api: ScriptedServer,
+}
+
+impl Tried {
+    async fn new() -> Self {
+        let api = ScriptedServer::start([Reply::Json(200, "{}".into())]).await;
+        Tried { folder: tempfile::tempdir().unwrap(), api }
+    }
+
+    /// Writes a key as the file that a pod would read. Where names must lead to the test's server, they are replaced.
+    fn file(&self, keys: &Keys, key: &str, named: Option<&str>) -> std::path::PathBuf {
+        let path = self.folder.path().join(key.trim_start_matches('.'));
+        let text = match named {
+            Some(name) => {
+                keys[key].replace("https://", "http://").replace(name, &self.api.address().to_string())
+            }
+            None => keys[key].clone(),
+        };
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Runs a program, away from the machine's own settings, and returns what it printed.
+    async fn run(&self, program: &str, arguments: &[&OsStr]) -> String {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(self.folder.path()).env("HOME", self.folder.path());
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NETRC"] {
+            command.env_remove(name);
+        }
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error} (see `make doctor`)"));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{program}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    async fn curl(&self, arguments: &[&OsStr]) -> Recorded {
+        let to = format!("api.example.com:{}:127.0.0.1", self.api.address().port());
+        let url = format!("http://api.example.com:{}/orders", self.api.address().port());
+        let more = ["-sSf", "--noproxy", "*", "--resolve", &to, &url].map(OsStr::new);
+        self.run("curl", &[arguments, &more[..]].concat()).await;
+        self.api.requests().pop().unwrap()
+    }
+
+    /// What a program in Python or Node says of a file.
+    async fn read(&self, interpreter: &str, program: &str, file: &Path) -> Value {
+        let said = self
+            .run(
+                interpreter,
+                &[
+                    OsStr::new(if interpreter == "node" { "-e" } else { "-c" }),
+                    OsStr::new(program),
+                    file.as_os_str(),
+                ],
+            )
+            .await;
+        serde_json::from_str(&said).unwrap()
+    }
+}
+
+fn base64(text: &str) -> String {
+    use ::base64::Engine as _;
+    ::base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+async fn try_sample(name: &str, keys: &Keys) {
+    let tried = Tried::new().await;
+    let path = |path: &Path| path.as_os_str().to_owned();
+    match name {
+        "header" => {
+            let file = format!("@{}", tried.file(keys, "header", None).display());
+            let request = tried.curl(&["-H", &file].map(OsStr::new)).await;
+            assert_eq!(request.header("authorization"), Some(&*format!("Bearer {TOKEN}")));
+            assert_eq!(keys["authorization"], format!("Bearer {TOKEN}"));
+        }
+        "netrc" => {
+            let file = path(&tried.file(keys, ".netrc", None));
+            let request = tried.curl(&[OsStr::new("--netrc-file"), &file]).await;
+            let expected = format!("Basic {}", base64(&format!("oauth2:{TOKEN}")));
+            assert_eq!(request.header("authorization"), Some(&*expected));
+        }
+        "registry" => {
+            let file = tried.file(keys, ".dockerconfigjson", None);
+            let program = "import base64, json, sys; entry = json.load(open(sys.argv[1]))['auths']['registry.example.com']; \
+                 print(json.dumps([entry['username'], entry['password'], base64.b64decode(entry['auth'], validate=True).decode()]))";
+            let expected = json!(["oauth2", TOKEN, format!("oauth2:{TOKEN}")]);
+            assert_eq!(tried.read("python3", program, &file).await, expected);
+        }
+        "npmrc" => {
+            let file = path(&tried.file(keys, ".npmrc", Some("npm.example.com")));
+            tried.run("npm", &[OsStr::new("ping"), OsStr::new("--userconfig"), &file]).await;
+            // npm looks for a newer npm at the same time.
+            let requests = tried.api.requests();
+            let ping = requests.iter().find(|request| request.head.starts_with("GET /-/ping")).unwrap();
+            assert_eq!(ping.header("authorization"), Some(&*format!("Bearer {TOKEN}")));
+        }
+        "ini" => {
+            let program = "import configparser, json, sys; ini = configparser.ConfigParser(interpolation=None); \
+                 ini.read(sys.argv[1]); print(json.dumps(dict(ini['api'])))";
+            let api = tried.read("python3", program, &tried.file(keys, "api.ini", None)).await;
+            assert_eq!((&api["url"], &api["token"]), (&json!("https://api.example.com"), &json!(TOKEN)));
+            assert!(api["expires"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+        }
+        "json" => {
+            let program = "const it = JSON.parse(require('fs').readFileSync(process.argv[1])); \
+                 it.valid = new Date(it.expiry_date) > new Date(); delete it.expiry_date; console.log(JSON.stringify(it))";
+            let read = tried.read("node", program, &tried.file(keys, "credentials.json", None)).await;
+            let expected =
+                json!({"access_token": TOKEN, "token_type": "Bearer", "scope": "orders", "valid": true});
+            assert_eq!(read, expected);
+        }
+        "values" => {
+            let expected = [
+                ("access_token", TOKEN),
+                ("account", "none"),
+                ("url", "https://eu.example.com/services/data"),
+            ];
+            assert!(keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected), "{keys:?}");
+        }
+        "argocd" => {
+            let expected = [
+                ("password", TOKEN),
+                ("type", "git"),
+                ("url", "https://git.example.com/platform.git"),
+                ("username", "oauth2"),
+            ];
+            assert!(keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected), "{keys:?}");
+        }
+        _ => panic!("{name}: a sample that nobody tries"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sample_is_read_by_what_it_is_for() {
+    let scene = Scene::bare("template-samples").await;
+    let answer = json!({"access_token": TOKEN, "token_type": "bearer", "expires_in": 3600, "instance_url": "https://eu.example.com"});
+    let endpoint = ScriptedServer::start([Reply::Json(200, answer.to_string())]).await;
+    scene.secret("idp-client", &[("client_id", "id"), ("client_secret", "hunter2-4711")]).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let samples = samples();
+    for manifest in samples.values() {
+        let mut manifest = manifest.clone();
+        manifest["spec"]["provider"]["oauth2"]["tokenURL"] = json!(endpoint.url("/token"));
+        scene.apply(manifest).await;
+    }
+    for (name, manifest) in &samples {
+        scene.condition(name, "Ready", "True TokenValid").await;
+        let secret = scene.secrets().get(name).await.unwrap();
+        let template = &manifest["spec"]["target"]["template"];
+        assert_eq!(secret.type_.as_deref(), template["type"].as_str().or(Some("Opaque")));
+        let labels = secret.metadata.labels.unwrap();
+        for (label, value) in template["metadata"]["labels"].as_object().into_iter().flatten() {
+            assert_eq!(json!(labels[label]), *value);
+        }
+        let text = |bytes: k8s_openapi::ByteString| String::from_utf8(bytes.0).unwrap();
+        let keys: Keys = secret.data.unwrap().into_iter().map(|(key, value)| (key, text(value))).collect();
+        try_sample(name, &keys).await;
+    }
+    assert_eq!(endpoint.requests().len(), samples.len(), "one token request each");
+}
