@@ -57,15 +57,20 @@ pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future
     let Causes { mut sources, store, mut changed, mut all } = causes;
     let mut agenda = Agenda::default();
     let mut looks = Looks::new();
-    let mut ends = pin!(ends);
+    // While the first list is read, the store holds nothing of it yet.
+    let (mut ends, mut listed) = (pin!(ends), pin!(store.wait_until_ready()));
+    let mut is_listed = false;
     let mut pending = 0;
     let by = |key: &Key| deadline(key, &context);
-    store.state().iter().for_each(|source| concern(&mut agenda, source.key(), by));
     loop {
         pending = context.metrics.looks_pending(pending, agenda.due() + looks.len());
         let (next, time) = (agenda.next_deadline(), agenda.next_time());
         tokio::select! {
             () = &mut ends => break,
+            _ = &mut listed, if !is_listed => {
+                is_listed = true;
+                store.state().iter().for_each(|source| concern(&mut agenda, source.key(), by));
+            }
             Some(source) = sources.next() => match source {
                 Ok(source) => concern(&mut agenda, source.key(), by),
                 Err(error) => warn!(%error, "watching TokenSources"),
@@ -83,7 +88,7 @@ pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future
             () = sleep_until(time.unwrap_or_else(Instant::now)), if time.is_some() => {
                 agenda.ripen(Instant::now(), by);
             }
-            turn = context.turns.take(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+            turn = context.turns.take(next.unwrap_or_else(Instant::now)), if is_listed && next.is_some() => {
                 begin(&mut agenda, &mut looks, &store, &context, turn);
             }
         }
