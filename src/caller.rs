@@ -8,6 +8,7 @@ use http::header::USER_AGENT;
 use kube::{Api, Client, Config};
 
 use crate::api::TokenSource;
+use crate::controller::CallError;
 use crate::operator::{AGENT, api_server_addresses};
 
 /// How long the API server may take for everything.
@@ -41,10 +42,20 @@ impl Caller {
     pub(crate) async fn source(&self, name: &str) -> Result<TokenSource, String> {
         let namespace = &self.namespace;
         let sources: Api<TokenSource> = Api::namespaced(self.client.clone(), namespace);
-        tokio::time::timeout(PATIENCE, sources.get_opt(name))
+        let source = format!("TokenSource {namespace}/{name}");
+        tokio::time::timeout(PATIENCE, sources.get(name))
             .await
             .map_err(|_| "the API server does not answer".to_owned())?
-            .map_err(|error| format!("TokenSource {namespace}/{name} cannot be read: {error}"))?
-            .ok_or_else(|| format!("TokenSource {namespace}/{name} does not exist"))
+            .map_err(|error| match error {
+                // Of a kind that it does not know, the API server says this and no more.
+                kube::Error::Api(status)
+                    if status.code == 404 && status.message.contains("page not found") =>
+                {
+                    "this cluster knows no TokenSources: its CustomResourceDefinition is not installed"
+                        .to_owned()
+                }
+                kube::Error::Api(status) if status.code == 404 => format!("{source} does not exist"),
+                error => format!("{source} cannot be read: {}", CallError::from(error)),
+            })
     }
 }

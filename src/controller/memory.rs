@@ -239,12 +239,12 @@ impl Memories {
     /// Forgets a TokenSource; but not the only copy of a refresh token, which one of the same name takes up again.
     pub fn forget(&self, source: &Key) {
         let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_only_copy = memories.get(source).is_some_and(|memory| {
-            memory.try_lock().is_ok_and(|memory| {
-                memory.pending.as_ref().is_some_and(|pending| pending.refresh_token.is_some())
-            })
+        let is_needed = memories.get(source).is_some_and(|memory| match memory.try_lock() {
+            Ok(memory) => memory.pending.as_ref().is_some_and(|pending| pending.refresh_token.is_some()),
+            // A look is under way, and may bring one: it forgets by itself.
+            Err(_) => true,
         });
-        if !is_only_copy {
+        if !is_needed {
             memories.remove(source);
         }
     }
@@ -270,6 +270,32 @@ impl Seeds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_look_under_way_may_bring_is_not_forgotten() {
+        let (memories, source) = (Memories::default(), Key::new("namespace", "source"));
+        let memory = memories.of(&source);
+        let mut looking = memory.lock().await;
+        memories.forget(&source);
+        let refresh_token = UnsavedRefreshToken {
+            value: "new".into(),
+            seed_sha256: String::new(),
+            sent_sha256: String::new(),
+            replaces: None,
+        };
+        looking.pending = Some(Box::new(PendingMint {
+            token: None,
+            values: None,
+            refresh_token: Some(refresh_token),
+            refresh_at: Timestamp::UNIX_EPOCH,
+        }));
+        drop(looking);
+        memories.forget(&source);
+        assert!(Arc::ptr_eq(&memory, &memories.of(&source)), "it is the only copy");
+        memory.lock().await.pending = None;
+        memories.forget(&source);
+        assert!(!Arc::ptr_eq(&memory, &memories.of(&source)));
+    }
 
     #[test]
     fn a_wait_outlives_a_restart_unless_the_restart_may_have_ended_it() {

@@ -98,6 +98,10 @@ pub(super) async fn look_again(watched: Arc<Watched>, context: &Context) {
 
 async fn guarded_look(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
     let looked = AssertUnwindSafe(Box::pin(look_at(watched, context, turn))).catch_unwind().await;
+    if !context.secrets.knows(&watched.key()) {
+        // It has gone meanwhile.
+        context.memories.forget(&watched.key());
+    }
     looked.unwrap_or_else(|_| {
         error!(source = %watched.key(), "a bug: the look at this TokenSource panicked");
         context.metrics.panicked();

@@ -28,13 +28,14 @@ impl Pass<'_> {
             return Err(Stop::Again);
         }
         let seen = self.seen_target();
-        if seen.is_none() {
-            // Minting took its time: nothing is created for a TokenSource that has gone meanwhile.
+        if seen.is_none() || self.target_is_offered() {
+            // Minting took its time: for a TokenSource that has gone meanwhile nothing is created, and nothing taken over
+            // that would then be garbage.
             self.check_alive().await?;
         }
         let Some(rendered) = self.rendered()? else { return Ok(()) };
         let Some(pending) = self.memory.pending.take() else { return Ok(()) };
-        let Some(UnwrittenToken { record, access_token, .. }) = &pending.token else { return Ok(()) };
+        let Some(UnwrittenToken { record, access_token, values }) = &pending.token else { return Ok(()) };
         let body = TargetSecret {
             name: &self.identity.target.name,
             record,
@@ -54,7 +55,8 @@ impl Pass<'_> {
                 Ok(())
             }
             Err(error) => {
-                let error = rendered.data.values().fold(without(error, access_token), without);
+                let secrets = rendered.data.values().chain(values.values());
+                let error = secrets.fold(without(error, access_token), without);
                 self.memory.pending = Some(pending);
                 match (error, self.context.secrets.known(&self.identity.target)) {
                     (CallError::AnotherType, Known::Present(facts)) => self.replace(&facts, false).await,
@@ -281,6 +283,11 @@ impl Pass<'_> {
             }
             _ => true,
         }
+    }
+
+    fn target_is_offered(&self) -> bool {
+        matches!(self.context.secrets.known(&self.identity.target), Known::Present(facts)
+            if ownership(&facts, &self.identity.owner) == Ownership::Offered)
     }
 
     fn seen_target(&self) -> Option<Version> {

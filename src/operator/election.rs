@@ -162,6 +162,7 @@ impl Office {
         self.candidate.give_up_when_due(Instant::now());
         let until = self.candidate.leads_until();
         let before = self.leads_until.send_replace(until);
+        self.candidate.told();
         match (before.is_some(), until.is_some()) {
             (false, true) => info!("leading"),
             (true, false) => warn!(

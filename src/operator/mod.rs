@@ -34,6 +34,14 @@ pub(crate) const AGENT: &str = concat!("tokensource-operator/", env!("CARGO_PKG_
 /// after which Kubernetes kills the pod.
 const GRACE: Duration = Duration::from_secs(35);
 
+/// What the API server says, without the whole of its answer.
+fn in_short(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => error.to_string(),
+    }
+}
+
 /// Why the operator does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -44,11 +52,12 @@ pub enum StartError {
     #[error("no cluster: neither in a pod, nor by KUBECONFIG or ~/.kube/config: {0}")]
     Configuration(#[source] Box<kube::config::InferConfigError>),
     /// The API server cannot be used.
-    #[error("the Kubernetes API server cannot be used: {0}")]
+    #[error("the Kubernetes API server cannot be used: {}", in_short(.0))]
     Kubernetes(#[source] Box<kube::Error>),
     /// The CustomResourceDefinition is missing, or may not be read.
     #[error(
-        "TokenSources cannot be listed: {0}; install the CustomResourceDefinition with `kubectl apply -f crds/`, and see that the operator may list and watch them"
+        "TokenSources cannot be listed: {}; install the CustomResourceDefinition with `kubectl apply -f crds/`, and see that the operator may list and watch them",
+        in_short(.0)
     )]
     Sources(#[source] Box<kube::Error>),
     /// The flags of leader election contradict each other.
@@ -59,7 +68,8 @@ pub enum StartError {
     Lease(LeaseUnusable),
     /// The selector is none, or namespaces may not be read.
     #[error(
-        "--namespace-selector: namespaces cannot be listed: {0}; write labels as for `kubectl get namespaces -l`, and see that the operator may list and watch namespaces"
+        "--namespace-selector: namespaces cannot be listed: {}; write labels as for `kubectl get namespaces -l`, and see that the operator may list and watch namespaces",
+        in_short(.0)
     )]
     Namespaces(#[source] Box<kube::Error>),
     /// No HTTP client for token endpoints can be built.

@@ -50,6 +50,8 @@ pub(super) struct Candidate {
     seen: Option<Seen>,
     /// When the write was sent by which this process last got or kept the lease, while it leads.
     led_since: Option<Instant>,
+    /// It was seen that another had the lease since, and nobody here has been told yet.
+    lost: bool,
 }
 
 /// The lease as it was last seen.
@@ -62,7 +64,7 @@ struct Seen {
 
 impl Candidate {
     pub(super) fn new(identity: String, terms: Terms) -> Self {
-        Candidate { identity, terms, seen: None, led_since: None }
+        Candidate { identity, terms, seen: None, led_since: None, lost: false }
     }
 
     /// When the lease ends that this process leads by.
@@ -88,12 +90,22 @@ impl Candidate {
             _ => Seen { lease, since: now },
         });
         if self.holder() != Some(self.identity.as_str()) {
-            self.led_since = None;
+            self.lost |= self.led_since.take().is_some();
         }
+    }
+
+    /// Takes in that everybody here knows whether this process leads.
+    pub(super) fn told(&mut self) {
+        self.lost = false;
     }
 
     /// The lease as it should be written now, if it is for this process to write: it holds it, or nobody does.
     pub(super) fn wants(&self, now: Instant, wall: Timestamp) -> Option<Lease> {
+        // Whoever acts here must learn of it first, also where the lease is free again: another may have spent, meanwhile,
+        // the refresh token that is about to be sent.
+        if self.lost {
+            return None;
+        }
         let seen = self.seen.as_ref();
         let ours = seen.and_then(Seen::holder) == Some(self.identity.as_str());
         if !ours && seen.is_some_and(|seen| !seen.is_free(now)) {
@@ -315,7 +327,24 @@ mod tests {
         server.lease = None;
         look(&mut b, &server, at(start, 2));
         assert_eq!(b.leads_until(), None);
+        b.told();
         assert!(act(&mut b, &mut server, at(start, 2)));
+    }
+
+    #[test]
+    fn a_leader_that_slept_through_anothers_term_says_so_before_it_leads_again() {
+        let (mut a, mut b, mut server, start) = two();
+        assert!(act(&mut a, &mut server, start));
+        look(&mut b, &server, at(start, 1));
+        assert!(act(&mut b, &mut server, at(start, 16)));
+        let released = b.release(wall()).unwrap();
+        server.write(released).unwrap();
+
+        assert!(a.wants(at(start, 20), wall()).and_then(|lease| server.write(lease)).is_none(), "409");
+        look(&mut a, &server, at(start, 20));
+        assert!(!act(&mut a, &mut server, at(start, 20)), "though nobody holds it");
+        a.told();
+        assert!(act(&mut a, &mut server, at(start, 21)));
     }
 
     #[test]
