@@ -6,6 +6,11 @@ use clap::Parser;
 use tokensource_operator::cli::{Cli, Command};
 use tokensource_operator::{api, explain, mint, operator};
 
+/// Looks come and go beside what stays, which leaves glibc's heap full of holes: after ten thousand first mints it held
+/// 104 MiB where this holds 67 (docs/sizing.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

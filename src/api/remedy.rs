@@ -47,7 +47,7 @@ impl Reason {
             }
             Reason::SpecInvalid => "correct the field that the message names",
             Reason::TargetConflict => {
-                "hand the Secret over if it is yours (the message prints the command), delete it if nobody needs it, or make a TokenSource with another spec.target.name"
+                "hand the Secret over if it is yours and the message prints the command, or make a TokenSource with another spec.target.name"
             }
             Reason::TargetContested => {
                 "find who else writes this Secret (its managedFields tell), and have them stop, or give the TokenSource another spec.target.name"

@@ -1,9 +1,11 @@
 //! The effects: watches, one reader, one minter, one writer, and the report.
 
+mod agenda;
 mod contest;
 mod expiry;
 mod gather;
 mod kubernetes;
+mod looks;
 mod mandate;
 mod memory;
 mod mint;

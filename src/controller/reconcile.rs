@@ -1,13 +1,11 @@
 //! One look at one TokenSource: gather, resolve, decide, mint, render, apply, report.
 
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
 use tokio::time::Instant;
 use tracing::{Instrument, error, warn};
 
@@ -37,6 +35,8 @@ const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 const FIRST_MINT: Duration = Duration::from_secs(30);
 /// Nobody waits for a turn behind those who came this much later.
 const UNHURRIED: Duration = Duration::from_secs(60);
+/// The wait before asking again whether many others ask the same endpoint first, in seconds.
+const COME_BACK: u64 = 3;
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 /// The wait before looking again at what no watch tells, in seconds: a name's addresses, another TokenSource's
@@ -67,33 +67,32 @@ pub(super) struct Ending {
     problem: Option<Problem>,
 }
 
-/// What [`kube::runtime::Controller`] calls. It never fails, so that one source's trouble is its own.
-pub(super) async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Infallible> {
+/// A look at a TokenSource, and after how long to look again if nothing concerns it before. It never fails, so that one
+/// source's trouble is its own.
+pub(super) async fn reconcile(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
     let _looking = context.pulse.look();
     let key = watched.key();
     if !context.namespaces.selects(&key.namespace) {
         context.metrics.forget(&key);
-        return Ok(Action::await_change());
+        return None;
     }
     let _look = context.metrics.look(&key);
-    // First of all, while this holds next to nothing: ten thousand of these are started at once.
-    let turn = context.turns.take(deadline(&watched, &context)).await;
     if !context.mandate.may_begin() {
-        return Ok(Action::await_change());
+        return None;
     }
-    let next = guarded_look(&watched, &context, turn).await;
+    let next = guarded_look(watched, context, turn).await;
     context.metrics.looks_again(&key, next);
     // It may have gone meanwhile, and its series with it.
     if !context.serves(&key) {
         context.metrics.forget(&key);
     }
-    Ok(next.map_or_else(Action::await_change, Action::requeue))
+    next
 }
 
 /// A look after all others, at a TokenSource whose token is not written yet. It mints nothing, unless this process leads
 /// again.
 pub(super) async fn look_again(watched: Arc<Watched>, context: &Context) {
-    let turn = context.turns.take(deadline(&watched, context)).await;
+    let turn = context.turns.take(deadline(&watched.key(), context)).await;
     guarded_look(&watched, context, turn).await;
 }
 
@@ -124,8 +123,8 @@ async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Option<Dur
 
 /// When this TokenSource's look should have been made: in time for readers of the file that holds its token, soon where
 /// there is none.
-fn deadline(watched: &Watched, context: &Context) -> Instant {
-    let expires_at = context.secrets.expiry(&watched.key());
+pub(super) fn deadline(source: &Key, context: &Context) -> Instant {
+    let expires_at = context.secrets.expiry(source);
     let left = expires_at.map_or(0, |expires_at| seconds_between(context.now(), expires_at));
     let left = Duration::from_secs(left.saturating_sub(context.propagation_delay));
     Instant::now() + if expires_at.is_some() { left.min(UNHURRIED) } else { FIRST_MINT }
@@ -214,6 +213,10 @@ impl Pass<'_> {
                 }
                 Decision::Compare => self.compare().await,
                 Decision::Restamp => self.restamp().await,
+                Decision::Mint(_) if self.is_crowded_out() => {
+                    let until = Some(plus(self.context.now(), COME_BACK));
+                    return Ok(Ending { until, problem: self.failing() });
+                }
                 Decision::Mint(why) => self.mint_and_write(why).await,
                 Decision::Write => self.write().await,
             };
@@ -245,6 +248,12 @@ impl Pass<'_> {
         let tried = self.resolved.tried(credentials);
         let observed = Observed { foreign_refresh_token, ..self.observe(target.as_deref(), credentials) };
         Some(decide(self.context.now(), &observed, &tried))
+    }
+
+    /// Whether many others are to ask the same endpoint first. While this one waits in the agenda, it holds no memory.
+    fn is_crowded_out(&self) -> bool {
+        let url = &self.resolved.description.request.token_url;
+        self.context.gate.is_crowded(url, self.deadline())
     }
 
     async fn mint_and_write(&mut self, why: Why) -> Result<(), Stop> {

@@ -4,21 +4,21 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future;
-use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::stream;
+use futures::{Stream, StreamExt, TryStreamExt, future};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{Controller, WatchStreamExt, controller};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::reconcile::{look_again, reconcile};
+use super::looks::{self, Causes};
+use super::reconcile::look_again;
 use super::resolved::Identity;
 use super::watched::Watched;
 use super::{Context, Key, Pulse};
@@ -49,7 +49,7 @@ pub async fn run(client: Client, namespaces: &[String], context: Arc<Context>) {
 /// Follows one namespace, or all. Whoever does not lead follows too, and so can act at once when its turn comes.
 async fn follow(client: Client, namespace: Option<String>, context: Arc<Context>) {
     while !context.mandate.is_stopping() {
-        let mut watches = Watches::begin(client.clone(), namespace.clone(), &context);
+        let mut causes = causes(client.clone(), namespace.clone(), &context);
         let may_act = async {
             context.mandate.begins().await;
             context.warm().await;
@@ -57,96 +57,41 @@ async fn follow(client: Client, namespace: Option<String>, context: Arc<Context>
         tokio::select! {
             () = may_act => {}
             () = context.mandate.stops() => return,
-            () = watches.keep_warm() => {}
+            () = causes.keep_warm() => {}
         }
-        watches.reconcile(Arc::clone(&context)).await;
+        let store = causes.store.clone();
+        let proofs = proofs(store.clone(), Arc::clone(&context.pulse));
+        causes.changed = stream::select(causes.changed, proofs).boxed();
+        looks::run(causes, Arc::clone(&context), context.mandate.ends()).await;
+        context.pulse.rest();
+        write_what_is_left(&store, &context).await;
     }
 }
 
-/// The watches of one namespace, or of all.
-struct Watches {
-    store: reflector::Store<Watched>,
-    sources: BoxStream<'static, watcher::Result<Watched>>,
-    /// The TokenSources that a change of a Secret, or of their namespace, concerns.
-    changed: BoxStream<'static, ObjectRef<Watched>>,
-    ticks: BoxStream<'static, ()>,
-}
-
-impl Watches {
-    fn begin(client: Client, namespace: Option<String>, context: &Arc<Context>) -> Self {
-        let scope = namespace.clone().unwrap_or_else(|| "all namespaces".into());
-        let (store, writer) = reflector::store();
-        // Not the store's own wait_until_ready: it wakes one waiter, and the controller is one already.
-        let (listed, mut first_list) = watch::channel(false);
-        let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(context), listed);
-        let selected = selected_sources(client.clone(), Arc::clone(context));
-        let secrets = changed_sources(client, namespace, Arc::clone(context));
-        // Only after the TokenSources are known is it known which Secrets matter.
-        let changed = stream::once(async move {
-            let _ = first_list.wait_for(|listed| *listed).await;
-            secrets
-        });
-        Watches {
-            store,
-            sources: sources.reflect(writer).applied_objects().boxed(),
-            changed: stream::select(changed.flatten(), selected).boxed(),
-            ticks: clock_steps(Arc::clone(context), scope).boxed(),
-        }
-    }
-
-    /// Takes in what changes, and does nothing about it.
-    async fn keep_warm(&mut self) {
-        loop {
-            tokio::select! {
-                Some(event) = self.sources.next() => {
-                    if let Err(error) = event {
-                        warn!(%error, "watching TokenSources");
-                    }
-                }
-                Some(_) = self.changed.next() => {}
-                Some(()) = self.ticks.next() => {}
-                else => return,
-            }
-        }
-    }
-
-    /// Looks at every TokenSource once, and from then on whenever something concerns it, until this process may begin
-    /// nothing new; returns when what was begun has ended.
-    async fn reconcile(self, context: Arc<Context>) {
-        let (mandate, pulse, store) =
-            (context.mandate.clone(), Arc::clone(&context.pulse), self.store.clone());
-        let proofs = proofs(store.clone(), Arc::clone(&pulse));
-        let rest = Arc::clone(&context);
-        Controller::for_stream(self.sources, self.store)
-            // Nothing waits for another source's endpoint; how many requests there are is for the gate to say.
-            .with_config(controller::Config::default().concurrency(0))
-            .reconcile_on(self.changed)
-            .reconcile_on(proofs)
-            .reconcile_all_on(stream::once(future::ready(())).chain(self.ticks))
-            .graceful_shutdown_on(async move { mandate.ends().await })
-            .run(reconcile, |_, never, _| match *never {}, context)
-            .for_each(|looked| async {
-                match looked {
-                    Ok(_) => {}
-                    Err(controller::Error::ObjectNotFound(source)) => {
-                        pulse.rest();
-                        debug!(%source, "gone before it was looked at");
-                    }
-                    Err(error) => warn!(%error, "watching"),
-                }
-            })
-            .await;
-        pulse.rest();
-        write_what_is_left(&store, &rest).await;
+/// What leads to looks at the TokenSources of one namespace, or of all.
+fn causes(client: Client, namespace: Option<String>, context: &Arc<Context>) -> Causes {
+    let scope = namespace.clone().unwrap_or_else(|| "all namespaces".into());
+    let (store, writer) = reflector::store();
+    let (listed, mut first_list) = watch::channel(false);
+    let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(context), listed);
+    let secrets = changed_sources(client.clone(), namespace, Arc::clone(context));
+    // Only after the TokenSources are known is it known which Secrets matter.
+    let changed = stream::once(async move {
+        let _ = first_list.wait_for(|listed| *listed).await;
+        secrets
+    });
+    let selected = selected_sources(client, Arc::clone(context));
+    Causes {
+        sources: sources.reflect(writer).applied_objects().boxed(),
+        store,
+        changed: stream::select(changed.flatten(), selected).boxed(),
+        all: clock_steps(Arc::clone(context), scope).boxed(),
     }
 }
 
 /// Asks for a look at some TokenSource each minute, to see that looks are made. Where nothing has changed, a look costs next
 /// to nothing.
-fn proofs(
-    store: reflector::Store<Watched>,
-    pulse: Arc<Pulse>,
-) -> impl Stream<Item = ObjectRef<Watched>> + Send {
+fn proofs(store: reflector::Store<Watched>, pulse: Arc<Pulse>) -> impl Stream<Item = Key> + Send {
     let minutes = stream::unfold((), |()| async {
         tokio::time::sleep(PROOF).await;
         Some(((), ()))
@@ -156,7 +101,7 @@ fn proofs(
         if some.is_some() {
             pulse.await_look();
         }
-        future::ready(some.map(|source| ObjectRef::from_obj(&*source)))
+        future::ready(some.map(|source| source.key()))
     })
 }
 
@@ -165,7 +110,9 @@ fn proofs(
 async fn write_what_is_left(store: &reflector::Store<Watched>, context: &Arc<Context>) {
     for _ in 0..LAST_TRIES {
         let left = context.memories.unwritten();
-        let left = left.iter().filter_map(|key| store.get(&ObjectRef::new(&key.name).within(&key.namespace)));
+        let left = left
+            .iter()
+            .filter_map(|key| store.get(&reflector::ObjectRef::new(&key.name).within(&key.namespace)));
         let looks: Vec<_> = left.map(|source| look_again(source, context)).collect();
         if looks.is_empty() {
             return;
@@ -229,7 +176,7 @@ fn changed_sources(
     client: Client,
     namespace: Option<String>,
     context: Arc<Context>,
-) -> impl Stream<Item = ObjectRef<Watched>> + Send {
+) -> impl Stream<Item = Key> + Send {
     let api: Api<PartialObjectMeta<Secret>> = match &namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
@@ -266,12 +213,12 @@ fn changed_sources(
             }
         }
     });
-    users.flat_map(references)
+    users.flat_map(stream::iter)
 }
 
 /// Follows the namespaces that the platform selects, and yields the TokenSources of those that are selected since, or
 /// no more. Without a selector it yields nothing.
-fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item = ObjectRef<Watched>> + Send {
+fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item = Key> + Send {
     let labels = context.namespaces.selector().map(str::to_owned);
     stream::iter(labels).flat_map(move |labels| {
         let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
@@ -283,12 +230,8 @@ fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item =
                 let changed = context.namespaces.take_in(&mut list, event);
                 context.secrets.sources_in(&changed)
             })
-            .flat_map(references)
+            .flat_map(stream::iter)
     })
-}
-
-fn references(sources: Vec<Key>) -> impl Stream<Item = ObjectRef<Watched>> {
-    stream::iter(sources.into_iter().map(|key| ObjectRef::new(&key.name).within(&key.namespace)))
 }
 
 fn key_of(secret: &PartialObjectMeta<Secret>) -> Key {

@@ -121,10 +121,18 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabels::new(verb, resource, code)).inc();
     }
 
-    /// Somebody looks at a TokenSource, or waits for a turn to, until what is returned is dropped.
+    /// One loop has that many looks under way or due now, and had so many before; returns the former.
+    pub fn looks_pending(&self, before: usize, now: usize) -> usize {
+        let number = |looks: usize| i64::try_from(looks).unwrap_or(i64::MAX);
+        if now != before {
+            self.looks_pending.inc_by(number(now) - number(before));
+        }
+        now
+    }
+
+    /// Somebody looks at a TokenSource until what is returned is dropped.
     #[must_use]
     pub fn look(&self, source: &Key) -> Look<'_> {
-        self.looks_pending.inc();
         self.looks_again(source, None);
         Look { metrics: self, begun: Instant::now() }
     }
@@ -219,7 +227,6 @@ impl Metrics {
 
 impl Drop for Look<'_> {
     fn drop(&mut self) {
-        self.metrics.looks_pending.dec();
         self.metrics.look_duration.observe(self.begun.elapsed().as_secs_f64());
     }
 }

@@ -146,6 +146,13 @@ impl Gate {
         self.inner.lock().hasten(&Asker { endpoint: token_url.as_str().into(), party });
     }
 
+    /// Whether so many wait to ask `token_url` by an earlier deadline that it is better to come back than to wait too:
+    /// whoever waits holds a credential in memory.
+    #[must_use]
+    pub fn is_crowded(&self, token_url: &Url, deadline: Instant) -> bool {
+        self.inner.lock().is_crowded(token_url, deadline, Instant::now())
+    }
+
     /// Waits for a place at the origin of `token_url`, which is kept until the [`Place`] is finished or dropped. Of those
     /// who wait, the one with the earliest deadline gets the next; a deadline that has passed is still the earliest.
     ///

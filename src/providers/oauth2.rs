@@ -99,6 +99,13 @@ fn algorithm(spec: Option<api::Algorithm>) -> Algorithm {
 }
 
 fn response(spec: &api::ResponseMapping) -> Result<ResponseMapping, SpecError> {
+    let refresh_token = spec.refresh_token.as_deref().unwrap_or("/refresh_token");
+    if spec.access_token.as_deref() == Some(refresh_token) {
+        return Err(SpecError::Invalid {
+            field: "spec.provider.oauth2.response.accessToken",
+            problem: format!("{refresh_token} leads to the refresh token, which no pod may read"),
+        });
+    }
     Ok(ResponseMapping {
         access_token: pointer("spec.provider.oauth2.response.accessToken", spec.access_token.as_deref())?,
         expires_in: pointer("spec.provider.oauth2.response.expiresIn", spec.expires_in.as_deref())?,

@@ -267,6 +267,14 @@ fn a_spec_that_no_rule_has_seen_is_an_error_and_no_panic() {
         (json!({}), "spec.provider must have exactly one member"),
         (json!({"vgs": {}, "vngCloud": {}}), "spec.provider must have exactly one member"),
         (
+            json!({"oauth2": {"tokenURL": "https://a", "response": {"accessToken": "/refresh_token"}}}),
+            "spec.provider.oauth2.response.accessToken: /refresh_token leads to the refresh token, which no pod may read",
+        ),
+        (
+            json!({"oauth2": {"tokenURL": "https://a", "response": {"accessToken": "/x", "refreshToken": "/x"}}}),
+            "spec.provider.oauth2.response.accessToken: /x leads to the refresh token, which no pod may read",
+        ),
+        (
             json!({"oauth2": {"tokenURL": "https://a", "response": {"expiresIn": "a"}}}),
             "spec.provider.oauth2.response.expiresIn: \"a\" is no JSON pointer",
         ),

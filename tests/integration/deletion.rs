@@ -10,7 +10,7 @@ use super::support::authorization_server::Behaviour;
 use super::support::control_plane::ControlPlane;
 use super::support::eventually;
 use super::support::operator::Operator;
-use super::support::scene::{SOON, Scene};
+use super::support::scene::{COLLECTED, SOON, Scene};
 
 const FLAGS: [&str; 3] = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
 const CRD: &str = include_str!("../../crds/tokensource.dev_tokensources.yaml");
@@ -34,7 +34,7 @@ async fn secret_names(scene: &Scene) -> Vec<String> {
 
 async fn namespace_is_gone(scene: &Scene) {
     let namespaces: Api<Namespace> = Api::all(scene.client.clone());
-    eventually("the namespace is gone", 2 * SOON, async || {
+    eventually("the namespace is gone", COLLECTED, async || {
         match namespaces.get_opt(&scene.namespace).await.unwrap() {
             None => Ok(()),
             Some(namespace) => Err(namespace.status),

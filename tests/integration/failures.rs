@@ -152,8 +152,17 @@ async fn patience_that_the_issuer_asks_for_outlives_a_changed_spec_and_a_restart
         .await;
     scene.ready("False RateLimited").await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
-    scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
     scene.source_is_seen().await;
+    let inputs = async || scene.status().await.last_failure.unwrap().inputs;
+    let before = inputs().await;
+    scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
+    eventually("the label is seen, and status says for what the wait holds", SOON, async || {
+        match inputs().await {
+            now if now != before => Ok(()),
+            same => Err(same),
+        }
+    })
+    .await;
     operator.kill();
     let _operator = Operator::start(&scene.namespace).await;
     scene.source_is_seen().await;

@@ -139,6 +139,15 @@ async fn secrets_that_mean_something_to_the_cluster_are_not_written() {
         let said = apply(&scene, &account, &manifest).await;
         refused(&said, &format!("may not write a Secret of type {kind}")).unwrap();
     }
+    let of_argo_cd = |kind: &str| {
+        let mut manifest = secret(&format!("argo-cd-{kind}"), "Opaque", true);
+        manifest["metadata"]["labels"]["argocd.argoproj.io/secret-type"] = json!(kind);
+        manifest
+    };
+    apply(&scene, &account, &of_argo_cd("repository")).await.unwrap();
+    apply(&scene, &account, &of_argo_cd("repo-creds")).await.unwrap();
+    let said = apply(&scene, &account, &of_argo_cd("cluster")).await;
+    refused(&said, "argocd.argoproj.io/secret-type=repository or repo-creds").unwrap();
     let said = apply(&scene, &account, &secret("unlabelled", "Opaque", false)).await;
     refused(&said, "carries the label app.kubernetes.io/managed-by=tokensource-operator").unwrap();
 }

@@ -14,6 +14,7 @@ use kube::{Client, Config};
 
 use crate::support::control_plane::{ControlPlane, SCRIPT};
 use crate::support::eventually;
+use crate::support::scene::COLLECTED;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -54,7 +55,8 @@ async fn garbage_is_collected() {
     dependents.create(&PostParams::default(), &dependent).await.unwrap();
 
     owners.delete("owner", &DeleteParams::background()).await.unwrap();
-    eventually("the Secret goes with its owner", SOON, async || gone(&dependents, "dependent").await).await;
+    eventually("the Secret goes with its owner", COLLECTED, async || gone(&dependents, "dependent").await)
+        .await;
 }
 
 #[tokio::test]
@@ -67,7 +69,7 @@ async fn namespaces_are_deleted() {
 
     let namespaces: Api<Namespace> = Api::all(client);
     namespaces.delete(&namespace, &DeleteParams::default()).await.unwrap();
-    eventually("the namespace goes with all that is in it", SOON, async || {
+    eventually("the namespace goes with all that is in it", COLLECTED, async || {
         gone(&namespaces, &namespace).await
     })
     .await;

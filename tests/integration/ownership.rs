@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::support::eventually;
 use super::support::operator::Operator;
-use super::support::scene::{SOON, Scene};
+use super::support::scene::{COLLECTED, SOON, Scene};
 
 /// A source with a token of ten minutes; `change` is merged into its spec.
 pub async fn started(prefix: &str, change: Value) -> (Scene, Operator, String) {
@@ -295,7 +295,7 @@ async fn a_namespace_is_deleted_without_a_mint() {
     let (scene, operator, _) = started("namespace", json!({})).await;
     scene.kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"], "").await;
     let namespaces: Api<Namespace> = Api::all(scene.client.clone());
-    eventually("the namespace is gone", 2 * SOON, async || {
+    eventually("the namespace is gone", COLLECTED, async || {
         match namespaces.get_opt(&scene.namespace).await.unwrap() {
             None => Ok(()),
             Some(namespace) => Err(namespace.status),

@@ -8,7 +8,7 @@ use super::support::authorization_server::{Behaviour, ClientSpec};
 use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::policy::Refusal;
-use super::support::scene::{SOON, Scene};
+use super::support::scene::{COLLECTED, SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
 const KEPT: &str = "source-refresh-token";
@@ -162,7 +162,7 @@ async fn the_newest_refresh_token_survives_everything_and_enters_no_other_secret
 
     let last = kept(&scene).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
-    eventually("the target goes with its TokenSource", SOON, async || match scene.token().await {
+    eventually("the target goes with its TokenSource", COLLECTED, async || match scene.token().await {
         None => Ok(()),
         Some(_) => Err("still there"),
     })

@@ -15,6 +15,9 @@ use super::eventually;
 
 /// How long anything may take that should happen at once: the machine may be busy.
 pub const SOON: Duration = Duration::from_secs(30);
+/// How long garbage collection and the end of a namespace may take: kube-controller-manager pauses both whenever another
+/// test has installed a CustomResourceDefinition.
+pub const COLLECTED: Duration = Duration::from_secs(120);
 
 /// A namespace with credentials for one client of the authorization server. The client's id is the namespace's name,
 /// so that its token requests are counted apart from those of every other test.
@@ -240,7 +243,7 @@ impl Scene {
 
     /// Waits until an object is gone.
     pub async fn gone(&self, kind: &str, name: &str) {
-        eventually(&format!("{kind} {name} is gone"), SOON, async || {
+        eventually(&format!("{kind} {name} is gone"), COLLECTED, async || {
             let found = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "name"], "").await;
             if found.is_empty() { Ok(()) } else { Err(found) }
         })

@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use url::Url;
 
 /// Transient failures in a row, from at least two clients, after which an endpoint gets one request at a time.
 const BREAKER: u32 = 5;
 /// How long the count of rejections outlives the wait.
 const REMEMBERED: Duration = Duration::from_secs(3600);
+/// So many wait for an endpoint before others had better come back later: enough to keep it busy.
+const CROWD: usize = 64;
 /// Entries of each kind before those that say nothing are forgotten.
 const MANY: usize = 4096;
 /// Two clients that are told "too many requests" within this time mean the endpoint and not one of them.
@@ -179,6 +182,19 @@ impl State {
         if let Some(standing) = self.standings.get_mut(asker) {
             standing.hasten();
         }
+    }
+
+    /// Those who wait for somebody else to try their credential first do not count: whoever has another goes past them.
+    pub(super) fn is_crowded(&self, token_url: &Url, deadline: Instant, now: Instant) -> bool {
+        let Some(origin) = self.origins.get(token_url.origin().ascii_serialization().as_str()) else {
+            return false;
+        };
+        let may_go = |waiter: &&Waiter| {
+            *waiter.asker.endpoint == *token_url.as_str()
+                && !matches!(self.judge(&waiter.asker, now), Verdict::Wait(None))
+        };
+        let ahead = origin.queue.range(..(deadline, 0)).map(|(_, waiter)| waiter);
+        ahead.filter(may_go).take(CROWD).count() == CROWD
     }
 
     /// `place` is free again.

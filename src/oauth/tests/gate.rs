@@ -432,3 +432,25 @@ async fn memory_is_bounded() {
     }
     assert!(gate.remembered() < 3 * 4096 + 3, "{}", gate.remembered());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_is_of_those_who_go_before_and_could_go() {
+    let gate = Gate::new(Limits { in_flight: 1, per_second: 1000 });
+    let now = Instant::now();
+    let _place = gate.enter(&url(), party(&gate, 0), now).await.unwrap();
+    let wait = |client: usize| {
+        let (gate, party) = (gate.clone(), party(&gate, client));
+        tokio::spawn(async move { gate.enter(&url(), party, now + seconds(30)).await })
+    };
+    // All with the credential that is being tried for the first time: they are no crowd to others.
+    let stuck: Vec<_> = (0..64).map(|_| wait(0)).collect();
+    sleep(Duration::from_millis(1)).await;
+    assert!(!gate.is_crowded(&url(), now + seconds(60)));
+    let crowd: Vec<_> = (1..65).map(wait).collect();
+    sleep(Duration::from_millis(1)).await;
+    assert!(gate.is_crowded(&url(), now + seconds(60)));
+    assert!(!gate.is_crowded(&url(), now + seconds(30)), "its turn comes before theirs");
+    let other = "https://idp.example.com/other".parse().unwrap();
+    assert!(!gate.is_crowded(&other, now + seconds(60)), "another endpoint of the same host");
+    stuck.iter().chain(&crowd).for_each(tokio::task::JoinHandle::abort);
+}
