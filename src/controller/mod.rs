@@ -16,6 +16,7 @@ mod reconcile;
 mod report;
 pub(crate) mod resolved;
 mod secrets;
+mod spans;
 pub(crate) mod status;
 mod stop;
 pub(crate) mod tls;
@@ -33,6 +34,7 @@ pub use kubernetes::{CallError, Kubernetes};
 pub use mandate::Mandate;
 pub use pulse::Pulse;
 pub(crate) use secrets::Key;
+pub(crate) use spans::TARGET as SPANS;
 pub use watch::run;
 
 use crate::metrics::Metrics;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{Instrument, error, warn};
 
 use super::gather::not_lent;
 use super::kubernetes::CallError;
@@ -19,7 +19,7 @@ use super::status::{Problem, Reported};
 use super::stop::{Attempt, Stop};
 use super::turns::Turn;
 use super::watched::Watched;
-use super::{Context, expiry, report};
+use super::{Context, expiry, report, spans};
 use crate::api::{Reason, TokenSource};
 use crate::metrics::NO_HOST;
 use crate::oauth::Class;
@@ -97,7 +97,8 @@ pub(super) async fn look_again(watched: Arc<Watched>, context: &Context) {
 }
 
 async fn guarded_look(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
-    let looked = AssertUnwindSafe(Box::pin(look_at(watched, context, turn))).catch_unwind().await;
+    let look = look_at(watched, context, turn).instrument(spans::look(&watched.key()));
+    let looked = AssertUnwindSafe(Box::pin(look)).catch_unwind().await;
     if !context.secrets.knows(&watched.key()) {
         // It has gone meanwhile.
         context.memories.forget(&watched.key());
@@ -144,6 +145,7 @@ async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn
         }
     };
     context.metrics.belongs(&identity.key, resolved.host());
+    spans::is_about(resolved.host());
     memory.prompt = resolved.prompt.then(|| {
         let taken_up = || Box::new(Prompt::take_up(reported, source.metadata.generation, Instant::now()));
         memory.prompt.take().unwrap_or_else(taken_up)
@@ -255,7 +257,7 @@ impl Pass<'_> {
     }
 
     async fn mint_and_write(&mut self, why: Why) -> Result<(), Stop> {
-        match self.mint(why).await {
+        match self.mint_within_span(why).await {
             Ok(()) => self.write().await,
             // It may have brought a refresh token, whatever was wrong with the rest.
             Err(stop) => self.save_refresh_token().await.and(Err(stop)),

@@ -10,12 +10,12 @@ use kube::Resource;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::Context;
 use super::kubernetes::CallError;
 use super::memory::{Memory, Written};
 use super::reconcile::Pass;
 use super::resolved::Identity;
 use super::status::{Problem, Reported, Situation, status};
+use super::{Context, spans};
 use crate::api::{Reason, TokenSource, TokenSourceStatus};
 use crate::metrics::{Sight, Times};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
@@ -140,8 +140,9 @@ pub(super) async fn write(
     if before.is(&after) || !context.mandate.leads() {
         return Ok(None);
     }
-    let resource_version = match context.kubernetes.write_status(&identity.key, &body(identity, &after)).await
-    {
+    let body = body(identity, &after);
+    let writing = context.kubernetes.write_status(&identity.key, &body);
+    let resource_version = match spans::within(spans::status(), writing).await {
         // Gone, or another object by now: there is nobody to tell.
         Err(CallError::Conflict | CallError::NotFound) => return Ok(None),
         Err(CallError::Refused(message)) => {

@@ -12,6 +12,7 @@ use super::kubernetes::CallError;
 use super::memory::{Disturbance, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
 use super::secrets::{Key, Known};
+use super::spans;
 use super::stop::Stop;
 use crate::api::Reason;
 use crate::target::{
@@ -43,9 +44,11 @@ impl Pass<'_> {
             owner_reference: self.resolved.wanted.owner_reference,
         }
         .apply(seen.as_ref());
-        match self.context.kubernetes.apply_secret(&self.identity.target, &body, false).await {
+        let target = &self.identity.target;
+        let writing = self.context.kubernetes.apply_secret(target, &body, false);
+        match spans::within(spans::apply(target), writing).await {
             Ok(facts) => {
-                self.context.secrets.observe(&self.identity.target, Some(facts));
+                self.context.secrets.observe(target, Some(facts));
                 self.memory.write_allowed = true;
                 self.memory.minted_with = pending.values.or(self.memory.minted_with);
                 self.memory.failed = None;

@@ -7,6 +7,7 @@ mod endpoints;
 mod health;
 mod stopping;
 mod telemetry;
+mod traces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,8 +94,8 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
-    telemetry::start(arguments.log_format, &arguments.log_level)?;
     crate::oauth::transport::install_crypto_provider();
+    let traces = telemetry::start(arguments.log_format, &arguments.log_level)?;
     let terms = election_terms(&arguments)?;
     let stopping = stopping::on_signals()?;
     let pulse = Arc::new(Pulse::default());
@@ -136,6 +137,9 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     // Now another process may begin.
     if let Some(election) = election {
         election.end().await;
+    }
+    if let Some(traces) = traces {
+        traces.end().await;
     }
     // Somebody may still want to know why it is not ready.
     drop(admin);

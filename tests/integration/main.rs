@@ -45,3 +45,4 @@ mod template_samples;
 mod templates;
 mod tenancy;
 mod tls;
+mod traces;

@@ -52,8 +52,27 @@ impl Operator {
         Self::launch(kubeconfig, name, &[&arguments, scope, flags].concat()).await
     }
 
+    /// Starts the operator for one namespace, allowed to reach the servers of the tests, with these variables.
+    pub async fn start_in(namespace: &str, environment: &[(&str, &str)]) -> Self {
+        let arguments = [
+            &["run", "--admin-address", "127.0.0.1:0", "--leader-elect=false", "--allow-http"][..],
+            &["--egress-allow", "127.0.0.0/8", "--namespace", namespace],
+        ];
+        let kubeconfig = ControlPlane::shared().kubeconfig_path();
+        Self::launch_in(&kubeconfig, "alone", &arguments.concat(), environment).await
+    }
+
     /// Starts a pod of this name with these arguments, and waits until it has started.
     pub async fn launch(kubeconfig: &Path, name: &str, arguments: &[&str]) -> Self {
+        Self::launch_in(kubeconfig, name, arguments, &[]).await
+    }
+
+    async fn launch_in(
+        kubeconfig: &Path,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
@@ -61,6 +80,7 @@ impl Operator {
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", kubeconfig)
             .env("POD_NAME", name)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(File::create(folder.path().join("stdout")).unwrap())
             .stderr(File::create(&log).unwrap())
