@@ -129,7 +129,7 @@ mod tests {
         size_of::<F>()
     }
 
-    /// Ten thousand TokenSources are to fit into 64 MiB (docs/sizing.md). Whoever needs more than this for each of them
+    /// Ten thousand TokenSources are to fit into 64 MiB (docs/sizing.md tells how near that is). Whoever needs more than this for each of them
     /// measures again, with `make bench SOURCES=10000`.
     #[test]
     fn a_source_is_small_and_so_is_a_look() {
