@@ -3,14 +3,8 @@
 //!
 //! The control plane has no node and no controller of Deployments: no pod comes of one, so nothing here waits for pods
 //! (`helm --wait`), and the test starts the operator as the Deployment says.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
-)]
+#![cfg(test)] // so that clippy lets helpers panic, too
 
-#[path = "support/mod.rs"]
 mod support;
 
 use std::path::Path;

@@ -1,13 +1,7 @@
 //! `tokensource-operator mint -f`: the program as people run it, without a cluster, against the certified authorization
 //! server and against one that plays tricks.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
-)]
+#![cfg(test)] // so that clippy lets helpers panic, too
 
-#[path = "support/mod.rs"]
 mod support;
 
 use std::io::Write as _;

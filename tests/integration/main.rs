@@ -1,11 +1,6 @@
 //! Everything that needs a Kubernetes control plane. One binary, so that there is one control plane; each test works in
 //! a namespace of its own.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
-)]
+#![cfg(test)] // so that clippy lets helpers panic, too
 
 #[path = "../support/mod.rs"]
 mod support;
