@@ -11,13 +11,13 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::chart::{Account, CHART, RELEASE, helm};
+use support::chart::{Account, CHART, NAMESPACE, RELEASE, helm};
 use support::control_plane::ControlPlane;
 use support::eventually;
 use support::operator::Operator;
+use support::program::result;
 use support::scene::{SOON, Scene};
 
-const NAMESPACE: &str = "tokensource-system";
 const CRD: &str = "tokensources.tokensource.dev";
 
 async fn kubectl(arguments: &[&str], stdin: &str) -> String {
@@ -25,9 +25,7 @@ async fn kubectl(arguments: &[&str], stdin: &str) -> String {
 }
 
 async fn try_kubectl(arguments: &[&str], stdin: &str) -> Result<String, String> {
-    let output = ControlPlane::shared().kubectl(arguments, stdin).await;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+    result(&ControlPlane::shared().kubectl(arguments, stdin).await)
 }
 
 async fn get(kind: &str, name: &str) -> Value {

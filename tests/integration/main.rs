@@ -7,6 +7,7 @@ mod support;
 
 mod admin;
 mod api_rules;
+mod api_shown;
 mod assertions;
 mod calls;
 mod canary;

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, reason = "progress, for whoever waits")]
 
 pub mod account;
+pub mod authority;
 pub mod authorization_server;
 pub mod chart;
 pub mod control_plane;
@@ -10,6 +11,7 @@ pub mod definitions;
 pub mod gitops;
 pub mod operator;
 pub mod policy;
+pub mod program;
 pub mod promtool;
 pub mod relay;
 pub mod scene;
