@@ -72,7 +72,7 @@ pub(super) struct Ending {
 pub(super) async fn reconcile(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
     let _looking = context.pulse.look();
     let key = watched.key();
-    if !context.namespaces.selects(&key.namespace) {
+    if !context.namespaces.selects(&key.namespace) && !context.memories.holds_refresh_token(&key) {
         context.metrics.forget(&key);
         return None;
     }
@@ -196,6 +196,9 @@ impl Pass<'_> {
     /// Decides and acts until there is nothing to do now.
     pub(super) async fn run(&mut self) -> Result<Ending, Stop> {
         for _ in 0..MOST_STEPS {
+            if !self.is_served() {
+                return Err(self.let_go().await);
+            }
             self.look_where_nobody_has().await?;
             let Some(decision) = self.decide() else { continue };
             let acted = match decision {
@@ -230,6 +233,22 @@ impl Pass<'_> {
             }
         }
         Err(Stop::Again)
+    }
+
+    /// Whether the platform still selects the namespace.
+    pub(super) fn is_served(&self) -> bool {
+        self.context.namespaces.selects(&self.identity.key.namespace)
+    }
+
+    /// Does nothing more for a namespace that was selected, but to save a refresh token that may be the only copy.
+    async fn let_go(&mut self) -> Stop {
+        match self.save_refresh_token().await {
+            Ok(()) => {
+                self.memory.pending = None;
+                Stop::NoMandate
+            }
+            Err(stop) => stop,
+        }
     }
 
     /// Decides from what is known; `None` where something is not known yet.
@@ -445,8 +464,7 @@ impl Pass<'_> {
             Known::Present(facts) => self.resolved.tried(Some(&facts.version)),
             _ => self.resolved.tried(None),
         };
-        let count = self.memory.failed.as_ref().map_or(0, |failed| failed.count);
-        let count = if attempt.held_for.is_some() { count.max(1) } else { count.saturating_add(1) };
+        let count = Failed::count_with(self.memory.failed.as_deref(), &tried, attempt.held_for.is_some());
         let fits = |record: &Arc<Record>| record.inputs.provider == self.resolved.wanted.provider;
         let waits = wait(
             now,

@@ -137,7 +137,7 @@ pub(super) async fn write(
     after: TokenSourceStatus,
 ) -> Result<Option<Written>, CallError> {
     // Another process may have told something newer: this write has no precondition.
-    if before.is(&after) || !context.mandate.leads() {
+    if before.is(&after) || !context.serves(&identity.key) {
         return Ok(None);
     }
     let body = body(identity, &after);

@@ -187,16 +187,16 @@ impl Resolved {
     /// What an attempt would be made with.
     #[must_use]
     pub fn tried(&self, credentials: Option<&Version>) -> Tried {
-        let request = self.wanted.refresh_request.as_deref().unwrap_or_default();
         let further = [self.tls.as_deref(), self.wanted.template.as_deref()];
-        let parts: Vec<&str> =
-            [&self.wanted.provider, request].into_iter().chain(further.into_iter().flatten()).collect();
+        let spec: Vec<&str> =
+            [self.wanted.provider.as_str()].into_iter().chain(further.into_iter().flatten()).collect();
+        let none = || "none".to_owned();
+        let request = self.wanted.refresh_request.as_deref();
         Tried {
-            spec: short_digest(&parts),
-            credentials: credentials.map_or_else(
-                || "none".to_owned(),
-                |version| short_digest(&[&version.uid, &version.resource_version]),
-            ),
+            spec: short_digest(&spec),
+            request: request.map_or_else(none, |request| short_digest(&[request])),
+            credentials: credentials
+                .map_or_else(none, |version| short_digest(&[&version.uid, &version.resource_version])),
         }
     }
 }

@@ -34,6 +34,9 @@ impl Pass<'_> {
             // that would then be garbage.
             self.check_alive().await?;
         }
+        if !self.is_served() {
+            return Err(Stop::Again);
+        }
         let Some(rendered) = self.rendered()? else { return Ok(()) };
         let Some(pending) = self.memory.pending.take() else { return Ok(()) };
         let Some(UnwrittenToken { record, access_token, values }) = &pending.token else { return Ok(()) };

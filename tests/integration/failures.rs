@@ -61,10 +61,20 @@ async fn a_wrong_secret_leaves_the_token_alone_and_the_right_one_is_acted_on_at_
     let still = scene.status().await.last_failure.unwrap();
     assert_eq!((still.count, still.next_attempt_at), (1, failed.next_attempt_at));
 
+    // Another wrong one is tried at once, and is a failure for the first time.
+    scene.credentials("wrong too").await;
+    let again = eventually("another secret is tried", SOON, async || {
+        let last = scene.status().await.last_failure.unwrap();
+        if last.at == failed.at { Err(last) } else { Ok(last) }
+    })
+    .await;
+    assert_eq!(again.count, 1);
+    assert_eq!(scene.mints().await, 3);
+
     scene.credentials("new").await;
     scene.new_token(Some(&token)).await;
     scene.ready("True TokenValid").await;
-    assert_eq!(scene.mints().await, 3);
+    assert_eq!(scene.mints().await, 4);
     let failed = scene.status().await.last_failure.unwrap();
     assert_eq!((failed.reason.as_str(), failed.count, failed.next_attempt_at), ("ClientRejected", 0, None));
 }
