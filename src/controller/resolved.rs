@@ -1,7 +1,11 @@
 //! A TokenSource turned into what the steps of a reconcile need, once and for all: what cannot be wrong any more.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
+use secrecy::SecretString;
 
 use super::secrets::Key;
 use crate::api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec};
@@ -9,7 +13,9 @@ use crate::metrics::NO_HOST;
 use crate::oauth::{Answer, Credentials, Grant};
 use crate::providers::{Description, SpecError, describe, parse_seconds, provider_digest, short_digest};
 use crate::refresh::{PROMPT_DELAY, Policy, Tried, Wanted, plus};
-use crate::target::{Minted, Owner, REFRESH_REQUEST_ANNOTATION, Version, template_digest, template_keys};
+use crate::target::{
+    Minted, Owner, REFRESH_REQUEST_ANNOTATION, Record, Token, Version, template_digest, template_keys,
+};
 
 /// The longest refresh request that is kept as it is, in bytes: it goes into the record.
 const LONGEST_REQUEST: usize = 64;
@@ -155,6 +161,26 @@ impl Resolved {
             token_type: answer.token_type.clone(),
             scope: answer.scope.clone().filter(fits),
             remarks,
+        }
+    }
+
+    /// What a template is rendered with, for the token of this record.
+    #[must_use]
+    pub fn token<'a>(
+        &self,
+        record: &'a Record,
+        access_token: &'a SecretString,
+        values: &'a BTreeMap<String, SecretString>,
+    ) -> Token<'a> {
+        // RFC 6749, 5.1: an answer that does not say grants what was asked for.
+        let asked_for = || self.description.request.scopes.join(" ").into();
+        Token {
+            access_token,
+            token_type: &record.token_type,
+            issued_at: record.issued_at,
+            expires_at: record.expires_at,
+            scope: record.scope.as_deref().map_or_else(asked_for, Cow::from),
+            values,
         }
     }
 

@@ -16,8 +16,8 @@ use super::spans;
 use super::stop::Stop;
 use crate::api::Reason;
 use crate::target::{
-    Facts, Inputs, Minted, Ownership, Record, RefreshTokenSecret, Rendered, TargetSecret, Template, Token,
-    Version, ownership, restamp,
+    Facts, Inputs, Minted, Ownership, Record, RefreshTokenSecret, Rendered, TargetSecret, Template, Version,
+    ownership, restamp,
 };
 
 impl Pass<'_> {
@@ -231,16 +231,7 @@ impl Pass<'_> {
         access_token: &SecretString,
         values: &BTreeMap<String, SecretString>,
     ) -> Result<Rendered, Stop> {
-        let asked_for = self.resolved.description.request.scopes.join(" ");
-        let token = Token {
-            access_token,
-            token_type: &record.token_type,
-            issued_at: record.issued_at,
-            expires_at: record.expires_at,
-            // RFC 6749, 5.1: an answer that does not say grants what was asked for.
-            scope: record.scope.as_deref().unwrap_or(&asked_for),
-            values,
-        };
+        let token = self.resolved.token(record, access_token, values);
         // With stand-ins it went well: something is amiss in this answer, and the next may be another.
         self.template()?
             .render(&token)
