@@ -124,7 +124,7 @@ impl Pass<'_> {
         let Known::Present(credentials) = self.context.secrets.known(&self.identity.credentials) else {
             return None;
         };
-        let (read, seed_sha256) = self.memory.seed.as_ref()?;
+        let (read, seed_sha256) = self.memory.seed.as_deref()?;
         let spec = &self.source.spec.credentials;
         if *read != credentials.version
             || *seed_sha256 != kept.seed_sha256
@@ -148,7 +148,7 @@ impl Pass<'_> {
     /// The digest of the user's refresh token, where there is one.
     fn remember_seed(&mut self, version: &Version, read: &Credentials) -> Option<String> {
         let seed_sha256 = read.refresh_token.as_ref().map(sha256);
-        self.memory.seed = seed_sha256.clone().map(|seed_sha256| (version.clone(), seed_sha256));
+        self.memory.seed = seed_sha256.clone().map(|seed_sha256| Box::new((version.clone(), seed_sha256)));
         seed_sha256
     }
 
@@ -167,7 +167,7 @@ impl Pass<'_> {
         let rotated = self.context.kubernetes.rotated_seeds(&self.identity.key.namespace).await?;
         let other = rotated
             .into_iter()
-            .find(|(source, seed)| *source != self.identity.key.name && seed.0 == seed_sha256.as_bytes());
+            .find(|(source, seed)| **source != *self.identity.key.name && seed.0 == seed_sha256.as_bytes());
         if let Some((source, _)) = other {
             return Err(Stop::configuration(
                 Reason::GrantRejected,

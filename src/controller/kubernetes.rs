@@ -13,8 +13,8 @@ use kube::core::Request;
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
+use super::objects::{SecretHead, SourceHead};
 use super::secrets::Key;
-use crate::api::TokenSource;
 use crate::target::{
     FIELD_MANAGER, Facts, Metadata, PodList, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL,
     REFRESHED_ANNOTATION, Version,
@@ -105,7 +105,7 @@ impl Kubernetes {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    fn sources(&self, namespace: &str) -> Api<TokenSource> {
+    fn sources(&self, namespace: &str) -> Api<SourceHead> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
@@ -114,9 +114,9 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn secret_facts(&self, key: &Key) -> Result<Option<Facts>, CallError> {
-        let api = self.secrets(&key.namespace);
-        let found = self.bounded(api.get_metadata_opt(&key.name)).await?;
-        Ok(found.and_then(|object| Facts::of(&object.metadata)))
+        let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
+        let found = self.bounded(api.get_opt(&key.name)).await?;
+        Ok(found.and_then(|secret| secret.facts))
     }
 
     /// Reads a Secret.
@@ -142,10 +142,9 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn source_is_alive(&self, key: &Key, uid: &str) -> Result<bool, CallError> {
-        let api = self.sources(&key.namespace);
-        let found = self.bounded(api.get_metadata_opt(&key.name)).await?;
-        Ok(found.is_some_and(|object| {
-            object.metadata.deletion_timestamp.is_none() && object.metadata.uid.as_deref() == Some(uid)
+        let found = self.bounded(self.sources(&key.namespace).get_opt(&key.name)).await?;
+        Ok(found.is_some_and(|source| {
+            source.meta().deletion_timestamp.is_none() && source.meta().uid.as_deref() == Some(uid)
         }))
     }
 
@@ -224,9 +223,10 @@ impl Kubernetes {
         params: &PatchParams,
         patch: &Patch<&Value>,
     ) -> Result<Facts, CallError> {
-        let api = self.secrets(&key.namespace);
-        let written = self.bounded(api.patch_metadata(&key.name, params, patch)).await?;
-        Facts::of(&written.metadata)
+        let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
+        let written = self.bounded(api.patch(&key.name, params, patch)).await?;
+        written
+            .facts
             .ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
     }
 
@@ -238,7 +238,7 @@ impl Kubernetes {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let api = self.sources(&key.namespace);
         let written = self.bounded(api.patch_status(&key.name, &params, &Patch::Merge(body))).await?;
-        Ok(written.metadata.resource_version)
+        Ok(written.meta().resource_version.clone())
     }
 
     /// Puts a new value into the annotation of a pod by which the kubelet reads its volumes anew, and changes nothing else
