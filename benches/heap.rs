@@ -46,7 +46,10 @@ fn main() {
 fn tell_when_asked() {
     for _ in std::io::stdin().lines() {
         let heap = dhat::HeapStats::get();
-        println!("{} {} {} {} {}", heap.curr_bytes, heap.curr_blocks, heap.max_bytes, heap.total_bytes, heap.total_blocks);
+        println!(
+            "{} {} {} {} {}",
+            heap.curr_bytes, heap.curr_blocks, heap.max_bytes, heap.total_bytes, heap.total_blocks
+        );
     }
 }
 

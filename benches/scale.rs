@@ -91,19 +91,22 @@ async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: us
     fleet.request_refreshes(fleet.sources, "3").await;
     fleet.until_minted(mints + fleet.sources).await;
     println!("all tokens live for {lifetime} s now; watching for {steady} s");
-    let expired_before = fleet::series(&fleet::metrics().await, "tokensource_token_expired_seconds_total").sum::<f64>();
+    let expired_before =
+        fleet::series(&fleet::metrics().await, "tokensource_token_expired_seconds_total").sum::<f64>();
     let (before, mints, begun) = (operator.usage(), fleet.mints().await, Instant::now());
     let (mut latest, mut unready) = (0_f64, 0);
     while begun.elapsed() < Duration::from_secs(steady as u64) {
         tokio::time::sleep(Duration::from_secs(10)).await;
         let metrics = fleet::metrics().await;
         latest = fleet::series(&metrics, "tokensource_refresh_lateness_ratio").fold(latest, f64::max);
-        unready = unready.max(fleet::series(&metrics, "tokensource_ready").filter(|ready| *ready == 0.0).count());
+        unready =
+            unready.max(fleet::series(&metrics, "tokensource_ready").filter(|ready| *ready == 0.0).count());
     }
     let after = operator.usage();
     let seconds = begun.elapsed().as_secs_f64();
     let mints = fleet.mints().await - mints;
-    let expired = fleet::series(&fleet::metrics().await, "tokensource_token_expired_seconds_total").sum::<f64>();
+    let expired =
+        fleet::series(&fleet::metrics().await, "tokensource_token_expired_seconds_total").sum::<f64>();
     println!(
         "{:.0} refreshes/s; {:.2} ms of CPU for each; the latest refresh used {:.0} % of its time, {unready} at most were not ready, {:.0} s without a valid token in all; {}",
         mints as f64 / seconds,
@@ -174,7 +177,10 @@ impl Operator {
     }
 
     fn usage(&mut self) -> Usage {
-        assert!(self.0.try_wait().unwrap().is_none(), "the operator has ended: was it killed for its memory?");
+        assert!(
+            self.0.try_wait().unwrap().is_none(),
+            "the operator has ended: was it killed for its memory?"
+        );
         Usage::of(self.0.id())
     }
 }

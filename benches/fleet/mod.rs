@@ -39,7 +39,8 @@ pub struct Fleet {
 
 /// A number from the environment.
 pub fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |number| number.parse().unwrap_or_else(|_| panic!("{name}: not a number")))
+    std::env::var(name)
+        .map_or(default, |number| number.parse().unwrap_or_else(|_| panic!("{name}: not a number")))
 }
 
 impl Fleet {
@@ -56,7 +57,10 @@ impl Fleet {
         let secrets: Api<Secret> = Api::namespaced(fleet.client.clone(), &fleet.namespace);
         let credentials = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
             "stringData": {"client_id": CLIENT, "client_secret": "secret"}});
-        secrets.patch("credentials", &PatchParams::apply("bench"), &Patch::Apply(&credentials)).await.unwrap();
+        secrets
+            .patch("credentials", &PatchParams::apply("bench"), &Patch::Apply(&credentials))
+            .await
+            .unwrap();
         let params = PatchParams::apply("bench");
         let url = fleet.server.vgs_token_url();
         let patch = |n: usize| {
@@ -87,10 +91,18 @@ impl Fleet {
     /// Asks for a refresh of the first `refreshes` TokenSources; `request` must be new.
     pub async fn request_refreshes(&self, refreshes: usize, request: &str) {
         let body = json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": request}}});
-        self.patch(refreshes, &PatchParams::default(), |n| (format!("source-{n}"), Patch::Merge(body.clone()))).await;
+        self.patch(refreshes, &PatchParams::default(), |n| {
+            (format!("source-{n}"), Patch::Merge(body.clone()))
+        })
+        .await;
     }
 
-    async fn patch(&self, count: usize, params: &PatchParams, patch: impl Fn(usize) -> (String, Patch<Value>)) {
+    async fn patch(
+        &self,
+        count: usize,
+        params: &PatchParams,
+        patch: impl Fn(usize) -> (String, Patch<Value>),
+    ) {
         let api: Api<TokenSource> = self.api();
         let patches = stream::iter((0..count).map(patch));
         patches
@@ -130,6 +142,7 @@ pub async fn metrics() -> String {
 
 /// The values of all series of a metric.
 pub fn series<'m>(metrics: &'m str, name: &'m str) -> impl Iterator<Item = f64> + 'm {
-    let of_it = metrics.lines().filter(move |line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
+    let of_it =
+        metrics.lines().filter(move |line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
     of_it.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
 }

@@ -30,7 +30,6 @@ struct Expiry<'a> {
 pub(super) async fn run(pass: &mut Pass<'_>) -> Result<Ending, Stop> {
     let Some(expiry) = Expiry::of(pass) else { return pass.run().await };
     let (told, ended) = {
-        // Boxed, or it would be held here twice.
         let mut running = Box::pin(pass.run());
         tokio::select! {
             biased;

@@ -225,9 +225,7 @@ impl Kubernetes {
     ) -> Result<Facts, CallError> {
         let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
         let written = self.bounded(api.patch(&key.name, params, patch)).await?;
-        written
-            .facts
-            .ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
+        written.facts.ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
     }
 
     /// Writes the status of a TokenSource and returns its new resourceVersion.

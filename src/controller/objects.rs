@@ -189,7 +189,8 @@ mod tests {
             "status": {"conditions": 1},
         }))
         .unwrap();
-        let kept = json!({"name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3});
+        let kept =
+            json!({"name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3});
         assert_eq!(serde_json::to_value(&source.metadata).unwrap(), kept);
         assert_eq!((source.refresh_request.as_deref(), source.reported), (Some("now"), Reported::default()));
     }

@@ -44,6 +44,9 @@ const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: u64 = 5 * 60;
 
 /// One look at one TokenSource.
+///
+/// Its steps that are rarely taken, or take much room, are boxed where they are awaited: a look that waits for an endpoint
+/// must not hold room for all of them.
 pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
     /// Without its status.
@@ -111,7 +114,7 @@ async fn guarded_look(watched: &Watched, context: &Context, turn: Turn) -> Optio
 }
 
 /// Returns when to look again at the latest; `None` where only a change brings something new.
-async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
+pub(super) async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
     match watched.source() {
         Ok(source) => look(&source, watched, context, turn).await,
         Err(error) => {
@@ -213,12 +216,11 @@ impl Pass<'_> {
                     return Ok(Ending { until, problem });
                 }
                 Decision::Compare => self.compare().await,
-                Decision::Restamp => self.restamp().await,
+                Decision::Restamp => Box::pin(self.restamp()).await,
                 Decision::Mint(_) if self.is_crowded_out() => {
                     let until = Some(plus(self.context.now(), COME_BACK));
                     return Ok(Ending { until, problem: self.failing() });
                 }
-                // Boxed: so much room is taken by those who mint, and not by those who look and see that all is well.
                 Decision::Mint(why) => Box::pin(self.mint_and_write(why)).await,
                 Decision::Write => self.write().await,
             };
@@ -262,7 +264,7 @@ impl Pass<'_> {
         match self.mint_within_span(why).await {
             Ok(()) => self.write().await,
             // It may have brought a refresh token, whatever was wrong with the rest.
-            Err(stop) => self.save_refresh_token().await.and(Err(stop)),
+            Err(stop) => Box::pin(self.save_refresh_token()).await.and(Err(stop)),
         }
     }
 

@@ -153,8 +153,8 @@ pub(super) async fn write(
     };
     for (warning, reason, note) in events(before, &after) {
         let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };
-        let sent = context.kubernetes.publish(regarding, &context.instance, warning, &reason, &note).await;
-        if let Err(error) = sent {
+        let sending = context.kubernetes.publish(regarding, &context.instance, warning, &reason, &note);
+        if let Err(error) = Box::pin(sending).await {
             debug!(source = %identity.key, %error, "an event could not be sent");
         }
     }

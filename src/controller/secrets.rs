@@ -114,7 +114,8 @@ impl Secrets {
             inner.release(&key(name), source);
         }
         for name in names.iter().filter(|name| !before.contains(name)) {
-            let unknown = || Entry { users: Vec::with_capacity(1), known: Known::Nothing, revision: 0, epoch };
+            let unknown =
+                || Entry { users: Vec::with_capacity(1), known: Known::Nothing, revision: 0, epoch };
             inner.secrets.entry(key(name)).or_insert_with(unknown).users.push(Arc::clone(&source.name));
         }
     }

@@ -116,6 +116,9 @@ mod tests {
         sources.put(watched("a"));
         let after = sources.get(&key).unwrap();
         assert!(!Arc::ptr_eq(&before, &after));
-        assert!(Arc::ptr_eq(&before.key.name, &after.key.name) && Arc::ptr_eq(&before.secrets[0], &after.secrets[0]));
+        assert!(
+            Arc::ptr_eq(&before.key.name, &after.key.name)
+                && Arc::ptr_eq(&before.secrets[0], &after.secrets[0])
+        );
     }
 }

@@ -247,7 +247,9 @@ fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item =
                 let changed = context.namespaces.take_in(&mut list, event);
                 match &changed[..] {
                     [] => vec![],
-                    changed => context.sources.keys(|source| changed.iter().any(|it| **it == *source.namespace)),
+                    changed => {
+                        context.sources.keys(|source| changed.iter().any(|it| **it == *source.namespace))
+                    }
                 }
             })
             .flat_map(stream::iter)

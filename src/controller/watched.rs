@@ -42,7 +42,7 @@ impl Watched {
     }
 
     /// The TokenSource, without its status.
-    pub(super) fn source(&self) -> serde_json::Result<TokenSource> {
+    pub(super) fn source(&self) -> serde_json::Result<Box<TokenSource>> {
         let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
         let request = text(&self.refresh_request);
         let metadata = ObjectMeta {
@@ -52,10 +52,11 @@ impl Watched {
             resource_version: text(&self.resource_version),
             generation: self.generation,
             deletion_timestamp: self.deletion_timestamp.clone(),
-            annotations: request.map(|value| BTreeMap::from([(REFRESH_REQUEST_ANNOTATION.to_owned(), value)])),
+            annotations: request
+                .map(|value| BTreeMap::from([(REFRESH_REQUEST_ANNOTATION.to_owned(), value)])),
             ..ObjectMeta::default()
         };
-        Ok(TokenSource { metadata, spec: serde_json::from_str(&self.spec)?, status: None })
+        Ok(Box::new(TokenSource { metadata, spec: serde_json::from_str(&self.spec)?, status: None }))
     }
 }
 

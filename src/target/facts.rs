@@ -151,12 +151,18 @@ impl From<&ObjectMeta> for Head {
                 adopt: value(&metadata.annotations, ADOPT_ANNOTATION),
             },
             owner_references: metadata.owner_references.clone().unwrap_or_default(),
-            managed_fields: metadata.managed_fields.as_deref().unwrap_or_default().iter().map(|entry| Manager {
-                manager: entry.manager.clone(),
-                operation: entry.operation.clone(),
-                time: entry.time.clone(),
-                fields_v1: Fields { data: entry.fields_v1.as_ref().and_then(data) },
-            }).collect(),
+            managed_fields: metadata
+                .managed_fields
+                .as_deref()
+                .unwrap_or_default()
+                .iter()
+                .map(|entry| Manager {
+                    manager: entry.manager.clone(),
+                    operation: entry.operation.clone(),
+                    time: entry.time.clone(),
+                    fields_v1: Fields { data: entry.fields_v1.as_ref().and_then(data) },
+                })
+                .collect(),
         }
     }
 }
@@ -273,6 +279,8 @@ mod tests {
 
     #[test]
     fn nothing_of_the_annotations_of_others_is_kept() {
-        assert!(!format!("{:?}", serde_json::from_value::<Head>(metadata("kubectl", &[]))).contains("a secret"));
+        assert!(
+            !format!("{:?}", serde_json::from_value::<Head>(metadata("kubectl", &[]))).contains("a secret")
+        );
     }
 }
