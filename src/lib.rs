@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod mint;
 pub mod oauth;
 pub mod operator;
+mod output;
 pub mod providers;
 pub mod refresh;
 pub mod target;

@@ -1,9 +1,5 @@
 //! That the servers which other tests rely on do what they say.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
-)]
+#![cfg(test)] // so that clippy lets helpers panic, too
 
 mod support;
 

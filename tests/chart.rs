@@ -1,21 +1,14 @@
 //! What the chart renders, by the real Helm and without a cluster. What becomes of it in one: `tests/integration/chart.rs`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
-)]
+#![cfg(test)] // so that clippy lets helpers panic, too
 
-#[path = "support/mod.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::chart::{CHART, find, helm, objects, render, template};
-
-const NAMESPACE: &str = "tokensource-system";
+use support::chart::{CHART, NAMESPACE, find, helm, objects, render, template};
+use support::program::PROGRAM;
 
 /// Something in every value that is a flag of the operator; once for each of the two that exclude each other.
 fn every_flag() -> [Value; 2] {
@@ -49,8 +42,7 @@ fn arguments(objects: &[Value]) -> Vec<String> {
 }
 
 fn operator(arguments: &[String]) -> std::process::Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"));
-    command.args(arguments).env("KUBECONFIG", "/dev/null").output().unwrap()
+    Command::new(PROGRAM).args(arguments).env("KUBECONFIG", "/dev/null").output().unwrap()
 }
 
 /// The flags in what `run --help` prints, with their defaults.

@@ -1,10 +1,5 @@
 //! `hack/demo.sh` as people run it: what it shows holds, and nothing of it is left, however it ends.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
-)]
+#![cfg(test)] // so that clippy lets helpers panic, too
 #![cfg(unix)]
 
 use std::fs::{self, File};

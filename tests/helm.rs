@@ -3,27 +3,21 @@
 //!
 //! The control plane has no node and no controller of Deployments: no pod comes of one, so nothing here waits for pods
 //! (`helm --wait`), and the test starts the operator as the Deployment says.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
-)]
+#![cfg(test)] // so that clippy lets helpers panic, too
 
-#[path = "support/mod.rs"]
 mod support;
 
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::chart::{Account, CHART, RELEASE, helm};
+use support::chart::{Account, CHART, NAMESPACE, RELEASE, helm};
 use support::control_plane::ControlPlane;
 use support::eventually;
 use support::operator::Operator;
+use support::program::result;
 use support::scene::{SOON, Scene};
 
-const NAMESPACE: &str = "tokensource-system";
 const CRD: &str = "tokensources.tokensource.dev";
 
 async fn kubectl(arguments: &[&str], stdin: &str) -> String {
@@ -31,9 +25,7 @@ async fn kubectl(arguments: &[&str], stdin: &str) -> String {
 }
 
 async fn try_kubectl(arguments: &[&str], stdin: &str) -> Result<String, String> {
-    let output = ControlPlane::shared().kubectl(arguments, stdin).await;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+    result(&ControlPlane::shared().kubectl(arguments, stdin).await)
 }
 
 async fn get(kind: &str, name: &str) -> Value {

@@ -8,9 +8,10 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::cluster::Found;
-use super::report::{Failure, Finding, Level, Reader, Report, Told, span, when};
+use super::report::{Failure, Finding, Level, Reader, Report, span, when};
 use crate::api::{Reason, TokenSource, TokenSourceStatus};
 use crate::controller::resolved::Resolved;
+use crate::output::Told;
 use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::{Wanted, plus, seconds_between};
 use crate::target::{Facts, Owner, Ownership, Pod, Record, Use, Way, ownership};
@@ -321,13 +322,7 @@ fn told(condition: &Condition) -> Told {
         _ => condition.status == "True" && condition.reason != Reason::RefreshFailing.as_str(),
     };
     let remedy = if is_good { None } else { reason(&condition.reason).map(Reason::remedy) };
-    Told {
-        kind: condition.type_.clone(),
-        status: condition.status.clone(),
-        reason: condition.reason.clone(),
-        message: condition.message.clone(),
-        remedy,
-    }
+    Told { remedy, ..condition.clone().into() }
 }
 
 /// What a container reads, as far as times tell.

@@ -5,12 +5,11 @@ mod cluster;
 mod judge;
 mod report;
 
-use std::io::Write as _;
-
 use jiff::Timestamp;
 
-use crate::cli::{ExplainArgs, OutputFormat};
-use report::Level;
+use crate::cli::ExplainArgs;
+use crate::output;
+use report::{Level, Report};
 
 /// What stands below the flags in the help of `explain`.
 pub const HELP: &str = "Exit codes:
@@ -30,22 +29,16 @@ pub type Exit = u8;
 /// Explains one TokenSource, as `arguments` say.
 pub async fn run(arguments: ExplainArgs) -> Exit {
     crate::oauth::transport::install_crypto_provider();
-    let ExplainArgs { namespace, name, output, default_propagation_delay } = arguments;
+    let ExplainArgs { namespace, name, output: format, default_propagation_delay } = arguments;
     let (namespace, found) = match cluster::read(namespace, &name).await {
         Ok(found) => found,
         Err(message) => {
-            let _ = std::io::stderr().write_all(format!("tokensource-operator: {message}\n").as_bytes());
+            output::complain(&message);
             return 1;
         }
     };
     let report = judge::judge(Timestamp::now(), &namespace, &found, default_propagation_delay);
-    let text = match output {
-        OutputFormat::Text => report.to_string(),
-        OutputFormat::Json => format!("{}\n", serde_json::to_string_pretty(&report).unwrap_or_default()),
-    };
-    let mut stdout = std::io::stdout();
-    // Whoever closed the stream does not read it.
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    output::report(format, &report, Report::to_string);
     report.verdict.exit()
 }
 

@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::output::Told;
 use crate::refresh::seconds_between;
 use crate::target::Way;
 
@@ -70,19 +71,6 @@ pub(super) struct Failure {
     pub(super) message: String,
     /// 0 after recovery.
     pub(super) count: i32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) remedy: Option<&'static str>,
-}
-
-/// A condition.
-#[derive(Debug, Serialize)]
-pub(super) struct Told {
-    #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) status: String,
-    pub(super) reason: String,
-    pub(super) message: String,
-    /// What to do, where something is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remedy: Option<&'static str>,
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::outline::{self, Member, Shown};
-use super::report::{Answered, Report, Schedule, Target, Told};
+use super::report::{Answered, Report, Schedule, Target};
 use crate::api::TokenSource;
 use crate::controller::resolved::Resolved;
 use crate::controller::status::{Reported, Situation, status};
@@ -124,18 +124,12 @@ fn schedule(report: &mut Report, source: &TokenSource, resolved: &Resolved, mint
         told: None,
         before: &Reported::default(),
     };
-    let told = |condition: k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| Told {
-        kind: condition.type_,
-        status: condition.status,
-        reason: condition.reason,
-        message: condition.message,
-    };
     report.schedule = Some(Schedule {
         issued_at: at,
         expires_at: record.expires_at,
         refresh_after_seconds: resolved.policy.refresh_after(lifetime),
         refresh_at,
-        conditions: status(&situation).conditions.into_iter().map(told).collect(),
+        conditions: status(&situation).conditions.into_iter().map(Into::into).collect(),
     });
     record
 }

@@ -9,7 +9,7 @@ mod manifests;
 mod outline;
 mod report;
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use crate::controller::resolved::Resolved;
 use crate::controller::tls::Named;
 use crate::oauth::{self, Discovery, Tls};
 use crate::operator;
+use crate::output;
 use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::attempt_timeout;
 use crate::target::Template;
@@ -52,7 +53,7 @@ struct Given {
 /// Mints once, as `arguments` say.
 pub async fn run(arguments: MintArgs) -> Exit {
     crate::oauth::transport::install_crypto_provider();
-    let output = arguments.output;
+    let format = arguments.output;
     let mut report = Report::default();
     let fault = mint(arguments, &mut report).await.err();
     report.error = fault.as_ref().map(|fault| report::Failed {
@@ -61,28 +62,12 @@ pub async fn run(arguments: MintArgs) -> Exit {
         exit_code: fault.exit.code(),
         then: fault.then.clone(),
     });
-    match output {
-        OutputFormat::Text => print(&report.after()),
-        OutputFormat::Json => {
-            let json = serde_json::to_string_pretty(&report).unwrap_or_default();
-            print(&format!("{json}\n"));
-        }
-    }
+    output::report(format, &report, Report::after);
     let Some(fault) = fault else { return Exit::Minted };
     let reason = fault.reason.map(|reason| format!("{reason}: ")).unwrap_or_default();
     let then = fault.then.map(|then| format!("\n{then}")).unwrap_or_default();
-    complain(&format!("tokensource-operator: {reason}{}{then}\n", fault.message));
+    output::complain(&format!("{reason}{}{then}", fault.message));
     fault.exit
-}
-
-/// Whoever closed the stream does not read it, and what is at stake here is not lost by that.
-fn print(text: &str) {
-    let mut stdout = std::io::stdout();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-}
-
-fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
@@ -133,7 +118,7 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
     report.issuer = located.issuer.as_ref().map(|issuer| issuer.as_str().to_owned());
     report.request = Some(outline::asked(&request, &located, spec.client_id.as_deref(), show));
     if arguments.output == OutputFormat::Text {
-        print(&report.before());
+        output::print(&report.before());
     }
 
     let mut keeper = match arguments.save_refresh_token.filter(|_| request.spends_credential()) {

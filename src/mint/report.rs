@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::outline::{Asked, Member, Shown};
+use crate::output::Told;
 
 /// Everything that is known in the end.
 #[derive(Debug, Default, Serialize)]
@@ -69,17 +70,6 @@ pub(super) struct Schedule {
     pub(super) refresh_after_seconds: u64,
     pub(super) refresh_at: Timestamp,
     pub(super) conditions: Vec<Told>,
-}
-
-/// A condition that the operator would write.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Told {
-    #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) status: String,
-    pub(super) reason: String,
-    pub(super) message: String,
 }
 
 /// The Secret that pods would mount.

@@ -10,6 +10,7 @@ use super::support::account::Account;
 use super::support::control_plane::ControlPlane;
 use super::support::eventually;
 use super::support::operator::Operator;
+use super::support::program::{PROGRAM, run};
 use super::support::scene::{SOON, Scene};
 
 fn everything() -> PathBuf {
@@ -18,11 +19,10 @@ fn everything() -> PathBuf {
 
 /// The exit code, and all that was said.
 async fn explain(scene: &Scene, kubeconfig: &Path, name: &str, flags: &[&str]) -> (i32, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"));
+    let mut command = Command::new(PROGRAM);
     command.args(["explain", "-n", &scene.namespace, name]).args(flags).env("KUBECONFIG", kubeconfig);
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    (output.status.code().unwrap(), said)
+    let said = run(command, "").await;
+    (said.code, said.all())
 }
 
 /// Waits until it ends with this code and says all of this.

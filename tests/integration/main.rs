@@ -1,17 +1,13 @@
 //! Everything that needs a Kubernetes control plane. One binary, so that there is one control plane; each test works in
 //! a namespace of its own.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on must panic; clippy knows that for #[test] functions, not for their helpers"
-)]
+#![cfg(test)] // so that clippy lets helpers panic, too
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod admin;
 mod api_rules;
+mod api_shown;
 mod assertions;
 mod calls;
 mod canary;

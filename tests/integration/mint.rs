@@ -1,51 +1,37 @@
 //! `tokensource-operator mint -n NS NAME`: what the cluster has, asked for as a person would.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::json;
 
 use super::rotation::{director, director_source, refreshed};
 use super::support::control_plane::ControlPlane;
 use super::support::operator::Operator;
+use super::support::program::{PROGRAM, Said, run};
 use super::support::scene::Scene;
 
-async fn mint(scene: &Scene, name: &str, flags: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"));
+async fn mint(scene: &Scene, name: &str, flags: &[&str]) -> Said {
+    let mut command = Command::new(PROGRAM);
     command
         .args(["mint", "-n", &scene.namespace, name, "--allow-http", "--egress-allow", "127.0.0.0/8"])
         .args(flags)
         .env("KUBECONFIG", ControlPlane::shared().kubeconfig_path());
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-fn words(output: &Output) -> (i32, String) {
-    let all = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    (output.status.code().unwrap(), String::from_utf8(all).unwrap())
+    run(command, "").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_cluster_has_is_minted_from_and_not_written_to() {
     let scene = Scene::new("mint", 300).await;
     scene.apply(scene.source(json!({}))).await;
-    let (code, said) = words(&mint(&scene, "source", &[]).await);
-    assert_eq!(code, 0, "{said}");
-    for part in [
-        format!("TokenSource {}/source, provider vgs", scene.namespace),
-        "150 s after issue at the latest".to_owned(),
-        "Target Secret token (Opaque)".to_owned(),
-    ] {
-        assert!(said.contains(&part), "{said}");
-    }
+    let title = format!("TokenSource {}/source, provider vgs", scene.namespace);
+    let words = [&title, "150 s after issue at the latest", "Target Secret token (Opaque)"];
+    mint(&scene, "source", &[]).await.assert(0, &words);
     assert_eq!((scene.mints().await, scene.token().await), (1, None));
 
-    let (code, said) = words(&mint(&scene, "nobody", &[]).await);
-    assert!(code == 1 && said.contains("/nobody does not exist"), "{code} {said}");
+    mint(&scene, "nobody", &[]).await.assert(1, &["/nobody does not exist"]);
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
-    let (code, said) = words(&mint(&scene, "source", &[]).await);
-    assert!(
-        code == 2 && said.contains("CredentialsNotFound: Secret credentials does not exist"),
-        "{code} {said}"
-    );
+    let words = "CredentialsNotFound: Secret credentials does not exist";
+    mint(&scene, "source", &[]).await.assert(2, &[words]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,9 +42,8 @@ async fn a_refresh_token_that_the_operator_keeps_is_left_to_it() {
     scene.ready("True TokenValid").await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("next");
-    let (code, said) =
-        words(&mint(&scene, "source", &["--save-refresh-token", file.to_str().unwrap()]).await);
-    assert!(code == 1 && said.contains("the operator keeps the refresh token"), "{code} {said}");
+    let said = mint(&scene, "source", &["--save-refresh-token", file.to_str().unwrap()]).await;
+    said.assert(1, &["the operator keeps the refresh token"]);
     assert!(!file.exists());
     // And goes on with it.
     refreshed(&scene, "1").await;

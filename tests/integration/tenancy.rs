@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
+use super::support::authority::Authority;
 use super::support::control_plane::ControlPlane;
 use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
-use super::tls::authority;
 
 async fn label_namespace(scene: &Scene, label: &str) {
     let output = ControlPlane::shared().kubectl(&["label", "namespace", &scene.namespace, label], "").await;
@@ -84,7 +84,7 @@ async fn the_secrets_that_tls_names_need_the_label_too() {
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--require-credentials-label"];
     let _operator = Operator::start_with(&scene.namespace, &flags).await;
     scene.kubectl(&["label", "secret", "credentials", "tokensource.dev/credentials=true"], "").await;
-    scene.secret("roots", &[("ca.crt", &authority("roots").pem)]).await;
+    scene.secret("roots", &[("ca.crt", &Authority::new("roots").pem)]).await;
     let tls = json!({"caBundle": {"secretKeyRef": {"name": "roots", "key": "ca.crt"}}});
     scene.apply(scene.source(json!({"tls": tls}))).await;
     scene.told("False CredentialsInvalid", &["kubectl label secret roots"]).await;

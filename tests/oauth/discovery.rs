@@ -1,7 +1,7 @@
 //! Issuers whose endpoints are found, over HTTP on loopback.
 
 use crate::site::Site;
-use crate::tls::authority;
+use crate::support::authority::Authority;
 use crate::{LONG, TOKEN, transport};
 use std::time::Duration;
 use tokensource_operator::api::Reason;
@@ -70,7 +70,7 @@ async fn one_asks_for_all_and_remembers() {
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(site.asked(), [OPENID]);
     // Who trusts others asks for himself.
-    let tls = Tls::new(Some(&authority("a").pem), None).unwrap();
+    let tls = Tls::new(Some(&Authority::new("a").pem), None).unwrap();
     discovery.locate(&describe(&site.url("/realm")), &tls, LONG).await.unwrap();
     assert_eq!(site.asked(), [OPENID]);
 }

@@ -1,11 +1,11 @@
 //! Against a certified authorization server that nobody here wrote, over TLS.
 
+use crate::support::authority::{Authority, Leaf};
 use crate::support::authorization_server::{AuthorizationServer, ClientSpec};
-use crate::tls::{Authority, Leaf, authority};
 use crate::{LONG, transport};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use rcgen::{KeyPair, SanType};
+use rcgen::KeyPair;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use std::sync::OnceLock;
@@ -25,20 +25,8 @@ struct World {
 fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
-        let (authority, clients) = (authority("servers"), authority("clients"));
-        let leaf = authority.issue(|_| ());
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let server = AuthorizationServer::start_tls(
-            &file("server.crt", &leaf.pem),
-            &file("server.key", &leaf.key.serialize_pem()),
-            &file("clients.crt", &clients.pem),
-            &authority.pem,
-        );
+        let (authority, clients) = (Authority::new("servers"), Authority::new("clients"));
+        let server = AuthorizationServer::start_tls(&authority, &clients);
         World { server, authority, clients }
     })
 }
@@ -194,12 +182,7 @@ async fn a_certificate_authenticates_the_client() {
         ..ClientSpec::default()
     };
     world.server.client(spec).await;
-    let issue = |name: &str| {
-        world.clients.issue(|params| {
-            params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
-            params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        })
-    };
+    let issue = |name: &str| world.clients.issue_client(name);
     let description = world.discovered(ClientAuthentication::Tls);
     let credentials = Credentials { client_id: Some("by-certificate".into()), ..Credentials::default() };
     // A renewed certificate works at once, next to the old one.

@@ -1,7 +1,8 @@
 //! Through a proxy, on loopback.
 
 use crate::server::{Server, Step::Read, answer, read_request, write};
-use crate::tls::{authority, roots, serve};
+use crate::support::authority::Authority;
+use crate::tls::{roots, serve};
 use crate::{LONG, TOKEN, request};
 use std::sync::{Arc, Mutex};
 use tokensource_operator::oauth::{Class, Egress, EgressRefused, Error, Grant, Proxies, Transport};
@@ -44,7 +45,7 @@ fn through(proxy: &str, no_proxy: &str, allow: &[&str]) -> Transport {
 
 #[tokio::test]
 async fn a_proxy_leads_to_names_that_only_it_knows() {
-    let ours = authority("ours");
+    let ours = Authority::new("ours");
     let named = ours.issue(|params| {
         params.subject_alt_names = vec![rcgen::SanType::DnsName("idp.example.com".try_into().unwrap())];
     });

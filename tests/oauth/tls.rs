@@ -1,11 +1,10 @@
 //! Whom the transport trusts over TLS, and as whom it speaks.
 
+use crate::support::authority::{Authority, Leaf};
 use crate::{LONG, TOKEN, request, transport};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
-};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
 use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::server::WebPkiClientVerifier;
 use secrecy::{ExposeSecret, SecretString};
 use std::io::{Read as _, Write as _};
@@ -14,72 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokensource_operator::api::Reason;
 use tokensource_operator::oauth::transport::install_crypto_provider;
 use tokensource_operator::oauth::{Answer, Class, Error, Grant, KeyError, Tls, TlsError, Transport};
-
-pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pub(crate) pem: String,
-    der: CertificateDer<'static>,
-}
-
-pub(crate) struct Leaf {
-    pub(crate) der: CertificateDer<'static>,
-    pub(crate) pem: String,
-    pub(crate) key: KeyPair,
-}
-
-fn authority_params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params
-}
-
-pub(crate) fn authority(name: &str) -> Authority {
-    let key = KeyPair::generate().unwrap();
-    let params = authority_params(name);
-    let certificate = params.self_signed(&key).unwrap();
-    Authority { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) }
-}
-
-/// For 127.0.0.1, but for what `change` does to it.
-fn params(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "127.0.0.1");
-    params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
-    change(&mut params);
-    params
-}
-
-impl Authority {
-    pub(crate) fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
-        let key = KeyPair::generate().unwrap();
-        let certificate = params(change).signed_by(&key, &self.issuer).unwrap();
-        Leaf { der: certificate.der().clone(), pem: certificate.pem(), key }
-    }
-
-    pub(crate) fn issue_client(&self, name: &str) -> Leaf {
-        self.issue(|params| {
-            params.distinguished_name.push(DnType::CommonName, name);
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        })
-    }
-}
-
-impl Leaf {
-    pub(crate) fn secret(&self) -> SecretString {
-        self.key.serialize_pem().into()
-    }
-}
-
-/// Signs for itself, as an authority.
-fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> Leaf {
-    let key = KeyPair::generate().unwrap();
-    let mut params = params(change);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let certificate = params.self_signed(&key).unwrap();
-    Leaf { der: certificate.der().clone(), pem: certificate.pem(), key }
-}
 
 pub(crate) struct Server {
     pub(crate) port: u16,
@@ -149,7 +82,7 @@ fn assert_untrusted(result: Result<Answer, Error>, says: &str) {
 
 #[tokio::test]
 async fn a_bundle_replaces_the_roots() {
-    let (ours, other) = (authority("ours"), authority("other"));
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let server = serve(&ours.issue(|_| ()), None);
     let transport = transport(&["127.0.0.1"]);
     assert_eq!(ask(&transport, &server, &roots(&ours.pem)).await.unwrap().access_token.expose_secret(), "t");
@@ -164,7 +97,7 @@ async fn a_bundle_replaces_the_roots() {
 
 #[tokio::test]
 async fn a_certificate_that_is_not_trusted_says_what_to_do() {
-    let ours = authority("ours");
+    let ours = Authority::new("ours");
     let long_ago = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let to_come = |params: &mut CertificateParams| params.not_before = rcgen::date_time_ymd(2090, 1, 1);
     let elsewhere = |params: &mut CertificateParams| {
@@ -182,7 +115,7 @@ async fn a_certificate_that_is_not_trusted_says_what_to_do() {
         (ours.issue(elsewhere), "it is for another name"),
         (ours.issue(nameless), "a common name and no subjectAltName"),
         (ours.issue(for_clients), "extended key usage"),
-        (self_signed(|_| ()), "it is self-signed"),
+        (Leaf::self_signed(|_| ()), "it is self-signed"),
     ] {
         assert_untrusted(ask(&transport, &serve(&leaf, None), &tls).await, says);
     }
@@ -191,17 +124,20 @@ async fn a_certificate_that_is_not_trusted_says_what_to_do() {
 #[tokio::test]
 async fn a_server_that_signs_for_itself_is_trusted_if_it_is_in_the_bundle() {
     let transport = transport(&["127.0.0.1"]);
-    let leaf = self_signed(|_| ());
+    let leaf = Leaf::self_signed(|_| ());
     let server = serve(&leaf, None);
     assert!(ask(&transport, &server, &roots(&leaf.pem)).await.is_ok());
     assert_untrusted(ask_host(&transport, "localhost", &server, &roots(&leaf.pem)).await, "another name");
     // Another one under the same name is another one.
-    assert_untrusted(ask(&transport, &server, &roots(&self_signed(|_| ()).pem)).await, "it is self-signed");
+    assert_untrusted(
+        ask(&transport, &server, &roots(&Leaf::self_signed(|_| ()).pem)).await,
+        "it is self-signed",
+    );
 
     for (leaf, says) in [
-        (self_signed(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)), "it has expired"),
-        (self_signed(|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)), "not valid yet"),
-        (self_signed(|params| params.subject_alt_names.clear()), "no subjectAltName"),
+        (Leaf::self_signed(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)), "it has expired"),
+        (Leaf::self_signed(|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)), "not valid yet"),
+        (Leaf::self_signed(|params| params.subject_alt_names.clear()), "no subjectAltName"),
     ] {
         assert_untrusted(ask(&transport, &serve(&leaf, None), &roots(&leaf.pem)).await, says);
     }
@@ -209,7 +145,7 @@ async fn a_server_that_signs_for_itself_is_trusted_if_it_is_in_the_bundle() {
 
 #[tokio::test]
 async fn a_client_certificate_opens_the_door() {
-    let (ours, other) = (authority("ours"), authority("other"));
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let server = serve(&ours.issue(|_| ()), Some(&ours));
     let transport = transport(&["127.0.0.1"]);
     let client = ours.issue_client("client");
@@ -227,7 +163,7 @@ async fn a_client_certificate_opens_the_door() {
 
 #[tokio::test]
 async fn rotation_needs_no_restart() {
-    let (before, after) = (authority("before"), authority("after"));
+    let (before, after) = (Authority::new("before"), Authority::new("after"));
     let transport = transport(&["127.0.0.1"]);
     let (old, new) = (serve(&before.issue(|_| ()), None), serve(&after.issue(|_| ()), None));
     assert!(ask(&transport, &old, &roots(&before.pem)).await.is_ok());
@@ -246,7 +182,7 @@ async fn rotation_needs_no_restart() {
 
 #[test]
 fn what_is_no_certificate_is_refused() {
-    let ours = authority("ours");
+    let ours = Authority::new("ours");
     let (client, other) = (ours.issue_client("a"), ours.issue_client("b"));
     let bundle = |text: &str| Tls::new(Some(text), None).unwrap_err();
     assert_eq!(bundle(""), TlsError::EmptyBundle);

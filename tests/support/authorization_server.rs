@@ -16,9 +16,24 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::authority::{Authority, Leaf};
+
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/authorization-server");
 /// A start takes well under a second; a busy machine gets the rest.
 const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// The server's options for a certificate and its key, which it reads before it is ready.
+fn identity(folder: &Path, leaf: &Leaf) -> [String; 4] {
+    let certificate = file(folder, "server.crt", &leaf.pem);
+    let key = file(folder, "server.key", &leaf.key_pem());
+    ["--tls-cert".to_owned(), certificate, "--tls-key".to_owned(), key]
+}
+
+fn file(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().expect("a path of text").to_owned()
+}
 
 /// A running authorization server.
 pub struct AuthorizationServer {
@@ -149,46 +164,37 @@ impl AuthorizationServer {
         Self::start_with(&[], http_client())
     }
 
-    /// The same over TLS, with these files (PEM): its certificate and key, and who issues the certificates of its clients. The
-    /// authority that issued its own is trusted by the control interface's client.
-    pub fn start_tls(certificate: &Path, key: &Path, client_authority: &Path, authority: &str) -> Self {
-        Self::start_tls_with(&[], certificate, key, client_authority, authority)
+    /// The same over TLS, with a certificate of `servers`, for clients that have one of `clients`. The control interface's
+    /// client needs none.
+    pub fn start_tls(servers: &Authority, clients: &Authority) -> Self {
+        Self::start_tls_with(&[], servers, clients)
     }
 
     /// The same, but clients' certificates are asked for at an endpoint that only the metadata name.
-    pub fn start_mtls_alias(
-        certificate: &Path,
-        key: &Path,
-        client_authority: &Path,
-        authority: &str,
-    ) -> Self {
-        Self::start_tls_with(&["--mtls-alias"], certificate, key, client_authority, authority)
+    pub fn start_mtls_alias(servers: &Authority, clients: &Authority) -> Self {
+        Self::start_tls_with(&["--mtls-alias"], servers, clients)
     }
 
-    fn start_tls_with(
-        options: &[&str],
-        certificate: &Path,
-        key: &Path,
-        client_authority: &Path,
-        authority: &str,
-    ) -> Self {
+    fn start_tls_with(options: &[&str], servers: &Authority, clients: &Authority) -> Self {
         install_crypto_provider();
-        let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("a certificate");
+        let authority = reqwest::Certificate::from_der(&servers.der).expect("a certificate");
         let http = reqwest::Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)
             .tls_certs_only([authority])
             .build()
             .expect("an HTTP client");
-        let files = [("--tls-cert", certificate), ("--tls-key", key), ("--tls-client-ca", client_authority)];
-        let files = files.iter().flat_map(|(option, file)| [*option, file.to_str().expect("a path of text")]);
-        let arguments: Vec<&str> = options.iter().copied().chain(files).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let leaf = servers.issue(|_| ());
+        let mut arguments = identity(folder.path(), &leaf).to_vec();
+        arguments.extend(["--tls-client-ca".to_owned(), file(folder.path(), "clients.crt", &clients.pem)]);
+        arguments.extend(options.iter().map(|&option| option.to_owned()));
         Self::start_with(&arguments, http)
     }
 
     /// The same with a certificate that the server has signed for itself, whatever it is: the control interface's client does
     /// not look at it.
-    pub fn start_self_signed(certificate: &Path, key: &Path) -> Self {
+    pub fn start_self_signed(leaf: &Leaf) -> Self {
         install_crypto_provider();
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -196,11 +202,11 @@ impl AuthorizationServer {
             .tls_danger_accept_invalid_certs(true)
             .build()
             .expect("an HTTP client");
-        let [certificate, key] = [certificate, key].map(|file| file.to_str().expect("a path of text"));
-        Self::start_with(&["--tls-cert", certificate, "--tls-key", key], http)
+        let folder = tempfile::tempdir().unwrap();
+        Self::start_with(&identity(folder.path(), leaf), http)
     }
 
-    fn start_with(arguments: &[&str], http: reqwest::Client) -> Self {
+    fn start_with(arguments: &[String], http: reqwest::Client) -> Self {
         install_packages();
         let mut child = Command::new("node")
             .args(["server.mjs", "--until-stdin-closes"])

@@ -1,6 +1,5 @@
 //! The chart, and the real Helm for it.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -9,9 +8,12 @@ use serde_json::Value;
 
 use super::account::kubeconfig_of;
 use super::control_plane::ControlPlane;
+use super::program::{output, result};
 
 /// The chart's folder.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/tokensource-operator");
+/// Where it is installed, in the tests that have a choice.
+pub const NAMESPACE: &str = "tokensource-system";
 /// The name of every release in the tests.
 pub const RELEASE: &str = "tokensource-operator";
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/tools.sh");
@@ -36,13 +38,7 @@ pub fn helm(kubeconfig: Option<&Path>, arguments: &[&str], stdin: &str) -> Resul
     if let Some(kubeconfig) = kubeconfig {
         command.env("KUBECONFIG", kubeconfig);
     }
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("helm");
-    // One that does not read its stdin may close it.
-    let _ = child.stdin.take().expect("stdin").write_all(stdin.as_bytes());
-    let output = child.wait_with_output().expect("helm");
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+    result(&output(command, stdin))
 }
 
 /// The manifests as text; `Err` is what Helm says of these values.
@@ -98,8 +94,7 @@ impl Account {
         let kubeconfig = self.kubeconfig();
         let ours = ["--kubeconfig", kubeconfig.to_str().expect("a path of text")];
         let output = ControlPlane::shared().kubectl(&[&ours, arguments].concat(), stdin).await;
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+        result(&output)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Output, Stdio};
@@ -17,6 +17,8 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+
+use super::program::output_beside;
 
 /// The script that builds, starts and ends the control plane.
 pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/control-plane.sh");
@@ -134,21 +136,7 @@ impl ControlPlane {
     pub async fn kubectl(&self, args: &[&str], stdin: &str) -> Output {
         let mut command = Command::new(self.dir.join("bin/kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig_path()).args(args);
-        let stdin = stdin.to_owned();
-        // Off this thread: what the test runs beside it (an operator, say) shall go on meanwhile.
-        tokio::task::spawn_blocking(move || {
-            let mut child = command
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("kubectl");
-            // A kubectl that does not read its stdin may close it.
-            let _ = child.stdin.take().expect("stdin").write_all(stdin.as_bytes());
-            child.wait_with_output().expect("kubectl")
-        })
-        .await
-        .expect("kubectl")
+        output_beside(command, stdin).await
     }
 
     /// The requests that concern objects in a namespace (and the namespace itself) so far, in order, whoever made them,

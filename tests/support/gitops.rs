@@ -1,12 +1,13 @@
 //! What Flux and Argo CD make of an object, told by their own libraries (`tests/gitops`), with the Lua scripts that stand
 //! in `docs/argocd.md`.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
+
+use super::program::{output_beside, result};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gitops");
 const PAGE: &str = include_str!("../../docs/argocd.md");
@@ -53,23 +54,9 @@ fn scripts() -> Value {
 }
 
 async fn ask(arguments: &[&str], object: &str) -> String {
-    let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-    let object = object.to_owned();
-    tokio::task::spawn_blocking(move || {
-        let mut child = Command::new(tool())
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(object.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    })
-    .await
-    .unwrap()
+    let mut command = Command::new(tokio::task::spawn_blocking(tool).await.unwrap());
+    command.args(arguments);
+    result(&output_beside(command, object).await).unwrap_or_else(|said| panic!("{said}"))
 }
 
 /// Built by whichever test asks first. Go's own cache makes every further build one of a second.

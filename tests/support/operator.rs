@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::authorization_server::http_client;
 use super::control_plane::ControlPlane;
 use super::eventually;
+use super::program::PROGRAM;
 
 /// A running operator. Dropping it kills it.
 pub struct Operator {
@@ -75,7 +76,7 @@ impl Operator {
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
+        let child = Command::new(PROGRAM)
             .args(arguments)
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", kubeconfig)

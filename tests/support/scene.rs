@@ -12,6 +12,7 @@ use tokensource_operator::api::{TokenSource, TokenSourceStatus};
 use super::authorization_server::{AuthorizationServer, ClientSpec};
 use super::control_plane::ControlPlane;
 use super::eventually;
+use super::program::result;
 
 /// How long anything may take that should happen at once: the machine may be busy.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -112,8 +113,7 @@ impl Scene {
     pub async fn try_kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String, String> {
         let arguments: Vec<_> = ["-n", &self.namespace].iter().chain(arguments).copied().collect();
         let output = self.control_plane.kubectl(&arguments, stdin).await;
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+        result(&output)
     }
 
     pub fn secrets(&self) -> Api<Secret> {
