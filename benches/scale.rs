@@ -36,6 +36,7 @@ async fn main() {
     let fleet = Fleet::create(sources, 3600).await;
 
     let mut operator = Operator::start();
+    tokio::spawn(scrape());
     let begun = Instant::now();
     fleet.until_minted(sources).await;
     let rate = per_second(sources, begun);
@@ -73,6 +74,14 @@ async fn main() {
     }
 }
 
+/// Reads the operator's metrics every now and then, as somebody who watches it does.
+async fn scrape() {
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let _ = fleet::metrics().await; // it may be down just now
+    }
+}
+
 /// Asks for that many refreshes; returns the seconds of CPU that each cost the operator, and how many there were a second.
 async fn refresh(operator: &mut Operator, fleet: &Fleet, refreshes: usize, request: &str) -> (f64, f64) {
     let mints = fleet.mints().await;
@@ -92,12 +101,13 @@ async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: us
     fleet.until_minted(mints + fleet.sources).await;
     println!("all tokens live for {lifetime} s now; watching for {steady} s");
     let expired_before =
-        fleet::series(&fleet::metrics().await, "tokensource_token_expired_seconds_total").sum::<f64>();
+        fleet::series(&fleet::metrics().await.unwrap(), "tokensource_token_expired_seconds_total")
+            .sum::<f64>();
     let (before, mints, begun) = (operator.usage(), fleet.mints().await, Instant::now());
     let (mut latest, mut unready) = (0_f64, 0);
     while begun.elapsed() < Duration::from_secs(steady as u64) {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let metrics = fleet::metrics().await;
+        let metrics = fleet::metrics().await.unwrap();
         latest = fleet::series(&metrics, "tokensource_refresh_lateness_ratio").fold(latest, f64::max);
         unready =
             unready.max(fleet::series(&metrics, "tokensource_ready").filter(|ready| *ready == 0.0).count());
@@ -105,8 +115,8 @@ async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: us
     let after = operator.usage();
     let seconds = begun.elapsed().as_secs_f64();
     let mints = fleet.mints().await - mints;
-    let expired =
-        fleet::series(&fleet::metrics().await, "tokensource_token_expired_seconds_total").sum::<f64>();
+    let expired = fleet::series(&fleet::metrics().await.unwrap(), "tokensource_token_expired_seconds_total")
+        .sum::<f64>();
     println!(
         "{:.0} refreshes/s; {:.2} ms of CPU for each; the latest refresh used {:.0} % of its time, {unready} at most were not ready, {:.0} s without a valid token in all; {}",
         mints as f64 / seconds,

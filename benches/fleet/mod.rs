@@ -135,9 +135,9 @@ impl Fleet {
 }
 
 /// The operator's metrics, as it serves them.
-pub async fn metrics() -> String {
+pub async fn metrics() -> reqwest::Result<String> {
     let page = crate::support::authorization_server::http_client().get(format!("http://{ADMIN}/metrics"));
-    page.send().await.unwrap().text().await.unwrap()
+    page.send().await?.text().await
 }
 
 /// The values of all series of a metric.

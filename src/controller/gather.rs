@@ -164,11 +164,8 @@ impl Pass<'_> {
             self.seed_turn = Some(self.context.seeds.turn(seed_sha256).await);
             self.go_on().await;
         }
-        let rotated = self.context.kubernetes.rotated_seeds(&self.identity.key.namespace).await?;
-        let other = rotated
-            .into_iter()
-            .find(|(source, seed)| **source != *self.identity.key.name && seed.0 == seed_sha256.as_bytes());
-        if let Some((source, _)) = other {
+        let other = self.context.kubernetes.other_with_seed(&self.identity.key, seed_sha256).await?;
+        if let Some(source) = other {
             return Err(Stop::configuration(
                 Reason::GrantRejected,
                 format!(

@@ -148,7 +148,7 @@ impl Context {
     }
 
     /// Writes all metrics. Those of TokenSources are told by whoever leads.
-    pub fn write_metrics(&self, text: &mut String) {
+    pub fn write_metrics(&self, text: &mut impl fmt::Write) {
         let leads = self.mandate.leads();
         if !leads {
             self.metrics.forget_all();

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
@@ -21,6 +22,16 @@ pub(super) struct SecretHead {
     metadata: ObjectMeta,
     /// What decisions need; `None` for an object without uid or resourceVersion, which no API server sends.
     pub(super) facts: Option<Facts>,
+}
+
+/// A Secret that keeps a rotated refresh token, without that token.
+#[derive(Clone, Debug)]
+pub(super) struct KeptSeed {
+    metadata: ObjectMeta,
+    /// The TokenSource that it is kept for.
+    pub(super) source: Option<String>,
+    /// SHA-256, in hex, of the user's token that it descends from.
+    pub(super) seed_sha256: Option<ByteString>,
 }
 
 /// The metadata of a TokenSource.
@@ -61,6 +72,8 @@ struct Metadata {
 struct Annotations {
     #[serde(rename = "tokensource.dev/refresh-requested-at")]
     refresh_request: Option<String>,
+    #[serde(rename = "tokensource.dev/refresh-token-of")]
+    refresh_token_of: Option<String>,
 }
 
 impl From<Metadata> for ObjectMeta {
@@ -92,6 +105,27 @@ impl<'de> Deserialize<'de> for SecretHead {
             ..ObjectMeta::default()
         };
         Ok(SecretHead { metadata, facts })
+    }
+}
+
+impl<'de> Deserialize<'de> for KeptSeed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: Metadata,
+            #[serde(default)]
+            data: Data,
+        }
+        #[derive(Deserialize, Default)]
+        struct Data {
+            seed_sha256: Option<ByteString>,
+        }
+        let Object { mut metadata, data } = Object::deserialize(deserializer)?;
+        Ok(KeptSeed {
+            source: metadata.annotations.refresh_token_of.take(),
+            metadata: metadata.into(),
+            seed_sha256: data.seed_sha256,
+        })
     }
 }
 
@@ -167,6 +201,7 @@ macro_rules! reading {
 }
 
 reading!(SecretHead, of Secret, metadata: true);
+reading!(KeptSeed, of Secret, metadata: false);
 reading!(SourceHead, of TokenSource, metadata: true);
 reading!(Source, of TokenSource, metadata: false);
 
@@ -175,7 +210,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::target::REFRESH_REQUEST_ANNOTATION;
+    use crate::target::{REFRESH_REQUEST_ANNOTATION, REFRESH_TOKEN_ANNOTATION};
+
+    #[test]
+    fn of_a_kept_refresh_token_its_seed_is_read_and_not_the_token() {
+        let kept: KeptSeed = serde_json::from_value(json!({
+            "metadata": {"name": "n", "annotations": {REFRESH_TOKEN_ANNOTATION: "source"}},
+            "data": {"seed_sha256": "YWI=", "refresh_token": "c2VjcmV0"},
+        }))
+        .unwrap();
+        assert!(!format!("{kept:?}").contains("secret"));
+        assert_eq!((kept.source.as_deref(), kept.seed_sha256.unwrap().0), (Some("source"), b"ab".to_vec()));
+    }
 
     #[test]
     fn a_source_is_read_by_the_names_of_its_members() {
