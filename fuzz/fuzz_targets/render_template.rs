@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
         token_type: "Bearer",
         issued_at: "2026-11-22T05:00:00Z".parse().unwrap(),
         expires_at: "2026-11-22T05:05:00Z".parse().unwrap(),
-        scope: "read",
+        scope: "read".into(),
         values: &values,
     };
     match Template::of(Some(&spec), &["url", "n", "absent"]).and_then(|template| template.render(&token)) {

@@ -69,13 +69,13 @@ pub struct LastFailure {
     pub reason: String,
     /// What was wrong, and what to do. Never a secret, never a body.
     pub message: String,
-    /// How many attempts have failed in a row; 0 after recovery.
+    /// How many attempts have failed in a row with the present spec and credentials; 0 after recovery.
     pub count: i32,
     /// When the next attempt is due; absent where only a change by a person helps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub next_attempt_at: Option<Timestamp>,
-    /// What was tried: a digest of the provider's spec and of the credentials Secret's uid and resourceVersion.
+    /// What was tried: digests of the spec, of the refresh request, and of the credentials Secret's uid and resourceVersion.
     /// A wait outlives a restart of the operator only while this still fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<String>,

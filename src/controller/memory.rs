@@ -2,7 +2,7 @@
 //! restart then costs a comparison more, and no token request.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -45,6 +45,8 @@ pub struct Memory {
     pub seed_is_ours: Option<String>,
     /// The pods that mount the target, where they are told of new tokens.
     pub prompt: Option<Box<Prompt>>,
+    /// What stood in the way of an attempt when that was last looked at.
+    pub blocked: Option<Reason>,
     /// What was last told by status, until the watch has caught up.
     pub reported: Option<Box<Written>>,
 }
@@ -175,17 +177,23 @@ impl Failed {
     /// Takes a wait up again that a process before this one has written into status.
     #[must_use]
     pub fn from_status(last: &LastFailure) -> Option<Self> {
-        let (spec, credentials) = last.inputs.as_deref()?.split_once('/')?;
+        let mut inputs = last.inputs.as_deref()?.split('/').map(str::to_owned);
+        let tried = Tried { spec: inputs.next()?, request: inputs.next()?, credentials: inputs.next()? };
         let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == last.reason)?;
         if matches!(reason, Reason::EndpointRefusedByPolicy | Reason::TemplateInvalid) {
             // This process may have been started with another policy, or be of another version, and asking it costs
             // no token request.
             return None;
         }
+        let about_target = matches!(reason, Reason::TargetRefused | Reason::TargetConflict);
+        if about_target && last.next_attempt_at.is_none() {
+            // Only another target helps, and which one it was is not told.
+            return None;
+        }
         let count = u32::try_from(last.count).ok().filter(|count| *count > 0)?;
         Some(Failed {
             failure: Failure {
-                tried: Tried { spec: spec.to_owned(), credentials: credentials.to_owned() },
+                tried,
                 next_attempt_at: last.next_attempt_at,
                 issuer_asks_to_wait: reason == Reason::RateLimited,
                 refused_target: None,
@@ -197,16 +205,26 @@ impl Failed {
         })
     }
 
+    /// How many attempts have failed in a row with the present one, which was made with `tried`: another spec, or other
+    /// credentials, begin a new row. One that was `held` back was not made, and does not count by itself.
+    #[must_use]
+    pub fn count_with(before: Option<&Self>, tried: &Tried, held: bool) -> u32 {
+        let before = before.filter(|before| before.failure.tried.is_the_same_as(tried));
+        let count = before.map_or(0, |before| before.count);
+        if held { count.max(1) } else { count.saturating_add(1) }
+    }
+
     /// How it stands in status.
     #[must_use]
     pub fn to_status(&self) -> LastFailure {
+        let Tried { spec, request, credentials } = &self.failure.tried;
         LastFailure {
             at: self.at,
             reason: self.reason.to_string(),
             message: self.message.clone(),
             count: i32::try_from(self.count).unwrap_or(i32::MAX),
             next_attempt_at: self.failure.next_attempt_at,
-            inputs: Some(format!("{}/{}", self.failure.tried.spec, self.failure.tried.credentials)),
+            inputs: Some(format!("{spec}/{request}/{credentials}")),
         }
     }
 }
@@ -215,11 +233,22 @@ impl Failed {
 #[derive(Debug, Default)]
 pub struct Memories(Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Memory>>>>);
 
+/// A memory that a look is using may be about to hold one.
+fn may_hold_refresh_token(memory: &Arc<tokio::sync::Mutex<Memory>>) -> bool {
+    memory
+        .try_lock()
+        .map_or(true, |memory| memory.pending.as_ref().is_some_and(|pending| pending.refresh_token.is_some()))
+}
+
 impl Memories {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<tokio::sync::Mutex<Memory>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The memory of a TokenSource; a new one where there is none.
     #[must_use]
     pub fn of(&self, source: &Key) -> Arc<tokio::sync::Mutex<Memory>> {
-        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memories = self.lock();
         Arc::clone(memories.entry(source.clone()).or_default())
     }
 
@@ -229,22 +258,24 @@ impl Memories {
         let refused = |memory: &Memory| {
             memory.failed.as_ref().is_some_and(|failed| failed.failure.refused_target.is_some())
         };
-        let memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let memories = self.lock();
         let is_left = |memory: &tokio::sync::Mutex<Memory>| {
             memory.try_lock().is_ok_and(|memory| memory.pending.is_some() && !refused(&memory))
         };
         memories.iter().filter(|(_, memory)| is_left(memory)).map(|(key, _)| key.clone()).collect()
     }
 
+    /// Whether the only copy of a TokenSource's refresh token may be here.
+    #[must_use]
+    pub fn holds_refresh_token(&self, source: &Key) -> bool {
+        self.lock().get(source).is_some_and(may_hold_refresh_token)
+    }
+
     /// Forgets a TokenSource; but not the only copy of a refresh token, which one of the same name takes up again.
     pub fn forget(&self, source: &Key) {
-        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_needed = memories.get(source).is_some_and(|memory| match memory.try_lock() {
-            Ok(memory) => memory.pending.as_ref().is_some_and(|pending| pending.refresh_token.is_some()),
-            // A look is under way, and may bring one: it forgets by itself.
-            Err(_) => true,
-        });
-        if !is_needed {
+        // A look that is under way forgets by itself.
+        let mut memories = self.lock();
+        if !memories.get(source).is_some_and(may_hold_refresh_token) {
             memories.remove(source);
         }
     }
@@ -305,7 +336,7 @@ mod tests {
             message: "m".into(),
             count,
             next_attempt_at: Some(Timestamp::UNIX_EPOCH),
-            inputs: Some("spec/credentials".into()),
+            inputs: Some("spec/request/credentials".into()),
         };
         let rejected = last(Reason::ClientRejected, 2);
         assert_eq!(Failed::from_status(&rejected).map(|failed| failed.to_status()), Some(rejected));
@@ -314,5 +345,36 @@ mod tests {
             Failed::from_status(&last(Reason::EndpointRefusedByPolicy, 1)).is_none(),
             "the operator may have been started with another policy"
         );
+        let refused = last(Reason::TargetRefused, 1);
+        assert!(Failed::from_status(&refused).is_some());
+        let for_good = LastFailure { next_attempt_at: None, ..refused };
+        assert!(Failed::from_status(&for_good).is_none(), "the target may have been deleted since");
+    }
+
+    #[test]
+    fn another_spec_and_other_credentials_begin_a_new_row_of_failures() {
+        let tried = |spec: &str, request: &str, credentials: &str| Tried {
+            spec: spec.into(),
+            request: request.into(),
+            credentials: credentials.into(),
+        };
+        let before = Failed {
+            failure: Failure {
+                tried: tried("s", "r", "c"),
+                next_attempt_at: None,
+                issuer_asks_to_wait: false,
+                refused_target: None,
+            },
+            count: 3,
+            at: Timestamp::UNIX_EPOCH,
+            reason: Reason::ClientRejected,
+            message: String::new(),
+        };
+        let count = |tried: &Tried, held| Failed::count_with(Some(&before), tried, held);
+        assert_eq!((count(&tried("s", "r", "c"), false), count(&tried("s", "r", "c"), true)), (4, 3));
+        assert_eq!(count(&tried("s", "again", "c"), false), 4, "the same is asked for once more");
+        assert_eq!((count(&tried("t", "r", "c"), false), count(&tried("t", "r", "c"), true)), (1, 1));
+        assert_eq!(count(&tried("s", "r", "d"), false), 1);
+        assert_eq!(Failed::count_with(None, &tried("s", "r", "c"), true), 1);
     }
 }

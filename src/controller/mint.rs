@@ -104,6 +104,9 @@ impl Pass<'_> {
             () = self.context.mandate.ends() => return Err(Stop::NoMandate),
         };
         metrics.waited(self.resolved.host(), place.waited());
+        if !self.is_served() {
+            return Err(Stop::NoMandate);
+        }
         let timeout = self.context.mandate.lasts(self.attempt_timeout()).await.ok_or(Stop::NoMandate)?;
         // Not before the turn has come: what is signed lives for less than a minute.
         let attempt = self.context.transport.attempt(url);
@@ -127,8 +130,8 @@ impl Pass<'_> {
 
     /// Somebody has changed the spec, or asks for a token, since the last attempt failed.
     fn is_asked_for(&self) -> bool {
-        let tried = self.resolved.tried(None).spec;
-        self.memory.failed.as_ref().is_some_and(|failed| failed.failure.tried.spec != tried)
+        let tried = self.resolved.tried(None);
+        self.memory.failed.as_ref().is_some_and(|failed| failed.failure.tried.is_asked_otherwise(&tried))
     }
 
     fn attempt_timeout(&self) -> Duration {

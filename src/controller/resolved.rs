@@ -1,9 +1,12 @@
 //! A TokenSource turned into what the steps of a reconcile need, once and for all: what cannot be wrong any more.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use secrecy::SecretString;
 
 use super::secrets::Key;
 use crate::api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec};
@@ -11,7 +14,9 @@ use crate::metrics::NO_HOST;
 use crate::oauth::{Answer, Credentials, Grant};
 use crate::providers::{Description, SpecError, describe, parse_seconds, provider_digest, short_digest};
 use crate::refresh::{PROMPT_DELAY, Policy, Tried, Wanted, plus};
-use crate::target::{Minted, Owner, REFRESH_REQUEST_ANNOTATION, Version, template_digest, template_keys};
+use crate::target::{
+    Minted, Owner, REFRESH_REQUEST_ANNOTATION, Record, Token, Version, template_digest, template_keys,
+};
 
 /// The longest refresh request that is kept as it is, in bytes: it goes into the record.
 const LONGEST_REQUEST: usize = 64;
@@ -157,19 +162,39 @@ impl Resolved {
         }
     }
 
+    /// What a template is rendered with, for the token of this record.
+    #[must_use]
+    pub fn token<'a>(
+        &self,
+        record: &'a Record,
+        access_token: &'a SecretString,
+        values: &'a BTreeMap<String, SecretString>,
+    ) -> Token<'a> {
+        // RFC 6749, 5.1: an answer that does not say grants what was asked for.
+        let asked_for = || self.description.request.scopes.join(" ").into();
+        Token {
+            access_token,
+            token_type: &record.token_type,
+            issued_at: record.issued_at,
+            expires_at: record.expires_at,
+            scope: record.scope.as_deref().map_or_else(asked_for, Cow::from),
+            values,
+        }
+    }
+
     /// What an attempt would be made with.
     #[must_use]
     pub fn tried(&self, credentials: Option<&Version>) -> Tried {
-        let request = self.wanted.refresh_request.as_deref().unwrap_or_default();
         let further = [self.tls.as_deref(), self.wanted.template.as_deref()];
-        let parts: Vec<&str> =
-            [&self.wanted.provider, request].into_iter().chain(further.into_iter().flatten()).collect();
+        let spec: Vec<&str> =
+            [self.wanted.provider.as_str()].into_iter().chain(further.into_iter().flatten()).collect();
+        let none = || "none".to_owned();
+        let request = self.wanted.refresh_request.as_deref();
         Tried {
-            spec: short_digest(&parts),
-            credentials: credentials.map_or_else(
-                || "none".to_owned(),
-                |version| short_digest(&[&version.uid, &version.resource_version]),
-            ),
+            spec: short_digest(&spec),
+            request: request.map_or_else(none, |request| short_digest(&[request])),
+            credentials: credentials
+                .map_or_else(none, |version| short_digest(&[&version.uid, &version.resource_version])),
         }
     }
 }

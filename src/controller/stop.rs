@@ -14,7 +14,7 @@ pub(super) enum Stop {
     Again,
     /// The TokenSource is gone, or going.
     Gone,
-    /// This process may begin nothing any more: another leads, or it was told to stop.
+    /// This process may begin nothing here any more: another leads, it was told to stop, or the namespace is served no more.
     NoMandate,
     /// The API server did not answer.
     ApiServer(String),

@@ -16,8 +16,8 @@ use super::spans;
 use super::stop::Stop;
 use crate::api::Reason;
 use crate::target::{
-    Facts, Inputs, Minted, Ownership, Record, RefreshTokenSecret, Rendered, TargetSecret, Template, Token,
-    Version, ownership, restamp,
+    Facts, Inputs, Minted, Ownership, Record, RefreshTokenSecret, Rendered, TargetSecret, Template, Version,
+    ownership, restamp,
 };
 
 impl Pass<'_> {
@@ -33,6 +33,9 @@ impl Pass<'_> {
             // Minting took its time: for a TokenSource that has gone meanwhile nothing is created, and nothing taken over
             // that would then be garbage.
             self.check_alive().await?;
+        }
+        if !self.is_served() {
+            return Err(Stop::Again);
         }
         let Some(rendered) = self.rendered()? else { return Ok(()) };
         let Some(pending) = self.memory.pending.take() else { return Ok(()) };
@@ -228,16 +231,7 @@ impl Pass<'_> {
         access_token: &SecretString,
         values: &BTreeMap<String, SecretString>,
     ) -> Result<Rendered, Stop> {
-        let asked_for = self.resolved.description.request.scopes.join(" ");
-        let token = Token {
-            access_token,
-            token_type: &record.token_type,
-            issued_at: record.issued_at,
-            expires_at: record.expires_at,
-            // RFC 6749, 5.1: an answer that does not say grants what was asked for.
-            scope: record.scope.as_deref().unwrap_or(&asked_for),
-            values,
-        };
+        let token = self.resolved.token(record, access_token, values);
         // With stand-ins it went well: something is amiss in this answer, and the next may be another.
         self.template()?
             .render(&token)
@@ -266,10 +260,11 @@ impl Pass<'_> {
                 self.memory.write_allowed = false;
                 let name = &self.identity.target.name;
                 let message = format!(
-                    "it is immutable; delete it, and it is made anew at once: kubectl -n {} delete secret {name}",
+                    "the API server refuses to write Secret {name}: it is immutable; delete it, and it is made anew at once: kubectl -n {} delete secret {name}",
                     self.identity.target.namespace
                 );
-                self.refused_target(&message).of_target(seen)
+                // It stays so for as long as it is there.
+                Stop::configuration(Reason::TargetRefused, message).of_target(seen)
             }
             // Asked again, with what is there now.
             CallError::AnotherType => Stop::Again,

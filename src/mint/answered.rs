@@ -13,7 +13,7 @@ use crate::controller::resolved::Resolved;
 use crate::controller::status::{Reported, Situation, status};
 use crate::oauth::{Answer, Credentials, Lifetime, LifetimeSource};
 use crate::refresh::seconds_between;
-use crate::target::{Inputs, Minted, Owner, Record, Template, TemplateError, Token, Version};
+use crate::target::{Inputs, Minted, Owner, Record, Template, TemplateError, Version};
 
 /// A request that was answered.
 #[derive(Clone, Copy)]
@@ -142,19 +142,11 @@ pub(super) fn target(
     (record, answer): (&Record, &Answer),
     show: bool,
 ) -> Result<Target, TemplateError> {
-    let asked_for = resolved.description.request.scopes.join(" ");
     let hidden = |secret: &SecretString| Shown::secret(secret.expose_secret(), false).to_string().into();
-    let token = Token {
-        access_token: &answer.access_token,
-        token_type: &record.token_type,
-        issued_at: record.issued_at,
-        expires_at: record.expires_at,
-        scope: record.scope.as_deref().unwrap_or(&asked_for),
-        values: &answer.values,
-    };
-    let rendered = template.render(&token)?;
+    let rendered = template.render(&resolved.token(record, &answer.access_token, &answer.values))?;
     let values = answer.values.iter().map(|(name, value)| (name.clone(), hidden(value))).collect();
-    let outlined = Token { access_token: &hidden(&answer.access_token), values: &values, ..token };
+    let access_token = hidden(&answer.access_token);
+    let outlined = resolved.token(record, &access_token, &values);
     Ok(Target {
         name: source.target_name().to_owned(),
         kind: rendered.kind.clone(),

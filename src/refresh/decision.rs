@@ -78,10 +78,26 @@ pub struct Failure {
 /// What an attempt was made with, as digests, so that status can hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tried {
-    /// The provider's spec and the refresh request.
+    /// The spec, as far as an attempt depends on it.
     pub spec: String,
+    /// The refresh request.
+    pub request: String,
     /// The credentials Secret's uid and resourceVersion.
     pub credentials: String,
+}
+
+impl Tried {
+    /// Whether `other` is by another spec, or asked for anew.
+    #[must_use]
+    pub fn is_asked_otherwise(&self, other: &Self) -> bool {
+        self.spec != other.spec || self.request != other.request
+    }
+
+    /// Whether `other` is the same but for who asks for it: what fails again then goes on failing.
+    #[must_use]
+    pub fn is_the_same_as(&self, other: &Self) -> bool {
+        self.spec == other.spec && self.credentials == other.credentials
+    }
 }
 
 /// A mint whose result is in memory.
@@ -340,7 +356,7 @@ fn pending_fits(now: Timestamp, observed: &Observed<'_>, credentials: &Version) 
 fn unless_waiting(now: Timestamp, observed: &Observed<'_>, tried: &Tried, decision: Decision) -> Decision {
     let Some(failure) = observed.failure else { return decision };
     let values_changed = failure.tried.credentials != tried.credentials;
-    let spec_changed = failure.tried.spec != tried.spec && !failure.issuer_asks_to_wait;
+    let spec_changed = failure.tried.is_asked_otherwise(tried) && !failure.issuer_asks_to_wait;
     let target_changed = failure
         .refused_target
         .as_ref()

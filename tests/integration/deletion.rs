@@ -32,7 +32,7 @@ async fn secret_names(scene: &Scene) -> Vec<String> {
     secrets.into_iter().filter_map(|secret| secret.metadata.name).collect()
 }
 
-async fn namespace_is_gone(scene: &Scene) {
+pub(super) async fn namespace_is_gone(scene: &Scene) {
     let namespaces: Api<Namespace> = Api::all(scene.client.clone());
     eventually("the namespace is gone", COLLECTED, async || {
         match namespaces.get_opt(&scene.namespace).await.unwrap() {

@@ -61,10 +61,20 @@ async fn a_wrong_secret_leaves_the_token_alone_and_the_right_one_is_acted_on_at_
     let still = scene.status().await.last_failure.unwrap();
     assert_eq!((still.count, still.next_attempt_at), (1, failed.next_attempt_at));
 
+    // Another wrong one is tried at once, and is a failure for the first time.
+    scene.credentials("wrong too").await;
+    let again = eventually("another secret is tried", SOON, async || {
+        let last = scene.status().await.last_failure.unwrap();
+        if last.at == failed.at { Err(last) } else { Ok(last) }
+    })
+    .await;
+    assert_eq!(again.count, 1);
+    assert_eq!(scene.mints().await, 3);
+
     scene.credentials("new").await;
     scene.new_token(Some(&token)).await;
     scene.ready("True TokenValid").await;
-    assert_eq!(scene.mints().await, 3);
+    assert_eq!(scene.mints().await, 4);
     let failed = scene.status().await.last_failure.unwrap();
     assert_eq!((failed.reason.as_str(), failed.count, failed.next_attempt_at), ("ClientRejected", 0, None));
 }
@@ -275,11 +285,13 @@ async fn a_token_url_without_tls_is_refused_with_the_flag_that_allows_it() {
 async fn missing_and_unusable_credentials_are_told_by_secret_and_key_and_cost_nothing() {
     let scene = Scene::new("credentials", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
-    let _operator = Operator::start(&scene.namespace).await;
+    let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     let said = scene.ready("False CredentialsNotFound").await;
     says(&said, &["Secret credentials", "does not exist", "client_id, client_secret"]);
     scene.condition("source", "Reconciling", "True CredentialsNotFound").await;
+    scene.source_is_seen().await;
+    assert_eq!(operator.said("blocked source="), 1, "a line in the log when it begins, not for each look");
 
     let id = scene.namespace.as_str();
     let put = async |data: &[(&str, &str)]| scene.secret("credentials", data).await;

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
 use serde_json::{Value, json};
 
+use super::deletion::namespace_is_gone;
 use super::support::eventually;
 use super::support::operator::Operator;
-use super::support::scene::{COLLECTED, SOON, Scene};
+use super::support::scene::{SOON, Scene};
 
 /// A source with a token of ten minutes; `change` is merged into its spec.
 pub async fn started(prefix: &str, change: Value) -> (Scene, Operator, String) {
@@ -294,14 +293,7 @@ async fn a_predecessors_secret_is_waited_for() {
 async fn a_namespace_is_deleted_without_a_mint() {
     let (scene, operator, _) = started("namespace", json!({})).await;
     scene.kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"], "").await;
-    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
-    eventually("the namespace is gone", COLLECTED, async || {
-        match namespaces.get_opt(&scene.namespace).await.unwrap() {
-            None => Ok(()),
-            Some(namespace) => Err(namespace.status),
-        }
-    })
-    .await;
+    namespace_is_gone(&scene).await;
     assert_eq!(scene.mints().await, 1);
     let log = operator.stop().await;
     assert!(!log.contains("panicked"));
@@ -456,8 +448,10 @@ async fn an_immutable_target_costs_one_token_request() {
     let (scene, _operator, token) = started("immutable", json!({})).await;
     scene.patch("secret", "token", json!({"immutable": true})).await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
-    let said = refused(&scene, "True RefreshFailing", 3).await;
+    let said = refused(&scene, "True RefreshFailing", 1).await;
     assert!(said.contains("Secret token: it is immutable; delete it, and it is made anew at once"), "{said}");
+    assert_eq!(scene.status().await.last_failure.unwrap().next_attempt_at, None, "it stays immutable");
+    scene.source_is_seen().await;
     assert_eq!(scene.token().await.as_ref(), Some(&token));
     assert_eq!(scene.mints().await, 2);
 

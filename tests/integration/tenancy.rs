@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
+use super::rotation::{director, director_source, request_refresh};
 use super::support::authority::Authority;
+use super::support::authorization_server::Behaviour;
 use super::support::control_plane::ControlPlane;
 use super::support::eventually;
 use super::support::operator::Operator;
@@ -46,6 +48,46 @@ async fn only_selected_namespaces_are_served_and_each_change_of_a_label_is_acted
     assert!(ControlPlane::shared().kubectl(&overwrite, "").await.status.success());
     theirs.new_token(None).await;
     assert_eq!((theirs.mints().await, ours.mints().await), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_is_let_go_gets_no_token_that_was_asked_for_but_keeps_its_refresh_token() {
+    let scene = director("let-go", 2_592_000, true).await;
+    let label = format!("tenancy-test={}", scene.namespace);
+    label_namespace(&scene, &label).await;
+    let operator = Operator::start_selecting(&label).await;
+    scene.apply(director_source(&scene, "source")).await;
+    let token = scene.new_token(None).await;
+    scene.ready("True TokenValid").await;
+    let kept = async || scene.value("source-refresh-token", "refresh_token").await;
+    let before = kept().await;
+
+    let slow = Behaviour { delay_ms: 8_000, times: Some(1), ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    request_refresh(&scene, "1").await;
+    eventually("the request is under way", SOON, async || match scene.mints().await {
+        2 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    label_namespace(&scene, "tenancy-test-").await;
+    eventually("the namespace is let go", SOON, async || match operator.said("no longer selected") {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!(kept().await, before, "the answer is still waited for");
+    eventually("the new refresh token is kept", SOON, async || match kept().await {
+        now if now != before => Ok(()),
+        same => Err(same.is_some()),
+    })
+    .await;
+    assert_eq!(scene.token().await.as_deref(), Some(token.as_str()));
+
+    // What was asked for is not there, so it is asked for anew: by the refresh token that was kept.
+    label_namespace(&scene, &label).await;
+    scene.new_token(Some(&token)).await;
+    assert_eq!(scene.mints().await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

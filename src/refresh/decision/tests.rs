@@ -82,7 +82,7 @@ fn world() -> World {
         mended_at: None,
         deleting: false,
         suspended: false,
-        tried: Tried { spec: "s".into(), credentials: "c".into() },
+        tried: Tried { spec: "s".into(), request: "r".into(), credentials: "c".into() },
     }
 }
 
@@ -318,6 +318,8 @@ fn a_failure_waits_until_what_was_tried_changes() {
 
     let spec = failed.clone().with(|w| w.tried.spec = "changed".into());
     assert_eq!(spec.decide(200), Decision::Mint(Why::Due));
+    let asked_for = failed.clone().with(|w| w.tried.request = "again".into());
+    assert_eq!(asked_for.decide(200), Decision::Mint(Why::Due));
     let locked = spec.with(|w| w.failure.as_mut().unwrap().issuer_asks_to_wait = true);
     assert_eq!(locked.decide(200), Decision::Wait(Some(at(400))), "a lock-out ends by changed values alone");
     let values = locked.with(|w| w.tried.credentials = "changed".into());

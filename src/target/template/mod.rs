@@ -6,6 +6,7 @@
 
 mod grammar;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -86,7 +87,7 @@ pub struct Token<'a> {
     /// When it expires.
     pub expires_at: Timestamp,
     /// What was granted, else what was asked for.
-    pub scope: &'a str,
+    pub scope: Cow<'a, str>,
     /// What `response.values` names, as far as the answer has it.
     pub values: &'a BTreeMap<String, SecretString>,
 }
@@ -164,7 +165,7 @@ impl<'a> Template<'a> {
             token_type: "Bearer",
             issued_at: Timestamp::UNIX_EPOCH,
             expires_at: Timestamp::UNIX_EPOCH,
-            scope: "",
+            scope: "".into(),
             // A text that is a number, too: nobody knows yet which it will be.
             values: &values.iter().map(|name| ((*name).to_owned(), "1".into())).collect(),
         })
@@ -220,7 +221,7 @@ fn render_all(
         expires_at => token.expires_at.to_string(),
         expires_at_unix => token.expires_at.as_second(),
         issued_at => token.issued_at.to_string(),
-        scope => token.scope,
+        scope => &token.scope,
         values => values.collect::<Value>(),
     };
     let mut left = LARGEST;

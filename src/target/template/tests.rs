@@ -19,7 +19,7 @@ fn token<'a>(access_token: &'a SecretString, values: &'a BTreeMap<String, Secret
         token_type: "Bearer",
         issued_at: "2026-11-22T05:00:00Z".parse().unwrap(),
         expires_at: "2026-11-22T05:05:00Z".parse().unwrap(),
-        scope: "read write",
+        scope: "read write".into(),
         values,
     }
 }
