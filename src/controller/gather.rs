@@ -87,6 +87,35 @@ impl Pass<'_> {
         Ok((version, read))
     }
 
+    /// The credentials Secret moved: did its values?
+    pub(super) async fn compare(&mut self) -> Result<(), Stop> {
+        let (version, digest) = match self.read_credentials().await {
+            Ok((version, read)) => (version, Some(self.context.gate.digest(&read.credentials))),
+            // What is wrong with them is for the mint to say.
+            Err(Stop::Failed(_)) => match self.context.secrets.known(&self.identity.credentials) {
+                Known::Present(facts) => (facts.version.clone(), None),
+                _ => return Ok(()),
+            },
+            Err(stop) => return Err(stop),
+        };
+        let before = self.memory.seen_credentials.replace((version.clone(), digest));
+        let Some(digest) = digest else { return Ok(()) };
+        // What failed with these values is no reason to try them again.
+        if let Some((before, _)) = before.filter(|(_, before)| *before == Some(digest))
+            && let Some(failed) = &mut self.memory.failed
+            && failed.failure.tried.credentials == self.resolved.tried(Some(&before)).credentials
+        {
+            failed.failure.tried.credentials = self.resolved.tried(Some(&version)).credentials;
+        }
+        // What was minted with these values is as good as before.
+        if let Some(pending) = self.memory.pending.as_mut().filter(|it| it.values == Some(digest))
+            && let Some(token) = &mut pending.token
+        {
+            token.record.inputs.credentials = version;
+        }
+        Ok(())
+    }
+
     /// The rotated refresh token that the operator keeps for this TokenSource, if it does.
     async fn kept(&mut self) -> Result<Option<Kept>, Stop> {
         let key = &self.identity.refresh_token;

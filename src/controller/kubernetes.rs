@@ -51,9 +51,13 @@ pub enum CallError {
 /// How Kubernetes says, and has said since there are immutable Secrets, why one is not written.
 const IMMUTABLE: &str = "field is immutable when `immutable` is set";
 
-/// The fields that the API server finds fault with.
-fn faults(status: &kube::core::Status) -> impl Iterator<Item = &str> {
-    status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.field.as_str())
+/// Whether it is Kubernetes itself that says that a Secret's type cannot be changed: a webhook may find fault with a type
+/// too, and nothing is deleted for that.
+fn is_about_another_type(status: &kube::core::Status) -> bool {
+    let causes = || status.details.iter().flat_map(|details| &details.causes);
+    status.code == 422
+        && !status.message.starts_with("admission webhook ")
+        && causes().any(|cause| cause.field == "type" && cause.message.ends_with("field is immutable"))
 }
 
 impl From<kube::Error> for CallError {
@@ -61,11 +65,7 @@ impl From<kube::Error> for CallError {
         match error {
             kube::Error::Api(status) if status.code == 409 => CallError::Conflict,
             kube::Error::Api(status) if status.code == 404 => CallError::NotFound,
-            kube::Error::Api(status)
-                if status.code == 422 && faults(&status).any(|field| field == "type") =>
-            {
-                CallError::AnotherType
-            }
+            kube::Error::Api(status) if is_about_another_type(&status) => CallError::AnotherType,
             kube::Error::Api(status) if status.code == 422 && status.message.contains(IMMUTABLE) => {
                 CallError::Immutable
             }
@@ -296,5 +296,30 @@ impl Kubernetes {
         };
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         self.bounded(api.create(&PostParams::default(), &event)).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(message: &str, cause: &str) -> CallError {
+        let status = json!({
+            "status": "Failure", "code": 422, "reason": "Invalid", "message": message,
+            "details": {"causes": [{"reason": "FieldValueInvalid", "message": cause, "field": "type"}]},
+        });
+        let status: kube::core::Status = serde_json::from_value(status).unwrap();
+        kube::Error::Api(status.boxed()).into()
+    }
+
+    #[test]
+    fn only_kubernetes_itself_says_that_a_type_cannot_be_changed() {
+        let said = r#"Secret "token" is invalid: type: Invalid value: "Opaque": field is immutable"#;
+        let cause = r#"Invalid value: "Opaque": field is immutable"#;
+        assert_eq!(refused(said, cause), CallError::AnotherType);
+        let webhook = format!("admission webhook \"types.example.com\" denied the request: {said}");
+        assert_eq!(refused(&webhook, cause), CallError::Refused(webhook.clone()));
+        let other = "Unsupported value: \"a\"";
+        assert_eq!(refused("no such type here", other), CallError::Refused("no such type here".into()));
     }
 }

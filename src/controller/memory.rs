@@ -45,6 +45,8 @@ pub struct Memory {
     pub seed_is_ours: Option<String>,
     /// The pods that mount the target, where they are told of new tokens.
     pub prompt: Option<Box<Prompt>>,
+    /// What stood in the way of an attempt when that was last looked at.
+    pub blocked: Option<Reason>,
     /// What was last told by status, until the watch has caught up.
     pub reported: Option<Written>,
 }
@@ -181,6 +183,11 @@ impl Failed {
         if matches!(reason, Reason::EndpointRefusedByPolicy | Reason::TemplateInvalid) {
             // This process may have been started with another policy, or be of another version, and asking it costs
             // no token request.
+            return None;
+        }
+        let about_target = matches!(reason, Reason::TargetRefused | Reason::TargetConflict);
+        if about_target && last.next_attempt_at.is_none() {
+            // Only another target helps, and which one it was is not told.
             return None;
         }
         let count = u32::try_from(last.count).ok().filter(|count| *count > 0)?;
@@ -338,6 +345,10 @@ mod tests {
             Failed::from_status(&last(Reason::EndpointRefusedByPolicy, 1)).is_none(),
             "the operator may have been started with another policy"
         );
+        let refused = last(Reason::TargetRefused, 1);
+        assert!(Failed::from_status(&refused).is_some());
+        let for_good = LastFailure { next_attempt_at: None, ..refused };
+        assert!(Failed::from_status(&for_good).is_none(), "the target may have been deleted since");
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Pass<'_> {
         let told = self.context.rounds.tell(&self.identity.target).await;
         if let Some(message) = &told.failed {
             self.context.metrics.prompt_failed();
-            warn!(source = %self.identity.key, %message, "pods could not be told of a new token");
+            warn!(source = %self.identity.key, error = %message, "pods could not be told of a new token");
         }
         prompt.settle(told, Instant::now())
     }

@@ -201,6 +201,9 @@ impl Pass<'_> {
             }
             self.look_where_nobody_has().await?;
             let Some(decision) = self.decide() else { continue };
+            if !matches!(decision, Decision::Blocked(_)) {
+                self.memory.blocked = None;
+            }
             let acted = match decision {
                 Decision::Nothing => return Err(Stop::Gone),
                 Decision::Blocked(blocked) => return Ok(self.blocked(blocked)),
@@ -386,36 +389,7 @@ impl Pass<'_> {
         (digest.is_some() && *digest == self.memory.minted_with).then_some(version)
     }
 
-    /// The credentials Secret moved: did its values?
-    async fn compare(&mut self) -> Result<(), Stop> {
-        let (version, digest) = match self.read_credentials().await {
-            Ok((version, read)) => (version, Some(self.context.gate.digest(&read.credentials))),
-            // What is wrong with them is for the mint to say.
-            Err(Stop::Failed(_)) => match self.context.secrets.known(&self.identity.credentials) {
-                Known::Present(facts) => (facts.version.clone(), None),
-                _ => return Ok(()),
-            },
-            Err(stop) => return Err(stop),
-        };
-        let before = self.memory.seen_credentials.replace((version.clone(), digest));
-        let Some(digest) = digest else { return Ok(()) };
-        // What failed with these values is no reason to try them again.
-        if let Some((before, _)) = before.filter(|(_, before)| *before == Some(digest))
-            && let Some(failed) = &mut self.memory.failed
-            && failed.failure.tried.credentials == self.resolved.tried(Some(&before)).credentials
-        {
-            failed.failure.tried.credentials = self.resolved.tried(Some(&version)).credentials;
-        }
-        // What was minted with these values is as good as before.
-        if let Some(pending) = self.memory.pending.as_mut().filter(|it| it.values == Some(digest))
-            && let Some(token) = &mut pending.token
-        {
-            token.record.inputs.credentials = version;
-        }
-        Ok(())
-    }
-
-    fn blocked(&self, blocked: Blocked) -> Ending {
+    fn blocked(&mut self, blocked: Blocked) -> Ending {
         let target = &self.identity.target.name;
         let passes = blocked == Blocked::AwaitingDeletion;
         let (reason, message) = match blocked {
@@ -444,6 +418,9 @@ impl Pass<'_> {
                 (error.reason(), error.to_string())
             }
         };
+        if self.memory.blocked.replace(reason) != Some(reason) && !passes {
+            warn!(source = %self.identity.key, host = self.resolved.host(), %reason, error = %message, "blocked");
+        }
         Ending { until: None, problem: Some(Problem { reason, message, passes }) }
     }
 
@@ -455,7 +432,9 @@ impl Pass<'_> {
     /// The failed attempts as a problem, while they are why nothing happens.
     pub(super) fn failing(&self) -> Option<Problem> {
         let failed = self.memory.failed.as_ref()?;
-        Some(Problem { reason: failed.reason, message: failed.message.clone(), passes: false })
+        // A quota or a policy may let a write pass at the next attempt; where there is none, a person must act.
+        let passes = failed.reason == Reason::TargetRefused && failed.failure.next_attempt_at.is_some();
+        Some(Problem { reason: failed.reason, message: failed.message.clone(), passes })
     }
 
     fn failed(&mut self, attempt: Attempt) {
@@ -487,7 +466,7 @@ impl Pass<'_> {
             source = %self.identity.key,
             host = self.resolved.host(),
             reason = %attempt.reason,
-            message = %attempt.message,
+            error = %attempt.message,
             count,
             next_attempt_at = next_attempt_at.map(tracing::field::display),
             "failed"

@@ -146,7 +146,7 @@ pub(super) async fn write(
         // Gone, or another object by now: there is nobody to tell.
         Err(CallError::Conflict | CallError::NotFound) => return Ok(None),
         Err(CallError::Refused(message)) => {
-            warn!(source = %identity.key, %message, "the API server refuses the status");
+            warn!(source = %identity.key, error = %message, "the API server refuses the status");
             return Ok(None);
         }
         other => other?,

@@ -163,6 +163,7 @@ fn needs_a_person(reason: Reason) -> bool {
             | Reason::SpecInvalid
             | Reason::TemplateInvalid
             | Reason::TargetConflict
+            | Reason::TargetRefused
     )
 }
 
@@ -185,8 +186,18 @@ pub fn status(situation: &Situation<'_>) -> TokenSourceStatus {
             token_type: record.token_type.clone(),
             scope: record.scope.clone(),
         }),
-        last_failure: situation.last_failure.clone().or_else(|| recovered(situation.before)),
+        last_failure: last_failure(situation),
     }
+}
+
+fn last_failure(situation: &Situation<'_>) -> Option<LastFailure> {
+    let Some(last) = situation.last_failure.clone() else { return recovered(situation.before) };
+    if !situation.suspended || last.reason == Reason::RateLimited.as_str() {
+        // For how long an issuer asks to wait holds whenever that ends, also after a restart.
+        return Some(last);
+    }
+    // Nothing is going to be attempted.
+    Some(LastFailure { next_attempt_at: None, inputs: None, ..last })
 }
 
 /// The last failure stays after recovery, with count 0.

@@ -260,10 +260,11 @@ impl Pass<'_> {
                 self.memory.write_allowed = false;
                 let name = &self.identity.target.name;
                 let message = format!(
-                    "it is immutable; delete it, and it is made anew at once: kubectl -n {} delete secret {name}",
+                    "the API server refuses to write Secret {name}: it is immutable; delete it, and it is made anew at once: kubectl -n {} delete secret {name}",
                     self.identity.target.namespace
                 );
-                self.refused_target(&message).of_target(seen)
+                // It stays so for as long as it is there.
+                Stop::configuration(Reason::TargetRefused, message).of_target(seen)
             }
             // Asked again, with what is there now.
             CallError::AnotherType => Stop::Again,

@@ -285,11 +285,13 @@ async fn a_token_url_without_tls_is_refused_with_the_flag_that_allows_it() {
 async fn missing_and_unusable_credentials_are_told_by_secret_and_key_and_cost_nothing() {
     let scene = Scene::new("credentials", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
-    let _operator = Operator::start(&scene.namespace).await;
+    let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     let said = scene.ready("False CredentialsNotFound").await;
     says(&said, &["Secret credentials", "does not exist", "client_id, client_secret"]);
     scene.condition("source", "Reconciling", "True CredentialsNotFound").await;
+    scene.source_is_seen().await;
+    assert_eq!(operator.said("blocked source="), 1, "a line in the log when it begins, not for each look");
 
     let id = scene.namespace.as_str();
     let put = async |data: &[(&str, &str)]| scene.secret("credentials", data).await;

@@ -196,6 +196,7 @@ async fn a_changed_type_does_not_take_what_others_added() {
     set_type(&scene, "example.com/token").await;
     let words = ["Secret token is of type Opaque", "written by kubectl-patch", "delete the Secret"];
     scene.told("False TargetRefused", &words).await;
+    scene.condition("source", "Stalled", "True TargetRefused").await;
     assert_eq!(scene.token().await.as_ref(), Some(&token));
     assert_eq!(scene.value("token", "ca.crt").await.as_deref(), Some("theirs"));
     assert_eq!(scene.mints().await, 1);

@@ -22,6 +22,7 @@ mod gitops;
 mod handover;
 mod hanging;
 mod harness;
+mod logs;
 mod main_job;
 mod metrics;
 mod mint;

@@ -77,12 +77,7 @@ fn the_table_of_conditions() {
             Some(Reason::CredentialsNotFound),
             &["Ready=False CredentialsNotFound", "Reconciling=True CredentialsNotFound"],
         ),
-        (
-            10,
-            None,
-            Some(Reason::TargetRefused),
-            &["Ready=False TargetRefused", "Reconciling=True TargetRefused"],
-        ),
+        (10, None, Some(Reason::TargetRefused), &["Ready=False TargetRefused", "Stalled=True TargetRefused"]),
         (
             10,
             None,
@@ -112,11 +107,37 @@ fn a_token_for_another_spec_is_not_ready() {
 #[test]
 fn what_passes_by_itself_is_not_stalled() {
     let none = Reported::default();
-    let mut waits = situation(10, None, Some(Reason::TargetConflict), &none);
-    if let Some(problem) = &mut waits.problem {
-        problem.passes = true;
+    for reason in [Reason::TargetConflict, Reason::TargetRefused] {
+        let mut waits = situation(10, None, Some(reason), &none);
+        if let Some(problem) = &mut waits.problem {
+            problem.passes = true;
+        }
+        assert_eq!(
+            words(&status(&waits)),
+            [format!("Ready=False {reason}"), format!("Reconciling=True {reason}")]
+        );
     }
-    assert_eq!(words(&status(&waits)), ["Ready=False TargetConflict", "Reconciling=True TargetConflict"]);
+}
+
+#[test]
+fn while_it_is_suspended_no_attempt_is_told_to_be_due() {
+    let (token, none) = (record(300), Reported::default());
+    let told = |reason: Reason, suspended| {
+        let failed = LastFailure {
+            at: at(5),
+            reason: reason.to_string(),
+            message: "m".into(),
+            count: 2,
+            next_attempt_at: Some(at(20)),
+            inputs: Some("s/r/c".into()),
+        };
+        let situation = situation(10, Some(&token), None, &none);
+        let last = status(&Situation { suspended, last_failure: Some(failed), ..situation }).last_failure;
+        last.map(|last| (last.count, last.next_attempt_at, last.inputs.is_some()))
+    };
+    assert_eq!(told(Reason::ClientRejected, false), Some((2, Some(at(20)), true)));
+    assert_eq!(told(Reason::ClientRejected, true), Some((2, None, false)));
+    assert_eq!(told(Reason::RateLimited, true), Some((2, Some(at(20)), true)), "the issuer's wish holds");
 }
 
 #[test]
