@@ -1,5 +1,6 @@
 //! What a fleet costs, against a real control plane and a real authorization server:
-//! `make bench SOURCES=10000` (1000 where nothing is said).
+//! `make bench SOURCES=10000` (1000 where nothing is said). `STEADY=600` then has all tokens live for `LIFETIME=300`
+//! seconds and watches for so many seconds how they are refreshed. `hack/limit-memory.sh` makes the memory limit of a pod.
 //!
 //! Memory is absolute; time is a ratio to a bare loop that does the same calls in the same run, because machines
 //! are noisy.
@@ -12,79 +13,53 @@
     reason = "a benchmark prints, and stops where it cannot go on"
 )]
 
+mod fleet;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fleet::{AT_ONCE, CLIENT, Fleet, setting};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
 use serde_json::json;
-use support::authorization_server::{AuthorizationServer, ClientSpec, http_client};
+use support::authorization_server::http_client;
 use support::control_plane::ControlPlane;
-use tokensource_operator::api::TokenSource;
-
-const AT_ONCE: usize = 32;
-const CLIENT: &str = "fleet";
 
 #[tokio::main]
 async fn main() {
-    let sources: usize = std::env::var("SOURCES").ok().map_or(1000, |n| n.parse().unwrap());
-    let control_plane = ControlPlane::shared();
-    let client = control_plane.client().await;
-    let namespace = control_plane.namespace("scale").await;
-    let server = AuthorizationServer::shared();
-    server
-        .client(ClientSpec {
-            id: CLIENT.into(),
-            secret: Some("secret".into()),
-            token_endpoint_auth_method: "client_secret_post",
-            grant_types: vec!["client_credentials"],
-            access_token_ttl: 3600,
-            ..ClientSpec::default()
-        })
-        .await;
-
+    let (sources, steady) = (setting("SOURCES", 1000), setting("STEADY", 0));
     println!("creating {sources} TokenSources, all with the same credentials Secret");
-    fleet(&client, &namespace, server, sources).await;
+    let fleet = Fleet::create(sources, 3600).await;
 
-    let operator = Operator::start();
+    let mut operator = Operator::start();
+    tokio::spawn(scrape());
     let begun = Instant::now();
-    until_minted(server, sources).await;
+    fleet.until_minted(sources).await;
+    let rate = per_second(sources, begun);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let first = operator.usage();
-    println!(
-        "first mints: {:.0}/s; memory {} MiB now, {} MiB at most",
-        per_second(sources, begun),
-        first.resident,
-        first.peak
-    );
+    println!("first mints: {rate:.0}/s; {}", operator.usage().memory());
     drop(operator);
 
-    let operator = Operator::start();
+    operator = Operator::start();
     tokio::time::sleep(Duration::from_secs(15)).await;
     let restarted = operator.usage();
-    let mints = server.requests(CLIENT).await.total;
-    println!(
-        "after a restart: {} token requests; memory {} MiB now, {} MiB at most",
-        mints - sources as u64,
-        restarted.resident,
-        restarted.peak
-    );
+    let mints = fleet.mints().await - sources;
+    println!("after a restart: {mints} token requests; {}", restarted.memory());
     tokio::time::sleep(Duration::from_secs(20)).await;
     println!("idle for 20 s: {:.2} s of CPU", operator.usage().cpu - restarted.cpu);
 
     // The first refresh of a process rehearses the write; the second is like all that follow.
     let refreshes = sources.min(2000);
-    let (first, _) = refresh(&operator, &client, &namespace, server, (refreshes, "1")).await;
-    let (second, rate) = refresh(&operator, &client, &namespace, server, (refreshes, "2")).await;
-    drop(operator);
+    let (first, _) = refresh(&mut operator, &fleet, refreshes, "1").await;
+    let (second, rate) = refresh(&mut operator, &fleet, refreshes, "2").await;
+    println!("{refreshes} refreshes at once, twice: {}", operator.usage().memory());
 
     let (before, begun) = (Usage::of(std::process::id()), Instant::now());
-    bare_loop(&client, &namespace, server, refreshes).await;
+    bare_loop(&fleet, refreshes).await;
     let (bare_rate, bare) =
         (per_second(refreshes, begun), (Usage::of(std::process::id()).cpu - before.cpu) / refreshes as f64);
     println!(
@@ -94,68 +69,69 @@ async fn main() {
         bare * 1e3,
         second / bare
     );
+    if steady > 0 {
+        watch(&mut operator, &fleet, u32::try_from(setting("LIFETIME", 300)).unwrap(), steady).await;
+    }
+}
+
+/// Reads the operator's metrics every now and then, as somebody who watches it does.
+async fn scrape() {
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let _ = fleet::metrics().await; // it may be down just now
+    }
 }
 
 /// Asks for that many refreshes; returns the seconds of CPU that each cost the operator, and how many there were a second.
-async fn refresh(
-    operator: &Operator,
-    client: &Client,
-    namespace: &str,
-    server: &AuthorizationServer,
-    (refreshes, request): (usize, &str),
-) -> (f64, f64) {
-    let mints = server.requests(CLIENT).await.total as usize;
+async fn refresh(operator: &mut Operator, fleet: &Fleet, refreshes: usize, request: &str) -> (f64, f64) {
+    let mints = fleet.mints().await;
     let (before, begun) = (operator.usage(), Instant::now());
-    request_refreshes(client, namespace, (refreshes, request)).await;
-    until_minted(server, mints + refreshes).await;
+    fleet.request_refreshes(refreshes, request).await;
+    fleet.until_minted(mints + refreshes).await;
     let rate = per_second(refreshes, begun);
     tokio::time::sleep(Duration::from_secs(3)).await;
     ((operator.usage().cpu - before.cpu) / refreshes as f64, rate)
 }
 
-async fn fleet(client: &Client, namespace: &str, server: &AuthorizationServer, sources: usize) {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let credentials = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
-        "stringData": {"client_id": CLIENT, "client_secret": "secret"}});
-    secrets.patch("credentials", &PatchParams::apply("bench"), &Patch::Apply(&credentials)).await.unwrap();
-    let api: Api<TokenSource> = Api::namespaced(client.clone(), namespace);
-    stream::iter(0..sources)
-        .for_each_concurrent(AT_ONCE, |n| {
-            let source = json!({"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource",
-                "metadata": {"name": format!("source-{n}")},
-                "spec": {"provider": {"vgs": {"tokenURL": server.vgs_token_url()}},
-                    "credentials": {"secretRef": {"name": "credentials"}},
-                    "target": {"name": format!("token-{n}")}}});
-            let api = api.clone();
-            async move {
-                let params = PatchParams::apply("bench");
-                api.patch(&format!("source-{n}"), &params, &Patch::Apply(&source)).await.unwrap();
-            }
-        })
-        .await;
-}
-
-async fn request_refreshes(client: &Client, namespace: &str, (refreshes, request): (usize, &str)) {
-    let api: Api<TokenSource> = Api::namespaced(client.clone(), namespace);
-    let body = json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": request}}});
-    stream::iter(0..refreshes)
-        .for_each_concurrent(AT_ONCE, |n| {
-            let (api, body) = (api.clone(), &body);
-            async move {
-                api.patch(&format!("source-{n}"), &PatchParams::default(), &Patch::Merge(body))
-                    .await
-                    .unwrap();
-            }
-        })
-        .await;
+/// Replaces all tokens by some that live for `lifetime` seconds, and watches their refreshes for `steady` seconds.
+async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: usize) {
+    fleet.tokens_live_for(lifetime).await;
+    let mints = fleet.mints().await;
+    fleet.request_refreshes(fleet.sources, "3").await;
+    fleet.until_minted(mints + fleet.sources).await;
+    println!("all tokens live for {lifetime} s now; watching for {steady} s");
+    let expired_before =
+        fleet::series(&fleet::metrics().await.unwrap(), "tokensource_token_expired_seconds_total")
+            .sum::<f64>();
+    let (before, mints, begun) = (operator.usage(), fleet.mints().await, Instant::now());
+    let (mut latest, mut unready) = (0_f64, 0);
+    while begun.elapsed() < Duration::from_secs(steady as u64) {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let metrics = fleet::metrics().await.unwrap();
+        latest = fleet::series(&metrics, "tokensource_refresh_lateness_ratio").fold(latest, f64::max);
+        unready =
+            unready.max(fleet::series(&metrics, "tokensource_ready").filter(|ready| *ready == 0.0).count());
+    }
+    let after = operator.usage();
+    let seconds = begun.elapsed().as_secs_f64();
+    let mints = fleet.mints().await - mints;
+    let expired = fleet::series(&fleet::metrics().await.unwrap(), "tokensource_token_expired_seconds_total")
+        .sum::<f64>();
+    println!(
+        "{:.0} refreshes/s; {:.2} ms of CPU for each; the latest refresh used {:.0} % of its time, {unready} at most were not ready, {:.0} s without a valid token in all; {}",
+        mints as f64 / seconds,
+        (after.cpu - before.cpu) / mints as f64 * 1e3,
+        latest * 100.0,
+        expired - expired_before,
+        after.memory()
+    );
 }
 
 /// The least that any operator does for a refresh: token request, credentials, target, status.
-async fn bare_loop(client: &Client, namespace: &str, server: &AuthorizationServer, refreshes: usize) {
+async fn bare_loop(fleet: &Fleet, refreshes: usize) {
     let http = http_client();
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let sources: Api<TokenSource> = Api::namespaced(client.clone(), namespace);
-    let url = server.vgs_token_url();
+    let secrets: Api<Secret> = Api::namespaced(fleet.client.clone(), &fleet.namespace);
+    let (sources, url) = (fleet.api(), fleet.server.vgs_token_url());
     stream::iter(0..refreshes)
         .for_each_concurrent(AT_ONCE, |n| {
             let (http, secrets, sources, url) = (http.clone(), secrets.clone(), sources.clone(), url.clone());
@@ -183,26 +159,26 @@ async fn bare_loop(client: &Client, namespace: &str, server: &AuthorizationServe
         .await;
 }
 
-async fn until_minted(server: &AuthorizationServer, total: usize) {
-    let begun = Instant::now();
-    while (server.requests(CLIENT).await.total as usize) < total {
-        assert!(begun.elapsed() < Duration::from_secs(600), "not all were minted within 10 minutes");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
 fn per_second(count: usize, begun: Instant) -> f64 {
     count as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// The operator, for all namespaces.
+/// The operator, for all namespaces; started by `OPERATOR_WRAPPER`, where that is set.
 struct Operator(Child);
 
 impl Operator {
     fn start() -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_tokensource-operator"))
-            .args(["run", "--allow-http", "--egress-allow", "127.0.0.0/8", "--log-level", "warn"])
-            .args(["--admin-address", "off", "--leader-elect=false"])
+        let program = env!("CARGO_BIN_EXE_tokensource-operator");
+        let mut command = match std::env::var_os("OPERATOR_WRAPPER") {
+            None => Command::new(program),
+            Some(wrapper) => {
+                let mut command = Command::new(wrapper);
+                command.arg(program);
+                command
+            }
+        };
+        let child = command
+            .args(fleet::RUN)
             .env("KUBECONFIG", ControlPlane::shared().kubeconfig_path())
             .stdin(Stdio::null())
             .spawn()
@@ -210,7 +186,11 @@ impl Operator {
         Operator(child)
     }
 
-    fn usage(&self) -> Usage {
+    fn usage(&mut self) -> Usage {
+        assert!(
+            self.0.try_wait().unwrap().is_none(),
+            "the operator has ended: was it killed for its memory?"
+        );
         Usage::of(self.0.id())
     }
 }
@@ -226,6 +206,8 @@ impl Drop for Operator {
 struct Usage {
     /// MiB of memory in use.
     resident: u64,
+    /// MiB of that which are not pages of a file.
+    own: u64,
     /// MiB of memory in use at the most.
     peak: u64,
     /// Seconds of CPU.
@@ -244,6 +226,10 @@ impl Usage {
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         // Clock ticks, of which Linux has 100 a second for user space.
         let ticks = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        Usage { resident: mib("VmRSS:"), peak: mib("VmHWM:"), cpu: ticks / 100.0 }
+        Usage { resident: mib("VmRSS:"), own: mib("RssAnon:"), peak: mib("VmHWM:"), cpu: ticks / 100.0 }
+    }
+
+    fn memory(&self) -> String {
+        format!("memory {} MiB now, {} of them its own, {} at most", self.resident, self.own, self.peak)
     }
 }

@@ -6,7 +6,6 @@
 //! all of them whenever one of them gets on.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -15,9 +14,9 @@ use super::secrets::Key;
 /// See the module. A TokenSource that waits for nothing but a change is not in it.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    states: HashMap<Arc<Key>, State>,
-    due: BTreeSet<(Instant, Arc<Key>)>,
-    later: BTreeSet<(Instant, Arc<Key>)>,
+    states: HashMap<Key, State>,
+    due: BTreeSet<(Instant, Key)>,
+    later: BTreeSet<(Instant, Key)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,29 +32,24 @@ enum State {
 impl Agenda {
     /// Something concerns this TokenSource: it is to be looked at by `deadline`.
     pub(super) fn concern(&mut self, key: Key, deadline: Instant) {
-        let known = self.states.get_key_value(&key).map(|(key, state)| (Arc::clone(key), *state));
-        let (key, state) = match known {
-            Some((key, state)) => (key, Some(state)),
-            None => (Arc::new(key), None),
-        };
-        match state {
+        match self.states.get(&key).copied() {
             Some(State::Due(before)) => {
-                self.due.remove(&(before, Arc::clone(&key)));
+                self.due.remove(&(before, key.clone()));
                 self.is_due(key, deadline.min(before));
             }
             Some(State::Looking(_)) => {
                 self.states.insert(key, State::Looking(Some(deadline)));
             }
             Some(State::Later(at)) => {
-                self.later.remove(&(at, Arc::clone(&key)));
+                self.later.remove(&(at, key.clone()));
                 self.is_due(key, deadline);
             }
             None => self.is_due(key, deadline),
         }
     }
 
-    fn is_due(&mut self, key: Arc<Key>, deadline: Instant) {
-        self.due.insert((deadline, Arc::clone(&key)));
+    fn is_due(&mut self, key: Key, deadline: Instant) {
+        self.due.insert((deadline, key.clone()));
         self.states.insert(key, State::Due(deadline));
     }
 
@@ -70,18 +64,18 @@ impl Agenda {
     }
 
     /// The look that comes next begins.
-    pub(super) fn begin(&mut self) -> Option<Arc<Key>> {
+    pub(super) fn begin(&mut self) -> Option<Key> {
         let (_, key) = self.due.pop_first()?;
-        self.states.insert(Arc::clone(&key), State::Looking(None));
+        self.states.insert(key.clone(), State::Looking(None));
         Some(key)
     }
 
     /// A look has ended; the next one is at `again`, if nothing concerns the TokenSource before.
-    pub(super) fn end(&mut self, key: Arc<Key>, again: Option<Instant>) {
+    pub(super) fn end(&mut self, key: Key, again: Option<Instant>) {
         match (self.states.remove(&key), again) {
             (Some(State::Looking(Some(deadline))), _) => self.is_due(key, deadline),
             (_, Some(at)) => {
-                self.later.insert((at, Arc::clone(&key)));
+                self.later.insert((at, key.clone()));
                 self.states.insert(key, State::Later(at));
             }
             (_, None) => {}
@@ -115,7 +109,7 @@ mod tests {
     }
 
     fn begun(agenda: &mut Agenda) -> Vec<String> {
-        std::iter::from_fn(|| agenda.begin()).map(|key| key.name.clone()).collect()
+        std::iter::from_fn(|| agenda.begin()).map(|key| key.name.to_string()).collect()
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Ready turns False at the moment at which the token ends, also while a pass waits for an endpoint.
 
-use std::pin::pin;
-
 use jiff::Timestamp;
 use tracing::debug;
 
@@ -32,7 +30,7 @@ struct Expiry<'a> {
 pub(super) async fn run(pass: &mut Pass<'_>) -> Result<Ending, Stop> {
     let Some(expiry) = Expiry::of(pass) else { return pass.run().await };
     let (told, ended) = {
-        let mut running = pin!(pass.run());
+        let mut running = Box::pin(pass.run());
         tokio::select! {
             biased;
             ended = &mut running => return ended,
@@ -42,7 +40,7 @@ pub(super) async fn run(pass: &mut Pass<'_>) -> Result<Ending, Stop> {
         tokio::join!(Box::pin(expiry.tell()), running)
     };
     if told.is_some() {
-        pass.memory.reported = told;
+        pass.memory.reported = told.map(Box::new);
     }
     ended
 }

@@ -153,7 +153,7 @@ impl Pass<'_> {
         let Known::Present(credentials) = self.context.secrets.known(&self.identity.credentials) else {
             return None;
         };
-        let (read, seed_sha256) = self.memory.seed.as_ref()?;
+        let (read, seed_sha256) = self.memory.seed.as_deref()?;
         let spec = &self.source.spec.credentials;
         if *read != credentials.version
             || *seed_sha256 != kept.seed_sha256
@@ -177,7 +177,7 @@ impl Pass<'_> {
     /// The digest of the user's refresh token, where there is one.
     fn remember_seed(&mut self, version: &Version, read: &Credentials) -> Option<String> {
         let seed_sha256 = read.refresh_token.as_ref().map(sha256);
-        self.memory.seed = seed_sha256.clone().map(|seed_sha256| (version.clone(), seed_sha256));
+        self.memory.seed = seed_sha256.clone().map(|seed_sha256| Box::new((version.clone(), seed_sha256)));
         seed_sha256
     }
 
@@ -193,11 +193,8 @@ impl Pass<'_> {
             self.seed_turn = Some(self.context.seeds.turn(seed_sha256).await);
             self.go_on().await;
         }
-        let rotated = self.context.kubernetes.rotated_seeds(&self.identity.key.namespace).await?;
-        let other = rotated
-            .into_iter()
-            .find(|(source, seed)| *source != self.identity.key.name && seed.0 == seed_sha256.as_bytes());
-        if let Some((source, _)) = other {
+        let other = self.context.kubernetes.other_with_seed(&self.identity.key, seed_sha256).await?;
+        if let Some(source) = other {
             return Err(Stop::configuration(
                 Reason::GrantRejected,
                 format!(

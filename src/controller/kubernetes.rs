@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::time::Duration;
 
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -13,13 +12,14 @@ use kube::core::Request;
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
+use super::objects::{KeptSeed, SecretHead, SourceHead};
 use super::secrets::Key;
-use crate::api::TokenSource;
 use crate::target::{
-    FIELD_MANAGER, Facts, Metadata, PodList, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL,
-    REFRESHED_ANNOTATION, Version,
+    FIELD_MANAGER, Facts, Metadata, PodList, REFRESH_TOKEN_LABEL, REFRESHED_ANNOTATION, Version,
 };
 
+/// Secrets in one answer.
+const SECRETS_AT_ONCE: u32 = 100;
 /// Pods in one answer: a page of them is in memory at once, and a pod may be large.
 const PODS_AT_ONCE: u32 = 50;
 /// The most that one call may take.
@@ -105,7 +105,7 @@ impl Kubernetes {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    fn sources(&self, namespace: &str) -> Api<TokenSource> {
+    fn sources(&self, namespace: &str) -> Api<SourceHead> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
@@ -114,9 +114,9 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn secret_facts(&self, key: &Key) -> Result<Option<Facts>, CallError> {
-        let api = self.secrets(&key.namespace);
-        let found = self.bounded(api.get_metadata_opt(&key.name)).await?;
-        Ok(found.and_then(|object| Facts::of(&object.metadata)))
+        let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
+        let found = self.bounded(api.get_opt(&key.name)).await?;
+        Ok(found.and_then(|secret| secret.facts))
     }
 
     /// Reads a Secret.
@@ -142,28 +142,38 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn source_is_alive(&self, key: &Key, uid: &str) -> Result<bool, CallError> {
-        let api = self.sources(&key.namespace);
-        let found = self.bounded(api.get_metadata_opt(&key.name)).await?;
-        Ok(found.is_some_and(|object| {
-            object.metadata.deletion_timestamp.is_none() && object.metadata.uid.as_deref() == Some(uid)
+        let found = self.bounded(self.sources(&key.namespace).get_opt(&key.name)).await?;
+        Ok(found.is_some_and(|source| {
+            source.meta().deletion_timestamp.is_none() && source.meta().uid.as_deref() == Some(uid)
         }))
     }
 
-    /// The TokenSources of a namespace for which the operator keeps a rotated refresh token, each with the digest
-    /// of the user's token that it descends from.
+    /// Another TokenSource of the namespace than `source` for which the operator keeps a rotated refresh token that descends
+    /// from the user's token with this digest (SHA-256, in hex).
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn rotated_seeds(&self, namespace: &str) -> Result<Vec<(String, ByteString)>, CallError> {
+    pub async fn other_with_seed(
+        &self,
+        source: &Key,
+        seed_sha256: &str,
+    ) -> Result<Option<String>, CallError> {
         let (label, value) = REFRESH_TOKEN_LABEL;
-        let of_ours = ListParams::default().labels(&format!("{label}={value}"));
-        let api = self.secrets(namespace);
-        let secrets = self.bounded(api.list(&of_ours)).await?;
-        let seed = |secret: Secret| {
-            let source = secret.metadata.annotations?.remove(REFRESH_TOKEN_ANNOTATION)?;
-            Some((source, secret.data?.remove("seed_sha256")?))
-        };
-        Ok(secrets.items.into_iter().filter_map(seed).collect())
+        let mut page = ListParams::default().labels(&format!("{label}={value}")).limit(SECRETS_AT_ONCE);
+        let api: Api<KeptSeed> = Api::namespaced(self.client.clone(), &source.namespace);
+        let of_seed =
+            |kept: &KeptSeed| kept.seed_sha256.as_ref().is_some_and(|seed| seed.0 == seed_sha256.as_bytes());
+        loop {
+            let list = self.bounded(api.list(&page)).await?;
+            let mut others = list.items.into_iter().filter(of_seed).filter_map(|kept| kept.source);
+            if let Some(other) = others.find(|other| **other != *source.name) {
+                return Ok(Some(other));
+            }
+            page.continue_token = list.metadata.continue_.filter(|next| !next.is_empty());
+            if page.continue_token.is_none() {
+                return Ok(None);
+            }
+        }
     }
 
     /// A page of the pods of a namespace that a field selector chooses; `next` is what the page before said.
@@ -224,10 +234,9 @@ impl Kubernetes {
         params: &PatchParams,
         patch: &Patch<&Value>,
     ) -> Result<Facts, CallError> {
-        let api = self.secrets(&key.namespace);
-        let written = self.bounded(api.patch_metadata(&key.name, params, patch)).await?;
-        Facts::of(&written.metadata)
-            .ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
+        let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
+        let written = self.bounded(api.patch(&key.name, params, patch)).await?;
+        written.facts.ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
     }
 
     /// Writes the status of a TokenSource and returns its new resourceVersion.
@@ -238,7 +247,7 @@ impl Kubernetes {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let api = self.sources(&key.namespace);
         let written = self.bounded(api.patch_status(&key.name, &params, &Patch::Merge(body))).await?;
-        Ok(written.metadata.resource_version)
+        Ok(written.meta().resource_version.clone())
     }
 
     /// Puts a new value into the annotation of a pod by which the kubelet reads its volumes anew, and changes nothing else

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
@@ -17,21 +17,22 @@ use super::agenda::Agenda;
 use super::reconcile::{deadline, reconcile};
 use super::secrets::Key;
 use super::turns::Turn;
-use super::watched::Watched;
 
 /// What leads to looks.
 pub(super) struct Causes {
     /// The TokenSources, as they appear and change.
-    pub(super) sources: BoxStream<'static, watcher::Result<Watched>>,
-    /// As they are now.
-    pub(super) store: Store<Watched>,
+    pub(super) sources: BoxStream<'static, watcher::Result<Key>>,
+    /// Their first list has been read.
+    pub(super) listed: watch::Receiver<bool>,
     /// The TokenSources that a change of something else concerns.
     pub(super) changed: BoxStream<'static, Key>,
     /// Something concerns all of them.
     pub(super) all: BoxStream<'static, ()>,
+    /// All of them.
+    pub(super) all_of_it: Box<dyn Fn() -> Vec<Key> + Send>,
 }
 
-type Looks = JoinSet<(Arc<Key>, Option<Instant>)>;
+type Looks = JoinSet<(Key, Option<Instant>)>;
 
 impl Causes {
     /// Takes in what changes, and does nothing about it.
@@ -54,11 +55,10 @@ impl Causes {
 /// Looks at every TokenSource once, and from then on whenever something concerns it, until `ends`; then lets the looks end
 /// that have begun.
 pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future<Output = ()>) {
-    let Causes { mut sources, store, mut changed, mut all } = causes;
+    let Causes { mut sources, mut listed, mut changed, mut all, all_of_it } = causes;
     let mut agenda = Agenda::default();
     let mut looks = Looks::new();
-    // While the first list is read, the store holds nothing of it yet.
-    let (mut ends, mut listed) = (pin!(ends), pin!(store.wait_until_ready()));
+    let (mut ends, mut listed) = (pin!(ends), pin!(listed.wait_for(|listed| *listed)));
     let mut is_listed = false;
     let mut pending = 0;
     let by = |key: &Key| deadline(key, &context);
@@ -69,15 +69,15 @@ pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future
             () = &mut ends => break,
             _ = &mut listed, if !is_listed => {
                 is_listed = true;
-                store.state().iter().for_each(|source| concern(&mut agenda, source.key(), by));
+                all_of_it().into_iter().for_each(|source| concern(&mut agenda, source, by));
             }
             Some(source) = sources.next() => match source {
-                Ok(source) => concern(&mut agenda, source.key(), by),
+                Ok(source) => concern(&mut agenda, source, by),
                 Err(error) => warn!(%error, "watching TokenSources"),
             },
             Some(key) = changed.next() => concern(&mut agenda, key, by),
             Some(()) = all.next() => {
-                store.state().iter().for_each(|source| concern(&mut agenda, source.key(), by));
+                all_of_it().into_iter().for_each(|source| concern(&mut agenda, source, by));
             }
             Some(ended) = looks.join_next() => {
                 // No look panics: see reconcile.
@@ -89,7 +89,7 @@ pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future
                 agenda.ripen(Instant::now(), by);
             }
             turn = context.turns.take(next.unwrap_or_else(Instant::now)), if is_listed && next.is_some() => {
-                begin(&mut agenda, &mut looks, &store, &context, turn);
+                begin(&mut agenda, &mut looks, &context, turn);
             }
         }
     }
@@ -102,9 +102,9 @@ fn concern(agenda: &mut Agenda, key: Key, by: impl Fn(&Key) -> Instant) {
     agenda.concern(key, deadline);
 }
 
-fn begin(agenda: &mut Agenda, looks: &mut Looks, store: &Store<Watched>, context: &Arc<Context>, turn: Turn) {
+fn begin(agenda: &mut Agenda, looks: &mut Looks, context: &Arc<Context>, turn: Turn) {
     let Some(key) = agenda.begin() else { return };
-    let Some(source) = store.get(&ObjectRef::new(&key.name).within(&key.namespace)) else {
+    let Some(source) = context.sources.get(&key) else {
         // Gone meanwhile.
         context.pulse.rest();
         return agenda.end(key, None);
@@ -121,6 +121,8 @@ mod tests {
     use std::mem::size_of;
 
     use super::super::memory::Memory;
+    use super::super::reconcile::look_at;
+    use super::super::watched::Watched;
     use super::*;
     use crate::target::{Facts, Record};
 
@@ -129,12 +131,12 @@ mod tests {
         size_of::<F>()
     }
 
-    /// Ten thousand TokenSources are to fit into 64 MiB (docs/sizing.md tells how near that is). Whoever needs more than this for each of them
-    /// measures again, with `make bench SOURCES=10000`.
+    /// Ten thousand TokenSources fit into 64 MiB, and a hundred looks beside them (docs/sizing.md). Whoever needs more than
+    /// this for each of them measures again, with `make bench SOURCES=10000`.
     #[test]
     fn a_source_is_small_and_so_is_a_look() {
         let kept = [size_of::<Watched>(), size_of::<Memory>(), size_of::<Facts>(), size_of::<Record>()];
-        assert!(kept.iter().sum::<usize>() <= 1280, "{kept:?}");
-        assert!(future(reconcile) <= 20 * 1024, "{}", future(reconcile));
+        assert!(kept.iter().sum::<usize>() <= 960, "{kept:?}");
+        assert!(future(look_at) <= 6 * 1024, "{}", future(look_at));
     }
 }

@@ -39,7 +39,7 @@ pub struct Memory {
     /// This process has seen that the API server takes a write of this target.
     pub write_allowed: bool,
     /// The state of the credentials Secret that was last read, and SHA-256, in hex, of the refresh token in it.
-    pub seed: Option<(Version, String)>,
+    pub seed: Option<Box<(Version, String)>>,
     /// The user's refresh token (SHA-256, in hex) that no other TokenSource of the namespace rotates; checked once
     /// per process.
     pub seed_is_ours: Option<String>,
@@ -48,7 +48,7 @@ pub struct Memory {
     /// What stood in the way of an attempt when that was last looked at.
     pub blocked: Option<Reason>,
     /// What was last told by status, until the watch has caught up.
-    pub reported: Option<Written>,
+    pub reported: Option<Box<Written>>,
 }
 
 /// How long nothing may have happened to a target before it counts as being left in peace, in seconds.

@@ -38,7 +38,7 @@ impl Pass<'_> {
         self.template()?;
         self.check_write(why).await?;
         // First: a turn to send a user's refresh token is not held while this is read.
-        let tls = self.tls().await?;
+        let tls = Box::pin(self.tls()).await?;
         let gathered = self.gather().await?;
         self.turn = None;
         let asked = self.ask(&tls, &gathered).await;

@@ -10,12 +10,14 @@ mod mandate;
 mod memory;
 mod mint;
 mod namespaces;
+mod objects;
 mod pods;
 mod pulse;
 mod reconcile;
 mod report;
 pub(crate) mod resolved;
 mod secrets;
+mod sources;
 mod spans;
 pub(crate) mod status;
 mod stop;
@@ -44,11 +46,12 @@ use memory::{Memories, Seeds};
 use namespaces::Namespaces;
 use pods::Rounds;
 use secrets::Secrets;
+use sources::Sources;
 use turns::Turns;
 
 /// Looks at once. Each makes one call to the API server at a time, and more would only wait there; those that have not
 /// begun hold hardly any memory.
-const LOOKS_AT_ONCE: usize = 64;
+const LOOKS_AT_ONCE: usize = 32;
 
 /// What every reconcile shares.
 pub struct Context {
@@ -58,6 +61,7 @@ pub struct Context {
     transport: Transport,
     discovery: Discovery,
     gate: Gate,
+    sources: Sources,
     secrets: Secrets,
     namespaces: Namespaces,
     memories: Memories,
@@ -127,6 +131,7 @@ impl Context {
             discovery: Discovery::new(transport.clone()),
             transport,
             gate,
+            sources: Sources::default(),
             secrets: Secrets::new(watches),
             memories: Memories::default(),
             seeds: Seeds::default(),
@@ -143,7 +148,7 @@ impl Context {
     }
 
     /// Writes all metrics. Those of TokenSources are told by whoever leads.
-    pub fn write_metrics(&self, text: &mut String) {
+    pub fn write_metrics(&self, text: &mut impl fmt::Write) {
         let leads = self.mandate.leads();
         if !leads {
             self.metrics.forget_all();
@@ -154,7 +159,13 @@ impl Context {
 
     /// Whether a TokenSource exists and is reconciled.
     fn serves(&self, source: &Key) -> bool {
-        self.mandate.leads() && self.namespaces.selects(&source.namespace) && self.secrets.knows(source)
+        self.mandate.leads() && self.namespaces.selects(&source.namespace) && self.sources.knows(source)
+    }
+
+    /// When the token expires that a TokenSource's target holds.
+    fn expiry(&self, source: &Key) -> Option<Timestamp> {
+        let watched = self.sources.get(source)?;
+        self.secrets.expiry(&source.sibling(watched.secrets.first()?))
     }
 
     /// Whether a Secret may be read as credentials.

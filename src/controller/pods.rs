@@ -140,7 +140,7 @@ impl Pass<'_> {
 pub(super) struct Rounds {
     kubernetes: Kubernetes,
     calls: Arc<Semaphore>,
-    namespaces: Mutex<HashMap<String, Arc<Namespace>>>,
+    namespaces: Mutex<HashMap<Arc<str>, Arc<Namespace>>>,
 }
 
 #[derive(Default)]
@@ -151,7 +151,7 @@ struct Namespace {
 
 /// Somebody wants the pods told that mount this Secret.
 struct Asked {
-    secret: String,
+    secret: Arc<str>,
     answer: oneshot::Sender<Told>,
 }
 

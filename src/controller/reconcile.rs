@@ -44,6 +44,9 @@ const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: u64 = 5 * 60;
 
 /// One look at one TokenSource.
+///
+/// Its steps that are rarely taken, or take much room, are boxed where they are awaited: a look that waits for an endpoint
+/// must not hold room for all of them.
 pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
     /// Without its status.
@@ -71,20 +74,20 @@ pub(super) struct Ending {
 /// source's trouble is its own.
 pub(super) async fn reconcile(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
     let _looking = context.pulse.look();
-    let key = watched.key();
-    if !context.namespaces.selects(&key.namespace) && !context.memories.holds_refresh_token(&key) {
-        context.metrics.forget(&key);
+    let key = &watched.key;
+    if !context.namespaces.selects(&key.namespace) && !context.memories.holds_refresh_token(key) {
+        context.metrics.forget(key);
         return None;
     }
-    let _look = context.metrics.look(&key);
+    let _look = context.metrics.look(key);
     if !context.mandate.may_begin() {
         return None;
     }
     let next = guarded_look(watched, context, turn).await;
-    context.metrics.looks_again(&key, next);
+    context.metrics.looks_again(key, next);
     // It may have gone meanwhile, and its series with it.
-    if !context.serves(&key) {
-        context.metrics.forget(&key);
+    if !context.serves(key) {
+        context.metrics.forget(key);
     }
     next
 }
@@ -92,30 +95,30 @@ pub(super) async fn reconcile(watched: &Watched, context: &Context, turn: Turn) 
 /// A look after all others, at a TokenSource whose token is not written yet. It mints nothing, unless this process leads
 /// again.
 pub(super) async fn look_again(watched: Arc<Watched>, context: &Context) {
-    let turn = context.turns.take(deadline(&watched.key(), context)).await;
+    let turn = context.turns.take(deadline(&watched.key, context)).await;
     guarded_look(&watched, context, turn).await;
 }
 
 async fn guarded_look(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
-    let look = look_at(watched, context, turn).instrument(spans::look(&watched.key()));
+    let look = look_at(watched, context, turn).instrument(spans::look(&watched.key));
     let looked = AssertUnwindSafe(Box::pin(look)).catch_unwind().await;
-    if !context.secrets.knows(&watched.key()) {
+    if !context.sources.knows(&watched.key) {
         // It has gone meanwhile.
-        context.memories.forget(&watched.key());
+        context.memories.forget(&watched.key);
     }
     looked.unwrap_or_else(|_| {
-        error!(source = %watched.key(), "a bug: the look at this TokenSource panicked");
+        error!(source = %watched.key, "a bug: the look at this TokenSource panicked");
         context.metrics.panicked();
         Some(Duration::from_secs(60))
     })
 }
 
 /// Returns when to look again at the latest; `None` where only a change brings something new.
-async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
+pub(super) async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
     match watched.source() {
-        Ok(source) => look(&source, &watched.reported, context, turn).await,
+        Ok(source) => look(&source, watched, context, turn).await,
         Err(error) => {
-            error!(source = %watched.key(), %error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
+            error!(source = %watched.key, %error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
             None
         }
     }
@@ -124,14 +127,15 @@ async fn look_at(watched: &Watched, context: &Context, turn: Turn) -> Option<Dur
 /// When this TokenSource's look should have been made: in time for readers of the file that holds its token, soon where
 /// there is none.
 pub(super) fn deadline(source: &Key, context: &Context) -> Instant {
-    let expires_at = context.secrets.expiry(source);
+    let expires_at = context.expiry(source);
     let left = expires_at.map_or(0, |expires_at| seconds_between(context.now(), expires_at));
     let left = Duration::from_secs(left.saturating_sub(context.propagation_delay));
     Instant::now() + if expires_at.is_some() { left.min(UNHURRIED) } else { FIRST_MINT }
 }
 
-async fn look(source: &TokenSource, reported: &Reported, context: &Context, turn: Turn) -> Option<Duration> {
-    let identity = Identity::of(source)?;
+async fn look(source: &TokenSource, watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
+    let reported = &watched.reported;
+    let identity = Identity::of(source, &watched.key)?;
     let memory = context.memories.of(&identity.key);
     let memory = &mut *memory.lock().await;
     memory.is_about(reported, &identity.owner);
@@ -220,12 +224,12 @@ impl Pass<'_> {
                     return Ok(Ending { until, problem });
                 }
                 Decision::Compare => self.compare().await,
-                Decision::Restamp => self.restamp().await,
+                Decision::Restamp => Box::pin(self.restamp()).await,
                 Decision::Mint(_) if self.is_crowded_out() => {
                     let until = Some(plus(self.context.now(), COME_BACK));
                     return Ok(Ending { until, problem: self.failing() });
                 }
-                Decision::Mint(why) => self.mint_and_write(why).await,
+                Decision::Mint(why) => Box::pin(self.mint_and_write(why)).await,
                 Decision::Write => self.write().await,
             };
             match acted {
@@ -284,7 +288,7 @@ impl Pass<'_> {
         match self.mint_within_span(why).await {
             Ok(()) => self.write().await,
             // It may have brought a refresh token, whatever was wrong with the rest.
-            Err(stop) => self.save_refresh_token().await.and(Err(stop)),
+            Err(stop) => Box::pin(self.save_refresh_token()).await.and(Err(stop)),
         }
     }
 

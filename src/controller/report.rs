@@ -27,7 +27,7 @@ pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Res
     pass.context.metrics.saw(&pass.identity.key, sight(&after, pass.source));
     let written = write(pass.context, pass.source, pass.identity, &before, after).await?;
     if written.is_some() {
-        pass.memory.reported = written;
+        pass.memory.reported = written.map(Box::new);
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ pub(super) async fn invalid(
     context.metrics.saw(&identity.key, sight(&after, source));
     match write(context, source, identity, &before, after).await {
         Ok(None) => {}
-        Ok(written) => memory.reported = written,
+        Ok(written) => memory.reported = written.map(Box::new),
         Err(error) => debug!(source = %identity.key, %error, "the status could not be written"),
     }
 }
@@ -120,8 +120,8 @@ pub(super) async fn invalid(
 /// What people were told: by what was written last, or by what the watch has brought since.
 pub(super) fn before(source: &TokenSource, reported: &Reported, memory: &mut Memory) -> Reported {
     let seen = revision(source.metadata.resource_version.as_deref());
-    memory.reported = memory.reported.take().filter(|(written, _)| seen < *written);
-    memory.reported.as_ref().map_or(reported, |(_, written)| written).clone()
+    memory.reported = memory.reported.take().filter(|written| seen < written.0);
+    memory.reported.as_ref().map_or(reported, |written| &written.1).clone()
 }
 
 fn revision(resource_version: Option<&str>) -> u64 {
@@ -153,8 +153,8 @@ pub(super) async fn write(
     };
     for (warning, reason, note) in events(before, &after) {
         let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };
-        let sent = context.kubernetes.publish(regarding, &context.instance, warning, &reason, &note).await;
-        if let Err(error) = sent {
+        let sending = context.kubernetes.publish(regarding, &context.instance, warning, &reason, &note);
+        if let Err(error) = Box::pin(sending).await {
             debug!(source = %identity.key, %error, "an event could not be sent");
         }
     }

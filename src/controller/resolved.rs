@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -59,28 +60,25 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads the metadata; `None` for an object without namespace, name or uid, which no API server sends.
+    /// The identity of the TokenSource of this key; `None` for an object without uid, which no API server sends.
     #[must_use]
-    pub fn of(source: &TokenSource) -> Option<Self> {
-        let metadata = &source.metadata;
-        let namespace = metadata.namespace.as_deref()?;
-        let name = metadata.name.as_deref()?;
+    pub fn of(source: &TokenSource, key: &Key) -> Option<Self> {
         Some(Identity {
-            key: Key::new(namespace, name),
-            owner: Owner { name: name.to_owned(), uid: metadata.uid.clone()? },
-            target: Key::new(namespace, source.target_name()),
-            credentials: Key::new(namespace, &source.spec.credentials.secret_ref.name),
-            refresh_token: Key::new(namespace, &source.refresh_token_secret_name()),
+            key: key.clone(),
+            owner: Owner { name: key.name.to_string(), uid: source.metadata.uid.clone()? },
+            target: key.sibling(source.target_name()),
+            credentials: key.sibling(&source.spec.credentials.secret_ref.name),
+            refresh_token: key.sibling(&source.refresh_token_secret_name()),
         })
     }
 
     /// The names of the Secrets whose changes matter to this spec, the target's first.
     #[must_use]
-    pub fn secret_names(&self, spec: &TokenSourceSpec) -> Vec<&str> {
+    pub fn secret_names(&self, spec: &TokenSourceSpec) -> Arc<[Arc<str>]> {
         let rotates =
             describe(spec).is_ok_and(|description| description.request.grant == Grant::RefreshToken);
         let kept = rotates.then_some(&self.refresh_token);
-        [&self.target, &self.credentials].into_iter().chain(kept).map(|key| key.name.as_str()).collect()
+        [&self.target, &self.credentials].into_iter().chain(kept).map(|key| Arc::clone(&key.name)).collect()
     }
 }
 

@@ -4,24 +4,38 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::watch;
 
 use crate::target::Facts;
 
-/// An object's namespace and name.
+/// An object's namespace and name. What is kept of an object shares one copy of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// `metadata.namespace`.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl Key {
     /// The key of `name` in `namespace`.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
-        Key { namespace: namespace.to_owned(), name: name.to_owned() }
+        Key { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of an object.
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let text = |value: &Option<String>| value.as_deref().unwrap_or_default().into();
+        Key { namespace: text(&metadata.namespace), name: text(&metadata.name) }
+    }
+
+    /// The key of another object of the same namespace.
+    #[must_use]
+    pub fn sibling(&self, name: &str) -> Self {
+        Key { namespace: Arc::clone(&self.namespace), name: name.into() }
     }
 }
 
@@ -47,15 +61,14 @@ pub struct Secrets {
 #[derive(Debug, Default)]
 struct Inner {
     secrets: HashMap<Key, Entry>,
-    /// The names that each TokenSource uses.
-    sources: HashMap<Key, Vec<String>>,
     /// Counts the lists that a watch began.
     epoch: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
-    users: Vec<String>,
+    /// The names of the TokenSources that use it.
+    users: Vec<Arc<str>>,
     known: Known,
     /// The newest revision of this Secret that was seen: what is older is stale.
     revision: u64,
@@ -88,66 +101,32 @@ impl Secrets {
         *self.unread.borrow() == 0
     }
 
-    /// Says which Secrets a TokenSource uses, instead of those that it used before.
-    pub fn reference(&self, source: &Key, names: &[&str]) {
-        let inner = &mut *self.lock();
+    /// Says which Secrets a TokenSource uses, instead of those that it used before. What nobody uses is forgotten.
+    pub fn reference(&self, source: &Key, before: &[Arc<str>], names: &[Arc<str>]) {
         // Mostly nothing has changed: this is called for every event.
-        if inner.sources.get(source).is_some_and(|before| before == names) {
+        if before == names {
             return;
         }
-        let epoch = inner.epoch;
-        let owned = names.iter().map(|name| (*name).to_owned()).collect();
-        let before = inner.sources.insert(source.clone(), owned).unwrap_or_default();
-        for name in before.iter().filter(|name| !names.contains(&name.as_str())) {
-            inner.release(source, name);
-        }
-        for name in names.iter().filter(|name| before.iter().all(|before| before != *name)) {
-            let key = Key::new(&source.namespace, name);
-            let unknown = Entry { users: vec![], known: Known::Nothing, revision: 0, epoch };
-            inner.secrets.entry(key).or_insert(unknown).users.push(source.name.clone());
-        }
-    }
-
-    /// Forgets a TokenSource, and the Secrets that nobody else uses.
-    pub fn forget(&self, source: &Key) {
         let inner = &mut *self.lock();
-        for name in inner.sources.remove(source).unwrap_or_default() {
-            inner.release(source, &name);
+        let epoch = inner.epoch;
+        let key = |name: &Arc<str>| Key { namespace: Arc::clone(&source.namespace), name: Arc::clone(name) };
+        for name in before.iter().filter(|name| !names.contains(name)) {
+            inner.release(&key(name), source);
+        }
+        for name in names.iter().filter(|name| !before.contains(name)) {
+            let unknown =
+                || Entry { users: Vec::with_capacity(1), known: Known::Nothing, revision: 0, epoch };
+            inner.secrets.entry(key(name)).or_insert_with(unknown).users.push(Arc::clone(&source.name));
         }
     }
 
-    /// Whether a TokenSource is known.
+    /// When the token expires that a target holds.
     #[must_use]
-    pub fn knows(&self, source: &Key) -> bool {
-        self.lock().sources.contains_key(source)
-    }
-
-    /// The TokenSources of a namespace (all where `None`).
-    #[must_use]
-    pub fn sources(&self, namespace: Option<&str>) -> Vec<Key> {
-        let inner = self.lock();
-        let of_it = |source: &&Key| namespace.is_none_or(|namespace| source.namespace == namespace);
-        inner.sources.keys().filter(of_it).cloned().collect()
-    }
-
-    /// When the token expires that a TokenSource's target holds: of the names that it uses, the first is the target's.
-    #[must_use]
-    pub fn expiry(&self, source: &Key) -> Option<Timestamp> {
-        let inner = self.lock();
-        let target = Key::new(&source.namespace, inner.sources.get(source)?.first()?);
-        match &inner.secrets.get(&target)?.known {
+    pub fn expiry(&self, target: &Key) -> Option<Timestamp> {
+        match &self.lock().secrets.get(target)?.known {
             Known::Present(facts) => facts.record.as_ref().map(|record| record.expires_at),
             _ => None,
         }
-    }
-
-    /// The TokenSources of these namespaces.
-    #[must_use]
-    pub fn sources_in(&self, namespaces: &[String]) -> Vec<Key> {
-        if namespaces.is_empty() {
-            return vec![];
-        }
-        self.lock().sources.keys().filter(|source| namespaces.contains(&source.namespace)).cloned().collect()
     }
 
     /// What is known of a Secret.
@@ -206,13 +185,11 @@ impl Secrets {
         entry.users_of(secret)
     }
 
-    /// The list of `namespace` (all where `None`) that began as `epoch` has ended. Returns the TokenSources whose
-    /// Secrets have gone.
-    pub fn list_ends(&self, namespace: Option<&str>, epoch: u64) -> Vec<Key> {
+    /// The list that began as `epoch` has ended. Returns the TokenSources whose Secrets have gone, of those in it.
+    pub fn list_ends(&self, epoch: u64, of_it: impl Fn(&Key) -> bool) -> Vec<Key> {
         let inner = &mut *self.lock();
         let gone = |(secret, entry): (&Key, &mut Entry)| {
-            let listed = namespace.is_none_or(|namespace| namespace == secret.namespace);
-            if !listed || entry.epoch >= epoch || entry.known == Known::Absent {
+            if !of_it(secret) || entry.epoch >= epoch || entry.known == Known::Absent {
                 return vec![];
             }
             entry.known = Known::Absent;
@@ -233,12 +210,11 @@ impl Secrets {
 }
 
 impl Inner {
-    fn release(&mut self, source: &Key, name: &str) {
-        let key = Key::new(&source.namespace, name);
-        if let Some(entry) = self.secrets.get_mut(&key) {
+    fn release(&mut self, secret: &Key, source: &Key) {
+        if let Some(entry) = self.secrets.get_mut(secret) {
             entry.users.retain(|user| *user != source.name);
             if entry.users.is_empty() {
-                self.secrets.remove(&key);
+                self.secrets.remove(secret);
             }
         }
     }
@@ -251,7 +227,8 @@ impl Entry {
     }
 
     fn users_of(&self, secret: &Key) -> Vec<Key> {
-        self.users.iter().map(|user| Key::new(&secret.namespace, user)).collect()
+        let key = |user| Key { namespace: Arc::clone(&secret.namespace), name: Arc::clone(user) };
+        self.users.iter().map(key).collect()
     }
 }
 
@@ -270,13 +247,17 @@ mod tests {
         Key::new("ns", name)
     }
 
+    fn names<const N: usize>(names: [&str; N]) -> [Arc<str>; N] {
+        names.map(Into::into)
+    }
+
     /// A TokenSource `source` with target `t`, listed at revision 10.
     fn secrets() -> Secrets {
         let secrets = Secrets::new(1);
-        secrets.reference(&key("source"), &["t", "c"]);
+        secrets.reference(&key("source"), &[], &names(["t", "c"]));
         let epoch = secrets.list_begins();
         assert_eq!(secrets.changed(&key("t"), facts(10)), [key("source")]);
-        secrets.list_ends(None, epoch);
+        secrets.list_ends(epoch, |_| true);
         secrets
     }
 
@@ -286,15 +267,15 @@ mod tests {
         assert!(secrets.changed(&key("other"), facts(11)).is_empty());
         secrets.observe(&key("other"), Some(facts(11)));
         assert_eq!(secrets.known(&key("other")), Known::Nothing);
-        secrets.forget(&key("source"));
-        assert!(secrets.lock().secrets.is_empty() && secrets.lock().sources.is_empty());
+        secrets.reference(&key("source"), &names(["t", "c"]), &[]);
+        assert!(secrets.lock().secrets.is_empty());
     }
 
     #[test]
     fn what_the_list_does_not_name_is_absent_and_what_came_later_is_unknown() {
         let secrets = secrets();
         assert_eq!(secrets.known(&key("c")), Known::Absent);
-        secrets.reference(&key("later"), &["l", "t"]);
+        secrets.reference(&key("later"), &[], &names(["l", "t"]));
         assert_eq!(secrets.known(&key("l")), Known::Nothing);
         assert_eq!(secrets.changed(&key("t"), facts(12)).len(), 2);
     }
@@ -316,23 +297,23 @@ mod tests {
     fn a_second_list_finds_what_went_while_the_watch_was_down() {
         let secrets = secrets();
         let epoch = secrets.list_begins();
-        assert_eq!(secrets.list_ends(Some("elsewhere"), epoch), []);
-        assert_eq!(secrets.list_ends(None, epoch), [key("source")]);
+        assert_eq!(secrets.list_ends(epoch, |_| false), []);
+        assert_eq!(secrets.list_ends(epoch, |_| true), [key("source")]);
         assert_eq!(secrets.known(&key("t")), Known::Absent);
         let epoch = secrets.list_begins();
         secrets.observe(&key("t"), Some(facts(30)));
-        assert_eq!(secrets.list_ends(None, epoch), [], "written by us while the list was read");
+        assert_eq!(secrets.list_ends(epoch, |_| true), [], "written by us while the list was read");
     }
 
     #[test]
     fn lists_of_several_namespaces_do_not_disturb_each_other() {
         let secrets = Secrets::new(2);
-        secrets.reference(&key("source"), &["t"]);
+        secrets.reference(&key("source"), &[], &names(["t"]));
         let ours = secrets.list_begins();
         let _ = secrets.changed(&key("t"), facts(10));
         let theirs = secrets.list_begins();
-        assert_eq!(secrets.list_ends(Some("ns"), ours), []);
-        assert_eq!(secrets.list_ends(Some("other"), theirs), []);
+        assert_eq!(secrets.list_ends(ours, |secret| &*secret.namespace == "ns"), []);
+        assert_eq!(secrets.list_ends(theirs, |_| false), []);
         assert_eq!(secrets.known(&key("t")), Known::Present(Arc::new(facts(10))));
     }
 }

@@ -7,22 +7,21 @@ use std::time::Duration;
 use futures::stream;
 use futures::{Stream, StreamExt, TryStreamExt, future};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::looks::{self, Causes};
+use super::objects::{SecretHead, Source};
 use super::reconcile::look_again;
-use super::resolved::Identity;
 use super::watched::Watched;
-use super::{Context, Key, Pulse};
-use crate::target::Facts;
+use super::{Context, Key};
 
 /// Objects in a page of a list.
 const PAGE: u32 = 100;
@@ -35,21 +34,38 @@ const CLOCK_CHECK: Duration = Duration::from_secs(10);
 /// How far they may drift apart between two comparisons.
 const CLOCK_STEP: Duration = Duration::from_secs(5);
 
+/// Where TokenSources are followed: in one namespace, or in all.
+#[derive(Clone)]
+struct Scope(Option<String>);
+
+impl Scope {
+    fn holds(&self, key: &Key) -> bool {
+        self.0.as_deref().is_none_or(|namespace| namespace == &*key.namespace)
+    }
+
+    fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self, client: Client) -> Api<K> {
+        match &self.0 {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        }
+    }
+}
+
 /// Reconciles the TokenSources of `namespaces` (all where empty) whenever this process leads, until it is told to stop, and
 /// then lets running reconciles end.
 pub async fn run(client: Client, namespaces: &[String], context: Arc<Context>) {
-    let scopes: Vec<Option<String>> = match namespaces {
-        [] => vec![None],
-        some => some.iter().cloned().map(Some).collect(),
+    let scopes: Vec<Scope> = match namespaces {
+        [] => vec![Scope(None)],
+        some => some.iter().cloned().map(Some).map(Scope).collect(),
     };
     let follow = |scope| follow(client.clone(), scope, Arc::clone(&context));
     future::join_all(scopes.into_iter().map(follow)).await;
 }
 
 /// Follows one namespace, or all. Whoever does not lead follows too, and so can act at once when its turn comes.
-async fn follow(client: Client, namespace: Option<String>, context: Arc<Context>) {
+async fn follow(client: Client, scope: Scope, context: Arc<Context>) {
     while !context.mandate.is_stopping() {
-        let mut causes = causes(client.clone(), namespace.clone(), &context);
+        let mut causes = causes(client.clone(), scope.clone(), &context);
         let may_act = async {
             context.mandate.begins().await;
             context.warm().await;
@@ -59,60 +75,61 @@ async fn follow(client: Client, namespace: Option<String>, context: Arc<Context>
             () = context.mandate.stops() => return,
             () = causes.keep_warm() => {}
         }
-        let store = causes.store.clone();
-        let proofs = proofs(store.clone(), Arc::clone(&context.pulse));
+        let proofs = proofs(scope.clone(), Arc::clone(&context));
         causes.changed = stream::select(causes.changed, proofs).boxed();
         looks::run(causes, Arc::clone(&context), context.mandate.ends()).await;
         context.pulse.rest();
-        write_what_is_left(&store, &context).await;
+        write_what_is_left(&scope, &context).await;
     }
 }
 
 /// What leads to looks at the TokenSources of one namespace, or of all.
-fn causes(client: Client, namespace: Option<String>, context: &Arc<Context>) -> Causes {
-    let scope = namespace.clone().unwrap_or_else(|| "all namespaces".into());
-    let (store, writer) = reflector::store();
-    let (listed, mut first_list) = watch::channel(false);
-    let sources = sources(client.clone(), namespace.as_deref(), Arc::clone(context), listed);
-    let secrets = changed_sources(client.clone(), namespace, Arc::clone(context));
+fn causes(client: Client, scope: Scope, context: &Arc<Context>) -> Causes {
+    let (tell_listed, listed) = watch::channel(false);
+    let sources = sources(client.clone(), scope.clone(), Arc::clone(context), tell_listed);
+    let secrets = changed_sources(client.clone(), scope.clone(), Arc::clone(context));
     // Only after the TokenSources are known is it known which Secrets matter.
+    let mut first_list = listed.clone();
     let changed = stream::once(async move {
         let _ = first_list.wait_for(|listed| *listed).await;
         secrets
     });
     let selected = selected_sources(client, Arc::clone(context));
+    let all_of_it = {
+        let (scope, context) = (scope.clone(), Arc::clone(context));
+        move || context.sources.keys(|source| scope.holds(source))
+    };
     Causes {
-        sources: sources.reflect(writer).applied_objects().boxed(),
-        store,
+        sources: sources.boxed(),
+        listed,
         changed: stream::select(changed.flatten(), selected).boxed(),
         all: clock_steps(Arc::clone(context), scope).boxed(),
+        all_of_it: Box::new(all_of_it),
     }
 }
 
 /// Asks for a look at some TokenSource each minute, to see that looks are made. Where nothing has changed, a look costs next
 /// to nothing.
-fn proofs(store: reflector::Store<Watched>, pulse: Arc<Pulse>) -> impl Stream<Item = Key> + Send {
+fn proofs(scope: Scope, context: Arc<Context>) -> impl Stream<Item = Key> + Send {
     let minutes = stream::unfold((), |()| async {
         tokio::time::sleep(PROOF).await;
         Some(((), ()))
     });
     minutes.filter_map(move |()| {
-        let some = store.find(|_| true);
+        let some = context.sources.any(|source| scope.holds(source));
         if some.is_some() {
-            pulse.await_look();
+            context.pulse.await_look();
         }
-        future::ready(some.map(|source| source.key()))
+        future::ready(some)
     })
 }
 
 /// What was minted and could not be written, because the API server did not answer, is in memory alone, and may be the only
 /// copy of a refresh token. So it is tried again, for a while.
-async fn write_what_is_left(store: &reflector::Store<Watched>, context: &Arc<Context>) {
+async fn write_what_is_left(scope: &Scope, context: &Arc<Context>) {
     for _ in 0..LAST_TRIES {
-        let left = context.memories.unwritten();
-        let left = left
-            .iter()
-            .filter_map(|key| store.get(&reflector::ObjectRef::new(&key.name).within(&key.namespace)));
+        let left = context.memories.unwritten().into_iter().filter(|source| scope.holds(source));
+        let left = left.filter_map(|source| context.sources.get(&source));
         let looks: Vec<_> = left.map(|source| look_again(source, context)).collect();
         if looks.is_empty() {
             return;
@@ -123,39 +140,44 @@ async fn write_what_is_left(store: &reflector::Store<Watched>, context: &Arc<Con
     }
 }
 
-/// The TokenSources, and the Secrets that they name kept in step.
+/// Keeps the TokenSources, and the Secrets that they name, in step with the cluster, and yields those that have appeared or
+/// changed.
 fn sources(
     client: Client,
-    namespace: Option<&str>,
+    scope: Scope,
     context: Arc<Context>,
     listed: watch::Sender<bool>,
-) -> impl Stream<Item = watcher::Result<Event<Watched>>> + Send + use<> {
-    let api: Api<Watched> = match namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    };
-    let scope = namespace.map(str::to_owned);
-    // What a list names that is not the first: what went while the watch was down was told by no event.
-    let mut named: Option<HashSet<Key>> = None;
-    watcher::watcher(api, in_small_pages()).default_backoff().inspect_ok(move |event| match event {
-        Event::Init => named = listed.borrow().then(HashSet::new),
-        Event::Apply(watched) | Event::InitApply(watched) => {
-            if let Some(named) = &mut named {
-                named.insert(watched.key());
+) -> impl Stream<Item = watcher::Result<Key>> + Send {
+    let api: Api<Source> = scope.api(client);
+    let mut epoch = 0;
+    let events = watcher::watcher(api, in_small_pages()).default_backoff();
+    events.try_filter_map(move |event| {
+        let changed = match event {
+            Event::Init => {
+                epoch = context.sources.list_begins();
+                None
             }
-            let Ok(source) = watched.source() else { return };
-            if let Some(identity) = Identity::of(&source) {
-                context.secrets.reference(&identity.key, &identity.secret_names(&source.spec));
+            Event::Apply(source) | Event::InitApply(source) => {
+                let watched = Watched::from(source);
+                let names = Arc::clone(&watched.secrets);
+                let (key, before) = context.sources.put(watched);
+                let before = before.map(|before| Arc::clone(&before.secrets)).unwrap_or_default();
+                context.secrets.reference(&key, &before, &names);
+                Some(key)
             }
-        }
-        Event::Delete(watched) => forget(&context, &watched.key()),
-        Event::InitDone => {
-            if let Some(named) = named.take() {
-                let known = context.secrets.sources(scope.as_deref());
-                known.iter().filter(|source| !named.contains(source)).for_each(|gone| forget(&context, gone));
+            Event::Delete(source) => {
+                forget(&context, &Key::of(&source.metadata));
+                None
             }
-            listed.send_replace(true);
-        }
+            Event::InitDone => {
+                // What went while the watch was down was told by no event.
+                let gone = context.sources.list_ends(epoch, |source| scope.holds(source));
+                gone.iter().for_each(|gone| forget(&context, gone));
+                listed.send_replace(true);
+                None
+            }
+        };
+        future::ok(changed)
     })
 }
 
@@ -166,41 +188,36 @@ fn in_small_pages() -> watcher::Config {
 
 /// A TokenSource is gone.
 fn forget(context: &Context, source: &Key) {
-    context.secrets.forget(source);
+    if let Some(before) = context.sources.remove(source) {
+        context.secrets.reference(source, &before.secrets, &[]);
+    }
     context.memories.forget(source);
     context.metrics.forget(source);
 }
 
 /// Follows the metadata of Secrets, and yields the TokenSources that a change concerns.
-fn changed_sources(
-    client: Client,
-    namespace: Option<String>,
-    context: Arc<Context>,
-) -> impl Stream<Item = Key> + Send {
-    let api: Api<PartialObjectMeta<Secret>> = match &namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    };
+fn changed_sources(client: Client, scope: Scope, context: Arc<Context>) -> impl Stream<Item = Key> + Send {
+    let api: Api<SecretHead> = scope.api(client);
     let mut epoch = 0;
     let mut listed = false;
     let events = watcher::watcher(api, in_small_pages()).default_backoff();
     let users = events.map(move |event| {
         let secrets = &context.secrets;
-        match &event {
+        match event {
             Ok(Event::Init) => {
                 epoch = secrets.list_begins();
                 vec![]
             }
-            Ok(Event::InitApply(secret) | Event::Apply(secret)) => match Facts::of(&secret.metadata) {
-                Some(facts) => secrets.changed(&key_of(secret), facts),
-                None => vec![],
-            },
-            Ok(Event::Delete(secret)) => match Facts::of(&secret.metadata) {
-                Some(facts) => secrets.deleted(&key_of(secret), &facts),
-                None => vec![],
-            },
+            Ok(Event::InitApply(secret) | Event::Apply(secret)) => {
+                let key = secret.key();
+                secret.facts.map(|facts| secrets.changed(&key, facts)).unwrap_or_default()
+            }
+            Ok(Event::Delete(secret)) => {
+                let key = secret.key();
+                secret.facts.map(|facts| secrets.deleted(&key, &facts)).unwrap_or_default()
+            }
             Ok(Event::InitDone) => {
-                let gone = secrets.list_ends(namespace.as_deref(), epoch);
+                let gone = secrets.list_ends(epoch, |secret| scope.holds(secret));
                 if !listed {
                     listed = true;
                     secrets.first_list_read();
@@ -228,27 +245,25 @@ fn selected_sources(client: Client, context: Arc<Context>) -> impl Stream<Item =
             .default_backoff()
             .map(move |event| {
                 let changed = context.namespaces.take_in(&mut list, event);
-                context.secrets.sources_in(&changed)
+                match &changed[..] {
+                    [] => vec![],
+                    changed => {
+                        context.sources.keys(|source| changed.iter().any(|it| **it == *source.namespace))
+                    }
+                }
             })
             .flat_map(stream::iter)
     })
 }
 
-fn key_of(secret: &PartialObjectMeta<Secret>) -> Key {
-    Key::new(
-        secret.metadata.namespace.as_deref().unwrap_or_default(),
-        secret.metadata.name.as_deref().unwrap_or_default(),
-    )
-}
-
 /// Timers sleep on the monotonic clock, tokens expire by the wall clock: when the two part, because the clock was
 /// set or the machine slept, every source is looked at again. While they agree, no source costs anything.
 /// Each comparison is a sign of life of the loop for `scope`.
-fn clock_steps(context: Arc<Context>, scope: String) -> impl Stream<Item = ()> + Send + 'static {
+fn clock_steps(context: Arc<Context>, scope: Scope) -> impl Stream<Item = ()> + Send + 'static {
     stream::unfold((Instant::now(), Timestamp::now()), move |(monotonic, wall)| {
         let (context, scope) = (Arc::clone(&context), scope.clone());
         async move {
-            context.pulse.tick(&scope);
+            context.pulse.tick(scope.0.as_deref().unwrap_or("all namespaces"));
             tokio::time::sleep(CLOCK_CHECK).await;
             let now = (Instant::now(), Timestamp::now());
             let passed = now.0.duration_since(monotonic);

@@ -2,127 +2,96 @@
 //! text that it was, and of the status is kept what the next one depends on. A look reads the spec and drops it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::Resource;
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
+use super::objects::Source;
+use super::resolved::Identity;
 use super::secrets::Key;
 use super::status::Reported;
-use crate::api::{TokenSource, TokenSourceStatus};
+use crate::api::TokenSource;
 use crate::target::REFRESH_REQUEST_ANNOTATION;
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Watched {
-    /// What looks need of it, and nothing else.
-    metadata: ObjectMeta,
+    /// Its namespace and name.
+    pub(super) key: Key,
+    uid: Option<Box<str>>,
+    resource_version: Option<Box<str>>,
+    generation: Option<i64>,
+    deletion_timestamp: Option<Time>,
+    refresh_request: Option<Box<str>>,
     /// The spec, in JSON. What is in it is for the look to say: one malformed object must not break the watch for all.
-    spec: Arc<str>,
+    spec: Box<str>,
+    /// The names of the Secrets that it uses, the target's first; none where the spec cannot be read.
+    pub(super) secrets: Arc<[Arc<str>]>,
     /// What people were told by the status.
     pub(super) reported: Reported,
 }
 
 impl Watched {
-    /// Its namespace and name.
-    pub(super) fn key(&self) -> Key {
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        Key { namespace: text(&self.metadata.namespace), name: text(&self.metadata.name) }
+    /// Shares the names in it with an older version of the same object.
+    pub(super) fn share_names(&mut self, before: &Self) {
+        self.key = before.key.clone();
+        if self.secrets == before.secrets {
+            self.secrets = Arc::clone(&before.secrets);
+        }
     }
 
     /// The TokenSource, without its status.
-    pub(super) fn source(&self) -> serde_json::Result<TokenSource> {
-        let spec = serde_json::from_str(&self.spec)?;
-        Ok(TokenSource { metadata: self.metadata.clone(), spec, status: None })
+    pub(super) fn source(&self) -> serde_json::Result<Box<TokenSource>> {
+        let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
+        let request = text(&self.refresh_request);
+        let metadata = ObjectMeta {
+            name: Some(self.key.name.to_string()),
+            namespace: Some(self.key.namespace.to_string()),
+            uid: text(&self.uid),
+            resource_version: text(&self.resource_version),
+            generation: self.generation,
+            deletion_timestamp: self.deletion_timestamp.clone(),
+            annotations: request
+                .map(|value| BTreeMap::from([(REFRESH_REQUEST_ANNOTATION.to_owned(), value)])),
+            ..ObjectMeta::default()
+        };
+        Ok(Box::new(TokenSource { metadata, spec: serde_json::from_str(&self.spec)?, status: None }))
     }
 }
 
-/// An object as the API server sends it. Its managedFields, which are the larger part of it, are skipped unread.
-#[derive(Deserialize)]
-struct Sent {
-    metadata: Metadata,
-    #[serde(default)]
-    spec: Value,
-    #[serde(default)]
-    status: Value,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    generation: Option<i64>,
-    deletion_timestamp: Option<Time>,
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-impl<'de> Deserialize<'de> for Watched {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Sent { metadata, spec, status } = Sent::deserialize(deserializer)?;
-        // Somebody else's status says nothing, and is written anew.
-        let status = serde_json::from_value::<TokenSourceStatus>(status).ok();
-        let request = metadata.annotations.and_then(|mut all| all.remove_entry(REFRESH_REQUEST_ANNOTATION));
-        Ok(Watched {
-            metadata: ObjectMeta {
-                name: metadata.name,
-                namespace: metadata.namespace,
-                uid: metadata.uid,
-                resource_version: metadata.resource_version,
-                generation: metadata.generation,
-                deletion_timestamp: metadata.deletion_timestamp,
-                annotations: request.map(|request| BTreeMap::from([request])),
-                ..ObjectMeta::default()
-            },
+impl From<Source> for Watched {
+    fn from(source: Source) -> Self {
+        let Source { metadata, refresh_request, spec, reported } = source;
+        let boxed = |text: Option<String>| text.map(String::into_boxed_str);
+        let mut watched = Watched {
+            key: Key::of(&metadata),
+            uid: boxed(metadata.uid),
+            resource_version: boxed(metadata.resource_version),
+            generation: metadata.generation,
+            deletion_timestamp: metadata.deletion_timestamp,
+            refresh_request: boxed(refresh_request),
             spec: spec.to_string().into(),
-            reported: status.as_ref().map(Reported::of).unwrap_or_default(),
-        })
-    }
-}
-
-impl Resource for Watched {
-    type DynamicType = ();
-    type Scope = <TokenSource as Resource>::Scope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        TokenSource::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        TokenSource::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        TokenSource::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        TokenSource::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+            secrets: Arc::default(),
+            reported,
+        };
+        let source = watched.source().ok();
+        let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &watched.key)?, source)));
+        if let Some((identity, source)) = identity {
+            watched.secrets = identity.secret_names(&source.spec);
+        }
+        watched
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn watched(spec: Value, status: Value) -> Watched {
-        serde_json::from_value(json!({
+        let source: Source = serde_json::from_value(json!({
             "metadata": {
                 "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
                 "labels": {"a": "b"},
@@ -132,13 +101,16 @@ mod tests {
             "spec": spec,
             "status": status,
         }))
-        .unwrap()
+        .unwrap();
+        source.into()
     }
 
     #[test]
     fn what_looks_need_is_kept_and_nothing_else() {
         let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}});
-        let source = watched(spec.clone(), Value::Null).source().unwrap();
+        let watched = watched(spec.clone(), Value::Null);
+        assert_eq!(watched.secrets.iter().map(|name| &**name).collect::<Vec<_>>(), ["n", "c"]);
+        let source = watched.source().unwrap();
         assert_eq!(serde_json::to_value(&source.spec).unwrap(), spec);
         let kept = json!({
             "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
@@ -151,7 +123,7 @@ mod tests {
     fn what_does_not_fit_the_schema_is_known_by_name() {
         let malformed = watched(json!({"provider": 1}), json!({"conditions": 1}));
         assert!(malformed.source().is_err());
-        assert_eq!(malformed.meta().name.as_deref(), Some("n"));
+        assert_eq!((malformed.key, malformed.secrets.len()), (Key::new("ns", "n"), 0));
         assert_eq!(malformed.reported, Reported::default());
     }
 }

@@ -23,7 +23,7 @@ use crate::target::{
 impl Pass<'_> {
     /// Writes what is pending.
     pub(super) async fn write(&mut self) -> Result<(), Stop> {
-        self.save_refresh_token().await?;
+        Box::pin(self.save_refresh_token()).await?;
         if !self.target_is_ours() {
             // Somebody made a Secret of this name while the token was asked for: that is to be decided anew.
             return Err(Stop::Again);

@@ -10,6 +10,7 @@ mod process;
 mod requests;
 mod sources;
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -96,8 +97,8 @@ impl Metrics {
     }
 
     /// Writes everything, in Prometheus' text format.
-    pub fn write(&self, text: &mut String) {
-        // Writing into a String does not fail.
+    pub fn write(&self, text: &mut impl fmt::Write) {
+        // Writing into memory does not fail.
         let _ = prometheus_text::encode(text, &self.registry);
     }
 

@@ -8,10 +8,8 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,6 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
+
+use super::text::Text;
 
 /// Connections that are served at once; more wait to be accepted.
 const AT_ONCE: usize = 64;
@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 const METRICS_PATH: &str = "/metrics";
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const METRICS: HeaderValue = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
 
 /// What `--admin-address` says.
@@ -86,7 +86,7 @@ pub(super) struct Pages {
     pub(super) live: Probe,
     pub(super) ready: Probe,
     /// Writes all metrics.
-    pub(super) metrics: Box<dyn Fn(&mut String) + Send + Sync>,
+    pub(super) metrics: Box<dyn Fn(&mut Text) + Send + Sync>,
 }
 
 /// A running admin server. It ends when it is dropped.
@@ -163,9 +163,9 @@ async fn serve(stream: TcpStream, pages: &Pages, scrapes: &Semaphore) -> hyper::
 }
 
 /// The answer to a request, whose body is not looked at.
-fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Text> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".into());
+        return page(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n".to_owned());
     }
     let verbose = request
         .uri()
@@ -175,19 +175,19 @@ fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
         "/livez" => probe("livez", &(pages.live)(), verbose),
         "/readyz" => probe("readyz", &(pages.ready)(), verbose),
         METRICS_PATH => {
-            let mut text = String::new();
+            let mut text = Text::default();
             (pages.metrics)(&mut text);
             page(StatusCode::OK, METRICS, text)
         }
-        _ => page(StatusCode::NOT_FOUND, TEXT, "there are /livez, /readyz and /metrics\n".into()),
+        _ => page(StatusCode::NOT_FOUND, PLAIN, "there are /livez, /readyz and /metrics\n".to_owned()),
     }
 }
 
 /// The answer to a probe, in the words of Kubernetes' own: `ok`, or line by line with `?verbose` or where something is wrong.
-fn probe(name: &str, checks: &[Check], verbose: bool) -> Response<Full<Bytes>> {
+fn probe(name: &str, checks: &[Check], verbose: bool) -> Response<Text> {
     let passed = checks.iter().all(|check| check.result.is_ok());
     if passed && !verbose {
-        return page(StatusCode::OK, TEXT, "ok".into());
+        return page(StatusCode::OK, PLAIN, "ok".to_owned());
     }
     let lines = checks.iter().map(|Check { name, result }| match result {
         Ok(()) => format!("[+]{name} ok\n"),
@@ -195,11 +195,11 @@ fn probe(name: &str, checks: &[Check], verbose: bool) -> Response<Full<Bytes>> {
     });
     let (status, verdict) =
         if passed { (StatusCode::OK, "passed") } else { (StatusCode::INTERNAL_SERVER_ERROR, "failed") };
-    page(status, TEXT, lines.collect::<String>() + &format!("{name} check {verdict}\n"))
+    page(status, PLAIN, lines.collect::<String>() + &format!("{name} check {verdict}\n"))
 }
 
-fn page(status: StatusCode, media_type: HeaderValue, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+fn page(status: StatusCode, media_type: HeaderValue, text: impl Into<Text>) -> Response<Text> {
+    let mut response = Response::new(text.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, media_type);
     response
@@ -207,6 +207,8 @@ fn page(status: StatusCode, media_type: HeaderValue, text: String) -> Response<F
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use http_body_util::BodyExt;
 
     use super::*;
@@ -219,7 +221,7 @@ mod tests {
         Pages {
             live: Box::new(checks),
             ready: Box::new(checks),
-            metrics: Box::new(|text| text.push_str("up 1\n")),
+            metrics: Box::new(|text| text.write_str("up 1\n").unwrap()),
         }
     }
 

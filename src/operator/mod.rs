@@ -7,6 +7,7 @@ mod endpoints;
 mod health;
 mod stopping;
 mod telemetry;
+mod text;
 mod traces;
 
 use std::sync::Arc;

@@ -2,10 +2,13 @@
 //! What decisions need of a Secret's metadata, and nothing more: Secrets of other people must not fill memory,
 //! and `kubectl.kubernetes.io/last-applied-configuration` holds Secret data.
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ObjectMeta, OwnerReference, Time};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::record::{Record, Version};
 use super::{
@@ -68,50 +71,140 @@ impl<S: AsRef<str>> FromIterator<S> for KeySet {
     }
 }
 
-impl Facts {
-    /// Reads the metadata; `None` for an object without uid or resourceVersion, which no API server sends.
-    #[must_use]
-    pub fn of(metadata: &ObjectMeta) -> Option<Self> {
-        let annotation = |name| metadata.annotations.as_ref().and_then(|all| all.get(name));
-        let carries = |(label, value): (&str, &str)| {
-            metadata.labels.as_ref().and_then(|all| all.get(label)).is_some_and(|it| it == value)
+/// A Secret's metadata as the API server sends it. What decisions do not need is skipped unread: labels and annotations
+/// of others, and all of managedFields but the names of data keys.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Head {
+    /// `metadata.namespace`.
+    pub namespace: Option<String>,
+    /// `metadata.name`.
+    pub name: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    deletion_timestamp: Option<Time>,
+    #[serde(default)]
+    labels: Labels,
+    #[serde(default)]
+    annotations: Annotations,
+    #[serde(default)]
+    owner_references: Vec<OwnerReference>,
+    #[serde(default)]
+    managed_fields: Vec<Manager>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+struct Labels {
+    #[serde(rename = "app.kubernetes.io/managed-by")]
+    managed_by: Option<String>,
+    #[serde(rename = "tokensource.dev/credentials")]
+    credentials: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+struct Annotations {
+    #[serde(rename = "tokensource.dev/record")]
+    record: Option<String>,
+    #[serde(rename = "tokensource.dev/refresh-token-of")]
+    refresh_token_of: Option<String>,
+    #[serde(rename = "tokensource.dev/adopt")]
+    adopt: Option<String>,
+}
+
+/// Somebody who has written fields.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase")]
+struct Manager {
+    manager: Option<String>,
+    operation: Option<String>,
+    time: Option<Time>,
+    #[serde(default)]
+    fields_v1: Fields,
+}
+
+#[derive(Deserialize, Clone, Debug, Default)]
+struct Fields {
+    #[serde(rename = "f:data")]
+    data: Option<BTreeMap<String, IgnoredAny>>,
+}
+
+impl From<&ObjectMeta> for Head {
+    fn from(metadata: &ObjectMeta) -> Self {
+        let value = |all: &Option<BTreeMap<String, String>>, name| all.as_ref()?.get(name).cloned();
+        let data = |fields: &FieldsV1| {
+            let keys = fields.0.get("f:data")?.as_object()?.keys();
+            Some(keys.map(|key| (key.clone(), IgnoredAny)).collect())
         };
-        let labelled = carries(MANAGED_BY_LABEL);
-        let managed_fields = metadata.managed_fields.as_deref().unwrap_or_default();
-        Some(Facts {
-            version: Version {
-                uid: metadata.uid.clone()?,
-                resource_version: metadata.resource_version.clone()?,
+        Head {
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+            uid: metadata.uid.clone(),
+            resource_version: metadata.resource_version.clone(),
+            deletion_timestamp: metadata.deletion_timestamp.clone(),
+            labels: Labels {
+                managed_by: value(&metadata.labels, MANAGED_BY_LABEL.0),
+                credentials: value(&metadata.labels, CREDENTIALS_LABEL.0),
             },
-            terminating: metadata.deletion_timestamp.is_some(),
-            controller: metadata
-                .owner_references
+            annotations: Annotations {
+                record: value(&metadata.annotations, RECORD_ANNOTATION),
+                refresh_token_of: value(&metadata.annotations, REFRESH_TOKEN_ANNOTATION),
+                adopt: value(&metadata.annotations, ADOPT_ANNOTATION),
+            },
+            owner_references: metadata.owner_references.clone().unwrap_or_default(),
+            managed_fields: metadata
+                .managed_fields
+                .as_deref()
+                .unwrap_or_default()
                 .iter()
-                .flatten()
+                .map(|entry| Manager {
+                    manager: entry.manager.clone(),
+                    operation: entry.operation.clone(),
+                    time: entry.time.clone(),
+                    fields_v1: Fields { data: entry.fields_v1.as_ref().and_then(data) },
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Head {
+    /// What decisions need of it; `None` for an object without uid or resourceVersion, which no API server sends.
+    #[must_use]
+    pub fn facts(self) -> Option<Facts> {
+        let labelled = self.labels.managed_by.as_deref() == Some(MANAGED_BY_LABEL.1);
+        let is_ours = labelled || self.annotations.record.is_some();
+        Some(Facts {
+            version: Version { uid: self.uid?, resource_version: self.resource_version? },
+            terminating: self.deletion_timestamp.is_some(),
+            other_writer: other_writer(&self.managed_fields).filter(|_| is_ours),
+            owned_keys: owned_keys(&self.managed_fields),
+            controller: self
+                .owner_references
+                .into_iter()
                 .find(|owner| owner.controller == Some(true))
-                .map(|owner| Controller {
-                    kind: owner.kind.clone(),
-                    name: owner.name.clone(),
-                    uid: owner.uid.clone(),
-                }),
-            record: annotation(RECORD_ANNOTATION).and_then(|value| Record::parse(value)).map(Arc::new),
+                .map(|owner| Controller { kind: owner.kind, name: owner.name, uid: owner.uid }),
+            record: self.annotations.record.and_then(|value| Record::parse(&value)).map(Arc::new),
             labelled,
-            lent: carries(CREDENTIALS_LABEL),
-            refresh_token_of: annotation(REFRESH_TOKEN_ANNOTATION).cloned(),
-            offered_to: annotation(ADOPT_ANNOTATION).map(|name| name.as_str().into()),
-            other_writer: other_writer(managed_fields)
-                .filter(|_| labelled || annotation(RECORD_ANNOTATION).is_some()),
-            owned_keys: owned_keys(managed_fields),
+            lent: self.labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
+            refresh_token_of: self.annotations.refresh_token_of,
+            offered_to: self.annotations.adopt.map(String::into_boxed_str),
         })
     }
 }
 
+impl Facts {
+    /// Reads the metadata of a Secret that was read as a whole; see [`Head::facts`].
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Option<Self> {
+        Head::from(metadata).facts()
+    }
+}
+
 /// Whoever else owns data keys; the last one to write, of several.
-fn other_writer(entries: &[ManagedFieldsEntry]) -> Option<Box<str>> {
+fn other_writer(entries: &[Manager]) -> Option<Box<str>> {
     entries
         .iter()
-        .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER))
-        .filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:data").is_some()))
+        .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER) && entry.fields_v1.data.is_some())
         .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
         .and_then(|entry| {
             Some(entry.manager.as_deref()?.chars().take(LONGEST_MANAGER).collect::<String>().into())
@@ -119,13 +212,13 @@ fn other_writer(entries: &[ManagedFieldsEntry]) -> Option<Box<str>> {
 }
 
 /// The data keys in our entry of managedFields. An edit or a removal of a key by anybody else takes it out.
-fn owned_keys(entries: &[ManagedFieldsEntry]) -> KeySet {
+fn owned_keys(entries: &[Manager]) -> KeySet {
     entries
         .iter()
         .filter(|entry| {
             entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
         })
-        .filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:data")?.as_object())
+        .filter_map(|entry| entry.fields_v1.data.as_ref())
         .flat_map(|data| data.keys())
         .filter_map(|key| key.strip_prefix("f:"))
         .collect()
@@ -137,9 +230,9 @@ mod tests {
 
     use super::*;
 
-    fn metadata(manager: &str, keys: &[&str]) -> ObjectMeta {
+    fn metadata(manager: &str, keys: &[&str]) -> serde_json::Value {
         let data: serde_json::Map<_, _> = keys.iter().map(|key| (format!("f:{key}"), json!({}))).collect();
-        serde_json::from_value(json!({
+        json!({
             "name": "vgs-token", "uid": "u", "resourceVersion": "12",
             "labels": {"app.kubernetes.io/managed-by": "tokensource-operator"},
             "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "a secret"},
@@ -147,22 +240,47 @@ mod tests {
                 {"manager": manager, "operation": "Apply", "fieldsV1": {"f:data": data, "f:type": {}}},
                 {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:data": {"f:mine": {}}}},
             ],
-        }))
-        .unwrap()
+        })
+    }
+
+    /// The facts of a Secret of which the metadata alone was read, which are those of one that was read as a whole.
+    fn facts(metadata: serde_json::Value) -> Facts {
+        let head: Head = serde_json::from_value(metadata.clone()).unwrap();
+        let facts = head.facts().unwrap();
+        assert_eq!(Facts::of(&serde_json::from_value(metadata).unwrap()), Some(facts.clone()));
+        facts
+    }
+
+    #[test]
+    fn labels_and_annotations_are_read_by_their_names() {
+        let facts = facts(json!({
+            "uid": "u", "resourceVersion": "12", "deletionTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {CREDENTIALS_LABEL.0: CREDENTIALS_LABEL.1, MANAGED_BY_LABEL.0: MANAGED_BY_LABEL.1},
+            "annotations": {REFRESH_TOKEN_ANNOTATION: "a", ADOPT_ANNOTATION: "b", RECORD_ANNOTATION: "none"},
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "1"},
+                {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "2", "controller": true},
+            ],
+        }));
+        assert!(facts.lent && facts.labelled && facts.terminating && facts.record.is_none());
+        assert_eq!((facts.refresh_token_of.as_deref(), facts.offered_to.as_deref()), (Some("a"), Some("b")));
+        assert_eq!(facts.controller.unwrap().kind, "Pod");
     }
 
     #[test]
     fn only_what_nobody_touched_counts_as_ours() {
-        let facts = Facts::of(&metadata(FIELD_MANAGER, &["b", "a"])).unwrap();
-        assert_eq!(facts.owned_keys, KeySet::from_iter(["a", "b"]));
-        assert_ne!(facts.owned_keys, KeySet::from_iter(["a", "b", "mine"]));
-        assert!(facts.labelled && facts.record.is_none() && !facts.terminating);
-        assert_eq!(facts.other_writer.as_deref(), Some("kubectl-edit"));
-        assert_eq!(Facts::of(&metadata("helm", &["a"])).unwrap().owned_keys, KeySet::default());
+        let ours = facts(metadata(FIELD_MANAGER, &["b", "a"]));
+        assert_eq!(ours.owned_keys, KeySet::from_iter(["a", "b"]));
+        assert_ne!(ours.owned_keys, KeySet::from_iter(["a", "b", "mine"]));
+        assert!(ours.labelled && ours.record.is_none() && !ours.terminating);
+        assert_eq!(ours.other_writer.as_deref(), Some("kubectl-edit"));
+        assert_eq!(facts(metadata("helm", &["a"])).owned_keys, KeySet::default());
     }
 
     #[test]
     fn nothing_of_the_annotations_of_others_is_kept() {
-        assert!(!format!("{:?}", Facts::of(&metadata("kubectl", &[]))).contains("a secret"));
+        assert!(
+            !format!("{:?}", serde_json::from_value::<Head>(metadata("kubectl", &[]))).contains("a secret")
+        );
     }
 }

@@ -8,7 +8,7 @@ mod record;
 mod render;
 mod template;
 
-pub use facts::{Controller, Facts, KeySet};
+pub use facts::{Controller, Facts, Head, KeySet};
 pub use ownership::{Ownership, ownership};
 pub use permitted::{
     ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, HELM_LABEL, REFUSED_DOMAINS,
