@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::rules;
 use crate::target::{
-    ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, REFUSED_DOMAINS, REFUSED_TYPE_DOMAINS,
+    ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, HELM_LABEL, REFUSED_DOMAINS,
+    REFUSED_TYPE_DOMAINS,
 };
 
 /// The form of the target Secret.
@@ -82,29 +83,37 @@ fn labels_schema(_: &mut SchemaGenerator) -> Schema {
     let label = json!({"type": "string", "maxLength": 63, "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"});
     let exception =
         format!(" || (key == '{ARGO_CD_TYPE_LABEL}' && self[key] in [{}])", quoted(&ARGO_CD_SECRET_TYPES));
-    metadata(&label, &exception, &format!(" (but for {ARGO_CD_TYPE_LABEL}: repository or repo-creds)"))
+    let in_words = format!(" (but for {ARGO_CD_TYPE_LABEL}: repository or repo-creds)");
+    let (owner, helm) = HELM_LABEL;
+    let of_helm = json!({
+        "rule": format!("!('{owner}' in self) || self['{owner}'] != '{helm}'"),
+        "message": format!("the label {owner}={helm} makes a Secret a release of Helm's, and cannot be set here"),
+    });
+    metadata(&label, &exception, &in_words, Some(of_helm))
 }
 
 fn annotations_schema(_: &mut SchemaGenerator) -> Schema {
-    metadata(&json!({"type": "string", "maxLength": 4096}), "", "")
+    metadata(&json!({"type": "string", "maxLength": 4096}), "", "", None)
 }
 
-fn metadata(value: &Value, exception: &str, exception_in_words: &str) -> Schema {
+fn metadata(value: &Value, exception: &str, exception_in_words: &str, further: Option<Value>) -> Schema {
     let refused = domains(&REFUSED_DOMAINS);
+    let rules = [
+        json!({
+            "rule": "self.all(key, size(key) <= 317 && key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
+            "message": "write keys as Kubernetes has them, for example team or example.com/team",
+        }),
+        json!({
+            "rule": format!("self.all(key, !key.lowerAscii().matches('{refused}'){exception})"),
+            "message": format!("keys under {} mean something to the cluster or to its tools, and cannot be set here{exception_in_words}", REFUSED_DOMAINS.join(", ")),
+        }),
+    ];
+    let rules: Vec<Value> = rules.into_iter().chain(further).collect();
     json_schema!({
         "type": "object",
         "maxProperties": 16,
         "additionalProperties": value,
-        "x-kubernetes-validations": [
-            {
-                "rule": "self.all(key, size(key) <= 317 && key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
-                "message": "write keys as Kubernetes has them, for example team or example.com/team",
-            },
-            {
-                "rule": format!("self.all(key, !key.lowerAscii().matches('{refused}'){exception})"),
-                "message": format!("keys under {} mean something to the cluster or to its tools, and cannot be set here{exception_in_words}", REFUSED_DOMAINS.join(", ")),
-            },
-        ],
+        "x-kubernetes-validations": rules,
     })
 }
 

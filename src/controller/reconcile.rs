@@ -215,6 +215,8 @@ impl Pass<'_> {
                 Decision::Fresh(until) => {
                     // What failed is needed no more: somebody took the request back, or the edit.
                     self.memory.failed = None;
+                    // Nor is a token that was not written: what is there fits, and may be newer, by another process.
+                    self.memory.pending = None;
                     return Ok(Ending { until, problem: None });
                 }
                 Decision::Wait(until) => {

@@ -11,7 +11,8 @@ mod template;
 pub use facts::{Controller, Facts, Head, KeySet};
 pub use ownership::{Ownership, ownership};
 pub use permitted::{
-    ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, REFUSED_DOMAINS, REFUSED_TYPE_DOMAINS, is_type,
+    ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, HELM_LABEL, REFUSED_DOMAINS,
+    REFUSED_TYPE_DOMAINS, is_type,
 };
 pub use pods::{Metadata, Pod, PodList, Pods, REFRESHED_ANNOTATION, Use, Way};
 pub use record::{Inputs, Minted, Owner, Record, Version};

@@ -17,9 +17,22 @@ pub const ALLOWED_TYPES: [&str; 4] =
 /// Whose other types mean something to the cluster: Kubernetes would fill a `kubernetes.io/service-account-token`
 /// Secret with a permanent token, a `bootstrap.kubernetes.io/token` admits nodes, and Helm's are whole releases.
 pub const REFUSED_TYPE_DOMAINS: [&str; 3] = ["kubernetes.io", "k8s.io", "helm.sh"];
-/// Whose labels and annotations mean something to the cluster or to its tools.
-pub const REFUSED_DOMAINS: [&str; 5] =
-    ["kubernetes.io", "k8s.io", "tokensource.dev", "meta.helm.sh", "argocd.argoproj.io"];
+/// Whose labels and annotations mean something to the cluster or to its tools: Kubernetes, its special interest groups,
+/// this operator, Helm, Argo CD, and three that copy Secrets from one namespace into others (Reflector, Kubernetes
+/// Replicator, Config Syncer), by which a TokenSource would write where whoever created it may not.
+pub const REFUSED_DOMAINS: [&str; 9] = [
+    "kubernetes.io",
+    "k8s.io",
+    "x-k8s.io",
+    "tokensource.dev",
+    "meta.helm.sh",
+    "argocd.argoproj.io",
+    "k8s.emberstack.com",
+    "replicator.v1.mittwald.de",
+    "kubed.appscode.com",
+];
+/// The label by which Helm finds its releases; what it finds it believes, whatever type the Secret is of.
+pub const HELM_LABEL: (&str, &str) = ("owner", "helm");
 /// The one label of Argo CD that is not refused, because its credentials of repositories are found by it.
 pub const ARGO_CD_TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
 /// What that label may say. Not `cluster`, by which Argo CD would deploy to wherever the Secret says.
@@ -33,7 +46,8 @@ pub fn is_type(kind: &str) -> bool {
 
 /// Whether a template may set this label.
 pub(super) fn is_label(key: &str, value: &str) -> bool {
-    (key == ARGO_CD_TYPE_LABEL && ARGO_CD_SECRET_TYPES.contains(&value)) || is_annotation(key)
+    (key == ARGO_CD_TYPE_LABEL && ARGO_CD_SECRET_TYPES.contains(&value))
+        || (is_annotation(key) && (key, value) != HELM_LABEL)
 }
 
 /// Whether a template may set this annotation.
@@ -147,7 +161,14 @@ mod tests {
 
     #[test]
     fn metadata_of_the_cluster_and_its_tools_is_refused() {
-        for key in ["team", "example.com/team", "notkubernetes.io/a", "kubernetes.io", "helm.sh/a"] {
+        for key in [
+            "team",
+            "example.com/team",
+            "notkubernetes.io/a",
+            "kubernetes.io",
+            "helm.sh/a",
+            "emberstack.com/a",
+        ] {
             assert!(is_annotation(key), "{key}");
         }
         for key in [
@@ -158,9 +179,14 @@ mod tests {
             "a.tokensource.dev/b",
             "meta.helm.sh/release-name",
             "ArgoCD.argoproj.io/sync-options",
+            "cluster.x-k8s.io/cluster-name",
+            "reflector.v1.k8s.emberstack.com/reflection-auto-enabled",
+            "replicator.v1.mittwald.de/replicate-to",
+            "kubed.appscode.com/sync",
         ] {
             assert!(!is_annotation(key) && !is_label(key, "a"), "{key}");
         }
+        assert!(!is_label("owner", "helm") && is_label("owner", "me") && is_annotation("owner"));
         assert!(is_label(ARGO_CD_TYPE_LABEL, "repository") && is_label(ARGO_CD_TYPE_LABEL, "repo-creds"));
         assert!(!is_label(ARGO_CD_TYPE_LABEL, "cluster") && !is_annotation(ARGO_CD_TYPE_LABEL));
     }

@@ -265,6 +265,8 @@ async fn a_leader_that_was_paused_overwrites_nothing_newer_and_costs_one_mint_at
     })
     .await;
     scene.source_is_seen().await;
+    let tries = first.said("not written yet: trying again");
+    assert!(tries <= 1, "{tries} tries to write what nobody needs any more");
     // It stands by, and would lead again.
     second.stop().await;
     until_leads(&scene, "first").await;
@@ -348,6 +350,11 @@ async fn one_of_three_that_begin_together_acts() {
     })
     .await;
     assert_eq!(scene.mints().await, SOURCES as u64);
+    for replica in &all {
+        let metrics = replica.admin("/metrics").await.2;
+        let leads = format!("\ntokensource_leader {}\n", replica.said("INFO leading"));
+        assert!(metrics.contains(&leads), "{leads:?} is not in:\n{metrics}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

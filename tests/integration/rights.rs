@@ -2,17 +2,20 @@
 //! does, and none of them is idle.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::prompt::{folder, pod};
 use super::rotation::{director, director_source};
+use super::support::account;
 use super::support::authorization_server::ClientSpec;
 use super::support::chart::{Account, install, render};
 use super::support::control_plane::{AuditLine, ControlPlane};
 use super::support::eventually;
 use super::support::operator::Operator;
-use super::support::scene::SOON;
+use super::support::program::{PROGRAM, output_beside, text};
+use super::support::scene::{SOON, Scene};
 
 /// Group, resource and verb of all that the chart's Roles grant.
 fn granted(namespace: &str, values: &Value) -> BTreeSet<String> {
@@ -111,4 +114,64 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
         if used == granted { Ok(()) } else { Err((used, granted.clone())) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_may_not_be_read_ends_the_start_with_the_remedy() {
+    let scene = Scene::bare("no-lease").await;
+    let account = account::Account::new(&scene, "poor").await;
+    let sources =
+        json!({"apiGroups": ["tokensource.dev"], "resources": ["tokensources"], "verbs": ["list", "watch"]});
+    account.may(json!([sources])).await;
+    let namespace = scene.namespace.as_str();
+    let mut command = Command::new(PROGRAM);
+    let scope = ["--namespace", namespace, "--leader-election-namespace", namespace];
+    command.args(["run", "--admin-address", "127.0.0.1:0"]).args(scope);
+    command.env("KUBECONFIG", account.kubeconfig()).env("POD_NAME", "poor");
+    let ended = output_beside(command, "").await;
+    let said = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let lease =
+        format!("the Lease {namespace}/tokensource-operator for leader election cannot be read: leases");
+    for words in
+        [lease.as_str(), "is forbidden", "grant get, create and update of leases", "--leader-elect=false"]
+    {
+        assert!(said.contains(words), "{words:?} is not in:\n{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_lost_both_its_label_and_its_record_is_fenced_off_until_it_is_handed_over() {
+    let scene = Scene::new("lost-both", 600).await;
+    let namespace = &scene.namespace;
+    install(namespace, json!({"crds": {"enabled": false}, "namespaces": [namespace]})).await;
+    let account = Account::of(namespace).await;
+    eventually("the fences stand", SOON, async || {
+        let label = ["-n", namespace, "label", "secret", "credentials", "a=b", "--dry-run=server"];
+        match account.kubectl(&label, "").await {
+            Err(said) if said.contains("did not create") => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    let _operator = Operator::replica(&account.kubeconfig(), namespace, "replica", &[]).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let token = scene.token().await;
+
+    let both = json!({"labels": {"app.kubernetes.io/managed-by": null}, "annotations": {"tokensource.dev/record": null}});
+    scene.patch("secret", "token", json!({"metadata": both})).await;
+    let remedy = "annotate it with tokensource.dev/adopt and the name of the TokenSource";
+    scene.told("False TargetRefused", &["Secret token", "did not create", remedy]).await;
+    scene.condition("source", "Reconciling", "True TargetRefused").await;
+    assert_eq!(
+        (scene.mints().await, scene.token().await),
+        (1, token.clone()),
+        "refused before a token is asked for"
+    );
+
+    scene.kubectl(&["annotate", "secret", "token", "tokensource.dev/adopt=source"], "").await;
+    scene.new_token(token.as_deref()).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
 }
