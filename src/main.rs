@@ -7,7 +7,7 @@ use tokensource_operator::cli::{Cli, Command};
 use tokensource_operator::{api, explain, mint, operator};
 
 /// Looks come and go beside what stays, which leaves glibc's heap full of holes: after ten thousand first mints it held
-/// 104 MiB where this holds 67 (docs/sizing.md).
+/// 104 MiB where this held 67 (docs/sizing.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
