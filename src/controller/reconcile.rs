@@ -281,7 +281,8 @@ impl Pass<'_> {
     /// Whether many others are to ask the same endpoint first. While this one waits in the agenda, it holds no memory.
     fn is_crowded_out(&self) -> bool {
         let url = &self.resolved.description.request.token_url;
-        self.context.gate.is_crowded(url, self.deadline())
+        let party = self.context.secrets.party(&self.identity.credentials);
+        self.context.gate.is_crowded(url, party, self.deadline())
     }
 
     async fn mint_and_write(&mut self, why: Why) -> Result<(), Stop> {
