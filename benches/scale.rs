@@ -1,6 +1,7 @@
 //! What a fleet costs, against a real control plane and a real authorization server:
 //! `make bench SOURCES=10000` (1000 where nothing is said). `STEADY=600` then has all tokens live for `LIFETIME=300`
-//! seconds and watches for so many seconds how they are refreshed. `hack/limit-memory.sh` makes the memory limit of a pod.
+//! seconds and watches for so many seconds how they are refreshed. `HANGS=60` begins with an endpoint that answers nobody for
+//! so many seconds. `FAILS=60` has the client rejected for so many seconds, and then ends. `hack/limit-memory.sh` makes the memory limit of a pod.
 //!
 //! Memory is absolute; time is a ratio to a bare loop that does the same calls in the same run, because machines
 //! are noisy.
@@ -35,10 +36,39 @@ async fn main() {
     println!("creating {sources} TokenSources, all with the same credentials Secret");
     let fleet = Fleet::create(sources, 3600).await;
 
-    let mut operator = Operator::start();
     tokio::spawn(scrape());
+    let hangs = setting("HANGS", 0);
+    if hangs > 0 {
+        fleet.server.signal("STOP");
+        let mut operator = Operator::start();
+        tokio::time::sleep(Duration::from_secs(hangs as u64)).await;
+        println!(
+            "the endpoint hangs for {hangs} s: {:.1} s of CPU; {}",
+            operator.usage().cpu,
+            operator.usage().memory()
+        );
+        drop(operator);
+        fleet.server.signal("CONT");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+
+    let fails = setting("FAILS", 0);
+    if fails > 0 {
+        fleet.accept("another", 3600).await;
+        let mut operator = Operator::start();
+        tokio::time::sleep(Duration::from_secs(fails as u64)).await;
+        println!(
+            "the client is rejected for {fails} s: {:.1} s of CPU; {}",
+            operator.usage().cpu,
+            operator.usage().memory()
+        );
+        return;
+    }
+
+    let before = fleet.mints().await;
+    let mut operator = Operator::start();
     let begun = Instant::now();
-    fleet.until_minted(sources).await;
+    fleet.until_minted(before + sources).await;
     let rate = per_second(sources, begun);
     tokio::time::sleep(Duration::from_secs(5)).await;
     println!("first mints: {rate:.0}/s; {}", operator.usage().memory());
@@ -47,7 +77,7 @@ async fn main() {
     operator = Operator::start();
     tokio::time::sleep(Duration::from_secs(15)).await;
     let restarted = operator.usage();
-    let mints = fleet.mints().await - sources;
+    let mints = fleet.mints().await - before - sources;
     println!("after a restart: {mints} token requests; {}", restarted.memory());
     tokio::time::sleep(Duration::from_secs(20)).await;
     println!("idle for 20 s: {:.2} s of CPU", operator.usage().cpu - restarted.cpu);
@@ -95,7 +125,7 @@ async fn refresh(operator: &mut Operator, fleet: &Fleet, refreshes: usize, reque
 
 /// Replaces all tokens by some that live for `lifetime` seconds, and watches their refreshes for `steady` seconds.
 async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: usize) {
-    fleet.tokens_live_for(lifetime).await;
+    fleet.accept("secret", lifetime).await;
     let mints = fleet.mints().await;
     fleet.request_refreshes(fleet.sources, "3").await;
     fleet.until_minted(mints + fleet.sources).await;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a program with the memory limit of a pod: MEMORY_LIMIT bytes (64M where nothing is said) for all that the kernel
-# counts, pages of the program file among it. Needs root, and the memory controller of cgroup v1 or v2.
+# counts, pages of the program file among it. Needs root, and the memory controller of cgroup v1 (where it was tried) or v2.
 #
 #   OPERATOR_WRAPPER=hack/limit-memory.sh make bench SOURCES=10000
 set -euo pipefail
@@ -8,6 +8,7 @@ set -euo pipefail
 group=/sys/fs/cgroup/memory/tokensource-bench limit=memory.limit_in_bytes # v1
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
   group=/sys/fs/cgroup/tokensource-bench limit=memory.max # v2
+  echo +memory >/sys/fs/cgroup/cgroup.subtree_control
 fi
 mkdir -p "$group"
 echo "${MEMORY_LIMIT:-64M}" >"$group/$limit"

@@ -22,7 +22,7 @@ pub const RUN: [&str; 7] = [
     "run",
     "--allow-http",
     "--egress-allow=127.0.0.0/8",
-    "--log-level=warn",
+    "--log-level=error",
     "--leader-elect=false",
     "--admin-address",
     ADMIN,
@@ -53,7 +53,7 @@ impl Fleet {
             server: AuthorizationServer::shared(),
             sources,
         };
-        fleet.tokens_live_for(lifetime).await;
+        fleet.accept("secret", lifetime).await;
         let secrets: Api<Secret> = Api::namespaced(fleet.client.clone(), &fleet.namespace);
         let credentials = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
             "stringData": {"client_id": CLIENT, "client_secret": "secret"}});
@@ -75,11 +75,11 @@ impl Fleet {
         fleet
     }
 
-    /// Says how long the tokens live that are issued from now on, in seconds.
-    pub async fn tokens_live_for(&self, lifetime: u32) {
+    /// Has the authorization server accept this secret (the fleet's is `secret`) for tokens that live for `lifetime` seconds.
+    pub async fn accept(&self, secret: &str, lifetime: u32) {
         let client = ClientSpec {
             id: CLIENT.into(),
-            secret: Some("secret".into()),
+            secret: Some(secret.into()),
             token_endpoint_auth_method: "client_secret_post",
             grant_types: vec!["client_credentials"],
             access_token_ttl: lifetime,

@@ -46,7 +46,7 @@ pub(super) async fn run(pass: &mut Pass<'_>) -> Result<Ending, Stop> {
 }
 
 impl<'a> Expiry<'a> {
-    /// Boxed: ten thousand passes may run at once, and hardly any token ends meanwhile.
+    /// Boxed: many passes may wait at once, and hardly any token ends meanwhile.
     fn of(pass: &mut Pass<'a>) -> Option<Box<Self>> {
         let now = pass.context.now();
         let expires_at = pass.record()?.expires_at;

@@ -99,6 +99,9 @@ impl Pass<'_> {
             Err(stop) => return Err(stop),
         };
         let before = self.memory.seen_credentials.replace((version.clone(), digest));
+        if let Some(failed) = &mut self.memory.failed {
+            failed.values_changed |= before.as_ref().is_some_and(|(_, before)| *before != digest);
+        }
         let Some(digest) = digest else { return Ok(()) };
         // What failed with these values is no reason to try them again.
         if let Some((before, _)) = before.filter(|(_, before)| *before == Some(digest))

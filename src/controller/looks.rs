@@ -22,7 +22,7 @@ use super::turns::Turn;
 pub(super) struct Causes {
     /// The TokenSources, as they appear and change.
     pub(super) sources: BoxStream<'static, watcher::Result<Key>>,
-    /// Their first list has been read.
+    /// The first lists have been read, of TokenSources and then of Secrets.
     pub(super) listed: watch::Receiver<bool>,
     /// The TokenSources that a change of something else concerns.
     pub(super) changed: BoxStream<'static, Key>,

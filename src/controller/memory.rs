@@ -91,6 +91,8 @@ pub struct Failed {
     pub failure: Failure,
     /// How many attempts have failed in a row.
     pub count: u32,
+    /// The credentials hold other values since, as this process has seen: the next attempt is the first of its row.
+    pub values_changed: bool,
     /// When the last one failed.
     pub at: Timestamp,
     /// Why.
@@ -180,14 +182,15 @@ impl Failed {
         let mut inputs = last.inputs.as_deref()?.split('/').map(str::to_owned);
         let tried = Tried { spec: inputs.next()?, request: inputs.next()?, credentials: inputs.next()? };
         let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == last.reason)?;
-        if matches!(reason, Reason::EndpointRefusedByPolicy | Reason::TemplateInvalid) {
-            // This process may have been started with another policy, or be of another version, and asking it costs
-            // no token request.
+        if reason == Reason::EndpointRefusedByPolicy {
+            // This process may have been started with another policy, and asking it costs no token request.
             return None;
         }
-        let about_target = matches!(reason, Reason::TargetRefused | Reason::TargetConflict);
-        if about_target && last.next_attempt_at.is_none() {
-            // Only another target helps, and which one it was is not told.
+        let is_for_good = last.next_attempt_at.is_none();
+        if is_for_good
+            && matches!(reason, Reason::TargetRefused | Reason::TargetConflict | Reason::TemplateInvalid)
+        {
+            // Only another target helps, and which one it was is not told; or another version of this program.
             return None;
         }
         let count = u32::try_from(last.count).ok().filter(|count| *count > 0)?;
@@ -199,6 +202,7 @@ impl Failed {
                 refused_target: None,
             },
             count,
+            values_changed: false,
             at: last.at,
             reason,
             message: last.message.clone(),
@@ -206,10 +210,11 @@ impl Failed {
     }
 
     /// How many attempts have failed in a row with the present one, which was made with `tried`: another spec, or other
-    /// credentials, begin a new row. One that was `held` back was not made, and does not count by itself.
+    /// values of the credentials, begin a new row. One that was `held` back was not made, and does not count by itself.
     #[must_use]
     pub fn count_with(before: Option<&Self>, tried: &Tried, held: bool) -> u32 {
-        let before = before.filter(|before| before.failure.tried.is_the_same_as(tried));
+        let goes_on = |before: &&Self| before.failure.tried.spec == tried.spec && !before.values_changed;
+        let before = before.filter(goes_on);
         let count = before.map_or(0, |before| before.count);
         if held { count.max(1) } else { count.saturating_add(1) }
     }
@@ -366,6 +371,7 @@ mod tests {
                 refused_target: None,
             },
             count: 3,
+            values_changed: false,
             at: Timestamp::UNIX_EPOCH,
             reason: Reason::ClientRejected,
             message: String::new(),
@@ -374,7 +380,9 @@ mod tests {
         assert_eq!((count(&tried("s", "r", "c"), false), count(&tried("s", "r", "c"), true)), (4, 3));
         assert_eq!(count(&tried("s", "again", "c"), false), 4, "the same is asked for once more");
         assert_eq!((count(&tried("t", "r", "c"), false), count(&tried("t", "r", "c"), true)), (1, 1));
-        assert_eq!(count(&tried("s", "r", "d"), false), 1);
+        assert_eq!(count(&tried("s", "r", "d"), false), 4, "a label on the Secret, for all that is known");
+        let before = Failed { values_changed: true, ..before.clone() };
+        assert_eq!(Failed::count_with(Some(&before), &tried("s", "r", "d"), false), 1);
         assert_eq!(Failed::count_with(None, &tried("s", "r", "c"), true), 1);
     }
 }

@@ -88,6 +88,7 @@ impl Pass<'_> {
         let url = &description.token_url;
 
         let party = self.context.gate.party(description, &gathered.credentials, tls);
+        self.context.secrets.makes(&self.identity.credentials, party);
         if self.is_asked_for() {
             self.context.gate.hasten(url, party);
         }

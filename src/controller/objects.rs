@@ -64,11 +64,10 @@ struct Metadata {
     resource_version: Option<String>,
     generation: Option<i64>,
     deletion_timestamp: Option<Time>,
-    #[serde(default)]
-    annotations: Annotations,
+    annotations: Option<Annotations>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct Annotations {
     #[serde(rename = "tokensource.dev/refresh-requested-at")]
     refresh_request: Option<String>,
@@ -96,11 +95,12 @@ impl<'de> Deserialize<'de> for SecretHead {
         struct Object {
             metadata: Head,
         }
-        let Object { metadata: head } = Object::deserialize(deserializer)?;
-        let facts = head.clone().facts();
+        let Object { metadata: mut head } = Object::deserialize(deserializer)?;
+        let (name, namespace) = (head.name.take(), head.namespace.take());
+        let facts = head.facts();
         let metadata = ObjectMeta {
-            name: head.name,
-            namespace: head.namespace,
+            name,
+            namespace,
             resource_version: facts.as_ref().map(|facts| facts.version.resource_version.clone()),
             ..ObjectMeta::default()
         };
@@ -113,18 +113,17 @@ impl<'de> Deserialize<'de> for KeptSeed {
         #[derive(Deserialize)]
         struct Object {
             metadata: Metadata,
-            #[serde(default)]
-            data: Data,
+            data: Option<Data>,
         }
-        #[derive(Deserialize, Default)]
+        #[derive(Deserialize)]
         struct Data {
             seed_sha256: Option<ByteString>,
         }
         let Object { mut metadata, data } = Object::deserialize(deserializer)?;
         Ok(KeptSeed {
-            source: metadata.annotations.refresh_token_of.take(),
+            source: metadata.annotations.take().and_then(|annotations| annotations.refresh_token_of),
             metadata: metadata.into(),
-            seed_sha256: data.seed_sha256,
+            seed_sha256: data.and_then(|data| data.seed_sha256),
         })
     }
 }
@@ -154,7 +153,7 @@ impl<'de> Deserialize<'de> for Source {
         // Somebody else's status says nothing, and is written anew.
         let status = serde_json::from_value::<TokenSourceStatus>(status).ok();
         Ok(Source {
-            refresh_request: metadata.annotations.refresh_request.take(),
+            refresh_request: metadata.annotations.take().and_then(|annotations| annotations.refresh_request),
             metadata: metadata.into(),
             spec,
             reported: status.as_ref().map(Reported::of).unwrap_or_default(),

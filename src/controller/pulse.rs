@@ -37,15 +37,17 @@ impl Pulse {
         self.signs().loops.insert(scope.to_owned(), Instant::now());
     }
 
-    /// A request goes to the API server: those of watches, and of the lists before them, are signs of life. A list of
-    /// another kind has no limit, or a field selector.
+    /// A request goes to the API server: those of watches are signs of life, and so are the lists by which they are taken up
+    /// again.
     pub fn request(&self, uri: &Uri) {
-        let is_watch = |query: &str| {
-            let has = |start| query.split('&').any(|it| it.starts_with(start));
-            has("watch=true") || (has("limit=") && !has("fieldSelector="))
-        };
-        if uri.query().is_some_and(is_watch) {
-            self.signs().watches.insert(uri.path().to_owned(), Instant::now());
+        let has = |start| uri.query().is_some_and(|query| query.split('&').any(|it| it.starts_with(start)));
+        let watches = &mut self.signs().watches;
+        if has("watch=true") {
+            watches.insert(uri.path().to_owned(), Instant::now());
+        } else if has("limit=")
+            && let Some(sign) = watches.get_mut(uri.path())
+        {
+            *sign = Instant::now();
         }
     }
 
@@ -134,15 +136,19 @@ mod tests {
     #[test]
     fn a_watch_that_is_not_taken_up_again_is_seen() {
         let pulse = Pulse::default();
-        pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets?labelSelector=a"));
+        pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets?&labelSelector=a&limit=100"));
         pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets/one"));
         pulse.request(&Uri::from_static(
             "/api/v1/namespaces/a/pods?&fieldSelector=status.phase%3DRunning&limit=50",
         ));
         assert_eq!(pulse.watches(after(3600)), Ok(()), "no watch has begun");
-        pulse.request(&Uri::from_static("/api/v1/secrets?&limit=500"));
         pulse.request(&Uri::from_static("/api/v1/secrets?&watch=true&timeoutSeconds=290"));
         assert_eq!(pulse.watches(after(700)), Ok(()));
+        let silent = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
+        pulse.signs().watches.values_mut().for_each(|sign| *sign = silent);
+        assert!(pulse.watches(Instant::now()).is_err());
+        pulse.request(&Uri::from_static("/api/v1/secrets?&limit=500"));
+        assert_eq!(pulse.watches(after(700)), Ok(()), "it is listed again");
         assert!(pulse.watches(after(730)).unwrap_err().contains("/api/v1/secrets"));
     }
 

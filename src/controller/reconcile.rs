@@ -211,7 +211,12 @@ impl Pass<'_> {
             let acted = match decision {
                 Decision::Nothing => return Err(Stop::Gone),
                 Decision::Blocked(blocked) => return Ok(self.blocked(blocked)),
-                Decision::Suspended => return Ok(Ending { until: None, problem: None }),
+                Decision::Suspended => {
+                    // Who lets it go on wants an attempt at once, unless the issuer wants none.
+                    self.memory.failed =
+                        self.memory.failed.take().filter(|failed| failed.failure.issuer_asks_to_wait);
+                    return Ok(Ending { until: None, problem: None });
+                }
                 Decision::Fresh(until) => {
                     // What failed is needed no more: somebody took the request back, or the edit.
                     self.memory.failed = None;
@@ -281,7 +286,8 @@ impl Pass<'_> {
     /// Whether many others are to ask the same endpoint first. While this one waits in the agenda, it holds no memory.
     fn is_crowded_out(&self) -> bool {
         let url = &self.resolved.description.request.token_url;
-        self.context.gate.is_crowded(url, self.deadline())
+        let party = self.context.secrets.party(&self.identity.credentials);
+        self.context.gate.is_crowded(url, party, self.deadline())
     }
 
     async fn mint_and_write(&mut self, why: Why) -> Result<(), Stop> {
@@ -424,7 +430,7 @@ impl Pass<'_> {
                 (error.reason(), error.to_string())
             }
         };
-        if self.memory.blocked.replace(reason) != Some(reason) && !passes {
+        if !passes && self.memory.blocked.replace(reason) != Some(reason) {
             warn!(source = %self.identity.key, host = self.resolved.host(), %reason, error = %message, "blocked");
         }
         Ending { until: None, problem: Some(Problem { reason, message, passes }) }
@@ -445,8 +451,10 @@ impl Pass<'_> {
 
     fn failed(&mut self, attempt: Attempt) {
         let now = self.context.now();
+        // Of the credentials the state that was read: they may have been put right while the endpoint was asked.
+        let read = self.memory.seen_credentials.as_ref().map(|(version, _)| version);
         let tried = match self.context.secrets.known(&self.identity.credentials) {
-            Known::Present(facts) => self.resolved.tried(Some(&facts.version)),
+            Known::Present(facts) => self.resolved.tried(Some(read.unwrap_or(&facts.version))),
             _ => self.resolved.tried(None),
         };
         let count = Failed::count_with(self.memory.failed.as_deref(), &tried, attempt.held_for.is_some());
@@ -485,6 +493,7 @@ impl Pass<'_> {
                 refused_target: attempt.target,
             },
             count,
+            values_changed: false,
             at: now,
             reason: attempt.reason,
             message: attempt.message,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::watch;
 
+use crate::oauth::Party;
 use crate::target::Facts;
 
 /// An object's namespace and name. What is kept of an object shares one copy of them.
@@ -74,6 +75,8 @@ struct Entry {
     revision: u64,
     /// The list during or after which it was last looked at or first named.
     epoch: u64,
+    /// Who asks with the credentials in it, as of the last time.
+    party: Option<Box<Party>>,
 }
 
 /// The revision in a resourceVersion: a number that grows, for every API server since Kubernetes began and
@@ -114,8 +117,13 @@ impl Secrets {
             inner.release(&key(name), source);
         }
         for name in names.iter().filter(|name| !before.contains(name)) {
-            let unknown =
-                || Entry { users: Vec::with_capacity(1), known: Known::Nothing, revision: 0, epoch };
+            let unknown = || Entry {
+                users: Vec::with_capacity(1),
+                known: Known::Nothing,
+                revision: 0,
+                epoch,
+                party: None,
+            };
             inner.secrets.entry(key(name)).or_insert_with(unknown).users.push(Arc::clone(&source.name));
         }
     }
@@ -145,6 +153,19 @@ impl Secrets {
                 None => entry.known = Known::Absent,
             }
             entry.epoch = epoch;
+        }
+    }
+
+    /// Who asked with the credentials in a Secret last.
+    #[must_use]
+    pub fn party(&self, credentials: &Key) -> Option<Party> {
+        self.lock().secrets.get(credentials)?.party.as_deref().copied()
+    }
+
+    /// Somebody asks with the credentials in a Secret.
+    pub fn makes(&self, credentials: &Key, party: Party) {
+        if let Some(entry) = self.lock().secrets.get_mut(credentials) {
+            entry.party = Some(Box::new(party));
         }
     }
 

@@ -190,20 +190,15 @@ pub fn status(situation: &Situation<'_>) -> TokenSourceStatus {
     }
 }
 
+/// The last failure stays: while it is suspended as it was, but that no attempt is going to be made, and after recovery with
+/// count 0.
 fn last_failure(situation: &Situation<'_>) -> Option<LastFailure> {
-    let Some(last) = situation.last_failure.clone() else { return recovered(situation.before) };
-    if !situation.suspended || last.reason == Reason::RateLimited.as_str() {
-        // For how long an issuer asks to wait holds whenever that ends, also after a restart.
-        return Some(last);
+    if situation.last_failure.is_some() {
+        return situation.last_failure.clone();
     }
-    // Nothing is going to be attempted.
-    Some(LastFailure { next_attempt_at: None, inputs: None, ..last })
-}
-
-/// The last failure stays after recovery, with count 0.
-fn recovered(before: &Reported) -> Option<LastFailure> {
-    let last = before.last_failure.as_deref()?.clone();
-    Some(LastFailure { count: 0, next_attempt_at: None, inputs: None, ..last })
+    let last = situation.before.last_failure.as_deref()?.clone();
+    let count = if situation.suspended { last.count } else { 0 };
+    Some(LastFailure { count, next_attempt_at: None, inputs: None, ..last })
 }
 
 struct Conditions<'a> {

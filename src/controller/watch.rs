@@ -85,13 +85,13 @@ async fn follow(client: Client, scope: Scope, context: Arc<Context>) {
 
 /// What leads to looks at the TokenSources of one namespace, or of all.
 fn causes(client: Client, scope: Scope, context: &Arc<Context>) -> Causes {
-    let (tell_listed, listed) = watch::channel(false);
-    let sources = sources(client.clone(), scope.clone(), Arc::clone(context), tell_listed);
-    let secrets = changed_sources(client.clone(), scope.clone(), Arc::clone(context));
+    let (tell_sources, mut sources_listed) = watch::channel(false);
+    let (tell_secrets, listed) = watch::channel(false);
+    let sources = sources(client.clone(), scope.clone(), Arc::clone(context), tell_sources);
+    let secrets = changed_sources(client.clone(), scope.clone(), Arc::clone(context), tell_secrets);
     // Only after the TokenSources are known is it known which Secrets matter.
-    let mut first_list = listed.clone();
     let changed = stream::once(async move {
-        let _ = first_list.wait_for(|listed| *listed).await;
+        let _ = sources_listed.wait_for(|listed| *listed).await;
         secrets
     });
     let selected = selected_sources(client, Arc::clone(context));
@@ -196,10 +196,14 @@ fn forget(context: &Context, source: &Key) {
 }
 
 /// Follows the metadata of Secrets, and yields the TokenSources that a change concerns.
-fn changed_sources(client: Client, scope: Scope, context: Arc<Context>) -> impl Stream<Item = Key> + Send {
+fn changed_sources(
+    client: Client,
+    scope: Scope,
+    context: Arc<Context>,
+    listed: watch::Sender<bool>,
+) -> impl Stream<Item = Key> + Send {
     let api: Api<SecretHead> = scope.api(client);
     let mut epoch = 0;
-    let mut listed = false;
     let events = watcher::watcher(api, in_small_pages()).default_backoff();
     let users = events.map(move |event| {
         let secrets = &context.secrets;
@@ -218,8 +222,7 @@ fn changed_sources(client: Client, scope: Scope, context: Arc<Context>) -> impl 
             }
             Ok(Event::InitDone) => {
                 let gone = secrets.list_ends(epoch, |secret| scope.holds(secret));
-                if !listed {
-                    listed = true;
+                if !listed.send_replace(true) {
                     secrets.first_list_read();
                 }
                 gone

@@ -147,10 +147,11 @@ impl Gate {
     }
 
     /// Whether so many wait to ask `token_url` by an earlier deadline that it is better to come back than to wait too:
-    /// whoever waits holds a credential in memory.
+    /// whoever waits holds a credential in memory. `party` is who would ask, as far as that is known: while its credential is
+    /// tried for the first time, a few who wait for that are enough.
     #[must_use]
-    pub fn is_crowded(&self, token_url: &Url, deadline: Instant) -> bool {
-        self.inner.lock().is_crowded(token_url, deadline, Instant::now())
+    pub fn is_crowded(&self, token_url: &Url, party: Option<Party>, deadline: Instant) -> bool {
+        self.inner.lock().is_crowded(token_url, party, deadline, Instant::now())
     }
 
     /// Waits for a place at the origin of `token_url`, which is kept until the [`Place`] is finished or dropped. Of those

@@ -92,12 +92,6 @@ impl Tried {
     pub fn is_asked_otherwise(&self, other: &Self) -> bool {
         self.spec != other.spec || self.request != other.request
     }
-
-    /// Whether `other` is the same but for who asks for it: what fails again then goes on failing.
-    #[must_use]
-    pub fn is_the_same_as(&self, other: &Self) -> bool {
-        self.spec == other.spec && self.credentials == other.credentials
-    }
 }
 
 /// A mint whose result is in memory.

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    FieldsV1, ManagedFieldsEntry, ObjectMeta, OwnerReference, Time,
+};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -73,7 +75,7 @@ impl<S: AsRef<str>> FromIterator<S> for KeySet {
 
 /// A Secret's metadata as the API server sends it. What decisions do not need is skipped unread: labels and annotations
 /// of others, and all of managedFields but the names of data keys.
-#[derive(Deserialize, Clone, Debug, Default)]
+#[derive(Deserialize, Debug, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Head {
     /// `metadata.namespace`.
@@ -83,17 +85,13 @@ pub struct Head {
     uid: Option<String>,
     resource_version: Option<String>,
     deletion_timestamp: Option<Time>,
-    #[serde(default)]
-    labels: Labels,
-    #[serde(default)]
-    annotations: Annotations,
-    #[serde(default)]
-    owner_references: Vec<OwnerReference>,
-    #[serde(default)]
-    managed_fields: Vec<Manager>,
+    labels: Option<Labels>,
+    annotations: Option<Annotations>,
+    owner_references: Option<Vec<OwnerReference>>,
+    managed_fields: Option<Vec<Manager>>,
 }
 
-#[derive(Deserialize, Clone, Debug, Default)]
+#[derive(Deserialize, Debug, Default)]
 struct Labels {
     #[serde(rename = "app.kubernetes.io/managed-by")]
     managed_by: Option<String>,
@@ -101,7 +99,7 @@ struct Labels {
     credentials: Option<String>,
 }
 
-#[derive(Deserialize, Clone, Debug, Default)]
+#[derive(Deserialize, Debug, Default)]
 struct Annotations {
     #[serde(rename = "tokensource.dev/record")]
     record: Option<String>,
@@ -112,17 +110,22 @@ struct Annotations {
 }
 
 /// Somebody who has written fields.
-#[derive(Deserialize, Clone, Debug)]
+#[derive(Deserialize, Debug)]
 #[serde(rename_all = "camelCase")]
 struct Manager {
     manager: Option<String>,
     operation: Option<String>,
     time: Option<Time>,
-    #[serde(default)]
-    fields_v1: Fields,
+    fields_v1: Option<Fields>,
 }
 
-#[derive(Deserialize, Clone, Debug, Default)]
+impl Manager {
+    fn data(&self) -> Option<&BTreeMap<String, IgnoredAny>> {
+        self.fields_v1.as_ref()?.data.as_ref()
+    }
+}
+
+#[derive(Deserialize, Debug, Default)]
 struct Fields {
     #[serde(rename = "f:data")]
     data: Option<BTreeMap<String, IgnoredAny>>,
@@ -141,28 +144,25 @@ impl From<&ObjectMeta> for Head {
             uid: metadata.uid.clone(),
             resource_version: metadata.resource_version.clone(),
             deletion_timestamp: metadata.deletion_timestamp.clone(),
-            labels: Labels {
+            labels: Some(Labels {
                 managed_by: value(&metadata.labels, MANAGED_BY_LABEL.0),
                 credentials: value(&metadata.labels, CREDENTIALS_LABEL.0),
-            },
-            annotations: Annotations {
+            }),
+            annotations: Some(Annotations {
                 record: value(&metadata.annotations, RECORD_ANNOTATION),
                 refresh_token_of: value(&metadata.annotations, REFRESH_TOKEN_ANNOTATION),
                 adopt: value(&metadata.annotations, ADOPT_ANNOTATION),
-            },
-            owner_references: metadata.owner_references.clone().unwrap_or_default(),
-            managed_fields: metadata
-                .managed_fields
-                .as_deref()
-                .unwrap_or_default()
-                .iter()
-                .map(|entry| Manager {
+            }),
+            owner_references: metadata.owner_references.clone(),
+            managed_fields: metadata.managed_fields.as_ref().map(|entries| {
+                let manager = |entry: &ManagedFieldsEntry| Manager {
                     manager: entry.manager.clone(),
                     operation: entry.operation.clone(),
                     time: entry.time.clone(),
-                    fields_v1: Fields { data: entry.fields_v1.as_ref().and_then(data) },
-                })
-                .collect(),
+                    fields_v1: entry.fields_v1.as_ref().map(|fields| Fields { data: data(fields) }),
+                };
+                entries.iter().map(manager).collect()
+            }),
         }
     }
 }
@@ -171,23 +171,26 @@ impl Head {
     /// What decisions need of it; `None` for an object without uid or resourceVersion, which no API server sends.
     #[must_use]
     pub fn facts(self) -> Option<Facts> {
-        let labelled = self.labels.managed_by.as_deref() == Some(MANAGED_BY_LABEL.1);
-        let is_ours = labelled || self.annotations.record.is_some();
+        let (labels, annotations) = (self.labels.unwrap_or_default(), self.annotations.unwrap_or_default());
+        let managed_fields = self.managed_fields.unwrap_or_default();
+        let labelled = labels.managed_by.as_deref() == Some(MANAGED_BY_LABEL.1);
+        let is_ours = labelled || annotations.record.is_some();
         Some(Facts {
             version: Version { uid: self.uid?, resource_version: self.resource_version? },
             terminating: self.deletion_timestamp.is_some(),
-            other_writer: other_writer(&self.managed_fields).filter(|_| is_ours),
-            owned_keys: owned_keys(&self.managed_fields),
             controller: self
                 .owner_references
                 .into_iter()
+                .flatten()
                 .find(|owner| owner.controller == Some(true))
                 .map(|owner| Controller { kind: owner.kind, name: owner.name, uid: owner.uid }),
-            record: self.annotations.record.and_then(|value| Record::parse(&value)).map(Arc::new),
+            record: annotations.record.and_then(|value| Record::parse(&value)).map(Arc::new),
             labelled,
-            lent: self.labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
-            refresh_token_of: self.annotations.refresh_token_of,
-            offered_to: self.annotations.adopt.map(String::into_boxed_str),
+            lent: labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
+            refresh_token_of: annotations.refresh_token_of,
+            offered_to: annotations.adopt.map(String::into_boxed_str),
+            other_writer: other_writer(&managed_fields).filter(|_| is_ours),
+            owned_keys: owned_keys(&managed_fields),
         })
     }
 }
@@ -204,7 +207,7 @@ impl Facts {
 fn other_writer(entries: &[Manager]) -> Option<Box<str>> {
     entries
         .iter()
-        .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER) && entry.fields_v1.data.is_some())
+        .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER) && entry.data().is_some())
         .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
         .and_then(|entry| {
             Some(entry.manager.as_deref()?.chars().take(LONGEST_MANAGER).collect::<String>().into())
@@ -218,7 +221,7 @@ fn owned_keys(entries: &[Manager]) -> KeySet {
         .filter(|entry| {
             entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
         })
-        .filter_map(|entry| entry.fields_v1.data.as_ref())
+        .filter_map(Manager::data)
         .flat_map(|data| data.keys())
         .filter_map(|key| key.strip_prefix("f:"))
         .collect()
@@ -265,6 +268,16 @@ mod tests {
         assert!(facts.lent && facts.labelled && facts.terminating && facts.record.is_none());
         assert_eq!((facts.refresh_token_of.as_deref(), facts.offered_to.as_deref()), (Some("a"), Some("b")));
         assert_eq!(facts.controller.unwrap().kind, "Pod");
+    }
+
+    #[test]
+    fn what_is_null_is_nothing() {
+        let facts = facts(json!({
+            "uid": "u", "resourceVersion": "12", "deletionTimestamp": null,
+            "labels": null, "annotations": null, "ownerReferences": null, "managedFields": null,
+        }));
+        assert!(!facts.labelled && !facts.terminating && facts.controller.is_none());
+        assert_eq!(facts.owned_keys, KeySet::default());
     }
 
     #[test]

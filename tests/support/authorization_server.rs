@@ -331,6 +331,15 @@ impl AuthorizationServer {
     }
 }
 
+impl AuthorizationServer {
+    /// Sends its process a signal by its name, for example STOP: then it answers nobody.
+    pub fn signal(&self, name: &str) {
+        let signalled =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(signalled.expect("kill").success());
+    }
+}
+
 impl Drop for AuthorizationServer {
     fn drop(&mut self) {
         drop(self.lifeline.take());

@@ -120,24 +120,28 @@ fn what_passes_by_itself_is_not_stalled() {
 }
 
 #[test]
-fn while_it_is_suspended_no_attempt_is_told_to_be_due() {
+fn a_failure_stays_while_it_is_suspended_and_no_attempt_is_due() {
+    let failed = || LastFailure {
+        at: at(5),
+        reason: Reason::ClientRejected.to_string(),
+        message: "m".into(),
+        count: 2,
+        next_attempt_at: Some(at(20)),
+        inputs: Some("s/r/c".into()),
+    };
     let (token, none) = (record(300), Reported::default());
-    let told = |reason: Reason, suspended| {
-        let failed = LastFailure {
-            at: at(5),
-            reason: reason.to_string(),
-            message: "m".into(),
-            count: 2,
-            next_attempt_at: Some(at(20)),
-            inputs: Some("s/r/c".into()),
-        };
-        let situation = situation(10, Some(&token), None, &none);
-        let last = status(&Situation { suspended, last_failure: Some(failed), ..situation }).last_failure;
+    let before =
+        status(&Situation { last_failure: Some(failed()), ..situation(10, Some(&token), None, &none) });
+    let before = Reported::of(&before);
+    let told = |suspended, last_failure| {
+        let situation = situation(10, Some(&token), None, &before);
+        let last = status(&Situation { suspended, last_failure, ..situation }).last_failure;
         last.map(|last| (last.count, last.next_attempt_at, last.inputs.is_some()))
     };
-    assert_eq!(told(Reason::ClientRejected, false), Some((2, Some(at(20)), true)));
-    assert_eq!(told(Reason::ClientRejected, true), Some((2, None, false)));
-    assert_eq!(told(Reason::RateLimited, true), Some((2, Some(at(20)), true)), "the issuer's wish holds");
+    assert_eq!(told(false, Some(failed())), Some((2, Some(at(20)), true)));
+    assert_eq!(told(false, None), Some((0, None, false)), "it has recovered");
+    assert_eq!(told(true, None), Some((2, None, false)));
+    assert_eq!(told(true, Some(failed())), Some((2, Some(at(20)), true)), "the issuer's wish holds");
 }
 
 #[test]

@@ -17,6 +17,8 @@ const BREAKER: u32 = 5;
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// So many wait for an endpoint before others had better come back later: enough to keep it busy.
 const CROWD: usize = 64;
+/// So many wait for one credential to be tried for the first time: they cannot go before that, and it may take a while.
+const FEW: usize = 8;
 /// Entries of each kind before those that say nothing are forgotten.
 const MANY: usize = 4096;
 /// Two clients that are told "too many requests" within this time mean the endpoint and not one of them.
@@ -184,15 +186,25 @@ impl State {
         }
     }
 
-    /// Those who wait for somebody else to try their credential first do not count: whoever has another goes past them.
-    pub(super) fn is_crowded(&self, token_url: &Url, deadline: Instant, now: Instant) -> bool {
+    /// See [`super::Gate::is_crowded`]. To others, those who wait for somebody to try their credential first are no crowd:
+    /// whoever has another goes past them.
+    pub(super) fn is_crowded(
+        &self,
+        token_url: &Url,
+        party: Option<Party>,
+        deadline: Instant,
+        now: Instant,
+    ) -> bool {
         let Some(origin) = self.origins.get(token_url.origin().ascii_serialization().as_str()) else {
             return false;
         };
-        let may_go = |waiter: &&Waiter| {
-            *waiter.asker.endpoint == *token_url.as_str()
-                && !matches!(self.judge(&waiter.asker, now), Verdict::Wait(None))
-        };
+        let is_stuck = |asker: &Asker| matches!(self.judge(asker, now), Verdict::Wait(None));
+        let asker = party.map(|party| Asker { endpoint: token_url.as_str().into(), party });
+        if let Some(asker) = asker.filter(is_stuck) {
+            return origin.queue.values().filter(|waiter| waiter.asker == asker).take(FEW).count() == FEW;
+        }
+        let may_go =
+            |waiter: &&Waiter| *waiter.asker.endpoint == *token_url.as_str() && !is_stuck(&waiter.asker);
         let ahead = origin.queue.range(..(deadline, 0)).map(|(_, waiter)| waiter);
         ahead.filter(may_go).take(CROWD).count() == CROWD
     }

@@ -445,12 +445,14 @@ async fn a_crowd_is_of_those_who_go_before_and_could_go() {
     // All with the credential that is being tried for the first time: they are no crowd to others.
     let stuck: Vec<_> = (0..64).map(|_| wait(0)).collect();
     sleep(Duration::from_millis(1)).await;
-    assert!(!gate.is_crowded(&url(), now + seconds(60)));
+    assert!(!gate.is_crowded(&url(), None, now + seconds(60)));
+    assert!(!gate.is_crowded(&url(), Some(party(&gate, 1)), now + seconds(60)));
+    assert!(gate.is_crowded(&url(), Some(party(&gate, 0)), now), "enough wait for the first to try");
     let crowd: Vec<_> = (1..65).map(wait).collect();
     sleep(Duration::from_millis(1)).await;
-    assert!(gate.is_crowded(&url(), now + seconds(60)));
-    assert!(!gate.is_crowded(&url(), now + seconds(30)), "its turn comes before theirs");
+    assert!(gate.is_crowded(&url(), None, now + seconds(60)));
+    assert!(!gate.is_crowded(&url(), None, now + seconds(30)), "its turn comes before theirs");
     let other = "https://idp.example.com/other".parse().unwrap();
-    assert!(!gate.is_crowded(&other, now + seconds(60)), "another endpoint of the same host");
+    assert!(!gate.is_crowded(&other, None, now + seconds(60)), "another endpoint of the same host");
     stuck.iter().chain(&crowd).for_each(tokio::task::JoinHandle::abort);
 }
