@@ -202,7 +202,7 @@ step "Start the control plane and the authorization server"
 start control-plane hack/control-plane.sh run --dir "$dir/cp" --crds crds --until-stdin-closes
 start authorization-server node tests/authorization-server/server.mjs --until-stdin-closes
 eventually 120 has_begun control-plane || give_up "control-plane did not start in time"
-eventually 60 has_begun authorization-server || give_up "authorization-server did not start in time"
+eventually 120 has_begun authorization-server || give_up "authorization-server did not start in time"
 
 export KUBECONFIG=$dir/cp/kubeconfig KUBECACHEDIR=$dir/kubectl
 # Another program may use the port; and nobody else is there to be waited for.
