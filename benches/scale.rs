@@ -1,7 +1,8 @@
 //! What a fleet costs, against a real control plane and a real authorization server:
 //! `make bench SOURCES=10000` (1000 where nothing is said). `STEADY=600` then has all tokens live for `LIFETIME=300`
 //! seconds and watches for so many seconds how they are refreshed. `HANGS=60` begins with an endpoint that answers nobody for
-//! so many seconds. `FAILS=60` has the client rejected for so many seconds, and then ends. `hack/limit-memory.sh` makes the memory limit of a pod.
+//! so many seconds. `FAILS=60` has the client rejected for so many seconds, and then ends. `hack/limit-memory.sh` makes the
+//! memory limit of a pod.
 //!
 //! Memory is absolute; time is a ratio to a bare loop that does the same calls in the same run, because machines
 //! are noisy.
@@ -40,14 +41,7 @@ async fn main() {
     let hangs = setting("HANGS", 0);
     if hangs > 0 {
         fleet.server.signal("STOP");
-        let mut operator = Operator::start();
-        tokio::time::sleep(Duration::from_secs(hangs as u64)).await;
-        println!(
-            "the endpoint hangs for {hangs} s: {:.1} s of CPU; {}",
-            operator.usage().cpu,
-            operator.usage().memory()
-        );
-        drop(operator);
+        run_for(hangs, "the endpoint hangs").await;
         fleet.server.signal("CONT");
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
@@ -55,14 +49,7 @@ async fn main() {
     let fails = setting("FAILS", 0);
     if fails > 0 {
         fleet.accept("another", 3600).await;
-        let mut operator = Operator::start();
-        tokio::time::sleep(Duration::from_secs(fails as u64)).await;
-        println!(
-            "the client is rejected for {fails} s: {:.1} s of CPU; {}",
-            operator.usage().cpu,
-            operator.usage().memory()
-        );
-        return;
+        return run_for(fails, "the client is rejected").await;
     }
 
     let before = fleet.mints().await;
@@ -102,6 +89,14 @@ async fn main() {
     if steady > 0 {
         watch(&mut operator, &fleet, u32::try_from(setting("LIFETIME", 300)).unwrap(), steady).await;
     }
+}
+
+/// Runs an operator for so many seconds, and tells what it has used.
+async fn run_for(seconds: usize, what: &str) {
+    let mut operator = Operator::start();
+    tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
+    let usage = operator.usage();
+    println!("{what} for {seconds} s: {:.1} s of CPU; {}", usage.cpu, usage.memory());
 }
 
 /// Reads the operator's metrics every now and then, as somebody who watches it does.

@@ -165,7 +165,7 @@ impl Context {
     /// When the token expires that a TokenSource's target holds.
     fn expiry(&self, source: &Key) -> Option<Timestamp> {
         let watched = self.sources.get(source)?;
-        self.secrets.expiry(&source.sibling(watched.secrets.first()?))
+        self.secrets.expiry(&source.sibling(Arc::clone(watched.secrets.first()?)))
     }
 
     /// Whether a Secret may be read as credentials.

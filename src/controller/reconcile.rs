@@ -201,7 +201,7 @@ impl Pass<'_> {
     pub(super) async fn run(&mut self) -> Result<Ending, Stop> {
         for _ in 0..MOST_STEPS {
             if !self.is_served() {
-                return Err(self.let_go().await);
+                return Err(Box::pin(self.let_go()).await);
             }
             self.look_where_nobody_has().await?;
             let Some(decision) = self.decide() else { continue };

@@ -67,8 +67,8 @@ impl Identity {
             key: key.clone(),
             owner: Owner { name: key.name.to_string(), uid: source.metadata.uid.clone()? },
             target: key.sibling(source.target_name()),
-            credentials: key.sibling(&source.spec.credentials.secret_ref.name),
-            refresh_token: key.sibling(&source.refresh_token_secret_name()),
+            credentials: key.sibling(source.spec.credentials.secret_ref.name.as_str()),
+            refresh_token: key.sibling(source.refresh_token_secret_name()),
         })
     }
 

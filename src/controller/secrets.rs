@@ -35,7 +35,7 @@ impl Key {
 
     /// The key of another object of the same namespace.
     #[must_use]
-    pub fn sibling(&self, name: &str) -> Self {
+    pub fn sibling(&self, name: impl Into<Arc<str>>) -> Self {
         Key { namespace: Arc::clone(&self.namespace), name: name.into() }
     }
 }
@@ -112,9 +112,8 @@ impl Secrets {
         }
         let inner = &mut *self.lock();
         let epoch = inner.epoch;
-        let key = |name: &Arc<str>| Key { namespace: Arc::clone(&source.namespace), name: Arc::clone(name) };
         for name in before.iter().filter(|name| !names.contains(name)) {
-            inner.release(&key(name), source);
+            inner.release(&source.sibling(Arc::clone(name)), source);
         }
         for name in names.iter().filter(|name| !before.contains(name)) {
             let unknown = || Entry {
@@ -124,7 +123,8 @@ impl Secrets {
                 epoch,
                 party: None,
             };
-            inner.secrets.entry(key(name)).or_insert_with(unknown).users.push(Arc::clone(&source.name));
+            let secret = inner.secrets.entry(source.sibling(Arc::clone(name))).or_insert_with(unknown);
+            secret.users.push(Arc::clone(&source.name));
         }
     }
 
@@ -248,8 +248,7 @@ impl Entry {
     }
 
     fn users_of(&self, secret: &Key) -> Vec<Key> {
-        let key = |user| Key { namespace: Arc::clone(&secret.namespace), name: Arc::clone(user) };
-        self.users.iter().map(key).collect()
+        self.users.iter().map(|user| secret.sibling(Arc::clone(user))).collect()
     }
 }
 
