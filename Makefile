@@ -34,15 +34,15 @@ build: ## Build the operator.
 
 .PHONY: fmt
 fmt: ## Format the code.
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 .PHONY: fmt-check
 fmt-check: ## Fail where the code is not formatted.
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 
 .PHONY: lint
 lint: ## Run clippy; warnings are errors.
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 .PHONY: generate
 generate: ## Write anew what is generated: the CustomResourceDefinition, the chart's README, deploy/.
@@ -56,7 +56,7 @@ check-generated: ## Fail where what is generated has drifted.
 
 .PHONY: test-fast
 test-fast: $(NPM_STAMPS) ## Run what needs no control plane: unit tests, and OAuth against a real authorization server.
-	$(CARGO) test --lib --bins --test oauth --test mint
+	$(CARGO) test --workspace --lib --bins --test token_endpoint --test mint
 
 .PHONY: test
 test: ## Run all tests, against a real control plane (the first time builds it: minutes).

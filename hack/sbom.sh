@@ -12,7 +12,7 @@ export SOURCE_DATE_EPOCH
 
 # It writes beside Cargo.toml and nowhere else.
 written=.sbom-$$
-trap 'rm -f "$written.json"' EXIT
+trap 'rm -f "$written.json" crates/*/"$written.json"' EXIT
 "$tool/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --target x86_64-unknown-linux-gnu \
   --override-filename "$written"
 mkdir -p "$(dirname "$to")"

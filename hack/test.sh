@@ -22,7 +22,7 @@ echo "== cargo test: everything" >&2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-cargo test --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
 awk '/^test result: / { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$log"
 if [ $status -ne 0 ] && ! grep -q '^test result: FAILED' "$log"; then

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokensource_operator::api::TokenSource;
+use tokensource_api::TokenSource;
 
 use crate::support::authorization_server::{AuthorizationServer, ClientSpec};
 use crate::support::control_plane::ControlPlane;

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use secrecy::ExposeSecret;
 use std::sync::LazyLock;
-use tokensource_operator::oauth::{
+use token_endpoint::{
     ClientAuthentication, Credentials, Grant, RequestDescription, ResponseMapping, TokenRequest, read,
 };
 

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
 use secrecy::{ExposeSecret, SecretString};
-use tokensource_operator::api;
-use tokensource_operator::target::{ALLOWED_TYPES, Template, Token};
+use tokensource_api as api;
+use tokensource_api::permitted::ALLOWED_TYPES;
+use tokensource_operator::secret::{Template, Token};
 
 const TOKEN: &str = "canary-token-4711+/=";
 const KEYS: [&str; 4] = [".dockerconfigjson", ".dockercfg", "password", "key"];

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
-use super::secrets::Key;
+use crate::key::Key;
 
 /// See the module. A TokenSource that waits for nothing but a change is not in it.
 #[derive(Debug, Default)]

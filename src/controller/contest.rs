@@ -3,14 +3,16 @@
 
 use tracing::info;
 
+use super::cache::secrets::Known;
 use super::memory::Disturbance;
 use super::reconcile::Pass;
-use super::secrets::Known;
-use super::status::Problem;
 use super::stop::Stop;
-use crate::api::Reason;
-use crate::refresh::{LEAST_INTERVAL, plus};
-use crate::target::{ADOPT_ANNOTATION, Facts, Ownership, is_type, ownership};
+use crate::refresh::LEAST_INTERVAL;
+use crate::secret::{ADOPT_ANNOTATION, Facts, Ownership, ownership};
+use crate::status::Problem;
+use crate::time::plus;
+use tokensource_api::Reason;
+use tokensource_api::permitted::is_type;
 
 impl Pass<'_> {
     /// The type of a Secret cannot be changed: it is deleted, to be created anew with the token that is in memory.

@@ -7,11 +7,11 @@ use super::Context;
 use super::memory::Written;
 use super::reconcile::{Ending, Pass, timer};
 use super::report;
-use super::resolved::Identity;
-use super::status::Reported;
 use super::stop::Stop;
-use crate::api::{TokenSource, TokenSourceStatus};
-use crate::refresh::plus;
+use crate::spec::Identity;
+use crate::status::Reported;
+use crate::time::plus;
+use tokensource_api::{TokenSource, TokenSourceStatus};
 
 /// Longer than a pass takes, in seconds: tokens that end later are not watched.
 const LONGEST_PASS: u64 = 5 * 60;

@@ -7,13 +7,16 @@ use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::ByteString;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::cache::secrets::Known;
 use super::reconcile::Pass;
-use super::secrets::{Key, Known};
 use super::stop::Stop;
-use crate::api::Reason;
-use crate::oauth::{Credentials, Digest};
+use crate::key::Key;
 use crate::providers::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
-use crate::target::{CREDENTIALS_LABEL, Facts, Version};
+use crate::secret::{CREDENTIALS_LABEL, Facts, Version};
+use crate::token_request::tls::Named;
+use kube::ResourceExt;
+use token_endpoint::{Credentials, Digest, Tls};
+use tokensource_api::Reason;
 
 /// What a token is minted with.
 #[derive(Debug)]
@@ -206,6 +209,30 @@ impl Pass<'_> {
             ));
         }
         self.memory.seed_is_ours = Some(seed_sha256.to_owned());
+        Ok(())
+    }
+}
+
+impl Pass<'_> {
+    /// Reads what `spec.tls` names.
+    pub(super) async fn tls(&self) -> Result<Tls, Stop> {
+        let Some(spec) = &self.source.spec.tls else { return Ok(Tls::default()) };
+        let named = Named::fetch(spec, &self.context.kubernetes, &self.identity.key.namespace).await?;
+        self.check_lent(&named)?;
+        // Nobody watches what is wrong here, and it may be put right without a word: it is looked at again and again.
+        named.tls(spec).map_err(|message| Stop::target(Reason::SpecInvalid, message))
+    }
+
+    /// Whether their owners have released the Secrets for use.
+    fn check_lent(&self, named: &Named) -> Result<(), Stop> {
+        let secrets = [&named.bundle_secret, &named.client_certificate];
+        for secret in secrets.into_iter().flatten() {
+            let facts = Facts::of(&secret.metadata);
+            if !facts.is_some_and(|facts| self.context.may_use(&facts)) {
+                let key = Key::new(&self.identity.key.namespace, &secret.name_any());
+                return Err(Stop::target(Reason::CredentialsInvalid, not_lent(&key)));
+            }
+        }
         Ok(())
     }
 }

@@ -15,8 +15,8 @@ use tracing::warn;
 use super::Context;
 use super::agenda::Agenda;
 use super::reconcile::{deadline, reconcile};
-use super::secrets::Key;
 use super::turns::Turn;
+use crate::key::Key;
 
 /// What leads to looks.
 pub(super) struct Causes {
@@ -120,11 +120,11 @@ fn begin(agenda: &mut Agenda, looks: &mut Looks, context: &Arc<Context>, turn: T
 mod tests {
     use std::mem::size_of;
 
+    use super::super::cache::source::Watched;
     use super::super::memory::Memory;
     use super::super::reconcile::look_at;
-    use super::super::watched::Watched;
     use super::*;
-    use crate::target::{Facts, Record};
+    use crate::secret::{Facts, Record};
 
     /// The future that a function returns.
     fn future<'a, F>(_: fn(&'a Watched, &'a Context, Turn) -> F) -> usize {

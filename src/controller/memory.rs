@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::pods::Prompt;
-use super::secrets::Key;
-use super::status::Reported;
-use crate::api::{LastFailure, Reason};
-use crate::oauth::Digest;
-use crate::refresh::{Failure, Pending, Tried, seconds_between};
-use crate::target::{Owner, Record, Version};
+use crate::key::Key;
+use crate::refresh::{Failure, Pending, Tried};
+use crate::secret::{Owner, Record, Version};
+use crate::status::Reported;
+use crate::time::seconds_between;
+use token_endpoint::Digest;
+use tokensource_api::{LastFailure, Reason};
 
 /// What was told by a status that was written, and the revision that it got.
 pub type Written = (u64, Reported);

@@ -8,16 +8,18 @@ use tokio::time::Instant;
 use tracing::info;
 use url::Url;
 
+use super::cache::secrets::Known;
 use super::gather::{Gathered, sha256};
-use super::kubernetes::CallError;
 use super::memory::{Disturbance, PendingMint, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
-use super::secrets::Known;
 use super::stop::Stop;
-use crate::api::Reason;
-use crate::oauth::{Answer, Error, RequestDescription, Tls};
-use crate::refresh::{Why, attempt_timeout, seconds_between};
-use crate::target::{Inputs, Record};
+use crate::cluster::CallError;
+use crate::refresh::{Why, attempt_timeout};
+use crate::secret::{Inputs, Record};
+use crate::status::reason;
+use crate::time::seconds_between;
+use token_endpoint::{Answer, Error, RequestDescription, Tls};
+use tokensource_api::Reason;
 
 /// How long a turn at the endpoint is waited for before people are told.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -119,13 +121,17 @@ impl Pass<'_> {
         let answer = Box::pin(self.context.transport.send_over(&request, tls, timeout)).await;
         place.finish(&answer);
         let (took, remark) = (begun.elapsed(), self.clock_remark(description));
-        metrics.minted(self.resolved.host(), answer.as_ref().err().map(Error::reason), Some(took));
+        metrics.minted(
+            self.resolved.host(),
+            answer.as_ref().err().map(|error| reason(error.kind())),
+            Some(took),
+        );
         Ok(Asked { answer, sent_at, took, url: url.clone(), remark })
     }
 
     /// An attempt that failed before the endpoint was asked.
     fn not_minted(&self, error: &Error) -> Stop {
-        self.context.metrics.minted(self.resolved.host(), Some(error.reason()), None);
+        self.context.metrics.minted(self.resolved.host(), Some(reason(error.kind())), None);
         Stop::endpoint(error)
     }
 

@@ -4,27 +4,26 @@ mod agenda;
 mod contest;
 mod expiry;
 mod gather;
-mod kubernetes;
+
 mod looks;
-mod mandate;
+
 mod memory;
 mod mint;
-mod namespaces;
-mod objects;
+
 mod pods;
-mod pulse;
+
 mod reconcile;
 mod report;
-pub(crate) mod resolved;
-mod secrets;
-mod sources;
+
+mod cache;
+
 mod spans;
-pub(crate) mod status;
+
 mod stop;
-pub(crate) mod tls;
+
 mod turns;
 mod watch;
-mod watched;
+
 mod write;
 
 use std::fmt;
@@ -32,21 +31,21 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use kubernetes::{CallError, Kubernetes};
-pub use mandate::Mandate;
-pub use pulse::Pulse;
-pub(crate) use secrets::Key;
 pub(crate) use spans::TARGET as SPANS;
 pub use watch::run;
 
+use crate::cluster::Kubernetes;
+use crate::heartbeat::Pulse;
+use crate::key::Key;
+use crate::leadership::Mandate;
 use crate::metrics::Metrics;
-use crate::oauth::{Discovery, Gate, Transport};
-use crate::target::Facts;
+use crate::secret::Facts;
+use cache::namespaces::Namespaces;
+use cache::secrets::Secrets;
+use cache::sources::Sources;
 use memory::{Memories, Seeds};
-use namespaces::Namespaces;
 use pods::Rounds;
-use secrets::Secrets;
-use sources::Sources;
+use token_endpoint::{Discovery, Gate, Transport};
 use turns::Turns;
 
 /// Looks at once. Each makes one call to the API server at a time, and more would only wait there; those that have not
@@ -201,11 +200,5 @@ impl Context {
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.
     fn now(&self) -> Timestamp {
         Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
     }
 }

@@ -10,12 +10,12 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::kubernetes::{CallError, Kubernetes};
 use super::reconcile::Pass;
-use super::secrets::Key;
-use super::status::Reported;
-use crate::api::Reason;
-use crate::target::{Metadata, Pod, Pods, Way};
+use crate::cluster::{CallError, Kubernetes};
+use crate::key::Key;
+use crate::secret::{Metadata, Pod, Pods, Way};
+use crate::status::{Reported, Told};
+use tokensource_api::Reason;
 
 /// When pods are told, after the write. The kubelet watches the Secret and the pod independently of each other: when the
 /// pod's news comes first, it reads the old value. Hence the second time.
@@ -46,15 +46,6 @@ struct Due {
     at: Instant,
     /// When the second time comes, where this is the first.
     then: Option<Instant>,
-}
-
-/// What came of telling pods.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// What failed.
-    pub failed: Option<String>,
-    /// The pods that have the token in a way that does not follow the Secret.
-    pub fixed: Option<String>,
 }
 
 fn interrupted(_: oneshot::error::RecvError) -> Told {

@@ -9,23 +9,25 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{Instrument, error, warn};
 
+use super::cache::secrets::Known;
+use super::cache::source::Watched;
 use super::gather::not_lent;
-use super::kubernetes::CallError;
 use super::memory::{Failed, Memory};
 use super::pods::Prompt;
-use super::resolved::{Identity, Resolved};
-use super::secrets::{Key, Known};
-use super::status::{Problem, Reported};
 use super::stop::{Attempt, Stop};
 use super::turns::Turn;
-use super::watched::Watched;
 use super::{Context, expiry, report, spans};
-use crate::api::{Reason, TokenSource};
-use crate::metrics::NO_HOST;
-use crate::oauth::Class;
+use crate::cluster::CallError;
+use crate::key::Key;
 use crate::providers::CredentialsError;
-use crate::refresh::{Blocked, Decision, Failure, Observed, Why, decide, plus, seconds_between, wait};
-use crate::target::{Ownership, Record, Version, ownership};
+use crate::refresh::{Blocked, Decision, Failure, Observed, Why, decide, wait};
+use crate::secret::{Ownership, Record, Version, ownership};
+use crate::spec::NO_HOST;
+use crate::spec::{Identity, Resolved};
+use crate::status::{Problem, Reported};
+use crate::time::{plus, seconds_between};
+use token_endpoint::Class;
+use tokensource_api::{Reason, TokenSource};
 
 /// How often one pass decides anew before it lets others go first.
 const MOST_STEPS: usize = 12;
@@ -331,7 +333,7 @@ impl Pass<'_> {
 
     fn observe<'o>(
         &'o self,
-        target: Option<&'o crate::target::Facts>,
+        target: Option<&'o crate::secret::Facts>,
         credentials: Option<&'o Version>,
     ) -> Observed<'o> {
         Observed {

@@ -10,15 +10,15 @@ use kube::Resource;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::kubernetes::CallError;
 use super::memory::{Memory, Written};
 use super::reconcile::Pass;
-use super::resolved::Identity;
-use super::status::{Problem, Reported, Situation, status};
 use super::{Context, spans};
-use crate::api::{Reason, TokenSource, TokenSourceStatus};
+use crate::cluster::CallError;
 use crate::metrics::{Sight, Times};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
+use crate::spec::Identity;
+use crate::status::{Problem, Reported, Situation, status};
+use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
 
 /// Writes status and events after a pass.
 pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Result<(), CallError> {
@@ -205,7 +205,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
     use super::*;
-    use crate::api::LastFailure;
+    use tokensource_api::LastFailure;
 
     fn told(ready: &str, reason: &str, failing: Option<(&str, i32)>) -> TokenSourceStatus {
         TokenSourceStatus {

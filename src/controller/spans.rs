@@ -5,8 +5,8 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 
 use super::reconcile::Pass;
-use super::secrets::Key;
 use super::stop::Stop;
+use crate::key::Key;
 use crate::refresh::Why;
 
 /// The target that tells them from everything else.

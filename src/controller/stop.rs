@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::kubernetes::CallError;
-use crate::api::Reason;
-use crate::oauth::{self, Class};
-use crate::target::Version;
+use crate::cluster::CallError;
+use crate::secret::Version;
+use crate::status::reason;
+use token_endpoint::{self as oauth, Class};
+use tokensource_api::Reason;
 
 /// Why the present attempt goes no further.
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl Stop {
     /// A token request that was not made, because another's failure says enough.
     pub(super) fn held(held: &oauth::Held) -> Self {
         let held_for = held.retry_in().map(|wait| wait.as_secs().saturating_add(1));
-        let attempt = Attempt::new(held.class(), held.reason(), held.to_string());
+        let attempt = Attempt::new(held.class(), reason(held.kind()), held.to_string());
         Stop::Failed(Attempt { held_for: Some(held_for), ..attempt })
     }
 
@@ -107,7 +108,7 @@ impl Stop {
         Stop::Failed(Attempt {
             retry_after: error.retry_after(),
             outcome_unknown: error.outcome_unknown(),
-            ..Attempt::new(error.class(), error.reason(), error.to_string())
+            ..Attempt::new(error.class(), reason(error.kind()), error.to_string())
         })
     }
 }

@@ -17,11 +17,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::cache::source::Watched;
 use super::looks::{self, Causes};
-use super::objects::{SecretHead, Source};
 use super::reconcile::look_again;
-use super::watched::Watched;
 use super::{Context, Key};
+use crate::cluster::{SecretHead, Source};
 
 /// Objects in a page of a list.
 const PAGE: u32 = 100;

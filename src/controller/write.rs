@@ -7,18 +7,19 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::cache::secrets::Known;
 use super::gather::sha256;
-use super::kubernetes::CallError;
 use super::memory::{Disturbance, UnsavedRefreshToken, UnwrittenToken};
 use super::reconcile::Pass;
-use super::secrets::{Key, Known};
 use super::spans;
 use super::stop::Stop;
-use crate::api::Reason;
-use crate::target::{
+use crate::cluster::CallError;
+use crate::key::Key;
+use crate::secret::{
     Facts, Inputs, Minted, Ownership, Record, RefreshTokenSecret, Rendered, TargetSecret, Template, Version,
     ownership, restamp,
 };
+use tokensource_api::Reason;
 
 impl Pass<'_> {
     /// Writes what is pending.

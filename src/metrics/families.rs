@@ -9,7 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::Metrics;
-use crate::api::Reason;
+use tokensource_api::Reason;
 
 /// What a token request led to where it went well.
 const SUCCESS: &str = "success";

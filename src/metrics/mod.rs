@@ -25,17 +25,14 @@ use prometheus_client::registry::Registry;
 pub use requests::CountRequests;
 pub use sources::{Sight, Times};
 
-use crate::api::Reason;
-use crate::controller::Key;
+use crate::key::Key;
 use families::{HostLabel, MintLabels, RequestLabels};
 use hosts::Hosts;
 use sources::Sources;
+use tokensource_api::Reason;
 
 /// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
-
-/// The host of a TokenSource whose spec names none that can be read.
-pub const NO_HOST: &str = "unknown";
 
 type Histograms = Family<HostLabel, Histogram, fn() -> Histogram>;
 

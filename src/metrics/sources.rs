@@ -10,8 +10,8 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::lock;
-use crate::api::Reason;
-use crate::controller::Key;
+use crate::key::Key;
+use tokensource_api::Reason;
 
 /// A look that is later than this is overdue: timers may be late on a busy machine.
 const OVERDUE: Duration = Duration::from_secs(60);

@@ -1,10 +1,9 @@
 //! The process: configuration, logging, and the order of starting and stopping.
 
 mod admin;
-mod cluster;
-mod election;
-mod endpoints;
+mod arguments;
 mod health;
+mod lease;
 mod stopping;
 mod telemetry;
 mod text;
@@ -18,31 +17,22 @@ use tracing::{info, warn};
 
 pub use admin::AdminAddress;
 use admin::{Admin, Pages};
-use cluster::Cluster;
-use election::{Election, Standing};
-pub use election::{LeaseName, LeaseUnusable, Terms};
-pub use endpoints::EndpointError;
-pub(crate) use endpoints::{api_server_addresses, transport, unused_proxies};
+pub use arguments::RunArgs;
+use lease::{Election, Standing};
+pub use lease::{LeaseName, LeaseUnusable, Terms};
+pub use telemetry::LogFormat;
 
-use crate::cli::RunArgs;
-use crate::controller::{self, Context, Kubernetes, Mandate, Parts, Pulse};
+use crate::cluster::{Cluster, ClusterError, Kubernetes};
+use crate::controller::{self, Context, Parts};
+use crate::heartbeat::Pulse;
+use crate::leadership::Mandate;
 use crate::metrics::Metrics;
-use crate::oauth::{Gate, Limits};
-
-/// How this program names itself to token endpoints and to the API server.
-pub(crate) const AGENT: &str = concat!("tokensource-operator/", env!("CARGO_PKG_VERSION"));
+use crate::token_request::{EndpointError, transport, unused_proxies};
+use token_endpoint::{Gate, Limits};
 
 /// How long running reconciles may take to end. With what the release of the lease may take, that is less than the 45 s
 /// after which Kubernetes kills the pod.
 const GRACE: Duration = Duration::from_secs(35);
-
-/// What the API server says, without the whole of its answer.
-fn in_short(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
-    }
-}
 
 /// Why the operator does not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,30 +40,15 @@ pub enum StartError {
     /// Log lines cannot be written as asked.
     #[error("--log-level: {0}")]
     LogLevel(#[from] tracing_subscriber::filter::ParseError),
-    /// No cluster is configured.
-    #[error("no cluster: neither in a pod, nor by KUBECONFIG or ~/.kube/config: {0}")]
-    Configuration(#[source] Box<kube::config::InferConfigError>),
-    /// The API server cannot be used.
-    #[error("the Kubernetes API server cannot be used: {}", in_short(.0))]
-    Kubernetes(#[source] Box<kube::Error>),
-    /// The CustomResourceDefinition is missing, or may not be read.
-    #[error(
-        "TokenSources cannot be listed: {}; install the CustomResourceDefinition with `kubectl apply -f crds/`, and see that the operator may list and watch them",
-        in_short(.0)
-    )]
-    Sources(#[source] Box<kube::Error>),
+    /// The cluster cannot be used.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The flags of leader election contradict each other.
     #[error("{0}")]
     Terms(&'static str),
     /// The Lease may not be read, or is nowhere.
     #[error(transparent)]
     Lease(LeaseUnusable),
-    /// The selector is none, or namespaces may not be read.
-    #[error(
-        "--namespace-selector: namespaces cannot be listed: {}; write labels as for `kubectl get namespaces -l`, and see that the operator may list and watch namespaces",
-        in_short(.0)
-    )]
-    Namespaces(#[source] Box<kube::Error>),
     /// No HTTP client for token endpoints can be built.
     #[error(transparent)]
     Transport(#[from] EndpointError),
@@ -95,7 +70,7 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
-    crate::oauth::transport::install_crypto_provider();
+    token_endpoint::transport::install_crypto_provider();
     let traces = telemetry::start(arguments.log_format, &arguments.log_level)?;
     let terms = election_terms(&arguments)?;
     let stopping = stopping::on_signals()?;

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
+use clap::ValueEnum;
 use tracing::warn;
 use tracing_subscriber::filter::{Directive, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
@@ -9,8 +10,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use super::traces::Traces;
-use crate::cli::LogFormat;
 use crate::controller::SPANS;
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// Starts logging to standard error, and the export of traces. Traces that cannot be exported are a warning: they are no
 /// reason to let tokens expire.

@@ -21,7 +21,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::registry::LookupSpan;
 use url::Url;
 
-use super::AGENT;
+use crate::cluster::AGENT;
 use crate::controller::SPANS;
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";

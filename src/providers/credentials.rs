@@ -7,8 +7,8 @@ use secrecy::SecretString;
 
 use super::Description;
 use super::vgs::{ServiceAccountError, read_service_account};
-use crate::api::{self, Reason};
-use crate::oauth::{ClientAuthentication, Credentials, Grant};
+use token_endpoint::{ClientAuthentication, Credentials, Grant};
+use tokensource_api::{self as api, Reason};
 
 /// Secrets of these types are credentials of the cluster itself or hold whole releases: never sent anywhere.
 const REFUSED_TYPES: [&str; 3] =

@@ -3,7 +3,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod credentials;
-mod digest;
 mod oauth2;
 mod vgs;
 mod vmware_cloud_director;
@@ -12,12 +11,11 @@ mod vng_cloud;
 use jiff::SignedDuration;
 use url::Url;
 
-use crate::api::{Reason, TokenSourceSpec};
-use crate::oauth::RequestDescription;
 use crate::refresh::DEFAULT_MAX_INTERVAL;
+use token_endpoint::RequestDescription;
+use tokensource_api::{Reason, TokenSourceSpec};
 
 pub use credentials::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
-pub use digest::{provider_digest, short_digest};
 
 /// What a spec asks for.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,11 +4,11 @@ use serde_json::Value;
 use url::Url;
 
 use super::{Description, NamedKeys, SpecError, description, parse_seconds, parse_url};
-use crate::api;
-use crate::oauth::{
+use token_endpoint::{
     ASSERTION_LIFETIME, Algorithm, BasicEncoding, ClientAuthentication, Encoding, Grant, Issuer, IssuerError,
     JwtBearer, Pointer, PointerError, PrivateKeyJwt, RequestDescription, ResponseMapping, TokenExchange,
 };
+use tokensource_api as api;
 
 pub(super) fn describe(spec: &api::OAuth2) -> Result<Description, SpecError> {
     let default_grant = api::Grant::default();

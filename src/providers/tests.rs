@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::oauth::{Credentials, TokenRequest};
+use token_endpoint::{Credentials, TokenRequest};
 
 fn spec(provider: Value) -> TokenSourceSpec {
     let spec = json!({"provider": provider, "credentials": {"secretRef": {"name": "client"}}});
@@ -176,7 +176,7 @@ grant_type=account_credentials&audience=https%3A%2F%2Fapi.example.com&resource=h
 
 #[test]
 fn oauth2_with_what_is_signed() {
-    use crate::oauth::{Algorithm, ClientAuthentication, Grant, JwtBearer, PrivateKeyJwt, TokenExchange};
+    use token_endpoint::{Algorithm, ClientAuthentication, Grant, JwtBearer, PrivateKeyJwt, TokenExchange};
     let describe = |more: Value| {
         let mut oauth2 = json!({"tokenURL": "https://idp.example.com/t"});
         oauth2.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -292,4 +292,14 @@ fn a_spec_that_no_rule_has_seen_is_an_error_and_no_panic() {
         let error = describe(&spec(provider)).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
+}
+
+#[test]
+fn names_that_a_spec_may_not_set_are_the_same_for_the_api_server_and_the_client() {
+    use tokensource_api::reserved;
+
+    assert_eq!(reserved::RESERVED_PARAMETERS, token_endpoint::RESERVED);
+    assert_eq!(reserved::RESERVED_CLAIMS, token_endpoint::RESERVED_CLAIMS);
+    assert_eq!(reserved::SECRET_MEMBERS, token_endpoint::SECRET_MEMBERS);
+    assert_eq!(reserved::REFUSED_HEADERS, token_endpoint::REFUSED_HEADERS);
 }

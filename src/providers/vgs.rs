@@ -5,8 +5,8 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::{Description, SpecError, description, parse_url};
-use crate::api::Vgs;
-use crate::oauth::{ClientAuthentication, Grant, RequestDescription};
+use token_endpoint::{ClientAuthentication, Grant, RequestDescription};
+use tokensource_api::Vgs;
 
 const TOKEN_URL: &str = "https://auth.verygoodsecurity.com/auth/realms/vgs/protocol/openid-connect/token";
 

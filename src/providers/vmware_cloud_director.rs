@@ -4,8 +4,8 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Description, SpecError, description, parse_url};
-use crate::api::VmwareCloudDirector;
-use crate::oauth::{ClientAuthentication, Grant, RequestDescription};
+use token_endpoint::{ClientAuthentication, Grant, RequestDescription};
+use tokensource_api::VmwareCloudDirector;
 
 /// Sessions end when they are idle, usually after 30 minutes, whatever `expires_in` says.
 const MAX_INTERVAL: u64 = 15 * 60;

@@ -2,8 +2,8 @@
 //! <https://docs.vngcloud.vn/vng-cloud-document/vn/identity-and-access-management>
 
 use super::{Description, SpecError, description, parse_url};
-use crate::api::VngCloud;
-use crate::oauth::{BasicEncoding, ClientAuthentication, Encoding, Grant, RequestDescription};
+use token_endpoint::{BasicEncoding, ClientAuthentication, Encoding, Grant, RequestDescription};
+use tokensource_api::VngCloud;
 
 const TOKEN_URL: &str = "https://iamapis.vngcloud.vn/accounts-api/v2/auth/token";
 

@@ -1,9 +1,10 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 //! How long to wait after a failure. Pure: jitter is a hash.
 
-use super::schedule::{SKEW, seconds_between, spread};
-use crate::oauth::Class;
+use super::schedule::{SKEW, spread};
+use crate::time::seconds_between;
 use jiff::Timestamp;
+use token_endpoint::Class;
 
 /// The waits after a rejection: a wrong secret that is tried fast locks accounts.
 const REJECTED: [u64; 4] = [30, 2 * 60, 10 * 60, 30 * 60];
@@ -74,8 +75,8 @@ fn jittered(now: Timestamp, uid: &str, wait: u64) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::schedule::plus;
     use super::*;
+    use crate::time::plus;
 
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 

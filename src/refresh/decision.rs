@@ -6,8 +6,9 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::schedule::{LEAST_INTERVAL, Policy, cached_retry_after, plus, seconds_between, spread};
-use crate::target::{Facts, Inputs, KeySet, Owner, Ownership, Record, Version, ownership};
+use super::schedule::{LEAST_INTERVAL, Policy, cached_retry_after, spread};
+use crate::secret::{Facts, Inputs, KeySet, Owner, Ownership, Record, Version, ownership};
+use crate::time::{plus, seconds_between};
 
 /// A record's issue time may be this far in the future, in seconds, before our clock or its is called wrong.
 const CLOCK_TOLERANCE: u64 = 5 * 60;

@@ -8,5 +8,5 @@ pub use backoff::{Failed, attempt_timeout, wait};
 pub use decision::{Blocked, Decision, Failure, Observed, Pending, Tried, Wanted, Why, decide, refresh_at};
 pub use schedule::{
     DEFAULT_MAX_INTERVAL, FLOOR, LEAST_INTERVAL, PROMPT_DELAY, Policy, Propagation, RETRY_ROOM, SKEW,
-    cached_retry_after, plus, seconds_between, spread,
+    cached_retry_after, spread,
 };

@@ -3,7 +3,9 @@
 
 use std::hash::{Hash, Hasher};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+
+use crate::time::plus;
 
 /// How long a mounted file may lag behind the Secret where the pods are told, in seconds.
 pub const PROMPT_DELAY: u64 = 15;
@@ -121,19 +123,6 @@ impl Policy {
 #[must_use]
 pub fn cached_retry_after(remaining: u64) -> u64 {
     (remaining / 2).max(LEAST_INTERVAL).min(remaining.saturating_add(1)).max(FLOOR)
-}
-
-/// `at` plus `seconds`, at most the end of time.
-#[must_use]
-pub fn plus(at: Timestamp, seconds: u64) -> Timestamp {
-    let seconds = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
-    at.saturating_add(seconds).unwrap_or(Timestamp::MAX)
-}
-
-/// The whole seconds from `from` to `to`; 0 where `to` is earlier.
-#[must_use]
-pub fn seconds_between(from: Timestamp, to: Timestamp) -> u64 {
-    u64::try_from(to.as_second().saturating_sub(from.as_second())).unwrap_or(0)
 }
 
 /// A number from 0 to `most`, always the same for the same source and time.

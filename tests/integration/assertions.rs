@@ -189,7 +189,7 @@ async fn googles_key_file_says_who_signs() {
     let file = json!({
         "type": "service_account",
         "private_key_id": "from-the-file",
-        "private_key": include_str!("../../src/oauth/tests/keys/rsa.pem"),
+        "private_key": include_str!("../../crates/token-endpoint/src/tests/keys/rsa.pem"),
         "client_email": "robot@project.iam.example.com",
     });
     scene.secret("credentials", &[("key.json", &file.to_string())]).await;

@@ -6,7 +6,7 @@ use std::path::Path;
 use futures::{StreamExt, stream};
 use kube::api::PostParams;
 use serde_json::json;
-use tokensource_operator::api::TokenSource;
+use tokensource_api::TokenSource;
 
 use super::support::authorization_server::Behaviour;
 use super::support::eventually;
@@ -59,12 +59,12 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
     ),
     (
         "memory that grows with other people's Secrets",
-        "src/controller/secrets",
+        "src/controller/cache/secrets",
         &["nothing_is_kept_of_other_peoples_secrets"],
     ),
     (
         "memory that grows with what stands on Secrets",
-        "src/target/facts",
+        "src/secret/facts",
         &["nothing_of_the_annotations_of_others_is_kept"],
     ),
     (

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use tokensource_operator::controller::Kubernetes;
-use tokensource_operator::target;
+use tokensource_operator::cluster::Kubernetes;
+use tokensource_operator::secret;
 
 use super::support::account::{Account, operator_rules};
 use super::support::control_plane::{AuditLine, ControlPlane};
@@ -281,7 +281,7 @@ async fn a_pod_that_has_gone_or_been_replaced_is_no_failure() {
     let kubernetes = Kubernetes::new(scene.client.clone());
     for name in ["replaced", "gone"] {
         let known = json!({"name": name, "uid": "00000000-0000-0000-0000-000000000000"});
-        let known: target::Metadata = serde_json::from_value(known).unwrap();
+        let known: secret::Metadata = serde_json::from_value(known).unwrap();
         assert_eq!(kubernetes.touch_pod(&scene.namespace, &known).await, Ok(()), "{name}");
     }
     assert_eq!(take(&scene, "replaced").await.1, None);

@@ -126,7 +126,7 @@ async fn a_lost_status_is_rebuilt_without_a_mint() {
             .await;
         eventually("the status is as it was", SOON, async || {
             let after = scene.status().await;
-            let told = |status: &tokensource_operator::api::TokenSourceStatus| {
+            let told = |status: &tokensource_api::TokenSourceStatus| {
                 let words: Vec<_> = status
                     .conditions
                     .iter()

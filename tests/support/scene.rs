@@ -7,7 +7,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokensource_operator::api::{TokenSource, TokenSourceStatus};
+use tokensource_api::{TokenSource, TokenSourceStatus};
 
 use super::authorization_server::{AuthorizationServer, ClientSpec};
 use super::control_plane::ControlPlane;

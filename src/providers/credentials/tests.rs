@@ -1,8 +1,8 @@
 use super::*;
-use crate::api::SecretReference;
 use crate::providers::describe;
 use secrecy::ExposeSecret;
 use serde_json::json;
+use tokensource_api::SecretReference;
 
 fn data(values: &[(&str, &str)]) -> BTreeMap<String, ByteString> {
     values.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect()

@@ -11,13 +11,14 @@ use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use super::golden_text;
-use crate::api::TokenSource;
-use crate::oauth::{Attempt, read};
 use crate::providers::{describe, read_credentials};
+use token_endpoint::{Attempt, read};
+use tokensource_api::TokenSource;
 
 const PAGE: &str = include_str!("../../../docs/vendors.md");
-const RSA: &str = include_str!("../../oauth/tests/keys/rsa.pem");
-const RSA_CERTIFICATE: &str = include_str!("../../oauth/tests/keys/rsa-certificate.pem");
+const RSA: &str = include_str!("../../../crates/token-endpoint/src/tests/keys/rsa.pem");
+const RSA_CERTIFICATE: &str =
+    include_str!("../../../crates/token-endpoint/src/tests/keys/rsa-certificate.pem");
 const NOW: i64 = 1_795_323_600;
 const JWT_BEARER: &str = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=JWT";
 const CLIENT_ASSERTION: &str = "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer\
@@ -189,7 +190,7 @@ fn signed() -> Vec<Row> {
                 [
                     json!({
                         "alg": "PS256", "typ": "JWT",
-                        "x5t#S256": include_str!("../../oauth/tests/keys/rsa-certificate.x5t-s256").trim(),
+                        "x5t#S256": include_str!("../../../crates/token-endpoint/src/tests/keys/rsa-certificate.x5t-s256").trim(),
                     }),
                     json!({
                         "iss": "97e0a5b7-d745-40b6-94fe-5f77d35c6e05", "sub": "97e0a5b7-d745-40b6-94fe-5f77d35c6e05",

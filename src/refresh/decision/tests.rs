@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::schedule::DEFAULT_MAX_INTERVAL;
 use super::*;
-use crate::target::{Controller, Minted};
+use crate::secret::{Controller, Minted};
 
 /// Everything that an [`Observed`] borrows, in a state that needs nothing: each test changes one thing.
 #[derive(Clone)]

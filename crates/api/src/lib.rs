@@ -1,0 +1,31 @@
+//! The Kubernetes API of this project: types, schema, validation rules and the words of its conditions.
+//! Pure: no client, no clock.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod assertion;
+mod crd;
+mod oauth2;
+pub mod permitted;
+mod reason;
+mod remedy;
+pub mod reserved;
+mod rules;
+mod status;
+mod template;
+mod tls;
+mod token_source;
+
+pub use assertion::{Algorithm, JwtBearer, PrivateKeyJwt};
+pub use crd::crd;
+pub use oauth2::{
+    Basic, BasicEncoding, ClientAuthentication, CustomGrant, Empty, Grant, OAuth2, RequestEncoding,
+    ResponseMapping, TokenExchange,
+};
+pub use reason::Reason;
+pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
+pub use template::{Template, TemplateMetadata};
+pub use tls::{CaBundle, KeyReference, Tls};
+pub use token_source::{
+    Credentials, DeletionPolicy, Propagation, Provider, Refresh, SecretReference, Target, TokenSource,
+    TokenSourceSpec, Vgs, VmwareCloudDirector, VngCloud,
+};

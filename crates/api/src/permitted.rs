@@ -1,0 +1,228 @@
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+//! Which types, labels and annotations a template may give to a Secret, and what a type asks of its keys. The API
+//! server applies the same rules (`api/template.rs`); they hold here too, whatever CustomResourceDefinition is
+//! installed.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+/// The type of a Secret whose template names none.
+pub const DEFAULT_TYPE: &str = "Opaque";
+/// The types that Kubernetes knows and that hold nothing but credentials.
+pub const ALLOWED_TYPES: [&str; 4] =
+    [DEFAULT_TYPE, "kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg", "kubernetes.io/basic-auth"];
+/// Whose other types mean something to the cluster: Kubernetes would fill a `kubernetes.io/service-account-token`
+/// Secret with a permanent token, a `bootstrap.kubernetes.io/token` admits nodes, and Helm's are whole releases.
+pub const REFUSED_TYPE_DOMAINS: [&str; 3] = ["kubernetes.io", "k8s.io", "helm.sh"];
+/// Whose labels and annotations mean something to the cluster or to its tools: Kubernetes, its special interest groups,
+/// this operator, Helm, Argo CD, and three that copy Secrets from one namespace into others (Reflector, Kubernetes
+/// Replicator, Config Syncer), by which a TokenSource would write where whoever created it may not.
+pub const REFUSED_DOMAINS: [&str; 9] = [
+    "kubernetes.io",
+    "k8s.io",
+    "x-k8s.io",
+    "tokensource.dev",
+    "meta.helm.sh",
+    "argocd.argoproj.io",
+    "k8s.emberstack.com",
+    "replicator.v1.mittwald.de",
+    "kubed.appscode.com",
+];
+/// The label by which Helm finds its releases; what it finds it believes, whatever type the Secret is of.
+pub const HELM_LABEL: (&str, &str) = ("owner", "helm");
+/// The one label of Argo CD that is not refused, because its credentials of repositories are found by it.
+pub const ARGO_CD_TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
+/// What that label may say. Not `cluster`, by which Argo CD would deploy to wherever the Secret says.
+pub const ARGO_CD_SECRET_TYPES: [&str; 2] = ["repository", "repo-creds"];
+
+/// Whether a Secret of this type may be written.
+#[must_use]
+pub fn is_type(kind: &str) -> bool {
+    ALLOWED_TYPES.contains(&kind) || !is_under(kind, &REFUSED_TYPE_DOMAINS)
+}
+
+/// Whether a template may set this label.
+pub fn is_label(key: &str, value: &str) -> bool {
+    (key == ARGO_CD_TYPE_LABEL && ARGO_CD_SECRET_TYPES.contains(&value))
+        || (is_annotation(key) && (key, value) != HELM_LABEL)
+}
+
+/// Whether a template may set this annotation.
+pub fn is_annotation(key: &str) -> bool {
+    !is_under(key, &REFUSED_DOMAINS)
+}
+
+fn is_under(name: &str, domains: &[&str]) -> bool {
+    let Some((prefix, _)) = name.split_once('/') else { return false };
+    let prefix = prefix.to_ascii_lowercase();
+    domains.iter().any(|domain| {
+        prefix.strip_suffix(domain).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    })
+}
+
+/// What is wrong with the keys of a Secret of this type: the key that is at fault, and the remedy.
+pub fn misfit<'k>(kind: &str, text: impl Fn(&str) -> Option<&'k str>) -> Option<(&'static str, String)> {
+    let (key, problem) = match kind {
+        "kubernetes.io/dockerconfigjson" => {
+            let key = ".dockerconfigjson";
+            (key, docker(key, text(key), |document| document.get("auths").and_then(Value::as_object)))
+        }
+        "kubernetes.io/dockercfg" => {
+            let key = ".dockercfg";
+            (key, docker(key, text(key), Value::as_object))
+        }
+        "kubernetes.io/basic-auth" if text("username").or(text("password")).is_none() => {
+            ("username", Some("a Secret of type kubernetes.io/basic-auth needs it, or password".to_owned()))
+        }
+        _ => return None,
+    };
+    problem.map(|problem| (key, problem))
+}
+
+/// What is wrong with credentials for container registries.
+fn docker(
+    key: &str,
+    text: Option<&str>,
+    registries: impl Fn(&Value) -> Option<&serde_json::Map<String, Value>>,
+) -> Option<String> {
+    let shape = if key == ".dockercfg" { "{\"HOST\": {...}}" } else { "{\"auths\": {\"HOST\": {...}}}" };
+    let Some(text) = text else { return Some("its type needs this key".to_owned()) };
+    let document: Value = match serde_json::from_str(text) {
+        Ok(document) => document,
+        Err(error) => {
+            return Some(format!(
+                "what it makes is no JSON, from line {} of it on: let `tojson` write the texts, as in {{\"password\": {{{{ access_token | tojson }}}}}}",
+                error.line()
+            ));
+        }
+    };
+    let Some(registries) = registries(&document).filter(|registries| !registries.is_empty()) else {
+        return Some(format!("what it makes must have the form {shape}"));
+    };
+    let fits = |entry: &Value| {
+        let member = |name| entry.get(name).map(|it| it.as_str().unwrap_or_default());
+        let pair = member("auth").map(|auth| {
+            STANDARD
+                .decode(auth)
+                .is_ok_and(|pair| pair.iter().position(|byte| *byte == b':').is_some_and(|at| at > 0))
+        });
+        let named = member("username").is_some_and(|it| !it.is_empty())
+            && member("password").is_some_and(|it| !it.is_empty());
+        let token = ["identitytoken", "registrytoken"]
+            .iter()
+            .any(|name| member(name).is_some_and(|it| !it.is_empty()));
+        pair.unwrap_or(named || token)
+    };
+    registries.values().any(|entry| !fits(entry)).then(|| {
+        "each registry needs username and password, or auth: (USER ~ ':' ~ PASSWORD) | b64encode".to_owned()
+    })
+}
+
+/// The members of a template's metadata that are refused.
+pub fn refused_metadata<'a>(
+    labels: &'a BTreeMap<String, String>,
+    annotations: &'a BTreeMap<String, String>,
+) -> Option<(&'static str, &'a str)> {
+    let label =
+        labels.iter().find(|(key, value)| !is_label(key, value)).map(|(key, _)| ("labels", key.as_str()));
+    let annotation =
+        || annotations.keys().find(|key| !is_annotation(key)).map(|key| ("annotations", key.as_str()));
+    label.or_else(annotation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_that_mean_something_to_the_cluster_are_refused() {
+        for kind in
+            ["Opaque", "kubernetes.io/dockerconfigjson", "example.com/token", "mykubernetes.io/a", "token"]
+        {
+            assert!(is_type(kind), "{kind}");
+        }
+        for kind in [
+            "kubernetes.io/service-account-token",
+            "kubernetes.io/tls",
+            "Kubernetes.io/service-account-token",
+            "bootstrap.kubernetes.io/token",
+            "a.k8s.io/b",
+            "helm.sh/release.v1",
+        ] {
+            assert!(!is_type(kind), "{kind}");
+        }
+    }
+
+    #[test]
+    fn metadata_of_the_cluster_and_its_tools_is_refused() {
+        for key in [
+            "team",
+            "example.com/team",
+            "notkubernetes.io/a",
+            "kubernetes.io",
+            "helm.sh/a",
+            "emberstack.com/a",
+        ] {
+            assert!(is_annotation(key), "{key}");
+        }
+        for key in [
+            "kubernetes.io/service-account.name",
+            "app.kubernetes.io/managed-by",
+            "node.k8s.io/a",
+            "tokensource.dev/adopt",
+            "a.tokensource.dev/b",
+            "meta.helm.sh/release-name",
+            "ArgoCD.argoproj.io/sync-options",
+            "cluster.x-k8s.io/cluster-name",
+            "reflector.v1.k8s.emberstack.com/reflection-auto-enabled",
+            "replicator.v1.mittwald.de/replicate-to",
+            "kubed.appscode.com/sync",
+        ] {
+            assert!(!is_annotation(key) && !is_label(key, "a"), "{key}");
+        }
+        assert!(!is_label("owner", "helm") && is_label("owner", "me") && is_annotation("owner"));
+        assert!(is_label(ARGO_CD_TYPE_LABEL, "repository") && is_label(ARGO_CD_TYPE_LABEL, "repo-creds"));
+        assert!(!is_label(ARGO_CD_TYPE_LABEL, "cluster") && !is_annotation(ARGO_CD_TYPE_LABEL));
+    }
+
+    #[test]
+    fn what_the_types_ask_of_their_keys() {
+        let json = |text: &str| {
+            misfit("kubernetes.io/dockerconfigjson", |key| {
+                (key == ".dockerconfigjson").then(|| text.to_owned().leak() as &str)
+            })
+        };
+        for good in [
+            r#"{"auths": {"r.example.com": {"username": "u", "password": "p"}}}"#,
+            r#"{"auths": {"r.example.com": {"auth": "dTpw"}, "s": {"identitytoken": "t"}}}"#,
+        ] {
+            assert_eq!(json(good), None, "{good}");
+        }
+        for (bad, said) in [
+            ("{\n\"auths\": hunter2}", "no JSON, from line 2"),
+            (r#"["hunter2"]"#, "must have the form"),
+            (r#"{"auths": {}}"#, "must have the form"),
+            (r#"{"r.example.com": {"auth": "dTpw"}}"#, "must have the form"),
+            (r#"{"auths": {"r": {"auth": "hunter2"}}}"#, "each registry needs"),
+            (r#"{"auths": {"r": {"auth": "OnA="}}}"#, "each registry needs"),
+            (r#"{"auths": {"r": {"username": "hunter2"}}}"#, "each registry needs"),
+            (r#"{"auths": {"r": "hunter2"}}"#, "each registry needs"),
+        ] {
+            let (key, problem) = json(bad).unwrap();
+            assert!(
+                key == ".dockerconfigjson" && problem.contains(said) && !problem.contains("hunter2"),
+                "{problem}"
+            );
+        }
+        let none = |_: &str| None;
+        assert!(misfit("kubernetes.io/dockerconfigjson", none).is_some());
+        assert!(misfit("kubernetes.io/dockercfg", none).is_some());
+        assert!(misfit("kubernetes.io/dockercfg", |_| Some(r#"{"r": {"auth": "dTpw"}}"#)).is_none());
+        assert!(misfit("kubernetes.io/basic-auth", none).is_some());
+        assert!(misfit("kubernetes.io/basic-auth", |key| (key == "password").then_some("p")).is_none());
+        assert!(misfit("Opaque", none).is_none());
+    }
+}

@@ -1,0 +1,106 @@
+use super::Reason;
+
+impl Reason {
+    /// What a person does about it. The table of `docs/troubleshooting.md` holds the same words.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Reason::TokenValid | Reason::LifetimeSufficient => "nothing",
+            Reason::Minting | Reason::Expired => {
+                "nothing: a token is being asked for; if this stays for minutes, look whether the operator runs and watches this namespace"
+            }
+            Reason::RefreshFailing => {
+                "see status.lastFailure: its reason says what to do, and the token's end how soon"
+            }
+            Reason::CredentialsNotFound => {
+                "create the Secret, or the key, that the message names; the operator sees it by itself"
+            }
+            Reason::CredentialsInvalid => {
+                "write the value anew, in the Secret and key that the message names; the operator sees it by itself"
+            }
+            Reason::ClientRejected => {
+                "compare client id, client secret and clientAuthentication with what the issuer has; new values are tried at once"
+            }
+            Reason::GrantRejected => {
+                "put a new refresh token (or API token, or assertion key) into the credentials Secret; see that the client may use this grant"
+            }
+            Reason::ScopeRejected => {
+                "have the issuer grant the client this scope, or remove it from spec.provider"
+            }
+            Reason::RequestRejected => {
+                "see in the message what the endpoint objects to; correct the URL or the parameters in spec.provider, and try with `tokensource-operator mint`"
+            }
+            Reason::RateLimited => {
+                "wait until status.lastFailure.nextAttemptAt; after a lock-out correct the credentials first"
+            }
+            Reason::EndpointUnavailable => {
+                "see whether the endpoint is up, and whether the operator's pod may reach it (DNS, NetworkPolicy, proxy); attempts go on by themselves"
+            }
+            Reason::EndpointRefusedByPolicy => {
+                "have the platform allow the endpoint, with the flag that the message names"
+            }
+            Reason::ResponseMalformed => {
+                "see with `tokensource-operator mint` what comes back; endpoints with words of their own need spec.provider.oauth2.response"
+            }
+            Reason::TemplateInvalid => {
+                "correct spec.target.template at the key and line that the message names"
+            }
+            Reason::SpecInvalid => "correct the field that the message names",
+            Reason::TargetConflict => {
+                "hand the Secret over if it is yours and the message prints the command, or make a TokenSource with another spec.target.name"
+            }
+            Reason::TargetContested => {
+                "find who else writes this Secret (its managedFields tell), and have them stop, or give the TokenSource another spec.target.name"
+            }
+            Reason::TargetRefused => {
+                "lift what the message names (a quota, an admission policy, `immutable`); the token waits in memory and is written then"
+            }
+            Reason::KubernetesApiError => {
+                "give the operator's ServiceAccount the right that the message names"
+            }
+            Reason::Suspended => "remove spec.suspend to have tokens again",
+            Reason::NoRetryRoom | Reason::LifetimeTooShort => {
+                "have the issuer give longer tokens (VGS: accessTokenLifespan), set spec.target.propagation to Prompt, or read the Secret through the Kubernetes API"
+            }
+            Reason::IssuerReturnsCachedTokens => {
+                "have the issuer give a new token to every request, or a longer one; readers should try once more after a 401"
+            }
+            Reason::PromptFailed => {
+                "have the platform set the Helm value promptPropagation.enabled (a role with the verbs list and patch on pods), or remove spec.target.propagation; if it is about single pods, the message says what is in the way"
+            }
+            Reason::StaticMount => {
+                "mount the Secret as a folder, without subPath, and read the file at every call"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/troubleshooting.md");
+
+    /// The cells of each row of the page whose first one is a single name in backticks.
+    fn rows() -> Vec<(&'static str, Vec<&'static str>)> {
+        let cells = |line: &'static str| {
+            let line = line.strip_prefix("| `")?.strip_suffix(" |")?;
+            let (name, rest) = line.split_once("` | ")?;
+            Some((name, rest.split(" | ").collect()))
+        };
+        PAGE.lines().filter_map(cells).collect()
+    }
+
+    #[test]
+    fn the_page_has_a_row_for_every_reason_and_for_no_other() {
+        let rows = rows();
+        for reason in Reason::ALL {
+            let of_it: Vec<_> = rows.iter().filter(|(name, _)| *name == reason.as_str()).collect();
+            let [(_, cells)] = of_it[..] else { panic!("{reason}: {} rows", of_it.len()) };
+            let [meaning, remedy] = cells[..] else { panic!("{reason}: {cells:?}") };
+            assert!(!meaning.is_empty());
+            assert_eq!(remedy, reason.remedy(), "{reason}");
+        }
+        assert_eq!(rows.len(), Reason::ALL.len(), "{rows:?}");
+    }
+}

@@ -1,0 +1,193 @@
+//! The validation rules that the API server applies (CEL, `x-kubernetes-validations`), so that `kubectl apply`
+//! says what to write instead. Every list and map is bounded, so that the cost of a rule is bounded too.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+pub(super) const NAME_FITS: &str = "size(self.metadata.name) <= 239";
+
+pub(super) const TARGET_IS_NOT_CREDENTIALS: &str = "(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentials.secretRef.name";
+pub(super) const TARGET_IS_NOT_TLS: &str = "!has(self.spec.tls) || !((has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) in [has(self.spec.tls.clientCertificateRef) ? self.spec.tls.clientCertificateRef.name : '', has(self.spec.tls.caBundle) && has(self.spec.tls.caBundle.secretKeyRef) ? self.spec.tls.caBundle.secretKeyRef.name : ''])";
+pub(super) const TARGET_IS_NOT_REFRESH_TOKEN: &str = "!(has(self.spec.target) && has(self.spec.target.name)) || self.spec.target.name != self.metadata.name + '-refresh-token'";
+pub(super) const CREDENTIALS_ARE_NOT_REFRESH_TOKEN: &str =
+    "self.spec.credentials.secretRef.name != self.metadata.name + '-refresh-token'";
+pub(super) const TARGET_IMMUTABLE: &str = "(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) == (has(oldSelf.spec.target) && has(oldSelf.spec.target.name) ? oldSelf.spec.target.name : oldSelf.metadata.name)";
+
+pub(super) const VGS_KEY_NEEDS_VGS: &str =
+    "!has(self.credentials.vgsServiceAccountKey) || has(self.provider.vgs)";
+pub(super) const ONE_CA_BUNDLE: &str = "has(self.configMapKeyRef) != has(self.secretKeyRef)";
+pub(super) const TLS_NEEDS_CERTIFICATE: &str = "!(has(self.provider.oauth2) && has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.tls)) || (has(self.tls) && has(self.tls.clientCertificateRef))";
+pub(super) const VCD_HAS_NO_CLIENT: &str = "!has(self.provider.vmwareCloudDirector) || !(has(self.credentials.clientID) || has(self.credentials.clientIDKey) || has(self.credentials.clientSecretKey))";
+
+pub(super) const ONE_PROVIDER: &str = "[has(self.vgs), has(self.vngCloud), has(self.vmwareCloudDirector), has(self.oauth2)].filter(x, x).size() == 1";
+pub(super) const ONE_GRANT: &str = "[has(self.clientCredentials), has(self.refreshToken), has(self.jwtBearer), has(self.tokenExchange), has(self.custom)].filter(x, x).size() == 1";
+/// A rotating refresh token that nobody recognizes as one would be lost.
+pub(super) const CUSTOM_GRANT: &str = "!(self in ['client_credentials', 'refresh_token', 'urn:ietf:params:oauth:grant-type:jwt-bearer', 'urn:ietf:params:oauth:grant-type:token-exchange'])";
+pub(super) const ACTOR: &str = "has(self.actorTokenKey) == has(self.actorTokenType)";
+pub(super) const ONE_CLIENT_AUTHENTICATION: &str = "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.tls), has(self.none)].filter(x, x).size() == 1";
+pub(super) const TENANT_OR_SYSTEM: &str = "has(self.tenant) != (has(self.system) && self.system)";
+pub(super) const ONE_CLIENT_ID: &str = "!(has(self.clientID) && has(self.clientIDKey))";
+pub(super) const VGS_KEY_ALONE: &str = "!has(self.vgsServiceAccountKey) || !(has(self.clientID) || has(self.clientIDKey) || has(self.clientSecretKey))";
+
+pub(super) const TOKEN_URL: &str = "isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHost() != '' && !self.contains('#') && !self.matches('^[a-zA-Z]+://[^/?]*@')";
+/// RFC 8414, section 2.
+pub(super) const ISSUER: &str = "isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHost() != '' && !self.contains('#') && !self.matches('^[a-zA-Z]+://[^/?]*@') && !self.contains('?')";
+pub(super) const ENDPOINT_OR_ISSUER: &str = "has(self.tokenURL) != has(self.issuer)";
+pub(super) const TOKEN_URL_MESSAGE: &str = "write an absolute https URL without user name, password and fragment, for example https://idp.example.com/oauth/token";
+
+/// A name or an address, and a port from 1 to 65535.
+pub(super) const HOST: &str = "self.matches('^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\\\\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|\\\\[[0-9a-fA-F:.]+\\\\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$')";
+pub(super) const TENANT: &str =
+    "!(self in ['.', '..']) && self.matches('^[^/\\\\\\\\\\\\x00-\\\\x1f\\\\x7f]+$')";
+
+/// RFC 6749, section 3.3: scope-token.
+pub(super) const SCOPES: &str = "self.all(s, s.matches('^[\\\\x21\\\\x23-\\\\x5b\\\\x5d-\\\\x7e]+$'))";
+pub(super) const SCOPES_MESSAGE: &str =
+    "write one scope per list item, without spaces, quotes and backslashes";
+
+/// RFC 8707, section 2.
+pub(super) const RESOURCES: &str = "self.all(r, r.matches('^[a-zA-Z][-+.a-zA-Z0-9]*:[^#\\\\s]+$'))";
+
+/// RFC 6901, section 3.
+pub(super) const POINTER: &str = "self.matches('^(/([^~/]|~[01])*)+$')";
+pub(super) const POINTER_MESSAGE: &str =
+    "write a JSON pointer (RFC 6901): a slash before each name, for example /data/accessToken";
+pub(super) const ONE_EXPIRY: &str = "!(has(self.expiresIn) && has(self.expiresAt))";
+
+pub(super) const PARAMETER_ONCE: &str = "!has(self.parameters) || !has(self.secretParameters) || self.parameters.all(name, !(name in self.secretParameters))";
+pub(super) const HEADER_ONCE: &str = "!has(self.headers) || !has(self.secretHeaders) || self.headers.all(name, self.secretHeaders.all(other, name.lowerAscii() != other.lowerAscii()))";
+
+pub(super) const DURATION: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('8760h')";
+/// `MAX_ASSERTION_LIFETIME` of the OAuth client.
+pub(super) const ASSERTION_LIFETIME: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')";
+pub(super) const DURATION_MESSAGE: &str = "write a duration from 1s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 90s or 1h30m";
+
+/// `LEAST_INTERVAL` of the schedule: less has no effect.
+pub(super) const MAX_INTERVAL: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('30s') && duration(self) <= duration('8760h')";
+pub(super) const MAX_INTERVAL_MESSAGE: &str = "write a duration from 30s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 15m; no token that lives for a minute or longer is refreshed more often than every 30s";
+/// Less would be asked for again and again.
+pub(super) const DEFAULT_LIFETIME: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1m') && duration(self) <= duration('8760h')";
+pub(super) const DEFAULT_LIFETIME_MESSAGE: &str = "write a duration from 1m to 8760h in whole hours (h), minutes (m) and seconds (s), for example 15m: what is assumed to live for seconds would be asked for again and again";
+pub(super) const PROPAGATION_DELAY: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')";
+pub(super) const PROPAGATION_DELAY_MESSAGE: &str = "write a duration from 1s to 1h in whole hours (h), minutes (m) and seconds (s), for example 2m: the kubelet's sync period and the time-to-live of its cache, some 90s unless it was configured otherwise";
+
+pub(super) const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+pub(super) const SECRET_KEY: &str = "^[-._a-zA-Z0-9]+$";
+
+/// At most 32 parameters, none of them reserved.
+pub(super) fn parameters_schema(_: &mut SchemaGenerator) -> Schema {
+    parameters(&json!({"type": "string", "maxLength": 4096}))
+}
+
+/// The same with keys of the credentials Secret as values.
+pub(super) fn secret_parameters_schema(_: &mut SchemaGenerator) -> Schema {
+    parameters(&key())
+}
+
+/// At most 32 headers, none of them refused.
+pub(super) fn headers_schema(_: &mut SchemaGenerator) -> Schema {
+    // Printable, with spaces only in between.
+    headers(&json!({"type": "string", "maxLength": 4096, "pattern": "^([!-~]([ !-~]*[!-~])?)?$"}))
+}
+
+/// The same with keys of the credentials Secret as values.
+pub(super) fn secret_headers_schema(_: &mut SchemaGenerator) -> Schema {
+    headers(&key())
+}
+
+/// At most 32 claims, none of them reserved.
+pub(super) fn claims_schema(_: &mut SchemaGenerator) -> Schema {
+    let reserved: Vec<String> =
+        crate::reserved::RESERVED_CLAIMS.iter().map(|name| format!("'{name}'")).collect();
+    let reserved = reserved.join(", ");
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 4096},
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.all(name, size(name) > 0 && size(name) <= 128)",
+                "message": "a claim's name must have between 1 and 128 characters",
+            },
+            {
+                "rule": format!("self.all(name, !(name in [{reserved}]))"),
+                "message": "claims that the operator writes by itself (iss, sub, aud, exp, iat, nbf, jti) cannot be set here; for the first three there are issuer, subject and audience",
+            },
+        ],
+    })
+}
+
+/// At most 16 pointers by name, none of them to a token or a secret.
+pub(super) fn values_schema(_: &mut SchemaGenerator) -> Schema {
+    let secret = crate::reserved::SECRET_MEMBERS.join("|");
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 256,
+            "x-kubernetes-validations": [
+                {"rule": POINTER, "message": POINTER_MESSAGE},
+                {
+                    "rule": format!("!self.replace('_', '').replace('-', '').lowerAscii().matches('/({secret})(/|$)')"),
+                    "message": "tokens and secrets are out of a template's reach; the access token is {{ access_token }}, see response.accessToken",
+                },
+            ],
+        },
+        "x-kubernetes-validations": [{
+            "rule": "self.all(name, name.matches('^[a-zA-Z_][a-zA-Z0-9_]{0,63}$'))",
+            "message": "a value's name must have between 1 and 64 letters, digits and underscores, and not begin with a digit",
+        }],
+    })
+}
+
+fn key() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": SECRET_KEY})
+}
+
+fn parameters(value: &Value) -> Schema {
+    let reserved: Vec<String> =
+        crate::reserved::RESERVED_PARAMETERS.iter().map(|name| format!("'{name}'")).collect();
+    let reserved = reserved.join(", ");
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": value,
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.all(name, size(name) > 0 && size(name) <= 128)",
+                "message": "a parameter's name must have between 1 and 128 characters",
+            },
+            {
+                "rule": format!("self.all(name, !(name.lowerAscii() in [{reserved}]))"),
+                "message": "members of the request that have a field of their own (grant_type, client_id, scope, ...) cannot be set here; use that field, or a key of the credentials Secret",
+            },
+        ],
+    })
+}
+
+fn headers(value: &Value) -> Schema {
+    let refused: Vec<String> = crate::reserved::REFUSED_HEADERS
+        .iter()
+        .map(|name| name.strip_suffix('*').map_or_else(|| format!("{name}$"), str::to_owned))
+        .collect();
+    let refused = refused.join("|");
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": value,
+        "x-kubernetes-validations": [
+            {
+                // RFC 9110, section 5.6.2: token.
+                "rule": "self.all(name, name.matches('^[-!#$%&*+.^_`|~0-9a-zA-Z]{1,128}$'))",
+                "message": "a header's name must have between 1 and 128 letters, digits and -_.",
+            },
+            {
+                "rule": format!("self.all(name, !name.lowerAscii().matches('^({refused})'))"),
+                "message": "headers of the connection, of proxies and of the operator itself (Authorization, Cookie, Host, Content-*, Connection, Transfer-Encoding, Proxy-*, Forwarded, X-Forwarded-*, Metadata*, X-aws-*, Impersonate-* and the like) cannot be set; for Authorization use clientAuthentication",
+            },
+        ],
+    })
+}

@@ -1,0 +1,154 @@
+//! Where an issuer says that its token endpoint is (OpenID Connect Discovery 1.0, 4; RFC 8414).
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use super::error::Class;
+use super::redact::Redactor;
+use super::response::parse;
+use crate::ErrorKind;
+use http::StatusCode;
+use serde_json::Value;
+use std::fmt;
+use std::str::FromStr;
+use url::Url;
+
+/// An issuer identifier (RFC 8414, 2). Compared as the text that it is (RFC 8414, 3.3; RFC 3986, 6.2.1): whether it
+/// ends in a slash makes a difference.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Issuer {
+    text: String,
+    url: Url,
+}
+
+/// Why a text is no [`Issuer`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no issuer: {problem}")]
+pub struct IssuerError {
+    text: String,
+    problem: &'static str,
+}
+
+impl Issuer {
+    /// As a URL; where no metadata is.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Issuer {
+    type Err = IssuerError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = |problem| IssuerError { text: text.to_owned(), problem };
+        let url = Url::parse(text).map_err(|_| error("write a URL such as https://idp.example.com"))?;
+        if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
+            return Err(error("write a URL such as https://idp.example.com"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(error("it must have neither query nor fragment (RFC 8414, 2)"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(error("it must not hold a user name or a password"));
+        }
+        Ok(Self { text: text.to_owned(), url })
+    }
+}
+
+impl Issuer {
+    /// Where its metadata may be, in this order: OpenID Connect appends to the path (Discovery 1.0, 4), RFC 8414, 3.1 puts
+    /// the path behind; both without a slash at its end.
+    pub(super) fn locations(&self) -> [Url; 2] {
+        let path = self.url.path().trim_end_matches('/');
+        [
+            format!("{path}/.well-known/openid-configuration"),
+            format!("/.well-known/oauth-authorization-server{path}"),
+        ]
+        .map(|location| {
+            let mut url = self.url.clone();
+            url.set_path(&location);
+            url
+        })
+    }
+}
+
+/// What is of use here in an issuer's metadata (RFC 8414, 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Metadata {
+    token_endpoint: Url,
+    /// `mtls_endpoint_aliases` (RFC 8705, 5).
+    mtls_token_endpoint: Option<Url>,
+}
+
+impl Metadata {
+    /// The token endpoint for clients with a certificate or without one.
+    pub(super) fn token_endpoint(&self, has_client_certificate: bool) -> &Url {
+        self.mtls_token_endpoint.as_ref().filter(|_| has_client_certificate).unwrap_or(&self.token_endpoint)
+    }
+}
+
+/// Why an issuer's metadata is of no use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DiscoveryProblem {
+    #[error(
+        "has no metadata under /.well-known/openid-configuration or /.well-known/oauth-authorization-server (HTTP {}): \
+         check the issuer, or set tokenURL instead", .0.as_u16()
+    )]
+    NotFound(StatusCode),
+    /// RFC 8414, 3.3: then it is not to be used.
+    #[error("has metadata of another issuer, {}: write exactly that as the issuer, if it is the right one", .0.as_deref().unwrap_or("which it does not name"))]
+    OtherIssuer(Option<String>),
+    #[error("has metadata without a token_endpoint that is a URL: set tokenURL instead")]
+    NoTokenEndpoint,
+}
+
+impl DiscoveryProblem {
+    pub(super) fn class(&self) -> Class {
+        match self {
+            Self::NotFound(status) if status.is_server_error() => Class::Transient,
+            Self::NotFound(StatusCode::TOO_MANY_REQUESTS) => Class::Limited,
+            Self::NotFound(_) => Class::Unclear,
+            Self::OtherIssuer(_) | Self::NoTokenEndpoint => Class::Rejected,
+        }
+    }
+
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound(_) => ErrorKind::Unavailable,
+            Self::OtherIssuer(_) | Self::NoTokenEndpoint => ErrorKind::MalformedResponse,
+        }
+    }
+}
+
+/// Reads what came from one of the [`Issuer::locations`].
+pub(super) fn read_metadata(
+    issuer: &Issuer,
+    status: StatusCode,
+    body: Option<&[u8]>,
+) -> Result<Metadata, DiscoveryProblem> {
+    let document = body.filter(|_| status.is_success()).and_then(parse);
+    let document = document.ok_or(DiscoveryProblem::NotFound(status))?;
+    let said = document.get("issuer").and_then(Value::as_str);
+    if said != Some(issuer.as_str()) {
+        return Err(DiscoveryProblem::OtherIssuer(said.and_then(|said| Redactor::default().clean(said))));
+    }
+    let endpoint = |value: Option<&Value>| {
+        let url = Url::parse(value?.as_str()?).ok()?;
+        (url.has_host() && url.username().is_empty() && url.password().is_none()).then_some(url)
+    };
+    Ok(Metadata {
+        token_endpoint: endpoint(document.get("token_endpoint")).ok_or(DiscoveryProblem::NoTokenEndpoint)?,
+        mtls_token_endpoint: endpoint(document.pointer("/mtls_endpoint_aliases/token_endpoint")),
+    })
+}

@@ -1,0 +1,321 @@
+use crate::{Egress, EgressRefused, EgressRule};
+use std::net::IpAddr;
+
+fn rules(texts: &[&str]) -> Vec<EgressRule> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn policy(allow: &[&str]) -> Egress {
+    Egress::new(rules(allow), None, false, vec!["10.96.0.1".parse().unwrap(), "203.0.114.9".parse().unwrap()])
+}
+
+fn only(only: &[&str], allow: &[&str]) -> Egress {
+    Egress::new(rules(allow), Some(rules(only)), false, Vec::new())
+}
+
+fn check(egress: &Egress, ip: &str) -> Result<(), EgressRefused> {
+    egress.check_address("idp.example.com", 443, ip.parse().unwrap())
+}
+
+fn check_url(egress: &Egress, url: &str) -> Result<(), EgressRefused> {
+    egress.check_url(&url.parse().unwrap())
+}
+
+const PUBLIC: &[&str] = &[
+    "1.1.1.1",
+    "8.8.8.8",
+    "9.255.255.255",
+    "11.0.0.0",
+    "100.63.255.255",
+    "100.128.0.0",
+    "126.255.255.255",
+    "128.0.0.0",
+    "168.63.129.15",
+    "169.253.255.255",
+    "169.255.0.0",
+    "172.15.255.255",
+    "172.32.0.0",
+    "192.0.1.0",
+    "192.167.255.255",
+    "192.169.0.0",
+    "198.17.255.255",
+    "198.20.0.0",
+    "223.255.255.255",
+    "2606:4700:4700::1111",
+    "2a00:1450::1",
+    "::ffff:8.8.8.8",
+    "64:ff9b::8.8.8.8", // what every public name has under DNS64
+    "2002:808:808::1",
+];
+
+const PRIVATE: &[&str] = &[
+    "10.0.0.0",
+    "10.255.255.255",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.168.0.1",
+    "192.168.255.255",
+    "100.64.0.1",
+    "100.127.255.255",
+    "fc00::1",
+    "fdff:ffff::1",
+    "fec0::1",
+    "feff::1",
+    "::ffff:10.0.0.1",
+    "::10.0.0.1",
+    "::ffff:0:10.0.0.1",
+    "64:ff9b::10.0.0.1",
+    "2002:a00:1::1",
+];
+
+const PROTECTED: &[&str] = &[
+    "0.0.0.0",
+    "0.255.255.255",
+    "127.0.0.1",
+    "127.255.255.255",
+    "169.254.0.0",
+    "169.254.169.254",
+    "169.254.170.2",
+    "169.254.255.255",
+    "168.63.129.16",
+    "100.100.100.200",
+    "192.0.0.0",
+    "192.0.0.192",
+    "192.0.0.255",
+    "192.0.2.1",
+    "192.88.99.1",
+    "198.18.0.0",
+    "198.19.255.255",
+    "198.51.100.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "239.255.255.255",
+    "240.0.0.0",
+    "255.255.255.254",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "fe80::1",
+    "febf::1",
+    "ff02::1",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+    "100::1",
+    "2001:0:4136:e378:8000:63bf:3fff:fdd2", // Teredo
+    "2001:2::1",
+    "2001:1ff::1",
+    "2001:db8::1",
+    "3fff::1",
+    "4000::1",
+    "64:ff9b:1::1",
+    "5f00::1",
+    "::ffff:127.0.0.1",
+    "::127.0.0.1",
+    "::ffff:169.254.169.254",
+    "::ffff:0:169.254.169.254",
+    "64:ff9b::169.254.169.254",
+    "64:ff9b::127.0.0.1",
+    "2002:7f00:1::",
+    "2002:a9fe:a9fe::1",
+    "10.96.0.1",   // the API server
+    "203.0.114.9", // the API server, with a public address
+    "::ffff:10.96.0.1",
+];
+
+#[test]
+fn public_addresses_only_by_default() {
+    for ip in PUBLIC {
+        assert_eq!(check(&policy(&[]), ip), Ok(()), "{ip}");
+    }
+    for ip in PRIVATE.iter().chain(PROTECTED) {
+        assert!(check(&policy(&[]), ip).is_err(), "{ip}");
+    }
+}
+
+#[test]
+fn a_host_permits_private_addresses_and_no_others() {
+    for rule in ["idp.example.com", "idp.example.com:443", "IDP.Example.COM."] {
+        for ip in PRIVATE.iter().chain(PUBLIC) {
+            assert_eq!(check(&policy(&[rule]), ip), Ok(()), "{ip}");
+        }
+        for ip in PROTECTED {
+            assert!(check(&policy(&[rule]), ip).is_err(), "{ip}");
+        }
+    }
+    for rule in ["other.example.com", "idp.example.com:8443", "example.com"] {
+        assert!(check(&policy(&[rule]), "10.0.0.1").is_err(), "{rule}");
+    }
+}
+
+#[test]
+fn a_network_permits_everything_in_it() {
+    for ip in PRIVATE.iter().chain(PROTECTED) {
+        assert_eq!(check(&policy(&["0.0.0.0/0", "::/0"]), ip), Ok(()), "{ip}");
+    }
+    let egress = policy(&["127.0.0.1:8443", "[::1]:8443", "10.96.0.1/32"]);
+    for (ip, port, allowed) in [
+        ("127.0.0.1", 8443, true),
+        ("127.0.0.1", 443, false),
+        ("127.0.0.2", 8443, false),
+        ("::1", 8443, true),
+        ("::1", 443, false),
+        ("::ffff:127.0.0.1", 8443, true), // it is the same host
+        ("10.96.0.1", 6443, true),
+        ("10.96.0.2", 6443, false),
+    ] {
+        let checked = egress.check_address("localhost", port, ip.parse().unwrap());
+        assert_eq!(checked.is_ok(), allowed, "{ip} {port}");
+    }
+    // The clothes do not permit what they hide.
+    assert!(check(&policy(&["64:ff9b:1::/48", "2000::/3"]), "64:ff9b::127.0.0.1").is_err());
+    assert!(check(&policy(&["2000::/3"]), "2002:7f00:1::").is_err());
+}
+
+#[test]
+fn only_allows_nothing_else() {
+    let egress = only(&["idp.example.com:443", "198.20.0.0/16"], &["10.0.0.0/8"]);
+    for (host, port, ip, allowed) in [
+        ("idp.example.com", 443, "8.8.8.8", true),
+        ("idp.example.com.", 443, "8.8.8.8", true),
+        ("idp.example.com", 443, "10.0.0.1", true),
+        ("idp.example.com", 443, "192.168.0.1", true), // named: it permits as allow does
+        ("idp.example.com", 443, "127.0.0.1", false),
+        ("idp.example.com", 8443, "8.8.8.8", false),
+        ("other.example.com", 443, "8.8.8.8", false),
+        ("other.example.com", 443, "198.20.1.1", true),
+        ("other.example.com", 443, "10.0.0.1", false), // allowed, but not listed
+    ] {
+        let checked = egress.check_address(host, port, ip.parse().unwrap());
+        assert_eq!(checked.is_ok(), allowed, "{host} {port} {ip}");
+    }
+    assert!(check_url(&egress, "https://other.example.com/").is_ok()); // its addresses will be judged
+    assert!(check_url(&egress, "https://198.20.0.1/").is_ok());
+    assert!(check_url(&egress, "https://8.8.8.8/").is_err());
+
+    let hosts = only(&["idp.example.com"], &[]);
+    assert!(check_url(&hosts, "https://IDP.example.com./").is_ok());
+    let refused = check_url(&hosts, "https://other.example.com/").unwrap_err().to_string();
+    for part in ["other.example.com:443", "--egress-only", "egress.only"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert!(only(&[], &[]).check_url(&"https://idp.example.com/".parse().unwrap()).is_err());
+}
+
+#[test]
+fn addresses_in_urls_are_seen_through() {
+    for host in [
+        "127.0.0.1",
+        "2130706433",
+        "0x7f.1",
+        "0x7f000001",
+        "0177.0.0.1",
+        "127.1",
+        "0",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "127.0.0.1.",
+        "１２７.0.0.1",
+        "169.254.169.254",
+        "2852039166",
+        "[fd00:ec2::254]",
+        "10.0.0.1",
+    ] {
+        let refused = check_url(&policy(&["idp.example.com"]), &format!("https://{host}/token"));
+        assert!(matches!(refused, Err(EgressRefused::Address { .. })), "{host}: {refused:?}");
+    }
+    assert_eq!(check_url(&policy(&[]), "https://8.8.8.8/token"), Ok(()));
+    assert_eq!(check_url(&policy(&[]), "https://[2606:4700::1]/token"), Ok(()));
+    assert_eq!(check_url(&policy(&["127.0.0.1"]), "https://2130706433:8443/token"), Ok(()));
+}
+
+#[test]
+fn schemes() {
+    assert_eq!(check_url(&policy(&[]), "https://idp.example.com/token"), Ok(()));
+    assert_eq!(check_url(&policy(&[]), "http://idp.example.com/token"), Err(EgressRefused::PlainHttp));
+    for url in ["ftp://idp.example.com/", "file:///etc/passwd", "data:text/plain,x"] {
+        assert_eq!(check_url(&policy(&[]), url), Err(EgressRefused::Scheme), "{url}");
+    }
+    let http = Egress::new(Vec::new(), None, true, Vec::new());
+    assert_eq!(check_url(&http, "http://idp.example.com/token"), Ok(()));
+    assert!(check_url(&http, "http://127.0.0.1/token").is_err());
+}
+
+#[test]
+fn messages_name_the_address_the_flag_and_the_helm_value() {
+    let message = |host: &str, ip: &str| {
+        let ip: IpAddr = ip.parse().unwrap();
+        policy(&[]).check_address(host, 8443, ip).unwrap_err().to_string()
+    };
+    for (message, parts) in [
+        (message("idp.corp", "10.1.2.3"), ["idp.corp resolves to 10.1.2.3,", "--egress-allow idp.corp:8443"]),
+        (
+            message("idp.corp", "127.0.0.1"),
+            ["127.0.0.1, which is a loopback", "--egress-allow 127.0.0.1:8443"],
+        ),
+        (message("10.1.2.3", "10.1.2.3"), ["10.1.2.3 is a private", "--egress-allow 10.1.2.3:8443"]),
+        (message("::1", "::1"), ["::1 is a loopback", "--egress-allow [::1]:8443"]),
+        (message("idp.corp", "64:ff9b::10.0.0.1"), ["(10.0.0.1)", "--egress-allow idp.corp:8443"]),
+        (message("idp.corp", "10.96.0.1"), ["the Kubernetes API server", "--egress-allow 10.96.0.1:8443"]),
+    ] {
+        for part in parts.into_iter().chain(["Helm value egress.allow"]) {
+            assert!(message.contains(part), "{message}");
+        }
+        // The remedy that is named can be used.
+        let flag = message.split("--egress-allow ").nth(1).unwrap().split(' ').next().unwrap();
+        assert!(flag.parse::<EgressRule>().is_ok(), "{message}");
+    }
+    let http = check_url(&policy(&[]), "http://idp.example.com/token").unwrap_err().to_string();
+    assert!(http.contains("--allow-http") && http.contains("allowHTTP"), "{http}");
+}
+
+#[test]
+fn rules_are_parsed() {
+    let host = |host: &str, port| EgressRule::Host { host: host.to_owned(), port };
+    let network = |network: &str, port| EgressRule::Network { network: network.parse().unwrap(), port };
+    for (text, rule) in [
+        ("idp.example.com", host("idp.example.com", None)),
+        ("idp.example.com:8443", host("idp.example.com", Some(8443))),
+        ("IDP.Example.com.", host("idp.example.com", None)),
+        ("bücher.example", host("xn--bcher-kva.example", None)),
+        ("localhost:80", host("localhost", Some(80))),
+        ("10.0.0.0/8", network("10.0.0.0/8", None)),
+        ("fd00::/8", network("fd00::/8", None)),
+        ("10.1.2.3", network("10.1.2.3/32", None)),
+        ("10.1.2.3:443", network("10.1.2.3/32", Some(443))),
+        ("::1", network("::1/128", None)),
+        ("[::1]", network("::1/128", None)),
+        ("[fd00::1]:8443", network("fd00::1/128", Some(8443))),
+        ("0.0.0.0/0", network("0.0.0.0/0", None)),
+        ("::/0", network("::/0", None)),
+    ] {
+        assert_eq!(text.parse::<EgressRule>().as_ref(), Ok(&rule), "{text}");
+    }
+    for (text, problem) in [
+        ("", "empty"),
+        ("https://idp.example.com", "without a scheme"),
+        ("idp.example.com/token", "network such as"),
+        ("10.0.0.0/33", "network such as"),
+        ("10.0.0.1/8", "bits set"),
+        ("*.example.com", "wildcards"),
+        ("idp.example.com:", "from 1 to 65535"),
+        ("idp.example.com:https", "from 1 to 65535"),
+        ("idp.example.com:0", "from 1 to 65535"),
+        ("idp.example.com:65536", "from 1 to 65535"),
+        ("[::1]:x", "from 1 to 65535"),
+        ("fd00:::1", "[IPv6]:PORT"),
+        ("fd00::g:443", "[IPv6]:PORT"),
+        ("[::1", "neither a host name nor an address"),
+        ("[fd00::g]", "neither a host name nor an address"),
+        ("a b", "neither a host name nor an address"),
+        (".", "neither a host name nor an address"),
+        ("::ffff:10.0.0.1", "IPv4 network"),
+        ("64:ff9b::/96", "IPv4 network"),
+    ] {
+        let error = text.parse::<EgressRule>().unwrap_err().to_string();
+        assert!(error.contains(problem), "{text}: {error}");
+    }
+}

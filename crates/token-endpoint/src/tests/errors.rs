@@ -1,0 +1,287 @@
+use super::{ID, REFRESH, SECRET, answer, answer_with, credentials, description};
+use crate::Class::{self, Limited, LockedOut, Rejected, Transient, Unclear};
+use crate::ErrorKind::{
+    self, ClientRejected, GrantRejected, RateLimited, RequestRejected, ScopeRejected, Unavailable,
+};
+use crate::{
+    BasicEncoding, ClientAuthentication, Credentials, Egress, Error, RequestDescription, RequestError, read,
+};
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use http::{HeaderMap, StatusCode};
+
+#[test]
+fn a_known_code_decides_in_any_dialect_at_any_status() {
+    let cases: &[(&str, Class, ErrorKind)] = &[
+        ("invalid_client", Rejected, ClientRejected),
+        ("unauthorized_client", Rejected, ClientRejected),
+        ("access_denied", Rejected, ClientRejected),
+        ("AUTHENTICATION_FAILED", Rejected, ClientRejected),
+        ("invalid_grant", Rejected, GrantRejected),
+        ("unsupported_grant_type", Rejected, GrantRejected),
+        ("invalid_scope", Rejected, ScopeRejected),
+        ("invalid_request", Rejected, RequestRejected),
+        ("invalid_target", Rejected, RequestRejected),
+        ("TOO_MANY_FAILED_LOGINS", LockedOut, RateLimited),
+        ("server_error", Transient, Unavailable),
+        ("temporarily_unavailable", Transient, Unavailable),
+        ("slow_down", Transient, RateLimited),
+    ];
+    for (code, class, reason) in cases {
+        for body in [
+            format!(r#"{{"error":"{code}","error_description":"Because."}}"#),
+            format!(r#"{{"error":"{code}","message":"Because."}}"#),
+            format!(r#"{{"error":{{"code":"{code}","message":"Because."}}}}"#),
+            format!(r#"{{"errors":[{{"code":"{code}","message":"Because."}}]}}"#),
+            format!(r#"{{"minorErrorCode":"{code}","message":"Because.","stackTrace":null}}"#),
+            format!(
+                r#"{{"error":"Bad Request","minorErrorCode":"{}","message":"Because."}}"#,
+                code.to_uppercase()
+            ),
+        ] {
+            for status in [200, 302, 400, 401, 403, 404, 429, 500, 503] {
+                let error = answer(status, &body).unwrap_err();
+                assert_eq!((error.class(), error.kind()), (*class, *reason), "{status} {body}");
+                assert_eq!(error.code(), Some(*code), "{status} {body}");
+                let message = error.to_string();
+                assert!(message.contains(&format!("HTTP {status}, {code}: Because.")), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_known_code_the_status_decides() {
+    let html = "<html>secret page</html>";
+    let cases: &[(u16, &str, Class, ErrorKind, &str)] = &[
+        (301, "", Rejected, RequestRejected, "set tokenURL to where it leads"),
+        (302, html, Rejected, RequestRejected, "redirects are not followed"),
+        (307, "", Rejected, RequestRejected, "redirects"),
+        (400, "", Unclear, Unavailable, "an empty body"),
+        (400, html, Unclear, Unavailable, "24 bytes of text/html"),
+        (400, r#"{"error":"some_code"}"#, Rejected, RequestRejected, "HTTP 400, some_code"),
+        (400, r#"{"message":"No such thing"}"#, Unclear, RequestRejected, "HTTP 400: No such thing"),
+        (401, "", Rejected, ClientRejected, "HTTP 401 with an empty body"),
+        (401, r#"{"error":"Unauthorized"}"#, Rejected, ClientRejected, "HTTP 401, Unauthorized"),
+        (401, r#"{"error":{"code":401,"message":"Who?"}}"#, Rejected, ClientRejected, "HTTP 401: Who?"),
+        (403, html, Unclear, Unavailable, "firewall or proxy"),
+        (403, r#"{"error":"forbidden_here"}"#, Rejected, RequestRejected, "forbidden_here"),
+        (404, html, Unclear, Unavailable, "check the path of tokenURL"),
+        (404, r#"{"error":"Realm does not exist"}"#, Unclear, RequestRejected, ": Realm does not exist ("),
+        (404, r#"{"error":"not_found"}"#, Unclear, RequestRejected, "HTTP 404, not_found"),
+        (407, html, Rejected, RequestRejected, "a proxy on the way asks for authentication"),
+        (408, "", Transient, Unavailable, "HTTP 408"),
+        (415, "", Unclear, Unavailable, "HTTP 415"),
+        (418, "", Unclear, Unavailable, "HTTP 418"),
+        (425, "", Transient, Unavailable, "HTTP 425"),
+        (429, "", Limited, RateLimited, "HTTP 429"),
+        (429, r#"{"error":"too_many_requests"}"#, Limited, RateLimited, "too_many_requests"),
+        (500, "", Transient, Unavailable, "HTTP 500"),
+        (500, r#"{"error":"some_code"}"#, Transient, Unavailable, "some_code"),
+        (502, html, Transient, Unavailable, "24 bytes of text/html"),
+        (503, "", Transient, Unavailable, "HTTP 503"),
+        (504, "", Transient, Unavailable, "HTTP 504"),
+        (599, "", Transient, Unavailable, "HTTP 599"),
+    ];
+    for (status, body, class, reason, said) in cases {
+        let error = answer_with(*status, &[("content-type", "text/html; charset=utf-8")], body).unwrap_err();
+        assert_eq!((error.class(), error.kind()), (*class, *reason), "{status} {body}");
+        assert_eq!(error.code(), None, "{status} {body}");
+        let message = error.to_string();
+        assert!(message.contains(said), "{message}");
+        assert!(!message.contains("secret page"), "{message}");
+    }
+}
+
+#[test]
+fn a_description_needs_a_known_code() {
+    let error = answer(400, r#"{"error":"odd_code","error_description":"private words"}"#).unwrap_err();
+    assert!(!error.to_string().contains("private"), "{error}");
+}
+
+#[test]
+fn the_outcome_is_unknown_behind_a_gateway() {
+    for (status, body, unknown) in [
+        (502, "", true),
+        (504, "<html>", true),
+        (500, "", false),
+        (503, "", false),
+        (502, r#"{"error":"invalid_grant"}"#, false),
+    ] {
+        assert_eq!(answer(status, body).unwrap_err().outcome_unknown(), unknown, "{status} {body}");
+    }
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date_and_believed_up_to_an_hour() {
+    let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+    for (headers, expected) in [
+        (vec![("retry-after", "120")], Some(120)),
+        (vec![("retry-after", " 120 ")], Some(120)),
+        (vec![("retry-after", "0")], Some(0)),
+        (vec![("retry-after", "86400")], Some(3600)),
+        (vec![("retry-after", "99999999999999999999999")], Some(3600)),
+        (vec![("retry-after", "-5")], None),
+        (vec![("retry-after", "")], None),
+        (vec![("retry-after", "soon")], None),
+        (vec![("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT"), ("date", date)], Some(30)),
+        (vec![("retry-after", "Sun, 06 Nov 1994 08:40:00 GMT"), ("date", date)], Some(0)),
+        (vec![("retry-after", "Mon, 07 Nov 1994 08:40:00 GMT"), ("date", date)], Some(3600)),
+        (vec![("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")], None),
+        (vec![], None),
+    ] {
+        for status in [429, 503] {
+            assert_eq!(answer_with(status, &headers, "").unwrap_err().retry_after(), expected, "{headers:?}");
+        }
+    }
+}
+
+#[test]
+fn descriptions_are_capped_and_of_plain_characters() {
+    let long = "word ".repeat(100);
+    let said = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{long}"}}"#))
+        .unwrap_err()
+        .to_string();
+    assert!(said.ends_with("...") && said.len() < 300, "{said}");
+
+    let said =
+        answer(400, r#"{"error":"invalid_request","error_description":"a\"b\\c\n\u001b[31md\u202eé"}"#)
+            .unwrap_err()
+            .to_string();
+    assert!(said.ends_with("a'b/c  [31md??"), "{said}");
+
+    let huge = "word ".repeat(10_000);
+    let said = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{huge}"}}"#))
+        .unwrap_err()
+        .to_string();
+    assert!(said.ends_with("invalid_request"), "{said}");
+}
+
+#[test]
+fn what_was_sent_and_what_looks_like_a_token_is_taken_out() {
+    let percent = "correct%20horse%2Fbattery%2Bstaple";
+    let echoes = [
+        SECRET.to_owned(),
+        ID.to_owned(),
+        percent.to_owned(),
+        percent.to_lowercase(),
+        "c%6Frrect%20horse%2fbattery%2Bstaple".to_owned(),
+        ID.replace('-', "%2D"),
+        "correct+horse%2Fbattery%2Bstaple".to_owned(),
+        BASE64_STANDARD.encode(SECRET),
+        BASE64_URL_SAFE_NO_PAD.encode(SECRET),
+        BASE64_STANDARD.encode(format!("{ID}:{percent}")),
+        format!("{ID}:{SECRET}"),
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln".to_owned(),
+        "0123456789abcdef0123456789ABCDEF".to_owned(),
+    ];
+    for echo in &echoes {
+        for body in [
+            serde_json::json!({"error": "invalid_client", "error_description": format!("no '{echo}' here")}),
+            serde_json::json!({"error": format!("no '{echo}' here")}),
+            serde_json::json!({"error": echo}),
+            serde_json::json!({"message": echo}),
+        ] {
+            let error = answer(400, &body.to_string()).unwrap_err();
+            for printed in [error.to_string(), format!("{error:?}")] {
+                assert!(!printed.to_lowercase().contains(&echo.to_lowercase()), "{body}: {printed}");
+                assert!(printed.contains("[redacted]"), "{body}: {printed}");
+            }
+        }
+    }
+    let description = RequestDescription {
+        parameters: [("pin".to_owned(), "4711-secret".to_owned())].into(),
+        grant: crate::Grant::RefreshToken,
+        ..description()
+    };
+    let body = format!(r#"{{"error":"invalid_grant","error_description":"{REFRESH} 4711-secret"}}"#);
+    let error = read(
+        StatusCode::BAD_REQUEST,
+        &HeaderMap::new(),
+        body.as_bytes(),
+        &description.request(&credentials()).unwrap(),
+    )
+    .unwrap_err();
+    assert!(error.to_string().ends_with("invalid_grant: [redacted] [redacted]"), "{error}");
+}
+
+#[test]
+fn a_short_value_does_not_uncover_a_long_one() {
+    let credentials = Credentials {
+        client_id: Some("abc".into()),
+        client_secret: Some("abcdef".into()),
+        ..Credentials::default()
+    };
+    let error = read(
+        StatusCode::BAD_REQUEST,
+        &HeaderMap::new(),
+        br#"{"error":"invalid_client","error_description":"tried abcdef"}"#,
+        &description().request(&credentials).unwrap(),
+    )
+    .unwrap_err();
+    assert!(error.to_string().ends_with("tried [redacted]"), "{error}");
+}
+
+#[test]
+fn scopes_may_be_named() {
+    let description = RequestDescription { scopes: vec!["cards:read".into()], ..description() };
+    let error = read(
+        StatusCode::BAD_REQUEST,
+        &HeaderMap::new(),
+        br#"{"error":"invalid_scope","error_description":"Invalid scopes: cards:read"}"#,
+        &description.request(&credentials()).unwrap(),
+    )
+    .unwrap_err();
+    assert!(error.to_string().ends_with("Invalid scopes: cards:read"), "{error}");
+}
+
+#[test]
+fn a_rejection_after_percent_encoding_names_the_other_ways() {
+    let message = |authentication: &ClientAuthentication, secret: &str, body: &str| {
+        let description =
+            RequestDescription { client_authentication: authentication.clone(), ..description() };
+        let credentials = Credentials {
+            client_id: Some("id".into()),
+            client_secret: Some(secret.into()),
+            ..Credentials::default()
+        };
+        let request = description.request(&credentials).unwrap();
+        read(StatusCode::UNAUTHORIZED, &HeaderMap::new(), body.as_bytes(), &request).unwrap_err().to_string()
+    };
+    let says_raw = |authentication: &_, secret: &str, body: &str| {
+        let message = message(authentication, secret, body);
+        message.contains("encoding: Raw") && message.contains("post")
+    };
+    let percent = ClientAuthentication::Basic(BasicEncoding::Percent);
+    let rejected = r#"{"error":"invalid_client"}"#;
+    assert!(says_raw(&percent, "a+b", rejected));
+    assert!(says_raw(&percent, "a+b", ""));
+    assert!(!says_raw(&percent, "ab", rejected));
+    assert!(message(&percent, "ab", "").contains("check the client id and secret"));
+    assert!(!says_raw(&percent, "a+b", r#"{"error":"invalid_scope"}"#));
+    assert!(!says_raw(&ClientAuthentication::Basic(BasicEncoding::Raw), "a+b", rejected));
+    assert!(!says_raw(&ClientAuthentication::Post, "a+b", rejected));
+}
+
+#[test]
+fn a_media_type_is_the_servers_text_too() {
+    let shown = |value| answer_with(502, &[("content-type", value)], "x").unwrap_err().to_string();
+    assert!(shown("Text/HTML ; charset=x").contains("1 bytes of text/html "));
+    for odd in ["nonsense", "text/<script>", "", "a/b/c", "text/the-client-id"] {
+        let message = shown(odd);
+        assert!(!message.contains("script") && !message.contains(ID), "{message}");
+    }
+}
+
+#[test]
+fn what_never_was_sent_waits_for_the_configuration() {
+    let egress = Egress::new(Vec::new(), None, false, Vec::new());
+    let refused: Error = egress.check_url(&"http://127.0.0.1/".parse().unwrap()).unwrap_err().into();
+    assert_eq!((refused.class(), refused.kind()), (Class::Configuration, ErrorKind::EgressRefused));
+
+    let missing: Error = description().request(&Credentials::default()).unwrap_err().into();
+    assert_eq!((missing.class(), missing.kind()), (Class::Configuration, ErrorKind::MissingCredential));
+    let reserved: Error = RequestError::Reserved("scope".into()).into();
+    assert_eq!((reserved.class(), reserved.kind()), (Class::Configuration, ErrorKind::InvalidDescription));
+    assert!(!refused.outcome_unknown() && !missing.outcome_unknown());
+}

@@ -1,0 +1,118 @@
+use super::answer_with;
+use crate::LifetimeSource::{self, Answer as Said, Default, Token, Unknown};
+use crate::{Answer, Lifetime, MAX_LIFETIME};
+use base64::Engine as _;
+use base64::prelude::{BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+
+const NOW: i64 = 1_800_000_000;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(NOW).unwrap()
+}
+
+fn jwt(claims: &str) -> String {
+    format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims))
+}
+
+fn answer(token: &str, expires_in: &str) -> Answer {
+    answer_with(200, &[], &format!(r#"{{"access_token":"{token}","expires_in":{expires_in}}}"#)).unwrap()
+}
+
+fn check(answer: &Answer, default: Option<u64>, seconds: Option<u64>, source: LifetimeSource) {
+    assert_eq!(answer.lifetime(now(), default), Lifetime { seconds, source }, "{answer:?}");
+}
+
+#[test]
+fn the_answer_then_the_token_then_the_default() {
+    check(&answer("opaque", "300"), Some(900), Some(300), Said);
+    check(&answer("opaque", "null"), Some(900), Some(900), Default);
+    check(&answer("opaque", "0"), Some(900), Some(900), Default);
+    check(&answer("opaque", "-1"), None, None, Unknown);
+    check(&answer(&jwt(r#"{"exp":1800000300}"#), "null"), Some(900), Some(300), Token);
+    check(&answer(&jwt(r#"{"exp":1800000300}"#), "0"), Some(900), Some(300), Token);
+}
+
+#[test]
+fn the_smaller_one_counts() {
+    check(&answer(&jwt(r#"{"exp":1800000300}"#), "200"), None, Some(200), Said);
+    check(&answer(&jwt(r#"{"exp":1800000300}"#), "300"), None, Some(300), Said);
+    check(&answer(&jwt(r#"{"exp":1800000300}"#), "7200"), None, Some(300), Token);
+}
+
+#[test]
+fn iat_counts_only_for_a_new_token() {
+    let exp = 1_800_000_300;
+    for (iat, expected) in [
+        (NOW, 300),
+        (NOW - 60, 360), // the server's clock is a minute behind ours
+        (NOW + 60, 240),
+        (NOW - 61, 300), // handed out from a cache
+        (NOW + 61, 300),
+    ] {
+        let token = jwt(&format!(r#"{{"exp":{exp},"iat":{iat}}}"#));
+        check(&answer(&token, "null"), None, Some(expected), Token);
+    }
+}
+
+#[test]
+fn the_servers_clock_counts_if_it_is_credible() {
+    let token = jwt(r#"{"exp":1800000300}"#);
+    for (offset, expected) in
+        [(0, 300), (-600, 900), (200, 100), (3600, 0), (-3600, 3900), (3601, 300), (-3601, 300)]
+    {
+        let mut answer = answer(&token, "null");
+        answer.date = Some(Timestamp::from_second(NOW + offset).unwrap());
+        check(&answer, None, Some(expected), Token);
+    }
+}
+
+#[test]
+fn a_token_that_has_expired_has_no_life() {
+    check(&answer(&jwt(r#"{"exp":1799999999}"#), "300"), Some(900), Some(0), Token);
+}
+
+#[test]
+fn absolute_expiry() {
+    let mut absolute = answer("opaque", "null");
+    absolute.expires_at = Some(Timestamp::from_second(NOW + 50).unwrap());
+    check(&absolute, None, Some(50), Said);
+    absolute.expires_in = Some(40);
+    check(&absolute, None, Some(40), Said);
+    absolute.expires_at = Some(Timestamp::MIN);
+    check(&absolute, None, Some(0), Said);
+    absolute.expires_in = None;
+    absolute.expires_at = Some(Timestamp::MAX);
+    check(&absolute, None, Some(MAX_LIFETIME), Said);
+}
+
+#[test]
+fn claims_in_every_form() {
+    for (claims, expected) in [
+        (r#"{"exp":1800000300.7}"#, Some(300)),
+        (r#"{"exp":"1800000300"}"#, Some(300)),
+        (r#"{"exp":1e300}"#, None), // no time that anybody could mean
+        (r#"{"exp":9223372036854775807,"iat":1800000000}"#, Some(MAX_LIFETIME)),
+        (r#"{"exp":18446744073709551615}"#, None),
+        (r#"{"exp":0}"#, None),
+        (r#"{"exp":-5}"#, None),
+        (r#"{"exp":null}"#, None),
+        (r#"{"iat":1800000000}"#, None),
+        ("[]", None),
+        ("not json", None),
+    ] {
+        let source = if expected.is_some() { Token } else { Unknown };
+        check(&answer(&jwt(claims), "null"), None, expected, source);
+    }
+    let claims = r#"{"exp":1800000300} "#;
+    check(&answer(&format!("e30.{}.", BASE64_URL_SAFE.encode(claims)), "null"), None, Some(300), Token);
+    for no_jwt in ["a.b", "a.b.c.d", "..", "a.%%%.c", "."] {
+        check(&answer(no_jwt, "null"), None, None, Unknown);
+    }
+}
+
+#[test]
+fn everything_is_clamped() {
+    check(&answer("opaque", "18446744073709551615"), None, Some(MAX_LIFETIME), Said);
+    check(&answer("opaque", "null"), Some(u64::MAX), Some(MAX_LIFETIME), Default);
+}

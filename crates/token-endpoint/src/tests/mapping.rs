@@ -1,0 +1,143 @@
+use super::{credentials, description};
+use crate::{Answer, Error, Pointer, PointerError, RequestDescription, ResponseMapping, read};
+use http::{HeaderMap, StatusCode};
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+fn pointer(text: &str) -> Option<Pointer> {
+    Some(text.parse().unwrap())
+}
+
+fn mapped(response: ResponseMapping, body: &str) -> Result<Answer, Error> {
+    let request = RequestDescription { response, ..description() }.request(&credentials()).unwrap();
+    read(StatusCode::CREATED, &HeaderMap::new(), body.as_bytes(), &request)
+}
+
+#[test]
+fn pointers_are_rfc_6901s() {
+    for text in ["/a", "/a/b/0", "/", "/a~1b", "/m~0n", "/ü"] {
+        assert_eq!(text.parse::<Pointer>().unwrap().to_string(), text);
+    }
+    for text in ["", "a", "a/b", "#/a", "$.a", "/a~", "/a~2", "/~~0"] {
+        let error: PointerError = text.parse::<Pointer>().unwrap_err();
+        assert!(error.to_string().contains("RFC 6901"), "{error}");
+    }
+}
+
+#[test]
+fn a_token_is_found_where_the_mapping_says() {
+    let at = |text| ResponseMapping { access_token: pointer(text), ..ResponseMapping::default() };
+    for (text, body) in [
+        ("/token", r#"{"token":"t"}"#),
+        ("/accessToken", r#"{"accessToken":"t","access_token":"other"}"#),
+        ("/data/access.token", r#"{"data":{"access.token":"t"}}"#),
+        ("/tokens/0/value", r#"{"tokens":[{"value":"t"}]}"#),
+        ("/a~1b/m~0n", r#"{"a/b":{"m~n":"t"}}"#),
+    ] {
+        assert_eq!(mapped(at(text), body).unwrap().access_token.expose_secret(), "t", "{text}");
+    }
+    for body in [r#"{"access_token":"t"}"#, r#"{"token":null}"#, r#"{"token":{"x":"t"}}"#, r#"{"token":7}"#] {
+        let error = mapped(at("/token"), body).unwrap_err();
+        assert!(
+            error.to_string().contains("without a text at /token, where response.accessToken"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn an_end_is_read_in_every_form() {
+    for (written, read) in [
+        (r#""2026-11-22T05:00:00Z""#, Some("2026-11-22T05:00:00Z")),
+        (r#""2026-11-22T12:00:00+07:00""#, Some("2026-11-22T05:00:00Z")),
+        (r#"" 2026-11-22T05:00:00.999Z ""#, Some("2026-11-22T05:00:00.999Z")),
+        ("1795323600", Some("2026-11-22T05:00:00Z")),
+        (r#""1795323600""#, Some("2026-11-22T05:00:00Z")),
+        ("1795323600.9", Some("2026-11-22T05:00:00Z")),
+        ("1795323600000", Some("2026-11-22T05:00:00Z")),
+        (r#""1795323600999""#, Some("2026-11-22T05:00:00Z")),
+        ("1e300", Some("9999-12-30T22:00:00.999999999Z")),
+        ("0", None),
+        ("-1", None),
+        (r#""2026-11-22T05:00:00""#, None), // whose midnight?
+        (r#""tomorrow""#, None),
+        (r#""NaN""#, None),
+        ("null", None),
+        ("true", None),
+        ("{}", None),
+    ] {
+        let mapping =
+            ResponseMapping { expires_at: pointer("/session/expiresAt"), ..ResponseMapping::default() };
+        let body = format!(r#"{{"access_token":"t","session":{{"expiresAt":{written}}}}}"#);
+        assert_eq!(
+            mapped(mapping, &body).unwrap().expires_at.map(|time| time.to_string()).as_deref(),
+            read,
+            "{written}"
+        );
+    }
+    // An end that nobody named is not read.
+    let body = r#"{"access_token":"t","expires_at":1795323600}"#;
+    assert_eq!(mapped(ResponseMapping::default(), body).unwrap().expires_at, None);
+}
+
+#[test]
+fn values_are_scalars_without_control_characters() {
+    let mapping = |name: &str, at: &str| ResponseMapping {
+        values: [(name.to_owned(), at.parse().unwrap())].into(),
+        ..ResponseMapping::default()
+    };
+    for (value, read) in [
+        (r#""https://a.example.com""#, Some("https://a.example.com")),
+        ("7", Some("7")),
+        ("1.5", Some("1.5")),
+        ("true", Some("true")),
+        ("null", None),
+        ("{}", None),
+        (r#"["x"]"#, None),
+    ] {
+        let body = format!(r#"{{"access_token":"t","instance":{{"url":{value}}}}}"#);
+        let answer = mapped(mapping("instance_url", "/instance/url"), &body).unwrap();
+        assert_eq!(answer.values.get("instance_url").map(|value| value.expose_secret()), read, "{value}");
+        assert!(!format!("{answer:?}").contains("a.example.com"));
+    }
+    let error = mapped(mapping("x", "/x"), r#"{"access_token":"t","x":"a\nb: c"}"#).unwrap_err();
+    assert!(error.to_string().contains("control characters in /x"), "{error}");
+}
+
+#[test]
+fn a_mapped_refresh_token_survives_a_useless_answer() {
+    let mapping = || ResponseMapping { refresh_token: pointer("/data/next"), ..ResponseMapping::default() };
+    let body = r#"{"access_token":"t","refresh_token":"other","data":{"next":"r"}}"#;
+    assert_eq!(mapped(mapping(), body).unwrap().refresh_token.unwrap().expose_secret(), "r");
+    let error = mapped(mapping(), r#"{"data":{"next":"r"}}"#).unwrap_err();
+    assert_eq!(error.refresh_token().unwrap().expose_secret(), "r");
+}
+
+#[test]
+fn no_pointer_leads_to_a_secret() {
+    let mapping = |at: &str| ResponseMapping {
+        values: [("x".to_owned(), at.parse().unwrap())].into(),
+        ..ResponseMapping::default()
+    };
+    let secret = super::SECRET;
+    let long = "x".repeat(4097);
+    for (at, body, said) in [
+        ("/x", json!({"x": secret}), "with a secret at /x"),
+        ("/x", json!({"x": format!("https://me:{secret}@a.example.com")}), "with a secret at /x"),
+        ("/x", json!({"x": "r-new", "refresh_token": "r-new"}), "with a secret at /x"),
+        ("/refresh_token", json!({"refresh_token": "r-new"}), "with a secret at /refresh_token"),
+        ("/a/idToken", json!({"a": {"idToken": "i"}}), "with a secret at /a/idToken"),
+        ("/x", json!({"x": long}), "with more than 4096 bytes at /x"),
+    ] {
+        let mut body = body;
+        body["access_token"] = json!("t");
+        let error = mapped(mapping(at), &body.to_string()).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        assert!(!format!("{error} {error:?}").contains(secret));
+        // It may be the only copy all the same.
+        assert_eq!(error.refresh_token().is_some(), body.get("refresh_token").is_some());
+    }
+    // The client's id is a name.
+    let answer = mapped(mapping("/x"), &json!({"access_token": "t", "x": super::ID}).to_string()).unwrap();
+    assert_eq!(answer.values["x"].expose_secret(), super::ID);
+}

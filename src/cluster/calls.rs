@@ -1,0 +1,334 @@
+//! Every call to the API server: the reads first, then the writes. Each is bounded in time, and none is tried
+//! again here: retries belong to the schedule.
+
+use std::future::Future;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Request;
+use kube::{Api, Client, Resource};
+use serde_json::{Value, json};
+
+use super::objects::{KeptSeed, SecretHead, SourceHead};
+use crate::key::Key;
+use crate::secret::{
+    FIELD_MANAGER, Facts, Metadata, PodList, REFRESH_TOKEN_LABEL, REFRESHED_ANNOTATION, Version,
+};
+
+/// Secrets in one answer.
+const SECRETS_AT_ONCE: u32 = 100;
+/// Pods in one answer: a page of them is in memory at once, and a pod may be large.
+const PODS_AT_ONCE: u32 = 50;
+/// The most that one call may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a call failed, as far as it matters to what is done next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// 409: the object is not, or no longer, as it was seen.
+    #[error("the object has changed meanwhile")]
+    Conflict,
+    /// 404: the object, or its namespace, does not exist.
+    #[error("not found")]
+    NotFound,
+    /// The Secret exists with another type, which cannot be changed.
+    #[error("the Secret is of another type, which cannot be changed")]
+    AnotherType,
+    /// The Secret is immutable.
+    #[error("the Secret is immutable")]
+    Immutable,
+    /// Another refusal (4xx): quota, admission, RBAC, validation, an immutable object.
+    #[error("{0}")]
+    Refused(String),
+    /// No answer, or a failure of the API server itself.
+    #[error("the Kubernetes API server did not answer as expected: {0}")]
+    Unavailable(String),
+}
+
+/// How Kubernetes says, and has said since there are immutable Secrets, why one is not written.
+const IMMUTABLE: &str = "field is immutable when `immutable` is set";
+
+/// Whether it is Kubernetes itself that says that a Secret's type cannot be changed: a webhook may find fault with a type
+/// too, and nothing is deleted for that.
+fn is_about_another_type(status: &kube::core::Status) -> bool {
+    let causes = || status.details.iter().flat_map(|details| &details.causes);
+    status.code == 422
+        && !status.message.starts_with("admission webhook ")
+        && causes().any(|cause| cause.field == "type" && cause.message.ends_with("field is immutable"))
+}
+
+impl From<kube::Error> for CallError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code == 409 => CallError::Conflict,
+            kube::Error::Api(status) if status.code == 404 => CallError::NotFound,
+            kube::Error::Api(status) if is_about_another_type(&status) => CallError::AnotherType,
+            kube::Error::Api(status) if status.code == 422 && status.message.contains(IMMUTABLE) => {
+                CallError::Immutable
+            }
+            kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
+                CallError::Refused(status.message.clone())
+            }
+            kube::Error::Api(status) => CallError::Unavailable(format!("status {}", status.code)),
+            // It could quote the answer, and the answer may be a Secret.
+            kube::Error::SerdeError(_) => CallError::Unavailable("an answer that cannot be read".into()),
+            other => CallError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// The API server, as far as this controller needs it.
+#[derive(Clone)]
+pub struct Kubernetes {
+    client: Client,
+}
+
+impl Kubernetes {
+    /// Calls through `client`, which should not try again by itself.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Kubernetes { client }
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = kube::Result<T>> + Send) -> Result<T, CallError> {
+        // Boxed: a look that waits for the endpoint must not carry the room that the largest call takes.
+        match tokio::time::timeout(TIMEOUT, Box::pin(call)).await {
+            Ok(result) => result.map_err(CallError::from),
+            Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", TIMEOUT.as_secs()))),
+        }
+    }
+
+    fn secrets(&self, namespace: &str) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn sources(&self, namespace: &str) -> Api<SourceHead> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Reads the metadata of a Secret.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn secret_facts(&self, key: &Key) -> Result<Option<Facts>, CallError> {
+        let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
+        let found = self.bounded(api.get_opt(&key.name)).await?;
+        Ok(found.and_then(|secret| secret.facts))
+    }
+
+    /// Reads a Secret.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn secret(&self, key: &Key) -> Result<Option<Secret>, CallError> {
+        let api = self.secrets(&key.namespace);
+        self.bounded(api.get_opt(&key.name)).await
+    }
+
+    /// Reads a ConfigMap.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn config_map(&self, key: &Key) -> Result<Option<ConfigMap>, CallError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &key.namespace);
+        self.bounded(api.get_opt(&key.name)).await
+    }
+
+    /// Whether a TokenSource still exists as this very object and is not being deleted.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn source_is_alive(&self, key: &Key, uid: &str) -> Result<bool, CallError> {
+        let found = self.bounded(self.sources(&key.namespace).get_opt(&key.name)).await?;
+        Ok(found.is_some_and(|source| {
+            source.meta().deletion_timestamp.is_none() && source.meta().uid.as_deref() == Some(uid)
+        }))
+    }
+
+    /// Another TokenSource of the namespace than `source` for which the operator keeps a rotated refresh token that descends
+    /// from the user's token with this digest (SHA-256, in hex).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn other_with_seed(
+        &self,
+        source: &Key,
+        seed_sha256: &str,
+    ) -> Result<Option<String>, CallError> {
+        let (label, value) = REFRESH_TOKEN_LABEL;
+        let mut page = ListParams::default().labels(&format!("{label}={value}")).limit(SECRETS_AT_ONCE);
+        let api: Api<KeptSeed> = Api::namespaced(self.client.clone(), &source.namespace);
+        let of_seed =
+            |kept: &KeptSeed| kept.seed_sha256.as_ref().is_some_and(|seed| seed.0 == seed_sha256.as_bytes());
+        loop {
+            let list = self.bounded(api.list(&page)).await?;
+            let mut others = list.items.into_iter().filter(of_seed).filter_map(|kept| kept.source);
+            if let Some(other) = others.find(|other| **other != *source.name) {
+                return Ok(Some(other));
+            }
+            page.continue_token = list.metadata.continue_.filter(|next| !next.is_empty());
+            if page.continue_token.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// A page of the pods of a namespace that a field selector chooses; `next` is what the page before said.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn pods(
+        &self,
+        namespace: &str,
+        selector: &str,
+        next: Option<&str>,
+    ) -> Result<PodList, CallError> {
+        let page = ListParams::default().fields(selector).limit(PODS_AT_ONCE);
+        let page = ListParams { continue_token: next.map(str::to_owned), ..page };
+        let request = Request::new(Pod::url_path(&(), Some(namespace))).list(&page);
+        let request = request.map_err(|error| CallError::Unavailable(error.to_string()))?;
+        // Not by kube's own types: they would hold all of each pod, the values in its environment too.
+        let text = self.bounded(self.client.request_text(request)).await?;
+        serde_json::from_str(&text).map_err(|error| kube::Error::SerdeError(error).into())
+    }
+
+    /// Applies a Secret and returns what its metadata has become; with `dry_run` nothing is kept of it.
+    ///
+    /// # Errors
+    /// [`CallError::Conflict`] where the body's precondition does not hold; else see [`CallError`].
+    pub async fn apply_secret(&self, key: &Key, body: &Value, dry_run: bool) -> Result<Facts, CallError> {
+        let params = PatchParams { dry_run, ..PatchParams::apply(FIELD_MANAGER).force() };
+        self.write_secret(key, &params, &Patch::Apply(body)).await
+    }
+
+    /// Patches a Secret's metadata and returns what it has become.
+    ///
+    /// # Errors
+    /// [`CallError::Conflict`] where the body's precondition does not hold; else see [`CallError`].
+    pub async fn restamp_secret(&self, key: &Key, body: &Value) -> Result<Facts, CallError> {
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        self.write_secret(key, &params, &Patch::Strategic(body)).await
+    }
+
+    /// Deletes a Secret if it is still in this state; with `dry_run` only says whether that could be done.
+    ///
+    /// # Errors
+    /// [`CallError::Conflict`] where it is not; else see [`CallError`].
+    pub async fn delete_secret(&self, key: &Key, seen: &Version, dry_run: bool) -> Result<(), CallError> {
+        let preconditions = Preconditions {
+            uid: Some(seen.uid.clone()),
+            resource_version: Some(seen.resource_version.clone()),
+        };
+        let params = DeleteParams { dry_run, preconditions: Some(preconditions), ..DeleteParams::default() };
+        let api = self.secrets(&key.namespace);
+        self.bounded(api.delete(&key.name, &params)).await.map(drop)
+    }
+
+    /// The answer is asked for as metadata alone: no token comes back over the wire.
+    async fn write_secret(
+        &self,
+        key: &Key,
+        params: &PatchParams,
+        patch: &Patch<&Value>,
+    ) -> Result<Facts, CallError> {
+        let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
+        let written = self.bounded(api.patch(&key.name, params, patch)).await?;
+        written.facts.ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
+    }
+
+    /// Writes the status of a TokenSource and returns its new resourceVersion.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn write_status(&self, key: &Key, body: &Value) -> Result<Option<String>, CallError> {
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let api = self.sources(&key.namespace);
+        let written = self.bounded(api.patch_status(&key.name, &params, &Patch::Merge(body))).await?;
+        Ok(written.meta().resource_version.clone())
+    }
+
+    /// Puts a new value into the annotation of a pod by which the kubelet reads its volumes anew, and changes nothing else
+    /// of it. A pod that has gone, or been replaced by another of its name, needs none.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn touch_pod(&self, namespace: &str, pod: &Metadata) -> Result<(), CallError> {
+        let value = format!("{:.3}", jiff::Timestamp::now());
+        let body = json!({"metadata": {"uid": pod.uid, "annotations": {REFRESHED_ANNOTATION: value}}});
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let patch = Patch::Merge(&body);
+        let touched = api.patch_metadata(&pod.name, &params, &patch);
+        match self.bounded(touched).await {
+            Ok(_) | Err(CallError::Conflict | CallError::NotFound) => Ok(()),
+            // How the API server says that it is another pod by now: its uid cannot be changed to the one in the patch.
+            Err(CallError::Refused(message)) if message.contains("metadata.uid: ") => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Publishes an event about a TokenSource. kube's recorder would send the first of two notes with the same
+    /// reason twice; events here are sent on change only and need no deduplication.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn publish(
+        &self,
+        regarding: ObjectReference,
+        reporter: &str,
+        warning: bool,
+        reason: &str,
+        note: &str,
+    ) -> Result<(), CallError> {
+        let now = jiff::Timestamp::now();
+        let namespace = regarding.namespace.clone().unwrap_or_default();
+        let name = regarding.name.clone().unwrap_or_default();
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(now)),
+            type_: Some(if warning { "Warning" } else { "Normal" }.into()),
+            reason: Some(reason.to_owned()),
+            // The API server refuses a note of more than 1 kB.
+            note: Some(note.chars().take(900).collect()),
+            action: Some("Refresh".into()),
+            regarding: Some(regarding),
+            reporting_controller: Some("tokensource.dev/tokensource-operator".into()),
+            reporting_instance: Some(reporter.to_owned()),
+            ..Event::default()
+        };
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        self.bounded(api.create(&PostParams::default(), &event)).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(message: &str, cause: &str) -> CallError {
+        let status = json!({
+            "status": "Failure", "code": 422, "reason": "Invalid", "message": message,
+            "details": {"causes": [{"reason": "FieldValueInvalid", "message": cause, "field": "type"}]},
+        });
+        let status: kube::core::Status = serde_json::from_value(status).unwrap();
+        kube::Error::Api(status.boxed()).into()
+    }
+
+    #[test]
+    fn only_kubernetes_itself_says_that_a_type_cannot_be_changed() {
+        let said = r#"Secret "token" is invalid: type: Invalid value: "Opaque": field is immutable"#;
+        let cause = r#"Invalid value: "Opaque": field is immutable"#;
+        assert_eq!(refused(said, cause), CallError::AnotherType);
+        let webhook = format!("admission webhook \"types.example.com\" denied the request: {said}");
+        assert_eq!(refused(&webhook, cause), CallError::Refused(webhook.clone()));
+        let other = "Unsupported value: \"a\"";
+        assert_eq!(refused("no such type here", other), CallError::Refused("no such type here".into()));
+    }
+}

@@ -1,0 +1,242 @@
+//! Objects as they come from the API server, read without what nobody needs: managedFields, which are the larger part of
+//! most, and the labels and annotations of others.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::borrow::Cow;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Resource;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::key::Key;
+use crate::secret::{Facts, Head};
+use crate::status::Reported;
+use tokensource_api::{TokenSource, TokenSourceStatus};
+
+/// The metadata of a Secret.
+#[derive(Clone, Debug)]
+pub(crate) struct SecretHead {
+    metadata: ObjectMeta,
+    /// What decisions need; `None` for an object without uid or resourceVersion, which no API server sends.
+    pub(crate) facts: Option<Facts>,
+}
+
+/// A Secret that keeps a rotated refresh token, without that token.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptSeed {
+    metadata: ObjectMeta,
+    /// The TokenSource that it is kept for.
+    pub(crate) source: Option<String>,
+    /// SHA-256, in hex, of the user's token that it descends from.
+    pub(crate) seed_sha256: Option<ByteString>,
+}
+
+/// The metadata of a TokenSource.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceHead {
+    metadata: ObjectMeta,
+}
+
+/// A TokenSource. What is in its spec is for a look to say: one malformed object must not break the watch for all.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) refresh_request: Option<String>,
+    pub(crate) spec: Value,
+    pub(crate) reported: Reported,
+}
+
+impl SecretHead {
+    pub(crate) fn key(&self) -> Key {
+        Key::of(&self.metadata)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    deletion_timestamp: Option<Time>,
+    annotations: Option<Annotations>,
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    #[serde(rename = "tokensource.dev/refresh-requested-at")]
+    refresh_request: Option<String>,
+    #[serde(rename = "tokensource.dev/refresh-token-of")]
+    refresh_token_of: Option<String>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(metadata: Metadata) -> Self {
+        ObjectMeta {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            generation: metadata.generation,
+            deletion_timestamp: metadata.deletion_timestamp,
+            ..ObjectMeta::default()
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretHead {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: Head,
+        }
+        let Object { metadata: mut head } = Object::deserialize(deserializer)?;
+        let (name, namespace) = (head.name.take(), head.namespace.take());
+        let facts = head.facts();
+        let metadata = ObjectMeta {
+            name,
+            namespace,
+            resource_version: facts.as_ref().map(|facts| facts.version.resource_version.clone()),
+            ..ObjectMeta::default()
+        };
+        Ok(SecretHead { metadata, facts })
+    }
+}
+
+impl<'de> Deserialize<'de> for KeptSeed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: Metadata,
+            data: Option<Data>,
+        }
+        #[derive(Deserialize)]
+        struct Data {
+            seed_sha256: Option<ByteString>,
+        }
+        let Object { mut metadata, data } = Object::deserialize(deserializer)?;
+        Ok(KeptSeed {
+            source: metadata.annotations.take().and_then(|annotations| annotations.refresh_token_of),
+            metadata: metadata.into(),
+            seed_sha256: data.and_then(|data| data.seed_sha256),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for SourceHead {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: Metadata,
+        }
+        let object = Object::deserialize(deserializer)?;
+        Ok(SourceHead { metadata: object.metadata.into() })
+    }
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: Metadata,
+            #[serde(default)]
+            spec: Value,
+            #[serde(default)]
+            status: Value,
+        }
+        let Object { mut metadata, spec, status } = Object::deserialize(deserializer)?;
+        // Somebody else's status says nothing, and is written anew.
+        let status = serde_json::from_value::<TokenSourceStatus>(status).ok();
+        Ok(Source {
+            refresh_request: metadata.annotations.take().and_then(|annotations| annotations.refresh_request),
+            metadata: metadata.into(),
+            spec,
+            reported: status.as_ref().map(Reported::of).unwrap_or_default(),
+        })
+    }
+}
+
+/// Says that a type is another reading of `$kind`; of its metadata alone, where `$metadata` is true.
+macro_rules! reading {
+    ($type:ty, of $kind:ty, metadata: $metadata:literal) => {
+        impl Resource for $type {
+            type DynamicType = ();
+            type Scope = <$kind as Resource>::Scope;
+
+            fn kind((): &()) -> Cow<'_, str> {
+                <$kind>::kind(&())
+            }
+
+            fn group((): &()) -> Cow<'_, str> {
+                <$kind>::group(&())
+            }
+
+            fn version((): &()) -> Cow<'_, str> {
+                <$kind>::version(&())
+            }
+
+            fn plural((): &()) -> Cow<'_, str> {
+                <$kind>::plural(&())
+            }
+
+            fn metadata_api() -> bool {
+                $metadata
+            }
+
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+reading!(SecretHead, of Secret, metadata: true);
+reading!(KeptSeed, of Secret, metadata: false);
+reading!(SourceHead, of TokenSource, metadata: true);
+reading!(Source, of TokenSource, metadata: false);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::secret::{REFRESH_REQUEST_ANNOTATION, REFRESH_TOKEN_ANNOTATION};
+
+    #[test]
+    fn of_a_kept_refresh_token_its_seed_is_read_and_not_the_token() {
+        let kept: KeptSeed = serde_json::from_value(json!({
+            "metadata": {"name": "n", "annotations": {REFRESH_TOKEN_ANNOTATION: "source"}},
+            "data": {"seed_sha256": "YWI=", "refresh_token": "c2VjcmV0"},
+        }))
+        .unwrap();
+        assert!(!format!("{kept:?}").contains("secret"));
+        assert_eq!((kept.source.as_deref(), kept.seed_sha256.unwrap().0), (Some("source"), b"ab".to_vec()));
+    }
+
+    #[test]
+    fn a_source_is_read_by_the_names_of_its_members() {
+        let source: Source = serde_json::from_value(json!({
+            "metadata": {
+                "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
+                "annotations": {REFRESH_REQUEST_ANNOTATION: "now", "other": "x"},
+                "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": {"provider": 1},
+            "status": {"conditions": 1},
+        }))
+        .unwrap();
+        let kept =
+            json!({"name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3});
+        assert_eq!(serde_json::to_value(&source.metadata).unwrap(), kept);
+        assert_eq!((source.refresh_request.as_deref(), source.reported), (Some("now"), Reported::default()));
+    }
+}

@@ -1,0 +1,373 @@
+//! What it means, what was seen. Pure.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::cluster::Found;
+use super::report::{Failure, Finding, Level, Reader, Report, span, when};
+use crate::commands::output::Told;
+use crate::providers::{CredentialsError, read_credentials};
+use crate::refresh::Wanted;
+use crate::secret::{Facts, Owner, Ownership, Pod, Record, Use, Way, ownership};
+use crate::spec::Resolved;
+use crate::time::{plus, seconds_between};
+use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
+
+/// What is due should have been done after this time, in seconds.
+const PATIENCE: u64 = 120;
+
+/// The token that the target holds.
+struct Token {
+    id: String,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+struct Judge<'a> {
+    now: Timestamp,
+    source: &'a TokenSource,
+    status: TokenSourceStatus,
+    /// `None` where the spec cannot be used.
+    resolved: Option<Resolved>,
+    report: Report,
+}
+
+/// Judges what was found; `propagation_delay` (seconds) holds where the spec names none.
+pub(super) fn judge(now: Timestamp, namespace: &str, found: &Found, propagation_delay: u64) -> Report {
+    let source = &found.source;
+    let resolved = Resolved::of(source, propagation_delay);
+    let name = source.metadata.name.as_deref().unwrap_or_default();
+    let mut judge = Judge {
+        now,
+        source,
+        status: source.status.clone().unwrap_or_default(),
+        report: Report { source: format!("{namespace}/{name}"), ..Report::default() },
+        resolved: None,
+    };
+    let invalid = match resolved {
+        Ok(resolved) => {
+            judge.report.provider = Some(resolved.description.provider);
+            judge.resolved = Some(resolved);
+            None
+        }
+        Err(error) => Some(Finding::new(Level::NotValid, error.to_string())),
+    };
+    let token = judge.token(found);
+    let next = judge.next(token.as_ref(), found);
+    judge.report.next = invalid.unwrap_or(next);
+    judge.report.credentials = judge.credentials(found);
+    judge.failure_and_conditions();
+    judge.readers(found, token.as_ref());
+    judge.report.verdict = judge.verdict();
+    judge.report
+}
+
+impl Judge<'_> {
+    fn unknown(&mut self, why: &str, so: &str) {
+        self.report.not_known.push(format!("{why}, so {so}"));
+    }
+
+    /// The token, and the Secret that holds it. The record on the Secret is the truth; status is a report of it.
+    fn token(&mut self, found: &Found) -> Option<Token> {
+        let secret = self.source.target_name().to_owned();
+        let reported = self.status.token.as_ref().map(|token| Token {
+            id: token.id.clone(),
+            issued_at: token.issued_at,
+            expires_at: token.expires_at,
+        });
+        let (target, token) = match &found.target {
+            Ok(Some(facts)) => self.holds(&secret, facts),
+            Ok(None) => (Finding::new(Level::NotValid, format!("{secret} does not exist")), None),
+            Err(why) => {
+                self.unknown(why, "what status says of the token is taken for true");
+                (Finding::new(Level::Well, format!("{secret}, as status says")), reported)
+            }
+        };
+        self.report.target = target;
+        self.report.token = match &token {
+            None => Finding::new(Level::NotValid, "none"),
+            Some(token) if token.expires_at <= self.now => {
+                let ended = when(self.now, token.expires_at);
+                Finding::new(Level::NotValid, format!("{} has ended, at {ended}", token.id))
+            }
+            Some(token) => {
+                let (until, since) = (when(self.now, token.expires_at), when(self.now, token.issued_at));
+                Finding::new(Level::Well, format!("{} is valid until {until}, issued {since}", token.id))
+            }
+        };
+        token
+    }
+
+    fn holds(&self, secret: &str, facts: &Facts) -> (Finding, Option<Token>) {
+        let metadata = &self.source.metadata;
+        let me = Owner {
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        };
+        let broken = |words: String| Finding::new(Level::NotValid, format!("{secret} {words}"));
+        match ownership(facts, &me) {
+            Ownership::Foreign { whose, .. } => {
+                return (broken(format!("is not this TokenSource's: {whose}")), None);
+            }
+            Ownership::Predecessors => {
+                return (
+                    broken(
+                        "belongs to a TokenSource of this name that is gone, and will be collected".into(),
+                    ),
+                    None,
+                );
+            }
+            Ownership::Offered => {
+                return (broken("is handed over to it, and holds no token of its yet".into()), None);
+            }
+            Ownership::Ours => {}
+        }
+        let Some(record) = facts.record.as_deref() else {
+            return (broken("has lost the operator's record, so a new token will be asked for".into()), None);
+        };
+        let token =
+            Token { id: record.token_id.clone(), issued_at: record.issued_at, expires_at: record.expires_at };
+        (self.fits(secret, facts, record), Some(token))
+    }
+
+    fn fits(&self, secret: &str, facts: &Facts, record: &Record) -> Finding {
+        let broken = |words: &str| Finding::new(Level::NotValid, format!("{secret} {words}"));
+        let wanted = self.resolved.as_ref().map(|resolved| &resolved.wanted);
+        if facts.terminating {
+            return broken("is being deleted");
+        }
+        if wanted.is_some_and(|wanted| wanted.keys != facts.owned_keys) {
+            return broken("does not hold it as it was written: somebody changed or removed a key");
+        }
+        let is_earlier =
+            |wanted: &Wanted| wanted.provider != record.inputs.provider || wanted.template != record.template;
+        if !record.is_of_another_version() && wanted.is_some_and(is_earlier) {
+            return broken("holds a token that was written for an earlier spec");
+        }
+        match &self.status.token {
+            Some(told) if told.id == record.token_id && told.expires_at == record.expires_at => {
+                Finding::new(Level::Well, format!("{secret} holds it as it was written, and status agrees"))
+            }
+            told => {
+                let told = told.as_ref().map_or("no token", |told| &told.id);
+                Finding::new(
+                    Level::Attention,
+                    format!(
+                        "{secret} holds it as it was written, but status speaks of {told}: it was not reported yet"
+                    ),
+                )
+            }
+        }
+    }
+
+    fn next(&self, token: Option<&Token>, found: &Found) -> Finding {
+        let (now, metadata) = (self.now, &self.source.metadata);
+        let needs = |words: String| Finding::new(Level::Attention, words);
+        let is_late = |at: Timestamp| seconds_between(at, now) > PATIENCE;
+        if metadata.deletion_timestamp.is_some() {
+            return needs("nothing: the TokenSource is being deleted".into());
+        }
+        match (self.status.observed_generation.filter(|seen| *seen >= 0), metadata.generation) {
+            (None, _) => {
+                return needs(
+                    "no operator has looked at it: see that one runs, and that it watches this namespace"
+                        .into(),
+                );
+            }
+            (Some(seen), Some(present)) if seen < present => {
+                return needs(format!(
+                    "the operator has not looked at the present spec (generation {present}) yet, only at generation {seen}"
+                ));
+            }
+            _ => {}
+        }
+        if self.source.spec.suspend == Some(true) {
+            return needs("nothing: spec.suspend is true".into());
+        }
+        if let Some(failure) = self.status.last_failure.as_ref().filter(|failure| failure.count > 0) {
+            return needs(match failure.next_attempt_at {
+                Some(at) if is_late(at) => {
+                    format!(
+                        "another attempt has been due since {}: see that the operator runs",
+                        when(now, at)
+                    )
+                }
+                Some(at) => format!("another attempt at {}", when(now, at)),
+                None => "nothing, before somebody acts".into(),
+            });
+        }
+        let asked = self.resolved.as_ref().and_then(|resolved| resolved.wanted.refresh_request.as_deref());
+        let answered = match &found.target {
+            Ok(Some(facts)) => facts.record.as_deref().and_then(|record| record.refresh_request.as_deref()),
+            _ => asked,
+        };
+        if asked.is_some() && asked != answered {
+            return Finding::new(Level::Well, "a new token at once: the annotation asks for it");
+        }
+        match &self.status.token {
+            Some(told) if is_late(told.refresh_at) => needs(format!(
+                "a new token has been due since {}: see that the operator runs",
+                when(now, told.refresh_at)
+            )),
+            Some(told) if token.is_some() => {
+                Finding::new(Level::Well, format!("a new token at {}", when(now, told.refresh_at)))
+            }
+            _ if self.has("Stalled") => needs("nothing, before somebody acts".into()),
+            _ => needs("a first token, as soon as what the conditions name is there".into()),
+        }
+    }
+
+    fn has(&self, kind: &str) -> bool {
+        self.status.conditions.iter().any(|it| it.type_ == kind && it.status == "True")
+    }
+
+    fn credentials(&mut self, found: &Found) -> Option<Finding> {
+        let spec = &self.source.spec.credentials;
+        let secret: Option<&Secret> = match &found.credentials {
+            Err(why) => {
+                self.unknown(why, "whether the credentials are complete is not known");
+                return None;
+            }
+            Ok(secret) => secret.as_ref(),
+        };
+        let description = &self.resolved.as_ref()?.description;
+        let none = BTreeMap::new();
+        let read = match secret {
+            None => Err(CredentialsError::secret_not_found(spec, description)),
+            Some(secret) => {
+                let data = secret.data.as_ref().unwrap_or(&none);
+                read_credentials(spec, description, secret.type_.as_deref(), data)
+            }
+        };
+        Some(match read {
+            Ok(read) => {
+                let remarks: String = read.remarks.iter().map(|remark| format!("; {remark}")).collect();
+                let secret = &spec.secret_ref.name;
+                Finding::new(Level::Well, format!("Secret {secret} has what is needed{remarks}"))
+            }
+            Err(error) => Finding::new(Level::Attention, error.to_string()),
+        })
+    }
+
+    fn failure_and_conditions(&mut self) {
+        self.report.last_failure = self.status.last_failure.as_ref().map(|last| Failure {
+            at: last.at,
+            ago: span(seconds_between(last.at, self.now)),
+            reason: last.reason.clone(),
+            message: last.message.clone(),
+            count: last.count,
+            remedy: reason(&last.reason).map(Reason::remedy),
+        });
+        self.report.conditions = self.status.conditions.iter().map(told).collect();
+    }
+
+    fn readers(&mut self, found: &Found, token: Option<&Token>) {
+        let secret = self.source.target_name();
+        let pods = match &found.pods {
+            Err(why) => {
+                let so = format!("who uses Secret {secret}, and how, is not known");
+                return self.unknown(why, &so);
+            }
+            Ok(pods) => pods,
+        };
+        let delay = self.propagation_delay();
+        let mut readers = vec![];
+        for pod in pods {
+            for used in pod.uses(secret) {
+                readers.push(Reader {
+                    pod: pod.metadata.name.clone(),
+                    container: used.container.to_owned(),
+                    way: used.way,
+                    reads: reads(self.now, token, delay, pod, used),
+                });
+            }
+        }
+        self.report.readers = Some(readers);
+    }
+
+    /// How long a mounted file may lag behind the Secret, in seconds.
+    fn propagation_delay(&mut self) -> u64 {
+        let failed = self.status.conditions.iter().any(|it| it.reason == Reason::PromptFailed.as_str());
+        let Some(resolved) = &mut self.resolved else { return 0 };
+        if failed {
+            resolved.leave_pods_to_the_kubelet();
+        }
+        resolved.policy.propagation_delay
+    }
+
+    fn verdict(&self) -> Level {
+        let report = &self.report;
+        let findings = [&report.token, &report.target, &report.next].into_iter().chain(&report.credentials);
+        let readers = report.readers.iter().flatten().map(|reader| &reader.reads);
+        let conditions =
+            self.status.conditions.iter().map(|it| match (it.type_.as_str(), it.status.as_str()) {
+                ("Ready", "False") => Level::NotValid,
+                ("PropagationSafe", "False") => Level::Attention,
+                _ => Level::Well,
+            });
+        findings.chain(readers).map(|it| it.level).chain(conditions).max().unwrap_or_default()
+    }
+}
+
+fn reason(name: &str) -> Option<Reason> {
+    Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
+}
+
+fn told(condition: &Condition) -> Told {
+    let is_good = match condition.type_.as_str() {
+        "Reconciling" | "Stalled" => true, // Ready says it.
+        _ => condition.status == "True" && condition.reason != Reason::RefreshFailing.as_str(),
+    };
+    let remedy = if is_good { None } else { reason(&condition.reason).map(Reason::remedy) };
+    Told { remedy, ..condition.clone().into() }
+}
+
+/// What a container reads, as far as times tell.
+fn reads(now: Timestamp, token: Option<&Token>, delay: u64, pod: &Pod, used: Use<'_>) -> Finding {
+    let well = |words: String| Finding::new(Level::Well, words);
+    if pod.phase() != "Running" {
+        return well(format!("is not running yet ({})", pod.phase()));
+    }
+    let Some(token) = token else { return well("no token is known that it could have".into()) };
+    let started = pod.started_at(used.container);
+    let since_start = started.filter(|started| *started >= token.issued_at);
+    if used.way == Way::Folder {
+        let told = pod.refreshed_at().filter(|told| *told >= token.issued_at);
+        let arrives = plus(token.issued_at, delay);
+        return well(match (since_start, told) {
+            (Some(started), _) => format!("has had this token since its start at {}", when(now, started)),
+            (None, Some(told)) => format!("was told of this token at {}", when(now, told)),
+            (None, None) if arrives <= now => {
+                format!("has had this token since {} at the latest", when(now, arrives))
+            }
+            (None, None) => format!("may read the token before it until {}", when(now, arrives)),
+        });
+    }
+    let Some(started) = started else {
+        return Finding::new(Level::Attention, "has the token from its start, and never another".to_owned());
+    };
+    let start = when(now, started);
+    if since_start.is_some() {
+        return Finding::new(
+            Level::Attention,
+            format!("has this token from its start at {start}, and will get no other"),
+        );
+    }
+    let lifetime = seconds_between(token.issued_at, token.expires_at);
+    let ends = plus(started, lifetime);
+    let ended = if ends <= now { "has ended by now" } else { "is an earlier one" };
+    Finding::new(
+        Level::Attention,
+        format!(
+            "still has the token from its start at {start}, which {ended} (tokens live {})",
+            span(lifetime)
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,42 @@
+//! The flags of `mint`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::commands::output::OutputFormat;
+use crate::token_request::EndpointArgs;
+
+/// The flags of `mint`.
+#[derive(Debug, Args)]
+pub struct MintArgs {
+    /// Read the TokenSource, the Secret with its credentials and what spec.tls names from this file (- is stdin), YAML or JSON with any number of
+    /// documents; may be repeated. No cluster is asked.
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// The namespace; default: that of the kubeconfig.
+    #[arg(short = 'n', long, value_name = "NS")]
+    pub namespace: Option<String>,
+
+    /// The TokenSource's name. With -f it is needed only where the files hold several.
+    #[arg(value_name = "NAME", required_unless_present = "files")]
+    pub name: Option<String>,
+
+    /// Save the refresh token that comes back in this file (mode 0600), which must not exist yet. The grant refreshToken needs
+    /// it: what comes back may be the only valid one from then on.
+    #[arg(long, value_name = "FILE")]
+    pub save_refresh_token: Option<PathBuf>,
+
+    /// Show secrets: the credentials, the token, the whole request.
+    #[arg(long)]
+    pub show_secrets: bool,
+
+    /// How the result is written to stdout.
+    #[arg(long, short = 'o', value_enum, default_value = "text")]
+    pub output: OutputFormat,
+
+    /// What holds at token endpoints.
+    #[command(flatten)]
+    pub endpoints: EndpointArgs,
+}

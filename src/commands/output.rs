@@ -1,0 +1,53 @@
+//! How `mint` and `explain` write what they tell. Whoever closed a stream does not read it, and an error of that is none.
+
+use std::io::Write as _;
+
+use clap::ValueEnum;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::Serialize;
+
+/// How a result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// A condition.
+#[derive(Debug, Serialize)]
+pub(crate) struct Told {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    /// What to do, where something is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) remedy: Option<&'static str>,
+}
+
+impl From<Condition> for Told {
+    fn from(condition: Condition) -> Self {
+        let Condition { type_: kind, status, reason, message, .. } = condition;
+        Told { kind, status, reason, message, remedy: None }
+    }
+}
+
+/// Writes a report to stdout.
+pub(crate) fn report<R: Serialize>(format: OutputFormat, report: &R, text: impl Fn(&R) -> String) {
+    print(&match format {
+        OutputFormat::Text => text(report),
+        OutputFormat::Json => format!("{}\n", serde_json::to_string_pretty(report).unwrap_or_default()),
+    });
+}
+
+pub(crate) fn print(text: &str) {
+    let mut stdout = std::io::stdout();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+pub(crate) fn complain(message: &str) {
+    let _ = std::io::stderr().write_all(format!("tokensource-operator: {message}\n").as_bytes());
+}

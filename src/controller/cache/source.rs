@@ -1,0 +1,129 @@
+//! A TokenSource as it is kept between looks: ten thousand of them must fit into little memory, so the spec stays the
+//! text that it was, and of the status is kept what the next one depends on. A look reads the spec and drops it.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use crate::cluster::Source;
+use crate::key::Key;
+use crate::secret::REFRESH_REQUEST_ANNOTATION;
+use crate::spec::Identity;
+use crate::status::Reported;
+use tokensource_api::TokenSource;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    /// Its namespace and name.
+    pub(crate) key: Key,
+    uid: Option<Box<str>>,
+    resource_version: Option<Box<str>>,
+    generation: Option<i64>,
+    deletion_timestamp: Option<Time>,
+    refresh_request: Option<Box<str>>,
+    /// The spec, in JSON. What is in it is for the look to say: one malformed object must not break the watch for all.
+    spec: Box<str>,
+    /// The names of the Secrets that it uses, the target's first; none where the spec cannot be read.
+    pub(crate) secrets: Arc<[Arc<str>]>,
+    /// What people were told by the status.
+    pub(crate) reported: Reported,
+}
+
+impl Watched {
+    /// Shares the names in it with an older version of the same object.
+    pub(crate) fn share_names(&mut self, before: &Self) {
+        self.key = before.key.clone();
+        if self.secrets == before.secrets {
+            self.secrets = Arc::clone(&before.secrets);
+        }
+    }
+
+    /// The TokenSource, without its status.
+    pub(crate) fn source(&self) -> serde_json::Result<Box<TokenSource>> {
+        let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
+        let request = text(&self.refresh_request);
+        let metadata = ObjectMeta {
+            name: Some(self.key.name.to_string()),
+            namespace: Some(self.key.namespace.to_string()),
+            uid: text(&self.uid),
+            resource_version: text(&self.resource_version),
+            generation: self.generation,
+            deletion_timestamp: self.deletion_timestamp.clone(),
+            annotations: request
+                .map(|value| BTreeMap::from([(REFRESH_REQUEST_ANNOTATION.to_owned(), value)])),
+            ..ObjectMeta::default()
+        };
+        Ok(Box::new(TokenSource { metadata, spec: serde_json::from_str(&self.spec)?, status: None }))
+    }
+}
+
+impl From<Source> for Watched {
+    fn from(source: Source) -> Self {
+        let Source { metadata, refresh_request, spec, reported } = source;
+        let boxed = |text: Option<String>| text.map(String::into_boxed_str);
+        let mut watched = Watched {
+            key: Key::of(&metadata),
+            uid: boxed(metadata.uid),
+            resource_version: boxed(metadata.resource_version),
+            generation: metadata.generation,
+            deletion_timestamp: metadata.deletion_timestamp,
+            refresh_request: boxed(refresh_request),
+            spec: spec.to_string().into(),
+            secrets: Arc::default(),
+            reported,
+        };
+        let source = watched.source().ok();
+        let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &watched.key)?, source)));
+        if let Some((identity, source)) = identity {
+            watched.secrets = identity.secret_names(&source.spec);
+        }
+        watched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn watched(spec: Value, status: Value) -> Watched {
+        let source: Source = serde_json::from_value(json!({
+            "metadata": {
+                "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
+                "labels": {"a": "b"},
+                "annotations": {"tokensource.dev/refresh-requested-at": "now", "other": "x".repeat(4096)},
+                "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": spec,
+            "status": status,
+        }))
+        .unwrap();
+        source.into()
+    }
+
+    #[test]
+    fn what_looks_need_is_kept_and_nothing_else() {
+        let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}});
+        let watched = watched(spec.clone(), Value::Null);
+        assert_eq!(watched.secrets.iter().map(|name| &**name).collect::<Vec<_>>(), ["n", "c"]);
+        let source = watched.source().unwrap();
+        assert_eq!(serde_json::to_value(&source.spec).unwrap(), spec);
+        let kept = json!({
+            "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
+            "annotations": {"tokensource.dev/refresh-requested-at": "now"},
+        });
+        assert_eq!(serde_json::to_value(&source.metadata).unwrap(), kept);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_schema_is_known_by_name() {
+        let malformed = watched(json!({"provider": 1}), json!({"conditions": 1}));
+        assert!(malformed.source().is_err());
+        assert_eq!((malformed.key, malformed.secrets.len()), (Key::new("ns", "n"), 0));
+        assert_eq!(malformed.reported, Reported::default());
+    }
+}

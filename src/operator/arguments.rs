@@ -1,0 +1,109 @@
+//! The flags of `run`.
+
+use std::str::FromStr;
+
+use clap::{ArgAction, Args};
+use token_endpoint::Limits;
+
+use super::admin::AdminAddress;
+use super::telemetry::LogFormat;
+use crate::token_request::EndpointArgs;
+
+/// The flags of `run`. Each is an environment variable too.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Reconcile only in this namespace; may be repeated. Default: all namespaces.
+    #[arg(long = "namespace", value_name = "NS", env = "TOKENSOURCE_NAMESPACE", value_delimiter = ',', value_parser = namespace)]
+    pub namespaces: Vec<String>,
+
+    /// Reconcile only in namespaces whose labels match, for example tokensource.dev/enabled=true or team in (a,b). A
+    /// namespace that gets or loses the label is acted on at once.
+    #[arg(long, value_name = "LABELS", env = "TOKENSOURCE_NAMESPACE_SELECTOR", conflicts_with = "namespaces", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub namespace_selector: Option<String>,
+
+    /// Read credentials only from Secrets that are labelled tokensource.dev/credentials=true. The same holds for the
+    /// Secrets that spec.tls names.
+    #[arg(long, env = "TOKENSOURCE_REQUIRE_CREDENTIALS_LABEL")]
+    pub require_credentials_label: bool,
+
+    /// What holds at token endpoints.
+    #[command(flatten)]
+    pub endpoints: EndpointArgs,
+
+    /// Have at most this many token requests under way at one endpoint (scheme, host and port); the earliest deadline goes
+    /// first.
+    #[arg(long, value_name = "REQUESTS", env = "TOKENSOURCE_ENDPOINT_MAX_IN_FLIGHT", default_value_t = Limits::default().in_flight, value_parser = at_least_one::<usize>)]
+    pub endpoint_max_in_flight: usize,
+
+    /// Begin at most this many token requests per second at one endpoint, evenly spread.
+    #[arg(long, value_name = "REQUESTS", env = "TOKENSOURCE_ENDPOINT_MAX_PER_SECOND", default_value_t = Limits::default().per_second, value_parser = at_least_one::<u32>)]
+    pub endpoint_max_per_second: u32,
+
+    /// Act only while holding a Lease, so that of several replicas one acts at a time. Without it, do
+    /// not run a second operator for the same namespaces.
+    #[arg(long, value_name = "BOOL", env = "TOKENSOURCE_LEADER_ELECT", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    pub leader_elect: bool,
+
+    /// The namespace of the Lease. Default: the pod's own, else that of the kubeconfig's context.
+    #[arg(long, value_name = "NS", env = "TOKENSOURCE_LEADER_ELECTION_NAMESPACE")]
+    pub leader_election_namespace: Option<String>,
+
+    /// The name of the Lease: all operators that use the same one take turns.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TOKENSOURCE_LEADER_ELECTION_LEASE_NAME",
+        default_value = "tokensource-operator"
+    )]
+    pub leader_election_lease_name: String,
+
+    /// How long the others wait after the leader's last sign of life before one of them takes over. A token request must end
+    /// within what is left of it.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_LEADER_ELECTION_LEASE_DURATION", default_value = "15s", value_parser = seconds)]
+    pub leader_election_lease_duration: u64,
+
+    /// How long the leader tries to renew its lease before it stops acting.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_LEADER_ELECTION_RENEW_DEADLINE", default_value = "10s", value_parser = seconds)]
+    pub leader_election_renew_deadline: u64,
+
+    /// How often the leader renews its lease. The others look at it twice as often.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_LEADER_ELECTION_RETRY_PERIOD", default_value = "2s", value_parser = seconds)]
+    pub leader_election_retry_period: u64,
+
+    /// Serve /livez, /readyz and /metrics here, over plain HTTP: an IP address and a port, a port alone for all addresses
+    /// (:8080), or off.
+    #[arg(long, value_name = "ADDRESS", env = "TOKENSOURCE_ADMIN_ADDRESS", default_value = ":8080")]
+    pub admin_address: AdminAddress,
+
+    /// How log lines are written.
+    #[arg(long, value_enum, env = "TOKENSOURCE_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Which log lines are written: error, warn, info, debug, trace, or a filter such as info,tokensource_operator=debug.
+    #[arg(long, value_name = "FILTER", env = "TOKENSOURCE_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+fn seconds(value: &str) -> Result<u64, String> {
+    let duration = value.parse::<jiff::SignedDuration>().ok().and_then(|it| u64::try_from(it.as_secs()).ok());
+    duration.ok_or_else(|| "write a duration in whole seconds, for example 15s or 1m".to_owned())
+}
+
+fn at_least_one<N: FromStr + Default + PartialEq>(value: &str) -> Result<N, String> {
+    value
+        .parse()
+        .ok()
+        .filter(|it| *it != N::default())
+        .ok_or_else(|| "write a whole number from 1 on".to_owned())
+}
+
+/// A misspelt namespace would be watched for ever, and nothing would say why nothing happens.
+fn namespace(value: &str) -> Result<String, String> {
+    let known = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+    let fits = (1..=63).contains(&value.len()) && value.bytes().all(known);
+    if fits && !value.starts_with('-') && !value.ends_with('-') {
+        Ok(value.to_owned())
+    } else {
+        Err("a namespace's name has at most 63 lower-case letters, digits and, inside, hyphens".to_owned())
+    }
+}

@@ -1,0 +1,367 @@
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+//! From `spec.target.template` and a token to what the target Secret holds.
+//!
+//! A template is checked, and rendered once with stand-ins, before any token is asked for. Messages name the key, the
+//! line and the remedy. They never repeat what the engine says, which may quote what it worked on.
+
+mod grammar;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context, filters, tests as jinja};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::{ExposeSecret, SecretString};
+
+use tokensource_api as api;
+use tokensource_api::permitted::{ALLOWED_TYPES, DEFAULT_TYPE, is_type, misfit, refused_metadata};
+
+/// The data keys of a target without a template.
+pub const DEFAULT_KEYS: [&str; 3] = ["access_token", "token_type", "expires_at"];
+
+/// The names that a template can use, beside `values`.
+const NAMES: [&str; 6] =
+    ["access_token", "token_type", "expires_at", "expires_at_unix", "issued_at", "scope"];
+const FILTERS: [&str; 9] =
+    ["b64encode", "tojson", "urlencode", "default", "lower", "upper", "trim", "replace", "int"];
+const TESTS: [&str; 10] =
+    ["defined", "undefined", "startingwith", "endingwith", "eq", "ne", "lt", "le", "gt", "ge"];
+
+/// The most that all keys of a Secret may hold together, in bytes: Kubernetes' own limit.
+const LARGEST: usize = 1024 * 1024;
+/// The longest token that a template takes, in bytes. Servers refuse headers a quarter as long.
+const LONGEST_TOKEN: usize = 32 * 1024;
+/// The longest text that a filter makes, in bytes.
+const LONGEST_TEXT: usize = 256 * 1024;
+/// The longest template of a key, in bytes.
+const LONGEST_TEMPLATE: usize = 16 * 1024;
+/// The most words and signs inside of braces, in all keys together.
+const MOST_WORDS: usize = 512;
+/// The most instructions that a key may take. What the grammar lets pass takes fewer; this is the second lock.
+const FUEL: u64 = 4096;
+/// RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What is wrong with a template: where, and what to do. Never a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct TemplateError {
+    place: String,
+    problem: String,
+}
+
+impl TemplateError {
+    fn new(field: &str, problem: impl Into<String>) -> Self {
+        TemplateError { place: format!("spec.target.template{field}"), problem: problem.into() }
+    }
+
+    fn key(key: &str, line: Option<usize>, problem: impl Into<String>) -> Self {
+        let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
+        TemplateError::new(&format!(".data, key {key}{line}"), problem)
+    }
+}
+
+/// A template that has been checked: it can be rendered with any token, unless that is no text of its kind.
+#[derive(Debug)]
+pub struct Template<'a> {
+    kind: &'a str,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    /// None: the three default keys.
+    data: Option<&'a BTreeMap<String, String>>,
+}
+
+/// What a template is rendered with.
+pub struct Token<'a> {
+    /// The token.
+    pub access_token: &'a SecretString,
+    /// Its type.
+    pub token_type: &'a str,
+    /// When it was asked for.
+    pub issued_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// What was granted, else what was asked for.
+    pub scope: Cow<'a, str>,
+    /// What `response.values` names, as far as the answer has it.
+    pub values: &'a BTreeMap<String, SecretString>,
+}
+
+/// What a target holds.
+pub struct Rendered {
+    /// The Secret's type.
+    pub kind: String,
+    /// Labels beside the operator's own.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations beside the operator's own.
+    pub annotations: BTreeMap<String, String>,
+    /// The keys.
+    pub data: BTreeMap<String, SecretString>,
+}
+
+impl<'a> Template<'a> {
+    /// Checks a template, and renders it once for show. `values` are the names in `response.values`.
+    ///
+    /// # Errors
+    /// The template cannot work, whatever the token.
+    pub fn of(spec: Option<&'a api::Template>, values: &[&str]) -> Result<Self, TemplateError> {
+        let kind = spec.and_then(|spec| spec.kind.as_deref()).unwrap_or(DEFAULT_TYPE);
+        let metadata = spec.and_then(|spec| spec.metadata.clone()).unwrap_or_default();
+        let template = Template {
+            kind,
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+            data: spec.and_then(|spec| spec.data.as_ref()),
+        };
+        if spec.is_some() {
+            template.check(values)?;
+            template.rehearse(values)?;
+        }
+        Ok(template)
+    }
+
+    fn check(&self, values: &[&str]) -> Result<(), TemplateError> {
+        if !is_type(self.kind) {
+            let allowed = ALLOWED_TYPES.join(", ");
+            return Err(TemplateError::new(
+                ".type",
+                format!("{} is refused: write one of {allowed}, or a type of your own", self.kind),
+            ));
+        }
+        if let Some((field, key)) = refused_metadata(&self.labels, &self.annotations) {
+            return Err(TemplateError::new(
+                &format!(".metadata.{field}"),
+                format!("{key} means something to the cluster or to its tools, and cannot be set: remove it"),
+            ));
+        }
+        let mut words = MOST_WORDS;
+        for (key, source) in self.data.into_iter().flatten() {
+            if source.len() > LONGEST_TEMPLATE {
+                return Err(TemplateError::key(
+                    key,
+                    None,
+                    format!("a template may have at most {LONGEST_TEMPLATE} bytes"),
+                ));
+            }
+            let left = words.checked_sub(grammar::size(source, words));
+            words = left.ok_or_else(|| {
+                TemplateError::key(key, None, format!("all templates together may have at most {MOST_WORDS} words and signs inside of braces"))
+            })?;
+            grammar::check(source, values)
+                .map_err(|problem| TemplateError::key(key, Some(problem.line), problem.text))?;
+        }
+        Ok(())
+    }
+
+    /// Renders with stand-ins for everything: what fails then would fail with a token, too.
+    fn rehearse(&self, values: &[&str]) -> Result<(), TemplateError> {
+        self.render(&Token {
+            access_token: &"rehearsal".into(),
+            token_type: "Bearer",
+            issued_at: Timestamp::UNIX_EPOCH,
+            expires_at: Timestamp::UNIX_EPOCH,
+            scope: "".into(),
+            // A text that is a number, too: nobody knows yet which it will be.
+            values: &values.iter().map(|name| ((*name).to_owned(), "1".into())).collect(),
+        })
+        .map(drop)
+    }
+
+    /// Renders.
+    ///
+    /// # Errors
+    /// A value is missing, or what comes out does not fit the type or is too large.
+    pub fn render(&self, token: &Token<'_>) -> Result<Rendered, TemplateError> {
+        let data = match self.data {
+            None => [
+                ("access_token", token.access_token.clone()),
+                ("token_type", token.token_type.into()),
+                ("expires_at", token.expires_at.to_string().into()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into(),
+            Some(templates) => render_all(templates, token)?,
+        };
+        let text = |key: &str| data.get(key).map(ExposeSecret::expose_secret);
+        if let Some((key, problem)) = misfit(self.kind, text) {
+            return Err(TemplateError::key(key, None, problem));
+        }
+        Ok(Rendered {
+            kind: self.kind.to_owned(),
+            labels: self.labels.clone(),
+            annotations: self.annotations.clone(),
+            data,
+        })
+    }
+}
+
+fn render_all(
+    templates: &BTreeMap<String, String>,
+    token: &Token<'_>,
+) -> Result<BTreeMap<String, SecretString>, TemplateError> {
+    let length = token.access_token.expose_secret().len();
+    if length > LONGEST_TOKEN {
+        return Err(TemplateError::new(
+            ".data",
+            format!(
+                "the token has {length} bytes, and a template takes at most {LONGEST_TOKEN}: remove the template"
+            ),
+        ));
+    }
+    let environment = environment();
+    let values = token.values.iter().map(|(name, value)| (name.as_str(), Value::from(value.expose_secret())));
+    let names = context! {
+        access_token => token.access_token.expose_secret(),
+        token_type => token.token_type,
+        expires_at => token.expires_at.to_string(),
+        expires_at_unix => token.expires_at.as_second(),
+        issued_at => token.issued_at.to_string(),
+        scope => &token.scope,
+        values => values.collect::<Value>(),
+    };
+    let mut left = LARGEST;
+    let mut data = BTreeMap::new();
+    for (key, source) in templates {
+        let text = render(&environment, source, &names, left)
+            .map_err(|error| TemplateError::key(key, error.line(), in_words(&error)))?;
+        left = left.saturating_sub(text.len());
+        data.insert(key.clone(), text.into());
+    }
+    Ok(data)
+}
+
+fn render(
+    environment: &Environment<'_>,
+    source: &str,
+    names: &Value,
+    largest: usize,
+) -> Result<String, Error> {
+    let mut output = Bounded { text: vec![], largest };
+    environment.template_from_str(source)?.render_captured_to(names, &mut output)?;
+    String::from_utf8(output.text).map_err(|_| Error::from(ErrorKind::BadSerialization))
+}
+
+/// What may be done, by what it is called: the lists of names above are these.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::empty();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_keep_trailing_newline(true);
+    environment.set_fuel(Some(FUEL));
+    environment.add_filter("b64encode", |text: String| short(STANDARD.encode(text)));
+    environment.add_filter("tojson", to_json);
+    environment
+        .add_filter("urlencode", |text: String| short(utf8_percent_encode(&text, RESERVED).to_string()));
+    environment.add_filter("default", filters::default);
+    environment.add_filter("lower", filters::lower);
+    environment.add_filter("upper", filters::upper);
+    environment.add_filter("trim", filters::trim);
+    environment.add_filter("replace", replace);
+    environment.add_filter("int", filters::int);
+    environment.add_test("defined", jinja::is_defined);
+    environment.add_test("undefined", jinja::is_undefined);
+    environment.add_test("startingwith", jinja::is_startingwith);
+    environment.add_test("endingwith", jinja::is_endingwith);
+    environment.add_test("eq", jinja::is_eq);
+    environment.add_test("ne", jinja::is_ne);
+    environment.add_test("lt", jinja::is_lt);
+    environment.add_test("le", jinja::is_le);
+    environment.add_test("gt", jinja::is_gt);
+    environment.add_test("ge", jinja::is_ge);
+    environment
+}
+
+fn to_json(value: Value) -> Result<String, Error> {
+    if matches!(value.kind(), ValueKind::Undefined) {
+        return Err(Error::from(ErrorKind::UndefinedError));
+    }
+    short(serde_json::to_string(&value).map_err(|_| Error::from(ErrorKind::BadSerialization))?)
+}
+
+fn replace(text: String, from: String, to: String) -> Result<String, Error> {
+    if from.is_empty() {
+        return Err(Error::from(ErrorKind::InvalidOperation));
+    }
+    let growth = text.matches(&from).count().saturating_mul(to.len());
+    if text.len().saturating_add(growth) > LONGEST_TEXT {
+        return Err(Error::from(ErrorKind::WriteFailure));
+    }
+    Ok(text.replace(&from, &to))
+}
+
+/// Filters that make texts longer could be put in a row.
+fn short(text: String) -> Result<String, Error> {
+    if text.len() <= LONGEST_TEXT { Ok(text) } else { Err(Error::from(ErrorKind::WriteFailure)) }
+}
+
+/// What went wrong, in words of our own: the engine's may quote a value.
+fn in_words(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::UndefinedError => {
+            "a value is not defined, because the endpoint's answer does not have it: write {{ values.NAME | default('') }} where it may be missing"
+        }
+        ErrorKind::OutOfFuel | ErrorKind::WriteFailure => {
+            "this makes too much: a Secret holds 1 MiB in all its keys together"
+        }
+        ErrorKind::SyntaxError => "this is not in Jinja's syntax: is a brace, a quote or an endif missing?",
+        ErrorKind::InvalidOperation => {
+            "something is done with a value that is not made for it: texts are joined with ~, and (TEXT | int) is a number"
+        }
+        ErrorKind::MissingArgument | ErrorKind::TooManyArguments => {
+            "a filter or test has too many arguments, or too few"
+        }
+        _ => "this cannot be worked out: are the filters, their arguments and the braces right?",
+    }
+}
+
+/// Takes no more than what fits into a Secret.
+struct Bounded {
+    text: Vec<u8>,
+    largest: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.text.len().saturating_add(bytes.len()) > self.largest {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A digest of a template; `None` for one that says what holds without it. The same template gives the same digest
+/// in every build: absent fields are left out.
+#[must_use]
+pub fn template_digest(spec: Option<&api::Template>) -> Option<String> {
+    let mut spec = spec?.clone();
+    spec.kind = spec.kind.filter(|kind| kind != DEFAULT_TYPE);
+    spec.metadata = spec.metadata.map(|metadata| api::TemplateMetadata {
+        labels: metadata.labels.filter(|labels| !labels.is_empty()),
+        annotations: metadata.annotations.filter(|annotations| !annotations.is_empty()),
+    });
+    spec.metadata = spec.metadata.filter(|metadata| *metadata != api::TemplateMetadata::default());
+    // Texts alone: nothing that JSON refuses.
+    (spec != api::Template::default())
+        .then(|| crate::digest::short_digest(&[&serde_json::to_string(&spec).unwrap_or_default()]))
+}
+
+/// The data keys that a target with this template has.
+#[must_use]
+pub fn template_keys(spec: Option<&api::Template>) -> super::KeySet {
+    match spec.and_then(|spec| spec.data.as_ref()) {
+        Some(data) => data.keys().collect(),
+        None => DEFAULT_KEYS.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

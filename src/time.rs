@@ -1,0 +1,17 @@
+//! Arithmetic with points in time, in whole seconds. It saturates and never panics.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use jiff::{SignedDuration, Timestamp};
+
+/// `at` plus `seconds`, at most the end of time.
+#[must_use]
+pub fn plus(at: Timestamp, seconds: u64) -> Timestamp {
+    let seconds = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+    at.saturating_add(seconds).unwrap_or(Timestamp::MAX)
+}
+
+/// The whole seconds from `from` to `to`; 0 where `to` is earlier.
+#[must_use]
+pub fn seconds_between(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.as_second().saturating_sub(from.as_second())).unwrap_or(0)
+}

@@ -1,0 +1,77 @@
+//! The way to token endpoints, as the flags describe it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::cluster::AGENT;
+use token_endpoint::{Egress, EgressRule, Proxies, ProxyError, Transport, TransportError};
+
+/// The flags about token endpoints, which mean the same for `run` and `mint`. Each is an environment variable too.
+#[derive(Debug, Args)]
+pub struct EndpointArgs {
+    /// Allow token endpoints at this host or network, beyond the public addresses that are allowed anyway; may be repeated.
+    #[arg(long, value_name = "HOST[:PORT]|CIDR", env = "TOKENSOURCE_EGRESS_ALLOW", value_delimiter = ',')]
+    pub egress_allow: Vec<EgressRule>,
+
+    /// Allow token endpoints at these hosts and networks and nowhere else; may be repeated.
+    #[arg(long, value_name = "HOST[:PORT]|CIDR", env = "TOKENSOURCE_EGRESS_ONLY", value_delimiter = ',')]
+    pub egress_only: Vec<EgressRule>,
+
+    /// Allow token endpoints without TLS, for tests and demos: credentials then cross the network in the clear.
+    #[arg(long, env = "TOKENSOURCE_ALLOW_HTTP")]
+    pub allow_http: bool,
+
+    /// Go to token endpoints through the proxies that HTTPS_PROXY and HTTP_PROXY name, but for the hosts in NO_PROXY. Without
+    /// this flag those variables are not looked at. A proxy resolves names by itself, so that the addresses behind them are
+    /// not judged.
+    #[arg(long, env = "TOKENSOURCE_PROXY_FROM_ENVIRONMENT")]
+    pub proxy_from_environment: bool,
+
+    /// How long a mounted file may lag behind its Secret, where a TokenSource does not say: the kubelet takes 60 to 90 s.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = propagation_delay)]
+    pub default_propagation_delay: u64,
+}
+
+/// Why token endpoints cannot be reached as the flags say.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// No HTTP client can be built.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A variable names no proxy.
+    #[error("--proxy-from-environment: {0}")]
+    Proxy(#[from] ProxyError),
+}
+
+/// The way to token endpoints that the flags describe, and never to `api_server`.
+pub(crate) fn transport(flags: &EndpointArgs, api_server: Vec<IpAddr>) -> Result<Transport, EndpointError> {
+    let only = (!flags.egress_only.is_empty()).then_some(flags.egress_only.clone());
+    let egress = Arc::new(Egress::new(flags.egress_allow.clone(), only, flags.allow_http, api_server));
+    let proxies = match flags.proxy_from_environment {
+        true => Proxies::from_environment(|name| std::env::var(name).ok())?,
+        false => Proxies::default(),
+    };
+    Ok(Transport::with_proxies(egress, AGENT, proxies)?)
+}
+
+/// What to say where the environment names proxies and nobody said to use them.
+pub(crate) fn unused_proxies(flags: &EndpointArgs) -> Option<String> {
+    let set = |name: &&str| std::env::var(name).is_ok_and(|value| !value.trim().is_empty());
+    let names: Vec<&str> =
+        ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"].into_iter().filter(set).collect();
+    (!flags.proxy_from_environment && !names.is_empty()).then(|| {
+        format!(
+            "token endpoints are connected to directly, though {} is set: --proxy-from-environment goes through the proxy",
+            names.join(" and ")
+        )
+    })
+}
+
+/// In seconds, within what the API server allows in `spec.refresh.propagationDelay`.
+pub(crate) fn propagation_delay(value: &str) -> Result<u64, String> {
+    let seconds = value.parse::<jiff::SignedDuration>().ok().and_then(|it| u64::try_from(it.as_secs()).ok());
+    let seconds = seconds.filter(|seconds| (1..=3600).contains(seconds));
+    seconds.ok_or_else(|| "write a duration from 1s to 1h, for example 90s".to_owned())
+}

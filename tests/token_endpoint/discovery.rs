@@ -1,0 +1,152 @@
+//! Issuers whose endpoints are found, over HTTP on loopback.
+
+use crate::site::Site;
+use crate::support::authority::Authority;
+use crate::{LONG, TOKEN, transport};
+use std::time::Duration;
+use token_endpoint::ErrorKind;
+use token_endpoint::{
+    BasicEncoding, Class, ClientAuthentication, Credentials, Discovery, Error, Grant, Issuer,
+    RequestDescription, Tls,
+};
+
+const OPENID: &str = "/realm/.well-known/openid-configuration";
+const OAUTH: &str = "/.well-known/oauth-authorization-server/realm";
+
+fn describe(issuer: &str) -> RequestDescription {
+    let issuer: Issuer = issuer.parse().unwrap();
+    RequestDescription {
+        issuer: Some(issuer.clone()),
+        ..RequestDescription::new(
+            issuer.url().clone(),
+            Grant::ClientCredentials,
+            ClientAuthentication::Basic(BasicEncoding::Percent),
+        )
+    }
+}
+
+fn metadata(site: &Site, endpoint: &str) -> String {
+    serde_json::json!({"issuer": site.url("/realm"), "token_endpoint": endpoint}).to_string()
+}
+
+async fn locate(discovery: &Discovery, site: &Site) -> Result<String, Error> {
+    let located = discovery.locate(&describe(&site.url("/realm")), &Tls::default(), LONG).await?;
+    Ok(located.token_url.into())
+}
+
+#[tokio::test]
+async fn an_endpoint_is_found_and_used() {
+    let site = Site::start().await;
+    site.write(OPENID, 200, metadata(&site, &site.url("/t")));
+    site.write("/t", 200, TOKEN);
+    let transport = transport(&["127.0.0.1"]);
+    let discovery = Discovery::new(transport.clone());
+    let description = discovery.locate(&describe(&site.url("/realm")), &Tls::default(), LONG).await.unwrap();
+    let credentials = Credentials {
+        client_id: Some("id".into()),
+        client_secret: Some("secret".into()),
+        ..Credentials::default()
+    };
+    let request = description.request(&credentials).unwrap();
+    assert!(transport.send(&request, LONG).await.is_ok());
+    assert_eq!(site.asked(), [OPENID, "/t"]);
+}
+
+#[tokio::test]
+async fn oauth_metadata_is_second() {
+    let site = Site::start().await;
+    site.write(OAUTH, 200, metadata(&site, &site.url("/t")));
+    let discovery = Discovery::new(transport(&["127.0.0.1"]));
+    assert_eq!(locate(&discovery, &site).await.unwrap(), site.url("/t"));
+    assert_eq!(site.asked(), [OPENID, OAUTH]);
+}
+
+#[tokio::test]
+async fn one_asks_for_all_and_remembers() {
+    let site = Site::start().await;
+    site.write(OPENID, 200, metadata(&site, &site.url("/t")));
+    let discovery = Discovery::new(transport(&["127.0.0.1"]));
+    let all = futures::future::join_all((0..50).map(|_| locate(&discovery, &site))).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert_eq!(site.asked(), [OPENID]);
+    // Who trusts others asks for himself.
+    let tls = Tls::new(Some(&Authority::new("a").pem), None).unwrap();
+    discovery.locate(&describe(&site.url("/realm")), &tls, LONG).await.unwrap();
+    assert_eq!(site.asked(), [OPENID]);
+}
+
+#[tokio::test]
+async fn what_was_found_outlives_an_outage() {
+    let site = Site::start().await;
+    site.write(OPENID, 200, metadata(&site, &site.url("/t")));
+    let discovery = Discovery::new(transport(&["127.0.0.1"]));
+    locate(&discovery, &site).await.unwrap();
+    site.write(OPENID, 503, "");
+    site.write(OAUTH, 503, "");
+    site.asked();
+
+    let later = async |by: Duration| {
+        // The clock stands still for this moment only: paused, it would run ahead of the sockets.
+        tokio::time::pause();
+        tokio::time::advance(by).await;
+        tokio::time::resume();
+    };
+    later(Duration::from_secs(3599)).await;
+    assert_eq!(locate(&discovery, &site).await.unwrap(), site.url("/t"));
+    assert!(site.asked().is_empty());
+    later(Duration::from_secs(2)).await;
+    assert_eq!(locate(&discovery, &site).await.unwrap(), site.url("/t"));
+    assert_eq!(site.asked(), [OPENID, OAUTH]);
+    assert_eq!(locate(&discovery, &site).await.unwrap(), site.url("/t"));
+    assert!(site.asked().is_empty(), "a failure is remembered too");
+
+    later(Duration::from_secs(24 * 3600)).await;
+    let error = locate(&discovery, &site).await.unwrap_err();
+    assert_eq!((error.class(), error.kind()), (Class::Transient, ErrorKind::Unavailable));
+    site.write(OPENID, 200, metadata(&site, &site.url("/new")));
+    later(Duration::from_secs(6)).await;
+    assert_eq!(locate(&discovery, &site).await.unwrap(), site.url("/new"));
+}
+
+#[tokio::test]
+async fn what_is_of_no_use_is_said() {
+    let other = r#"{"issuer":"https://other.example","token_endpoint":"https://other.example/t"}"#;
+    for (openid, oauth, class, reason, says) in [
+        ((404, ""), (404, ""), Class::Unclear, ErrorKind::Unavailable, "(HTTP 404): check the issuer"),
+        ((404, ""), (503, ""), Class::Transient, ErrorKind::Unavailable, "HTTP 503"),
+        ((503, ""), (404, ""), Class::Transient, ErrorKind::Unavailable, "HTTP 503"),
+        ((302, ""), (302, ""), Class::Unclear, ErrorKind::Unavailable, "HTTP 302"),
+        ((200, "<html>"), (404, ""), Class::Unclear, ErrorKind::Unavailable, "set tokenURL instead"),
+        (
+            (200, other),
+            (404, ""),
+            Class::Rejected,
+            ErrorKind::MalformedResponse,
+            "another issuer, https://other.example",
+        ),
+        ((404, ""), (200, "{}"), Class::Rejected, ErrorKind::MalformedResponse, "which it does not name"),
+    ] {
+        let site = Site::start().await;
+        site.write(OPENID, openid.0, openid.1);
+        site.write(OAUTH, oauth.0, oauth.1);
+        let error = locate(&Discovery::new(transport(&["127.0.0.1"])), &site).await.unwrap_err();
+        assert!(matches!(error, Error::Discovery(_)), "{error:?}");
+        assert_eq!((error.class(), error.kind()), (class, reason), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(!error.outcome_unknown());
+    }
+}
+
+#[tokio::test]
+async fn the_policy_holds_for_issuer_and_endpoint() {
+    let site = Site::start().await;
+    let refused = locate(&Discovery::new(transport(&[])), &site).await.unwrap_err();
+    assert!(matches!(refused, Error::Egress(_)), "{refused:?}");
+    assert!(site.asked().is_empty());
+    for endpoint in ["http://169.254.169.254/token", "http://[::1]/token", "file:///etc/passwd"] {
+        site.write(OPENID, 200, metadata(&site, endpoint));
+        let discovery = Discovery::new(transport(&["127.0.0.1"]));
+        let refused = locate(&discovery, &site).await.unwrap_err();
+        assert!(matches!(refused, Error::Egress(_) | Error::Discovery(_)), "{refused:?}");
+    }
+}

@@ -1,0 +1,325 @@
+//! The transport against servers that misbehave, on loopback.
+#![cfg(test)] // so that clippy lets helpers panic, too
+
+mod discovery;
+mod echo;
+mod provider;
+mod proxy;
+mod server;
+mod site;
+#[path = "../support/mod.rs"]
+mod support;
+mod tls;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::ExposeSecret;
+use server::Step::{Again, Drip, Read, Reset, Wait, Write};
+use server::{Server, Step, answer, write};
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use token_endpoint::ErrorKind;
+use token_endpoint::transport::{MAX_BODY, install_crypto_provider};
+use token_endpoint::{
+    Answer, BasicEncoding, Class, ClientAuthentication, Credentials, Egress, EgressRefused, Error, Grant,
+    RequestDescription, TokenRequest, Transport,
+};
+
+const TOKEN: &str = r#"{"access_token":"t","token_type":"bearer","expires_in":300}"#;
+const LONG: Duration = Duration::from_secs(20);
+
+fn request(url: &str, grant: Grant) -> TokenRequest {
+    let description = RequestDescription {
+        scopes: vec!["email".into()],
+        ..RequestDescription::new(
+            url.parse().unwrap(),
+            grant,
+            ClientAuthentication::Basic(BasicEncoding::Percent),
+        )
+    };
+    let credentials = Credentials {
+        client_id: Some("s6BhdRkqt3".into()),
+        client_secret: Some("gX1fBat3bV".into()),
+        refresh_token: Some("refresh-1".into()),
+        ..Credentials::default()
+    };
+    description.request(&credentials).unwrap()
+}
+
+fn transport(allow: &[&str]) -> Transport {
+    let allow = allow.iter().map(|rule| rule.parse().unwrap()).collect();
+    Transport::new(Arc::new(Egress::new(allow, None, true, Vec::new())), "tokensource-operator/test").unwrap()
+}
+
+async fn send_url(url: &str, timeout: Duration) -> Result<Answer, Error> {
+    transport(&["127.0.0.1"]).send(&request(url, Grant::ClientCredentials), timeout).await
+}
+
+/// Sends one request to a server that plays `steps`.
+async fn send(steps: Vec<Step>, timeout: Duration) -> Result<Answer, Error> {
+    let server = Server::start(steps).await;
+    send_url(&format!("http://127.0.0.1:{}/token", server.port), timeout).await
+}
+
+fn assert_timeout(error: &Error, started: Instant) {
+    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    assert_eq!((error.class(), error.kind()), (Class::Transient, ErrorKind::Unavailable));
+    assert!(error.outcome_unknown());
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn these_bytes_go_out() {
+    let server = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
+    let url = format!("http://127.0.0.1:{}/oauth/token?tenant=a", server.port);
+    let answer = send_url(&url, LONG).await.unwrap();
+    assert_eq!(answer.access_token.expose_secret(), "t");
+    assert_eq!(answer.expires_in, Some(300));
+
+    let mut lines: Vec<String> = server.requests()[0].split("\r\n").map(str::to_owned).collect();
+    let request_line = lines.remove(0);
+    let body = lines.pop().unwrap();
+    lines.retain(|line| !line.is_empty());
+    lines.sort();
+    assert_eq!(request_line, "POST /oauth/token?tenant=a HTTP/1.1");
+    assert_eq!(
+        lines,
+        [
+            "accept: application/json".to_owned(),
+            "authorization: Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW".to_owned(),
+            "content-length: 41".to_owned(),
+            "content-type: application/x-www-form-urlencoded".to_owned(),
+            format!("host: 127.0.0.1:{}", server.port),
+            "user-agent: tokensource-operator/test".to_owned(),
+        ]
+    );
+    assert_eq!(body, "grant_type=client_credentials&scope=email");
+}
+
+#[tokio::test]
+async fn a_hanging_server_is_left_in_time() {
+    let started = Instant::now();
+    let error = send(vec![Read, Wait(LONG)], Duration::from_secs(1)).await.unwrap_err();
+    assert_timeout(&error, started);
+    assert!(error.to_string().contains("within 1 s"), "{error}");
+}
+
+#[tokio::test]
+async fn a_dripping_server_is_left_in_time() {
+    let pause = Duration::from_millis(20);
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n".to_vec();
+    for steps in
+        [vec![Read, Drip(head.repeat(99), pause)], vec![Read, Write(head), Drip(vec![b' '; 9999], pause)]]
+    {
+        let started = Instant::now();
+        assert_timeout(&send(steps, Duration::from_secs(1)).await.unwrap_err(), started);
+    }
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_not_read_to_its_end() {
+    let body = format!("{{\"access_token\":\"t\"{}}}", " ".repeat(MAX_BODY));
+    for framing in [
+        answer("200 OK", "", &body),
+        write(format!("HTTP/1.1 200 OK\r\nContent-Length: 99999999999999\r\n\r\n{body}")),
+        write(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}")),
+        write(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n{body}")),
+    ] {
+        let error = send(vec![Read, framing, Wait(LONG)], LONG).await.unwrap_err();
+        assert_eq!((error.class(), error.kind()), (Class::Malformed, ErrorKind::MalformedResponse));
+        assert!(error.to_string().contains("more than 262144 bytes"), "{error}");
+    }
+    let error = send(vec![Read, answer("502 Bad Gateway", "", &body), Wait(LONG)], LONG).await.unwrap_err();
+    assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, true));
+
+    let longest = format!("{{\"access_token\":\"t\"{}}}", " ".repeat(MAX_BODY - 20));
+    assert!(send(vec![Read, answer("200 OK", "", &longest)], LONG).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_cut_connection_leaves_the_outcome_unknown() {
+    for steps in [
+        vec![Read],
+        vec![Read, Reset],
+        vec![Reset],
+        vec![Read, write("HTTP/1.1 200 OK\r\nContent-Len")],
+        vec![Read, write(format!("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{TOKEN}"))],
+        vec![Read, write(format!("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{TOKEN}")), Reset],
+        vec![Read, write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")],
+        vec![Read, write("SSH-2.0-OpenSSH_9.9\r\n")],
+        vec![Read, write([0xff; 100])],
+        vec![Read, write("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n")],
+    ] {
+        let error = send(steps, LONG).await.unwrap_err();
+        assert!(matches!(error, Error::Cut { .. }), "{error:?}");
+        assert_eq!((error.class(), error.kind()), (Class::Transient, ErrorKind::Unavailable));
+        assert!(error.outcome_unknown());
+    }
+}
+
+#[tokio::test]
+async fn a_content_length_that_cuts_the_json_is_no_answer() {
+    let short = write(format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{TOKEN}"));
+    let error = send(vec![Read, short], LONG).await.unwrap_err();
+    assert_eq!(error.class(), Class::Malformed);
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let elsewhere = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
+    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
+        let location = format!("Location: http://127.0.0.1:{}/token\r\n", elsewhere.port);
+        let error = send(vec![Read, answer(status, &location, "")], LONG).await.unwrap_err();
+        assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::RequestRejected));
+    }
+    assert_eq!(elsewhere.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_failure_is_tried_once() {
+    let server = Server::start(vec![Read, answer("503 Unavailable", "Retry-After: 7\r\n", ""), Again]).await;
+    let error = send_url(&format!("http://127.0.0.1:{}/", server.port), LONG).await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(7));
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn bodies_are_not_decompressed() {
+    let gzip = answer("200 OK", "Content-Encoding: gzip\r\n", TOKEN);
+    assert!(send(vec![Read, gzip], LONG).await.is_ok());
+}
+
+#[tokio::test]
+async fn connections_are_reused_but_not_for_refresh_tokens() {
+    for (grant, connections) in [(Grant::ClientCredentials, 1), (Grant::RefreshToken, 3)] {
+        let server = Server::start(vec![Read, answer("200 OK", "", TOKEN), Again]).await;
+        let transport = transport(&["127.0.0.1"]);
+        for _ in 0..3 {
+            let request = request(&format!("http://127.0.0.1:{}/token", server.port), grant.clone());
+            transport.send(&request, LONG).await.unwrap();
+        }
+        assert_eq!(server.connections(), connections, "{grant:?}");
+        assert_eq!(server.requests().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_closed_port_is_named() {
+    let port = {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let error = send_url(&format!("http://127.0.0.1:{port}/token?secret=1"), LONG).await.unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error:?}");
+    assert!(error.to_string().contains("127.0.0.1: Connection refused"), "{error}");
+    assert!(!error.to_string().contains("secret"), "{error}");
+    assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
+}
+
+#[tokio::test]
+async fn a_name_without_an_address_is_named() {
+    let error = send_url("https://idp.invalid/token", LONG).await.unwrap_err();
+    assert!(matches!(error, Error::Dns { .. }), "{error:?}");
+    assert!(error.to_string().contains("idp.invalid"), "{error}");
+    assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
+}
+
+#[tokio::test]
+async fn the_policy_judges_addresses_and_what_names_resolve_to() {
+    let server = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
+    let port = server.port;
+    let other_port = format!("127.0.0.1:{}", port ^ 1);
+    for host in ["127.0.0.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "localhost"] {
+        for allow in [&[][..], &["localhost"][..], &[other_port.as_str()][..]] {
+            let url = format!("http://{host}:{port}/token");
+            let error =
+                transport(allow).send(&request(&url, Grant::ClientCredentials), LONG).await.unwrap_err();
+            assert!(matches!(error, Error::Egress(EgressRefused::Address { .. })), "{url}: {error:?}");
+            assert_eq!((error.class(), error.kind()), (Class::Configuration, ErrorKind::EgressRefused));
+            let message = error.to_string();
+            assert!(message.contains("loopback") && message.contains("--egress-allow"), "{message}");
+        }
+    }
+    assert_eq!(server.connections(), 0);
+
+    // localhost may have ::1 as well: only what is allowed is connected to.
+    let allow = format!("127.0.0.1:{port}");
+    for host in ["127.0.0.1", "2130706433", "localhost"] {
+        let request = request(&format!("http://{host}:{port}/token"), Grant::ClientCredentials);
+        assert!(transport(&[allow.as_str()]).send(&request, LONG).await.is_ok(), "{host}");
+    }
+}
+
+/// Answers one request on `https://localhost`, with a certificate from `authority.crt`.
+fn tls_server() -> u16 {
+    install_crypto_provider();
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("server.crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("server.key")).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept()?;
+        let mut tls =
+            rustls::StreamOwned::new(rustls::ServerConnection::new(Arc::new(config)).unwrap(), stream);
+        tls.read_exact(&mut [0])?; // all of the request is in the first record
+        write!(tls, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{TOKEN}", TOKEN.len())?;
+        tls.flush()
+    });
+    port
+}
+
+#[tokio::test]
+async fn an_untrusted_certificate_is_for_a_person_to_see_to() {
+    let error = send_url(&format!("https://localhost:{}/token", tls_server()), LONG).await.unwrap_err();
+    assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
+    assert!(error.to_string().contains("no authority that this operator trusts"), "{error}");
+    assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::Unavailable));
+    assert!(!error.outcome_unknown());
+}
+
+/// Runs itself in a process whose system trusts `authority.crt`.
+#[tokio::test]
+async fn the_systems_authorities_are_trusted() {
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/token_endpoint/authority.crt");
+    if std::env::var("SSL_CERT_FILE").as_deref() != Ok(authority) {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_systems_authorities_are_trusted"])
+            .env("SSL_CERT_FILE", authority)
+            .env_remove("SSL_CERT_DIR")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+        return;
+    }
+    let answer = send_url(&format!("https://localhost:{}/token", tls_server()), LONG).await.unwrap();
+    assert_eq!(answer.access_token.expose_secret(), "t");
+
+    let error = send_url(&format!("https://127.0.0.1:{}/token", tls_server()), LONG).await.unwrap_err();
+    assert!(error.to_string().contains("it is for another name"), "{error}");
+    assert_eq!(error.class(), Class::Rejected);
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_may_work_in_a_moment() {
+    for steps in [vec![], vec![Reset], vec![answer("400 Bad Request", "", "")]] {
+        let server = Server::start(steps).await;
+        let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), LONG).await.unwrap_err();
+        assert!(matches!(error, Error::Handshake { .. } | Error::Connect { .. }), "{error:?}");
+        assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
+    }
+}
+
+#[tokio::test]
+async fn connecting_takes_five_seconds_at_most() {
+    let server = Server::start(vec![Wait(LONG)]).await;
+    let started = Instant::now();
+    let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), LONG).await.unwrap_err();
+    assert!(matches!(error, Error::ConnectTimeout { .. }), "{error:?}");
+    assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
+    assert!(started.elapsed() < Duration::from_secs(8));
+}

@@ -1,0 +1,111 @@
+//! Through a proxy, on loopback.
+
+use crate::server::{Server, Step::Read, answer, read_request, write};
+use crate::support::authority::Authority;
+use crate::tls::{roots, serve};
+use crate::{LONG, TOKEN, request};
+use std::sync::{Arc, Mutex};
+use token_endpoint::{Class, Egress, EgressRefused, Error, Grant, Proxies, Transport};
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+
+/// An honest proxy for TLS, which finds every name on loopback. Its port, and what it was asked.
+async fn tunnel() -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let seen = Arc::clone(&seen);
+            tokio::spawn(async move {
+                let request = read_request(&mut client).await.unwrap().unwrap();
+                let port = request.split([':', ' ']).nth(2).unwrap().parse().unwrap();
+                seen.lock().unwrap().push(request);
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (port, asked)
+}
+
+fn through(proxy: &str, no_proxy: &str, allow: &[&str]) -> Transport {
+    let proxies = Proxies::from_environment(|name| match name {
+        "HTTPS_PROXY" | "HTTP_PROXY" => Some(proxy.to_owned()),
+        "NO_PROXY" => Some(no_proxy.to_owned()),
+        _ => None,
+    })
+    .unwrap();
+    let allow = allow.iter().map(|rule| rule.parse().unwrap()).collect();
+    let egress = Egress::new(allow, None, true, Vec::new());
+    Transport::with_proxies(Arc::new(egress), "tokensource-operator/test", proxies).unwrap()
+}
+
+#[tokio::test]
+async fn a_proxy_leads_to_names_that_only_it_knows() {
+    let ours = Authority::new("ours");
+    let named = ours.issue(|params| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("idp.example.com".try_into().unwrap())];
+    });
+    let server = serve(&named, None);
+    let (port, asked) = tunnel().await;
+    let url = format!("https://idp.example.com:{}/token", server.port);
+    let request = request(&url, Grant::ClientCredentials);
+    // The proxy is on loopback, which nothing allows: its own address is exempt.
+    let transport = through(&format!("http://user:pass@127.0.0.1:{port}"), "", &[]);
+    assert!(transport.send_over(&request, &roots(&ours.pem), LONG).await.is_ok());
+    let asked = asked.lock().unwrap().join("");
+    assert!(asked.starts_with(&format!("CONNECT idp.example.com:{} HTTP/1.1", server.port)), "{asked}");
+    assert!(asked.to_lowercase().contains("proxy-authorization: basic dxnlcjpwyxnz"), "{asked}");
+    assert!(!asked.contains("grant_type"), "{asked}");
+}
+
+#[tokio::test]
+async fn a_proxy_with_a_name_is_exempt_and_nothing_else_is() {
+    let proxy = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
+    let address = format!("http://localhost:{}", proxy.port);
+    let send = async |transport: Transport, url: &str| {
+        transport.send(&request(url, Grant::ClientCredentials), LONG).await
+    };
+    assert!(send(through(&address, "", &[]), "http://idp.example.com/token").await.is_ok());
+    assert!(proxy.requests()[0].starts_with("POST http://idp.example.com/token HTTP/1.1"));
+
+    // The proxy itself as an endpoint, through the proxy and around it.
+    for no_proxy in ["", "*"] {
+        for host in ["localhost", "127.0.0.1"] {
+            let url = format!("http://{host}:{}/token", proxy.port);
+            let error = send(through(&address, no_proxy, &[]), &url).await.unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    Error::Egress(EgressRefused::Address { .. } | EgressRefused::ProxiedName { .. })
+                ),
+                "{error:?}"
+            );
+        }
+    }
+    assert_eq!(proxy.connections(), 1);
+    // An exception is judged by its addresses, as ever.
+    let direct = through(&address, "idp.invalid", &[]);
+    assert!(matches!(send(direct, "http://idp.invalid/").await, Err(Error::Dns { .. })));
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_named() {
+    for (status, class, says) in [
+        ("407 Proxy Authentication Required", Class::Rejected, "authorization required"),
+        ("403 Forbidden", Class::Unclear, "unsuccessful"),
+        ("502 Bad Gateway", Class::Unclear, "unsuccessful"),
+    ] {
+        let proxy =
+            Server::start(vec![Read, write(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))]).await;
+        let transport = through(&format!("http://127.0.0.1:{}", proxy.port), "", &[]);
+        let request = request("https://idp.example.com/token", Grant::ClientCredentials);
+        let error = transport.send(&request, LONG).await.unwrap_err();
+        assert!(matches!(error, Error::Proxy { .. }), "{error:?}");
+        assert_eq!((error.class(), error.outcome_unknown()), (class, false));
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}

@@ -1,0 +1,201 @@
+//! Whom the transport trusts over TLS, and as whom it speaks.
+
+use crate::support::authority::{Authority, Leaf};
+use crate::{LONG, TOKEN, request, transport};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::server::WebPkiClientVerifier;
+use secrecy::{ExposeSecret, SecretString};
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use token_endpoint::ErrorKind;
+use token_endpoint::transport::install_crypto_provider;
+use token_endpoint::{Answer, Class, Error, Grant, KeyError, Tls, TlsError, Transport};
+
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    connections: Arc<AtomicUsize>,
+}
+
+/// Answers every request with a token, to clients that `clients` has issued certificates to, or to all.
+pub(crate) fn serve(leaf: &Leaf, clients: Option<&Authority>) -> Server {
+    install_crypto_provider();
+    let builder = ServerConfig::builder();
+    let builder = match clients {
+        Some(authority) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(authority.der.clone()).unwrap();
+            builder.with_client_cert_verifier(WebPkiClientVerifier::builder(roots.into()).build().unwrap())
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let key = PrivatePkcs8KeyDer::from(leaf.key.serialize_der()).into();
+    let config = Arc::new(builder.with_single_cert(vec![leaf.der.clone()], key).unwrap());
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let opened = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            opened.fetch_add(1, Ordering::Relaxed);
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            std::thread::spawn(move || answer(connection, stream?));
+        }
+    });
+    Server { port, connections }
+}
+
+fn answer(connection: rustls::ServerConnection, stream: std::net::TcpStream) -> std::io::Result<()> {
+    let mut tls = rustls::StreamOwned::new(connection, stream);
+    let mut buffer = [0; 4096];
+    loop {
+        if tls.read(&mut buffer)? == 0 {
+            return Ok(());
+        }
+        write!(tls, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{TOKEN}", TOKEN.len())?;
+        tls.flush()?;
+    }
+}
+
+pub(crate) fn roots(pem: &str) -> Tls {
+    Tls::new(Some(pem), None).unwrap()
+}
+
+async fn ask(transport: &Transport, server: &Server, tls: &Tls) -> Result<Answer, Error> {
+    ask_host(transport, "127.0.0.1", server, tls).await
+}
+
+async fn ask_host(transport: &Transport, host: &str, server: &Server, tls: &Tls) -> Result<Answer, Error> {
+    let url = format!("https://{host}:{}/token", server.port);
+    transport.send_over(&request(&url, Grant::ClientCredentials), tls, LONG).await
+}
+
+fn assert_untrusted(result: Result<Answer, Error>, says: &str) {
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
+    assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::Unavailable));
+    assert!(error.to_string().contains(says), "{error}");
+    assert!(!error.outcome_unknown());
+}
+
+#[tokio::test]
+async fn a_bundle_replaces_the_roots() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let server = serve(&ours.issue(|_| ()), None);
+    let transport = transport(&["127.0.0.1"]);
+    assert_eq!(ask(&transport, &server, &roots(&ours.pem)).await.unwrap().access_token.expose_secret(), "t");
+    let both = format!("# two\n{}\n{}", other.pem, ours.pem);
+    assert!(ask(&transport, &server, &roots(&both)).await.is_ok());
+    assert_untrusted(
+        ask(&transport, &server, &roots(&other.pem)).await,
+        "no authority that this operator trusts",
+    );
+    assert_untrusted(ask(&transport, &server, &Tls::default()).await, "spec.tls.caBundle");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_says_what_to_do() {
+    let ours = Authority::new("ours");
+    let long_ago = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let to_come = |params: &mut CertificateParams| params.not_before = rcgen::date_time_ymd(2090, 1, 1);
+    let elsewhere = |params: &mut CertificateParams| {
+        params.subject_alt_names = vec![SanType::DnsName("idp.example.com".try_into().unwrap())];
+    };
+    let nameless = |params: &mut CertificateParams| params.subject_alt_names.clear();
+    let for_clients = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    let transport = transport(&["127.0.0.1"]);
+    let tls = roots(&ours.pem);
+    for (leaf, says) in [
+        (ours.issue(long_ago), "it has expired"),
+        (ours.issue(to_come), "not valid yet"),
+        (ours.issue(elsewhere), "it is for another name"),
+        (ours.issue(nameless), "a common name and no subjectAltName"),
+        (ours.issue(for_clients), "extended key usage"),
+        (Leaf::self_signed(|_| ()), "it is self-signed"),
+    ] {
+        assert_untrusted(ask(&transport, &serve(&leaf, None), &tls).await, says);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_signs_for_itself_is_trusted_if_it_is_in_the_bundle() {
+    let transport = transport(&["127.0.0.1"]);
+    let leaf = Leaf::self_signed(|_| ());
+    let server = serve(&leaf, None);
+    assert!(ask(&transport, &server, &roots(&leaf.pem)).await.is_ok());
+    assert_untrusted(ask_host(&transport, "localhost", &server, &roots(&leaf.pem)).await, "another name");
+    // Another one under the same name is another one.
+    assert_untrusted(
+        ask(&transport, &server, &roots(&Leaf::self_signed(|_| ()).pem)).await,
+        "it is self-signed",
+    );
+
+    for (leaf, says) in [
+        (Leaf::self_signed(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)), "it has expired"),
+        (Leaf::self_signed(|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)), "not valid yet"),
+        (Leaf::self_signed(|params| params.subject_alt_names.clear()), "no subjectAltName"),
+    ] {
+        assert_untrusted(ask(&transport, &serve(&leaf, None), &roots(&leaf.pem)).await, says);
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_opens_the_door() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let server = serve(&ours.issue(|_| ()), Some(&ours));
+    let transport = transport(&["127.0.0.1"]);
+    let client = ours.issue_client("client");
+    let tls = |client: &Leaf| Tls::new(Some(&ours.pem), Some((&client.pem, &client.secret()))).unwrap();
+    assert!(tls(&client).has_client_certificate());
+    assert!(ask(&transport, &server, &tls(&client)).await.is_ok());
+
+    for tls in [roots(&ours.pem), tls(&other.issue_client("client"))] {
+        let error = ask(&transport, &server, &tls).await.unwrap_err();
+        assert!(matches!(error, Error::ClientCertificate { .. }), "{error:?}");
+        assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::ClientRejected));
+        assert!(error.to_string().contains("does not accept the client certificate"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn rotation_needs_no_restart() {
+    let (before, after) = (Authority::new("before"), Authority::new("after"));
+    let transport = transport(&["127.0.0.1"]);
+    let (old, new) = (serve(&before.issue(|_| ()), None), serve(&after.issue(|_| ()), None));
+    assert!(ask(&transport, &old, &roots(&before.pem)).await.is_ok());
+    assert!(ask(&transport, &new, &roots(&before.pem)).await.is_err());
+    assert!(ask(&transport, &new, &roots(&after.pem)).await.is_ok());
+
+    // The same material means the same client, hence the same connection; a renewed certificate means a new one.
+    let server = serve(&before.issue(|_| ()), Some(&before));
+    let (first, second) = (before.issue_client("client"), before.issue_client("client"));
+    for (client, connections) in [(&first, 1), (&first, 1), (&second, 2), (&first, 2)] {
+        let tls = Tls::new(Some(&before.pem), Some((&client.pem, &client.secret()))).unwrap();
+        ask(&transport, &server, &tls).await.unwrap();
+        assert_eq!(server.connections.load(Ordering::Relaxed), connections);
+    }
+}
+
+#[test]
+fn what_is_no_certificate_is_refused() {
+    let ours = Authority::new("ours");
+    let (client, other) = (ours.issue_client("a"), ours.issue_client("b"));
+    let bundle = |text: &str| Tls::new(Some(text), None).unwrap_err();
+    assert_eq!(bundle(""), TlsError::EmptyBundle);
+    assert_eq!(bundle(&client.key.serialize_pem()), TlsError::EmptyBundle);
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert_eq!(bundle(&format!("{}{damaged}", ours.pem)), TlsError::DamagedBundle(2));
+
+    let with = |chain: &str, key: SecretString| Tls::new(None, Some((chain, &key))).unwrap_err();
+    assert_eq!(with("", client.secret()), TlsError::ClientCertificate);
+    assert_eq!(with(damaged, client.secret()), TlsError::ClientCertificate);
+    assert_eq!(with(&client.pem, other.secret()), TlsError::OtherKey);
+    assert!(TlsError::OtherKey.to_string().contains("openssl x509"));
+    assert_eq!(with(&client.pem, client.pem.clone().into()), TlsError::Key(KeyError::Certificate));
+    let printed = format!("{:?}", Tls::new(None, Some((&client.pem, &client.secret()))).unwrap());
+    assert!(!printed.contains("PRIVATE"), "{printed}");
+}
