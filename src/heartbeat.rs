@@ -17,7 +17,7 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// Signs of life of a controller.
 #[derive(Debug, Default)]
-pub struct Pulse(Mutex<Signs>);
+pub struct Heartbeats(Mutex<Signs>);
 
 #[derive(Debug, Default)]
 struct Signs {
@@ -29,9 +29,9 @@ struct Signs {
 
 /// A look under way.
 #[must_use]
-pub(crate) struct Looking<'a>(&'a Pulse);
+pub(crate) struct Looking<'a>(&'a Heartbeats);
 
-impl Pulse {
+impl Heartbeats {
     /// The loop for `scope` came round.
     pub fn tick(&self, scope: &str) {
         self.signs().loops.insert(scope.to_owned(), Instant::now());
@@ -126,45 +126,45 @@ mod tests {
 
     #[test]
     fn a_loop_that_stopped_is_seen() {
-        let pulse = Pulse::default();
-        assert_eq!(pulse.loops(after(3600)), Ok(()), "none has begun");
-        pulse.tick("all namespaces");
-        assert_eq!(pulse.loops(after(110)), Ok(()));
-        assert!(pulse.loops(after(130)).unwrap_err().contains("the loop of all namespaces"));
+        let heartbeats = Heartbeats::default();
+        assert_eq!(heartbeats.loops(after(3600)), Ok(()), "none has begun");
+        heartbeats.tick("all namespaces");
+        assert_eq!(heartbeats.loops(after(110)), Ok(()));
+        assert!(heartbeats.loops(after(130)).unwrap_err().contains("the loop of all namespaces"));
     }
 
     #[test]
     fn a_watch_that_is_not_taken_up_again_is_seen() {
-        let pulse = Pulse::default();
-        pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets?&labelSelector=a&limit=100"));
-        pulse.request(&Uri::from_static("/api/v1/namespaces/a/secrets/one"));
-        pulse.request(&Uri::from_static(
+        let heartbeats = Heartbeats::default();
+        heartbeats.request(&Uri::from_static("/api/v1/namespaces/a/secrets?&labelSelector=a&limit=100"));
+        heartbeats.request(&Uri::from_static("/api/v1/namespaces/a/secrets/one"));
+        heartbeats.request(&Uri::from_static(
             "/api/v1/namespaces/a/pods?&fieldSelector=status.phase%3DRunning&limit=50",
         ));
-        assert_eq!(pulse.watches(after(3600)), Ok(()), "no watch has begun");
-        pulse.request(&Uri::from_static("/api/v1/secrets?&watch=true&timeoutSeconds=290"));
-        assert_eq!(pulse.watches(after(700)), Ok(()));
+        assert_eq!(heartbeats.watches(after(3600)), Ok(()), "no watch has begun");
+        heartbeats.request(&Uri::from_static("/api/v1/secrets?&watch=true&timeoutSeconds=290"));
+        assert_eq!(heartbeats.watches(after(700)), Ok(()));
         let silent = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
-        pulse.signs().watches.values_mut().for_each(|sign| *sign = silent);
-        assert!(pulse.watches(Instant::now()).is_err());
-        pulse.request(&Uri::from_static("/api/v1/secrets?&limit=500"));
-        assert_eq!(pulse.watches(after(700)), Ok(()), "it is listed again");
-        assert!(pulse.watches(after(730)).unwrap_err().contains("/api/v1/secrets"));
+        heartbeats.signs().watches.values_mut().for_each(|sign| *sign = silent);
+        assert!(heartbeats.watches(Instant::now()).is_err());
+        heartbeats.request(&Uri::from_static("/api/v1/secrets?&limit=500"));
+        assert_eq!(heartbeats.watches(after(700)), Ok(()), "it is listed again");
+        assert!(heartbeats.watches(after(730)).unwrap_err().contains("/api/v1/secrets"));
     }
 
     #[test]
     fn looks_that_are_not_made_or_do_not_end_are_seen() {
-        let pulse = Pulse::default();
-        assert_eq!(pulse.looks(after(3600)), Ok(()), "none is due");
-        pulse.await_look();
-        assert_eq!(pulse.looks(after(590)), Ok(()));
-        assert!(pulse.looks(after(610)).unwrap_err().starts_with("no look at a TokenSource"));
-        let looking = pulse.look();
-        assert!(pulse.looks(after(610)).is_err(), "it has not ended");
+        let heartbeats = Heartbeats::default();
+        assert_eq!(heartbeats.looks(after(3600)), Ok(()), "none is due");
+        heartbeats.await_look();
+        assert_eq!(heartbeats.looks(after(590)), Ok(()));
+        assert!(heartbeats.looks(after(610)).unwrap_err().starts_with("no look at a TokenSource"));
+        let looking = heartbeats.look();
+        assert!(heartbeats.looks(after(610)).is_err(), "it has not ended");
         drop(looking);
-        assert_eq!(pulse.looks(after(610)), Ok(()));
-        pulse.await_look();
-        pulse.rest();
-        assert_eq!(pulse.looks(after(610)), Ok(()), "another process leads");
+        assert_eq!(heartbeats.looks(after(610)), Ok(()));
+        heartbeats.await_look();
+        heartbeats.rest();
+        assert_eq!(heartbeats.looks(after(610)), Ok(()), "another process leads");
     }
 }

@@ -12,24 +12,24 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// Whether this process may act: while it leads, and was not told to stop.
 #[derive(Clone, Debug)]
-pub struct Mandate {
+pub struct Leadership {
     /// When the lease ends that this process holds; `None` where it holds none.
     lease: watch::Receiver<Option<Instant>>,
     stopping: watch::Receiver<bool>,
 }
 
-impl Mandate {
-    /// A mandate by a lease, until the process stops.
+impl Leadership {
+    /// A leadership by a lease, until the process stops.
     #[must_use]
     pub fn new(lease: watch::Receiver<Option<Instant>>, stopping: watch::Receiver<bool>) -> Self {
-        Mandate { lease, stopping }
+        Leadership { lease, stopping }
     }
 
-    /// A mandate without a lease: no other process is there.
+    /// A leadership without a lease: no other process is there.
     #[must_use]
     pub fn alone(stopping: watch::Receiver<bool>) -> Self {
         let years = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-        Mandate { lease: watch::channel(Some(Instant::now() + years)).1, stopping }
+        Leadership { lease: watch::channel(Some(Instant::now() + years)).1, stopping }
     }
 
     /// Whether this process leads. What it has begun it may still write then, though it may have been told to stop.
@@ -106,22 +106,24 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn mandate(lease: Option<Duration>) -> (watch::Sender<Option<Instant>>, watch::Sender<bool>, Mandate) {
+    fn leadership(
+        lease: Option<Duration>,
+    ) -> (watch::Sender<Option<Instant>>, watch::Sender<bool>, Leadership) {
         let (lease, leads) = watch::channel(lease.map(|left| Instant::now() + left));
         let (stop, stopping) = watch::channel(false);
-        (lease, stop, Mandate::new(leads, stopping))
+        (lease, stop, Leadership::new(leads, stopping))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_token_request_ends_before_the_lease() {
-        let (lease, _stop, mandate) = mandate(Some(15 * SECOND));
-        assert_eq!(mandate.lasts(5 * SECOND).await, Some(5 * SECOND));
-        assert_eq!(mandate.lasts(30 * SECOND).await, Some(14 * SECOND));
+        let (lease, _stop, leadership) = leadership(Some(15 * SECOND));
+        assert_eq!(leadership.lasts(5 * SECOND).await, Some(5 * SECOND));
+        assert_eq!(leadership.lasts(30 * SECOND).await, Some(14 * SECOND));
         tokio::time::advance(9 * SECOND).await;
-        assert_eq!(mandate.lasts(30 * SECOND).await, Some(5 * SECOND));
+        assert_eq!(leadership.lasts(30 * SECOND).await, Some(5 * SECOND));
         tokio::time::advance(SECOND).await;
-        assert_eq!(mandate.lasts(4 * SECOND).await, Some(4 * SECOND), "no more than it asks for");
-        let waits = tokio::spawn(async move { mandate.lasts(30 * SECOND).await });
+        assert_eq!(leadership.lasts(4 * SECOND).await, Some(4 * SECOND), "no more than it asks for");
+        let waits = tokio::spawn(async move { leadership.lasts(30 * SECOND).await });
         tokio::time::advance(SECOND).await;
         lease.send_replace(Some(Instant::now() + 15 * SECOND));
         assert_eq!(waits.await.unwrap(), Some(14 * SECOND), "once it is renewed");
@@ -129,7 +131,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_begins_without_a_lease_or_when_the_process_stops() {
-        let (lease, _stop, standby) = mandate(None);
+        let (lease, _stop, standby) = leadership(None);
         assert!(!standby.leads() && standby.begins().now_or_never().is_none());
         assert_eq!(standby.lasts(SECOND).await, None);
         lease.send_replace(Some(Instant::now() + 10 * SECOND));
@@ -140,16 +142,16 @@ mod tests {
         lease.send_replace(None);
         standby.ends().await;
         let (_stop, stopping) = watch::channel(false);
-        let alone = Mandate::alone(stopping);
+        let alone = Leadership::alone(stopping);
         alone.begins().await;
         assert!(alone.may_begin() && alone.ends().now_or_never().is_none());
         assert_eq!(alone.lasts(30 * SECOND).await, Some(30 * SECOND));
 
-        let (lease, stop, mandate) = mandate(Some(10 * SECOND));
+        let (lease, stop, leadership) = leadership(Some(10 * SECOND));
         stop.send_replace(true);
-        mandate.ends().await;
-        assert_eq!(mandate.lasts(SECOND).await, None);
-        assert!(mandate.leads() && !mandate.may_begin(), "what was begun is still written");
+        leadership.ends().await;
+        assert_eq!(leadership.lasts(SECOND).await, None);
+        assert!(leadership.leads() && !leadership.may_begin(), "what was begun is still written");
         drop(lease);
     }
 }

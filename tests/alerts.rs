@@ -44,9 +44,9 @@ fn fleet(broken: usize, success: &str, failed: &str, expected: &Value) -> String
     let mut series = vec![
         json!({"series": "tokensource_build_info{version=\"1\"}", "values": "1x60"}),
         json!({"series": "tokensource_leader{job=\"operator\"}", "values": "1x60"}),
-        json!({"series": "tokensource_looks_overdue{job=\"operator\"}", "values": "0x60"}),
-        json!({"series": "tokensource_mints_total{host=\"idp\", result=\"success\"}", "values": success}),
-        json!({"series": format!("tokensource_mints_total{{host=\"idp\", result={failed}}}"), "values": "0x5 1+1x55"}),
+        json!({"series": "tokensource_reconcile_overdue{job=\"operator\"}", "values": "0x60"}),
+        json!({"series": "tokensource_token_requests_total{host=\"idp\", result=\"success\"}", "values": success}),
+        json!({"series": format!("tokensource_token_requests_total{{host=\"idp\", result={failed}}}"), "values": "0x5 1+1x55"}),
     ];
     for n in 0..2000 {
         let labels = format!("namespace=\"team-{}\", name=\"source-{n}\", host=\"idp\"", n % 200);

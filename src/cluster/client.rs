@@ -12,14 +12,14 @@ use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client, Config};
 use tower::util::MapRequestLayer;
 
-use crate::heartbeat::Pulse;
+use crate::heartbeat::Heartbeats;
 use crate::metrics::{CountRequests, Metrics};
 use tokensource_api::TokenSource;
 
 /// How this program names itself to the API server and to token endpoints.
 pub(crate) const AGENT: &str = concat!("tokensource-operator/", env!("CARGO_PKG_VERSION"));
 
-/// Why the cluster cannot be used.
+/// MintReason the cluster cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// No cluster is configured.
@@ -63,7 +63,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn of_environment(
-        pulse: &Arc<Pulse>,
+        heartbeats: &Arc<Heartbeats>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, ClusterError> {
         let mut configuration =
@@ -79,11 +79,11 @@ impl Cluster {
         let counts = CountRequests(Arc::clone(metrics));
         let lease_client =
             ClientBuilder::try_from(configuration.clone()).map_err(unusable)?.with_layer(&counts).build();
-        let pulse = Arc::clone(pulse);
+        let heartbeats = Arc::clone(heartbeats);
         let client = ClientBuilder::try_from(configuration)
             .map_err(unusable)?
             .with_layer(&MapRequestLayer::new(move |request: http::Request<Body>| {
-                pulse.request(request.uri());
+                heartbeats.request(request.uri());
                 request
             }))
             .with_layer(&counts)

@@ -7,7 +7,7 @@ use super::cache::secrets::Known;
 use super::memory::Disturbance;
 use super::reconcile::Pass;
 use super::stop::Stop;
-use crate::refresh::LEAST_INTERVAL;
+use crate::refresh::MIN_REFRESH_INTERVAL;
 use crate::secret::{ADOPT_ANNOTATION, Facts, Ownership, ownership};
 use crate::status::Problem;
 use crate::time::plus;
@@ -38,7 +38,7 @@ impl Pass<'_> {
         Err(Stop::Again)
     }
 
-    /// Why a Secret of another type stays as it is.
+    /// MintReason a Secret of another type stays as it is.
     async fn irreplaceable(&self, seen: &Facts, ours: bool) -> Result<Stop, Stop> {
         let name = &self.identity.target.name;
         let secret = self.context.kubernetes.secret(&self.identity.target).await?;
@@ -82,11 +82,11 @@ impl Pass<'_> {
             _ => "deleted",
         };
         let message = format!(
-            "Secret {name} was {did} again by {} after it had been put right; it is put right every {LEAST_INTERVAL} s at most, next at {}: let only one of them write it",
+            "Secret {name} was {did} again by {} after it had been put right; it is put right every {MIN_REFRESH_INTERVAL} s at most, next at {}: let only one of them write it",
             somebody(by.as_deref()),
-            plus(healed.at, LEAST_INTERVAL),
+            plus(healed.at, MIN_REFRESH_INTERVAL),
         );
-        Some(Problem { reason: Reason::TargetContested, message, passes: true })
+        Some(Problem { reason: Reason::ConflictingWriter, message, passes: true })
     }
 
     /// What people should know of a target that holds a token, but not for long.

@@ -63,7 +63,7 @@ pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future
     let mut pending = 0;
     let by = |key: &Key| deadline(key, &context);
     loop {
-        pending = context.metrics.looks_pending(pending, agenda.due() + looks.len());
+        pending = context.metrics.reconciles_pending(pending, agenda.due() + looks.len());
         let (next, time) = (agenda.next_deadline(), agenda.next_time());
         tokio::select! {
             () = &mut ends => break,
@@ -94,7 +94,7 @@ pub(super) async fn run(causes: Causes, context: Arc<Context>, ends: impl Future
         }
     }
     while looks.join_next().await.is_some() {}
-    context.metrics.looks_pending(pending, 0);
+    context.metrics.reconciles_pending(pending, 0);
 }
 
 fn concern(agenda: &mut Agenda, key: Key, by: impl Fn(&Key) -> Instant) {
@@ -106,7 +106,7 @@ fn begin(agenda: &mut Agenda, looks: &mut Looks, context: &Arc<Context>, turn: T
     let Some(key) = agenda.begin() else { return };
     let Some(source) = context.sources.get(&key) else {
         // Gone meanwhile.
-        context.pulse.rest();
+        context.heartbeats.rest();
         return agenda.end(key, None);
     };
     let context = Arc::clone(context);

@@ -96,7 +96,7 @@ pub struct Failed {
     pub values_changed: bool,
     /// When the last one failed.
     pub at: Timestamp,
-    /// Why.
+    /// MintReason.
     pub reason: Reason,
     /// What to do about it.
     pub message: String,

@@ -14,7 +14,7 @@ use super::memory::{Disturbance, PendingMint, UnsavedRefreshToken, UnwrittenToke
 use super::reconcile::Pass;
 use super::stop::Stop;
 use crate::cluster::CallError;
-use crate::refresh::{Why, attempt_timeout};
+use crate::refresh::{MintReason, attempt_timeout};
 use crate::secret::{Inputs, Record};
 use crate::status::reason;
 use crate::time::seconds_between;
@@ -36,7 +36,7 @@ struct Asked {
 
 impl Pass<'_> {
     /// Asks for a token, and holds the answer in memory until it is written.
-    pub(super) async fn mint(&mut self, why: Why) -> Result<(), Stop> {
+    pub(super) async fn mint(&mut self, why: MintReason) -> Result<(), Stop> {
         self.template()?;
         self.check_write(why).await?;
         // First: a turn to send a user's refresh token is not held while this is read.
@@ -104,13 +104,13 @@ impl Pass<'_> {
                     return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE));
                 }
             },
-            () = self.context.mandate.ends() => return Err(Stop::NoMandate),
+            () = self.context.leadership.ends() => return Err(Stop::NotLeading),
         };
         metrics.waited(self.resolved.host(), place.waited());
         if !self.is_served() {
-            return Err(Stop::NoMandate);
+            return Err(Stop::NotLeading);
         }
-        let timeout = self.context.mandate.lasts(self.attempt_timeout()).await.ok_or(Stop::NoMandate)?;
+        let timeout = self.context.leadership.lasts(self.attempt_timeout()).await.ok_or(Stop::NotLeading)?;
         // Not before the turn has come: what is signed lives for less than a minute.
         let attempt = self.context.transport.attempt(url);
         let request = description
@@ -208,9 +208,9 @@ impl Pass<'_> {
     /// Before a first mint of this process, and before one that creates the Secret: does the TokenSource still
     /// exist, and would the API server take the write? A quota, a policy or an immutable Secret then costs no
     /// token.
-    async fn check_write(&mut self, why: Why) -> Result<(), Stop> {
+    async fn check_write(&mut self, why: MintReason) -> Result<(), Stop> {
         let target = self.known(&self.identity.target.clone()).await?;
-        if self.memory.write_allowed && !why.heals() && why != Why::TemplateChanged {
+        if self.memory.write_allowed && !why.heals() && why != MintReason::TemplateChanged {
             return Ok(());
         }
         self.check_alive().await?;

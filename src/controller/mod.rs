@@ -35,9 +35,9 @@ pub(crate) use spans::TARGET as SPANS;
 pub use watch::run;
 
 use crate::cluster::Kubernetes;
-use crate::heartbeat::Pulse;
+use crate::heartbeat::Heartbeats;
 use crate::key::Key;
-use crate::leadership::Mandate;
+use crate::leadership::Leadership;
 use crate::metrics::Metrics;
 use crate::secret::Facts;
 use cache::namespaces::Namespaces;
@@ -68,9 +68,9 @@ pub struct Context {
     rounds: Rounds,
     /// To look, which includes calls to the API server but not waiting for an endpoint.
     turns: Arc<Turns>,
-    pulse: Arc<Pulse>,
+    heartbeats: Arc<Heartbeats>,
     metrics: Arc<Metrics>,
-    mandate: Mandate,
+    leadership: Leadership,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     propagation_delay: u64,
     /// Only Secrets that are lent by a label are read as credentials.
@@ -92,9 +92,9 @@ pub struct Parts {
     /// How many watches on Secrets there will be.
     pub watches: usize,
     /// Whether this process may act.
-    pub mandate: Mandate,
+    pub leadership: Leadership,
     /// Where signs of life go.
-    pub pulse: Arc<Pulse>,
+    pub heartbeats: Arc<Heartbeats>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
@@ -116,8 +116,8 @@ impl Context {
             transport,
             gate,
             watches,
-            mandate,
-            pulse,
+            leadership,
+            heartbeats,
             metrics,
             propagation_delay,
             namespace_selector,
@@ -136,9 +136,9 @@ impl Context {
             seeds: Seeds::default(),
             turns: Turns::new(LOOKS_AT_ONCE),
             namespaces: Namespaces::new(namespace_selector),
-            pulse,
+            heartbeats,
             metrics,
-            mandate,
+            leadership,
             propagation_delay,
             require_credentials_label,
             instance,
@@ -148,7 +148,7 @@ impl Context {
 
     /// Writes all metrics. Those of TokenSources are told by whoever leads.
     pub fn write_metrics(&self, text: &mut impl fmt::Write) {
-        let leads = self.mandate.leads();
+        let leads = self.leadership.leads();
         if !leads {
             self.metrics.forget_all();
         }
@@ -158,7 +158,7 @@ impl Context {
 
     /// Whether a TokenSource exists and is reconciled.
     fn serves(&self, source: &Key) -> bool {
-        self.mandate.leads() && self.namespaces.selects(&source.namespace) && self.sources.knows(source)
+        self.leadership.leads() && self.namespaces.selects(&source.namespace) && self.sources.knows(source)
     }
 
     /// When the token expires that a TokenSource's target holds.
@@ -174,14 +174,14 @@ impl Context {
 
     /// Signs of life.
     #[must_use]
-    pub fn pulse(&self) -> &Pulse {
-        &self.pulse
+    pub fn heartbeats(&self) -> &Heartbeats {
+        &self.heartbeats
     }
 
     /// Whether this process may act.
     #[must_use]
-    pub fn mandate(&self) -> &Mandate {
-        &self.mandate
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     /// Waits until all TokenSources and the metadata of their Secrets have been read once.

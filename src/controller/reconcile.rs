@@ -20,7 +20,7 @@ use super::{Context, expiry, report, spans};
 use crate::cluster::CallError;
 use crate::key::Key;
 use crate::providers::CredentialsError;
-use crate::refresh::{Blocked, Decision, Failure, Observed, Why, decide, wait};
+use crate::refresh::{Blocked, Decision, Failure, MintReason, Observed, decide, wait};
 use crate::secret::{Ownership, Record, Version, ownership};
 use crate::spec::NO_HOST;
 use crate::spec::{Identity, Resolved};
@@ -75,18 +75,18 @@ pub(super) struct Ending {
 /// A look at a TokenSource, and after how long to look again if nothing concerns it before. It never fails, so that one
 /// source's trouble is its own.
 pub(super) async fn reconcile(watched: &Watched, context: &Context, turn: Turn) -> Option<Duration> {
-    let _looking = context.pulse.look();
+    let _looking = context.heartbeats.look();
     let key = &watched.key;
     if !context.namespaces.selects(&key.namespace) && !context.memories.holds_refresh_token(key) {
         context.metrics.forget(key);
         return None;
     }
     let _look = context.metrics.look(key);
-    if !context.mandate.may_begin() {
+    if !context.leadership.may_begin() {
         return None;
     }
     let next = guarded_look(watched, context, turn).await;
-    context.metrics.looks_again(key, next);
+    context.metrics.next_reconcile(key, next);
     // It may have gone meanwhile, and its series with it.
     if !context.serves(key) {
         context.metrics.forget(key);
@@ -187,7 +187,7 @@ async fn look(source: &TokenSource, watched: &Watched, context: &Context, turn: 
             warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
             Some(API_SERVER_RETRY)
         }
-        Err(Stop::Gone | Stop::NoMandate) => None,
+        Err(Stop::Gone | Stop::NotLeading) => None,
         Err(Stop::Again | Stop::Failed(_)) => Some(API_SERVER_RETRY),
     }
 }
@@ -261,7 +261,7 @@ impl Pass<'_> {
         match self.save_refresh_token().await {
             Ok(()) => {
                 self.memory.pending = None;
-                Stop::NoMandate
+                Stop::NotLeading
             }
             Err(stop) => stop,
         }
@@ -292,7 +292,7 @@ impl Pass<'_> {
         self.context.gate.is_crowded(url, party, self.deadline())
     }
 
-    async fn mint_and_write(&mut self, why: Why) -> Result<(), Stop> {
+    async fn mint_and_write(&mut self, why: MintReason) -> Result<(), Stop> {
         match self.mint_within_span(why).await {
             Ok(()) => self.write().await,
             // It may have brought a refresh token, whatever was wrong with the rest.

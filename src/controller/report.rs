@@ -70,7 +70,7 @@ fn sight(status: &TokenSourceStatus, source: &TokenSource) -> Sight {
     Sight {
         ready: ready
             .and_then(|ready| Some((ready.status == "True", reason(&ready.reason)?)))
-            .unwrap_or((false, Reason::Minting)),
+            .unwrap_or((false, Reason::Requesting)),
         token: status.token.as_ref().map(|token| Times {
             refresh_at: token.refresh_at.as_second(),
             expires_at: token.expires_at.as_second(),

@@ -7,7 +7,7 @@ use tracing::{Instrument, Span, info_span};
 use super::reconcile::Pass;
 use super::stop::Stop;
 use crate::key::Key;
-use crate::refresh::Why;
+use crate::refresh::MintReason;
 
 /// The target that tells them from everything else.
 pub(crate) const TARGET: &str = "tokensource_operator::trace";
@@ -47,7 +47,7 @@ pub(super) fn within<T, E, W: Future<Output = Result<T, E>>>(
 
 impl Pass<'_> {
     /// Mints within a span that tells what came of it.
-    pub(super) fn mint_within_span(&mut self, why: Why) -> impl Future<Output = Result<(), Stop>> {
+    pub(super) fn mint_within_span(&mut self, why: MintReason) -> impl Future<Output = Result<(), Stop>> {
         let span = info_span!(
             target: TARGET,
             "mint",

@@ -1,4 +1,4 @@
-//! Why a look at a TokenSource goes no further.
+//! MintReason a look at a TokenSource goes no further.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::status::reason;
 use token_endpoint::{self as oauth, Class};
 use tokensource_api::Reason;
 
-/// Why the present attempt goes no further.
+/// MintReason the present attempt goes no further.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// What was seen has changed: decide again.
@@ -16,7 +16,7 @@ pub(super) enum Stop {
     /// The TokenSource is gone, or going.
     Gone,
     /// This process may begin nothing here any more: another leads, it was told to stop, or the namespace is served no more.
-    NoMandate,
+    NotLeading,
     /// The API server did not answer.
     ApiServer(String),
     /// An attempt failed.

@@ -64,21 +64,21 @@ pub async fn run(client: Client, namespaces: &[String], context: Arc<Context>) {
 
 /// Follows one namespace, or all. Whoever does not lead follows too, and so can act at once when its turn comes.
 async fn follow(client: Client, scope: Scope, context: Arc<Context>) {
-    while !context.mandate.is_stopping() {
+    while !context.leadership.is_stopping() {
         let mut causes = causes(client.clone(), scope.clone(), &context);
         let may_act = async {
-            context.mandate.begins().await;
+            context.leadership.begins().await;
             context.warm().await;
         };
         tokio::select! {
             () = may_act => {}
-            () = context.mandate.stops() => return,
+            () = context.leadership.stops() => return,
             () = causes.keep_warm() => {}
         }
         let proofs = proofs(scope.clone(), Arc::clone(&context));
         causes.changed = stream::select(causes.changed, proofs).boxed();
-        looks::run(causes, Arc::clone(&context), context.mandate.ends()).await;
-        context.pulse.rest();
+        looks::run(causes, Arc::clone(&context), context.leadership.ends()).await;
+        context.heartbeats.rest();
         write_what_is_left(&scope, &context).await;
     }
 }
@@ -118,7 +118,7 @@ fn proofs(scope: Scope, context: Arc<Context>) -> impl Stream<Item = Key> + Send
     minutes.filter_map(move |()| {
         let some = context.sources.any(|source| scope.holds(source));
         if some.is_some() {
-            context.pulse.await_look();
+            context.heartbeats.await_look();
         }
         future::ready(some)
     })
@@ -266,7 +266,7 @@ fn clock_steps(context: Arc<Context>, scope: Scope) -> impl Stream<Item = ()> + 
     stream::unfold((Instant::now(), Timestamp::now()), move |(monotonic, wall)| {
         let (context, scope) = (Arc::clone(&context), scope.clone());
         async move {
-            context.pulse.tick(scope.0.as_deref().unwrap_or("all namespaces"));
+            context.heartbeats.tick(scope.0.as_deref().unwrap_or("all namespaces"));
             tokio::time::sleep(CLOCK_CHECK).await;
             let now = (Instant::now(), Timestamp::now());
             let passed = now.0.duration_since(monotonic);

@@ -31,7 +31,7 @@ impl Pass<'_> {
         }
         let seen = self.seen_target();
         if seen.is_none() || self.target_is_offered() {
-            // Minting took its time: for a TokenSource that has gone meanwhile nothing is created, and nothing taken over
+            // Requesting took its time: for a TokenSource that has gone meanwhile nothing is created, and nothing taken over
             // that would then be garbage.
             self.check_alive().await?;
         }

@@ -84,17 +84,17 @@ pub(super) fn every_result() -> impl Iterator<Item = &'static str> {
 }
 
 /// An attempt takes 30 s at most.
-pub(super) fn mint_duration() -> Histogram {
+pub(super) fn request_duration() -> Histogram {
     Histogram::new([0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
 }
 
 /// A turn is waited for 60 s at most.
-pub(super) fn endpoint_wait() -> Histogram {
+pub(super) fn request_wait() -> Histogram {
     Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0])
 }
 
 /// Most looks find nothing to do.
-pub(super) fn look_duration() -> Histogram {
+pub(super) fn reconcile_duration() -> Histogram {
     Histogram::new([0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 120.0])
 }
 
@@ -102,19 +102,19 @@ pub(super) fn look_duration() -> Histogram {
 pub(super) fn register(registry: &mut Registry, metrics: &Metrics) {
     let mut add = |name: &str, help: &str, metric: &dyn Registers| metric.register(registry, name, help);
     add(
-        "tokensource_mints",
+        "tokensource_token_requests",
         "Token requests, by the host of the token endpoint and what came of them",
         &metrics.mints,
     );
     add(
-        "tokensource_mint_duration_seconds",
+        "tokensource_token_request_duration_seconds",
         "How long token endpoints took to answer",
-        &metrics.mint_duration,
+        &metrics.request_duration,
     );
     add(
-        "tokensource_endpoint_wait_seconds",
+        "tokensource_token_request_wait_seconds",
         "How long a turn at the token endpoint was waited for, before a token request began",
-        &metrics.endpoint_wait,
+        &metrics.request_wait,
     );
     add(
         "tokensource_kubernetes_requests",
@@ -122,14 +122,14 @@ pub(super) fn register(registry: &mut Registry, metrics: &Metrics) {
         &metrics.requests,
     );
     add(
-        "tokensource_looks_pending",
+        "tokensource_reconcile_pending",
         "Looks at TokenSources that are under way or wait for a turn",
-        &metrics.looks_pending,
+        &metrics.reconciles_pending,
     );
     add(
-        "tokensource_look_duration_seconds",
+        "tokensource_reconcile_duration_seconds",
         "How long one look at a TokenSource took, with all that it led to",
-        &metrics.look_duration,
+        &metrics.reconcile_duration,
     );
     add(
         "tokensource_prompt_failures",

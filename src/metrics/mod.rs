@@ -43,11 +43,11 @@ pub struct Metrics {
     sources: Arc<Mutex<Sources>>,
     hosts: Mutex<Hosts>,
     mints: Family<MintLabels, Counter>,
-    mint_duration: Histograms,
-    endpoint_wait: Histograms,
+    request_duration: Histograms,
+    request_wait: Histograms,
     requests: Family<RequestLabels, Counter>,
-    looks_pending: Gauge,
-    look_duration: Histogram,
+    reconciles_pending: Gauge,
+    reconcile_duration: Histogram,
     prompt_failures: Counter,
     leader: Gauge,
     clock_steps: Counter,
@@ -76,11 +76,11 @@ impl Metrics {
             sources: Arc::default(),
             hosts: Mutex::default(),
             mints: Family::default(),
-            mint_duration: Family::new_with_constructor(families::mint_duration),
-            endpoint_wait: Family::new_with_constructor(families::endpoint_wait),
+            request_duration: Family::new_with_constructor(families::request_duration),
+            request_wait: Family::new_with_constructor(families::request_wait),
             requests: Family::default(),
-            looks_pending: Gauge::default(),
-            look_duration: families::look_duration(),
+            reconciles_pending: Gauge::default(),
+            reconcile_duration: families::reconcile_duration(),
             prompt_failures: Counter::default(),
             leader: Gauge::default(),
             clock_steps: Counter::default(),
@@ -103,7 +103,9 @@ impl Metrics {
     pub fn minted(&self, host: &str, failed: Option<Reason>, took: Option<Duration>) {
         let host = self.host(host);
         if let Some(took) = took {
-            self.mint_duration.get_or_create(&HostLabel { host: host.clone() }).observe(took.as_secs_f64());
+            self.request_duration
+                .get_or_create(&HostLabel { host: host.clone() })
+                .observe(took.as_secs_f64());
         }
         self.mints.get_or_create(&MintLabels { host, result: families::result(failed) }).inc();
     }
@@ -111,7 +113,7 @@ impl Metrics {
     /// A turn at `host` came after this time, or waiting for it was given up.
     pub fn waited(&self, host: &str, waited: Duration) {
         let host = self.host(host);
-        self.endpoint_wait.get_or_create(&HostLabel { host }).observe(waited.as_secs_f64());
+        self.request_wait.get_or_create(&HostLabel { host }).observe(waited.as_secs_f64());
     }
 
     /// The Kubernetes API server answered, or (`None`) did not.
@@ -120,10 +122,10 @@ impl Metrics {
     }
 
     /// One loop has that many looks under way or due now, and had so many before; returns the former.
-    pub fn looks_pending(&self, before: usize, now: usize) -> usize {
+    pub fn reconciles_pending(&self, before: usize, now: usize) -> usize {
         let number = |looks: usize| i64::try_from(looks).unwrap_or(i64::MAX);
         if now != before {
-            self.looks_pending.inc_by(number(now) - number(before));
+            self.reconciles_pending.inc_by(number(now) - number(before));
         }
         now
     }
@@ -131,13 +133,13 @@ impl Metrics {
     /// Somebody looks at a TokenSource until what is returned is dropped.
     #[must_use]
     pub fn look(&self, source: &Key) -> Look<'_> {
-        self.looks_again(source, None);
+        self.next_reconcile(source, None);
         Look { metrics: self, begun: Instant::now() }
     }
 
     /// The next look at a TokenSource is due in this time at the latest; `None` where only a change brings one.
-    pub fn looks_again(&self, source: &Key, after: Option<Duration>) {
-        lock(&self.sources).looks_again(source, after.map(|after| Instant::now() + after));
+    pub fn next_reconcile(&self, source: &Key, after: Option<Duration>) {
+        lock(&self.sources).next_reconcile(source, after.map(|after| Instant::now() + after));
     }
 
     /// What a look has found.
@@ -218,14 +220,14 @@ impl Metrics {
             self.mints.remove(&MintLabels { host: Arc::clone(host), result });
         }
         let label = HostLabel { host: Arc::clone(host) };
-        self.mint_duration.remove(&label);
-        self.endpoint_wait.remove(&label);
+        self.request_duration.remove(&label);
+        self.request_wait.remove(&label);
     }
 }
 
 impl Drop for Look<'_> {
     fn drop(&mut self) {
-        self.metrics.look_duration.observe(self.begun.elapsed().as_secs_f64());
+        self.metrics.reconcile_duration.observe(self.begun.elapsed().as_secs_f64());
     }
 }
 

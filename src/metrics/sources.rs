@@ -61,7 +61,7 @@ impl Sources {
         self.0.keys().cloned().collect()
     }
 
-    pub(super) fn looks_again(&mut self, source: &Key, at: Option<Instant>) {
+    pub(super) fn next_reconcile(&mut self, source: &Key, at: Option<Instant>) {
         if let Some(source) = self.0.get_mut(source) {
             source.look_at = at;
         }
@@ -180,7 +180,7 @@ impl Sources {
         let overdue = i64::try_from(overdue.count()).unwrap_or(i64::MAX);
         encoder
             .encode_descriptor(
-                "tokensource_looks_overdue",
+                "tokensource_reconcile_overdue",
                 "TokenSources that should have been looked at a minute ago, and were not: always 0 while the operator is alive",
                 None,
                 MetricType::Gauge,

@@ -62,7 +62,7 @@ fn series_of_a_source_come_and_go_with_it() {
     metrics.minted("idp.example.com", None, Some(Duration::from_millis(80)));
     metrics.minted("idp.example.com", Some(Reason::ClientRejected), Some(Duration::from_millis(80)));
     metrics.waited("idp.example.com", Duration::ZERO);
-    let mints = lines(&metrics, "tokensource_mints_total{");
+    let mints = lines(&metrics, "tokensource_token_requests_total{");
     assert!(mints.iter().any(|line| line.ends_with(r#"result="success"} 1"#)), "{mints:?}");
     assert!(mints.iter().any(|line| line.ends_with(r#"result="ScopeRejected"} 0"#)), "{mints:?}");
 
@@ -96,8 +96,11 @@ fn hosts_are_bounded() {
         lines(&metrics, "tokensource_ready{").iter().filter(|line| line.contains("host=\"other\"")).count(),
         20
     );
-    assert_eq!(lines(&metrics, "tokensource_mints_total{host=\"other\",result=\"success\"} 1").len(), 1);
-    assert_eq!(lines(&metrics, "tokensource_mints_total{").len(), (hosts::MOST + 1) * 9);
+    assert_eq!(
+        lines(&metrics, "tokensource_token_requests_total{host=\"other\",result=\"success\"} 1").len(),
+        1
+    );
+    assert_eq!(lines(&metrics, "tokensource_token_requests_total{").len(), (hosts::MOST + 1) * 9);
     metrics.forget_all();
     assert!(!text(&metrics).contains("host-"));
 }
@@ -108,18 +111,18 @@ fn looks_are_counted_timed_and_missed() {
     let source = Key::new("ns", "a");
     saw(&metrics, &source, "h", valid());
     drop(metrics.look(&source));
-    let before = metrics.looks_pending(0, 2);
-    assert_eq!(lines(&metrics, "tokensource_looks_pending 2").len(), 1);
-    metrics.looks_pending(before, 1);
-    assert_eq!(lines(&metrics, "tokensource_looks_pending 1").len(), 1);
-    assert_eq!(lines(&metrics, "tokensource_look_duration_seconds_count 2").len(), 1);
+    let before = metrics.reconciles_pending(0, 2);
+    assert_eq!(lines(&metrics, "tokensource_reconcile_pending 2").len(), 1);
+    metrics.reconciles_pending(before, 1);
+    assert_eq!(lines(&metrics, "tokensource_reconcile_pending 1").len(), 1);
+    assert_eq!(lines(&metrics, "tokensource_reconcile_duration_seconds_count 2").len(), 1);
     for (ago, overdue) in [(0, 0), (50, 0), (70, 1)] {
         let due = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
-        lock(&metrics.sources).looks_again(&source, Some(due));
-        assert_eq!(lines(&metrics, &format!("tokensource_looks_overdue {overdue}")).len(), 1);
+        lock(&metrics.sources).next_reconcile(&source, Some(due));
+        assert_eq!(lines(&metrics, &format!("tokensource_reconcile_overdue {overdue}")).len(), 1);
     }
     let _look = metrics.look(&source);
-    assert_eq!(lines(&metrics, "tokensource_looks_overdue 0").len(), 1, "somebody looks");
+    assert_eq!(lines(&metrics, "tokensource_reconcile_overdue 0").len(), 1, "somebody looks");
 }
 
 #[test]

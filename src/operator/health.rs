@@ -18,13 +18,13 @@ const LATEST: i64 = 4_102_444_800;
 pub(super) fn live(context: Arc<Context>) -> Probe {
     Box::new(move || {
         let now = Instant::now();
-        let pulse = context.pulse();
+        let heartbeats = context.heartbeats();
         vec![
             // That this is answered at all.
             Check { name: "ping", result: Ok(()) },
-            Check { name: "loop", result: pulse.loops(now) },
-            Check { name: "watches", result: pulse.watches(now) },
-            Check { name: "looks", result: pulse.looks(now) },
+            Check { name: "loop", result: heartbeats.loops(now) },
+            Check { name: "watches", result: heartbeats.watches(now) },
+            Check { name: "looks", result: heartbeats.looks(now) },
             Check { name: "clock", result: clock(Timestamp::now()) },
         ]
     })
@@ -35,7 +35,7 @@ pub(super) fn ready(context: Arc<Context>) -> Probe {
     Box::new(move || {
         let unknown =
             "not all TokenSources, or not the metadata of all Secrets, have been listed yet".to_owned();
-        let stopping = context.mandate().is_stopping();
+        let stopping = context.leadership().is_stopping();
         vec![
             Check { name: "caches", result: context.is_warm().then_some(()).ok_or(unknown) },
             Check { name: "shutdown", result: (!stopping).then_some(()).ok_or("stopping".to_owned()) },

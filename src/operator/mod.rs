@@ -24,8 +24,8 @@ pub use telemetry::LogFormat;
 
 use crate::cluster::{Cluster, ClusterError, Kubernetes};
 use crate::controller::{self, Context, Parts};
-use crate::heartbeat::Pulse;
-use crate::leadership::Mandate;
+use crate::heartbeat::Heartbeats;
+use crate::leadership::Leadership;
 use crate::metrics::Metrics;
 use crate::token_request::{EndpointError, transport, unused_proxies};
 use token_endpoint::{Gate, Limits};
@@ -34,7 +34,7 @@ use token_endpoint::{Gate, Limits};
 /// after which Kubernetes kills the pod.
 const GRACE: Duration = Duration::from_secs(35);
 
-/// Why the operator does not start.
+/// MintReason the operator does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Log lines cannot be written as asked.
@@ -57,7 +57,7 @@ pub enum StartError {
     Admin {
         /// Where.
         address: AdminAddress,
-        /// Why.
+        /// MintReason.
         error: std::io::Error,
     },
     /// Signals cannot be received.
@@ -74,20 +74,20 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let traces = telemetry::start(arguments.log_format, &arguments.log_level)?;
     let terms = election_terms(&arguments)?;
     let stopping = stopping::on_signals()?;
-    let pulse = Arc::new(Pulse::default());
+    let heartbeats = Arc::new(Heartbeats::default());
     let metrics = Arc::new(Metrics::new());
-    let cluster = Cluster::of_environment(&pulse, &metrics).await?;
+    let cluster = Cluster::of_environment(&heartbeats, &metrics).await?;
     cluster.check_sources(&arguments.namespaces).await?;
     if let Some(selector) = &arguments.namespace_selector {
         cluster.check_namespaces(selector).await?;
     }
 
     let (lease, leads) = watch::channel(None);
-    let mandate = match terms {
-        Some(_) => Mandate::new(leads, stopping),
-        None => Mandate::alone(stopping),
+    let leadership = match terms {
+        Some(_) => Leadership::new(leads, stopping),
+        None => Leadership::alone(stopping),
     };
-    let context = context(&arguments, &cluster, mandate.clone(), Arc::clone(&pulse), metrics)?;
+    let context = context(&arguments, &cluster, leadership.clone(), Arc::clone(&heartbeats), metrics)?;
     let admin = Admin::start(arguments.admin_address, pages(&context))
         .await
         .map_err(|error| StartError::Admin { address: arguments.admin_address, error })?;
@@ -95,7 +95,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         Some(terms) => {
             let standing = standing(&arguments, &cluster, terms).await?;
             let knowing = Arc::clone(&context);
-            Some(Election::start(standing, lease, pulse, async move { knowing.warm().await }))
+            Some(Election::start(standing, lease, heartbeats, async move { knowing.warm().await }))
         }
         None => None,
     };
@@ -103,7 +103,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
 
     // From SIGTERM on: not ready; nothing new is begun; what runs ends, and is written.
     let deadline = async {
-        mandate.stops().await;
+        leadership.stops().await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
@@ -162,8 +162,8 @@ fn pages(context: &Arc<Context>) -> Pages {
 fn context(
     arguments: &RunArgs,
     cluster: &Cluster,
-    mandate: Mandate,
-    pulse: Arc<Pulse>,
+    leadership: Leadership,
+    heartbeats: Arc<Heartbeats>,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<Context>, EndpointError> {
     let endpoints = &arguments.endpoints;
@@ -177,8 +177,8 @@ fn context(
         transport: transport(endpoints, cluster.addresses.clone())?,
         gate: Gate::new(limits),
         watches: arguments.namespaces.len().max(1),
-        mandate,
-        pulse,
+        leadership,
+        heartbeats,
         metrics,
         propagation_delay: endpoints.default_propagation_delay,
         namespace_selector: arguments.namespace_selector.clone(),

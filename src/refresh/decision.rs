@@ -6,7 +6,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::schedule::{LEAST_INTERVAL, Policy, cached_retry_after, spread};
+use super::schedule::{MIN_REFRESH_INTERVAL, Policy, cached_retry_after, spread};
 use crate::secret::{Facts, Inputs, KeySet, Owner, Ownership, Record, Version, ownership};
 use crate::time::{plus, seconds_between};
 
@@ -120,7 +120,7 @@ pub enum Decision {
     /// Write the record, the label and the ownerReference again, and no token.
     Restamp,
     /// Ask for a token.
-    Mint(Why),
+    Mint(MintReason),
     /// Write what was minted.
     Write,
     /// Nothing is needed before this time.
@@ -147,9 +147,9 @@ pub enum Blocked {
     CredentialsMissing,
 }
 
-/// Why a token is minted.
+/// MintReason a token is minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum MintReason {
     /// The target does not exist.
     TargetMissing,
     /// The record on the target is missing or cannot be read.
@@ -170,27 +170,33 @@ pub enum Why {
     Due,
 }
 
-impl Why {
+impl MintReason {
     /// Whether it mends what somebody did to the target: these mints are damped, because two controllers
     /// that fight over a Secret must not fight over the endpoint.
     #[must_use]
     pub fn heals(self) -> bool {
-        matches!(self, Why::TargetMissing | Why::RecordMissing | Why::Adopted | Why::TargetChanged)
+        matches!(
+            self,
+            MintReason::TargetMissing
+                | MintReason::RecordMissing
+                | MintReason::Adopted
+                | MintReason::TargetChanged
+        )
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for MintReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Why::TargetMissing => "target missing",
-            Why::RecordMissing => "record missing",
-            Why::Adopted => "target handed over",
-            Why::TargetChanged => "target changed by somebody",
-            Why::TemplateChanged => "template changed",
-            Why::SpecChanged => "spec changed",
-            Why::CredentialsChanged => "credentials changed",
-            Why::Requested => "refresh requested",
-            Why::Due => "refresh due",
+            MintReason::TargetMissing => "target missing",
+            MintReason::RecordMissing => "record missing",
+            MintReason::Adopted => "target handed over",
+            MintReason::TargetChanged => "target changed by somebody",
+            MintReason::TemplateChanged => "template changed",
+            MintReason::SpecChanged => "spec changed",
+            MintReason::CredentialsChanged => "credentials changed",
+            MintReason::Requested => "refresh requested",
+            MintReason::Due => "refresh due",
         })
     }
 }
@@ -242,7 +248,7 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     if observed.foreign_refresh_token {
         return Decision::Blocked(Blocked::ForeignRefreshToken);
     }
-    let waits_for_credentials = why == Why::CredentialsChanged
+    let waits_for_credentials = why == MintReason::CredentialsChanged
         || observed.failure.is_some_and(|failure| failure.tried.credentials != tried.credentials);
     if waits_for_credentials && observed.seen_credentials.is_some_and(|seen| seen != credentials) {
         return Decision::Compare;
@@ -260,7 +266,7 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
 /// to be outrun.
 fn damped(now: Timestamp, last: Option<Timestamp>) -> Option<Timestamp> {
     let last = last?;
-    let next = plus(last, LEAST_INTERVAL);
+    let next = plus(last, MIN_REFRESH_INTERVAL);
     (now < next && last <= now).then_some(next)
 }
 
@@ -288,28 +294,28 @@ pub fn refresh_at(
     policy.refresh_at(uid, record.issued_at, lifetime)
 }
 
-/// Why a token is needed, if it is.
-fn need(now: Timestamp, observed: &Observed<'_>) -> Option<Why> {
-    let Some(target) = observed.target else { return Some(Why::TargetMissing) };
+/// MintReason a token is needed, if it is.
+fn need(now: Timestamp, observed: &Observed<'_>) -> Option<MintReason> {
+    let Some(target) = observed.target else { return Some(MintReason::TargetMissing) };
     if ownership(target, observed.source) == Ownership::Offered {
-        return Some(Why::Adopted);
+        return Some(MintReason::Adopted);
     }
-    let Some(record) = target.record.as_deref() else { return Some(Why::RecordMissing) };
+    let Some(record) = target.record.as_deref() else { return Some(MintReason::RecordMissing) };
     let wanted = observed.wanted;
     let readable = !record.is_of_another_version();
     if readable && record.template != wanted.template {
         // First: another template mostly has other keys, and nobody changed those.
-        Some(Why::TemplateChanged)
+        Some(MintReason::TemplateChanged)
     } else if target.owned_keys != wanted.keys {
-        Some(Why::TargetChanged)
+        Some(MintReason::TargetChanged)
     } else if readable && record.inputs.provider != wanted.provider {
-        Some(Why::SpecChanged)
+        Some(MintReason::SpecChanged)
     } else if readable && credentials_moved(observed, record) && !known_as_minted(observed) {
-        Some(Why::CredentialsChanged)
+        Some(MintReason::CredentialsChanged)
     } else if wanted.refresh_request.is_some() && wanted.refresh_request != record.refresh_request {
-        Some(Why::Requested)
+        Some(MintReason::Requested)
     } else if now >= due_at(now, observed, record) {
-        Some(Why::Due)
+        Some(MintReason::Due)
     } else {
         None
     }

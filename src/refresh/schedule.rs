@@ -14,9 +14,9 @@ pub const SKEW: u64 = 10;
 /// Room for failed attempts before a reader could notice, in seconds.
 pub const RETRY_ROOM: u64 = 50;
 /// The least interval between two refreshes of a token that lives long enough, in seconds.
-pub const LEAST_INTERVAL: u64 = 30;
+pub const MIN_REFRESH_INTERVAL: u64 = 30;
 /// The least interval between two token requests whatever the lifetime says, in seconds.
-pub const FLOOR: u64 = 5;
+pub const MIN_REQUEST_INTERVAL: u64 = 5;
 /// `refresh.maxInterval` where nothing is said, in seconds: a day.
 pub const DEFAULT_MAX_INTERVAL: u64 = 24 * 60 * 60;
 
@@ -49,18 +49,18 @@ impl Policy {
             return before;
         }
         let room = self.propagation_delay.saturating_add(SKEW).saturating_add(RETRY_ROOM);
-        let most = lifetime.saturating_sub(LEAST_INTERVAL).max(lifetime / 2);
+        let most = lifetime.saturating_sub(MIN_REFRESH_INTERVAL).max(lifetime / 2);
         (lifetime / 3).max(most.min(room))
     }
 
     /// The seconds from issue to refresh of a token of `lifetime` seconds, before jitter.
     ///
-    /// The least of them is [`FLOOR`]: a token that lives for a second is no reason to ask every second.
+    /// The least of them is [`MIN_REQUEST_INTERVAL`]: a token that lives for a second is no reason to ask every second.
     #[must_use]
     pub fn refresh_after(&self, lifetime: u64) -> u64 {
-        let least = LEAST_INTERVAL.min(lifetime / 2);
+        let least = MIN_REFRESH_INTERVAL.min(lifetime / 2);
         let after = lifetime.saturating_sub(self.reserve(lifetime)).max(least).min(lifetime);
-        after.min(self.max_interval.max(least)).max(FLOOR)
+        after.min(self.max_interval.max(least)).max(MIN_REQUEST_INTERVAL)
     }
 
     /// What to tell of a `spec.refresh.before` that cannot hold for a token of `lifetime` seconds.
@@ -93,7 +93,7 @@ impl Policy {
     pub fn refresh_at(&self, uid: &str, issued_at: Timestamp, lifetime: u64) -> Timestamp {
         let after = self.refresh_after(lifetime);
         let jitter =
-            if after <= LEAST_INTERVAL { 0 } else { spread(uid, issued_at, (after / 10).min(30 * 60)) };
+            if after <= MIN_REFRESH_INTERVAL { 0 } else { spread(uid, issued_at, (after / 10).min(30 * 60)) };
         plus(issued_at, after.saturating_sub(jitter))
     }
 
@@ -122,7 +122,7 @@ impl Policy {
 /// When to ask again after the issuer gave the same token once more, `remaining` seconds before its end.
 #[must_use]
 pub fn cached_retry_after(remaining: u64) -> u64 {
-    (remaining / 2).max(LEAST_INTERVAL).min(remaining.saturating_add(1)).max(FLOOR)
+    (remaining / 2).max(MIN_REFRESH_INTERVAL).min(remaining.saturating_add(1)).max(MIN_REQUEST_INTERVAL)
 }
 
 /// A number from 0 to `most`, always the same for the same source and time.
@@ -201,9 +201,9 @@ mod tests {
     #[test]
     fn tiny_lifetimes_and_intervals_never_ask_more_often_than_the_floor() {
         for lifetime in 0..=10 {
-            assert_eq!(DEFAULT.refresh_after(lifetime), FLOOR);
+            assert_eq!(DEFAULT.refresh_after(lifetime), MIN_REQUEST_INTERVAL);
         }
-        assert_eq!(Policy { max_interval: 1, ..DEFAULT }.refresh_after(3600), LEAST_INTERVAL);
+        assert_eq!(Policy { max_interval: 1, ..DEFAULT }.refresh_after(3600), MIN_REFRESH_INTERVAL);
     }
 
     #[test]
@@ -222,8 +222,8 @@ mod tests {
         fn any_numbers_give_a_refresh_in_time(lifetime in any_u64(), before in proptest::option::of(any_u64()), max_interval in any_u64(), propagation_delay in any_u64()) {
             let policy = Policy { before, max_interval, propagation_delay };
             let after = policy.refresh_after(lifetime);
-            prop_assert!(after >= FLOOR);
-            prop_assert!(after <= lifetime.max(FLOOR));
+            prop_assert!(after >= MIN_REQUEST_INTERVAL);
+            prop_assert!(after <= lifetime.max(MIN_REQUEST_INTERVAL));
             let _ = (policy.propagation(lifetime), policy.longest_unnoticed_outage(lifetime), cached_retry_after(lifetime));
         }
 

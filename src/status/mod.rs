@@ -121,7 +121,7 @@ impl Reported {
         Some((ready.status, ready.reason))
     }
 
-    /// Why attempts fail, while they do.
+    /// MintReason attempts fail, while they do.
     #[must_use]
     pub fn failing(&self) -> Option<&str> {
         let last = self.last_failure.as_ref().filter(|last| last.count > 0)?;
@@ -272,7 +272,7 @@ impl Conditions<'_> {
                 Reason::Expired,
                 format!("the token expired at {}; a new one is being asked for", record.expires_at),
             ),
-            (None, None) => (Reason::Minting, "a token is being asked for".to_owned()),
+            (None, None) => (Reason::Requesting, "a token is being asked for".to_owned()),
         };
         self.push(READY, false, reason, message.clone());
         let passes = situation.problem.as_ref().is_some_and(|problem| problem.passes);

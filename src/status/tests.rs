@@ -70,7 +70,7 @@ fn the_table_of_conditions() {
             Some(Reason::ClientRejected),
             &["Ready=False ClientRejected", "Stalled=True ClientRejected", safe],
         ),
-        (10, None, None, &["Ready=False Minting", "Reconciling=True Minting"]),
+        (10, None, None, &["Ready=False Requesting", "Reconciling=True Requesting"]),
         (
             10,
             None,

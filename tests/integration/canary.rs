@@ -104,7 +104,7 @@ async fn assert_all_silent(scene: &Scene, operator: Operator, secrets: &[Vec<u8>
         }
     }
     let (_, _, metrics) = operator.admin("/metrics").await;
-    assert!(metrics.contains("tokensource_mints_total{host=\"127.0.0.1\""), "{metrics}");
+    assert!(metrics.contains("tokensource_token_requests_total{host=\"127.0.0.1\""), "{metrics}");
     assert_silent("a metric", &metrics, secrets);
     let log = operator.stop().await;
     assert!(log.contains("TRACE"), "the log is as talkative as can be");
@@ -117,7 +117,7 @@ async fn all_told(scene: &Scene, names: &[&str]) {
         eventually(&format!("{name} is told"), SOON + Duration::from_secs(30), async || {
             let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
             match status.conditions.first() {
-                Some(ready) if ready.reason != "Minting" => Ok(()),
+                Some(ready) if ready.reason != "Requesting" => Ok(()),
                 _ => Err(status),
             }
         })

@@ -48,7 +48,11 @@ async fn metrics_tell_of_success_failure_and_deletion() {
         scrape(&operator, "tokensource_ready", &labels, Some(expected)).await
     };
     let mints = |text: &str, result: &str| {
-        value(text, "tokensource_mints_total", &["host=\"127.0.0.1\"", &format!("result=\"{result}\"")])
+        value(
+            text,
+            "tokensource_token_requests_total",
+            &["host=\"127.0.0.1\"", &format!("result=\"{result}\"")],
+        )
     };
 
     let text = ready("TokenValid", 1.0).await;
@@ -60,15 +64,21 @@ async fn metrics_tell_of_success_failure_and_deletion() {
     #[expect(clippy::cast_precision_loss, reason = "seconds")]
     let expected = Some(expires_at.as_second() as f64);
     assert_eq!(value(&text, "tokensource_token_expiry_timestamp_seconds", &source), expected);
-    assert_eq!(value(&text, "tokensource_mint_duration_seconds_count", &["host=\"127.0.0.1\""]), Some(1.0));
-    assert_eq!(value(&text, "tokensource_endpoint_wait_seconds_count", &["host=\"127.0.0.1\""]), Some(1.0));
+    assert_eq!(
+        value(&text, "tokensource_token_request_duration_seconds_count", &["host=\"127.0.0.1\""]),
+        Some(1.0)
+    );
+    assert_eq!(
+        value(&text, "tokensource_token_request_wait_seconds_count", &["host=\"127.0.0.1\""]),
+        Some(1.0)
+    );
     let status = ["verb=\"patch\"", "resource=\"tokensources/status\"", "code=\"200\""];
     assert!(value(&text, "tokensource_kubernetes_requests_total", &status) >= Some(1.0), "{text}");
     let watch = ["verb=\"watch\"", "resource=\"secrets\"", "code=\"200\""];
     assert_eq!(value(&text, "tokensource_kubernetes_requests_total", &watch), Some(1.0));
     assert!(!text.contains("resource=\"other\""), "every request is known:\n{text}");
-    assert!(value(&text, "tokensource_look_duration_seconds_count", &[]) >= Some(1.0));
-    assert_eq!(value(&text, "tokensource_looks_overdue", &[]), Some(0.0));
+    assert!(value(&text, "tokensource_reconcile_duration_seconds_count", &[]) >= Some(1.0));
+    assert_eq!(value(&text, "tokensource_reconcile_overdue", &[]), Some(0.0));
     assert_eq!(value(&text, "tokensource_panics_total", &[]), Some(0.0));
     assert!(value(&text, "process_resident_memory_bytes", &[]).is_some() || cfg!(not(target_os = "linux")));
 
@@ -82,6 +92,6 @@ async fn metrics_tell_of_success_failure_and_deletion() {
     ready("ClientRejected", 0.0).await;
 
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
-    let gone = scrape(&operator, "tokensource_mints_total", &["result=\"success\""], None).await;
+    let gone = scrape(&operator, "tokensource_token_requests_total", &["result=\"success\""], None).await;
     assert!(!gone.contains("name=\"source\"") && !gone.contains("127.0.0.1"), "{gone}");
 }

@@ -100,14 +100,14 @@ async fn an_edited_target_heals_at_once_and_then_at_most_every_half_minute() {
 
     // Whoever edits again fights over the Secret: that must not become a fight over the endpoint.
     scene.patch("secret", "token", edit).await;
-    let said = scene.ready("False TargetContested").await;
+    let said = scene.ready("False ConflictingWriter").await;
     assert!(said.contains("changed again by \"kubectl-patch\" after it had been put right"), "{said}");
-    scene.condition("source", "Reconciling", "True TargetContested").await;
+    scene.condition("source", "Reconciling", "True ConflictingWriter").await;
     assert_eq!(scene.token().await.as_deref(), Some("theirs"), "{said}");
     assert_eq!(scene.mints().await, 2);
     let events =
         scene.kubectl(&["get", "events.v1.events.k8s.io", "-o", "jsonpath={.items[*].reason}"], "").await;
-    assert!(events.contains("TargetContested"), "{events}");
+    assert!(events.contains("ConflictingWriter"), "{events}");
     eventually("it heals again", 2 * SOON, async || match scene.token().await {
         Some(now) if now != "theirs" => Ok(()),
         other => Err(other),

@@ -1,4 +1,4 @@
-//! Why there is no token: what is said, and the exit codes.
+//! MintReason there is no token: what is said, and the exit codes.
 
 use std::process::Command;
 

@@ -12,7 +12,7 @@ pub enum Reason {
     /// The token is valid, but the last attempt to refresh it failed.
     RefreshFailing,
     /// A first token is being asked for.
-    Minting,
+    Requesting,
     /// The Secret with the credentials, or a key of it, is not there.
     CredentialsNotFound,
     /// The credentials are there but cannot be used: empty, of a refused type, a template, not a key.
@@ -40,7 +40,7 @@ pub enum Reason {
     /// The target Secret belongs to somebody else.
     TargetConflict,
     /// Somebody changes or deletes the target Secret again and again.
-    TargetContested,
+    ConflictingWriter,
     /// The API server does not accept the write to the target Secret (quota, policy, immutable).
     TargetRefused,
     /// The API server refuses something that the operator needs, mostly for want of RBAC.
@@ -68,7 +68,7 @@ impl Reason {
     pub const ALL: [Reason; 27] = [
         Reason::TokenValid,
         Reason::RefreshFailing,
-        Reason::Minting,
+        Reason::Requesting,
         Reason::CredentialsNotFound,
         Reason::CredentialsInvalid,
         Reason::ClientRejected,
@@ -82,7 +82,7 @@ impl Reason {
         Reason::SpecInvalid,
         Reason::TemplateInvalid,
         Reason::TargetConflict,
-        Reason::TargetContested,
+        Reason::ConflictingWriter,
         Reason::TargetRefused,
         Reason::KubernetesApiError,
         Reason::Expired,
@@ -101,7 +101,7 @@ impl Reason {
         match self {
             Reason::TokenValid => "TokenValid",
             Reason::RefreshFailing => "RefreshFailing",
-            Reason::Minting => "Minting",
+            Reason::Requesting => "Requesting",
             Reason::CredentialsNotFound => "CredentialsNotFound",
             Reason::CredentialsInvalid => "CredentialsInvalid",
             Reason::ClientRejected => "ClientRejected",
@@ -115,7 +115,7 @@ impl Reason {
             Reason::SpecInvalid => "SpecInvalid",
             Reason::TemplateInvalid => "TemplateInvalid",
             Reason::TargetConflict => "TargetConflict",
-            Reason::TargetContested => "TargetContested",
+            Reason::ConflictingWriter => "ConflictingWriter",
             Reason::TargetRefused => "TargetRefused",
             Reason::KubernetesApiError => "KubernetesAPIError",
             Reason::Expired => "Expired",

@@ -6,7 +6,7 @@ impl Reason {
     pub const fn remedy(self) -> &'static str {
         match self {
             Reason::TokenValid | Reason::LifetimeSufficient => "nothing",
-            Reason::Minting | Reason::Expired => {
+            Reason::Requesting | Reason::Expired => {
                 "nothing: a token is being asked for; if this stays for minutes, look whether the operator runs and watches this namespace"
             }
             Reason::RefreshFailing => {
@@ -49,7 +49,7 @@ impl Reason {
             Reason::TargetConflict => {
                 "hand the Secret over if it is yours and the message prints the command, or make a TokenSource with another spec.target.name"
             }
-            Reason::TargetContested => {
+            Reason::ConflictingWriter => {
                 "find who else writes this Secret (its managedFields tell), and have them stop, or give the TokenSource another spec.target.name"
             }
             Reason::TargetRefused => {

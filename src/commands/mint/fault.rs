@@ -66,7 +66,7 @@ impl Exit {
     }
 }
 
-/// Why there is no token.
+/// MintReason there is no token.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) exit: Exit,

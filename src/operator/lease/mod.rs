@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use candidate::Candidate;
 pub use candidate::Terms;
 
-use crate::heartbeat::Pulse;
+use crate::heartbeat::Heartbeats;
 
 /// The longest that one call may take. The renew deadline may cut it shorter.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -95,7 +95,7 @@ impl Election {
     pub(super) fn start(
         standing: Standing,
         leads_until: watch::Sender<Option<Instant>>,
-        pulse: Arc<Pulse>,
+        heartbeats: Arc<Heartbeats>,
         warm: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let (end, ended) = oneshot::channel();
@@ -105,16 +105,16 @@ impl Election {
                 _ = &mut ended => return,
                 () = warm => {}
             }
-            let mut office = Office::new(standing, leads_until);
+            let mut elector = Elector::new(standing, leads_until);
             loop {
-                pulse.tick("leader election");
-                office.round().await;
+                heartbeats.tick("leader election");
+                elector.round().await;
                 tokio::select! {
                     _ = &mut ended => break,
-                    () = sleep(office.pause()) => {}
+                    () = sleep(elector.pause()) => {}
                 }
             }
-            office.release().await;
+            elector.release().await;
         });
         Election { end, task }
     }
@@ -127,7 +127,7 @@ impl Election {
 }
 
 /// The calls of a candidate.
-struct Office {
+struct Elector {
     candidate: Candidate,
     terms: Terms,
     api: Api<Lease>,
@@ -137,12 +137,12 @@ struct Office {
     said: String,
 }
 
-impl Office {
+impl Elector {
     fn new(standing: Standing, leads_until: watch::Sender<Option<Instant>>) -> Self {
         let Standing { api, lease, identity, terms } = standing;
         info!(%lease, %identity, "standing for election");
         let candidate = Candidate::new(identity, terms);
-        Office { candidate, terms, api, name: lease.name, leads_until, said: String::new() }
+        Elector { candidate, terms, api, name: lease.name, leads_until, said: String::new() }
     }
 
     /// A standby looks twice as often as a leader renews: what was released should be taken at once.

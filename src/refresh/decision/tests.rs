@@ -143,8 +143,8 @@ fn waits_for_the_refresh(decision: &Decision) -> bool {
 fn a_fresh_token_needs_nothing_and_a_restart_sees_the_same_facts() {
     assert!(waits_for_the_refresh(&world().decide(1)));
     assert!(waits_for_the_refresh(&world().decide(134)));
-    assert_eq!(world().decide(150), Decision::Mint(Why::Due));
-    assert_eq!(world().decide(100_000), Decision::Mint(Why::Due));
+    assert_eq!(world().decide(150), Decision::Mint(MintReason::Due));
+    assert_eq!(world().decide(100_000), Decision::Mint(MintReason::Due));
 }
 
 #[test]
@@ -152,18 +152,18 @@ fn what_mints_and_why() {
     let mints = |why, change: fn(&mut World)| {
         assert_eq!(world().with(change).decide(10), Decision::Mint(why), "{why}");
     };
-    mints(Why::TargetMissing, |w| w.target = None);
-    mints(Why::RecordMissing, |w| w.target().record = None);
-    mints(Why::TargetChanged, |w| w.target().owned_keys = KeySet::default());
-    mints(Why::TemplateChanged, |w| {
+    mints(MintReason::TargetMissing, |w| w.target = None);
+    mints(MintReason::RecordMissing, |w| w.target().record = None);
+    mints(MintReason::TargetChanged, |w| w.target().owned_keys = KeySet::default());
+    mints(MintReason::TemplateChanged, |w| {
         w.wanted.template = Some("t".into());
         w.wanted.keys = KeySet::from_iter(["authorization"]);
     });
-    mints(Why::TemplateChanged, |w| w.record().template = Some("t".into()));
-    mints(Why::SpecChanged, |w| w.wanted.provider = "q".into());
-    mints(Why::CredentialsChanged, |w| w.credentials = Some(version("cred", "8")));
-    mints(Why::CredentialsChanged, |w| w.credentials = Some(version("new", "7")));
-    mints(Why::Requested, |w| w.wanted.refresh_request = Some("1".into()));
+    mints(MintReason::TemplateChanged, |w| w.record().template = Some("t".into()));
+    mints(MintReason::SpecChanged, |w| w.wanted.provider = "q".into());
+    mints(MintReason::CredentialsChanged, |w| w.credentials = Some(version("cred", "8")));
+    mints(MintReason::CredentialsChanged, |w| w.credentials = Some(version("new", "7")));
+    mints(MintReason::Requested, |w| w.wanted.refresh_request = Some("1".into()));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn credentials_whose_metadata_moved_are_compared_where_their_values_were_seen() 
     let seen = moved.clone().with(|w| w.seen_credentials = Some(version("cred", "7")));
     assert_eq!(seen.decide(10), Decision::Compare);
     let compared = seen.with(|w| w.seen_credentials = Some(version("cred", "8")));
-    assert_eq!(compared.decide(10), Decision::Mint(Why::CredentialsChanged));
+    assert_eq!(compared.decide(10), Decision::Mint(MintReason::CredentialsChanged));
     let same = compared.with(|w| w.seen_as_minted = true);
     assert_eq!(
         same.decide(10),
@@ -235,7 +235,11 @@ fn credentials_whose_metadata_moved_are_compared_where_their_values_were_seen() 
     assert_eq!(moved_again.decide(10), Decision::Compare);
     let restamped = same.with(|w| w.record().inputs.credentials = version("cred", "8"));
     assert!(waits_for_the_refresh(&restamped.decide(10)));
-    assert_eq!(moved.decide(10), Decision::Mint(Why::CredentialsChanged), "unknown after a restart: once");
+    assert_eq!(
+        moved.decide(10),
+        Decision::Mint(MintReason::CredentialsChanged),
+        "unknown after a restart: once"
+    );
 }
 
 #[test]
@@ -259,11 +263,11 @@ fn hands_off_what_is_somebody_elses_or_going() {
 #[test]
 fn healing_is_at_once_the_first_time_and_then_damped() {
     let gone = world().with(|w| w.target = None);
-    assert_eq!(gone.decide(10), Decision::Mint(Why::TargetMissing));
+    assert_eq!(gone.decide(10), Decision::Mint(MintReason::TargetMissing));
     let again = gone.with(|w| w.healed_at = Some(at(10)));
     assert_eq!(again.decide(12), Decision::Wait(Some(at(40))));
-    assert_eq!(again.decide(40), Decision::Mint(Why::TargetMissing));
-    assert_eq!(again.decide(5), Decision::Mint(Why::TargetMissing), "the clock was set back");
+    assert_eq!(again.decide(40), Decision::Mint(MintReason::TargetMissing));
+    assert_eq!(again.decide(5), Decision::Mint(MintReason::TargetMissing), "the clock was set back");
 }
 
 #[test]
@@ -276,7 +280,7 @@ fn metadata_is_mended_at_once_and_then_damped_and_the_refresh_is_not_missed() {
     assert_eq!(again.decide(40), Decision::Restamp);
     let due = again.clone().with(|w| w.mended_at = Some(at(125)));
     assert!(matches!(due.decide(126), Decision::Fresh(Some(until)) if until < at(155)));
-    assert_eq!(due.decide(150), Decision::Mint(Why::Due));
+    assert_eq!(due.decide(150), Decision::Mint(MintReason::Due));
     let touched = again.with(|w| {
         w.credentials = Some(version("cred", "8"));
         w.seen_credentials = Some(version("cred", "8"));
@@ -298,7 +302,7 @@ fn a_secret_that_is_handed_over_is_minted_for() {
                 w.target().record = None;
             }
         });
-        assert_eq!(offered.decide(10), Decision::Mint(Why::Adopted));
+        assert_eq!(offered.decide(10), Decision::Mint(MintReason::Adopted));
         let gone = offered.with(|w| w.target().terminating = true);
         assert_eq!(gone.decide(10), Decision::Blocked(Blocked::AwaitingDeletion));
     }
@@ -310,20 +314,20 @@ fn a_failure_waits_until_what_was_tried_changes() {
         let _ = w.failed(Some(400));
     });
     assert_eq!(failed.decide(200), Decision::Wait(Some(at(400))));
-    assert_eq!(failed.decide(400), Decision::Mint(Why::Due));
+    assert_eq!(failed.decide(400), Decision::Mint(MintReason::Due));
     let forever = world().with(|w| {
         let _ = w.failed(None);
     });
     assert_eq!(forever.decide(200), Decision::Wait(None));
 
     let spec = failed.clone().with(|w| w.tried.spec = "changed".into());
-    assert_eq!(spec.decide(200), Decision::Mint(Why::Due));
+    assert_eq!(spec.decide(200), Decision::Mint(MintReason::Due));
     let asked_for = failed.clone().with(|w| w.tried.request = "again".into());
-    assert_eq!(asked_for.decide(200), Decision::Mint(Why::Due));
+    assert_eq!(asked_for.decide(200), Decision::Mint(MintReason::Due));
     let locked = spec.with(|w| w.failure.as_mut().unwrap().issuer_asks_to_wait = true);
     assert_eq!(locked.decide(200), Decision::Wait(Some(at(400))), "a lock-out ends by changed values alone");
     let values = locked.with(|w| w.tried.credentials = "changed".into());
-    assert_eq!(values.decide(200), Decision::Mint(Why::Due));
+    assert_eq!(values.decide(200), Decision::Mint(MintReason::Due));
     let labelled = values.with(|w| w.seen_credentials = Some(version("cred", "6")));
     assert_eq!(labelled.decide(200), Decision::Compare);
 }
@@ -338,11 +342,11 @@ fn a_refused_write_is_tried_again_with_the_same_token_until_that_nears_its_refre
     });
     assert_eq!(pending.decide(200), Decision::Wait(Some(at(300))));
     assert_eq!(pending.decide(300), Decision::Write);
-    assert_eq!(pending.decide(500), Decision::Mint(Why::Due));
+    assert_eq!(pending.decide(500), Decision::Mint(MintReason::Due));
     let replaced = pending.clone().with(|w| w.target().version.resource_version = "13".into());
     assert_eq!(replaced.decide(200), Decision::Write, "somebody did something about it");
     let other = pending.with(|w| w.wanted.provider = "q".into());
-    assert_eq!(other.decide(300), Decision::Mint(Why::SpecChanged));
+    assert_eq!(other.decide(300), Decision::Mint(MintReason::SpecChanged));
 }
 
 #[test]
@@ -366,9 +370,9 @@ fn clocks_that_were_set() {
     assert!(matches!(future(300).decide(0), Decision::Fresh(Some(until)) if until > at(400)));
     // Further ahead its times say nothing: within a third of the lifetime from when we began to look.
     assert!(matches!(future(1000).decide(0), Decision::Fresh(Some(until)) if until <= at(100)));
-    assert_eq!(future(1000).decide(101), Decision::Mint(Why::Due));
+    assert_eq!(future(1000).decide(101), Decision::Mint(MintReason::Due));
     // Suspended machine: the token expired while nobody looked.
-    assert_eq!(world().decide(i64::from(i32::MAX)), Decision::Mint(Why::Due));
+    assert_eq!(world().decide(i64::from(i32::MAX)), Decision::Mint(MintReason::Due));
 }
 
 #[test]
@@ -378,7 +382,7 @@ fn an_issuer_that_caches_is_asked_in_time_and_not_in_a_loop() {
         w.record().cached = true;
     });
     assert_eq!(cached.decide(201), Decision::Fresh(Some(at(250))));
-    assert_eq!(cached.decide(250), Decision::Mint(Why::Due));
+    assert_eq!(cached.decide(250), Decision::Mint(MintReason::Due));
 }
 
 proptest! {
