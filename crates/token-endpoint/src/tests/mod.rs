@@ -3,10 +3,10 @@
 mod discovery;
 mod egress;
 mod errors;
-mod gate;
 mod grants;
 mod keys;
 mod lifetime;
+mod limiter;
 mod mapping;
 mod properties;
 mod proxy;

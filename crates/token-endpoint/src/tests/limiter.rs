@@ -1,15 +1,102 @@
-//! Simulations in paused time: tokio's clock jumps to the next timer as soon as nobody has anything to do.
+//! Simulations in paused time: tokio's clock jumps to the next timer as soon as no task can run.
 
 use super::{answer, answer_with, credentials, description};
 use crate::ErrorKind;
-use crate::{Class, Credentials, Error, Gate, Grant, Held, Limits, Party, RequestDescription, Tls};
-use std::collections::BTreeMap;
+use crate::{
+    Admission, Class, ClientIdentity, Credentials, EndpointPermit, Error, Grant, KnownRejection, Limiter,
+    Limits, RequestDescription, Tls,
+};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
+
+type Permit = EndpointPermit<usize>;
+type Waiting = (ClientIdentity, bool, oneshot::Sender<Result<Permit, KnownRejection>>);
+
+/// A limiter with one task that takes entries as they may begin, and gives each the permit that it waits for.
+#[derive(Clone)]
+struct Gate {
+    limiter: Limiter<usize>,
+    waiting: Arc<Mutex<HashMap<usize, Waiting>>>,
+    keys: Arc<AtomicUsize>,
+}
+
+impl Gate {
+    fn new(limits: Limits) -> Self {
+        let gate = Gate { limiter: Limiter::new(limits), waiting: Arc::default(), keys: Arc::default() };
+        let served = gate.clone();
+        tokio::spawn(async move {
+            loop {
+                let (key, permit) = served.limiter.next().await;
+                let Some((client, exclusive, reply)) = served.waiting.lock().unwrap().remove(&key) else {
+                    continue;
+                };
+                let answer = match permit.admit(client, exclusive) {
+                    Admission::Granted(permit) => Ok(permit),
+                    Admission::Rejected(rejection) => Err(rejection),
+                    Admission::Parked => {
+                        served.waiting.lock().unwrap().insert(key, (client, exclusive, reply));
+                        continue;
+                    }
+                };
+                drop(reply.send(answer));
+            }
+        });
+        gate
+    }
+
+    async fn enter(
+        &self,
+        url: &Url,
+        client: ClientIdentity,
+        deadline: Instant,
+    ) -> Result<Permit, KnownRejection> {
+        self.enter_as(url, client, deadline, false).await
+    }
+
+    async fn enter_as(
+        &self,
+        url: &Url,
+        client: ClientIdentity,
+        deadline: Instant,
+        exclusive: bool,
+    ) -> Result<Permit, KnownRejection> {
+        let (reply, answer) = oneshot::channel();
+        let key = self.keys.fetch_add(1, Ordering::Relaxed);
+        self.waiting.lock().unwrap().insert(key, (client, exclusive, reply));
+        self.limiter.enqueue(key, url, deadline);
+        let _leaves = Leaves(&self.limiter, key);
+        answer.await.unwrap()
+    }
+
+    fn hasten(&self, _: &Url, client: ClientIdentity) {
+        self.limiter.expedite(client);
+    }
+
+    fn remembered(&self) -> usize {
+        self.limiter.remembered()
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Gate::new(Limits::default())
+    }
+}
+
+/// A task that stops waiting takes its entry out.
+struct Leaves<'a>(&'a Limiter<usize>, usize);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.0.remove(&self.1);
+    }
+}
 
 const LATENCY: Duration = Duration::from_millis(200);
 
@@ -21,9 +108,14 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn party(gate: &Gate, client: usize) -> Party {
+/// Entries wait for the rate, for some milliseconds, before they are answered.
+fn rounded(wait: Duration) -> Duration {
+    Duration::from_secs_f64(wait.as_secs_f64().round())
+}
+
+fn party(gate: &Gate, client: usize) -> ClientIdentity {
     let credentials = Credentials { client_id: Some(format!("client-{client}")), ..credentials() };
-    gate.party(&description(), &credentials, &Tls::default())
+    gate.limiter.client(&description(), &credentials, &Tls::default())
 }
 
 fn transient() -> Error {
@@ -144,7 +236,7 @@ async fn no_more_than_the_limits() {
     }
     // Another origin waits for nobody.
     let elsewhere = "https://idp.example.com:8443/token".parse().unwrap();
-    let place = gate.enter(&elsewhere, party(&gate, 0), Instant::now() + seconds(900)).await.unwrap();
+    let place = gate.enter(&elsewhere, party(&gate, 99), Instant::now() + seconds(900)).await.unwrap();
     assert_eq!(place.waited(), Duration::ZERO);
     tasks.join_all().await;
     assert_eq!(most.load(Ordering::SeqCst), 3);
@@ -193,9 +285,9 @@ async fn a_thousand_sources_with_one_wrong_secret_are_one_failed_login_per_wait(
                         sleep(seconds(30)).await;
                     }
                     Err(held) => {
-                        assert_eq!((held.class(), held.kind()), (Class::Rejected, ErrorKind::ClientRejected));
-                        assert!(held.to_string().contains("not tried again by anybody for"), "{held}");
-                        sleep(held.retry_in().unwrap()).await;
+                        assert_eq!(held.error.kind(), ErrorKind::ClientRejected);
+                        assert!(held.to_string().contains("are tried again in"), "{held}");
+                        sleep(held.retry_in).await;
                     }
                 }
             }
@@ -211,36 +303,6 @@ async fn a_thousand_sources_with_one_wrong_secret_are_one_failed_login_per_wait(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejection_ends_with_the_secret_or_with_a_success() {
-    let gate = Gate::default();
-    let wrong = party(&gate, 1);
-    gate.enter(&url(), wrong, Instant::now()).await.unwrap().finish(&Err::<(), _>(rejected()));
-    assert!(gate.enter(&url(), wrong, Instant::now()).await.is_err());
-    // Another secret, another endpoint: another matter. Other scopes are not.
-    let changed = Credentials {
-        client_id: Some("client-1".into()),
-        client_secret: Some("changed".into()),
-        ..credentials()
-    };
-    let changed = gate.party(&description(), &changed, &Tls::default());
-    assert_ne!(changed, wrong);
-    gate.enter(&url(), changed, Instant::now()).await.unwrap().finish(&Ok(()));
-    let other = "https://idp.example.com/other".parse().unwrap();
-    gate.enter(&other, wrong, Instant::now()).await.unwrap().finish(&Ok(()));
-    let scopes = RequestDescription { scopes: vec!["x".into()], ..description() };
-    let same = Credentials { client_id: Some("client-1".into()), ..credentials() };
-    assert_eq!(gate.party(&scopes, &same, &Tls::default()), wrong);
-    let grant = RequestDescription { grant: Grant::RefreshToken, ..description() };
-    assert_ne!(gate.party(&grant, &same, &Tls::default()), wrong);
-
-    sleep(seconds(31)).await;
-    gate.enter(&url(), wrong, Instant::now()).await.unwrap().finish(&Ok(()));
-    gate.enter(&url(), wrong, Instant::now()).await.unwrap().finish(&Err::<(), _>(rejected()));
-    let held = gate.enter(&url(), wrong, Instant::now()).await.unwrap_err();
-    assert_eq!(held.retry_in(), Some(seconds(30)), "a success starts the count anew");
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_was_under_way_together_is_one_rejection_and_a_lock_out_waits_long() {
     let gate = Gate::default();
     let who = party(&gate, 1);
@@ -253,13 +315,13 @@ async fn what_was_under_way_together_is_one_rejection_and_a_lock_out_waits_long(
         place.finish(&Err::<(), _>(rejected()));
     }
     let held = gate.enter(&url(), who, Instant::now()).await.unwrap_err();
-    assert_eq!(held.retry_in(), Some(seconds(30)));
+    assert_eq!(rounded(held.retry_in), seconds(30));
 
     let locked = answer(401, r#"{"errors":[{"code":"TOO_MANY_FAILED_LOGINS"}]}"#).unwrap_err();
     let who = party(&gate, 2);
     gate.enter(&url(), who, Instant::now()).await.unwrap().finish(&Err::<(), _>(locked));
     let held = gate.enter(&url(), who, Instant::now()).await.unwrap_err();
-    assert_eq!((held.retry_in(), held.class()), (Some(seconds(1800)), Class::LockedOut));
+    assert_eq!((rounded(held.retry_in), held.error.class()), (seconds(1800), Class::LockedOut));
 }
 
 #[tokio::test(start_paused = true)]
@@ -269,7 +331,7 @@ async fn people_who_ask_shorten_the_wait_to_half_a_minute_and_do_not_hammer() {
     let reject = async |error: Error| {
         gate.enter(&url(), who, Instant::now()).await.unwrap().finish(&Err::<(), _>(error));
     };
-    let held = async || gate.enter(&url(), who, Instant::now()).await.unwrap_err().retry_in().unwrap();
+    let held = async || rounded(gate.enter(&url(), who, Instant::now()).await.unwrap_err().retry_in);
     gate.hasten(&url(), who); // nothing is known
     reject(rejected()).await;
     sleep(seconds(30)).await;
@@ -293,7 +355,7 @@ async fn people_who_ask_shorten_the_wait_to_half_a_minute_and_do_not_hammer() {
         gate.enter(&url(), who, Instant::now()).await.unwrap().finish(&Err::<(), _>(error));
         gate.hasten(&url(), who);
         let held = gate.enter(&url(), who, Instant::now()).await.unwrap_err();
-        assert_eq!(held.retry_in(), Some(seconds(wait)), "the server itself asks for patience");
+        assert_eq!(rounded(held.retry_in), seconds(wait), "the server itself asks for patience");
     }
 }
 
@@ -311,70 +373,6 @@ async fn a_scope_that_is_refused_is_nobody_elses_business() {
 async fn fail(gate: &Gate, client: usize) {
     let place = gate.enter(&url(), party(gate, client), Instant::now()).await.unwrap();
     place.finish(&Err::<(), _>(transient()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_endpoint_that_fails_for_everybody_gets_one_probe_at_a_time() {
-    let gate = Gate::default();
-    for client in [1, 2, 1, 2, 1] {
-        fail(&gate, client).await;
-    }
-    let probe = gate.enter(&url(), party(&gate, 3), Instant::now()).await.unwrap();
-    let held = gate.enter(&url(), party(&gate, 4), Instant::now()).await.unwrap_err();
-    assert!(matches!(held, Held::Unavailable { failures: 5, .. }), "{held:?}");
-    assert_eq!((held.class(), held.kind()), (Class::Transient, ErrorKind::Unavailable));
-    assert_eq!(held.retry_in(), None);
-    let message = held.to_string();
-    assert!(message.contains("HTTP 503") && message.contains("failed 5 times in a row"), "{message}");
-    // Another endpoint of the same origin is not concerned.
-    let other = "https://idp.example.com/other".parse().unwrap();
-    drop(gate.enter(&other, party(&gate, 4), Instant::now()).await.unwrap());
-
-    probe.finish(&Err::<(), _>(transient()));
-    let probe = gate.enter(&url(), party(&gate, 4), Instant::now()).await.unwrap();
-    drop(probe); // given up: the next one probes
-    let probe = gate.enter(&url(), party(&gate, 5), Instant::now()).await.unwrap();
-    probe.finish(&Ok(()));
-    let (one, two) = (party(&gate, 6), party(&gate, 7));
-    let _together = (
-        gate.enter(&url(), one, Instant::now()).await.unwrap(),
-        gate.enter(&url(), two, Instant::now()).await.unwrap(),
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn those_in_the_queue_need_not_wait_for_a_broken_endpoint() {
-    let gate = Gate::new(Limits { in_flight: 5, per_second: 1000 });
-    let mut places = Vec::new();
-    for client in 0..5 {
-        places.push(gate.enter(&url(), party(&gate, client), Instant::now()).await.unwrap());
-    }
-    let mut waiting = JoinSet::new();
-    for client in 10..20 {
-        let gate = gate.clone();
-        waiting.spawn(async move {
-            let place = gate.enter(&url(), party(&gate, client), Instant::now()).await;
-            if place.is_ok() {
-                sleep(seconds(30)).await; // the probe hangs
-            }
-            place.is_ok()
-        });
-    }
-    sleep(seconds(1)).await;
-    let started = Instant::now();
-    for place in places {
-        place.finish(&Err::<(), _>(transient()));
-    }
-    let mut probes = 0;
-    for held in 0..10 {
-        if waiting.join_next().await.unwrap().unwrap() {
-            probes += 1;
-        } else {
-            assert!(started.elapsed() < seconds(1), "{held}");
-        }
-    }
-    // Those whose places had become free before the fifth failure, and the probe.
-    assert!(probes <= 5, "{probes}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -434,25 +432,152 @@ async fn memory_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_is_of_those_who_go_before_and_could_go() {
-    let gate = Gate::new(Limits { in_flight: 1, per_second: 1000 });
-    let now = Instant::now();
-    let _place = gate.enter(&url(), party(&gate, 0), now).await.unwrap();
-    let wait = |client: usize| {
-        let (gate, party) = (gate.clone(), party(&gate, client));
-        tokio::spawn(async move { gate.enter(&url(), party, now + seconds(30)).await })
-    };
-    // All with the credential that is being tried for the first time: they are no crowd to others.
-    let stuck: Vec<_> = (0..64).map(|_| wait(0)).collect();
-    sleep(Duration::from_millis(1)).await;
-    assert!(!gate.is_crowded(&url(), None, now + seconds(60)));
-    assert!(!gate.is_crowded(&url(), Some(party(&gate, 1)), now + seconds(60)));
-    assert!(gate.is_crowded(&url(), Some(party(&gate, 0)), now), "enough wait for the first to try");
-    let crowd: Vec<_> = (1..65).map(wait).collect();
-    sleep(Duration::from_millis(1)).await;
-    assert!(gate.is_crowded(&url(), None, now + seconds(60)));
-    assert!(!gate.is_crowded(&url(), None, now + seconds(30)), "its turn comes before theirs");
+async fn circuit_open_asks_one_request_at_a_time_until_one_succeeds() {
+    let gate = Gate::default();
+    for client in [1, 2, 1, 2, 1] {
+        fail(&gate, client).await;
+    }
+    let circuit = gate.limiter.circuit(&url()).unwrap();
+    assert_eq!((circuit.failures, circuit.error.kind()), (5, ErrorKind::Unavailable));
+    assert!(circuit.to_string().contains("HTTP 503"), "{circuit}");
+    let started = Instant::now();
+    let probe = gate.enter(&url(), party(&gate, 3), Instant::now()).await.unwrap();
+    assert!(started.elapsed() <= seconds(1), "{:?}", started.elapsed());
+    let waiting: Vec<_> = (4..1004)
+        .map(|client| {
+            let gate = gate.clone();
+            tokio::spawn(async move { gate.enter(&url(), party(&gate, client), Instant::now()).await })
+        })
+        .collect();
+    sleep(seconds(60)).await;
+    assert!(waiting.iter().all(|task| !task.is_finished()), "they wait, and do not fail one by one");
+    // Another endpoint of the same origin is not concerned.
     let other = "https://idp.example.com/other".parse().unwrap();
-    assert!(!gate.is_crowded(&other, None, now + seconds(60)), "another endpoint of the same host");
-    stuck.iter().chain(&crowd).for_each(tokio::task::JoinHandle::abort);
+    drop(gate.enter(&other, party(&gate, 4), Instant::now()).await.unwrap());
+
+    probe.finish(&Err::<(), _>(transient()));
+    sleep(seconds(6)).await;
+    let ended = waiting.iter().enumerate().filter(|(_, task)| task.is_finished());
+    let probes: Vec<_> = ended.map(|(at, _)| at).collect();
+    assert_eq!(probes.len(), 1, "the next of them probes, after a pause");
+    let mut waiting = waiting;
+    waiting.remove(probes[0]).await.unwrap().unwrap().finish(&Ok(()));
+    let started = Instant::now();
+    for task in waiting {
+        task.await.unwrap().unwrap().finish(&Ok(()));
+    }
+    assert!((9..=11).contains(&started.elapsed().as_secs()), "100 a second again: {:?}", started.elapsed());
+    assert!(gate.limiter.circuit(&url()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuit_open_probes_at_most_every_five_seconds_and_soon_after_it_opened() {
+    let gate = Gate::default();
+    for client in [1, 2, 1, 2, 1] {
+        fail(&gate, client).await;
+    }
+    let mut waits = vec![];
+    for client in 0..8 {
+        let asked = Instant::now();
+        let probe = gate.enter(&url(), party(&gate, client), Instant::now()).await.unwrap();
+        waits.push(asked.elapsed().as_millis());
+        probe.finish(&Err::<(), _>(transient()));
+    }
+    assert_eq!(waits, [250, 500, 1000, 2000, 4000, 5000, 5000, 5000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejection_ends_with_another_secret_another_endpoint_or_a_success() {
+    let gate = Gate::default();
+    let wrong = party(&gate, 1);
+    gate.enter(&url(), wrong, Instant::now()).await.unwrap().finish(&Err::<(), _>(rejected()));
+    assert!(gate.enter(&url(), wrong, Instant::now()).await.is_err());
+    let of = |description: &RequestDescription, secret: Option<&str>| {
+        let id = Credentials { client_id: Some("client-1".into()), ..credentials() };
+        let client_secret = secret.map(Into::into).or(id.client_secret.clone());
+        gate.limiter.client(description, &Credentials { client_secret, ..id }, &Tls::default())
+    };
+    let changed = of(&description(), Some("changed"));
+    assert_ne!(changed, wrong);
+    gate.enter(&url(), changed, Instant::now()).await.unwrap().finish(&Ok(()));
+    let other: Url = "https://idp.example.com/other".parse().unwrap();
+    let elsewhere = of(&RequestDescription { token_url: other.clone(), ..description() }, None);
+    gate.enter(&other, elsewhere, Instant::now()).await.unwrap().finish(&Ok(()));
+    let scopes = RequestDescription { scopes: vec!["x".into()], ..description() };
+    assert_eq!(of(&scopes, None), wrong, "other scopes are the same client");
+    let grant = RequestDescription { grant: Grant::RefreshToken, ..description() };
+    assert_ne!(of(&grant, None), wrong);
+
+    sleep(seconds(31)).await;
+    gate.enter(&url(), wrong, Instant::now()).await.unwrap().finish(&Ok(()));
+    gate.enter(&url(), wrong, Instant::now()).await.unwrap().finish(&Err::<(), _>(rejected()));
+    let held = gate.enter(&url(), wrong, Instant::now()).await.unwrap_err();
+    assert_eq!(rounded(held.retry_in), seconds(30), "a success starts the count anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_spend_their_credential_go_one_at_a_time() {
+    let gate = Gate::default();
+    let client = party(&gate, 1);
+    gate.enter_as(&url(), client, Instant::now(), true).await.unwrap().finish(&Ok(()));
+    let first = gate.enter_as(&url(), client, Instant::now(), true).await.unwrap();
+    let second = timeout(seconds(60), gate.enter_as(&url(), client, Instant::now(), true)).await;
+    assert!(second.is_err(), "though the client is known to work");
+    first.finish(&Ok(()));
+    assert!(gate.enter_as(&url(), client, Instant::now(), true).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_move_to_an_earlier_deadline_and_to_another_endpoint_and_can_be_removed() {
+    let limiter = Limiter::new(Limits { in_flight: 64, per_second: 1000 });
+    let (now, other) = (Instant::now(), "https://idp.example.com/other".parse().unwrap());
+    for (key, at) in [("a", 30), ("b", 20), ("c", 10)] {
+        limiter.enqueue(key, &url(), now + seconds(at));
+    }
+    limiter.enqueue("a", &url(), now + seconds(5));
+    limiter.enqueue("a", &url(), now + seconds(99));
+    limiter.enqueue("b", &other, now + seconds(99));
+    limiter.enqueue("d", &other, now + seconds(1));
+    assert!(limiter.remove(&"d") && !limiter.remove(&"d"));
+    let mut order = vec![];
+    while !limiter.is_empty() {
+        order.push(limiter.next().await.0);
+    }
+    assert_eq!(order, ["a", "c", "b"]);
+    assert!(timeout(seconds(60), limiter.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn permits_that_send_nothing_give_their_place_in_the_rate_back() {
+    let gate = Gate::new(Limits { in_flight: 64, per_second: 1 });
+    let wrong = party(&gate, 1);
+    gate.enter(&url(), wrong, Instant::now()).await.unwrap().finish(&Err::<(), _>(rejected()));
+    sleep(seconds(1)).await;
+    let started = Instant::now();
+    for _ in 0..100 {
+        assert!(gate.enter(&url(), wrong, Instant::now()).await.is_err());
+    }
+    gate.enter(&url(), party(&gate, 2), Instant::now()).await.unwrap().finish(&Ok(()));
+    assert!(started.elapsed() < seconds(2), "{:?}", started.elapsed());
+}
+
+/// Ten thousand entries whose client is being tried are looked at once when they are parked, and once when it is known.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_entries_behind_one_hanging_trial_cost_other_clients_nothing() {
+    let gate = Gate::new(Limits { in_flight: 64, per_second: 1_000_000 });
+    let client = party(&gate, 1);
+    let trial = gate.enter(&url(), client, Instant::now()).await.unwrap();
+    let mut tasks = JoinSet::new();
+    for _ in 0..10_000 {
+        let gate = gate.clone();
+        tasks.spawn(async move { gate.enter(&url(), client, Instant::now()).await.is_err() });
+    }
+    sleep(seconds(1)).await;
+    let started = std::time::Instant::now();
+    for client in 10..1010 {
+        gate.enter(&url(), party(&gate, client), Instant::now()).await.unwrap().finish(&Ok(()));
+    }
+    assert!(started.elapsed() < seconds(5), "{:?}", started.elapsed());
+    trial.finish(&Err::<(), _>(rejected()));
+    assert!(tasks.join_all().await.into_iter().all(|rejected| rejected));
 }
