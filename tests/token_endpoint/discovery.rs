@@ -35,7 +35,7 @@ async fn locate(discovery: &Discovery, site: &Site) -> Result<String, Error> {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_found_and_used() {
+async fn discovery_openid_metadata_endpoint_is_used() {
     let site = Site::start().await;
     site.write(OPENID, 200, metadata(&site, &site.url("/t")));
     site.write("/t", 200, TOKEN);
@@ -53,7 +53,7 @@ async fn an_endpoint_is_found_and_used() {
 }
 
 #[tokio::test]
-async fn oauth_metadata_is_second() {
+async fn discovery_oauth_metadata_is_tried_second() {
     let site = Site::start().await;
     site.write(OAUTH, 200, metadata(&site, &site.url("/t")));
     let discovery = Discovery::new(transport(&["127.0.0.1"]));
@@ -62,7 +62,7 @@ async fn oauth_metadata_is_second() {
 }
 
 #[tokio::test]
-async fn one_asks_for_all_and_remembers() {
+async fn discovery_concurrent_callers_share_one_cached_request() {
     let site = Site::start().await;
     site.write(OPENID, 200, metadata(&site, &site.url("/t")));
     let discovery = Discovery::new(transport(&["127.0.0.1"]));
@@ -76,7 +76,7 @@ async fn one_asks_for_all_and_remembers() {
 }
 
 #[tokio::test]
-async fn what_was_found_outlives_an_outage() {
+async fn discovery_outage_uses_stale_metadata_for_a_day() {
     let site = Site::start().await;
     site.write(OPENID, 200, metadata(&site, &site.url("/t")));
     let discovery = Discovery::new(transport(&["127.0.0.1"]));
@@ -109,7 +109,7 @@ async fn what_was_found_outlives_an_outage() {
 }
 
 #[tokio::test]
-async fn what_is_of_no_use_is_said() {
+async fn discovery_unusable_metadata_is_classified() {
     let other = r#"{"issuer":"https://other.example","token_endpoint":"https://other.example/t"}"#;
     for (openid, oauth, class, reason, says) in [
         ((404, ""), (404, ""), Class::Unclear, ErrorKind::Unavailable, "(HTTP 404): check the issuer"),
@@ -138,7 +138,7 @@ async fn what_is_of_no_use_is_said() {
 }
 
 #[tokio::test]
-async fn the_policy_holds_for_issuer_and_endpoint() {
+async fn discovery_egress_policy_applies_to_issuer_and_endpoint() {
     let site = Site::start().await;
     let refused = locate(&Discovery::new(transport(&[])), &site).await.unwrap_err();
     assert!(matches!(refused, Error::Egress(_)), "{refused:?}");

@@ -27,7 +27,7 @@ fn map(name: &str, value: &str) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn an_echo_is_not_repeated() {
+async fn error_with_echo_of_any_credential_shows_none() {
     let [id, secret, refresh, subject, actor, value] = CANARIES;
     let pem = include_str!("../../crates/token-endpoint/src/tests/keys/p256.pem");
     let credentials = Credentials {

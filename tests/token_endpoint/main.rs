@@ -70,7 +70,7 @@ fn assert_timeout(error: &Error, started: Instant) {
 }
 
 #[tokio::test]
-async fn these_bytes_go_out() {
+async fn transport_sends_expected_bytes() {
     let server = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     let url = format!("http://127.0.0.1:{}/oauth/token?tenant=a", server.port);
     let answer = send_url(&url, LONG).await.unwrap();
@@ -98,7 +98,7 @@ async fn these_bytes_go_out() {
 }
 
 #[tokio::test]
-async fn a_hanging_server_is_left_in_time() {
+async fn transport_hanging_server_times_out() {
     let started = Instant::now();
     let error = send(vec![Read, Wait(LONG)], Duration::from_secs(1)).await.unwrap_err();
     assert_timeout(&error, started);
@@ -106,7 +106,7 @@ async fn a_hanging_server_is_left_in_time() {
 }
 
 #[tokio::test]
-async fn a_dripping_server_is_left_in_time() {
+async fn transport_dripping_server_times_out() {
     let pause = Duration::from_millis(20);
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n".to_vec();
     for steps in
@@ -118,7 +118,7 @@ async fn a_dripping_server_is_left_in_time() {
 }
 
 #[tokio::test]
-async fn an_endless_answer_is_not_read_to_its_end() {
+async fn transport_body_above_limit_is_not_read() {
     let body = format!("{{\"access_token\":\"t\"{}}}", " ".repeat(MAX_BODY));
     for framing in [
         answer("200 OK", "", &body),
@@ -138,7 +138,7 @@ async fn an_endless_answer_is_not_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_cut_connection_leaves_the_outcome_unknown() {
+async fn transport_cut_connection_leaves_outcome_unknown() {
     for steps in [
         vec![Read],
         vec![Read, Reset],
@@ -159,14 +159,14 @@ async fn a_cut_connection_leaves_the_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn a_content_length_that_cuts_the_json_is_no_answer() {
+async fn transport_content_length_that_cuts_json_is_malformed() {
     let short = write(format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{TOKEN}"));
     let error = send(vec![Read, short], LONG).await.unwrap_err();
     assert_eq!(error.class(), Class::Malformed);
 }
 
 #[tokio::test]
-async fn redirects_are_not_followed() {
+async fn transport_redirect_is_not_followed() {
     let elsewhere = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
         let location = format!("Location: http://127.0.0.1:{}/token\r\n", elsewhere.port);
@@ -177,7 +177,7 @@ async fn redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn a_failure_is_tried_once() {
+async fn transport_failure_is_not_retried() {
     let server = Server::start(vec![Read, answer("503 Unavailable", "Retry-After: 7\r\n", ""), Again]).await;
     let error = send_url(&format!("http://127.0.0.1:{}/", server.port), LONG).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(7));
@@ -185,13 +185,13 @@ async fn a_failure_is_tried_once() {
 }
 
 #[tokio::test]
-async fn bodies_are_not_decompressed() {
+async fn transport_content_encoding_is_ignored() {
     let gzip = answer("200 OK", "Content-Encoding: gzip\r\n", TOKEN);
     assert!(send(vec![Read, gzip], LONG).await.is_ok());
 }
 
 #[tokio::test]
-async fn connections_are_reused_but_not_for_refresh_tokens() {
+async fn transport_connection_is_reused_except_for_refresh_tokens() {
     for (grant, connections) in [(Grant::ClientCredentials, 1), (Grant::RefreshToken, 3)] {
         let server = Server::start(vec![Read, answer("200 OK", "", TOKEN), Again]).await;
         let transport = transport(&["127.0.0.1"]);
@@ -205,7 +205,7 @@ async fn connections_are_reused_but_not_for_refresh_tokens() {
 }
 
 #[tokio::test]
-async fn a_closed_port_is_named() {
+async fn transport_closed_port_error_names_host() {
     let port = {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.local_addr().unwrap().port()
@@ -218,7 +218,7 @@ async fn a_closed_port_is_named() {
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_is_named() {
+async fn transport_unresolvable_name_error_names_host() {
     let error = send_url("https://idp.invalid/token", LONG).await.unwrap_err();
     assert!(matches!(error, Error::Dns { .. }), "{error:?}");
     assert!(error.to_string().contains("idp.invalid"), "{error}");
@@ -226,7 +226,7 @@ async fn a_name_without_an_address_is_named() {
 }
 
 #[tokio::test]
-async fn the_policy_judges_addresses_and_what_names_resolve_to() {
+async fn transport_egress_policy_applies_to_resolved_addresses() {
     let server = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     let port = server.port;
     let other_port = format!("127.0.0.1:{}", port ^ 1);
@@ -274,7 +274,7 @@ fn tls_server() -> u16 {
 }
 
 #[tokio::test]
-async fn an_untrusted_certificate_is_for_a_person_to_see_to() {
+async fn transport_untrusted_certificate_is_of_class_rejected() {
     let error = send_url(&format!("https://localhost:{}/token", tls_server()), LONG).await.unwrap_err();
     assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
     assert!(error.to_string().contains("no authority that this operator trusts"), "{error}");
@@ -284,11 +284,11 @@ async fn an_untrusted_certificate_is_for_a_person_to_see_to() {
 
 /// Runs itself in a process whose system trusts `authority.crt`.
 #[tokio::test]
-async fn the_systems_authorities_are_trusted() {
+async fn transport_system_authorities_are_trusted() {
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/token_endpoint/authority.crt");
     if std::env::var("SSL_CERT_FILE").as_deref() != Ok(authority) {
         let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_systems_authorities_are_trusted"])
+            .args(["--exact", "transport_system_authorities_are_trusted"])
             .env("SSL_CERT_FILE", authority)
             .env_remove("SSL_CERT_DIR")
             .output()
@@ -305,7 +305,7 @@ async fn the_systems_authorities_are_trusted() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_fails_may_work_in_a_moment() {
+async fn transport_failed_handshake_is_of_class_transient() {
     for steps in [vec![], vec![Reset], vec![answer("400 Bad Request", "", "")]] {
         let server = Server::start(steps).await;
         let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), LONG).await.unwrap_err();
@@ -315,7 +315,7 @@ async fn a_handshake_that_fails_may_work_in_a_moment() {
 }
 
 #[tokio::test]
-async fn connecting_takes_five_seconds_at_most() {
+async fn transport_connect_times_out_after_five_seconds() {
     let server = Server::start(vec![Wait(LONG)]).await;
     let started = Instant::now();
     let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), LONG).await.unwrap_err();

@@ -74,7 +74,7 @@ fn local() -> Transport {
 }
 
 #[tokio::test]
-async fn secrets_in_every_encoding_over_a_discovered_endpoint() {
+async fn provider_accepts_basic_and_post_secrets_at_discovered_endpoint() {
     let world = world();
     for (id, method, authentication) in [
         ("ba:sic", "client_secret_basic", ClientAuthentication::Basic(BasicEncoding::Percent)),
@@ -127,7 +127,7 @@ fn key(algorithm: Algorithm) -> (serde_json::Value, String) {
 }
 
 #[tokio::test]
-async fn assertions_of_every_algorithm_are_accepted_once() {
+async fn provider_accepts_assertion_of_every_algorithm_once() {
     let (world, transport) = (world(), local());
     for algorithm in [
         Algorithm::Rs256,
@@ -172,7 +172,7 @@ async fn assertions_of_every_algorithm_are_accepted_once() {
 }
 
 #[tokio::test]
-async fn a_certificate_authenticates_the_client() {
+async fn provider_accepts_client_certificate_and_its_renewal() {
     let (world, transport) = (world(), local());
     let spec = ClientSpec {
         id: "by-certificate".to_owned(),
@@ -198,7 +198,7 @@ async fn a_certificate_authenticates_the_client() {
 }
 
 #[tokio::test]
-async fn resources_are_indicated() {
+async fn provider_grants_registered_resource_only() {
     let world = world();
     let spec = ClientSpec {
         id: "resources".to_owned(),
@@ -222,7 +222,7 @@ async fn resources_are_indicated() {
 }
 
 #[tokio::test]
-async fn refresh_tokens_rotate_and_reuse_kills_the_grant() {
+async fn provider_rotates_refresh_token_and_revokes_grant_on_reuse() {
     let (world, transport) = (world(), local());
     let spec = ClientSpec {
         id: "rotates".to_owned(),

@@ -44,7 +44,7 @@ fn through(proxy: &str, no_proxy: &str, allow: &[&str]) -> Transport {
 }
 
 #[tokio::test]
-async fn a_proxy_leads_to_names_that_only_it_knows() {
+async fn proxy_resolves_names_that_only_it_knows() {
     let ours = Authority::new("ours");
     let named = ours.issue(|params| {
         params.subject_alt_names = vec![rcgen::SanType::DnsName("idp.example.com".try_into().unwrap())];
@@ -63,7 +63,7 @@ async fn a_proxy_leads_to_names_that_only_it_knows() {
 }
 
 #[tokio::test]
-async fn a_proxy_with_a_name_is_exempt_and_nothing_else_is() {
+async fn proxy_address_is_exempt_from_policy_as_proxy_only() {
     let proxy = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     let address = format!("http://localhost:{}", proxy.port);
     let send = async |transport: Transport, url: &str| {
@@ -93,7 +93,7 @@ async fn a_proxy_with_a_name_is_exempt_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_is_named() {
+async fn proxy_refusal_is_classified_by_status() {
     for (status, class, says) in [
         ("407 Proxy Authentication Required", Class::Rejected, "authorization required"),
         ("403 Forbidden", Class::Unclear, "unsuccessful"),

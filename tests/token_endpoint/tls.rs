@@ -81,7 +81,7 @@ fn assert_untrusted(result: Result<Answer, Error>, says: &str) {
 }
 
 #[tokio::test]
-async fn a_bundle_replaces_the_roots() {
+async fn tls_ca_bundle_replaces_system_roots() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let server = serve(&ours.issue(|_| ()), None);
     let transport = transport(&["127.0.0.1"]);
@@ -96,7 +96,7 @@ async fn a_bundle_replaces_the_roots() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_says_what_to_do() {
+async fn tls_untrusted_certificate_error_says_why() {
     let ours = Authority::new("ours");
     let long_ago = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let to_come = |params: &mut CertificateParams| params.not_before = rcgen::date_time_ymd(2090, 1, 1);
@@ -122,7 +122,7 @@ async fn a_certificate_that_is_not_trusted_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_server_that_signs_for_itself_is_trusted_if_it_is_in_the_bundle() {
+async fn tls_self_signed_certificate_in_bundle_is_trusted() {
     let transport = transport(&["127.0.0.1"]);
     let leaf = Leaf::self_signed(|_| ());
     let server = serve(&leaf, None);
@@ -144,7 +144,7 @@ async fn a_server_that_signs_for_itself_is_trusted_if_it_is_in_the_bundle() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_opens_the_door() {
+async fn tls_client_certificate_of_known_authority_is_accepted() {
     let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     let server = serve(&ours.issue(|_| ()), Some(&ours));
     let transport = transport(&["127.0.0.1"]);
@@ -162,7 +162,7 @@ async fn a_client_certificate_opens_the_door() {
 }
 
 #[tokio::test]
-async fn rotation_needs_no_restart() {
+async fn tls_rotated_certificates_take_effect_at_once() {
     let (before, after) = (Authority::new("before"), Authority::new("after"));
     let transport = transport(&["127.0.0.1"]);
     let (old, new) = (serve(&before.issue(|_| ()), None), serve(&after.issue(|_| ()), None));
@@ -181,7 +181,7 @@ async fn rotation_needs_no_restart() {
 }
 
 #[test]
-fn what_is_no_certificate_is_refused() {
+fn tls_invalid_certificate_or_key_is_refused() {
     let ours = Authority::new("ours");
     let (client, other) = (ours.issue_client("a"), ours.issue_client("b"));
     let bundle = |text: &str| Tls::new(Some(text), None).unwrap_err();

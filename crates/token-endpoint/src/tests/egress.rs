@@ -123,7 +123,7 @@ const PROTECTED: &[&str] = &[
 ];
 
 #[test]
-fn public_addresses_only_by_default() {
+fn egress_default_allows_public_addresses_only() {
     for ip in PUBLIC {
         assert_eq!(check(&policy(&[]), ip), Ok(()), "{ip}");
     }
@@ -133,7 +133,7 @@ fn public_addresses_only_by_default() {
 }
 
 #[test]
-fn a_host_permits_private_addresses_and_no_others() {
+fn egress_host_rule_allows_private_but_not_protected_addresses() {
     for rule in ["idp.example.com", "idp.example.com:443", "IDP.Example.COM."] {
         for ip in PRIVATE.iter().chain(PUBLIC) {
             assert_eq!(check(&policy(&[rule]), ip), Ok(()), "{ip}");
@@ -148,7 +148,7 @@ fn a_host_permits_private_addresses_and_no_others() {
 }
 
 #[test]
-fn a_network_permits_everything_in_it() {
+fn egress_network_rule_allows_every_address_in_it() {
     for ip in PRIVATE.iter().chain(PROTECTED) {
         assert_eq!(check(&policy(&["0.0.0.0/0", "::/0"]), ip), Ok(()), "{ip}");
     }
@@ -172,7 +172,7 @@ fn a_network_permits_everything_in_it() {
 }
 
 #[test]
-fn only_allows_nothing_else() {
+fn egress_only_denies_everything_not_listed() {
     let egress = only(&["idp.example.com:443", "198.20.0.0/16"], &["10.0.0.0/8"]);
     for (host, port, ip, allowed) in [
         ("idp.example.com", 443, "8.8.8.8", true),
@@ -202,7 +202,7 @@ fn only_allows_nothing_else() {
 }
 
 #[test]
-fn addresses_in_urls_are_seen_through() {
+fn egress_address_in_any_notation_is_checked() {
     for host in [
         "127.0.0.1",
         "2130706433",
@@ -233,7 +233,7 @@ fn addresses_in_urls_are_seen_through() {
 }
 
 #[test]
-fn schemes() {
+fn egress_scheme_other_than_https_is_refused() {
     assert_eq!(check_url(&policy(&[]), "https://idp.example.com/token"), Ok(()));
     assert_eq!(check_url(&policy(&[]), "http://idp.example.com/token"), Err(EgressRefused::PlainHttp));
     for url in ["ftp://idp.example.com/", "file:///etc/passwd", "data:text/plain,x"] {
@@ -245,7 +245,7 @@ fn schemes() {
 }
 
 #[test]
-fn messages_name_the_address_the_flag_and_the_helm_value() {
+fn egress_refusal_hints_at_rule_that_allows_it() {
     let message = |host: &str, ip: &str| {
         let ip: IpAddr = ip.parse().unwrap();
         policy(&[]).check_address(host, 8443, ip).unwrap_err().to_string()
@@ -273,7 +273,7 @@ fn messages_name_the_address_the_flag_and_the_helm_value() {
 }
 
 #[test]
-fn rules_are_parsed() {
+fn egress_rule_parses_every_notation() {
     let host = |host: &str, port| EgressRule::Host { host: host.to_owned(), port };
     let network = |network: &str, port| EgressRule::Network { network: network.parse().unwrap(), port };
     for (text, rule) in [

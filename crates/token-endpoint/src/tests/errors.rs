@@ -11,7 +11,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, StatusCode};
 
 #[test]
-fn a_known_code_decides_in_any_dialect_at_any_status() {
+fn error_known_code_decides_in_any_format_and_at_any_status() {
     let cases: &[(&str, Class, ErrorKind)] = &[
         ("invalid_client", Rejected, ClientRejected),
         ("unauthorized_client", Rejected, ClientRejected),
@@ -51,7 +51,7 @@ fn a_known_code_decides_in_any_dialect_at_any_status() {
 }
 
 #[test]
-fn without_a_known_code_the_status_decides() {
+fn error_without_known_code_is_classified_by_status() {
     let html = "<html>secret page</html>";
     let cases: &[(u16, &str, Class, ErrorKind, &str)] = &[
         (301, "", Rejected, RequestRejected, "set tokenURL to where it leads"),
@@ -94,13 +94,13 @@ fn without_a_known_code_the_status_decides() {
 }
 
 #[test]
-fn a_description_needs_a_known_code() {
+fn error_description_of_unknown_code_is_not_shown() {
     let error = answer(400, r#"{"error":"odd_code","error_description":"private words"}"#).unwrap_err();
     assert!(!error.to_string().contains("private"), "{error}");
 }
 
 #[test]
-fn the_outcome_is_unknown_behind_a_gateway() {
+fn outcome_unknown_bad_gateway_without_known_code_is_true() {
     for (status, body, unknown) in [
         (502, "", true),
         (504, "<html>", true),
@@ -113,7 +113,7 @@ fn the_outcome_is_unknown_behind_a_gateway() {
 }
 
 #[test]
-fn retry_after_is_seconds_or_a_date_and_believed_up_to_an_hour() {
+fn retry_after_seconds_or_date_is_capped_at_an_hour() {
     let date = "Sun, 06 Nov 1994 08:49:37 GMT";
     for (headers, expected) in [
         (vec![("retry-after", "120")], Some(120)),
@@ -137,7 +137,7 @@ fn retry_after_is_seconds_or_a_date_and_believed_up_to_an_hour() {
 }
 
 #[test]
-fn descriptions_are_capped_and_of_plain_characters() {
+fn error_description_is_capped_and_reduced_to_plain_characters() {
     let long = "word ".repeat(100);
     let said = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{long}"}}"#))
         .unwrap_err()
@@ -158,7 +158,7 @@ fn descriptions_are_capped_and_of_plain_characters() {
 }
 
 #[test]
-fn what_was_sent_and_what_looks_like_a_token_is_taken_out() {
+fn error_description_with_sent_values_or_tokens_is_redacted() {
     let percent = "correct%20horse%2Fbattery%2Bstaple";
     let echoes = [
         SECRET.to_owned(),
@@ -206,7 +206,7 @@ fn what_was_sent_and_what_looks_like_a_token_is_taken_out() {
 }
 
 #[test]
-fn a_short_value_does_not_uncover_a_long_one() {
+fn redact_short_value_inside_long_one_hides_both() {
     let credentials = Credentials {
         client_id: Some("abc".into()),
         client_secret: Some("abcdef".into()),
@@ -223,7 +223,7 @@ fn a_short_value_does_not_uncover_a_long_one() {
 }
 
 #[test]
-fn scopes_may_be_named() {
+fn error_description_with_scope_is_not_redacted() {
     let description = RequestDescription { scopes: vec!["cards:read".into()], ..description() };
     let error = read(
         StatusCode::BAD_REQUEST,
@@ -236,7 +236,7 @@ fn scopes_may_be_named() {
 }
 
 #[test]
-fn a_rejection_after_percent_encoding_names_the_other_ways() {
+fn hint_rejection_after_percent_encoding_is_avoid_percent_encoding() {
     let message = |authentication: &ClientAuthentication, secret: &str, body: &str| {
         let description =
             RequestDescription { client_authentication: authentication.clone(), ..description() };
@@ -264,7 +264,7 @@ fn a_rejection_after_percent_encoding_names_the_other_ways() {
 }
 
 #[test]
-fn a_media_type_is_the_servers_text_too() {
+fn error_media_type_without_valid_form_is_not_shown() {
     let shown = |value| answer_with(502, &[("content-type", value)], "x").unwrap_err().to_string();
     assert!(shown("Text/HTML ; charset=x").contains("1 bytes of text/html "));
     for odd in ["nonsense", "text/<script>", "", "a/b/c", "text/the-client-id"] {
@@ -274,7 +274,7 @@ fn a_media_type_is_the_servers_text_too() {
 }
 
 #[test]
-fn what_never_was_sent_waits_for_the_configuration() {
+fn error_before_sending_is_of_class_configuration() {
     let egress = Egress::new(Vec::new(), None, false, Vec::new());
     let refused: Error = egress.check_url(&"http://127.0.0.1/".parse().unwrap()).unwrap_err().into();
     assert_eq!((refused.class(), refused.kind()), (Class::Configuration, ErrorKind::EgressRefused));

@@ -1,6 +1,6 @@
 //! Keys made with openssl and ssh-keygen, for these tests alone.
 
-use crate::certificate::{Outline, thumbprint};
+use crate::certificate::{CertificateFields, thumbprint};
 use crate::key::PrivateKey;
 use crate::{Algorithm, KeyError, KeyType};
 use aws_lc_rs::signature::{
@@ -45,7 +45,7 @@ fn refusal(text: &str) -> KeyError {
 }
 
 #[test]
-fn every_format_signs_with_every_algorithm_that_fits() {
+fn key_of_every_format_signs_with_every_matching_algorithm() {
     let rsa: &[(Algorithm, &'static dyn VerificationAlgorithm)] = &[
         (Algorithm::Rs256, &RSA_PKCS1_2048_8192_SHA256),
         (Algorithm::Rs384, &RSA_PKCS1_2048_8192_SHA384),
@@ -75,7 +75,7 @@ fn every_format_signs_with_every_algorithm_that_fits() {
 }
 
 #[test]
-fn ed25519_signs_rfc_8037s_example() {
+fn key_ed25519_signature_equals_example_of_rfc_8037() {
     // RFC 8037, A.1: d of the JWK, in RFC 8410's envelope.
     let seed = BASE64_URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
     let der = [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20], &seed[..]].concat();
@@ -91,7 +91,7 @@ fn ed25519_signs_rfc_8037s_example() {
 }
 
 #[test]
-fn what_yaml_and_environments_do_to_pem_is_undone() {
+fn key_indented_or_escaped_pem_is_read() {
     let indented = RSA.lines().map(|line| format!("    {line}\r\n")).collect::<String>();
     let escaped = RSA.replace('\n', "\\n");
     let surrounded = format!("\u{feff}\nBag Attributes\n    friendlyName: x\n{RSA}\n{RSA_CERTIFICATE}");
@@ -102,7 +102,7 @@ fn what_yaml_and_environments_do_to_pem_is_undone() {
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_with_the_command() {
+fn key_unusable_is_refused_with_remedy() {
     let legacy_dsa = "-----BEGIN DSA PRIVATE KEY-----\nMIIB\n-----END DSA PRIVATE KEY-----";
     let cut: String = RSA.lines().take(9).chain(["-----END PRIVATE KEY-----"]).collect::<Vec<_>>().join("\n");
     for (text, error, says) in [
@@ -137,7 +137,7 @@ fn what_cannot_be_used_is_refused_with_the_command() {
 }
 
 #[test]
-fn an_algorithm_that_does_not_fit_names_one_that_does() {
+fn key_wrong_algorithm_error_names_matching_ones() {
     for (text, algorithm, has, says) in [
         (P256, Algorithm::Rs256, KeyType::P256, "set the algorithm to ES256"),
         (P256, Algorithm::Es384, KeyType::P256, "needs an EC key on P-384"),
@@ -151,7 +151,7 @@ fn an_algorithm_that_does_not_fit_names_one_that_does() {
 }
 
 #[test]
-fn no_key_is_printed() {
+fn key_debug_prints_no_secret() {
     let key = read(RSA).unwrap();
     assert_eq!(format!("{key:?}"), "PrivateKey(an RSA key)");
     assert_eq!(
@@ -161,9 +161,9 @@ fn no_key_is_printed() {
 }
 
 #[test]
-fn a_certificate_tells_about_itself() {
+fn certificate_fields_are_read_and_truncation_does_not_panic() {
     let certificate = CertificateDer::from_pem_slice(RSA_CERTIFICATE.as_bytes()).unwrap();
-    let outline = Outline::read(&certificate).unwrap();
+    let outline = CertificateFields::read(&certificate).unwrap();
     assert_eq!(outline.public_key, read(RSA).unwrap().public().unwrap());
     assert!(outline.is_self_issued() && !outline.has_names);
     assert!(outline.not_before < outline.not_after && outline.not_after.as_second() > 4_000_000_000);
@@ -171,6 +171,6 @@ fn a_certificate_tells_about_itself() {
     // openssl x509 -in rsa-certificate.pem -fingerprint -sha256 | xxd -r -p | basenc --base64url
     assert_eq!(thumbprint(&certificate), include_str!("keys/rsa-certificate.x5t-s256").trim());
     for cut in 0..certificate.len() {
-        let _ = Outline::read(&certificate[..cut]); // never panics
+        let _ = CertificateFields::read(&certificate[..cut]); // never panics
     }
 }

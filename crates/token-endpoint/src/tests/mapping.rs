@@ -14,7 +14,7 @@ fn mapped(response: ResponseMapping, body: &str) -> Result<Answer, Error> {
 }
 
 #[test]
-fn pointers_are_rfc_6901s() {
+fn pointer_parses_rfc_6901_only() {
     for text in ["/a", "/a/b/0", "/", "/a~1b", "/m~0n", "/ü"] {
         assert_eq!(text.parse::<Pointer>().unwrap().to_string(), text);
     }
@@ -25,7 +25,7 @@ fn pointers_are_rfc_6901s() {
 }
 
 #[test]
-fn a_token_is_found_where_the_mapping_says() {
+fn read_access_token_is_found_at_mapped_pointer() {
     let at = |text| ResponseMapping { access_token: pointer(text), ..ResponseMapping::default() };
     for (text, body) in [
         ("/token", r#"{"token":"t"}"#),
@@ -46,7 +46,7 @@ fn a_token_is_found_where_the_mapping_says() {
 }
 
 #[test]
-fn an_end_is_read_in_every_form() {
+fn read_expires_at_accepts_known_forms() {
     for (written, read) in [
         (r#""2026-11-22T05:00:00Z""#, Some("2026-11-22T05:00:00Z")),
         (r#""2026-11-22T12:00:00+07:00""#, Some("2026-11-22T05:00:00Z")),
@@ -81,7 +81,7 @@ fn an_end_is_read_in_every_form() {
 }
 
 #[test]
-fn values_are_scalars_without_control_characters() {
+fn read_values_are_scalars_without_control_characters() {
     let mapping = |name: &str, at: &str| ResponseMapping {
         values: [(name.to_owned(), at.parse().unwrap())].into(),
         ..ResponseMapping::default()
@@ -105,7 +105,7 @@ fn values_are_scalars_without_control_characters() {
 }
 
 #[test]
-fn a_mapped_refresh_token_survives_a_useless_answer() {
+fn read_unusable_answer_keeps_mapped_refresh_token() {
     let mapping = || ResponseMapping { refresh_token: pointer("/data/next"), ..ResponseMapping::default() };
     let body = r#"{"access_token":"t","refresh_token":"other","data":{"next":"r"}}"#;
     assert_eq!(mapped(mapping(), body).unwrap().refresh_token.unwrap().expose_secret(), "r");
@@ -114,7 +114,7 @@ fn a_mapped_refresh_token_survives_a_useless_answer() {
 }
 
 #[test]
-fn no_pointer_leads_to_a_secret() {
+fn read_value_pointer_to_secret_is_refused() {
     let mapping = |at: &str| ResponseMapping {
         values: [("x".to_owned(), at.parse().unwrap())].into(),
         ..ResponseMapping::default()

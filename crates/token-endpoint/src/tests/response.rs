@@ -4,7 +4,7 @@ use crate::{Class, Error, MAX_LIFETIME};
 use secrecy::ExposeSecret;
 
 #[test]
-fn the_three_systems_answers_are_read() {
+fn read_vendor_answers_returns_tokens() {
     let vgs = answer(
         200,
         r#"{"access_token":"eyJhbGciOi.J9.x","expires_in":300,"refresh_expires_in":0,"token_type":"bearer",
@@ -35,7 +35,7 @@ fn the_three_systems_answers_are_read() {
 }
 
 #[test]
-fn expires_in_in_every_form() {
+fn read_expires_in_accepts_known_forms() {
     for (written, read) in [
         ("300", Some(300)),
         (r#""300""#, Some(300)),
@@ -70,7 +70,7 @@ fn expires_in_in_every_form() {
 }
 
 #[test]
-fn token_type_in_every_form() {
+fn read_token_type_accepts_known_forms() {
     for (member, read, missing) in [
         (r#","token_type":"Bearer""#, "Bearer", false),
         (r#","token_type":"bearer""#, "Bearer", false),
@@ -94,7 +94,7 @@ fn token_type_in_every_form() {
 }
 
 #[test]
-fn a_success_without_a_usable_token_is_malformed() {
+fn read_success_without_usable_token_is_malformed() {
     for (body, said) in [
         ("", "an empty body"),
         ("<html>login</html>", "18 bytes of application/json"),
@@ -127,7 +127,7 @@ fn a_success_without_a_usable_token_is_malformed() {
 }
 
 #[test]
-fn an_error_inside_of_a_success_is_a_failure() {
+fn read_success_that_reports_error_is_a_failure() {
     for (body, class, reason) in [
         (r#"{"error":"invalid_client","access_token":"t"}"#, Class::Rejected, ErrorKind::ClientRejected),
         (r#"{"error":"bad_verification_code"}"#, Class::Rejected, ErrorKind::RequestRejected),
@@ -143,7 +143,7 @@ fn an_error_inside_of_a_success_is_a_failure() {
 }
 
 #[test]
-fn what_is_not_an_error_does_not_disturb_a_success() {
+fn read_success_with_empty_error_members_is_a_token() {
     for member in [
         r#""error":null"#,
         r#""error":"""#,
@@ -164,7 +164,7 @@ fn what_is_not_an_error_does_not_disturb_a_success() {
 }
 
 #[test]
-fn json_is_read_whatever_it_is_called() {
+fn read_json_with_any_media_type_is_a_token() {
     for media_type in
         ["text/html", "text/plain; charset=utf-8", "application/x-www-form-urlencoded", "nonsense", ""]
     {
@@ -175,7 +175,7 @@ fn json_is_read_whatever_it_is_called() {
 }
 
 #[test]
-fn a_rotated_refresh_token_outlives_a_useless_answer() {
+fn read_unusable_answer_keeps_refresh_token() {
     let read = answer(200, r#"{"access_token":"t","refresh_token":"next"}"#).unwrap();
     assert_eq!(read.refresh_token.unwrap().expose_secret(), "next");
 
@@ -195,19 +195,19 @@ fn a_rotated_refresh_token_outlives_a_useless_answer() {
 }
 
 #[test]
-fn the_token_id_is_the_head_of_sha256() {
+fn token_id_is_start_of_sha256() {
     let read = answer(200, r#"{"access_token":"abc"}"#).unwrap();
     assert_eq!(read.token_id(), "ba7816bf8f01"); // printf abc | sha256sum
 }
 
 #[test]
-fn debug_of_an_answer_prints_no_token() {
+fn answer_debug_prints_no_token() {
     let read = answer(200, r#"{"access_token":"hidden-a","refresh_token":"hidden-r","scope":"s"}"#).unwrap();
     assert!(!format!("{read:?}").contains("hidden"), "{read:?}");
 }
 
 #[test]
-fn the_servers_clock_is_read() {
+fn read_date_header_is_server_time() {
     let date = |value| answer_with(200, &[("date", value)], r#"{"access_token":"t"}"#).unwrap().date;
     assert_eq!(date("Sun, 06 Nov 1994 08:49:37 GMT"), Some("1994-11-06T08:49:37Z".parse().unwrap()));
     assert_eq!(date("yesterday"), None);
