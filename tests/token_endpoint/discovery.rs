@@ -1,12 +1,11 @@
-//! Issuers whose endpoints are found, over HTTP on loopback.
+//! Discovery over HTTP on loopback.
 
 use crate::site::Site;
 use crate::support::authority::Authority;
 use crate::{LONG, TOKEN, transport};
 use std::time::Duration;
-use token_endpoint::ErrorKind;
 use token_endpoint::{
-    BasicEncoding, Class, ClientAuthentication, Credentials, Discovery, Error, Grant, Issuer,
+    BasicEncoding, Class, ClientAuthentication, Credentials, Discovery, Error, ErrorKind, Grant, Issuer,
     RequestDescription, Tls,
 };
 
@@ -69,7 +68,7 @@ async fn discovery_concurrent_callers_share_one_cached_request() {
     let all = futures::future::join_all((0..50).map(|_| locate(&discovery, &site))).await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(site.asked(), [OPENID]);
-    // Who trusts others asks for himself.
+    // Metadata is not shared between different roots of trust.
     let tls = Tls::new(Some(&Authority::new("a").pem), None).unwrap();
     discovery.locate(&describe(&site.url("/realm")), &tls, LONG).await.unwrap();
     assert_eq!(site.asked(), [OPENID]);
@@ -86,7 +85,7 @@ async fn discovery_outage_uses_stale_metadata_for_a_day() {
     site.asked();
 
     let later = async |by: Duration| {
-        // The clock stands still for this moment only: paused, it would run ahead of the sockets.
+        // Paused only here: a paused clock advances while the test waits for sockets.
         tokio::time::pause();
         tokio::time::advance(by).await;
         tokio::time::resume();
@@ -98,7 +97,7 @@ async fn discovery_outage_uses_stale_metadata_for_a_day() {
     assert_eq!(locate(&discovery, &site).await.unwrap(), site.url("/t"));
     assert_eq!(site.asked(), [OPENID, OAUTH]);
     assert_eq!(locate(&discovery, &site).await.unwrap(), site.url("/t"));
-    assert!(site.asked().is_empty(), "a failure is remembered too");
+    assert!(site.asked().is_empty(), "a failure is cached too");
 
     later(Duration::from_secs(24 * 3600)).await;
     let error = locate(&discovery, &site).await.unwrap_err();
@@ -111,12 +110,12 @@ async fn discovery_outage_uses_stale_metadata_for_a_day() {
 #[tokio::test]
 async fn discovery_unusable_metadata_is_classified() {
     let other = r#"{"issuer":"https://other.example","token_endpoint":"https://other.example/t"}"#;
-    for (openid, oauth, class, reason, says) in [
-        ((404, ""), (404, ""), Class::Unclear, ErrorKind::Unavailable, "(HTTP 404): check the issuer"),
+    for (openid, oauth, class, kind, message) in [
+        ((404, ""), (404, ""), Class::Unclear, ErrorKind::Unavailable, "(HTTP 404)"),
         ((404, ""), (503, ""), Class::Transient, ErrorKind::Unavailable, "HTTP 503"),
         ((503, ""), (404, ""), Class::Transient, ErrorKind::Unavailable, "HTTP 503"),
         ((302, ""), (302, ""), Class::Unclear, ErrorKind::Unavailable, "HTTP 302"),
-        ((200, "<html>"), (404, ""), Class::Unclear, ErrorKind::Unavailable, "set tokenURL instead"),
+        ((200, "<html>"), (404, ""), Class::Unclear, ErrorKind::Unavailable, "(HTTP 404)"),
         (
             (200, other),
             (404, ""),
@@ -131,8 +130,8 @@ async fn discovery_unusable_metadata_is_classified() {
         site.write(OAUTH, oauth.0, oauth.1);
         let error = locate(&Discovery::new(transport(&["127.0.0.1"])), &site).await.unwrap_err();
         assert!(matches!(error, Error::Discovery(_)), "{error:?}");
-        assert_eq!((error.class(), error.kind()), (class, reason), "{error}");
-        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!((error.class(), error.kind()), (class, kind), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
         assert!(!error.outcome_unknown());
     }
 }

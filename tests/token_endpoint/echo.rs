@@ -1,4 +1,4 @@
-//! Servers do echo credentials. Nothing of what was sent may come back in an error, in whichever form it was sent.
+//! Some servers echo credentials. An error shows nothing that was sent, in any encoding.
 
 use crate::support::scripted_server::{Reply, ScriptedServer};
 use crate::{LONG, transport};
@@ -80,11 +80,11 @@ async fn error_with_echo_of_any_credential_shows_none() {
             let request = description.attempt(&credentials, &attempt).unwrap();
             let plain = transport.send(&request, LONG).await.unwrap_err();
 
-            // The same inside of an error that is understood, so that its description is repeated.
+            // The echo in a known error, whose description is shown.
             let headers = request.headers().values().filter_map(|value| value.to_str().ok());
-            for said in headers.chain([request.body().expose_secret(), id, value]) {
+            for echo in headers.chain([request.body().expose_secret(), id, value]) {
                 let body =
-                    serde_json::json!({"error": "invalid_client", "error_description": format!("<{said}>")});
+                    serde_json::json!({"error": "invalid_client", "error_description": format!("<{echo}>")});
                 let repeated =
                     read(StatusCode::UNAUTHORIZED, &HeaderMap::new(), body.to_string().as_bytes(), &request)
                         .unwrap_err();

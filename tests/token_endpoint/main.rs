@@ -1,5 +1,5 @@
-//! The transport against servers that misbehave, on loopback.
-#![cfg(test)] // so that clippy lets helpers panic, too
+//! The transport against misbehaving servers on loopback.
+#![cfg(test)] // lets clippy allow panics in helpers
 
 mod discovery;
 mod echo;
@@ -19,11 +19,10 @@ use server::{Server, Step, answer, write};
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use token_endpoint::ErrorKind;
 use token_endpoint::transport::{MAX_BODY, install_crypto_provider};
 use token_endpoint::{
-    Answer, BasicEncoding, Class, ClientAuthentication, Credentials, Egress, EgressRefused, Error, Grant,
-    RequestDescription, TokenRequest, Transport,
+    Answer, BasicEncoding, CertificateProblem, Class, ClientAuthentication, Credentials, Egress,
+    EgressRefused, Error, ErrorKind, Grant, Hint, RequestDescription, TokenRequest, Transport,
 };
 
 const TOKEN: &str = r#"{"access_token":"t","token_type":"bearer","expires_in":300}"#;
@@ -49,14 +48,14 @@ fn request(url: &str, grant: Grant) -> TokenRequest {
 
 fn transport(allow: &[&str]) -> Transport {
     let allow = allow.iter().map(|rule| rule.parse().unwrap()).collect();
-    Transport::new(Arc::new(Egress::new(allow, None, true, Vec::new())), "tokensource-operator/test").unwrap()
+    Transport::new(Arc::new(Egress::new(allow, None, true, Vec::new())), "token-endpoint/test").unwrap()
 }
 
 async fn send_url(url: &str, timeout: Duration) -> Result<Answer, Error> {
     transport(&["127.0.0.1"]).send(&request(url, Grant::ClientCredentials), timeout).await
 }
 
-/// Sends one request to a server that plays `steps`.
+/// Sends one request to a server that performs `steps`.
 async fn send(steps: Vec<Step>, timeout: Duration) -> Result<Answer, Error> {
     let server = Server::start(steps).await;
     send_url(&format!("http://127.0.0.1:{}/token", server.port), timeout).await
@@ -91,7 +90,7 @@ async fn transport_sends_expected_bytes() {
             "content-length: 41".to_owned(),
             "content-type: application/x-www-form-urlencoded".to_owned(),
             format!("host: 127.0.0.1:{}", server.port),
-            "user-agent: tokensource-operator/test".to_owned(),
+            "user-agent: token-endpoint/test".to_owned(),
         ]
     );
     assert_eq!(body, "grant_type=client_credentials&scope=email");
@@ -237,13 +236,13 @@ async fn transport_egress_policy_applies_to_resolved_addresses() {
                 transport(allow).send(&request(&url, Grant::ClientCredentials), LONG).await.unwrap_err();
             assert!(matches!(error, Error::Egress(EgressRefused::Address { .. })), "{url}: {error:?}");
             assert_eq!((error.class(), error.kind()), (Class::Configuration, ErrorKind::EgressRefused));
-            let message = error.to_string();
-            assert!(message.contains("loopback") && message.contains("--egress-allow"), "{message}");
+            assert!(error.to_string().contains("loopback"), "{error}");
+            assert!(matches!(error.hint(), Some(Hint::AllowEgress(_))), "{error:?}");
         }
     }
     assert_eq!(server.connections(), 0);
 
-    // localhost may have ::1 as well: only what is allowed is connected to.
+    // localhost may resolve to ::1 too: only the allowed address is used.
     let allow = format!("127.0.0.1:{port}");
     for host in ["127.0.0.1", "2130706433", "localhost"] {
         let request = request(&format!("http://{host}:{port}/token"), Grant::ClientCredentials);
@@ -266,7 +265,7 @@ fn tls_server() -> u16 {
         let (stream, _) = listener.accept()?;
         let mut tls =
             rustls::StreamOwned::new(rustls::ServerConnection::new(Arc::new(config)).unwrap(), stream);
-        tls.read_exact(&mut [0])?; // all of the request is in the first record
+        tls.read_exact(&mut [0])?; // the first record holds the whole request
         write!(tls, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{TOKEN}", TOKEN.len())?;
         tls.flush()
     });
@@ -276,13 +275,16 @@ fn tls_server() -> u16 {
 #[tokio::test]
 async fn transport_untrusted_certificate_is_of_class_rejected() {
     let error = send_url(&format!("https://localhost:{}/token", tls_server()), LONG).await.unwrap_err();
-    assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
-    assert!(error.to_string().contains("no authority that this operator trusts"), "{error}");
+    assert!(
+        matches!(error, Error::Certificate { problem: CertificateProblem::UnknownAuthority, .. }),
+        "{error:?}"
+    );
+    assert_eq!(error.hint(), Some(Hint::TrustAuthority));
     assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::Unavailable));
     assert!(!error.outcome_unknown());
 }
 
-/// Runs itself in a process whose system trusts `authority.crt`.
+/// Runs itself in a process whose system roots are `authority.crt`.
 #[tokio::test]
 async fn transport_system_authorities_are_trusted() {
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/token_endpoint/authority.crt");
@@ -320,6 +322,7 @@ async fn transport_connect_times_out_after_five_seconds() {
     let started = Instant::now();
     let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), LONG).await.unwrap_err();
     assert!(matches!(error, Error::ConnectTimeout { .. }), "{error:?}");
+    assert_eq!(error.hint(), Some(Hint::CheckFirewall));
     assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
     assert!(started.elapsed() < Duration::from_secs(8));
 }

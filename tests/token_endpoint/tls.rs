@@ -1,4 +1,4 @@
-//! Whom the transport trusts over TLS, and as whom it speaks.
+//! Server and client certificates of the transport.
 
 use crate::support::authority::{Authority, Leaf};
 use crate::{LONG, TOKEN, request, transport};
@@ -10,16 +10,17 @@ use secrecy::{ExposeSecret, SecretString};
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use token_endpoint::ErrorKind;
 use token_endpoint::transport::install_crypto_provider;
-use token_endpoint::{Answer, Class, Error, Grant, KeyError, Tls, TlsError, Transport};
+use token_endpoint::{
+    Answer, CertificateProblem, Class, Error, ErrorKind, Grant, Hint, KeyError, Tls, TlsError, Transport,
+};
 
 pub(crate) struct Server {
     pub(crate) port: u16,
     connections: Arc<AtomicUsize>,
 }
 
-/// Answers every request with a token, to clients that `clients` has issued certificates to, or to all.
+/// Answers every request with a token. With `clients`, only to clients with a certificate of that authority.
 pub(crate) fn serve(leaf: &Leaf, clients: Option<&Authority>) -> Server {
     install_crypto_provider();
     let builder = ServerConfig::builder();
@@ -72,11 +73,16 @@ async fn ask_host(transport: &Transport, host: &str, server: &Server, tls: &Tls)
     transport.send_over(&request(&url, Grant::ClientCredentials), tls, LONG).await
 }
 
-fn assert_untrusted(result: Result<Answer, Error>, says: &str) {
+fn assert_untrusted(result: Result<Answer, Error>, expected: CertificateProblem) {
     let error = result.unwrap_err();
-    assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
+    assert!(matches!(error, Error::Certificate { problem, .. } if problem == expected), "{error:?}");
     assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::Unavailable));
-    assert!(error.to_string().contains(says), "{error}");
+    let hint = match expected {
+        CertificateProblem::SelfSigned => Some(Hint::TrustCertificate),
+        CertificateProblem::UnknownAuthority => Some(Hint::TrustAuthority),
+        _ => None,
+    };
+    assert_eq!(error.hint(), hint);
     assert!(!error.outcome_unknown());
 }
 
@@ -88,11 +94,9 @@ async fn tls_ca_bundle_replaces_system_roots() {
     assert_eq!(ask(&transport, &server, &roots(&ours.pem)).await.unwrap().access_token.expose_secret(), "t");
     let both = format!("# two\n{}\n{}", other.pem, ours.pem);
     assert!(ask(&transport, &server, &roots(&both)).await.is_ok());
-    assert_untrusted(
-        ask(&transport, &server, &roots(&other.pem)).await,
-        "no authority that this operator trusts",
-    );
-    assert_untrusted(ask(&transport, &server, &Tls::default()).await, "spec.tls.caBundle");
+    for tls in [roots(&other.pem), Tls::default()] {
+        assert_untrusted(ask(&transport, &server, &tls).await, CertificateProblem::UnknownAuthority);
+    }
 }
 
 #[tokio::test]
@@ -109,15 +113,15 @@ async fn tls_untrusted_certificate_error_says_why() {
     };
     let transport = transport(&["127.0.0.1"]);
     let tls = roots(&ours.pem);
-    for (leaf, says) in [
-        (ours.issue(long_ago), "it has expired"),
-        (ours.issue(to_come), "not valid yet"),
-        (ours.issue(elsewhere), "it is for another name"),
-        (ours.issue(nameless), "a common name and no subjectAltName"),
-        (ours.issue(for_clients), "extended key usage"),
-        (Leaf::self_signed(|_| ()), "it is self-signed"),
+    for (leaf, problem) in [
+        (ours.issue(long_ago), CertificateProblem::Expired),
+        (ours.issue(to_come), CertificateProblem::NotYetValid),
+        (ours.issue(elsewhere), CertificateProblem::OtherName),
+        (ours.issue(nameless), CertificateProblem::NoName),
+        (ours.issue(for_clients), CertificateProblem::NotForServers),
+        (Leaf::self_signed(|_| ()), CertificateProblem::SelfSigned),
     ] {
-        assert_untrusted(ask(&transport, &serve(&leaf, None), &tls).await, says);
+        assert_untrusted(ask(&transport, &serve(&leaf, None), &tls).await, problem);
     }
 }
 
@@ -127,19 +131,27 @@ async fn tls_self_signed_certificate_in_bundle_is_trusted() {
     let leaf = Leaf::self_signed(|_| ());
     let server = serve(&leaf, None);
     assert!(ask(&transport, &server, &roots(&leaf.pem)).await.is_ok());
-    assert_untrusted(ask_host(&transport, "localhost", &server, &roots(&leaf.pem)).await, "another name");
-    // Another one under the same name is another one.
+    assert_untrusted(
+        ask_host(&transport, "localhost", &server, &roots(&leaf.pem)).await,
+        CertificateProblem::OtherName,
+    );
     assert_untrusted(
         ask(&transport, &server, &roots(&Leaf::self_signed(|_| ()).pem)).await,
-        "it is self-signed",
+        CertificateProblem::SelfSigned,
     );
 
-    for (leaf, says) in [
-        (Leaf::self_signed(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)), "it has expired"),
-        (Leaf::self_signed(|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)), "not valid yet"),
-        (Leaf::self_signed(|params| params.subject_alt_names.clear()), "no subjectAltName"),
+    for (leaf, problem) in [
+        (
+            Leaf::self_signed(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)),
+            CertificateProblem::Expired,
+        ),
+        (
+            Leaf::self_signed(|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)),
+            CertificateProblem::NotYetValid,
+        ),
+        (Leaf::self_signed(|params| params.subject_alt_names.clear()), CertificateProblem::NoName),
     ] {
-        assert_untrusted(ask(&transport, &serve(&leaf, None), &roots(&leaf.pem)).await, says);
+        assert_untrusted(ask(&transport, &serve(&leaf, None), &roots(&leaf.pem)).await, problem);
     }
 }
 
@@ -170,7 +182,7 @@ async fn tls_rotated_certificates_take_effect_at_once() {
     assert!(ask(&transport, &new, &roots(&before.pem)).await.is_err());
     assert!(ask(&transport, &new, &roots(&after.pem)).await.is_ok());
 
-    // The same material means the same client, hence the same connection; a renewed certificate means a new one.
+    // Equal certificates share an HTTP client and its connection; a renewed certificate gets new ones.
     let server = serve(&before.issue(|_| ()), Some(&before));
     let (first, second) = (before.issue_client("client"), before.issue_client("client"));
     for (client, connections) in [(&first, 1), (&first, 1), (&second, 2), (&first, 2)] {

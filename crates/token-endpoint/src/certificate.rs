@@ -2,7 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::der::{
-    BIT_STRING, DerValue, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, DerReader, SEQUENCE, UTC_TIME,
+    BIT_STRING, DerReader, DerValue, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, UTC_TIME,
 };
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -49,7 +49,9 @@ impl<'a> CertificateFields<'a> {
             not_before: time(validity.next()?)?,
             not_after: time(validity.next()?)?,
             public_key,
-            has_names: extensions.and_then(|all| DerReader(all.content).enter(SEQUENCE)).is_some_and(has_names),
+            has_names: extensions
+                .and_then(|all| DerReader(all.content).enter(SEQUENCE))
+                .is_some_and(has_names),
         })
     }
 
@@ -61,7 +63,8 @@ impl<'a> CertificateFields<'a> {
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11]; // 2.5.29.17
 
 fn has_names(mut extensions: DerReader<'_>) -> bool {
-    extensions.any(|extension| DerReader(extension.content).expect(OBJECT_IDENTIFIER) == Some(SUBJECT_ALT_NAME))
+    extensions
+        .any(|extension| DerReader(extension.content).expect(OBJECT_IDENTIFIER) == Some(SUBJECT_ALT_NAME))
 }
 
 /// RFC 5280, 4.1.2.5: whole seconds, always in UTC.

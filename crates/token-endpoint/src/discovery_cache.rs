@@ -125,11 +125,14 @@ impl Discovery {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if !slots.contains_key(&key)
             && slots.len() >= MAX_ISSUERS
-            && let Some(oldest) = slots.iter().min_by_key(|(_, slot)| slot.last_used).map(|(key, _)| key.clone())
+            && let Some(oldest) =
+                slots.iter().min_by_key(|(_, slot)| slot.last_used).map(|(key, _)| key.clone())
         {
             slots.remove(&oldest);
         }
-        let slot = slots.entry(key).or_insert_with(|| CacheSlot { last_used: Instant::now(), entry: Arc::default() });
+        let slot = slots
+            .entry(key)
+            .or_insert_with(|| CacheSlot { last_used: Instant::now(), entry: Arc::default() });
         slot.last_used = Instant::now();
         Arc::clone(&slot.entry)
     }

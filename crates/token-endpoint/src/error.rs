@@ -188,7 +188,9 @@ impl Error {
         match self {
             Error::Egress(refused) => refused.hint(),
             Error::ConnectTimeout { .. } => Some(Hint::CheckFirewall),
-            Error::Certificate { problem: CertificateProblem::SelfSigned, .. } => Some(Hint::TrustCertificate),
+            Error::Certificate { problem: CertificateProblem::SelfSigned, .. } => {
+                Some(Hint::TrustCertificate)
+            }
             Error::Certificate { problem: CertificateProblem::UnknownAuthority, .. } => {
                 Some(Hint::TrustAuthority)
             }

@@ -2,7 +2,7 @@
 //! The error for a key that cannot be used names the command that converts or replaces it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::der::{INTEGER, OBJECT_IDENTIFIER, DerReader, SEQUENCE};
+use super::der::{DerReader, INTEGER, OBJECT_IDENTIFIER, SEQUENCE};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};

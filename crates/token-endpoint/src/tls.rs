@@ -121,7 +121,8 @@ fn read_client(chain: &str, key: &SecretString) -> Result<CertifiedKey, TlsError
     let chain: Vec<_> = CertificateDer::pem_slice_iter(unfold(chain).as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|_| TlsError::ClientCertificate)?;
-    let leaf = chain.first().and_then(|leaf| CertificateFields::read(leaf)).ok_or(TlsError::ClientCertificate)?;
+    let leaf =
+        chain.first().and_then(|leaf| CertificateFields::read(leaf)).ok_or(TlsError::ClientCertificate)?;
     let key = PrivateKey::read(key)?;
     if key.public()? != leaf.public_key {
         return Err(TlsError::OtherKey);

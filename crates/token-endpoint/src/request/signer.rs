@@ -1,13 +1,13 @@
 //! Signs the assertions of a request.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::{RequestDescription, RequestError};
 use crate::assertion::{ASSERTION_LIFETIME, Assertion, Attempt, RESERVED_CLAIMS};
 use crate::certificate::{CertificateFields, thumbprint};
 use crate::credentials::Credentials;
 use crate::discovery::Issuer;
 use crate::grant::{Grant, JwtBearer, PrivateKeyJwt};
 use crate::key::{PrivateKey, unfold};
-use super::{RequestDescription, RequestError};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 

@@ -1,14 +1,14 @@
 //! Writes the members and headers of a request.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::signer::Signer;
+use super::{Encoding, RequestDescription, RequestError, TokenRequest, is_reserved};
 use crate::assertion::Attempt;
 use crate::credentials::Credentials;
 use crate::grant::{BasicEncoding, ClientAuthentication, Grant, TokenExchange};
 use crate::headers::is_refused_header;
 use crate::key::PrivateKey;
 use crate::redact::{Redactor, percent_encode};
-use super::signer::Signer;
-use super::{Encoding, RequestDescription, RequestError, TokenRequest, is_reserved};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};

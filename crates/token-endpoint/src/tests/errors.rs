@@ -4,7 +4,8 @@ use crate::ErrorKind::{
     self, ClientRejected, GrantRejected, RateLimited, RequestRejected, ScopeRejected, Unavailable,
 };
 use crate::{
-    BasicEncoding, ClientAuthentication, Credentials, Egress, Error, RequestDescription, RequestError, read,
+    BasicEncoding, ClientAuthentication, Credentials, Egress, Error, Hint, RequestDescription, RequestError,
+    read,
 };
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
@@ -27,7 +28,7 @@ fn error_known_code_decides_in_any_format_and_at_any_status() {
         ("temporarily_unavailable", Transient, Unavailable),
         ("slow_down", Transient, RateLimited),
     ];
-    for (code, class, reason) in cases {
+    for (code, class, kind) in cases {
         for body in [
             format!(r#"{{"error":"{code}","error_description":"Because."}}"#),
             format!(r#"{{"error":"{code}","message":"Because."}}"#),
@@ -41,7 +42,7 @@ fn error_known_code_decides_in_any_format_and_at_any_status() {
         ] {
             for status in [200, 302, 400, 401, 403, 404, 429, 500, 503] {
                 let error = answer(status, &body).unwrap_err();
-                assert_eq!((error.class(), error.kind()), (*class, *reason), "{status} {body}");
+                assert_eq!((error.class(), error.kind()), (*class, *kind), "{status} {body}");
                 assert_eq!(error.code(), Some(*code), "{status} {body}");
                 let message = error.to_string();
                 assert!(message.contains(&format!("HTTP {status}, {code}: Because.")), "{message}");
@@ -54,9 +55,9 @@ fn error_known_code_decides_in_any_format_and_at_any_status() {
 fn error_without_known_code_is_classified_by_status() {
     let html = "<html>secret page</html>";
     let cases: &[(u16, &str, Class, ErrorKind, &str)] = &[
-        (301, "", Rejected, RequestRejected, "set tokenURL to where it leads"),
-        (302, html, Rejected, RequestRejected, "redirects are not followed"),
-        (307, "", Rejected, RequestRejected, "redirects"),
+        (301, "", Rejected, RequestRejected, "HTTP 301"),
+        (302, html, Rejected, RequestRejected, "HTTP 302"),
+        (307, "", Rejected, RequestRejected, "HTTP 307"),
         (400, "", Unclear, Unavailable, "an empty body"),
         (400, html, Unclear, Unavailable, "24 bytes of text/html"),
         (400, r#"{"error":"some_code"}"#, Rejected, RequestRejected, "HTTP 400, some_code"),
@@ -64,12 +65,12 @@ fn error_without_known_code_is_classified_by_status() {
         (401, "", Rejected, ClientRejected, "HTTP 401 with an empty body"),
         (401, r#"{"error":"Unauthorized"}"#, Rejected, ClientRejected, "HTTP 401, Unauthorized"),
         (401, r#"{"error":{"code":401,"message":"Who?"}}"#, Rejected, ClientRejected, "HTTP 401: Who?"),
-        (403, html, Unclear, Unavailable, "firewall or proxy"),
+        (403, html, Unclear, Unavailable, "HTTP 403 with 24 bytes"),
         (403, r#"{"error":"forbidden_here"}"#, Rejected, RequestRejected, "forbidden_here"),
-        (404, html, Unclear, Unavailable, "check the path of tokenURL"),
-        (404, r#"{"error":"Realm does not exist"}"#, Unclear, RequestRejected, ": Realm does not exist ("),
+        (404, html, Unclear, Unavailable, "HTTP 404 with 24 bytes"),
+        (404, r#"{"error":"Realm does not exist"}"#, Unclear, RequestRejected, ": Realm does not exist"),
         (404, r#"{"error":"not_found"}"#, Unclear, RequestRejected, "HTTP 404, not_found"),
-        (407, html, Rejected, RequestRejected, "a proxy on the way asks for authentication"),
+        (407, html, Rejected, RequestRejected, "HTTP 407"),
         (408, "", Transient, Unavailable, "HTTP 408"),
         (415, "", Unclear, Unavailable, "HTTP 415"),
         (418, "", Unclear, Unavailable, "HTTP 418"),
@@ -83,13 +84,34 @@ fn error_without_known_code_is_classified_by_status() {
         (504, "", Transient, Unavailable, "HTTP 504"),
         (599, "", Transient, Unavailable, "HTTP 599"),
     ];
-    for (status, body, class, reason, said) in cases {
+    for (status, body, class, kind, text) in cases {
         let error = answer_with(*status, &[("content-type", "text/html; charset=utf-8")], body).unwrap_err();
-        assert_eq!((error.class(), error.kind()), (*class, *reason), "{status} {body}");
+        assert_eq!((error.class(), error.kind()), (*class, *kind), "{status} {body}");
         assert_eq!(error.code(), None, "{status} {body}");
         let message = error.to_string();
-        assert!(message.contains(said), "{message}");
+        assert!(message.contains(text), "{message}");
         assert!(!message.contains("secret page"), "{message}");
+    }
+}
+
+#[test]
+fn hint_follows_from_status_and_body() {
+    let html = "<html></html>";
+    for (status, body, hint) in [
+        (301, "", Some(Hint::UseRedirectTarget)),
+        (302, html, Some(Hint::UseRedirectTarget)),
+        (400, html, None),
+        (403, html, Some(Hint::CheckIntermediary)),
+        (403, r#"{"error":"forbidden_here"}"#, None),
+        (404, html, Some(Hint::CheckTokenUrlPath)),
+        (404, r#"{"error":"not_found"}"#, Some(Hint::CheckTokenUrlPath)),
+        (407, html, Some(Hint::AuthenticateToProxy)),
+        (400, r#"{"error":"TOO_MANY_FAILED_LOGINS"}"#, Some(Hint::WaitForUnlock)),
+        (200, html, Some(Hint::CheckTokenUrl)),
+        (200, "{}", None),
+        (500, "", None),
+    ] {
+        assert_eq!(answer(status, body).unwrap_err().hint(), hint, "{status} {body}");
     }
 }
 
@@ -139,22 +161,22 @@ fn retry_after_seconds_or_date_is_capped_at_an_hour() {
 #[test]
 fn error_description_is_capped_and_reduced_to_plain_characters() {
     let long = "word ".repeat(100);
-    let said = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{long}"}}"#))
+    let message = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{long}"}}"#))
         .unwrap_err()
         .to_string();
-    assert!(said.ends_with("...") && said.len() < 300, "{said}");
+    assert!(message.ends_with("...") && message.len() < 300, "{message}");
 
-    let said =
+    let message =
         answer(400, r#"{"error":"invalid_request","error_description":"a\"b\\c\n\u001b[31md\u202eé"}"#)
             .unwrap_err()
             .to_string();
-    assert!(said.ends_with("a'b/c  [31md??"), "{said}");
+    assert!(message.ends_with("a'b/c  [31md??"), "{message}");
 
     let huge = "word ".repeat(10_000);
-    let said = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{huge}"}}"#))
+    let message = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{huge}"}}"#))
         .unwrap_err()
         .to_string();
-    assert!(said.ends_with("invalid_request"), "{said}");
+    assert!(message.ends_with("invalid_request"), "{message}");
 }
 
 #[test]
@@ -237,30 +259,25 @@ fn error_description_with_scope_is_not_redacted() {
 
 #[test]
 fn hint_rejection_after_percent_encoding_is_avoid_percent_encoding() {
-    let message = |authentication: &ClientAuthentication, secret: &str, body: &str| {
-        let description =
-            RequestDescription { client_authentication: authentication.clone(), ..description() };
+    let hint = |authentication: ClientAuthentication, secret: &str, body: &str| {
+        let description = RequestDescription { client_authentication: authentication, ..description() };
         let credentials = Credentials {
             client_id: Some("id".into()),
             client_secret: Some(secret.into()),
             ..Credentials::default()
         };
         let request = description.request(&credentials).unwrap();
-        read(StatusCode::UNAUTHORIZED, &HeaderMap::new(), body.as_bytes(), &request).unwrap_err().to_string()
+        read(StatusCode::UNAUTHORIZED, &HeaderMap::new(), body.as_bytes(), &request).unwrap_err().hint()
     };
-    let says_raw = |authentication: &_, secret: &str, body: &str| {
-        let message = message(authentication, secret, body);
-        message.contains("encoding: Raw") && message.contains("post")
-    };
-    let percent = ClientAuthentication::Basic(BasicEncoding::Percent);
+    let percent = || ClientAuthentication::Basic(BasicEncoding::Percent);
     let rejected = r#"{"error":"invalid_client"}"#;
-    assert!(says_raw(&percent, "a+b", rejected));
-    assert!(says_raw(&percent, "a+b", ""));
-    assert!(!says_raw(&percent, "ab", rejected));
-    assert!(message(&percent, "ab", "").contains("check the client id and secret"));
-    assert!(!says_raw(&percent, "a+b", r#"{"error":"invalid_scope"}"#));
-    assert!(!says_raw(&ClientAuthentication::Basic(BasicEncoding::Raw), "a+b", rejected));
-    assert!(!says_raw(&ClientAuthentication::Post, "a+b", rejected));
+    assert_eq!(hint(percent(), "a+b", rejected), Some(Hint::AvoidPercentEncoding));
+    assert_eq!(hint(percent(), "a+b", ""), Some(Hint::AvoidPercentEncoding));
+    assert_eq!(hint(percent(), "ab", rejected), None);
+    assert_eq!(hint(percent(), "ab", ""), Some(Hint::CheckClientCredentials));
+    assert_eq!(hint(percent(), "a+b", r#"{"error":"invalid_scope"}"#), None);
+    assert_eq!(hint(ClientAuthentication::Basic(BasicEncoding::Raw), "a+b", rejected), None);
+    assert_eq!(hint(ClientAuthentication::Post, "a+b", rejected), None);
 }
 
 #[test]

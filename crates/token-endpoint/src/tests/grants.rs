@@ -92,7 +92,7 @@ fn assertion_audience_is_configured_or_issuer_or_endpoint() {
     assert_eq!(audience(&plain), "https://idp.example.com/oauth/token");
     let issuer = Some("https://idp.example.com".parse().unwrap());
     let discovered = RequestDescription { issuer, ..plain };
-    assert_eq!(audience(&discovered), "https://idp.example.com"); // as it is written, without a slash
+    assert_eq!(audience(&discovered), "https://idp.example.com"); // unchanged, without a slash
     let configured =
         PrivateKeyJwt { audience: Some("https://aud.example".into()), ..private_key_jwt(Algorithm::Es256) };
     let client_authentication = ClientAuthentication::PrivateKeyJwt(configured);
@@ -127,7 +127,7 @@ fn request_with_two_assertions_has_different_ids() {
     let description = RequestDescription {
         grant: Grant::JwtBearer(Box::new(JwtBearer {
             algorithm: Algorithm::Es256,
-            subject: Some("someone".into()),
+            subject: Some("subject-1".into()),
             ..JwtBearer::default()
         })),
         ..authenticated(private_key_jwt(Algorithm::Es256))
@@ -137,7 +137,7 @@ fn request_with_two_assertions_has_different_ids() {
     let (grant, client) = (jwt(&members["assertion"]).1, jwt(&members["client_assertion"]).1);
     assert_eq!(grant["jti"], "one-time-grant");
     assert_eq!(client["jti"], "one-time");
-    assert_eq!((&grant["iss"], &grant["sub"]), (&json!("the-client-id"), &json!("someone")));
+    assert_eq!((&grant["iss"], &grant["sub"]), (&json!("the-client-id"), &json!("subject-1")));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn request_with_undiscovered_issuer_is_refused() {
     assert_eq!(description.request(&credentials()).unwrap_err(), RequestError::NotDiscovered);
 }
 
-/// RFC 8693, 2.3, whose client is the one of Basic's example.
+/// RFC 8693, 2.3.
 #[test]
 fn token_exchange_equals_example_of_rfc_8693() {
     let description = RequestDescription {
@@ -232,7 +232,7 @@ fn token_exchange_equals_example_of_rfc_8693() {
     assert_eq!(members["audience"], "payments");
 }
 
-/// RFC 8707, 2: several resources are several members, or an array in JSON.
+/// RFC 8707, 2.
 #[test]
 fn request_several_resources_are_repeated_or_an_array() {
     let resources: Vec<String> =

@@ -1,4 +1,4 @@
-//! Keys made with openssl and ssh-keygen, for these tests alone.
+//! Keys made with openssl and ssh-keygen for these tests.
 
 use crate::certificate::{CertificateFields, thumbprint};
 use crate::key::PrivateKey;
@@ -105,7 +105,7 @@ fn key_indented_or_escaped_pem_is_read() {
 fn key_unusable_is_refused_with_remedy() {
     let legacy_dsa = "-----BEGIN DSA PRIVATE KEY-----\nMIIB\n-----END DSA PRIVATE KEY-----";
     let cut: String = RSA.lines().take(9).chain(["-----END PRIVATE KEY-----"]).collect::<Vec<_>>().join("\n");
-    for (text, error, says) in [
+    for (text, error, remedy) in [
         (include_str!("keys/rsa-encrypted.pem"), KeyError::Encrypted, "openssl pkey -in key.pem -out"),
         (include_str!("keys/rsa-pkcs1-encrypted.pem"), KeyError::Encrypted, "openssl pkey"),
         (include_str!("keys/openssh.pem"), KeyError::OpenSsh, "ssh-keygen -p"),
@@ -122,9 +122,9 @@ fn key_unusable_is_refused_with_remedy() {
         ("-----BEGIN PRIVATE KEY-----\nMIIB", KeyError::Damaged, "openssl pkey"),
     ] {
         assert_eq!(refusal(text), error, "{text}");
-        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
     }
-    for (text, says) in [
+    for (text, message) in [
         ("{", "does not parse"),
         (r#"{"type":"authorized_user","refresh_token":"x"}"#, "not service_account"),
         (r#"{"boxAppSettings":{}}"#, "store the PEM alone"),
@@ -132,13 +132,13 @@ fn key_unusable_is_refused_with_remedy() {
         (r#"{"type":"service_account","private_key":"x"}"#, "no client_email"),
     ] {
         let error = refusal(text).to_string();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(message), "{error}");
     }
 }
 
 #[test]
 fn key_wrong_algorithm_error_names_matching_ones() {
-    for (text, algorithm, has, says) in [
+    for (text, algorithm, has, message) in [
         (P256, Algorithm::Rs256, KeyType::P256, "set the algorithm to ES256"),
         (P256, Algorithm::Es384, KeyType::P256, "needs an EC key on P-384"),
         (RSA, Algorithm::EdDsa, KeyType::Rsa, "RS256, RS384, RS512 or PS256"),
@@ -146,7 +146,7 @@ fn key_wrong_algorithm_error_names_matching_ones() {
     ] {
         let error = read(text).unwrap().sign(algorithm, b"").unwrap_err();
         assert_eq!(error, KeyError::WrongType { algorithm, has });
-        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
     }
 }
 
@@ -163,14 +163,14 @@ fn key_debug_prints_no_secret() {
 #[test]
 fn certificate_fields_are_read_and_truncation_does_not_panic() {
     let certificate = CertificateDer::from_pem_slice(RSA_CERTIFICATE.as_bytes()).unwrap();
-    let outline = CertificateFields::read(&certificate).unwrap();
-    assert_eq!(outline.public_key, read(RSA).unwrap().public().unwrap());
-    assert!(outline.is_self_issued() && !outline.has_names);
-    assert!(outline.not_before < outline.not_after && outline.not_after.as_second() > 4_000_000_000);
+    let fields = CertificateFields::read(&certificate).unwrap();
+    assert_eq!(fields.public_key, read(RSA).unwrap().public().unwrap());
+    assert!(fields.is_self_issued() && !fields.has_names);
+    assert!(fields.not_before < fields.not_after && fields.not_after.as_second() > 4_000_000_000);
     assert_eq!(thumbprint(&certificate).len(), 43);
     // openssl x509 -in rsa-certificate.pem -fingerprint -sha256 | xxd -r -p | basenc --base64url
     assert_eq!(thumbprint(&certificate), include_str!("keys/rsa-certificate.x5t-s256").trim());
     for cut in 0..certificate.len() {
-        let _ = CertificateFields::read(&certificate[..cut]); // never panics
+        let _ = CertificateFields::read(&certificate[..cut]);
     }
 }

@@ -1,5 +1,5 @@
 use super::{credentials, description};
-use crate::{Answer, Error, Pointer, PointerError, RequestDescription, ResponseMapping, read};
+use crate::{Answer, Error, Hint, Pointer, PointerError, RequestDescription, ResponseMapping, read};
 use http::{HeaderMap, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -38,10 +38,8 @@ fn read_access_token_is_found_at_mapped_pointer() {
     }
     for body in [r#"{"access_token":"t"}"#, r#"{"token":null}"#, r#"{"token":{"x":"t"}}"#, r#"{"token":7}"#] {
         let error = mapped(at("/token"), body).unwrap_err();
-        assert!(
-            error.to_string().contains("without a text at /token, where response.accessToken"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("without a text at /token"), "{error}");
+        assert_eq!(error.hint(), Some(Hint::CheckAccessTokenPointer));
     }
 }
 
@@ -59,7 +57,7 @@ fn read_expires_at_accepts_known_forms() {
         ("1e300", Some("9999-12-30T22:00:00.999999999Z")),
         ("0", None),
         ("-1", None),
-        (r#""2026-11-22T05:00:00""#, None), // whose midnight?
+        (r#""2026-11-22T05:00:00""#, None), // no time zone
         (r#""tomorrow""#, None),
         (r#""NaN""#, None),
         ("null", None),
@@ -75,7 +73,7 @@ fn read_expires_at_accepts_known_forms() {
             "{written}"
         );
     }
-    // An end that nobody named is not read.
+    // Without a pointer it is not read.
     let body = r#"{"access_token":"t","expires_at":1795323600}"#;
     assert_eq!(mapped(ResponseMapping::default(), body).unwrap().expires_at, None);
 }
@@ -121,7 +119,7 @@ fn read_value_pointer_to_secret_is_refused() {
     };
     let secret = super::SECRET;
     let long = "x".repeat(4097);
-    for (at, body, said) in [
+    for (at, body, message) in [
         ("/x", json!({"x": secret}), "with a secret at /x"),
         ("/x", json!({"x": format!("https://me:{secret}@a.example.com")}), "with a secret at /x"),
         ("/x", json!({"x": "r-new", "refresh_token": "r-new"}), "with a secret at /x"),
@@ -132,12 +130,15 @@ fn read_value_pointer_to_secret_is_refused() {
         let mut body = body;
         body["access_token"] = json!("t");
         let error = mapped(mapping(at), &body.to_string()).unwrap_err();
-        assert!(error.to_string().contains(said), "{error}");
+        assert!(error.to_string().ends_with(message), "{error}");
+        let is_long = message.contains("4096");
+        let hint = if is_long { Hint::CheckValuePointer } else { Hint::RemoveValuePointer };
+        assert_eq!(error.hint(), Some(hint));
         assert!(!format!("{error} {error:?}").contains(secret));
-        // It may be the only copy all the same.
+        // The refresh token may be the only valid one.
         assert_eq!(error.refresh_token().is_some(), body.get("refresh_token").is_some());
     }
-    // The client's id is a name.
+    // The client id is not a secret.
     let answer = mapped(mapping("/x"), &json!({"access_token": "t", "x": super::ID}).to_string()).unwrap();
     assert_eq!(answer.values["x"].expose_secret(), super::ID);
 }

@@ -22,7 +22,7 @@ fn any_headers() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
-/// Objects with the members that the reader looks at, and anything in them.
+/// Objects with the members that are read, and arbitrary values.
 fn any_body() -> impl Strategy<Value = String> {
     let names = prop::sample::select(vec![
         "access_token",
@@ -63,7 +63,7 @@ fn any_timestamp() -> impl Strategy<Value = Timestamp> {
     prop_oneof![Just(min), Just(max), min..=max].prop_map(|second| Timestamp::from_second(second).unwrap())
 }
 
-/// Distinct enough from every word of a message.
+/// A secret that occurs in no message.
 fn any_secret() -> impl Strategy<Value = String> {
     "[ -~é]{4}[0-9][%+/=&:\"\\\\ -~ü]{3,20}[0-9]{4}"
 }

@@ -1,4 +1,4 @@
-use crate::{Egress, EgressRefused, Proxies};
+use crate::{Egress, EgressRefused, Hint, Proxies};
 
 fn proxies(variables: &[(&str, &str)]) -> Proxies {
     Proxies::from_environment(|name| {
@@ -78,12 +78,11 @@ fn egress_proxied_name_must_be_public_or_listed() {
     let check = |egress: &Egress, url: &str| egress.check_proxied(&url.parse().unwrap());
     let default = Egress::new(Vec::new(), None, false, Vec::new());
     assert_eq!(check(&default, "https://idp.example.com/"), Ok(()));
-    for name in
-        ["localhost", "kubernetes", "kubernetes.default.svc", "x.cluster.local", "metadata.google.internal."]
-    {
+    for name in ["localhost", "api", "api.default.svc", "x.cluster.local", "metadata.google.internal."] {
         let refused = check(&default, &format!("https://{name}/")).unwrap_err();
         assert!(matches!(refused, EgressRefused::ProxiedName { .. }), "{refused}");
-        assert!(refused.to_string().contains("--egress-allow"), "{refused}");
+        let rule = format!("{name}:443").parse().unwrap();
+        assert_eq!(refused.hint(), Some(Hint::AllowEgress(rule)));
         let allowed = Egress::new(rules(&[name]), None, false, Vec::new());
         assert_eq!(check(&allowed, &format!("https://{name}/")), Ok(()), "{name}");
     }
@@ -92,7 +91,7 @@ fn egress_proxied_name_must_be_public_or_listed() {
     }
     assert_eq!(check(&default, "http://idp.example.com/"), Err(EgressRefused::PlainHttp));
 
-    // A network in the list cannot be judged: the proxy knows the address, and we do not.
+    // A rule for a network does not apply: only the proxy knows the address.
     let only = Egress::new(Vec::new(), Some(rules(&["idp.example.com", "0.0.0.0/0"])), false, Vec::new());
     assert_eq!(check(&only, "https://idp.example.com/"), Ok(()));
     assert!(matches!(check(&only, "https://other.example.com/"), Err(EgressRefused::NotListed { .. })));

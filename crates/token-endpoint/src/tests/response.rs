@@ -95,7 +95,7 @@ fn read_token_type_accepts_known_forms() {
 
 #[test]
 fn read_success_without_usable_token_is_malformed() {
-    for (body, said) in [
+    for (body, message) in [
         ("", "an empty body"),
         ("<html>login</html>", "18 bytes of application/json"),
         ("access_token=t", "14 bytes"),
@@ -120,7 +120,7 @@ fn read_success_without_usable_token_is_malformed() {
     ] {
         let error = answer(200, body).unwrap_err();
         assert_eq!((error.class(), error.kind()), (Class::Malformed, ErrorKind::MalformedResponse), "{body}");
-        assert!(error.to_string().contains(said), "{body}: {error}");
+        assert!(error.to_string().contains(message), "{body}: {error}");
         assert!(!error.outcome_unknown());
         assert_eq!((error.code(), error.retry_after()), (None, None));
     }
@@ -155,7 +155,7 @@ fn read_success_with_empty_error_members_is_a_token() {
         r#""scope":null"#,
         r#""scope":["a"]"#,
         r#""refresh_token":"""#,
-        r#""access_token":"first""#, // a duplicate key: the last one counts
+        r#""access_token":"first""#, // a duplicate key: the last value is read
     ] {
         let read = answer(201, &format!(r#"{{{member},"access_token":"t"}}"#)).unwrap();
         assert_eq!(read.access_token.expose_secret(), "t", "{member}");
@@ -179,7 +179,7 @@ fn read_unusable_answer_keeps_refresh_token() {
     let read = answer(200, r#"{"access_token":"t","refresh_token":"next"}"#).unwrap();
     assert_eq!(read.refresh_token.unwrap().expose_secret(), "next");
 
-    let kept = |error: &Error| error.refresh_token().map(|token| token.expose_secret().to_owned());
+    let refresh_token = |error: &Error| error.refresh_token().map(|token| token.expose_secret().to_owned());
     for body in [
         r#"{"refresh_token":"next"}"#,
         r#"{"access_token":"a\nb","refresh_token":"next"}"#,
@@ -187,11 +187,14 @@ fn read_unusable_answer_keeps_refresh_token() {
         r#"{"access_token":"t","error":"odd","refresh_token":"next"}"#,
     ] {
         let error = answer(200, body).unwrap_err();
-        assert_eq!(kept(&error).as_deref(), Some("next"), "{body}");
+        assert_eq!(refresh_token(&error).as_deref(), Some("next"), "{body}");
         assert!(!format!("{error:?} {error}").contains("next"), "{error:?}");
     }
-    // A failure spends nothing.
-    assert_eq!(kept(&answer(400, r#"{"error":"invalid_grant","refresh_token":"next"}"#).unwrap_err()), None);
+    // A failure does not rotate the refresh token.
+    assert_eq!(
+        refresh_token(&answer(400, r#"{"error":"invalid_grant","refresh_token":"next"}"#).unwrap_err()),
+        None
+    );
 }
 
 #[test]
