@@ -32,7 +32,7 @@ fn remedy(hint: &Hint) -> String {
         Hint::CheckIssuer => ": check the issuer, or set tokenURL instead".into(),
         Hint::SetTokenUrl => ": set tokenURL instead".into(),
         Hint::UseRedirectTarget => {
-            " (redirects are not followed: set tokenURL to the address to which it redirects)".into()
+            " (redirects are not followed: set tokenURL to their target)".into()
         }
         Hint::CheckTokenUrlPath => " (check the path of tokenURL)".into(),
         Hint::CheckTokenUrl => " (is tokenURL the token endpoint?)".into(),
@@ -105,11 +105,7 @@ mod tests {
             ..ResponseMapping::default()
         };
         for (status, body, end) in [
-            (
-                302,
-                "",
-                "no error code (redirects are not followed: set tokenURL to the address to which it redirects)",
-            ),
+            (302, "", "no error code (redirects are not followed: set tokenURL to their target)"),
             (401, "", "(check the client id and secret)"),
             (403, "", "(a firewall or proxy on the way seems to have answered)"),
             (

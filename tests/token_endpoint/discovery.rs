@@ -2,7 +2,7 @@
 
 use crate::site::Site;
 use crate::support::authority::Authority;
-use crate::{LONG, TOKEN, transport};
+use crate::{TIMEOUT, TOKEN, transport};
 use std::time::Duration;
 use token_endpoint::{
     BasicEncoding, Class, ClientAuthentication, Credentials, Discovery, Error, ErrorKind, Grant, Issuer,
@@ -29,7 +29,7 @@ fn metadata(site: &Site, endpoint: &str) -> String {
 }
 
 async fn locate(discovery: &Discovery, site: &Site) -> Result<String, Error> {
-    let located = discovery.locate(&describe(&site.url("/realm")), &Tls::default(), LONG).await?;
+    let located = discovery.locate(&describe(&site.url("/realm")), &Tls::default(), TIMEOUT).await?;
     Ok(located.token_url.into())
 }
 
@@ -40,14 +40,15 @@ async fn discovery_openid_metadata_endpoint_is_used() {
     site.write("/t", 200, TOKEN);
     let transport = transport(&["127.0.0.1"]);
     let discovery = Discovery::new(transport.clone());
-    let description = discovery.locate(&describe(&site.url("/realm")), &Tls::default(), LONG).await.unwrap();
+    let description =
+        discovery.locate(&describe(&site.url("/realm")), &Tls::default(), TIMEOUT).await.unwrap();
     let credentials = Credentials {
         client_id: Some("id".into()),
         client_secret: Some("secret".into()),
         ..Credentials::default()
     };
     let request = description.request(&credentials).unwrap();
-    assert!(transport.send(&request, LONG).await.is_ok());
+    assert!(transport.send(&request, TIMEOUT).await.is_ok());
     assert_eq!(site.asked(), [OPENID, "/t"]);
 }
 
@@ -70,7 +71,7 @@ async fn discovery_concurrent_callers_share_one_cached_request() {
     assert_eq!(site.asked(), [OPENID]);
     // Metadata is not shared between different roots of trust.
     let tls = Tls::new(Some(&Authority::new("a").pem), None).unwrap();
-    discovery.locate(&describe(&site.url("/realm")), &tls, LONG).await.unwrap();
+    discovery.locate(&describe(&site.url("/realm")), &tls, TIMEOUT).await.unwrap();
     assert_eq!(site.asked(), [OPENID]);
 }
 

@@ -1,7 +1,7 @@
 //! Some servers echo credentials. An error shows nothing that was sent, in any encoding.
 
 use crate::support::scripted_server::{Reply, ScriptedServer};
-use crate::{LONG, transport};
+use crate::{TIMEOUT, transport};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, StatusCode};
@@ -78,7 +78,7 @@ async fn error_with_echo_of_any_credential_shows_none() {
             };
             let attempt = transport.attempt(&description.token_url);
             let request = description.attempt(&credentials, &attempt).unwrap();
-            let plain = transport.send(&request, LONG).await.unwrap_err();
+            let plain = transport.send(&request, TIMEOUT).await.unwrap_err();
 
             // The echo in a known error, whose description is shown.
             let headers = request.headers().values().filter_map(|value| value.to_str().ok());

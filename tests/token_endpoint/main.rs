@@ -26,7 +26,7 @@ use token_endpoint::{
 };
 
 const TOKEN: &str = r#"{"access_token":"t","token_type":"bearer","expires_in":300}"#;
-const LONG: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn request(url: &str, grant: Grant) -> TokenRequest {
     let description = RequestDescription {
@@ -72,7 +72,7 @@ fn assert_timeout(error: &Error, started: Instant) {
 async fn transport_sends_expected_bytes() {
     let server = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     let url = format!("http://127.0.0.1:{}/oauth/token?tenant=a", server.port);
-    let answer = send_url(&url, LONG).await.unwrap();
+    let answer = send_url(&url, TIMEOUT).await.unwrap();
     assert_eq!(answer.access_token.expose_secret(), "t");
     assert_eq!(answer.expires_in, Some(300));
 
@@ -99,7 +99,7 @@ async fn transport_sends_expected_bytes() {
 #[tokio::test]
 async fn transport_hanging_server_times_out() {
     let started = Instant::now();
-    let error = send(vec![Read, Wait(LONG)], Duration::from_secs(1)).await.unwrap_err();
+    let error = send(vec![Read, Wait(TIMEOUT)], Duration::from_secs(1)).await.unwrap_err();
     assert_timeout(&error, started);
     assert!(error.to_string().contains("within 1 s"), "{error}");
 }
@@ -125,15 +125,16 @@ async fn transport_body_above_limit_is_not_read() {
         write(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}")),
         write(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n{body}")),
     ] {
-        let error = send(vec![Read, framing, Wait(LONG)], LONG).await.unwrap_err();
+        let error = send(vec![Read, framing, Wait(TIMEOUT)], TIMEOUT).await.unwrap_err();
         assert_eq!((error.class(), error.kind()), (Class::Malformed, ErrorKind::MalformedResponse));
         assert!(error.to_string().contains("more than 262144 bytes"), "{error}");
     }
-    let error = send(vec![Read, answer("502 Bad Gateway", "", &body), Wait(LONG)], LONG).await.unwrap_err();
+    let error =
+        send(vec![Read, answer("502 Bad Gateway", "", &body), Wait(TIMEOUT)], TIMEOUT).await.unwrap_err();
     assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, true));
 
     let longest = format!("{{\"access_token\":\"t\"{}}}", " ".repeat(MAX_BODY - 20));
-    assert!(send(vec![Read, answer("200 OK", "", &longest)], LONG).await.is_ok());
+    assert!(send(vec![Read, answer("200 OK", "", &longest)], TIMEOUT).await.is_ok());
 }
 
 #[tokio::test]
@@ -150,7 +151,7 @@ async fn transport_cut_connection_leaves_outcome_unknown() {
         vec![Read, write([0xff; 100])],
         vec![Read, write("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n")],
     ] {
-        let error = send(steps, LONG).await.unwrap_err();
+        let error = send(steps, TIMEOUT).await.unwrap_err();
         assert!(matches!(error, Error::Cut { .. }), "{error:?}");
         assert_eq!((error.class(), error.kind()), (Class::Transient, ErrorKind::Unavailable));
         assert!(error.outcome_unknown());
@@ -160,7 +161,7 @@ async fn transport_cut_connection_leaves_outcome_unknown() {
 #[tokio::test]
 async fn transport_content_length_that_cuts_json_is_malformed() {
     let short = write(format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{TOKEN}"));
-    let error = send(vec![Read, short], LONG).await.unwrap_err();
+    let error = send(vec![Read, short], TIMEOUT).await.unwrap_err();
     assert_eq!(error.class(), Class::Malformed);
 }
 
@@ -169,7 +170,7 @@ async fn transport_redirect_is_not_followed() {
     let elsewhere = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
         let location = format!("Location: http://127.0.0.1:{}/token\r\n", elsewhere.port);
-        let error = send(vec![Read, answer(status, &location, "")], LONG).await.unwrap_err();
+        let error = send(vec![Read, answer(status, &location, "")], TIMEOUT).await.unwrap_err();
         assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::RequestRejected));
     }
     assert_eq!(elsewhere.connections(), 0);
@@ -178,7 +179,7 @@ async fn transport_redirect_is_not_followed() {
 #[tokio::test]
 async fn transport_failure_is_not_retried() {
     let server = Server::start(vec![Read, answer("503 Unavailable", "Retry-After: 7\r\n", ""), Again]).await;
-    let error = send_url(&format!("http://127.0.0.1:{}/", server.port), LONG).await.unwrap_err();
+    let error = send_url(&format!("http://127.0.0.1:{}/", server.port), TIMEOUT).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(7));
     assert_eq!(server.requests().len(), 1);
 }
@@ -186,7 +187,7 @@ async fn transport_failure_is_not_retried() {
 #[tokio::test]
 async fn transport_content_encoding_is_ignored() {
     let gzip = answer("200 OK", "Content-Encoding: gzip\r\n", TOKEN);
-    assert!(send(vec![Read, gzip], LONG).await.is_ok());
+    assert!(send(vec![Read, gzip], TIMEOUT).await.is_ok());
 }
 
 #[tokio::test]
@@ -196,7 +197,7 @@ async fn transport_connection_is_reused_except_for_refresh_tokens() {
         let transport = transport(&["127.0.0.1"]);
         for _ in 0..3 {
             let request = request(&format!("http://127.0.0.1:{}/token", server.port), grant.clone());
-            transport.send(&request, LONG).await.unwrap();
+            transport.send(&request, TIMEOUT).await.unwrap();
         }
         assert_eq!(server.connections(), connections, "{grant:?}");
         assert_eq!(server.requests().len(), 3);
@@ -209,7 +210,7 @@ async fn transport_closed_port_error_names_host() {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.local_addr().unwrap().port()
     };
-    let error = send_url(&format!("http://127.0.0.1:{port}/token?secret=1"), LONG).await.unwrap_err();
+    let error = send_url(&format!("http://127.0.0.1:{port}/token?secret=1"), TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error:?}");
     assert!(error.to_string().contains("127.0.0.1: Connection refused"), "{error}");
     assert!(!error.to_string().contains("secret"), "{error}");
@@ -218,7 +219,7 @@ async fn transport_closed_port_error_names_host() {
 
 #[tokio::test]
 async fn transport_unresolvable_name_error_names_host() {
-    let error = send_url("https://idp.invalid/token", LONG).await.unwrap_err();
+    let error = send_url("https://idp.invalid/token", TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::Dns { .. }), "{error:?}");
     assert!(error.to_string().contains("idp.invalid"), "{error}");
     assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
@@ -233,7 +234,7 @@ async fn transport_egress_policy_applies_to_resolved_addresses() {
         for allow in [&[][..], &["localhost"][..], &[other_port.as_str()][..]] {
             let url = format!("http://{host}:{port}/token");
             let error =
-                transport(allow).send(&request(&url, Grant::ClientCredentials), LONG).await.unwrap_err();
+                transport(allow).send(&request(&url, Grant::ClientCredentials), TIMEOUT).await.unwrap_err();
             assert!(matches!(error, Error::Egress(EgressRefused::Address { .. })), "{url}: {error:?}");
             assert_eq!((error.class(), error.kind()), (Class::Configuration, ErrorKind::EgressRefused));
             assert!(error.to_string().contains("loopback"), "{error}");
@@ -246,7 +247,7 @@ async fn transport_egress_policy_applies_to_resolved_addresses() {
     let allow = format!("127.0.0.1:{port}");
     for host in ["127.0.0.1", "2130706433", "localhost"] {
         let request = request(&format!("http://{host}:{port}/token"), Grant::ClientCredentials);
-        assert!(transport(&[allow.as_str()]).send(&request, LONG).await.is_ok(), "{host}");
+        assert!(transport(&[allow.as_str()]).send(&request, TIMEOUT).await.is_ok(), "{host}");
     }
 }
 
@@ -274,7 +275,7 @@ fn tls_server() -> u16 {
 
 #[tokio::test]
 async fn transport_untrusted_certificate_is_of_class_rejected() {
-    let error = send_url(&format!("https://localhost:{}/token", tls_server()), LONG).await.unwrap_err();
+    let error = send_url(&format!("https://localhost:{}/token", tls_server()), TIMEOUT).await.unwrap_err();
     assert!(
         matches!(error, Error::Certificate { problem: CertificateProblem::UnknownAuthority, .. }),
         "{error:?}"
@@ -298,10 +299,10 @@ async fn transport_system_authorities_are_trusted() {
         assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
         return;
     }
-    let answer = send_url(&format!("https://localhost:{}/token", tls_server()), LONG).await.unwrap();
+    let answer = send_url(&format!("https://localhost:{}/token", tls_server()), TIMEOUT).await.unwrap();
     assert_eq!(answer.access_token.expose_secret(), "t");
 
-    let error = send_url(&format!("https://127.0.0.1:{}/token", tls_server()), LONG).await.unwrap_err();
+    let error = send_url(&format!("https://127.0.0.1:{}/token", tls_server()), TIMEOUT).await.unwrap_err();
     assert!(error.to_string().contains("it is for another name"), "{error}");
     assert_eq!(error.class(), Class::Rejected);
 }
@@ -310,7 +311,7 @@ async fn transport_system_authorities_are_trusted() {
 async fn transport_failed_handshake_is_of_class_transient() {
     for steps in [vec![], vec![Reset], vec![answer("400 Bad Request", "", "")]] {
         let server = Server::start(steps).await;
-        let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), LONG).await.unwrap_err();
+        let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), TIMEOUT).await.unwrap_err();
         assert!(matches!(error, Error::Handshake { .. } | Error::Connect { .. }), "{error:?}");
         assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
     }
@@ -318,9 +319,9 @@ async fn transport_failed_handshake_is_of_class_transient() {
 
 #[tokio::test]
 async fn transport_connect_times_out_after_five_seconds() {
-    let server = Server::start(vec![Wait(LONG)]).await;
+    let server = Server::start(vec![Wait(TIMEOUT)]).await;
     let started = Instant::now();
-    let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), LONG).await.unwrap_err();
+    let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::ConnectTimeout { .. }), "{error:?}");
     assert_eq!(error.hint(), Some(Hint::CheckFirewall));
     assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));

@@ -2,7 +2,7 @@
 
 use crate::support::authority::{Authority, Leaf};
 use crate::support::authorization_server::{AuthorizationServer, ClientSpec};
-use crate::{LONG, transport};
+use crate::{TIMEOUT, transport};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use rcgen::KeyPair;
@@ -54,9 +54,9 @@ impl World {
         credentials: &Credentials,
         tls: &Tls,
     ) -> Result<Answer, Error> {
-        let description = Discovery::new(transport.clone()).locate(description, tls, LONG).await?;
+        let description = Discovery::new(transport.clone()).locate(description, tls, TIMEOUT).await?;
         let attempt = transport.attempt(&description.token_url);
-        transport.send_over(&description.attempt(credentials, &attempt)?, tls, LONG).await
+        transport.send_over(&description.attempt(credentials, &attempt)?, tls, TIMEOUT).await
     }
 
     async fn is_valid(&self, answer: &Answer) -> bool {
@@ -163,15 +163,15 @@ async fn provider_accepts_assertion_of_every_algorithm_once() {
         }
 
         let located =
-            Discovery::new(transport.clone()).locate(&description, &world.tls(), LONG).await.unwrap();
+            Discovery::new(transport.clone()).locate(&description, &world.tls(), TIMEOUT).await.unwrap();
         let attempt = transport.attempt(&located.token_url);
         let replayed = located.attempt(&credentials, &attempt).unwrap();
-        assert!(transport.send_over(&replayed, &world.tls(), LONG).await.is_ok());
-        let error = transport.send_over(&replayed, &world.tls(), LONG).await.unwrap_err();
+        assert!(transport.send_over(&replayed, &world.tls(), TIMEOUT).await.is_ok());
+        let error = transport.send_over(&replayed, &world.tls(), TIMEOUT).await.unwrap_err();
         assert_eq!(error.code(), Some("invalid_client"), "a replay: {error}");
         let late = Attempt { now: "2020-01-01T00:00:00Z".parse().unwrap(), jti: "late".into() };
         let late = located.attempt(&credentials, &late).unwrap();
-        assert!(transport.send_over(&late, &world.tls(), LONG).await.is_err());
+        assert!(transport.send_over(&late, &world.tls(), TIMEOUT).await.is_err());
     }
 }
 

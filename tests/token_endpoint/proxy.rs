@@ -3,7 +3,7 @@
 use crate::server::{Server, Step::Read, answer, read_request, write};
 use crate::support::authority::Authority;
 use crate::tls::{roots, serve};
-use crate::{LONG, TOKEN, request};
+use crate::{TIMEOUT, TOKEN, request};
 use std::sync::{Arc, Mutex};
 use token_endpoint::{Class, Egress, EgressRefused, Error, Grant, Proxies, Transport};
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
@@ -45,8 +45,8 @@ fn through(proxy: &str, no_proxy: &str, allow: &[&str]) -> Transport {
 
 #[tokio::test]
 async fn proxy_resolves_names_that_only_it_knows() {
-    let ours = Authority::new("ours");
-    let named = ours.issue(|params| {
+    let trusted = Authority::new("trusted");
+    let named = trusted.issue(|params| {
         params.subject_alt_names = vec![rcgen::SanType::DnsName("idp.example.com".try_into().unwrap())];
     });
     let server = serve(&named, None);
@@ -55,7 +55,7 @@ async fn proxy_resolves_names_that_only_it_knows() {
     let request = request(&url, Grant::ClientCredentials);
     // No rule allows loopback: the policy does not apply to the address of the proxy.
     let transport = through(&format!("http://user:pass@127.0.0.1:{port}"), "", &[]);
-    assert!(transport.send_over(&request, &roots(&ours.pem), LONG).await.is_ok());
+    assert!(transport.send_over(&request, &roots(&trusted.pem), TIMEOUT).await.is_ok());
     let asked = asked.lock().unwrap().join("");
     assert!(asked.starts_with(&format!("CONNECT idp.example.com:{} HTTP/1.1", server.port)), "{asked}");
     assert!(asked.to_lowercase().contains("proxy-authorization: basic dxnlcjpwyxnz"), "{asked}");
@@ -67,7 +67,7 @@ async fn proxy_address_is_exempt_from_policy_as_proxy_only() {
     let proxy = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     let address = format!("http://localhost:{}", proxy.port);
     let send = async |transport: Transport, url: &str| {
-        transport.send(&request(url, Grant::ClientCredentials), LONG).await
+        transport.send(&request(url, Grant::ClientCredentials), TIMEOUT).await
     };
     assert!(send(through(&address, "", &[]), "http://idp.example.com/token").await.is_ok());
     assert!(proxy.requests()[0].starts_with("POST http://idp.example.com/token HTTP/1.1"));
@@ -103,7 +103,7 @@ async fn proxy_refusal_is_classified_by_status() {
             Server::start(vec![Read, write(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))]).await;
         let transport = through(&format!("http://127.0.0.1:{}", proxy.port), "", &[]);
         let request = request("https://idp.example.com/token", Grant::ClientCredentials);
-        let error = transport.send(&request, LONG).await.unwrap_err();
+        let error = transport.send(&request, TIMEOUT).await.unwrap_err();
         assert!(matches!(error, Error::Proxy { .. }), "{error:?}");
         assert_eq!((error.class(), error.outcome_unknown()), (class, false));
         assert!(error.to_string().contains(message), "{error}");

@@ -1,7 +1,7 @@
 //! Server and client certificates of the transport.
 
 use crate::support::authority::{Authority, Leaf};
-use crate::{LONG, TOKEN, request, transport};
+use crate::{TIMEOUT, TOKEN, request, transport};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -70,7 +70,7 @@ async fn ask(transport: &Transport, server: &Server, tls: &Tls) -> Result<Answer
 
 async fn ask_host(transport: &Transport, host: &str, server: &Server, tls: &Tls) -> Result<Answer, Error> {
     let url = format!("https://{host}:{}/token", server.port);
-    transport.send_over(&request(&url, Grant::ClientCredentials), tls, LONG).await
+    transport.send_over(&request(&url, Grant::ClientCredentials), tls, TIMEOUT).await
 }
 
 fn assert_untrusted(result: Result<Answer, Error>, expected: CertificateProblem) {
@@ -88,11 +88,14 @@ fn assert_untrusted(result: Result<Answer, Error>, expected: CertificateProblem)
 
 #[tokio::test]
 async fn tls_ca_bundle_replaces_system_roots() {
-    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
-    let server = serve(&ours.issue(|_| ()), None);
+    let (trusted, other) = (Authority::new("trusted"), Authority::new("other"));
+    let server = serve(&trusted.issue(|_| ()), None);
     let transport = transport(&["127.0.0.1"]);
-    assert_eq!(ask(&transport, &server, &roots(&ours.pem)).await.unwrap().access_token.expose_secret(), "t");
-    let both = format!("# two\n{}\n{}", other.pem, ours.pem);
+    assert_eq!(
+        ask(&transport, &server, &roots(&trusted.pem)).await.unwrap().access_token.expose_secret(),
+        "t"
+    );
+    let both = format!("# two\n{}\n{}", other.pem, trusted.pem);
     assert!(ask(&transport, &server, &roots(&both)).await.is_ok());
     for tls in [roots(&other.pem), Tls::default()] {
         assert_untrusted(ask(&transport, &server, &tls).await, CertificateProblem::UnknownAuthority);
@@ -101,7 +104,7 @@ async fn tls_ca_bundle_replaces_system_roots() {
 
 #[tokio::test]
 async fn tls_untrusted_certificate_error_says_why() {
-    let ours = Authority::new("ours");
+    let trusted = Authority::new("trusted");
     let long_ago = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let to_come = |params: &mut CertificateParams| params.not_before = rcgen::date_time_ymd(2090, 1, 1);
     let elsewhere = |params: &mut CertificateParams| {
@@ -112,13 +115,13 @@ async fn tls_untrusted_certificate_error_says_why() {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     };
     let transport = transport(&["127.0.0.1"]);
-    let tls = roots(&ours.pem);
+    let tls = roots(&trusted.pem);
     for (leaf, problem) in [
-        (ours.issue(long_ago), CertificateProblem::Expired),
-        (ours.issue(to_come), CertificateProblem::NotYetValid),
-        (ours.issue(elsewhere), CertificateProblem::OtherName),
-        (ours.issue(nameless), CertificateProblem::NoName),
-        (ours.issue(for_clients), CertificateProblem::NotForServers),
+        (trusted.issue(long_ago), CertificateProblem::Expired),
+        (trusted.issue(to_come), CertificateProblem::NotYetValid),
+        (trusted.issue(elsewhere), CertificateProblem::OtherName),
+        (trusted.issue(nameless), CertificateProblem::NoName),
+        (trusted.issue(for_clients), CertificateProblem::NotForServers),
         (Leaf::self_signed(|_| ()), CertificateProblem::SelfSigned),
     ] {
         assert_untrusted(ask(&transport, &serve(&leaf, None), &tls).await, problem);
@@ -157,15 +160,15 @@ async fn tls_self_signed_certificate_in_bundle_is_trusted() {
 
 #[tokio::test]
 async fn tls_client_certificate_of_known_authority_is_accepted() {
-    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
-    let server = serve(&ours.issue(|_| ()), Some(&ours));
+    let (trusted, other) = (Authority::new("trusted"), Authority::new("other"));
+    let server = serve(&trusted.issue(|_| ()), Some(&trusted));
     let transport = transport(&["127.0.0.1"]);
-    let client = ours.issue_client("client");
-    let tls = |client: &Leaf| Tls::new(Some(&ours.pem), Some((&client.pem, &client.secret()))).unwrap();
+    let client = trusted.issue_client("client");
+    let tls = |client: &Leaf| Tls::new(Some(&trusted.pem), Some((&client.pem, &client.secret()))).unwrap();
     assert!(tls(&client).has_client_certificate());
     assert!(ask(&transport, &server, &tls(&client)).await.is_ok());
 
-    for tls in [roots(&ours.pem), tls(&other.issue_client("client"))] {
+    for tls in [roots(&trusted.pem), tls(&other.issue_client("client"))] {
         let error = ask(&transport, &server, &tls).await.unwrap_err();
         assert!(matches!(error, Error::ClientCertificate { .. }), "{error:?}");
         assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::ClientRejected));
@@ -194,13 +197,13 @@ async fn tls_rotated_certificates_take_effect_at_once() {
 
 #[test]
 fn tls_invalid_certificate_or_key_is_refused() {
-    let ours = Authority::new("ours");
-    let (client, other) = (ours.issue_client("a"), ours.issue_client("b"));
+    let trusted = Authority::new("trusted");
+    let (client, other) = (trusted.issue_client("a"), trusted.issue_client("b"));
     let bundle = |text: &str| Tls::new(Some(text), None).unwrap_err();
     assert_eq!(bundle(""), TlsError::EmptyBundle);
     assert_eq!(bundle(&client.key.serialize_pem()), TlsError::EmptyBundle);
     let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    assert_eq!(bundle(&format!("{}{damaged}", ours.pem)), TlsError::DamagedBundle(2));
+    assert_eq!(bundle(&format!("{}{damaged}", trusted.pem)), TlsError::DamagedBundle(2));
 
     let with = |chain: &str, key: SecretString| Tls::new(None, Some((chain, &key))).unwrap_err();
     assert_eq!(with("", client.secret()), TlsError::ClientCertificate);

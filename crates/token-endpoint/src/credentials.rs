@@ -77,19 +77,19 @@ impl fmt::Debug for Credentials {
 /// One of the [`Credentials`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// [`Credentials::client_id`].
+    /// [`Credentials::client_id`](field@Credentials::client_id).
     ClientId,
-    /// [`Credentials::client_secret`].
+    /// [`Credentials::client_secret`](field@Credentials::client_secret).
     ClientSecret,
-    /// [`Credentials::refresh_token`].
+    /// [`Credentials::refresh_token`](field@Credentials::refresh_token).
     RefreshToken,
-    /// [`Credentials::private_key`].
+    /// [`Credentials::private_key`](field@Credentials::private_key).
     PrivateKey,
-    /// [`Credentials::certificate`].
+    /// [`Credentials::certificate`](field@Credentials::certificate).
     Certificate,
-    /// [`Credentials::subject_token`].
+    /// [`Credentials::subject_token`](field@Credentials::subject_token).
     SubjectToken,
-    /// [`Credentials::actor_token`].
+    /// [`Credentials::actor_token`](field@Credentials::actor_token).
     ActorToken,
 }
 

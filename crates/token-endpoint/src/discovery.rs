@@ -147,9 +147,9 @@ pub(super) fn read_metadata(
 ) -> Result<Metadata, DiscoveryProblem> {
     let document = body.filter(|_| status.is_success()).and_then(parse);
     let document = document.ok_or(DiscoveryProblem::NotFound(status))?;
-    let said = document.get("issuer").and_then(Value::as_str);
-    if said != Some(issuer.as_str()) {
-        return Err(DiscoveryProblem::OtherIssuer(said.and_then(|said| Redactor::default().clean(said))));
+    let named = document.get("issuer").and_then(Value::as_str);
+    if named != Some(issuer.as_str()) {
+        return Err(DiscoveryProblem::OtherIssuer(named.and_then(|named| Redactor::default().clean(named))));
     }
     let endpoint = |value: Option<&Value>| {
         let url = Url::parse(value?.as_str()?).ok()?;

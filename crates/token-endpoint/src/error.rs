@@ -18,7 +18,7 @@ use crate::tls::CertificateProblem;
 use http::StatusCode;
 use secrecy::SecretString;
 
-/// What failed, as one word for metrics and conditions.
+/// What failed, as one word, for example for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The credentials lack something that the request needs.
@@ -177,7 +177,7 @@ impl Error {
             | Error::Proxy { wants_authentication: true, .. } => Class::Rejected,
             Error::Proxy { .. } => Class::Unclear,
             Error::Discovery(undiscovered) => undiscovered.problem.class(),
-            Error::Refused(refusal) => refusal.judgement().0,
+            Error::Refused(refusal) => refusal.classify().0,
             Error::Unusable(_) => Class::Malformed,
         }
     }
@@ -238,7 +238,7 @@ impl Error {
             | Error::Timeout { .. }
             | Error::Cut { .. } => ErrorKind::Unavailable,
             Error::Discovery(undiscovered) => undiscovered.problem.kind(),
-            Error::Refused(refusal) => refusal.judgement().1,
+            Error::Refused(refusal) => refusal.classify().1,
             Error::Unusable(_) => ErrorKind::MalformedResponse,
         }
     }

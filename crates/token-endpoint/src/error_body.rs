@@ -40,7 +40,7 @@ static KNOWN: &[KnownCode] = &[
     known("TOO_MANY_FAILED_LOGINS", Class::LockedOut, ErrorKind::RateLimited),
 ];
 
-/// What the body says, without secrets.
+/// The contents of the body, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ErrorBody {
     /// A known code, with its redacted description.

@@ -91,7 +91,7 @@ pub struct PrivateKeyJwt {
     pub key_id: Option<String>,
     /// `aud`; `None`: the issuer if it was discovered, else the token endpoint.
     pub audience: Option<String>,
-    /// Whether `x5t#S256` carries the thumbprint of [`Credentials::certificate`](super::Credentials::certificate), as Entra
+    /// Whether `x5t#S256` carries the thumbprint of [`Credentials::certificate`](field@super::Credentials::certificate), as Entra
     /// requires.
     pub certificate: bool,
 }

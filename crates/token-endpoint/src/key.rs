@@ -309,7 +309,7 @@ impl fmt::Debug for PrivateKey {
 /// The PEM label of the first private key.
 ///
 /// # Errors
-/// There is none; the error says what the text is instead.
+/// There is none; the error is about what the text holds instead.
 fn label(text: &str) -> Result<&str, KeyError> {
     let labels = || text.split("-----BEGIN ").skip(1).filter_map(|rest| Some(rest.split_once("-----")?.0));
     if let Some(key) = labels().find(|label| label.ends_with("PRIVATE KEY")) {

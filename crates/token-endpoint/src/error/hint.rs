@@ -23,7 +23,7 @@ pub enum Hint {
     TrustAuthority,
     /// No metadata was found for the issuer.
     CheckIssuer,
-    /// The issuer's metadata name no token endpoint, so that the token URL must be configured.
+    /// The issuer's metadata names no token endpoint, so that the token URL must be configured.
     SetTokenUrl,
     /// The endpoint redirects: use the URL to which it redirects as the token URL.
     UseRedirectTarget,
@@ -67,7 +67,7 @@ impl fmt::Display for Hint {
             Hint::CheckIssuer => "check the issuer, or set the token URL instead",
             Hint::SetTokenUrl => "set the token URL instead",
             Hint::UseRedirectTarget => {
-                "redirects are not followed: set the token URL to the address to which it redirects"
+                "redirects are not followed: set the token URL to their target"
             }
             Hint::CheckTokenUrlPath => "check the path of the token URL",
             Hint::CheckTokenUrl => "is the token URL that of the token endpoint?",

@@ -25,7 +25,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// An answer that reports a failure: its status, and what its body says in any of the known formats.
+/// An answer that reports a failure: its status, and its body in any of the known formats.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub(crate) status: StatusCode,
@@ -43,7 +43,7 @@ impl std::error::Error for Refusal {}
 
 impl Refusal {
     /// A known code decides, at any status; without one the status does.
-    pub(super) fn judgement(&self) -> (Class, ErrorKind) {
+    pub(super) fn classify(&self) -> (Class, ErrorKind) {
         if let Some(KnownCode { class, kind, .. }) = self.body.known() {
             return (*class, *kind);
         }
@@ -71,7 +71,7 @@ impl Refusal {
     }
 
     pub(super) fn hint(&self) -> Option<Hint> {
-        let (class, kind) = self.judgement();
+        let (class, kind) = self.classify();
         if class == Class::LockedOut {
             return Some(Hint::WaitForUnlock);
         }

@@ -40,13 +40,13 @@ fn issuer_invalid_text_is_refused() {
 
 #[test]
 fn metadata_of_other_issuer_is_refused() {
-    let read = |text: &str, said: &str| {
-        let body = format!(r#"{{"issuer":"{said}","token_endpoint":"https://a.example/token"}}"#);
+    let read = |text: &str, named: &str| {
+        let body = format!(r#"{{"issuer":"{named}","token_endpoint":"https://a.example/token"}}"#);
         read_metadata(&issuer(text), StatusCode::OK, Some(body.as_bytes()))
     };
     assert!(read("https://a.example", "https://a.example").is_ok());
     assert!(read("https://a.example/", "https://a.example/").is_ok());
-    for (text, said) in [
+    for (text, named) in [
         ("https://a.example", "https://a.example/"),
         ("https://a.example/", "https://a.example"),
         ("https://a.example", "https://A.example"),
@@ -56,9 +56,9 @@ fn metadata_of_other_issuer_is_refused() {
             "https://login.microsoftonline.com/{tenantid}/v2.0",
         ),
     ] {
-        let problem = read(text, said).unwrap_err();
-        assert_eq!(problem, DiscoveryProblem::OtherIssuer(Some(said.to_owned())));
-        assert!(problem.to_string().contains(said), "{problem}");
+        let problem = read(text, named).unwrap_err();
+        assert_eq!(problem, DiscoveryProblem::OtherIssuer(Some(named.to_owned())));
+        assert!(problem.to_string().contains(named), "{problem}");
     }
 }
 

@@ -7,7 +7,7 @@ use rustls::AlertDescription;
 use std::error::Error as StdError;
 use url::Url;
 
-/// Classifies by the sources of reqwest's error, since that itself says little.
+/// Classifies by the sources of reqwest's error, since its own kinds are too coarse.
 pub(super) fn failure(error: reqwest::Error, url: &Url) -> Error {
     let error = error.without_url();
     let host = host(url);
