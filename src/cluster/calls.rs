@@ -25,7 +25,7 @@ const PODS_AT_ONCE: u32 = 50;
 /// The most that one call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// MintReason a call failed, as far as it matters to what is done next.
+/// Why a call failed, as far as it matters to what is done next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// 409: the object is not, or no longer, as it was seen.

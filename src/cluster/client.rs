@@ -19,7 +19,7 @@ use tokensource_api::TokenSource;
 /// How this program names itself to the API server and to token endpoints.
 pub(crate) const AGENT: &str = concat!("tokensource-operator/", env!("CARGO_PKG_VERSION"));
 
-/// MintReason the cluster cannot be used.
+/// Why the cluster cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// No cluster is configured.

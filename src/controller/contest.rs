@@ -38,7 +38,7 @@ impl Pass<'_> {
         Err(Stop::Again)
     }
 
-    /// MintReason a Secret of another type stays as it is.
+    /// Why a Secret of another type stays as it is.
     async fn irreplaceable(&self, seen: &Facts, ours: bool) -> Result<Stop, Stop> {
         let name = &self.identity.target.name;
         let secret = self.context.kubernetes.secret(&self.identity.target).await?;

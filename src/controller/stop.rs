@@ -1,4 +1,4 @@
-//! MintReason a look at a TokenSource goes no further.
+//! Why a look at a TokenSource goes no further.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::status::reason;
 use token_endpoint::{self as oauth, Class};
 use tokensource_api::Reason;
 
-/// MintReason the present attempt goes no further.
+/// Why the present attempt goes no further.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// What was seen has changed: decide again.

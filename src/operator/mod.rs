@@ -34,7 +34,7 @@ use token_endpoint::{Gate, Limits};
 /// after which Kubernetes kills the pod.
 const GRACE: Duration = Duration::from_secs(35);
 
-/// MintReason the operator does not start.
+/// Why the operator does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Log lines cannot be written as asked.

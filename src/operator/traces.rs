@@ -32,7 +32,7 @@ const LAST_EXPORT: Duration = Duration::from_secs(3);
 /// The longest answer of a collector that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// MintReason no traces are exported, though the environment asks for it. Values are not told: they may hold credentials.
+/// Why no traces are exported, though the environment asks for it. Values are not told: they may hold credentials.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unusable {
     /// A variable says what cannot be done.

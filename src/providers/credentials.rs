@@ -23,7 +23,7 @@ pub struct Resolved {
     pub remarks: Vec<String>,
 }
 
-/// MintReason the credentials cannot be used. Names the Secret, the key and the remedy; never a value.
+/// Why the credentials cannot be used. Names the Secret, the key and the remedy; never a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
     /// The Secret does not exist.

@@ -147,7 +147,7 @@ pub enum Blocked {
     CredentialsMissing,
 }
 
-/// MintReason a token is minted.
+/// Why a token is minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MintReason {
     /// The target does not exist.
@@ -294,7 +294,7 @@ pub fn refresh_at(
     policy.refresh_at(uid, record.issued_at, lifetime)
 }
 
-/// MintReason a token is needed, if it is.
+/// Why a token is needed, if it is.
 fn need(now: Timestamp, observed: &Observed<'_>) -> Option<MintReason> {
     let Some(target) = observed.target else { return Some(MintReason::TargetMissing) };
     if ownership(target, observed.source) == Ownership::Offered {

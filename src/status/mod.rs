@@ -11,8 +11,10 @@ use crate::refresh::{Policy, Propagation};
 use crate::secret::Record;
 use tokensource_api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
 
+mod error_text;
 mod reason;
 
+pub use error_text::error_text;
 pub use reason::reason;
 
 const READY: &str = "Ready";
@@ -121,7 +123,7 @@ impl Reported {
         Some((ready.status, ready.reason))
     }
 
-    /// MintReason attempts fail, while they do.
+    /// Why attempts fail, while they do.
     #[must_use]
     pub fn failing(&self) -> Option<&str> {
         let last = self.last_failure.as_ref().filter(|last| last.count > 0)?;

@@ -75,7 +75,7 @@ pub(super) fn tell(
     schedule(report, source, resolved, minted)
 }
 
-/// MintReason a token is taken to live that long.
+/// Why a token is taken to live that long.
 fn because(answer: &Answer, lifetime: Lifetime) -> String {
     let said = answer.expires_in.filter(|seconds| *seconds > 0);
     match (lifetime.source, said) {

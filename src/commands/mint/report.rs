@@ -81,7 +81,7 @@ pub(super) struct Target {
     pub(super) data: Vec<Member>,
 }
 
-/// MintReason there is no token.
+/// Why there is no token.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Failed {

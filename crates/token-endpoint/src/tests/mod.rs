@@ -1,4 +1,4 @@
-//! Tables of what goes out, what comes back and what may be connected to.
+//! Tests of requests, answers and the egress policy, without a network.
 
 mod discovery;
 mod egress;

@@ -1,4 +1,4 @@
-//! What an error answer says, in whichever dialect: RFC 6749, 5.2 and what vendors made of it.
+//! Bodies of error answers: the format of RFC 6749, 5.2 and those of vendors.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::error::Class;
@@ -6,16 +6,16 @@ use super::redact::Redactor;
 use crate::ErrorKind;
 use serde_json::{Map, Value};
 
-/// A code of which this client knows what it means.
+/// An error code with a known meaning.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct KnownCode {
     pub(super) code: &'static str,
     pub(super) class: Class,
-    pub(super) reason: ErrorKind,
+    pub(super) kind: ErrorKind,
 }
 
-const fn known(code: &'static str, class: Class, reason: ErrorKind) -> KnownCode {
-    KnownCode { code, class, reason }
+const fn known(code: &'static str, class: Class, kind: ErrorKind) -> KnownCode {
+    KnownCode { code, class, kind }
 }
 
 #[rustfmt::skip]
@@ -40,62 +40,62 @@ static KNOWN: &[KnownCode] = &[
     known("TOO_MANY_FAILED_LOGINS", Class::LockedOut, ErrorKind::RateLimited),
 ];
 
-/// What the body says, safe to repeat.
+/// The contents of the body, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    /// A code that decides the class, with its cleaned description.
+pub(super) enum ErrorBody {
+    /// A known code, with its redacted description.
     Known(&'static KnownCode, Option<String>),
-    /// A code of an unknown meaning, cleaned.
+    /// A code of unknown meaning, redacted.
     Unknown(String),
-    /// A sentence where a code should be, cleaned.
+    /// A sentence in place of a code, redacted.
     Sentence(String),
-    /// Nothing that can be repeated.
+    /// Nothing that can be shown.
     Nothing,
 }
 
-impl Said {
+impl ErrorBody {
     pub(super) fn known(&self) -> Option<&'static KnownCode> {
         match self {
-            Said::Known(known, _) => Some(known),
+            ErrorBody::Known(known, _) => Some(known),
             _ => None,
         }
     }
 }
 
-/// One place of a body where a code or a sentence may stand.
+/// One place in a body that may hold a code or a sentence.
 struct Candidate<'a> {
     code: Option<&'a str>,
     description: Option<&'a str>,
 }
 
-/// Reads the first dialect that fits, a known code before an unknown one and that before a sentence.
-pub(super) fn read(body: &Map<String, Value>, sent: &Redactor) -> Said {
+/// Reads the first format that fits: known codes take precedence over unknown ones, and those over sentences.
+pub(super) fn read(body: &Map<String, Value>, sent: &Redactor) -> ErrorBody {
     let candidates = candidates(body);
     let codes = || candidates.iter().filter_map(|c| c.code.map(|code| (code.trim(), c.description)));
 
     for (code, description) in codes() {
         if let Some(known) = KNOWN.iter().find(|known| known.code.eq_ignore_ascii_case(code)) {
-            return Said::Known(known, description.and_then(|text| sent.clean(text)));
+            return ErrorBody::Known(known, description.and_then(|text| sent.clean(text)));
         }
     }
     if let Some(code) = codes().find_map(|(code, _)| is_code(code).then(|| sent.clean(code)).flatten()) {
-        return Said::Unknown(code);
+        return ErrorBody::Unknown(code);
     }
-    // A code that is no code is a sentence; a description without any code stands in for one.
+    // A `code` that is not shaped like one is a sentence; so is a description without a code.
     let sentences =
         candidates.iter().map(|c| c.code.filter(|code| !code.trim().is_empty()).or(c.description));
-    sentences.flatten().find_map(|text| sent.clean(text)).map_or(Said::Nothing, Said::Sentence)
+    sentences.flatten().find_map(|text| sent.clean(text)).map_or(ErrorBody::Nothing, ErrorBody::Sentence)
 }
 
-/// Whether a successful answer reports an error all the same.
+/// Whether the body of a success reports an error.
 pub(super) fn reports_error(body: &Map<String, Value>) -> bool {
-    let says_something = |value: &Value| match value {
+    let is_set = |value: &Value| match value {
         Value::String(text) => !text.trim().is_empty(),
         Value::Array(errors) => !errors.is_empty(),
         Value::Object(error) => !error.is_empty(),
         _ => false,
     };
-    ["error", "errors", "minorErrorCode"].iter().any(|name| body.get(*name).is_some_and(says_something))
+    ["error", "errors", "minorErrorCode"].iter().any(|name| body.get(*name).is_some_and(is_set))
 }
 
 fn candidates(body: &Map<String, Value>) -> Vec<Candidate<'_>> {
@@ -126,7 +126,7 @@ fn nested(error: &Map<String, Value>) -> Candidate<'_> {
     Candidate { code: text("code"), description: text("message") }
 }
 
-/// At most 64 characters without a space: a word for programs, not a sentence for people.
+/// At most 64 characters without a space; longer or spaced text is a sentence.
 fn is_code(code: &str) -> bool {
     (1..=64).contains(&code.len())
         && code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':'))

@@ -1,4 +1,4 @@
-//! Finds the token endpoints of issuers, and remembers them.
+//! Discovers the token endpoints of issuers, and caches their metadata.
 
 use super::discovery::{DiscoveryProblem, Issuer, Metadata, read_metadata};
 use super::error::Error;
@@ -10,51 +10,52 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long metadata is used without asking again.
-const FRESH: Duration = Duration::from_secs(60 * 60);
-/// How long it is used while asking fails.
-const STALE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a failure is remembered: many sources have the same issuer.
-const FAILED: Duration = Duration::from_secs(5);
-/// While there is something to use, asking again has time.
-const FAILED_WITH_STALE: Duration = Duration::from_secs(60);
-/// Issuers are the tenants' choice, so what is kept of them is bounded.
+/// Metadata younger than this is used without a request.
+const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+/// Metadata younger than this is used while requests fail.
+const MAX_STALE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A failure is cached for this long, since many clients may have the same issuer.
+const FAILURE_TTL: Duration = Duration::from_secs(5);
+/// Likewise, while there is stale metadata to use.
+const FAILURE_TTL_WITH_STALE: Duration = Duration::from_secs(60);
+/// Bounds the memory: issuers may be the choice of untrusted parties.
 const MAX_ISSUERS: usize = 256;
 
-/// The metadata of issuers, each fetched by one for all who ask. Cheap to clone; all clones are one.
+/// The metadata of issuers. Concurrent callers share one request for each issuer. Cheap to clone; clones share the cache.
 #[derive(Clone, Debug)]
 pub struct Discovery {
     transport: Transport,
-    known: Arc<Mutex<HashMap<Key, Slot>>>,
+    slots: Arc<Mutex<HashMap<CacheKey, CacheSlot>>>,
 }
 
-/// Who trusts other roots shall not be told what those who trust less have found.
-type Key = (Issuer, TlsDigest);
+/// Metadata fetched with other roots of trust is not shared.
+type CacheKey = (Issuer, TlsDigest);
 
 #[derive(Clone, Debug)]
-struct Slot {
-    used: Instant,
-    entry: Arc<tokio::sync::Mutex<Entry>>,
+struct CacheSlot {
+    last_used: Instant,
+    /// Locked during a request, so that others wait for its result.
+    entry: Arc<tokio::sync::Mutex<CachedMetadata>>,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct CachedMetadata {
     found: Option<(Metadata, Instant)>,
     failed: Option<(Error, Instant)>,
 }
 
 impl Discovery {
-    /// With nothing in it.
+    /// An empty cache.
     #[must_use]
     pub fn new(transport: Transport) -> Self {
-        Self { transport, known: Arc::default() }
+        Self { transport, slots: Arc::default() }
     }
 
-    /// `description` with the token endpoint in its place: its issuer's, or else its own. With a client certificate it is the
-    /// alias for mutual TLS, where there is one. The policy allows the endpoint.
+    /// Returns `description` with the token endpoint of its issuer, or unchanged if it has no issuer. With a client certificate
+    /// the endpoint is the issuer's alias for mutual TLS, if there is one. The egress policy has been checked for it.
     ///
     /// # Errors
-    /// The metadata cannot be had and was not had in the last 24 hours, or is of no use.
+    /// The metadata cannot be fetched and was not fetched in the last 24 hours, or it cannot be used.
     pub async fn locate(
         &self,
         description: &RequestDescription,
@@ -70,21 +71,20 @@ impl Discovery {
 
     async fn metadata(&self, issuer: &Issuer, tls: &Tls, timeout: Duration) -> Result<Metadata, Error> {
         let entry = self.entry((issuer.clone(), tls.digest()));
-        // Whoever comes second waits for the answer to the first.
         let mut entry = entry.lock().await;
         let now = Instant::now();
         let within = |at: Instant, limit: Duration| now.duration_since(at) < limit;
-        let usable = entry.found.clone().filter(|(_, at)| within(*at, STALE));
-        if let Some((metadata, _)) = usable.as_ref().filter(|(_, at)| within(*at, FRESH)) {
+        let usable = entry.found.clone().filter(|(_, at)| within(*at, MAX_STALE_AGE));
+        if let Some((metadata, _)) = usable.as_ref().filter(|(_, at)| within(*at, MAX_AGE)) {
             return Ok(metadata.clone());
         }
-        let patience = if usable.is_some() { FAILED_WITH_STALE } else { FAILED };
-        let failed = entry.failed.clone().filter(|(_, at)| within(*at, patience));
+        let failure_ttl = if usable.is_some() { FAILURE_TTL_WITH_STALE } else { FAILURE_TTL };
+        let failed = entry.failed.clone().filter(|(_, at)| within(*at, failure_ttl));
         let error = match failed {
             Some((error, _)) => error,
             None => match self.fetch(issuer, tls, timeout).await {
                 Ok(metadata) => {
-                    *entry = Entry { found: Some((metadata.clone(), now)), failed: None };
+                    *entry = CachedMetadata { found: Some((metadata.clone(), now)), failed: None };
                     return Ok(metadata);
                 }
                 Err(error) => {
@@ -101,11 +101,11 @@ impl Discovery {
         let mut problem: Option<DiscoveryProblem> = None;
         for location in issuer.locations() {
             let left = until.saturating_duration_since(Instant::now());
-            // An issuer that cannot be reached at one place cannot be at the other.
+            // Both locations are on one host: if it cannot be reached at one, it cannot at the other.
             let (status, body) = self.transport.get(&location, tls, left).await?;
             match read_metadata(issuer, status, body.as_deref()) {
                 Ok(metadata) => return Ok(metadata),
-                // What is there but of no use says more than what is not there.
+                // Metadata that cannot be used explains more than metadata that is absent.
                 Err(found) => {
                     problem = match problem {
                         Some(DiscoveryProblem::NotFound(status)) if !status.is_server_error() => Some(found),
@@ -120,17 +120,20 @@ impl Discovery {
         Err(Error::discovery(host, problem))
     }
 
-    /// In place of the one that nobody has used for longest.
-    fn entry(&self, key: Key) -> Arc<tokio::sync::Mutex<Entry>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains_key(&key)
-            && known.len() >= MAX_ISSUERS
-            && let Some(oldest) = known.iter().min_by_key(|(_, slot)| slot.used).map(|(key, _)| key.clone())
+    /// Evicts the least recently used issuer if the cache is full.
+    fn entry(&self, key: CacheKey) -> Arc<tokio::sync::Mutex<CachedMetadata>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if !slots.contains_key(&key)
+            && slots.len() >= MAX_ISSUERS
+            && let Some(oldest) =
+                slots.iter().min_by_key(|(_, slot)| slot.last_used).map(|(key, _)| key.clone())
         {
-            known.remove(&oldest);
+            slots.remove(&oldest);
         }
-        let slot = known.entry(key).or_insert_with(|| Slot { used: Instant::now(), entry: Arc::default() });
-        slot.used = Instant::now();
+        let slot = slots
+            .entry(key)
+            .or_insert_with(|| CacheSlot { last_used: Instant::now(), entry: Arc::default() });
+        slot.last_used = Instant::now();
         Arc::clone(&slot.entry)
     }
 }
