@@ -4,12 +4,15 @@
 use std::future::Future;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Api, Client, Resource};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::objects::{KeptSeed, SecretHead, SourceHead};
@@ -76,6 +79,25 @@ impl From<kube::Error> for CallError {
             // It could quote the answer, and the answer may be a Secret.
             kube::Error::SerdeError(_) => CallError::Unavailable("an answer that cannot be read".into()),
             other => CallError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl CallError {
+    /// The same without `secret`, which an admission webhook may have quoted.
+    #[must_use]
+    pub fn without(self, secret: &SecretString) -> Self {
+        let raw = secret.expose_secret();
+        if raw.len() < 8 {
+            // A constant of a template, or a value that reveals nothing: without it the message could not be read.
+            return self;
+        }
+        let encoded = STANDARD.encode(raw);
+        let clean = |message: String| message.replace(&encoded, "[redacted]").replace(raw, "[redacted]");
+        match self {
+            CallError::Refused(message) => CallError::Refused(clean(message)),
+            CallError::Unavailable(message) => CallError::Unavailable(clean(message)),
+            other => other,
         }
     }
 }
@@ -153,16 +175,17 @@ impl Kubernetes {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn other_with_seed(
+    pub async fn other_with_original(
         &self,
         source: &Key,
-        seed_sha256: &str,
+        original_sha256: &str,
     ) -> Result<Option<String>, CallError> {
         let (label, value) = REFRESH_TOKEN_LABEL;
         let mut page = ListParams::default().labels(&format!("{label}={value}")).limit(SECRETS_AT_ONCE);
         let api: Api<KeptSeed> = Api::namespaced(self.client.clone(), &source.namespace);
-        let of_seed =
-            |kept: &KeptSeed| kept.seed_sha256.as_ref().is_some_and(|seed| seed.0 == seed_sha256.as_bytes());
+        let of_seed = |kept: &KeptSeed| {
+            kept.seed_sha256.as_ref().is_some_and(|seed| seed.0 == original_sha256.as_bytes())
+        };
         loop {
             let list = self.bounded(api.list(&page)).await?;
             let mut others = list.items.into_iter().filter(of_seed).filter_map(|kept| kept.source);
@@ -208,7 +231,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// [`CallError::Conflict`] where the body's precondition does not hold; else see [`CallError`].
-    pub async fn restamp_secret(&self, key: &Key, body: &Value) -> Result<Facts, CallError> {
+    pub async fn update_secret_metadata(&self, key: &Key, body: &Value) -> Result<Facts, CallError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         self.write_secret(key, &params, &Patch::Strategic(body)).await
     }

@@ -127,6 +127,16 @@ pub(super) fn register(registry: &mut Registry, metrics: &Metrics) {
         &metrics.reconciles_pending,
     );
     add(
+        "tokensource_token_requests_queued",
+        "Token requests that wait for their endpoint or their client",
+        &metrics.requests_queued,
+    );
+    add(
+        "tokensource_unwritten_tokens",
+        "Tokens that were received and wait to be written",
+        &metrics.unwritten,
+    );
+    add(
         "tokensource_reconcile_duration_seconds",
         "How long one look at a TokenSource took, with all that it led to",
         &metrics.reconcile_duration,

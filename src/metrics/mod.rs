@@ -47,6 +47,8 @@ pub struct Metrics {
     request_wait: Histograms,
     requests: Family<RequestLabels, Counter>,
     reconciles_pending: Gauge,
+    requests_queued: Gauge,
+    unwritten: Gauge,
     reconcile_duration: Histogram,
     prompt_failures: Counter,
     leader: Gauge,
@@ -80,6 +82,8 @@ impl Metrics {
             request_wait: Family::new_with_constructor(families::request_wait),
             requests: Family::default(),
             reconciles_pending: Gauge::default(),
+            requests_queued: Gauge::default(),
+            unwritten: Gauge::default(),
             reconcile_duration: families::reconcile_duration(),
             prompt_failures: Counter::default(),
             leader: Gauge::default(),
@@ -121,13 +125,12 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabels::new(verb, resource, code)).inc();
     }
 
-    /// One loop has that many looks under way or due now, and had so many before; returns the former.
-    pub fn reconciles_pending(&self, before: usize, now: usize) -> usize {
-        let number = |looks: usize| i64::try_from(looks).unwrap_or(i64::MAX);
-        if now != before {
-            self.reconciles_pending.inc_by(number(now) - number(before));
-        }
-        now
+    /// How many reconciliations are due or running, how many token requests wait, and how many tokens wait to be written.
+    pub fn queues(&self, reconciles: usize, token_requests: usize, unwritten: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.reconciles_pending.set(number(reconciles));
+        self.requests_queued.set(number(token_requests));
+        self.unwritten.set(number(unwritten));
     }
 
     /// Somebody looks at a TokenSource until what is returned is dropped.

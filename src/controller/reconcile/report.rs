@@ -4,63 +4,64 @@
     reason = "writing a member of a JSON object that was made here does not panic"
 )]
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use serde_json::{Value, json};
+use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
 use tracing::{debug, warn};
 
-use super::memory::{Memory, Written};
-use super::reconcile::Pass;
-use super::{Context, spans};
+use super::Reconciliation;
 use crate::cluster::CallError;
+use crate::controller::context::Context;
+use crate::controller::spans;
+use crate::controller::state::{FailedAttempts, SourceState, Written};
 use crate::metrics::{Sight, Times};
-use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy};
+use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy, refresh_at};
+use crate::secret::Record;
 use crate::spec::Identity;
 use crate::status::{Problem, Reported, Situation, status};
-use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
 
-/// Writes status and events after a pass.
-pub(super) async fn report(pass: &mut Pass<'_>, problem: Option<Problem>) -> Result<(), CallError> {
-    let before = before(pass.source, pass.reported, pass.memory);
-    let after = situation(pass, pass.context.now(), problem, &before);
-    pass.context.metrics.saw(&pass.identity.key, sight(&after, pass.source));
-    let written = write(pass.context, pass.source, pass.identity, &before, after).await?;
-    if written.is_some() {
-        pass.memory.reported = written.map(Box::new);
+impl Reconciliation<'_> {
+    /// Writes status where it changed, and the events that belong to it.
+    pub(super) async fn report(&mut self, problem: Option<Problem>) -> Result<(), CallError> {
+        let before = before(self.source, self.reported, self.state);
+        let after = self.status(problem, &before);
+        self.context.metrics.saw(&self.identity.key, sight(&after, self.source));
+        let written = write(self.context, self.source, self.identity, &before, after).await?;
+        if written.is_some() {
+            self.state.reported = written.map(Box::new);
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// The status as it is, or will be, at `now`.
-pub(super) fn situation(
-    pass: &Pass<'_>,
-    now: Timestamp,
-    problem: Option<Problem>,
-    before: &Reported,
-) -> TokenSourceStatus {
-    let record = pass.record();
-    status(&Situation {
-        now,
-        generation: pass.source.metadata.generation.unwrap_or_default(),
-        provider: Some(pass.resolved.description.provider),
-        target: &pass.identity.target.name,
-        token: record.as_deref().map(|record| (record, pass.refresh_at(now, record))),
-        fits_spec: pass.target_is_intact()
-            && record.as_ref().is_some_and(|record| {
-                record.is_of_another_version()
-                    || (record.inputs.provider == pass.resolved.wanted.provider
-                        && record.template == pass.resolved.wanted.template)
-            }),
-        suspended: pass.source.spec.suspend == Some(true),
-        problem,
-        remark: pass.unrest(),
-        last_failure: pass.memory.failed.as_deref().map(super::memory::Failed::to_status),
-        policy: pass.resolved.policy,
-        prompt: pass.resolved.prompt,
-        told: pass.memory.prompt.as_ref().and_then(|prompt| prompt.told()),
-        before,
-    })
+    fn status(&self, problem: Option<Problem>, before: &Reported) -> TokenSourceStatus {
+        let record = self.record();
+        let now = self.context.now();
+        let due = |record: &Record| {
+            refresh_at(now, self.context.since, &self.identity.owner.uid, &self.spec.policy, record)
+        };
+        status(&Situation {
+            now,
+            generation: self.source.metadata.generation.unwrap_or_default(),
+            provider: Some(self.spec.description.provider),
+            target: &self.identity.target.name,
+            token: record.as_deref().map(|record| (record, due(record))),
+            fits_spec: self.target_is_intact()
+                && record.as_ref().is_some_and(|record| {
+                    record.is_of_another_version()
+                        || (record.inputs.provider == self.spec.wanted.provider
+                            && record.template == self.spec.wanted.template)
+                }),
+            suspended: self.source.spec.suspend == Some(true),
+            problem,
+            remark: self.repeated_conflict(),
+            last_failure: self.state.failed.as_deref().map(FailedAttempts::to_status),
+            policy: self.spec.policy,
+            prompt: self.spec.prompt,
+            told: self.state.prompt.as_ref().and_then(|prompt| prompt.result()),
+            before,
+        })
+    }
 }
 
 /// The same for metrics.
@@ -85,10 +86,10 @@ pub(super) async fn invalid(
     source: &TokenSource,
     reported: &Reported,
     identity: &Identity,
-    memory: &mut Memory,
+    state: &mut SourceState,
     problem: Problem,
 ) {
-    let before = before(source, reported, memory);
+    let before = before(source, reported, state);
     let after = status(&Situation {
         now: context.now(),
         generation: source.metadata.generation.unwrap_or_default(),
@@ -112,16 +113,16 @@ pub(super) async fn invalid(
     context.metrics.saw(&identity.key, sight(&after, source));
     match write(context, source, identity, &before, after).await {
         Ok(None) => {}
-        Ok(written) => memory.reported = written.map(Box::new),
+        Ok(written) => state.reported = written.map(Box::new),
         Err(error) => debug!(source = %identity.key, %error, "the status could not be written"),
     }
 }
 
-/// What people were told: by what was written last, or by what the watch has brought since.
-pub(super) fn before(source: &TokenSource, reported: &Reported, memory: &mut Memory) -> Reported {
+/// What was reported: by what was written last, or by what the watch has brought since.
+pub(super) fn before(source: &TokenSource, reported: &Reported, state: &mut SourceState) -> Reported {
     let seen = revision(source.metadata.resource_version.as_deref());
-    memory.reported = memory.reported.take().filter(|written| seen < written.0);
-    memory.reported.as_ref().map_or(reported, |written| &written.1).clone()
+    state.reported = state.reported.take().filter(|written| seen < written.0);
+    state.reported.as_ref().map_or(reported, |written| &written.1).clone()
 }
 
 fn revision(resource_version: Option<&str>) -> u64 {
@@ -202,6 +203,7 @@ fn events(before: &Reported, after: &TokenSourceStatus) -> Vec<(bool, String, St
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
     use super::*;
