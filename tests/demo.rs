@@ -2,6 +2,9 @@
 #![cfg(test)] // so that clippy lets helpers panic, too
 #![cfg(unix)]
 
+#[path = "support/process.rs"]
+mod process;
+
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -9,10 +12,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Far more than it takes, for a busy machine; the first build of a control plane included.
-const PATIENCE: Duration = Duration::from_secs(20 * 60);
+use process::{BUILD_LIMIT, RUN_LIMIT, Sigint, end_within, output_within, signal, with_sigint};
+
 /// Within which everything must be gone once the demonstration has ended.
-const A_MOMENT: Duration = Duration::from_secs(10);
+const CLEANUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A demonstration in a process group of its own, as a terminal starts it.
 struct Demo {
@@ -21,13 +24,10 @@ struct Demo {
 }
 
 impl Demo {
-    fn start(seconds: u32) -> Self {
+    fn start(seconds: u32, sigint: Sigint) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("tmp")).unwrap();
-        // Whoever runs the tests may ignore SIGINT, which bash could not undo.
-        let child = Command::new("python3")
-            .args(["-c", "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/hack/demo.sh"))
+        let child = with_sigint(sigint, concat!(env!("CARGO_MANIFEST_DIR"), "/hack/demo.sh"))
             .env("DEMO_SECONDS", seconds.to_string())
             .env("DEMO_OPERATOR", env!("CARGO_BIN_EXE_tokensource-operator"))
             .env("TMPDIR", folder.path().join("tmp"))
@@ -49,31 +49,26 @@ impl Demo {
         let started = Instant::now();
         while !self.said().contains(words) {
             assert!(self.child.try_wait().unwrap().is_none(), "ended before {words:?}:\n{}", self.said());
-            assert!(started.elapsed() < PATIENCE, "does not say {words:?}:\n{}", self.said());
+            assert!(started.elapsed() < BUILD_LIMIT, "does not say {words:?}:\n{}", self.said());
             thread::sleep(Duration::from_millis(100));
         }
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(started.elapsed() < PATIENCE, "does not end:\n{}", self.said());
-            thread::sleep(Duration::from_millis(100));
-        }
+        let status = end_within(&mut self.child, BUILD_LIMIT);
+        status.unwrap_or_else(|| panic!("not ended within {BUILD_LIMIT:?}:\n{}", self.said()))
     }
 
     /// Sends a signal to the script alone (`to` is empty), or to its whole group, as Ctrl-C does (`-`).
     fn signal(&self, name: &str, to: &str) {
-        let target = format!("{to}{}", self.child.id());
-        assert!(Command::new("kill").args(["-s", name, "--", &target]).status().unwrap().success());
+        assert!(signal(name, &format!("{to}{}", self.child.id())), "{}", self.said());
     }
 
     /// What runs in its group, in words.
     fn processes(&self) -> Vec<String> {
-        let listed = Command::new("ps").args(["-A", "-o", "pgid=,stat=,pid=,args="]).output().expect("ps");
+        let mut list = Command::new("ps");
+        list.args(["-A", "-o", "pgid=,stat=,pid=,args="]);
+        let listed = output_within(list, "", RUN_LIMIT);
         let group = self.child.id().to_string();
         String::from_utf8_lossy(&listed.stdout)
             .lines()
@@ -97,7 +92,7 @@ impl Demo {
             if processes.is_empty() && files.is_empty() {
                 return;
             }
-            assert!(started.elapsed() < A_MOMENT, "left: {processes:#?} {files:?}\n{}", self.said());
+            assert!(started.elapsed() < CLEANUP_LIMIT, "left: {processes:#?} {files:?}\n{}", self.said());
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -106,15 +101,15 @@ impl Demo {
 impl Drop for Demo {
     fn drop(&mut self) {
         if !self.processes().is_empty() {
-            self.signal("KILL", "-");
+            signal("KILL", &format!("-{}", self.child.id()));
         }
-        let _ = self.child.wait();
+        process::kill(&mut self.child);
     }
 }
 
 #[test]
 fn everything_that_it_shows_holds() {
-    let mut demo = Demo::start(45);
+    let mut demo = Demo::start(45, Sigint::Default);
     let status = demo.wait();
     let said = demo.said();
     assert_eq!(status.code(), Some(0), "{said}");
@@ -131,7 +126,7 @@ fn everything_that_it_shows_holds() {
 
 #[test]
 fn ctrl_c_leaves_nothing_behind() {
-    let mut demo = Demo::start(300);
+    let mut demo = Demo::start(300, Sigint::Default);
     demo.wait_until_it_says("ok: three TokenSources are Ready");
     assert!(demo.processes().len() > 5, "{:?}", demo.processes());
     demo.signal("INT", "-");
@@ -142,11 +137,24 @@ fn ctrl_c_leaves_nothing_behind() {
 #[test]
 fn a_signal_to_the_script_alone_leaves_nothing_behind() {
     for (signal, code) in [("INT", Some(130)), ("TERM", Some(143)), ("KILL", None)] {
-        let mut demo = Demo::start(300);
+        let mut demo = Demo::start(300, Sigint::Default);
         // In the midst of starting.
         demo.wait_until_it_says("Start the control plane");
         demo.signal(signal, "");
         assert_eq!(demo.wait().code(), code, "SIG{signal}: {}", demo.said());
         demo.assert_that_nothing_is_left();
     }
+}
+
+/// As `sh -c 'make demo &'` starts it: bash cannot undo an ignored SIGINT.
+#[test]
+fn demo_that_ignores_sigint_says_what_ends_it_and_ends_on_sigterm() {
+    let mut demo = Demo::start(300, Sigint::Ignored);
+    demo.wait_until_it_says("Start the control plane");
+    assert!(demo.said().contains(&format!("kill {}", demo.child.id())), "{}", demo.said());
+    demo.signal("INT", "");
+    assert_eq!(end_within(&mut demo.child, Duration::from_secs(1)), None, "SIGINT is ignored");
+    demo.signal("TERM", "");
+    assert_eq!(demo.wait().code(), Some(143), "{}", demo.said());
+    demo.assert_that_nothing_is_left();
 }

@@ -7,6 +7,9 @@
 #![cfg(unix)] // the kubelet's swap is a symbolic link
 #![cfg(test)] // so that clippy lets helpers panic, too
 
+#[path = "support/process.rs"]
+mod process;
+
 use std::{
     ffi::OsStr,
     fs, io,
@@ -20,13 +23,13 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use process::{BUILD_LIMIT, RUN_LIMIT, output_within, wait_within};
 
 const PAGE: &str = include_str!("../docs/use-the-token.md");
 const ANSWER: &str = "the answer of the API";
-/// For one run of a snippet or a compiler, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 // ---------------------------------------------------------------------------------------------- the six languages
 
@@ -184,7 +187,7 @@ impl Case {
         command.env("TOKEN_FILE", self.mount.folder.path().join("access_token"));
         command.env("API_URL", format!("http://{}/v1/items", server.address));
         command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
-        let output = finish(command);
+        let output = output_within(command, "", RUN_LIMIT);
         let text = text_of(&output);
         for token in [&self.first, &self.second] {
             assert!(!text.contains(token.as_str()), "{} prints the token:\n{text}", self.name);
@@ -389,10 +392,11 @@ fn tool(name: &str, remedy: &str) -> Command {
 }
 
 fn on_path(name: &str, version: &str, remedy: &str) {
-    let found = Command::new(name).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let runs = Command::new(name).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let status = runs.map(|mut child| wait_within(&mut child, name, RUN_LIMIT));
     assert!(
-        found.as_ref().is_ok_and(std::process::ExitStatus::success),
-        "`{name} {version}` does not run ({found:?}). Install {remedy}: the snippets of docs/use-the-token.md are \
+        status.as_ref().is_ok_and(std::process::ExitStatus::success),
+        "`{name} {version}` does not run ({status:?}). Install {remedy}: the snippets of docs/use-the-token.md are \
          tested in every language, and none is skipped"
     );
 }
@@ -402,36 +406,11 @@ fn with<S: AsRef<OsStr>>(mut command: Command, arguments: impl IntoIterator<Item
     command
 }
 
+/// Runs a compiler, which may have all of this crate to compile.
 fn succeeds(command: Command) -> Output {
     let called = format!("{command:?}");
-    let output = finish(command);
+    let output = output_within(command, "", BUILD_LIMIT);
     assert!(output.status.success(), "{called}: {}\n{}", output.status, text_of(&output));
-    output
-}
-
-/// Runs it to its end, but no longer than `PATIENCE`.
-fn finish(mut command: Command) -> Output {
-    let called = format!("{command:?}");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().unwrap_or_else(|error| panic!("{called}: {error}"));
-    let pid = child.id();
-    let (done, began) = (Arc::new(AtomicBool::new(false)), Instant::now());
-    let watch = thread::spawn({
-        let done = done.clone();
-        move || {
-            while !done.load(Ordering::SeqCst) {
-                if began.elapsed() > PATIENCE {
-                    let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-                    break;
-                }
-                thread::park_timeout(Duration::from_millis(500));
-            }
-        }
-    });
-    let output = child.wait_with_output().unwrap();
-    done.store(true, Ordering::SeqCst);
-    watch.thread().unpark();
-    watch.join().unwrap();
     output
 }
 

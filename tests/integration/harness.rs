@@ -1,7 +1,6 @@
 //! The harness itself: what the other tests lean on is really there, and nothing of it stays behind.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +13,10 @@ use kube::{Client, Config};
 
 use crate::support::control_plane::{ControlPlane, SCRIPT};
 use crate::support::eventually;
+use crate::support::process::{
+    RUN_LIMIT, Sigint, end_within, first_line, kill, output_within, signal, wait_within, with_sigint,
+};
+use crate::support::program::text;
 use crate::support::scene::COLLECTED;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -134,11 +137,6 @@ fn pids(dir: &Path) -> Vec<String> {
     listed.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
-fn signal(signal: &str, pid: &str) -> bool {
-    let mut command = Command::new("bash");
-    command.args(["-c", "kill \"-$1\" \"$2\" 2>/dev/null", "bash", signal, pid]).status().unwrap().success()
-}
-
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -155,16 +153,15 @@ fn assert_all_vanish(pids: &[String]) {
 }
 
 fn await_ready(supervisor: &mut Child) {
-    let mut line = String::new();
-    BufReader::new(supervisor.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let line = first_line(supervisor.stdout.take().unwrap(), RUN_LIMIT).expect("READY in time");
     assert!(line.starts_with("READY "), "{line}");
 }
 
 /// The script's `run`, whose temporary directory is below `tmp` and whose stdin the caller holds.
-fn supervisor(tmp: &Path) -> Command {
-    let mut command = Command::new(SCRIPT);
+fn supervisor(tmp: &Path, sigint: Sigint) -> Command {
+    let mut command = with_sigint(sigint, SCRIPT);
     command.args(["run", "--until-stdin-closes"]).env("TMPDIR", tmp);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     command
 }
 
@@ -178,32 +175,44 @@ fn a_killed_test_process_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
     // In the place of the test process: one that holds the pipe, and is killed with no chance to clean up.
     let mut holder = Command::new("sleep").arg("600").stdout(Stdio::piped()).spawn().unwrap();
-    let mut child = supervisor(tmp.path()).stdin(holder.stdout.take().unwrap()).spawn().unwrap();
+    let mut child = supervisor(tmp.path(), Sigint::Default);
+    let mut child = child.stdin(holder.stdout.take().unwrap()).spawn().unwrap();
     await_ready(&mut child);
     let pids = pids(&made_below(tmp.path()).unwrap());
     assert_eq!(pids.len(), 3, "etcd, kube-apiserver and kube-controller-manager");
 
-    holder.kill().unwrap();
-    holder.wait().unwrap();
-    child.wait().unwrap();
+    kill(&mut holder);
+    wait_within(&mut child, "the control plane's script", SOON);
     assert_all_vanish(&pids);
     assert_eq!(made_below(tmp.path()), None);
+}
+
+/// Ends the script by this signal while it starts; its stdin stays open.
+fn assert_signalled_start_leaves_nothing_behind(tmp: &Path, mut child: Child, name: &str, code: i32) {
+    wait_until("kube-apiserver was started", || made_below(tmp).is_some_and(|dir| pids(&dir).len() == 2));
+    let pids = pids(&made_below(tmp).unwrap());
+    assert!(signal(name, &child.id().to_string()));
+    let status = wait_within(&mut child, &format!("the control plane's script after SIG{name}"), SOON);
+    assert_eq!(status.code(), Some(code));
+    assert_all_vanish(&pids);
+    assert_eq!(made_below(tmp), None);
 }
 
 #[test]
 fn an_interrupted_start_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
-    let mut child = supervisor(tmp.path()).spawn().unwrap();
-    wait_until("kube-apiserver was started", || {
-        made_below(tmp.path()).is_some_and(|dir| pids(&dir).len() == 2)
-    });
-    let pids = pids(&made_below(tmp.path()).unwrap());
+    let child = supervisor(tmp.path(), Sigint::Default).spawn().unwrap();
+    assert_signalled_start_leaves_nothing_behind(tmp.path(), child, "INT", 130);
+}
 
-    let _lifeline = child.stdin.take(); // which wait() would close: that must not be what ends it
+#[test]
+fn a_start_that_ignores_sigint_ends_on_sigterm_and_leaves_nothing_behind() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut child = supervisor(tmp.path(), Sigint::Ignored).spawn().unwrap();
+    wait_until("the script has set its traps", || made_below(tmp.path()).is_some());
     assert!(signal("INT", &child.id().to_string()));
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_all_vanish(&pids);
-    assert_eq!(made_below(tmp.path()), None);
+    assert_eq!(end_within(&mut child, Duration::from_secs(1)), None, "SIGINT is ignored");
+    assert_signalled_start_leaves_nothing_behind(tmp.path(), child, "TERM", 143);
 }
 
 #[test]
@@ -213,15 +222,63 @@ fn a_failing_start_says_why_and_leaves_nothing_behind() {
     let broken = assets.path().join("kube-apiserver");
     fs::write(&broken, "#!/bin/sh\necho the reason why\nexit 3\n").unwrap();
     fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let mut child = supervisor(tmp.path());
-    let mut child = child.env("KUBEBUILDER_ASSETS", assets.path()).spawn().unwrap();
+    let stderr = assets.path().join("stderr");
+    let mut child = supervisor(tmp.path(), Sigint::Default);
+    let mut child = child
+        .env("KUBEBUILDER_ASSETS", assets.path())
+        .stderr(fs::File::create(&stderr).unwrap())
+        .spawn()
+        .unwrap();
     wait_until("etcd was started", || made_below(tmp.path()).is_some_and(|dir| !pids(&dir).is_empty()));
     let pids = pids(&made_below(tmp.path()).unwrap());
 
-    let mut words = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{words}");
+    let status = wait_within(&mut child, "the control plane's script", SOON);
+    let words = fs::read_to_string(&stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{words}");
     assert!(words.contains("the reason why") && words.contains("kube-apiserver did not start"), "{words}");
     assert_all_vanish(&pids);
     assert_eq!(made_below(tmp.path()), None);
+}
+
+// ------------------------------------------------------------------------------------- no test waits without a limit
+
+/// The disposition that `child` sees, as a background job of a script starts it and as the helper then resets it.
+#[test]
+fn command_with_default_sigint_ends_on_sigint_even_where_the_tests_ignore_it() {
+    let mut command = with_sigint(Sigint::Ignored, "python3");
+    command.args(with_sigint(Sigint::Default, "bash").get_args());
+    command.args(["-c", "kill -s INT $$; exit 3"]);
+    let output = output_within(command, "", RUN_LIMIT);
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(2), "{output:?}");
+}
+
+#[test]
+#[should_panic(expected = "not finished within 200ms; output so far:\nbegun")]
+fn process_that_does_not_end_fails_the_test_with_its_output() {
+    let mut command = Command::new("bash");
+    command.args(["-c", "echo begun; exec sleep 600"]);
+    output_within(command, "", Duration::from_millis(200));
+}
+
+#[test]
+#[should_panic(expected = "a shell: not ended within 200ms; it was killed")]
+fn process_that_is_waited_for_in_vain_is_killed() {
+    let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+    wait_within(&mut child, "a shell", Duration::from_millis(200));
+}
+
+/// More than a pipe holds, to a process that reads none of it.
+#[test]
+fn process_that_does_not_read_its_stdin_does_not_block_the_test() {
+    let mut command = Command::new("bash");
+    command.args(["-c", "exec <&-; sleep 0.1; echo done"]);
+    let output = output_within(command, &"x".repeat(1 << 20), RUN_LIMIT);
+    assert_eq!(text(&output.stdout), "done\n");
+}
+
+#[tokio::test]
+#[should_panic(expected = "an answer: an attempt hangs")]
+async fn attempt_that_hangs_fails_the_test() {
+    tokio::time::pause(); // time then passes as soon as nothing else happens
+    eventually("an answer", Duration::from_millis(1), std::future::pending::<Result<(), ()>>).await;
 }

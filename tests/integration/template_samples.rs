@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::support::operator::Operator;
+use super::support::program::{output_beside, text};
 use super::support::scene::Scene;
 use super::support::scripted_server::{Recorded, Reply, ScriptedServer};
 
@@ -66,9 +67,7 @@ impl Tried {
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NETRC"] {
             command.env_remove(name);
         }
-        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
-        let output = output.unwrap_or_else(|error| panic!("{program}: {error} (see `make doctor`)"));
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let output = output_beside(command, "").await;
         assert!(output.status.success(), "{program}: {}{}", text(&output.stdout), text(&output.stderr));
         text(&output.stdout)
     }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::support::authorization_server::ClientSpec;
 use super::support::eventually;
+use super::support::process::{self, RUN_LIMIT, wait_within};
 use super::support::program::{PROGRAM, run};
 use super::support::scripted_server::{Reply, ScriptedServer};
 use super::{FLAGS, SECRET, documents, mint, oauth2, register, scripted, secret};
@@ -95,10 +96,11 @@ async fn ctrl_c_does_not_lose_a_refresh_token_that_is_on_its_way() {
         if server.requests().is_empty() { Err("none") } else { Ok(()) }
     })
     .await;
-    for signal in ["-INT", "-TERM", "-HUP"] {
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    for signal in ["INT", "TERM", "HUP"] {
+        assert!(process::signal(signal, &child.id().to_string()));
     }
-    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    let wait = move || wait_within(&mut child, "mint", RUN_LIMIT);
+    let status = tokio::task::spawn_blocking(wait).await.unwrap();
     assert_eq!(status.code(), Some(0));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "hunter2-next");
 }

@@ -4,12 +4,11 @@
 //! process ends, the pipe closes.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::OnceLock;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
@@ -17,10 +16,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::authority::{Authority, Leaf};
+use super::process::{self, BUILD_LIMIT, end_within, first_line, output_within};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/authorization-server");
 /// A start takes well under a second; a busy machine gets the rest.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// After its stdin has closed.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// For one HTTP call, unless the test sets another.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// The server's options for a certificate and its key, which it reads before it is ready.
 fn identity(folder: &Path, leaf: &Leaf) -> [String; 4] {
@@ -181,6 +185,7 @@ impl AuthorizationServer {
         let http = reqwest::Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)
+            .timeout(CALL_LIMIT)
             .tls_certs_only([authority])
             .build()
             .expect("an HTTP client");
@@ -199,6 +204,7 @@ impl AuthorizationServer {
         let http = reqwest::Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)
+            .timeout(CALL_LIMIT)
             .tls_danger_accept_invalid_certs(true)
             .build()
             .expect("an HTTP client");
@@ -220,15 +226,10 @@ impl AuthorizationServer {
             });
         let lifeline = child.stdin.take();
         let stdout = child.stdout.take().expect("stdout is a pipe");
-        let (sender, ready) = mpsc::channel();
-        thread::spawn(move || {
-            let mut line = String::new();
-            let _ = BufReader::new(stdout).read_line(&mut line);
-            let _ = sender.send(line);
+        let line = first_line(stdout, START_LIMIT).unwrap_or_else(|| {
+            process::kill(&mut child);
+            panic!("the authorization server was not ready within {START_LIMIT:?}")
         });
-        let line = ready
-            .recv_timeout(START_LIMIT)
-            .unwrap_or_else(|_| panic!("the authorization server said nothing in {START_LIMIT:?}"));
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
             panic!("the authorization server did not start; its stderr above says why. Its stdout: {line:?}")
         });
@@ -334,16 +335,16 @@ impl AuthorizationServer {
 impl AuthorizationServer {
     /// Sends its process a signal by its name, for example STOP: then it answers nobody.
     pub fn signal(&self, name: &str) {
-        let signalled =
-            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(signalled.expect("kill").success());
+        assert!(process::signal(name, &self.child.id().to_string()), "the authorization server has ended");
     }
 }
 
 impl Drop for AuthorizationServer {
     fn drop(&mut self) {
         drop(self.lifeline.take());
-        let _ = self.child.wait();
+        if end_within(&mut self.child, END_LIMIT).is_none() {
+            process::kill(&mut self.child);
+        }
     }
 }
 
@@ -353,6 +354,7 @@ pub fn http_client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .pool_max_idle_per_host(0)
+        .timeout(CALL_LIMIT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .expect("an HTTP client")
@@ -376,7 +378,14 @@ fn install_packages() {
     let lock_path = format!("{FOLDER}/package-lock.json");
     // Two test binaries may start at once; whoever comes second finds the work done.
     let lock = File::open(&lock_path).expect("tests/authorization-server/package-lock.json");
-    lock.lock().expect("a lock on package-lock.json");
+    let start = Instant::now();
+    while lock.try_lock().is_err() {
+        assert!(
+            start.elapsed() < BUILD_LIMIT,
+            "{lock_path}: another process holds the lock for {BUILD_LIMIT:?}"
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
     // npm writes this when everything else is in its place.
     let installed =
         fs::metadata(format!("{FOLDER}/node_modules/.package-lock.json")).and_then(|m| m.modified());
@@ -385,11 +394,9 @@ fn install_packages() {
         return;
     }
     eprintln!("installing the authorization server's packages: npm ci in {FOLDER}");
-    let output = Command::new("npm")
-        .args(["ci", "--no-audit", "--no-fund"])
-        .current_dir(FOLDER)
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run npm: {error}. Install Node.js 20 or later, with npm"));
+    let mut install = Command::new("npm");
+    install.args(["ci", "--no-audit", "--no-fund"]).current_dir(FOLDER);
+    let output = output_within(install, "", BUILD_LIMIT);
     assert!(
         output.status.success(),
         "npm ci failed; it needs a package registry. Try it by hand in {FOLDER}.\n{}",

@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Output, Stdio};
@@ -18,6 +17,7 @@ use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use super::process::{self, BUILD_LIMIT, RUN_LIMIT, first_line, wait_within};
 use super::program::output_beside;
 
 /// The script that builds, starts and ends the control plane.
@@ -89,13 +89,15 @@ impl ControlPlane {
             .spawn()
             .map_err(|error| format!("{SCRIPT}: {error}"))?;
         let lifeline = child.stdin.take().ok_or("no stdin")?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().ok_or("no stdout")?)
-            .read_line(&mut line)
-            .map_err(|error| error.to_string())?;
+        let Some(line) = first_line(child.stdout.take().ok_or("no stdout")?, BUILD_LIMIT) else {
+            process::kill(&mut child);
+            return Err(format!(
+                "{SCRIPT} was not ready within {BUILD_LIMIT:?}; its own messages are on stderr"
+            ));
+        };
         let Some(kubeconfig) = line.trim_end().strip_prefix("READY ") else {
-            let status = child.wait().map_err(|error| error.to_string())?;
-            return Err(format!("{SCRIPT} ended with {status}, its own words are on stderr"));
+            let status = wait_within(&mut child, SCRIPT, RUN_LIMIT);
+            return Err(format!("{SCRIPT} ended with {status}; its own messages are on stderr"));
         };
         let dir = Path::new(kubeconfig).parent().ok_or("no directory")?.to_owned();
         Ok(Self { dir, namespaces: AtomicUsize::new(1), _lifeline: lifeline })

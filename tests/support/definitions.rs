@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::control_plane::ControlPlane;
 use super::eventually;
+use super::process::{BUILD_LIMIT, output_within};
 
 const PROMETHEUS: (&str, &str) = (
     "github.com/prometheus-operator/prometheus-operator@v0.85.0",
@@ -70,15 +71,11 @@ pub async fn install(control_plane: &ControlPlane) {
 
 fn read(module: &str, sum: &str, file: &str) -> String {
     eprintln!("reading {file} from the Go module {module} (the first time it is downloaded)");
-    let output = Command::new("go")
-        .args(["mod", "download", "-json", module])
-        // The hash is compared here, and what the machine's own module says is no concern of ours.
-        .envs([("GOFLAGS", "-mod=mod"), ("GOWORK", "off"), ("GONOSUMDB", "*")])
-        .current_dir(std::env::temp_dir())
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("cannot run go: {error}. `make doctor` tells what this machine lacks")
-        });
+    let mut download = Command::new("go");
+    download.args(["mod", "download", "-json", module]).current_dir(std::env::temp_dir());
+    // The hash is compared here, and what the machine's own module says is no concern of ours.
+    download.envs([("GOFLAGS", "-mod=mod"), ("GOWORK", "off"), ("GONOSUMDB", "*")]);
+    let output = output_within(download, "", BUILD_LIMIT);
     let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let folder = told["Dir"].as_str().unwrap_or_else(|| panic!("{module}: {told}"));
     assert_eq!(told["Sum"], sum, "{module} is not what was pinned");

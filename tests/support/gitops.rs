@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use super::process::{BUILD_LIMIT, output_within};
 use super::program::{output_beside, result};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gitops");
@@ -65,15 +66,10 @@ fn tool() -> &'static PathBuf {
     TOOL.get_or_init(|| {
         let tool = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gitops");
         eprintln!("building {FOLDER}: Flux' kstatus and Argo CD's Lua (the first time takes a minute)");
-        let output = Command::new("go")
-            .args(["build", "-C", FOLDER, "-trimpath", "-buildvcs=false", "-o"])
-            .arg(&tool)
-            .arg(".")
-            .envs([("GOFLAGS", "-mod=readonly"), ("GOWORK", "off"), ("CGO_ENABLED", "0")])
-            .output()
-            .unwrap_or_else(|error| {
-                panic!("cannot run go: {error}. `make doctor` tells what this machine lacks")
-            });
+        let mut build = Command::new("go");
+        build.args(["build", "-C", FOLDER, "-trimpath", "-buildvcs=false", "-o"]).arg(&tool).arg(".");
+        build.envs([("GOFLAGS", "-mod=readonly"), ("GOWORK", "off"), ("CGO_ENABLED", "0")]);
+        let output = output_within(build, "", BUILD_LIMIT);
         assert!(output.status.success(), "{FOLDER}: {}", String::from_utf8_lossy(&output.stderr));
         tool
     })

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::authorization_server::http_client;
 use super::control_plane::ControlPlane;
 use super::eventually;
+use super::process;
 use super::program::PROGRAM;
 
 /// A running operator. Dropping it kills it.
@@ -123,14 +124,12 @@ impl Operator {
 
     /// Sends a signal by its name, for example STOP.
     pub fn signal(&self, name: &str) {
-        let signalled = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
-        assert!(signalled.unwrap().success());
+        assert!(process::signal(name, &self.pid().to_string()), "the operator has ended:\n{}", self.log());
     }
 
     /// SIGKILL, as if the node died.
     pub fn kill(mut self) -> String {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        process::kill(&mut self.child);
         self.log()
     }
 
@@ -157,8 +156,7 @@ impl Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        process::kill(&mut self.child);
         if std::thread::panicking() {
             // The end of it: at level trace it is megabytes.
             let log = self.log();

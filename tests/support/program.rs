@@ -1,17 +1,14 @@
 //! Programs that end by themselves, ours among them.
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+
+use super::process::{RUN_LIMIT, output_within};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tokensource-operator");
 
 /// Runs it to its end, with this text as its stdin. Whether it succeeded is the caller's to judge.
-pub fn output(mut command: Command, stdin: &str) -> Output {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    // Who does not read it may end before it is written.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    child.wait_with_output().unwrap()
+pub fn output(command: Command, stdin: &str) -> Output {
+    output_within(command, stdin, RUN_LIMIT)
 }
 
 /// The same off this thread: what the test runs beside it (an operator, say) shall go on meanwhile.
