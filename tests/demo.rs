@@ -54,7 +54,7 @@ impl Demo {
         }
     }
 
-    fn wait(&mut self) -> ExitStatus {
+    fn end(&mut self) -> ExitStatus {
         let status = end_within(&mut self.child, BUILD_LIMIT);
         status.unwrap_or_else(|| panic!("not ended within {BUILD_LIMIT:?}:\n{}", self.said()))
     }
@@ -110,7 +110,7 @@ impl Drop for Demo {
 #[test]
 fn everything_that_it_shows_holds() {
     let mut demo = Demo::start(45, Sigint::Default);
-    let status = demo.wait();
+    let status = demo.end();
     let said = demo.said();
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(said.contains("16 of 16 held"), "{said}");
@@ -130,7 +130,7 @@ fn ctrl_c_leaves_nothing_behind() {
     demo.wait_until_it_says("ok: three TokenSources are Ready");
     assert!(demo.processes().len() > 5, "{:?}", demo.processes());
     demo.signal("INT", "-");
-    assert_eq!(demo.wait().code(), Some(130), "{}", demo.said());
+    assert_eq!(demo.end().code(), Some(130), "{}", demo.said());
     demo.assert_that_nothing_is_left();
 }
 
@@ -141,7 +141,7 @@ fn a_signal_to_the_script_alone_leaves_nothing_behind() {
         // In the midst of starting.
         demo.wait_until_it_says("Start the control plane");
         demo.signal(signal, "");
-        assert_eq!(demo.wait().code(), code, "SIG{signal}: {}", demo.said());
+        assert_eq!(demo.end().code(), code, "SIG{signal}: {}", demo.said());
         demo.assert_that_nothing_is_left();
     }
 }
@@ -155,6 +155,6 @@ fn demo_that_ignores_sigint_says_what_ends_it_and_ends_on_sigterm() {
     demo.signal("INT", "");
     assert_eq!(end_within(&mut demo.child, Duration::from_secs(1)), None, "SIGINT is ignored");
     demo.signal("TERM", "");
-    assert_eq!(demo.wait().code(), Some(143), "{}", demo.said());
+    assert_eq!(demo.end().code(), Some(143), "{}", demo.said());
     demo.assert_that_nothing_is_left();
 }
