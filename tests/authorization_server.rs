@@ -45,7 +45,7 @@ fn text<'a>(answer: &'a Value, member: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn vgs_request_as_documented_brings_a_token_with_the_clients_own_lifetime_and_scopes() {
+async fn vgs_front_documented_request_returns_token_with_clients_lifetime_and_scopes() {
     let server = AuthorizationServer::shared();
     server
         .client(ClientSpec {
@@ -84,7 +84,7 @@ async fn vgs_request_as_documented_brings_a_token_with_the_clients_own_lifetime_
 }
 
 #[tokio::test]
-async fn scopes_that_the_client_does_not_have_are_refused() {
+async fn vgs_front_unregistered_scope_is_refused() {
     let server = AuthorizationServer::shared();
     let client = ClientSpec { id: "scopes".to_owned(), scope: "a b".to_owned(), ..ClientSpec::default() };
     server.client(client).await;
@@ -99,7 +99,7 @@ async fn scopes_that_the_client_does_not_have_are_refused() {
 }
 
 #[tokio::test]
-async fn counts_are_exact_whatever_becomes_of_a_request() {
+async fn request_counts_are_exact_for_every_outcome() {
     let server = AuthorizationServer::shared();
     let id = "counted";
     assert_eq!(server.requests(id).await.total, 0);
@@ -146,7 +146,7 @@ async fn counts_are_exact_whatever_becomes_of_a_request() {
 }
 
 #[tokio::test]
-async fn vng_takes_the_documented_bytes_only() {
+async fn vng_front_accepts_documented_bytes_only() {
     let server = AuthorizationServer::shared();
     let (id, secret) = ("vng", "raw:+ %");
     server
@@ -194,7 +194,7 @@ async fn vng_takes_the_documented_bytes_only() {
 }
 
 #[tokio::test]
-async fn vcd_api_tokens_last_and_those_of_service_accounts_are_spent_once() {
+async fn vcd_front_user_token_is_reusable_and_service_account_token_single_use() {
     let server = AuthorizationServer::shared();
     let client = |id: &str, rotate_refresh_token| ClientSpec {
         id: id.to_owned(),
@@ -244,7 +244,7 @@ async fn vcd_api_tokens_last_and_those_of_service_accounts_are_spent_once() {
 }
 
 #[tokio::test]
-async fn it_ends_with_its_stdin() {
+async fn authorization_server_ends_when_its_stdin_closes() {
     let server = AuthorizationServer::start();
     let url = server.url().to_owned();
     // Waits for the process, hence for its end.
@@ -253,7 +253,7 @@ async fn it_ends_with_its_stdin() {
 }
 
 #[tokio::test]
-async fn the_scripted_server_follows_its_script() {
+async fn scripted_server_follows_its_script() {
     let body = r#"{"access_token":"a"}"#;
     let server = ScriptedServer::start([
         Reply::Json(200, body.to_owned()),

@@ -108,7 +108,7 @@ impl Drop for Demo {
 }
 
 #[test]
-fn everything_that_it_shows_holds() {
+fn demo_all_checks_hold() {
     let mut demo = Demo::start(45, Sigint::Default);
     let status = demo.end();
     let said = demo.said();
@@ -125,7 +125,7 @@ fn everything_that_it_shows_holds() {
 }
 
 #[test]
-fn ctrl_c_leaves_nothing_behind() {
+fn demo_ctrl_c_leaves_nothing_behind() {
     let mut demo = Demo::start(300, Sigint::Default);
     demo.wait_until_it_says("ok: three TokenSources are Ready");
     assert!(demo.processes().len() > 5, "{:?}", demo.processes());
@@ -135,7 +135,7 @@ fn ctrl_c_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_signal_to_the_script_alone_leaves_nothing_behind() {
+fn demo_signal_to_script_alone_leaves_nothing_behind() {
     for (signal, code) in [("INT", Some(130)), ("TERM", Some(143)), ("KILL", None)] {
         let mut demo = Demo::start(300, Sigint::Default);
         // In the midst of starting.
@@ -148,7 +148,7 @@ fn a_signal_to_the_script_alone_leaves_nothing_behind() {
 
 /// As `sh -c 'make demo &'` starts it: bash cannot undo an ignored SIGINT.
 #[test]
-fn demo_that_ignores_sigint_says_what_ends_it_and_ends_on_sigterm() {
+fn demo_ignoring_sigint_prints_how_to_end_it_and_ends_on_sigterm() {
     let mut demo = Demo::start(300, Sigint::Ignored);
     demo.wait_until_it_says("Start the control plane");
     assert!(demo.said().contains(&format!("kill {}", demo.child.id())), "{}", demo.said());

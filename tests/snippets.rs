@@ -34,7 +34,7 @@ const ANSWER: &str = "the answer of the API";
 // ---------------------------------------------------------------------------------------------- the six languages
 
 #[test]
-fn bash_with_curl() {
+fn bash_snippet_obeys_the_rule() {
     let code = snippet("bash", "bash");
     let work = tempfile::tempdir().unwrap();
     let script = work.path().join("call.sh");
@@ -47,7 +47,7 @@ fn bash_with_curl() {
 }
 
 #[test]
-fn python() {
+fn python_snippet_obeys_the_rule() {
     let work = tempfile::tempdir().unwrap();
     let script = work.path().join("call.py");
     fs::write(&script, snippet("python", "python")).unwrap();
@@ -57,7 +57,7 @@ fn python() {
 }
 
 #[test]
-fn node() {
+fn node_snippet_obeys_the_rule() {
     let work = tempfile::tempdir().unwrap();
     let script = work.path().join("call.mjs");
     fs::write(&script, snippet("node", "javascript")).unwrap();
@@ -67,7 +67,7 @@ fn node() {
 }
 
 #[test]
-fn go() {
+fn go_snippet_obeys_the_rule() {
     let work = tempfile::tempdir().unwrap();
     fs::write(work.path().join("main.go"), snippet("go", "go")).unwrap();
     let mut build = tool("go", "Go 1.16 or later (Debian: apt-get install golang-go, or go.dev/dl)");
@@ -78,7 +78,7 @@ fn go() {
 }
 
 #[test]
-fn java() {
+fn java_snippet_obeys_the_rule() {
     let work = tempfile::tempdir().unwrap();
     fs::write(work.path().join("UseTheToken.java"), snippet("java", "java")).unwrap();
     let jdk = "a JDK, 11 or later (Debian: apt-get install default-jdk-headless)";
@@ -91,7 +91,7 @@ fn java() {
 }
 
 #[test]
-fn rust() {
+fn rust_snippet_obeys_the_rule() {
     assert_eq!(
         snippet("rust", "rust"),
         include_str!("../examples/use_the_token/page.rs"),
@@ -116,7 +116,7 @@ fn rust() {
 
 /// The page shows a snippet, and nothing but these: one that nobody runs would rot.
 #[test]
-fn every_snippet_of_the_page_is_run_here() {
+fn every_snippet_of_the_page_is_tested() {
     let mut named: Vec<_> = PAGE
         .lines()
         .filter_map(|line| line.strip_prefix("<!-- snippet: ").and_then(|rest| rest.strip_suffix(" -->")))

@@ -6,7 +6,7 @@ use super::support::relay::Relay;
 use super::support::scene::{SOON, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_runs_is_live_and_ready() {
+async fn running_operator_is_live_and_ready() {
     let scene = Scene::bare("admin").await;
     let operator = Operator::start(&scene.namespace).await;
     let (status, media_type, body) = operator.admin("/livez").await;
@@ -30,7 +30,7 @@ async fn an_operator_that_runs_is_live_and_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_waits_for_its_first_list_is_live_but_not_ready() {
+async fn operator_waiting_for_first_list_is_live_but_not_ready() {
     let scene = Scene::bare("not-ready").await;
     let relay = Relay::start(scene.client.clone()).await;
     relay.hold("secrets?");

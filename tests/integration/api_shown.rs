@@ -7,7 +7,7 @@ use super::support::operator::Operator;
 use super::support::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_explains_shows_and_waits() {
+async fn kubectl_explain_and_get_show_fields_and_columns() {
     let scene = Scene::bare("explained").await;
     let mut source = scene.source(json!({"target": {"name": "vgs-token"}}));
     source["metadata"]["name"] = json!("vault-api");
@@ -54,7 +54,7 @@ async fn kubectl_explains_shows_and_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_leaves_nothing_for_gitops_tools_to_undo() {
+async fn applied_manifest_has_no_diff_after_reconciliation() {
     let scene = Scene::new("gitops", 300).await;
     let _operator = Operator::start(&scene.namespace).await;
     let manifest =

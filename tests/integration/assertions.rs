@@ -39,7 +39,7 @@ fn token(value: &str) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_signs() {
+async fn private_key_jwt_client_gets_tokens_and_new_key_is_used_at_once() {
     let scene = Scene::bare("private-key-jwt").await;
     let (public, private) = key();
     let client = |public: Value| ClientSpec {
@@ -77,7 +77,7 @@ async fn a_client_that_signs() {
 
 /// As Microsoft Entra ID wants it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_names_its_certificate() {
+async fn private_key_jwt_with_certificate_sends_its_thumbprint() {
     let scene = Scene::bare("certificate-key").await;
     let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
@@ -119,7 +119,7 @@ async fn a_client_that_names_its_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_does_not_fit_costs_no_request() {
+async fn private_key_missing_or_of_other_type_costs_no_token_request() {
     let scene = Scene::bare("wrong-key").await;
     let (_, private) = key();
     scene.secret("credentials", &[("client_id", &scene.namespace), ("key", &private)]).await;
@@ -139,7 +139,7 @@ async fn a_key_that_does_not_fit_costs_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_assertion_as_the_grant() {
+async fn jwt_bearer_grant_sends_configured_claims() {
     let scene = Scene::bare("jwt-bearer").await;
     let server = ScriptedServer::start([token("one"), token("two")]).await;
     let (_, private) = key();
@@ -183,7 +183,7 @@ async fn an_assertion_as_the_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn googles_key_file_says_who_signs() {
+async fn jwt_bearer_google_key_file_provides_issuer_and_key_id() {
     let scene = Scene::bare("google").await;
     let server = ScriptedServer::start([token("google")]).await;
     let file = json!({
@@ -210,7 +210,7 @@ async fn googles_key_file_says_who_signs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_whose_clock_is_off() {
+async fn assertion_server_clock_skew_is_reported_and_compensated() {
     let scene = Scene::bare("clock").await;
     let in_words = |seconds: i64| {
         let time = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
@@ -242,7 +242,7 @@ async fn a_server_whose_clock_is_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_token_for_another() {
+async fn token_exchange_new_subject_token_is_exchanged_at_once() {
     let scene = Scene::bare("exchange").await;
     let exchanged = json!({
         "access_token": "exchanged",

@@ -56,7 +56,7 @@ async fn each_refresh_costs(scene: &Scene, source: Value, expected: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn static_credentials_cost_one_token_request_and_three_calls() {
+async fn refresh_with_static_credentials_costs_one_token_request_and_three_calls() {
     let scene = Scene::new("calls", 20).await;
     let source =
         scene.source(json!({"target": {"template": {"data": {"access_token": "{{ access_token }}"}}}}));
@@ -65,7 +65,7 @@ async fn static_credentials_cost_one_token_request_and_three_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotating_refresh_token_costs_one_more() {
+async fn refresh_with_rotating_refresh_token_costs_one_more_call() {
     let scene = director("calls-rotating", 20, true).await;
     let source = director_source(&scene, "source");
     let expected = [

@@ -213,7 +213,7 @@ async fn with_credentials(scene: &Scene, name: &str, secret: &str, seed: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_ever_told() {
+async fn secrets_appear_in_no_output() {
     let scene = Scene::bare("canary").await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--log-level", "trace"];
     let operator = Operator::start_with(&scene.namespace, &flags).await;
@@ -351,7 +351,7 @@ fn source_of(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_key_assertion_or_exchanged_token_is_ever_told() {
+async fn keys_assertions_and_exchanged_tokens_appear_in_no_output() {
     let scene = Scene::bare("canary-keys").await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--log-level", "trace"];
     let operator = Operator::start_with(&scene.namespace, &flags).await;
@@ -439,7 +439,7 @@ async fn no_key_assertion_or_exchanged_token_is_ever_told() {
 }
 
 #[test]
-fn the_canary_is_found_in_every_form() {
+fn canary_is_found_in_every_encoding() {
     for before in ["", "x", "xy", "xyz"] {
         for canary in CANARIES {
             let text = format!("{before}{canary}zz");

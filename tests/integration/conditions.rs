@@ -41,7 +41,7 @@ async fn told(scene: &Scene, expected: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ready_with_an_expired_token_is_never_told_though_the_endpoint_hangs() {
+async fn ready_is_false_from_expiry_on_even_while_endpoint_hangs() {
     // Refreshed after 5 s, by an attempt that may take 5 s: the token ends before it does.
     let answer = json!({"access_token": "first", "token_type": "Bearer", "expires_in": 7}).to_string();
     let server = ScriptedServer::start([Reply::Json(200, answer), Reply::HangBeforeHeaders]).await;
@@ -57,7 +57,7 @@ async fn ready_with_an_expired_token_is_never_told_though_the_endpoint_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_tell_of_changes_alone() {
+async fn events_are_written_for_changes_only() {
     let scene = Scene::new("events", 600).await;
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -88,7 +88,7 @@ async fn events_tell_of_changes_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_waits_for_conditions_and_for_fields() {
+async fn kubectl_wait_works_for_conditions_and_fields() {
     let scene = Scene::new("waits", 600).await;
     scene.credentials("wrong").await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -122,7 +122,7 @@ async fn judged_of(scene: &Scene, source: &str, kstatus: &str, argo_cd: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_row_of_the_table_of_conditions_is_read_right_by_flux_and_argo_cd() {
+async fn conditions_of_every_documented_state_are_understood_by_flux_and_argo_cd() {
     let scene = Scene::new("rows", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     scene.apply(scene.source(json!({}))).await;
@@ -187,7 +187,7 @@ async fn every_row_of_the_table_of_conditions_is_read_right_by_flux_and_argo_cd(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_missing_is_waited_for_and_whatever_a_person_must_mend_has_failed() {
+async fn missing_objects_are_in_progress_and_wrong_configuration_is_failed() {
     let scene = Scene::new("reasons", 600).await;
     let source = |name: &str, change: Value| {
         let mut source = scene.source(json!({"target": {"name": name}}));
@@ -244,7 +244,7 @@ async fn whatever_is_missing_is_waited_for_and_whatever_a_person_must_mend_has_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_actions_for_argo_cd_refresh_suspend_and_resume() {
+async fn argo_cd_actions_refresh_suspend_and_resume() {
     let scene = Scene::new("actions", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;

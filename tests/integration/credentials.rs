@@ -38,7 +38,7 @@ fn credentials_in(name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changed_values_mint_once_and_a_key_that_is_not_used_mints_nothing() {
+async fn credentials_changed_values_cost_one_token_request_and_unused_key_none() {
     let (scene, _operator, first) = started("rotated").await;
     another_secret(&scene, "credentials", "second").await;
     let second = scene.new_token(Some(&first)).await;
@@ -51,7 +51,7 @@ async fn changed_values_mint_once_and_a_key_that_is_not_used_mints_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_is_deleted_and_created_again_mints_once_if_its_values_are_others() {
+async fn credentials_secret_recreated_costs_token_request_only_if_values_differ() {
     let (scene, operator, token) = started("replaced").await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     minted(&scene, 1).await;
@@ -71,7 +71,7 @@ async fn a_secret_that_is_deleted_and_created_again_mints_once_if_its_values_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happened_while_the_operator_was_down_mints_once() {
+async fn credentials_changed_while_operator_is_down_cost_one_token_request() {
     let (scene, operator, token) = started("while-down").await;
     operator.kill();
     another_secret(&scene, "credentials", "second").await;
@@ -92,7 +92,7 @@ async fn what_happened_while_the_operator_was_down_mints_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_key_is_told_and_its_return_mints_only_if_the_value_is_another() {
+async fn credentials_removed_key_is_reported_and_its_return_costs_token_request_only_if_value_differs() {
     let (scene, _operator, token) = started("lost-key").await;
     let lose = async || scene.patch("secret", "credentials", json!({"data": {"client_secret": null}})).await;
     lose().await;
@@ -111,7 +111,7 @@ async fn a_lost_key_is_told_and_its_return_mints_only_if_the_value_is_another() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_another_operator_makes_step_by_step_is_waited_for_and_mints_once() {
+async fn credentials_secret_written_step_by_step_costs_one_token_request() {
     let scene = Scene::new("later", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -142,7 +142,7 @@ async fn a_secret_that_another_operator_makes_step_by_step_is_waited_for_and_min
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_is_given_another_secret_follows_that_one_alone() {
+async fn credentials_reference_changed_follows_new_secret_only() {
     let (scene, _operator, token) = started("swapped").await;
     scene.patch("tokensource", "source", credentials_in("other")).await;
     scene.told("False CredentialsNotFound", &["Secret other", "does not exist"]).await;
@@ -166,7 +166,7 @@ async fn a_source_that_is_given_another_secret_follows_that_one_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_credentials_end_any_wait() {
+async fn credentials_changed_end_any_wait() {
     let scene = Scene::new("wait-ends", 600).await;
     scene.credentials("wrong").await;
     let _operator = Operator::start(&scene.namespace).await;

@@ -44,7 +44,7 @@ pub(super) async fn namespace_is_gone(scene: &Scene) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_operator_sources_go_with_their_targets_and_nothing_hangs() {
+async fn delete_source_without_operator_deletes_target_and_does_not_hang() {
     for cascade in ["background", "foreground"] {
         let scene = Scene::new(&format!("dead-{cascade}"), 600).await;
         let operator = Operator::start(&scene.namespace).await;
@@ -71,7 +71,7 @@ async fn without_an_operator_sources_go_with_their_targets_and_nothing_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_operator_a_namespace_goes() {
+async fn delete_namespace_without_operator_completes() {
     let scene = director("dead-namespace", 2_592_000, true).await;
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
@@ -84,7 +84,7 @@ async fn without_an_operator_a_namespace_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_goes_while_its_token_is_asked_for_leaves_no_secret() {
+async fn delete_source_during_first_token_request_leaves_no_secret() {
     let scene = Scene::new("meanwhile", 600).await;
     let slow = Behaviour { delay_ms: 3_000, times: Some(1), ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;
@@ -109,7 +109,7 @@ async fn a_source_that_goes_while_its_token_is_asked_for_leaves_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_goes_during_a_refresh_takes_its_target_along() {
+async fn delete_source_during_refresh_deletes_target() {
     let scene = Scene::new("refreshed", 600).await;
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -134,7 +134,7 @@ async fn a_source_that_goes_during_a_refresh_takes_its_target_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_definition_goes_with_all_that_was_ours_and_comes_back_to_a_running_operator() {
+async fn delete_crd_deletes_owned_secrets_and_reinstalled_crd_is_served_by_running_operator() {
     let control_plane = ControlPlane::of_its_own();
     let crd = async |arguments: &[&str]| {
         let output = control_plane.kubectl(arguments, CRD).await;

@@ -39,7 +39,7 @@ async fn explained(scene: &Scene, kubeconfig: &Path, code: i32, parts: &[&str]) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_nobody_looks_to_a_token_that_everybody_reads() {
+async fn explain_follows_source_from_unreconciled_to_used_by_pods() {
     let scene = Scene::new("explain", 300).await;
     scene.apply(scene.source(json!({}))).await;
     let unseen = ["there is no valid token", "no operator has looked at it", "token does not exist"];
@@ -77,7 +77,7 @@ async fn from_nobody_looks_to_a_token_that_everybody_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_failed_and_what_to_do() {
+async fn explain_failure_shows_cause_and_remedy() {
     let scene = Scene::new("explain-failed", 300).await;
     scene.credentials("wrong").await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -100,7 +100,7 @@ async fn what_failed_and_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rights_that_are_missing_are_told_line_by_line() {
+async fn explain_missing_permissions_are_listed_line_by_line() {
     let scene = Scene::new("explain-rights", 300).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;

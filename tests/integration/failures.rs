@@ -32,7 +32,7 @@ fn token_url(url: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_secret_leaves_the_token_alone_and_the_right_one_is_acted_on_at_once() {
+async fn client_secret_wrong_keeps_token_and_right_one_is_used_at_once() {
     let scene = Scene::new("wrong", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -80,7 +80,7 @@ async fn a_wrong_secret_leaves_the_token_alone_and_the_right_one_is_acted_on_at_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_that_are_put_back_as_they_were_need_no_new_token() {
+async fn credentials_restored_to_former_values_cost_no_token_request() {
     let scene = Scene::new("put-back", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -100,7 +100,7 @@ async fn credentials_that_are_put_back_as_they_were_need_no_new_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_token_with_a_wrong_secret_is_stalled_until_the_secret_changes() {
+async fn first_token_with_wrong_secret_is_stalled_until_secret_changes() {
     let scene = Scene::new("first-wrong", 600).await;
     scene.credentials("wrong").await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -122,7 +122,7 @@ async fn a_first_token_with_a_wrong_secret_is_stalled_until_the_secret_changes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_tried_again_until_it_ends() {
+async fn outage_is_retried_until_it_ends() {
     let scene = Scene::new("outage", 600).await;
     scene.server.behave(&scene.namespace, answers(503, json!({}), Some(1))).await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -144,7 +144,7 @@ async fn an_outage_is_tried_again_until_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn patience_that_the_issuer_asks_for_outlives_a_changed_spec_and_a_restart() {
+async fn retry_after_is_honoured_across_changed_spec_and_restart() {
     let scene = Scene::new("limited", 600).await;
     scene.server.behave(&scene.namespace, answers(429, json!({"retry-after": "600"}), None)).await;
     let operator = Operator::start(&scene.namespace).await;
@@ -188,7 +188,7 @@ async fn patience_that_the_issuer_asks_for_outlives_a_changed_spec_and_a_restart
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_web_page_instead_of_a_token_is_told_and_not_repeated() {
+async fn html_response_is_reported_without_its_content() {
     let scene = Scene::new("web-page", 600).await;
     let page = b"<html><body>Welcome, secret-word!</body></html>".to_vec();
     let pages = ScriptedServer::start([Reply::Answer(
@@ -213,7 +213,7 @@ async fn a_web_page_instead_of_a_token_is_told_and_not_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_scope_is_told_by_its_own_reason() {
+async fn refused_scope_has_its_own_reason() {
     let scene = Scene::new("scope", 600).await;
     scene.server.change(&scene.namespace, json!({"scope": "read"})).await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -234,7 +234,7 @@ async fn a_refused_scope_is_told_by_its_own_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_host_is_told_by_its_name() {
+async fn unresolvable_host_is_named_in_condition() {
     let scene = Scene::new("unknown-host", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(token_url("https://idp.invalid/token"))).await;
@@ -246,7 +246,7 @@ async fn an_unknown_host_is_told_by_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_that_are_not_public_are_refused_with_the_flag_that_allows_them() {
+async fn private_address_is_refused_and_message_names_flag() {
     let scene = Scene::new("egress", 600).await;
     let operator = Operator::start_with(&scene.namespace, &["--allow-http"]).await;
     for (url, flag) in [
@@ -270,7 +270,7 @@ async fn addresses_that_are_not_public_are_refused_with_the_flag_that_allows_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_url_without_tls_is_refused_with_the_flag_that_allows_it() {
+async fn token_url_without_tls_is_refused_and_message_names_flag() {
     let scene = Scene::new("plain-http", 600).await;
     let operator = Operator::start_with(&scene.namespace, &["--egress-allow", "127.0.0.0/8"]).await;
     scene.apply(scene.source(json!({}))).await;
@@ -282,7 +282,7 @@ async fn a_token_url_without_tls_is_refused_with_the_flag_that_allows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_and_unusable_credentials_are_told_by_secret_and_key_and_cost_nothing() {
+async fn missing_or_unusable_credentials_name_secret_and_key_and_cost_no_token_request() {
     let scene = Scene::new("credentials", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     let operator = Operator::start(&scene.namespace).await;
@@ -330,7 +330,7 @@ async fn missing_and_unusable_credentials_are_told_by_secret_and_key_and_cost_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_instead_of_a_service_account_is_told_and_the_real_one_works() {
+async fn vgs_service_account_template_is_reported_and_applied_one_works() {
     const TEMPLATE: &str =
         "apiVersion: 1.0.0\nkind: ServiceAccount\ndata:\n  name: vgs-cli\n  scopes:\n  - cards:write\n";
     let scene = Scene::bare("service-account").await;
@@ -365,7 +365,7 @@ async fn a_template_instead_of_a_service_account_is_told_and_the_real_one_works(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expired_token_is_not_ready_though_nothing_else_happens() {
+async fn expired_token_is_not_ready_without_any_other_event() {
     let scene = Scene::new("expired", 16).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -385,7 +385,7 @@ async fn an_expired_token_is_not_ready_though_nothing_else_happens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_beyond_the_end_of_the_token_is_not_ready_and_leaves_it_in_place() {
+async fn outage_beyond_expiry_is_not_ready_and_keeps_token_in_target() {
     let scene = Scene::new("long-outage", 12).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;

@@ -6,7 +6,7 @@ use super::support::operator::Operator;
 use super::support::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_was_applied_differs_afterwards() {
+async fn gitops_applied_objects_have_no_drift() {
     let scene = Scene::new("gitops-diff", 300).await;
     let operator = Operator::start(&scene.namespace).await;
     // Durations that a library would write otherwise, defaults that are written out, and what tools put on their objects.

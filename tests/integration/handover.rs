@@ -31,7 +31,7 @@ async fn is_left_alone(scene: &Scene, mints: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_message_prints_the_command_that_hands_a_secret_over_and_its_other_keys_stay() {
+async fn handover_command_of_message_adopts_secret_and_keeps_its_other_keys() {
     let (scene, operator) = foreign("adopt", json!({}), json!({})).await;
     let said = scene.ready("False TargetConflict").await;
     is_left_alone(&scene, 0).await;
@@ -59,7 +59,7 @@ async fn the_message_prints_the_command_that_hands_a_secret_over_and_its_other_k
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_handed_over_with_another_type_is_told_and_costs_nothing() {
+async fn handover_of_secret_with_other_type_is_reported_and_costs_no_token_request() {
     let (scene, _operator) = foreign("adopt-type", json!({"type": "example.com/theirs"}), json!({})).await;
     scene.kubectl(&["annotate", "secret", "token", ADOPT], "").await;
     let words =
@@ -81,7 +81,7 @@ async fn a_secret_handed_over_with_another_type_is_told_and_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_account_token_cannot_be_handed_over() {
+async fn handover_of_service_account_token_is_refused() {
     let scene = Scene::new("adopt-sa", 600).await;
     scene.kubectl(&["create", "serviceaccount", "robot"], "").await;
     scene
@@ -99,7 +99,7 @@ async fn a_service_account_token_cannot_be_handed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_with_another_controller_stays_with_it() {
+async fn handover_of_secret_with_other_controller_is_refused() {
     let scene = Scene::new("adopt-owned", 600).await;
     scene.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs"}})).await;
     let maps: Api<k8s_openapi::api::core::v1::ConfigMap> =
@@ -123,7 +123,7 @@ async fn a_secret_with_another_controller_stays_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retained_secret_is_handed_to_another_source() {
+async fn handover_of_retained_secret_to_other_source_works() {
     let (scene, _operator, token) =
         started("adopt-retained", json!({"target": {"deletionPolicy": "Retain"}})).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
@@ -147,7 +147,7 @@ async fn set_type(scene: &Scene, kind: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_type_costs_one_token_request_and_replaces_the_secret() {
+async fn changed_type_costs_one_token_request_and_replaces_secret() {
     let (scene, operator, token) = started("type", json!({})).await;
     let (uid, _) = uid_and_type(&scene).await;
     set_type(&scene, "example.com/token").await;
@@ -164,7 +164,7 @@ async fn a_changed_type_costs_one_token_request_and_replaces_the_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_type_takes_nothing_away_before_the_new_token_is_there() {
+async fn changed_type_keeps_old_secret_until_new_token_exists() {
     let (scene, _operator, token) = started("type-rejected", json!({})).await;
     let before = uid_and_type(&scene).await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
@@ -176,7 +176,7 @@ async fn a_changed_type_takes_nothing_away_before_the_new_token_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_type_survives_a_refused_creation_with_the_token_in_memory() {
+async fn changed_type_refused_creation_keeps_token_in_memory() {
     let (scene, _operator, _) = started("type-refused", json!({})).await;
     deny(&scene, &["CREATE"]).await;
     set_type(&scene, "example.com/token").await;
@@ -190,7 +190,7 @@ async fn a_changed_type_survives_a_refused_creation_with_the_token_in_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_type_does_not_take_what_others_added() {
+async fn changed_type_is_refused_while_secret_has_keys_of_others() {
     let (scene, _operator, token) = started("type-shared", json!({})).await;
     scene.patch("secret", "token", json!({"data": {"ca.crt": base64("theirs")}})).await;
     set_type(&scene, "example.com/token").await;
@@ -208,7 +208,7 @@ async fn a_changed_type_does_not_take_what_others_added() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_is_to_be_retained_from_now_on_stays() {
+async fn deletion_policy_changed_to_retain_keeps_secret() {
     let (scene, _operator, token) = started("retained-later", json!({})).await;
     scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Retain"}}})).await;
     eventually("nobody owns it", SOON, async || {

@@ -12,7 +12,7 @@ use super::support::scene::{SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all() {
+async fn twenty_hanging_endpoints_on_same_host_do_not_delay_healthy_one() {
     // Refreshed after 6 s, with 6 s left.
     let scene = Scene::new("hanging", 12).await;
     let client = |n| format!("{}-hangs-{n}", scene.namespace);
@@ -84,7 +84,7 @@ async fn twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_drips_is_left_in_time() {
+async fn dripping_endpoint_times_out() {
     let scene = Scene::bare("dripping").await;
     scene.secret("credentials", &[("client_id", "id"), ("client_secret", "secret")]).await;
     let body = json!({"access_token": "a", "expires_in": 300}).to_string();

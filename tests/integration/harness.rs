@@ -38,7 +38,7 @@ where
 }
 
 #[tokio::test]
-async fn garbage_is_collected() {
+async fn control_plane_collects_garbage() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("garbage").await;
     let client = control_plane.client().await;
@@ -63,7 +63,7 @@ async fn garbage_is_collected() {
 }
 
 #[tokio::test]
-async fn namespaces_are_deleted() {
+async fn control_plane_deletes_namespaces() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("deleted").await;
     let client = control_plane.client().await;
@@ -79,7 +79,7 @@ async fn namespaces_are_deleted() {
 }
 
 #[tokio::test]
-async fn a_service_account_may_do_what_it_was_given_and_no_more() {
+async fn control_plane_enforces_rbac_for_service_accounts() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("rbac").await;
     let accounts: Api<ServiceAccount> = Api::namespaced(control_plane.client().await, &namespace);
@@ -113,7 +113,7 @@ async fn a_service_account_may_do_what_it_was_given_and_no_more() {
 }
 
 #[tokio::test]
-async fn the_audit_log_tells_who_asked_for_what() {
+async fn audit_log_has_user_agent_and_resource_of_each_request() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("audit").await;
     let yaml = "{apiVersion: v1, kind: ConfigMap, metadata: {name: asked-for}}";
@@ -171,7 +171,7 @@ fn made_below(tmp: &Path) -> Option<std::path::PathBuf> {
 }
 
 #[test]
-fn a_killed_test_process_leaves_nothing_behind() {
+fn control_plane_of_killed_test_process_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
     // In the place of the test process: one that holds the pipe, and is killed with no chance to clean up.
     let mut holder = Command::new("sleep").arg("600").stdout(Stdio::piped()).spawn().unwrap();
@@ -199,14 +199,14 @@ fn assert_signalled_start_leaves_nothing_behind(tmp: &Path, mut child: Child, na
 }
 
 #[test]
-fn an_interrupted_start_leaves_nothing_behind() {
+fn control_plane_interrupted_start_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
     let child = supervisor(tmp.path(), Sigint::Default).spawn().unwrap();
     assert_signalled_start_leaves_nothing_behind(tmp.path(), child, "INT", 130);
 }
 
 #[test]
-fn a_start_that_ignores_sigint_ends_on_sigterm_and_leaves_nothing_behind() {
+fn control_plane_start_ignoring_sigint_ends_on_sigterm_and_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
     let mut child = supervisor(tmp.path(), Sigint::Ignored).spawn().unwrap();
     wait_until("the script has set its traps", || made_below(tmp.path()).is_some());
@@ -216,7 +216,7 @@ fn a_start_that_ignores_sigint_ends_on_sigterm_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_failing_start_says_why_and_leaves_nothing_behind() {
+fn control_plane_failed_start_prints_cause_and_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
     let assets = tempfile::tempdir().unwrap();
     let broken = assets.path().join("kube-apiserver");
@@ -244,7 +244,7 @@ fn a_failing_start_says_why_and_leaves_nothing_behind() {
 
 /// The disposition that `child` sees, as a background job of a script starts it and as the helper then resets it.
 #[test]
-fn command_with_default_sigint_ends_on_sigint_even_where_the_tests_ignore_it() {
+fn command_with_default_sigint_ends_on_sigint_where_tests_ignore_it() {
     let mut command = with_sigint(Sigint::Ignored, "python3");
     command.args(with_sigint(Sigint::Default, "bash").get_args());
     command.args(["-c", "kill -s INT $$; exit 3"]);
@@ -254,7 +254,7 @@ fn command_with_default_sigint_ends_on_sigint_even_where_the_tests_ignore_it() {
 
 #[test]
 #[should_panic(expected = "not finished within 200ms; output so far:\nbegun")]
-fn process_that_does_not_end_fails_the_test_with_its_output() {
+fn process_without_end_fails_test_with_its_output() {
     let mut command = Command::new("bash");
     command.args(["-c", "echo begun; exec sleep 600"]);
     output_within(command, "", Duration::from_millis(200));
@@ -262,14 +262,14 @@ fn process_that_does_not_end_fails_the_test_with_its_output() {
 
 #[test]
 #[should_panic(expected = "a shell: not ended within 200ms; it was killed")]
-fn process_that_is_waited_for_in_vain_is_killed() {
+fn process_exceeding_wait_limit_is_killed() {
     let mut child = Command::new("sleep").arg("600").spawn().unwrap();
     wait_within(&mut child, "a shell", Duration::from_millis(200));
 }
 
 /// More than a pipe holds, to a process that reads none of it.
 #[test]
-fn process_that_does_not_read_its_stdin_does_not_block_the_test() {
+fn process_not_reading_stdin_does_not_block_test() {
     let mut command = Command::new("bash");
     command.args(["-c", "exec <&-; sleep 0.1; echo done"]);
     let output = output_within(command, &"x".repeat(1 << 20), RUN_LIMIT);
@@ -278,7 +278,7 @@ fn process_that_does_not_read_its_stdin_does_not_block_the_test() {
 
 #[tokio::test]
 #[should_panic(expected = "an answer: an attempt hangs")]
-async fn attempt_that_hangs_fails_the_test() {
+async fn eventually_hanging_attempt_fails_test() {
     tokio::time::pause(); // time then passes as soon as nothing else happens
     eventually("an answer", Duration::from_millis(1), std::future::pending::<Result<(), ()>>).await;
 }

@@ -27,7 +27,7 @@ fn has(line: &Map<String, Value>, members: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_line_is_an_object_with_the_members_that_the_page_names() {
+async fn json_log_lines_have_documented_members() {
     let scene = Scene::new("logs", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--log-format", "json"];

@@ -33,7 +33,7 @@ async fn scrape(operator: &Operator, name: &str, labels: &[&str], expected: Opti
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_tell_of_success_failure_and_deletion() {
+async fn metrics_follow_success_failure_and_deletion() {
     let scene = Scene::new("metrics", 3600).await;
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;

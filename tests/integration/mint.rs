@@ -20,7 +20,7 @@ async fn mint(scene: &Scene, name: &str, flags: &[&str]) -> Said {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_cluster_has_is_minted_from_and_not_written_to() {
+async fn mint_from_cluster_prints_token_and_writes_nothing() {
     let scene = Scene::new("mint", 300).await;
     scene.apply(scene.source(json!({}))).await;
     let title = format!("TokenSource {}/source, provider vgs", scene.namespace);
@@ -35,7 +35,7 @@ async fn what_the_cluster_has_is_minted_from_and_not_written_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_token_that_the_operator_keeps_is_left_to_it() {
+async fn mint_does_not_use_refresh_token_stored_by_operator() {
     let scene = director("mint-rotated", 300, true).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;

@@ -33,7 +33,7 @@ pub fn named(name: &str, target: &str, scene: &Scene) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_of_somebody_else_is_not_touched() {
+async fn foreign_secret_is_not_modified() {
     let scene = Scene::new("foreign", 600).await;
     scene.secret("token", &[("theirs", "precious")]).await;
     let before = scene.secrets().get("token").await.unwrap();
@@ -56,7 +56,7 @@ async fn a_secret_of_somebody_else_is_not_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_sources_with_one_target_the_first_keeps_it() {
+async fn two_sources_with_one_target_first_keeps_it() {
     let (scene, operator, token) = started("two", json!({})).await;
     scene.apply(named("second", "token", &scene)).await;
     let said = scene.condition("second", "Ready", "False TargetConflict").await;
@@ -75,7 +75,7 @@ async fn of_two_sources_with_one_target_the_first_keeps_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_target_is_created_again_at_once_by_one_mint() {
+async fn deleted_target_is_recreated_at_once_by_one_token_request() {
     let (scene, _operator, token) = started("deleted", json!({})).await;
     scene.kubectl(&["delete", "secret", "token"], "").await;
     scene.new_token(Some(&token)).await;
@@ -85,7 +85,7 @@ async fn a_deleted_target_is_created_again_at_once_by_one_mint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edited_target_heals_at_once_and_then_at_most_every_half_minute() {
+async fn edited_target_is_restored_at_once_then_at_most_every_30_s() {
     let (scene, _operator, token) = started("edited", json!({})).await;
     let edit = json!({"data": {"access_token": base64("theirs")}});
     scene.patch("secret", "token", edit.clone()).await;
@@ -121,7 +121,7 @@ async fn an_edited_target_heals_at_once_and_then_at_most_every_half_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_key_heals() {
+async fn removed_key_is_restored() {
     let (scene, _operator, token) = started("removed-key", json!({})).await;
     scene.patch("secret", "token", json!({"data": {"token_type": null}})).await;
     scene.new_token(Some(&token)).await;
@@ -131,7 +131,7 @@ async fn a_removed_key_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_record_heals() {
+async fn removed_record_is_restored() {
     let (scene, _operator, token) = started("removed-record", json!({})).await;
     scene.kubectl(&["annotate", "secret", "token", "tokensource.dev/record-"], "").await;
     scene.new_token(Some(&token)).await;
@@ -141,7 +141,7 @@ async fn a_removed_record_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_add_to_the_target_stays() {
+async fn target_additions_of_others_are_kept() {
     let (scene, _operator, token) = started("others", json!({})).await;
     let theirs = json!({
         "metadata": {"labels": {"team": "payments"}, "annotations": {"example.com/note": "keep"}},
@@ -161,7 +161,7 @@ async fn what_others_add_to_the_target_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_label_or_owner_is_mended_without_a_mint() {
+async fn removed_label_or_owner_is_restored_without_token_request() {
     let (scene, _operator, token) = started("mended", json!({})).await;
     scene.secrets_are_seen().await; // removes the label
     scene.patch("secret", "token", json!({"metadata": {"ownerReferences": null}})).await;
@@ -178,7 +178,7 @@ async fn a_removed_label_or_owner_is_mended_without_a_mint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retained_secret_stays_and_is_taken_up_again_without_a_mint() {
+async fn retained_secret_is_kept_and_reused_without_token_request() {
     let retain = json!({"target": {"deletionPolicy": "Retain"}});
     let (scene, _operator, token) = started("retained", retain.clone()).await;
     let first = scene.record().await["owner"]["uid"].clone();
@@ -197,7 +197,7 @@ async fn a_retained_secret_stays_and_is_taken_up_again_without_a_mint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_source_takes_its_secret_along() {
+async fn deleted_source_deletes_its_secret() {
     let (scene, _operator, _) = started("collected", json!({})).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.gone("secret", "token").await;
@@ -213,7 +213,7 @@ async fn it_stays_gone(scene: &Scene) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn foreground_deletion_is_not_fought_by_healing() {
+async fn foreground_deletion_does_not_recreate_target() {
     let (scene, _operator, _) = started("foreground", json!({})).await;
     // It stays in deletion until this is taken off, as with a child that others hold back.
     let finalizer = json!({"metadata": {"finalizers": ["example.com/held"]}});
@@ -227,7 +227,7 @@ async fn foreground_deletion_is_not_fought_by_healing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_is_being_deleted_is_not_refreshed_and_its_secret_not_healed() {
+async fn source_being_deleted_is_not_refreshed_and_its_secret_not_restored() {
     let (scene, _operator, token) = started("deleting", json!({})).await;
     scene.patch("tokensource", "source", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
     scene.kubectl(&["delete", "tokensource", "source", "--wait=false"], "").await;
@@ -239,7 +239,7 @@ async fn a_source_that_is_being_deleted_is_not_refreshed_and_its_secret_not_heal
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orphan_deletion_keeps_the_secret() {
+async fn orphan_deletion_keeps_secret() {
     let (scene, _operator, token) = started("orphan", json!({})).await;
     scene.kubectl(&["delete", "tokensource", "source", "--cascade=orphan"], "").await;
     scene.gone("tokensource", "source").await;
@@ -258,7 +258,7 @@ async fn orphan_deletion_keeps_the_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_is_deleted_and_created_again_at_once_recovers() {
+async fn source_recreated_at_once_recovers() {
     let (scene, _operator, token) = started("again", json!({})).await;
     for n in 2..5 {
         let before = scene.token().await;
@@ -271,7 +271,7 @@ async fn a_source_that_is_deleted_and_created_again_at_once_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_predecessors_secret_is_waited_for() {
+async fn secret_of_deleted_predecessor_is_waited_for() {
     let (scene, operator, token) = started("predecessor", json!({})).await;
     // Held, as when the garbage collector is slow.
     scene.patch("secret", "token", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
@@ -290,7 +290,7 @@ async fn a_predecessors_secret_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_is_deleted_without_a_mint() {
+async fn namespace_deletion_costs_no_token_request() {
     let (scene, operator, _) = started("namespace", json!({})).await;
     scene.kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"], "").await;
     namespace_is_gone(&scene).await;
@@ -311,7 +311,7 @@ async fn refused(scene: &Scene, ready: &str, count: i32) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quota_costs_no_token_request() {
+async fn exceeded_quota_costs_no_token_request() {
     let scene = Scene::new("quota", 600).await;
     scene
         .apply(json!({
@@ -389,7 +389,7 @@ pub async fn allow(scene: &Scene) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admission_policy_costs_no_first_token_request() {
+async fn admission_policy_refusing_first_write_costs_no_token_request() {
     let scene = Scene::new("denied", 600).await;
     deny_token(&scene).await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -404,7 +404,7 @@ async fn an_admission_policy_costs_no_first_token_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admission_policy_costs_one_token_request_where_a_token_is_there() {
+async fn admission_policy_refusing_refresh_costs_one_token_request() {
     let (scene, _operator, token) = started("denied-later", json!({})).await;
     deny_token(&scene).await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
@@ -424,7 +424,7 @@ async fn an_admission_policy_costs_one_token_request_where_a_token_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mend_of_metadata_that_is_refused_is_told_and_costs_nothing() {
+async fn refused_metadata_update_is_reported_and_costs_no_token_request() {
     let (scene, operator, token) = started("denied-mend", json!({})).await;
     operator.kill();
     scene.kubectl(&["label", "secret", "token", "app.kubernetes.io/managed-by-"], "").await;
@@ -444,7 +444,7 @@ async fn a_mend_of_metadata_that_is_refused_is_told_and_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_immutable_target_costs_one_token_request() {
+async fn immutable_target_costs_one_token_request() {
     let (scene, _operator, token) = started("immutable", json!({})).await;
     scene.patch("secret", "token", json!({"immutable": true})).await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;

@@ -7,7 +7,7 @@ use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_with_one_wrong_secret_are_one_failed_login_and_recover_together() {
+async fn sources_sharing_wrong_secret_cost_one_failed_login_and_recover_together() {
     let scene = Scene::new("polite", 300).await;
     scene.credentials("wrong").await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -32,7 +32,7 @@ async fn many_with_one_wrong_secret_are_one_failed_login_and_recover_together() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_gate_keeps_the_pace_that_the_flags_say() {
+async fn limiter_keeps_configured_rate() {
     let scene = Scene::new("pace", 300).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--endpoint-max-per-second", "1"];
     let operator = Operator::start_with(&scene.namespace, &flags).await;

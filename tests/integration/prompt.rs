@@ -89,7 +89,7 @@ fn calls(scene: &Scene) -> Vec<AuditLine> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn running_pods_that_mount_the_target_are_told_twice_and_nothing_else_of_them_changes() {
+async fn prompt_running_pods_are_annotated_twice_and_otherwise_unchanged() {
     let scene = Scene::new("prompt", 300).await;
     let projected = json!({
         "volumes": [{"name": "all", "projected": {"sources": [{"secret": {"name": "token"}}]}}],
@@ -141,7 +141,7 @@ async fn running_pods_that_mount_the_target_are_told_twice_and_nothing_else_of_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_on_every_page_of_a_long_list_are_told() {
+async fn prompt_pods_on_every_list_page_are_annotated() {
     let scene = Scene::new("prompt-pages", 300).await;
     let api = pods(&scene);
     let create = |number: usize| {
@@ -171,7 +171,7 @@ async fn pods_on_every_page_of_a_long_list_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn environment_variables_and_subpath_mounts_are_found_and_named() {
+async fn prompt_environment_variables_and_subpath_mounts_are_named() {
     let scene = Scene::new("prompt-static", 300).await;
     let mut subpath = folder();
     subpath["containers"][0]["volumeMounts"][0]["subPath"] = "access_token".into();
@@ -199,7 +199,7 @@ async fn environment_variables_and_subpath_mounts_are_found_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_rights_it_is_said_the_token_is_kept_fresh_all_the_same_and_a_grant_is_noticed() {
+async fn prompt_without_permissions_is_reported_token_is_refreshed_and_later_grant_is_noticed() {
     let scene = Scene::new("prompt-denied", 300).await;
     pod(&scene, "first", "Running", folder()).await;
     pod(&scene, "second", "Running", folder()).await;
@@ -254,7 +254,7 @@ async fn without_the_rights_it_is_said_the_token_is_kept_fresh_all_the_same_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_asks_about_pods_while_nobody_uses_prompt() {
+async fn pods_are_not_listed_without_prompt() {
     let scene = Scene::new("prompt-unused", 300).await;
     pod(&scene, "folder", "Running", folder()).await;
     let account = Account::new(&scene, "operator").await;
@@ -275,7 +275,7 @@ async fn nobody_asks_about_pods_while_nobody_uses_prompt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_has_gone_or_been_replaced_is_no_failure() {
+async fn prompt_deleted_or_replaced_pod_is_no_failure() {
     let scene = Scene::bare("prompt-gone").await;
     pod(&scene, "replaced", "Running", folder()).await;
     let kubernetes = Kubernetes::new(scene.client.clone());

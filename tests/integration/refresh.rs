@@ -31,7 +31,7 @@ fn as_oauth2(scene: &Scene, more: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_requested_refresh_mints_once_for_each_value_and_always_replaces() {
+async fn requested_refresh_costs_one_token_request_per_value_and_replaces_token() {
     let (scene, operator, first) = started("requested", 600).await;
     let second = scene.force_refresh("1").await;
     assert_ne!(first, second);
@@ -55,7 +55,7 @@ async fn a_requested_refresh_mints_once_for_each_value_and_always_replaces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_suspended_source_mints_nothing_and_mints_when_it_goes_on_and_is_due() {
+async fn suspended_source_requests_token_only_after_resume_when_due() {
     // Refreshed after 6 s.
     let (scene, _operator, token) = started("suspended", 12).await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
@@ -89,7 +89,7 @@ async fn a_suspended_source_mints_nothing_and_mints_when_it_goes_on_and_is_due()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_while_suspended_are_answered_by_one_mint_when_it_goes_on() {
+async fn refresh_requests_while_suspended_are_answered_by_one_token_request_after_resume() {
     let (scene, operator, token) = started("asked-suspended", 600).await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
     for value in ["1", "2"] {
@@ -111,7 +111,7 @@ async fn requests_while_suspended_are_answered_by_one_mint_when_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_value_is_a_request_and_one_that_is_there_from_the_start_is_answered_by_the_first_mint() {
+async fn refresh_request_any_value_counts_and_initial_one_is_answered_by_first_token() {
     let scene = Scene::new("any-value", 600).await;
     let operator = Operator::start(&scene.namespace).await;
     let mut source = scene.source(json!({}));
@@ -131,7 +131,7 @@ async fn any_value_is_a_request_and_one_that_is_there_from_the_start_is_answered
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_while_attempts_fail_is_an_attempt_at_once_and_one_success_answers_all() {
+async fn refresh_request_during_failures_is_tried_at_once_and_one_success_answers_all() {
     let (scene, operator, token) = started("asked-failing", 600).await;
     // Waits half a minute after the first, and two minutes after the second.
     scene.server.change(&scene.namespace, json!({"scope": "read"})).await;
@@ -165,7 +165,7 @@ async fn a_request_while_attempts_fail_is_an_attempt_at_once_and_one_success_ans
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_while_the_client_is_rejected_shortens_the_wait_to_half_a_minute() {
+async fn refresh_request_while_client_is_rejected_shortens_wait_to_30_s() {
     let (scene, _operator, token) = started("asked-rejected", 3600).await;
     scene.server.set_secret(&scene.namespace, "another").await;
     let failed = async |count: i32| {
@@ -199,7 +199,7 @@ async fn a_request_while_the_client_is_rejected_shortens_the_wait_to_half_a_minu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_margin_larger_than_the_lifetime_does_not_loop_and_is_told() {
+async fn refresh_before_longer_than_lifetime_does_not_loop_and_is_reported() {
     let scene = Scene::new("margin", 20).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({"refresh": {"before": "1h"}}))).await;
@@ -224,7 +224,7 @@ async fn a_margin_larger_than_the_lifetime_does_not_loop_and_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_deletion_policy_is_switched_both_ways_without_a_mint() {
+async fn deletion_policy_changes_cost_no_token_request() {
     let (scene, operator, token) = started("policy", 600).await;
     let owned = async |expected: bool| {
         eventually("the ownerReference", SOON, async || {
@@ -260,7 +260,7 @@ async fn the_deletion_policy_is_switched_both_ways_without_a_mint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changed_refresh_settings_mint_only_if_they_make_it_due() {
+async fn changed_refresh_settings_cost_token_request_only_if_due() {
     let (scene, _operator, token) = started("settings", 3600).await;
     let refresh_at = async || scene.status().await.token.unwrap().refresh_at;
     let before = refresh_at().await;
@@ -289,7 +289,7 @@ async fn changed_refresh_settings_mint_only_if_they_make_it_due() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_provider_mints_once_and_at_once() {
+async fn changed_provider_costs_one_token_request_at_once() {
     let (scene, _operator, token) = started("provider", 600).await;
     scene.patch("tokensource", "source", json!({"spec": as_oauth2(&scene, json!({}))})).await;
     scene.new_token(Some(&token)).await;
@@ -299,7 +299,7 @@ async fn a_changed_provider_mints_once_and_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_provider_that_does_not_work_is_not_ready_and_leaves_the_token_in_place() {
+async fn changed_provider_that_fails_is_not_ready_and_keeps_token_in_target() {
     let (scene, operator, token) = started("broken", 600).await;
     let broken = as_oauth2(&scene, json!({"scopes": ["no-such-scope"]}));
     scene.patch("tokensource", "source", json!({"spec": broken})).await;

@@ -160,7 +160,7 @@ async fn every_mint_was_written(scene: &Scene, reader: &Reader) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_terminated_hands_over_at_once_and_no_refresh_is_missed() {
+async fn terminated_leader_hands_over_at_once_and_no_refresh_is_missed() {
     // Refreshed every 20 s, with 20 s left.
     let scene = Scene::new("hand-over", 40).await;
     let mut leading = replica(&scene, "replica-0", &LONG_LEASE).await;
@@ -189,7 +189,7 @@ async fn a_leader_that_is_terminated_hands_over_at_once_and_no_refresh_is_missed
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_request_under_way_is_written_before_the_lease_is_released() {
+async fn token_request_in_flight_is_written_before_lease_is_released() {
     let scene = Scene::new("hand-over-slow", 600).await;
     let slow = Behaviour { delay_ms: 3000, ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;
@@ -222,7 +222,7 @@ async fn a_token_request_under_way_is_written_before_the_lease_is_released() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_killed_is_followed_when_its_lease_ends() {
+async fn killed_leader_is_replaced_when_its_lease_expires() {
     let scene = Scene::new("kill", TTL).await;
     let first = replica(&scene, "first", &[]).await;
     until_leads(&scene, "first").await;
@@ -239,7 +239,7 @@ async fn a_leader_that_is_killed_is_followed_when_its_lease_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_was_paused_overwrites_nothing_newer_and_costs_one_mint_at_most() {
+async fn paused_leader_overwrites_nothing_newer_and_costs_at_most_one_token_request() {
     let scene = Scene::new("pause", 600).await;
     // So that the pause begins while an answer is on its way, which is the worst moment.
     let slow = Behaviour { delay_ms: 2000, ..Behaviour::default() };
@@ -273,7 +273,7 @@ async fn a_leader_that_was_paused_overwrites_nothing_newer_and_costs_one_mint_at
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_cannot_renew_its_lease_stops_before_another_begins_and_comes_back() {
+async fn leader_unable_to_renew_lease_stops_before_another_begins_and_returns() {
     let scene = Scene::new("cut-off", TTL).await;
     let relay = Relay::start(scene.client.clone()).await;
     let first = replica_at(&scene, &relay.kubeconfig_path(), "first", &[]).await;
@@ -298,7 +298,7 @@ async fn a_leader_that_cannot_renew_its_lease_stops_before_another_begins_and_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_is_ready_and_writes_nothing_and_its_turn_costs_no_list() {
+async fn standby_is_ready_writes_nothing_and_takes_over_without_list() {
     let scene = Scene::new("standby", 600).await;
     let first = replica(&scene, "first", &LONG_LEASE).await;
     until_leads(&scene, "first").await;
@@ -332,7 +332,7 @@ async fn a_standby_is_ready_and_writes_nothing_and_its_turn_costs_no_list() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_three_that_begin_together_acts() {
+async fn one_of_three_simultaneous_starters_leads() {
     let scene = Scene::new("together", 600).await;
     let (first, second, third) = tokio::join!(
         replica(&scene, "first", &[]),
@@ -356,7 +356,7 @@ async fn one_of_three_that_begin_together_acts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_minted_while_the_api_server_went_away_is_written_before_the_end() {
+async fn token_received_while_api_server_is_down_is_written_before_exit() {
     let scene = Scene::new("end-cut-off", 600).await;
     let relay = Relay::start(scene.client.clone()).await;
     let slow = Behaviour { delay_ms: 2000, ..Behaviour::default() };
@@ -384,7 +384,7 @@ async fn what_was_minted_while_the_api_server_went_away_is_written_before_the_en
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_has_written_meanwhile_is_not_tried_any_more() {
+async fn unwritten_token_is_dropped_when_another_replica_wrote_newer_one() {
     let scene = Scene::new("outrun", 600).await;
     let relay = Relay::start(scene.client.clone()).await;
     let slow = Behaviour { delay_ms: 2000, ..Behaviour::default() };
@@ -420,7 +420,7 @@ async fn what_another_has_written_meanwhile_is_not_tried_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_it_at_once() {
+async fn second_signal_ends_operator_at_once() {
     let scene = Scene::new("second-signal", 600).await;
     let slow = Behaviour { delay_ms: 4500, ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;

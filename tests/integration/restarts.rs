@@ -30,7 +30,7 @@ async fn nothing_was_minted(scene: &Scene, token: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_operator_that_starts_again_mints_nothing() {
+async fn killed_and_restarted_operator_makes_no_token_request() {
     let (scene, operator, token) = fresh("killed").await;
     let (status, record) = (scene.status().await, scene.record().await);
     operator.kill();
@@ -48,7 +48,7 @@ async fn a_killed_operator_that_starts_again_mints_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminated_operator_ends_within_seconds_and_its_successor_mints_nothing() {
+async fn terminated_operator_ends_within_seconds_and_successor_makes_no_token_request() {
     let (scene, operator, token) = fresh("terminated").await;
     let begun = Instant::now();
     operator.stop().await; // which sees to it that it ends by itself, with exit code 0
@@ -59,7 +59,7 @@ async fn a_terminated_operator_ends_within_seconds_and_its_successor_mints_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_request_under_way_is_recorded_before_the_operator_ends() {
+async fn token_request_in_flight_is_recorded_before_operator_ends() {
     let scene = Scene::new("under-way", 600).await;
     let slow = Behaviour { delay_ms: 3000, ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;
@@ -79,7 +79,7 @@ async fn a_token_request_under_way_is_recorded_before_the_operator_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn labels_and_annotations_mint_nothing() {
+async fn changed_labels_and_annotations_cost_no_token_request() {
     let (scene, _operator, token) = fresh("labels").await;
     for (kind, name) in
         [("tokensource", "source"), ("secret", "token"), ("secret", "credentials"), ("secret", "credentials")]
@@ -97,7 +97,7 @@ async fn labels_and_annotations_mint_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rewrite_of_every_secret_in_place_mints_nothing() {
+async fn rewritten_secrets_cost_no_token_request() {
     let (scene, operator, token) = fresh("rewrite").await;
     // What is done after the keys of encryption at rest were rotated, and by tools that stamp what they touch.
     let all = scene.kubectl(&["get", "secrets", "-o", "json"], "").await;
@@ -113,7 +113,7 @@ async fn a_rewrite_of_every_secret_in_place_mints_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_status_is_rebuilt_without_a_mint() {
+async fn lost_status_is_rebuilt_without_token_request() {
     let (scene, _operator, token) = fresh("lost-status").await;
     let before = scene.status().await;
     for lost in [json!(null), json!({"token": null, "conditions": [], "observedGeneration": -1})] {
@@ -142,7 +142,7 @@ async fn a_lost_status_is_rebuilt_without_a_mint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_does_not_shorten_the_wait_after_a_rejection() {
+async fn restart_does_not_shorten_wait_after_rejection() {
     let scene = Scene::new("restart-failing", 600).await;
     scene.credentials("wrong").await;
     let operator = Operator::start(&scene.namespace).await;
@@ -171,7 +171,7 @@ async fn a_restart_does_not_shorten_the_wait_after_a_rejection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relist_mints_nothing_and_finds_what_went_meanwhile() {
+async fn relist_costs_no_token_request_and_finds_deleted_objects() {
     let scene = Scene::new("relist", 600).await;
     let relay = Relay::start(scene.client.clone()).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];

@@ -46,7 +46,7 @@ fn used(line: &AuditLine) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_chart_grants_is_what_the_operator_uses() {
+async fn chart_permissions_are_exactly_those_the_operator_uses() {
     // A refresh token that rotates, a token that is refreshed, and a certificate authority.
     let scene = director("rights", 20, true).await;
     let namespace = &scene.namespace;
@@ -117,7 +117,7 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_may_not_be_read_ends_the_start_with_the_remedy() {
+async fn unreadable_lease_ends_start_with_remedy() {
     let scene = Scene::bare("no-lease").await;
     let account = account::Account::new(&scene, "poor").await;
     let sources =
@@ -141,7 +141,7 @@ async fn a_lease_that_may_not_be_read_ends_the_start_with_the_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_lost_both_its_label_and_its_record_is_fenced_off_until_it_is_handed_over() {
+async fn target_without_label_and_record_is_refused_until_handover() {
     let scene = Scene::new("lost-both", 600).await;
     let namespace = &scene.namespace;
     install(namespace, json!({"crds": {"enabled": false}, "namespaces": [namespace]})).await;

@@ -119,7 +119,7 @@ fn sha256(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_newest_refresh_token_survives_everything_and_enters_no_other_secret() {
+async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_secret() {
     let scene = director("rotation", 2_592_000, true).await;
     let seed = scene.value("credentials", "refresh_token").await.unwrap();
     let operator = Operator::start(&scene.namespace).await;
@@ -190,7 +190,7 @@ async fn the_newest_refresh_token_survives_everything_and_enters_no_other_secret
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_confidential_client_rotates_too_and_refreshes_by_itself() {
+async fn rotation_of_confidential_client_refreshes_by_schedule() {
     let scene = Scene::bare("rotation-basic").await;
     scene
         .server
@@ -220,7 +220,7 @@ async fn a_confidential_client_rotates_too_and_refreshes_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_persisted_before_the_target_is_written() {
+async fn rotation_refresh_token_is_saved_before_target_is_written() {
     let scene = director("rotation-first", 2_592_000, true).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
@@ -242,7 +242,7 @@ async fn it_is_persisted_before_the_target_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_persisted_stays_in_memory_and_nothing_is_minted_meanwhile() {
+async fn rotation_unsaved_refresh_token_stays_in_memory_and_blocks_token_requests() {
     let scene = director("rotation-memory", 2_592_000, true).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
@@ -279,7 +279,7 @@ async fn what_cannot_be_persisted_stays_in_memory_and_nothing_is_minted_meanwhil
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_of_somebody_else_is_not_adopted() {
+async fn rotation_foreign_secret_is_not_adopted() {
     let scene = director("rotation-foreign", 2_592_000, true).await;
     scene.secret(KEPT, &[("refresh_token", "theirs"), ("seed_sha256", "theirs")]).await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -296,7 +296,7 @@ async fn a_secret_of_somebody_else_is_not_adopted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_that_somebody_makes_while_the_token_is_asked_for_are_not_overwritten() {
+async fn rotation_secrets_created_during_token_request_are_not_overwritten() {
     let scene = director("rotation-meanwhile", 2_592_000, true).await;
     let slow = Behaviour { delay_ms: 4_000, times: Some(1), ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;
@@ -331,7 +331,7 @@ async fn secrets_that_somebody_makes_while_the_token_is_asked_for_are_not_overwr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_second_of_two_with_one_rotating_seed_is_stalled_and_sends_nothing() {
+async fn rotation_second_source_with_same_refresh_token_is_stalled_and_sends_nothing() {
     let scene = director("rotation-shared", 2_592_000, true).await;
     let _operator = Operator::start(&scene.namespace).await;
     let both = json!({
@@ -369,7 +369,7 @@ async fn the_second_of_two_with_one_rotating_seed_is_stalled_and_sends_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_users_token_that_does_not_rotate_may_be_shared() {
+async fn refresh_token_without_rotation_may_be_shared() {
     let scene = director("rotation-user", 2_592_000, false).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
@@ -382,7 +382,7 @@ async fn a_users_token_that_does_not_rotate_may_be_shared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_seed_that_does_not_rotate_ends_the_old_ones_line() {
+async fn rotation_new_original_token_without_rotation_replaces_stored_one() {
     let scene = Scene::bare("rotation-seed").await;
     let answer = |members: Value| Reply::Json(200, members.to_string());
     let server = ScriptedServer::start([
@@ -407,7 +407,7 @@ async fn a_new_seed_that_does_not_rotate_ends_the_old_ones_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_token_in_an_answer_of_no_other_use_is_persisted_at_once() {
+async fn rotation_refresh_token_of_unusable_response_is_saved_at_once() {
     let scene = Scene::bare("rotation-useless").await;
     let server = ScriptedServer::start([
         Reply::Json(200, json!({"access_token": "", "refresh_token": "r1"}).to_string()),
@@ -431,7 +431,7 @@ async fn a_refresh_token_in_an_answer_of_no_other_use_is_persisted_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_outcome_is_tried_once_more_at_once_with_the_same_token() {
+async fn rotation_unknown_outcome_is_retried_once_with_same_token() {
     let scene = Scene::bare("rotation-unknown").await;
     let server = ScriptedServer::start([
         Reply::Close,

@@ -68,7 +68,7 @@ fn samples() -> Vec<Sample> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_manifest_of_the_pages_can_be_applied() {
+async fn documented_manifests_are_accepted() {
     let scene = Scene::bare("samples").await;
     // A pod template that a strict cluster would object to is a warning.
     let strict = ["label", "namespace", &scene.namespace, "pod-security.kubernetes.io/warn=restricted"];
@@ -90,7 +90,7 @@ async fn every_manifest_of_the_pages_can_be_applied() {
 }
 
 #[test]
-fn every_fragment_is_yaml_and_no_whole_manifest() {
+fn documented_fragments_are_yaml_and_no_manifests() {
     for sample in samples().iter().filter(|sample| sample.is_fragment()) {
         let parsed: Value = serde_saphyr::from_str(&sample.text)
             .unwrap_or_else(|error| panic!("{}: {error}\n{}", sample.place, sample.text));

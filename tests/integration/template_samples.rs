@@ -169,7 +169,7 @@ async fn try_sample(name: &str, keys: &Keys) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_sample_is_read_by_what_it_is_for() {
+async fn template_samples_are_read_by_their_software() {
     let scene = Scene::bare("template-samples").await;
     let answer = json!({"access_token": TOKEN, "token_type": "bearer", "expires_in": 3600, "instance_url": "https://eu.example.com"});
     let endpoint = ScriptedServer::start([Reply::Json(200, answer.to_string())]).await;

@@ -31,7 +31,7 @@ async fn until_keys(scene: &Scene, expected: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_says_what_the_secret_holds_and_a_restart_costs_nothing() {
+async fn template_defines_target_content_and_restart_costs_no_token_request() {
     let scene = Scene::new("template", 600).await;
     let operator = Operator::start(&scene.namespace).await;
     let template = json!({
@@ -71,7 +71,7 @@ async fn a_template_says_what_the_secret_holds_and_a_restart_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_template_mints_once_ours_go_and_theirs_stay() {
+async fn template_change_costs_one_token_request_and_removes_own_keys_only() {
     let scene = Scene::new("template-changed", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -109,7 +109,7 @@ async fn a_changed_template_mints_once_ours_go_and_theirs_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_template_costs_no_token_request_and_its_message_names_key_and_line() {
+async fn template_error_costs_no_token_request_and_names_key_and_line() {
     let scene = Scene::new("template-broken", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     let data = |text: &str| json!({"data": {"key": text}});
@@ -157,7 +157,7 @@ fn vendors(scene: &Scene, server: &ScriptedServer, values: Value, template: Valu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_can_use_what_the_answer_holds_beside_the_token() {
+async fn template_can_use_values_of_response() {
     let scene = Scene::bare("template-values").await;
     let answer = json!({"access_token": "t-1", "expires_in": 600, "data": [{"url": "https://a.example.com", "n": 7, "on": true}]});
     let server = vendor(&scene, &answer).await;
@@ -176,7 +176,7 @@ async fn a_template_can_use_what_the_answer_holds_beside_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_without_a_value_is_kept_until_the_template_does_without() {
+async fn template_missing_value_keeps_response_until_template_changes() {
     let scene = Scene::bare("template-missing").await;
     let server = vendor(&scene, &json!({"access_token": "t-1", "expires_in": 3600})).await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -191,7 +191,7 @@ async fn an_answer_without_a_value_is_kept_until_the_template_does_without() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_pointer_brings_a_secret_into_the_target() {
+async fn template_values_never_contain_secrets_of_response() {
     let scene = Scene::bare("template-secret").await;
     // The answer repeats the client's secret, and the new refresh token, under innocent names.
     let answer = json!({"access_token": "t-1", "expires_in": 600, "refresh_token": "r-4711-new", "note": "it is hunter2-4711", "next": "r-4711-new"});

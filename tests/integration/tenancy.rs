@@ -16,7 +16,7 @@ async fn label_namespace(scene: &Scene, label: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_selected_namespaces_are_served_and_each_change_of_a_label_is_acted_on() {
+async fn namespace_selector_follows_label_changes() {
     let (ours, theirs) = (Scene::new("selected", 3600).await, Scene::new("unselected", 3600).await);
     let label = format!("tenancy-test={}", ours.namespace);
     label_namespace(&ours, &label).await;
@@ -51,7 +51,7 @@ async fn only_selected_namespaces_are_served_and_each_change_of_a_label_is_acted
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_that_is_let_go_gets_no_token_that_was_asked_for_but_keeps_its_refresh_token() {
+async fn namespace_deselected_during_token_request_gets_no_token_but_keeps_refresh_token() {
     let scene = director("let-go", 2_592_000, true).await;
     let label = format!("tenancy-test={}", scene.namespace);
     label_namespace(&scene, &label).await;
@@ -91,7 +91,7 @@ async fn a_namespace_that_is_let_go_gets_no_token_that_was_asked_for_but_keeps_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unlabelled_secret_is_no_credential_and_the_message_says_how_to_make_it_one() {
+async fn credentials_label_missing_is_refused_and_message_has_remedy() {
     let scene = Scene::new("unlabelled", 3600).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--require-credentials-label"];
     let _operator = Operator::start_with(&scene.namespace, &flags).await;
@@ -121,7 +121,7 @@ async fn an_unlabelled_secret_is_no_credential_and_the_message_says_how_to_make_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_secrets_that_tls_names_need_the_label_too() {
+async fn credentials_label_is_required_for_tls_secrets() {
     let scene = Scene::new("unlabelled-tls", 3600).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--require-credentials-label"];
     let _operator = Operator::start_with(&scene.namespace, &flags).await;

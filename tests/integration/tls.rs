@@ -64,7 +64,7 @@ async fn start(scene: &Scene) -> Operator {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_private_authority() {
+async fn tls_private_authority_is_trusted_through_ca_bundle() {
     let servers = Authority::new("servers");
     let scene = by_authority("tls-authority", &servers, &Authority::new("clients")).await;
     let client =
@@ -108,7 +108,7 @@ async fn a_private_authority() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_director_that_signs_for_itself() {
+async fn tls_self_signed_director_is_trusted_through_ca_bundle() {
     let leaf = Leaf::self_signed(|_| ());
     let scene = scene("tls-director", AuthorizationServer::start_self_signed(&leaf)).await;
     let client = ClientSpec {
@@ -136,7 +136,7 @@ async fn a_director_that_signs_for_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_certificate_and_its_rotation() {
+async fn tls_client_certificate_is_used_and_rotated() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
     let scene = by_authority("tls-client", &servers, &clients).await;
     client(&scene, &servers).await;
@@ -177,7 +177,7 @@ async fn a_client_certificate_and_its_rotation() {
 
 /// A server that asks for certificates at an endpoint of its own says so in its metadata (RFC 8705, 5).
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_for_client_certificates() {
+async fn tls_mtls_endpoint_alias_is_used() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
     let scene = scene("tls-alias", AuthorizationServer::start_mtls_alias(&servers, &clients)).await;
     client(&scene, &servers).await;

@@ -18,7 +18,7 @@ fn text(requests: &[Recorded]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mint_is_traced() {
+async fn token_request_is_traced() {
     let scene = Scene::new("traces", 3600).await;
     let collector = collector().await;
     let environment = [
@@ -74,7 +74,7 @@ async fn a_mint_is_traced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traces_that_nobody_wants_are_not_made_and_a_lost_collector_harms_nothing() {
+async fn traces_disabled_are_not_made_and_lost_collector_is_harmless() {
     let scene = Scene::new("traces-off", 3600).await;
     let collector = collector().await;
     let base = collector.url("");

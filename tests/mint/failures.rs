@@ -10,7 +10,7 @@ use super::support::scripted_server::{Reply, ScriptedServer};
 use super::{SECRET, client, documents, mint, oauth2, register, scripted, secret};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failures_say_what_the_condition_would_and_have_their_exit_codes() {
+async fn mint_failures_have_reason_and_exit_code() {
     let server = register("failures", ClientSpec::default()).await;
     let url = server.vgs_token_url();
     let wrong = secret(json!({"client_id": "failures", "client_secret": "wrong"}));
@@ -54,7 +54,7 @@ async fn failures_say_what_the_condition_would_and_have_their_exit_codes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_egress_policy_is_the_operators() {
+async fn mint_applies_egress_policy() {
     let server = scripted(200, r#"{"access_token":"t"}"#).await;
     let text =
         [oauth2(&server.url("/token"), json!({})), client("c")].map(|it| it.to_string()).join("\n---\n");
@@ -66,7 +66,7 @@ async fn the_egress_policy_is_the_operators() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_proxies_of_the_environment_are_used_when_asked_for() {
+async fn mint_uses_proxies_of_environment_on_request() {
     let proxy = scripted(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":300}"#).await;
     let mint = async |url: &str, flags: &[&str], no_proxy: &str| {
         let mut command = Command::new(PROGRAM);
@@ -88,7 +88,7 @@ async fn the_proxies_of_the_environment_are_used_when_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn usage_has_one_exit_code_and_the_help_has_them_all() {
+async fn mint_usage_error_has_one_exit_code_and_help_lists_all() {
     program(&["mint"], "").await.assert(1, &["<NAME>"]);
     program(&["mint", "--no-such-flag"], "").await.assert(1, &["--no-such-flag"]);
     program(&["mint", "-f", "/nonexistent/file"], "").await.assert(1, &["/nonexistent/file: No such file"]);

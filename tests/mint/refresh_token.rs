@@ -20,7 +20,7 @@ fn refresh_client() -> ClientSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_token_is_never_lost() {
+async fn mint_never_loses_refresh_token() {
     let server = register("rotates", refresh_client()).await;
     let seed = server.seed_refresh_token("rotates").await;
     let refresh = |url: &str| oauth2(url, json!({"grant": {"refreshToken": {}}}));
@@ -83,7 +83,7 @@ fn spending(server: &ScriptedServer, file: &Path) -> (Vec<String>, String) {
 const NEXT: &str = r#"{"access_token":"t","expires_in":300,"refresh_token":"hunter2-next"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_does_not_lose_a_refresh_token_that_is_on_its_way() {
+async fn mint_interrupted_saves_refresh_token_of_response_in_flight() {
     let pause = Duration::from_millis(10);
     let server = ScriptedServer::start(vec![Reply::Drip(NEXT.to_owned(), pause)]).await;
     let folder = tempfile::tempdir().unwrap();
@@ -106,7 +106,7 @@ async fn ctrl_c_does_not_lose_a_refresh_token_that_is_on_its_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_token_that_cannot_be_saved_is_printed() {
+async fn mint_unsavable_refresh_token_is_printed() {
     let server = scripted(200, NEXT).await;
     let folder = tempfile::tempdir().unwrap();
     let (arguments, text) = spending(&server, &folder.path().join("next"));
