@@ -1,4 +1,4 @@
-//! That the servers which other tests rely on do what they say.
+//! The servers that other tests rely on work as documented.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 mod support;
@@ -103,7 +103,7 @@ async fn request_counts_are_exact_for_every_outcome() {
     let server = AuthorizationServer::shared();
     let id = "counted";
     assert_eq!(server.requests(id).await.total, 0);
-    // Nobody knows the client yet: it counts nevertheless.
+    // Requests of an unregistered client count, too.
     assert_eq!(vgs(server, id, "secret").await.0, 401);
     server.client(ClientSpec { id: id.to_owned(), ..ClientSpec::default() }).await;
     let answers = futures::future::join_all((0..20).map(|_| vgs(server, id, "secret"))).await;
@@ -131,7 +131,7 @@ async fn request_counts_are_exact_for_every_outcome() {
     assert!(impatient.send().await.unwrap_err().is_timeout());
     server.behave(id, None).await;
 
-    // The server learns a little later than the client that the client has left.
+    // The server notices shortly after the client that the client has disconnected.
     let deadline = Instant::now() + Duration::from_secs(10);
     let counted = loop {
         let counted = server.requests(id).await;
@@ -233,7 +233,7 @@ async fn vcd_front_user_token_is_reusable_and_service_account_token_single_use()
     let third = text(&answer, "refresh_token").to_owned();
     let access = text(&answer, "access_token").to_owned();
     assert!(server.is_valid(&access).await);
-    // Reuse of a spent token kills the whole grant.
+    // Reuse of a spent token revokes the whole grant.
     for dead in [&first, &third] {
         let (status, answer) = vcd(server, "my org", dead).await;
         assert_eq!((status, &answer["minorErrorCode"]), (400, &json!("invalid_grant")));
@@ -247,7 +247,7 @@ async fn vcd_front_user_token_is_reusable_and_service_account_token_single_use()
 async fn authorization_server_ends_when_its_stdin_closes() {
     let server = AuthorizationServer::start();
     let url = server.url().to_owned();
-    // Waits for the process, hence for its end.
+    // Dropping waits for the end of the process.
     drop(server);
     assert!(http_client().get(url).send().await.unwrap_err().is_connect());
 }

@@ -1,4 +1,4 @@
-//! `hack/demo.sh` as people run it: what it shows holds, and nothing of it is left, however it ends.
+//! `hack/demo.sh`: all of its checks hold, and it leaves nothing behind, however it ends.
 #![cfg(test)] // so that clippy lets helpers panic, too
 #![cfg(unix)]
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use process::{BUILD_LIMIT, RUN_LIMIT, Sigint, end_within, output_within, signal, with_sigint};
 
-/// Within which everything must be gone once the demonstration has ended.
+/// For the cleanup after the end of the demonstration.
 const CLEANUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A demonstration in a process group of its own, as a terminal starts it.
@@ -45,11 +45,15 @@ impl Demo {
         read("stdout") + &read("stderr")
     }
 
-    fn wait_until_it_says(&mut self, words: &str) {
+    fn wait_until_printed(&mut self, words: &str) {
         let started = Instant::now();
         while !self.said().contains(words) {
-            assert!(self.child.try_wait().unwrap().is_none(), "ended before {words:?}:\n{}", self.said());
-            assert!(started.elapsed() < BUILD_LIMIT, "does not say {words:?}:\n{}", self.said());
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "ended before it printed {words:?}:\n{}",
+                self.said()
+            );
+            assert!(started.elapsed() < BUILD_LIMIT, "did not print {words:?}:\n{}", self.said());
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -59,12 +63,12 @@ impl Demo {
         status.unwrap_or_else(|| panic!("not ended within {BUILD_LIMIT:?}:\n{}", self.said()))
     }
 
-    /// Sends a signal to the script alone (`to` is empty), or to its whole group, as Ctrl-C does (`-`).
+    /// Sends a signal to the script (`to` is empty), or to its process group, as Ctrl-C does (`-`).
     fn signal(&self, name: &str, to: &str) {
         assert!(signal(name, &format!("{to}{}", self.child.id())), "{}", self.said());
     }
 
-    /// What runs in its group, in words.
+    /// The processes of its group, as `ps` shows them.
     fn processes(&self) -> Vec<String> {
         let mut list = Command::new("ps");
         list.args(["-A", "-o", "pgid=,stat=,pid=,args="]);
@@ -74,14 +78,14 @@ impl Demo {
             .lines()
             .filter(|line| {
                 let mut words = line.split_whitespace();
-                // A zombie is gone; who should collect it is not for us to say.
+                // A zombie has ended; collecting it is its parent's task.
                 words.next() == Some(&group) && words.next().is_some_and(|state| !state.starts_with('Z'))
             })
             .map(str::to_owned)
             .collect()
     }
 
-    fn assert_that_nothing_is_left(&self) {
+    fn assert_nothing_is_left(&self) {
         let started = Instant::now();
         loop {
             let processes = self.processes();
@@ -121,28 +125,28 @@ fn demo_all_checks_hold() {
     }
     let wide = said.lines().find(|line| line.chars().count() > 105 && !line.contains("tokensource-demo."));
     assert_eq!(wide, None);
-    demo.assert_that_nothing_is_left();
+    demo.assert_nothing_is_left();
 }
 
 #[test]
 fn demo_ctrl_c_leaves_nothing_behind() {
     let mut demo = Demo::start(300, Sigint::Default);
-    demo.wait_until_it_says("ok: three TokenSources are Ready");
+    demo.wait_until_printed("ok: three TokenSources are Ready");
     assert!(demo.processes().len() > 5, "{:?}", demo.processes());
     demo.signal("INT", "-");
     assert_eq!(demo.end().code(), Some(130), "{}", demo.said());
-    demo.assert_that_nothing_is_left();
+    demo.assert_nothing_is_left();
 }
 
 #[test]
 fn demo_signal_to_script_alone_leaves_nothing_behind() {
     for (signal, code) in [("INT", Some(130)), ("TERM", Some(143)), ("KILL", None)] {
         let mut demo = Demo::start(300, Sigint::Default);
-        // In the midst of starting.
-        demo.wait_until_it_says("Start the control plane");
+        // During the start.
+        demo.wait_until_printed("Start the control plane");
         demo.signal(signal, "");
         assert_eq!(demo.end().code(), code, "SIG{signal}: {}", demo.said());
-        demo.assert_that_nothing_is_left();
+        demo.assert_nothing_is_left();
     }
 }
 
@@ -150,11 +154,11 @@ fn demo_signal_to_script_alone_leaves_nothing_behind() {
 #[test]
 fn demo_ignoring_sigint_prints_how_to_end_it_and_ends_on_sigterm() {
     let mut demo = Demo::start(300, Sigint::Ignored);
-    demo.wait_until_it_says("Start the control plane");
+    demo.wait_until_printed("Start the control plane");
     assert!(demo.said().contains(&format!("kill {}", demo.child.id())), "{}", demo.said());
     demo.signal("INT", "");
     assert_eq!(end_within(&mut demo.child, Duration::from_secs(1)), None, "SIGINT is ignored");
     demo.signal("TERM", "");
     assert_eq!(demo.end().code(), Some(143), "{}", demo.said());
-    demo.assert_that_nothing_is_left();
+    demo.assert_nothing_is_left();
 }

@@ -1,9 +1,9 @@
-//! Every snippet of `docs/use-the-token.md` is run exactly as it is printed there, against a server on loopback that
-//! accepts one token, with the token in a folder built and swapped as the kubelet does it. What is held: the token is
-//! read at every call, a 401 (and nothing else) leads to one more read and one more call, and the token shows up in no
-//! output, on no command line and in no environment.
+//! Every snippet of `docs/use-the-token.md` runs exactly as printed there, against a server on loopback that accepts one
+//! token, with the token in a folder built and swapped as the kubelet does. The rule: the token is read at every call, a
+//! 401 (and nothing else) leads to one more read and one more call, and the token appears in no output, on no command line
+//! and in no environment.
 //!
-//! Needs bash, curl, python3, node, go and a JDK on the PATH. A missing one fails the test: nothing is skipped.
+//! Needs bash, curl, python3, node, go and a JDK on the PATH. A missing one fails its test.
 #![cfg(unix)] // the kubelet's swap is a symbolic link
 #![cfg(test)] // so that clippy lets helpers panic, too
 
@@ -41,9 +41,9 @@ fn bash_snippet_obeys_the_rule() {
     fs::write(&script, code).unwrap();
     on_path("curl", "--version", "curl 7.55 or later (Debian: apt-get install curl)");
     let bash = || tool("bash", "bash (Debian: apt-get install bash)");
-    keeps_the_rule("bash", || with(bash(), [script.as_os_str()]));
-    // A script that is being traced must not tell the token either.
-    keeps_the_rule("bash-traced", || with(bash(), [OsStr::new("-x"), script.as_os_str()]));
+    obeys_the_rule("bash", || with(bash(), [script.as_os_str()]));
+    // A traced script must not print the token either.
+    obeys_the_rule("bash-traced", || with(bash(), [OsStr::new("-x"), script.as_os_str()]));
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn python_snippet_obeys_the_rule() {
     let work = tempfile::tempdir().unwrap();
     let script = work.path().join("call.py");
     fs::write(&script, snippet("python", "python")).unwrap();
-    keeps_the_rule("python", || {
+    obeys_the_rule("python", || {
         with(tool("python3", "Python 3.8 or later (Debian: apt-get install python3)"), [&script])
     });
 }
@@ -61,7 +61,7 @@ fn node_snippet_obeys_the_rule() {
     let work = tempfile::tempdir().unwrap();
     let script = work.path().join("call.mjs");
     fs::write(&script, snippet("node", "javascript")).unwrap();
-    keeps_the_rule("node", || {
+    obeys_the_rule("node", || {
         with(tool("node", "Node 18 or later (Debian: apt-get install nodejs, or nodejs.org)"), [&script])
     });
 }
@@ -74,7 +74,7 @@ fn go_snippet_obeys_the_rule() {
     build.args(["build", "-o", "call", "main.go"]).current_dir(work.path());
     build.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "").env("CGO_ENABLED", "0");
     succeeds(build);
-    keeps_the_rule("go", || Command::new(work.path().join("call")));
+    obeys_the_rule("go", || Command::new(work.path().join("call")));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn java_snippet_obeys_the_rule() {
     let mut build = tool("javac", jdk);
     build.args(["-Werror", "-Xlint:all", "-d", ".", "UseTheToken.java"]).current_dir(work.path());
     succeeds(build);
-    keeps_the_rule("java", || {
+    obeys_the_rule("java", || {
         with(tool("java", jdk), [OsStr::new("-cp"), work.path().as_os_str(), OsStr::new("UseTheToken")])
     });
 }
@@ -111,10 +111,10 @@ fn rust_snippet_obeys_the_rule() {
         .filter(|message| message["target"]["name"] == "use_the_token")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .expect("cargo names the executable that it has built");
-    keeps_the_rule("rust", || Command::new(&example));
+    obeys_the_rule("rust", || Command::new(&example));
 }
 
-/// The page shows a snippet, and nothing but these: one that nobody runs would rot.
+/// A snippet without a test would become outdated.
 #[test]
 fn every_snippet_of_the_page_is_tested() {
     let mut named: Vec<_> = PAGE
@@ -127,29 +127,29 @@ fn every_snippet_of_the_page_is_tested() {
 
 // ------------------------------------------------------------------------------------------------------- the rule
 
-fn keeps_the_rule(language: &str, command: impl Fn() -> Command) {
-    // A: the token is valid at once.
+fn obeys_the_rule(language: &str, command: impl Fn() -> Command) {
+    // A: the token is valid.
     let case = Case::new(language, "valid");
     let server = Server::start(&case.first, OnRefusal::Refuse);
     let output = case.run(command(), &server);
     case.succeeded(&output);
     case.requests(&server, &[&case.first]);
 
-    // B: the token has ended, and the new one arrives in the folder before the refusal arrives at the caller.
+    // B: the token has expired, and the new one is in the folder before the caller receives the 401.
     let case = Case::new(language, "swapped");
     let server = Server::start(&case.second, OnRefusal::Swap(case.mount.clone(), case.second.clone()));
     let output = case.run(command(), &server);
     case.succeeded(&output);
     case.requests(&server, &[&case.first, &case.second]);
 
-    // C: no token helps. (A refusal without a WWW-Authenticate header, which some HTTP clients do not expect.)
+    // C: every token is refused. (Without a WWW-Authenticate header, which some HTTP clients do not expect.)
     let case = Case::new(language, "refused");
     let server = Server::start("another token", OnRefusal::RefuseBarely);
     let output = case.run(command(), &server);
     case.failed(&output, "401");
     case.requests(&server, &[&case.first, &case.first]);
 
-    // D: what is no 401 is no reason to call again.
+    // D: other statuses cause no second call.
     for (name, status) in [("forbidden", "403 Forbidden"), ("unavailable", "503 Service Unavailable")] {
         let case = Case::new(language, name);
         let server = Server::start("another token", OnRefusal::Fail(status));
@@ -163,7 +163,7 @@ fn keeps_the_rule(language: &str, command: impl Fn() -> Command) {
     fs::remove_file(case.mount.folder.path().join("access_token")).unwrap();
     let server = Server::start(&case.first, OnRefusal::Refuse);
     let output = case.run(command(), &server);
-    assert!(!output.status.success(), "{} went on without a token: {output:?}", case.name);
+    assert!(!output.status.success(), "{} continued without a token: {output:?}", case.name);
 }
 
 struct Case {
@@ -176,7 +176,7 @@ struct Case {
 impl Case {
     fn new(language: &str, name: &str) -> Case {
         let name = format!("{language}-{name}");
-        // Everything that RFC 6750 lets a token consist of; unlike any other text on this machine.
+        // All kinds of characters that RFC 6750 allows; unlike any other text on this machine.
         let token = |nth| format!("{nth}.{name}.{}-._~+/==", std::process::id());
         let (first, second) = (token("first"), token("second"));
         let mount = Arc::new(Mount::new(&first));
@@ -214,7 +214,7 @@ impl Case {
         assert_eq!(
             seen.exposed,
             Vec::<String>::new(),
-            "{}: the token is in sight of other processes",
+            "{}: the token is visible to other processes",
             self.name
         );
     }
@@ -262,16 +262,16 @@ enum OnRefusal {
     Refuse,
     /// Without `WWW-Authenticate`.
     RefuseBarely,
-    /// Puts this token into this folder, then refuses.
+    /// Writes this token to this folder, then refuses.
     Swap(Arc<Mount>, String),
-    /// Another status line than 401's.
+    /// Another status line than that of 401.
     Fail(&'static str),
 }
 
 #[derive(Default)]
 struct Seen {
     authorizations: Vec<String>,
-    /// Processes whose command line or environment held the token while they called.
+    /// Processes whose command line or environment contained the token during the call.
     exposed: Vec<String>,
 }
 
@@ -294,7 +294,7 @@ impl Server {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
-                    // A connection that brings no request is no request.
+                    // A connection without a request does not count.
                     let _ = serve(&stream.unwrap(), &accepted, &on_refusal, &seen);
                 }
             }
@@ -359,7 +359,7 @@ fn serve(stream: &TcpStream, accepted: &str, on_refusal: &OnRefusal, seen: &Mute
     )
 }
 
-/// While the caller waits for its answer, it and its children can be looked at. Linux only: elsewhere there is no /proc.
+/// The caller and its children can be inspected while it waits for the response. Linux only: elsewhere there is no /proc.
 fn processes_that_expose(token: &str) -> Vec<String> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let holds = |path: &Path| {
@@ -376,11 +376,11 @@ fn processes_that_expose(token: &str) -> Vec<String> {
 
 // --------------------------------------------------------------------------------------------- snippets and processes
 
-/// The fenced block that follows the marker, letter by letter.
+/// The code block that follows the marker, byte by byte.
 fn snippet(name: &str, language: &str) -> &'static str {
     let marker = format!("<!-- snippet: {name} -->\n```{language}\n");
     let (_, rest) = PAGE.split_once(&marker).unwrap_or_else(|| {
-        panic!("docs/use-the-token.md has no {marker:?}: a marker, and right below it the block")
+        panic!("docs/use-the-token.md has no {marker:?}: a marker, directly followed by the code block")
     });
     let end = rest.find("\n```\n").expect("the block ends");
     &rest[..=end]

@@ -1,4 +1,4 @@
-//! The API's rules, as `kubectl apply` meets them: what is refused says what to write instead.
+//! The validation rules of the CRD, through `kubectl apply`: the message of a refusal says what to write instead.
 
 mod accepted;
 mod refused;
@@ -80,7 +80,7 @@ async fn valid_manifest_is_accepted_without_warning() {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
-/// The rules that compare with what was there before need something there.
+/// Transition rules need an existing object.
 #[tokio::test(flavor = "multi_thread")]
 async fn target_name_cannot_be_changed() {
     let scene = Scene::bare("renamed").await;
@@ -94,7 +94,7 @@ async fn target_name_cannot_be_changed() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(IMMUTABLE), "{manifest}\n{said}");
     }
-    // The default, written out, is no change.
+    // Writing out the default is no change.
     scene.apply(source(vgs(json!({"target": {"name": "source"}})))).await;
 }
 

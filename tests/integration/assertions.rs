@@ -1,4 +1,4 @@
-//! What is signed, and tokens for tokens, end to end.
+//! Signed assertions and token exchange, end to end.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -60,14 +60,14 @@ async fn private_key_jwt_client_gets_tokens_and_new_key_is_used_at_once() {
     let first = scene.new_token(None).await;
     assert!(scene.server.is_valid(&first).await);
     assert_eq!(scene.ready("True TokenValid").await.matches("newline").count(), 0);
-    // The server takes each assertion once.
+    // The server accepts each assertion once.
     scene.force_refresh("again").await;
     let requests = scene.server.requests(&scene.namespace).await;
     assert_eq!((requests.total, requests.succeeded), (2, 2), "{requests:?}");
     let names = requests.last.unwrap().parameters;
     assert_eq!(names, ["grant_type", "client_id", "client_assertion_type", "client_assertion"]);
 
-    // Another key in the Secret is acted on at once.
+    // A new key in the Secret is used at once.
     let (public, private) = key();
     scene.server.client(client(public)).await;
     let before = scene.token().await;
@@ -75,7 +75,7 @@ async fn private_key_jwt_client_gets_tokens_and_new_key_is_used_at_once() {
     scene.new_token(before.as_deref()).await;
 }
 
-/// As Microsoft Entra ID wants it.
+/// As Microsoft Entra ID requires it.
 #[tokio::test(flavor = "multi_thread")]
 async fn private_key_jwt_with_certificate_sends_its_thumbprint() {
     let scene = Scene::bare("certificate-key").await;
@@ -109,7 +109,7 @@ async fn private_key_jwt_with_certificate_sends_its_thumbprint() {
     let thumbprint = URL_SAFE_NO_PAD.encode(thumbprint);
     assert_eq!(seen, json!({"alg": "ES256", "typ": "JWT", "x5t#S256": thumbprint}));
 
-    // A renewed certificate without its key costs no request.
+    // A certificate that does not belong to the key costs no token request.
     let other = rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap().cert.pem();
     scene.secret("credentials", &[values[0], values[1], ("certificate.pem", &other)]).await;
     let ask = "tokensource.dev/refresh-requested-at=1";
@@ -284,14 +284,18 @@ async fn token_exchange_new_subject_token_is_exchanged_at_once() {
          &requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token&audience=api"
     );
     assert_eq!(scene.token().await.as_deref(), Some("exchanged"));
-    // Whoever keeps the subject token fresh, perhaps another TokenSource: each new one is exchanged at once.
+    // The subject token may be kept fresh by another TokenSource: each new one is exchanged at once.
     write("second").await;
-    super::support::eventually("the second is exchanged", super::support::scene::SOON, async || {
-        let requests = server.requests();
-        match requests.get(1).and_then(|request| member(request, "subject_token")).as_deref() {
-            Some("second") => Ok(()),
-            _ => Err(requests.len()),
-        }
-    })
+    super::support::eventually(
+        "the second subject token is exchanged",
+        super::support::scene::SOON,
+        async || {
+            let requests = server.requests();
+            match requests.get(1).and_then(|request| member(request, "subject_token")).as_deref() {
+                Some("second") => Ok(()),
+                _ => Err(requests.len()),
+            }
+        },
+    )
     .await;
 }

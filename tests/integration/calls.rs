@@ -1,4 +1,4 @@
-//! What a refresh costs the API server, read in its own audit log.
+//! The calls that a refresh makes, read from the API server's audit log.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
-/// The operator's calls in the namespace so far, but for the watches that it opened.
+/// The operator's calls in the namespace so far, without watches.
 fn calls(scene: &Scene) -> Vec<String> {
     ControlPlane::shared()
         .audit(&scene.namespace)
@@ -23,7 +23,7 @@ fn prefixed(subresource: &str) -> String {
     if subresource.is_empty() { String::new() } else { format!("/{subresource}") }
 }
 
-/// Lets `source` refresh by itself three times, and compares all calls from its first token on.
+/// Waits for three scheduled refreshes of `source`, and compares all calls after its first token.
 async fn each_refresh_costs(scene: &Scene, source: Value, expected: &[&str]) {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(source).await;
@@ -39,19 +39,19 @@ async fn each_refresh_costs(scene: &Scene, source: Value, expected: &[&str]) {
     let first = scene.mints().await;
     assert_eq!(first, 1);
     for _ in 0..3 {
-        id = eventually("a refresh, told in status", SOON, async || match token_id().await {
+        id = eventually("a refresh in status", SOON, async || match token_id().await {
             new if new != id => Ok(new),
             _ => Err(scene.words("source").await),
         })
         .await;
     }
-    // One line may come an instant after its answer.
-    let told = eventually("all of it in the audit log", SOON, async || {
+    // A line may be written shortly after its response.
+    let told = eventually("all calls in the audit log", SOON, async || {
         let told = calls(scene).split_off(before);
         if told.len() >= 3 * expected.len() { Ok(told) } else { Err(told) }
     })
     .await;
-    assert_eq!(told, expected.repeat(3), "these calls, and nothing between the refreshes");
+    assert_eq!(told, expected.repeat(3), "exactly these calls");
     assert_eq!(scene.mints().await, 4);
 }
 

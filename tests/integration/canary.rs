@@ -1,5 +1,5 @@
-//! Secrets with values that are easily recognized go through every path, the failing ones above all. Afterwards they are
-//! looked for, in every encoding, in all that the operator has said.
+//! Secrets with recognizable values go through every path, failures above all. Afterwards all output of the operator is
+//! searched for them, in every encoding.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use super::support::policy::Refusal;
 use super::support::scene::{SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
-/// Characters that each encoding writes differently, and short enough to pass for words.
+/// Characters that every encoding writes differently, and short enough to look like words.
 const SECRET: &str = "Kanarie/1+a=&%q";
 const SEED: &str = "Kanarie-2.b~c d";
 const ROTATED: &str = "Kanarie:3?d\"e'f";
 const TOKEN: &str = "Kanarie,4;e<f>g";
 const CANARIES: [&str; 4] = [SECRET, SEED, ROTATED, TOKEN];
 
-/// Every form in which `value` may stand in a text.
+/// Every encoding in which `value` may appear in a text.
 fn forms(value: &[u8]) -> Vec<String> {
     let mut forms = vec![value.iter().map(|byte| format!("{byte:02x}")).collect()];
     if let Ok(text) = std::str::from_utf8(value) {
@@ -40,7 +40,7 @@ fn forms(value: &[u8]) -> Vec<String> {
             url::form_urlencoded::byte_serialize(value).collect(),
         ]);
     }
-    // In the middle of something longer, base64 has three ways to write it; the ends depend on the neighbours.
+    // Within a longer value base64 has three ways to encode it; the first and last characters depend on the neighbours.
     for before in 0..3 {
         let padded = [vec![0; before], value.to_vec()].concat();
         let whole = padded.len() / 3 * 3;
@@ -51,7 +51,7 @@ fn forms(value: &[u8]) -> Vec<String> {
     forms
 }
 
-/// Panics where `text` tells one of `secrets` in any form, or a piece of a canary.
+/// Panics if `text` contains one of `secrets` in any encoding, or a part of a canary.
 fn assert_silent(what: &str, text: &str, secrets: &[Vec<u8>]) {
     let lower = text.to_ascii_lowercase();
     let around = |at: usize| {
@@ -62,7 +62,7 @@ fn assert_silent(what: &str, text: &str, secrets: &[Vec<u8>]) {
         for form in forms(secret) {
             if let Some(at) = lower.find(&form.to_ascii_lowercase()) {
                 panic!(
-                    "{what} tells {:?} as {form:?}: ...{}...",
+                    "{what} contains {:?} as {form:?}: ...{}...",
                     String::from_utf8_lossy(secret),
                     around(at)
                 );
@@ -78,7 +78,7 @@ fn canaries() -> Vec<Vec<u8>> {
     CANARIES.map(Vec::from).to_vec()
 }
 
-/// Looks through all that the operator has said; its log last, when it has ended.
+/// Searches all output of the operator; its log last, after it has ended.
 async fn assert_all_silent(scene: &Scene, operator: Operator, secrets: &[Vec<u8>]) {
     let events: Api<Event> = Api::namespaced(scene.client.clone(), &scene.namespace);
     let events = events.list(&ListParams::default()).await.unwrap().items;
@@ -87,7 +87,7 @@ async fn assert_all_silent(scene: &Scene, operator: Operator, secrets: &[Vec<u8>
     let sources = scene.sources().list(&ListParams::default()).await.unwrap().items;
     assert_silent("a TokenSource", &serde_json::to_string(&sources).unwrap(), secrets);
     for mut secret in scene.secrets().list(&ListParams::default()).await.unwrap() {
-        // What kubectl writes there is the person's own.
+        // kubectl's own annotation holds what the user wrote.
         if let Some(annotations) = &mut secret.metadata.annotations {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
@@ -107,14 +107,14 @@ async fn assert_all_silent(scene: &Scene, operator: Operator, secrets: &[Vec<u8>
     assert!(metrics.contains("tokensource_token_requests_total{host=\"127.0.0.1\""), "{metrics}");
     assert_silent("a metric", &metrics, secrets);
     let log = operator.stop().await;
-    assert!(log.contains("TRACE"), "the log is as talkative as can be");
+    assert!(log.contains("TRACE"), "the log has level trace");
     assert_silent("the log", &log, secrets);
 }
 
-/// Waits until each of these has been tried and says so.
+/// Waits until an attempt of each of these is reported.
 async fn all_told(scene: &Scene, names: &[&str]) {
     for name in names {
-        eventually(&format!("{name} is told"), SOON + Duration::from_secs(30), async || {
+        eventually(&format!("{name} is reported"), SOON + Duration::from_secs(30), async || {
             let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
             match status.conditions.first() {
                 Some(ready) if ready.reason != "Requesting" => Ok(()),
@@ -125,12 +125,12 @@ async fn all_told(scene: &Scene, names: &[&str]) {
     }
 }
 
-/// The refresh token of a TokenSource: each its own, or the second would be stalled.
+/// The refresh token of a TokenSource: with a shared one the second TokenSource would be stalled.
 fn seed(name: &str) -> String {
     format!("{SEED}{name}")
 }
 
-/// What a server might say that has everything and keeps nothing to itself.
+/// A response of a server that repeats every secret.
 fn everything() -> String {
     let pair = STANDARD.encode(format!("the-client:{SECRET}"));
     let encoded = CANARIES.map(|canary| {
@@ -139,7 +139,7 @@ fn everything() -> String {
     format!("wrong: {pair} {}", encoded.join(" "))
 }
 
-/// What was sent, as a server may repeat it: its own tokens are no secrets to take out of its words.
+/// What was sent, as a server may repeat it. The server's own tokens were not sent, so they are not redacted.
 fn sent(name: &str) -> String {
     let pair = STANDARD.encode(format!("the-client:{SECRET}"));
     let encoded = [SECRET.to_owned(), seed(name)].map(|canary| {
@@ -148,7 +148,7 @@ fn sent(name: &str) -> String {
     format!("wrong: {} {pair}", encoded.join(" "))
 }
 
-/// Each of these is the only answer that one TokenSource gets.
+/// One response for each TokenSource.
 fn answers() -> Vec<(&'static str, Reply)> {
     let json = |status, body: Value| Reply::Json(status, body.to_string());
     let html = format!("<html><title>{0}</title>{0}</html>", everything());
@@ -237,7 +237,7 @@ async fn secrets_appear_in_no_output() {
         scene.ready("True TokenValid").await;
     }
 
-    // All that fails. The fixed texts are told; that proves that the words of the servers were read at all.
+    // Failures. That the fixed texts are reported proves that the responses were read at all.
     let mut servers = vec![];
     for (n, (name, reply)) in answers().into_iter().enumerate() {
         let server = ScriptedServer::start([reply]).await;
@@ -246,7 +246,7 @@ async fn secrets_appear_in_no_output() {
         scene.apply(source(name, &server, authentication)).await;
         servers.push((name, server));
     }
-    // And credentials that cannot be used.
+    // Unusable credentials.
     let server = ScriptedServer::start([Reply::Close]).await;
     for (name, secret, seed) in [
         ("lines-in-secret", "Kanarie\nKanarie", SEED),
@@ -285,17 +285,17 @@ const ACTOR: &str = "Kanarie*6(a)b~c";
 const PIN: &str = "Kanarie&7=p+i%n";
 const HEADER: &str = "Kanarie:8{h}e;a";
 
-/// The private half of a key in all the pieces in which it may be told.
+/// The private part of a key, in all pieces in which it may be printed.
 fn pieces(pem: &str) -> Vec<Vec<u8>> {
     let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with('-')).collect();
     let der = STANDARD.decode(lines.concat()).unwrap();
     let lines = lines.into_iter().map(|line| line.as_bytes().to_vec());
-    // PKCS#8 of a key on P-256: the scalar, an OCTET STRING of 32 bytes, stands at 36.
+    // PKCS#8 of a key on P-256: the scalar, an OCTET STRING of 32 bytes, begins at 36.
     assert_eq!(der[34..36], [0x04, 32]);
     lines.chain([der[36..36 + 32].to_vec()]).collect()
 }
 
-/// What each of these sends that nobody else may know, by the name that stands in front of it.
+/// The secrets that each of these sends, by the text in front of them.
 fn ways() -> Vec<(&'static str, Value, Vec<&'static str>)> {
     let token_type = "urn:ietf:params:oauth:token-type:jwt";
     vec![
@@ -385,7 +385,7 @@ async fn keys_assertions_and_exchanged_tokens_appear_in_no_output() {
         }
     }
 
-    // What cannot be used.
+    // Unusable credentials.
     let server = ScriptedServer::start([Reply::Json(200, token)]).await;
     let body = STANDARD.encode("Kanarie in a key that is none");
     let damaged = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
@@ -424,11 +424,11 @@ async fn keys_assertions_and_exchanged_tokens_appear_in_no_output() {
             let members = url::form_urlencoded::parse(&request.body).into_owned();
             members.filter(|(name, _)| name.ends_with("assertion")).collect::<Vec<_>>()
         })
-        // The signature, and header and claims: an assertion that is signed once is good for one.
+        // The signature, and header with claims: a signed assertion is a credential.
         .flat_map(|(_, jwt)| [jwt.rsplit('.').next().unwrap().as_bytes().to_vec(), jwt.into_bytes()])
         .collect();
     assert!(assertions.len() >= 8, "{}", assertions.len());
-    // Whatever a server repeats is taken out, and the rest of its words is told.
+    // What a server repeats is redacted, and the rest of its message is reported.
     for name in ["client-0", "grant-0", "exchange-0", "exchange-1", "custom-0", "custom-1"] {
         let words = scene.words(name).await;
         assert!(words.contains("invalid_client") && words.contains("[redacted]"), "{name}: {words}");

@@ -1,5 +1,5 @@
-//! What is deleted, by whom and in which order: nothing hangs, nothing is minted for it, what was ours goes, and what
-//! should stay stays. (With the operator running: `ownership`.)
+//! Deletion in every order: nothing hangs, no token is requested for it, owned Secrets are deleted, and retained ones stay.
+//! (With the operator running: `ownership`.)
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
@@ -98,11 +98,11 @@ async fn delete_source_during_first_token_request_leaves_no_secret() {
     })
     .await;
     scene.kubectl(&["delete", "tokensource", "retained"], "").await;
-    eventually("the token comes", SOON, async || {
+    eventually("the token arrives", SOON, async || {
         if operator.said("minted") == 1 { Ok(()) } else { Err(operator.log()) }
     })
     .await;
-    // Stopping lets what has begun end.
+    // At a stop, requests in flight end first.
     operator.stop().await;
     assert_eq!(secret_names(&scene).await, ["credentials"]);
     assert_eq!(scene.mints().await, 1);
@@ -124,13 +124,13 @@ async fn delete_source_during_refresh_deletes_target() {
     .await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.gone("secret", "token").await;
-    eventually("the token comes", SOON, async || {
+    eventually("the token arrives", SOON, async || {
         if operator.said("minted") == 2 { Ok(()) } else { Err(operator.log()) }
     })
     .await;
     operator.stop().await;
     assert_eq!(secret_names(&scene).await, ["credentials"]);
-    assert_eq!(scene.mints().await, 2, "and no third for the Secret that had gone");
+    assert_eq!(scene.mints().await, 2, "no third one for the deleted Secret");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +143,7 @@ async fn delete_crd_deletes_owned_secrets_and_reinstalled_crd_is_served_by_runni
         (output.status.code(), said)
     };
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-    // Twice, as GitOps tools do: the second time there is nothing to change.
+    // Twice, as GitOps tools do: the second time nothing changes.
     for _ in 0..2 {
         let (code, said) = crd(&apply).await;
         assert_eq!(code, Some(0), "{said}");
@@ -169,9 +169,9 @@ async fn delete_crd_deletes_owned_secrets_and_reinstalled_crd_is_served_by_runni
     assert_eq!(code, Some(0), "{said}");
     let (code, said) = crd(&["wait", "--for=condition=Established", "--timeout=60s", "-f", "-"]).await;
     assert_eq!(code, Some(0), "{said}");
-    // The watch tries again after a wait that has grown meanwhile.
+    // The watch is retried after a backoff that has grown meanwhile.
     apply_retained(&scene).await;
-    assert_eq!(scene.value("kept", "access_token").await, kept, "taken up again");
+    assert_eq!(scene.value("kept", "access_token").await, kept, "the retained token is used");
     scene.apply(scene.source(json!({}))).await;
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 3);

@@ -1,4 +1,4 @@
-//! `tokensource-operator explain`, as a person would use it: with the rights of an administrator, and with hardly any.
+//! `tokensource-operator explain`, with the permissions of an administrator and with few.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +17,7 @@ fn everything() -> PathBuf {
     ControlPlane::shared().kubeconfig_path()
 }
 
-/// The exit code, and all that was said.
+/// The exit code, and the output.
 async fn explain(scene: &Scene, kubeconfig: &Path, name: &str, flags: &[&str]) -> (i32, String) {
     let mut command = Command::new(PROGRAM);
     command.args(["explain", "-n", &scene.namespace, name]).args(flags).env("KUBECONFIG", kubeconfig);
@@ -25,7 +25,7 @@ async fn explain(scene: &Scene, kubeconfig: &Path, name: &str, flags: &[&str]) -
     (said.code, said.all())
 }
 
-/// Waits until it ends with this code and says all of this.
+/// Waits until it ends with this code and its output contains all of `parts`.
 async fn explained(scene: &Scene, kubeconfig: &Path, code: i32, parts: &[&str]) -> String {
     eventually("the explanation", SOON, async || {
         let (ended, said) = explain(scene, kubeconfig, "source", &[]).await;

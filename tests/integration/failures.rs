@@ -1,5 +1,5 @@
-//! Whatever goes wrong is told in a condition, with the object, the key and the remedy; costs no token request that
-//! it should not; and ends by itself when it is put right.
+//! Every failure is reported in a condition that names the object, the key and the remedy, costs no needless token request,
+//! and ends by itself once the cause is corrected.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
-/// An answer of this status, in place of the provider's.
+/// A response of this status instead of the provider's.
 fn answers(status: u16, headers: Value, times: Option<u32>) -> Option<Behaviour> {
     let Value::Object(headers) = headers else { panic!("headers are an object") };
     let body = Some(json!({"error_description": "out of order"}));
@@ -44,14 +44,14 @@ async fn client_secret_wrong_keeps_token_and_right_one_is_used_at_once() {
     scene.credentials("wrong").await;
     let said = scene.ready("True RefreshFailing").await;
     says(&said, &["invalid_client", "is valid until"]);
-    assert_eq!(scene.secrets().get("token").await.unwrap(), written, "not touched at all");
+    assert_eq!(scene.secrets().get("token").await.unwrap(), written, "not modified");
     assert!(scene.server.is_valid(&token).await);
     let failed = scene.status().await.last_failure.unwrap();
     assert_eq!((failed.reason.as_str(), failed.count), ("ClientRejected", 1));
 
-    // A wrong secret that is tried fast locks accounts: neither a label nor a rewrite is a reason.
+    // Fast attempts with a wrong secret lock accounts: neither a label nor a rewrite causes one.
     scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
-    eventually("the label is known not to be another secret", SOON, async || {
+    eventually("the label is known to change no value", SOON, async || {
         let last = scene.status().await.last_failure.unwrap();
         if last.inputs == failed.inputs { Err(last) } else { Ok(()) }
     })
@@ -61,9 +61,9 @@ async fn client_secret_wrong_keeps_token_and_right_one_is_used_at_once() {
     let still = scene.status().await.last_failure.unwrap();
     assert_eq!((still.count, still.next_attempt_at), (1, failed.next_attempt_at));
 
-    // Another wrong one is tried at once, and is a failure for the first time.
+    // Another wrong secret is tried at once, and counts from one.
     scene.credentials("wrong too").await;
-    let again = eventually("another secret is tried", SOON, async || {
+    let again = eventually("the other secret is tried", SOON, async || {
         let last = scene.status().await.last_failure.unwrap();
         if last.at == failed.at { Err(last) } else { Ok(last) }
     })
@@ -166,11 +166,9 @@ async fn retry_after_is_honoured_across_changed_spec_and_restart() {
     let inputs = async || scene.status().await.last_failure.unwrap().inputs;
     let before = inputs().await;
     scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
-    eventually("the label is seen, and status says for what the wait holds", SOON, async || {
-        match inputs().await {
-            now if now != before => Ok(()),
-            same => Err(same),
-        }
+    eventually("status has the version with the label", SOON, async || match inputs().await {
+        now if now != before => Ok(()),
+        same => Err(same),
     })
     .await;
     operator.kill();
@@ -179,7 +177,7 @@ async fn retry_after_is_honoured_across_changed_spec_and_restart() {
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.status().await.last_failure.unwrap().next_attempt_at, Some(next));
 
-    // Another client is another matter.
+    // Another client ends the wait.
     scene.server.behave(&scene.namespace, None).await;
     scene.server.set_secret(&scene.namespace, "another").await;
     scene.credentials("another").await;
@@ -262,7 +260,7 @@ async fn private_address_is_refused_and_message_names_flag() {
     }
     assert_eq!(scene.mints().await, 0);
 
-    // Put right by whoever runs the operator.
+    // Corrected by the administrator of the operator.
     operator.stop().await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.ready("True TokenValid").await;
@@ -291,7 +289,11 @@ async fn missing_or_unusable_credentials_name_secret_and_key_and_cost_no_token_r
     says(&said, &["Secret credentials", "does not exist", "client_id, client_secret"]);
     scene.condition("source", "Reconciling", "True CredentialsNotFound").await;
     scene.source_is_seen().await;
-    assert_eq!(operator.said("blocked source="), 1, "a line in the log when it begins, not for each look");
+    assert_eq!(
+        operator.said("blocked source="),
+        1,
+        "one log line when it begins, not for each reconciliation"
+    );
 
     let id = scene.namespace.as_str();
     let put = async |data: &[(&str, &str)]| scene.secret("credentials", data).await;
@@ -311,12 +313,12 @@ async fn missing_or_unusable_credentials_name_secret_and_key_and_cost_no_token_r
         .await;
     assert_eq!(scene.mints().await, 0);
 
-    // What `echo | base64` makes of it: works, and is told.
+    // A trailing newline, as of `echo | base64`: works, and is reported.
     put(&[("client_id", id), ("client_secret", "right\n")]).await;
     scene.told("True TokenValid", &["key client_secret of Secret credentials ends in a newline"]).await;
     assert_eq!(scene.mints().await, 1);
 
-    // Missing while the token lives: it stays, and nothing is wrong until it is due.
+    // Missing while the token is valid: no failure until the refresh is due.
     let token = scene.token().await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     scene.secrets_are_seen().await;
@@ -360,7 +362,7 @@ async fn vgs_service_account_template_is_reported_and_applied_one_works() {
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 1);
     let sent = scene.server.requests(&id).await.last.unwrap();
-    assert_eq!(sent.scope, None, "its scopes are never sent");
+    assert_eq!(sent.scope, None, "scopes of the file are not sent");
     assert!(!operator.log().contains("7b8e-secret"));
 }
 
@@ -370,15 +372,15 @@ async fn expired_token_is_not_ready_without_any_other_event() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     scene.ready("True TokenValid").await;
-    // The credentials are missing when the refresh is due, so that nothing is tried any more.
+    // The credentials are missing when the refresh is due, so that there are no more attempts.
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     let token = scene.token().await;
     let status = scene.status().await;
     scene.ready("True RefreshFailing").await;
     scene.ready("False CredentialsNotFound").await;
     let late = Timestamp::now().duration_since(status.token.unwrap().expires_at);
-    assert!((0..=5).contains(&late.as_secs()), "{late:?} after the end");
-    assert_eq!(scene.token().await, token, "left where it is");
+    assert!((0..=5).contains(&late.as_secs()), "{late:?} after expiry");
+    assert_eq!(scene.token().await, token, "the token stays in the target");
     assert_eq!(scene.mints().await, 1);
     scene.credentials("right").await;
     scene.ready("True TokenValid").await;

@@ -1,4 +1,4 @@
-//! Secrets that others made and hand over, types that change, and deletion policies that change.
+//! Handover of existing Secrets, changed types, and changed deletion policies.
 
 use kube::Api;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use super::support::scene::{SOON, Scene};
 
 const ADOPT: &str = "tokensource.dev/adopt=source";
 
-/// A Secret `token` that somebody made, and a TokenSource that wants it.
+/// An existing Secret `token`, and a TokenSource with it as target.
 async fn foreign(prefix: &str, secret: Value, change: Value) -> (Scene, Operator) {
     let scene = Scene::new(prefix, 600).await;
     let mut manifest = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token"}, "stringData": {"ca.crt": "theirs"}});
@@ -21,7 +21,7 @@ async fn foreign(prefix: &str, secret: Value, change: Value) -> (Scene, Operator
     (scene, operator)
 }
 
-/// The operator has seen `token` as it is now, and has done nothing to it.
+/// Waits until the operator has seen `token`, and asserts that it is not modified.
 async fn is_left_alone(scene: &Scene, mints: u64) {
     scene.source_is_seen().await;
     let secret = scene.secrets().get("token").await.unwrap();
@@ -46,7 +46,7 @@ async fn handover_command_of_message_adopts_secret_and_keeps_its_other_keys() {
     assert_eq!(metadata.owner_references.unwrap()[0].name, "source");
     assert_eq!(metadata.labels.unwrap()["app.kubernetes.io/managed-by"], "tokensource-operator");
 
-    // Once is enough: the record says the rest.
+    // The annotation is needed once; then the record identifies the Secret.
     scene.kubectl(&["annotate", "secret", "token", "tokensource.dev/adopt-"], "").await;
     operator.kill();
     let _operator = Operator::start(&scene.namespace).await;
@@ -186,7 +186,7 @@ async fn changed_type_refused_creation_keeps_token_in_memory() {
     eventually("it is created", 3 * SOON, async || scene.token().await.ok_or("none")).await;
     scene.ready("True TokenValid").await;
     assert_eq!(uid_and_type(&scene).await.1, "example.com/token");
-    assert_eq!(scene.mints().await, 2, "what had been minted was written");
+    assert_eq!(scene.mints().await, 2, "the received token was written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,7 +211,7 @@ async fn changed_type_is_refused_while_secret_has_keys_of_others() {
 async fn deletion_policy_changed_to_retain_keeps_secret() {
     let (scene, _operator, token) = started("retained-later", json!({})).await;
     scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Retain"}}})).await;
-    eventually("nobody owns it", SOON, async || {
+    eventually("it has no owner", SOON, async || {
         let owners = scene.secrets().get("token").await.unwrap().metadata.owner_references;
         if owners.is_none_or(|it| it.is_empty()) { Ok(()) } else { Err("not yet") }
     })

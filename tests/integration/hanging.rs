@@ -1,4 +1,4 @@
-//! Endpoints that hang delay nobody but themselves.
+//! Hanging endpoints delay no other TokenSources.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ async fn twenty_hanging_endpoints_on_same_host_do_not_delay_healthy_one() {
             let mut source = scene.source(json!({
                 "credentials": {"secretRef": {"name": format!("hanging-{n}")}}, "target": {"name": format!("target-{n}")},
             }));
-            // Twenty endpoints: what one of them does is no reason to ask another more slowly.
+// Twenty endpoints, each with limits of its own.
             source["spec"]["provider"]["vgs"]["tokenURL"] = json!(format!("{}?{n}", scene.server.vgs_token_url()));
             source["metadata"]["name"] = json!(format!("hanging-{n}"));
             source
@@ -55,7 +55,7 @@ async fn twenty_hanging_endpoints_on_same_host_do_not_delay_healthy_one() {
 
     scene.apply(scene.source(json!({}))).await;
     let mut token = scene.new_token(None).await;
-    // Three refreshes, each of them in time.
+    // Three refreshes, each in time.
     let begun = Instant::now();
     let mut refreshes = 0;
     while refreshes < 3 {
@@ -74,7 +74,7 @@ async fn twenty_hanging_endpoints_on_same_host_do_not_delay_healthy_one() {
         let message = scene.condition(&format!("hanging-{n}"), "Ready", "False EndpointUnavailable").await;
         assert!(message.contains("gave no complete answer within 5 s"), "{message}");
     }
-    // And they recover by themselves.
+    // They recover by themselves.
     scene.server.behave(&client(0), None).await;
     eventually("hanging-0 recovers", Duration::from_secs(90), async || {
         let words = scene.words("hanging-0").await;
@@ -103,7 +103,7 @@ async fn dripping_endpoint_times_out() {
         let message = scene.condition(name, "Ready", "False EndpointUnavailable").await;
         assert!(message.contains("within 5 s"), "{name}: {message}");
         assert!(begun.elapsed() < Duration::from_secs(20), "{name}: {:?}", begun.elapsed());
-        // One attempt is one request, and a stop does not wait for the next.
+        // Each attempt is one request, and a stop does not wait for the next attempt.
         let attempts = server.requests().len();
         assert!((1..=3).contains(&attempts), "{name}: {attempts}");
         operator.stop().await;

@@ -1,4 +1,4 @@
-//! The harness itself: what the other tests lean on is really there, and nothing of it stays behind.
+//! The test harness: the control plane works as the other tests need it, leaves nothing behind, and no wait is unlimited.
 
 use std::fs;
 use std::path::Path;
@@ -58,8 +58,10 @@ async fn control_plane_collects_garbage() {
     dependents.create(&PostParams::default(), &dependent).await.unwrap();
 
     owners.delete("owner", &DeleteParams::background()).await.unwrap();
-    eventually("the Secret goes with its owner", COLLECTED, async || gone(&dependents, "dependent").await)
-        .await;
+    eventually("the Secret is collected with its owner", COLLECTED, async || {
+        gone(&dependents, "dependent").await
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -72,7 +74,7 @@ async fn control_plane_deletes_namespaces() {
 
     let namespaces: Api<Namespace> = Api::all(client);
     namespaces.delete(&namespace, &DeleteParams::default()).await.unwrap();
-    eventually("the namespace goes with all that is in it", COLLECTED, async || {
+    eventually("the namespace is deleted with its content", COLLECTED, async || {
         gone(&namespaces, &namespace).await
     })
     .await;
@@ -129,9 +131,9 @@ async fn audit_log_has_user_agent_and_resource_of_each_request() {
     assert!(!lines.iter().any(|line| line.user_agent.contains("kube-controller-manager")), "{lines:?}");
 }
 
-// ------------------------------------------------------------------------------------------- nothing stays behind
+// ------------------------------------------------------------------------------------------ nothing is left behind
 
-/// A supervisor that has told its pids in `dir`, and the pids that must vanish with it.
+/// The process ids that the script has written in `dir`.
 fn pids(dir: &Path) -> Vec<String> {
     let listed = fs::read_to_string(dir.join("pids")).unwrap_or_default();
     listed.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
@@ -157,7 +159,7 @@ fn await_ready(supervisor: &mut Child) {
     assert!(line.starts_with("READY "), "{line}");
 }
 
-/// The script's `run`, whose temporary directory is below `tmp` and whose stdin the caller holds.
+/// The script's `run`, with its temporary directory below `tmp`; the caller holds its stdin.
 fn supervisor(tmp: &Path, sigint: Sigint) -> Command {
     let mut command = with_sigint(sigint, SCRIPT);
     command.args(["run", "--until-stdin-closes"]).env("TMPDIR", tmp);
@@ -165,7 +167,7 @@ fn supervisor(tmp: &Path, sigint: Sigint) -> Command {
     command
 }
 
-/// The one directory that a supervisor has made below `tmp`.
+/// The one directory that the script has made below `tmp`.
 fn made_below(tmp: &Path) -> Option<std::path::PathBuf> {
     fs::read_dir(tmp).unwrap().map(|entry| entry.unwrap().path()).next()
 }
@@ -173,7 +175,7 @@ fn made_below(tmp: &Path) -> Option<std::path::PathBuf> {
 #[test]
 fn control_plane_of_killed_test_process_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
-    // In the place of the test process: one that holds the pipe, and is killed with no chance to clean up.
+    // Instead of the test process: a process that holds the pipe and is killed without cleanup.
     let mut holder = Command::new("sleep").arg("600").stdout(Stdio::piped()).spawn().unwrap();
     let mut child = supervisor(tmp.path(), Sigint::Default);
     let mut child = child.stdin(holder.stdout.take().unwrap()).spawn().unwrap();
@@ -187,7 +189,7 @@ fn control_plane_of_killed_test_process_leaves_nothing_behind() {
     assert_eq!(made_below(tmp.path()), None);
 }
 
-/// Ends the script by this signal while it starts; its stdin stays open.
+/// Sends this signal to the script while it starts; its stdin stays open.
 fn assert_signalled_start_leaves_nothing_behind(tmp: &Path, mut child: Child, name: &str, code: i32) {
     wait_until("kube-apiserver was started", || made_below(tmp).is_some_and(|dir| pids(&dir).len() == 2));
     let pids = pids(&made_below(tmp).unwrap());
@@ -240,9 +242,9 @@ fn control_plane_failed_start_prints_cause_and_leaves_nothing_behind() {
     assert_eq!(made_below(tmp.path()), None);
 }
 
-// ------------------------------------------------------------------------------------- no test waits without a limit
+// ------------------------------------------------------------------------------------------ no wait is unlimited
 
-/// The disposition that `child` sees, as a background job of a script starts it and as the helper then resets it.
+/// SIGINT ignored, as in a background job of a script, and then reset by the helper.
 #[test]
 fn command_with_default_sigint_ends_on_sigint_where_tests_ignore_it() {
     let mut command = with_sigint(Sigint::Ignored, "python3");
@@ -267,7 +269,7 @@ fn process_exceeding_wait_limit_is_killed() {
     wait_within(&mut child, "a shell", Duration::from_millis(200));
 }
 
-/// More than a pipe holds, to a process that reads none of it.
+/// More input than a pipe holds, for a process that reads none of it.
 #[test]
 fn process_not_reading_stdin_does_not_block_test() {
     let mut command = Command::new("bash");
@@ -279,6 +281,6 @@ fn process_not_reading_stdin_does_not_block_test() {
 #[tokio::test]
 #[should_panic(expected = "an answer: an attempt hangs")]
 async fn eventually_hanging_attempt_fails_test() {
-    tokio::time::pause(); // time then passes as soon as nothing else happens
+    tokio::time::pause(); // idle time passes at once
     eventually("an answer", Duration::from_millis(1), std::future::pending::<Result<(), ()>>).await;
 }

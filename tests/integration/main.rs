@@ -1,5 +1,5 @@
-//! Everything that needs a Kubernetes control plane. One binary, so that there is one control plane; each test works in
-//! a namespace of its own.
+//! All tests that need a Kubernetes control plane. One binary, so that they share one; each test works in a namespace of
+//! its own.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! The main job: from `kubectl apply` to a Secret that stays fresh.
+//! The main use: from `kubectl apply` to a Secret whose token is refreshed.
 
 use serde_json::json;
 

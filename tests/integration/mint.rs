@@ -1,4 +1,4 @@
-//! `tokensource-operator mint -n NS NAME`: what the cluster has, asked for as a person would.
+//! `tokensource-operator mint -n NS NAME`: a token request with what is in the cluster.
 
 use std::process::Command;
 
@@ -45,7 +45,7 @@ async fn mint_does_not_use_refresh_token_stored_by_operator() {
     let said = mint(&scene, "source", &["--save-refresh-token", file.to_str().unwrap()]).await;
     said.assert(1, &["the operator keeps the refresh token"]);
     assert!(!file.exists());
-    // And goes on with it.
+    // The operator continues with it.
     refreshed(&scene, "1").await;
     assert_eq!(scene.mints().await, 2);
 }

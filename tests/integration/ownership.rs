@@ -1,4 +1,4 @@
-//! Whose Secret is whose, what heals, what stays and what goes; and writes that the API server refuses.
+//! Ownership of target Secrets: what is restored, kept and deleted; and writes that the API server refuses.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub fn base64(text: &str) -> String {
     ::base64::engine::general_purpose::STANDARD.encode(text)
 }
 
-/// Another TokenSource of the scene.
+/// Another TokenSource in the namespace.
 pub fn named(name: &str, target: &str, scene: &Scene) -> Value {
     let mut source = scene.source(json!({"target": {"name": target}}));
     source["metadata"]["name"] = json!(name);
@@ -68,7 +68,7 @@ async fn two_sources_with_one_target_first_keeps_it() {
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.token().await.as_ref(), Some(&token));
 
-    // When the first goes, and its Secret with it, the second one's turn has come.
+    // When the first one and its Secret are deleted, the second one gets the target.
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.condition("second", "Ready", "True TokenValid").await;
     assert_eq!(scene.mints().await, 2);
@@ -98,7 +98,7 @@ async fn edited_target_is_restored_at_once_then_at_most_every_30_s() {
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 2);
 
-    // Whoever edits again fights over the Secret: that must not become a fight over the endpoint.
+    // A second edit is a conflict with another writer, which must not cost further token requests.
     scene.patch("secret", "token", edit).await;
     let said = scene.ready("False ConflictingWriter").await;
     assert!(said.contains("changed again by \"kubectl-patch\" after it had been put right"), "{said}");
@@ -165,8 +165,8 @@ async fn removed_label_or_owner_is_restored_without_token_request() {
     let (scene, _operator, token) = started("mended", json!({})).await;
     scene.secrets_are_seen().await; // removes the label
     scene.patch("secret", "token", json!({"metadata": {"ownerReferences": null}})).await;
-    // Half a minute after the label: whoever takes them away again and again is not to be outrun.
-    eventually("the ownerReference is back", 2 * SOON, async || {
+    // 30 s after the label: repeated conflicts are not answered faster.
+    eventually("the ownerReference is restored", 2 * SOON, async || {
         scene.secrets().get("token").await.unwrap().metadata.owner_references.ok_or("none")
     })
     .await;
@@ -204,7 +204,7 @@ async fn deleted_source_deletes_its_secret() {
     it_stays_gone(&scene).await;
 }
 
-/// The operator has seen what happened to the Secret, and has neither created it again nor asked for a token.
+/// Waits until the operator has seen the change, and asserts that it neither recreated the Secret nor requested a token.
 async fn it_stays_gone(scene: &Scene) {
     scene.apply(named("later", "later", scene)).await;
     scene.condition("later", "Ready", "True TokenValid").await;
@@ -215,7 +215,7 @@ async fn it_stays_gone(scene: &Scene) {
 #[tokio::test(flavor = "multi_thread")]
 async fn foreground_deletion_does_not_recreate_target() {
     let (scene, _operator, _) = started("foreground", json!({})).await;
-    // It stays in deletion until this is taken off, as with a child that others hold back.
+    // The finalizer keeps it in deletion, as a dependent that others hold would.
     let finalizer = json!({"metadata": {"finalizers": ["example.com/held"]}});
     scene.patch("tokensource", "source", finalizer).await;
     scene.kubectl(&["delete", "tokensource", "source", "--cascade=foreground", "--wait=false"], "").await;
@@ -249,7 +249,7 @@ async fn orphan_deletion_keeps_secret() {
     assert_eq!(secret.metadata.owner_references, None);
     assert_eq!(scene.token().await.as_ref(), Some(&token));
 
-    // A source of the same name takes it up again.
+    // A source of the same name uses it again.
     scene.apply(scene.source(json!({}))).await;
     scene.ready("True TokenValid").await;
     scene.source_is_seen().await;
@@ -273,7 +273,7 @@ async fn source_recreated_at_once_recovers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn secret_of_deleted_predecessor_is_waited_for() {
     let (scene, operator, token) = started("predecessor", json!({})).await;
-    // Held, as when the garbage collector is slow.
+    // A finalizer keeps it, as a slow garbage collector would.
     scene.patch("secret", "token", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.apply(scene.source(json!({}))).await;
@@ -300,7 +300,7 @@ async fn namespace_deletion_costs_no_token_request() {
     assert!(log.lines().count() < 1000, "{} lines", log.lines().count());
 }
 
-/// Waits until the last write was refused `count` times at least, and returns Ready's message.
+/// Waits until the last write was refused at least `count` times, and returns the message of Ready.
 async fn refused(scene: &Scene, ready: &str, count: i32) -> String {
     eventually(&format!("refused {count} times"), SOON, async || match scene.status().await.last_failure {
         Some(last) if last.reason == "TargetRefused" && last.count >= count => Ok(()),
@@ -319,7 +319,7 @@ async fn exceeded_quota_costs_no_token_request() {
             "spec": {"hard": {"count/secrets": "1"}},
         }))
         .await;
-    // What the quota controller would count: this control plane runs without it.
+    // As the quota controller would count: this control plane runs without it.
     let counted =
         json!({"status": {"hard": {"count/secrets": "1"}, "used": {"count/secrets": "1"}}}).to_string();
     scene
@@ -341,7 +341,7 @@ async fn exceeded_quota_costs_no_token_request() {
     assert_eq!(scene.mints().await, 1);
 }
 
-/// A ValidatingAdmissionPolicy that lets nobody write data into Secret `token`.
+/// A ValidatingAdmissionPolicy that refuses every write of data to Secret `token`.
 async fn deny_token(scene: &Scene) {
     deny(scene, &["CREATE", "UPDATE"]).await;
 }
@@ -372,7 +372,7 @@ pub async fn deny(scene: &Scene, operations: &[&str]) {
     });
     scene.apply(policy).await;
     scene.apply(binding).await;
-    eventually("the policy is in force", SOON, async || {
+    eventually("the policy is in effect", SOON, async || {
         let tried = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token", "labels": {"a": "b"}}});
         match scene.try_kubectl(&["create", "--dry-run=server", "-f", "-"], &tried.to_string()).await {
             Err(said) if said.contains("not on a Friday") => Ok(()),
@@ -420,7 +420,7 @@ async fn admission_policy_refusing_refresh_costs_one_token_request() {
     })
     .await;
     scene.ready("True TokenValid").await;
-    assert_eq!(scene.mints().await, 2, "what had been minted was written");
+    assert_eq!(scene.mints().await, 2, "the received token was written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -458,5 +458,5 @@ async fn immutable_target_costs_one_token_request() {
     scene.kubectl(&["delete", "secret", "token"], "").await;
     scene.new_token(Some(&token)).await;
     scene.ready("True TokenValid").await;
-    assert_eq!(scene.mints().await, 2, "what had been minted was written");
+    assert_eq!(scene.mints().await, 2, "the received token was written");
 }

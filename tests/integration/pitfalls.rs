@@ -1,5 +1,5 @@
-//! What the nearest products get wrong, each with the tests that would notice it here. (Those that stand under no other
-//! heading are here, too.)
+//! Known faults of similar products, each with the tests that would find it here. (Tests that belong nowhere else are here,
+//! too.)
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
-/// The pitfall; the files of its tests without `.rs`; their names.
+/// The pitfall; the file of its tests without `.rs`; their names.
 const PITFALLS: [(&str, &str, &[&str]); 22] = [
     (
         "minting everything anew at a restart",
@@ -37,7 +37,7 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
         &["twenty_hanging_endpoints_on_same_host_do_not_delay_healthy_one"],
     ),
     (
-        "overwriting a Secret that somebody else made",
+        "overwriting a Secret of another owner",
         "tests/integration/ownership",
         &["foreign_secret_is_not_modified", "two_sources_with_one_target_first_keeps_it"],
     ),
@@ -53,7 +53,7 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
         &["deleted_target_is_recreated_at_once_by_one_token_request"],
     ),
     (
-        "a silent stop at a few thousand objects",
+        "silently stopping at a few thousand objects",
         "tests/integration/pitfalls",
         &["thousands_of_sources_do_not_block_a_new_one"],
     ),
@@ -101,7 +101,7 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
         ],
     ),
     (
-        "healing that fights a foreground deletion",
+        "restoring that works against a foreground deletion",
         "tests/integration/ownership",
         &["foreground_deletion_does_not_recreate_target"],
     ),
@@ -111,7 +111,7 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
         &["retained_secret_is_kept_and_reused_without_token_request"],
     ),
     (
-        "Ready or Stalled that flip because a refresh failed while the token lives",
+        "Ready or Stalled that change because a refresh failed while the token is valid",
         "tests/integration/pitfalls",
         &["failing_refresh_changes_neither_ready_nor_stalled"],
     ),
@@ -139,7 +139,7 @@ fn every_pitfall_has_its_tests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refresh_is_never_skipped() {
-    // Refreshed after 6 s; a refresh that is taken for too early would come after the end.
+    // Refreshed after 6 s; a refresh that is skipped as too early would come after expiry.
     let scene = Scene::new("skipped", 12).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -171,7 +171,7 @@ async fn failing_refresh_changes_neither_ready_nor_stalled() {
         let annotation = format!("tokensource.dev/refresh-requested-at={value}");
         scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", &annotation], "").await;
     };
-    // Of every class: unreachable, too many requests, no token, a wrong client, a missing Secret.
+    // Each class of failure: unreachable, rate limited, no token, a wrong client, a missing Secret.
     for (status, reason) in
         [(503, "EndpointUnavailable"), (200, "ResponseMalformed"), (401, "ClientRejected")]
     {
@@ -193,7 +193,7 @@ async fn failing_refresh_changes_neither_ready_nor_stalled() {
     scene.server.set_secret(&scene.namespace, "another").await;
     scene.credentials("another").await;
     scene.ready("True TokenValid").await;
-    assert_eq!(since().await, before, "as if nothing had been");
+    assert_eq!(since().await, before, "as before the failures");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,32 +207,34 @@ async fn thousands_of_sources_do_not_block_a_new_one() {
         let source: TokenSource = serde_json::from_value(source).unwrap();
         scene.sources().create(&PostParams::default(), &source).await.unwrap();
     };
-    // Suspended, so that what this costs is the objects alone.
+    // Suspended, so that they cost no token requests.
     let create = &create;
     stream::iter(0..SOURCES)
         .for_each_concurrent(32, |n| async move { create(format!("crowd-{n:04}"), true).await })
         .await;
     let _operator = Operator::start(&scene.namespace).await;
-    eventually("every one of them is looked at", 10 * SOON, async || {
+    eventually("all of them are reconciled", 10 * SOON, async || {
         let sources = scene.sources().list(&Default::default()).await.unwrap().items;
-        let looked_at = |source: &&TokenSource| {
+        let reconciled = |source: &&TokenSource| {
             source
                 .status
                 .as_ref()
                 .is_some_and(|status| status.observed_generation == source.metadata.generation)
         };
-        let seen = sources.iter().filter(looked_at).count();
+        let seen = sources.iter().filter(reconciled).count();
         if seen == SOURCES { Ok(()) } else { Err(format!("{seen} of {SOURCES}")) }
     })
     .await;
 
-    // The last in every order, and one from among the others.
+    // The last one in every order, and one of the others.
     create("zz-last".into(), false).await;
     scene.condition("zz-last", "Ready", "True TokenValid").await;
     scene.patch("tokensource", "crowd-1234", json!({"spec": {"suspend": false}})).await;
     scene.condition("crowd-1234", "Ready", "True TokenValid").await;
     scene.kubectl(&["delete", "secret", "zz-last-token"], "").await;
-    eventually("it heals", SOON, async || scene.value("zz-last-token", "access_token").await.ok_or("gone"))
-        .await;
+    eventually("it is restored", SOON, async || {
+        scene.value("zz-last-token", "access_token").await.ok_or("gone")
+    })
+    .await;
     assert_eq!(scene.mints().await, 3);
 }

@@ -1,5 +1,5 @@
-//! `spec.target.propagation: Prompt`: pods that mount the target are told of a new token, against a real API server. No
-//! kubelet is needed for that: pods run because their status says so.
+//! `spec.target.propagation: Prompt`: pods that mount the target are annotated for a new token, in a real API server. There
+//! is no kubelet: a pod runs because its status says so.
 
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -36,7 +36,7 @@ pub fn environment() -> Value {
     json!({"containers": [{"name": "app", "image": "app", "env": [variable]}]})
 }
 
-/// Creates a pod; with `phase` Running it runs, as far as the API server knows.
+/// Creates a pod with this phase in its status.
 pub async fn pod(scene: &Scene, name: &str, phase: &str, mut spec: Value) {
     spec["automountServiceAccountToken"] = false.into();
     let metadata = json!({"name": name, "labels": {"app": name}, "annotations": {"kept": "as it is"}});
@@ -53,7 +53,7 @@ async fn get(scene: &Scene, name: &str) -> Pod {
     pods(scene).get(name).await.unwrap()
 }
 
-/// The pod, but for what every write changes, and its annotation.
+/// The pod without what every write changes, and its annotation.
 async fn take(scene: &Scene, name: &str) -> (Pod, Option<String>) {
     let mut pod = get(scene, name).await;
     let told = pod.metadata.annotations.as_mut().and_then(|all| all.remove("tokensource.dev/refreshed"));
@@ -62,7 +62,7 @@ async fn take(scene: &Scene, name: &str) -> (Pod, Option<String>) {
     (pod, told)
 }
 
-/// The first `count` values that the annotation of a pod has had since it was in this state.
+/// The first `count` values of the annotation of a pod after this state of it.
 async fn told(scene: &Scene, since: &Pod, count: usize) -> Vec<String> {
     let pod = format!("metadata.name={}", since.name_any());
     let changes = WatchParams::default().fields(&pod).timeout(60);
@@ -121,12 +121,12 @@ async fn prompt_running_pods_are_annotated_twice_and_otherwise_unchanged() {
     let said = scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
     assert!(said.contains("are refreshed after 200 s at the latest, and take up to 15 s"), "{said}");
 
-    // Whatever would come of the first token has come when the second one is told of.
+    // All calls for the first token precede those for the second.
     scene.force_refresh("1").await;
     for pod in &as_created {
         told(&scene, pod, 4).await;
     }
-    let mut told: Vec<_> = eventually("all of it in the audit log", SOON, async || {
+    let mut told: Vec<_> = eventually("all calls in the audit log", SOON, async || {
         let told = calls(&scene);
         if told.len() >= 12 { Ok(told) } else { Err(told) }
     })
@@ -159,7 +159,7 @@ async fn prompt_pods_on_every_list_page_are_annotated() {
     futures::future::join_all((0..60).map(create)).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(prompt())).await;
-    eventually("all of them are told", SOON, async || {
+    eventually("all of them are annotated", SOON, async || {
         let all = api.list(&Default::default()).await.unwrap().items;
         let told =
             all.iter().filter(|pod| pod.annotations().contains_key("tokensource.dev/refreshed")).count();
@@ -211,18 +211,18 @@ async fn prompt_without_permissions_is_reported_token_is_refreshed_and_later_gra
     for part in [
         "cannot list resource \"pods\"",
         "promptPropagation.enabled",
-        // The schedule counts on the kubelet's own pace.
+        // The schedule allows for the kubelet's own period.
         "are refreshed after 150 s at the latest, and take up to 90 s",
     ] {
         assert!(said.contains(part), "{said}");
     }
     scene.ready("True TokenValid").await;
 
-    // Another process repeats it, and looks again by itself.
+    // A new process reports it again, and retries by itself.
     operator.stop().await;
     let asked = calls(&scene).len();
     let operator = Operator::start_at(&account.kubeconfig(), &scene.namespace, &FLAGS).await;
-    eventually("pods are asked for again", SOON, async || {
+    eventually("pods are listed again", SOON, async || {
         let now = calls(&scene).len();
         if now > asked { Ok(()) } else { Err(now) }
     })
@@ -236,7 +236,7 @@ async fn prompt_without_permissions_is_reported_token_is_refreshed_and_later_gra
     one["resourceNames"] = json!(["first"]);
     account.may(with(&[rule("list"), one])).await;
     scene.force_refresh("1").await;
-    let said = eventually("the pod that could not be touched is named", SOON, async || {
+    let said = eventually("the pod that could not be annotated is named", SOON, async || {
         let said = scene.condition("source", "PropagationSafe", "False PromptFailed").await;
         if said.contains("1 of 2 pods") { Ok(said) } else { Err(said) }
     })
@@ -264,7 +264,7 @@ async fn pods_are_not_listed_without_prompt() {
     scene.ready("True TokenValid").await;
     scene.force_refresh("1").await;
     scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
-    // Turned on, it looks at once and not only with the next token; turned off, it is forgotten.
+    // Switched on, it lists pods at once and not only for the next token; switched off, the failure is dropped.
     scene.source_is_seen().await;
     assert_eq!(calls(&scene), []);
     scene.patch("tokensource", "source", json!({"spec": prompt()})).await;

@@ -1,4 +1,4 @@
-//! Each provider, against the authorization server: its fronts refuse every byte that a vendor did not document.
+//! Each provider against the authorization server, whose fronts refuse every byte that the vendor does not document.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::support::authorization_server::{ClientSpec, LastRequest};
 use super::support::operator::Operator;
 use super::support::scene::Scene;
 
-/// Applies a TokenSource of this provider, waits for its token, and returns the request that brought it.
+/// Applies a TokenSource of this provider, waits for its token, and returns the token request.
 async fn minted(scene: &Scene, provider: Value) -> LastRequest {
     let _operator = Operator::start(&scene.namespace).await;
     let mut source = scene.source(json!({}));
@@ -66,7 +66,7 @@ async fn vng_cloud_wrong_secret_and_lockout_show_vendor_codes() {
     scene.apply(source).await;
     let message = scene.ready("False ClientRejected").await;
     assert!(message.contains("AUTHENTICATION_FAILED"), "{message}");
-    // Changed values are tried at once; now the account is locked.
+    // Changed values are tried at once, which locks the account.
     scene.credentials("wrong again").await;
     let message = scene.ready("False RateLimited").await;
     assert!(message.contains("TOO_MANY_FAILED_LOGINS") && message.contains("locked out"), "{message}");
@@ -102,7 +102,7 @@ async fn vmware_cloud_director_user_api_token_is_not_rotated() {
         "what the answer says"
     );
     let after = status.refresh_at.duration_since(status.issued_at).as_secs();
-    assert!((810..=900).contains(&after), "sessions end idle, so not after {after} s");
+    assert!((810..=900).contains(&after), "sessions end when idle, so earlier than after {after} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! When a token is minted though nothing failed, and when not.
+//! Refreshes without a failure: what causes one, and what does not.
 
 use serde_json::{Value, json};
 
@@ -15,13 +15,13 @@ async fn started(prefix: &str, ttl: u32) -> (Scene, Operator, String) {
     (scene, operator, token)
 }
 
-/// Asks for a new token, as a person would.
+/// Requests a refresh, as a user would.
 async fn request(scene: &Scene, value: &str) {
     let annotation = format!("tokensource.dev/refresh-requested-at={value}");
     scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", &annotation], "").await;
 }
 
-/// The same endpoint and client by another provider.
+/// The same endpoint and client through another provider.
 fn as_oauth2(scene: &Scene, more: Value) -> Value {
     let mut oauth2 = json!({"tokenURL": scene.server.vgs_token_url(), "clientAuthentication": {"post": {}}});
     if let (Value::Object(oauth2), Value::Object(more)) = (&mut oauth2, more) {
@@ -45,7 +45,7 @@ async fn requested_refresh_costs_one_token_request_per_value_and_replaces_token(
     let _operator = Operator::start(&scene.namespace).await;
     scene.kubectl(&["label", "tokensource", "source", "a=b"], "").await;
     scene.source_is_seen().await;
-    assert_eq!(scene.mints().await, 3, "handled, and the record says so");
+    assert_eq!(scene.mints().await, 3, "handled, and recorded");
 
     let taken_back = "tokensource.dev/refresh-requested-at-";
     scene.kubectl(&["annotate", "tokensource", "source", taken_back], "").await;
@@ -63,7 +63,7 @@ async fn suspended_source_requests_token_only_after_resume_when_due() {
     assert!(said.contains("suspended"), "{said}");
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
 
-    // Past the refresh, past the end.
+    // Past the refresh and past expiry.
     let said = scene.ready("False Suspended").await;
     assert!(said.contains("spec.suspend"), "{said}");
     scene.source_is_seen().await;
@@ -76,7 +76,7 @@ async fn suspended_source_requests_token_only_after_resume_when_due() {
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 2);
 
-    // Not due: neither to suspend nor to go on costs anything.
+    // Not due: neither suspending nor resuming costs a token request.
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
     scene.ready("True TokenValid").await;
     scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
@@ -96,7 +96,7 @@ async fn refresh_requests_while_suspended_are_answered_by_one_token_request_afte
         request(&scene, value).await;
         scene.source_is_seen().await;
     }
-    // Nor is anything healed.
+    // Nothing is restored either.
     scene.kubectl(&["delete", "secret", "token"], "").await;
     scene.ready("False Suspended").await;
     assert_eq!(scene.mints().await, 1);
@@ -107,7 +107,7 @@ async fn refresh_requests_while_suspended_are_answered_by_one_token_request_afte
     let _operator = Operator::start(&scene.namespace).await;
     scene.source_is_seen().await;
     scene.ready("True TokenValid").await;
-    assert_eq!(scene.mints().await, 2, "one for all that had become necessary");
+    assert_eq!(scene.mints().await, 2, "one for all reasons");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +119,7 @@ async fn refresh_request_any_value_counts_and_initial_one_is_answered_by_first_t
     scene.apply(source).await;
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 1);
-    // Values that differ at their end alone, whatever their length.
+    // Long values that differ only at their end.
     let long = "2026-11-24T05:00:00.000000000+07:00[Asia/Ho_Chi_Minh] asked for by the person on call, ";
     scene.force_refresh(&format!("{long}first")).await;
     scene.force_refresh(&format!("{long}second")).await;
@@ -133,7 +133,7 @@ async fn refresh_request_any_value_counts_and_initial_one_is_answered_by_first_t
 #[tokio::test(flavor = "multi_thread")]
 async fn refresh_request_during_failures_is_tried_at_once_and_one_success_answers_all() {
     let (scene, operator, token) = started("asked-failing", 600).await;
-    // Waits half a minute after the first, and two minutes after the second.
+    // The wait is 30 s after the first failure, and 2 min after the second.
     scene.server.change(&scene.namespace, json!({"scope": "read"})).await;
     scene
         .patch("tokensource", "source", json!({"spec": as_oauth2(&scene, json!({"scopes": ["write"]}))}))
@@ -148,7 +148,7 @@ async fn refresh_request_during_failures_is_tried_at_once_and_one_success_answer
         .await;
         scene.source_is_seen().await;
     }
-    // The same value is no request: the wait goes on, also after a restart.
+    // The same value is no request: the wait continues, also after a restart.
     operator.kill();
     let _operator = Operator::start(&scene.namespace).await;
     request(&scene, "2").await;
@@ -181,11 +181,11 @@ async fn refresh_request_while_client_is_rejected_shortens_wait_to_30_s() {
     let wait = second.next_attempt_at.unwrap().duration_since(second.at).as_secs();
     assert!(wait > 60, "{wait} s");
 
-    // It was put right where nobody could see it.
+    // Corrected at the issuer, which the operator cannot observe.
     scene.server.set_secret(&scene.namespace, "right").await;
     request(&scene, "2").await;
     scene.source_is_seen().await;
-    assert_eq!(scene.mints().await, 3, "a wrong secret that is tried fast locks accounts");
+    assert_eq!(scene.mints().await, 3, "fast attempts with a wrong secret lock accounts");
     eventually("a new token", 2 * SOON, async || match scene.token().await {
         Some(now) if now != token => Ok(()),
         _ => Err(scene.words("source").await),
@@ -209,9 +209,9 @@ async fn refresh_before_longer_than_lifetime_does_not_loop_and_is_reported() {
     let first = scene.status().await.token.unwrap().issued_at;
     let second = scene.issued_at_other_than(first).await;
     assert_eq!(scene.mints().await, 2);
-    assert!(second.duration_since(first).as_secs() >= 10, "half of its life, as without a margin");
+    assert!(second.duration_since(first).as_secs() >= 10, "half of its lifetime, as without a margin");
 
-    // A margin that fits by a hair, and one that leaves less than the way to the pods takes.
+    // A margin that barely fits, and one shorter than the propagation to pods.
     scene.server.set_ttl(&scene.namespace, 300).await;
     scene.patch("tokensource", "source", json!({"spec": {"refresh": {"before": "299s"}}})).await;
     scene.force_refresh("1").await;
@@ -248,7 +248,7 @@ async fn deletion_policy_changes_cost_no_token_request() {
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.token().await, Some(token));
 
-    // By a write of the token, too: what the mends left behind does not hold the reference.
+    // A write of the token removes it, too: no other field manager holds the reference.
     scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Delete"}}})).await;
     owned(true).await;
     scene.force_refresh("1").await;
@@ -275,7 +275,7 @@ async fn changed_refresh_settings_cost_token_request_only_if_due() {
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.token().await.as_ref(), Some(&token));
 
-    // The least interval between two refreshes is 30 s, whatever is asked for.
+    // The minimum interval between two refreshes is 30 s, whatever is configured.
     let issued_at = scene.status().await.token.unwrap().issued_at;
     scene.patch("tokensource", "source", json!({"spec": {"refresh": {"maxInterval": "30s"}}})).await;
     eventually("a refresh", 2 * SOON, async || match scene.token().await {
@@ -311,9 +311,9 @@ async fn changed_provider_that_fails_is_not_ready_and_keeps_token_in_target() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.source_is_seen().await;
     scene.ready("False ScopeRejected").await;
-    assert_eq!(scene.mints().await, 2, "the second with the broken spec, and none by the restart");
+    assert_eq!(scene.mints().await, 2, "the second for the broken spec, and none for the restart");
 
-    // Back to what the token was minted for.
+    // Back to the provider for which the token was issued.
     let back = json!({"provider": {"oauth2": null, "vgs": {"tokenURL": scene.server.vgs_token_url()}}});
     scene.patch("tokensource", "source", json!({"spec": back})).await;
     scene.ready("True TokenValid").await;

@@ -1,5 +1,5 @@
-//! Refresh tokens that rotate: the newest one is the only valid copy of a credential, and the authorization server ends
-//! the whole grant when a spent one comes back. So as long as refreshes succeed, no spent token was ever sent.
+//! Rotating refresh tokens: the newest one is the only valid copy of a credential, and the authorization server revokes the
+//! whole grant when a spent one is presented. So as long as refreshes succeed, no spent token was sent.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use super::support::scripted_server::{Reply, ScriptedServer};
 
 const KEPT: &str = "source-refresh-token";
 
-/// A namespace with a VMware Cloud Director token in Secret `credentials`: a service account's (`rotates`), or a user's.
+/// A namespace with a VMware Cloud Director API token in Secret `credentials`: of a service account (`rotates`), or a user.
 pub async fn director(prefix: &str, ttl: u32, rotates: bool) -> Scene {
     let scene = Scene::bare(prefix).await;
     scene
@@ -33,7 +33,7 @@ pub async fn director(prefix: &str, ttl: u32, rotates: bool) -> Scene {
     scene
 }
 
-/// Puts a new token into Secret `credentials`, as a person would who has made one in the portal.
+/// Writes a new API token to Secret `credentials`, as a user who has created one in the portal.
 async fn new_seed(scene: &Scene) -> String {
     let seed = scene.server.seed_refresh_token(&scene.namespace).await;
     scene.secret("credentials", &[("refresh_token", &seed)]).await;
@@ -93,7 +93,7 @@ async fn kept(scene: &Scene) -> Option<String> {
 }
 
 async fn new_kept(scene: &Scene, before: Option<&str>) -> String {
-    eventually("a new refresh token is kept", SOON, async || match kept(scene).await {
+    eventually("a new refresh token is stored", SOON, async || match kept(scene).await {
         Some(kept) if Some(kept.as_str()) != before => Ok(kept),
         other => Err((other, scene.words("source").await)),
     })
@@ -125,10 +125,10 @@ async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_s
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     scene.new_token(None).await;
-    let first = kept(&scene).await.expect("persisted before the target is written");
+    let first = kept(&scene).await.expect("saved before the target is written");
     assert_ne!(first, seed);
     assert_eq!(scene.value(KEPT, "seed_sha256").await, Some(sha256(&seed)));
-    assert_eq!(scene.value("credentials", "refresh_token").await, Some(seed.clone()), "a person's Secret");
+    assert_eq!(scene.value("credentials", "refresh_token").await, Some(seed.clone()), "the user's Secret");
 
     for n in 1..=3 {
         let before = kept(&scene).await;
@@ -138,7 +138,7 @@ async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_s
     }
     mints(&scene, 4).await;
 
-    // A label on the credentials Secret makes another version of it, and nothing else.
+    // A label on the credentials Secret changes its resourceVersion only.
     let stamped = operator.said("record written again");
     scene.kubectl(&["label", "secret", "credentials", "a=label"], "").await;
     eventually("the record follows the credentials Secret", SOON, async || {
@@ -152,7 +152,7 @@ async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_s
     refreshed(&scene, "after a kill").await;
     mints(&scene, 5).await;
 
-    // Touched while nobody looked: the values may have changed, so there is a mint, but never with the spent token.
+    // Changed while no operator runs: the values may differ, so a token is requested, but not with the spent refresh token.
     operator.kill();
     scene.kubectl(&["label", "secret", "credentials", "another=label"], "").await;
     let before = scene.token().await;
@@ -162,12 +162,12 @@ async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_s
 
     let last = kept(&scene).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
-    eventually("the target goes with its TokenSource", COLLECTED, async || match scene.token().await {
+    eventually("the target is deleted with its TokenSource", COLLECTED, async || match scene.token().await {
         None => Ok(()),
         Some(_) => Err("still there"),
     })
     .await;
-    assert_eq!(kept(&scene).await, last, "the only valid copy stays");
+    assert_eq!(kept(&scene).await, last, "the only valid copy is kept");
     scene.apply(director_source(&scene, "source")).await;
     scene.new_token(None).await;
     mints(&scene, 7).await;
@@ -185,7 +185,7 @@ async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_s
     let keys: Vec<_> = target.data.unwrap().into_keys().collect();
     assert_eq!(keys, ["access_token", "expires_at", "token_type"]);
     let owners = scene.secrets().get(KEPT).await.unwrap().metadata.owner_references;
-    assert_eq!(owners, None, "it survives its TokenSource");
+    assert_eq!(owners, None, "the stored refresh token survives its TokenSource");
     operator.stop().await;
 }
 
@@ -255,17 +255,17 @@ async fn rotation_unsaved_refresh_token_stays_in_memory_and_blocks_token_request
     assert!(message.contains(KEPT) && message.contains("not today"), "{message}");
     let failures =
         async || scene.sources().get("source").await.unwrap().status.unwrap().last_failure.unwrap().count;
-    eventually("it is tried again", SOON, async || match failures().await {
+    eventually("the save is retried", SOON, async || match failures().await {
         0 | 1 => Err("once"),
         _ => Ok(()),
     })
     .await;
     request_refresh(&scene, "again").await;
     assert_eq!(kept(&scene).await, Some(before.clone()));
-    assert_eq!(scene.token().await, Some(old.clone()), "nothing goes before the refresh token");
+    assert_eq!(scene.token().await, Some(old.clone()), "nothing is written before the refresh token");
     mints(&scene, 2).await;
 
-    // What people do: delete it and apply it again.
+    // As users do: delete it and apply it again.
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.apply(director_source(&scene, "source")).await;
     scene.condition("source", "Ready", "False TargetRefused").await;
@@ -308,7 +308,7 @@ async fn rotation_secrets_created_during_token_request_are_not_overwritten() {
 
     let message = scene.ready("False TargetConflict").await;
     assert!(message.contains("Secret token") || message.contains(KEPT), "{message}");
-    eventually("the refresh token has come", SOON, async || {
+    eventually("the refresh token was received", SOON, async || {
         let requests = scene.server.requests(&scene.namespace).await;
         if requests.succeeded == 1 { Ok(()) } else { Err(requests) }
     })
@@ -343,7 +343,7 @@ async fn rotation_second_source_with_same_refresh_token_is_stalled_and_sends_not
         let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
         status.conditions.first().map(|it| format!("{} {}", it.status, it.reason)).unwrap_or_default()
     };
-    let (first, second) = eventually("one is ready, the other stalled", SOON, async || {
+    let (first, second) = eventually("one is ready and the other stalled", SOON, async || {
         match (ready("source").await.as_str(), ready("other").await.as_str()) {
             ("True TokenValid", "False GrantRejected") => Ok(("source", "other")),
             ("False GrantRejected", "True TokenValid") => Ok(("other", "source")),
@@ -356,9 +356,9 @@ async fn rotation_second_source_with_same_refresh_token_is_stalled_and_sends_not
     mints(&scene, 1).await;
     assert_no_failure(&scene).await;
     let last_failure = scene.sources().get(second).await.unwrap().status.unwrap().last_failure.unwrap();
-    assert!(last_failure.next_attempt_at.is_some(), "no watch tells when the other has gone");
+    assert!(last_failure.next_attempt_at.is_some(), "no watch reports when the other is deleted");
 
-    // The remedy of the message: a token of its own.
+    // The remedy of the message: a refresh token of its own.
     let own = scene.server.seed_refresh_token(&scene.namespace).await;
     scene.secret("own", &[("refresh_token", &own)]).await;
     let patch = json!({"spec": {"credentials": {"secretRef": {"name": "own"}}}}).to_string();
@@ -377,7 +377,7 @@ async fn refresh_token_without_rotation_may_be_shared() {
     scene.ready("True TokenValid").await;
     scene.condition("other", "Ready", "True TokenValid").await;
     refreshed(&scene, "again").await;
-    assert_eq!(kept(&scene).await, None, "nothing to keep");
+    assert_eq!(kept(&scene).await, None, "nothing to store");
     assert_no_failure(&scene).await;
 }
 
@@ -421,7 +421,7 @@ async fn rotation_refresh_token_of_unusable_response_is_saved_at_once() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scripted(&server)).await;
     scene.ready("False ResponseMalformed").await;
-    assert_eq!(kept(&scene).await.as_deref(), Some("r1"), "not only when the next attempt is due");
+    assert_eq!(kept(&scene).await.as_deref(), Some("r1"), "before the next attempt is due");
     assert_eq!(server.requests().len(), 1);
 
     request_refresh(&scene, "now").await;

@@ -1,4 +1,4 @@
-//! Every manifest in README.md and docs/ is one that the API server takes, read from the page itself.
+//! The API server accepts every manifest in README.md and docs/, read from the page itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use super::support::scene::Scene;
 
 const MINIMUM: usize = 10;
 
-/// A yaml fence of a page, with the line on which it begins.
+/// A yaml code block of a page, with its first line's number.
 struct Sample {
     place: String,
     text: String,
 }
 
 impl Sample {
-    /// Fragments say so in their first line; everything else can be applied as it stands.
+    /// The first line of a fragment says so; everything else can be applied as it is.
     fn is_fragment(&self) -> bool {
         self.text.trim_start().starts_with("# fragment")
     }
@@ -62,7 +62,7 @@ fn samples() -> Vec<Sample> {
                 }
             }
         }
-        assert!(open.is_none(), "{}: a fence is not closed", page.display());
+        assert!(open.is_none(), "{}: a code block is not closed", page.display());
     }
     samples
 }
@@ -70,7 +70,7 @@ fn samples() -> Vec<Sample> {
 #[tokio::test(flavor = "multi_thread")]
 async fn documented_manifests_are_accepted() {
     let scene = Scene::bare("samples").await;
-    // A pod template that a strict cluster would object to is a warning.
+    // Pod templates that violate the restricted profile cause a warning.
     let strict = ["label", "namespace", &scene.namespace, "pod-security.kubernetes.io/warn=restricted"];
     scene.kubectl(&strict, "").await;
     definitions::install(ControlPlane::shared()).await;
@@ -78,7 +78,7 @@ async fn documented_manifests_are_accepted() {
     let manifests: Vec<_> = samples.iter().filter(|sample| !sample.is_fragment()).collect();
     assert!(
         manifests.len() >= MINIMUM,
-        "only {} manifests were found: has the form changed?",
+        "only {} manifests were found: has the format changed?",
         manifests.len()
     );
     for sample in manifests {
@@ -96,6 +96,6 @@ fn documented_fragments_are_yaml_and_no_manifests() {
             .unwrap_or_else(|error| panic!("{}: {error}\n{}", sample.place, sample.text));
         let whole = parsed.get("apiVersion").is_some_and(|it| it == "tokensource.dev/v1alpha1")
             && parsed.pointer("/metadata/name").is_some();
-        assert!(!whole, "{}: this is a manifest: let it be applied", sample.place);
+        assert!(!whole, "{}: this is a manifest, not a fragment", sample.place);
     }
 }

@@ -1,4 +1,4 @@
-//! What the target holds by a template, what a changed template does, and what a broken one says.
+//! Templates of the target: rendering, changes, and errors.
 
 use serde_json::{Value, json};
 
@@ -79,7 +79,7 @@ async fn template_change_costs_one_token_request_and_removes_own_keys_only() {
     let theirs = json!({"metadata": {"labels": {"team": "theirs"}}, "data": {"ca.crt": "dGhlaXJz"}});
     scene.patch("secret", "token", theirs).await;
 
-    // What says the same in more words is no change.
+    // A longer spelling of the same is no change.
     set(&scene, json!({"type": "Opaque", "metadata": {"labels": {}}})).await;
     scene.ready("True TokenValid").await;
     scene.source_is_seen().await;
@@ -134,7 +134,7 @@ async fn template_error_costs_no_token_request_and_names_key_and_line() {
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 1);
 
-    // The token that is there stays, and says what it is.
+    // The existing token stays, and its condition is right.
     let before = scene.value("token", ".dockerconfigjson").await;
     set(&scene, data("{{ nothing }}")).await;
     scene.told("False TemplateInvalid", &["the name nothing is not defined"]).await;
@@ -143,7 +143,7 @@ async fn template_error_costs_no_token_request_and_names_key_and_line() {
     assert_eq!(scene.mints().await, 1);
 }
 
-/// An endpoint that answers with more than a token, and says it each time in the same way.
+/// An endpoint that always returns this response, which has more members than the token.
 async fn vendor(scene: &Scene, answer: &Value) -> ScriptedServer {
     scene.secret("credentials", &[("client_id", "id"), ("client_secret", "hunter2-4711")]).await;
     ScriptedServer::start(vec![Reply::Json(200, answer.to_string()); 8]).await
@@ -187,13 +187,13 @@ async fn template_missing_value_keeps_response_until_template_changes() {
     set(&scene, json!({"data": {"url": "{{ values.url | default('') }}"}})).await;
     scene.ready("True TokenValid").await;
     assert_eq!(scene.value("token", "token").await.as_deref(), Some("t-1"));
-    assert_eq!(server.requests().len(), 1, "what had been minted was written");
+    assert_eq!(server.requests().len(), 1, "the received token was written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn template_values_never_contain_secrets_of_response() {
     let scene = Scene::bare("template-secret").await;
-    // The answer repeats the client's secret, and the new refresh token, under innocent names.
+    // The response repeats the client secret and the new refresh token under other names.
     let answer = json!({"access_token": "t-1", "expires_in": 600, "refresh_token": "r-4711-new", "note": "it is hunter2-4711", "next": "r-4711-new"});
     let server = vendor(&scene, &answer).await;
     let operator = Operator::start(&scene.namespace).await;

@@ -9,7 +9,7 @@ use super::support::control_plane::ControlPlane;
 use super::support::operator::Operator;
 use super::support::scene::Scene;
 
-/// A scene with this server, which ends with this process.
+/// A scene with this server, which runs until this process ends.
 async fn scene(prefix: &str, server: AuthorizationServer) -> Scene {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace(prefix).await;
@@ -25,7 +25,7 @@ async fn by_authority(prefix: &str, servers: &Authority, clients: &Authority) ->
     scene(prefix, AuthorizationServer::start_tls(servers, clients)).await
 }
 
-/// A client that its certificate identifies, client.example.com, and what it trusts.
+/// A client that is identified by its certificate, client.example.com, and its trusted roots.
 async fn client(scene: &Scene, servers: &Authority) {
     let client = ClientSpec {
         id: scene.namespace.clone(),
@@ -39,7 +39,7 @@ async fn client(scene: &Scene, servers: &Authority) {
     config_map(scene, "roots", json!({"ca.crt": servers.pem})).await;
 }
 
-/// A TokenSource of such a client, at this endpoint.
+/// A TokenSource of such a client at this endpoint.
 fn client_source(scene: &Scene, mut oauth2: Value) -> Value {
     oauth2["clientAuthentication"] = json!({"tls": {}});
     let mut manifest = source(scene, oauth2);
@@ -76,7 +76,7 @@ async fn tls_private_authority_is_trusted_through_ca_bundle() {
     scene.apply(manifest.clone()).await;
     scene.told("False EndpointUnavailable", &["not trusted", "spec.tls.caBundle"]).await;
 
-    // The changed TokenSource is tried at once; nobody watches the ConfigMap, but it is looked for again and again.
+    // The changed TokenSource is tried at once; the ConfigMap is not watched, but read at every attempt.
     manifest["spec"]["tls"] = json!({"caBundle": {"configMapKeyRef": {"name": "roots", "key": "ca.crt"}}});
     scene.apply(manifest).await;
     scene.told("False SpecInvalid", &["key ca.crt of ConfigMap roots", "no such ConfigMap"]).await;
@@ -94,13 +94,13 @@ async fn tls_private_authority_is_trusted_through_ca_bundle() {
     ask("2").await;
     scene.ready("True TokenValid").await;
 
-    // The wrong roots: read anew at the next mint, and the old token stays.
+    // The wrong roots: read again at the next token request, and the old token stays.
     config_map(&scene, "roots", json!({"ca.crt": Authority::new("others").pem})).await;
     ask("3").await;
     scene.told("True RefreshFailing", &["not trusted"]).await;
     assert_eq!(scene.mints().await, 1);
 
-    // As while an authority is replaced: the old and the new one.
+    // As during the replacement of an authority: the old and the new one.
     let both = format!("{}{}", Authority::new("others").pem, servers.pem);
     config_map(&scene, "roots", json!({"ca.crt": both})).await;
     scene.force_refresh("4").await;
@@ -157,7 +157,7 @@ async fn tls_client_certificate_is_used_and_rotated() {
     let last = scene.server.requests(&scene.namespace).await.last.unwrap();
     assert_eq!(last.parameters, ["grant_type", "client_id"]);
 
-    // A certificate that the server does not take, and one that it does: without a restart.
+    // A certificate that the server refuses, and one that it accepts, without a restart.
     let other = clients.issue_client("other.example.com");
     client_certificate(&scene, &other, &other).await;
     let ask = |value: &str| format!("tokensource.dev/refresh-requested-at={value}");
@@ -175,7 +175,7 @@ async fn tls_client_certificate_is_used_and_rotated() {
     }
 }
 
-/// A server that asks for certificates at an endpoint of its own says so in its metadata (RFC 8705, 5).
+/// The metadata of the server name a separate endpoint for client certificates (RFC 8705, 5).
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_mtls_endpoint_alias_is_used() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
@@ -184,7 +184,7 @@ async fn tls_mtls_endpoint_alias_is_used() {
     let pair = clients.issue_client("client.example.com");
     client_certificate(&scene, &pair, &pair).await;
     let _operator = start(&scene).await;
-    // The endpoint for everybody asks for no certificate, so it sees none.
+    // The usual endpoint requests no certificate, so none is sent to it.
     scene.apply(client_source(&scene, json!({"tokenURL": scene.server.vgs_token_url()}))).await;
     scene.told("False ClientRejected", &["invalid_client"]).await;
     scene.apply(client_source(&scene, json!({"issuer": scene.server.issuer()}))).await;

@@ -1,4 +1,4 @@
-//! MintReason there is no token: what is said, and the exit codes.
+//! Failures: the output, and the exit codes.
 
 use std::process::Command;
 
@@ -75,7 +75,7 @@ async fn mint_uses_proxies_of_environment_on_request() {
         run(command, &documents(&[oauth2(url, json!({})), client("c")])).await
     };
     let flag = "--proxy-from-environment";
-    // A name that nobody here could resolve.
+    // A name that does not resolve here.
     mint("http://idp.example.com/token", &[flag], "other.example.com").await.assert(0, &["300 s"]);
     assert!(proxy.requests()[0].head.starts_with("POST http://idp.example.com/token HTTP/1.1"));
     let direct = "http://127.0.0.1:1/token";

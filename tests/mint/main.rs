@@ -1,5 +1,4 @@
-//! `tokensource-operator mint -f`: the program as people run it, without a cluster, against the certified authorization
-//! server and against one that plays tricks.
+//! `tokensource-operator mint -f` without a cluster, against the certified authorization server and against a scripted one.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 mod failures;
@@ -14,7 +13,7 @@ use support::program::{Said, program};
 use support::scripted_server::{Reply, ScriptedServer};
 
 const FLAGS: [&str; 3] = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
-/// As no word of the output looks.
+/// Unlike any text of the output.
 const SECRET: &str = "hunter2-/+&%-4711";
 
 /// `mint -f -` of these objects.

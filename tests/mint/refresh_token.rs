@@ -1,4 +1,4 @@
-//! A grant that spends a refresh token: the one that comes back is never lost.
+//! Grants that spend a refresh token: the returned one is never lost.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -38,7 +38,7 @@ async fn mint_never_loses_refresh_token() {
     std::fs::remove_file(&path).unwrap();
     let nowhere = folder.path().join("no/such/folder");
     mint(&objects, &["--save-refresh-token", nowhere.to_str().unwrap()]).await.assert(1, &["not spent"]);
-    assert_eq!(server.requests("rotates").await.total, 0, "nothing was asked");
+    assert_eq!(server.requests("rotates").await.total, 0, "no token request");
 
     let said = mint(&objects, &save).await;
     said.assert(0, &["saved in", "refresh_token: [redacted, "]);
@@ -49,7 +49,7 @@ async fn mint_never_loses_refresh_token() {
     mint(&[refresh(&server.vgs_token_url()), with(&next)], &save).await.assert(0, &["saved in"]);
     std::fs::remove_file(&path).unwrap();
 
-    // Whatever is wrong with the rest.
+    // Whatever else is wrong with the response.
     for (status, body, code) in [
         (200, r#"{"access_token":"","refresh_token":"hunter2-next"}"#, 3),
         (200, r#"{"error":"server_error","refresh_token":"hunter2-next"}"#, 4),
@@ -63,7 +63,7 @@ async fn mint_never_loses_refresh_token() {
         std::fs::remove_file(&path).unwrap();
     }
 
-    // Where none comes back, no empty file stays.
+    // Where none is returned, no empty file is left.
     let refuses = scripted(400, r#"{"error":"invalid_grant"}"#).await;
     let said = mint(&[refresh(&refuses.url("/token")), with("r")], &save).await;
     said.assert(3, &["GrantRejected", "nothing was saved"]);
@@ -72,7 +72,7 @@ async fn mint_never_loses_refresh_token() {
     mint(&[refresh(&cut.url("/token")), with("r")], &save).await.assert(4, &["try it once more, soon"]);
 }
 
-/// A grant refreshToken at a server of these replies, with a file to save what comes back.
+/// Arguments and manifests of a refreshToken grant at this server, with the file for the returned refresh token.
 fn spending(server: &ScriptedServer, file: &Path) -> (Vec<String>, String) {
     let grant = json!({"grant": {"refreshToken": {}}, "clientAuthentication": {"none": {}}});
     let objects = [oauth2(&server.url("/token"), grant), secret(json!({"refresh_token": "r"}))];
@@ -111,7 +111,7 @@ async fn mint_unsavable_refresh_token_is_printed() {
     let folder = tempfile::tempdir().unwrap();
     let (arguments, text) = spending(&server, &folder.path().join("next"));
     let mut command = Command::new("bash");
-    // As on a full disk: no file may grow.
+    // As on a full disk: files cannot grow.
     command.args(["-c", r#"trap "" XFSZ; ulimit -f 0; exec "$@""#, "bash", PROGRAM]).args(arguments);
     let said = run(command, &text).await;
     said.assert(5, &["could not be saved", "\nhunter2-next\n"]);

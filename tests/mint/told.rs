@@ -1,4 +1,4 @@
-//! What is told of a mint that goes well, and what never is.
+//! The report of a successful token request, and what it must not contain.
 
 use rcgen::KeyPair;
 use serde_json::{Value, json};
