@@ -130,21 +130,22 @@ fn every_snippet_of_the_page_is_tested() {
 fn obeys_the_rule(language: &str, command: impl Fn() -> Command) {
     // A: the token is valid.
     let case = Case::new(language, "valid");
-    let server = Server::start(&case.first, OnRefusal::Refuse);
+    let server = ResourceServer::start(&case.first, OnRefusal::Refuse);
     let output = case.run(command(), &server);
     case.succeeded(&output);
     case.requests(&server, &[&case.first]);
 
     // B: the token has expired, and the new one is in the folder before the caller receives the 401.
     let case = Case::new(language, "swapped");
-    let server = Server::start(&case.second, OnRefusal::Swap(case.mount.clone(), case.second.clone()));
+    let server =
+        ResourceServer::start(&case.second, OnRefusal::Swap(case.mount.clone(), case.second.clone()));
     let output = case.run(command(), &server);
     case.succeeded(&output);
     case.requests(&server, &[&case.first, &case.second]);
 
     // C: every token is refused. (Without a WWW-Authenticate header, which some HTTP clients do not expect.)
     let case = Case::new(language, "refused");
-    let server = Server::start("another token", OnRefusal::RefuseBarely);
+    let server = ResourceServer::start("another token", OnRefusal::RefuseBarely);
     let output = case.run(command(), &server);
     case.failed(&output, "401");
     case.requests(&server, &[&case.first, &case.first]);
@@ -152,7 +153,7 @@ fn obeys_the_rule(language: &str, command: impl Fn() -> Command) {
     // D: other statuses cause no second call.
     for (name, status) in [("forbidden", "403 Forbidden"), ("unavailable", "503 Service Unavailable")] {
         let case = Case::new(language, name);
-        let server = Server::start("another token", OnRefusal::Fail(status));
+        let server = ResourceServer::start("another token", OnRefusal::Fail(status));
         let output = case.run(command(), &server);
         case.failed(&output, &status[..3]);
         case.requests(&server, &[&case.first]);
@@ -161,7 +162,7 @@ fn obeys_the_rule(language: &str, command: impl Fn() -> Command) {
     // E: there is no file.
     let case = Case::new(language, "absent");
     fs::remove_file(case.mount.folder.path().join("access_token")).unwrap();
-    let server = Server::start(&case.first, OnRefusal::Refuse);
+    let server = ResourceServer::start(&case.first, OnRefusal::Refuse);
     let output = case.run(command(), &server);
     assert!(!output.status.success(), "{} continued without a token: {output:?}", case.name);
 }
@@ -183,7 +184,7 @@ impl Case {
         Case { name, first, second, mount }
     }
 
-    fn run(&self, mut command: Command, server: &Server) -> Output {
+    fn run(&self, mut command: Command, server: &ResourceServer) -> Output {
         command.env("TOKEN_FILE", self.mount.folder.path().join("access_token"));
         command.env("API_URL", format!("http://{}/v1/items", server.address));
         command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
@@ -207,7 +208,7 @@ impl Case {
         assert!(errors.contains(says), "{} does not say {says}:\n{errors}", self.name);
     }
 
-    fn requests(&self, server: &Server, tokens: &[&String]) {
+    fn requests(&self, server: &ResourceServer, tokens: &[&String]) {
         let seen = server.seen.lock().unwrap();
         let expected: Vec<_> = tokens.iter().map(|token| format!("Bearer {token}")).collect();
         assert_eq!(seen.authorizations, expected, "{}", self.name);
@@ -269,24 +270,24 @@ enum OnRefusal {
 }
 
 #[derive(Default)]
-struct Seen {
+struct SeenRequests {
     authorizations: Vec<String>,
     /// Processes whose command line or environment contained the token during the call.
     exposed: Vec<String>,
 }
 
-struct Server {
+struct ResourceServer {
     address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<SeenRequests>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
-    fn start(accepted: &str, on_refusal: OnRefusal) -> Server {
+impl ResourceServer {
+    fn start(accepted: &str, on_refusal: OnRefusal) -> ResourceServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (seen, stop) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
+        let (seen, stop) = (Arc::new(Mutex::new(SeenRequests::default())), Arc::new(AtomicBool::new(false)));
         let thread = thread::spawn({
             let (seen, stop, accepted) = (seen.clone(), stop.clone(), format!("Bearer {accepted}"));
             move || {
@@ -299,11 +300,11 @@ impl Server {
                 }
             }
         });
-        Server { address, seen, stop, thread: Some(thread) }
+        ResourceServer { address, seen, stop, thread: Some(thread) }
     }
 }
 
-impl Drop for Server {
+impl Drop for ResourceServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
@@ -314,7 +315,12 @@ impl Drop for Server {
 }
 
 /// One request, one answer, and the connection ends.
-fn serve(stream: &TcpStream, accepted: &str, on_refusal: &OnRefusal, seen: &Mutex<Seen>) -> io::Result<()> {
+fn serve(
+    stream: &TcpStream,
+    accepted: &str,
+    on_refusal: &OnRefusal,
+    seen: &Mutex<SeenRequests>,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut head = Vec::new();
     for line in BufReader::new(stream).lines() {

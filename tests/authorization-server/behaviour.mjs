@@ -1,6 +1,6 @@
-// A delay or an outage that a test switched on for one client, before the provider sees the request.
-// { status, body, headers, delay_ms, times }: without a status the request goes on after the delay;
-// with `times` the behaviour ends by itself after so many requests.
+// A delay or an outage that a test has switched on for one client, instead of the provider.
+// { status, body, headers, delay_ms, times }: without a status the provider serves the request after the delay;
+// with `times` the behaviour ends after so many requests.
 
 /** Whether the request has been dealt with. */
 export async function behave(client, res) {

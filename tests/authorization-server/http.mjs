@@ -1,4 +1,4 @@
-// The few HTTP helpers that every module here needs.
+// HTTP helpers of all modules.
 
 const LIMIT = 1024 * 1024;
 

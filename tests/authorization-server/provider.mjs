@@ -1,4 +1,4 @@
-// The certified provider, set up as a Keycloak realm is laid out, so that VGS' URL works as it is.
+// The certified provider, with the paths of a Keycloak realm, so that the path of VGS' URL works unchanged.
 
 import { generateKeyPairSync, randomBytes, verify } from 'node:crypto';
 
@@ -24,7 +24,7 @@ export async function createAuthorizationServer(url, mtlsUrl) {
   const { Provider, errors } = await import('oidc-provider');
 
   const clients = new Clients((metadata) => provider.Client.validate(metadata));
-  // Elliptic, because an RSA key would double the time that a start takes.
+  // Elliptic, because an RSA key would double the start time.
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const signingKey = { ...privateKey.export({ format: 'jwk' }), alg: 'ES256', use: 'sig' };
   const defaultResource = `${url}/resource`;
@@ -61,7 +61,7 @@ export async function createAuthorizationServer(url, mtlsUrl) {
       mTLS: {
         enabled: true,
         tlsClientAuth: true,
-        // The connection is ours: no proxy in between, whose headers would have to be believed.
+        // From the connection itself: there is no proxy whose headers would have to be trusted.
         getCertificate: (ctx) => peerCertificate(ctx)?.toString(),
         certificateAuthorized: (ctx) => ctx.socket.authorized === true,
         certificateSubjectMatches: (ctx, property, expected) =>
@@ -73,7 +73,7 @@ export async function createAuthorizationServer(url, mtlsUrl) {
       userinfo: { enabled: false },
       resourceIndicators: {
         enabled: true,
-        // Always one: a JWT needs an audience, and without a resource the provider drops scopes that it does not know.
+        // Always one: a JWT needs an audience, and without a resource the provider drops unknown scopes.
         defaultResource: (_ctx, _client, oneOf) => oneOf ?? defaultResource,
         useGrantedResource: () => true,
         getResourceServerInfo: (_ctx, resource, client) => {
@@ -91,7 +91,7 @@ export async function createAuthorizationServer(url, mtlsUrl) {
       },
     },
     ttl: {
-      // The first hook that sees the request and its token together, hence the scopes too.
+      // The first hook that sees both the request and its token, hence the scopes.
       ClientCredentials: (ctx, token, { clientId }) => {
         settleScope(ctx, token, clients.get(clientId));
         return clients.get(clientId).access_token_ttl;
@@ -115,13 +115,13 @@ export async function createAuthorizationServer(url, mtlsUrl) {
   provider.use(async (ctx, next) => {
     await next();
     if (ctx.oidc?.route === 'token' && ctx.status === 200) {
-      // Keycloak's members beside the standard ones, as VGS documents them.
+      // Keycloak's additional members, as VGS documents them.
       ctx.body = { ...ctx.body, refresh_expires_in: 0, 'not-before-policy': 1620379100 };
     }
   });
   provider.on('server_error', (_ctx, error) => console.error('authorization server:', error));
 
-  // A spent or revoked token is no longer in the storage, but a request that presents it must still be counted.
+  // A spent or revoked token is not in the storage any more, but a request that presents it must be counted.
   const refreshTokenOwners = new Map();
   provider.on('refresh_token.saved', (token) => refreshTokenOwners.set(token.jti, token.clientId));
 

@@ -1,5 +1,5 @@
-// Counts the token requests of each client. Tests prove with it that a restart mints nothing, so every request
-// counts when it has arrived, whatever becomes of it.
+// Counts the token requests of each client. Tests prove with it that a restart makes no token request, so every
+// request counts on arrival, whatever its outcome.
 
 export class Requests {
   #clients = new Map();

@@ -114,7 +114,7 @@ async fn private_key_jwt_with_certificate_sends_its_thumbprint() {
     scene.secret("credentials", &[values[0], values[1], ("certificate.pem", &other)]).await;
     let ask = "tokensource.dev/refresh-requested-at=1";
     scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", ask], "").await;
-    scene.told("True RefreshFailing", &["certificate"]).await;
+    scene.reports("True RefreshFailing", &["certificate"]).await;
     assert_eq!(scene.mints().await, 1);
 }
 
@@ -130,11 +130,11 @@ async fn private_key_missing_or_of_other_type_costs_no_token_request() {
     );
     scene.apply(manifest.clone()).await;
     scene
-        .told("False CredentialsNotFound", &["no key private_key.pem", "spec.credentials.privateKeyKey"])
+        .reports("False CredentialsNotFound", &["no key private_key.pem", "spec.credentials.privateKeyKey"])
         .await;
     manifest["spec"]["credentials"]["privateKeyKey"] = json!("key");
     scene.apply(manifest).await;
-    scene.told("False CredentialsInvalid", &["ES256"]).await;
+    scene.reports("False CredentialsInvalid", &["ES256"]).await;
     assert_eq!(scene.mints().await, 0);
 }
 
@@ -230,9 +230,9 @@ async fn assertion_server_clock_skew_is_reported_and_compensated() {
         "clientAuthentication": {"privateKeyJWT": {"algorithm": "ES256"}},
     });
     scene.apply(source(&scene, oauth2)).await;
-    scene.told("False RequestRejected", &["the clock of 127.0.0.1 is ", "s ahead of this one's"]).await;
+    scene.reports("False RequestRejected", &["the clock of 127.0.0.1 is ", "s ahead of this one's"]).await;
     scene.force_refresh("again").await;
-    scene.told("True TokenValid", &["ahead of this one's", "dated by it"]).await;
+    scene.reports("True TokenValid", &["ahead of this one's", "dated by it"]).await;
     let issued: Vec<_> = server
         .requests()
         .iter()

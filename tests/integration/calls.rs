@@ -32,8 +32,8 @@ async fn each_refresh_costs(scene: &Scene, source: Value, expected: &[&str]) {
     let mut id = token_id().await;
     // The last call of the first refresh, after its status.
     let before = eventually("the event about the first token", SOON, async || {
-        let told = calls(scene);
-        if told.iter().any(|call| call.starts_with("create events")) { Ok(told.len()) } else { Err(told) }
+        let made = calls(scene);
+        if made.iter().any(|call| call.starts_with("create events")) { Ok(made.len()) } else { Err(made) }
     })
     .await;
     let first = scene.mints().await;
@@ -41,17 +41,17 @@ async fn each_refresh_costs(scene: &Scene, source: Value, expected: &[&str]) {
     for _ in 0..3 {
         id = eventually("a refresh in status", SOON, async || match token_id().await {
             new if new != id => Ok(new),
-            _ => Err(scene.words("source").await),
+            _ => Err(scene.status_text("source").await),
         })
         .await;
     }
     // A line may be written shortly after its response.
-    let told = eventually("all calls in the audit log", SOON, async || {
-        let told = calls(scene).split_off(before);
-        if told.len() >= 3 * expected.len() { Ok(told) } else { Err(told) }
+    let made = eventually("all calls in the audit log", SOON, async || {
+        let made = calls(scene).split_off(before);
+        if made.len() >= 3 * expected.len() { Ok(made) } else { Err(made) }
     })
     .await;
-    assert_eq!(told, expected.repeat(3), "exactly these calls");
+    assert_eq!(made, expected.repeat(3), "exactly these calls");
     assert_eq!(scene.mints().await, 4);
 }
 

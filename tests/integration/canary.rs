@@ -21,10 +21,10 @@ use super::support::scripted_server::{Reply, ScriptedServer};
 
 /// Characters that every encoding writes differently, and short enough to look like words.
 const SECRET: &str = "Kanarie/1+a=&%q";
-const SEED: &str = "Kanarie-2.b~c d";
+const REFRESH_TOKEN: &str = "Kanarie-2.b~c d";
 const ROTATED: &str = "Kanarie:3?d\"e'f";
 const TOKEN: &str = "Kanarie,4;e<f>g";
-const CANARIES: [&str; 4] = [SECRET, SEED, ROTATED, TOKEN];
+const CANARIES: [&str; 4] = [SECRET, REFRESH_TOKEN, ROTATED, TOKEN];
 
 /// Every encoding in which `value` may appear in a text.
 fn forms(value: &[u8]) -> Vec<String> {
@@ -112,7 +112,7 @@ async fn assert_all_silent(scene: &Scene, operator: Operator, secrets: &[Vec<u8>
 }
 
 /// Waits until an attempt of each of these is reported.
-async fn all_told(scene: &Scene, names: &[&str]) {
+async fn all_reported(scene: &Scene, names: &[&str]) {
     for name in names {
         eventually(&format!("{name} is reported"), SOON + Duration::from_secs(30), async || {
             let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
@@ -126,8 +126,8 @@ async fn all_told(scene: &Scene, names: &[&str]) {
 }
 
 /// The refresh token of a TokenSource: with a shared one the second TokenSource would be stalled.
-fn seed(name: &str) -> String {
-    format!("{SEED}{name}")
+fn refresh_token(name: &str) -> String {
+    format!("{REFRESH_TOKEN}{name}")
 }
 
 /// A response of a server that repeats every secret.
@@ -142,7 +142,7 @@ fn everything() -> String {
 /// What was sent, as a server may repeat it. The server's own tokens were not sent, so they are not redacted.
 fn sent(name: &str) -> String {
     let pair = STANDARD.encode(format!("the-client:{SECRET}"));
-    let encoded = [SECRET.to_owned(), seed(name)].map(|canary| {
+    let encoded = [SECRET.to_owned(), refresh_token(name)].map(|canary| {
         format!("{canary} {} {}", STANDARD.encode(&canary), utf8_percent_encode(&canary, NON_ALPHANUMERIC))
     });
     format!("wrong: {} {pair}", encoded.join(" "))
@@ -207,8 +207,8 @@ fn source(name: &str, server: &ScriptedServer, authentication: Value) -> Value {
     })
 }
 
-async fn with_credentials(scene: &Scene, name: &str, secret: &str, seed: &str) {
-    let data = [("client_id", "the-client"), ("client_secret", secret), ("refresh_token", seed)];
+async fn with_credentials(scene: &Scene, name: &str, secret: &str, refresh_token: &str) {
+    let data = [("client_id", "the-client"), ("client_secret", secret), ("refresh_token", refresh_token)];
     scene.secret(&format!("{name}-credentials"), &data).await;
 }
 
@@ -224,7 +224,7 @@ async fn secrets_appear_in_no_output() {
         Reply::Json(200, body.to_string())
     };
     let server = ScriptedServer::start([good(ROTATED), good("Kanarie-another"), good(ROTATED)]).await;
-    with_credentials(&scene, "source", SECRET, &seed("source")).await;
+    with_credentials(&scene, "source", SECRET, &refresh_token("source")).await;
     scene.apply(source("source", &server, json!({"basic": {}}))).await;
     scene.ready("True TokenValid").await;
     for (secret, key) in [("token", "access_token"), ("source-refresh-token", "refresh_token")] {
@@ -242,18 +242,18 @@ async fn secrets_appear_in_no_output() {
     for (n, (name, reply)) in answers().into_iter().enumerate() {
         let server = ScriptedServer::start([reply]).await;
         let authentication = if n % 2 == 0 { json!({"post": {}}) } else { json!({"basic": {}}) };
-        with_credentials(&scene, name, SECRET, &seed(name)).await;
+        with_credentials(&scene, name, SECRET, &refresh_token(name)).await;
         scene.apply(source(name, &server, authentication)).await;
         servers.push((name, server));
     }
     // Unusable credentials.
     let server = ScriptedServer::start([Reply::Close]).await;
-    for (name, secret, seed) in [
-        ("lines-in-secret", "Kanarie\nKanarie", SEED),
-        ("control", "Kanarie\u{7}", SEED),
+    for (name, secret, refresh_token) in [
+        ("lines-in-secret", "Kanarie\nKanarie", REFRESH_TOKEN),
+        ("control", "Kanarie\u{7}", REFRESH_TOKEN),
         ("empty", SECRET, ""),
     ] {
-        with_credentials(&scene, name, secret, seed).await;
+        with_credentials(&scene, name, secret, refresh_token).await;
         scene.apply(source(name, &server, json!({"post": {}}))).await;
         servers.push((name, ScriptedServer::start([Reply::Close]).await));
     }
@@ -273,8 +273,8 @@ async fn secrets_appear_in_no_output() {
     servers.push(("yaml", ScriptedServer::start([Reply::Close]).await));
 
     let names: Vec<&str> = servers.iter().map(|(name, _)| *name).collect();
-    all_told(&scene, &names).await;
-    let words = scene.words("description").await;
+    all_reported(&scene, &names).await;
+    let words = scene.status_text("description").await;
     assert!(words.contains("invalid_client") && words.contains("[redacted]"), "{words}");
 
     assert_all_silent(&scene, operator, &canaries()).await;
@@ -416,7 +416,7 @@ async fn keys_assertions_and_exchanged_tokens_appear_in_no_output() {
     }
 
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    all_told(&scene, &names).await;
+    all_reported(&scene, &names).await;
     let assertions: Vec<Vec<u8>> = servers
         .iter()
         .flat_map(ScriptedServer::requests)
@@ -430,7 +430,7 @@ async fn keys_assertions_and_exchanged_tokens_appear_in_no_output() {
     assert!(assertions.len() >= 8, "{}", assertions.len());
     // What a server repeats is redacted, and the rest of its message is reported.
     for name in ["client-0", "grant-0", "exchange-0", "exchange-1", "custom-0", "custom-1"] {
-        let words = scene.words(name).await;
+        let words = scene.status_text(name).await;
         assert!(words.contains("invalid_client") && words.contains("[redacted]"), "{name}: {words}");
     }
     let texts = [SUBJECT, ACTOR, PIN, HEADER, TOKEN].map(Vec::from).to_vec();
@@ -443,15 +443,15 @@ fn canary_is_found_in_every_encoding() {
     for before in ["", "x", "xy", "xyz"] {
         for canary in CANARIES {
             let text = format!("{before}{canary}zz");
-            for told in [
+            for text in [
                 STANDARD.encode(&text),
                 URL_SAFE.encode(&text),
                 utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string(),
                 json!(text).to_string(),
                 text.bytes().map(|byte| format!("{byte:02X}")).collect(),
             ] {
-                let found = std::panic::catch_unwind(|| assert_silent("the test", &told, &canaries()));
-                assert!(found.is_err(), "{canary} in {told}");
+                let found = std::panic::catch_unwind(|| assert_silent("the test", &text, &canaries()));
+                assert!(found.is_err(), "{canary} in {text}");
             }
         }
     }

@@ -33,7 +33,7 @@ async fn events(scene: &Scene) -> Vec<String> {
     events.into_iter().map(|(_, event)| event).collect()
 }
 
-async fn told(scene: &Scene, expected: &[&str]) {
+async fn has_events(scene: &Scene, expected: &[&str]) {
     eventually(&format!("these events: {expected:?}"), SOON, async || {
         let events = events(scene).await;
         if events == expected { Ok(()) } else { Err(events) }
@@ -51,7 +51,7 @@ async fn ready_is_false_from_expiry_on_even_while_endpoint_hangs() {
     scene.apply(scene.source(json!({"provider": {"vgs": {"tokenURL": server.url("/token")}}}))).await;
     scene.ready("False EndpointUnavailable").await;
     // First the expiry, during the attempt; then the timeout.
-    told(&scene, &["Normal TokenValid", "Warning Expired", "Warning EndpointUnavailable"]).await;
+    has_events(&scene, &["Normal TokenValid", "Warning Expired", "Warning EndpointUnavailable"]).await;
     let status = scene.status().await;
     let ready = status.conditions.iter().find(|it| it.type_ == "Ready").unwrap();
     assert!(ready.last_transition_time.0 >= status.token.unwrap().expires_at);
@@ -72,20 +72,20 @@ async fn events_are_written_for_changes_only() {
     scene.source_is_seen().await;
     // A removed status causes one more event.
     let valid = "Normal TokenValid";
-    told(&scene, &[valid, valid]).await;
+    has_events(&scene, &[valid, valid]).await;
 
     // Consecutive failures are one event, and so is a failure without an attempt.
     let outage = Behaviour { times: Some(3), ..unavailable().unwrap() };
     scene.server.behave(&scene.namespace, Some(outage)).await;
     scene.force_refresh("4").await;
     let down = "Warning EndpointUnavailable";
-    told(&scene, &[valid, valid, down, valid]).await;
+    has_events(&scene, &[valid, valid, down, valid]).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     scene
         .kubectl(&["annotate", "tks", "source", "--overwrite", "tokensource.dev/refresh-requested-at=5"], "")
         .await;
-    scene.told("True RefreshFailing", &["Secret credentials does not exist"]).await;
-    told(&scene, &[valid, valid, down, valid, "Warning RefreshFailing"]).await;
+    scene.reports("True RefreshFailing", &["Secret credentials does not exist"]).await;
+    has_events(&scene, &[valid, valid, down, valid, "Warning RefreshFailing"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ async fn minted(scene: &Scene, expected: u64) {
     scene.secrets_are_seen().await;
     scene.ready("True TokenValid").await;
     let requests = scene.server.requests(&scene.namespace).await;
-    assert_eq!((requests.total, requests.failed), (expected, 0), "{}", scene.words("source").await);
+    assert_eq!((requests.total, requests.failed), (expected, 0), "{}", scene.status_text("source").await);
 }
 
 /// Sets another client secret at the issuer and in Secret `name`.
@@ -97,7 +97,7 @@ async fn credentials_removed_key_is_reported_and_its_return_costs_token_request_
     let lose = async || scene.patch("secret", "credentials", json!({"data": {"client_secret": null}})).await;
     lose().await;
     scene
-        .told("True RefreshFailing", &["Secret credentials has no key client_secret", "is valid until"])
+        .reports("True RefreshFailing", &["Secret credentials has no key client_secret", "is valid until"])
         .await;
     scene.credentials("right").await;
     minted(&scene, 1).await;
@@ -116,7 +116,7 @@ async fn credentials_secret_written_step_by_step_costs_one_token_request() {
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
-    scene.told("False CredentialsNotFound", &["Secret credentials", "does not exist"]).await;
+    scene.reports("False CredentialsNotFound", &["Secret credentials", "does not exist"]).await;
 
     // As External Secrets does: first the object, then key after key, each by its own field manager.
     let apply = async |data: Value| {
@@ -127,9 +127,9 @@ async fn credentials_secret_written_step_by_step_costs_one_token_request() {
         scene.kubectl(&arguments, &secret.to_string()).await;
     };
     apply(json!({})).await;
-    scene.told("False CredentialsNotFound", &["has no key"]).await;
+    scene.reports("False CredentialsNotFound", &["has no key"]).await;
     apply(json!({"client_id": scene.namespace})).await;
-    scene.told("False CredentialsNotFound", &["has no key client_secret"]).await;
+    scene.reports("False CredentialsNotFound", &["has no key client_secret"]).await;
     scene.condition("source", "Reconciling", "True CredentialsNotFound").await;
     assert_eq!(scene.mints().await, 0);
     apply(json!({"client_id": scene.namespace, "client_secret": "right"})).await;
@@ -145,7 +145,7 @@ async fn credentials_secret_written_step_by_step_costs_one_token_request() {
 async fn credentials_reference_changed_follows_new_secret_only() {
     let (scene, _operator, token) = started("swapped").await;
     scene.patch("tokensource", "source", credentials_in("other")).await;
-    scene.told("False CredentialsNotFound", &["Secret other", "does not exist"]).await;
+    scene.reports("False CredentialsNotFound", &["Secret other", "does not exist"]).await;
     assert_eq!(scene.token().await.as_ref(), Some(&token), "the token stays in the target");
     scene.patch("tokensource", "source", credentials_in("credentials")).await;
     minted(&scene, 1).await;

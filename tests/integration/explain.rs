@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::prompt::{environment, folder, pod};
-use super::support::account::Account;
+use super::support::account::TestAccount;
 use super::support::control_plane::ControlPlane;
 use super::support::eventually;
 use super::support::operator::Operator;
@@ -67,10 +67,10 @@ async fn explain_follows_source_from_unreconciled_to_used_by_pods() {
         explained(&scene, &everything(), 3, &["! batch", "environment variable", "has ended by now"]).await;
     assert!(said.contains("valid, but something needs attention"), "{said}");
     let (code, said) = explain(&scene, &everything(), "source", &["-o", "json"]).await;
-    let told: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((code, &told["verdict"]), (3, &json!("attention")));
+    let report: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &report["verdict"]), (3, &json!("attention")));
     let ways: Vec<_> =
-        told["readers"].as_array().unwrap().iter().map(|it| (&it["pod"], &it["way"])).collect();
+        report["readers"].as_array().unwrap().iter().map(|it| (&it["pod"], &it["way"])).collect();
     assert!(ways.contains(&(&json!("batch"), &json!("environment variable"))), "{said}");
     operator.stop().await;
     assert_eq!(scene.mints().await, 1);
@@ -105,7 +105,7 @@ async fn explain_missing_permissions_are_listed_line_by_line() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     scene.ready("True TokenValid").await;
-    let account = Account::new(&scene, "viewer").await;
+    let account = TestAccount::new(&scene, "viewer").await;
     let (code, said) = explain(&scene, &account.kubeconfig(), "source", &[]).await;
     assert!(code == 1 && said.contains("cannot get resource \"tokensources\""), "{code} {said}");
 

@@ -207,7 +207,7 @@ async fn html_response_is_reported_without_its_content() {
     scene.ready("True TokenValid").await;
     assert_eq!(pages.connections(), 1);
     assert!(!operator.log().contains("secret-word"));
-    assert!(!scene.words("source").await.contains("secret-word"));
+    assert!(!scene.status_text("source").await.contains("secret-word"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -299,23 +299,23 @@ async fn missing_or_unusable_credentials_name_secret_and_key_and_cost_no_token_r
     let put = async |data: &[(&str, &str)]| scene.secret("credentials", data).await;
     put(&[("client_id", id), ("secret", "right")]).await;
     scene
-        .told(
+        .reports(
             "False CredentialsNotFound",
             &["has no key client_secret", "it has client_id, secret", "clientSecretKey"],
         )
         .await;
     put(&[("client_id", id), ("client_secret", "")]).await;
-    scene.told("False CredentialsInvalid", &["key client_secret of Secret credentials is empty"]).await;
+    scene.reports("False CredentialsInvalid", &["key client_secret of Secret credentials is empty"]).await;
     scene.condition("source", "Reconciling", "True CredentialsInvalid").await;
     put(&[("client_id", id), ("client_secret", "right\nright")]).await;
     scene
-        .told("False CredentialsInvalid", &["key client_secret of Secret credentials has several lines"])
+        .reports("False CredentialsInvalid", &["key client_secret of Secret credentials has several lines"])
         .await;
     assert_eq!(scene.mints().await, 0);
 
     // A trailing newline, as of `echo | base64`: works, and is reported.
     put(&[("client_id", id), ("client_secret", "right\n")]).await;
-    scene.told("True TokenValid", &["key client_secret of Secret credentials ends in a newline"]).await;
+    scene.reports("True TokenValid", &["key client_secret of Secret credentials ends in a newline"]).await;
     assert_eq!(scene.mints().await, 1);
 
     // Missing while the token is valid: no failure until the refresh is due.
@@ -324,7 +324,7 @@ async fn missing_or_unusable_credentials_name_secret_and_key_and_cost_no_token_r
     scene.secrets_are_seen().await;
     scene.ready("True TokenValid").await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
-    scene.told("True RefreshFailing", &["Secret credentials does not exist"]).await;
+    scene.reports("True RefreshFailing", &["Secret credentials does not exist"]).await;
     assert_eq!(scene.token().await, token);
     put(&[("client_id", id), ("client_secret", "right")]).await;
     scene.new_token(token.as_deref()).await;
@@ -351,9 +351,9 @@ async fn vgs_service_account_template_is_reported_and_applied_one_works() {
     let key = json!({"credentials": {"vgsServiceAccountKey": "credentials.yaml"}});
     scene.apply(scene.source(key)).await;
     let parts = ["key credentials.yaml of Secret credentials", "template", "vgs apply service-account"];
-    scene.told("False CredentialsInvalid", &parts).await;
+    scene.reports("False CredentialsInvalid", &parts).await;
     scene.secret("credentials", &[("credentials.yaml", "just: [text")]).await;
-    scene.told("False CredentialsInvalid", &["is not YAML (line 1)"]).await;
+    scene.reports("False CredentialsInvalid", &["is not YAML (line 1)"]).await;
     assert_eq!(scene.mints().await, 0);
 
     let applied =
@@ -400,7 +400,7 @@ async fn outage_beyond_expiry_is_not_ready_and_keeps_token_in_target() {
     scene.server.behave(&scene.namespace, None).await;
     eventually("it recovers", Duration::from_secs(70), async || match scene.token().await {
         now if now != token => Ok(()),
-        _ => Err(scene.words("source").await),
+        _ => Err(scene.status_text("source").await),
     })
     .await;
     scene.ready("True TokenValid").await;

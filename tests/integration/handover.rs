@@ -64,7 +64,7 @@ async fn handover_of_secret_with_other_type_is_reported_and_costs_no_token_reque
     scene.kubectl(&["annotate", "secret", "token", ADOPT], "").await;
     let words =
         ["Secret token is of type example.com/theirs", "write this type in spec.target.template.type"];
-    scene.told("False TargetConflict", &words).await;
+    scene.reports("False TargetConflict", &words).await;
     scene.condition("source", "Stalled", "True TargetConflict").await;
     is_left_alone(&scene, 0).await;
 
@@ -93,7 +93,7 @@ async fn handover_of_service_account_token_is_refused() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     let words = ["Secret token is of type kubernetes.io/service-account-token", "delete the Secret"];
-    scene.told("False TargetConflict", &words).await;
+    scene.reports("False TargetConflict", &words).await;
     assert!(!scene.ready("False TargetConflict").await.contains("spec.target.template.type"));
     is_left_alone(&scene, 0).await;
 }
@@ -180,7 +180,7 @@ async fn changed_type_refused_creation_keeps_token_in_memory() {
     let (scene, _operator, _) = started("type-refused", json!({})).await;
     deny(&scene, &["CREATE"]).await;
     set_type(&scene, "example.com/token").await;
-    scene.told("False TargetRefused", &["Secret token", "not on a Friday"]).await;
+    scene.reports("False TargetRefused", &["Secret token", "not on a Friday"]).await;
     assert!(scene.secrets().get_opt("token").await.unwrap().is_none());
     allow(&scene).await;
     eventually("it is created", 3 * SOON, async || scene.token().await.ok_or("none")).await;
@@ -195,7 +195,7 @@ async fn changed_type_is_refused_while_secret_has_keys_of_others() {
     scene.patch("secret", "token", json!({"data": {"ca.crt": base64("theirs")}})).await;
     set_type(&scene, "example.com/token").await;
     let words = ["Secret token is of type Opaque", "written by kubectl-patch", "delete the Secret"];
-    scene.told("False TargetRefused", &words).await;
+    scene.reports("False TargetRefused", &words).await;
     scene.condition("source", "Stalled", "True TargetRefused").await;
     assert_eq!(scene.token().await.as_ref(), Some(&token));
     assert_eq!(scene.value("token", "ca.crt").await.as_deref(), Some("theirs"));

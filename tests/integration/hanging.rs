@@ -59,7 +59,7 @@ async fn twenty_hanging_endpoints_on_same_host_do_not_delay_healthy_one() {
     let begun = Instant::now();
     let mut refreshes = 0;
     while refreshes < 3 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", scene.words("source").await);
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", scene.status_text("source").await);
         let now = scene.token().await.unwrap();
         let expires = scene.server.introspect(&now).await.exp.expect("an expired token was seen");
         let left = expires - Timestamp::now().as_second();
@@ -77,7 +77,7 @@ async fn twenty_hanging_endpoints_on_same_host_do_not_delay_healthy_one() {
     // They recover by themselves.
     scene.server.behave(&client(0), None).await;
     eventually("hanging-0 recovers", Duration::from_secs(90), async || {
-        let words = scene.words("hanging-0").await;
+        let words = scene.status_text("hanging-0").await;
         if words.contains("TokenValid") { Ok(()) } else { Err(words) }
     })
     .await;

@@ -7,10 +7,10 @@ use serde_json::json;
 use super::rotation::{director, director_source, refreshed};
 use super::support::control_plane::ControlPlane;
 use super::support::operator::Operator;
-use super::support::program::{PROGRAM, Said, run};
+use super::support::program::{PROGRAM, ProgramOutput, run};
 use super::support::scene::Scene;
 
-async fn mint(scene: &Scene, name: &str, flags: &[&str]) -> Said {
+async fn mint(scene: &Scene, name: &str, flags: &[&str]) -> ProgramOutput {
     let mut command = Command::new(PROGRAM);
     command
         .args(["mint", "-n", &scene.namespace, name, "--allow-http", "--egress-allow", "127.0.0.0/8"])

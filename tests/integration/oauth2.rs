@@ -133,7 +133,7 @@ async fn issuer_metadata_is_fetched_once_and_its_endpoint_is_subject_to_egress_p
     site.now(Reply::Json(200, metadata.to_string()));
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(source(&scene, json!({"issuer": site.url("")}))).await;
-    scene.told("False EndpointRefusedByPolicy", &["169.254.169.254"]).await;
+    scene.reports("False EndpointRefusedByPolicy", &["169.254.169.254"]).await;
 
     // Another issuer, as far as anybody knows: what was found of the first is kept for an hour.
     let site = ScriptedServer::start([Reply::Close]).await;

@@ -40,7 +40,7 @@ async fn foreign_secret_is_not_modified() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     scene
-        .told("False TargetConflict", &["Secret token", "this operator did not create it", "delete it"])
+        .reports("False TargetConflict", &["Secret token", "this operator did not create it", "delete it"])
         .await;
     scene.condition("source", "Stalled", "True TargetConflict").await;
     scene.kubectl(&["label", "secret", "token", "a=b"], "").await;
@@ -116,7 +116,7 @@ async fn edited_target_is_restored_at_once_then_at_most_every_30_s() {
     let waited = Timestamp::now().duration_since(healed);
     assert!(waited.as_secs() >= 27, "{waited:?}");
     let said = "\"kubectl-patch\" changes Secret token or deletes it again and again (2 times";
-    scene.told("True TokenValid", &[said, "let only one of them write it"]).await;
+    scene.reports("True TokenValid", &[said, "let only one of them write it"]).await;
     assert_eq!(scene.mints().await, 3);
 }
 
@@ -172,7 +172,7 @@ async fn removed_label_or_owner_is_restored_without_token_request() {
     .await;
     scene.source_is_seen().await;
     let said = "somebody changes Secret token in its metadata again and again (2 times";
-    scene.told("True TokenValid", &[said]).await;
+    scene.reports("True TokenValid", &[said]).await;
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.token().await, Some(token));
 }
@@ -277,7 +277,7 @@ async fn secret_of_deleted_predecessor_is_waited_for() {
     scene.patch("secret", "token", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.apply(scene.source(json!({}))).await;
-    scene.told("False TargetConflict", &["is being deleted", "created again when it has gone"]).await;
+    scene.reports("False TargetConflict", &["is being deleted", "created again when it has gone"]).await;
     scene.condition("source", "Reconciling", "True TargetConflict").await;
     operator.kill();
     let _operator = Operator::start(&scene.namespace).await;

@@ -187,7 +187,7 @@ async fn failing_refresh_changes_neither_ready_nor_stalled() {
         assert_eq!(since().await, before);
     }
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
-    scene.told("True RefreshFailing", &["Secret credentials does not exist"]).await;
+    scene.reports("True RefreshFailing", &["Secret credentials does not exist"]).await;
     assert_eq!(since().await, before);
     scene.server.behave(&scene.namespace, None).await;
     scene.server.set_secret(&scene.namespace, "another").await;

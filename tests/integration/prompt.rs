@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokensource_operator::cluster::Kubernetes;
 use tokensource_operator::secret;
 
-use super::support::account::{Account, operator_rules};
+use super::support::account::{TestAccount, operator_rules};
 use super::support::control_plane::{AuditLine, ControlPlane};
 use super::support::eventually;
 use super::support::operator::Operator;
@@ -56,29 +56,30 @@ async fn get(scene: &Scene, name: &str) -> Pod {
 /// The pod without what every write changes, and its annotation.
 async fn take(scene: &Scene, name: &str) -> (Pod, Option<String>) {
     let mut pod = get(scene, name).await;
-    let told = pod.metadata.annotations.as_mut().and_then(|all| all.remove("tokensource.dev/refreshed"));
+    let annotation =
+        pod.metadata.annotations.as_mut().and_then(|all| all.remove("tokensource.dev/refreshed"));
     pod.metadata.resource_version = None;
     pod.metadata.managed_fields = None;
-    (pod, told)
+    (pod, annotation)
 }
 
 /// The first `count` values of the annotation of a pod after this state of it.
-async fn told(scene: &Scene, since: &Pod, count: usize) -> Vec<String> {
+async fn annotations(scene: &Scene, since: &Pod, count: usize) -> Vec<String> {
     let pod = format!("metadata.name={}", since.name_any());
     let changes = WatchParams::default().fields(&pod).timeout(60);
     let changes = pods(scene).watch(&changes, &since.resource_version().unwrap()).await.unwrap();
     let mut changes = std::pin::pin!(changes);
-    let mut told: Vec<String> = vec![];
-    while told.len() < count {
+    let mut values: Vec<String> = vec![];
+    while values.len() < count {
         match changes.try_next().await.unwrap() {
             Some(WatchEvent::Modified(pod)) => {
                 let value = pod.annotations().get("tokensource.dev/refreshed");
-                told.extend(value.filter(|value| told.last() != Some(value)).cloned());
+                values.extend(value.filter(|value| values.last() != Some(value)).cloned());
             }
-            other => panic!("{other:?} after {told:?}: {}", scene.words("source").await),
+            other => panic!("{other:?} after {values:?}: {}", scene.status_text("source").await),
         }
     }
-    told
+    values
 }
 
 /// The operator's calls about pods.
@@ -110,9 +111,9 @@ async fn prompt_running_pods_are_annotated_twice_and_otherwise_unchanged() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(prompt())).await;
     for pod in &as_created {
-        let told = told(&scene, pod, 2).await;
-        let times: Vec<jiff::Timestamp> = told.iter().map(|told| told.parse().unwrap()).collect();
-        assert!(times[0] < times[1], "{told:?}");
+        let times = annotations(&scene, pod, 2).await;
+        let times: Vec<jiff::Timestamp> = times.iter().map(|time| time.parse().unwrap()).collect();
+        assert!(times[0] < times[1], "{times:?}");
     }
     assert_eq!(take(&scene, "folder").await.0, before.0);
     for name in ["pending", "ended", "other"] {
@@ -124,19 +125,19 @@ async fn prompt_running_pods_are_annotated_twice_and_otherwise_unchanged() {
     // All calls for the first token precede those for the second.
     scene.force_refresh("1").await;
     for pod in &as_created {
-        told(&scene, pod, 4).await;
+        annotations(&scene, pod, 4).await;
     }
-    let mut told: Vec<_> = eventually("all calls in the audit log", SOON, async || {
-        let told = calls(&scene);
-        if told.len() >= 12 { Ok(told) } else { Err(told) }
+    let mut made: Vec<_> = eventually("all calls in the audit log", SOON, async || {
+        let made = calls(&scene);
+        if made.len() >= 12 { Ok(made) } else { Err(made) }
     })
     .await
     .into_iter()
     .map(|it| format!("{} {} {}", it.verb, it.name, it.code))
     .collect();
-    told.sort();
+    made.sort();
     let expected = [["list  200"; 4], ["patch folder 200"; 4], ["patch projected 200"; 4]].concat();
-    assert_eq!(told, expected, "one list and one patch for each pod, twice for each token");
+    assert_eq!(made, expected, "one list and one patch for each pod, twice for each token");
     assert_eq!(scene.mints().await, 2);
 }
 
@@ -161,9 +162,9 @@ async fn prompt_pods_on_every_list_page_are_annotated() {
     scene.apply(scene.source(prompt())).await;
     eventually("all of them are annotated", SOON, async || {
         let all = api.list(&Default::default()).await.unwrap().items;
-        let told =
+        let made =
             all.iter().filter(|pod| pod.annotations().contains_key("tokensource.dev/refreshed")).count();
-        if told == 60 { Ok(()) } else { Err(told) }
+        if made == 60 { Ok(()) } else { Err(made) }
     })
     .await;
     let lists = calls(&scene).into_iter().filter(|it| it.verb == "list");
@@ -203,7 +204,7 @@ async fn prompt_without_permissions_is_reported_token_is_refreshed_and_later_gra
     let scene = Scene::new("prompt-denied", 300).await;
     pod(&scene, "first", "Running", folder()).await;
     pod(&scene, "second", "Running", folder()).await;
-    let account = Account::new(&scene, "operator").await;
+    let account = TestAccount::new(&scene, "operator").await;
     account.may(operator_rules()).await;
     let operator = Operator::start_at(&account.kubeconfig(), &scene.namespace, &FLAGS).await;
     scene.apply(scene.source(prompt())).await;
@@ -245,10 +246,10 @@ async fn prompt_without_permissions_is_reported_token_is_refreshed_and_later_gra
 
     account.may(with(&[rule("list"), rule("patch")])).await;
     assert_eq!(take(&scene, "second").await.1, None);
-    let untold = get(&scene, "second").await;
+    let unannotated = get(&scene, "second").await;
     scene.force_refresh("2").await;
     scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
-    told(&scene, &untold, 1).await;
+    annotations(&scene, &unannotated, 1).await;
     assert_eq!(scene.mints().await, 3);
     assert!(operator.said("pods could not be told of a new token") > 0);
 }
@@ -257,7 +258,7 @@ async fn prompt_without_permissions_is_reported_token_is_refreshed_and_later_gra
 async fn pods_are_not_listed_without_prompt() {
     let scene = Scene::new("prompt-unused", 300).await;
     pod(&scene, "folder", "Running", folder()).await;
-    let account = Account::new(&scene, "operator").await;
+    let account = TestAccount::new(&scene, "operator").await;
     account.may(operator_rules()).await;
     let _operator = Operator::start_at(&account.kubeconfig(), &scene.namespace, &FLAGS).await;
     scene.apply(scene.source(json!({"target": {"propagation": "Periodic"}}))).await;

@@ -79,7 +79,7 @@ async fn vng_cloud_wrong_secret_and_lockout_show_vendor_codes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn vmware_cloud_director_user_api_token_is_not_rotated() {
     let scene = director("vcd", 2_592_000, false).await;
-    let seed = scene.value("credentials", "refresh_token").await;
+    let original = scene.value("credentials", "refresh_token").await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     let token = scene.new_token(None).await;
@@ -93,7 +93,7 @@ async fn vmware_cloud_director_user_api_token_is_not_rotated() {
     assert_eq!(last.parameters, ["grant_type", "refresh_token"]);
     assert_eq!((last.authorization, last.accept.as_deref()), (None, Some("application/json")));
     assert_eq!(scene.value("source-refresh-token", "refresh_token").await, None, "it does not rotate");
-    assert_eq!(scene.value("credentials", "refresh_token").await, seed);
+    assert_eq!(scene.value("credentials", "refresh_token").await, original);
 
     let status = scene.sources().get("source").await.unwrap().status.unwrap().token.unwrap();
     assert_eq!(
@@ -172,8 +172,8 @@ async fn oauth2_public_client_with_id_in_spec_gets_token() {
             ..ClientSpec::default()
         })
         .await;
-    let seed = scene.server.seed_refresh_token(&scene.namespace).await;
-    scene.secret("credentials", &[("seed", &seed)]).await;
+    let original = scene.server.seed_refresh_token(&scene.namespace).await;
+    scene.secret("credentials", &[("seed", &original)]).await;
     let _operator = Operator::start(&scene.namespace).await;
     let mut source = scene.source(json!({}));
     source["spec"]["provider"] = json!({"oauth2": {

@@ -188,7 +188,7 @@ async fn refresh_request_while_client_is_rejected_shortens_wait_to_30_s() {
     assert_eq!(scene.mints().await, 3, "fast attempts with a wrong secret lock accounts");
     eventually("a new token", 2 * SOON, async || match scene.token().await {
         Some(now) if now != token => Ok(()),
-        _ => Err(scene.words("source").await),
+        _ => Err(scene.status_text("source").await),
     })
     .await;
     scene.ready("True TokenValid").await;
@@ -204,7 +204,7 @@ async fn refresh_before_longer_than_lifetime_does_not_loop_and_is_reported() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({"refresh": {"before": "1h"}}))).await;
     scene
-        .told("True TokenValid", &["spec.refresh.before is not less than the token's lifetime of 20 s"])
+        .reports("True TokenValid", &["spec.refresh.before is not less than the token's lifetime of 20 s"])
         .await;
     let first = scene.status().await.token.unwrap().issued_at;
     let second = scene.issued_at_other_than(first).await;
@@ -215,7 +215,7 @@ async fn refresh_before_longer_than_lifetime_does_not_loop_and_is_reported() {
     scene.server.set_ttl(&scene.namespace, 300).await;
     scene.patch("tokensource", "source", json!({"spec": {"refresh": {"before": "299s"}}})).await;
     scene.force_refresh("1").await;
-    scene.told("True TokenValid", &["asks for a refresh after 1 s", "it is after 30 s"]).await;
+    scene.reports("True TokenValid", &["asks for a refresh after 1 s", "it is after 30 s"]).await;
     scene.patch("tokensource", "source", json!({"spec": {"refresh": {"before": "20s"}}})).await;
     let said = scene.condition("source", "PropagationSafe", "False LifetimeTooShort").await;
     assert!(said.contains("remove spec.refresh.before"), "{said}");
@@ -280,7 +280,7 @@ async fn changed_refresh_settings_cost_token_request_only_if_due() {
     scene.patch("tokensource", "source", json!({"spec": {"refresh": {"maxInterval": "30s"}}})).await;
     eventually("a refresh", 2 * SOON, async || match scene.token().await {
         Some(other) if other != token => Ok(()),
-        _ => Err(scene.words("source").await),
+        _ => Err(scene.status_text("source").await),
     })
     .await;
     assert_eq!(scene.mints().await, 2);

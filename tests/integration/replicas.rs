@@ -79,20 +79,20 @@ async fn until_due(scene: &Scene) {
 }
 
 /// Reads the target Secrets continuously, as applications do.
-struct Reader {
-    seen: Arc<Mutex<Seen>>,
+struct TargetReader {
+    seen: Arc<Mutex<SeenTokens>>,
     task: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct SeenTokens {
     /// The tokens seen, by Secret.
     tokens: BTreeMap<String, BTreeSet<String>>,
     /// Secrets that were seen with an expired token.
     expired: BTreeSet<String>,
 }
 
-impl Seen {
+impl SeenTokens {
     fn take_in(&mut self, secret: Secret) {
         let name = secret.metadata.name.unwrap();
         let data = secret.data.unwrap();
@@ -104,9 +104,9 @@ impl Seen {
     }
 }
 
-impl Reader {
+impl TargetReader {
     fn start(scene: &Scene) -> Self {
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let seen = Arc::new(Mutex::new(SeenTokens::default()));
         let (secrets, shared) = (scene.secrets(), Arc::clone(&seen));
         let task = tokio::spawn(async move {
             let ours = ListParams::default().labels("app.kubernetes.io/managed-by=tokensource-operator");
@@ -116,7 +116,7 @@ impl Reader {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
-        Reader { seen, task }
+        TargetReader { seen, task }
     }
 
     /// How many tokens were seen so far, in all Secrets.
@@ -144,14 +144,14 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for TargetReader {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 /// Waits until every token that was issued was seen in its Secret, and no token request was in vain.
-async fn every_token_was_written(scene: &Scene, reader: &Reader) {
+async fn every_token_was_written(scene: &Scene, reader: &TargetReader) {
     eventually("every token issued is written", SOON, async || {
         let (mints, tokens) = (scene.mints().await, reader.tokens() as u64);
         if mints == tokens { Ok(()) } else { Err((mints, tokens)) }
@@ -165,7 +165,7 @@ async fn terminated_leader_hands_over_at_once_and_no_refresh_is_missed() {
     let scene = Scene::new("hand-over", 40).await;
     let mut leading = replica(&scene, "replica-0", &LONG_LEASE).await;
     until_leads(&scene, "replica-0").await;
-    let reader = Reader::start(&scene);
+    let reader = TargetReader::start(&scene);
     fleet(&scene).await;
     for n in 1..=2 {
         let name = format!("replica-{n}");
@@ -230,7 +230,7 @@ async fn killed_leader_is_replaced_when_its_lease_expires() {
     let scene = Scene::new("kill", TTL).await;
     let first = replica(&scene, "first", &[]).await;
     until_leads(&scene, "first").await;
-    let reader = Reader::start(&scene);
+    let reader = TargetReader::start(&scene);
     fleet(&scene).await;
     let _second = replica(&scene, "second", &[]).await;
     reader.each_has_seen(2).await;
@@ -282,7 +282,7 @@ async fn leader_unable_to_renew_lease_stops_before_another_begins_and_returns() 
     let relay = Relay::start(scene.client.clone()).await;
     let first = replica_at(&scene, &relay.kubeconfig_path(), "first", &[]).await;
     until_leads(&scene, "first").await;
-    let reader = Reader::start(&scene);
+    let reader = TargetReader::start(&scene);
     fleet(&scene).await;
     let second = replica(&scene, "second", &[]).await;
     reader.each_has_seen(2).await;

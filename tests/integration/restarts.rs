@@ -126,7 +126,7 @@ async fn lost_status_is_rebuilt_without_token_request() {
             .await;
         eventually("the status is as before", SOON, async || {
             let after = scene.status().await;
-            let told = |status: &tokensource_api::TokenSourceStatus| {
+            let token_and_conditions = |status: &tokensource_api::TokenSourceStatus| {
                 let words: Vec<_> = status
                     .conditions
                     .iter()
@@ -134,7 +134,7 @@ async fn lost_status_is_rebuilt_without_token_request() {
                     .collect();
                 (words, status.token.clone(), status.provider.clone(), status.observed_generation)
             };
-            if told(&after) == told(&before) { Ok(()) } else { Err(after) }
+            if token_and_conditions(&after) == token_and_conditions(&before) { Ok(()) } else { Err(after) }
         })
         .await;
     }

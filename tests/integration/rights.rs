@@ -119,7 +119,7 @@ async fn chart_permissions_are_exactly_those_the_operator_uses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unreadable_lease_ends_start_with_remedy() {
     let scene = Scene::bare("no-lease").await;
-    let account = account::Account::new(&scene, "poor").await;
+    let account = account::TestAccount::new(&scene, "poor").await;
     let sources =
         json!({"apiGroups": ["tokensource.dev"], "resources": ["tokensources"], "verbs": ["list", "watch"]});
     account.may(json!([sources])).await;
@@ -162,7 +162,7 @@ async fn target_without_label_and_record_is_refused_until_handover() {
     let both = json!({"labels": {"app.kubernetes.io/managed-by": null}, "annotations": {"tokensource.dev/record": null}});
     scene.patch("secret", "token", json!({"metadata": both})).await;
     let remedy = "annotate it with tokensource.dev/adopt and the name of the TokenSource";
-    scene.told("False TargetRefused", &["Secret token", "did not create", remedy]).await;
+    scene.reports("False TargetRefused", &["Secret token", "did not create", remedy]).await;
     scene.condition("source", "Reconciling", "True TargetRefused").await;
     assert_eq!(
         (scene.mints().await, scene.token().await),

@@ -11,7 +11,7 @@ use super::support::policy::Refusal;
 use super::support::scene::{COLLECTED, SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
-const KEPT: &str = "source-refresh-token";
+const STORED: &str = "source-refresh-token";
 
 /// A namespace with a VMware Cloud Director API token in Secret `credentials`: of a service account (`rotates`), or a user.
 pub async fn director(prefix: &str, ttl: u32, rotates: bool) -> Scene {
@@ -29,15 +29,15 @@ pub async fn director(prefix: &str, ttl: u32, rotates: bool) -> Scene {
             ..ClientSpec::default()
         })
         .await;
-    new_seed(&scene).await;
+    new_original(&scene).await;
     scene
 }
 
 /// Writes a new API token to Secret `credentials`, as a user who has created one in the portal.
-async fn new_seed(scene: &Scene) -> String {
-    let seed = scene.server.seed_refresh_token(&scene.namespace).await;
-    scene.secret("credentials", &[("refresh_token", &seed)]).await;
-    seed
+async fn new_original(scene: &Scene) -> String {
+    let original = scene.server.seed_refresh_token(&scene.namespace).await;
+    scene.secret("credentials", &[("refresh_token", &original)]).await;
+    original
 }
 
 /// TokenSource `name` with its target `token`.
@@ -88,14 +88,14 @@ pub async fn refreshed(scene: &Scene, value: &str) -> String {
     scene.new_token(before.as_deref()).await
 }
 
-async fn kept(scene: &Scene) -> Option<String> {
-    scene.value(KEPT, "refresh_token").await
+async fn stored(scene: &Scene) -> Option<String> {
+    scene.value(STORED, "refresh_token").await
 }
 
 async fn new_kept(scene: &Scene, before: Option<&str>) -> String {
-    eventually("a new refresh token is stored", SOON, async || match kept(scene).await {
+    eventually("a new refresh token is stored", SOON, async || match stored(scene).await {
         Some(kept) if Some(kept.as_str()) != before => Ok(kept),
-        other => Err((other, scene.words("source").await)),
+        other => Err((other, scene.status_text("source").await)),
     })
     .await
 }
@@ -121,20 +121,24 @@ fn sha256(text: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_secret() {
     let scene = director("rotation", 2_592_000, true).await;
-    let seed = scene.value("credentials", "refresh_token").await.unwrap();
+    let original = scene.value("credentials", "refresh_token").await.unwrap();
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     scene.new_token(None).await;
-    let first = kept(&scene).await.expect("saved before the target is written");
-    assert_ne!(first, seed);
-    assert_eq!(scene.value(KEPT, "seed_sha256").await, Some(sha256(&seed)));
-    assert_eq!(scene.value("credentials", "refresh_token").await, Some(seed.clone()), "the user's Secret");
+    let first = stored(&scene).await.expect("saved before the target is written");
+    assert_ne!(first, original);
+    assert_eq!(scene.value(STORED, "seed_sha256").await, Some(sha256(&original)));
+    assert_eq!(
+        scene.value("credentials", "refresh_token").await,
+        Some(original.clone()),
+        "the user's Secret"
+    );
 
     for n in 1..=3 {
-        let before = kept(&scene).await;
+        let before = stored(&scene).await;
         let token = refreshed(&scene, &n.to_string()).await;
         assert!(scene.server.is_valid(&token).await);
-        assert_ne!(kept(&scene).await, before);
+        assert_ne!(stored(&scene).await, before);
     }
     mints(&scene, 4).await;
 
@@ -160,23 +164,23 @@ async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_s
     scene.new_token(before.as_deref()).await;
     mints(&scene, 6).await;
 
-    let last = kept(&scene).await;
+    let last = stored(&scene).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     eventually("the target is deleted with its TokenSource", COLLECTED, async || match scene.token().await {
         None => Ok(()),
         Some(_) => Err("still there"),
     })
     .await;
-    assert_eq!(kept(&scene).await, last, "the only valid copy is kept");
+    assert_eq!(stored(&scene).await, last, "the only valid copy is kept");
     scene.apply(director_source(&scene, "source")).await;
     scene.new_token(None).await;
     mints(&scene, 7).await;
     assert_no_failure(&scene).await;
 
     let before = scene.token().await;
-    let new = new_seed(&scene).await;
+    let new = new_original(&scene).await;
     scene.new_token(before.as_deref()).await;
-    assert_eq!(scene.value(KEPT, "seed_sha256").await, Some(sha256(&new)));
+    assert_eq!(scene.value(STORED, "seed_sha256").await, Some(sha256(&new)));
     refreshed(&scene, "with the new one's successor").await;
     mints(&scene, 9).await;
     assert_no_failure(&scene).await;
@@ -184,7 +188,7 @@ async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_s
     let target = scene.secrets().get("token").await.unwrap();
     let keys: Vec<_> = target.data.unwrap().into_keys().collect();
     assert_eq!(keys, ["access_token", "expires_at", "token_type"]);
-    let owners = scene.secrets().get(KEPT).await.unwrap().metadata.owner_references;
+    let owners = scene.secrets().get(STORED).await.unwrap().metadata.owner_references;
     assert_eq!(owners, None, "the stored refresh token survives its TokenSource");
     operator.stop().await;
 }
@@ -203,9 +207,9 @@ async fn rotation_of_confidential_client_refreshes_by_schedule() {
             ..ClientSpec::default()
         })
         .await;
-    let seed = scene.server.seed_refresh_token(&scene.namespace).await;
+    let original = scene.server.seed_refresh_token(&scene.namespace).await;
     let data =
-        [("client_id", scene.namespace.as_str()), ("client_secret", "right"), ("refresh_token", &seed)];
+        [("client_id", scene.namespace.as_str()), ("client_secret", "right"), ("refresh_token", &original)];
     scene.secret("credentials", &data).await;
     let _operator = Operator::start(&scene.namespace).await;
     let oauth2 = json!({"tokenURL": scene.server.vgs_token_url(), "grant": {"refreshToken": {}}});
@@ -225,7 +229,7 @@ async fn rotation_refresh_token_is_saved_before_target_is_written() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     let old = scene.new_token(None).await;
-    let before = kept(&scene).await.unwrap();
+    let before = stored(&scene).await.unwrap();
 
     let refusal = Refusal::of(&scene, "token", "'no targets today'").await;
     request_refresh(&scene, "now").await;
@@ -247,12 +251,12 @@ async fn rotation_unsaved_refresh_token_stays_in_memory_and_blocks_token_request
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     let old = scene.new_token(None).await;
-    let before = kept(&scene).await.unwrap();
+    let before = stored(&scene).await.unwrap();
 
-    let refusal = Refusal::of(&scene, KEPT, "'not today'").await;
+    let refusal = Refusal::of(&scene, STORED, "'not today'").await;
     request_refresh(&scene, "now").await;
     let message = scene.ready("True RefreshFailing").await;
-    assert!(message.contains(KEPT) && message.contains("not today"), "{message}");
+    assert!(message.contains(STORED) && message.contains("not today"), "{message}");
     let failures =
         async || scene.sources().get("source").await.unwrap().status.unwrap().last_failure.unwrap().count;
     eventually("the save is retried", SOON, async || match failures().await {
@@ -261,7 +265,7 @@ async fn rotation_unsaved_refresh_token_stays_in_memory_and_blocks_token_request
     })
     .await;
     request_refresh(&scene, "again").await;
-    assert_eq!(kept(&scene).await, Some(before.clone()));
+    assert_eq!(stored(&scene).await, Some(before.clone()));
     assert_eq!(scene.token().await, Some(old.clone()), "nothing is written before the refresh token");
     mints(&scene, 2).await;
 
@@ -281,16 +285,16 @@ async fn rotation_unsaved_refresh_token_stays_in_memory_and_blocks_token_request
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_foreign_secret_is_not_adopted() {
     let scene = director("rotation-foreign", 2_592_000, true).await;
-    scene.secret(KEPT, &[("refresh_token", "theirs"), ("seed_sha256", "theirs")]).await;
+    scene.secret(STORED, &[("refresh_token", "theirs"), ("seed_sha256", "theirs")]).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     let message = scene.ready("False TargetConflict").await;
-    assert!(message.contains(KEPT) && message.contains("delete it"), "{message}");
+    assert!(message.contains(STORED) && message.contains("delete it"), "{message}");
     scene.condition("source", "Stalled", "True TargetConflict").await;
     assert_eq!(scene.mints().await, 0);
-    assert_eq!(kept(&scene).await.as_deref(), Some("theirs"));
+    assert_eq!(stored(&scene).await.as_deref(), Some("theirs"));
 
-    scene.kubectl(&["delete", "secret", KEPT], "").await;
+    scene.kubectl(&["delete", "secret", STORED], "").await;
     scene.ready("True TokenValid").await;
     mints(&scene, 1).await;
 }
@@ -303,25 +307,25 @@ async fn rotation_secrets_created_during_token_request_are_not_overwritten() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     mints(&scene, 1).await;
-    scene.secret(KEPT, &[("refresh_token", "theirs")]).await;
+    scene.secret(STORED, &[("refresh_token", "theirs")]).await;
     scene.secret("token", &[("access_token", "theirs")]).await;
 
     let message = scene.ready("False TargetConflict").await;
-    assert!(message.contains("Secret token") || message.contains(KEPT), "{message}");
+    assert!(message.contains("Secret token") || message.contains(STORED), "{message}");
     eventually("the refresh token was received", SOON, async || {
         let requests = scene.server.requests(&scene.namespace).await;
         if requests.succeeded == 1 { Ok(()) } else { Err(requests) }
     })
     .await;
     eventually("only this process holds it", SOON, async || {
-        let words = scene.words("source").await;
+        let words = scene.status_text("source").await;
         if words.contains("only this process") { Ok(()) } else { Err(words) }
     })
     .await;
-    assert_eq!(kept(&scene).await.as_deref(), Some("theirs"));
+    assert_eq!(stored(&scene).await.as_deref(), Some("theirs"));
     assert_eq!(scene.token().await.as_deref(), Some("theirs"));
 
-    scene.kubectl(&["delete", "secret", KEPT], "").await;
+    scene.kubectl(&["delete", "secret", STORED], "").await;
     new_kept(&scene, None).await;
     assert_eq!(scene.token().await.as_deref(), Some("theirs"));
     scene.kubectl(&["delete", "secret", "token"], "").await;
@@ -377,7 +381,7 @@ async fn refresh_token_without_rotation_may_be_shared() {
     scene.ready("True TokenValid").await;
     scene.condition("other", "Ready", "True TokenValid").await;
     refreshed(&scene, "again").await;
-    assert_eq!(kept(&scene).await, None, "nothing to store");
+    assert_eq!(stored(&scene).await, None, "nothing to store");
     assert_no_failure(&scene).await;
 }
 
@@ -421,13 +425,13 @@ async fn rotation_refresh_token_of_unusable_response_is_saved_at_once() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scripted(&server)).await;
     scene.ready("False ResponseMalformed").await;
-    assert_eq!(kept(&scene).await.as_deref(), Some("r1"), "before the next attempt is due");
+    assert_eq!(stored(&scene).await.as_deref(), Some("r1"), "before the next attempt is due");
     assert_eq!(server.requests().len(), 1);
 
     request_refresh(&scene, "now").await;
     scene.ready("True TokenValid").await;
     assert_eq!(sent(&server, 1), "r1");
-    assert_eq!(kept(&scene).await.as_deref(), Some("r2"));
+    assert_eq!(stored(&scene).await.as_deref(), Some("r2"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -446,5 +450,5 @@ async fn rotation_unknown_outcome_is_retried_once_with_same_token() {
     scene.apply(scripted(&server)).await;
     scene.ready("True TokenValid").await;
     assert_eq!([sent(&server, 0), sent(&server, 1)], ["seed", "seed"]);
-    assert_eq!(kept(&scene).await.as_deref(), Some("r1"));
+    assert_eq!(stored(&scene).await.as_deref(), Some("r1"));
 }

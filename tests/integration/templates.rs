@@ -115,7 +115,7 @@ async fn template_error_costs_no_token_request_and_names_key_and_line() {
     let data = |text: &str| json!({"data": {"key": text}});
     scene.apply(with(&scene, data("a\n{{ acces_token }}"))).await;
     let words = ["key key, line 2", "the name acces_token is not defined; there are access_token"];
-    scene.told("False TemplateInvalid", &words).await;
+    scene.reports("False TemplateInvalid", &words).await;
     scene.condition("source", "Stalled", "True TemplateInvalid").await;
     for (template, words) in [
         (data("{{ access_token"), "key key, line 1: this is not in Jinja's syntax"),
@@ -127,7 +127,7 @@ async fn template_error_costs_no_token_request_and_names_key_and_line() {
         ),
     ] {
         set(&scene, template).await;
-        scene.told("False TemplateInvalid", &[words]).await;
+        scene.reports("False TemplateInvalid", &[words]).await;
     }
     assert_eq!(scene.mints().await, 0);
     set(&scene, json!({"type": null, "data": {".dockerconfigjson": "{{ access_token }}"}})).await;
@@ -137,7 +137,7 @@ async fn template_error_costs_no_token_request_and_names_key_and_line() {
     // The existing token stays, and its condition is right.
     let before = scene.value("token", ".dockerconfigjson").await;
     set(&scene, data("{{ nothing }}")).await;
-    scene.told("False TemplateInvalid", &["the name nothing is not defined"]).await;
+    scene.reports("False TemplateInvalid", &["the name nothing is not defined"]).await;
     assert_eq!(scene.value("token", ".dockerconfigjson").await, before);
     assert!(scene.status().await.token.is_some());
     assert_eq!(scene.mints().await, 1);
@@ -182,7 +182,7 @@ async fn template_missing_value_keeps_response_until_template_changes() {
     let _operator = Operator::start(&scene.namespace).await;
     let template = json!({"data": {"url": "{{ values.url }}", "token": "{{ access_token }}"}});
     scene.apply(vendors(&scene, &server, json!({"url": "/url"}), template)).await;
-    scene.told("False TemplateInvalid", &["key url, line 1: a value is not defined", "default('')"]).await;
+    scene.reports("False TemplateInvalid", &["key url, line 1: a value is not defined", "default('')"]).await;
     assert_eq!(server.requests().len(), 1);
     set(&scene, json!({"data": {"url": "{{ values.url | default('') }}"}})).await;
     scene.ready("True TokenValid").await;
@@ -201,7 +201,7 @@ async fn template_values_never_contain_secrets_of_response() {
     for at in ["/note", "/next"] {
         scene.apply(vendors(&scene, &server, json!({"note": at}), template.clone())).await;
         let words = format!("with a secret at {at}, where response.values looks");
-        scene.told("False ResponseMalformed", &[&words]).await;
+        scene.reports("False ResponseMalformed", &[&words]).await;
     }
     assert!(scene.secrets().get_opt("token").await.unwrap().is_none());
     let log = operator.stop().await;

@@ -115,7 +115,7 @@ async fn credentials_label_missing_is_refused_and_message_has_remedy() {
     scene.kubectl(&["label", "secret", "credentials", "tokensource.dev/credentials-"], "").await;
     let request = "tokensource.dev/refresh-requested-at=1";
     scene.kubectl(&["annotate", "tokensource", "source", request], "").await;
-    scene.told("True RefreshFailing", &[&remedy]).await;
+    scene.reports("True RefreshFailing", &[&remedy]).await;
     assert_eq!(scene.mints().await, 1);
     let before = scene.token().await;
     label().await;
@@ -133,7 +133,7 @@ async fn credentials_label_is_required_for_tls_secrets() {
     scene.secret("roots", &[("ca.crt", &Authority::new("roots").pem)]).await;
     let tls = json!({"caBundle": {"secretKeyRef": {"name": "roots", "key": "ca.crt"}}});
     scene.apply(scene.source(json!({"tls": tls}))).await;
-    scene.told("False CredentialsInvalid", &["kubectl label secret roots"]).await;
+    scene.reports("False CredentialsInvalid", &["kubectl label secret roots"]).await;
     assert_eq!(scene.mints().await, 0);
 
     // That Secret is not watched: it is read again when the next attempt is due.

@@ -74,21 +74,21 @@ async fn tls_private_authority_is_trusted_through_ca_bundle() {
     let _operator = start(&scene).await;
     let mut manifest = source(&scene, json!({"tokenURL": scene.server.vgs_token_url()}));
     scene.apply(manifest.clone()).await;
-    scene.told("False EndpointUnavailable", &["not trusted", "spec.tls.caBundle"]).await;
+    scene.reports("False EndpointUnavailable", &["not trusted", "spec.tls.caBundle"]).await;
 
     // The changed TokenSource is tried at once; the ConfigMap is not watched, but read at every attempt.
     manifest["spec"]["tls"] = json!({"caBundle": {"configMapKeyRef": {"name": "roots", "key": "ca.crt"}}});
     scene.apply(manifest).await;
-    scene.told("False SpecInvalid", &["key ca.crt of ConfigMap roots", "no such ConfigMap"]).await;
+    scene.reports("False SpecInvalid", &["key ca.crt of ConfigMap roots", "no such ConfigMap"]).await;
     config_map(&scene, "roots", json!({"other": "x"})).await;
-    scene.told("False SpecInvalid", &["key ca.crt of ConfigMap roots", "no such key"]).await;
+    scene.reports("False SpecInvalid", &["key ca.crt of ConfigMap roots", "no such key"]).await;
     config_map(&scene, "roots", json!({"ca.crt": "no certificate"})).await;
     let ask = async |value: &str| {
         let request = format!("tokensource.dev/refresh-requested-at={value}");
         scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", &request], "").await;
     };
     ask("1").await;
-    scene.told("False SpecInvalid", &["ConfigMap roots", "the CA bundle holds no certificate"]).await;
+    scene.reports("False SpecInvalid", &["ConfigMap roots", "the CA bundle holds no certificate"]).await;
     assert_eq!(scene.mints().await, 0);
     config_map(&scene, "roots", json!({"ca.crt": servers.pem})).await;
     ask("2").await;
@@ -97,7 +97,7 @@ async fn tls_private_authority_is_trusted_through_ca_bundle() {
     // The wrong roots: read again at the next token request, and the old token stays.
     config_map(&scene, "roots", json!({"ca.crt": Authority::new("others").pem})).await;
     ask("3").await;
-    scene.told("True RefreshFailing", &["not trusted"]).await;
+    scene.reports("True RefreshFailing", &["not trusted"]).await;
     assert_eq!(scene.mints().await, 1);
 
     // As during the replacement of an authority: the old and the new one.
@@ -120,15 +120,15 @@ async fn tls_self_signed_director_is_trusted_through_ca_bundle() {
         ..ClientSpec::default()
     };
     scene.server.client(client).await;
-    let seed = scene.server.seed_refresh_token(&scene.namespace).await;
-    scene.secret("credentials", &[("refresh_token", &seed)]).await;
+    let original = scene.server.seed_refresh_token(&scene.namespace).await;
+    scene.secret("credentials", &[("refresh_token", &original)]).await;
     scene.secret("vcd", &[("certificate", &leaf.pem)]).await;
     let _operator = start(&scene).await;
     let host = scene.server.url().trim_start_matches("https://");
     let mut manifest = scene.source(json!({}));
     manifest["spec"]["provider"] = json!({"vmwareCloudDirector": {"host": host, "tenant": "acme"}});
     scene.apply(manifest.clone()).await;
-    scene.told("False EndpointUnavailable", &["it is self-signed", "spec.tls.caBundle"]).await;
+    scene.reports("False EndpointUnavailable", &["it is self-signed", "spec.tls.caBundle"]).await;
     manifest["spec"]["tls"] = json!({"caBundle": {"secretKeyRef": {"name": "vcd", "key": "certificate"}}});
     scene.apply(manifest).await;
     let token = scene.new_token(None).await;
@@ -144,13 +144,13 @@ async fn tls_client_certificate_is_used_and_rotated() {
     let operator = Operator::start_with(&scene.namespace, &flags).await;
     scene.apply(client_source(&scene, json!({"issuer": scene.server.issuer()}))).await;
     scene
-        .told("False SpecInvalid", &["spec.tls.clientCertificateRef, Secret client", "no such Secret"])
+        .reports("False SpecInvalid", &["spec.tls.clientCertificateRef, Secret client", "no such Secret"])
         .await;
 
     let (first, second) =
         (clients.issue_client("client.example.com"), clients.issue_client("client.example.com"));
     client_certificate(&scene, &first, &second).await;
-    scene.told("False SpecInvalid", &["Secret client", "is not that of the private key"]).await;
+    scene.reports("False SpecInvalid", &["Secret client", "is not that of the private key"]).await;
     client_certificate(&scene, &first, &first).await;
     let token = scene.new_token(None).await;
     assert!(scene.server.is_valid(&token).await);
@@ -162,7 +162,7 @@ async fn tls_client_certificate_is_used_and_rotated() {
     client_certificate(&scene, &other, &other).await;
     let ask = |value: &str| format!("tokensource.dev/refresh-requested-at={value}");
     scene.kubectl(&["annotate", "tokensource", "source", &ask("1")], "").await;
-    scene.told("True RefreshFailing", &["invalid_client"]).await;
+    scene.reports("True RefreshFailing", &["invalid_client"]).await;
     client_certificate(&scene, &second, &second).await;
     scene.force_refresh("2").await;
     scene.ready("True TokenValid").await;
@@ -171,7 +171,7 @@ async fn tls_client_certificate_is_used_and_rotated() {
         .iter()
         .flat_map(|leaf| leaf.key_pem().lines().map(str::to_owned).collect::<Vec<_>>())
     {
-        assert!(line.starts_with("-----") || !log.contains(&line), "a key is told");
+        assert!(line.starts_with("-----") || !log.contains(&line), "a key is logged");
     }
 }
 
@@ -186,7 +186,7 @@ async fn tls_mtls_endpoint_alias_is_used() {
     let _operator = start(&scene).await;
     // The usual endpoint requests no certificate, so none is sent to it.
     scene.apply(client_source(&scene, json!({"tokenURL": scene.server.vgs_token_url()}))).await;
-    scene.told("False ClientRejected", &["invalid_client"]).await;
+    scene.reports("False ClientRejected", &["invalid_client"]).await;
     scene.apply(client_source(&scene, json!({"issuer": scene.server.issuer()}))).await;
     let token = scene.new_token(None).await;
     assert!(scene.server.is_valid(&token).await);

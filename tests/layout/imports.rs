@@ -110,7 +110,7 @@ impl Tree<'_> {
         let (path, file) = (module.path.clone(), module.file.clone());
         let index = self.modules.len();
         self.modules.push(module);
-        let mut reader = Reader::default();
+        let mut reader = ReferenceReader::default();
         for item in items.iter().filter(|item| !only_for_tests(attributes(item))) {
             if let Item::Mod(child) = item {
                 let name = child.ident.to_string();
@@ -253,12 +253,12 @@ impl Tree<'_> {
 
 /// Collects what items import and mention.
 #[derive(Default)]
-struct Reader {
+struct ReferenceReader {
     uses: Vec<Use>,
     references: Vec<Reference>,
 }
 
-impl Reader {
+impl ReferenceReader {
     fn flatten(&mut self, tree: &UseTree, before: &[String], re_export: bool) {
         let joined = |name: &syn::Ident| [before, &[name.to_string()]].concat();
         let line = tree.span().start().line;
@@ -316,7 +316,7 @@ impl Reader {
     }
 }
 
-impl<'ast> Visit<'ast> for Reader {
+impl<'ast> Visit<'ast> for ReferenceReader {
     fn visit_item(&mut self, item: &'ast Item) {
         if !only_for_tests(attributes(item)) {
             visit::visit_item(self, item);

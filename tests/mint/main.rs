@@ -3,13 +3,13 @@
 
 mod failures;
 mod refresh_token;
+mod report;
 #[path = "../support/mod.rs"]
 mod support;
-mod told;
 
 use serde_json::{Value, json};
 use support::authorization_server::{AuthorizationServer, ClientSpec};
-use support::program::{Said, program};
+use support::program::{ProgramOutput, program};
 use support::scripted_server::{Reply, ScriptedServer};
 
 const FLAGS: [&str; 3] = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
@@ -17,7 +17,7 @@ const FLAGS: [&str; 3] = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
 const SECRET: &str = "hunter2-/+&%-4711";
 
 /// `mint -f -` of these objects.
-async fn mint(objects: &[Value], flags: &[&str]) -> Said {
+async fn mint(objects: &[Value], flags: &[&str]) -> ProgramOutput {
     program(&[&["mint", "-f", "-"], &FLAGS[..], flags].concat(), &documents(objects)).await
 }
 

@@ -1,6 +1,6 @@
-//! What the tests run against: real servers, started once for each test binary.
+//! The servers and helpers of the tests. Servers are real ones, started once for each test binary.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
-#![allow(clippy::print_stderr, reason = "progress, for whoever waits")]
+#![allow(clippy::print_stderr, reason = "progress of long builds")]
 
 pub mod account;
 pub mod authority;

@@ -1,4 +1,4 @@
-// What the fronts share: the check against the documentation, and the way to the provider.
+// Shared by the fronts: the check against the documentation, and the request to the provider.
 
 import { request } from 'node:http';
 
