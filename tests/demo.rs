@@ -40,32 +40,32 @@ impl Demo {
         Demo { child, folder }
     }
 
-    fn output(&self) -> String {
+    fn printed(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap();
         read("stdout") + &read("stderr")
     }
 
     fn wait_until_printed(&mut self, words: &str) {
         let started = Instant::now();
-        while !self.output().contains(words) {
+        while !self.printed().contains(words) {
             assert!(
                 self.child.try_wait().unwrap().is_none(),
                 "ended before it printed {words:?}:\n{}",
-                self.output()
+                self.printed()
             );
-            assert!(started.elapsed() < BUILD_LIMIT, "did not print {words:?}:\n{}", self.output());
+            assert!(started.elapsed() < BUILD_LIMIT, "did not print {words:?}:\n{}", self.printed());
             thread::sleep(Duration::from_millis(100));
         }
     }
 
     fn end(&mut self) -> ExitStatus {
         let status = end_within(&mut self.child, BUILD_LIMIT);
-        status.unwrap_or_else(|| panic!("not ended within {BUILD_LIMIT:?}:\n{}", self.output()))
+        status.unwrap_or_else(|| panic!("not ended within {BUILD_LIMIT:?}:\n{}", self.printed()))
     }
 
     /// Sends a signal to the script (`to` is empty), or to its process group, as Ctrl-C does (`-`).
     fn signal(&self, name: &str, to: &str) {
-        assert!(signal(name, &format!("{to}{}", self.child.id())), "{}", self.output());
+        assert!(signal(name, &format!("{to}{}", self.child.id())), "{}", self.printed());
     }
 
     /// The processes of its group, as `ps` shows them.
@@ -96,7 +96,7 @@ impl Demo {
             if processes.is_empty() && files.is_empty() {
                 return;
             }
-            assert!(started.elapsed() < CLEANUP_LIMIT, "left: {processes:#?} {files:?}\n{}", self.output());
+            assert!(started.elapsed() < CLEANUP_LIMIT, "left: {processes:#?} {files:?}\n{}", self.printed());
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -115,7 +115,7 @@ impl Drop for Demo {
 fn demo_all_checks_hold() {
     let mut demo = Demo::start(45, Sigint::Default);
     let status = demo.end();
-    let said = demo.output();
+    let said = demo.printed();
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(said.contains("16 of 16 held"), "{said}");
     assert!(!said.contains("DID NOT HOLD"), "{said}");
@@ -134,7 +134,7 @@ fn demo_ctrl_c_leaves_nothing_behind() {
     demo.wait_until_printed("ok: three TokenSources are Ready");
     assert!(demo.processes().len() > 5, "{:?}", demo.processes());
     demo.signal("INT", "-");
-    assert_eq!(demo.end().code(), Some(130), "{}", demo.output());
+    assert_eq!(demo.end().code(), Some(130), "{}", demo.printed());
     demo.assert_nothing_is_left();
 }
 
@@ -145,7 +145,7 @@ fn demo_signal_to_script_alone_leaves_nothing_behind() {
         // During the start.
         demo.wait_until_printed("Start the control plane");
         demo.signal(signal, "");
-        assert_eq!(demo.end().code(), code, "SIG{signal}: {}", demo.output());
+        assert_eq!(demo.end().code(), code, "SIG{signal}: {}", demo.printed());
         demo.assert_nothing_is_left();
     }
 }
@@ -155,10 +155,10 @@ fn demo_signal_to_script_alone_leaves_nothing_behind() {
 fn demo_ignoring_sigint_prints_how_to_end_it_and_ends_on_sigterm() {
     let mut demo = Demo::start(300, Sigint::Ignored);
     demo.wait_until_printed("Start the control plane");
-    assert!(demo.output().contains(&format!("kill {}", demo.child.id())), "{}", demo.output());
+    assert!(demo.printed().contains(&format!("kill {}", demo.child.id())), "{}", demo.printed());
     demo.signal("INT", "");
     assert_eq!(end_within(&mut demo.child, Duration::from_secs(1)), None, "SIGINT is ignored");
     demo.signal("TERM", "");
-    assert_eq!(demo.end().code(), Some(143), "{}", demo.output());
+    assert_eq!(demo.end().code(), Some(143), "{}", demo.printed());
     demo.assert_nothing_is_left();
 }

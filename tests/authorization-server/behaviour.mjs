@@ -2,7 +2,7 @@
 // { status, body, headers, delay_ms, times }: without a status the provider serves the request after the delay;
 // with `times` the behaviour ends after so many requests.
 
-/** Whether the request has been dealt with. */
+/** Whether the response has been sent. */
 export async function behave(client, res) {
   const behaviour = client?.behaviour;
   if (!behaviour) return false;
@@ -20,7 +20,7 @@ export async function behave(client, res) {
   return true;
 }
 
-/** Ends early when the client goes away. */
+/** Ends early when the client disconnects. */
 function delay(ms, res) {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, ms);

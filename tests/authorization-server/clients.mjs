@@ -48,7 +48,7 @@ function check(client) {
 export class Clients {
   #clients = new Map();
 
-  /** `validate` is the certified provider's own judgement of client metadata. */
+  /** `validate` is the certified provider's validation of client metadata. */
   constructor(validate) {
     this.validate = validate;
   }
@@ -57,7 +57,7 @@ export class Clients {
     return this.#clients.get(id);
   }
 
-  /** What the provider's adapter hands out: a change applies to the very next request. */
+  /** The client for the provider's adapter: a change applies to the next request. */
   metadata(id) {
     const client = this.#clients.get(id);
     return client && metadata(id, client);

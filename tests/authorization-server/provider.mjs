@@ -10,7 +10,7 @@ export const TOKEN_PATH = `${REALM}/protocol/openid-connect/token`;
 
 const A_FORTNIGHT = 14 * 24 * 3600;
 
-/** oidc-provider advises on the console about what a production server needs; ours is none. */
+/** oidc-provider prints advice for production servers, which this is not. */
 function silenceAdvice() {
   for (const level of ['info', 'warn']) {
     const write = console[level].bind(console);
@@ -18,7 +18,7 @@ function silenceAdvice() {
   }
 }
 
-/** `mtlsUrl`: where client certificates are asked for, if that is not at `url`. */
+/** `mtlsUrl`: where client certificates are requested, if not at `url`. */
 export async function createAuthorizationServer(url, mtlsUrl) {
   silenceAdvice();
   const { Provider, errors } = await import('oidc-provider');
@@ -29,7 +29,7 @@ export async function createAuthorizationServer(url, mtlsUrl) {
   const signingKey = { ...privateKey.export({ format: 'jwk' }), alg: 'ES256', use: 'sig' };
   const defaultResource = `${url}/resource`;
 
-  /** Scopes hang on the client, as at Keycloak: none asked for means all of them, another's are refused. */
+  /** Scopes belong to the client, as in Keycloak: a request without scopes gets all of them, others are refused. */
   const settleScope = (ctx, token, { scope }) => {
     const asked = ctx.oidc.params.scope;
     if (asked === undefined) {
@@ -139,7 +139,7 @@ function peerCertificate(ctx) {
   return ctx.socket.getPeerX509Certificate?.();
 }
 
-/** As if a person had logged in and consented. */
+/** As if a user had logged in and consented. */
 async function seedRefreshToken(provider, clientId, scope, resource) {
   const client = await provider.Client.find(clientId);
   const accountId = `person-of-${clientId}`;
@@ -165,7 +165,7 @@ async function introspect(provider, publicKey, token) {
   };
 }
 
-/** The provider keeps no record of the JWTs it signs. */
+/** The provider does not store the JWTs that it signs. */
 function jwtClaims(publicKey, token) {
   const parts = token.split('.');
   if (parts.length !== 3) return undefined;

@@ -4,7 +4,7 @@
 export class Requests {
   #clients = new Map();
 
-  /** `client` is undefined for a request that names nobody. Returns the function that notes the outcome. */
+  /** `client` is undefined for a request without a client id. Returns the function that records the outcome. */
   arrived(client, outline) {
     const counts = this.#of(client ?? '');
     const last = { ...outline, status: null, at: new Date().toISOString() };

@@ -63,7 +63,7 @@ const tokenEndpoints = [
   { serves: (path) => path === TOKEN_PATH, clientOf: standardClientOf, answer: toProvider },
 ];
 
-/** The provider's routes are relative to its realm; it reads a body that has been read before from `req.body`. */
+/** The provider's routes are relative to its realm; it takes a body that was read before from `req.body`. */
 function toProvider(req, res, body) {
   req.originalUrl = req.url;
   req.url = req.url.slice(REALM.length);

@@ -51,7 +51,7 @@ function parse(body) {
   }
 }
 
-/** The client as RFC 6749 lets it say who it is: Basic, client_id, or an assertion's subject. */
+/** The client id of a request: of Basic, client_id, or the subject of an assertion. */
 export function standardClientOf(req, body) {
   const basic = rawBasic(req);
   if (basic) return formDecode(basic.id);

@@ -89,12 +89,12 @@ async fn edited_target_is_restored_at_once_then_at_most_every_30_s() {
     let (scene, _operator, token) = started("edited", json!({})).await;
     let edit = json!({"data": {"access_token": base64("theirs")}});
     scene.patch("secret", "token", edit.clone()).await;
-    eventually("it heals", SOON, async || match scene.token().await {
+    eventually("it is restored", SOON, async || match scene.token().await {
         Some(now) if now != "theirs" && now != token => Ok(()),
         other => Err(other),
     })
     .await;
-    let healed = Timestamp::now();
+    let restored = Timestamp::now();
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 2);
 
@@ -108,12 +108,12 @@ async fn edited_target_is_restored_at_once_then_at_most_every_30_s() {
     let events =
         scene.kubectl(&["get", "events.v1.events.k8s.io", "-o", "jsonpath={.items[*].reason}"], "").await;
     assert!(events.contains("ConflictingWriter"), "{events}");
-    eventually("it heals again", 2 * SOON, async || match scene.token().await {
+    eventually("it is restored again", 2 * SOON, async || match scene.token().await {
         Some(now) if now != "theirs" => Ok(()),
         other => Err(other),
     })
     .await;
-    let waited = Timestamp::now().duration_since(healed);
+    let waited = Timestamp::now().duration_since(restored);
     assert!(waited.as_secs() >= 27, "{waited:?}");
     let said = "\"kubectl-patch\" changes Secret token or deletes it again and again (2 times";
     scene.reports("True TokenValid", &[said, "let only one of them write it"]).await;

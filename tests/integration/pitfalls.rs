@@ -16,7 +16,7 @@ use super::support::scene::{SOON, Scene};
 /// The pitfall; the file of its tests without `.rs`; their names.
 const PITFALLS: [(&str, &str, &[&str]); 22] = [
     (
-        "minting everything anew at a restart",
+        "requesting every token again after a restart",
         "tests/integration/restarts",
         &["killed_and_restarted_operator_makes_no_token_request"],
     ),
@@ -58,12 +58,12 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
         &["thousands_of_sources_do_not_block_a_new_one"],
     ),
     (
-        "memory that grows with other people's Secrets",
+        "memory that grows with Secrets of others",
         "src/controller/cache/secrets",
         &["nothing_is_kept_of_other_peoples_secrets"],
     ),
     (
-        "memory that grows with what stands on Secrets",
+        "memory that grows with the annotations of Secrets",
         "src/secret/facts",
         &["nothing_of_the_annotations_of_others_is_kept"],
     ),
@@ -76,12 +76,12 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
         ],
     ),
     (
-        "a write over what somebody else made meanwhile",
+        "overwriting what another writer created meanwhile",
         "tests/integration/rotation",
         &["rotation_secrets_created_during_token_request_are_not_overwritten"],
     ),
     (
-        "a label on the credentials Secret that mints",
+        "a label on the credentials Secret that causes a token request",
         "tests/integration/restarts",
         &["changed_labels_and_annotations_cost_no_token_request"],
     ),
@@ -91,7 +91,7 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
         &["rotation_newest_refresh_token_survives_everything_and_enters_no_other_secret"],
     ),
     (
-        "a refused write that mints again and again",
+        "a refused write that repeats token requests",
         "tests/integration/ownership",
         &[
             "exceeded_quota_costs_no_token_request",

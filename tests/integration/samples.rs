@@ -48,14 +48,14 @@ fn samples() -> Vec<Sample> {
     for page in pages() {
         let mut open: Option<Sample> = None;
         for (number, line) in fs::read_to_string(&page).unwrap().lines().enumerate() {
-            let fence = line.trim_start();
+            let block = line.trim_start();
             match &mut open {
-                None if fence.starts_with("```yaml") || fence.starts_with("```yml") => {
+                None if block.starts_with("```yaml") || block.starts_with("```yml") => {
                     let place = format!("{}:{}", page.display(), number + 1);
                     open = Some(Sample { place, text: String::new() });
                 }
                 None => {}
-                Some(_) if fence.starts_with("```") => samples.extend(open.take()),
+                Some(_) if block.starts_with("```") => samples.extend(open.take()),
                 Some(sample) => {
                     sample.text.push_str(line);
                     sample.text.push('\n');

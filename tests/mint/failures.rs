@@ -37,8 +37,8 @@ async fn mint_failures_have_reason_and_exit_code() {
     mint(&[oauth2(&cut.url("/token"), json!({})), client("c")], &[])
         .await
         .assert(4, &["EndpointUnavailable: "]);
-    let nobody = oauth2("http://127.0.0.1:1/token", json!({}));
-    mint(&[nobody, client("c")], &[]).await.assert(4, &["EndpointUnavailable: cannot connect to 127.0.0.1"]);
+    let closed = oauth2("http://127.0.0.1:1/token", json!({}));
+    mint(&[closed, client("c")], &[]).await.assert(4, &["EndpointUnavailable: cannot connect to 127.0.0.1"]);
 
     let typo = oauth2(&url, json!({"scope": "a"}));
     mint(&[typo, client("c")], &[]).await.assert(1, &["spec.provider.oauth2.scope is no field"]);

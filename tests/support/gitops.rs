@@ -42,9 +42,9 @@ pub async fn action(name: &str, object: &str) -> Value {
 
 /// A member of `argocd-cm` on the page.
 fn setting(key: &str) -> String {
-    let fence =
+    let block =
         PAGE.split("```yaml\n").find(|part| part.contains(key)).expect("a ConfigMap in docs/argocd.md");
-    let manifest = fence.split("```").next().unwrap();
+    let manifest = block.split("```").next().unwrap();
     let config_map: Value = serde_saphyr::from_str(manifest).unwrap();
     assert_eq!(config_map["metadata"]["name"], "argocd-cm");
     config_map["data"][key].as_str().unwrap().to_owned()
