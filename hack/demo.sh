@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Shows the operator at work on this machine alone: a real control plane, a real authorization server, three
 # TokenSources whose tokens live for two to three minutes, and what goes wrong and heals. Needs Rust, Go and Node;
-# builds what is missing. Ctrl-C (SIGINT), SIGTERM or SIGHUP ends it at any time and leaves nothing behind. Where SIGINT
-# is ignored when it starts (`sh -c 'make demo &'`), bash cannot undo that: then it prints how to end it.
+# builds what is missing. Ctrl-C ends it at any time and leaves nothing behind.
 #
 # Exit code 0: everything that it showed held. It says at the end what was shown, and what did not hold.
 #
@@ -122,7 +121,7 @@ exec 9<>"$dir/lifeline"
   trap '' INT TERM HUP
   trap - EXIT
   set +e
-  # Opened before 9 is closed: to open it without any writer would block.
+  # Opened before 9 is closed: opening it without any writer would block.
   exec 8<"$dir/lifeline" 9>&-
   read -r _ <&8 || true
   # The control plane and the authorization server see the lifeline by themselves.
@@ -183,7 +182,7 @@ give_up() {
 printf '%s\n' "${bold}tokensource-operator: a demonstration${plain}"
 say "An operator keeps OAuth 2.0 access tokens fresh in Kubernetes Secrets. Here it runs against a" \
   "real control plane and a certified authorization server, both on 127.0.0.1. Ctrl-C removes all."
-# A signal that was ignored at the start stays ignored, whatever trap was set above.
+# bash cannot reset a signal that was ignored when it started, as SIGINT is in `sh -c 'make demo &'`.
 case $(trap -p INT) in
   "trap -- '' "*) say "SIGINT is ignored here, as in a background job of a script. To end it and remove all: kill $$" ;;
 esac
