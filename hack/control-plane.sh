@@ -4,7 +4,8 @@
 #
 #   control-plane.sh build      build what is not cached yet; prints the directory with the binaries
 #   control-plane.sh run [--dir DIR] [--crds DIR] [--until-stdin-closes]
-#                               start it; prints "READY <DIR>/kubeconfig"; ends on a signal, or when stdin closes
+#                               start it; prints "READY <DIR>/kubeconfig"; ends on SIGTERM, SIGHUP or SIGINT (unless that
+#                               was ignored when it started), or when stdin closes
 #
 # Each binary that $KUBEBUILDER_ASSETS holds is taken from there. Written for bash 3.2 (macOS) as well.
 set -euo pipefail
@@ -53,11 +54,13 @@ build() {
 
 # Below the ports that kernels give to outgoing connections. Another process may still take it first: see run().
 free_port() {
-  while :; do
+  local attempt
+  for ((attempt = 0; attempt < 1000; attempt++)); do
     port=$((20000 + RANDOM % 12000))
     # A subshell: the connection is closed with it.
     if ! (exec 4<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return; fi
   done
+  die "found no free port on 127.0.0.1"
 }
 
 random_token() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }

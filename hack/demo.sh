@@ -121,8 +121,9 @@ exec 9<>"$dir/lifeline"
   trap '' INT TERM HUP
   trap - EXIT
   set +e
-  exec 9>&-
-  read -r _ <"$dir/lifeline" || true
+  # Opened before 9 is closed: opening it without any writer would block.
+  exec 8<"$dir/lifeline" 9>&-
+  read -r _ <&8 || true
   # The control plane and the authorization server see the lifeline by themselves.
   kill $(cat "$dir/pids/table" "$dir/pids/reader")
   kill -KILL $(cat "$dir/pids/operator")
@@ -181,6 +182,10 @@ give_up() {
 printf '%s\n' "${bold}tokensource-operator: a demonstration${plain}"
 say "An operator keeps OAuth 2.0 access tokens fresh in Kubernetes Secrets. Here it runs against a" \
   "real control plane and a certified authorization server, both on 127.0.0.1. Ctrl-C removes all."
+# bash cannot reset a signal that was ignored when it started, as SIGINT is in `sh -c 'make demo &'`.
+case $(trap -p INT) in
+  "trap -- '' "*) say "SIGINT is ignored here, as in a background job of a script. To end it and remove all: kill $$" ;;
+esac
 
 step "Build what is missing"
 say "The first time takes minutes: control plane and operator are built from source. Later, seconds."

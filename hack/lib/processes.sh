@@ -21,6 +21,8 @@ cleanup() {
   if [ ${#remove[@]} -gt 0 ]; then rm -rf "${remove[@]}"; fi
   if [ -n "$held" ]; then rm -f "$held"; fi
 }
+# Of no effect for a signal that was ignored when this process started (SIGINT in a background job of a script): then
+# SIGTERM ends it.
 trap cleanup EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT

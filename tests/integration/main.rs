@@ -1,5 +1,5 @@
-//! Everything that needs a Kubernetes control plane. One binary, so that there is one control plane; each test works in
-//! a namespace of its own.
+//! All tests that need a Kubernetes control plane. One binary, so that they share one; each test works in a namespace of
+//! its own.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 #[path = "../support/mod.rs"]
@@ -15,6 +15,7 @@ mod chart_objects;
 mod conditions;
 mod credentials;
 mod deletion;
+mod endpoint_limits;
 mod explain;
 mod failures;
 mod fences;
@@ -29,7 +30,6 @@ mod mint;
 mod oauth2;
 mod ownership;
 mod pitfalls;
-mod politeness;
 mod prompt;
 mod providers;
 mod refresh;

@@ -1,4 +1,4 @@
-//! What is told of a mint that goes well, and what never is.
+//! The report of a successful token request, and what it must not contain.
 
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::support::scripted_server::{Reply, ScriptedServer};
 use super::{SECRET, client, mint, oauth2, register, scripted, secret, source};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_preset_is_minted_and_told_without_a_secret() {
+async fn mint_report_of_preset_shows_no_secret() {
     let spec = ClientSpec { token_endpoint_auth_method: "client_secret_post", ..ClientSpec::default() };
     let server = register("preset", spec).await;
     let vgs = source(json!({"vgs": {"tokenURL": server.vgs_token_url()}}));
@@ -41,7 +41,7 @@ async fn a_preset_is_minted_and_told_without_a_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_for_machines_also_of_failures() {
+async fn mint_json_report_covers_success_and_failure() {
     let server = register("machines", ClientSpec::default()).await;
     let url = server.vgs_token_url();
     let said = mint(&[oauth2(&url, json!({})), client("machines")], &["--output", "json"]).await;
@@ -63,7 +63,7 @@ async fn json_for_machines_also_of_failures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_says_how_long_it_lives() {
+async fn mint_report_names_source_of_lifetime() {
     let jwt = ClientSpec { access_token_format: "jwt", access_token_ttl: 60, ..ClientSpec::default() };
     let server = register("a-jwt", jwt).await;
     let objects = [oauth2(&server.vgs_token_url(), json!({})), client("a-jwt")];
@@ -82,7 +82,7 @@ async fn who_says_how_long_it_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_assertions_and_tokens_to_exchange_are_not_told() {
+async fn mint_report_shows_no_keys_assertions_or_exchanged_tokens() {
     let key = KeyPair::generate().unwrap().serialize_pem();
     let values = json!({
         "client_id": "c", "private_key.pem": key, "subject_token": "hunter2-subject", "pin": "hunter2-pin", "header": "hunter2-header",
@@ -122,7 +122,7 @@ async fn keys_assertions_and_tokens_to_exchange_are_not_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_issuer_of_a_private_authority_with_mutual_tls() {
+async fn mint_issuer_with_private_authority_and_mutual_tls_works() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
     let server = AuthorizationServer::start_tls(&servers, &clients);
     let pair = clients.issue_client("client.example.com");
@@ -160,7 +160,7 @@ async fn an_issuer_of_a_private_authority_with_mutual_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_is_shown_as_it_would_be_rendered_and_checked_before_anything_is_asked() {
+async fn mint_template_is_rendered_and_checked_before_token_request() {
     let answer =
         r#"{"access_token": "hunter2-token", "expires_in": 600, "url": "https://hunter2.example.com"}"#;
     let server = scripted(200, answer).await;

@@ -1,4 +1,4 @@
-//! What one failure saves the others, and how often one endpoint is asked.
+//! The limiter of token endpoints: known rejections are shared, and rates are kept.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_with_one_wrong_secret_are_one_failed_login_and_recover_together() {
+async fn sources_sharing_wrong_secret_cost_one_failed_login_and_recover_together() {
     let scene = Scene::new("polite", 300).await;
     scene.credentials("wrong").await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -22,17 +22,17 @@ async fn many_with_one_wrong_secret_are_one_failed_login_and_recover_together() 
     for n in 0..10 {
         scene.condition(&format!("source-{n}"), "Ready", "False ClientRejected").await;
     }
-    assert_eq!(scene.mints().await, 1, "one of them was rejected for all");
+    assert_eq!(scene.mints().await, 1, "one rejection for all");
 
     scene.credentials("right").await;
     for n in 0..10 {
         scene.condition(&format!("source-{n}"), "Ready", "True TokenValid").await;
     }
-    assert_eq!(scene.mints().await, 11, "and each has a token of its own");
+    assert_eq!(scene.mints().await, 11, "each has a token of its own");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_gate_keeps_the_pace_that_the_flags_say() {
+async fn limiter_keeps_configured_rate() {
     let scene = Scene::new("pace", 300).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--endpoint-max-per-second", "1"];
     let operator = Operator::start_with(&scene.namespace, &flags).await;
@@ -44,9 +44,11 @@ async fn the_gate_keeps_the_pace_that_the_flags_say() {
     for name in ["one", "two", "three"] {
         scene.condition(name, "Ready", "True TokenValid").await;
     }
-    eventually("waiting is told", SOON, async || match operator.said("waited for a turn at the endpoint") {
-        0 => Err(operator.log()),
-        _ => Ok(()),
+    eventually("the wait is logged", SOON, async || {
+        match operator.said("waited for a turn at the endpoint") {
+            0 => Err(operator.log()),
+            _ => Ok(()),
+        }
     })
     .await;
 }
