@@ -6,6 +6,7 @@
 mod support;
 
 mod admin;
+mod admission_policy;
 mod api_rules;
 mod api_shown;
 mod assertions;
@@ -17,7 +18,6 @@ mod credentials;
 mod deletion;
 mod explain;
 mod failures;
-mod fences;
 mod gitops;
 mod handover;
 mod hanging;
