@@ -219,7 +219,7 @@ say "  export KUBECONFIG=$KUBECONFIG" \
   "  kubectl get tokensources -o wide -w" \
   "  kubectl describe tokensource vgs" \
   "  kubectl explain tokensource.spec" \
-  "  curl -s $issuer/control/requests   # requests that the authorization server has counted" \
+  "  curl -s $issuer/control/requests   # the counted token requests" \
   "  tail -f $dir/operator.log"
 printf '%s' "$plain"
 
