@@ -6,6 +6,7 @@
 mod support;
 
 mod admin;
+mod admission_policy;
 mod api_rules;
 mod api_shown;
 mod assertions;
@@ -18,7 +19,6 @@ mod deletion;
 mod endpoint_limits;
 mod explain;
 mod failures;
-mod fences;
 mod gitops;
 mod handover;
 mod hanging;

@@ -1,4 +1,4 @@
-//! The fences: what the API server refuses the operator's ServiceAccount, even where a role would let it.
+//! The chart's ValidatingAdmissionPolicy refuses changes of the operator's ServiceAccount that its roles would allow.
 
 use serde_json::{Value, json};
 
@@ -8,8 +8,8 @@ use super::support::scene::{SOON, Scene};
 
 const OURS: (&str, &str) = ("app.kubernetes.io/managed-by", "tokensource-operator");
 
-/// A release with fences in the scene's namespace, whose ServiceAccount is cluster-admin.
-async fn mighty(scene: &Scene, prompt: bool) -> Account {
+/// Installs a release with the admission policy in the scene's namespace; its ServiceAccount is cluster-admin.
+async fn cluster_admin(scene: &Scene, prompt: bool) -> Account {
     let namespace = &scene.namespace;
     let values = json!({
         "crds": {"enabled": false},
@@ -23,7 +23,7 @@ async fn mighty(scene: &Scene, prompt: bool) -> Account {
             &[
                 "create",
                 "clusterrolebinding",
-                &format!("mighty-{namespace}"),
+                &format!("cluster-admin-{namespace}"),
                 "--clusterrole=cluster-admin",
                 &subject,
             ],
@@ -31,9 +31,9 @@ async fn mighty(scene: &Scene, prompt: bool) -> Account {
         )
         .await;
     let account = Account::of(namespace).await;
-    eventually("the fences stand, and the role is granted", SOON, async || {
+    eventually("the admission policy and the role take effect", SOON, async || {
         let said = act(scene, &account, &["create", "configmap", "any", "--dry-run=server"], "").await;
-        refused(&said, "no business with configmaps CREATE")
+        refused(&said, "may not perform configmaps CREATE")
     })
     .await;
     account
@@ -43,7 +43,7 @@ async fn act(scene: &Scene, account: &Account, arguments: &[&str], stdin: &str) 
     account.kubectl(&[&["-n", &scene.namespace], arguments].concat(), stdin).await
 }
 
-/// Whether the fences refused it, with these words.
+/// Checks that the admission policy refused the request with a message that contains `words`.
 fn refused(said: &Result<String, String>, words: &str) -> Result<(), String> {
     match said {
         Err(said) if said.contains("ValidatingAdmissionPolicy") && said.contains(words) => Ok(()),
@@ -57,7 +57,7 @@ fn secret(name: &str, kind: &str, label: bool) -> Value {
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": {"a": "Yg=="}})
 }
 
-/// Applies as the operator does.
+/// Applies a manifest with the operator's field manager.
 async fn apply(scene: &Scene, account: &Account, manifest: &Value) -> Result<String, String> {
     let apply =
         ["apply", "--server-side", "--force-conflicts", "--field-manager", "tokensource-operator", "-f", "-"];
@@ -71,15 +71,15 @@ const POD: &str = r#"{
 }"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_of_others_are_out_of_reach() {
-    let scene = Scene::bare("fences-secrets").await;
-    let account = mighty(&scene, false).await;
+async fn foreign_secret_change_is_refused() {
+    let scene = Scene::bare("policy-secrets").await;
+    let account = cluster_admin(&scene, false).await;
     let foreign = "did not create";
 
-    // What it does all day.
+    // Create and update of a Secret of the operator.
     apply(&scene, &account, &secret("ours", "Opaque", true)).await.unwrap();
     apply(&scene, &account, &secret("ours", "Opaque", true)).await.unwrap();
-    // Somebody took the label off; the record says still whose it is.
+    // The label was removed; the record still marks the Secret.
     let record = json!({"metadata": {"annotations": {"tokensource.dev/record": "{}"}}});
     scene.patch("secret", "ours", record).await;
     scene.kubectl(&["label", "secret", "ours", &format!("{}-", OURS.0)], "").await;
@@ -96,12 +96,12 @@ async fn secrets_of_others_are_out_of_reach() {
     ] {
         refused(&act(&scene, &account, arguments, "").await, foreign).unwrap();
     }
-    // All at once: deletecollection.
+    // deletecollection.
     let all = format!("/api/v1/namespaces/{}/secrets", scene.namespace);
     refused(&account.kubectl(&["delete", "--raw", &all], "").await, foreign).unwrap();
     assert_eq!(scene.value("theirs", "a").await.as_deref(), Some("b"));
 
-    // Handed over, it is like its own.
+    // After it was handed over, the operator may change and delete it.
     scene.kubectl(&["annotate", "secret", "theirs", "tokensource.dev/adopt=source"], "").await;
     apply(&scene, &account, &secret("theirs", "Opaque", true)).await.unwrap();
     act(&scene, &account, &["delete", "secret", "theirs"], "").await.unwrap();
@@ -109,9 +109,9 @@ async fn secrets_of_others_are_out_of_reach() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_that_mean_something_to_the_cluster_are_not_written() {
-    let scene = Scene::bare("fences-types").await;
-    let account = mighty(&scene, false).await;
+async fn reserved_secret_type_is_refused() {
+    let scene = Scene::bare("policy-types").await;
+    let account = cluster_admin(&scene, false).await;
     for kind in [
         "Opaque",
         "kubernetes.io/dockerconfigjson",
@@ -149,13 +149,13 @@ async fn secrets_that_mean_something_to_the_cluster_are_not_written() {
     let said = apply(&scene, &account, &of_argo_cd("cluster")).await;
     refused(&said, "argocd.argoproj.io/secret-type=repository or repo-creds").unwrap();
     let said = apply(&scene, &account, &secret("unlabelled", "Opaque", false)).await;
-    refused(&said, "carries the label app.kubernetes.io/managed-by=tokensource-operator").unwrap();
+    refused(&said, "must have the label app.kubernetes.io/managed-by=tokensource-operator").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_pod_one_annotation_and_only_where_prompt_is_enabled() {
-    let scene = Scene::bare("fences-pods").await;
-    let account = mighty(&scene, true).await;
+async fn pod_change_is_limited_to_the_refreshed_annotation() {
+    let scene = Scene::bare("policy-pods").await;
+    let account = cluster_admin(&scene, true).await;
     scene.kubectl(&["create", "-f", "-"], POD).await;
     for value in ["one", "two"] {
         let touch = format!("tokensource.dev/refreshed={value}");
@@ -172,20 +172,20 @@ async fn of_a_pod_one_annotation_and_only_where_prompt_is_enabled() {
         &["patch", "pod", "pod", "-p", r#"{"spec": {"activeDeadlineSeconds": 1}}"#],
     ] {
         let said = act(&scene, &account, arguments, "").await;
-        refused(&said, "tokensource.dev/refreshed and nothing else").unwrap();
+        refused(&said, "tokensource.dev/refreshed of a pod and nothing else").unwrap();
     }
 
-    let scene = Scene::bare("fences-no-pods").await;
-    let account = mighty(&scene, false).await;
+    let scene = Scene::bare("policy-no-pods").await;
+    let account = cluster_admin(&scene, false).await;
     scene.kubectl(&["create", "-f", "-"], POD).await;
     let said = act(&scene, &account, &["annotate", "pod", "pod", "tokensource.dev/refreshed=1"], "").await;
-    refused(&said, "no business with pods UPDATE").unwrap();
+    refused(&said, "may not perform pods UPDATE").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_is_nothing_else_that_it_may_change() {
-    let scene = Scene::new("fences-others", 600).await;
-    let account = mighty(&scene, true).await;
+async fn other_change_is_refused() {
+    let scene = Scene::new("policy-others", 600).await;
+    let account = cluster_admin(&scene, true).await;
     scene.apply(scene.source(json!({"suspend": true}))).await;
     scene.kubectl(&["create", "-f", "-"], POD).await;
     scene.kubectl(&["create", "configmap", "theirs"], "").await;
@@ -227,7 +227,7 @@ async fn there_is_nothing_else_that_it_may_change() {
         "regarding": {"kind": "TokenSource", "namespace": scene.namespace, "name": "source"},
     });
     act(&scene, &account, &["create", "-f", "-"], &event.to_string()).await.unwrap();
-    // Of leases, its own.
+    // Only the operator's own Lease.
     let lease = |name: &str| {
         let metadata = json!({"name": name});
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}})
@@ -237,9 +237,9 @@ async fn there_is_nothing_else_that_it_may_change() {
     act(&scene, &account, &["create", "-f", "-"], &lease("tokensource-operator")).await.unwrap();
     act(&scene, &account, &["annotate", "lease", "tokensource-operator", "a=b"], "").await.unwrap();
     let said = act(&scene, &account, &["create", "-f", "-"], &lease("other")).await;
-    refused(&said, "its own and no other").unwrap();
+    refused(&said, "its own Lease only").unwrap();
     let said = act(&scene, &account, &["annotate", "lease", "theirs", "a=b"], "").await;
-    refused(&said, "its own and no other").unwrap();
-    // Others are not concerned.
+    refused(&said, "its own Lease only").unwrap();
+    // Other users are not affected.
     scene.kubectl(&["annotate", "tokensource", "source", "a=b"], "").await;
 }
