@@ -19,7 +19,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 
 use tokensource_api as api;
-use tokensource_api::permitted::{ALLOWED_TYPES, DEFAULT_TYPE, is_type, misfit, refused_metadata};
+use tokensource_api::permitted::{ALLOWED_TYPES, DEFAULT_TYPE, is_type, type_violation, refused_metadata};
 
 /// The data keys of a target without a template.
 pub const DEFAULT_KEYS: [&str; 3] = ["access_token", "token_type", "expires_at"];
@@ -188,7 +188,7 @@ impl<'a> Template<'a> {
             Some(templates) => render_all(templates, token)?,
         };
         let text = |key: &str| data.get(key).map(ExposeSecret::expose_secret);
-        if let Some((key, problem)) = misfit(self.kind, text) {
+        if let Some((key, problem)) = type_violation(self.kind, text) {
             return Err(TemplateError::key(key, None, problem));
         }
         Ok(Rendered {
