@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::key::Key;
-use crate::secret::{Facts, Head};
+use crate::secret::{Facts, SecretMetadata};
 use crate::status::Reported;
 use tokensource_api::{TokenSource, TokenSourceStatus};
 
@@ -93,11 +93,11 @@ impl<'de> Deserialize<'de> for SecretHead {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Object {
-            metadata: Head,
+            metadata: SecretMetadata,
         }
-        let Object { metadata: mut head } = Object::deserialize(deserializer)?;
-        let (name, namespace) = (head.name.take(), head.namespace.take());
-        let facts = head.facts();
+        let Object { mut metadata } = Object::deserialize(deserializer)?;
+        let (name, namespace) = (metadata.name.take(), metadata.namespace.take());
+        let facts = metadata.facts();
         let metadata = ObjectMeta {
             name,
             namespace,
