@@ -1,9 +1,11 @@
-//! The Kubernetes API server: how it is reached, the calls, and objects as they are read.
+//! The Kubernetes API server: client set-up, calls, and objects as they are read.
 
 mod calls;
 mod client;
 mod objects;
+mod user;
 
 pub use calls::{CallError, Kubernetes};
-pub(crate) use client::{AGENT, Cluster, ClusterError, api_server_addresses};
+pub(crate) use client::{AGENT, Cluster, ClusterError};
 pub(crate) use objects::{SecretHead, Source};
+pub(crate) use user::{UserCluster, UserClusterError};
