@@ -301,7 +301,7 @@ impl Conditions<'_> {
         let failed = told.failed.map(|failed| {
             let remedy = Reason::PromptFailed.remedy();
             let message = format!(
-                "pods could not be told of the new token, and read it at the kubelet's own pace: {failed}; {remedy}"
+                "pods could not be annotated after the new token, and read it with the kubelet's periodic sync: {failed}; {remedy}"
             );
             (Reason::PromptFailed, message)
         });
