@@ -1,4 +1,5 @@
-//! Digests that are written into records and status, or compared across processes.
+//! Digests of inputs, to detect changes. Of secret values only of refresh tokens.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt::Write as _;
 
@@ -16,16 +17,16 @@ pub fn sha256(secret: &SecretString) -> String {
     })
 }
 
-/// A digest of what a mint is asked for: `spec.provider` and `spec.credentials`, where no secret stands.
-/// The same spec gives the same digest in every build: absent fields are left out.
+/// A digest of `spec.provider` and `spec.credentials`, which contain no secret. The same spec gives the same digest in every
+/// build, because absent fields are left out.
 #[must_use]
 pub fn provider_digest(spec: &TokenSourceSpec) -> String {
-    // Structs of strings: nothing that JSON refuses.
+    // Cannot fail: structs of strings only.
     let json = serde_json::to_string(&(&spec.provider, &spec.credentials)).unwrap_or_default();
     short_digest(&[&json])
 }
 
-/// The first 16 hex digits of SHA-256 over `parts`, each with its length in front.
+/// The first 16 hex digits of SHA-256 over `parts`, each preceded by its length.
 #[must_use]
 pub fn short_digest(parts: &[&str]) -> String {
     let framed: String = parts.iter().map(|part| format!("{}:{part}", part.len())).collect();

@@ -1,5 +1,4 @@
-//! What a spec means: one small file per provider turns it into a description of a token request, and one
-//! engine mints for all. Pure.
+//! Turns `spec.provider` into the description of a token request: one file for each provider. Pure.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod credentials;
@@ -17,31 +16,31 @@ use tokensource_api::{Reason, TokenSourceSpec};
 
 pub use credentials::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
 
-/// What a spec asks for.
+/// The token request of a spec.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// The provider's name in the spec.
     pub provider: &'static str,
-    /// The token request, without any secret.
+    /// The token request, without secrets.
     pub request: RequestDescription,
-    /// The keys of the credentials Secret that the provider's own fields name.
+    /// The keys of the credentials Secret that fields of `spec.provider` name.
     pub keys: NamedKeys,
-    /// `refresh.maxInterval` where the spec does not say, in seconds.
+    /// The default of `refresh.maxInterval`, in seconds.
     pub max_interval: u64,
 }
 
-/// Keys of the credentials Secret that `spec.credentials` does not name.
+/// Keys of the credentials Secret that fields of `spec.provider` name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NamedKeys {
-    /// The certificate that an assertion names.
+    /// The key of the certificate of an assertion (`x5t#S256`).
     pub certificate: Option<String>,
-    /// The token to exchange.
+    /// The key of the subject token (RFC 8693).
     pub subject_token: Option<String>,
-    /// The token of who acts on the subject's behalf.
+    /// The key of the actor token (RFC 8693).
     pub actor_token: Option<String>,
 }
 
-/// What is wrong with a spec that the API server's rules did not find.
+/// An error in a spec that the validation rules of the API server did not find.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// None or several members of `spec.provider` are set.
@@ -54,17 +53,18 @@ pub enum SpecError {
     Url {
         /// The field's path.
         field: &'static str,
-        /// What it holds.
+        /// The field's value.
         value: String,
-        /// What the parser says.
-        problem: String,
+        /// The parser's error.
+        #[source]
+        problem: url::ParseError,
     },
-    /// A value is not what it should be.
+    /// A value is invalid.
     #[error("{field}: {problem}")]
     Invalid {
         /// The field's path.
         field: &'static str,
-        /// What is wrong with it, and with which value.
+        /// The problem and the value.
         problem: String,
     },
     /// A duration cannot be parsed.
@@ -72,23 +72,23 @@ pub enum SpecError {
     Duration {
         /// The field's path.
         field: &'static str,
-        /// What it holds.
+        /// The field's value.
         value: String,
     },
 }
 
 impl SpecError {
-    /// The reason for conditions.
+    /// The reason of the condition that reports this error.
     #[must_use]
     pub fn reason(&self) -> Reason {
         Reason::SpecInvalid
     }
 }
 
-/// Turns a spec into what it asks for.
+/// Derives the token request from a spec.
 ///
 /// # Errors
-/// Where the spec is one that the API server's rules refuse, or a URL that they take for one and is none.
+/// The spec violates a rule that the API server applies, or contains a URL that only the API server's parser accepts.
 pub fn describe(spec: &TokenSourceSpec) -> Result<Description, SpecError> {
     let provider = &spec.provider;
     match (&provider.vgs, &provider.vng_cloud, &provider.vmware_cloud_director, &provider.oauth2) {
@@ -104,10 +104,10 @@ fn description(provider: &'static str, request: RequestDescription) -> Descripti
     Description { provider, request, keys: NamedKeys::default(), max_interval: DEFAULT_MAX_INTERVAL }
 }
 
-/// A duration in whole seconds.
+/// Parses a duration into whole seconds.
 ///
 /// # Errors
-/// It is none.
+/// The value is not a duration or is negative.
 pub fn parse_seconds(field: &'static str, value: &str) -> Result<u64, SpecError> {
     let parsed =
         value.parse::<SignedDuration>().ok().and_then(|duration| u64::try_from(duration.as_secs()).ok());
@@ -115,11 +115,7 @@ pub fn parse_seconds(field: &'static str, value: &str) -> Result<u64, SpecError>
 }
 
 fn parse_url(field: &'static str, value: &str) -> Result<Url, SpecError> {
-    Url::parse(value).map_err(|error| SpecError::Url {
-        field,
-        value: value.to_owned(),
-        problem: error.to_string(),
-    })
+    Url::parse(value).map_err(|problem| SpecError::Url { field, value: value.to_owned(), problem })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! When to refresh, what to do now, and how long to wait after a failure. Pure.
+//! The refresh schedule, the decision what to do next, and the back-off after failures. Pure.
 
 mod backoff;
 mod decision;

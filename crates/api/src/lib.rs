@@ -1,4 +1,4 @@
-//! The Kubernetes API of this project: types, schema, validation rules and the words of its conditions.
+//! The Kubernetes API of this project: types, schema, validation rules and the reasons of conditions.
 //! Pure: no client, no clock.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 

@@ -2,6 +2,7 @@ use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cluster::CallError;
 use crate::digest::provider_digest;
 
 /// 2027-01-15T08:00:00Z.
@@ -98,13 +99,13 @@ fn found(source: TokenSource) -> Found {
     }
 }
 
-fn told(found: &Found) -> Report {
-    judge(at(0), "payments", found, 90)
+fn explain(found: &Found) -> ExplainReport {
+    assess(at(0), "payments", found, 90)
 }
 
 #[test]
-fn a_token_with_which_nothing_is_wrong() {
-    let report = told(&found(source(json!({}), json!({}))));
+fn assess_of_a_valid_token_reports_every_part() {
+    let report = explain(&found(source(json!({}), json!({}))));
     assert_eq!(
         report.to_string(),
         "TokenSource payments/vault-api, provider vgs: the token is valid, and nothing is wrong
@@ -128,13 +129,13 @@ Who uses the Secret
 }
 
 #[test]
-fn a_failure_is_told_once_with_what_to_do() {
+fn assess_of_a_failure_has_its_message_once_with_the_remedy() {
     let failure = json!({
         "at": at(-13), "reason": "ClientRejected", "message": "invalid_client", "count": 2, "nextAttemptAt": at(100),
     });
     let mut failing = condition("Ready", "True", "RefreshFailing");
     failing["message"] = "invalid_client; the token is valid".into();
-    let report = told(&found(source(json!({}), json!({"lastFailure": failure, "conditions": [failing]}))));
+    let report = explain(&found(source(json!({}), json!({"lastFailure": failure, "conditions": [failing]}))));
     assert_eq!(report.verdict, Level::Attention);
     let text = report.to_string();
     for part in [
@@ -150,12 +151,12 @@ fn a_failure_is_told_once_with_what_to_do() {
 }
 
 #[test]
-fn what_is_wrong_with_the_token_and_its_secret() {
+fn assess_of_an_unusable_target_is_not_valid() {
     let none = || json!({});
     let change = |change: &dyn Fn(&mut Found)| {
         let mut found = found(source(none(), none()));
         change(&mut found);
-        told(&found)
+        explain(&found)
     };
     let with = |part: Value, keys: &[&str]| {
         let source = source(none(), none());
@@ -173,7 +174,10 @@ fn what_is_wrong_with_the_token_and_its_secret() {
             change(&|it| it.target = with(json!({"owner": {"name": "other"}}), &KEYS)),
             "is not this TokenSource's: it belongs to TokenSource other",
         ),
-        (change(&|it| it.target = with(none(), &["access_token"])), "somebody changed or removed a key"),
+        (
+            change(&|it| it.target = with(none(), &["access_token"])),
+            "another writer changed or removed a key",
+        ),
         (
             change(&|it| it.target = with(json!({"inputs": {"provider": "other"}}), &KEYS)),
             "written for an earlier spec",
@@ -187,48 +191,47 @@ fn what_is_wrong_with_the_token_and_its_secret() {
         );
     }
     let lags = change(&|it| it.target = with(json!({"tokenId": "000000000000"}), &KEYS));
-    assert!(lags.target.message.contains("status speaks of 3f9a1c0d42be"), "{lags}");
+    assert!(lags.target.message.contains("status names 3f9a1c0d42be"), "{lags}");
     assert_eq!(lags.verdict, Level::Attention);
 }
 
 #[test]
-fn what_happens_next() {
+fn assess_next_by_spec_and_status() {
     let none = || json!({});
     let failed = |next: Value| json!({"lastFailure": {"at": at(-900), "reason": "RateLimited", "message": "m", "count": 1, "nextAttemptAt": next}});
     for (spec, status, part) in [
-        (none(), json!({"observedGeneration": -1}), "no operator has looked at it"),
+        (none(), json!({"observedGeneration": -1}), "no operator has reconciled it"),
         (
             none(),
             json!({"observedGeneration": 2}),
-            "not looked at the present spec (generation 3) yet, only at generation 2",
+            "not reconciled the present spec (generation 3) yet, only generation 2",
         ),
         (json!({"suspend": true}), none(), "nothing: spec.suspend is true"),
-        (none(), failed(Value::Null), "nothing, before somebody acts"),
+        (none(), failed(Value::Null), "nothing, before something changes"),
         (
             none(),
             failed(json!(at(-600))),
-            "another attempt has been due since 2027-01-15T07:50:00Z (10 min ago): see that the operator runs",
+            "another attempt has been due since 2027-01-15T07:50:00Z (10 min ago): check that the operator runs",
         ),
         (none(), json!({"token": {"refreshAt": at(-600)}}), "a new token has been due since"),
     ] {
-        let next = told(&found(source(spec, status))).next;
+        let next = explain(&found(source(spec, status))).next;
         assert_eq!(next.level, Level::Attention, "{part}");
         assert!(next.message.contains(part), "{part}: {}", next.message);
     }
-    let asked = source(none(), none());
-    let mut found = found(asked);
+    let mut found = found(source(none(), none()));
     let request = ("tokensource.dev/refresh-requested-at".to_owned(), "1".to_owned());
     found.source.metadata.annotations = Some([request].into());
-    assert_eq!(told(&found).next.message, "a new token at once: the annotation asks for it");
+    assert_eq!(explain(&found).next.message, "a new token at once: the annotation asks for it");
 }
 
 #[test]
-fn what_each_way_reads() {
+fn container_token_by_way_and_start() {
     let mut subpath = folder();
     subpath["containers"][0]["volumeMounts"][0]["subPath"] = "access_token".into();
-    let touched = |seconds: i64| json!({"tokensource.dev/refreshed": at(seconds)});
+    let annotated = |seconds: i64| json!({"tokensource.dev/refreshed": at(seconds)});
     let token =
-        |issued: i64| Token { id: String::new(), issued_at: at(issued), expires_at: at(issued + 300) };
+        |issued: i64| HeldToken { id: String::new(), issued_at: at(issued), expires_at: at(issued + 300) };
     for (issued, pod, level, part) in [
         (
             -100,
@@ -245,11 +248,11 @@ fn what_each_way_reads() {
         (-20, pod("p", -10, folder(), json!({})), Level::Well, "has had this token since its start at"),
         (
             -20,
-            pod("p", -9000, folder(), touched(-15)),
+            pod("p", -9000, folder(), annotated(-15)),
             Level::Well,
-            "was told of this token at 2027-01-15T07:59:45Z",
+            "was annotated for this token at 2027-01-15T07:59:45Z",
         ),
-        (-20, pod("p", -9000, folder(), touched(-500)), Level::Well, "may read the token before it"),
+        (-20, pod("p", -9000, folder(), annotated(-500)), Level::Well, "may read the token before it"),
         (-20, pod("p", -10, environment(), json!({})), Level::Attention, "has this token from its start at"),
         (
             -20,
@@ -265,23 +268,26 @@ fn what_each_way_reads() {
         ),
     ] {
         let uses = pod.uses("vgs-token");
-        let found = reads(at(0), Some(&token(issued)), 90, &pod, uses[0]);
+        let found = container_token(at(0), Some(&token(issued)), 90, &pod, uses[0]);
         assert_eq!(found.level, level, "{part}");
         assert!(found.message.contains(part), "{part}: {}", found.message);
     }
 }
 
 #[test]
-fn what_may_not_be_read_is_said_and_the_rest_told() {
-    let denied = |what: &str| Err(format!("you may not {what} in payments"));
-    let source = source(json!({}), json!({}));
-    let found = Found {
-        source,
-        target: denied("read Secret vgs-token").map(|()| None),
-        credentials: denied("read Secret vgs-client").map(|()| None),
-        pods: denied("list pods").map(|()| vec![]),
+fn assess_without_rights_reports_the_status_and_what_is_not_known() {
+    let forbidden = |action: &str| ReadError::Forbidden {
+        action: action.to_owned(),
+        namespace: "payments".to_owned(),
+        error: CallError::Refused(String::new()),
     };
-    let report = told(&found);
+    let found = Found {
+        source: source(json!({}), json!({})),
+        target: Err(forbidden("read Secret vgs-token")),
+        credentials: Err(forbidden("read Secret vgs-client")),
+        pods: Err(forbidden("list pods")),
+    };
+    let report = explain(&found);
     assert_eq!(report.verdict, Level::Well, "{report}");
     let text = report.to_string();
     for part in [
@@ -297,17 +303,21 @@ fn what_may_not_be_read_is_said_and_the_rest_told() {
 }
 
 #[test]
-fn what_is_missing_from_the_credentials_is_named() {
+fn assess_names_a_missing_key_of_the_credentials() {
     let mut found = found(source(json!({}), json!({})));
     found.credentials = Ok(Some(Secret::default()));
-    let report = told(&found);
-    let said = report.credentials.unwrap();
-    assert_eq!((said.level, report.verdict), (Level::Attention, Level::Attention));
-    assert!(said.message.contains("Secret vgs-client has no key client_id"), "{}", said.message);
+    let report = explain(&found);
+    let credentials = report.credentials.unwrap();
+    assert_eq!((credentials.level, report.verdict), (Level::Attention, Level::Attention));
+    assert!(
+        credentials.message.contains("Secret vgs-client has no key client_id"),
+        "{}",
+        credentials.message
+    );
 }
 
 #[test]
-fn the_page_shows_what_is_said() {
+fn troubleshooting_page_shows_the_output() {
     const PAGE: &str = include_str!("../../../../docs/troubleshooting.md");
     let message = "the token endpoint answered HTTP 401, invalid_client";
     let failure = json!({
@@ -322,9 +332,9 @@ fn the_page_shows_what_is_said() {
         pod("web-1", -9000, folder(), json!({})),
         pod("web-2", -30, folder(), json!({})),
     ]);
-    let said = told(&found).to_string();
+    let output = explain(&found).to_string();
     assert!(
-        PAGE.contains(&format!("\n$ tokensource-operator explain -n payments vault-api\n{said}```\n")),
-        "the page lacks:\n{said}"
+        PAGE.contains(&format!("\n$ tokensource-operator explain -n payments vault-api\n{output}```\n")),
+        "the page lacks:\n{output}"
     );
 }

@@ -6,8 +6,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 
-/// Tells when the first of these signals has come. The second one ends the process at once.
-pub(super) fn on_signals() -> io::Result<watch::Receiver<bool>> {
+/// The returned receiver becomes true at the first of these signals. The second one ends the process at once.
+pub(super) fn stop_requested() -> io::Result<watch::Receiver<bool>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (sender, receiver) = watch::channel(false);

@@ -1,5 +1,5 @@
-//! The file that takes a new refresh token: made before the old one is spent, so that a path that cannot be written costs
-//! nothing, and never in place of another file.
+//! The file for a new refresh token. It is created before the old token is sent, so that a path that cannot be written
+//! does not cost the token, and it never replaces an existing file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -8,35 +8,34 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// An empty file that only its owner may read. It goes again if nothing is kept in it.
+/// A file with mode 0600. It is removed on drop if no token was saved.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct TokenFile {
     path: PathBuf,
     file: File,
     used: bool,
 }
 
-impl Keeper {
-    /// Makes the file.
+impl TokenFile {
+    /// Creates the file, which must not exist.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Keeper { path: path.to_owned(), file, used: false })
+        Ok(TokenFile { path: path.to_owned(), file, used: false })
     }
 
-    /// Writes the token, without a newline, down to the disk.
-    pub(super) fn keep(&mut self, token: &SecretString) -> io::Result<()> {
+    /// Writes the token, without a newline, and syncs the file to the disk.
+    pub(super) fn save(&mut self, token: &SecretString) -> io::Result<()> {
         self.used = true;
         self.file.write_all(token.expose_secret().as_bytes())?;
         self.file.sync_all()
     }
 
-    /// Where.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 }
 
-impl Drop for Keeper {
+impl Drop for TokenFile {
     fn drop(&mut self) {
         if !self.used {
             let _ = std::fs::remove_file(&self.path);
@@ -51,15 +50,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_private_never_overwrites_and_leaves_nothing_unused() {
+    fn token_file_is_private_never_overwrites_and_is_removed_unused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        drop(Keeper::create(&path).unwrap());
+        drop(TokenFile::create(&path).unwrap());
         assert!(!path.exists());
-        Keeper::create(&path).unwrap().keep(&"next".into()).unwrap();
+        TokenFile::create(&path).unwrap().save(&"next".into()).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "next");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(Keeper::create(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(TokenFile::create(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "next");
     }
 }

@@ -1,4 +1,4 @@
-//! What a usable answer means, told with the operator's own code.
+//! Reports a usable token response: its members, and what the operator would do with it, computed by the operator's code.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::outline::{self, Member, Shown};
-use super::report::{Answered, Report, Schedule, Target};
+use super::redacted::{self, Member, RedactedValue};
+use super::report::{MintReport, ResponseReport, SchedulePreview, TargetPreview};
 use crate::secret::{Inputs, Minted, Owner, Record, Template, TemplateError, Version};
 use crate::spec::Resolved;
 use crate::status::{Reported, Situation, status};
@@ -17,33 +17,33 @@ use tokensource_api::TokenSource;
 
 /// A request that was answered.
 #[derive(Clone, Copy)]
-pub(super) struct Sent {
-    pub(super) at: Timestamp,
+pub(super) struct Exchange {
+    pub(super) sent_at: Timestamp,
     pub(super) took: Duration,
-    /// Secrets are shown.
-    pub(super) show: bool,
+    pub(super) show_secrets: bool,
 }
 
-/// Writes down what a usable answer means.
-pub(super) fn tell(
-    report: &mut Report,
+/// Adds a usable response to the report. Returns the record that the operator would write.
+pub(super) fn report_response(
+    report: &mut MintReport,
     source: &TokenSource,
     resolved: &Resolved,
     credentials: &Credentials,
     answer: &Answer,
-    sent: Sent,
+    exchange: Exchange,
 ) -> Record {
-    let at = Timestamp::from_second(sent.at.as_second()).unwrap_or(sent.at);
+    let show = exchange.show_secrets;
+    let at = Timestamp::from_second(exchange.sent_at.as_second()).unwrap_or(exchange.sent_at);
     let lifetime = answer.lifetime(at, resolved.default_lifetime);
     let minted = resolved.minted(answer, credentials, at);
     let text = |text: &str| match credentials.are_told_in(text) {
-        true => Shown::secret(text, sent.show),
-        false => Shown::Plain(text.to_owned()),
+        true => RedactedValue::secret(text, show),
+        false => RedactedValue::Plain(text.to_owned()),
     };
     let token = answer.access_token.expose_secret();
-    report.answer = Some(Answered {
-        milliseconds: u64::try_from(sent.took.as_millis()).unwrap_or(u64::MAX),
-        access_token: Shown::secret(token, sent.show),
+    report.answer = Some(ResponseReport {
+        milliseconds: u64::try_from(exchange.took.as_millis()).unwrap_or(u64::MAX),
+        access_token: RedactedValue::secret(token, show),
         form: if token.starts_with("eyJ") && token.split('.').count() == 3 { "JWT" } else { "opaque" },
         token_id: minted.token_id.clone(),
         token_type: text(&answer.token_type),
@@ -51,11 +51,11 @@ pub(super) fn tell(
         refresh_token: answer
             .refresh_token
             .as_ref()
-            .map(|token| Shown::secret(token.expose_secret(), sent.show)),
+            .map(|token| RedactedValue::secret(token.expose_secret(), show)),
         values: answer
             .values
             .iter()
-            .map(|(name, value)| Member::new(name, Shown::secret(value.expose_secret(), sent.show)))
+            .map(|(name, value)| Member::new(name, RedactedValue::secret(value.expose_secret(), show)))
             .collect(),
         lifetime_seconds: seconds_between(minted.issued_at, minted.expires_at),
         lifetime_source: match lifetime.source {
@@ -75,16 +75,16 @@ pub(super) fn tell(
     schedule(report, source, resolved, minted)
 }
 
-/// Why a token is taken to live that long.
+/// Where the lifetime of a token is from.
 fn because(answer: &Answer, lifetime: Lifetime) -> String {
-    let said = answer.expires_in.filter(|seconds| *seconds > 0);
-    match (lifetime.source, said) {
-        (LifetimeSource::Answer, Some(said)) if Some(said) == lifetime.seconds => {
+    let expires_in = answer.expires_in.filter(|seconds| *seconds > 0);
+    match (lifetime.source, expires_in) {
+        (LifetimeSource::Answer, Some(expires_in)) if Some(expires_in) == lifetime.seconds => {
             "the answer says so (expires_in)".to_owned()
         }
         (LifetimeSource::Answer, _) => "the answer says so, as a time".to_owned(),
-        (LifetimeSource::Token, Some(said)) => {
-            format!("the token, a JWT, says so (exp), which is less than the {said} s of the answer")
+        (LifetimeSource::Token, Some(expires_in)) => {
+            format!("the token, a JWT, says so (exp), which is less than the {expires_in} s of the answer")
         }
         (LifetimeSource::Token, None) => "the token, a JWT, says so (exp)".to_owned(),
         (LifetimeSource::Default, _) => {
@@ -97,14 +97,14 @@ fn because(answer: &Answer, lifetime: Lifetime) -> String {
     }
 }
 
-/// When the operator would ask again, and what it would say, made with its own code.
-fn schedule(report: &mut Report, source: &TokenSource, resolved: &Resolved, minted: Minted) -> Record {
+/// Adds when the operator would request the next token, and the conditions that it would report.
+fn schedule(report: &mut MintReport, source: &TokenSource, resolved: &Resolved, minted: Minted) -> Record {
     let owner = Owner {
         name: source.metadata.name.clone().unwrap_or_default(),
         uid: source.metadata.uid.clone().unwrap_or_default(),
     };
-    let nobody = Version { uid: String::new(), resource_version: String::new() };
-    let inputs = Inputs { provider: resolved.wanted.provider.clone(), credentials: nobody };
+    let credentials = Version { uid: String::new(), resource_version: String::new() };
+    let inputs = Inputs { provider: resolved.wanted.provider.clone(), credentials };
     let record = Record::new(owner, inputs, None, minted, None);
     let (at, lifetime) = (record.issued_at, record.lifetime());
     let refresh_at = resolved.policy.refresh_at(&record.owner.uid, at, lifetime);
@@ -124,7 +124,7 @@ fn schedule(report: &mut Report, source: &TokenSource, resolved: &Resolved, mint
         told: None,
         before: &Reported::default(),
     };
-    report.schedule = Some(Schedule {
+    report.schedule = Some(SchedulePreview {
         issued_at: at,
         expires_at: record.expires_at,
         refresh_after_seconds: resolved.policy.refresh_after(lifetime),
@@ -134,22 +134,23 @@ fn schedule(report: &mut Report, source: &TokenSource, resolved: &Resolved, mint
     record
 }
 
-/// What the target would hold. Where secrets are not to be shown, it is rendered with their lengths in their place.
-pub(super) fn target(
+/// The content of the target Secret. Unless secrets are shown, it is rendered with their lengths in their place.
+pub(super) fn target_preview(
     source: &TokenSource,
     resolved: &Resolved,
     template: &Template<'_>,
     (record, answer): (&Record, &Answer),
     show: bool,
-) -> Result<Target, TemplateError> {
-    let hidden = |secret: &SecretString| Shown::secret(secret.expose_secret(), false).to_string().into();
+) -> Result<TargetPreview, TemplateError> {
+    let redact =
+        |secret: &SecretString| RedactedValue::secret(secret.expose_secret(), false).to_string().into();
     let rendered = template.render(&resolved.token(record, &answer.access_token, &answer.values))?;
-    let values = answer.values.iter().map(|(name, value)| (name.clone(), hidden(value))).collect();
-    let access_token = hidden(&answer.access_token);
-    let outlined = resolved.token(record, &access_token, &values);
-    Ok(Target {
+    let values = answer.values.iter().map(|(name, value)| (name.clone(), redact(value))).collect();
+    let access_token = redact(&answer.access_token);
+    let redacted_token = resolved.token(record, &access_token, &values);
+    Ok(TargetPreview {
         name: source.target_name().to_owned(),
         kind: rendered.kind.clone(),
-        data: outline::target(&rendered, template.render(&outlined).ok().as_ref(), show),
+        data: redacted::target_data(&rendered, template.render(&redacted_token).ok().as_ref(), show),
     })
 }

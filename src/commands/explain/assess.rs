@@ -1,4 +1,4 @@
-//! What it means, what was seen. Pure.
+//! Assesses what was read: findings with their severity. Pure.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::cluster::Found;
-use super::report::{Failure, Finding, Level, Reader, Report, span, when};
-use crate::commands::output::Told;
+use super::cluster::{Found, ReadError};
+use super::report::{ExplainReport, Finding, LastFailureReport, Level, SecretReader, span, when};
+use crate::commands::output::ConditionReport;
 use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::Wanted;
 use crate::secret::{Facts, Owner, Ownership, Pod, Record, Use, Way, ownership};
@@ -17,73 +17,78 @@ use crate::spec::Resolved;
 use crate::time::{plus, seconds_between};
 use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
 
-/// What is due should have been done after this time, in seconds.
-const PATIENCE: u64 = 120;
+/// A refresh or an attempt that is overdue by more than this is a finding, in seconds.
+const MAX_DELAY: u64 = 120;
 
 /// The token that the target holds.
-struct Token {
+struct HeldToken {
     id: String,
     issued_at: Timestamp,
     expires_at: Timestamp,
 }
 
-struct Judge<'a> {
+struct Assessment<'a> {
     now: Timestamp,
     source: &'a TokenSource,
     status: TokenSourceStatus,
-    /// `None` where the spec cannot be used.
+    /// `None` where the spec is invalid.
     resolved: Option<Resolved>,
-    report: Report,
+    report: ExplainReport,
 }
 
-/// Judges what was found; `propagation_delay` (seconds) holds where the spec names none.
-pub(super) fn judge(now: Timestamp, namespace: &str, found: &Found, propagation_delay: u64) -> Report {
+/// Assesses what was read; `propagation_delay` (seconds) applies where the spec has none.
+pub(super) fn assess(
+    now: Timestamp,
+    namespace: &str,
+    found: &Found,
+    propagation_delay: u64,
+) -> ExplainReport {
     let source = &found.source;
     let resolved = Resolved::of(source, propagation_delay);
     let name = source.metadata.name.as_deref().unwrap_or_default();
-    let mut judge = Judge {
+    let mut assessment = Assessment {
         now,
         source,
         status: source.status.clone().unwrap_or_default(),
-        report: Report { source: format!("{namespace}/{name}"), ..Report::default() },
+        report: ExplainReport { source: format!("{namespace}/{name}"), ..ExplainReport::default() },
         resolved: None,
     };
     let invalid = match resolved {
         Ok(resolved) => {
-            judge.report.provider = Some(resolved.description.provider);
-            judge.resolved = Some(resolved);
+            assessment.report.provider = Some(resolved.description.provider);
+            assessment.resolved = Some(resolved);
             None
         }
         Err(error) => Some(Finding::new(Level::NotValid, error.to_string())),
     };
-    let token = judge.token(found);
-    let next = judge.next(token.as_ref(), found);
-    judge.report.next = invalid.unwrap_or(next);
-    judge.report.credentials = judge.credentials(found);
-    judge.failure_and_conditions();
-    judge.readers(found, token.as_ref());
-    judge.report.verdict = judge.verdict();
-    judge.report
+    let token = assessment.token(found);
+    let next = assessment.next(token.as_ref(), found);
+    assessment.report.next = invalid.unwrap_or(next);
+    assessment.report.credentials = assessment.credentials(found);
+    assessment.failure_and_conditions();
+    assessment.readers(found, token.as_ref());
+    assessment.report.verdict = assessment.verdict();
+    assessment.report
 }
 
-impl Judge<'_> {
-    fn unknown(&mut self, why: &str, so: &str) {
-        self.report.not_known.push(format!("{why}, so {so}"));
+impl Assessment<'_> {
+    fn unknown(&mut self, error: &ReadError, consequence: &str) {
+        self.report.not_known.push(format!("{error}, so {consequence}"));
     }
 
-    /// The token, and the Secret that holds it. The record on the Secret is the truth; status is a report of it.
-    fn token(&mut self, found: &Found) -> Option<Token> {
+    /// The token and the Secret that holds it. The record on the Secret is authoritative, not the status.
+    fn token(&mut self, found: &Found) -> Option<HeldToken> {
         let secret = self.source.target_name().to_owned();
-        let reported = self.status.token.as_ref().map(|token| Token {
+        let reported = self.status.token.as_ref().map(|token| HeldToken {
             id: token.id.clone(),
             issued_at: token.issued_at,
             expires_at: token.expires_at,
         });
         let (target, token) = match &found.target {
-            Ok(Some(facts)) => self.holds(&secret, facts),
+            Ok(Some(facts)) => self.target(&secret, facts),
             Ok(None) => (Finding::new(Level::NotValid, format!("{secret} does not exist")), None),
-            Err(why) => {
-                self.unknown(why, "what status says of the token is taken for true");
+            Err(error) => {
+                self.unknown(error, "what status says of the token is taken for true");
                 (Finding::new(Level::Well, format!("{secret}, as status says")), reported)
             }
         };
@@ -102,122 +107,132 @@ impl Judge<'_> {
         token
     }
 
-    fn holds(&self, secret: &str, facts: &Facts) -> (Finding, Option<Token>) {
+    /// The target Secret, and the token where the Secret belongs to this TokenSource.
+    fn target(&self, secret: &str, facts: &Facts) -> (Finding, Option<HeldToken>) {
         let metadata = &self.source.metadata;
         let me = Owner {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
         };
-        let broken = |words: String| Finding::new(Level::NotValid, format!("{secret} {words}"));
+        let not_valid = |text: String| Finding::new(Level::NotValid, format!("{secret} {text}"));
         match ownership(facts, &me) {
             Ownership::Foreign { whose, .. } => {
-                return (broken(format!("is not this TokenSource's: {whose}")), None);
+                return (not_valid(format!("is not this TokenSource's: {whose}")), None);
             }
             Ownership::Predecessors => {
                 return (
-                    broken(
+                    not_valid(
                         "belongs to a TokenSource of this name that is gone, and will be collected".into(),
                     ),
                     None,
                 );
             }
             Ownership::Offered => {
-                return (broken("is handed over to it, and holds no token of its yet".into()), None);
+                return (not_valid("is handed over to it, and holds no token of its yet".into()), None);
             }
             Ownership::Ours => {}
         }
         let Some(record) = facts.record.as_deref() else {
-            return (broken("has lost the operator's record, so a new token will be asked for".into()), None);
+            return (
+                not_valid("has lost the operator's record, so a new token will be asked for".into()),
+                None,
+            );
         };
-        let token =
-            Token { id: record.token_id.clone(), issued_at: record.issued_at, expires_at: record.expires_at };
-        (self.fits(secret, facts, record), Some(token))
+        let token = HeldToken {
+            id: record.token_id.clone(),
+            issued_at: record.issued_at,
+            expires_at: record.expires_at,
+        };
+        (self.own_target(secret, facts, record), Some(token))
     }
 
-    fn fits(&self, secret: &str, facts: &Facts, record: &Record) -> Finding {
-        let broken = |words: &str| Finding::new(Level::NotValid, format!("{secret} {words}"));
+    /// A target Secret with a record of this TokenSource: whether it is unchanged and for the present spec.
+    fn own_target(&self, secret: &str, facts: &Facts, record: &Record) -> Finding {
+        let not_valid = |text: &str| Finding::new(Level::NotValid, format!("{secret} {text}"));
         let wanted = self.resolved.as_ref().map(|resolved| &resolved.wanted);
         if facts.terminating {
-            return broken("is being deleted");
+            return not_valid("is being deleted");
         }
         if wanted.is_some_and(|wanted| wanted.keys != facts.owned_keys) {
-            return broken("does not hold it as it was written: somebody changed or removed a key");
+            return not_valid("does not hold it as it was written: another writer changed or removed a key");
         }
         let is_earlier =
             |wanted: &Wanted| wanted.provider != record.inputs.provider || wanted.template != record.template;
         if !record.is_of_another_version() && wanted.is_some_and(is_earlier) {
-            return broken("holds a token that was written for an earlier spec");
+            return not_valid("holds a token that was written for an earlier spec");
         }
         match &self.status.token {
-            Some(told) if told.id == record.token_id && told.expires_at == record.expires_at => {
+            Some(reported) if reported.id == record.token_id && reported.expires_at == record.expires_at => {
                 Finding::new(Level::Well, format!("{secret} holds it as it was written, and status agrees"))
             }
-            told => {
-                let told = told.as_ref().map_or("no token", |told| &told.id);
+            reported => {
+                let reported = reported.as_ref().map_or("no token", |token| &token.id);
                 Finding::new(
                     Level::Attention,
                     format!(
-                        "{secret} holds it as it was written, but status speaks of {told}: it was not reported yet"
+                        "{secret} holds it as it was written, but status names {reported}: it was not reported yet"
                     ),
                 )
             }
         }
     }
 
-    fn next(&self, token: Option<&Token>, found: &Found) -> Finding {
+    /// What the operator does next.
+    fn next(&self, token: Option<&HeldToken>, found: &Found) -> Finding {
         let (now, metadata) = (self.now, &self.source.metadata);
-        let needs = |words: String| Finding::new(Level::Attention, words);
-        let is_late = |at: Timestamp| seconds_between(at, now) > PATIENCE;
+        let attention = |text: String| Finding::new(Level::Attention, text);
+        let is_late = |at: Timestamp| seconds_between(at, now) > MAX_DELAY;
         if metadata.deletion_timestamp.is_some() {
-            return needs("nothing: the TokenSource is being deleted".into());
+            return attention("nothing: the TokenSource is being deleted".into());
         }
         match (self.status.observed_generation.filter(|seen| *seen >= 0), metadata.generation) {
             (None, _) => {
-                return needs(
-                    "no operator has looked at it: see that one runs, and that it watches this namespace"
+                return attention(
+                    "no operator has reconciled it: check that one runs, and that it watches this namespace"
                         .into(),
                 );
             }
             (Some(seen), Some(present)) if seen < present => {
-                return needs(format!(
-                    "the operator has not looked at the present spec (generation {present}) yet, only at generation {seen}"
+                return attention(format!(
+                    "the operator has not reconciled the present spec (generation {present}) yet, only generation {seen}"
                 ));
             }
             _ => {}
         }
         if self.source.spec.suspend == Some(true) {
-            return needs("nothing: spec.suspend is true".into());
+            return attention("nothing: spec.suspend is true".into());
         }
         if let Some(failure) = self.status.last_failure.as_ref().filter(|failure| failure.count > 0) {
-            return needs(match failure.next_attempt_at {
+            return attention(match failure.next_attempt_at {
                 Some(at) if is_late(at) => {
                     format!(
-                        "another attempt has been due since {}: see that the operator runs",
+                        "another attempt has been due since {}: check that the operator runs",
                         when(now, at)
                     )
                 }
                 Some(at) => format!("another attempt at {}", when(now, at)),
-                None => "nothing, before somebody acts".into(),
+                None => "nothing, before something changes".into(),
             });
         }
-        let asked = self.resolved.as_ref().and_then(|resolved| resolved.wanted.refresh_request.as_deref());
-        let answered = match &found.target {
+        let requested =
+            self.resolved.as_ref().and_then(|resolved| resolved.wanted.refresh_request.as_deref());
+        let fulfilled = match &found.target {
             Ok(Some(facts)) => facts.record.as_deref().and_then(|record| record.refresh_request.as_deref()),
-            _ => asked,
+            _ => requested,
         };
-        if asked.is_some() && asked != answered {
+        if requested.is_some() && requested != fulfilled {
             return Finding::new(Level::Well, "a new token at once: the annotation asks for it");
         }
         match &self.status.token {
-            Some(told) if is_late(told.refresh_at) => needs(format!(
-                "a new token has been due since {}: see that the operator runs",
-                when(now, told.refresh_at)
+            Some(reported) if is_late(reported.refresh_at) => attention(format!(
+                "a new token has been due since {}: check that the operator runs",
+                when(now, reported.refresh_at)
             )),
-            Some(told) if token.is_some() => {
-                Finding::new(Level::Well, format!("a new token at {}", when(now, told.refresh_at)))
+            Some(reported) if token.is_some() => {
+                Finding::new(Level::Well, format!("a new token at {}", when(now, reported.refresh_at)))
             }
-            _ if self.has("Stalled") => needs("nothing, before somebody acts".into()),
-            _ => needs("a first token, as soon as what the conditions name is there".into()),
+            _ if self.has("Stalled") => attention("nothing, before something changes".into()),
+            _ => attention("a first token, once the problem in the conditions is solved".into()),
         }
     }
 
@@ -228,8 +243,8 @@ impl Judge<'_> {
     fn credentials(&mut self, found: &Found) -> Option<Finding> {
         let spec = &self.source.spec.credentials;
         let secret: Option<&Secret> = match &found.credentials {
-            Err(why) => {
-                self.unknown(why, "whether the credentials are complete is not known");
+            Err(error) => {
+                self.unknown(error, "whether the credentials are complete is not known");
                 return None;
             }
             Ok(secret) => secret.as_ref(),
@@ -254,7 +269,7 @@ impl Judge<'_> {
     }
 
     fn failure_and_conditions(&mut self) {
-        self.report.last_failure = self.status.last_failure.as_ref().map(|last| Failure {
+        self.report.last_failure = self.status.last_failure.as_ref().map(|last| LastFailureReport {
             at: last.at,
             ago: span(seconds_between(last.at, self.now)),
             reason: last.reason.clone(),
@@ -262,15 +277,14 @@ impl Judge<'_> {
             count: last.count,
             remedy: reason(&last.reason).map(Reason::remedy),
         });
-        self.report.conditions = self.status.conditions.iter().map(told).collect();
+        self.report.conditions = self.status.conditions.iter().map(condition_report).collect();
     }
 
-    fn readers(&mut self, found: &Found, token: Option<&Token>) {
+    fn readers(&mut self, found: &Found, token: Option<&HeldToken>) {
         let secret = self.source.target_name();
         let pods = match &found.pods {
-            Err(why) => {
-                let so = format!("who uses Secret {secret}, and how, is not known");
-                return self.unknown(why, &so);
+            Err(error) => {
+                return self.unknown(error, &format!("who uses Secret {secret}, and how, is not known"));
             }
             Ok(pods) => pods,
         };
@@ -278,18 +292,18 @@ impl Judge<'_> {
         let mut readers = vec![];
         for pod in pods {
             for used in pod.uses(secret) {
-                readers.push(Reader {
+                readers.push(SecretReader {
                     pod: pod.metadata.name.clone(),
                     container: used.container.to_owned(),
                     way: used.way,
-                    reads: reads(self.now, token, delay, pod, used),
+                    reads: container_token(self.now, token, delay, pod, used),
                 });
             }
         }
         self.report.readers = Some(readers);
     }
 
-    /// How long a mounted file may lag behind the Secret, in seconds.
+    /// The longest time by which a mounted file lags behind the Secret, in seconds.
     fn propagation_delay(&mut self) -> u64 {
         let failed = self.status.conditions.iter().any(|it| it.reason == Reason::PromptFailed.as_str());
         let Some(resolved) = &mut self.resolved else { return 0 };
@@ -317,18 +331,24 @@ fn reason(name: &str) -> Option<Reason> {
     Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
 }
 
-fn told(condition: &Condition) -> Told {
+fn condition_report(condition: &Condition) -> ConditionReport {
     let is_good = match condition.type_.as_str() {
-        "Reconciling" | "Stalled" => true, // Ready says it.
+        "Reconciling" | "Stalled" => true, // Ready has the same remedy.
         _ => condition.status == "True" && condition.reason != Reason::RefreshFailing.as_str(),
     };
     let remedy = if is_good { None } else { reason(&condition.reason).map(Reason::remedy) };
-    Told { remedy, ..condition.clone().into() }
+    ConditionReport { remedy, ..condition.clone().into() }
 }
 
-/// What a container reads, as far as times tell.
-fn reads(now: Timestamp, token: Option<&Token>, delay: u64, pod: &Pod, used: Use<'_>) -> Finding {
-    let well = |words: String| Finding::new(Level::Well, words);
+/// Which token a container reads, as far as it follows from the times.
+fn container_token(
+    now: Timestamp,
+    token: Option<&HeldToken>,
+    delay: u64,
+    pod: &Pod,
+    used: Use<'_>,
+) -> Finding {
+    let well = |text: String| Finding::new(Level::Well, text);
     if pod.phase() != "Running" {
         return well(format!("is not running yet ({})", pod.phase()));
     }
@@ -336,11 +356,11 @@ fn reads(now: Timestamp, token: Option<&Token>, delay: u64, pod: &Pod, used: Use
     let started = pod.started_at(used.container);
     let since_start = started.filter(|started| *started >= token.issued_at);
     if used.way == Way::Folder {
-        let told = pod.refreshed_at().filter(|told| *told >= token.issued_at);
+        let annotated = pod.refreshed_at().filter(|at| *at >= token.issued_at);
         let arrives = plus(token.issued_at, delay);
-        return well(match (since_start, told) {
+        return well(match (since_start, annotated) {
             (Some(started), _) => format!("has had this token since its start at {}", when(now, started)),
-            (None, Some(told)) => format!("was told of this token at {}", when(now, told)),
+            (None, Some(at)) => format!("was annotated for this token at {}", when(now, at)),
             (None, None) if arrives <= now => {
                 format!("has had this token since {} at the latest", when(now, arrives))
             }

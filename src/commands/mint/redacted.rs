@@ -1,5 +1,5 @@
-//! Outlines of what is sent and what comes back: names, and the values that stand in the TokenSource or are no secret;
-//! what comes from a Secret is counted and not shown.
+//! Redacted views of request and target: names, and the values that are in the TokenSource or not secret. Of values from a
+//! Secret only the length is shown.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
@@ -16,8 +16,8 @@ use url::Url;
 use crate::secret::Rendered;
 use token_endpoint::{RequestDescription, TokenRequest};
 
-/// Members of a request that say nothing secret, whoever wrote them.
-const PUBLIC: [&str; 8] = [
+/// Members of a request whose values are never secret.
+const PUBLIC_MEMBERS: [&str; 8] = [
     "actor_token_type",
     "audience",
     "client_assertion_type",
@@ -28,67 +28,71 @@ const PUBLIC: [&str; 8] = [
     "subject_token_type",
 ];
 
-/// A value, or how long it is.
+/// A value, or the number of its characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(super) enum RedactedValue {
     Plain(String),
-    Hidden(usize),
+    Redacted(usize),
 }
 
-impl Shown {
-    /// Hidden, unless `show`.
+impl RedactedValue {
+    /// Redacts a value, unless `show`.
     pub(super) fn secret(value: &str, show: bool) -> Self {
-        if show { Shown::Plain(value.to_owned()) } else { Shown::Hidden(value.chars().count()) }
-    }
-}
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Shown::Plain(value) => f.write_str(value),
-            Shown::Hidden(1) => f.write_str("[redacted, 1 character]"),
-            Shown::Hidden(length) => write!(f, "[redacted, {length} characters]"),
+        if show {
+            RedactedValue::Plain(value.to_owned())
+        } else {
+            RedactedValue::Redacted(value.chars().count())
         }
     }
 }
 
-impl Serialize for Shown {
+impl fmt::Display for RedactedValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RedactedValue::Plain(value) => f.write_str(value),
+            RedactedValue::Redacted(1) => f.write_str("[redacted, 1 character]"),
+            RedactedValue::Redacted(length) => write!(f, "[redacted, {length} characters]"),
+        }
+    }
+}
+
+impl Serialize for RedactedValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// A header, a member of a body, a key of a Secret.
+/// A header, a member of a body or a key of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Member {
     pub(super) name: String,
-    pub(super) value: Shown,
+    pub(super) value: RedactedValue,
 }
 
 impl Member {
-    pub(super) fn new(name: &str, value: Shown) -> Self {
+    pub(super) fn new(name: &str, value: RedactedValue) -> Self {
         Member { name: name.to_owned(), value }
     }
 }
 
-/// A request.
+/// A token request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Asked {
+pub(super) struct RequestView {
     pub(super) method: &'static str,
     pub(super) url: String,
     pub(super) headers: Vec<Member>,
     pub(super) body: Vec<Member>,
 }
 
-/// The outline of `request`, which was made of `description`; the client's id is shown if it stands in the TokenSource.
-pub(super) fn asked(
+/// The view of `request`, which was built from `description`. `client_id` is that of the TokenSource, and is shown.
+pub(super) fn request_view(
     request: &TokenRequest,
     description: &RequestDescription,
     client_id: Option<&str>,
     show: bool,
-) -> Asked {
+) -> RequestView {
     let is_public = |name: &str, value: &str| {
-        PUBLIC.contains(&name)
+        PUBLIC_MEMBERS.contains(&name)
             || (name == "client_id" && client_id == Some(value))
             || description.parameters.get(name).is_some_and(|public| public == value)
     };
@@ -96,11 +100,11 @@ pub(super) fn asked(
         .into_iter()
         .map(|(name, value)| {
             let shown = match name.as_str() {
-                _ if show || is_public(&name, &value) => Shown::Plain(value),
+                _ if show || is_public(&name, &value) => RedactedValue::Plain(value),
                 "assertion" | "client_assertion" => {
-                    jwt(&value).map_or(Shown::secret(&value, false), Shown::Plain)
+                    jwt(&value).map_or(RedactedValue::secret(&value, false), RedactedValue::Plain)
                 }
-                _ => Shown::secret(&value, false),
+                _ => RedactedValue::secret(&value, false),
             };
             Member { name, value: shown }
         })
@@ -110,10 +114,10 @@ pub(super) fn asked(
         .iter()
         .map(|(name, value)| Member::new(name.as_str(), header(value, *name == AUTHORIZATION, show)))
         .collect();
-    Asked { method: "POST", url: url(request.url(), show), headers, body }
+    RequestView { method: "POST", url: url(request.url(), show), headers, body }
 }
 
-/// A query may hold a key.
+/// The URL with redacted values of the query, which may contain an API key.
 fn url(url: &Url, show: bool) -> String {
     let (mut shown, query) = (url.clone(), url.query_pairs());
     if show || url.query().is_none() {
@@ -121,22 +125,22 @@ fn url(url: &Url, show: bool) -> String {
     }
     shown.set_query(None);
     let members: Vec<String> =
-        query.map(|(name, value)| format!("{name}={}", Shown::secret(&value, false))).collect();
+        query.map(|(name, value)| format!("{name}={}", RedactedValue::secret(&value, false))).collect();
     format!("{shown}?{}", members.join("&"))
 }
 
-fn header(value: &HeaderValue, is_authorization: bool, show: bool) -> Shown {
+fn header(value: &HeaderValue, is_authorization: bool, show: bool) -> RedactedValue {
     let text = String::from_utf8_lossy(value.as_bytes());
     match text.split_once(' ') {
-        _ if show || !value.is_sensitive() => Shown::Plain(text.into_owned()),
+        _ if show || !value.is_sensitive() => RedactedValue::Plain(text.into_owned()),
         Some((scheme, rest)) if is_authorization => {
-            Shown::Plain(format!("{scheme} {}", Shown::secret(rest, false)))
+            RedactedValue::Plain(format!("{scheme} {}", RedactedValue::secret(rest, false)))
         }
-        _ => Shown::secret(&text, false),
+        _ => RedactedValue::secret(&text, false),
     }
 }
 
-/// The members of a body of either encoding, one for each value.
+/// The members of a form or JSON body, one for each value.
 fn body(request: &TokenRequest) -> Vec<(String, String)> {
     let body = request.body().expose_secret();
     let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|it| it.as_bytes().ends_with(b"json"));
@@ -157,37 +161,37 @@ fn body(request: &TokenRequest) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What an assertion claims, without its signature: who it is for, and when. Names stay hidden.
+/// Header and claims of an assertion: audience, scope and times; the other claims and the signature are redacted.
 fn jwt(assertion: &str) -> Option<String> {
     let part = |text: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(text).ok()?).ok();
     let mut parts = assertion.split('.');
     let (header, mut claims) = (part(parts.next()?)?, part(parts.next()?)?);
     let signature = parts.next()?;
     for (name, claim) in claims.as_object_mut()? {
-        // The audience is the token URL, mostly, and that may have a query.
+        // The audience is usually the token URL, which may have a query.
         if let Some((place, query)) = claim.as_str().and_then(|text| text.split_once('?')) {
-            *claim = format!("{place}?{}", Shown::secret(query, false)).into();
+            *claim = format!("{place}?{}", RedactedValue::secret(query, false)).into();
         } else if !claim.is_number() && !matches!(name.as_str(), "aud" | "scope") {
             let length = claim.as_str().map_or_else(|| claim.to_string().len(), |text| text.chars().count());
-            *claim = Shown::Hidden(length).to_string().into();
+            *claim = RedactedValue::Redacted(length).to_string().into();
         }
     }
-    Some(format!("JWT {header} {claims} {}", Shown::secret(signature, false)))
+    Some(format!("JWT {header} {claims} {}", RedactedValue::secret(signature, false)))
 }
 
-/// What the target Secret would hold; `outline` is the same without secrets, where that could be made.
-pub(super) fn target(rendered: &Rendered, outline: Option<&Rendered>, show: bool) -> Vec<Member> {
+/// The data of the target Secret; `redacted` is the same data rendered with redacted values, where that succeeded.
+pub(super) fn target_data(rendered: &Rendered, redacted: Option<&Rendered>, show: bool) -> Vec<Member> {
     rendered
         .data
         .iter()
         .map(|(key, value)| {
             let value = value.expose_secret();
-            let outlined = outline.and_then(|outline| outline.data.get(key));
+            let redacted = redacted.and_then(|redacted| redacted.data.get(key));
             Member::new(
                 key,
-                match outlined {
-                    Some(outlined) if !show => Shown::Plain(outlined.expose_secret().to_owned()),
-                    _ => Shown::secret(value, show),
+                match redacted {
+                    Some(redacted) if !show => RedactedValue::Plain(redacted.expose_secret().to_owned()),
+                    _ => RedactedValue::secret(value, show),
                 },
             )
         })
@@ -231,22 +235,22 @@ mod tests {
         }
     }
 
-    fn outline(description: &RequestDescription, client_id: Option<&str>, show: bool) -> Vec<String> {
+    fn view(description: &RequestDescription, client_id: Option<&str>, show: bool) -> Vec<String> {
         let attempt =
             Attempt { now: "2026-11-22T05:00:00Z".parse().unwrap(), jti: "0123456789abcdef".into() };
         let request = description.attempt(&credentials(), &attempt).unwrap();
-        let asked = asked(&request, description, client_id, show);
+        let view = request_view(&request, description, client_id, show);
         let lines = |members: Vec<Member>| {
             let mut lines: Vec<String> =
                 members.into_iter().map(|it| format!("{}: {}", it.name, it.value)).collect();
             lines.sort();
             lines
         };
-        [vec![asked.url], lines(asked.headers), lines(asked.body)].concat()
+        [vec![view.url], lines(view.headers), lines(view.body)].concat()
     }
 
     #[test]
-    fn names_and_what_stands_in_the_spec_are_shown_and_the_rest_is_counted() {
+    fn request_view_shows_names_and_values_of_the_spec_and_redacts_the_rest() {
         let head = |content_type: &str, authorization: &[&str]| {
             let mut lines = vec![
                 "https://idp.example.com/token?key=[redacted, 7 characters]&tenant=[redacted, 1 character]",
@@ -288,17 +292,17 @@ mod tests {
                 ],
             ),
         ] {
-            let lines = outline(&description(grant, client, encoding), None, false);
+            let lines = view(&description(grant, client, encoding), None, false);
             let body = body.iter().chain(&resources).map(|line| (*line).to_owned()).collect();
             assert_eq!(lines, [head, body].concat());
         }
     }
 
     #[test]
-    fn a_client_id_of_the_spec_is_shown_and_all_of_it_on_request() {
+    fn request_view_shows_the_client_id_of_the_spec_and_secrets_only_on_demand() {
         let post = description(Grant::ClientCredentials, ClientAuthentication::Post, Encoding::Form);
-        assert!(outline(&post, Some("the-client"), false).contains(&"client_id: the-client".to_owned()));
-        let shown = outline(&post, None, true);
+        assert!(view(&post, Some("the-client"), false).contains(&"client_id: the-client".to_owned()));
+        let shown = view(&post, None, true);
         for line in ["client_secret: hunter2 & more", "x-api-key: hunter2-key", "apikey: hunter2-key"] {
             assert!(shown.iter().any(|it| it == line), "{shown:?}");
         }
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assertion_is_opened_but_for_names_and_the_signature() {
+    fn request_view_of_an_assertion_redacts_names_and_signature() {
         let method = PrivateKeyJwt {
             algorithm: Algorithm::Es256,
             key_id: Some("k1".into()),
@@ -318,7 +322,7 @@ mod tests {
             ClientAuthentication::PrivateKeyJwt(method),
             Encoding::Form,
         );
-        let lines = outline(&signed, None, false);
+        let lines = view(&signed, None, false);
         let line = lines.iter().find(|line| line.starts_with("client_assertion:")).unwrap();
         for part in [
             r#""alg":"ES256""#,
@@ -334,15 +338,15 @@ mod tests {
     }
 
     #[test]
-    fn of_the_target_the_token_is_hidden() {
+    fn target_data_redacts_the_token() {
         let rendered = |token: &str| Rendered {
             kind: "Opaque".into(),
             labels: [].into(),
             annotations: [].into(),
             data: [("authorization".to_owned(), format!("Bearer {token}").into())].into(),
         };
-        let lines = |outline: Option<Rendered>, show| -> Vec<String> {
-            let members = target(&rendered("hunter2"), outline.as_ref(), show);
+        let lines = |redacted: Option<Rendered>, show| -> Vec<String> {
+            let members = target_data(&rendered("hunter2"), redacted.as_ref(), show);
             members.into_iter().map(|it| format!("{}: {}", it.name, it.value)).collect()
         };
         assert_eq!(lines(Some(rendered("[redacted]")), false), ["authorization: Bearer [redacted]"]);
