@@ -21,6 +21,7 @@ use super::mint_queue::{MintRequest, MintResult, NewToken};
 use super::outcome::Outcome;
 use super::refresh_token::{KnownOriginal, Lineage, Rotation, UnsavedRefreshToken, choose};
 use super::{credentials, spans};
+use crate::heartbeat::Loop;
 use crate::key::Key;
 use crate::refresh::{MintReason, Observed, attempt_timeout, needed, refresh_at};
 use crate::secret::{Inputs, Ownership, Record, Version, ownership};
@@ -39,7 +40,7 @@ pub(super) async fn run(context: &Arc<Context>) {
     let ends = context.leadership.ends();
     tokio::pin!(ends);
     loop {
-        context.heartbeats.tick("mint queue");
+        context.heartbeats.beat(Loop::MintQueue);
         let next = async {
             context.mints.has_room().await;
             context.mints.next().await

@@ -15,6 +15,7 @@ use super::cache::source::CachedSource;
 use super::context::Context;
 use super::reconcile::reconcile;
 use super::{mint, spans, watch};
+use crate::heartbeat::Loop;
 use crate::key::Key;
 
 /// How often the work queue shows that it makes progress.
@@ -56,8 +57,8 @@ async fn lead(context: &Arc<Context>) {
 /// A process that does not lead has nothing to do, and shows that it would.
 async fn keep_beating(context: &Context) {
     loop {
-        context.heartbeats.tick("work queue");
-        context.heartbeats.tick("mint queue");
+        context.heartbeats.beat(Loop::WorkQueue);
+        context.heartbeats.beat(Loop::MintQueue);
         context.work.retain(|_| false);
         sleep(HEARTBEAT).await;
     }
@@ -71,7 +72,7 @@ async fn work(context: &Arc<Context>) {
     tokio::pin!(ends);
     let mut ended_at = None;
     loop {
-        context.heartbeats.tick("work queue");
+        context.heartbeats.beat(Loop::WorkQueue);
         let urgency = |key: &Key| context.urgency(key);
         tokio::select! {
             () = &mut ends, if ended_at.is_none() => {
@@ -109,7 +110,7 @@ async fn work(context: &Arc<Context>) {
 /// Reconciles one TokenSource. It never fails, so that its trouble is its own. Returns after how long to do it again, if
 /// nothing triggers it before.
 async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) -> (Key, Option<Duration>) {
-    let _beat = context.heartbeats.look();
+    let _beat = context.heartbeats.reconciling();
     let may_begin = context.leadership.may_begin();
     let is_selected = context.namespaces.selects(&key.namespace);
     if !is_selected {

@@ -106,7 +106,7 @@ pub struct Pending {
     /// `None` where the endpoint gave a refresh token but no usable token.
     pub token: Option<Box<NewToken>>,
     /// A rotated refresh token, the only copy.
-    pub refresh_token: Option<UnsavedRefreshToken>,
+    pub refresh_token: Option<Box<UnsavedRefreshToken>>,
 }
 
 impl Pending {
@@ -242,7 +242,7 @@ impl States {
     pub fn drop_result(&self, source: &Key, result: Option<MintResult>) {
         if let Some(refresh_token) = result.and_then(|result| result.refresh_token) {
             let mut state = self.take(source);
-            state.pending.refresh_token = Some(refresh_token);
+            state.pending.refresh_token = Some(Box::new(refresh_token));
             self.put(source, state, true);
         }
     }

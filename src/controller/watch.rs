@@ -166,7 +166,7 @@ async fn proofs(context: &Context) {
         if context.leadership.may_begin()
             && let Some(source) = context.sources.any(|_| true)
         {
-            context.heartbeats.await_look();
+            context.heartbeats.expect_reconciliation();
             context.trigger(source);
         }
     }

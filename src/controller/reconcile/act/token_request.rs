@@ -21,7 +21,7 @@ impl Reconciliation<'_> {
             result;
         if let Some(refresh_token) = refresh_token {
             // Whatever else is wrong with the response.
-            self.state.pending.refresh_token = Some(refresh_token);
+            self.state.pending.refresh_token = Some(Box::new(refresh_token));
         }
         if uid != self.identity.owner.uid {
             return Ok(()); // a token for an object of this name that is gone
