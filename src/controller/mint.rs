@@ -11,7 +11,7 @@ use token_endpoint::{
 use tokensource_api::{Reason, TokenSource};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument, error, info};
+use tracing::{Instrument, debug, error, info};
 
 use super::api_permits::Stake;
 use super::cache::secrets::Known;
@@ -32,6 +32,9 @@ use crate::token_request::send;
 
 /// How often the queue shows that it makes progress.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// A shorter wait is not logged.
+const WAIT_TO_LOG: Duration = Duration::from_millis(100);
 
 /// Begins token requests while this process leads, by the earliest deadline; then takes back those that have not begun, and
 /// waits for those that have.
@@ -191,6 +194,10 @@ async fn request_token(
         None => return Ended::NotNeeded,
     };
     context.metrics.waited(spec.host(), waited);
+    if waited >= WAIT_TO_LOG {
+        let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        debug!(source = %key, host = spec.host(), waited_ms, "token request waited for its endpoint");
+    }
     minting.run(request, mint_reason, permit).await
 }
 

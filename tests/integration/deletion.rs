@@ -99,7 +99,7 @@ async fn delete_source_during_first_token_request_leaves_no_secret() {
     .await;
     scene.kubectl(&["delete", "tokensource", "retained"], "").await;
     eventually("the token arrives", SOON, async || {
-        if operator.said("minted") == 1 { Ok(()) } else { Err(operator.log()) }
+        if operator.said("token received") == 1 { Ok(()) } else { Err(operator.log()) }
     })
     .await;
     // At a stop, requests in flight end first.
@@ -125,7 +125,7 @@ async fn delete_source_during_refresh_deletes_target() {
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.gone("secret", "token").await;
     eventually("the token arrives", SOON, async || {
-        if operator.said("minted") == 2 { Ok(()) } else { Err(operator.log()) }
+        if operator.said("token received") == 2 { Ok(()) } else { Err(operator.log()) }
     })
     .await;
     operator.stop().await;

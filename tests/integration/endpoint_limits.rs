@@ -45,7 +45,7 @@ async fn limiter_keeps_configured_rate() {
         scene.condition(name, "Ready", "True TokenValid").await;
     }
     eventually("the wait is logged", SOON, async || {
-        match operator.said("waited for a turn at the endpoint") {
+        match operator.said("token request waited for its endpoint") {
             0 => Err(operator.log()),
             _ => Ok(()),
         }

@@ -290,7 +290,7 @@ async fn missing_or_unusable_credentials_name_secret_and_key_and_cost_no_token_r
     scene.condition("source", "Reconciling", "True CredentialsNotFound").await;
     scene.source_is_seen().await;
     assert_eq!(
-        operator.said("blocked source="),
+        operator.said("token request blocked source="),
         1,
         "one log line when it begins, not for each reconciliation"
     );

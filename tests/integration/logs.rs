@@ -46,20 +46,20 @@ async fn json_log_lines_have_documented_members() {
     }
 
     let source = format!("{}/source", scene.namespace);
-    let blocked = line(&lines, "blocked", "WARN");
+    let blocked = line(&lines, "token request blocked", "WARN");
     has(&blocked, &["source", "host", "reason", "error"]);
     assert_eq!((&blocked["source"], &blocked["reason"]), (&json!(source), &json!("CredentialsNotFound")));
 
-    let failed = line(&lines, "failed", "WARN");
+    let failed = line(&lines, "token request failed", "WARN");
     has(&failed, &["source", "host", "reason", "error", "count", "next_attempt_at"]);
     assert_eq!((&failed["count"], &failed["host"]), (&json!(1), &json!("127.0.0.1")));
     assert!(failed["error"].as_str().unwrap().contains("invalid_client"));
 
-    let minted = line(&lines, "minted", "INFO");
-    let members = ["source", "host", "why", "duration_ms", "lifetime_seconds", "token_id", "refresh_at"];
-    has(&minted, &members);
+    let received = line(&lines, "token received", "INFO");
+    let members = ["source", "host", "reason", "duration_ms", "lifetime_seconds", "token_id", "refresh_at"];
+    has(&received, &members);
     let status = scene.status().await.token.unwrap();
-    assert_eq!((&minted["token_id"], &minted["lifetime_seconds"]), (&json!(status.id), &json!(600)));
-    assert_eq!(minted["refresh_at"], json!(status.refresh_at));
-    assert!(minted["duration_ms"].is_u64() && minted["why"] == "target missing", "{minted:?}");
+    assert_eq!((&received["token_id"], &received["lifetime_seconds"]), (&json!(status.id), &json!(600)));
+    assert_eq!(received["refresh_at"], json!(status.refresh_at));
+    assert!(received["duration_ms"].is_u64() && received["reason"] == "target missing", "{received:?}");
 }

@@ -432,7 +432,7 @@ async fn refused_metadata_update_is_reported_and_costs_no_token_request() {
     let operator = Operator::start(&scene.namespace).await;
     let said = refused(&scene, "True RefreshFailing", 2).await;
     assert!(said.contains("not on a Friday"), "{said}");
-    assert!(operator.said("failed") < 20, "{} attempts", operator.said("failed"));
+    assert!(operator.said("token not written") < 20, "{} attempts", operator.said("token not written"));
     allow(&scene).await;
     eventually("it recovers", Duration::from_secs(70), async || {
         let labels = scene.secrets().get("token").await.unwrap().metadata.labels;

@@ -143,10 +143,10 @@ async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_s
     mints(&scene, 4).await;
 
     // A label on the credentials Secret changes its resourceVersion only.
-    let stamped = operator.said("record written again");
+    let stamped = operator.said("metadata of the target updated");
     scene.kubectl(&["label", "secret", "credentials", "a=label"], "").await;
     eventually("the record follows the credentials Secret", SOON, async || {
-        if operator.said("record written again") > stamped { Ok(()) } else { Err(operator.log()) }
+        if operator.said("metadata of the target updated") > stamped { Ok(()) } else { Err(operator.log()) }
     })
     .await;
     mints(&scene, 4).await;

@@ -50,8 +50,8 @@ async fn token_request_is_traced() {
         "service.name",
         "tokensource-operator",
         "deployment.environment.name",
-        "look",
-        "mint",
+        "reconcile",
+        "token_request",
         "apply",
         "status",
         &scene.namespace,
@@ -68,8 +68,8 @@ async fn token_request_is_traced() {
     for secret in [token.as_str(), "wrong-Kanarie", token_url.path()] {
         assert!(!traces.contains(secret), "{secret}");
     }
-    for line in log.lines().filter(|line| line.contains("minted")) {
-        assert!(!line.contains("look{"), "log lines have no spans: {line}");
+    for line in log.lines().filter(|line| line.contains("token received")) {
+        assert!(!line.contains("reconcile{"), "log lines have no spans: {line}");
     }
 }
 
