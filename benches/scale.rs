@@ -1,11 +1,10 @@
-//! What a fleet costs, against a real control plane and a real authorization server:
-//! `make bench SOURCES=10000` (1000 where nothing is said). `STEADY=600` then has all tokens live for `LIFETIME=300`
-//! seconds and watches for so many seconds how they are refreshed. `HANGS=60` begins with an endpoint that answers nobody for
-//! so many seconds. `FAILS=60` has the client rejected for so many seconds, and then ends. `hack/limit-memory.sh` makes the
-//! memory limit of a pod.
+//! The cost of a fleet, with a real control plane and a real authorization server: `make bench SOURCES=10000` (default
+//! 1000). `STEADY=600` replaces all tokens by some of `LIFETIME=300` seconds and observes their refreshes for so many
+//! seconds. `HANGS=60` begins with an endpoint that does not respond for so many seconds. `FAILS=60` rejects the client for
+//! so many seconds, and then ends. `hack/limit-memory.sh` sets the memory limit of a pod.
 //!
-//! Memory is absolute; time is a ratio to a bare loop that does the same calls in the same run, because machines
-//! are noisy.
+//! Memory is absolute; time is a ratio to a bare loop that makes the same calls in the same run, because machines are
+//! noisy.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -69,7 +68,7 @@ async fn main() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     println!("idle for 20 s: {:.2} s of CPU", operator.usage().cpu - restarted.cpu);
 
-    // The first refresh of a process rehearses the write; the second is like all that follow.
+    // The first refresh of a process does a dry run of the write; the second is like all further ones.
     let refreshes = sources.min(2000);
     let (first, _) = refresh(&mut operator, &fleet, refreshes, "1").await;
     let (second, rate) = refresh(&mut operator, &fleet, refreshes, "2").await;
@@ -91,7 +90,7 @@ async fn main() {
     }
 }
 
-/// Runs an operator for so many seconds, and tells what it has used.
+/// Runs an operator for so many seconds, and prints its usage.
 async fn run_for(seconds: usize, what: &str) {
     let mut operator = Operator::start();
     tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
@@ -99,15 +98,15 @@ async fn run_for(seconds: usize, what: &str) {
     println!("{what} for {seconds} s: {:.1} s of CPU; {}", usage.cpu, usage.memory());
 }
 
-/// Reads the operator's metrics every now and then, as somebody who watches it does.
+/// Reads the operator's metrics regularly, as Prometheus does.
 async fn scrape() {
     loop {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let _ = fleet::metrics().await; // it may be down just now
+        let _ = fleet::metrics().await; // it may be down at the moment
     }
 }
 
-/// Asks for that many refreshes; returns the seconds of CPU that each cost the operator, and how many there were a second.
+/// Requests so many refreshes; returns the operator's CPU seconds for each, and the refreshes per second.
 async fn refresh(operator: &mut Operator, fleet: &Fleet, refreshes: usize, request: &str) -> (f64, f64) {
     let mints = fleet.mints().await;
     let (before, begun) = (operator.usage(), Instant::now());
@@ -118,7 +117,7 @@ async fn refresh(operator: &mut Operator, fleet: &Fleet, refreshes: usize, reque
     ((operator.usage().cpu - before.cpu) / refreshes as f64, rate)
 }
 
-/// Replaces all tokens by some that live for `lifetime` seconds, and watches their refreshes for `steady` seconds.
+/// Replaces all tokens by some of `lifetime` seconds, and observes their refreshes for `steady` seconds.
 async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: usize) {
     fleet.accept("secret", lifetime).await;
     let mints = fleet.mints().await;
@@ -152,7 +151,7 @@ async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: us
     );
 }
 
-/// The least that any operator does for a refresh: token request, credentials, target, status.
+/// The minimum that an operator must do for a refresh: token request, credentials, target, status.
 async fn bare_loop(fleet: &Fleet, refreshes: usize) {
     let http = http_client();
     let secrets: Api<Secret> = Api::namespaced(fleet.client.clone(), &fleet.namespace);
@@ -188,7 +187,7 @@ fn per_second(count: usize, begun: Instant) -> f64 {
     count as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// The operator, for all namespaces; started by `OPERATOR_WRAPPER`, where that is set.
+/// The operator, for all namespaces; started through `OPERATOR_WRAPPER`, where that is set.
 struct Operator(Child);
 
 impl Operator {
@@ -227,15 +226,15 @@ impl Drop for Operator {
     }
 }
 
-/// What a process has used, from /proc (Linux).
+/// The resource usage of a process, from /proc (Linux).
 struct Usage {
-    /// MiB of memory in use.
+    /// Resident memory, in MiB.
     resident: u64,
-    /// MiB of that which are not pages of a file.
+    /// The part of it that is not pages of a file, in MiB.
     own: u64,
-    /// MiB of memory in use at the most.
+    /// The peak of resident memory, in MiB.
     peak: u64,
-    /// Seconds of CPU.
+    /// CPU time, in seconds.
     cpu: f64,
 }
 
@@ -249,7 +248,7 @@ impl Usage {
         };
         let stat = read("stat");
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        // Clock ticks, of which Linux has 100 a second for user space.
+        // Clock ticks: 100 a second for user space on Linux.
         let ticks = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
         Usage { resident: mib("VmRSS:"), own: mib("RssAnon:"), peak: mib("VmHWM:"), cpu: ticks / 100.0 }
     }

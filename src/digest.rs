@@ -1,11 +1,21 @@
-//! Digests of inputs, to detect changes. Never of secret values.
+//! Digests of inputs, to detect changes. Of secret values only of refresh tokens.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
-
+use secrecy::{ExposeSecret, SecretString};
 use tokensource_api::TokenSourceSpec;
+
+/// SHA-256 of a secret, in hex. Only of refresh tokens, which are too long to be guessed.
+#[must_use]
+pub fn sha256(secret: &SecretString) -> String {
+    let digest = digest(&SHA256, secret.expose_secret().as_bytes());
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
 
 /// A digest of `spec.provider` and `spec.credentials`, which contain no secret. The same spec gives the same digest in every
 /// build, because absent fields are left out.

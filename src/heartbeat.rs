@@ -23,18 +23,37 @@ pub struct Heartbeats(Mutex<LastBeats>);
 
 #[derive(Debug, Default)]
 struct LastBeats {
-    /// By scope: a namespace, or all namespaces.
-    loops: BTreeMap<String, Instant>,
-    leader_election: Option<Instant>,
+    loops: BTreeMap<Loop, Instant>,
     /// By the path of the request.
     watches: BTreeMap<String, Instant>,
     /// When a reconciliation became due, if none has ended since.
     reconcile_due: Option<Instant>,
 }
 
+/// A loop that never ends while the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loop {
+    /// It begins reconciliations.
+    WorkQueue,
+    /// It begins token requests.
+    MintQueue,
+    /// It renews the lease, or waits for it.
+    LeaderElection,
+}
+
+impl Loop {
+    fn name(self) -> &'static str {
+        match self {
+            Loop::WorkQueue => "the work queue",
+            Loop::MintQueue => "the mint queue",
+            Loop::LeaderElection => "leader election",
+        }
+    }
+}
+
 /// A running reconciliation.
 #[must_use]
-pub(crate) struct Looking<'a>(&'a Heartbeats);
+pub(crate) struct Reconciling<'a>(&'a Heartbeats);
 
 /// A part without a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,14 +75,9 @@ pub enum Unresponsive {
 }
 
 impl Heartbeats {
-    /// A heartbeat of the loop of `scope`.
-    pub fn tick(&self, scope: &str) {
-        self.last_beats().loops.insert(scope.to_owned(), Instant::now());
-    }
-
-    /// A heartbeat of leader election.
-    pub fn beat_leader_election(&self) {
-        self.last_beats().leader_election = Some(Instant::now());
+    /// A heartbeat of a loop.
+    pub fn beat(&self, of: Loop) {
+        self.last_beats().loops.insert(of, Instant::now());
     }
 
     /// A request to the API server. Watches, and the lists with which they start again, are heartbeats.
@@ -80,13 +94,13 @@ impl Heartbeats {
     }
 
     /// A reconciliation is due. One is requested periodically, to check that reconciliations end.
-    pub(crate) fn await_look(&self) {
+    pub(crate) fn expect_reconciliation(&self) {
         self.last_beats().reconcile_due.get_or_insert_with(Instant::now);
     }
 
     /// A reconciliation starts. It ends when the returned guard is dropped.
-    pub(crate) fn look(&self) -> Looking<'_> {
-        Looking(self)
+    pub(crate) fn reconciling(&self) -> Reconciling<'_> {
+        Reconciling(self)
     }
 
     /// No reconciliation is due, because none runs from now on.
@@ -94,28 +108,20 @@ impl Heartbeats {
         self.last_beats().reconcile_due = None;
     }
 
-    /// Checks that every loop of the work queue runs, and that reconciliations end.
+    /// Checks that a loop runs, if it was started; and of the work queue, that reconciliations end.
     ///
     /// # Errors
-    /// The loop without a heartbeat, or the time without a reconciliation.
-    pub fn check_work_queue(&self, now: Instant) -> Result<(), Unresponsive> {
+    /// The time without a heartbeat, or without a reconciliation.
+    pub fn check(&self, of: Loop, now: Instant) -> Result<(), Unresponsive> {
         let beats = self.last_beats();
-        find_silent(&beats.loops, now, MAX_LOOP_SILENCE, "the loop of ")?;
+        let beat = beats.loops.get(&of).map(|at| (of.name().to_owned(), *at));
+        find_silent(&beat.into_iter().collect(), now, MAX_LOOP_SILENCE, "")?;
         match beats.reconcile_due.map(|since| now.saturating_duration_since(since)) {
-            Some(waited) if waited > MAX_RECONCILE_SILENCE => {
+            Some(waited) if of == Loop::WorkQueue && waited > MAX_RECONCILE_SILENCE => {
                 Err(Unresponsive::NoReconciliation { seconds: waited.as_secs() })
             }
             _ => Ok(()),
         }
-    }
-
-    /// Checks that leader election runs, if it was started.
-    ///
-    /// # Errors
-    /// It has had no heartbeat for too long.
-    pub fn check_leader_election(&self, now: Instant) -> Result<(), Unresponsive> {
-        let beat = self.last_beats().leader_election.map(|at| ("leader election".to_owned(), at));
-        find_silent(&beat.into_iter().collect(), now, MAX_LOOP_SILENCE, "")
     }
 
     /// Checks that every watch is started again when it ends.
@@ -131,7 +137,7 @@ impl Heartbeats {
     }
 }
 
-impl Drop for Looking<'_> {
+impl Drop for Reconciling<'_> {
     fn drop(&mut self) {
         self.0.rest();
     }
@@ -160,24 +166,22 @@ mod tests {
     }
 
     #[test]
-    fn check_work_queue_reports_a_loop_without_heartbeat() {
-        let heartbeats = Heartbeats::default();
-        assert_eq!(heartbeats.check_work_queue(after(3600)), Ok(()), "no loop has started");
-        heartbeats.tick("all namespaces");
-        assert_eq!(heartbeats.check_work_queue(after(110)), Ok(()));
-        let error = heartbeats.check_work_queue(after(130)).unwrap_err().to_string();
-        assert!(error.starts_with("the loop of all namespaces has had no heartbeat for 1"), "{error}");
-    }
-
-    #[test]
-    fn check_leader_election_reports_a_missing_heartbeat() {
-        let heartbeats = Heartbeats::default();
-        assert_eq!(heartbeats.check_leader_election(after(3600)), Ok(()), "it has not started");
-        heartbeats.beat_leader_election();
-        assert_eq!(heartbeats.check_leader_election(after(110)), Ok(()));
-        let error = heartbeats.check_leader_election(after(130)).unwrap_err().to_string();
-        assert!(error.starts_with("leader election has had no heartbeat for 1"), "{error}");
-        assert_eq!(heartbeats.check_work_queue(after(130)), Ok(()));
+    fn check_reports_a_loop_without_heartbeat_and_no_other() {
+        for (of, name) in [
+            (Loop::WorkQueue, "the work queue"),
+            (Loop::MintQueue, "the mint queue"),
+            (Loop::LeaderElection, "leader election"),
+        ] {
+            let heartbeats = Heartbeats::default();
+            assert_eq!(heartbeats.check(of, after(3600)), Ok(()), "it has not started");
+            heartbeats.beat(of);
+            assert_eq!(heartbeats.check(of, after(110)), Ok(()));
+            let error = heartbeats.check(of, after(130)).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name} has had no heartbeat for 1")), "{error}");
+            let others = [Loop::WorkQueue, Loop::MintQueue, Loop::LeaderElection];
+            let silent = others.into_iter().filter(|it| heartbeats.check(*it, after(130)).is_err());
+            assert_eq!(silent.collect::<Vec<_>>(), [of]);
+        }
     }
 
     #[test]
@@ -203,19 +207,19 @@ mod tests {
     #[test]
     fn check_work_queue_reports_reconciliations_that_do_not_end() {
         let heartbeats = Heartbeats::default();
-        assert_eq!(heartbeats.check_work_queue(after(3600)), Ok(()), "none is due");
-        heartbeats.await_look();
-        assert_eq!(heartbeats.check_work_queue(after(590)), Ok(()));
+        assert_eq!(heartbeats.check(Loop::WorkQueue, after(3600)), Ok(()), "none is due");
+        heartbeats.expect_reconciliation();
+        assert_eq!(heartbeats.check(Loop::WorkQueue, after(590)), Ok(()));
         assert!(matches!(
-            heartbeats.check_work_queue(after(610)),
+            heartbeats.check(Loop::WorkQueue, after(610)),
             Err(Unresponsive::NoReconciliation { seconds: 609.. })
         ));
-        let running = heartbeats.look();
-        assert!(heartbeats.check_work_queue(after(610)).is_err(), "it has not ended");
+        let running = heartbeats.reconciling();
+        assert!(heartbeats.check(Loop::WorkQueue, after(610)).is_err(), "it has not ended");
         drop(running);
-        assert_eq!(heartbeats.check_work_queue(after(610)), Ok(()));
-        heartbeats.await_look();
+        assert_eq!(heartbeats.check(Loop::WorkQueue, after(610)), Ok(()));
+        heartbeats.expect_reconciliation();
         heartbeats.rest();
-        assert_eq!(heartbeats.check_work_queue(after(610)), Ok(()), "another process leads");
+        assert_eq!(heartbeats.check(Loop::WorkQueue, after(610)), Ok(()), "another process leads");
     }
 }

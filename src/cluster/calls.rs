@@ -4,12 +4,15 @@
 use std::future::Future;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Api, Client, Resource};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::objects::{SecretHead, SourceMetadata, StoredRefreshToken};
@@ -78,6 +81,25 @@ impl From<kube::Error> for CallError {
             // Its message may quote the response, which may be a Secret.
             kube::Error::SerdeError(_) => CallError::Unavailable("an answer that cannot be read".into()),
             other => CallError::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl CallError {
+    /// The same without `secret`, which an admission webhook may have quoted.
+    #[must_use]
+    pub fn without(self, secret: &SecretString) -> Self {
+        let raw = secret.expose_secret();
+        if raw.len() < 8 {
+            // A constant of a template, or a value that reveals nothing: without it the message could not be read.
+            return self;
+        }
+        let encoded = STANDARD.encode(raw);
+        let clean = |message: String| message.replace(&encoded, "[redacted]").replace(raw, "[redacted]");
+        match self {
+            CallError::Refused(message) => CallError::Refused(clean(message)),
+            CallError::Unavailable(message) => CallError::Unavailable(clean(message)),
+            other => other,
         }
     }
 }
@@ -155,16 +177,16 @@ impl Kubernetes {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn other_with_seed(
+    pub async fn other_with_original(
         &self,
         source: &Key,
-        seed_sha256: &str,
+        original_sha256: &str,
     ) -> Result<Option<String>, CallError> {
         let (label, value) = REFRESH_TOKEN_LABEL;
         let mut page = ListParams::default().labels(&format!("{label}={value}")).limit(SECRET_PAGE_SIZE);
         let api: Api<StoredRefreshToken> = Api::namespaced(self.client.clone(), &source.namespace);
         let descends = |stored: &StoredRefreshToken| {
-            stored.seed_sha256.as_ref().is_some_and(|digest| digest.0 == seed_sha256.as_bytes())
+            stored.seed_sha256.as_ref().is_some_and(|digest| digest.0 == original_sha256.as_bytes())
         };
         loop {
             let list = self.bounded(api.list(&page)).await?;
@@ -211,7 +233,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// [`CallError::Conflict`] where the body's precondition does not hold; else see [`CallError`].
-    pub async fn restamp_secret(&self, key: &Key, body: &Value) -> Result<Facts, CallError> {
+    pub async fn update_secret_metadata(&self, key: &Key, body: &Value) -> Result<Facts, CallError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         self.write_secret(key, &params, &Patch::Strategic(body)).await
     }

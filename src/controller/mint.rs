@@ -1,149 +1,493 @@
-//! The minter: one token request, and what becomes of its answer.
+//! Token requests. Each is a task of its own: it takes an entry of the mint queue, sees whether a token is still needed,
+//! reads what the request needs, sends it once, saves a rotated refresh token, and leaves its result in the slot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use secrecy::ExposeSecret;
-use tokio::time::Instant;
-use tracing::info;
-use url::Url;
+use token_endpoint::{
+    Admission, Answer, Credentials, Digest, EndpointPermit, Error, RequestDescription, Tls,
+};
+use tokensource_api::{Reason, TokenSource};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tracing::{Instrument, error, info};
 
+use super::api_permits::Stake;
 use super::cache::secrets::Known;
-use super::gather::{Gathered, sha256};
-use super::memory::{Disturbance, PendingMint, UnsavedRefreshToken, UnwrittenToken};
-use super::reconcile::Pass;
-use super::stop::Stop;
-use crate::cluster::CallError;
-use crate::refresh::{MintReason, attempt_timeout};
-use crate::secret::{Inputs, Record};
+use super::cache::source::CachedSource;
+use super::context::{Context, FIRST_TOKEN};
+use super::mint_queue::{MintRequest, MintResult, NewToken};
+use super::outcome::Outcome;
+use super::refresh_token::{KnownOriginal, Lineage, Rotation, UnsavedRefreshToken, choose};
+use super::{credentials, spans};
+use crate::heartbeat::Loop;
+use crate::key::Key;
+use crate::refresh::{MintReason, Observed, attempt_timeout, needed, refresh_at};
+use crate::secret::{Inputs, Ownership, Record, Version, ownership};
+use crate::spec::{Identity, Resolved};
 use crate::status::reason;
 use crate::time::seconds_between;
-use token_endpoint::{Answer, Error, RequestDescription, Tls};
-use tokensource_api::Reason;
+use crate::token_request::send;
 
-/// How long a turn at the endpoint is waited for before people are told.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the queue shows that it makes progress.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// A request that was sent.
-struct Asked {
-    answer: Result<Answer, Error>,
-    sent_at: Timestamp,
-    took: Duration,
-    url: Url,
-    /// What a person should know of it.
-    remark: Option<String>,
+/// Begins token requests while this process leads, by the earliest deadline; then takes back those that have not begun, and
+/// waits for those that have.
+pub(super) async fn run(context: &Arc<Context>) {
+    let mut tasks = JoinSet::new();
+    let ends = context.leadership.ends();
+    tokio::pin!(ends);
+    loop {
+        context.heartbeats.beat(Loop::MintQueue);
+        let next = async {
+            context.mints.has_room().await;
+            context.mints.next().await
+        };
+        tokio::select! {
+            biased;
+            () = &mut ends => break,
+            Some(_) = tasks.join_next() => {}
+            (key, permit) = next => {
+                if let Some(request) = context.mints.begin(&key) {
+                    tasks.spawn(mint(Arc::clone(context), key, request, permit));
+                }
+            }
+            () = sleep(HEARTBEAT) => {}
+        }
+    }
+    context.mints.clear();
+    while tasks.join_next().await.is_some() {}
 }
 
-impl Pass<'_> {
-    /// Asks for a token, and holds the answer in memory until it is written.
-    pub(super) async fn mint(&mut self, why: MintReason) -> Result<(), Stop> {
-        self.template()?;
-        self.check_write(why).await?;
-        // First: a turn to send a user's refresh token is not held while this is read.
-        let tls = Box::pin(self.tls()).await?;
-        let gathered = self.gather().await?;
-        self.turn = None;
-        let asked = self.ask(&tls, &gathered).await;
-        self.go_on().await;
-        let Asked { answer, sent_at, took, url, remark } = asked?;
-
-        if why.heals() && (self.memory.healed.is_some() || self.had_token()) {
-            let again = Disturbance::again(self.memory.healed.as_deref(), sent_at, self.other_writer());
-            self.memory.healed = Some(Box::new(again));
+async fn mint(context: Arc<Context>, key: Key, request: MintRequest, permit: EndpointPermit<Key>) {
+    let mut slot = SlotInFlight { context: &context, key: &key, reason: request.reason, is_over: false };
+    let span = spans::token_request(&key, request.reason);
+    let requested = async {
+        let ended = request_token(&context, &key, request, permit).await;
+        if let Ended::Result(result) = &ended
+            && let Err(outcome) = &result.outcome
+        {
+            spans::failed(outcome);
         }
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => {
-                // It may be the only copy of the credential, whatever is wrong with the rest.
-                self.keep_refresh_token(error.refresh_token().cloned(), &gathered, sent_at);
-                return Err(Stop::endpoint(&error).with_remark(remark));
+        ended
+    };
+    match Box::pin(requested.instrument(span)).await {
+        Ended::Result(result) => slot.finish(*result),
+        Ended::Parked => slot.is_over = true,
+        Ended::NotNeeded => slot.abandon(),
+    }
+}
+
+/// How a token request ended.
+enum Ended {
+    Result(Box<MintResult>),
+    /// It waits for its client, and begins anew.
+    Parked,
+    /// The TokenSource is reconciled, to see what it needs.
+    NotNeeded,
+}
+
+/// A slot that is in flight. Dropped by a panic, it has a failure for its result, so that the TokenSource is not stuck.
+struct SlotInFlight<'a> {
+    context: &'a Context,
+    key: &'a Key,
+    reason: MintReason,
+    is_over: bool,
+}
+
+impl SlotInFlight<'_> {
+    fn finish(&mut self, result: MintResult) {
+        self.is_over = true;
+        self.context.mints.finish(self.key, result);
+        self.context.trigger(self.key.clone());
+    }
+
+    fn abandon(&mut self) {
+        self.is_over = true;
+        self.context.mints.abandon(self.key);
+        self.context.trigger(self.key.clone());
+    }
+}
+
+impl Drop for SlotInFlight<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        error!(source = %self.key, "a bug: the token request of this TokenSource panicked");
+        self.context.metrics.panicked();
+        let uid = self.context.sources.get(self.key).and_then(|source| source.uid().map(str::to_owned));
+        let message = "the token request ended by a bug of the operator: see its log".to_owned();
+        let outcome = Err(Outcome::passing(Reason::EndpointUnavailable, message));
+        self.finish(MintResult { outcome, ..empty(uid.unwrap_or_default(), self.reason) });
+    }
+}
+
+fn empty(uid: String, reason: MintReason) -> MintResult {
+    MintResult {
+        uid,
+        reason,
+        sent_at: None,
+        tried: None,
+        credentials: None,
+        original: None,
+        refresh_token: None,
+        outcome: Err(Outcome::Retry),
+    }
+}
+
+/// What a request needs, as it was read.
+struct Material {
+    tls: Tls,
+    credentials: Credentials,
+    version: Version,
+    remarks: Vec<String>,
+    /// A digest of the user's values, where they were read. A stored refresh token is none of them.
+    values: Option<Digest>,
+    lineage: Option<Lineage>,
+    original: Option<Box<KnownOriginal>>,
+}
+
+/// One request, for the TokenSource as it is in the caches now.
+struct TokenRequest<'a> {
+    context: &'a Context,
+    source: &'a TokenSource,
+    identity: &'a Identity,
+    spec: &'a Resolved,
+    /// The record on the target, where that is ours.
+    record: Option<Arc<Record>>,
+    deadline: Instant,
+    stake: Stake,
+}
+
+async fn request_token(
+    context: &Context,
+    key: &Key,
+    request: MintRequest,
+    permit: EndpointPermit<Key>,
+) -> Ended {
+    let waited = permit.waited();
+    let Some(cached) = context.sources.get(key) else { return Ended::NotNeeded };
+    let Some((source, identity, spec)) = resolved(&cached, context) else { return Ended::NotNeeded };
+    let Some(mint_reason) = still_needed(context, &source, &identity, &spec) else { return Ended::NotNeeded };
+    spans::is_about(spec.host());
+    let record = record(context, &identity);
+    let (deadline, stake) = deadline(context, &spec, record.as_deref());
+    let minting =
+        TokenRequest { context, source: &source, identity: &identity, spec: &spec, record, deadline, stake };
+
+    let permit = match minting.screen(&request, permit) {
+        Some(Admission::Granted(permit)) => permit,
+        Some(Admission::Parked) => return Ended::Parked,
+        Some(Admission::Rejected(known)) => {
+            let credentials = minting.cached_credentials();
+            let mut result = empty(identity.owner.uid.clone(), mint_reason);
+            result.tried = Some(spec.tried(credentials.as_ref()));
+            result.outcome = Err(Outcome::known_rejection(&known));
+            return Ended::Result(Box::new(result));
+        }
+        None => return Ended::NotNeeded,
+    };
+    context.metrics.waited(spec.host(), waited);
+    minting.run(request, mint_reason, permit).await
+}
+
+fn resolved(cached: &CachedSource, context: &Context) -> Option<(Box<TokenSource>, Identity, Resolved)> {
+    let source = cached.source().ok()?;
+    let identity = Identity::of(&source, &cached.key)?;
+    let spec = Resolved::of(&source, context.propagation_delay).ok()?;
+    Some((source, identity, spec))
+}
+
+/// Why a token is needed by the caches and the present spec, if it is.
+fn still_needed(
+    context: &Context,
+    source: &TokenSource,
+    identity: &Identity,
+    spec: &Resolved,
+) -> Option<MintReason> {
+    if !context.leadership.may_begin() || !context.namespaces.selects(&identity.key.namespace) {
+        return None;
+    }
+    let present = |key| match context.secrets.known(key) {
+        Known::Nothing => None,
+        Known::Absent => Some(None),
+        Known::Present(facts) => Some(Some(facts)),
+    };
+    let target = present(&identity.target)?;
+    let credentials = present(&identity.credentials)?.filter(|facts| context.may_use(facts))?;
+    let is_ours = target.as_deref().is_none_or(|target| {
+        let ownership = ownership(target, &identity.owner);
+        !target.terminating && matches!(ownership, Ownership::Ours | Ownership::Offered)
+    });
+    let is_wanted =
+        source.metadata.deletion_timestamp.is_none() && source.spec.suspend != Some(true) && is_ours;
+    let observed = Observed {
+        credentials: Some(&credentials.version),
+        target: target.as_deref(),
+        ..Observed::nothing(&identity.owner, &spec.wanted, spec.policy, context.since)
+    };
+    needed(context.now(), &observed).filter(|_| is_wanted)
+}
+
+/// The record on the target, where that is ours.
+fn record(context: &Context, identity: &Identity) -> Option<Arc<Record>> {
+    match context.secrets.known(&identity.target) {
+        Known::Present(facts) if ownership(&facts, &identity.owner) == Ownership::Ours => {
+            facts.record.clone()
+        }
+        _ => None,
+    }
+}
+
+/// When the new token should be there: a refresh in time for the readers of the file, a first one soon.
+pub(super) fn deadline(context: &Context, spec: &Resolved, record: Option<&Record>) -> (Instant, Stake) {
+    let remaining = record.map_or(0, |record| seconds_between(context.now(), record.expires_at));
+    let left = Duration::from_secs(remaining.saturating_sub(spec.policy.propagation_delay));
+    if remaining > 0 {
+        (Instant::now() + left, Stake::Token)
+    } else {
+        (Instant::now() + FIRST_TOKEN, Stake::Nothing)
+    }
+}
+
+impl TokenRequest<'_> {
+    /// Parks or rejects an entry whose client is known from an earlier request with the same credentials, before anything is
+    /// read for it. `None`: it was taken back meanwhile.
+    fn screen(&self, request: &MintRequest, permit: EndpointPermit<Key>) -> Option<Admission<Key>> {
+        // A certificate may have been renewed, and a refresh token has changed since: that is another client.
+        let may_know = !self.spec.sends_refresh_token() && self.spec.tls.is_none();
+        let known = may_know.then(|| self.cached_credentials()).flatten().and_then(|version| {
+            self.context.secrets.client(&self.identity.credentials, &version, &self.spec.wanted.provider)
+        });
+        let Some(client) = known else { return Some(Admission::Granted(permit)) };
+        if request.expedite {
+            self.context.mints.limiter().expedite(client);
+        }
+        self.judged(request, |permit| permit.screen(client, false), permit)
+    }
+
+    /// Before it is parked it must be back in its slot: it may begin anew at once.
+    fn judged(
+        &self,
+        request: &MintRequest,
+        judge: impl FnOnce(EndpointPermit<Key>) -> Admission<Key>,
+        permit: EndpointPermit<Key>,
+    ) -> Option<Admission<Key>> {
+        let (mints, key) = (&self.context.mints, &self.identity.key);
+        mints.requeue(key, request.clone());
+        match judge(permit) {
+            Admission::Parked => Some(Admission::Parked),
+            other => mints.begin(key).map(|_| other),
+        }
+    }
+
+    fn cached_credentials(&self) -> Option<Version> {
+        match self.context.secrets.known(&self.identity.credentials) {
+            Known::Present(facts) => Some(facts.version.clone()),
+            _ => None,
+        }
+    }
+
+    fn rotation(&self) -> Rotation<'_> {
+        Rotation {
+            kubernetes: &self.context.kubernetes,
+            secrets: &self.context.secrets,
+            unsaved: &self.context.unsaved_originals,
+            identity: self.identity,
+        }
+    }
+
+    async fn run(self, request: MintRequest, mint_reason: MintReason, permit: EndpointPermit<Key>) -> Ended {
+        let mut result = empty(self.identity.owner.uid.clone(), mint_reason);
+        let material = match self.material(request.original.as_deref(), &mut result).await {
+            Ok(material) => material,
+            Err(outcome) => {
+                result.outcome = Err(outcome);
+                return Ended::Result(Box::new(result));
             }
         };
-        let refresh_token = answer.refresh_token.clone();
-        let record = self.new_record(&answer, &gathered, remark, sent_at);
-        let refresh_at = self.refresh_at(sent_at, &record);
+        result.tried = Some(self.spec.tried(Some(&material.version)));
+        if material.values.is_some() {
+            result.credentials = Some((material.version.clone(), material.values));
+        }
+        result.original.clone_from(&material.original);
+
+        let asked = &self.spec.description.request;
+        let located = self.context.discovery.locate(asked, &material.tls, self.timeout()).await;
+        let description = match located {
+            Ok(description) => description,
+            Err(error) => {
+                result.outcome = Err(self.not_sent(&error));
+                permit.finish(&Err::<(), _>(error));
+                return Ended::Result(Box::new(result));
+            }
+        };
+        let limiter = self.context.mints.limiter();
+        let client = limiter.client(&description, &material.credentials, &material.tls);
+        self.context.secrets.remember_client(
+            &self.identity.credentials,
+            &material.version,
+            &self.spec.wanted.provider,
+            client,
+        );
+        if request.expedite {
+            limiter.expedite(client);
+        }
+        let exclusive = self.spec.sends_refresh_token();
+        match self.judged(&request, |permit| permit.admit(client, exclusive), permit) {
+            Some(Admission::Granted(permit)) => {
+                result.outcome = self.send(&description, material, permit, &mut result).await;
+            }
+            Some(Admission::Parked) => return Ended::Parked,
+            Some(Admission::Rejected(known)) => result.outcome = Err(Outcome::known_rejection(&known)),
+            None => return Ended::NotNeeded,
+        }
+        Ended::Result(Box::new(result))
+    }
+
+    /// Reads TLS material, credentials, and the stored refresh token.
+    async fn material(
+        &self,
+        known: Option<&KnownOriginal>,
+        result: &mut MintResult,
+    ) -> Result<Material, Outcome> {
+        let _permit = self.context.permits.acquire(self.deadline, self.stake).await;
+        let tls = Box::pin(credentials::tls(self.context, self.source, self.identity)).await?;
+        let rotation = self.rotation();
+        let rotates = self.spec.sends_refresh_token();
+        let stored = if rotates { rotation.stored().await? } else { None };
+        let spec = &self.source.spec.credentials;
+        let alone = stored
+            .as_ref()
+            .and_then(|stored| rotation.stored_alone(stored, known, spec, &self.spec.description));
+        if let Some((credentials, lineage, version)) = alone {
+            let original = known.cloned().map(Box::new);
+            let lineage = Some(lineage);
+            return Ok(Material {
+                tls,
+                credentials,
+                version,
+                remarks: vec![],
+                values: None,
+                lineage,
+                original,
+            });
+        }
+        let read = credentials::read(self.context, self.source, self.identity, self.spec).await;
+        let credentials::Read { version, mut credentials, remarks } =
+            read.map_err(|(version, outcome)| {
+                result.tried = version.as_ref().map(|version| self.spec.tried(Some(version)));
+                outcome
+            })?;
+        let values = Some(self.context.mints.limiter().digest(&credentials));
+        let chosen = if rotates { choose(&mut credentials, stored, &version, known) } else { None };
+        let (lineage, original) =
+            chosen.map_or((None, None), |(lineage, original)| (Some(lineage), Some(original)));
+        let original = original.map(Box::new);
+        Ok(Material { tls, credentials, version, remarks, values, lineage, original })
+    }
+
+    async fn send(
+        &self,
+        description: &RequestDescription,
+        material: Material,
+        permit: EndpointPermit<Key>,
+        result: &mut MintResult,
+    ) -> Result<Box<NewToken>, Outcome> {
+        if let (Some(lineage), Some(original)) = (&material.lineage, &mut result.original)
+            && lineage.is_original
+            && !original.is_exclusive
+        {
+            let _permit = self.context.permits.acquire(self.deadline, self.stake).await;
+            self.rotation().check_exclusive(&lineage.original_sha256).await?;
+            original.is_exclusive = true;
+        }
+        let leadership = &self.context.leadership;
+        let timeout = leadership.lasts(self.timeout()).await.ok_or(Outcome::NotLeading)?;
+        let transport = &self.context.transport;
+        // Not before its turn has come: what is signed lives for less than a minute.
+        let request = description
+            .attempt(&material.credentials, &transport.attempt(&description.token_url))
+            .map_err(|error| self.not_sent(&Error::from(error)))?;
+        let sent = Box::pin(send(transport, &request, &material.tls, timeout)).await;
+        result.sent_at = Some(sent.at);
+        let failed = sent.outcome.as_ref().err().map(|error| reason(error.kind()));
+        self.context.metrics.minted(self.spec.host(), failed, Some(sent.took));
+
+        let refresh_token = match &sent.outcome {
+            Ok(answer) => answer.refresh_token.as_ref(),
+            Err(error) => error.refresh_token(),
+        };
+        let unsaved =
+            self.rotation().received(refresh_token, material.lineage.as_ref(), &material.credentials);
+        if let Some(unsaved) = unsaved {
+            result.refresh_token = self.save(unsaved).await;
+        }
+        permit.finish(&sent.outcome);
+        let remark = self.clock_remark(description);
+        match sent.outcome {
+            Ok(answer) => Ok(self.new_token(answer, material, remark, result.reason, sent.at, sent.took)),
+            Err(error) => Err(Outcome::token_request(&error).with_remark(remark)),
+        }
+    }
+
+    /// Tries once to save a rotated refresh token. What comes back is still the only copy.
+    async fn save(&self, unsaved: UnsavedRefreshToken) -> Option<UnsavedRefreshToken> {
+        let _permit = self.context.permits.acquire(self.context.at_once(), Stake::Token).await;
+        self.rotation().save(&unsaved).await.err().map(|_| unsaved)
+    }
+
+    fn new_token(
+        &self,
+        answer: Answer,
+        material: Material,
+        remark: Option<String>,
+        mint_reason: MintReason,
+        sent_at: Timestamp,
+        took: Duration,
+    ) -> Box<NewToken> {
+        let mut minted = self.spec.minted(&answer, &material.credentials, sent_at);
+        minted.remarks.splice(0..0, material.remarks.into_iter().chain(remark));
+        let wanted = &self.spec.wanted;
+        let inputs = Inputs { provider: wanted.provider.clone(), credentials: material.version };
+        let owner = self.identity.owner.clone();
+        let record =
+            Record::new(owner, inputs, wanted.refresh_request.clone(), minted, self.record.as_deref());
+        let refresh_at =
+            refresh_at(sent_at, self.context.since, &self.identity.owner.uid, &self.spec.policy, &record);
         info!(
             source = %self.identity.key,
-            host = url.host_str().unwrap_or_default(),
-            why = %why,
+            host = self.spec.host(),
+            reason = %mint_reason,
             duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             lifetime_seconds = record.lifetime(),
             token_id = %record.token_id,
             refresh_at = %refresh_at,
-            "minted"
+            "token received"
         );
-        self.memory.pending = Some(Box::new(PendingMint {
-            token: Some(UnwrittenToken { record, access_token: answer.access_token, values: answer.values }),
-            values: gathered.values,
-            refresh_token: None,
+        spans::received(&record.token_id);
+        Box::new(NewToken {
+            record,
+            access_token: answer.access_token,
+            values: answer.values,
+            credentials: material.values,
             refresh_at,
-        }));
-        self.keep_refresh_token(refresh_token, &gathered, sent_at);
-        Ok(())
+            unwritten: Some(self.context.mints.count_unwritten()),
+        })
     }
 
-    /// The one request, when its turn at the endpoint has come.
-    async fn ask(&self, tls: &Tls, gathered: &Gathered) -> Result<Asked, Stop> {
-        let description = &self.resolved.description.request;
-        let located = self.context.discovery.locate(description, tls, self.attempt_timeout()).await;
-        let description = &located.map_err(|error| self.not_minted(&error))?;
-        let url = &description.token_url;
-
-        let party = self.context.gate.party(description, &gathered.credentials, tls);
-        self.context.secrets.makes(&self.identity.credentials, party);
-        if self.is_asked_for() {
-            self.context.gate.hasten(url, party);
-        }
-        let entering = self.context.gate.enter(url, party, self.deadline());
-        let metrics = &self.context.metrics;
-        let place = tokio::select! {
-            entered = tokio::time::timeout(PATIENCE, entering) => match entered {
-                Ok(entered) => entered.map_err(|held| Stop::held(&held))?,
-                Err(_) => {
-                    metrics.waited(self.resolved.host(), PATIENCE);
-                    return Err(Stop::no_turn(url.host_str().unwrap_or_default(), PATIENCE));
-                }
-            },
-            () = self.context.leadership.ends() => return Err(Stop::NotLeading),
-        };
-        metrics.waited(self.resolved.host(), place.waited());
-        if !self.is_served() {
-            return Err(Stop::NotLeading);
-        }
-        let timeout = self.context.leadership.lasts(self.attempt_timeout()).await.ok_or(Stop::NotLeading)?;
-        // Not before the turn has come: what is signed lives for less than a minute.
-        let attempt = self.context.transport.attempt(url);
-        let request = description
-            .attempt(&gathered.credentials, &attempt)
-            .map_err(|error| self.not_minted(&Error::from(error)))?;
-        let sent_at = self.context.now();
-        let begun = Instant::now();
-        let answer = Box::pin(self.context.transport.send_over(&request, tls, timeout)).await;
-        place.finish(&answer);
-        let (took, remark) = (begun.elapsed(), self.clock_remark(description));
-        metrics.minted(
-            self.resolved.host(),
-            answer.as_ref().err().map(|error| reason(error.kind())),
-            Some(took),
-        );
-        Ok(Asked { answer, sent_at, took, url: url.clone(), remark })
+    /// A request that failed before it was sent.
+    fn not_sent(&self, error: &Error) -> Outcome {
+        self.context.metrics.minted(self.spec.host(), Some(reason(error.kind())), None);
+        Outcome::token_request(error)
     }
 
-    /// An attempt that failed before the endpoint was asked.
-    fn not_minted(&self, error: &Error) -> Stop {
-        self.context.metrics.minted(self.resolved.host(), Some(reason(error.kind())), None);
-        Stop::endpoint(error)
-    }
-
-    /// Somebody has changed the spec, or asks for a token, since the last attempt failed.
-    fn is_asked_for(&self) -> bool {
-        let tried = self.resolved.tried(None);
-        self.memory.failed.as_ref().is_some_and(|failed| failed.failure.tried.is_asked_otherwise(&tried))
-    }
-
-    fn attempt_timeout(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         let now = self.context.now();
-        let remaining = self.record().map_or(0, |record| seconds_between(now, record.expires_at));
+        let remaining = self.record.as_ref().map_or(0, |record| seconds_between(now, record.expires_at));
         Duration::from_secs(attempt_timeout(remaining))
     }
 
@@ -158,93 +502,5 @@ impl Pass<'_> {
                 if offset > 0 { "ahead of" } else { "behind" },
             )
         })
-    }
-
-    fn new_record(
-        &self,
-        answer: &Answer,
-        gathered: &Gathered,
-        remark: Option<String>,
-        sent_at: Timestamp,
-    ) -> Record {
-        let mut minted = self.resolved.minted(answer, &gathered.credentials, sent_at);
-        let more = gathered.remarks.iter().cloned().chain(remark);
-        minted.remarks.splice(0..0, more);
-        let inputs =
-            Inputs { provider: self.resolved.wanted.provider.clone(), credentials: gathered.version.clone() };
-        let request = self.resolved.wanted.refresh_request.clone();
-        Record::new(self.identity.owner.clone(), inputs, request, minted, self.record().as_deref())
-    }
-
-    /// Takes a refresh token out of an answer, if it is another one than was sent.
-    fn keep_refresh_token(
-        &mut self,
-        token: Option<secrecy::SecretString>,
-        gathered: &Gathered,
-        now: Timestamp,
-    ) {
-        let (Some(value), Some(seed), Some(sent)) =
-            (token, &gathered.seed, &gathered.credentials.refresh_token)
-        else {
-            return;
-        };
-        if value.expose_secret() == sent.expose_secret() {
-            return;
-        }
-        let unsaved = UnsavedRefreshToken {
-            value,
-            seed_sha256: seed.sha256.clone(),
-            sent_sha256: sha256(sent),
-            replaces: seed.kept.clone(),
-        };
-        let pending = PendingMint { token: None, values: None, refresh_token: None, refresh_at: now };
-        self.memory.pending.get_or_insert(Box::new(pending)).refresh_token = Some(unsaved);
-    }
-
-    fn had_token(&self) -> bool {
-        self.reported.has_token
-    }
-
-    /// Before a first mint of this process, and before one that creates the Secret: does the TokenSource still
-    /// exist, and would the API server take the write? A quota, a policy or an immutable Secret then costs no
-    /// token.
-    async fn check_write(&mut self, why: MintReason) -> Result<(), Stop> {
-        let target = self.known(&self.identity.target.clone()).await?;
-        if self.memory.write_allowed && !why.heals() && why != MintReason::TemplateChanged {
-            return Ok(());
-        }
-        self.check_alive().await?;
-        let seen = match target {
-            Known::Present(facts) => Some(facts),
-            _ => None,
-        };
-        let version = seen.as_ref().map(|facts| facts.version.clone());
-        let body = self.rehearsal(version.as_ref())?;
-        let tried = self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await;
-        match (tried, seen) {
-            (Err(CallError::AnotherType), Some(facts)) => self.replace(&facts, true).await?,
-            (Err(error), _) => return Err(self.write_failed(error, version).await),
-            (Ok(_), _) => {}
-        }
-        self.memory.write_allowed = true;
-        Ok(())
-    }
-
-    /// Stops if the TokenSource is gone, going, or another one by now: then nothing is healed.
-    pub(super) async fn check_alive(&self) -> Result<(), Stop> {
-        let identity = &self.identity;
-        if self.context.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
-            Ok(())
-        } else {
-            Err(Stop::Gone)
-        }
-    }
-
-    /// The error that tells people where a token source has been refused for good reason.
-    pub(super) fn refused_target(&self, message: &str) -> Stop {
-        Stop::target(
-            Reason::TargetRefused,
-            format!("the API server refuses to write Secret {}: {message}", self.identity.target.name),
-        )
     }
 }

@@ -126,6 +126,16 @@ pub(super) fn register(registry: &mut Registry, metrics: &Metrics) {
         &metrics.reconciles_pending,
     );
     add(
+        "tokensource_token_requests_queued",
+        "Token requests that wait for their endpoint or their client",
+        &metrics.requests_queued,
+    );
+    add(
+        "tokensource_unwritten_tokens",
+        "Tokens that were received and wait to be written",
+        &metrics.unwritten,
+    );
+    add(
         "tokensource_reconcile_duration_seconds",
         "The duration of reconciliations",
         &metrics.reconcile_duration,

@@ -46,6 +46,8 @@ pub struct Metrics {
     token_request_wait: Histograms,
     api_requests: Family<ApiRequestLabels, Counter>,
     reconciles_pending: Gauge,
+    requests_queued: Gauge,
+    unwritten: Gauge,
     reconcile_duration: Histogram,
     prompt_failures: Counter,
     leader: Gauge,
@@ -79,6 +81,8 @@ impl Metrics {
             token_request_wait: Family::new_with_constructor(families::token_request_wait),
             api_requests: Family::default(),
             reconciles_pending: Gauge::default(),
+            requests_queued: Gauge::default(),
+            unwritten: Gauge::default(),
             reconcile_duration: families::reconcile_duration(),
             prompt_failures: Counter::default(),
             leader: Gauge::default(),
@@ -122,13 +126,12 @@ impl Metrics {
         self.api_requests.get_or_create(&ApiRequestLabels::new(verb, resource, code)).inc();
     }
 
-    /// Updates the gauge where one loop had `before` reconciliations that run or are due, and has `now`. Returns `now`.
-    pub fn reconciles_pending(&self, before: usize, now: usize) -> usize {
+    /// How many reconciliations are due or running, how many token requests wait, and how many tokens wait to be written.
+    pub fn queues(&self, reconciles: usize, token_requests: usize, unwritten: usize) {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        if now != before {
-            self.reconciles_pending.inc_by(number(now) - number(before));
-        }
-        now
+        self.reconciles_pending.set(number(reconciles));
+        self.requests_queued.set(number(token_requests));
+        self.unwritten.set(number(unwritten));
     }
 
     /// A reconciliation of a TokenSource starts. It ends when the returned timer is dropped.

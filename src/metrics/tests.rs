@@ -111,10 +111,10 @@ fn reconciliations_are_counted_timed_and_overdue() {
     let source = Key::new("ns", "a");
     reconcile(&metrics, &source, "h", valid());
     drop(metrics.look(&source));
-    let before = metrics.reconciles_pending(0, 2);
+    metrics.queues(2, 30, 4);
     assert_eq!(lines(&metrics, "tokensource_reconcile_pending 2").len(), 1);
-    metrics.reconciles_pending(before, 1);
-    assert_eq!(lines(&metrics, "tokensource_reconcile_pending 1").len(), 1);
+    assert_eq!(lines(&metrics, "tokensource_token_requests_queued 30").len(), 1);
+    assert_eq!(lines(&metrics, "tokensource_unwritten_tokens 4").len(), 1);
     assert_eq!(lines(&metrics, "tokensource_reconcile_duration_seconds_count 2").len(), 1);
     for (ago, overdue) in [(0, 0), (50, 0), (70, 1)] {
         let due = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();

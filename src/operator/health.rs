@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::admin::{HealthCheck, Probe};
 use crate::controller::Context;
+use crate::heartbeat::Loop;
 
 /// 2026-01-01: this program is not older, so an earlier time is wrong.
 const MIN_TIME: i64 = 1_767_225_600;
@@ -23,8 +24,9 @@ pub(super) fn live(context: Arc<Context>) -> Probe {
             // Passes by being answered.
             HealthCheck::passed("ping"),
             HealthCheck::new("watches", heartbeats.check_watches(now)),
-            HealthCheck::new("work-queue", heartbeats.check_work_queue(now)),
-            HealthCheck::new("leader-election", heartbeats.check_leader_election(now)),
+            HealthCheck::new("work-queue", heartbeats.check(Loop::WorkQueue, now)),
+            HealthCheck::new("mint-queue", heartbeats.check(Loop::MintQueue, now)),
+            HealthCheck::new("leader-election", heartbeats.check(Loop::LeaderElection, now)),
             HealthCheck::new("clock", check_clock(Timestamp::now())),
         ]
     })

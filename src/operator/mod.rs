@@ -28,7 +28,7 @@ use crate::heartbeat::Heartbeats;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
 use crate::token_request::{EndpointError, transport, unused_proxies};
-use token_endpoint::{Gate, Limits};
+use token_endpoint::Limits;
 
 /// How long the controller may take to stop. Together with the release of the Lease it is less than the 45 s after which
 /// Kubernetes kills the pod.
@@ -180,7 +180,7 @@ fn context(
     Ok(Arc::new(Context::new(Parts {
         kubernetes: Kubernetes::new(cluster.client.clone()),
         transport: transport(endpoints, cluster.addresses.clone())?,
-        gate: Gate::new(limits),
+        limits,
         watches: arguments.namespaces.len().max(1),
         leadership,
         heartbeats,

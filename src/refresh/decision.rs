@@ -38,14 +38,41 @@ pub struct Observed<'a> {
     pub foreign_refresh_token: bool,
     /// The attempts that failed since the last success.
     pub failure: Option<&'a Failure>,
-    /// A mint whose result is not yet all written.
+    /// A token request waits, or is in flight.
+    pub minting: bool,
+    /// What a token request brought and is not yet all written.
     pub pending: Option<Pending<'a>>,
     /// When this process last minted because the target was missing or changed.
-    pub healed_at: Option<Timestamp>,
+    pub restored_at: Option<Timestamp>,
     /// When this process last wrote the target's metadata again because somebody had changed it.
-    pub mended_at: Option<Timestamp>,
+    pub metadata_restored_at: Option<Timestamp>,
     /// When this process began to look.
     pub since: Timestamp,
+}
+
+impl<'a> Observed<'a> {
+    /// Nothing but what is asked for.
+    #[must_use]
+    pub fn nothing(source: &'a Owner, wanted: &'a Wanted, policy: Policy, since: Timestamp) -> Self {
+        Observed {
+            source,
+            deleting: false,
+            suspended: false,
+            policy,
+            wanted,
+            credentials: None,
+            seen_credentials: None,
+            seen_as_minted: false,
+            target: None,
+            foreign_refresh_token: false,
+            failure: None,
+            minting: false,
+            pending: None,
+            restored_at: None,
+            metadata_restored_at: None,
+            since,
+        }
+    }
 }
 
 /// What the spec asks for.
@@ -100,8 +127,8 @@ impl Tried {
 pub struct Pending<'a> {
     /// What its token was minted from; `None` where it holds no usable token.
     pub inputs: Option<&'a Inputs>,
-    /// When it would be refreshed: from then on it is not worth writing.
-    pub refresh_at: Timestamp,
+    /// When its token would be refreshed, if it holds one: from then on it is not written.
+    pub refresh_at: Option<Timestamp>,
     /// It holds a refresh token, the only copy, that is not persisted yet.
     pub unsaved_refresh_token: bool,
 }
@@ -118,9 +145,11 @@ pub enum Decision {
     /// Read the credentials, to see whether their values changed or only their metadata.
     Compare,
     /// Write the record, the label and the ownerReference again, and no token.
-    Restamp,
-    /// Ask for a token.
+    UpdateMetadata,
+    /// Request a token.
     Mint(MintReason),
+    /// Wait for the token request that waits already, or is in flight.
+    Minting(MintReason),
     /// Write what was minted.
     Write,
     /// Nothing is needed before this time.
@@ -147,7 +176,7 @@ pub enum Blocked {
     CredentialsMissing,
 }
 
-/// MintReason a token is minted.
+/// Why a token is minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MintReason {
     /// The target does not exist.
@@ -174,7 +203,7 @@ impl MintReason {
     /// Whether it mends what somebody did to the target: these mints are damped, because two controllers
     /// that fight over a Secret must not fight over the endpoint.
     #[must_use]
-    pub fn heals(self) -> bool {
+    pub fn restores(self) -> bool {
         matches!(
             self,
             MintReason::TargetMissing
@@ -223,17 +252,24 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
             Ownership::Ours | Ownership::Offered => {}
         }
     }
-    let Some(why) = need(now, observed) else {
+    let Some(reason) = needed(now, observed) else {
         return match observed.target.and_then(|target| Some((target, target.record.as_deref()?))) {
-            Some((target, record)) if !observed.suspended && needs_restamp(observed, target, record) => {
-                if let Some(next) = damped(now, observed.mended_at)
+            Some((target, record))
+                if !observed.suspended && needs_metadata_update(observed, target, record) =>
+            {
+                if let Some(next) = damped(now, observed.metadata_restored_at)
                     && !touched(observed, record)
                 {
                     return Decision::Fresh(Some(next.min(due_at(now, observed, record))));
                 }
                 // A refused write of the record waits as any other; another failure does not concern it.
                 let refused = observed.failure.filter(|failure| failure.refused_target.is_some());
-                unless_waiting(now, &Observed { failure: refused, ..*observed }, tried, Decision::Restamp)
+                unless_waiting(
+                    now,
+                    &Observed { failure: refused, ..*observed },
+                    tried,
+                    Decision::UpdateMetadata,
+                )
             }
             Some((_, record)) => Decision::Fresh(Some(due_at(now, observed, record))),
             None => Decision::Fresh(None),
@@ -248,7 +284,7 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     if observed.foreign_refresh_token {
         return Decision::Blocked(Blocked::ForeignRefreshToken);
     }
-    let waits_for_credentials = why == MintReason::CredentialsChanged
+    let waits_for_credentials = reason == MintReason::CredentialsChanged
         || observed.failure.is_some_and(|failure| failure.tried.credentials != tried.credentials);
     if waits_for_credentials && observed.seen_credentials.is_some_and(|seen| seen != credentials) {
         return Decision::Compare;
@@ -256,10 +292,13 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     if pending_fits(now, observed, credentials) {
         return unless_waiting(now, observed, tried, Decision::Write);
     }
-    if let Some(next) = damped(now, observed.healed_at).filter(|_| why.heals()) {
+    if observed.minting {
+        return Decision::Minting(reason);
+    }
+    if let Some(next) = damped(now, observed.restored_at).filter(|_| reason.restores()) {
         return Decision::Wait(Some(next));
     }
-    unless_waiting(now, observed, tried, Decision::Mint(why))
+    unless_waiting(now, observed, tried, Decision::Mint(reason))
 }
 
 /// When what was put right at `last` may be put right again, if that is later: whoever fights over the Secret is not
@@ -294,31 +333,78 @@ pub fn refresh_at(
     policy.refresh_at(uid, record.issued_at, lifetime)
 }
 
-/// MintReason a token is needed, if it is.
-fn need(now: Timestamp, observed: &Observed<'_>) -> Option<MintReason> {
-    let Some(target) = observed.target else { return Some(MintReason::TargetMissing) };
-    if ownership(target, observed.source) == Ownership::Offered {
-        return Some(MintReason::Adopted);
-    }
-    let Some(record) = target.record.as_deref() else { return Some(MintReason::RecordMissing) };
-    let wanted = observed.wanted;
-    let readable = !record.is_of_another_version();
-    if readable && record.template != wanted.template {
-        // First: another template mostly has other keys, and nobody changed those.
-        Some(MintReason::TemplateChanged)
-    } else if target.owned_keys != wanted.keys {
-        Some(MintReason::TargetChanged)
-    } else if readable && record.inputs.provider != wanted.provider {
-        Some(MintReason::SpecChanged)
-    } else if readable && credentials_moved(observed, record) && !known_as_minted(observed) {
-        Some(MintReason::CredentialsChanged)
-    } else if wanted.refresh_request.is_some() && wanted.refresh_request != record.refresh_request {
-        Some(MintReason::Requested)
-    } else if now >= due_at(now, observed, record) {
-        Some(MintReason::Due)
-    } else {
-        None
-    }
+/// What the checks judge.
+struct Situation<'a> {
+    now: Timestamp,
+    observed: &'a Observed<'a>,
+    target: Option<&'a Facts>,
+    /// The record on the target, if there is one.
+    record: Option<&'a Record>,
+    /// The same, if it is of this version: of another one nothing is compared.
+    readable: Option<&'a Record>,
+}
+
+/// Why a token is needed: the first of these that has a reason.
+const CHECKS: [fn(&Situation<'_>) -> Option<MintReason>; 9] = [
+    target_missing,
+    handed_over,
+    record_missing,
+    // Before the keys: another template mostly has other keys, and no other writer changed those.
+    template_changed,
+    target_changed,
+    spec_changed,
+    credentials_changed,
+    requested,
+    due,
+];
+
+/// Why a token is needed, if it is.
+#[must_use]
+pub fn needed(now: Timestamp, observed: &Observed<'_>) -> Option<MintReason> {
+    let target = observed.target;
+    let record = target.and_then(|target| target.record.as_deref());
+    let readable = record.filter(|record| !record.is_of_another_version());
+    let situation = Situation { now, observed, target, record, readable };
+    CHECKS.iter().find_map(|check| check(&situation))
+}
+
+fn target_missing(it: &Situation<'_>) -> Option<MintReason> {
+    it.target.is_none().then_some(MintReason::TargetMissing)
+}
+
+fn handed_over(it: &Situation<'_>) -> Option<MintReason> {
+    let is_offered = ownership(it.target?, it.observed.source) == Ownership::Offered;
+    is_offered.then_some(MintReason::Adopted)
+}
+
+fn record_missing(it: &Situation<'_>) -> Option<MintReason> {
+    it.record.is_none().then_some(MintReason::RecordMissing)
+}
+
+fn template_changed(it: &Situation<'_>) -> Option<MintReason> {
+    (it.readable?.template != it.observed.wanted.template).then_some(MintReason::TemplateChanged)
+}
+
+fn target_changed(it: &Situation<'_>) -> Option<MintReason> {
+    (it.target?.owned_keys != it.observed.wanted.keys).then_some(MintReason::TargetChanged)
+}
+
+fn spec_changed(it: &Situation<'_>) -> Option<MintReason> {
+    (it.readable?.inputs.provider != it.observed.wanted.provider).then_some(MintReason::SpecChanged)
+}
+
+fn credentials_changed(it: &Situation<'_>) -> Option<MintReason> {
+    let moved = credentials_moved(it.observed, it.readable?);
+    (moved && !known_as_minted(it.observed)).then_some(MintReason::CredentialsChanged)
+}
+
+fn requested(it: &Situation<'_>) -> Option<MintReason> {
+    let request = it.observed.wanted.refresh_request.as_ref()?;
+    (it.record?.refresh_request.as_ref() != Some(request)).then_some(MintReason::Requested)
+}
+
+fn due(it: &Situation<'_>) -> Option<MintReason> {
+    (it.now >= due_at(it.now, it.observed, it.record?)).then_some(MintReason::Due)
 }
 
 /// The credentials Secret is not in the state that the token was minted from.
@@ -331,7 +417,7 @@ fn known_as_minted(observed: &Observed<'_>) -> bool {
     observed.seen_as_minted && observed.credentials == observed.seen_credentials
 }
 
-fn needs_restamp(observed: &Observed<'_>, target: &Facts, record: &Record) -> bool {
+fn needs_metadata_update(observed: &Observed<'_>, target: &Facts, record: &Record) -> bool {
     !record.is_of_another_version()
         && (!target.labelled
             || touched(observed, record)
@@ -349,7 +435,7 @@ fn pending_fits(now: Timestamp, observed: &Observed<'_>, credentials: &Version) 
         let minted_from_these = |inputs: &Inputs| {
             inputs.provider == observed.wanted.provider && inputs.credentials == *credentials
         };
-        now < pending.refresh_at && pending.inputs.is_some_and(minted_from_these)
+        pending.refresh_at.is_some_and(|at| now < at) && pending.inputs.is_some_and(minted_from_these)
     })
 }
 

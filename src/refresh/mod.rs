@@ -6,7 +6,7 @@ mod schedule;
 
 pub use backoff::{Failed, attempt_timeout, wait};
 pub use decision::{
-    Blocked, Decision, Failure, MintReason, Observed, Pending, Tried, Wanted, decide, refresh_at,
+    Blocked, Decision, Failure, MintReason, Observed, Pending, Tried, Wanted, decide, needed, refresh_at,
 };
 pub use schedule::{
     DEFAULT_MAX_INTERVAL, MIN_REFRESH_INTERVAL, MIN_REQUEST_INTERVAL, PROMPT_DELAY, Policy,

@@ -11,8 +11,10 @@ use crate::refresh::{Policy, PropagationSafety};
 use crate::secret::Record;
 use tokensource_api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
 
+mod error_text;
 mod reason;
 
+pub use error_text::error_text;
 pub use reason::reason;
 
 const READY: &str = "Ready";

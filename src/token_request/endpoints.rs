@@ -34,7 +34,7 @@ pub struct EndpointArgs {
     pub default_propagation_delay: u64,
 }
 
-/// MintReason token endpoints cannot be reached as the flags say.
+/// Why token endpoints cannot be reached as the flags say.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// No HTTP client can be built.

@@ -117,7 +117,7 @@ fn secret_data(secret: Option<Secret>, place: &str) -> Result<BTreeMap<String, B
     }
 }
 
-/// MintReason the bytes are no text.
+/// Why the bytes are no text.
 struct NoText;
 
 fn utf8(bytes: &ByteString) -> Result<String, NoText> {

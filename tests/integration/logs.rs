@@ -1,4 +1,4 @@
-//! The members of log lines that a log pipeline may rely on: docs/metrics.md has them.
+//! The members of log lines that docs/metrics.md documents.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::support::scene::Scene;
 
 const OF_EVERY_LINE: [&str; 4] = ["timestamp", "level", "target", "message"];
 
-/// The one line with this message, without the members that every line has.
+/// The only line with this message, without the members of every line.
 fn line(lines: &[Map<String, Value>], message: &str, level: &str) -> Map<String, Value> {
     let of_it: Vec<_> = lines.iter().filter(|line| line["message"] == message).collect();
     let [line] = of_it[..] else { panic!("{message}: {} lines", of_it.len()) };
@@ -27,7 +27,7 @@ fn has(line: &Map<String, Value>, members: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_line_is_an_object_with_the_members_that_the_page_names() {
+async fn json_log_lines_have_documented_members() {
     let scene = Scene::new("logs", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--log-format", "json"];

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
-use crate::secret::Facts;
-use token_endpoint::Party;
+use crate::secret::{Facts, Version};
+use token_endpoint::ClientIdentity;
 
 /// What is known of one Secret.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,8 +46,16 @@ struct Entry {
     revision: u64,
     /// The list during or after which it was last looked at or first named.
     epoch: u64,
-    /// Who asks with the credentials in it, as of the last time.
-    party: Option<Box<Party>>,
+    /// The client of the last token request with the credentials in it.
+    client: Option<Box<KnownClient>>,
+}
+
+/// The client of a token request, for this state of the credentials and this provider.
+#[derive(Debug)]
+struct KnownClient {
+    version: Version,
+    provider: String,
+    client: ClientIdentity,
 }
 
 /// The revision in a resourceVersion: a number that grows, for every API server since Kubernetes began and
@@ -91,7 +100,7 @@ impl Secrets {
                 known: Known::Nothing,
                 revision: 0,
                 epoch,
-                party: None,
+                client: None,
             };
             let secret = inner.secrets.entry(source.sibling(Arc::clone(name))).or_insert_with(unknown);
             secret.users.push(Arc::clone(&source.name));
@@ -126,16 +135,53 @@ impl Secrets {
         }
     }
 
-    /// Who asked with the credentials in a Secret last.
-    #[must_use]
-    pub fn party(&self, credentials: &Key) -> Option<Party> {
-        self.lock().secrets.get(credentials)?.party.as_deref().copied()
+    /// What is known of a Secret; reads its metadata where no watch has shown it yet.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub(crate) async fn known_or_read(
+        &self,
+        secret: &Key,
+        kubernetes: &Kubernetes,
+    ) -> Result<Known, CallError> {
+        let known = self.known(secret);
+        if known != Known::Nothing {
+            return Ok(known);
+        }
+        let facts = kubernetes.secret_facts(secret).await?;
+        self.observe(secret, facts.clone());
+        Ok(facts.map_or(Known::Absent, |facts| Known::Present(Arc::new(facts))))
     }
 
-    /// Somebody asks with the credentials in a Secret.
-    pub fn makes(&self, credentials: &Key, party: Party) {
+    /// The client of a token request with these credentials in this state, for the provider with this digest, where one
+    /// was made before.
+    pub(crate) fn client(
+        &self,
+        credentials: &Key,
+        version: &Version,
+        provider: &str,
+    ) -> Option<ClientIdentity> {
+        let inner = self.lock();
+        let known = inner.secrets.get(credentials)?.client.as_deref()?;
+        (known.version == *version && known.provider == provider).then_some(known.client)
+    }
+
+    /// Remembers the client of a token request.
+    pub(crate) fn remember_client(
+        &self,
+        credentials: &Key,
+        version: &Version,
+        provider: &str,
+        client: ClientIdentity,
+    ) {
         if let Some(entry) = self.lock().secrets.get_mut(credentials) {
-            entry.party = Some(Box::new(party));
+            let is_known = entry.client.as_deref().is_some_and(|known| {
+                known.client == client && known.version == *version && known.provider == provider
+            });
+            if !is_known {
+                let (version, provider) = (version.clone(), provider.to_owned());
+                entry.client = Some(Box::new(KnownClient { version, provider, client }));
+            }
         }
     }
 

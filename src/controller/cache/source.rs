@@ -16,7 +16,7 @@ use tokensource_api::TokenSource;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct CachedSource {
     /// Its namespace and name.
     pub(crate) key: Key,
     uid: Option<Box<str>>,
@@ -32,13 +32,18 @@ pub(crate) struct Watched {
     pub(crate) reported: Reported,
 }
 
-impl Watched {
+impl CachedSource {
     /// Shares the names in it with an older version of the same object.
     pub(crate) fn share_names(&mut self, before: &Self) {
         self.key = before.key.clone();
         if self.secrets == before.secrets {
             self.secrets = Arc::clone(&before.secrets);
         }
+    }
+
+    /// Its uid.
+    pub(crate) fn uid(&self) -> Option<&str> {
+        self.uid.as_deref()
     }
 
     /// The TokenSource, without its status.
@@ -60,11 +65,11 @@ impl Watched {
     }
 }
 
-impl From<Source> for Watched {
+impl From<Source> for CachedSource {
     fn from(source: Source) -> Self {
         let Source { metadata, refresh_request, spec, reported } = source;
         let boxed = |text: Option<String>| text.map(String::into_boxed_str);
-        let mut watched = Watched {
+        let mut cached = CachedSource {
             key: Key::of(&metadata),
             uid: boxed(metadata.uid),
             resource_version: boxed(metadata.resource_version),
@@ -75,12 +80,12 @@ impl From<Source> for Watched {
             secrets: Arc::default(),
             reported,
         };
-        let source = watched.source().ok();
-        let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &watched.key)?, source)));
+        let source = cached.source().ok();
+        let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &cached.key)?, source)));
         if let Some((identity, source)) = identity {
-            watched.secrets = identity.secret_names(&source.spec);
+            cached.secrets = identity.secret_names(&source.spec);
         }
-        watched
+        cached
     }
 }
 
@@ -90,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    fn watched(spec: Value, status: Value) -> Watched {
+    fn cached(spec: Value, status: Value) -> CachedSource {
         let source: Source = serde_json::from_value(json!({
             "metadata": {
                 "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
@@ -108,9 +113,9 @@ mod tests {
     #[test]
     fn what_looks_need_is_kept_and_nothing_else() {
         let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}});
-        let watched = watched(spec.clone(), Value::Null);
-        assert_eq!(watched.secrets.iter().map(|name| &**name).collect::<Vec<_>>(), ["n", "c"]);
-        let source = watched.source().unwrap();
+        let cached = cached(spec.clone(), Value::Null);
+        assert_eq!(cached.secrets.iter().map(|name| &**name).collect::<Vec<_>>(), ["n", "c"]);
+        let source = cached.source().unwrap();
         assert_eq!(serde_json::to_value(&source.spec).unwrap(), spec);
         let kept = json!({
             "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
@@ -121,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_the_schema_is_known_by_name() {
-        let malformed = watched(json!({"provider": 1}), json!({"conditions": 1}));
+        let malformed = cached(json!({"provider": 1}), json!({"conditions": 1}));
         assert!(malformed.source().is_err());
         assert_eq!((malformed.key, malformed.secrets.len()), (Key::new("ns", "n"), 0));
         assert_eq!(malformed.reported, Reported::default());

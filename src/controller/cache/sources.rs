@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::source::Watched;
+use super::source::CachedSource;
 use crate::key::Key;
 
 /// All that are known.
@@ -19,32 +19,32 @@ struct Inner {
 
 #[derive(Debug)]
 struct Entry {
-    watched: Arc<Watched>,
+    cached: Arc<CachedSource>,
     /// The list during or after which it was last seen.
     epoch: u64,
 }
 
 impl Sources {
     /// Takes in a TokenSource. Returns its key, and what it was before.
-    pub(crate) fn put(&self, mut watched: Watched) -> (Key, Option<Arc<Watched>>) {
+    pub(crate) fn put(&self, mut cached: CachedSource) -> (Key, Option<Arc<CachedSource>>) {
         let inner = &mut *self.lock();
-        let before = inner.known.get(&watched.key).map(|entry| Arc::clone(&entry.watched));
+        let before = inner.known.get(&cached.key).map(|entry| Arc::clone(&entry.cached));
         if let Some(before) = &before {
-            watched.share_names(before);
+            cached.share_names(before);
         }
-        let key = watched.key.clone();
-        inner.known.insert(key.clone(), Entry { watched: Arc::new(watched), epoch: inner.epoch });
+        let key = cached.key.clone();
+        inner.known.insert(key.clone(), Entry { cached: Arc::new(cached), epoch: inner.epoch });
         (key, before)
     }
 
     /// A TokenSource is gone. Returns what it was.
-    pub(crate) fn remove(&self, source: &Key) -> Option<Arc<Watched>> {
-        self.lock().known.remove(source).map(|entry| entry.watched)
+    pub(crate) fn remove(&self, source: &Key) -> Option<Arc<CachedSource>> {
+        self.lock().known.remove(source).map(|entry| entry.cached)
     }
 
     /// The TokenSource of this key.
-    pub(crate) fn get(&self, source: &Key) -> Option<Arc<Watched>> {
-        self.lock().known.get(source).map(|entry| Arc::clone(&entry.watched))
+    pub(crate) fn get(&self, source: &Key) -> Option<Arc<CachedSource>> {
+        self.lock().known.get(source).map(|entry| Arc::clone(&entry.cached))
     }
 
     /// Whether a TokenSource is known.
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::cluster::Source;
 
-    fn watched(name: &str) -> Watched {
+    fn cached(name: &str) -> CachedSource {
         let object = json!({"metadata": {"namespace": "ns", "name": name, "uid": "u"}, "spec":
             {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}});
         serde_json::from_value::<Source>(object).unwrap().into()
@@ -98,9 +98,9 @@ mod tests {
     #[test]
     fn a_list_finds_what_went_unseen() {
         let sources = Sources::default();
-        let a = sources.put(watched("a")).0;
+        let a = sources.put(cached("a")).0;
         let epoch = sources.list_begins();
-        let b = sources.put(watched("b")).0;
+        let b = sources.put(cached("b")).0;
         assert_eq!(sources.list_ends(epoch, |_| false), []);
         assert_eq!(sources.list_ends(epoch, |_| true), std::slice::from_ref(&a));
         assert!(sources.remove(&a).is_some() && !sources.knows(&a));
@@ -110,10 +110,10 @@ mod tests {
     #[test]
     fn all_versions_of_an_object_share_its_names() {
         let sources = Sources::default();
-        let (key, before) = sources.put(watched("a"));
+        let (key, before) = sources.put(cached("a"));
         assert!(before.is_none());
         let before = sources.get(&key).unwrap();
-        sources.put(watched("a"));
+        sources.put(cached("a"));
         let after = sources.get(&key).unwrap();
         assert!(!Arc::ptr_eq(&before, &after));
         assert!(

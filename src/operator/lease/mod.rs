@@ -19,7 +19,7 @@ use candidate::LeaseCandidate;
 pub use candidate::{LeaseTimings, LeaseTimingsError};
 
 use crate::cluster::{LeaseClient, LeaseError, LeaseName};
-use crate::heartbeat::Heartbeats;
+use crate::heartbeat::{Heartbeats, Loop};
 
 /// The timeout of one call. The renew deadline may shorten it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,7 +87,7 @@ impl LeaderElection {
             }
             let mut elector = Elector::new(candidacy, leads_until);
             loop {
-                heartbeats.beat_leader_election();
+                heartbeats.beat(Loop::LeaderElection);
                 elector.run_once().await;
                 tokio::select! {
                     _ = &mut ended => break,

@@ -18,8 +18,8 @@ struct World {
     foreign_refresh_token: bool,
     failure: Option<Failure>,
     pending: Option<(Inputs, Timestamp, bool)>,
-    healed_at: Option<Timestamp>,
-    mended_at: Option<Timestamp>,
+    restored_at: Option<Timestamp>,
+    metadata_restored_at: Option<Timestamp>,
     deleting: bool,
     suspended: bool,
     tried: Tried,
@@ -78,8 +78,8 @@ fn world() -> World {
         foreign_refresh_token: false,
         failure: None,
         pending: None,
-        healed_at: None,
-        mended_at: None,
+        restored_at: None,
+        metadata_restored_at: None,
         deleting: false,
         suspended: false,
         tried: Tried { spec: "s".into(), request: "r".into(), credentials: "c".into() },
@@ -124,11 +124,12 @@ impl World {
             failure: self.failure.as_ref(),
             pending: self.pending.as_ref().map(|(inputs, refresh_at, unsaved_refresh_token)| Pending {
                 inputs: Some(inputs),
-                refresh_at: *refresh_at,
+                refresh_at: Some(*refresh_at),
                 unsaved_refresh_token: *unsaved_refresh_token,
             }),
-            healed_at: self.healed_at,
-            mended_at: self.mended_at,
+            minting: false,
+            restored_at: self.restored_at,
+            metadata_restored_at: self.metadata_restored_at,
             since: at(0),
         };
         decide(at(now), &observed, &self.tried)
@@ -199,7 +200,7 @@ fn metadata_is_mended_without_a_mint() {
             w.record().owner.uid = "predecessor".into();
         },
     ] {
-        assert_eq!(world().with(change).decide(10), Decision::Restamp);
+        assert_eq!(world().with(change).decide(10), Decision::UpdateMetadata);
     }
 }
 
@@ -209,13 +210,13 @@ fn a_refused_mend_of_metadata_waits_and_another_failure_does_not_concern_it() {
     let rejected = unlabelled.clone().with(|w| {
         let _ = w.failed(Some(400));
     });
-    assert_eq!(rejected.decide(10), Decision::Restamp);
+    assert_eq!(rejected.decide(10), Decision::UpdateMetadata);
     let refused = unlabelled.with(|w| {
         let target = w.target().version.clone();
         w.failed(Some(40)).refused_target = Some(Some(target));
     });
     assert_eq!(refused.decide(10), Decision::Wait(Some(at(40))));
-    assert_eq!(refused.decide(40), Decision::Restamp);
+    assert_eq!(refused.decide(40), Decision::UpdateMetadata);
 }
 
 #[test]
@@ -228,7 +229,7 @@ fn credentials_whose_metadata_moved_are_compared_where_their_values_were_seen() 
     let same = compared.with(|w| w.seen_as_minted = true);
     assert_eq!(
         same.decide(10),
-        Decision::Restamp,
+        Decision::UpdateMetadata,
         "as often as it takes: another may write the target meanwhile"
     );
     let moved_again = same.clone().with(|w| w.credentials = Some(version("cred", "9")));
@@ -264,21 +265,21 @@ fn hands_off_what_is_somebody_elses_or_going() {
 fn healing_is_at_once_the_first_time_and_then_damped() {
     let gone = world().with(|w| w.target = None);
     assert_eq!(gone.decide(10), Decision::Mint(MintReason::TargetMissing));
-    let again = gone.with(|w| w.healed_at = Some(at(10)));
+    let again = gone.with(|w| w.restored_at = Some(at(10)));
     assert_eq!(again.decide(12), Decision::Wait(Some(at(40))));
     assert_eq!(again.decide(40), Decision::Mint(MintReason::TargetMissing));
     assert_eq!(again.decide(5), Decision::Mint(MintReason::TargetMissing), "the clock was set back");
 }
 
 #[test]
-fn metadata_is_mended_at_once_and_then_damped_and_the_refresh_is_not_missed() {
+fn metadata_is_metadata_restored_at_once_and_then_damped_and_the_refresh_is_not_missed() {
     let again = world().with(|w| {
         w.target().labelled = false;
-        w.mended_at = Some(at(10));
+        w.metadata_restored_at = Some(at(10));
     });
     assert_eq!(again.decide(12), Decision::Fresh(Some(at(40))));
-    assert_eq!(again.decide(40), Decision::Restamp);
-    let due = again.clone().with(|w| w.mended_at = Some(at(125)));
+    assert_eq!(again.decide(40), Decision::UpdateMetadata);
+    let due = again.clone().with(|w| w.metadata_restored_at = Some(at(125)));
     assert!(matches!(due.decide(126), Decision::Fresh(Some(until)) if until < at(155)));
     assert_eq!(due.decide(150), Decision::Mint(MintReason::Due));
     let touched = again.with(|w| {
@@ -286,7 +287,7 @@ fn metadata_is_mended_at_once_and_then_damped_and_the_refresh_is_not_missed() {
         w.seen_credentials = Some(version("cred", "8"));
         w.seen_as_minted = true;
     });
-    assert_eq!(touched.decide(12), Decision::Restamp, "that was a person's doing, once");
+    assert_eq!(touched.decide(12), Decision::UpdateMetadata, "that was a person's doing, once");
 }
 
 #[test]
@@ -392,7 +393,7 @@ proptest! {
             w.record().issued_at = at(i64::from(issued));
             w.record().expires_at = at(i64::from(expires));
             w.record().cached = cached;
-            w.healed_at = Some(at(i64::from(healed)));
+            w.restored_at = Some(at(i64::from(healed)));
             w.failed(Some(i64::from(next)));
         });
         let _ = world.decide(i64::from(now));
