@@ -44,8 +44,8 @@ pub(crate) struct LeaseClient {
 }
 
 impl LeaseClient {
-    /// The client should be used for nothing else, so that these calls do not wait behind others.
-    pub(crate) fn new(client: Client, lease: &LeaseName) -> Self {
+    /// `client` should be used for nothing else, so that these calls do not wait behind others.
+    pub(super) fn new(client: Client, lease: &LeaseName) -> Self {
         LeaseClient { api: Api::namespaced(client, &lease.namespace), name: lease.name.clone() }
     }
 

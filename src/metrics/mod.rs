@@ -1,7 +1,7 @@
 //! The metrics of the operator. Callers use the methods of [`Metrics`] and no type of the Prometheus library.
 //!
 //! Every label has a closed set of values, except the names of TokenSources and of hosts: the series of a TokenSource are
-//! removed with it, and there are at most [`hosts::MAX_HOSTS`] hosts.
+//! removed with it, and there are at most `hosts::MAX_HOSTS` hosts.
 
 mod families;
 mod hosts;

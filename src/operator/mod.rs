@@ -146,7 +146,7 @@ async fn candidacy(
         namespace: arguments.leader_election_namespace.as_ref().unwrap_or(&cluster.namespace).clone(),
         name: arguments.leader_election_lease_name.clone(),
     };
-    let candidacy = Candidacy::new(cluster.lease_client.clone(), lease, &instance(), timings);
+    let candidacy = Candidacy::new(cluster.lease(&lease), lease, &instance(), timings);
     candidacy.check().await?;
     Ok(candidacy)
 }

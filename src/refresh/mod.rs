@@ -9,6 +9,6 @@ pub use decision::{
     Blocked, Decision, Failure, MintReason, Observed, Pending, Tried, Wanted, decide, needed, refresh_at,
 };
 pub use schedule::{
-    DEFAULT_MAX_INTERVAL, MIN_REFRESH_INTERVAL, MIN_REQUEST_INTERVAL, PROMPT_DELAY, Policy, Propagation,
-    RETRY_ROOM, SKEW, cached_retry_after, spread,
+    DEFAULT_MAX_INTERVAL, MIN_REFRESH_INTERVAL, MIN_REQUEST_INTERVAL, PROMPT_DELAY, Policy,
+    PropagationSafety, RETRY_ROOM, SKEW, cached_retry_after, spread,
 };

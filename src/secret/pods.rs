@@ -289,7 +289,7 @@ impl Container {
     }
 }
 
-/// The pods in a message: the first [`MAX_PODS_NAMED`], and the number of all.
+/// The pods in a message: the first few, and the number of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pods {
     first: Vec<String>,

@@ -7,7 +7,7 @@ use std::hash::Hasher;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::refresh::{Policy, Propagation};
+use crate::refresh::{Policy, PropagationSafety};
 use crate::secret::Record;
 use tokensource_api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
 
@@ -347,18 +347,18 @@ impl Conditions<'_> {
             )
         };
         match policy.propagation(lifetime) {
-            Propagation::Safe => (
+            PropagationSafety::Safe => (
                 Reason::LifetimeSufficient,
                 format!(
                     "{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file",
                     policy.longest_unnoticed_outage(lifetime)
                 ),
             ),
-            Propagation::NoRetryRoom => (
+            PropagationSafety::NoRetryRoom => (
                 Reason::NoRetryRoom,
                 format!("{numbers}; one failed attempt may leave an expired token in the file: {remedies}"),
             ),
-            Propagation::TooShort => (
+            PropagationSafety::TooShort => (
                 Reason::LifetimeTooShort,
                 format!("{numbers}; readers of the file may find an expired token: {remedies}"),
             ),
