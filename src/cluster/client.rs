@@ -43,14 +43,6 @@ pub enum ClusterError {
     Namespaces(#[source] Box<kube::Error>),
 }
 
-/// The message of an error. kube's own text of an API error repeats the whole status.
-pub(super) fn message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
-    }
-}
-
 /// The clients for a cluster.
 pub(crate) struct Cluster {
     pub(crate) client: Client,

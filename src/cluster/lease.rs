@@ -8,7 +8,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::client::message;
+use super::message::message;
 
 /// Namespace and name of the Lease.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 mod calls;
 mod client;
 mod lease;
+mod message;
 mod objects;
 mod user;
 mod watches;

@@ -123,7 +123,11 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
             "schedule_of_tiny_lifetimes_and_intervals_keeps_the_shortest_intervals",
         ],
     ),
-    ("clamp with min above max, in waits", "src/refresh/backoff", &["wait_of_any_numbers_is_at_least_a_second"]),
+    (
+        "clamp with min above max, in waits",
+        "src/refresh/backoff",
+        &["wait_of_any_numbers_is_at_least_a_second"],
+    ),
 ];
 
 #[test]

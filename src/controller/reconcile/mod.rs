@@ -4,13 +4,13 @@
 mod act;
 mod observe;
 mod propagate;
+mod reconciliation;
 mod report;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokensource_api::TokenSource;
 use tracing::{error, warn};
 
 use super::cache::source::CachedSource;
@@ -21,8 +21,8 @@ use super::spans;
 use super::state::SourceState;
 use crate::refresh::Decision;
 use crate::spec::{Identity, NO_HOST, Resolved};
-use crate::status::{Problem, Reported};
-use crate::time::plus;
+use crate::status::Problem;
+use reconciliation::{Reconciliation, Rest, Step};
 
 /// Decisions in one reconciliation, before others go first.
 const MAX_STEPS: usize = 12;
@@ -30,43 +30,6 @@ const MAX_STEPS: usize = 12;
 const MAX_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
-/// A TokenSource whose token request waits is reconciled again after this time, in seconds, to report why.
-const MINTING_CHECK: u64 = 60;
-
-/// See the module.
-struct Reconciliation<'a> {
-    context: &'a Context,
-    /// Without its status.
-    source: &'a TokenSource,
-    /// What was reported when the watch last showed it.
-    reported: &'a Reported,
-    identity: &'a Identity,
-    spec: &'a Resolved,
-    state: &'a mut SourceState,
-}
-
-/// How a reconciliation ended, where it went well.
-struct Rest {
-    /// When to reconcile again, at the latest.
-    until: Option<Timestamp>,
-    /// What blocks a token that is needed.
-    problem: Option<Problem>,
-    /// A token request has just been queued: there is nothing to report until its result is there.
-    is_quiet: bool,
-}
-
-/// What a decision led to.
-enum Step {
-    /// Decide again.
-    Again,
-    Rest(Rest),
-}
-
-impl Step {
-    fn rest(until: Option<Timestamp>, problem: Option<Problem>) -> Self {
-        Step::Rest(Rest { until, problem, is_quiet: false })
-    }
-}
 
 /// Reconciles a TokenSource. Returns after how long to do it again, if nothing triggers it before.
 pub(super) async fn reconcile(
@@ -197,11 +160,6 @@ impl Reconciliation<'_> {
         let now = self.context.now();
         let expires_at = self.record().map(|record| record.expires_at).filter(|expires_at| *expires_at > now);
         [rest.until, expires_at].into_iter().flatten().min()
-    }
-
-    /// When to reconcile again while a token request waits.
-    fn minting_check(&self) -> Option<Timestamp> {
-        Some(plus(self.context.now(), MINTING_CHECK))
     }
 }
 

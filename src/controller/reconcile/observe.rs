@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Reconciliation;
+use super::reconciliation::Reconciliation;
 use crate::cluster::CallError;
 use crate::controller::cache::secrets::Known;
 use crate::controller::refresh_token::stores_refresh_token_of;

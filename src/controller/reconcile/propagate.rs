@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::Reconciliation;
+use super::reconciliation::Reconciliation;
 
 impl Reconciliation<'_> {
     /// Takes in the result of a round, if there is one.

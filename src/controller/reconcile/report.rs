@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
 use tracing::{debug, warn};
 
-use super::Reconciliation;
+use super::reconciliation::Reconciliation;
 use crate::cluster::CallError;
 use crate::controller::context::Context;
 use crate::controller::spans;

@@ -6,7 +6,7 @@ use token_endpoint::Class;
 use tokensource_api::Reason;
 use tracing::warn;
 
-use super::super::Reconciliation;
+use super::super::reconciliation::Reconciliation;
 use crate::controller::cache::secrets::Known;
 use crate::controller::credentials::not_released;
 use crate::controller::outcome::Attempt;

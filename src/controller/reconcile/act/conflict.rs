@@ -4,7 +4,7 @@ use tokensource_api::Reason;
 use tokensource_api::permitted::is_type;
 use tracing::info;
 
-use super::super::Reconciliation;
+use super::super::reconciliation::Reconciliation;
 use crate::controller::outcome::Outcome;
 use crate::controller::state::Restoration;
 use crate::refresh::MIN_REFRESH_INTERVAL;

@@ -2,7 +2,7 @@
 
 use tracing::info;
 
-use super::super::{Reconciliation, Step};
+use super::super::reconciliation::{Reconciliation, Step};
 use crate::controller::outcome::Outcome;
 use crate::controller::state::Restoration;
 use crate::secret::restamp;

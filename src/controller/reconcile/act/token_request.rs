@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokensource_api::Reason;
 
-use super::super::{Reconciliation, Rest, Step};
+use super::super::reconciliation::{Reconciliation, Rest, Step};
 use crate::cluster::CallError;
 use crate::controller::mint::deadline;
 use crate::controller::mint_queue::{MintRequest, MintResult};
@@ -12,6 +13,10 @@ use crate::controller::outcome::Outcome;
 use crate::controller::state::Restoration;
 use crate::refresh::MintReason;
 use crate::status::Problem;
+use crate::time::plus;
+
+/// A TokenSource whose token request waits is reconciled again after this time, in seconds, to report why.
+const MINTING_CHECK: u64 = 60;
 
 impl Reconciliation<'_> {
     /// Takes in the result of a token request, if there is one.
@@ -69,6 +74,11 @@ impl Reconciliation<'_> {
         }
         let problem = self.failing().or_else(|| self.open_circuit());
         Step::rest(self.minting_check(), problem)
+    }
+
+    /// When to reconcile again while a token request waits.
+    fn minting_check(&self) -> Option<Timestamp> {
+        Some(plus(self.context.now(), MINTING_CHECK))
     }
 
     fn queue(&self, reason: MintReason) {

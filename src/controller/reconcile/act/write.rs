@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use tokensource_api::Reason;
 use tokio::time::Instant;
 
-use super::super::{Reconciliation, Step};
+use super::super::reconciliation::{Reconciliation, Step};
 use crate::cluster::CallError;
 use crate::controller::mint_queue::NewToken;
 use crate::controller::outcome::Outcome;
