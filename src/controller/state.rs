@@ -142,6 +142,13 @@ impl SourceState {
         };
     }
 
+    /// Of what a token request brought, keeps the refresh token, which is the only copy.
+    pub fn keep_refresh_token_of(&mut self, result: Option<MintResult>) {
+        if let Some(refresh_token) = result.and_then(|result| result.refresh_token) {
+            self.pending.refresh_token = Some(Box::new(refresh_token));
+        }
+    }
+
     fn has_unwritten(&self) -> bool {
         let refused = self.failed.as_ref().is_some_and(|failed| failed.failure.refused_target.is_some());
         !self.pending.is_empty() && !refused
@@ -240,11 +247,9 @@ impl States {
 
     /// Of what a token request brought for a TokenSource that is gone, keeps the only copy of a refresh token.
     pub fn drop_result(&self, source: &Key, result: Option<MintResult>) {
-        if let Some(refresh_token) = result.and_then(|result| result.refresh_token) {
-            let mut state = self.take(source);
-            state.pending.refresh_token = Some(Box::new(refresh_token));
-            self.put(source, state, true);
-        }
+        let mut state = self.take(source);
+        state.keep_refresh_token_of(result);
+        self.put(source, state, true);
     }
 
     /// Whether something waits to be written that the API server does not refuse.

@@ -51,6 +51,7 @@ pub(super) async fn reconcile(
         Ok(spec) => spec,
         Err(error) => {
             context.mints.cancel(&identity.key);
+            state.keep_refresh_token_of(context.mints.take_result(&identity.key));
             context.metrics.belongs(&identity.key, NO_HOST);
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
             report::invalid(context, &source, reported, &identity, state, problem).await;
@@ -81,7 +82,11 @@ pub(super) async fn reconcile(
 impl Reconciliation<'_> {
     async fn run(&mut self) -> Result<Option<Duration>, Outcome> {
         self.take_result()?;
-        let rest = self.observe_decide_act().await?;
+        let rest = self.observe_decide_act().await;
+        if matches!(rest, Ok(_) | Err(Outcome::Gone)) {
+            self.hold_nothing_back();
+        }
+        let rest = rest?;
         let again = self.next(&rest);
         self.settle_propagation();
         if !rest.is_quiet {
@@ -152,6 +157,14 @@ impl Reconciliation<'_> {
                 Outcome::NotLeading
             }
             Err(outcome) => outcome,
+        }
+    }
+
+    /// A token that is still not written waits for a person, a quota or the like, and not for the API server: it holds no
+    /// token request back, else one tenant could stop all.
+    fn hold_nothing_back(&mut self) {
+        if let Some(token) = &mut self.state.pending.token {
+            token.unwritten = None;
         }
     }
 
