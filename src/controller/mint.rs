@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, error, info};
 
-use super::api_permits::Stake;
+use super::api_permits::{ApiPermit, Stake};
 use super::cache::secrets::CachedSecret;
 use super::cache::source::CachedSource;
 use super::context::{Context, FIRST_TOKEN};
@@ -161,8 +161,6 @@ struct TokenRequest<'a> {
     spec: &'a Resolved,
     /// The record on the target, where that is ours.
     record: Option<Arc<Record>>,
-    deadline: Instant,
-    stake: Stake,
 }
 
 async fn request_token(
@@ -177,9 +175,7 @@ async fn request_token(
     let Some(mint_reason) = still_needed(context, &source, &identity, &spec) else { return Ended::NotNeeded };
     spans::is_about(spec.host());
     let record = record(context, &identity);
-    let (deadline, stake) = deadline(context, &spec, record.as_deref());
-    let minting =
-        TokenRequest { context, source: &source, identity: &identity, spec: &spec, record, deadline, stake };
+    let minting = TokenRequest { context, source: &source, identity: &identity, spec: &spec, record };
 
     let permit = match minting.screen(&request, permit) {
         Some(Admission::Granted(permit)) => permit,
@@ -250,14 +246,10 @@ fn record(context: &Context, identity: &Identity) -> Option<Arc<Record>> {
 }
 
 /// When the new token should be there: a refresh in time for the readers of the file, a first one soon.
-pub(super) fn deadline(context: &Context, spec: &Resolved, record: Option<&Record>) -> (Instant, Stake) {
+pub(super) fn deadline(context: &Context, spec: &Resolved, record: Option<&Record>) -> Instant {
     let remaining = record.map_or(0, |record| seconds_between(context.now(), record.expires_at));
     let left = Duration::from_secs(remaining.saturating_sub(spec.policy.propagation_delay));
-    if remaining > 0 {
-        (Instant::now() + left, Stake::Token)
-    } else {
-        (Instant::now() + FIRST_TOKEN, Stake::Nothing)
-    }
+    Instant::now() + if remaining > 0 { left } else { FIRST_TOKEN }
 }
 
 impl TokenRequest<'_> {
@@ -305,6 +297,12 @@ impl TokenRequest<'_> {
             unsaved: &self.context.unsaved_originals,
             identity: self.identity,
         }
+    }
+
+    /// A permit to call the API server. What has begun goes before what has not: it holds an endpoint's permit, which a
+    /// more urgent request may wait for.
+    async fn api_permit(&self) -> ApiPermit {
+        self.context.permits.acquire(self.context.at_once(), Stake::Token).await
     }
 
     async fn run(self, request: MintRequest, mint_reason: MintReason, permit: EndpointPermit<Key>) -> Ended {
@@ -361,7 +359,7 @@ impl TokenRequest<'_> {
         known: Option<&KnownOriginal>,
         result: &mut MintResult,
     ) -> Result<Material, Outcome> {
-        let _permit = self.context.permits.acquire(self.deadline, self.stake).await;
+        let _permit = self.api_permit().await;
         let tls = Box::pin(credentials::tls(self.context, self.source, self.identity)).await?;
         let rotation = self.rotation();
         let rotates = self.spec.sends_refresh_token();
@@ -408,7 +406,7 @@ impl TokenRequest<'_> {
             && lineage.is_original
             && !original.is_exclusive
         {
-            let _permit = self.context.permits.acquire(self.deadline, self.stake).await;
+            let _permit = self.api_permit().await;
             self.rotation().check_exclusive(&lineage.original_sha256).await?;
             original.is_exclusive = true;
         }
@@ -443,7 +441,7 @@ impl TokenRequest<'_> {
 
     /// Tries once to save a rotated refresh token. What comes back is still the only copy.
     async fn save(&self, unsaved: UnsavedRefreshToken) -> Option<UnsavedRefreshToken> {
-        let _permit = self.context.permits.acquire(self.context.at_once(), Stake::Token).await;
+        let _permit = self.api_permit().await;
         self.rotation().save(&unsaved).await.err().map(|_| unsaved)
     }
 

@@ -1,7 +1,8 @@
 //! The credentials of a request.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::request::RequestError;
+use super::credential::Credential;
+use super::error::RequestError;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,39 +72,6 @@ impl fmt::Debug for Credentials {
             .field("actor_token", &shown(self.actor_token.as_ref()))
             .field("values", &self.values.keys())
             .finish()
-    }
-}
-
-/// One of the [`Credentials`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Credential {
-    /// [`Credentials::client_id`](field@Credentials::client_id).
-    ClientId,
-    /// [`Credentials::client_secret`](field@Credentials::client_secret).
-    ClientSecret,
-    /// [`Credentials::refresh_token`](field@Credentials::refresh_token).
-    RefreshToken,
-    /// [`Credentials::private_key`](field@Credentials::private_key).
-    PrivateKey,
-    /// [`Credentials::certificate`](field@Credentials::certificate).
-    Certificate,
-    /// [`Credentials::subject_token`](field@Credentials::subject_token).
-    SubjectToken,
-    /// [`Credentials::actor_token`](field@Credentials::actor_token).
-    ActorToken,
-}
-
-impl fmt::Display for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Credential::ClientId => "client id",
-            Credential::ClientSecret => "client secret",
-            Credential::RefreshToken => "refresh token",
-            Credential::PrivateKey => "private key",
-            Credential::Certificate => "certificate",
-            Credential::SubjectToken => "subject token",
-            Credential::ActorToken => "actor token",
-        })
     }
 }
 

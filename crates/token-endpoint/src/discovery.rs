@@ -1,10 +1,9 @@
 //! The token endpoint in an issuer's metadata (OpenID Connect Discovery 1.0, 4; RFC 8414).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::error::{Class, Hint};
+use super::error::DiscoveryProblem;
+use super::json::parse;
 use super::redact::Redactor;
-use super::response::parse;
-use crate::ErrorKind;
 use http::StatusCode;
 use serde_json::Value;
 use std::fmt;
@@ -95,47 +94,6 @@ impl Metadata {
     /// The token endpoint for clients with a certificate or without one.
     pub(super) fn token_endpoint(&self, has_client_certificate: bool) -> &Url {
         self.mtls_token_endpoint.as_ref().filter(|_| has_client_certificate).unwrap_or(&self.token_endpoint)
-    }
-}
-
-/// An issuer's metadata cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum DiscoveryProblem {
-    #[error(
-        "has no metadata under /.well-known/openid-configuration or /.well-known/oauth-authorization-server (HTTP {})",
-        .0.as_u16()
-    )]
-    NotFound(StatusCode),
-    /// RFC 8414, 3.3 forbids its use.
-    #[error("has metadata of another issuer, {}: write exactly that as the issuer, if it is the right one", .0.as_deref().unwrap_or("which it does not name"))]
-    OtherIssuer(Option<String>),
-    #[error("has metadata without a token_endpoint that is a URL")]
-    NoTokenEndpoint,
-}
-
-impl DiscoveryProblem {
-    pub(super) fn class(&self) -> Class {
-        match self {
-            Self::NotFound(status) if status.is_server_error() => Class::Transient,
-            Self::NotFound(StatusCode::TOO_MANY_REQUESTS) => Class::Limited,
-            Self::NotFound(_) => Class::Unclear,
-            Self::OtherIssuer(_) | Self::NoTokenEndpoint => Class::Rejected,
-        }
-    }
-
-    pub(super) fn hint(&self) -> Option<Hint> {
-        match self {
-            Self::NotFound(_) => Some(Hint::CheckIssuer),
-            Self::OtherIssuer(_) => None,
-            Self::NoTokenEndpoint => Some(Hint::SetTokenUrl),
-        }
-    }
-
-    pub(super) fn kind(&self) -> ErrorKind {
-        match self {
-            Self::NotFound(_) => ErrorKind::Unavailable,
-            Self::OtherIssuer(_) | Self::NoTokenEndpoint => ErrorKind::MalformedResponse,
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Discovers the token endpoints of issuers, and caches their metadata.
 
-use super::discovery::{DiscoveryProblem, Issuer, Metadata, read_metadata};
-use super::error::Error;
+use super::discovery::{Issuer, Metadata, read_metadata};
+use super::error::{DiscoveryProblem, Error};
 use super::request::RequestDescription;
 use super::tls::{Tls, TlsDigest};
 use super::transport::Transport;

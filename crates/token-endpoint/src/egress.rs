@@ -9,6 +9,7 @@ pub use refused::{EgressRefused, RuleNeeded};
 pub use rule::{EgressRule, EgressRuleError};
 
 use crate::address::{self, AddressKind};
+use rule::normalise;
 use std::net::IpAddr;
 use url::{Host, Url};
 
@@ -128,9 +129,4 @@ fn is_public_name(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or_default();
     host.contains('.')
         && !["internal", "local", "localhost", "svc", "test", "invalid", "arpa"].contains(&last)
-}
-
-/// Removes the dot that makes a name absolute. [`Url`] and [`Host`] have lowered the case already.
-fn normalise(host: &str) -> &str {
-    host.strip_suffix('.').unwrap_or(host)
 }

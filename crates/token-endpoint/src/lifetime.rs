@@ -1,7 +1,8 @@
 //! The lifetime of a token, from the answer, the token itself or a default.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::response::{Answer, seconds};
+use super::answer::Answer;
+use super::json::seconds;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
@@ -37,31 +38,36 @@ pub enum LifetimeSource {
     Unknown,
 }
 
-/// See [`Answer::lifetime`].
-pub(super) fn lifetime(answer: &Answer, sent_at: Timestamp, default: Option<u64>) -> Lifetime {
-    let now = answer
-        .date
-        .map(Timestamp::as_second)
-        .filter(|date| date.abs_diff(sent_at.as_second()) <= MAX_CLOCK_OFFSET)
-        .unwrap_or_else(|| sent_at.as_second());
-    let until = |end: i64, start: i64| u64::try_from(end.saturating_sub(start)).unwrap_or_default();
+impl Answer {
+    /// The lifetime from `sent_at`, the time at which the request was sent: the smaller of the answer's lifetime and, for a
+    /// JWT, of `exp` (minus `iat` if that is within 60 s of now, else minus now, where "now" is the server's `Date` if that is
+    /// within an hour of ours); `default`, in seconds, if neither is known.
+    #[must_use]
+    pub fn lifetime(&self, sent_at: Timestamp, default: Option<u64>) -> Lifetime {
+        let now = self
+            .date
+            .map(Timestamp::as_second)
+            .filter(|date| date.abs_diff(sent_at.as_second()) <= MAX_CLOCK_OFFSET)
+            .unwrap_or_else(|| sent_at.as_second());
+        let until = |end: i64, start: i64| u64::try_from(end.saturating_sub(start)).unwrap_or_default();
 
-    let relative = answer.expires_in.filter(|&seconds| seconds > 0);
-    let absolute = answer.expires_at.map(|at| until(at.as_second(), now));
-    let stated = [relative, absolute].into_iter().flatten().min();
-    let claimed = claims(answer.access_token.expose_secret()).map(|claims| {
-        let issued = claims.issued_at.filter(|iat| iat.abs_diff(now) <= MAX_IAT_AGE);
-        until(claims.expires, issued.unwrap_or(now))
-    });
+        let relative = self.expires_in.filter(|&seconds| seconds > 0);
+        let absolute = self.expires_at.map(|at| until(at.as_second(), now));
+        let stated = [relative, absolute].into_iter().flatten().min();
+        let claimed = claims(self.access_token.expose_secret()).map(|claims| {
+            let issued = claims.issued_at.filter(|iat| iat.abs_diff(now) <= MAX_IAT_AGE);
+            until(claims.expires, issued.unwrap_or(now))
+        });
 
-    let (seconds, source) = match (stated, claimed) {
-        (Some(stated), Some(claimed)) if claimed < stated => (Some(claimed), LifetimeSource::Token),
-        (Some(stated), _) => (Some(stated), LifetimeSource::Answer),
-        (None, Some(claimed)) => (Some(claimed), LifetimeSource::Token),
-        (None, None) if default.is_some() => (default, LifetimeSource::Default),
-        (None, None) => (None, LifetimeSource::Unknown),
-    };
-    Lifetime { seconds: seconds.map(|seconds| seconds.min(MAX_LIFETIME)), source }
+        let (seconds, source) = match (stated, claimed) {
+            (Some(stated), Some(claimed)) if claimed < stated => (Some(claimed), LifetimeSource::Token),
+            (Some(stated), _) => (Some(stated), LifetimeSource::Answer),
+            (None, Some(claimed)) => (Some(claimed), LifetimeSource::Token),
+            (None, None) if default.is_some() => (default, LifetimeSource::Default),
+            (None, None) => (None, LifetimeSource::Unknown),
+        };
+        Lifetime { seconds: seconds.map(|seconds| seconds.min(MAX_LIFETIME)), source }
+    }
 }
 
 /// Seconds since the epoch.

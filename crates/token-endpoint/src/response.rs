@@ -1,13 +1,14 @@
 //! Reads answers of token endpoints (RFC 6749, 5.1), and tolerates known deviations.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use super::answer::Answer;
+use super::error::body::{self as error_body, ErrorBody};
 use super::error::{Error, Refusal, ResponseProblem, Shape, Unusable};
-use super::error_body::{self, ErrorBody};
-use super::lifetime::{self, Lifetime, MAX_LIFETIME};
+use super::json::{parse, seconds};
+use super::lifetime::MAX_LIFETIME;
 use super::mapping::{self, Pointer, ResponseMapping};
 use super::redact::Redactor;
 use super::request::TokenRequest;
-use aws_lc_rs::digest;
 use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, StatusCode};
 use jiff::Timestamp;
@@ -21,48 +22,6 @@ const MAX_RETRY_AFTER: u64 = 60 * 60;
 
 /// Bounds each of [`Answer::values`], in bytes.
 const MAX_VALUE_LENGTH: usize = 4096;
-
-/// A usable token with its metadata.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// Not empty, and of printable ASCII only (RFC 6749, A.12).
-    pub access_token: SecretString,
-    /// `Bearer` for every spelling of it; other types as the server writes them.
-    pub token_type: String,
-    /// The answer has no `token_type`; Bearer is assumed.
-    pub token_type_missing: bool,
-    /// As the server writes it (RFC 6749, 3.3), without control characters.
-    pub scope: Option<String>,
-    /// Seconds, rounded down, at most [`MAX_LIFETIME`]. `None`: unknown. 0 means unknown for a new token, and expired for one
-    /// that was returned before.
-    pub expires_in: Option<u64>,
-    /// The expiry, if the answer has it as an absolute time.
-    pub expires_at: Option<Timestamp>,
-    /// Replaces the refresh token that was sent (RFC 6749, 6).
-    pub refresh_token: Option<SecretString>,
-    /// The server's clock (header `Date`).
-    pub date: Option<Timestamp>,
-    /// The members that [`ResponseMapping::values`] names and that are a text, a number or a boolean; without control
-    /// characters.
-    pub values: BTreeMap<String, SecretString>,
-}
-
-impl Answer {
-    /// The first 12 hexadecimal digits of the access token's SHA-256: identifies the token in logs.
-    #[must_use]
-    pub fn token_id(&self) -> String {
-        let digest = digest::digest(&digest::SHA256, self.access_token.expose_secret().as_bytes());
-        digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// The lifetime from `sent_at`, the time at which the request was sent: the smaller of the answer's lifetime and, for a
-    /// JWT, of `exp` (minus `iat` if that is within 60 s of now, else minus now, where "now" is the server's `Date` if that is
-    /// within an hour of ours); `default`, in seconds, if neither is known.
-    #[must_use]
-    pub fn lifetime(&self, sent_at: Timestamp, default: Option<u64>) -> Lifetime {
-        lifetime::lifetime(self, sent_at, default)
-    }
-}
 
 /// Reads the answer to `request`, whose secrets are redacted in messages.
 ///
@@ -101,12 +60,6 @@ pub fn read(
         encoded_differs: request.encoded_differs(),
         refresh_token,
     })))
-}
-
-/// Parses a JSON object; skips a byte order mark.
-pub(super) fn parse(body: &[u8]) -> Option<Value> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    serde_json::from_slice(body).ok().filter(Value::is_object)
 }
 
 fn token(
@@ -205,21 +158,6 @@ fn mapped<'a>(document: &'a Value, pointer: Option<&Pointer>, name: &str) -> Opt
 
 fn text<'a>(document: &'a Value, name: &str) -> Option<&'a str> {
     document.get(name).and_then(Value::as_str)
-}
-
-/// Seconds from a JSON number or a string, rounded down. `None` for a negative number and for other values.
-pub(super) fn seconds(value: &Value) -> Option<u64> {
-    let number = match value {
-        Value::Number(number) => return number.as_u64().or_else(|| floor(number.as_f64()?)),
-        Value::String(text) => text.trim(),
-        _ => return None,
-    };
-    number.parse().ok().or_else(|| floor(number.parse().ok()?))
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // `as` saturates, and it is not negative
-fn floor(number: f64) -> Option<u64> {
-    (number.is_finite() && number >= 0.0).then_some(number as u64)
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

@@ -3,14 +3,19 @@
 mod client;
 mod clock;
 mod failure;
+mod limits;
 mod resolver;
 
+pub use client::TransportError;
+pub use limits::{CONNECT_TIMEOUT, MAX_BODY};
+
+use super::answer::Answer;
 use super::assertion::Attempt;
 use super::egress::Egress;
 use super::error::{Error, ResponseProblem, Unusable};
 use super::proxy::Proxies;
 use super::request::TokenRequest;
-use super::response::{Answer, read};
+use super::response::read;
 use super::tls::Tls;
 use client::{ClientCache, ClientKey, Route, build};
 use clock::ServerClocks;
@@ -23,11 +28,6 @@ use secrecy::ExposeSecret;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
-
-/// Bounds the time to connect, with name resolution and the TLS handshake.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bounds the body of an answer, in bytes.
-pub const MAX_BODY: usize = 256 * 1024;
 
 /// Makes aws-lc-rs the default cryptography provider of rustls in this process. Call it before any TLS client is built; further
 /// calls have no effect.
@@ -45,11 +45,6 @@ pub struct Transport {
     clients: Arc<Mutex<ClientCache>>,
     clocks: Arc<ServerClocks>,
 }
-
-/// An HTTP client cannot be built: the system has no usable root certificates, or the User-Agent is not valid.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot build an HTTP client: {0}")]
-pub struct TransportError(String);
 
 impl Transport {
     /// Without a proxy. Builds a first client, so that missing root certificates are found here.

@@ -137,7 +137,7 @@ pub(super) async fn write(
     before: &Reported,
     after: TokenSourceStatus,
 ) -> Result<Option<Written>, CallError> {
-    // Only the leader writes: this write has no precondition, and must not overwrite a newer report of another process.
+    // Only the leader writes: this write has no precondition, and could overwrite a newer report.
     if before.is(&after) || !context.serves(&identity.key) {
         return Ok(None);
     }

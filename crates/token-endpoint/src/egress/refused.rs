@@ -1,7 +1,5 @@
 //! Refusals of the egress policy.
 
-use super::EgressRule;
-use crate::error::Hint;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -45,7 +43,7 @@ pub enum EgressRefused {
     },
 }
 
-/// What kind of [`EgressRule`] would allow an address.
+/// What kind of [`EgressRule`](crate::EgressRule) would allow an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleNeeded {
     /// A rule for the host or for a network.
@@ -54,29 +52,6 @@ pub enum RuleNeeded {
     Network,
     /// A rule for a network: the address is one of those passed to [`Egress::new`](crate::Egress::new) as protected.
     NetworkOfProtected,
-}
-
-impl EgressRefused {
-    /// The change of the policy that would allow the connection.
-    #[must_use]
-    pub fn hint(&self) -> Option<Hint> {
-        Some(match self {
-            EgressRefused::Scheme => return None,
-            EgressRefused::PlainHttp => Hint::AllowHttp,
-            EgressRefused::NotListed { host, port, .. } => Hint::AddToOnly(EgressRule::for_host(host, *port)),
-            EgressRefused::ProxiedName { host, port } => Hint::AllowEgress(EgressRule::for_host(host, *port)),
-            EgressRefused::Address { host, port, canonical, needs, .. } => {
-                let address = EgressRule::for_address(*canonical, *port);
-                match needs {
-                    RuleNeeded::HostOrNetwork if host.parse::<IpAddr>().is_err() => {
-                        Hint::AllowEgress(EgressRule::for_host(host, *port))
-                    }
-                    RuleNeeded::HostOrNetwork | RuleNeeded::Network => Hint::AllowEgress(address),
-                    RuleNeeded::NetworkOfProtected => Hint::AllowProtectedAddress(address),
-                }
-            }
-        })
-    }
 }
 
 impl std::error::Error for EgressRefused {}

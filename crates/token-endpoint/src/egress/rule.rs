@@ -1,6 +1,5 @@
 //! One entry of an egress policy, and its notation.
 
-use super::normalise;
 use crate::address;
 use ipnet::IpNet;
 use std::fmt;
@@ -31,14 +30,14 @@ pub enum EgressRule {
 
 impl EgressRule {
     /// The rule for one host of a URL, which may be an address.
-    pub(super) fn for_host(host: &str, port: u16) -> Self {
+    pub(crate) fn for_host(host: &str, port: u16) -> Self {
         match host.parse() {
             Ok(ip) => Self::for_address(ip, port),
             Err(_) => EgressRule::Host { host: host.to_owned(), port: Some(port) },
         }
     }
 
-    pub(super) fn for_address(ip: IpAddr, port: u16) -> Self {
+    pub(crate) fn for_address(ip: IpAddr, port: u16) -> Self {
         EgressRule::Network { network: address::canonical(ip).into(), port: Some(port) }
     }
 
@@ -126,4 +125,9 @@ impl FromStr for EgressRule {
             },
         }
     }
+}
+
+/// Removes the dot that makes a name absolute. [`Url`] and [`Host`] have lowered the case already.
+pub(super) fn normalise(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
 }

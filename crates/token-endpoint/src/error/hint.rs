@@ -1,7 +1,8 @@
 //! Remedies as data.
 
-use crate::EgressRule;
+use crate::egress::{EgressRefused, EgressRule, RuleNeeded};
 use std::fmt;
+use std::net::IpAddr;
 
 /// What a caller can change so that the request works. `Display` words it in the terms of this crate; a program whose users
 /// configure it in other terms words each variant in those.
@@ -84,6 +85,29 @@ impl fmt::Display for Hint {
             Hint::CheckAccessTokenPointer => "check the pointer to the access token in the response mapping",
             Hint::CheckValuePointer | Hint::RemoveValuePointer => {
                 "remove that pointer from the values of the response mapping"
+            }
+        })
+    }
+}
+
+impl EgressRefused {
+    /// The change of the policy that would allow the connection.
+    #[must_use]
+    pub fn hint(&self) -> Option<Hint> {
+        Some(match self {
+            EgressRefused::Scheme => return None,
+            EgressRefused::PlainHttp => Hint::AllowHttp,
+            EgressRefused::NotListed { host, port, .. } => Hint::AddToOnly(EgressRule::for_host(host, *port)),
+            EgressRefused::ProxiedName { host, port } => Hint::AllowEgress(EgressRule::for_host(host, *port)),
+            EgressRefused::Address { host, port, canonical, needs, .. } => {
+                let address = EgressRule::for_address(*canonical, *port);
+                match needs {
+                    RuleNeeded::HostOrNetwork if host.parse::<IpAddr>().is_err() => {
+                        Hint::AllowEgress(EgressRule::for_host(host, *port))
+                    }
+                    RuleNeeded::HostOrNetwork | RuleNeeded::Network => Hint::AllowEgress(address),
+                    RuleNeeded::NetworkOfProtected => Hint::AllowProtectedAddress(address),
+                }
             }
         })
     }

@@ -1,7 +1,8 @@
 //! Failures that a token endpoint reports.
 
-use super::{Class, ErrorKind, Hint};
-use crate::error_body::{ErrorBody, KnownCode};
+use super::body::{ErrorBody, KnownCode};
+use super::class::{Class, ErrorKind};
+use super::hint::Hint;
 use http::StatusCode;
 use secrecy::SecretString;
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Successes without a usable token.
 
-use super::{Hint, refusal::Shape};
+use super::hint::Hint;
+use super::refusal::Shape;
 use crate::Pointer;
 use http::StatusCode;
 use secrecy::SecretString;

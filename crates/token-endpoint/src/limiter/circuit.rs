@@ -1,6 +1,6 @@
 //! Whether an endpoint fails for every client that asks it.
 
-use super::ClientIdentity;
+use super::identity::ClientIdentity;
 use crate::error::Error;
 use std::time::Duration;
 use tokio::time::Instant;

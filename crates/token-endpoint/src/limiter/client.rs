@@ -1,6 +1,6 @@
 //! What is known of a client: whether its credential works, and how fast it may ask.
 
-use super::queue::{Parked, Turn};
+use super::entry::{Parked, Turn};
 use super::rate::Rate;
 use crate::error::{Class, Error, ErrorKind};
 use std::collections::BTreeMap;

@@ -5,9 +5,11 @@
 
 use super::circuit::{Circuit, CircuitOpen, Passage};
 use super::client::{Client, Standing, is_about_the_client};
+use super::entry::{Begun, Entry, Parked, Turn};
+use super::identity::ClientIdentity;
 use super::known_rejection::KnownRejection;
+use super::limits::Limits;
 use super::rate::Rate;
-use super::{ClientIdentity, Limits};
 use crate::error::{Class, Error};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -19,9 +21,6 @@ use tokio::time::Instant;
 const PRUNE_ABOVE: usize = 4096;
 /// Two clients that are answered "too many requests" within this time mean the origin, and not one of them.
 const SAME_LIMIT: Duration = Duration::from_secs(60);
-
-/// A place in a queue: the deadline, then the order of arrival.
-pub(super) type Turn = (Instant, u64);
 
 pub(super) struct Queue<K> {
     limits: Limits,
@@ -61,18 +60,6 @@ struct Endpoint<K> {
     listed: Listed,
 }
 
-struct Entry<K> {
-    key: K,
-    since: Instant,
-}
-
-/// An entry that waits for its client.
-pub(super) struct Parked<K> {
-    pub(super) key: K,
-    pub(super) since: Instant,
-    pub(super) endpoint: Arc<str>,
-}
-
 enum Place {
     Queued(Arc<str>, Turn),
     Parked(ClientIdentity, Turn),
@@ -83,16 +70,6 @@ enum Timer {
     Origin(Arc<str>),
     Endpoint(Arc<str>),
     Client(ClientIdentity),
-}
-
-/// An entry that left the queue to begin.
-pub(super) struct Begun<K> {
-    pub(super) key: K,
-    pub(super) since: Instant,
-    pub(super) turn: Turn,
-    pub(super) endpoint: Arc<str>,
-    pub(super) origin: Arc<str>,
-    pub(super) probe: bool,
 }
 
 /// The next entry, or when to look again.

@@ -1,11 +1,12 @@
 //! Signs the assertions of a request.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::{RequestDescription, RequestError};
+use super::RequestDescription;
 use crate::assertion::{ASSERTION_LIFETIME, Assertion, Attempt, RESERVED_CLAIMS};
 use crate::certificate::{CertificateFields, thumbprint};
 use crate::credentials::Credentials;
 use crate::discovery::Issuer;
+use crate::error::RequestError;
 use crate::grant::{Grant, JwtBearer, PrivateKeyJwt};
 use crate::key::{PrivateKey, unfold};
 use rustls::pki_types::CertificateDer;

@@ -2,9 +2,10 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::signer::Signer;
-use super::{Encoding, RequestDescription, RequestError, TokenRequest, is_reserved};
+use super::{Encoding, RequestDescription, TokenRequest, is_reserved};
 use crate::assertion::Attempt;
 use crate::credentials::Credentials;
+use crate::error::RequestError;
 use crate::grant::{BasicEncoding, ClientAuthentication, Grant, TokenExchange};
 use crate::headers::is_refused_header;
 use crate::key::PrivateKey;

@@ -1,5 +1,6 @@
 use crate::Issuer;
-use crate::discovery::{DiscoveryProblem, read_metadata};
+use crate::discovery::read_metadata;
+use crate::error::DiscoveryProblem;
 use http::StatusCode;
 
 fn issuer(text: &str) -> Issuer {

@@ -1,8 +1,8 @@
 //! HTTP clients, cached by what they are built from.
 
 use super::failure::root_cause;
+use super::limits::CONNECT_TIMEOUT;
 use super::resolver::{PolicyResolver, ProxyResolver};
-use super::{CONNECT_TIMEOUT, TransportError};
 use crate::egress::Egress;
 use crate::tls::{Tls, TlsDigest};
 use reqwest::{Client, redirect, retry};
@@ -68,6 +68,11 @@ impl ClientCache {
         self.clients.insert(key, (client, self.uses));
     }
 }
+
+/// An HTTP client cannot be built: the system has no usable root certificates, or the User-Agent is not valid.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot build an HTTP client: {0}")]
+pub struct TransportError(String);
 
 /// Builds a client for URLs with this port, directly or through `proxy`.
 pub(super) fn build(

@@ -1,5 +1,6 @@
 //! Classifies the failures of an HTTP exchange.
 
+use super::limits::CONNECT_TIMEOUT;
 use crate::egress::EgressRefused;
 use crate::error::Error;
 use crate::tls::CertificateProblem;
@@ -33,7 +34,7 @@ pub(super) fn failure(error: reqwest::Error, url: &Url) -> Error {
     if error.is_dns() {
         Error::Dns { host, cause }
     } else if error.is_connect() && error.is_timeout() {
-        Error::ConnectTimeout { host, seconds: super::CONNECT_TIMEOUT.as_secs() }
+        Error::ConnectTimeout { host, seconds: CONNECT_TIMEOUT.as_secs() }
     } else if error.is_connect() {
         Error::Connect { host, cause }
     } else {

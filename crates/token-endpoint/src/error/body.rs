@@ -1,17 +1,16 @@
 //! Bodies of error answers: the format of RFC 6749, 5.2 and those of vendors.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::error::Class;
-use super::redact::Redactor;
-use crate::ErrorKind;
+use super::class::{Class, ErrorKind};
+use crate::redact::Redactor;
 use serde_json::{Map, Value};
 
 /// An error code with a known meaning.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct KnownCode {
-    pub(super) code: &'static str,
-    pub(super) class: Class,
-    pub(super) kind: ErrorKind,
+pub(crate) struct KnownCode {
+    pub(crate) code: &'static str,
+    pub(crate) class: Class,
+    pub(crate) kind: ErrorKind,
 }
 
 const fn known(code: &'static str, class: Class, kind: ErrorKind) -> KnownCode {
@@ -42,7 +41,7 @@ static KNOWN: &[KnownCode] = &[
 
 /// The contents of the body, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ErrorBody {
+pub(crate) enum ErrorBody {
     /// A known code, with its redacted description.
     Known(&'static KnownCode, Option<String>),
     /// A code of unknown meaning, redacted.
@@ -54,7 +53,7 @@ pub(super) enum ErrorBody {
 }
 
 impl ErrorBody {
-    pub(super) fn known(&self) -> Option<&'static KnownCode> {
+    pub(crate) fn known(&self) -> Option<&'static KnownCode> {
         match self {
             ErrorBody::Known(known, _) => Some(known),
             _ => None,
@@ -69,7 +68,7 @@ struct Candidate<'a> {
 }
 
 /// Reads the first format that fits: known codes take precedence over unknown ones, and those over sentences.
-pub(super) fn read(body: &Map<String, Value>, sent: &Redactor) -> ErrorBody {
+pub(crate) fn read(body: &Map<String, Value>, sent: &Redactor) -> ErrorBody {
     let candidates = candidates(body);
     let codes = || candidates.iter().filter_map(|c| c.code.map(|code| (code.trim(), c.description)));
 
@@ -88,7 +87,7 @@ pub(super) fn read(body: &Map<String, Value>, sent: &Redactor) -> ErrorBody {
 }
 
 /// Whether the body of a success reports an error.
-pub(super) fn reports_error(body: &Map<String, Value>) -> bool {
+pub(crate) fn reports_error(body: &Map<String, Value>) -> bool {
     let is_set = |value: &Value| match value {
         Value::String(text) => !text.trim().is_empty(),
         Value::Array(errors) => !errors.is_empty(),
