@@ -13,6 +13,7 @@ use kube::{Api, Client, Config};
 use tower::util::MapRequestLayer;
 
 use super::lease::{LeaseClient, LeaseName};
+use super::message::message;
 use crate::heartbeat::Heartbeats;
 use crate::metrics::{CountRequests, Metrics};
 use tokensource_api::TokenSource;

@@ -64,7 +64,7 @@ pub(super) async fn tls(
             return Err(Outcome::passing(Reason::CredentialsInvalid, not_released(&key)));
         }
     }
-    named.tls(spec).map_err(|message| Outcome::passing(Reason::SpecInvalid, message))
+    named.tls(spec).map_err(|error| Outcome::passing(Reason::SpecInvalid, error.to_string()))
 }
 
 /// What to do about a Secret that its owner has not released for use as credentials.

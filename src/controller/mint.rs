@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, error, info};
 
 use super::api_permits::{ApiPermit, Stake};
-use super::cache::secrets::Known;
+use super::cache::secrets::CachedSecret;
 use super::cache::source::CachedSource;
 use super::context::{Context, FIRST_TOKEN};
 use super::mint_queue::{MintRequest, MintResult, NewToken};
@@ -189,7 +189,7 @@ async fn request_token(
         }
         None => return Ended::NotNeeded,
     };
-    context.metrics.waited(spec.host(), waited);
+    context.metrics.request_waited(spec.host(), waited);
     if waited >= WAIT_TO_LOG {
         let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
         debug!(source = %key, host = spec.host(), waited_ms, "token request waited for its endpoint");
@@ -215,9 +215,9 @@ fn still_needed(
         return None;
     }
     let present = |key| match context.secrets.known(key) {
-        Known::Nothing => None,
-        Known::Absent => Some(None),
-        Known::Present(facts) => Some(Some(facts)),
+        CachedSecret::Unknown => None,
+        CachedSecret::Absent => Some(None),
+        CachedSecret::Present(facts) => Some(Some(facts)),
     };
     let target = present(&identity.target)?;
     let credentials = present(&identity.credentials)?.filter(|facts| context.may_use(facts))?;
@@ -238,7 +238,7 @@ fn still_needed(
 /// The record on the target, where that is ours.
 fn record(context: &Context, identity: &Identity) -> Option<Arc<Record>> {
     match context.secrets.known(&identity.target) {
-        Known::Present(facts) if ownership(&facts, &identity.owner) == Ownership::Ours => {
+        CachedSecret::Present(facts) if ownership(&facts, &identity.owner) == Ownership::Ours => {
             facts.record.clone()
         }
         _ => None,
@@ -285,7 +285,7 @@ impl TokenRequest<'_> {
 
     fn cached_credentials(&self) -> Option<Version> {
         match self.context.secrets.known(&self.identity.credentials) {
-            Known::Present(facts) => Some(facts.version.clone()),
+            CachedSecret::Present(facts) => Some(facts.version.clone()),
             _ => None,
         }
     }
@@ -420,7 +420,7 @@ impl TokenRequest<'_> {
         let sent = Box::pin(send(transport, &request, &material.tls, timeout)).await;
         result.sent_at = Some(sent.at);
         let failed = sent.outcome.as_ref().err().map(|error| reason(error.kind()));
-        self.context.metrics.minted(self.spec.host(), failed, Some(sent.took));
+        self.context.metrics.token_requested(self.spec.host(), failed, Some(sent.took));
 
         let refresh_token = match &sent.outcome {
             Ok(answer) => answer.refresh_token.as_ref(),
@@ -486,7 +486,7 @@ impl TokenRequest<'_> {
 
     /// A request that failed before it was sent.
     fn not_sent(&self, error: &Error) -> Outcome {
-        self.context.metrics.minted(self.spec.host(), Some(reason(error.kind())), None);
+        self.context.metrics.token_requested(self.spec.host(), Some(reason(error.kind())), None);
         Outcome::token_request(error)
     }
 

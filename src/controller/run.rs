@@ -142,7 +142,7 @@ async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) -> (K
 
 async fn reconcile_source(source: &Arc<CachedSource>, context: &Arc<Context>) -> Option<Duration> {
     let key = &source.key;
-    let _measured = context.metrics.look(key);
+    let _measured = context.metrics.reconciling(key);
     let mut state = context.states.take(key);
     let reconciled = {
         let work = reconcile(source, &mut state, context).instrument(spans::reconcile(key));

@@ -131,7 +131,7 @@ async fn selected_namespaces(client: Client, labels: &str, context: &Context) {
     let mut events = watch_namespaces(client, labels).boxed();
     let mut list = HashSet::new();
     while let Some(event) = events.next().await {
-        let changed = context.namespaces.take_in(&mut list, event);
+        let changed = context.namespaces.handle(&mut list, event);
         if !changed.is_empty() {
             let of_them = |source: &Key| changed.iter().any(|it| **it == *source.namespace);
             context.sources.keys(of_them).into_iter().for_each(|source| context.trigger(source));

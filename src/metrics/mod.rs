@@ -22,7 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use requests::CountRequests;
-pub use sources::{Sight, Times};
+pub use sources::{ObservedSource, Times};
 
 use crate::key::Key;
 use families::{ApiRequestLabels, HostLabel, TokenRequestLabels};
@@ -103,7 +103,7 @@ impl Metrics {
     }
 
     /// Counts a token request at `host`: the reason of its failure, and its duration if it was sent.
-    pub fn minted(&self, host: &str, failed: Option<Reason>, took: Option<Duration>) {
+    pub fn token_requested(&self, host: &str, failed: Option<Reason>, took: Option<Duration>) {
         let host = self.host(host);
         if let Some(took) = took {
             self.token_request_duration
@@ -116,7 +116,7 @@ impl Metrics {
     }
 
     /// Records the time for which a token request waited for a permit of the endpoint, also where it got none.
-    pub fn waited(&self, host: &str, waited: Duration) {
+    pub fn request_waited(&self, host: &str, waited: Duration) {
         let host = self.host(host);
         self.token_request_wait.get_or_create(&HostLabel { host }).observe(waited.as_secs_f64());
     }
@@ -136,7 +136,7 @@ impl Metrics {
 
     /// A reconciliation of a TokenSource starts. It ends when the returned timer is dropped.
     #[must_use]
-    pub fn look(&self, source: &Key) -> ReconcileTimer<'_> {
+    pub fn reconciling(&self, source: &Key) -> ReconcileTimer<'_> {
         self.next_reconcile(source, None);
         ReconcileTimer { metrics: self, begun: Instant::now() }
     }
@@ -147,8 +147,8 @@ impl Metrics {
     }
 
     /// Sets the state of a TokenSource after a reconciliation.
-    pub fn saw(&self, source: &Key, sight: Sight) {
-        lock(&self.sources).set_sight(source, sight, Timestamp::now());
+    pub fn observed(&self, source: &Key, observed: ObservedSource) {
+        lock(&self.sources).set_observed(source, observed, Timestamp::now());
     }
 
     /// Removes the series of a TokenSource that is deleted or no longer selected.
@@ -188,7 +188,7 @@ impl Metrics {
     }
 
     /// Sets the host of the token endpoint of a TokenSource.
-    pub fn belongs(&self, source: &Key, host: &str) {
+    pub fn set_host(&self, source: &Key, host: &str) {
         let mut sources = lock(&self.sources);
         let before = sources.host(source);
         if before.as_deref() == Some(host) {

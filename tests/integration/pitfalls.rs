@@ -60,7 +60,7 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
     (
         "memory that grows with Secrets of others",
         "src/controller/cache/secrets",
-        &["nothing_is_kept_of_other_peoples_secrets"],
+        &["secrets_unreferenced_secret_is_not_cached"],
     ),
     (
         "memory that grows with the annotations of Secrets",

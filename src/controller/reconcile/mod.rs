@@ -52,13 +52,13 @@ pub(super) async fn reconcile(
         Err(error) => {
             context.mints.cancel(&identity.key);
             state.keep_refresh_token_of(context.mints.take_result(&identity.key));
-            context.metrics.belongs(&identity.key, NO_HOST);
+            context.metrics.set_host(&identity.key, NO_HOST);
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
             report::invalid(context, &source, reported, &identity, state, problem).await;
             return None;
         }
     };
-    context.metrics.belongs(&identity.key, spec.host());
+    context.metrics.set_host(&identity.key, spec.host());
     spans::is_about(spec.host());
     state.prompt = spec.prompt.then(|| {
         state.prompt.take().unwrap_or_else(|| Box::new(Prompt::take_up(reported, source.metadata.generation)))

@@ -7,7 +7,7 @@ use tokensource_api::Reason;
 use tracing::warn;
 
 use super::super::reconciliation::Reconciliation;
-use crate::controller::cache::secrets::Known;
+use crate::controller::cache::secrets::CachedSecret;
 use crate::controller::credentials::not_released;
 use crate::controller::outcome::Attempt;
 use crate::controller::state::FailedAttempts;
@@ -58,7 +58,7 @@ impl Reconciliation<'_> {
 
     /// The credentials Secret is there, whether or not it may be used.
     fn credentials_exist(&self) -> bool {
-        matches!(self.context.secrets.known(&self.identity.credentials), Known::Present(_))
+        matches!(self.context.secrets.known(&self.identity.credentials), CachedSecret::Present(_))
     }
 
     /// The failed attempts as a problem, while they are why nothing happens.
@@ -123,8 +123,8 @@ impl Reconciliation<'_> {
     fn tried_now(&self) -> Tried {
         let read = self.state.seen_credentials.as_ref().map(|(version, _)| version);
         match self.context.secrets.known(&self.identity.credentials) {
-            Known::Present(facts) => self.spec.tried(Some(read.unwrap_or(&facts.version))),
-            Known::Absent | Known::Nothing => self.spec.tried(None),
+            CachedSecret::Present(facts) => self.spec.tried(Some(read.unwrap_or(&facts.version))),
+            CachedSecret::Absent | CachedSecret::Unknown => self.spec.tried(None),
         }
     }
 }
