@@ -7,7 +7,7 @@ use tokensource_api::{Reason, TokenSource};
 use super::context::Context;
 use super::outcome::Outcome;
 use crate::key::Key;
-use crate::providers::{Resolved as ReadCredentials, read_credentials};
+use crate::providers::{ReadCredentials, read_credentials};
 use crate::secret::{CREDENTIALS_LABEL, Facts, Version};
 use crate::spec::{Identity, Resolved};
 use crate::token_request::tls::Named;

@@ -40,7 +40,7 @@ const WAIT_TO_LOG: Duration = Duration::from_millis(100);
 /// waits for those that have.
 pub(super) async fn run(context: &Arc<Context>) {
     let mut tasks = JoinSet::new();
-    let ends = context.leadership.ends();
+    let ends = context.leadership.wait_until_ended();
     tokio::pin!(ends);
     loop {
         context.heartbeats.beat(Loop::MintQueue);
@@ -120,7 +120,7 @@ impl Drop for SlotInFlight<'_> {
             return;
         }
         error!(source = %self.key, "a bug: the token request of this TokenSource panicked");
-        self.context.metrics.panicked();
+        self.context.metrics.count_panic();
         let uid = self.context.sources.get(self.key).and_then(|source| source.uid().map(str::to_owned));
         let message = "the token request ended by a bug of the operator: see its log".to_owned();
         let outcome = Err(Outcome::passing(Reason::EndpointUnavailable, message));
@@ -211,7 +211,7 @@ fn still_needed(
     identity: &Identity,
     spec: &Resolved,
 ) -> Option<MintReason> {
-    if !context.leadership.may_begin() || !context.namespaces.selects(&identity.key.namespace) {
+    if !context.leadership.may_start() || !context.namespaces.selects(&identity.key.namespace) {
         return None;
     }
     let present = |key| match context.secrets.known(key) {
@@ -411,7 +411,7 @@ impl TokenRequest<'_> {
             original.is_exclusive = true;
         }
         let leadership = &self.context.leadership;
-        let timeout = leadership.lasts(self.timeout()).await.ok_or(Outcome::NotLeading)?;
+        let timeout = leadership.request_timeout(self.timeout()).await.ok_or(Outcome::NotLeading)?;
         let transport = &self.context.transport;
         // Not before its turn has come: what is signed lives for less than a minute.
         let request = description

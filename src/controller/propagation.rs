@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
-use crate::secret::{Metadata, Pod, Pods, Way};
+use crate::secret::{Pod, PodMetadata, Pods, UseKind};
 use crate::status::{PropagationResult, Reported};
 
 /// When pods are annotated, after the write. The kubelet watches the Secret and the pod independently of each other: if it
@@ -247,9 +247,9 @@ impl Rounds {
                     mounting.push((pod.metadata, mounted));
                 }
             }
-            let annotate = |(pod, mounted): (Metadata, Vec<usize>)| async move {
+            let annotate = |(pod, mounted): (PodMetadata, Vec<usize>)| async move {
                 let _call = self.calls.acquire().await;
-                let result = self.kubernetes.touch_pod(namespace, &pod).await;
+                let result = self.kubernetes.annotate_pod(namespace, &pod).await;
                 (pod, mounted, result)
             };
             let mut annotated = stream::iter(mounting).map(annotate).buffer_unordered(MAX_CALLS);
@@ -280,12 +280,12 @@ impl SecretPods {
                 .collect();
             self.static_mounts.add(format!("{} ({})", pod.metadata.name, ways.join(", ")));
         }
-        let mounts = uses.iter().any(|used| used.way == Way::Folder);
+        let mounts = uses.iter().any(|used| used.way == UseKind::Folder);
         self.mounting += usize::from(mounts);
         mounts
     }
 
-    fn not_annotated(&mut self, pod: &Metadata, error: &CallError) {
+    fn not_annotated(&mut self, pod: &PodMetadata, error: &CallError) {
         self.not_annotated.add(pod.name.clone());
         self.error.get_or_insert_with(|| error.to_string().chars().take(MAX_ERROR_CHARS).collect());
     }

@@ -36,7 +36,7 @@ use super::outcome::Outcome;
 use crate::cluster::{CallError, Kubernetes};
 use crate::digest::sha256;
 use crate::key::Key;
-use crate::providers::{Description, needs_only_the_refresh_token};
+use crate::providers::{Description, needs_only_refresh_token};
 use crate::secret::{Facts, RefreshTokenSecret, Version};
 use crate::spec::Identity;
 
@@ -176,7 +176,7 @@ impl Rotation<'_> {
         };
         let known = known?;
         let is_same = known.version == credentials.version && known.sha256 == stored.original_sha256;
-        if !is_same || !needs_only_the_refresh_token(spec, description) {
+        if !is_same || !needs_only_refresh_token(spec, description) {
             return None;
         }
         let lineage = Lineage {

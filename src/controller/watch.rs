@@ -163,7 +163,7 @@ async fn clock(context: &Context) {
 async fn proofs(context: &Context) {
     loop {
         tokio::time::sleep(PROOF).await;
-        if context.leadership.may_begin()
+        if context.leadership.may_start()
             && let Some(source) = context.sources.any(|_| true)
         {
             context.heartbeats.expect_reconciliation();

@@ -22,7 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use requests::CountRequests;
-pub use sources::{ObservedSource, Times};
+pub use sources::{ObservedSource, TokenTimes};
 
 use crate::key::Key;
 use families::{ApiRequestLabels, HostLabel, TokenRequestLabels};
@@ -183,7 +183,7 @@ impl Metrics {
     }
 
     /// Counts a panic of a reconciliation.
-    pub fn panicked(&self) {
+    pub fn count_panic(&self) {
         self.panics.inc();
     }
 

@@ -22,14 +22,14 @@ pub struct ObservedSource {
     /// Status and reason of the Ready condition.
     pub ready: (bool, Reason),
     /// The token in the target.
-    pub token: Option<Times>,
+    pub token: Option<TokenTimes>,
     /// `spec.suspend`: no refresh is due.
     pub suspended: bool,
 }
 
 /// Refresh and expiry of a token, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
+pub struct TokenTimes {
     /// When the refresh is due.
     pub refresh_at: i64,
     /// When the token expires.
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     fn source(refresh_at: i64, expires_at: i64, suspended: bool) -> TrackedSource {
-        let token = Some(Times { refresh_at, expires_at });
+        let token = Some(TokenTimes { refresh_at, expires_at });
         let observed = Some(ObservedSource { ready: (true, Reason::TokenValid), token, suspended });
         TrackedSource { host: "h".into(), observed, expired: 0, counted_at: 0, reconcile_at: None }
     }

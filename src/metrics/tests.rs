@@ -4,7 +4,7 @@ use super::*;
 
 fn observed(ready: (bool, Reason)) -> ObservedSource {
     let now = Timestamp::now().as_second();
-    let token = Some(Times { refresh_at: now + 100, expires_at: now + 200 });
+    let token = Some(TokenTimes { refresh_at: now + 100, expires_at: now + 200 });
     ObservedSource { ready, token, suspended: false }
 }
 

@@ -14,7 +14,7 @@ use crate::refresh::DEFAULT_MAX_INTERVAL;
 use token_endpoint::RequestDescription;
 use tokensource_api::{Reason, TokenSourceSpec};
 
-pub use credentials::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
+pub use credentials::{CredentialsError, ReadCredentials, needs_only_refresh_token, read_credentials};
 
 /// The token request of a spec.
 #[derive(Clone, Debug, PartialEq)]

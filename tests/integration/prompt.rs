@@ -282,8 +282,8 @@ async fn prompt_deleted_or_replaced_pod_is_no_failure() {
     let kubernetes = Kubernetes::new(scene.client.clone());
     for name in ["replaced", "gone"] {
         let known = json!({"name": name, "uid": "00000000-0000-0000-0000-000000000000"});
-        let known: secret::Metadata = serde_json::from_value(known).unwrap();
-        assert_eq!(kubernetes.touch_pod(&scene.namespace, &known).await, Ok(()), "{name}");
+        let known: secret::PodMetadata = serde_json::from_value(known).unwrap();
+        assert_eq!(kubernetes.annotate_pod(&scene.namespace, &known).await, Ok(()), "{name}");
     }
     assert_eq!(take(&scene, "replaced").await.1, None);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use crate::cluster::Source;
+use crate::cluster::SourceObject;
 use crate::key::Key;
 use crate::secret::REFRESH_REQUEST_ANNOTATION;
 use crate::spec::Identity;
@@ -64,9 +64,9 @@ impl CachedSource {
     }
 }
 
-impl From<Source> for CachedSource {
-    fn from(source: Source) -> Self {
-        let Source { metadata, refresh_request, spec, reported } = source;
+impl From<SourceObject> for CachedSource {
+    fn from(source: SourceObject) -> Self {
+        let SourceObject { metadata, refresh_request, spec, reported } = source;
         let boxed = |text: Option<String>| text.map(String::into_boxed_str);
         let mut cached = CachedSource {
             key: Key::of(&metadata),
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     fn cached(spec: Value, status: Value) -> CachedSource {
-        let source: Source = serde_json::from_value(json!({
+        let source: SourceObject = serde_json::from_value(json!({
             "metadata": {
                 "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
                 "labels": {"a": "b"},

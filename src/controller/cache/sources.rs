@@ -87,12 +87,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cluster::Source;
+    use crate::cluster::SourceObject;
 
     fn cached(name: &str) -> CachedSource {
         let object = json!({"metadata": {"namespace": "ns", "name": name, "uid": "u"}, "spec":
             {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}});
-        serde_json::from_value::<Source>(object).unwrap().into()
+        serde_json::from_value::<SourceObject>(object).unwrap().into()
     }
 
     #[test]

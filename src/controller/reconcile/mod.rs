@@ -64,7 +64,7 @@ pub(super) async fn reconcile(
         state.prompt.take().unwrap_or_else(|| Box::new(Prompt::take_up(reported, source.metadata.generation)))
     });
     if state.prompt.as_ref().is_some_and(|prompt| prompt.fails()) {
-        spec.leave_pods_to_the_kubelet();
+        spec.use_unprompted_delay();
     }
     let mut reconciliation =
         Reconciliation { context, source: &source, reported, identity: &identity, spec: &spec, state };

@@ -15,7 +15,7 @@ use crate::cluster::CallError;
 use crate::controller::context::Context;
 use crate::controller::spans;
 use crate::controller::state::{FailedAttempts, SourceState, Written};
-use crate::metrics::{ObservedSource, Times};
+use crate::metrics::{ObservedSource, TokenTimes};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy, refresh_at};
 use crate::secret::Record;
 use crate::spec::Identity;
@@ -72,7 +72,7 @@ fn observed_source(status: &TokenSourceStatus, source: &TokenSource) -> Observed
         ready: ready
             .and_then(|ready| Some((ready.status == "True", reason(&ready.reason)?)))
             .unwrap_or((false, Reason::Requesting)),
-        token: status.token.as_ref().map(|token| Times {
+        token: status.token.as_ref().map(|token| TokenTimes {
             refresh_at: token.refresh_at.as_second(),
             expires_at: token.expires_at.as_second(),
         }),
@@ -154,7 +154,7 @@ pub(super) async fn write(
     };
     for (warning, reason, note) in events(before, &after) {
         let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };
-        let sending = context.kubernetes.publish(regarding, &context.instance, warning, &reason, &note);
+        let sending = context.kubernetes.publish_event(regarding, &context.instance, warning, &reason, &note);
         if let Err(error) = Box::pin(sending).await {
             debug!(source = %identity.key, %error, "an event could not be sent");
         }

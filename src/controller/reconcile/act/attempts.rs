@@ -12,7 +12,7 @@ use crate::controller::credentials::not_released;
 use crate::controller::outcome::Attempt;
 use crate::controller::state::FailedAttempts;
 use crate::providers::CredentialsError;
-use crate::refresh::{Blocked, Failed, Failure, Tried, wait};
+use crate::refresh::{Blocked, FailedAttempt, Failure, Tried, wait};
 use crate::secret::Record;
 use crate::status::Problem;
 use crate::time::plus;
@@ -79,7 +79,7 @@ impl Reconciliation<'_> {
         let retry_after = attempt.retry_after.map(|wait| wait.as_secs());
         let waits = wait(
             now,
-            &Failed {
+            &FailedAttempt {
                 class: attempt.class,
                 count,
                 retry_after,

@@ -57,7 +57,7 @@ impl Reconciliation<'_> {
 
     /// Queues a token request, when it is known that the API server would accept the write.
     pub(crate) async fn request_token(&mut self, reason: MintReason) -> Result<Step, Outcome> {
-        if !self.context.leadership.may_begin() {
+        if !self.context.leadership.may_start() {
             return Err(Outcome::NotLeading);
         }
         self.template()?;
@@ -127,7 +127,7 @@ impl Reconciliation<'_> {
     /// Stops if the TokenSource is gone, going, or another object by now: then nothing is restored.
     pub(crate) async fn check_alive(&self) -> Result<(), Outcome> {
         let identity = self.identity;
-        if self.context.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
+        if self.context.kubernetes.source_exists(&identity.key, &identity.owner.uid).await? {
             Ok(())
         } else {
             Err(Outcome::Gone)
