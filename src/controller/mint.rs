@@ -171,7 +171,8 @@ async fn request_token(
 ) -> Ended {
     let waited = permit.waited();
     let Some(cached) = context.sources.get(key) else { return Ended::NotNeeded };
-    let Some((source, identity, spec)) = resolved(&cached, context) else { return Ended::NotNeeded };
+    let Some((source, identity, mut spec)) = resolved(&cached, context) else { return Ended::NotNeeded };
+    spec.policy = request.policy;
     let Some(mint_reason) = still_needed(context, &source, &identity, &spec) else { return Ended::NotNeeded };
     spans::is_about(spec.host());
     let record = record(context, &identity);

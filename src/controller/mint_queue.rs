@@ -22,7 +22,7 @@ use url::Url;
 use super::outcome::Outcome;
 use super::refresh_token::{KnownOriginal, UnsavedRefreshToken};
 use crate::key::Key;
-use crate::refresh::{MintReason, Tried};
+use crate::refresh::{MintReason, Policy, Tried};
 use crate::secret::{Record, Version};
 
 /// Responses that may wait to be written before no token request begins: with more, tokens would fill memory, and be lost
@@ -46,6 +46,8 @@ enum Slot {
 #[derive(Clone, Debug)]
 pub(super) struct MintRequest {
     pub(super) reason: MintReason,
+    /// The schedule by which it is needed: it depends on whether pods can be annotated.
+    pub(super) policy: Policy,
     /// A person has changed the spec, or asked for a token, since the last attempt failed.
     pub(super) expedite: bool,
     pub(super) original: Option<Box<KnownOriginal>>,
@@ -262,7 +264,8 @@ mod tests {
     use super::*;
 
     fn request(reason: MintReason) -> MintRequest {
-        MintRequest { reason, expedite: false, original: None }
+        let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
+        MintRequest { reason, policy, expedite: false, original: None }
     }
 
     fn result(reason: MintReason) -> MintResult {
