@@ -22,7 +22,8 @@ use crate::heartbeat::Heartbeats;
 use crate::key::Key;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
-use crate::secret::Facts;
+use crate::refresh::Policy;
+use crate::secret::{Facts, Record};
 use crate::time::seconds_between;
 
 /// Calls to the API server at once, each by one reconciliation or token request. More would only wait there.
@@ -30,7 +31,7 @@ const API_PERMITS: usize = 32;
 /// Of these, the permits for TokenSources whose token is at stake.
 const RESERVED_API_PERMITS: usize = 8;
 /// A first token should be requested this long after the TokenSource was created.
-pub(super) const FIRST_TOKEN: Duration = Duration::from_secs(30);
+const FIRST_TOKEN: Duration = Duration::from_secs(30);
 /// The latest deadline of a reconciliation: those that are triggered later than this go behind it.
 const MAX_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -137,6 +138,13 @@ impl Context {
             }
             None => Urgency { deadline: now + FIRST_TOKEN, stake: Stake::Nothing },
         }
+    }
+
+    /// When a new token should be there: a refresh in time for the readers of the file, a first one soon.
+    pub(super) fn deadline(&self, policy: &Policy, record: Option<&Record>) -> Instant {
+        let remaining = record.map_or(0, |record| seconds_between(self.now(), record.expires_at));
+        let left = Duration::from_secs(remaining.saturating_sub(policy.propagation_delay));
+        Instant::now() + if remaining > 0 { left } else { FIRST_TOKEN }
     }
 
     /// The deadline of what must not wait: the only copy of a token or of a refresh token is in memory.

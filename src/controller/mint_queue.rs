@@ -70,6 +70,22 @@ pub(super) struct MintResult {
     pub(super) outcome: Result<Box<NewToken>, Outcome>,
 }
 
+impl MintResult {
+    /// Nothing was read, and nothing sent.
+    pub(super) fn empty(uid: String, reason: MintReason) -> Self {
+        MintResult {
+            uid,
+            reason,
+            sent_at: None,
+            tried: None,
+            credentials: None,
+            original: None,
+            refresh_token: None,
+            outcome: Err(Outcome::Retry),
+        }
+    }
+}
+
 /// A token that is in memory alone.
 pub(super) struct NewToken {
     /// The record that goes with it.
@@ -268,19 +284,6 @@ mod tests {
         MintRequest { reason, policy, expedite: false, original: None }
     }
 
-    fn result(reason: MintReason) -> MintResult {
-        MintResult {
-            uid: "u".into(),
-            reason,
-            sent_at: None,
-            tried: None,
-            credentials: None,
-            original: None,
-            refresh_token: None,
-            outcome: Err(Outcome::Retry),
-        }
-    }
-
     fn url() -> Url {
         "https://idp.example.com/token".parse().unwrap()
     }
@@ -297,7 +300,7 @@ mod tests {
         assert!(mints.begin(&key).is_none() && mints.queued() == 0 && !mints.is_idle());
         mints.cancel(&key);
         assert!(mints.has_begun(&key), "what has begun is not taken back");
-        mints.finish(&key, result(MintReason::SpecChanged));
+        mints.finish(&key, MintResult::empty("u".into(), MintReason::SpecChanged));
         drop(permit);
         assert!(mints.has_result(&key) && !mints.is_idle());
         assert_eq!(mints.take_result(&key).unwrap().reason, MintReason::SpecChanged);

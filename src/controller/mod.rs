@@ -8,7 +8,7 @@
 //!                                                       ─▶ token request ─▶ save a rotated refresh token
 //! ```
 //!
-//! A file here imports only from files further down this list: `run` and `watch`, `reconcile/`, `mint`, `context`, the
+//! A file here imports only from files further down this list: `run` and `watch`, `reconcile/`, `mint`, `mint_request`, `context`, the
 //! queues and caches, `state`, `refresh_token`, `outcome`.
 
 mod api_permits;
@@ -17,6 +17,7 @@ mod context;
 mod credentials;
 mod mint;
 mod mint_queue;
+mod mint_request;
 mod outcome;
 mod propagation;
 mod reconcile;

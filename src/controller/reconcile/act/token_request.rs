@@ -7,7 +7,6 @@ use tokensource_api::Reason;
 
 use super::super::reconciliation::{Reconciliation, Rest, Step};
 use crate::cluster::CallError;
-use crate::controller::mint::deadline;
 use crate::controller::mint_queue::{MintRequest, MintResult};
 use crate::controller::outcome::Outcome;
 use crate::controller::state::Restoration;
@@ -88,7 +87,7 @@ impl Reconciliation<'_> {
             expedite: self.is_asked_for(),
             original: self.state.original.clone(),
         };
-        let deadline = deadline(self.context, self.spec, self.record().as_deref());
+        let deadline = self.context.deadline(&self.spec.policy, self.record().as_deref());
         let endpoint = &self.spec.description.request.token_url;
         self.context.mints.request(&self.identity.key, request, endpoint, deadline);
     }
