@@ -27,7 +27,7 @@ impl Leadership {
 
     /// Leadership without leader election.
     #[must_use]
-    pub fn alone(stopping: watch::Receiver<bool>) -> Self {
+    pub fn without_election(stopping: watch::Receiver<bool>) -> Self {
         let years = Duration::from_secs(100 * 365 * 24 * 60 * 60);
         Leadership { lease: watch::channel(Some(Instant::now() + years)).1, stopping }
     }
@@ -46,32 +46,32 @@ impl Leadership {
 
     /// Whether this process may start something new.
     #[must_use]
-    pub fn may_begin(&self) -> bool {
+    pub fn may_start(&self) -> bool {
         self.leads() && !self.is_stopping()
     }
 
     /// Waits until this process leads.
-    pub async fn begins(&self) {
+    pub async fn wait_until_leading(&self) {
         wait(self.lease.clone(), |lease| lease.is_some()).await;
     }
 
     /// Waits until this process stops leading or is told to stop.
-    pub async fn ends(&self) {
+    pub async fn wait_until_ended(&self) {
         tokio::select! {
             () = wait(self.lease.clone(), |lease| lease.is_none()) => {}
-            () = self.stops() => {}
+            () = self.wait_until_stopping() => {}
         }
     }
 
     /// Waits until this process is told to stop.
-    pub async fn stops(&self) {
+    pub async fn wait_until_stopping(&self) {
         wait(self.stopping.clone(), |stopping| *stopping).await;
     }
 
     /// The timeout of a token request, at most `wanted`. The request must end before the Lease, because from then on another
     /// process may request the same token. Waits for a renewal where too little time is left; `None` where this process
     /// must not start anything.
-    pub async fn lasts(&self, wanted: Duration) -> Option<Duration> {
+    pub async fn request_timeout(&self, wanted: Duration) -> Option<Duration> {
         let mut lease = self.lease.clone();
         loop {
             let left = lease
@@ -85,7 +85,7 @@ impl Leadership {
             }
             tokio::select! {
                 changed = lease.changed() => changed.ok()?,
-                () = self.stops() => return None,
+                () = self.wait_until_stopping() => return None,
             }
         }
     }
@@ -115,15 +115,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lasts_ends_before_the_lease() {
+    async fn request_timeout_ends_before_the_lease() {
         let (lease, _stop, leadership) = leadership(Some(15 * SECOND));
-        assert_eq!(leadership.lasts(5 * SECOND).await, Some(5 * SECOND));
-        assert_eq!(leadership.lasts(30 * SECOND).await, Some(14 * SECOND));
+        assert_eq!(leadership.request_timeout(5 * SECOND).await, Some(5 * SECOND));
+        assert_eq!(leadership.request_timeout(30 * SECOND).await, Some(14 * SECOND));
         tokio::time::advance(9 * SECOND).await;
-        assert_eq!(leadership.lasts(30 * SECOND).await, Some(5 * SECOND));
+        assert_eq!(leadership.request_timeout(30 * SECOND).await, Some(5 * SECOND));
         tokio::time::advance(SECOND).await;
-        assert_eq!(leadership.lasts(4 * SECOND).await, Some(4 * SECOND), "not more than wanted");
-        let waiting = tokio::spawn(async move { leadership.lasts(30 * SECOND).await });
+        assert_eq!(leadership.request_timeout(4 * SECOND).await, Some(4 * SECOND), "not more than wanted");
+        let waiting = tokio::spawn(async move { leadership.request_timeout(30 * SECOND).await });
         tokio::time::advance(SECOND).await;
         lease.send_replace(Some(Instant::now() + 15 * SECOND));
         assert_eq!(waiting.await.unwrap(), Some(14 * SECOND), "after the renewal");
@@ -132,26 +132,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn leadership_without_a_lease_or_after_stop_starts_nothing() {
         let (lease, _stop, standby) = leadership(None);
-        assert!(!standby.leads() && standby.begins().now_or_never().is_none());
-        assert_eq!(standby.lasts(SECOND).await, None);
+        assert!(!standby.leads() && standby.wait_until_leading().now_or_never().is_none());
+        assert_eq!(standby.request_timeout(SECOND).await, None);
         lease.send_replace(Some(Instant::now() + 10 * SECOND));
-        standby.begins().await;
-        assert!(standby.leads() && standby.ends().now_or_never().is_none());
+        standby.wait_until_leading().await;
+        assert!(standby.leads() && standby.wait_until_ended().now_or_never().is_none());
         tokio::time::advance(11 * SECOND).await;
         assert!(!standby.leads(), "the Lease has expired, though no loss was published");
         lease.send_replace(None);
-        standby.ends().await;
+        standby.wait_until_ended().await;
         let (_stop, stopping) = watch::channel(false);
-        let alone = Leadership::alone(stopping);
-        alone.begins().await;
-        assert!(alone.may_begin() && alone.ends().now_or_never().is_none());
-        assert_eq!(alone.lasts(30 * SECOND).await, Some(30 * SECOND));
+        let alone = Leadership::without_election(stopping);
+        alone.wait_until_leading().await;
+        assert!(alone.may_start() && alone.wait_until_ended().now_or_never().is_none());
+        assert_eq!(alone.request_timeout(30 * SECOND).await, Some(30 * SECOND));
 
         let (lease, stop, leadership) = leadership(Some(10 * SECOND));
         stop.send_replace(true);
-        leadership.ends().await;
-        assert_eq!(leadership.lasts(SECOND).await, None);
-        assert!(leadership.leads() && !leadership.may_begin(), "results are still written");
+        leadership.wait_until_ended().await;
+        assert_eq!(leadership.request_timeout(SECOND).await, None);
+        assert!(leadership.leads() && !leadership.may_start(), "results are still written");
         drop(lease);
     }
 }

@@ -15,10 +15,10 @@ use kube::{Api, Client, Resource};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::objects::{SecretHead, SourceMetadata, StoredRefreshToken};
+use super::objects::{SecretObject, SourceMetadata, StoredRefreshToken};
 use crate::key::Key;
 use crate::secret::{
-    FIELD_MANAGER, Facts, Metadata, PodList, REFRESH_TOKEN_LABEL, REFRESHED_ANNOTATION, Version,
+    FIELD_MANAGER, Facts, PodList, PodMetadata, REFRESH_TOKEN_LABEL, REFRESHED_ANNOTATION, Version,
 };
 
 /// The most Secrets of one page.
@@ -138,7 +138,7 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn secret_facts(&self, key: &Key) -> Result<Option<Facts>, CallError> {
-        let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<SecretObject> = Api::namespaced(self.client.clone(), &key.namespace);
         let found = self.bounded(api.get_opt(&key.name)).await?;
         Ok(found.and_then(|secret| secret.facts))
     }
@@ -165,7 +165,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn source_is_alive(&self, key: &Key, uid: &str) -> Result<bool, CallError> {
+    pub async fn source_exists(&self, key: &Key, uid: &str) -> Result<bool, CallError> {
         let found = self.bounded(self.sources(&key.namespace).get_opt(&key.name)).await?;
         Ok(found.is_some_and(|source| {
             source.meta().deletion_timestamp.is_none() && source.meta().uid.as_deref() == Some(uid)
@@ -259,7 +259,7 @@ impl Kubernetes {
         params: &PatchParams,
         patch: &Patch<&Value>,
     ) -> Result<Facts, CallError> {
-        let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<SecretObject> = Api::namespaced(self.client.clone(), &key.namespace);
         let written = self.bounded(api.patch(&key.name, params, patch)).await?;
         written.facts.ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
     }
@@ -280,7 +280,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn touch_pod(&self, namespace: &str, pod: &Metadata) -> Result<(), CallError> {
+    pub async fn annotate_pod(&self, namespace: &str, pod: &PodMetadata) -> Result<(), CallError> {
         let value = format!("{:.3}", jiff::Timestamp::now());
         let body = json!({"metadata": {"uid": pod.uid, "annotations": {REFRESHED_ANNOTATION: value}}});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
@@ -300,7 +300,7 @@ impl Kubernetes {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn publish(
+    pub async fn publish_event(
         &self,
         regarding: ObjectReference,
         reporter: &str,

@@ -12,6 +12,8 @@ use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client, Config};
 use tower::util::MapRequestLayer;
 
+use super::lease::{LeaseClient, LeaseName};
+use super::message::message;
 use crate::heartbeat::Heartbeats;
 use crate::metrics::{CountRequests, Metrics};
 use tokensource_api::TokenSource;
@@ -42,19 +44,11 @@ pub enum ClusterError {
     Namespaces(#[source] Box<kube::Error>),
 }
 
-/// The message of an error. kube's own text of an API error repeats the whole status.
-pub(super) fn message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
-    }
-}
-
 /// The clients for a cluster.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     /// A client with its own connections, for leader election only.
-    pub(crate) lease_client: Client,
+    lease_client: Client,
     /// The API server's own addresses.
     pub(crate) addresses: Vec<IpAddr>,
     /// The pod's namespace, or that of the kubeconfig's context.
@@ -89,6 +83,11 @@ impl Cluster {
             .with_layer(&counts)
             .build();
         Ok(Cluster { client, lease_client, addresses, namespace })
+    }
+
+    /// The calls of leader election. They do not wait behind other calls.
+    pub(crate) fn lease(&self, name: &LeaseName) -> LeaseClient {
+        LeaseClient::new(self.lease_client.clone(), name)
     }
 
     /// Lists TokenSources once, so that missing rights stop the process at its start instead of failing every watch.

@@ -8,7 +8,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::client::message;
+use super::message::message;
 
 /// Namespace and name of the Lease.
 #[derive(Clone, Debug)]
@@ -44,8 +44,8 @@ pub(crate) struct LeaseClient {
 }
 
 impl LeaseClient {
-    /// The client should be used for nothing else, so that these calls do not wait behind others.
-    pub(crate) fn new(client: Client, lease: &LeaseName) -> Self {
+    /// `client` should be used for nothing else, so that these calls do not wait behind others.
+    pub(super) fn new(client: Client, lease: &LeaseName) -> Self {
         LeaseClient { api: Api::namespaced(client, &lease.namespace), name: lease.name.clone() }
     }
 

@@ -3,6 +3,7 @@
 mod calls;
 mod client;
 mod lease;
+mod message;
 mod objects;
 mod user;
 mod watches;
@@ -11,6 +12,6 @@ pub use calls::{CallError, Kubernetes};
 pub(crate) use client::{AGENT, Cluster, ClusterError};
 pub(crate) use lease::LeaseClient;
 pub use lease::{LeaseError, LeaseName};
-pub(crate) use objects::Source;
+pub(crate) use objects::SourceObject;
 pub(crate) use user::{UserCluster, UserClusterError};
 pub(crate) use watches::{watch_namespaces, watch_secrets, watch_sources};

@@ -18,7 +18,7 @@ use tokensource_api::{TokenSource, TokenSourceStatus};
 
 /// The metadata of a Secret.
 #[derive(Clone, Debug)]
-pub(crate) struct SecretHead {
+pub(crate) struct SecretObject {
     metadata: ObjectMeta,
     /// `None` for an object without uid or resourceVersion, which no API server sends.
     pub(crate) facts: Option<Facts>,
@@ -42,14 +42,14 @@ pub(crate) struct SourceMetadata {
 
 /// A TokenSource. Its spec is parsed by the reconciliation, so that one malformed object does not break the watch of all.
 #[derive(Clone, Debug)]
-pub(crate) struct Source {
+pub(crate) struct SourceObject {
     pub(crate) metadata: ObjectMeta,
     pub(crate) refresh_request: Option<String>,
     pub(crate) spec: Value,
     pub(crate) reported: Reported,
 }
 
-impl SecretHead {
+impl SecretObject {
     pub(crate) fn key(&self) -> Key {
         Key::of(&self.metadata)
     }
@@ -89,7 +89,7 @@ impl From<ReadMetadata> for ObjectMeta {
     }
 }
 
-impl<'de> Deserialize<'de> for SecretHead {
+impl<'de> Deserialize<'de> for SecretObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Object {
@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for SecretHead {
             resource_version: facts.as_ref().map(|facts| facts.version.resource_version.clone()),
             ..ObjectMeta::default()
         };
-        Ok(SecretHead { metadata, facts })
+        Ok(SecretObject { metadata, facts })
     }
 }
 
@@ -139,7 +139,7 @@ impl<'de> Deserialize<'de> for SourceMetadata {
     }
 }
 
-impl<'de> Deserialize<'de> for Source {
+impl<'de> Deserialize<'de> for SourceObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Object {
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for Source {
         let Object { mut metadata, spec, status } = Object::deserialize(deserializer)?;
         // A status that cannot be parsed was not written by the operator; the next report replaces it.
         let status = serde_json::from_value::<TokenSourceStatus>(status).ok();
-        Ok(Source {
+        Ok(SourceObject {
             refresh_request: metadata.annotations.take().and_then(|annotations| annotations.refresh_request),
             metadata: metadata.into(),
             spec,
@@ -199,10 +199,10 @@ macro_rules! reads {
     };
 }
 
-reads!(SecretHead, of Secret, metadata: true);
+reads!(SecretObject, of Secret, metadata: true);
 reads!(StoredRefreshToken, of Secret, metadata: false);
 reads!(SourceMetadata, of TokenSource, metadata: true);
-reads!(Source, of TokenSource, metadata: false);
+reads!(SourceObject, of TokenSource, metadata: false);
 
 #[cfg(test)]
 mod tests {
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn source_is_read_without_managed_fields_and_other_annotations() {
-        let source: Source = serde_json::from_value(json!({
+        let source: SourceObject = serde_json::from_value(json!({
             "metadata": {
                 "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
                 "annotations": {REFRESH_REQUEST_ANNOTATION: "now", "other": "x"},

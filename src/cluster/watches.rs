@@ -8,7 +8,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 
-use super::objects::{SecretHead, Source};
+use super::objects::{SecretObject, SourceObject};
 
 /// Objects in a page of a list. The largest part of an object is its managedFields, and a whole page is in memory at once.
 const PAGE: u32 = 100;
@@ -17,16 +17,16 @@ const PAGE: u32 = 100;
 pub(crate) fn watch_sources(
     client: Client,
     namespace: Option<&str>,
-) -> impl Stream<Item = watcher::Result<Event<Source>>> + Send + use<> {
-    watcher::watcher(api::<Source>(client, namespace), in_small_pages()).default_backoff()
+) -> impl Stream<Item = watcher::Result<Event<SourceObject>>> + Send + use<> {
+    watcher::watcher(api::<SourceObject>(client, namespace), in_small_pages()).default_backoff()
 }
 
 /// The metadata of the Secrets of a namespace, or of all.
 pub(crate) fn watch_secrets(
     client: Client,
     namespace: Option<&str>,
-) -> impl Stream<Item = watcher::Result<Event<SecretHead>>> + Send + use<> {
-    watcher::watcher(api::<SecretHead>(client, namespace), in_small_pages()).default_backoff()
+) -> impl Stream<Item = watcher::Result<Event<SecretObject>>> + Send + use<> {
+    watcher::watcher(api::<SecretObject>(client, namespace), in_small_pages()).default_backoff()
 }
 
 /// The namespaces with these labels.

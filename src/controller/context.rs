@@ -173,7 +173,7 @@ impl Context {
 
     /// Whether a Secret may be read as credentials.
     pub(super) fn may_use(&self, secret: &Facts) -> bool {
-        secret.lent || !self.require_credentials_label
+        secret.released || !self.require_credentials_label
     }
 
     /// When which part of the process last showed that it makes progress.

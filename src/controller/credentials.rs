@@ -7,7 +7,7 @@ use tokensource_api::{Reason, TokenSource};
 use super::context::Context;
 use super::outcome::Outcome;
 use crate::key::Key;
-use crate::providers::{Resolved as ReadCredentials, read_credentials};
+use crate::providers::{ReadCredentials, read_credentials};
 use crate::secret::{CREDENTIALS_LABEL, Facts, Version};
 use crate::spec::{Identity, Resolved};
 use crate::token_request::tls::Named;
@@ -64,7 +64,7 @@ pub(super) async fn tls(
             return Err(Outcome::passing(Reason::CredentialsInvalid, not_released(&key)));
         }
     }
-    named.tls(spec).map_err(|message| Outcome::passing(Reason::SpecInvalid, message))
+    named.tls(spec).map_err(|error| Outcome::passing(Reason::SpecInvalid, error.to_string()))
 }
 
 /// What to do about a Secret that its owner has not released for use as credentials.

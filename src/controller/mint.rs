@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, error, info};
 
-use super::api_permits::Stake;
-use super::cache::secrets::Known;
+use super::api_permits::{ApiPermit, Stake};
+use super::cache::secrets::CachedSecret;
 use super::cache::source::CachedSource;
 use super::context::{Context, FIRST_TOKEN};
 use super::mint_queue::{MintRequest, MintResult, NewToken};
@@ -40,7 +40,7 @@ const WAIT_TO_LOG: Duration = Duration::from_millis(100);
 /// waits for those that have.
 pub(super) async fn run(context: &Arc<Context>) {
     let mut tasks = JoinSet::new();
-    let ends = context.leadership.ends();
+    let ends = context.leadership.wait_until_ended();
     tokio::pin!(ends);
     loop {
         context.heartbeats.beat(Loop::MintQueue);
@@ -120,7 +120,7 @@ impl Drop for SlotInFlight<'_> {
             return;
         }
         error!(source = %self.key, "a bug: the token request of this TokenSource panicked");
-        self.context.metrics.panicked();
+        self.context.metrics.count_panic();
         let uid = self.context.sources.get(self.key).and_then(|source| source.uid().map(str::to_owned));
         let message = "the token request ended by a bug of the operator: see its log".to_owned();
         let outcome = Err(Outcome::passing(Reason::EndpointUnavailable, message));
@@ -161,8 +161,6 @@ struct TokenRequest<'a> {
     spec: &'a Resolved,
     /// The record on the target, where that is ours.
     record: Option<Arc<Record>>,
-    deadline: Instant,
-    stake: Stake,
 }
 
 async fn request_token(
@@ -177,9 +175,7 @@ async fn request_token(
     let Some(mint_reason) = still_needed(context, &source, &identity, &spec) else { return Ended::NotNeeded };
     spans::is_about(spec.host());
     let record = record(context, &identity);
-    let (deadline, stake) = deadline(context, &spec, record.as_deref());
-    let minting =
-        TokenRequest { context, source: &source, identity: &identity, spec: &spec, record, deadline, stake };
+    let minting = TokenRequest { context, source: &source, identity: &identity, spec: &spec, record };
 
     let permit = match minting.screen(&request, permit) {
         Some(Admission::Granted(permit)) => permit,
@@ -193,7 +189,7 @@ async fn request_token(
         }
         None => return Ended::NotNeeded,
     };
-    context.metrics.waited(spec.host(), waited);
+    context.metrics.request_waited(spec.host(), waited);
     if waited >= WAIT_TO_LOG {
         let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
         debug!(source = %key, host = spec.host(), waited_ms, "token request waited for its endpoint");
@@ -215,13 +211,13 @@ fn still_needed(
     identity: &Identity,
     spec: &Resolved,
 ) -> Option<MintReason> {
-    if !context.leadership.may_begin() || !context.namespaces.selects(&identity.key.namespace) {
+    if !context.leadership.may_start() || !context.namespaces.selects(&identity.key.namespace) {
         return None;
     }
     let present = |key| match context.secrets.known(key) {
-        Known::Nothing => None,
-        Known::Absent => Some(None),
-        Known::Present(facts) => Some(Some(facts)),
+        CachedSecret::Unknown => None,
+        CachedSecret::Absent => Some(None),
+        CachedSecret::Present(facts) => Some(Some(facts)),
     };
     let target = present(&identity.target)?;
     let credentials = present(&identity.credentials)?.filter(|facts| context.may_use(facts))?;
@@ -242,7 +238,7 @@ fn still_needed(
 /// The record on the target, where that is ours.
 fn record(context: &Context, identity: &Identity) -> Option<Arc<Record>> {
     match context.secrets.known(&identity.target) {
-        Known::Present(facts) if ownership(&facts, &identity.owner) == Ownership::Ours => {
+        CachedSecret::Present(facts) if ownership(&facts, &identity.owner) == Ownership::Ours => {
             facts.record.clone()
         }
         _ => None,
@@ -250,14 +246,10 @@ fn record(context: &Context, identity: &Identity) -> Option<Arc<Record>> {
 }
 
 /// When the new token should be there: a refresh in time for the readers of the file, a first one soon.
-pub(super) fn deadline(context: &Context, spec: &Resolved, record: Option<&Record>) -> (Instant, Stake) {
+pub(super) fn deadline(context: &Context, spec: &Resolved, record: Option<&Record>) -> Instant {
     let remaining = record.map_or(0, |record| seconds_between(context.now(), record.expires_at));
     let left = Duration::from_secs(remaining.saturating_sub(spec.policy.propagation_delay));
-    if remaining > 0 {
-        (Instant::now() + left, Stake::Token)
-    } else {
-        (Instant::now() + FIRST_TOKEN, Stake::Nothing)
-    }
+    Instant::now() + if remaining > 0 { left } else { FIRST_TOKEN }
 }
 
 impl TokenRequest<'_> {
@@ -293,7 +285,7 @@ impl TokenRequest<'_> {
 
     fn cached_credentials(&self) -> Option<Version> {
         match self.context.secrets.known(&self.identity.credentials) {
-            Known::Present(facts) => Some(facts.version.clone()),
+            CachedSecret::Present(facts) => Some(facts.version.clone()),
             _ => None,
         }
     }
@@ -305,6 +297,12 @@ impl TokenRequest<'_> {
             unsaved: &self.context.unsaved_originals,
             identity: self.identity,
         }
+    }
+
+    /// A permit to call the API server. What has begun goes before what has not: it holds an endpoint's permit, which a
+    /// more urgent request may wait for.
+    async fn api_permit(&self) -> ApiPermit {
+        self.context.permits.acquire(self.context.at_once(), Stake::Token).await
     }
 
     async fn run(self, request: MintRequest, mint_reason: MintReason, permit: EndpointPermit<Key>) -> Ended {
@@ -361,7 +359,7 @@ impl TokenRequest<'_> {
         known: Option<&KnownOriginal>,
         result: &mut MintResult,
     ) -> Result<Material, Outcome> {
-        let _permit = self.context.permits.acquire(self.deadline, self.stake).await;
+        let _permit = self.api_permit().await;
         let tls = Box::pin(credentials::tls(self.context, self.source, self.identity)).await?;
         let rotation = self.rotation();
         let rotates = self.spec.sends_refresh_token();
@@ -408,12 +406,12 @@ impl TokenRequest<'_> {
             && lineage.is_original
             && !original.is_exclusive
         {
-            let _permit = self.context.permits.acquire(self.deadline, self.stake).await;
+            let _permit = self.api_permit().await;
             self.rotation().check_exclusive(&lineage.original_sha256).await?;
             original.is_exclusive = true;
         }
         let leadership = &self.context.leadership;
-        let timeout = leadership.lasts(self.timeout()).await.ok_or(Outcome::NotLeading)?;
+        let timeout = leadership.request_timeout(self.timeout()).await.ok_or(Outcome::NotLeading)?;
         let transport = &self.context.transport;
         // Not before its turn has come: what is signed lives for less than a minute.
         let request = description
@@ -422,7 +420,7 @@ impl TokenRequest<'_> {
         let sent = Box::pin(send(transport, &request, &material.tls, timeout)).await;
         result.sent_at = Some(sent.at);
         let failed = sent.outcome.as_ref().err().map(|error| reason(error.kind()));
-        self.context.metrics.minted(self.spec.host(), failed, Some(sent.took));
+        self.context.metrics.token_requested(self.spec.host(), failed, Some(sent.took));
 
         let refresh_token = match &sent.outcome {
             Ok(answer) => answer.refresh_token.as_ref(),
@@ -443,7 +441,7 @@ impl TokenRequest<'_> {
 
     /// Tries once to save a rotated refresh token. What comes back is still the only copy.
     async fn save(&self, unsaved: UnsavedRefreshToken) -> Option<UnsavedRefreshToken> {
-        let _permit = self.context.permits.acquire(self.context.at_once(), Stake::Token).await;
+        let _permit = self.api_permit().await;
         self.rotation().save(&unsaved).await.err().map(|_| unsaved)
     }
 
@@ -488,7 +486,7 @@ impl TokenRequest<'_> {
 
     /// A request that failed before it was sent.
     fn not_sent(&self, error: &Error) -> Outcome {
-        self.context.metrics.minted(self.spec.host(), Some(reason(error.kind())), None);
+        self.context.metrics.token_requested(self.spec.host(), Some(reason(error.kind())), None);
         Outcome::token_request(error)
     }
 

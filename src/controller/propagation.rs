@@ -1,5 +1,5 @@
-//! Prompt propagation. The kubelet reads a mounted Secret anew when something about its pod changes, and else about once
-//! a minute: so after a write, the pods that mount the target get an annotation.
+//! Prompt propagation. The kubelet syncs the volumes of a pod when the pod changes, and otherwise about once a minute:
+//! after a write, the pods that mount the target are annotated.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,53 +13,53 @@ use tokio::time::Instant;
 
 use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
-use crate::secret::{Metadata, Pod, Pods, Way};
-use crate::status::{Reported, Told};
+use crate::secret::{Pod, PodMetadata, Pods, UseKind};
+use crate::status::{PropagationResult, Reported};
 
-/// When pods are touched, after the write. The kubelet watches the Secret and the pod independently of each other: if the
-/// pod's change comes first, it reads the old value. Hence the second round.
+/// When pods are annotated, after the write. The kubelet watches the Secret and the pod independently of each other: if it
+/// sees the pod's change first, it reads the old value. Hence the second round.
 const FIRST_ROUND: Duration = Duration::from_millis(500);
 const SECOND_ROUND: Duration = Duration::from_secs(5);
-/// What failed is tried again after this time, if no token is written before: a role may have been granted.
+/// The wait before a failed round is repeated, if no token is written before: a role may have been granted meanwhile.
 const RETRY: Duration = Duration::from_secs(5 * 60);
-/// A round without a result after this time is asked for again.
+/// The time after which a round without a result is requested again.
 const LOST_ROUND: Duration = Duration::from_secs(60);
-/// Calls about pods in flight: more would overload the API server, and each holds a page of pods or waits.
+/// Concurrent calls about pods: they bound the load on the API server and the pages of pods in memory.
 const MAX_CALLS: usize = 8;
-/// The longest that one round takes: what comes later is not prompt.
+/// The timeout of one round: an annotation after that is not prompt.
 const MAX_ROUND: Duration = Duration::from_secs(10);
-/// How much of an admission webhook's words a condition repeats, in characters.
-const MAX_ERROR: usize = 400;
+/// The most characters of an error, perhaps of an admission webhook, in a condition.
+const MAX_ERROR_CHARS: usize = 400;
 
-/// What is known of the pods that mount a target, where the spec asks for prompt propagation.
+/// The rounds of one TokenSource whose spec asks for prompt propagation.
 #[derive(Debug, Default)]
 pub struct Prompt {
     /// When the next round is due.
     due: Option<Due>,
-    /// When the round was asked for that has no result yet.
-    asked_at: Option<Instant>,
-    /// What came of the last round; `None`: this process has made none yet.
-    result: Option<Told>,
-    /// The last process reported that it failed.
+    /// When the round was requested that has no result yet.
+    requested_at: Option<Instant>,
+    /// The result of the last round; `None` where this process has made none yet.
+    result: Option<PropagationResult>,
+    /// Whether the previous process reported a failure.
     failed_before: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Due {
     at: Instant,
-    /// When the second round comes, where this is the first.
+    /// When the second round is due, where this is the first.
     then: Option<Instant>,
 }
 
 impl Prompt {
-    /// Takes up what the process before this one reported. What it found wrong is tried again, and so is a spec that no
-    /// process has seen: else a missing role would show only with the next token.
+    /// Starts from the report of the previous process. A round is due where that reported a problem, or another generation
+    /// of the spec: otherwise a missing role would be reported only with the next token.
     pub(super) fn take_up(reported: &Reported, generation: Option<i64>) -> Self {
-        let wrong = reported.pods.as_ref().map(|pods| pods.reason.as_str());
-        let is_due = wrong.is_some() || Some(reported.generation) != generation;
+        let problem = reported.pods.as_ref().map(|pods| pods.reason.as_str());
+        let is_due = problem.is_some() || Some(reported.generation) != generation;
         Prompt {
             due: is_due.then(|| Due { at: Instant::now(), then: None }),
-            failed_before: wrong == Some(Reason::PromptFailed.as_str()),
+            failed_before: problem == Some(Reason::PromptFailed.as_str()),
             ..Prompt::default()
         }
     }
@@ -67,50 +67,50 @@ impl Prompt {
     /// A token was written.
     pub(super) fn written(&mut self, now: Instant) {
         self.due = Some(Due { at: now + FIRST_ROUND, then: Some(now + SECOND_ROUND) });
-        self.asked_at = None;
+        self.requested_at = None;
     }
 
-    /// When the next round is due that was not asked for yet.
+    /// When the next round is to be requested.
     pub(super) fn next(&self) -> Option<Instant> {
-        match self.asked_at {
-            Some(asked_at) => Some(asked_at + LOST_ROUND),
+        match self.requested_at {
+            Some(requested_at) => Some(requested_at + LOST_ROUND),
             None => self.due.map(|due| due.at),
         }
     }
 
-    /// Whether a round is to be asked for now.
+    /// Whether a round is to be requested now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.due.is_some() && self.next().is_some_and(|at| at <= now)
     }
 
-    /// A round was asked for.
-    pub(super) fn asked(&mut self, now: Instant) {
-        self.asked_at = Some(now);
+    /// A round was requested.
+    pub(super) fn requested(&mut self, now: Instant) {
+        self.requested_at = Some(now);
     }
 
     /// No round is needed.
     pub(super) fn forget(&mut self) {
         self.due = None;
-        self.asked_at = None;
+        self.requested_at = None;
     }
 
-    /// What came of the last round; `None`: this process has made none yet.
-    pub(super) fn result(&self) -> Option<&Told> {
+    /// The result of the last round; `None` where this process has made none yet.
+    pub(super) fn result(&self) -> Option<&PropagationResult> {
         self.result.as_ref()
     }
 
-    /// Whether pods have to be left to the kubelet's own pace.
+    /// Whether pods depend on the kubelet's periodic sync, because they could not be annotated.
     pub(super) fn fails(&self) -> bool {
         self.result.as_ref().map_or(self.failed_before, |result| result.failed.is_some())
     }
 
-    /// Takes in what came of a round.
-    pub(super) fn settle(&mut self, result: Told, now: Instant) {
-        self.asked_at = None;
+    /// Handles the result of a round.
+    pub(super) fn settle(&mut self, result: PropagationResult, now: Instant) {
+        self.requested_at = None;
         if let Some(then) = self.due.take().and_then(|due| due.then) {
             self.due = Some(Due { at: then, then: None });
             if result.failed.is_some() {
-                // The second round may go well, and is what counts.
+                // The second round decides, and may succeed.
                 return;
             }
         } else if result.failed.is_some() {
@@ -120,35 +120,37 @@ impl Prompt {
     }
 }
 
-/// Rounds through the pods of namespaces, each a task of its own. What is asked for while a round is under way is served by
-/// the next, all of it by one.
+/// Rounds through the pods of namespaces, in one task for each namespace. All requests that arrive during a round are
+/// served by the next one.
 pub(super) struct Rounds {
     kubernetes: Kubernetes,
     calls: Semaphore,
-    state: Mutex<State>,
+    state: Mutex<RoundsState>,
     ended: (mpsc::UnboundedSender<Key>, tokio::sync::Mutex<mpsc::UnboundedReceiver<Key>>),
 }
 
 #[derive(Default)]
-struct State {
-    /// What is asked for, by namespace; an entry is there while a task serves that namespace.
-    asked: HashMap<Arc<str>, Vec<Asked>>,
-    results: HashMap<Key, Told>,
+struct RoundsState {
+    /// The requests by namespace. An entry exists while a task serves that namespace.
+    requests: HashMap<Arc<str>, Vec<RoundRequest>>,
+    results: HashMap<Key, PropagationResult>,
 }
 
-/// A TokenSource wants the pods touched that mount this Secret.
-struct Asked {
+/// The request of a TokenSource to annotate the pods that mount this Secret.
+struct RoundRequest {
     source: Key,
     secret: Arc<str>,
 }
 
-/// What is found out about one Secret.
+/// The pods that use one Secret, as far as a round has come.
 #[derive(Default)]
-struct Finding {
+struct SecretPods {
     mounting: usize,
-    untold: Pods,
+    not_annotated: Pods,
+    /// The first error.
     error: Option<String>,
-    fixed: Pods,
+    /// Pods whose way of use never follows a Secret.
+    static_mounts: Pods,
 }
 
 impl Rounds {
@@ -162,23 +164,23 @@ impl Rounds {
         })
     }
 
-    /// Asks for the running pods that mount this Secret to be touched.
-    pub(super) fn ask(self: &Arc<Self>, source: &Key, secret: &Key) {
-        let asked = Asked { source: source.clone(), secret: Arc::clone(&secret.name) };
+    /// Requests a round that annotates the running pods that mount this Secret.
+    pub(super) fn request(self: &Arc<Self>, source: &Key, secret: &Key) {
+        let request = RoundRequest { source: source.clone(), secret: Arc::clone(&secret.name) };
         let namespace = Arc::clone(&source.namespace);
-        match self.lock().asked.entry(Arc::clone(&namespace)) {
-            Entry::Occupied(mut entry) => return entry.get_mut().push(asked),
-            Entry::Vacant(entry) => drop(entry.insert(vec![asked])),
+        match self.lock().requests.entry(Arc::clone(&namespace)) {
+            Entry::Occupied(mut entry) => return entry.get_mut().push(request),
+            Entry::Vacant(entry) => drop(entry.insert(vec![request])),
         }
         let rounds = Arc::clone(self);
         tokio::spawn(async move {
-            while let Some(asked) = rounds.take_asked(&namespace) {
-                rounds.round(&namespace, asked).await;
+            while let Some(requests) = rounds.take_requests(&namespace) {
+                rounds.round(&namespace, requests).await;
             }
         });
     }
 
-    /// Waits for a TokenSource whose round has ended.
+    /// Waits until a round has ended, and returns its TokenSource.
     pub(super) async fn ended(&self) -> Key {
         match self.ended.1.lock().await.recv().await {
             Some(source) => source,
@@ -186,47 +188,47 @@ impl Rounds {
         }
     }
 
-    /// The result of a TokenSource's round, which is the caller's from now on.
-    pub(super) fn take(&self, source: &Key) -> Option<Told> {
+    /// Takes out the result of a TokenSource's round.
+    pub(super) fn take(&self, source: &Key) -> Option<PropagationResult> {
         self.lock().results.remove(source)
     }
 
-    /// All that is asked for in a namespace; where that is nothing, its task ends.
-    fn take_asked(&self, namespace: &Arc<str>) -> Option<Vec<Asked>> {
+    /// Takes out the requests of a namespace; `None`, and the task ends, where there are none.
+    fn take_requests(&self, namespace: &Arc<str>) -> Option<Vec<RoundRequest>> {
         let state = &mut *self.lock();
-        let asked = std::mem::take(state.asked.get_mut(namespace)?);
-        if asked.is_empty() {
-            state.asked.remove(namespace);
+        let requests = std::mem::take(state.requests.get_mut(namespace)?);
+        if requests.is_empty() {
+            state.requests.remove(namespace);
             return None;
         }
-        Some(asked)
+        Some(requests)
     }
 
-    async fn round(&self, namespace: &str, asked: Vec<Asked>) {
-        let mut findings: Vec<Finding> = asked.iter().map(|_| Finding::default()).collect();
-        let through = self.through(namespace, &asked, &mut findings);
-        let stopped = match tokio::time::timeout(MAX_ROUND, through).await {
+    async fn round(&self, namespace: &str, requests: Vec<RoundRequest>) {
+        let mut found: Vec<SecretPods> = requests.iter().map(|_| SecretPods::default()).collect();
+        let annotating = self.annotate_pods(namespace, &requests, &mut found);
+        let stopped = match tokio::time::timeout(MAX_ROUND, annotating).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(format!("the pods of namespace {namespace} cannot be listed: {error}")),
-            Err(_) => Some(format!("not all pods could be told within {} s", MAX_ROUND.as_secs())),
+            Err(_) => Some(format!("not all pods could be annotated within {} s", MAX_ROUND.as_secs())),
         };
-        for (asked, finding) in asked.into_iter().zip(findings) {
-            self.lock().results.insert(asked.source.clone(), finding.told(stopped.as_deref()));
+        for (request, pods) in requests.into_iter().zip(found) {
+            self.lock().results.insert(request.source.clone(), pods.result(stopped.as_deref()));
             // The receiver lives as long as `self`.
-            let _ = self.ended.0.send(asked.source);
+            let _ = self.ended.0.send(request.source);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RoundsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Page by page, so that the pods of a large namespace are never in memory all at once.
-    async fn through(
+    /// Reads page by page, so that the pods of a large namespace are never all in memory.
+    async fn annotate_pods(
         &self,
         namespace: &str,
-        asked: &[Asked],
-        findings: &mut [Finding],
+        requests: &[RoundRequest],
+        found: &mut [SecretPods],
     ) -> Result<(), CallError> {
         let mut next = None;
         loop {
@@ -237,25 +239,25 @@ impl Rounds {
             next = page.next_page();
             let mut mounting = vec![];
             for pod in page.items.into_iter().filter(|pod| !pod.is_terminating()) {
-                let each = asked.iter().zip(findings.iter_mut()).enumerate();
-                let of_pod: Vec<usize> = each
-                    .filter_map(|(at, (asked, finding))| finding.look(&pod, &asked.secret).then_some(at))
+                let each = requests.iter().zip(found.iter_mut()).enumerate();
+                let mounted: Vec<usize> = each
+                    .filter_map(|(at, (request, pods))| pods.add(&pod, &request.secret).then_some(at))
                     .collect();
-                if !of_pod.is_empty() {
-                    mounting.push((pod.metadata, of_pod));
+                if !mounted.is_empty() {
+                    mounting.push((pod.metadata, mounted));
                 }
             }
-            let touch = |(pod, of_pod): (Metadata, Vec<usize>)| async move {
+            let annotate = |(pod, mounted): (PodMetadata, Vec<usize>)| async move {
                 let _call = self.calls.acquire().await;
-                let result = self.kubernetes.touch_pod(namespace, &pod).await;
-                (pod, of_pod, result)
+                let result = self.kubernetes.annotate_pod(namespace, &pod).await;
+                (pod, mounted, result)
             };
-            let mut touched = stream::iter(mounting).map(touch).buffer_unordered(MAX_CALLS);
-            while let Some((pod, of_pod, result)) = touched.next().await {
+            let mut annotated = stream::iter(mounting).map(annotate).buffer_unordered(MAX_CALLS);
+            while let Some((pod, mounted, result)) = annotated.next().await {
                 let Err(error) = result else { continue };
-                for at in of_pod {
-                    if let Some(finding) = findings.get_mut(at) {
-                        finding.untold(&pod, &error);
+                for at in mounted {
+                    if let Some(pods) = found.get_mut(at) {
+                        pods.not_annotated(&pod, &error);
                     }
                 }
             }
@@ -266,39 +268,43 @@ impl Rounds {
     }
 }
 
-impl Finding {
-    /// Takes in how a pod uses the Secret. Returns whether it mounts it as a folder.
-    fn look(&mut self, pod: &Pod, secret: &str) -> bool {
+impl SecretPods {
+    /// Adds a pod. Returns whether it mounts the Secret as a folder.
+    fn add(&mut self, pod: &Pod, secret: &str) -> bool {
         let uses = pod.uses(secret);
-        let fixed: Vec<_> = uses.iter().filter(|used| !used.way.follows()).collect();
-        if !fixed.is_empty() {
-            let ways: Vec<_> =
-                fixed.iter().map(|used| format!("container {}: {}", used.container, used.way)).collect();
-            self.fixed.add(format!("{} ({})", pod.metadata.name, ways.join(", ")));
+        let static_uses: Vec<_> = uses.iter().filter(|used| !used.way.follows()).collect();
+        if !static_uses.is_empty() {
+            let ways: Vec<_> = static_uses
+                .iter()
+                .map(|used| format!("container {}: {}", used.container, used.way))
+                .collect();
+            self.static_mounts.add(format!("{} ({})", pod.metadata.name, ways.join(", ")));
         }
-        let mounts = uses.iter().any(|used| used.way == Way::Folder);
+        let mounts = uses.iter().any(|used| used.way == UseKind::Folder);
         self.mounting += usize::from(mounts);
         mounts
     }
 
-    fn untold(&mut self, pod: &Metadata, error: &CallError) {
-        self.untold.add(pod.name.clone());
-        self.error.get_or_insert_with(|| error.to_string().chars().take(MAX_ERROR).collect());
+    fn not_annotated(&mut self, pod: &PodMetadata, error: &CallError) {
+        self.not_annotated.add(pod.name.clone());
+        self.error.get_or_insert_with(|| error.to_string().chars().take(MAX_ERROR_CHARS).collect());
     }
 
-    fn told(self, stopped: Option<&str>) -> Told {
-        let untold = self.error.map(|error| {
+    fn result(self, stopped: Option<&str>) -> PropagationResult {
+        let not_annotated = self.error.map(|error| {
             format!(
-                "{} of {} pods that mount the Secret could not be touched ({}): {error}",
-                self.untold.count(),
+                "{} of {} pods that mount the Secret could not be annotated ({}): {error}",
+                self.not_annotated.count(),
                 self.mounting,
-                self.untold
+                self.not_annotated
             )
         });
-        let failed =
-            [stopped.map(str::to_owned), untold].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
-        let fixed = (self.fixed.count() > 0).then(|| self.fixed.to_string());
-        Told { failed, fixed }
+        let failed = [stopped.map(str::to_owned), not_annotated]
+            .into_iter()
+            .flatten()
+            .reduce(|a, b| format!("{a}; {b}"));
+        let static_mounts = (self.static_mounts.count() > 0).then(|| self.static_mounts.to_string());
+        PropagationResult { failed, static_mounts }
     }
 }
 
@@ -308,18 +314,18 @@ mod tests {
 
     use super::*;
 
-    fn told(failed: bool) -> Told {
-        Told { failed: failed.then(|| "why".into()), fixed: None }
+    fn result(failed: bool) -> PropagationResult {
+        PropagationResult { failed: failed.then(|| "why".into()), static_mounts: None }
     }
 
     fn next_after_settling(prompt: &mut Prompt, failed: bool, now: Instant) -> Option<Instant> {
-        prompt.asked(now);
-        prompt.settle(told(failed), now);
+        prompt.requested(now);
+        prompt.settle(result(failed), now);
         prompt.next()
     }
 
     #[test]
-    fn pods_are_touched_twice_after_a_write_and_the_second_round_counts() {
+    fn prompt_after_a_write_makes_two_rounds_and_the_second_one_decides() {
         let (mut prompt, now) = (Prompt::default(), Instant::now());
         assert_eq!(prompt.next(), None);
         prompt.written(now);
@@ -332,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_rounds_are_repeated_and_recover_at_the_first_success() {
+    fn prompt_failed_round_is_repeated_until_a_round_succeeds() {
         let (mut prompt, now) = (Prompt::default(), Instant::now());
         prompt.written(now);
         next_after_settling(&mut prompt, true, now);
@@ -344,18 +350,18 @@ mod tests {
     }
 
     #[test]
-    fn rounds_that_were_asked_for_are_not_asked_for_again_until_they_are_lost() {
+    fn prompt_requested_round_is_requested_again_only_when_lost() {
         let (mut prompt, now) = (Prompt::default(), Instant::now());
         prompt.written(now);
-        prompt.asked(now + FIRST_ROUND);
+        prompt.requested(now + FIRST_ROUND);
         assert!(!prompt.is_due(now + SECOND_ROUND) && prompt.is_due(now + FIRST_ROUND + LOST_ROUND));
         prompt.forget();
         assert_eq!(prompt.next(), None);
     }
 
     #[test]
-    fn new_process_makes_a_round_only_where_something_was_wrong_or_is_new() {
-        let said = |generation: i64, reason: &str| {
+    fn prompt_in_a_new_process_is_due_only_after_a_problem_or_with_a_new_spec() {
+        let reported = |generation: i64, reason: &str| {
             let condition = json!({"type": "PropagationSafe", "status": "False", "reason": reason, "message": "", "lastTransitionTime": "2026-11-24T20:00:00Z"});
             let status = json!({"observedGeneration": generation, "conditions": [condition]});
             Reported::of(&serde_json::from_value(status).unwrap())
@@ -366,7 +372,7 @@ mod tests {
             (2, "StaticMount", true, false),
             (2, "PromptFailed", true, true),
         ] {
-            let prompt = Prompt::take_up(&said(generation, reason), Some(2));
+            let prompt = Prompt::take_up(&reported(generation, reason), Some(2));
             assert_eq!((prompt.next().is_some(), prompt.fails()), (is_due, fails), "{generation} {reason}");
         }
     }

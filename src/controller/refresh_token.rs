@@ -31,12 +31,12 @@ use token_endpoint::Credentials;
 use tokensource_api::{self as api, Reason};
 use tracing::{info, warn};
 
-use super::cache::secrets::{Known, Secrets};
+use super::cache::secrets::{CachedSecret, Secrets};
 use super::outcome::Outcome;
 use crate::cluster::{CallError, Kubernetes};
 use crate::digest::sha256;
 use crate::key::Key;
-use crate::providers::{Description, needs_only_the_refresh_token};
+use crate::providers::{Description, needs_only_refresh_token};
 use crate::secret::{Facts, RefreshTokenSecret, Version};
 use crate::spec::Identity;
 
@@ -139,7 +139,7 @@ impl Rotation<'_> {
     pub(super) async fn stored(&self) -> Result<Option<Stored>, Outcome> {
         let key = &self.identity.refresh_token;
         // A Secret of this name that is not ours blocks the decision to request a token.
-        let Known::Present(_) = self.secrets.known_or_read(key, self.kubernetes).await? else {
+        let CachedSecret::Present(_) = self.secrets.known_or_read(key, self.kubernetes).await? else {
             return Ok(None);
         };
         let Some(secret) = self.kubernetes.secret(key).await? else {
@@ -171,10 +171,12 @@ impl Rotation<'_> {
         spec: &api::Credentials,
         description: &Description,
     ) -> Option<(Credentials, Lineage, Version)> {
-        let Known::Present(credentials) = self.secrets.known(&self.identity.credentials) else { return None };
+        let CachedSecret::Present(credentials) = self.secrets.known(&self.identity.credentials) else {
+            return None;
+        };
         let known = known?;
         let is_same = known.version == credentials.version && known.sha256 == stored.original_sha256;
-        if !is_same || !needs_only_the_refresh_token(spec, description) {
+        if !is_same || !needs_only_refresh_token(spec, description) {
             return None;
         }
         let lineage = Lineage {

@@ -40,12 +40,12 @@ pub async fn run(client: Client, namespaces: &[String], context: Arc<Context>) {
 async fn lead(context: &Arc<Context>) {
     while !context.leadership.is_stopping() {
         let may_act = async {
-            context.leadership.begins().await;
+            context.leadership.wait_until_leading().await;
             context.warm().await;
         };
         tokio::select! {
             () = may_act => {}
-            () = context.leadership.stops() => return,
+            () = context.leadership.wait_until_stopping() => return,
             () = keep_beating(context) => {}
         }
         context.sources.keys(|_| true).into_iter().for_each(|source| context.trigger(source));
@@ -68,7 +68,7 @@ async fn keep_beating(context: &Context) {
 /// is in memory alone, and may be the only copy of a refresh token.
 async fn work(context: &Arc<Context>) {
     let mut running = JoinSet::new();
-    let ends = context.leadership.ends();
+    let ends = context.leadership.wait_until_ended();
     tokio::pin!(ends);
     let mut ended_at = None;
     loop {
@@ -111,7 +111,7 @@ async fn work(context: &Arc<Context>) {
 /// nothing triggers it before.
 async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) -> (Key, Option<Duration>) {
     let _beat = context.heartbeats.reconciling();
-    let may_begin = context.leadership.may_begin();
+    let may_begin = context.leadership.may_start();
     let is_selected = context.namespaces.selects(&key.namespace);
     if !is_selected {
         context.mints.cancel(&key);
@@ -142,7 +142,7 @@ async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) -> (K
 
 async fn reconcile_source(source: &Arc<CachedSource>, context: &Arc<Context>) -> Option<Duration> {
     let key = &source.key;
-    let _measured = context.metrics.look(key);
+    let _measured = context.metrics.reconciling(key);
     let mut state = context.states.take(key);
     let reconciled = {
         let work = reconcile(source, &mut state, context).instrument(spans::reconcile(key));
@@ -152,7 +152,7 @@ async fn reconcile_source(source: &Arc<CachedSource>, context: &Arc<Context>) ->
     context.states.put(key, state, !context.sources.knows(key));
     reconciled.unwrap_or_else(|_| {
         error!(source = %key, "a bug: the reconciliation of this TokenSource panicked");
-        context.metrics.panicked();
+        context.metrics.count_panic();
         Some(PANIC_WAIT)
     })
 }

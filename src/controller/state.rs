@@ -1,5 +1,5 @@
-//! What is known of a TokenSource between reconciliations, beside its record and its status. All of it may be lost, but for
-//! what waits to be written: a restart then costs a comparison more, and no token request.
+//! What the process remembers of a TokenSource between reconciliations, beside the record and the status. All of it may be
+//! lost, except for what waits to be written: a restart costs one more comparison and no token request.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,55 +17,55 @@ use crate::secret::{Owner, Version};
 use crate::status::Reported;
 use crate::time::seconds_between;
 
-/// What was told by a status that was written, and the revision that it got.
+/// The resourceVersion of the status that was written last, and what it reported.
 pub type Written = (u64, Reported);
 
-/// What this process knows of one TokenSource beside its record and its status.
+/// The state of one TokenSource.
 #[derive(Debug, Default)]
 pub struct SourceState {
-    /// The uid of the object that this is about: another object of the same name starts anew.
+    /// `metadata.uid`. The state of an earlier object of the same name does not apply.
     pub uid: String,
     /// The attempts that failed since the last success.
     pub failed: Option<Box<FailedAttempts>>,
-    /// The state of the credentials Secret that was last read, and a digest of its values; `None` where they
-    /// could not be used.
+    /// The version of the credentials Secret that was last read, and a digest of its values; the digest is `None` where
+    /// the values could not be used.
     pub seen_credentials: Option<(Version, Option<Digest>)>,
     /// A digest of the values that the token in the target was requested with.
     pub minted_with: Option<Digest>,
-    /// What waits to be written: the only place where a token stays.
-    pub pending: Pending,
-    /// When a token request last restored a target that another writer had changed.
+    /// What waits to be written. No other member holds a token.
+    pub pending: Unwritten,
+    /// The last restoration of the target by a token request, after another writer had changed it.
     pub restored: Option<Box<Restoration>>,
-    /// When a write of the target's metadata alone last did so, for which generation of the spec.
+    /// The last restoration of the target's metadata alone, with the generation of the spec.
     pub metadata_restored: Option<Box<(i64, Restoration)>>,
-    /// This process has seen that the API server accepts a write of this target.
+    /// Whether the API server has accepted a write, or a dry run, of this target.
     pub write_allowed: bool,
-    /// The user's refresh token, where it is what is sent.
+    /// The original refresh token, where it is the one that is sent.
     pub original: Option<Box<KnownOriginal>>,
     /// The pods that mount the target, where the spec asks for prompt propagation.
     pub prompt: Option<Box<Prompt>>,
     /// What blocked the last attempt.
     pub blocked: Option<Reason>,
-    /// What was last written into status, until the watch has caught up.
+    /// The status that was written last, until the watch has caught up.
     pub reported: Option<Box<Written>>,
 }
 
-/// How long nothing may have happened to a target before it counts as being left in peace, in seconds.
-const RESTORATIONS_COUNT_FOR: u64 = 10 * 60;
+/// Restorations less than this apart count as one conflict, in seconds.
+const CONFLICT_WINDOW: u64 = 10 * 60;
 
-/// What somebody did to the target and was put right.
+/// Restorations of a target that another writer has changed, in a row.
 #[derive(Clone, Debug)]
 pub struct Restoration {
-    /// When it was last put right.
+    /// The last one.
     pub at: Timestamp,
-    /// How often in a row.
+    /// Their number.
     pub times: u32,
-    /// Who did it, where the Secret tells: a field manager's name.
+    /// The field manager of the other writer, where managedFields name it.
     pub by: Option<Box<str>>,
 }
 
 impl Restoration {
-    /// It has happened again, or for the first time in a long while.
+    /// Counts a restoration at `now`; the row starts anew where `before` is not recent.
     #[must_use]
     pub fn again(before: Option<&Self>, now: Timestamp, by: Option<Box<str>>) -> Self {
         let before = before.filter(|before| before.is_recent(now));
@@ -76,47 +76,47 @@ impl Restoration {
         }
     }
 
-    /// Whether it was put right not long ago.
+    /// Whether the last one was less than 10 minutes before `now`.
     #[must_use]
     pub fn is_recent(&self, now: Timestamp) -> bool {
-        seconds_between(self.at, now) < RESTORATIONS_COUNT_FOR
+        seconds_between(self.at, now) < CONFLICT_WINDOW
     }
 }
 
-/// A row of failed attempts, with what people are told of the last one.
+/// Failed attempts in a row, with the report of the last one.
 #[derive(Clone, Debug)]
 pub struct FailedAttempts {
-    /// What the next decision needs.
+    /// The part that decisions need.
     pub failure: Failure,
-    /// How many attempts have failed in a row.
+    /// Their number.
     pub count: u32,
-    /// The credentials hold other values since, as this process has seen: the next attempt is the first of its row.
+    /// Whether the values of the credentials have changed since: the next attempt is the first of a new row.
     pub values_changed: bool,
     /// When the last one failed.
     pub at: Timestamp,
-    /// MintReason.
+    /// The reason of the last failure.
     pub reason: Reason,
-    /// What to do about it.
+    /// Its message, with the remedy.
     pub message: String,
 }
 
-/// What a token request brought and the API server does not have yet.
+/// The part of a token response that is not written to the API server yet.
 #[derive(Debug, Default)]
-pub struct Pending {
-    /// `None` where the endpoint gave a refresh token but no usable token.
+pub struct Unwritten {
+    /// `None` where the response had a refresh token but no usable access token.
     pub token: Option<Box<NewToken>>,
-    /// A rotated refresh token, the only copy.
+    /// The only copy of a rotated refresh token.
     pub refresh_token: Option<Box<UnsavedRefreshToken>>,
 }
 
-impl Pending {
+impl Unwritten {
     /// Whether everything is written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.token.is_none() && self.refresh_token.is_none()
     }
 
-    /// What a decision needs of it.
+    /// The part that decisions need.
     #[must_use]
     pub fn for_decision(&self) -> Option<refresh::Pending<'_>> {
         (!self.is_empty()).then(|| refresh::Pending {
@@ -128,8 +128,8 @@ impl Pending {
 }
 
 impl SourceState {
-    /// Makes this the state of `owner`: of another object than before nothing is known, but for a refresh token that is
-    /// saved nowhere else. Waits are taken up again from its status.
+    /// Makes this the state of `owner`. For another object than before, it keeps only an unsaved refresh token, and
+    /// restores the wait after a failure from the reported status.
     pub fn is_about(&mut self, reported: &Reported, owner: &Owner) {
         if self.uid == owner.uid {
             return;
@@ -137,9 +137,16 @@ impl SourceState {
         *self = SourceState {
             uid: owner.uid.clone(),
             failed: reported.last_failure.as_deref().and_then(FailedAttempts::from_status).map(Box::new),
-            pending: Pending { token: None, refresh_token: self.pending.refresh_token.take() },
+            pending: Unwritten { token: None, refresh_token: self.pending.refresh_token.take() },
             ..SourceState::default()
         };
+    }
+
+    /// Of what a token request brought, keeps the refresh token, which is the only copy.
+    pub fn keep_refresh_token_of(&mut self, result: Option<MintResult>) {
+        if let Some(refresh_token) = result.and_then(|result| result.refresh_token) {
+            self.pending.refresh_token = Some(Box::new(refresh_token));
+        }
     }
 
     fn has_unwritten(&self) -> bool {
@@ -149,21 +156,21 @@ impl SourceState {
 }
 
 impl FailedAttempts {
-    /// Takes a wait up again that a process before this one has written into status.
+    /// Restores the failed attempts that a previous process reported; `None` where no wait is to be continued.
     #[must_use]
     pub fn from_status(last: &LastFailure) -> Option<Self> {
         let mut inputs = last.inputs.as_deref()?.split('/').map(str::to_owned);
         let tried = Tried { spec: inputs.next()?, request: inputs.next()?, credentials: inputs.next()? };
         let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == last.reason)?;
         if reason == Reason::EndpointRefusedByPolicy {
-            // This process may have been started with another policy, and asking it costs no token request.
+            // This process may have another egress policy, and checking it costs no token request.
             return None;
         }
-        let is_for_good = last.next_attempt_at.is_none();
-        if is_for_good
+        let waits_for_a_change = last.next_attempt_at.is_none();
+        if waits_for_a_change
             && matches!(reason, Reason::TargetRefused | Reason::TargetConflict | Reason::TemplateInvalid)
         {
-            // Only another target helps, and which one it was is not told; or another version of this program.
+            // Ends with another target, or another build of the operator; the status does not say which ones failed.
             return None;
         }
         let count = u32::try_from(last.count).ok().filter(|count| *count > 0)?;
@@ -182,17 +189,17 @@ impl FailedAttempts {
         })
     }
 
-    /// How many attempts have failed in a row with the present one, which was made with `tried`: another spec, or other
-    /// values of the credentials, begin a new row. One that was `held` back was not made, and does not count by itself.
+    /// The number of failed attempts in a row, including the current one, which used `tried`. Another spec or other values
+    /// of the credentials start a new row. A `known_rejection` was not sent, and does not increase the number.
     #[must_use]
-    pub fn count_with(before: Option<&Self>, tried: &Tried, held: bool) -> u32 {
-        let goes_on = |before: &&Self| before.failure.tried.spec == tried.spec && !before.values_changed;
-        let before = before.filter(goes_on);
+    pub fn count_with(before: Option<&Self>, tried: &Tried, known_rejection: bool) -> u32 {
+        let continues = |before: &&Self| before.failure.tried.spec == tried.spec && !before.values_changed;
+        let before = before.filter(continues);
         let count = before.map_or(0, |before| before.count);
-        if held { count.max(1) } else { count.saturating_add(1) }
+        if known_rejection { count.max(1) } else { count.saturating_add(1) }
     }
 
-    /// How it stands in status.
+    /// `status.lastFailure`.
     #[must_use]
     pub fn to_status(&self) -> LastFailure {
         let Tried { spec, request, credentials } = &self.failure.tried;
@@ -207,30 +214,31 @@ impl FailedAttempts {
     }
 }
 
-/// The states of all TokenSources. A reconciliation takes its own out, and puts it back when it ends, however it ends.
+/// The states of all TokenSources. A reconciliation takes its state out, and puts it back when it ends, even by a panic.
 #[derive(Debug, Default)]
 pub struct States(Mutex<HashMap<Key, SourceState>>);
 
 impl States {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, SourceState>> {
-        // Every change is complete before anything can panic.
+        // Ignores poisoning: no code panics between the steps of a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state of a TokenSource, which is the caller's until it is put back; a new one where there is none.
+    /// Takes out the state of a TokenSource; a new one where there is none.
     #[must_use]
     pub fn take(&self, source: &Key) -> SourceState {
         self.lock().remove(source).unwrap_or_default()
     }
 
-    /// Puts a state back. Of a TokenSource that is gone, nothing is kept but the only copy of a refresh token.
+    /// Puts a state back. For a TokenSource that is gone, only if it holds an unsaved refresh token.
     pub fn put(&self, source: &Key, state: SourceState, is_gone: bool) {
         if !is_gone || state.pending.refresh_token.is_some() {
             self.lock().insert(source.clone(), state);
         }
     }
 
-    /// Forgets a TokenSource; but not the only copy of a refresh token, which one of the same name takes up again.
+    /// Removes the state of a TokenSource, unless it holds an unsaved refresh token: a TokenSource of the same name
+    /// uses it.
     pub fn forget(&self, source: &Key) {
         let states = &mut *self.lock();
         if states.get(source).is_some_and(|state| state.pending.refresh_token.is_none()) {
@@ -238,22 +246,20 @@ impl States {
         }
     }
 
-    /// Of what a token request brought for a TokenSource that is gone, keeps the only copy of a refresh token.
+    /// Drops the result of a token request for a TokenSource that is gone, except for a refresh token.
     pub fn drop_result(&self, source: &Key, result: Option<MintResult>) {
-        if let Some(refresh_token) = result.and_then(|result| result.refresh_token) {
-            let mut state = self.take(source);
-            state.pending.refresh_token = Some(Box::new(refresh_token));
-            self.put(source, state, true);
-        }
+        let mut state = self.take(source);
+        state.keep_refresh_token_of(result);
+        self.put(source, state, true);
     }
 
-    /// Whether something waits to be written that the API server does not refuse.
+    /// Whether something waits to be written, and the API server has not refused it.
     #[must_use]
     pub fn has_unwritten(&self, source: &Key) -> bool {
         self.lock().get(source).is_some_and(SourceState::has_unwritten)
     }
 
-    /// The TokenSources of which something waits to be written that the API server does not refuse.
+    /// The TokenSources for which [`Self::has_unwritten`] holds.
     #[must_use]
     pub fn unwritten(&self) -> Vec<Key> {
         let states = self.lock();
@@ -266,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_outlives_a_restart_unless_the_restart_may_have_ended_it() {
+    fn failed_attempts_from_status_continue_unless_the_restart_may_have_ended_the_wait() {
         let last = |reason: Reason, count| LastFailure {
             at: Timestamp::UNIX_EPOCH,
             reason: reason.to_string(),
@@ -277,19 +283,25 @@ mod tests {
         };
         let rejected = last(Reason::ClientRejected, 2);
         assert_eq!(FailedAttempts::from_status(&rejected).map(|failed| failed.to_status()), Some(rejected));
-        assert!(FailedAttempts::from_status(&last(Reason::ClientRejected, 0)).is_none(), "recovered");
+        assert!(
+            FailedAttempts::from_status(&last(Reason::ClientRejected, 0)).is_none(),
+            "a count of 0 means recovered"
+        );
         assert!(
             FailedAttempts::from_status(&last(Reason::EndpointRefusedByPolicy, 1)).is_none(),
-            "the operator may have been started with another policy"
+            "the egress policy may be another one"
         );
         let refused = last(Reason::TargetRefused, 1);
         assert!(FailedAttempts::from_status(&refused).is_some());
-        let for_good = LastFailure { next_attempt_at: None, ..refused };
-        assert!(FailedAttempts::from_status(&for_good).is_none(), "the target may have been deleted since");
+        let without_retry = LastFailure { next_attempt_at: None, ..refused };
+        assert!(
+            FailedAttempts::from_status(&without_retry).is_none(),
+            "the target may have been deleted since"
+        );
     }
 
     #[test]
-    fn another_spec_and_other_credentials_begin_a_new_row_of_failures() {
+    fn failed_attempts_count_restarts_with_another_spec_or_other_values() {
         let tried = |spec: &str, request: &str, credentials: &str| Tried {
             spec: spec.into(),
             request: request.into(),
@@ -308,11 +320,11 @@ mod tests {
             reason: Reason::ClientRejected,
             message: String::new(),
         };
-        let count = |tried: &Tried, held| FailedAttempts::count_with(Some(&before), tried, held);
+        let count = |tried: &Tried, is_known| FailedAttempts::count_with(Some(&before), tried, is_known);
         assert_eq!((count(&tried("s", "r", "c"), false), count(&tried("s", "r", "c"), true)), (4, 3));
-        assert_eq!(count(&tried("s", "again", "c"), false), 4, "the same is asked for once more");
+        assert_eq!(count(&tried("s", "again", "c"), false), 4, "a new refresh request");
         assert_eq!((count(&tried("t", "r", "c"), false), count(&tried("t", "r", "c"), true)), (1, 1));
-        assert_eq!(count(&tried("s", "r", "d"), false), 4, "a label on the Secret, for all that is known");
+        assert_eq!(count(&tried("s", "r", "d"), false), 4, "another version, perhaps of the same values");
         let before = FailedAttempts { values_changed: true, ..before.clone() };
         assert_eq!(FailedAttempts::count_with(Some(&before), &tried("s", "r", "d"), false), 1);
         assert_eq!(FailedAttempts::count_with(None, &tried("s", "r", "c"), true), 1);

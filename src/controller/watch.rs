@@ -131,7 +131,7 @@ async fn selected_namespaces(client: Client, labels: &str, context: &Context) {
     let mut events = watch_namespaces(client, labels).boxed();
     let mut list = HashSet::new();
     while let Some(event) = events.next().await {
-        let changed = context.namespaces.take_in(&mut list, event);
+        let changed = context.namespaces.handle(&mut list, event);
         if !changed.is_empty() {
             let of_them = |source: &Key| changed.iter().any(|it| **it == *source.namespace);
             context.sources.keys(of_them).into_iter().for_each(|source| context.trigger(source));
@@ -163,7 +163,7 @@ async fn clock(context: &Context) {
 async fn proofs(context: &Context) {
     loop {
         tokio::time::sleep(PROOF).await;
-        if context.leadership.may_begin()
+        if context.leadership.may_start()
             && let Some(source) = context.sources.any(|_| true)
         {
             context.heartbeats.expect_reconciliation();

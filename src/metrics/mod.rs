@@ -1,7 +1,7 @@
 //! The metrics of the operator. Callers use the methods of [`Metrics`] and no type of the Prometheus library.
 //!
 //! Every label has a closed set of values, except the names of TokenSources and of hosts: the series of a TokenSource are
-//! removed with it, and there are at most [`hosts::MAX_HOSTS`] hosts.
+//! removed with it, and there are at most `hosts::MAX_HOSTS` hosts.
 
 mod families;
 mod hosts;
@@ -19,7 +19,7 @@ use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 
 pub use requests::CountRequests;
-pub use sources::{Sight, Times};
+pub use sources::{ObservedSource, TokenTimes};
 
 use crate::key::Key;
 use families::{ApiRequestLabels, Families, HostLabel, TokenRequestLabels};
@@ -73,7 +73,7 @@ impl Metrics {
     }
 
     /// Counts a token request at `host`: the reason of its failure, and its duration if it was sent.
-    pub fn minted(&self, host: &str, failed: Option<Reason>, took: Option<Duration>) {
+    pub fn token_requested(&self, host: &str, failed: Option<Reason>, took: Option<Duration>) {
         let host = self.host(host);
         if let Some(took) = took {
             self.families
@@ -88,7 +88,7 @@ impl Metrics {
     }
 
     /// Records the time for which a token request waited for a permit of the endpoint, also where it got none.
-    pub fn waited(&self, host: &str, waited: Duration) {
+    pub fn request_waited(&self, host: &str, waited: Duration) {
         let host = self.host(host);
         self.families.token_request_wait.get_or_create(&HostLabel { host }).observe(waited.as_secs_f64());
     }
@@ -108,7 +108,7 @@ impl Metrics {
 
     /// A reconciliation of a TokenSource starts. It ends when the returned timer is dropped.
     #[must_use]
-    pub fn look(&self, source: &Key) -> ReconcileTimer<'_> {
+    pub fn reconciling(&self, source: &Key) -> ReconcileTimer<'_> {
         self.next_reconcile(source, None);
         ReconcileTimer { metrics: self, begun: Instant::now() }
     }
@@ -119,8 +119,8 @@ impl Metrics {
     }
 
     /// Sets the state of a TokenSource after a reconciliation.
-    pub fn saw(&self, source: &Key, sight: Sight) {
-        lock(&self.sources).set_sight(source, sight, Timestamp::now());
+    pub fn observed(&self, source: &Key, observed: ObservedSource) {
+        lock(&self.sources).set_observed(source, observed, Timestamp::now());
     }
 
     /// Removes the series of a TokenSource that is deleted or no longer selected.
@@ -155,12 +155,12 @@ impl Metrics {
     }
 
     /// Counts a panic of a reconciliation.
-    pub fn panicked(&self) {
+    pub fn count_panic(&self) {
         self.families.panics.inc();
     }
 
     /// Sets the host of the token endpoint of a TokenSource.
-    pub fn belongs(&self, source: &Key, host: &str) {
+    pub fn set_host(&self, source: &Key, host: &str) {
         let mut sources = lock(&self.sources);
         let before = sources.host(source);
         if before.as_deref() == Some(host) {

@@ -18,18 +18,18 @@ const OVERDUE_AFTER: Duration = Duration::from_secs(60);
 
 /// The state of a TokenSource after a reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct ObservedSource {
     /// Status and reason of the Ready condition.
     pub ready: (bool, Reason),
     /// The token in the target.
-    pub token: Option<Times>,
+    pub token: Option<TokenTimes>,
     /// `spec.suspend`: no refresh is due.
     pub suspended: bool,
 }
 
 /// Refresh and expiry of a token, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
+pub struct TokenTimes {
     /// When the refresh is due.
     pub refresh_at: i64,
     /// When the token expires.
@@ -40,7 +40,7 @@ pub struct Times {
 struct TrackedSource {
     host: Arc<str>,
     /// `None` during the first reconciliation.
-    sight: Option<Sight>,
+    observed: Option<ObservedSource>,
     /// Seconds without a valid token after there was one, up to `counted_at`.
     expired: i64,
     counted_at: i64,
@@ -73,18 +73,18 @@ impl SourceTable {
             Some(source) => source.host = host,
             None => {
                 let counted_at = now.as_second();
-                let new = TrackedSource { host, sight: None, expired: 0, counted_at, reconcile_at: None };
+                let new = TrackedSource { host, observed: None, expired: 0, counted_at, reconcile_at: None };
                 self.0.insert(source.clone(), new);
             }
         }
     }
 
-    pub(super) fn set_sight(&mut self, source: &Key, sight: Sight, now: Timestamp) {
+    pub(super) fn set_observed(&mut self, source: &Key, observed: ObservedSource, now: Timestamp) {
         if let Some(source) = self.0.get_mut(source) {
             let now = now.as_second();
             source.expired = source.expired_until(now);
             source.counted_at = now;
-            source.sight = Some(sight);
+            source.observed = Some(observed);
         }
     }
 
@@ -96,23 +96,23 @@ impl SourceTable {
 
 impl TrackedSource {
     fn expired_until(&self, now: i64) -> i64 {
-        let sight = self.sight.filter(|sight| !sight.suspended);
-        let Some(token) = sight.and_then(|sight| sight.token) else { return self.expired };
+        let observed = self.observed.filter(|observed| !observed.suspended);
+        let Some(token) = observed.and_then(|observed| observed.token) else { return self.expired };
         self.expired + now.saturating_sub(token.expires_at.max(self.counted_at)).max(0)
     }
 
     /// The Ready condition, with Expired from the expiry on: the condition itself is written a moment later.
     fn ready(&self, now: i64) -> Option<(bool, Reason)> {
-        let sight = self.sight?;
-        let has_ended = sight.token.is_some_and(|token| token.expires_at <= now);
-        Some(if sight.ready.0 && has_ended { (false, Reason::Expired) } else { sight.ready })
+        let observed = self.observed?;
+        let has_ended = observed.token.is_some_and(|token| token.expires_at <= now);
+        Some(if observed.ready.0 && has_ended { (false, Reason::Expired) } else { observed.ready })
     }
 
     /// The part of the time from the due refresh to the expiry that has passed; above 1 after the expiry.
     fn lateness(&self, now: i64) -> Option<f64> {
-        let sight = self.sight?;
-        let token = sight.token?;
-        let late = if sight.suspended { 0 } else { now.saturating_sub(token.refresh_at).max(0) };
+        let observed = self.observed?;
+        let token = observed.token?;
+        let late = if observed.suspended { 0 } else { now.saturating_sub(token.refresh_at).max(0) };
         let room = token.expires_at.saturating_sub(token.refresh_at).max(1);
         #[expect(clippy::cast_precision_loss, reason = "seconds")]
         Some(late as f64 / room as f64)
@@ -137,7 +137,7 @@ impl SourceTable {
             None,
             MetricType::Gauge,
         )?;
-        self.each(|labels, source| match source.sight.and_then(|sight| sight.token) {
+        self.each(|labels, source| match source.observed.and_then(|observed| observed.token) {
             Some(token) => family.encode_family(&labels)?.encode_gauge(&token.expires_at),
             None => Ok(()),
         })?;
@@ -158,7 +158,7 @@ impl SourceTable {
             MetricType::Counter,
         )?;
         self.each(|labels, source| {
-            if source.sight.is_none() {
+            if source.observed.is_none() {
                 return Ok(());
             }
             let seconds = source.expired_until(now).unsigned_abs();
@@ -206,9 +206,9 @@ mod tests {
     use super::*;
 
     fn source(refresh_at: i64, expires_at: i64, suspended: bool) -> TrackedSource {
-        let token = Some(Times { refresh_at, expires_at });
-        let sight = Some(Sight { ready: (true, Reason::TokenValid), token, suspended });
-        TrackedSource { host: "h".into(), sight, expired: 0, counted_at: 0, reconcile_at: None }
+        let token = Some(TokenTimes { refresh_at, expires_at });
+        let observed = Some(ObservedSource { ready: (true, Reason::TokenValid), token, suspended });
+        TrackedSource { host: "h".into(), observed, expired: 0, counted_at: 0, reconcile_at: None }
     }
 
     #[test]
@@ -232,16 +232,16 @@ mod tests {
         let key = Key::new("ns", "name");
         let mut sources = SourceTable::default();
         let at = |second| Timestamp::from_second(second).unwrap();
-        let token = |refresh_at, expires_at| source(refresh_at, expires_at, false).sight.unwrap();
+        let token = |refresh_at, expires_at| source(refresh_at, expires_at, false).observed.unwrap();
         sources.set_host(&key, "h".into(), at(0));
         let expired = |sources: &SourceTable, now| sources.0[&key].expired_until(now);
-        sources.set_sight(&key, token(100, 300), at(0));
+        sources.set_observed(&key, token(100, 300), at(0));
         assert_eq!((expired(&sources, 300), expired(&sources, 310)), (0, 10));
-        sources.set_sight(&key, token(100, 300), at(320));
+        sources.set_observed(&key, token(100, 300), at(320));
         assert_eq!(expired(&sources, 330), 30);
-        sources.set_sight(&key, token(400, 500), at(340));
+        sources.set_observed(&key, token(400, 500), at(340));
         assert_eq!((expired(&sources, 450), expired(&sources, 505)), (40, 45));
-        sources.set_sight(&key, source(400, 500, true).sight.unwrap(), at(510));
+        sources.set_observed(&key, source(400, 500, true).observed.unwrap(), at(510));
         assert_eq!(expired(&sources, 600), 50, "suspended since 510");
     }
 }

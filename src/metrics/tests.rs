@@ -2,14 +2,14 @@ use jiff::Timestamp;
 
 use super::*;
 
-fn sight(ready: (bool, Reason)) -> Sight {
+fn observed(ready: (bool, Reason)) -> ObservedSource {
     let now = Timestamp::now().as_second();
-    let token = Some(Times { refresh_at: now + 100, expires_at: now + 200 });
-    Sight { ready, token, suspended: false }
+    let token = Some(TokenTimes { refresh_at: now + 100, expires_at: now + 200 });
+    ObservedSource { ready, token, suspended: false }
 }
 
-fn valid() -> Sight {
-    sight((true, Reason::TokenValid))
+fn valid() -> ObservedSource {
+    observed((true, Reason::TokenValid))
 }
 
 pub(super) fn text(metrics: &Metrics) -> String {
@@ -19,18 +19,18 @@ pub(super) fn text(metrics: &Metrics) -> String {
 }
 
 /// One reconciliation.
-fn reconcile(metrics: &Metrics, source: &Key, host: &str, sight: Sight) {
-    let _timer = metrics.look(source);
-    metrics.belongs(source, host);
-    metrics.saw(source, sight);
+fn reconcile(metrics: &Metrics, source: &Key, host: &str, observed: ObservedSource) {
+    let _timer = metrics.reconciling(source);
+    metrics.set_host(source, host);
+    metrics.observed(source, observed);
 }
 
 /// Metrics with at least one series of each.
 pub(super) fn one_of_each() -> Metrics {
     let metrics = Metrics::new();
     reconcile(&metrics, &Key::new("ns", "a"), "h", valid());
-    metrics.minted("h", None, Some(Duration::ZERO));
-    metrics.waited("h", Duration::ZERO);
+    metrics.token_requested("h", None, Some(Duration::ZERO));
+    metrics.request_waited("h", Duration::ZERO);
     metrics.api_request("get", "secrets", Some(200));
     metrics
 }
@@ -52,16 +52,16 @@ fn series_of_a_source_are_removed_with_it() {
     assert_eq!(lines(&metrics, &format!("tokensource_token_expired_seconds_total{labels}}} 0")).len(), 1);
     assert_eq!(lines(&metrics, &format!("tokensource_token_expiry_timestamp_seconds{labels}}} ")).len(), 1);
 
-    reconcile(&metrics, &a, "idp.example.com", sight((false, Reason::ClientRejected)));
+    reconcile(&metrics, &a, "idp.example.com", observed((false, Reason::ClientRejected)));
     assert_eq!(
         lines(&metrics, "tokensource_ready{namespace=\"ns\",name=\"a\"").len(),
         1,
         "one reason at a time"
     );
 
-    metrics.minted("idp.example.com", None, Some(Duration::from_millis(80)));
-    metrics.minted("idp.example.com", Some(Reason::ClientRejected), Some(Duration::from_millis(80)));
-    metrics.waited("idp.example.com", Duration::ZERO);
+    metrics.token_requested("idp.example.com", None, Some(Duration::from_millis(80)));
+    metrics.token_requested("idp.example.com", Some(Reason::ClientRejected), Some(Duration::from_millis(80)));
+    metrics.request_waited("idp.example.com", Duration::ZERO);
     let requests = lines(&metrics, "tokensource_token_requests_total{");
     assert!(requests.iter().any(|line| line.ends_with(r#"result="success"} 1"#)), "{requests:?}");
     assert!(requests.iter().any(|line| line.ends_with(r#"result="ScopeRejected"} 0"#)), "{requests:?}");
@@ -91,7 +91,7 @@ fn series_of_hosts_are_bounded() {
     for n in 0..hosts::MAX_HOSTS + 20 {
         reconcile(&metrics, &Key::new("ns", &n.to_string()), &format!("host-{n}"), valid());
     }
-    metrics.minted("host-210", None, None);
+    metrics.token_requested("host-210", None, None);
     assert_eq!(
         lines(&metrics, "tokensource_ready{").iter().filter(|line| line.contains("host=\"other\"")).count(),
         20
@@ -110,7 +110,7 @@ fn reconciliations_are_counted_timed_and_overdue() {
     let metrics = Metrics::new();
     let source = Key::new("ns", "a");
     reconcile(&metrics, &source, "h", valid());
-    drop(metrics.look(&source));
+    drop(metrics.reconciling(&source));
     metrics.queues(2, 30, 4);
     assert_eq!(lines(&metrics, "tokensource_reconcile_pending 2").len(), 1);
     assert_eq!(lines(&metrics, "tokensource_token_requests_queued 30").len(), 1);
@@ -121,7 +121,7 @@ fn reconciliations_are_counted_timed_and_overdue() {
         lock(&metrics.sources).next_reconcile(&source, Some(due));
         assert_eq!(lines(&metrics, &format!("tokensource_reconcile_overdue {overdue}")).len(), 1);
     }
-    let _timer = metrics.look(&source);
+    let _timer = metrics.reconciling(&source);
     assert_eq!(lines(&metrics, "tokensource_reconcile_overdue 0").len(), 1, "one is running");
 }
 

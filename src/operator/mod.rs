@@ -86,7 +86,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let (lease, leads) = watch::channel(None);
     let leadership = match lease_timings {
         Some(_) => Leadership::new(leads, stopping),
-        None => Leadership::alone(stopping),
+        None => Leadership::without_election(stopping),
     };
     let context = context(&arguments, &cluster, leadership.clone(), Arc::clone(&heartbeats), metrics)?;
     let admin = AdminServer::start(arguments.admin_address, pages(&context))
@@ -104,7 +104,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
 
     // From SIGTERM on the process is not ready and starts nothing new. Running work ends, and its results are written.
     let deadline = async {
-        leadership.stops().await;
+        leadership.wait_until_stopping().await;
         tokio::time::sleep(STOP_TIMEOUT).await;
     };
     tokio::select! {
@@ -146,7 +146,7 @@ async fn candidacy(
         namespace: arguments.leader_election_namespace.as_ref().unwrap_or(&cluster.namespace).clone(),
         name: arguments.leader_election_lease_name.clone(),
     };
-    let candidacy = Candidacy::new(cluster.lease_client.clone(), lease, &instance(), timings);
+    let candidacy = Candidacy::new(cluster.lease(&lease), lease, &instance(), timings);
     candidacy.check().await?;
     Ok(candidacy)
 }

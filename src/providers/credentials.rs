@@ -16,7 +16,7 @@ const REFUSED_TYPES: [&str; 3] =
 
 /// The credentials that were read.
 #[derive(Debug)]
-pub struct Resolved {
+pub struct ReadCredentials {
     /// The credentials for the request.
     pub credentials: Credentials,
     /// Remarks for the Ready condition's message.
@@ -229,7 +229,7 @@ fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> 
 /// Whether a request needs only the refresh token of the credentials Secret. While the operator has a stored refresh
 /// token, that Secret need not be read.
 #[must_use]
-pub fn needs_only_the_refresh_token(spec: &api::Credentials, description: &Description) -> bool {
+pub fn needs_only_refresh_token(spec: &api::Credentials, description: &Description) -> bool {
     wanted_keys(spec, description).iter().all(|key| key.kind == CredentialKind::RefreshToken)
 }
 
@@ -242,7 +242,7 @@ pub fn read_credentials(
     description: &Description,
     secret_type: Option<&str>,
     data: &BTreeMap<String, ByteString>,
-) -> Result<Resolved, CredentialsError> {
+) -> Result<ReadCredentials, CredentialsError> {
     let secret = &spec.secret_ref.name;
     if let Some(refused) = secret_type.filter(|it| REFUSED_TYPES.contains(it)) {
         return Err(CredentialsError::RefusedType {
@@ -250,7 +250,7 @@ pub fn read_credentials(
             secret_type: refused.to_owned(),
         });
     }
-    let mut resolved = Resolved {
+    let mut resolved = ReadCredentials {
         credentials: Credentials { client_id: spec.client_id.clone(), ..Credentials::default() },
         remarks: vec![],
     };

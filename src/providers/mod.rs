@@ -12,7 +12,7 @@ mod vng_cloud;
 
 use tokensource_api::TokenSourceSpec;
 
-pub use credentials::{CredentialsError, Resolved, needs_only_the_refresh_token, read_credentials};
+pub use credentials::{CredentialsError, ReadCredentials, needs_only_refresh_token, read_credentials};
 pub use description::{Description, NamedKeys};
 pub use spec_error::SpecError;
 pub use values::parse_seconds;

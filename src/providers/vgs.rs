@@ -26,7 +26,7 @@ pub(super) fn describe(spec: &Vgs) -> Result<Description, SpecError> {
 }
 
 #[derive(Deserialize)]
-struct ServiceAccount {
+struct VgsServiceAccount {
     #[serde(default)]
     kind: Option<String>,
     #[serde(default)]
@@ -81,7 +81,7 @@ fn is_placeholder(value: &str) -> bool {
     value.is_empty() || (value.starts_with('<') && value.ends_with('>'))
 }
 
-fn parse(text: &str) -> Result<ServiceAccount, ServiceAccountError> {
+fn parse(text: &str) -> Result<VgsServiceAccount, ServiceAccountError> {
     // The parser's message quotes the text around the error, which may be a secret: only the line is used.
     serde_saphyr::from_str(text).map_err(|error| ServiceAccountError::NotYaml {
         line: error.location().map_or(1, |location| location.line()),

@@ -13,7 +13,7 @@ const LOCKED_OUT_WAIT: u64 = 30 * 60;
 
 /// The inputs of the back-off.
 #[derive(Clone, Copy, Debug)]
-pub struct Failed<'a> {
+pub struct FailedAttempt<'a> {
     /// The class of the failure.
     pub class: Class,
     /// The number of attempts that failed in a row, including this one; at least 1.
@@ -30,7 +30,7 @@ pub struct Failed<'a> {
 
 /// The seconds to wait before the next attempt; `None` where no attempt is made before something changes.
 #[must_use]
-pub fn wait(now: Timestamp, failed: &Failed<'_>) -> Option<u64> {
+pub fn wait(now: Timestamp, failed: &FailedAttempt<'_>) -> Option<u64> {
     let remaining = failed.expires_at.map_or(0, |at| seconds_between(now, at));
     let nth = failed.count.max(1) - 1;
     match failed.class {
@@ -81,9 +81,9 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
-    fn failed(class: Class, count: u32, remaining: u64) -> Failed<'static> {
+    fn failed(class: Class, count: u32, remaining: u64) -> FailedAttempt<'static> {
         let expires_at = (remaining > 0).then(|| plus(NOW, remaining));
-        Failed { class, count, retry_after: None, expires_at, propagation_delay: 90, uid: "u" }
+        FailedAttempt { class, count, retry_after: None, expires_at, propagation_delay: 90, uid: "u" }
     }
 
     fn between(class: Class, count: u32, remaining: u64, low: u64, high: u64) {
@@ -119,9 +119,9 @@ mod tests {
     #[test]
     fn wait_after_rate_limits_is_at_least_retry_after() {
         between(Class::Limited, 1, 100, 30, 37);
-        let limited = Failed { retry_after: Some(120), ..failed(Class::Limited, 1, 100) };
+        let limited = FailedAttempt { retry_after: Some(120), ..failed(Class::Limited, 1, 100) };
         assert!((120..=150).contains(&wait(NOW, &limited).unwrap()));
-        let unavailable = Failed { retry_after: Some(120), ..failed(Class::Transient, 1, 100) };
+        let unavailable = FailedAttempt { retry_after: Some(120), ..failed(Class::Transient, 1, 100) };
         assert_eq!(wait(NOW, &unavailable), Some(120), "Retry-After of a 503 holds too");
     }
 
@@ -144,7 +144,7 @@ mod tests {
         #[test]
         fn wait_of_any_numbers_is_at_least_a_second(count in any::<u32>(), remaining in any::<u64>(), retry_after in proptest::option::of(any::<u64>()), delay in any::<u64>()) {
             for class in [Class::Transient, Class::Limited, Class::Unclear, Class::Rejected, Class::LockedOut, Class::Malformed] {
-                let failed = Failed { retry_after, propagation_delay: delay, ..failed(class, count, remaining) };
+                let failed = FailedAttempt { retry_after, propagation_delay: delay, ..failed(class, count, remaining) };
                 prop_assert!(wait(NOW, &failed).unwrap() >= 1);
             }
         }

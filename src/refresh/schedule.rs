@@ -33,7 +33,7 @@ pub struct Policy {
 
 /// Whether a token's lifetime is long enough for readers of mounted files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Propagation {
+pub enum PropagationSafety {
     /// Long enough for propagation and for retries.
     Safe,
     /// Long enough for propagation only: after one failed attempt the file may hold an expired token.
@@ -98,15 +98,15 @@ impl Policy {
 
     /// Whether tokens of `lifetime` seconds live long enough for readers of a mounted file.
     #[must_use]
-    pub fn propagation(&self, lifetime: u64) -> Propagation {
+    pub fn propagation(&self, lifetime: u64) -> PropagationSafety {
         let left = lifetime.saturating_sub(self.refresh_after(lifetime));
         let needed = self.propagation_delay.saturating_add(SKEW);
         if left >= needed.saturating_add(RETRY_ROOM) {
-            Propagation::Safe
+            PropagationSafety::Safe
         } else if left >= needed {
-            Propagation::NoRetryRoom
+            PropagationSafety::NoRetryRoom
         } else {
-            Propagation::TooShort
+            PropagationSafety::TooShort
         }
     }
 
@@ -146,15 +146,15 @@ mod tests {
     fn schedule_matches_the_documented_table() {
         // lifetime, refresh after, longest outage that no reader of the file notices
         for (lifetime, after, outage, propagation) in [
-            (60, 30, 0, Propagation::TooShort),
-            (129, 30, 0, Propagation::TooShort),
-            (130, 30, 0, Propagation::NoRetryRoom),
-            (150, 30, 20, Propagation::NoRetryRoom),
-            (179, 30, 49, Propagation::NoRetryRoom),
-            (180, 30, 50, Propagation::Safe),
-            (300, 150, 50, Propagation::Safe),
-            (1800, 1200, 500, Propagation::Safe),
-            (7200, 4800, 2300, Propagation::Safe),
+            (60, 30, 0, PropagationSafety::TooShort),
+            (129, 30, 0, PropagationSafety::TooShort),
+            (130, 30, 0, PropagationSafety::NoRetryRoom),
+            (150, 30, 20, PropagationSafety::NoRetryRoom),
+            (179, 30, 49, PropagationSafety::NoRetryRoom),
+            (180, 30, 50, PropagationSafety::Safe),
+            (300, 150, 50, PropagationSafety::Safe),
+            (1800, 1200, 500, PropagationSafety::Safe),
+            (7200, 4800, 2300, PropagationSafety::Safe),
         ] {
             assert_eq!(DEFAULT.refresh_after(lifetime), after, "{lifetime} s");
             assert_eq!(DEFAULT.longest_unnoticed_outage(lifetime), outage, "{lifetime} s");
@@ -162,12 +162,12 @@ mod tests {
         }
         let prompt = Policy { propagation_delay: PROMPT_DELAY, ..DEFAULT };
         for (lifetime, after, outage, propagation) in [
-            (49, 25, 0, Propagation::TooShort),
-            (50, 25, 0, Propagation::NoRetryRoom),
-            (60, 30, 5, Propagation::NoRetryRoom),
-            (104, 30, 49, Propagation::NoRetryRoom),
-            (105, 30, 50, Propagation::Safe),
-            (300, 200, 75, Propagation::Safe),
+            (49, 25, 0, PropagationSafety::TooShort),
+            (50, 25, 0, PropagationSafety::NoRetryRoom),
+            (60, 30, 5, PropagationSafety::NoRetryRoom),
+            (104, 30, 49, PropagationSafety::NoRetryRoom),
+            (105, 30, 50, PropagationSafety::Safe),
+            (300, 200, 75, PropagationSafety::Safe),
         ] {
             assert_eq!(prompt.refresh_after(lifetime), after, "{lifetime} s");
             assert_eq!(prompt.longest_unnoticed_outage(lifetime), outage, "{lifetime} s");
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!((remark(270), remark(1), DEFAULT.remark(300)), (String::new(), String::new(), None));
         assert!(before(20).before_is_too_short(300) && !before(150).before_is_too_short(300));
         assert!(!before(300).before_is_too_short(300) && !DEFAULT.before_is_too_short(300));
-        assert_eq!(before(20).propagation(300), Propagation::TooShort, "the refresh is too late");
+        assert_eq!(before(20).propagation(300), PropagationSafety::TooShort, "the refresh is too late");
     }
 
     #[test]

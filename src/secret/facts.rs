@@ -35,7 +35,7 @@ pub struct Facts {
     /// Whether it has [`MANAGED_BY_LABEL`].
     pub labelled: bool,
     /// Whether its owner released it for use as credentials by [`CREDENTIALS_LABEL`].
-    pub lent: bool,
+    pub released: bool,
     /// The TokenSource whose rotating refresh token it holds.
     pub refresh_token_of: Option<String>,
     /// The TokenSource that it is handed over to, see [`ADOPT_ANNOTATION`].
@@ -186,7 +186,7 @@ impl SecretMetadata {
                 .map(|owner| Controller { kind: owner.kind, name: owner.name, uid: owner.uid }),
             record: annotations.record.and_then(|value| Record::parse(&value)).map(Arc::new),
             labelled,
-            lent: labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
+            released: labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
             refresh_token_of: annotations.refresh_token_of,
             offered_to: annotations.adopt.map(String::into_boxed_str),
             other_writer: other_writer(&managed_fields).filter(|_| is_ours),
@@ -266,7 +266,7 @@ mod tests {
                 {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "2", "controller": true},
             ],
         }));
-        assert!(facts.lent && facts.labelled && facts.terminating && facts.record.is_none());
+        assert!(facts.released && facts.labelled && facts.terminating && facts.record.is_none());
         assert_eq!((facts.refresh_token_of.as_deref(), facts.offered_to.as_deref()), (Some("a"), Some("b")));
         assert_eq!(facts.controller.unwrap().kind, "Pod");
     }

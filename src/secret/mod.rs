@@ -9,9 +9,9 @@ mod template;
 
 pub use facts::{Controller, Facts, KeySet, SecretMetadata};
 pub use ownership::{Ownership, ownership};
-pub use pods::{Metadata, Pod, PodList, Pods, REFRESHED_ANNOTATION, Use, Way};
+pub use pods::{Pod, PodList, PodMetadata, Pods, REFRESHED_ANNOTATION, Use, UseKind};
 pub use record::{Inputs, Minted, Owner, Record, Version};
-pub use render::{RefreshTokenSecret, TargetSecret, restamp};
+pub use render::{RefreshTokenSecret, TargetSecret, metadata_update};
 pub use template::{DEFAULT_KEYS, Rendered, Template, TemplateError, Token, template_digest, template_keys};
 
 /// The field manager of everything that the operator applies.

@@ -83,7 +83,7 @@ mod tests {
             }),
             record,
             labelled: true,
-            lent: false,
+            released: false,
             refresh_token_of: None,
             offered_to: None,
             other_writer: None,

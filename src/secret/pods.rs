@@ -34,7 +34,7 @@ struct ListMetadata {
 #[serde(default)]
 pub struct Pod {
     /// Name and uid.
-    pub metadata: Metadata,
+    pub metadata: PodMetadata,
     spec: PodSpec,
     status: PodStatus,
 }
@@ -42,7 +42,7 @@ pub struct Pod {
 /// The metadata of a pod.
 #[derive(Deserialize, Debug, Default)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Metadata {
+pub struct PodMetadata {
     /// `metadata.name`.
     pub name: String,
     /// `metadata.uid`.
@@ -164,7 +164,7 @@ struct ContainerStateRunning {
 
 /// How a container reads a Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Way {
+pub enum UseKind {
     /// A volume that is mounted as a directory: it is updated with the Secret.
     Folder,
     /// A mount with a `subPath`: it is not updated after the start of the container.
@@ -173,20 +173,20 @@ pub enum Way {
     Environment,
 }
 
-impl Way {
+impl UseKind {
     /// Whether the container reads changes of the Secret.
     #[must_use]
     pub fn follows(self) -> bool {
-        self == Way::Folder
+        self == UseKind::Folder
     }
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for UseKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Way::Folder => "folder",
-            Way::SubPath => "subPath",
-            Way::Environment => "environment variable",
+            UseKind::Folder => "folder",
+            UseKind::SubPath => "subPath",
+            UseKind::Environment => "environment variable",
         })
     }
 }
@@ -197,7 +197,7 @@ pub struct Use<'a> {
     /// The container's name.
     pub container: &'a str,
     /// How it reads the Secret.
-    pub way: Way,
+    pub way: UseKind,
 }
 
 impl PodList {
@@ -254,7 +254,7 @@ impl Pod {
             };
             container.volume_mounts.iter().filter(holds).for_each(|mount| add(mount.way()));
             if container.has_in_environment(secret) {
-                add(Way::Environment);
+                add(UseKind::Environment);
             }
         }
         let is_plain_init_container = |used: &Use<'_>| {
@@ -276,8 +276,12 @@ impl Volume {
 }
 
 impl VolumeMount {
-    fn way(&self) -> Way {
-        if self.sub_path.is_empty() && self.sub_path_expr.is_empty() { Way::Folder } else { Way::SubPath }
+    fn way(&self) -> UseKind {
+        if self.sub_path.is_empty() && self.sub_path_expr.is_empty() {
+            UseKind::Folder
+        } else {
+            UseKind::SubPath
+        }
     }
 }
 
@@ -289,7 +293,7 @@ impl Container {
     }
 }
 
-/// The pods in a message: the first [`MAX_PODS_NAMED`], and the number of all.
+/// The pods in a message: the first few, and the number of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pods {
     first: Vec<String>,

@@ -120,7 +120,7 @@ impl Record {
     /// The record of the same token with another owner, and with `credentials` if the Secret has another version with the
     /// same values.
     #[must_use]
-    pub fn restamped(&self, owner: Owner, credentials: Option<Version>) -> Self {
+    pub fn updated(&self, owner: Owner, credentials: Option<Version>) -> Self {
         let mut record = self.clone();
         record.owner = owner;
         if let Some(credentials) = credentials {

@@ -82,7 +82,7 @@ fn secret<'a>(metadata: Value, kind: &str, data: impl Iterator<Item = (&'a str, 
 
 /// The body of a strategic merge patch that updates the metadata (record, label, ownerReference) and no data.
 #[must_use]
-pub fn restamp(seen: &Facts, record: &Record, wants_owner_reference: bool) -> Value {
+pub fn metadata_update(seen: &Facts, record: &Record, wants_owner_reference: bool) -> Value {
     let (label, value) = MANAGED_BY_LABEL;
     let mut metadata = json!({
         "uid": seen.version.uid,

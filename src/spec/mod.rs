@@ -133,7 +133,7 @@ impl Resolved {
     }
 
     /// Uses the delay of the kubelet's periodic sync, because pods cannot be annotated.
-    pub fn leave_pods_to_the_kubelet(&mut self) {
+    pub fn use_unprompted_delay(&mut self) {
         self.policy.propagation_delay = self.unprompted_delay;
     }
 

@@ -7,7 +7,7 @@ use std::hash::Hasher;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::refresh::{Policy, Propagation};
+use crate::refresh::{Policy, PropagationSafety};
 use crate::secret::Record;
 use tokensource_api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
 
@@ -25,11 +25,11 @@ const CONDITION_TYPES: [&str; 4] = [READY, RECONCILING, STALLED, PROPAGATION_SAF
 
 /// The outcome of prompt propagation: annotating the pods that mount the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct PropagationResult {
     /// The error, where it failed.
     pub failed: Option<String>,
     /// The pods that use the token in a way that does not follow the Secret.
-    pub fixed: Option<String>,
+    pub static_mounts: Option<String>,
 }
 
 /// Everything that the status depends on.
@@ -59,7 +59,7 @@ pub struct Situation<'a> {
     /// Whether pods are annotated after a new token.
     pub prompt: bool,
     /// The outcome of annotating pods; `None` where this process has not tried yet.
-    pub told: Option<&'a Told>,
+    pub propagation: Option<&'a PropagationResult>,
     /// The status that was reported last.
     pub before: &'a Reported,
 }
@@ -290,24 +290,24 @@ impl Conditions<'_> {
     fn propagation(&mut self) {
         let situation = self.situation;
         let Some((record, _)) = situation.token else { return };
-        let told = situation.told.cloned();
+        let result = situation.propagation.cloned();
         if situation.prompt
-            && told.is_none()
+            && result.is_none()
             && let Some(reported) = situation.before.pods.as_deref()
         {
             // Another process reported it, and this one has not checked the pods yet.
             let observed_generation = Some(situation.generation);
             return self.all.push(Condition { observed_generation, ..reported.clone() });
         }
-        let told = told.unwrap_or_default();
-        let failed = told.failed.map(|failed| {
+        let result = result.unwrap_or_default();
+        let failed = result.failed.map(|failed| {
             let remedy = Reason::PromptFailed.remedy();
             let message = format!(
                 "pods could not be annotated after the new token, and read it with the kubelet's periodic sync: {failed}; {remedy}"
             );
             (Reason::PromptFailed, message)
         });
-        let fixed = told.fixed.map(|pods| {
+        let static_mounts = result.static_mounts.map(|pods| {
             let remedy = Reason::StaticMount.remedy();
             (Reason::StaticMount, format!("{pods} keep the token from their start: {remedy}"))
         });
@@ -317,7 +317,7 @@ impl Conditions<'_> {
             _ => (None, Some(lifetime)),
         };
         // The most severe problem comes first: its reason becomes the condition's.
-        let all: Vec<_> = [failed, hard, fixed, soft].into_iter().flatten().collect();
+        let all: Vec<_> = [failed, hard, static_mounts, soft].into_iter().flatten().collect();
         let Some((reason, _)) = all.first() else { return };
         let messages: Vec<_> = all.iter().map(|(_, message)| message.as_str()).collect();
         const LIMITATION: &str = "Environment variables and subPath mounts never follow a Secret.";
@@ -347,18 +347,18 @@ impl Conditions<'_> {
             )
         };
         match policy.propagation(lifetime) {
-            Propagation::Safe => (
+            PropagationSafety::Safe => (
                 Reason::LifetimeSufficient,
                 format!(
                     "{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file",
                     policy.longest_unnoticed_outage(lifetime)
                 ),
             ),
-            Propagation::NoRetryRoom => (
+            PropagationSafety::NoRetryRoom => (
                 Reason::NoRetryRoom,
                 format!("{numbers}; one failed attempt may leave an expired token in the file: {remedies}"),
             ),
-            Propagation::TooShort => (
+            PropagationSafety::TooShort => (
                 Reason::LifetimeTooShort,
                 format!("{numbers}; readers of the file may find an expired token: {remedies}"),
             ),

@@ -39,7 +39,7 @@ fn situation<'a>(
         last_failure: None,
         policy: Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 },
         prompt: false,
-        told: None,
+        propagation: None,
         before,
     }
 }
@@ -192,11 +192,11 @@ fn propagation_safe_by_lifetime_has_numbers_and_remedies() {
 #[test]
 fn propagation_safe_with_several_problems_has_the_most_severe_reason() {
     let none = Reported::default();
-    let outcome = |failed: bool, fixed: bool| Told {
+    let outcome = |failed: bool, has_static_mount: bool| PropagationResult {
         failed: failed.then(|| "no rights".into()),
-        fixed: fixed.then(|| "pod web-1 (container app: subPath)".into()),
+        static_mounts: has_static_mount.then(|| "pod web-1 (container app: subPath)".into()),
     };
-    for (lifetime, told, expected, parts) in [
+    for (lifetime, result, expected, parts) in [
         (300, outcome(false, false), "True LifetimeSufficient", &["goes unnoticed"][..]),
         (300, outcome(false, true), "False StaticMount", &["web-1", "tokens live 300 s"]),
         (
@@ -210,8 +210,11 @@ fn propagation_safe_with_several_problems_has_the_most_severe_reason() {
         (150, outcome(false, true), "False StaticMount", &["web-1", "one failed attempt"]),
     ] {
         let token = record(lifetime);
-        let situation =
-            Situation { prompt: true, told: Some(&told), ..situation(10, Some(&token), None, &none) };
+        let situation = Situation {
+            prompt: true,
+            propagation: Some(&result),
+            ..situation(10, Some(&token), None, &none)
+        };
         let status = status(&situation);
         assert_eq!(conditions(&status)[1], format!("PropagationSafe={expected}"));
         for part in parts {
@@ -224,15 +227,15 @@ fn propagation_safe_with_several_problems_has_the_most_severe_reason() {
 #[test]
 fn propagation_safe_of_another_process_stays_until_pods_are_checked() {
     let (token, none) = (record(300), Reported::default());
-    let failed = Told { failed: Some("no rights".into()), fixed: None };
-    let prompt = |told, before| {
+    let failed = PropagationResult { failed: Some("no rights".into()), static_mounts: None };
+    let prompt = |propagation, before| {
         let situation = situation(10, Some(&token), None, before);
-        status(&Situation { prompt: true, told, generation: 4, ..situation })
+        status(&Situation { prompt: true, propagation, generation: 4, ..situation })
     };
     let reported = prompt(Some(&failed), &none);
     let before = Reported::of(&reported);
     assert_eq!(prompt(None, &before).conditions[1], reported.conditions[1]);
-    let checked = prompt(Some(&Told::default()), &before);
+    let checked = prompt(Some(&PropagationResult::default()), &before);
     assert_eq!(conditions(&checked)[1], "PropagationSafe=True LifetimeSufficient");
     let periodic = status(&situation(10, Some(&token), None, &before));
     assert_eq!(conditions(&periodic)[1], "PropagationSafe=True LifetimeSufficient");

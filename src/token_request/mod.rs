@@ -1,5 +1,4 @@
-//! What the controller and the commands share of a token request: the way to token endpoints, TLS material, and the one
-//! exchange.
+//! Token requests, for the controller and the commands: the transport by the flags, TLS material, and sending.
 
 mod endpoints;
 mod send;

@@ -1,4 +1,4 @@
-//! Sends a token request, once.
+//! Sends a token request.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use token_endpoint::{Answer, Error, Tls, TokenRequest, Transport};
 use tokio::time::Instant;
 
-/// A token request that was sent.
+/// A token request that was sent, and its outcome.
 pub(crate) struct Sent {
     pub(crate) outcome: Result<Answer, Error>,
-    /// When it was sent, in whole seconds: lifetimes count from here.
+    /// When it was sent, in whole seconds. Lifetimes count from then.
     pub(crate) at: Timestamp,
     pub(crate) took: Duration,
 }
 
-/// Sends `request`, and reads the response within `timeout`.
+/// Sends `request` once, and reads the response within `timeout`.
 pub(crate) async fn send(
     transport: &Transport,
     request: &TokenRequest,

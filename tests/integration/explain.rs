@@ -42,7 +42,7 @@ async fn explained(scene: &Scene, kubeconfig: &Path, code: i32, parts: &[&str]) 
 async fn explain_follows_source_from_unreconciled_to_used_by_pods() {
     let scene = Scene::new("explain", 300).await;
     scene.apply(scene.source(json!({}))).await;
-    let unseen = ["there is no valid token", "no operator has looked at it", "token does not exist"];
+    let unseen = ["there is no valid token", "no operator has reconciled it", "token does not exist"];
     explained(&scene, &everything(), 2, &unseen).await;
 
     let operator = Operator::start(&scene.namespace).await;

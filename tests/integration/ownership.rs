@@ -101,7 +101,7 @@ async fn edited_target_is_restored_at_once_then_at_most_every_30_s() {
     // A second edit is a conflict with another writer, which must not cost further token requests.
     scene.patch("secret", "token", edit).await;
     let said = scene.ready("False ConflictingWriter").await;
-    assert!(said.contains("changed again by \"kubectl-patch\" after it had been put right"), "{said}");
+    assert!(said.contains("changed again by \"kubectl-patch\" after it had been restored"), "{said}");
     scene.condition("source", "Reconciling", "True ConflictingWriter").await;
     assert_eq!(scene.token().await.as_deref(), Some("theirs"), "{said}");
     assert_eq!(scene.mints().await, 2);
@@ -171,7 +171,7 @@ async fn removed_label_or_owner_is_restored_without_token_request() {
     })
     .await;
     scene.source_is_seen().await;
-    let said = "somebody changes Secret token in its metadata again and again (2 times";
+    let said = "another writer changes Secret token in its metadata again and again (2 times";
     scene.reports("True TokenValid", &[said]).await;
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.token().await, Some(token));

@@ -60,12 +60,12 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
     (
         "memory that grows with Secrets of others",
         "src/controller/cache/secrets",
-        &["nothing_is_kept_of_other_peoples_secrets"],
+        &["secrets_unreferenced_secret_is_not_cached"],
     ),
     (
         "memory that grows with the annotations of Secrets",
         "src/secret/facts",
-        &["nothing_of_the_annotations_of_others_is_kept"],
+        &["secret_metadata_drops_annotations_of_others"],
     ),
     (
         "a lease that is lost, and two that write",
@@ -119,11 +119,15 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
         "clamp with min above max",
         "src/refresh/schedule",
         &[
-            "any_numbers_give_a_refresh_in_time",
-            "tiny_lifetimes_and_intervals_never_ask_more_often_than_the_floor",
+            "schedule_of_any_numbers_refreshes_within_the_lifetime",
+            "schedule_of_tiny_lifetimes_and_intervals_keeps_the_shortest_intervals",
         ],
     ),
-    ("clamp with min above max, in waits", "src/refresh/backoff", &["no_numbers_panic_or_hammer"]),
+    (
+        "clamp with min above max, in waits",
+        "src/refresh/backoff",
+        &["wait_of_any_numbers_is_at_least_a_second"],
+    ),
 ];
 
 #[test]

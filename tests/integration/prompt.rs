@@ -242,7 +242,7 @@ async fn prompt_without_permissions_is_reported_token_is_refreshed_and_later_gra
         if said.contains("1 of 2 pods") { Ok(said) } else { Err(said) }
     })
     .await;
-    assert!(said.contains("could not be touched (pod second)") && said.contains("cannot patch"), "{said}");
+    assert!(said.contains("could not be annotated (pod second)") && said.contains("cannot patch"), "{said}");
 
     account.may(with(&[rule("list"), rule("patch")])).await;
     assert_eq!(take(&scene, "second").await.1, None);
@@ -251,7 +251,7 @@ async fn prompt_without_permissions_is_reported_token_is_refreshed_and_later_gra
     scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
     annotations(&scene, &unannotated, 1).await;
     assert_eq!(scene.mints().await, 3);
-    assert!(operator.said("pods could not be told of a new token") > 0);
+    assert!(operator.said("pods could not be annotated after the new token") > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,8 +282,8 @@ async fn prompt_deleted_or_replaced_pod_is_no_failure() {
     let kubernetes = Kubernetes::new(scene.client.clone());
     for name in ["replaced", "gone"] {
         let known = json!({"name": name, "uid": "00000000-0000-0000-0000-000000000000"});
-        let known: secret::Metadata = serde_json::from_value(known).unwrap();
-        assert_eq!(kubernetes.touch_pod(&scene.namespace, &known).await, Ok(()), "{name}");
+        let known: secret::PodMetadata = serde_json::from_value(known).unwrap();
+        assert_eq!(kubernetes.annotate_pod(&scene.namespace, &known).await, Ok(()), "{name}");
     }
     assert_eq!(take(&scene, "replaced").await.1, None);
 }

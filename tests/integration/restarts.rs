@@ -103,6 +103,14 @@ async fn rewritten_secrets_cost_no_token_request() {
     let all = scene.kubectl(&["get", "secrets", "-o", "json"], "").await;
     scene.kubectl(&["replace", "-f", "-"], &all).await;
     scene.kubectl(&["annotate", "secrets", "--all", "example.com/rewritten=yes"], "").await;
+    // Else its write would come between the two lines below.
+    eventually("the record follows the credentials", SOON, async || {
+        match operator.said("metadata of the target updated") {
+            0 => Err(operator.log()),
+            _ => Ok(()),
+        }
+    })
+    .await;
     let all = scene.kubectl(&["get", "secrets", "-o", "json"], "").await;
     scene.kubectl(&["replace", "-f", "-"], &all).await;
     no_token_request_was_made(&scene, &token).await;

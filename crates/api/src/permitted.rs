@@ -42,7 +42,7 @@ pub const ARGO_CD_SECRET_TYPES: [&str; 2] = ["repository", "repo-creds"];
 
 /// Whether a Secret of this type may be written.
 #[must_use]
-pub fn is_type(kind: &str) -> bool {
+pub fn is_permitted_type(kind: &str) -> bool {
     ALLOWED_TYPES.contains(&kind) || !is_under(kind, &REFUSED_TYPE_DOMAINS)
 }
 
@@ -155,7 +155,7 @@ mod tests {
         for kind in
             ["Opaque", "kubernetes.io/dockerconfigjson", "example.com/token", "mykubernetes.io/a", "token"]
         {
-            assert!(is_type(kind), "{kind}");
+            assert!(is_permitted_type(kind), "{kind}");
         }
         for kind in [
             "kubernetes.io/service-account-token",
@@ -165,7 +165,7 @@ mod tests {
             "a.k8s.io/b",
             "helm.sh/release.v1",
         ] {
-            assert!(!is_type(kind), "{kind}");
+            assert!(!is_permitted_type(kind), "{kind}");
         }
     }
 

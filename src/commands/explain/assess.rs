@@ -12,7 +12,7 @@ use super::report::{ExplainReport, Finding, LastFailureReport, Level, SecretRead
 use crate::commands::output::ConditionReport;
 use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::Wanted;
-use crate::secret::{Facts, Owner, Ownership, Pod, Record, Use, Way, ownership};
+use crate::secret::{Facts, Owner, Ownership, Pod, Record, Use, UseKind, ownership};
 use crate::spec::Resolved;
 use crate::time::{plus, seconds_between};
 use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
@@ -308,7 +308,7 @@ impl Assessment<'_> {
         let failed = self.status.conditions.iter().any(|it| it.reason == Reason::PromptFailed.as_str());
         let Some(resolved) = &mut self.resolved else { return 0 };
         if failed {
-            resolved.leave_pods_to_the_kubelet();
+            resolved.use_unprompted_delay();
         }
         resolved.policy.propagation_delay
     }
@@ -355,7 +355,7 @@ fn container_token(
     let Some(token) = token else { return well("no token is known that it could have".into()) };
     let started = pod.started_at(used.container);
     let since_start = started.filter(|started| *started >= token.issued_at);
-    if used.way == Way::Folder {
+    if used.way == UseKind::Folder {
         let annotated = pod.refreshed_at().filter(|at| *at >= token.issued_at);
         let arrives = plus(token.issued_at, delay);
         return well(match (since_start, annotated) {

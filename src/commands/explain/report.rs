@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::commands::output::ConditionReport;
-use crate::secret::Way;
+use crate::secret::UseKind;
 use crate::time::seconds_between;
 
 /// The severity of a finding. In the order of severity.
@@ -81,12 +81,12 @@ pub(super) struct SecretReader {
     pub(super) pod: String,
     pub(super) container: String,
     #[serde(serialize_with = "serialize_way")]
-    pub(super) way: Way,
+    pub(super) way: UseKind,
     #[serde(flatten)]
     pub(super) reads: Finding,
 }
 
-fn serialize_way<S: serde::Serializer>(way: &Way, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_way<S: serde::Serializer>(way: &UseKind, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(way)
 }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::providers::CredentialsError;
-use crate::refresh::{Failed, wait};
+use crate::refresh::{FailedAttempt, wait};
 use crate::secret::TemplateError;
 use crate::status::{error_text, reason};
 use token_endpoint as oauth;
@@ -91,7 +91,7 @@ impl Fault {
 
     /// With what the operator would do next, on a first failure and with no token to fall back on.
     pub(super) fn endpoint(error: &oauth::Error, propagation_delay: u64) -> Self {
-        let failed = Failed {
+        let failed = FailedAttempt {
             class: error.class(),
             count: 1,
             retry_after: error.retry_after(),

@@ -121,7 +121,7 @@ fn schedule(report: &mut MintReport, source: &TokenSource, resolved: &Resolved, 
         last_failure: None,
         policy: resolved.policy,
         prompt: resolved.prompt,
-        told: None,
+        propagation: None,
         before: &Reported::default(),
     };
     report.schedule = Some(SchedulePreview {

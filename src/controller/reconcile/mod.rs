@@ -4,13 +4,13 @@
 mod act;
 mod observe;
 mod propagate;
+mod reconciliation;
 mod report;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokensource_api::TokenSource;
 use tracing::{error, warn};
 
 use super::cache::source::CachedSource;
@@ -21,8 +21,8 @@ use super::spans;
 use super::state::SourceState;
 use crate::refresh::Decision;
 use crate::spec::{Identity, NO_HOST, Resolved};
-use crate::status::{Problem, Reported};
-use crate::time::plus;
+use crate::status::Problem;
+use reconciliation::{Reconciliation, Rest, Step};
 
 /// Decisions in one reconciliation, before others go first.
 const MAX_STEPS: usize = 12;
@@ -30,43 +30,6 @@ const MAX_STEPS: usize = 12;
 const MAX_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The wait before trying again what the API server did not answer.
 const API_SERVER_RETRY: Duration = Duration::from_secs(5);
-/// A TokenSource whose token request waits is reconciled again after this time, in seconds, to report why.
-const MINTING_CHECK: u64 = 60;
-
-/// See the module.
-struct Reconciliation<'a> {
-    context: &'a Context,
-    /// Without its status.
-    source: &'a TokenSource,
-    /// What was reported when the watch last showed it.
-    reported: &'a Reported,
-    identity: &'a Identity,
-    spec: &'a Resolved,
-    state: &'a mut SourceState,
-}
-
-/// How a reconciliation ended, where it went well.
-struct Rest {
-    /// When to reconcile again, at the latest.
-    until: Option<Timestamp>,
-    /// What blocks a token that is needed.
-    problem: Option<Problem>,
-    /// A token request has just been queued: there is nothing to report until its result is there.
-    is_quiet: bool,
-}
-
-/// What a decision led to.
-enum Step {
-    /// Decide again.
-    Again,
-    Rest(Rest),
-}
-
-impl Step {
-    fn rest(until: Option<Timestamp>, problem: Option<Problem>) -> Self {
-        Step::Rest(Rest { until, problem, is_quiet: false })
-    }
-}
 
 /// Reconciles a TokenSource. Returns after how long to do it again, if nothing triggers it before.
 pub(super) async fn reconcile(
@@ -88,19 +51,20 @@ pub(super) async fn reconcile(
         Ok(spec) => spec,
         Err(error) => {
             context.mints.cancel(&identity.key);
-            context.metrics.belongs(&identity.key, NO_HOST);
+            state.keep_refresh_token_of(context.mints.take_result(&identity.key));
+            context.metrics.set_host(&identity.key, NO_HOST);
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
             report::invalid(context, &source, reported, &identity, state, problem).await;
             return None;
         }
     };
-    context.metrics.belongs(&identity.key, spec.host());
+    context.metrics.set_host(&identity.key, spec.host());
     spans::is_about(spec.host());
     state.prompt = spec.prompt.then(|| {
         state.prompt.take().unwrap_or_else(|| Box::new(Prompt::take_up(reported, source.metadata.generation)))
     });
     if state.prompt.as_ref().is_some_and(|prompt| prompt.fails()) {
-        spec.leave_pods_to_the_kubelet();
+        spec.use_unprompted_delay();
     }
     let mut reconciliation =
         Reconciliation { context, source: &source, reported, identity: &identity, spec: &spec, state };
@@ -118,7 +82,11 @@ pub(super) async fn reconcile(
 impl Reconciliation<'_> {
     async fn run(&mut self) -> Result<Option<Duration>, Outcome> {
         self.take_result()?;
-        let rest = self.observe_decide_act().await?;
+        let rest = self.observe_decide_act().await;
+        if matches!(rest, Ok(_) | Err(Outcome::Gone)) {
+            self.hold_nothing_back();
+        }
+        let rest = rest?;
         let again = self.next(&rest);
         self.settle_propagation();
         if !rest.is_quiet {
@@ -192,16 +160,19 @@ impl Reconciliation<'_> {
         }
     }
 
+    /// A token that is still not written waits for a person, a quota or the like, and not for the API server: it holds no
+    /// token request back, else one tenant could stop all.
+    fn hold_nothing_back(&mut self) {
+        if let Some(token) = &mut self.state.pending.token {
+            token.unwritten = None;
+        }
+    }
+
     /// When to reconcile again: Ready turns False at expiry, even if nothing else happens.
     fn next(&self, rest: &Rest) -> Option<Timestamp> {
         let now = self.context.now();
         let expires_at = self.record().map(|record| record.expires_at).filter(|expires_at| *expires_at > now);
         [rest.until, expires_at].into_iter().flatten().min()
-    }
-
-    /// When to reconcile again while a token request waits.
-    fn minting_check(&self) -> Option<Timestamp> {
-        Some(plus(self.context.now(), MINTING_CHECK))
     }
 }
 

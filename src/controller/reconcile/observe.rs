@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Reconciliation;
+use super::reconciliation::Reconciliation;
 use crate::cluster::CallError;
-use crate::controller::cache::secrets::Known;
+use crate::controller::cache::secrets::CachedSecret;
 use crate::controller::refresh_token::stores_refresh_token_of;
 use crate::controller::state::Restoration;
 use crate::refresh::{Decision, Observed, decide};
@@ -24,9 +24,9 @@ impl Reconciliation<'_> {
     pub(super) fn decide(&mut self) -> Option<Decision> {
         self.forget_what_is_written();
         let known = |key| match self.context.secrets.known(key) {
-            Known::Nothing => None,
-            Known::Absent => Some(None),
-            Known::Present(facts) => Some(Some(facts)),
+            CachedSecret::Unknown => None,
+            CachedSecret::Absent => Some(None),
+            CachedSecret::Present(facts) => Some(Some(facts)),
         };
         let target = known(&self.identity.target)?;
         let credentials = known(&self.identity.credentials)?.filter(|facts| self.context.may_use(facts));
@@ -71,8 +71,8 @@ impl Reconciliation<'_> {
     /// The target, if it exists.
     pub(super) fn target(&self) -> Option<Arc<Facts>> {
         match self.context.secrets.known(&self.identity.target) {
-            Known::Present(facts) => Some(facts),
-            Known::Absent | Known::Nothing => None,
+            CachedSecret::Present(facts) => Some(facts),
+            CachedSecret::Absent | CachedSecret::Unknown => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The report: status where it changed, events where something changed for people.
+//! Reports: status where it changed, and events where Ready or the failure changed.
 #![allow(
     clippy::indexing_slicing,
     reason = "writing a member of a JSON object that was made here does not panic"
@@ -10,23 +10,23 @@ use serde_json::{Value, json};
 use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
 use tracing::{debug, warn};
 
-use super::Reconciliation;
+use super::reconciliation::Reconciliation;
 use crate::cluster::CallError;
 use crate::controller::context::Context;
 use crate::controller::spans;
 use crate::controller::state::{FailedAttempts, SourceState, Written};
-use crate::metrics::{Sight, Times};
+use crate::metrics::{ObservedSource, TokenTimes};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy, refresh_at};
 use crate::secret::Record;
 use crate::spec::Identity;
 use crate::status::{Problem, Reported, Situation, status};
 
 impl Reconciliation<'_> {
-    /// Writes status where it changed, and the events that belong to it.
+    /// Writes status where it changed, and its events.
     pub(super) async fn report(&mut self, problem: Option<Problem>) -> Result<(), CallError> {
         let before = before(self.source, self.reported, self.state);
         let after = self.status(problem, &before);
-        self.context.metrics.saw(&self.identity.key, sight(&after, self.source));
+        self.context.metrics.observed(&self.identity.key, observed_source(&after, self.source));
         let written = write(self.context, self.source, self.identity, &before, after).await?;
         if written.is_some() {
             self.state.reported = written.map(Box::new);
@@ -58,21 +58,21 @@ impl Reconciliation<'_> {
             last_failure: self.state.failed.as_deref().map(FailedAttempts::to_status),
             policy: self.spec.policy,
             prompt: self.spec.prompt,
-            told: self.state.prompt.as_ref().and_then(|prompt| prompt.result()),
+            propagation: self.state.prompt.as_ref().and_then(|prompt| prompt.result()),
             before,
         })
     }
 }
 
-/// The same for metrics.
-fn sight(status: &TokenSourceStatus, source: &TokenSource) -> Sight {
+/// The part of a status that metrics show.
+fn observed_source(status: &TokenSourceStatus, source: &TokenSource) -> ObservedSource {
     let ready = status.conditions.iter().find(|it| it.type_ == "Ready");
     let reason = |name: &str| Reason::ALL.into_iter().find(|reason| reason.as_str() == name);
-    Sight {
+    ObservedSource {
         ready: ready
             .and_then(|ready| Some((ready.status == "True", reason(&ready.reason)?)))
             .unwrap_or((false, Reason::Requesting)),
-        token: status.token.as_ref().map(|token| Times {
+        token: status.token.as_ref().map(|token| TokenTimes {
             refresh_at: token.refresh_at.as_second(),
             expires_at: token.expires_at.as_second(),
         }),
@@ -107,10 +107,10 @@ pub(super) async fn invalid(
             propagation_delay: context.propagation_delay,
         },
         prompt: false,
-        told: None,
+        propagation: None,
         before: &before,
     });
-    context.metrics.saw(&identity.key, sight(&after, source));
+    context.metrics.observed(&identity.key, observed_source(&after, source));
     match write(context, source, identity, &before, after).await {
         Ok(None) => {}
         Ok(written) => state.reported = written.map(Box::new),
@@ -118,7 +118,7 @@ pub(super) async fn invalid(
     }
 }
 
-/// What was reported: by what was written last, or by what the watch has brought since.
+/// The last report: the one that this process wrote, or what the watch has shown since.
 pub(super) fn before(source: &TokenSource, reported: &Reported, state: &mut SourceState) -> Reported {
     let seen = revision(source.metadata.resource_version.as_deref());
     state.reported = state.reported.take().filter(|written| seen < written.0);
@@ -129,7 +129,7 @@ fn revision(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
 }
 
-/// Writes a status where it is another than before, and the events that belong to it.
+/// Writes a status that differs from the one before, and its events.
 pub(super) async fn write(
     context: &Context,
     source: &TokenSource,
@@ -137,14 +137,14 @@ pub(super) async fn write(
     before: &Reported,
     after: TokenSourceStatus,
 ) -> Result<Option<Written>, CallError> {
-    // Another process may have told something newer: this write has no precondition.
+    // Only the leader writes: this write has no precondition, and could overwrite a newer report.
     if before.is(&after) || !context.serves(&identity.key) {
         return Ok(None);
     }
     let body = body(identity, &after);
     let writing = context.kubernetes.write_status(&identity.key, &body);
     let resource_version = match spans::within(spans::status(), writing).await {
-        // Gone, or another object by now: there is nobody to tell.
+        // The TokenSource is gone, or another object has its name.
         Err(CallError::Conflict | CallError::NotFound) => return Ok(None),
         Err(CallError::Refused(message)) => {
             warn!(source = %identity.key, error = %message, "the API server refuses the status");
@@ -154,7 +154,7 @@ pub(super) async fn write(
     };
     for (warning, reason, note) in events(before, &after) {
         let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };
-        let sending = context.kubernetes.publish(regarding, &context.instance, warning, &reason, &note);
+        let sending = context.kubernetes.publish_event(regarding, &context.instance, warning, &reason, &note);
         if let Err(error) = Box::pin(sending).await {
             debug!(source = %identity.key, %error, "an event could not be sent");
         }
@@ -162,7 +162,7 @@ pub(super) async fn write(
     Ok(Some((revision(resource_version.as_deref()), Reported::of(&after))))
 }
 
-/// A JSON merge patch that makes the status what it should be: members that are no more are set to null.
+/// The JSON merge patch of a status; members that are absent are set to null.
 fn body(identity: &Identity, status: &TokenSourceStatus) -> Value {
     let mut value = json!(status);
     for member in ["token", "lastFailure"] {
@@ -180,7 +180,8 @@ fn body(identity: &Identity, status: &TokenSourceStatus) -> Value {
     json!({"metadata": {"uid": identity.owner.uid}, "status": value})
 }
 
-/// What changed for people: Ready's status, and the reason of a failure. Never a refresh that went well.
+/// The events: warning or not, reason, note. Only for a change of Ready's status and of the reason of a failure; a
+/// successful refresh has none.
 fn events(before: &Reported, after: &TokenSourceStatus) -> Vec<(bool, String, String)> {
     let now = Reported::of(after);
     let Some(ready) = after.conditions.iter().find(|it| it.type_ == "Ready") else { return vec![] };
@@ -190,11 +191,11 @@ fn events(before: &Reported, after: &TokenSourceStatus) -> Vec<(bool, String, St
     {
         events.push((true, last.reason.clone(), last.message.clone()));
     }
-    // A failing refresh is told by its own reason, but for what is no failed attempt: credentials that are missing.
+    // A failing refresh has its own event above, except where no attempt was made: credentials are missing.
     let failing_refresh = ready.reason == Reason::RefreshFailing.as_str();
-    let told = events.iter().any(|(_, told, _)| *told == ready.reason)
+    let is_reported = events.iter().any(|(_, reason, _)| *reason == ready.reason)
         || (failing_refresh && now.failing().is_some());
-    if now.ready() != before.ready() && !told {
+    if now.ready() != before.ready() && !is_reported {
         let warns = ready.status != "True" || failing_refresh;
         events.push((warns, ready.reason.clone(), ready.message.clone()));
     }
@@ -209,7 +210,7 @@ mod tests {
     use super::*;
     use tokensource_api::LastFailure;
 
-    fn told(ready: &str, reason: &str, failing: Option<(&str, i32)>) -> TokenSourceStatus {
+    fn reported(ready: &str, reason: &str, failing: Option<(&str, i32)>) -> TokenSourceStatus {
         TokenSourceStatus {
             conditions: vec![Condition {
                 type_: "Ready".into(),
@@ -232,14 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn events_on_change_only() {
+    fn events_only_when_ready_or_the_failure_reason_changes() {
         let nothing = TokenSourceStatus::default();
-        let valid = told("True", "TokenValid", None);
-        let failing = told("True", "RefreshFailing", Some(("ClientRejected", 1)));
-        let still_failing = told("True", "RefreshFailing", Some(("ClientRejected", 2)));
-        let otherwise = told("True", "RefreshFailing", Some(("RateLimited", 3)));
-        let expired = told("False", "RateLimited", Some(("RateLimited", 4)));
-        let recovered = told("True", "TokenValid", Some(("RateLimited", 0)));
+        let valid = reported("True", "TokenValid", None);
+        let failing = reported("True", "RefreshFailing", Some(("ClientRejected", 1)));
+        let still_failing = reported("True", "RefreshFailing", Some(("ClientRejected", 2)));
+        let another_failure = reported("True", "RefreshFailing", Some(("RateLimited", 3)));
+        let expired = reported("False", "RateLimited", Some(("RateLimited", 4)));
+        let recovered = reported("True", "TokenValid", Some(("RateLimited", 0)));
         let reasons = |before, after| {
             events(&Reported::of(before), after)
                 .into_iter()
@@ -251,11 +252,11 @@ mod tests {
         assert_eq!(reasons(&valid, &valid), []);
         assert_eq!(reasons(&valid, &failing), one(true, "ClientRejected"));
         assert_eq!(reasons(&failing, &still_failing), []);
-        assert_eq!(reasons(&still_failing, &otherwise), one(true, "RateLimited"));
-        assert_eq!(reasons(&otherwise, &expired), one(true, "RateLimited"));
+        assert_eq!(reasons(&still_failing, &another_failure), one(true, "RateLimited"));
+        assert_eq!(reasons(&another_failure, &expired), one(true, "RateLimited"));
         assert_eq!(reasons(&expired, &recovered), one(false, "TokenValid"));
-        let waiting = told("True", "RefreshFailing", None);
-        assert_eq!(reasons(&valid, &waiting), one(true, "RefreshFailing"), "nothing was tried");
+        let waiting = reported("True", "RefreshFailing", None);
+        assert_eq!(reasons(&valid, &waiting), one(true, "RefreshFailing"), "no attempt was made");
         assert_eq!(reasons(&waiting, &waiting), []);
     }
 }

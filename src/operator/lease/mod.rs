@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::Client;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -57,10 +56,9 @@ pub struct LeaseUnusable {
 
 impl Candidacy {
     /// The identity is `name` with a random suffix.
-    pub(super) fn new(client: Client, lease: LeaseName, name: &str, timings: LeaseTimings) -> Self {
+    pub(super) fn new(client: LeaseClient, lease: LeaseName, name: &str, timings: LeaseTimings) -> Self {
         // RandomState is seeded by the system in each process.
         let random = RandomState::new().build_hasher().finish();
-        let client = LeaseClient::new(client, &lease);
         Candidacy { client, lease, identity: format!("{name}_{random:016x}"), timings }
     }
 

@@ -17,7 +17,7 @@ fn spec() -> api::Credentials {
     api::Credentials { secret_ref: SecretReference { name: "idp".into() }, ..Default::default() }
 }
 
-fn read(values: &[(&str, &str)]) -> Result<Resolved, CredentialsError> {
+fn read(values: &[(&str, &str)]) -> Result<ReadCredentials, CredentialsError> {
     read_credentials(&spec(), &request(json!({"vgs": {}})), Some("Opaque"), &data(values))
 }
 
@@ -33,8 +33,8 @@ fn read_credentials_uses_default_keys_of_the_provider() {
     let resolved = read_credentials(&spec(), &vcd, None, &all).unwrap().credentials;
     assert!(resolved.client_id.is_none() && resolved.client_secret.is_none());
     assert_eq!(resolved.refresh_token.unwrap().expose_secret(), "r");
-    assert!(needs_only_the_refresh_token(&spec(), &vcd));
-    assert!(!needs_only_the_refresh_token(&spec(), &request(json!({"vgs": {}}))));
+    assert!(needs_only_refresh_token(&spec(), &vcd));
+    assert!(!needs_only_refresh_token(&spec(), &request(json!({"vgs": {}}))));
 }
 
 #[test]

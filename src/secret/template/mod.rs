@@ -19,7 +19,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 
 use tokensource_api as api;
-use tokensource_api::permitted::{ALLOWED_TYPES, DEFAULT_TYPE, is_type, refused_metadata, type_violation};
+use tokensource_api::permitted::{
+    ALLOWED_TYPES, DEFAULT_TYPE, is_permitted_type, refused_metadata, type_violation,
+};
 
 /// The data keys of a target Secret without a template.
 pub const DEFAULT_KEYS: [&str; 3] = ["access_token", "token_type", "expires_at"];
@@ -118,7 +120,7 @@ impl<'a> Template<'a> {
     }
 
     fn check(&self, values: &[&str]) -> Result<(), TemplateError> {
-        if !is_type(self.kind) {
+        if !is_permitted_type(self.kind) {
             let allowed = ALLOWED_TYPES.join(", ");
             return Err(TemplateError::new(
                 ".type",

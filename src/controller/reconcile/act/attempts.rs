@@ -6,13 +6,13 @@ use token_endpoint::Class;
 use tokensource_api::Reason;
 use tracing::warn;
 
-use super::super::Reconciliation;
-use crate::controller::cache::secrets::Known;
+use super::super::reconciliation::Reconciliation;
+use crate::controller::cache::secrets::CachedSecret;
 use crate::controller::credentials::not_released;
 use crate::controller::outcome::Attempt;
 use crate::controller::state::FailedAttempts;
 use crate::providers::CredentialsError;
-use crate::refresh::{Blocked, Failed, Failure, Tried, wait};
+use crate::refresh::{Blocked, FailedAttempt, Failure, Tried, wait};
 use crate::secret::Record;
 use crate::status::Problem;
 use crate::time::plus;
@@ -58,7 +58,7 @@ impl Reconciliation<'_> {
 
     /// The credentials Secret is there, whether or not it may be used.
     fn credentials_exist(&self) -> bool {
-        matches!(self.context.secrets.known(&self.identity.credentials), Known::Present(_))
+        matches!(self.context.secrets.known(&self.identity.credentials), CachedSecret::Present(_))
     }
 
     /// The failed attempts as a problem, while they are why nothing happens.
@@ -79,7 +79,7 @@ impl Reconciliation<'_> {
         let retry_after = attempt.retry_after.map(|wait| wait.as_secs());
         let waits = wait(
             now,
-            &Failed {
+            &FailedAttempt {
                 class: attempt.class,
                 count,
                 retry_after,
@@ -123,8 +123,8 @@ impl Reconciliation<'_> {
     fn tried_now(&self) -> Tried {
         let read = self.state.seen_credentials.as_ref().map(|(version, _)| version);
         match self.context.secrets.known(&self.identity.credentials) {
-            Known::Present(facts) => self.spec.tried(Some(read.unwrap_or(&facts.version))),
-            Known::Absent | Known::Nothing => self.spec.tried(None),
+            CachedSecret::Present(facts) => self.spec.tried(Some(read.unwrap_or(&facts.version))),
+            CachedSecret::Absent | CachedSecret::Unknown => self.spec.tried(None),
         }
     }
 }

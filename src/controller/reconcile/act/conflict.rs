@@ -1,10 +1,10 @@
 //! Other writers of the target: a Secret of another type, of another owner, or one that is changed again and again.
 
 use tokensource_api::Reason;
-use tokensource_api::permitted::is_type;
+use tokensource_api::permitted::is_permitted_type;
 use tracing::info;
 
-use super::super::Reconciliation;
+use super::super::reconciliation::Reconciliation;
 use crate::controller::outcome::Outcome;
 use crate::controller::state::Restoration;
 use crate::refresh::MIN_REFRESH_INTERVAL;
@@ -46,8 +46,11 @@ impl Reconciliation<'_> {
             ),
             _ => (Reason::TargetConflict, "and it was handed over, not made by this operator".to_owned()),
         };
-        let remedy =
-            if is_type(&kind) { "write this type in spec.target.template.type, or delete" } else { "delete" };
+        let remedy = if is_permitted_type(&kind) {
+            "write this type in spec.target.template.type, or delete"
+        } else {
+            "delete"
+        };
         let message = format!(
             "Secret {name} is of type {kind}, which cannot be changed without deleting it, {why}: {remedy} the Secret, if nobody needs it"
         );

@@ -1,6 +1,6 @@
 //! The credentials Secret moved: did its values?
 
-use super::super::{Reconciliation, Step};
+use super::super::reconciliation::{Reconciliation, Step};
 use crate::controller::credentials;
 use crate::controller::outcome::Outcome;
 

@@ -2,10 +2,10 @@
 
 use tracing::info;
 
-use super::super::{Reconciliation, Step};
+use super::super::reconciliation::{Reconciliation, Step};
 use crate::controller::outcome::Outcome;
 use crate::controller::state::Restoration;
-use crate::secret::restamp;
+use crate::secret::metadata_update;
 
 impl Reconciliation<'_> {
     /// Writes record, label and ownerReference of the target.
@@ -17,8 +17,8 @@ impl Reconciliation<'_> {
         let owner_reference = self.spec.wanted.owner_reference;
         let was_removed = owner_reference && target.controller.is_none() && record.owner.uid == owner.uid;
         let is_conflict = was_removed || !target.labelled;
-        let record = record.restamped(owner.clone(), self.seen_as_minted().cloned());
-        let body = restamp(&target, &record, owner_reference);
+        let record = record.updated(owner.clone(), self.seen_as_minted().cloned());
+        let body = metadata_update(&target, &record, owner_reference);
         match self.context.kubernetes.update_secret_metadata(&self.identity.target, &body).await {
             Ok(written) => {
                 info!(source = %self.identity.key, target = %self.identity.target.name, "metadata of the target updated, without a token request");

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokensource_api::Reason;
 
-use super::super::{Reconciliation, Rest, Step};
+use super::super::reconciliation::{Reconciliation, Rest, Step};
 use crate::cluster::CallError;
 use crate::controller::mint::deadline;
 use crate::controller::mint_queue::{MintRequest, MintResult};
@@ -12,6 +13,10 @@ use crate::controller::outcome::Outcome;
 use crate::controller::state::Restoration;
 use crate::refresh::MintReason;
 use crate::status::Problem;
+use crate::time::plus;
+
+/// A TokenSource whose token request waits is reconciled again after this time, in seconds, to report why.
+const MINTING_CHECK: u64 = 60;
 
 impl Reconciliation<'_> {
     /// Takes in the result of a token request, if there is one.
@@ -52,7 +57,7 @@ impl Reconciliation<'_> {
 
     /// Queues a token request, when it is known that the API server would accept the write.
     pub(crate) async fn request_token(&mut self, reason: MintReason) -> Result<Step, Outcome> {
-        if !self.context.leadership.may_begin() {
+        if !self.context.leadership.may_start() {
             return Err(Outcome::NotLeading);
         }
         self.template()?;
@@ -71,10 +76,15 @@ impl Reconciliation<'_> {
         Step::rest(self.minting_check(), problem)
     }
 
+    /// When to reconcile again while a token request waits.
+    fn minting_check(&self) -> Option<Timestamp> {
+        Some(plus(self.context.now(), MINTING_CHECK))
+    }
+
     fn queue(&self, reason: MintReason) {
         let request =
             MintRequest { reason, expedite: self.is_asked_for(), original: self.state.original.clone() };
-        let (deadline, _) = deadline(self.context, self.spec, self.record().as_deref());
+        let deadline = deadline(self.context, self.spec, self.record().as_deref());
         let endpoint = &self.spec.description.request.token_url;
         self.context.mints.request(&self.identity.key, request, endpoint, deadline);
     }
@@ -117,7 +127,7 @@ impl Reconciliation<'_> {
     /// Stops if the TokenSource is gone, going, or another object by now: then nothing is restored.
     pub(crate) async fn check_alive(&self) -> Result<(), Outcome> {
         let identity = self.identity;
-        if self.context.kubernetes.source_is_alive(&identity.key, &identity.owner.uid).await? {
+        if self.context.kubernetes.source_exists(&identity.key, &identity.owner.uid).await? {
             Ok(())
         } else {
             Err(Outcome::Gone)

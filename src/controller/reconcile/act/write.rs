@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use tokensource_api::Reason;
 use tokio::time::Instant;
 
-use super::super::{Reconciliation, Step};
+use super::super::reconciliation::{Reconciliation, Step};
 use crate::cluster::CallError;
 use crate::controller::mint_queue::NewToken;
 use crate::controller::outcome::Outcome;
@@ -82,18 +82,13 @@ impl Reconciliation<'_> {
         };
         let secrets = [&token.access_token].into_iter().chain(rendered.data.values());
         let error = secrets.chain(token.values.values()).fold(error, CallError::without);
-        let outcome = match (error, self.target()) {
+        Err(match (error, self.target()) {
             (CallError::AnotherType, Some(target)) => match self.replace(&target, false).await {
                 Ok(()) => Outcome::Retry,
                 Err(outcome) => outcome,
             },
             (error, _) => self.write_failed(error, seen).await,
-        };
-        if matches!(&outcome, Outcome::Failed(attempt) if attempt.refused_target.is_some()) {
-            // It stays in memory, but one tenant's quota holds no token request back.
-            token.unwritten = None;
-        }
-        Err(outcome)
+        })
     }
 
     /// The body of a write that is only tried (`dryRun=All`): as the real one, but for the token.
