@@ -55,8 +55,8 @@ check-generated: ## Fail if generated files are out of date.
 ##@ Tests
 
 .PHONY: test-fast
-test-fast: $(NPM_STAMPS) ## Run tests without a control plane: unit tests, and OAuth against a real authorization server.
-	$(CARGO) test --workspace --lib --bins --test token_endpoint --test mint
+test-fast: $(NPM_STAMPS) ## Run tests without a control plane: unit tests, the layout of the source, and OAuth against a real authorization server.
+	$(CARGO) test --workspace --lib --bins --test layout --test token_endpoint --test mint
 
 .PHONY: test
 test: ## Run all tests, against a real control plane (the first run builds it: minutes).

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use support::chart::{CHART, NAMESPACE, find, helm, objects, render, template};
-use support::program::PROGRAM;
+use support::process::{BUILD_LIMIT, output_within};
+use support::program::{PROGRAM, output, result};
 
 /// Sets every value that is a flag of the operator; two sets, because two of the values exclude each other.
 fn every_flag() -> [Value; 2] {
@@ -42,7 +43,9 @@ fn arguments(objects: &[Value]) -> Vec<String> {
 }
 
 fn operator(arguments: &[String]) -> std::process::Output {
-    Command::new(PROGRAM).args(arguments).env("KUBECONFIG", "/dev/null").output().unwrap()
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).env("KUBECONFIG", "/dev/null");
+    output(command, "")
 }
 
 /// The flags that `run --help` prints, with their defaults.
@@ -326,10 +329,9 @@ fn plain_manifests_equal_the_rendered_chart() {
     let kubectl = kubectl_of_control_plane();
     let kustomize = |folder: &str| {
         let root = env!("CARGO_MANIFEST_DIR");
-        let output =
-            Command::new(&kubectl).args(["kustomize", &format!("{root}/{folder}")]).output().unwrap();
-        assert!(output.status.success(), "{folder}: {}", String::from_utf8_lossy(&output.stderr));
-        objects(&String::from_utf8(output.stdout).unwrap())
+        let mut command = Command::new(&kubectl);
+        command.args(["kustomize", &format!("{root}/{folder}")]);
+        objects(&result(&output(command, "")).unwrap_or_else(|error| panic!("{folder}: {error}")))
     };
     // Without the labels of Helm.
     let plain = |mut objects: Vec<Value>| {
@@ -374,6 +376,8 @@ fn plain_manifests_equal_the_rendered_chart() {
 }
 
 fn kubectl_of_control_plane() -> std::path::PathBuf {
-    let output = Command::new(support::control_plane::SCRIPT).arg("build").output().unwrap();
-    std::path::Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("kubectl")
+    let mut build = Command::new(support::control_plane::SCRIPT);
+    build.arg("build");
+    let folder = result(&output_within(build, "", BUILD_LIMIT)).unwrap_or_else(|error| panic!("{error}"));
+    std::path::Path::new(folder.trim()).join("kubectl")
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::Metrics;
 use tokensource_api::Reason;
 
 /// The label `result` of a successful token request.
@@ -84,73 +84,112 @@ pub(super) fn all_results() -> impl Iterator<Item = &'static str> {
 }
 
 /// A token request takes at most 30 s.
-pub(super) fn token_request_duration() -> Histogram {
+fn token_request_duration() -> Histogram {
     Histogram::new([0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
 }
 
-pub(super) fn token_request_wait() -> Histogram {
+fn token_request_wait() -> Histogram {
     Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0])
 }
 
 /// Most reconciliations find nothing to do and take less than a millisecond.
-pub(super) fn reconcile_duration() -> Histogram {
+fn reconcile_duration() -> Histogram {
     Histogram::new([0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 120.0])
 }
 
-/// Registers the metrics by name.
-pub(super) fn register(registry: &mut Registry, metrics: &Metrics) {
-    let mut add = |name: &str, help: &str, metric: &dyn Registers| metric.register(registry, name, help);
-    add(
-        "tokensource_token_requests",
-        "Token requests, by the host of the token endpoint and their result",
-        &metrics.token_requests,
-    );
-    add(
-        "tokensource_token_request_duration_seconds",
-        "The duration of token requests",
-        &metrics.token_request_duration,
-    );
-    add(
-        "tokensource_token_request_wait_seconds",
-        "How long token requests waited for a permit of the token endpoint",
-        &metrics.token_request_wait,
-    );
-    add(
-        "tokensource_kubernetes_requests",
-        "Requests to the Kubernetes API server, by verb, resource and the status of the response (none: no response)",
-        &metrics.api_requests,
-    );
-    add(
-        "tokensource_reconcile_pending",
-        "Reconciliations that run, or are due and wait for an API permit",
-        &metrics.reconciles_pending,
-    );
-    add(
-        "tokensource_token_requests_queued",
-        "Token requests that wait for their endpoint or their client",
-        &metrics.requests_queued,
-    );
-    add(
-        "tokensource_unwritten_tokens",
-        "Tokens that were received and wait to be written",
-        &metrics.unwritten,
-    );
-    add(
-        "tokensource_reconcile_duration_seconds",
-        "The duration of reconciliations",
-        &metrics.reconcile_duration,
-    );
-    add(
-        "tokensource_prompt_failures",
-        "How often not all pods that mount a target could be annotated after a new token",
-        &metrics.prompt_failures,
-    );
-    add("tokensource_leader", "Whether this replica leads", &metrics.leader);
-    add("tokensource_clock_steps", "How often the clock was set or the machine slept", &metrics.clock_steps);
-    add("tokensource_panics", "Panics, each of which ended one reconciliation", &metrics.panics);
-    let version: Family<VersionLabel, Gauge> = Family::default();
-    version.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
-    add("tokensource_build_info", "The version of the operator; always 1", &version);
+type Histograms = Family<HostLabel, Histogram, fn() -> Histogram>;
+
+/// The metrics.
+#[derive(Debug)]
+pub(super) struct Families {
+    pub(super) token_requests: Family<TokenRequestLabels, Counter>,
+    pub(super) token_request_duration: Histograms,
+    pub(super) token_request_wait: Histograms,
+    pub(super) api_requests: Family<ApiRequestLabels, Counter>,
+    pub(super) reconciles_pending: Gauge,
+    pub(super) requests_queued: Gauge,
+    pub(super) unwritten: Gauge,
+    pub(super) reconcile_duration: Histogram,
+    pub(super) prompt_failures: Counter,
+    pub(super) leader: Gauge,
+    pub(super) clock_steps: Counter,
+    pub(super) panics: Counter,
+}
+
+impl Families {
+    /// With all counts at 0.
+    pub(super) fn new() -> Self {
+        Families {
+            token_requests: Family::default(),
+            token_request_duration: Family::new_with_constructor(token_request_duration),
+            token_request_wait: Family::new_with_constructor(token_request_wait),
+            api_requests: Family::default(),
+            reconciles_pending: Gauge::default(),
+            requests_queued: Gauge::default(),
+            unwritten: Gauge::default(),
+            reconcile_duration: reconcile_duration(),
+            prompt_failures: Counter::default(),
+            leader: Gauge::default(),
+            clock_steps: Counter::default(),
+            panics: Counter::default(),
+        }
+    }
+
+    /// Registers the metrics by name.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let mut add = |name: &str, help: &str, metric: &dyn Registers| metric.register(registry, name, help);
+        add(
+            "tokensource_token_requests",
+            "Token requests, by the host of the token endpoint and their result",
+            &self.token_requests,
+        );
+        add(
+            "tokensource_token_request_duration_seconds",
+            "The duration of token requests",
+            &self.token_request_duration,
+        );
+        add(
+            "tokensource_token_request_wait_seconds",
+            "How long token requests waited for a permit of the token endpoint",
+            &self.token_request_wait,
+        );
+        add(
+            "tokensource_kubernetes_requests",
+            "Requests to the Kubernetes API server, by verb, resource and the status of the response (none: no response)",
+            &self.api_requests,
+        );
+        add(
+            "tokensource_reconcile_pending",
+            "Reconciliations that run, or are due and wait for an API permit",
+            &self.reconciles_pending,
+        );
+        add(
+            "tokensource_token_requests_queued",
+            "Token requests that wait for their endpoint or their client",
+            &self.requests_queued,
+        );
+        add(
+            "tokensource_unwritten_tokens",
+            "Tokens that were received and wait to be written",
+            &self.unwritten,
+        );
+        add(
+            "tokensource_reconcile_duration_seconds",
+            "The duration of reconciliations",
+            &self.reconcile_duration,
+        );
+        add(
+            "tokensource_prompt_failures",
+            "How often not all pods that mount a target could be annotated after a new token",
+            &self.prompt_failures,
+        );
+        add("tokensource_leader", "Whether this replica leads", &self.leader);
+        add("tokensource_clock_steps", "How often the clock was set or the machine slept", &self.clock_steps);
+        add("tokensource_panics", "Panics, each of which ended one reconciliation", &self.panics);
+        let version: Family<VersionLabel, Gauge> = Family::default();
+        version.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
+        add("tokensource_build_info", "The version of the operator; always 1", &version);
+    }
 }
 
 /// A metric that can be registered. The registry stores a clone that shares the counts.

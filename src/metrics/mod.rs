@@ -5,35 +5,31 @@
 
 mod families;
 mod hosts;
+mod lock;
 mod process;
 mod requests;
 mod sources;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use prometheus_client::encoding::prometheus_text;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use requests::CountRequests;
 pub use sources::{ObservedSource, TokenTimes};
 
 use crate::key::Key;
-use families::{ApiRequestLabels, HostLabel, TokenRequestLabels};
+use families::{ApiRequestLabels, Families, HostLabel, TokenRequestLabels};
 use hosts::Hosts;
+use lock::lock;
 use sources::SourceTable;
 use tokensource_api::Reason;
 
 /// The media type of [`Metrics::write`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
-
-type Histograms = Family<HostLabel, Histogram, fn() -> Histogram>;
 
 /// All metrics.
 #[derive(Debug)]
@@ -41,18 +37,7 @@ pub struct Metrics {
     registry: Registry,
     sources: Arc<Mutex<SourceTable>>,
     hosts: Mutex<Hosts>,
-    token_requests: Family<TokenRequestLabels, Counter>,
-    token_request_duration: Histograms,
-    token_request_wait: Histograms,
-    api_requests: Family<ApiRequestLabels, Counter>,
-    reconciles_pending: Gauge,
-    requests_queued: Gauge,
-    unwritten: Gauge,
-    reconcile_duration: Histogram,
-    prompt_failures: Counter,
-    leader: Gauge,
-    clock_steps: Counter,
-    panics: Counter,
+    families: Families,
 }
 
 /// Measures the duration of a reconciliation, until it is dropped.
@@ -73,27 +58,12 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::default();
-        let metrics = Metrics {
-            sources: Arc::default(),
-            hosts: Mutex::default(),
-            token_requests: Family::default(),
-            token_request_duration: Family::new_with_constructor(families::token_request_duration),
-            token_request_wait: Family::new_with_constructor(families::token_request_wait),
-            api_requests: Family::default(),
-            reconciles_pending: Gauge::default(),
-            requests_queued: Gauge::default(),
-            unwritten: Gauge::default(),
-            reconcile_duration: families::reconcile_duration(),
-            prompt_failures: Counter::default(),
-            leader: Gauge::default(),
-            clock_steps: Counter::default(),
-            panics: Counter::default(),
-            registry: Registry::default(),
-        };
-        families::register(&mut registry, &metrics);
-        registry.register_collector(Box::new(sources::SourceCollector(Arc::clone(&metrics.sources))));
+        let families = Families::new();
+        families.register(&mut registry);
+        let sources = Arc::default();
+        registry.register_collector(Box::new(sources::SourceCollector(Arc::clone(&sources))));
         registry.register_collector(Box::new(process::ProcessCollector));
-        Metrics { registry, ..metrics }
+        Metrics { registry, sources, hosts: Mutex::default(), families }
     }
 
     /// Writes all metrics in the text format of Prometheus.
@@ -106,11 +76,13 @@ impl Metrics {
     pub fn token_requested(&self, host: &str, failed: Option<Reason>, took: Option<Duration>) {
         let host = self.host(host);
         if let Some(took) = took {
-            self.token_request_duration
+            self.families
+                .token_request_duration
                 .get_or_create(&HostLabel { host: host.clone() })
                 .observe(took.as_secs_f64());
         }
-        self.token_requests
+        self.families
+            .token_requests
             .get_or_create(&TokenRequestLabels { host, result: families::result(failed) })
             .inc();
     }
@@ -118,20 +90,20 @@ impl Metrics {
     /// Records the time for which a token request waited for a permit of the endpoint, also where it got none.
     pub fn request_waited(&self, host: &str, waited: Duration) {
         let host = self.host(host);
-        self.token_request_wait.get_or_create(&HostLabel { host }).observe(waited.as_secs_f64());
+        self.families.token_request_wait.get_or_create(&HostLabel { host }).observe(waited.as_secs_f64());
     }
 
     /// Counts a request to the Kubernetes API server with the status of the response; `None` where there was none.
     pub fn api_request(&self, verb: &'static str, resource: &'static str, code: Option<u16>) {
-        self.api_requests.get_or_create(&ApiRequestLabels::new(verb, resource, code)).inc();
+        self.families.api_requests.get_or_create(&ApiRequestLabels::new(verb, resource, code)).inc();
     }
 
     /// How many reconciliations are due or running, how many token requests wait, and how many tokens wait to be written.
     pub fn queues(&self, reconciles: usize, token_requests: usize, unwritten: usize) {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.reconciles_pending.set(number(reconciles));
-        self.requests_queued.set(number(token_requests));
-        self.unwritten.set(number(unwritten));
+        self.families.reconciles_pending.set(number(reconciles));
+        self.families.requests_queued.set(number(token_requests));
+        self.families.unwritten.set(number(unwritten));
     }
 
     /// A reconciliation of a TokenSource starts. It ends when the returned timer is dropped.
@@ -169,22 +141,22 @@ impl Metrics {
 
     /// Counts a failure to annotate pods after a new token.
     pub fn prompt_failed(&self) {
-        self.prompt_failures.inc();
+        self.families.prompt_failures.inc();
     }
 
     /// Sets whether this replica leads.
     pub fn leads(&self, leads: bool) {
-        self.leader.set(leads.into());
+        self.families.leader.set(leads.into());
     }
 
     /// Counts a step of the wall clock: it was set, or the machine slept.
     pub fn clock_stepped(&self) {
-        self.clock_steps.inc();
+        self.families.clock_steps.inc();
     }
 
     /// Counts a panic of a reconciliation.
     pub fn count_panic(&self) {
-        self.panics.inc();
+        self.families.panics.inc();
     }
 
     /// Sets the host of the token endpoint of a TokenSource.
@@ -212,6 +184,7 @@ impl Metrics {
     /// Creates the counters of a host with 0. Prometheus does not see an increase where a series starts at 1.
     fn create_counters(&self, host: &Arc<str>) {
         if self
+            .families
             .token_requests
             .get(&TokenRequestLabels { host: Arc::clone(host), result: families::result(None) })
             .is_some()
@@ -219,29 +192,27 @@ impl Metrics {
             return;
         }
         for result in families::expected_results() {
-            let _ = self.token_requests.get_or_create(&TokenRequestLabels { host: Arc::clone(host), result });
+            let _ = self
+                .families
+                .token_requests
+                .get_or_create(&TokenRequestLabels { host: Arc::clone(host), result });
         }
     }
 
     fn remove_host(&self, host: &Arc<str>) {
         for result in families::all_results() {
-            self.token_requests.remove(&TokenRequestLabels { host: Arc::clone(host), result });
+            self.families.token_requests.remove(&TokenRequestLabels { host: Arc::clone(host), result });
         }
         let label = HostLabel { host: Arc::clone(host) };
-        self.token_request_duration.remove(&label);
-        self.token_request_wait.remove(&label);
+        self.families.token_request_duration.remove(&label);
+        self.families.token_request_wait.remove(&label);
     }
 }
 
 impl Drop for ReconcileTimer<'_> {
     fn drop(&mut self) {
-        self.metrics.reconcile_duration.observe(self.begun.elapsed().as_secs_f64());
+        self.metrics.families.reconcile_duration.observe(self.begun.elapsed().as_secs_f64());
     }
-}
-
-/// Ignores poisoning: no code panics between the steps of a change.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

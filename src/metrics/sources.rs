@@ -9,7 +9,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::lock;
+use super::lock::lock;
 use crate::key::Key;
 use tokensource_api::Reason;
 

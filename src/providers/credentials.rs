@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::ByteString;
 use secrecy::SecretString;
 
-use super::Description;
+use super::description::Description;
 use super::vgs::{ServiceAccountError, read_service_account};
 use token_endpoint::{ClientAuthentication, Credentials, Grant};
 use tokensource_api::{self as api, Reason};

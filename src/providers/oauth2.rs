@@ -3,7 +3,9 @@
 use serde_json::Value;
 use url::Url;
 
-use super::{Description, NamedKeys, SpecError, description, parse_seconds, parse_url};
+use super::description::{Description, NamedKeys};
+use super::spec_error::SpecError;
+use super::values::{parse_seconds, parse_url};
 use token_endpoint::{
     ASSERTION_LIFETIME, Algorithm, BasicEncoding, ClientAuthentication, Encoding, Grant, Issuer, IssuerError,
     JwtBearer, Pointer, PointerError, PrivateKeyJwt, RequestDescription, ResponseMapping, TokenExchange,
@@ -39,7 +41,7 @@ pub(super) fn describe(spec: &api::OAuth2) -> Result<Description, SpecError> {
             subject_token: exchange.and_then(|exchange| exchange.subject_token_key.clone()),
             actor_token: exchange.and_then(|exchange| exchange.actor_token_key.clone()),
         },
-        ..description("oauth2", request)
+        ..Description::new("oauth2", request)
     })
 }
 

@@ -4,7 +4,9 @@
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Description, SpecError, description, parse_url};
+use super::description::Description;
+use super::spec_error::SpecError;
+use super::values::parse_url;
 use token_endpoint::{ClientAuthentication, Grant, RequestDescription};
 use tokensource_api::Vgs;
 
@@ -13,7 +15,7 @@ const TOKEN_URL: &str = "https://auth.verygoodsecurity.com/auth/realms/vgs/proto
 /// A form with id and secret in the body. No scope: the scopes belong to the client.
 pub(super) fn describe(spec: &Vgs) -> Result<Description, SpecError> {
     let token_url = spec.token_url.as_deref().unwrap_or(TOKEN_URL);
-    Ok(description(
+    Ok(Description::new(
         "vgs",
         RequestDescription::new(
             parse_url("spec.provider.vgs.tokenURL", token_url)?,

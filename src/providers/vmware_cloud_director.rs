@@ -3,7 +3,9 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Description, SpecError, description, parse_url};
+use super::description::Description;
+use super::spec_error::SpecError;
+use super::values::parse_url;
 use token_endpoint::{ClientAuthentication, Grant, RequestDescription};
 use tokensource_api::VmwareCloudDirector;
 
@@ -42,5 +44,5 @@ pub(super) fn describe(spec: &VmwareCloudDirector) -> Result<Description, SpecEr
         Grant::RefreshToken,
         ClientAuthentication::None,
     );
-    Ok(Description { max_interval: MAX_INTERVAL, ..description("vmwareCloudDirector", request) })
+    Ok(Description { max_interval: MAX_INTERVAL, ..Description::new("vmwareCloudDirector", request) })
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::account::kubeconfig_of;
 use super::control_plane::ControlPlane;
+use super::process::{BUILD_LIMIT, RUN_LIMIT, first_line, kill, wait_within};
 use super::program::{output, result};
 
 /// The folder of the chart.
@@ -20,10 +21,17 @@ const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/tools.sh");
 
 /// A program that `hack/tools.sh` builds; the first time takes minutes.
 pub fn tool(module: &str, name: &str) -> PathBuf {
-    let output = Command::new(TOOLS).arg(module).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.expect(TOOLS);
-    assert!(output.status.success(), "{TOOLS} {module} failed; its output is above");
-    Path::new(String::from_utf8_lossy(&output.stdout).trim()).join(name)
+    let mut command = Command::new(TOOLS);
+    // stderr is inherited: a first build prints its progress.
+    command.arg(module).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn().expect(TOOLS);
+    let Some(folder) = first_line(child.stdout.take().expect("stdout is a pipe"), BUILD_LIMIT) else {
+        kill(&mut child);
+        panic!("{TOOLS} {module}: not finished within {BUILD_LIMIT:?}; its output is above");
+    };
+    let status = wait_within(&mut child, TOOLS, RUN_LIMIT);
+    assert!(status.success(), "{TOOLS} {module} failed; its output is above");
+    Path::new(folder.trim()).join(name)
 }
 
 /// Runs Helm without settings of the environment. Returns its error output if it fails.

@@ -19,6 +19,7 @@ use server::{Server, Step, answer, write};
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::process::{RUN_LIMIT, output_within};
 use token_endpoint::transport::{MAX_BODY, install_crypto_provider};
 use token_endpoint::{
     Answer, BasicEncoding, CertificateProblem, Class, ClientAuthentication, Credentials, Egress,
@@ -290,12 +291,10 @@ async fn transport_untrusted_certificate_is_of_class_rejected() {
 async fn transport_system_authorities_are_trusted() {
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/token_endpoint/authority.crt");
     if std::env::var("SSL_CERT_FILE").as_deref() != Ok(authority) {
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "transport_system_authorities_are_trusted"])
-            .env("SSL_CERT_FILE", authority)
-            .env_remove("SSL_CERT_DIR")
-            .output()
-            .unwrap();
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "transport_system_authorities_are_trusted"]);
+        command.env("SSL_CERT_FILE", authority).env_remove("SSL_CERT_DIR");
+        let child = output_within(command, "", RUN_LIMIT);
         assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
         return;
     }

@@ -3,8 +3,8 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::reference::{KeyReference, SecretReference};
 use super::rules;
-use super::token_source::SecretReference;
 
 /// TLS to the token endpoint. The objects that are named here are read at each token request, in the TokenSource's own namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -29,15 +29,4 @@ pub struct CaBundle {
     /// A key of a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeyReference>,
-}
-
-/// A key of an object in the TokenSource's own namespace.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct KeyReference {
-    /// The object's name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
-    pub name: String,
-    /// The key, for example `ca.crt`.
-    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
-    pub key: String,
 }

@@ -2,6 +2,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::oauth2::OAuth2;
+use super::reference::SecretReference;
 use super::rules;
 use super::status::TokenSourceStatus;
 use super::template::Template;
@@ -166,14 +167,6 @@ pub struct Credentials {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
     pub vgs_service_account_key: Option<String>,
-}
-
-/// A Secret in the TokenSource's own namespace.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct SecretReference {
-    /// The Secret's name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
-    pub name: String,
 }
 
 /// The Secret that receives the token.

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Fault, Input};
+use super::fault::Fault;
+use super::input::Input;
 use crate::cluster::{CallError, UserCluster, UserClusterError};
 use crate::key::Key;
 use crate::token_request::tls::Named;

@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
 use serde_json::{Map, Value};
 
-use super::Input;
+use super::input::Input;
 use crate::token_request::tls::Named;
 use tokensource_api::TokenSource;
 

@@ -4,6 +4,7 @@
 mod arguments;
 mod cluster;
 mod fault;
+mod input;
 mod manifests;
 mod redacted;
 mod report;
@@ -16,7 +17,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -29,8 +29,8 @@ use crate::refresh::attempt_timeout;
 use crate::secret::Template;
 use crate::spec::Resolved;
 use crate::token_request;
-use crate::token_request::tls::Named;
 use fault::Fault;
+use input::Input;
 use manifests::{ManifestError, Manifests};
 use report::MintReport;
 use response::{Exchange, report_response, target_preview};
@@ -41,15 +41,6 @@ use tokensource_api::{Reason, TokenSource};
 /// The timeout of the token request. The operator's is shorter where a token expires soon; here a user can wait, and a
 /// timeout could lose a refresh token.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A TokenSource, and its credentials where they exist. No `Debug`: that of a Secret prints its values.
-struct Input {
-    namespace: Option<String>,
-    source: TokenSource,
-    credentials: Option<Secret>,
-    /// The objects that `spec.tls` names.
-    named: Named,
-}
 
 /// Requests one token.
 pub async fn run(arguments: MintArgs) -> Exit {

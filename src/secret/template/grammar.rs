@@ -7,7 +7,13 @@ use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 use minijinja::machinery::{Token, WhitespaceConfig, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
-use super::{FILTERS, NAMES, TESTS};
+/// The variables of templates, besides `values`.
+const NAMES: [&str; 6] =
+    ["access_token", "token_type", "expires_at", "expires_at_unix", "issued_at", "scope"];
+pub(super) const FILTERS: [&str; 9] =
+    ["b64encode", "tojson", "urlencode", "default", "lower", "upper", "trim", "replace", "int"];
+pub(super) const TESTS: [&str; 10] =
+    ["defined", "undefined", "startingwith", "endingwith", "eq", "ne", "lt", "le", "gt", "ge"];
 
 /// The deepest nesting of expressions and conditions.
 const MAX_DEPTH: usize = 64;

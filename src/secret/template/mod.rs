@@ -26,14 +26,6 @@ use tokensource_api::permitted::{
 /// The data keys of a target Secret without a template.
 pub const DEFAULT_KEYS: [&str; 3] = ["access_token", "token_type", "expires_at"];
 
-/// The variables of templates, besides `values`.
-const NAMES: [&str; 6] =
-    ["access_token", "token_type", "expires_at", "expires_at_unix", "issued_at", "scope"];
-const FILTERS: [&str; 9] =
-    ["b64encode", "tojson", "urlencode", "default", "lower", "upper", "trim", "replace", "int"];
-const TESTS: [&str; 10] =
-    ["defined", "undefined", "startingwith", "endingwith", "eq", "ne", "lt", "le", "gt", "ge"];
-
 /// The most bytes of all keys of a Secret together: the limit of Kubernetes.
 const MAX_SECRET_BYTES: usize = 1024 * 1024;
 /// The most bytes of a token in a template. Servers refuse headers of a quarter of this length.
@@ -248,7 +240,7 @@ fn render(
     String::from_utf8(output.text).map_err(|_| Error::from(ErrorKind::BadSerialization))
 }
 
-/// The engine with the permitted filters and tests: those of [`FILTERS`] and [`TESTS`].
+/// The engine with the permitted filters and tests: those of [`grammar::FILTERS`] and [`grammar::TESTS`].
 fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);

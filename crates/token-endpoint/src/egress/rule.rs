@@ -127,7 +127,7 @@ impl FromStr for EgressRule {
     }
 }
 
-/// Removes the dot that makes a name absolute. [`Url`] and [`Host`] have lowered the case already.
+/// Removes the dot that makes a name absolute. [`url::Url`] and [`Host`] have lowered the case already.
 pub(super) fn normalise(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
