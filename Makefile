@@ -78,12 +78,12 @@ fuzz: ## Throw bytes at the reader of answers and at templates, for FUZZ_SECONDS
 	done
 
 .PHONY: bench
-bench: $(NPM_STAMPS) ## Measure what a fleet of TokenSources costs: memory, CPU, refreshes a second (SOURCES=1000).
-	SOURCES=$(or $(SOURCES),1000) $(CARGO) bench --bench scale
+bench: $(NPM_STAMPS) ## Measure what a fleet of TokenSources costs (SOURCES=1000), or one load (SCENARIO=overload).
+	$(CARGO) bench --bench scale
 
 .PHONY: bench-heap
 bench-heap: $(NPM_STAMPS) ## Count what a fleet keeps on the heap, and what a refresh allocates (SOURCES=1000).
-	SOURCES=$(or $(SOURCES),1000) $(CARGO) bench --bench heap
+	$(CARGO) bench --bench heap
 
 .PHONY: control-plane
 control-plane: ## Start a control plane of your own in the foreground; Ctrl-C ends it.
