@@ -24,7 +24,7 @@ pub async fn run() -> Result<(), String> {
     let (urgent, deadline) = urgent().await;
     // All tokens from now on, the urgent one's next included.
     urgent.accept("secret", 3600).await;
-    let before = record(&urgent).await.unwrap();
+    let ends = time(&record(&urgent).await.unwrap(), "expiresAt");
 
     let relay = Relay::start(urgent.client.clone()).await;
     relay.delay(CALL);
@@ -34,12 +34,11 @@ pub async fn run() -> Result<(), String> {
         &relay.kubeconfig_path(),
         &["--namespace", &others.namespace, "--namespace", &urgent.namespace],
     );
-    let ends = time(&before, "expiresAt");
     let mut written = None;
     while written.is_none() && Timestamp::now() < ends {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let changed = record(&urgent).await.is_ok_and(|record| record != before);
-        written = changed.then(Timestamp::now);
+        let is_new = record(&urgent).await.is_ok_and(|record| time(&record, "expiresAt") > ends);
+        written = is_new.then(Timestamp::now);
     }
     let first = others.written().await;
     let Some(written) = written else {
