@@ -2,7 +2,7 @@
 //!
 //! | scenario | load | must hold |
 //! |---|---|---|
-//! | `overload` | 10 s tokens at an endpoint at its default limit, for `SECONDS` | |
+//! | `overload` | 10 s tokens at an endpoint that is asked `RATE` times a second (default: 100), for `SECONDS` | |
 //! | `lifted` | first mints without a limit, SIGTERM at half of them | every token that was answered is written |
 //! | `twenty` | first mints at twenty endpoints at their default limits, SIGTERM at half of them | the same |
 //! | `slow-api` | new TokenSources, 200 ms for each API call, one refresh that is due | it is written in time |
@@ -30,11 +30,12 @@ pub async fn run(scenario: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// 2,000 sources want 400 tokens a second from an endpoint that is asked 100 times a second at most.
+/// 2,000 sources want 400 tokens a second. A comparison wants a `RATE` that both operators reach on the machine.
 async fn overload() {
     let (sources, seconds) = (setting("SOURCES", 2000), setting("SECONDS", 60));
     let fleet = Fleet::create(sources, 10).await;
-    let mut operator = Operator::start();
+    let rate = format!("--endpoint-max-per-second={}", setting("RATE", 100));
+    let mut operator = Operator::start_with(&[&rate]);
     // The first mint of each, and one more round to settle.
     fleet.until_minted(2 * sources).await;
 
