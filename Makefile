@@ -78,12 +78,12 @@ fuzz: ## Fuzz the parser of responses and the templates, for FUZZ_SECONDS=60 eac
 	done
 
 .PHONY: bench
-bench: $(NPM_STAMPS) ## Measure memory, CPU and refreshes a second of SOURCES=1000 TokenSources.
-	SOURCES=$(or $(SOURCES),1000) $(CARGO) bench --bench scale
+bench: $(NPM_STAMPS) ## Measure what a fleet of SOURCES=1000 TokenSources costs, or one load (SCENARIO=overload).
+	$(CARGO) bench --bench scale
 
 .PHONY: bench-heap
 bench-heap: $(NPM_STAMPS) ## Measure the heap of SOURCES=1000 TokenSources and the allocations of a refresh.
-	SOURCES=$(or $(SOURCES),1000) $(CARGO) bench --bench heap
+	$(CARGO) bench --bench heap
 
 .PHONY: control-plane
 control-plane: ## Start a control plane in the foreground; Ctrl-C stops it.

@@ -1,4 +1,4 @@
-//! The heap of a fleet and the allocations of a refresh, counted by DHAT: `make bench-heap SOURCES=1000`.
+//! What a fleet keeps on the heap and what a refresh allocates, counted by DHAT: `make bench-heap SOURCES=1000`.
 //! `HEAP_PROFILE=FILE` writes a profile for <https://nnethercote.github.io/dh_view/dh_view.html>.
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ fn main() {
                 Some(file) => dhat::Profiler::builder().file_name(file).trim_backtraces(Some(24)).build(),
                 None => dhat::Profiler::builder().testing().trim_backtraces(Some(1)).build(),
             };
-            std::thread::spawn(tell_when_asked);
+            std::thread::spawn(report_when_asked);
             runtime.block_on(operator::run(*arguments)).unwrap();
             drop(profiler);
         }
@@ -42,8 +42,8 @@ fn main() {
     }
 }
 
-/// Answers each line of standard input with statistics of the heap.
-fn tell_when_asked() {
+/// Answers each line of standard input with the figures of the heap.
+fn report_when_asked() {
     for _ in std::io::stdin().lines() {
         let heap = dhat::HeapStats::get();
         println!(
@@ -56,11 +56,11 @@ fn tell_when_asked() {
 async fn measure() {
     let sources = setting("SOURCES", 1000);
     let refreshes = sources.min(1000);
-    let mut nobody = Operator::start();
+    let mut without_sources = Operator::start();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let empty = nobody.heap();
+    let empty = without_sources.heap();
     println!("without TokenSources: {}", empty.kept());
-    drop(nobody);
+    drop(without_sources);
 
     println!("creating {sources} TokenSources, all with the same credentials Secret");
     let fleet = Fleet::create(sources, 3600).await;
@@ -77,7 +77,7 @@ async fn measure() {
     let each = |bytes: usize| bytes.saturating_sub(empty.bytes) / sources;
     println!("kept for each TokenSource: {} bytes", each(restarted.bytes));
 
-    // The first refresh of a process does a dry run of the write; the second is like all further ones.
+    // The first refresh of a process makes a dry run of the write; the second is like all that follow.
     for request in ["1", "2"] {
         let (before, mints) = (operator.heap(), fleet.mints().await);
         fleet.request_refreshes(refreshes, request).await;
@@ -94,7 +94,7 @@ async fn measure() {
     operator.stop();
 }
 
-/// This program, run as the operator with a counted heap.
+/// This program as the operator, with its heap counted.
 struct Operator {
     process: Child,
     ask: ChildStdin,

@@ -1,10 +1,11 @@
-//! The cost of a fleet, with a real control plane and a real authorization server: `make bench SOURCES=10000` (default
-//! 1000). `STEADY=600` replaces all tokens by some of `LIFETIME=300` seconds and observes their refreshes for so many
-//! seconds. `HANGS=60` begins with an endpoint that does not respond for so many seconds. `FAILS=60` rejects the client for
-//! so many seconds, and then ends. `hack/limit-memory.sh` sets the memory limit of a pod.
+//! What a fleet costs, against a real control plane and a real authorization server:
+//! `make bench SOURCES=10000` (default: 1000). `STEADY=600` then has all tokens live for `LIFETIME=300`
+//! seconds and measures their refreshes for 600 seconds. `HANGS=60` begins with an endpoint that does not answer for 60
+//! seconds. `FAILS=60` has the client rejected for 60 seconds, and then ends. `SCENARIO=overload` measures one
+//! load of `benches/scenarios` instead. `hack/limit-memory.sh` makes the memory limit of a pod.
 //!
-//! Memory is absolute; time is a ratio to a bare loop that makes the same calls in the same run, because machines are
-//! noisy.
+//! Memory is absolute; time is a ratio to a bare loop that does the same calls in the same run, because machines
+//! are noisy. `OPERATOR_BINARY=old:new` measures these programs one after the other, each with a control plane of its own.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,28 +16,66 @@
 )]
 
 mod fleet;
+mod scenarios;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use fleet::operator::{BINARY, Operator, Usage};
 use fleet::{AT_ONCE, CLIENT, Fleet, setting};
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use support::authorization_server::http_client;
-use support::control_plane::ControlPlane;
+
+fn main() -> ExitCode {
+    let binaries = std::env::var_os(BINARY).unwrap_or_default();
+    let binaries: Vec<_> = std::env::split_paths(&binaries).collect();
+    if binaries.len() > 1 {
+        return compare(&binaries);
+    }
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(broken) => {
+            println!("FAILED: {broken}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures each operator in a process of its own.
+fn compare(binaries: &[PathBuf]) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for binary in binaries {
+        println!("--- {}", binary.display());
+        let run = Command::new(std::env::current_exe().unwrap()).env(BINARY, binary).status();
+        if !run.unwrap().success() {
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}
 
 #[tokio::main]
-async fn main() {
+async fn measure() -> Result<(), String> {
+    tokio::spawn(scrape());
+    match std::env::var("SCENARIO") {
+        Ok(scenario) => scenarios::run(&scenario).await,
+        Err(_) => {
+            figures().await;
+            Ok(())
+        }
+    }
+}
+
+async fn figures() {
     let (sources, steady) = (setting("SOURCES", 1000), setting("STEADY", 0));
     println!("creating {sources} TokenSources, all with the same credentials Secret");
     let fleet = Fleet::create(sources, 3600).await;
 
-    tokio::spawn(scrape());
     let hangs = setting("HANGS", 0);
     if hangs > 0 {
         fleet.server.signal("STOP");
@@ -68,7 +107,7 @@ async fn main() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     println!("idle for 20 s: {:.2} s of CPU", operator.usage().cpu - restarted.cpu);
 
-    // The first refresh of a process does a dry run of the write; the second is like all further ones.
+    // The first refresh of a process makes a dry run of the write; the second is like all that follow.
     let refreshes = sources.min(2000);
     let (first, _) = refresh(&mut operator, &fleet, refreshes, "1").await;
     let (second, rate) = refresh(&mut operator, &fleet, refreshes, "2").await;
@@ -90,7 +129,7 @@ async fn main() {
     }
 }
 
-/// Runs an operator for so many seconds, and prints its usage.
+/// Runs an operator for so many seconds, and reports what it has used.
 async fn run_for(seconds: usize, what: &str) {
     let mut operator = Operator::start();
     tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
@@ -98,15 +137,15 @@ async fn run_for(seconds: usize, what: &str) {
     println!("{what} for {seconds} s: {:.1} s of CPU; {}", usage.cpu, usage.memory());
 }
 
-/// Reads the operator's metrics regularly, as Prometheus does.
+/// Reads the operator's metrics every ten seconds, as Prometheus does.
 async fn scrape() {
     loop {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let _ = fleet::metrics().await; // it may be down at the moment
+        let _ = fleet::metrics().await; // it may be down just now
     }
 }
 
-/// Requests so many refreshes; returns the operator's CPU seconds for each, and the refreshes per second.
+/// Asks for that many refreshes; returns the seconds of CPU that each cost the operator, and how many there were a second.
 async fn refresh(operator: &mut Operator, fleet: &Fleet, refreshes: usize, request: &str) -> (f64, f64) {
     let mints = fleet.mints().await;
     let (before, begun) = (operator.usage(), Instant::now());
@@ -117,7 +156,7 @@ async fn refresh(operator: &mut Operator, fleet: &Fleet, refreshes: usize, reque
     ((operator.usage().cpu - before.cpu) / refreshes as f64, rate)
 }
 
-/// Replaces all tokens by some of `lifetime` seconds, and observes their refreshes for `steady` seconds.
+/// Replaces all tokens by ones that live for `lifetime` seconds, and measures their refreshes for `steady` seconds.
 async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: usize) {
     fleet.accept("secret", lifetime).await;
     let mints = fleet.mints().await;
@@ -151,11 +190,10 @@ async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: us
     );
 }
 
-/// The minimum that an operator must do for a refresh: token request, credentials, target, status.
+/// The calls that every refresh needs: token request, credentials, target, status.
 async fn bare_loop(fleet: &Fleet, refreshes: usize) {
     let http = http_client();
-    let secrets: Api<Secret> = Api::namespaced(fleet.client.clone(), &fleet.namespace);
-    let (sources, url) = (fleet.api(), fleet.server.vgs_token_url());
+    let (secrets, sources, url) = (fleet.secrets(), fleet.api(), fleet.server.vgs_token_url());
     stream::iter(0..refreshes)
         .for_each_concurrent(AT_ONCE, |n| {
             let (http, secrets, sources, url) = (http.clone(), secrets.clone(), sources.clone(), url.clone());
@@ -185,75 +223,4 @@ async fn bare_loop(fleet: &Fleet, refreshes: usize) {
 
 fn per_second(count: usize, begun: Instant) -> f64 {
     count as f64 / begun.elapsed().as_secs_f64()
-}
-
-/// The operator, for all namespaces; started through `OPERATOR_WRAPPER`, where that is set.
-struct Operator(Child);
-
-impl Operator {
-    fn start() -> Self {
-        let program = env!("CARGO_BIN_EXE_tokensource-operator");
-        let mut command = match std::env::var_os("OPERATOR_WRAPPER") {
-            None => Command::new(program),
-            Some(wrapper) => {
-                let mut command = Command::new(wrapper);
-                command.arg(program);
-                command
-            }
-        };
-        let child = command
-            .args(fleet::RUN)
-            .env("KUBECONFIG", ControlPlane::shared().kubeconfig_path())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        Operator(child)
-    }
-
-    fn usage(&mut self) -> Usage {
-        assert!(
-            self.0.try_wait().unwrap().is_none(),
-            "the operator has ended: was it killed for its memory?"
-        );
-        Usage::of(self.0.id())
-    }
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The resource usage of a process, from /proc (Linux).
-struct Usage {
-    /// Resident memory, in MiB.
-    resident: u64,
-    /// The part of it that is not pages of a file, in MiB.
-    own: u64,
-    /// The peak of resident memory, in MiB.
-    peak: u64,
-    /// CPU time, in seconds.
-    cpu: f64,
-}
-
-impl Usage {
-    fn of(process: u32) -> Self {
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).unwrap();
-        let status = read("status");
-        let mib = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-        };
-        let stat = read("stat");
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        // Clock ticks: 100 a second for user space on Linux.
-        let ticks = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        Usage { resident: mib("VmRSS:"), own: mib("RssAnon:"), peak: mib("VmHWM:"), cpu: ticks / 100.0 }
-    }
-
-    fn memory(&self) -> String {
-        format!("memory {} MiB now, {} of them its own, {} at most", self.resident, self.own, self.peak)
-    }
 }

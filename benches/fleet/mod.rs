@@ -1,19 +1,22 @@
 //! A fleet of TokenSources on a real control plane, with a real authorization server.
 #![allow(dead_code, unreachable_pub, reason = "each benchmark uses its own part of this")]
 
+pub mod operator;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokensource_api::TokenSource;
 
 use crate::support::authorization_server::{AuthorizationServer, ClientSpec};
 use crate::support::control_plane::ControlPlane;
 
-/// The concurrent calls of the benchmark itself.
+/// How many calls the benchmark itself has under way.
 pub const AT_ONCE: usize = 32;
 /// The fleet's client at the authorization server.
 pub const CLIENT: &str = "fleet";
@@ -29,7 +32,7 @@ pub const RUN: [&str; 7] = [
 ];
 const ADMIN: &str = "127.0.0.1:18080";
 
-/// So many TokenSources, all with the same credentials Secret.
+/// That many TokenSources, all with the same credentials Secret.
 pub struct Fleet {
     pub client: Client,
     pub namespace: String,
@@ -44,8 +47,13 @@ pub fn setting(name: &str, default: usize) -> usize {
 }
 
 impl Fleet {
-    /// Creates the TokenSources; their tokens have a lifetime of `lifetime` seconds.
+    /// Creates the TokenSources; their tokens will live for `lifetime` seconds.
     pub async fn create(sources: usize, lifetime: u32) -> Self {
+        Self::create_at(&[AuthorizationServer::shared().vgs_token_url()], sources, lifetime).await
+    }
+
+    /// The same, spread over these token endpoints.
+    pub async fn create_at(urls: &[String], sources: usize, lifetime: u32) -> Self {
         let control_plane = ControlPlane::shared();
         let fleet = Fleet {
             client: control_plane.client().await,
@@ -54,28 +62,31 @@ impl Fleet {
             sources,
         };
         fleet.accept("secret", lifetime).await;
-        let secrets: Api<Secret> = Api::namespaced(fleet.client.clone(), &fleet.namespace);
         let credentials = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
             "stringData": {"client_id": CLIENT, "client_secret": "secret"}});
-        secrets
+        fleet
+            .secrets()
             .patch("credentials", &PatchParams::apply("bench"), &Patch::Apply(&credentials))
             .await
             .unwrap();
-        let params = PatchParams::apply("bench");
-        let url = fleet.server.vgs_token_url();
-        let patch = |n: usize| {
-            let name = format!("source-{n}");
-            let source = json!({"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource",
-                "metadata": {"name": name},
-                "spec": {"provider": {"vgs": {"tokenURL": url}}, "credentials": {"secretRef": {"name": "credentials"}},
-                    "target": {"name": format!("token-{n}")}}});
-            (name, Patch::Apply(source))
-        };
-        fleet.patch(sources, &params, patch).await;
+        let api = fleet.api();
+        stream::iter(0..sources)
+            .for_each_concurrent(AT_ONCE, |n| {
+                let source = json!({"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource",
+                    "metadata": {"name": format!("source-{n}")},
+                    "spec": {"provider": {"vgs": {"tokenURL": urls[n % urls.len()]}},
+                        "credentials": {"secretRef": {"name": "credentials"}},
+                        "target": {"name": format!("token-{n}")}}});
+                let (api, source) = (api.clone(), serde_json::from_value(source).unwrap());
+                async move {
+                    api.create(&PostParams::default(), &source).await.unwrap();
+                }
+            })
+            .await;
         fleet
     }
 
-    /// Sets the secret that the authorization server accepts (the fleet's is `secret`) and the tokens' lifetime in seconds.
+    /// Has the authorization server accept this secret (the fleet's is `secret`) for tokens that live for `lifetime` seconds.
     pub async fn accept(&self, secret: &str, lifetime: u32) {
         let client = ClientSpec {
             id: CLIENT.into(),
@@ -88,28 +99,15 @@ impl Fleet {
         self.server.client(client).await;
     }
 
-    /// Requests a refresh of the first `refreshes` TokenSources; `request` must be new.
+    /// Asks for a refresh of the first `refreshes` TokenSources; `request` must be new.
     pub async fn request_refreshes(&self, refreshes: usize, request: &str) {
         let body = json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": request}}});
-        self.patch(refreshes, &PatchParams::default(), |n| {
-            (format!("source-{n}"), Patch::Merge(body.clone()))
-        })
-        .await;
-    }
-
-    async fn patch(
-        &self,
-        count: usize,
-        params: &PatchParams,
-        patch: impl Fn(usize) -> (String, Patch<Value>),
-    ) {
-        let api: Api<TokenSource> = self.api();
-        let patches = stream::iter((0..count).map(patch));
-        patches
-            .for_each_concurrent(AT_ONCE, |(name, patch)| {
-                let api = api.clone();
+        let (api, patch) = (self.api(), Patch::Merge(body));
+        stream::iter(0..refreshes)
+            .for_each_concurrent(AT_ONCE, |n| {
+                let (api, patch) = (api.clone(), patch.clone());
                 async move {
-                    api.patch(&name, params, &patch).await.unwrap();
+                    api.patch(&format!("source-{n}"), &PatchParams::default(), &patch).await.unwrap();
                 }
             })
             .await;
@@ -119,12 +117,29 @@ impl Fleet {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The number of token requests so far.
+    pub fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// How many tokens were asked for so far.
     pub async fn mints(&self) -> usize {
         usize::try_from(self.server.requests(CLIENT).await.total).unwrap()
     }
 
-    /// Waits for so many token requests.
+    /// How many token requests were answered with a token so far.
+    pub async fn answered(&self) -> usize {
+        usize::try_from(self.server.requests(CLIENT).await.succeeded).unwrap()
+    }
+
+    /// How many TokenSources have a token in their Secret.
+    pub async fn written(&self) -> usize {
+        let list = self.secrets().list_metadata(&ListParams::default().limit(1)).await.unwrap();
+        let others = list.metadata.remaining_item_count.unwrap_or(0);
+        // One of them holds the credentials.
+        list.items.len() + usize::try_from(others).unwrap() - 1
+    }
+
+    /// Waits until that many tokens were asked for.
     pub async fn until_minted(&self, total: usize) {
         let begun = Instant::now();
         while self.mints().await < total {
@@ -145,4 +160,22 @@ pub fn series<'m>(metrics: &'m str, name: &'m str) -> impl Iterator<Item = f64> 
     let of_it =
         metrics.lines().filter(move |line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
     of_it.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+}
+
+/// The value of a metric that has no labels, if there is one of this name.
+pub fn value(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// How many calls to the API server the operator has counted, by verb and resource.
+pub fn calls(metrics: &str) -> BTreeMap<String, f64> {
+    let mut calls = BTreeMap::new();
+    let lines =
+        metrics.lines().filter_map(|line| line.strip_prefix("tokensource_kubernetes_requests_total{"));
+    for line in lines {
+        let label = |name: &str| line.split_once(&format!("{name}=\"")).unwrap().1.split('"').next().unwrap();
+        let number: f64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+        *calls.entry(format!("{} {}", label("verb"), label("resource"))).or_default() += number;
+    }
+    calls
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt;
@@ -32,6 +33,8 @@ struct RelayState {
     writes: Mutex<Vec<String>>,
     /// The paths whose next watch gets 410 Gone.
     expired: Mutex<Vec<String>>,
+    /// How long each request but watches and lists waits before it is passed on.
+    delay: Mutex<Duration>,
 }
 
 impl RelayState {
@@ -53,6 +56,7 @@ impl Relay {
             lists: Mutex::default(),
             writes: Mutex::default(),
             expired: Mutex::default(),
+            delay: Mutex::default(),
         });
         let shared = Arc::clone(&state);
         let acceptor = tokio::spawn(async move {
@@ -85,6 +89,11 @@ impl Relay {
     /// Cuts every request that has this in its URI (all have a slash); none is answered until [`Self::release`].
     pub fn hold(&self, what: &'static str) {
         self.state.held.send_replace(Some(what));
+    }
+
+    /// Has each request wait so long, as at a slow API server. Watches and lists do not: they would delay only the start.
+    pub fn delay(&self, delay: Duration) {
+        *self.state.delay.lock().unwrap() = delay;
     }
 
     /// Passes everything again.
@@ -141,6 +150,13 @@ async fn serve(mut stream: TcpStream, state: &RelayState) -> Option<()> {
         return stream.shutdown().await.ok();
     }
 
+    // Nobody asks for one object of these by a path without its name.
+    let is_list = method == "GET" && (path.ends_with("/tokensources") || path.ends_with("/secrets"));
+    if !is_list {
+        let delay = *state.delay.lock().unwrap();
+        tokio::time::sleep(delay).await;
+    }
+
     let mut request = Request::builder().method(method).uri(uri);
     for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
         let of_this_connection = ["host", "connection", "content-length"];
@@ -165,8 +181,7 @@ async fn serve(mut stream: TcpStream, state: &RelayState) -> Option<()> {
         _ = pass_on => {}
         _ = held.wait_for(is_held) => {}
     }
-    // A GET of a path without an object's name is a list.
-    if method == "GET" && !is_watch && (path.ends_with("/tokensources") || path.ends_with("/secrets")) {
+    if is_list && !is_watch {
         *state.lists.lock().unwrap().entry(path).or_default() += 1;
     }
     stream.shutdown().await.ok()

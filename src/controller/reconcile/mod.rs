@@ -63,8 +63,11 @@ pub(super) async fn reconcile(
     state.prompt = spec.prompt.then(|| {
         state.prompt.take().unwrap_or_else(|| Box::new(Prompt::take_up(reported, source.metadata.generation)))
     });
-    if state.prompt.as_ref().is_some_and(|prompt| prompt.fails()) {
-        spec.use_unprompted_delay();
+    if let Some(prompt) = &mut state.prompt {
+        propagate::settle(context, &identity.key, prompt);
+        if prompt.fails() {
+            spec.use_unprompted_delay();
+        }
     }
     let mut reconciliation =
         Reconciliation { context, source: &source, reported, identity: &identity, spec: &spec, state };
@@ -88,7 +91,6 @@ impl Reconciliation<'_> {
         }
         let rest = rest?;
         let again = self.next(&rest);
-        self.settle_propagation();
         if !rest.is_quiet {
             self.report(rest.problem).await?;
         }

@@ -6,20 +6,21 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::reconciliation::Reconciliation;
+use crate::controller::context::Context;
+use crate::controller::propagation::Prompt;
+use crate::key::Key;
+
+/// Takes in the result of a round, if there is one. Before all else: the schedule depends on whether pods can be annotated.
+pub(super) fn settle(context: &Context, source: &Key, prompt: &mut Prompt) {
+    let Some(round) = context.rounds.take(source) else { return };
+    if let Some(message) = &round.failed {
+        context.metrics.prompt_failed();
+        warn!(%source, error = %message, "pods could not be annotated after the new token");
+    }
+    prompt.settle(round, Instant::now());
+}
 
 impl Reconciliation<'_> {
-    /// Handles the result of a round, if there is one.
-    pub(super) fn settle_propagation(&mut self) {
-        let Some(round) = self.context.rounds.take(&self.identity.key) else { return };
-        if let Some(message) = &round.failed {
-            self.context.metrics.prompt_failed();
-            warn!(source = %self.identity.key, error = %message, "pods could not be annotated after the new token");
-        }
-        if let Some(prompt) = &mut self.state.prompt {
-            prompt.settle(round, Instant::now());
-        }
-    }
-
     /// Requests a round where one is due. Neither tokens nor status wait for it.
     pub(super) fn propagate(&mut self) {
         let has_token = self.record().is_some();

@@ -1,0 +1,89 @@
+//! The loads by which a change of the controller is judged: `make bench SCENARIO=overload`, with `SOURCES` TokenSources.
+//!
+//! | scenario | load | must hold |
+//! |---|---|---|
+//! | `overload` | 10 s tokens at an endpoint that is asked `RATE` times a second (default: 100), for `SECONDS` | |
+//! | `lifted` | first mints without a limit, SIGTERM at half of them | every token that was answered is written |
+//! | `twenty` | first mints at twenty endpoints at their default limits, SIGTERM at half of them | the same |
+//! | `slow-api` | new TokenSources, 200 ms for each API call, one refresh that is due | it is written in time |
+//! | `hang` | an endpoint that hangs, for `SECONDS` | |
+
+mod first_mints;
+mod slow_api;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::fleet::operator::{Operator, Usage};
+use crate::fleet::{self, Fleet, setting};
+
+/// `Err` says which promise was broken.
+pub async fn run(scenario: &str) -> Result<(), String> {
+    match scenario {
+        "overload" => overload().await,
+        "lifted" => return first_mints::lifted().await,
+        "twenty" => return first_mints::twenty().await,
+        "slow-api" => return slow_api::run().await,
+        "hang" => hang().await,
+        _ => panic!("SCENARIO: write overload, lifted, twenty, slow-api or hang"),
+    }
+    Ok(())
+}
+
+/// 2,000 sources want 400 tokens a second. A comparison wants a `RATE` that both operators reach on the machine.
+async fn overload() {
+    let (sources, seconds) = (setting("SOURCES", 2000), setting("SECONDS", 60));
+    let fleet = Fleet::create(sources, 10).await;
+    let rate = format!("--endpoint-max-per-second={}", setting("RATE", 100));
+    let mut operator = Operator::start_with(&[&rate]);
+    // The first mint of each, and one more round to settle.
+    fleet.until_minted(2 * sources).await;
+
+    let (before, api_before) = (operator.usage(), Usage::of_api_server());
+    let (calls_before, answered, begun) = (calls().await, fleet.answered().await, Instant::now());
+    tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
+    let (usage, api) = (operator.usage(), Usage::of_api_server());
+    let refreshes = (fleet.answered().await - answered) as f64;
+    println!(
+        "overload: {:.1} refreshes/s; each costs the operator {:.2} ms of CPU and kube-apiserver {:.2} ms; {}",
+        refreshes / begun.elapsed().as_secs_f64(),
+        (usage.cpu - before.cpu) / refreshes * 1e3,
+        (api.cpu - api_before.cpu) / refreshes * 1e3,
+        usage.memory()
+    );
+    print_calls("refresh", refreshes, &calls_before, &calls().await);
+}
+
+async fn hang() {
+    let (sources, seconds) = (setting("SOURCES", 10_000), setting("SECONDS", 90));
+    let fleet = Fleet::create(sources, 3600).await;
+    fleet.server.signal("STOP");
+    let api_before = Usage::of_api_server();
+    let mut operator = Operator::start();
+    tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
+    let (usage, api) = (operator.usage(), Usage::of_api_server());
+    println!(
+        "hang: {sources} sources for {seconds} s: {:.1} s of CPU, kube-apiserver {:.1} s; {}",
+        usage.cpu,
+        api.cpu - api_before.cpu,
+        usage.memory()
+    );
+    print_calls("source", sources as f64, &BTreeMap::new(), &calls().await);
+    // A stopped process does not notice that its stdin closes.
+    fleet.server.signal("CONT");
+}
+
+async fn calls() -> BTreeMap<String, f64> {
+    fleet::calls(&fleet::metrics().await.unwrap())
+}
+
+fn print_calls(unit: &str, units: f64, before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
+    let each: Vec<_> = after
+        .iter()
+        .map(|(call, number)| (call, (number - before.get(call).unwrap_or(&0.0)) / units))
+        .filter(|(_, number)| *number >= 0.005)
+        .collect();
+    let all: f64 = each.iter().map(|(_, number)| number).sum();
+    let each: Vec<_> = each.iter().map(|(call, number)| format!("{call} {number:.2}")).collect();
+    println!("API calls per {unit}: {all:.2} ({})", each.join(", "));
+}
