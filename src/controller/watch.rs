@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::cache::source::CachedSource;
+use super::cache::sources::Change;
 use super::context::Context;
 use crate::cluster::{watch_namespaces, watch_secrets, watch_sources};
 use crate::key::Key;
@@ -63,10 +64,12 @@ async fn sources(client: Client, scope: Scope, context: &Context, listed: watch:
             Ok(Event::Apply(source) | Event::InitApply(source)) => {
                 let cached = CachedSource::from(source);
                 let names = Arc::clone(&cached.secrets);
-                let (key, before) = context.sources.put(cached);
+                let Change { key, before, is_own_report } = context.sources.put(cached);
                 let before = before.map(|before| Arc::clone(&before.secrets)).unwrap_or_default();
                 context.secrets.reference(&key, &before, &names);
-                context.trigger(key);
+                if !is_own_report {
+                    context.trigger(key);
+                }
             }
             Ok(Event::Delete(source)) => forget(context, &Key::of(&source.metadata)),
             Ok(Event::InitDone) => {

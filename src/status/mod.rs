@@ -115,6 +115,12 @@ impl Reported {
         self.digest == digest(status)
     }
 
+    /// The digest of the whole status.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
     /// Status and reason of the Ready condition; the reason is `None` where this build does not know it.
     #[must_use]
     pub fn ready(&self) -> Option<(bool, Option<Reason>)> {

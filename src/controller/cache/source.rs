@@ -40,6 +40,14 @@ impl CachedSource {
         }
     }
 
+    /// Whether another version of the same object has the same spec and the same refresh request.
+    pub(crate) fn asks_for_the_same(&self, other: &Self) -> bool {
+        self.uid == other.uid
+            && self.generation == other.generation
+            && self.deletion_timestamp == other.deletion_timestamp
+            && self.refresh_request == other.refresh_request
+    }
+
     /// `metadata.uid`.
     pub(crate) fn uid(&self) -> Option<&str> {
         self.uid.as_deref()

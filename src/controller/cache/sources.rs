@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::source::CachedSource;
 use crate::key::Key;
+use crate::status::Reported;
 
 /// The cached sources by key.
 #[derive(Debug, Default)]
@@ -22,19 +23,43 @@ struct SourceEntry {
     cached: Arc<CachedSource>,
     /// The list during or after which it was last observed.
     epoch: u64,
+    /// The digest of the status that this process wrote last.
+    own_report: Option<u64>,
+}
+
+/// What a watch has shown of a TokenSource.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) key: Key,
+    /// The version before.
+    pub(crate) before: Option<Arc<CachedSource>>,
+    /// Nothing has changed but the status, which is as this process has written it.
+    pub(crate) is_own_report: bool,
 }
 
 impl Sources {
-    /// Stores a TokenSource. Returns its key and the previous version.
-    pub(crate) fn put(&self, mut cached: CachedSource) -> (Key, Option<Arc<CachedSource>>) {
+    /// Stores a TokenSource.
+    pub(crate) fn put(&self, mut cached: CachedSource) -> Change {
         let sources = &mut *self.lock();
-        let before = sources.entries.get(&cached.key).map(|entry| Arc::clone(&entry.cached));
+        let entry = sources.entries.get(&cached.key);
+        let own_report = entry.and_then(|entry| entry.own_report);
+        let before = entry.map(|entry| Arc::clone(&entry.cached));
         if let Some(before) = &before {
             cached.share_names(before);
         }
+        let is_own_report = own_report == Some(cached.reported.digest())
+            && before.as_ref().is_some_and(|before| before.asks_for_the_same(&cached));
         let key = cached.key.clone();
-        sources.entries.insert(key.clone(), SourceEntry { cached: Arc::new(cached), epoch: sources.epoch });
-        (key, before)
+        let entry = SourceEntry { cached: Arc::new(cached), epoch: sources.epoch, own_report };
+        sources.entries.insert(key.clone(), entry);
+        Change { key, before, is_own_report }
+    }
+
+    /// This process is about to write this status.
+    pub(crate) fn will_report(&self, source: &Key, report: &Reported) {
+        if let Some(entry) = self.lock().entries.get_mut(source) {
+            entry.own_report = Some(report.digest());
+        }
     }
 
     /// Removes a TokenSource. Returns its last version.
@@ -98,9 +123,9 @@ mod tests {
     #[test]
     fn sources_list_ends_returns_sources_missing_from_the_list() {
         let sources = Sources::default();
-        let a = sources.put(cached("a")).0;
+        let a = sources.put(cached("a")).key;
         let epoch = sources.list_begins();
-        let b = sources.put(cached("b")).0;
+        let b = sources.put(cached("b")).key;
         assert_eq!(sources.list_ends(epoch, |_| false), []);
         assert_eq!(sources.list_ends(epoch, |_| true), std::slice::from_ref(&a));
         assert!(sources.remove(&a).is_some() && !sources.knows(&a));
@@ -110,7 +135,7 @@ mod tests {
     #[test]
     fn sources_put_shares_names_between_versions_of_an_object() {
         let sources = Sources::default();
-        let (key, before) = sources.put(cached("a"));
+        let Change { key, before, .. } = sources.put(cached("a"));
         assert!(before.is_none());
         let before = sources.get(&key).unwrap();
         sources.put(cached("a"));
@@ -120,5 +145,24 @@ mod tests {
             Arc::ptr_eq(&before.key.name, &after.key.name)
                 && Arc::ptr_eq(&before.secrets[0], &after.secrets[0])
         );
+    }
+
+    #[test]
+    fn sources_put_recognizes_a_status_that_this_process_wrote_and_nothing_else() {
+        let version = |status: serde_json::Value, generation: i64| {
+            let object = json!({
+                "metadata": {"namespace": "ns", "name": "a", "uid": "u", "generation": generation},
+                "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}},
+                "status": status,
+            });
+            CachedSource::from(serde_json::from_value::<SourceObject>(object).unwrap())
+        };
+        let (sources, ours) = (Sources::default(), json!({"observedGeneration": 1}));
+        let key = sources.put(version(json!({}), 1)).key;
+        assert!(!sources.put(version(ours.clone(), 1)).is_own_report, "nothing was written yet");
+        sources.will_report(&key, &version(ours.clone(), 1).reported);
+        assert!(sources.put(version(ours.clone(), 1)).is_own_report);
+        assert!(!sources.put(version(json!({"observedGeneration": 7}), 1)).is_own_report, "another writer's");
+        assert!(!sources.put(version(ours, 2)).is_own_report, "the spec has changed, too");
     }
 }

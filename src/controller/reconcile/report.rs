@@ -141,6 +141,9 @@ pub(super) async fn write(
     if before.is(&after) || !context.serves(&identity.key) {
         return Ok(None);
     }
+    let reported = Reported::of(&after);
+    // Before the write: the watch may show it before the API server's answer is here.
+    context.sources.will_report(&identity.key, &reported);
     let body = body(identity, &after);
     let writing = context.kubernetes.write_status(&identity.key, &body);
     let resource_version = match spans::within(spans::status(), writing).await {
@@ -159,7 +162,7 @@ pub(super) async fn write(
             debug!(source = %identity.key, %error, "an event could not be sent");
         }
     }
-    Ok(Some((revision(resource_version.as_deref()), Reported::of(&after))))
+    Ok(Some((revision(resource_version.as_deref()), reported)))
 }
 
 /// The JSON merge patch of a status; members that are absent are set to null.
