@@ -67,7 +67,8 @@ impl<K> Client<K> {
                 Standing::Rejected { error, retry_in: *until - now }
             }
             _ if self.in_flight > 0 && (exclusive || !self.proven) => Standing::Busy,
-            _ if self.rate.next > now => Standing::Slow(self.rate.next),
+            // Else the origin's rate says how fast it may ask.
+            _ if self.rate.is_slow(now) && self.rate.next > now => Standing::Slow(self.rate.next),
             _ => Standing::Free,
         }
     }
