@@ -171,7 +171,11 @@ async fn request_token(
 ) -> Ended {
     let waited = permit.waited();
     let Some(cached) = context.sources.get(key) else { return Ended::NotNeeded };
-    let Some((source, identity, spec)) = resolved(&cached, context) else { return Ended::NotNeeded };
+    let Some((source, identity, mut spec)) = resolved(&cached, context) else { return Ended::NotNeeded };
+    if request.is_unprompted {
+        // As the reconciliation: else they would not agree on when a refresh is due.
+        spec.use_unprompted_delay();
+    }
     let Some(mint_reason) = still_needed(context, &source, &identity, &spec) else { return Ended::NotNeeded };
     spans::is_about(spec.host());
     let record = record(context, &identity);

@@ -48,6 +48,8 @@ pub(super) struct MintRequest {
     pub(super) reason: MintReason,
     /// A person has changed the spec, or asked for a token, since the last attempt failed.
     pub(super) expedite: bool,
+    /// Pods cannot be annotated, so that the schedule is that of the kubelet's periodic sync.
+    pub(super) is_unprompted: bool,
     pub(super) original: Option<Box<KnownOriginal>>,
 }
 
@@ -262,7 +264,7 @@ mod tests {
     use super::*;
 
     fn request(reason: MintReason) -> MintRequest {
-        MintRequest { reason, expedite: false, original: None }
+        MintRequest { reason, expedite: false, is_unprompted: false, original: None }
     }
 
     fn result(reason: MintReason) -> MintResult {

@@ -82,8 +82,12 @@ impl Reconciliation<'_> {
     }
 
     fn queue(&self, reason: MintReason) {
-        let request =
-            MintRequest { reason, expedite: self.is_asked_for(), original: self.state.original.clone() };
+        let request = MintRequest {
+            reason,
+            expedite: self.is_asked_for(),
+            is_unprompted: self.state.prompt.as_ref().is_some_and(|prompt| prompt.fails()),
+            original: self.state.original.clone(),
+        };
         let deadline = deadline(self.context, self.spec, self.record().as_deref());
         let endpoint = &self.spec.description.request.token_url;
         self.context.mints.request(&self.identity.key, request, endpoint, deadline);
