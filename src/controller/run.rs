@@ -170,6 +170,7 @@ async fn reconcile_source(source: &Arc<CachedSource>, context: &Arc<Context>) ->
 #[cfg(test)]
 mod tests {
     use std::mem::size_of;
+    use std::sync::Mutex;
 
     use jiff::Timestamp;
     use serde_json::{Value, json};
@@ -186,15 +187,27 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::refresh::MintReason;
     use crate::secret::{Facts, Inputs, KeySet, Minted, Owner, Record, Version};
+    use crate::spec::Resolved;
     use token_endpoint::{Egress, Limits, Transport};
 
     /// A context that leads until `true` is sent, with an API server that answers nothing but errors.
     fn context() -> (watch::Sender<bool>, Arc<Context>) {
+        let (stop, context, _) = context_with_calls();
+        (stop, context)
+    }
+
+    /// The same, with the calls to the API server.
+    fn context_with_calls() -> (watch::Sender<bool>, Arc<Context>, Arc<Mutex<Vec<String>>>) {
         token_endpoint::transport::install_crypto_provider();
         let (stop, stopping) = watch::channel(false);
-        let unavailable = tower::service_fn(|_: http::Request<kube::client::Body>| async {
-            let response = http::Response::builder().status(503);
-            Ok::<_, std::convert::Infallible>(response.body(kube::client::Body::empty()).unwrap())
+        let calls = Arc::<Mutex<Vec<String>>>::default();
+        let made = Arc::clone(&calls);
+        let unavailable = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            made.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+            async {
+                let response = http::Response::builder().status(503);
+                Ok::<_, std::convert::Infallible>(response.body(kube::client::Body::empty()).unwrap())
+            }
         });
         let context = Context::new(Parts {
             kubernetes: Kubernetes::new(Client::new(unavailable, "default")),
@@ -210,15 +223,18 @@ mod tests {
             instance: "test".into(),
         });
         context.secrets.first_list_read();
-        (stop, Arc::new(context))
+        (stop, Arc::new(context), calls)
     }
 
     /// A TokenSource in the cache.
     fn source(context: &Context, spec: Value) -> Key {
+        let ready = json!({"type": "Ready", "status": "True", "reason": "TokenValid", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let status = json!({"conditions": [ready]});
         let metadata = json!({"namespace": "ns", "name": "a", "uid": "u", "resourceVersion": "1", "generation": 1,
             "annotations": {"tokensource.dev/refresh-requested-at": "now"}});
         let object: SourceObject =
-            serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+            serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap();
         let (key, _) = context.sources.put(object.into());
         let names = Arc::clone(&context.sources.get(&key).unwrap().secrets);
         context.secrets.reference(&key, &[], &names);
@@ -322,6 +338,39 @@ mod tests {
         requested(&context, &key, Ok(new_token(&context))).await;
         let took = stops(&stop, &context).await;
         assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+
+    /// The operator was down when the token expired, and its endpoint may be slow.
+    #[tokio::test(start_paused = true)]
+    async fn expired_token_is_reported_before_the_response_of_its_endpoint() {
+        let (_stop, context, calls) = context_with_calls();
+        let key =
+            source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
+        let cached = context.sources.get(&key).unwrap();
+        let wanted = Resolved::of(&cached.source().unwrap(), 90).unwrap().wanted;
+        let facts = |uid: &str, record: Option<Record>| Facts {
+            version: Version { uid: uid.into(), resource_version: "1".into() },
+            terminating: false,
+            controller: None,
+            record: record.map(Arc::new),
+            labelled: true,
+            released: false,
+            refresh_token_of: None,
+            offered_to: None,
+            other_writer: None,
+            owned_keys: wanted.keys,
+        };
+        let mut record = record("old", -1);
+        record.inputs.provider.clone_from(&wanted.provider);
+        context.secrets.observe(&key.sibling("c"), Some(facts("c", None)));
+        context.secrets.observe(&key, Some(facts("t", Some(record))));
+        let mut state = context.states.take(&key);
+        state.uid = "u".into();
+        state.write_allowed = true;
+        reconcile(&cached, &mut state, &context).await;
+        assert!(context.mints.is_minting(&key));
+        let calls = calls.lock().unwrap();
+        assert!(calls.iter().any(|call| call.starts_with("PATCH") && call.ends_with("/status")), "{calls:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -95,7 +95,7 @@ impl Reconciliation<'_> {
         let rest = rest?;
         let again = self.next(&rest);
         self.settle_propagation();
-        if !rest.is_quiet {
+        if !rest.is_quiet || self.expired_unreported() {
             self.report(rest.problem).await?;
         }
         self.propagate();
@@ -164,6 +164,13 @@ impl Reconciliation<'_> {
             }
             Err(outcome) => outcome,
         }
+    }
+
+    /// Whether the token has expired, and Ready is still reported: that does not wait for the endpoint.
+    fn expired_unreported(&mut self) -> bool {
+        let now = self.context.now();
+        self.record().is_some_and(|record| record.expires_at <= now)
+            && report::before(self.source, self.reported, self.state).ready().is_some_and(|(ready, _)| ready)
     }
 
     /// When to reconcile again: Ready turns False at expiry, even if nothing else happens.
