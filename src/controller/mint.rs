@@ -95,6 +95,10 @@ impl Drop for SlotInFlight<'_> {
         if self.is_over {
             return;
         }
+        if !std::thread::panicking() {
+            // The process ends before the request did.
+            return self.context.mints.abandon(self.key);
+        }
         error!(source = %self.key, "a bug: the token request of this TokenSource panicked");
         self.context.metrics.count_panic();
         let uid = self.context.sources.get(self.key).and_then(|source| source.uid().map(str::to_owned));

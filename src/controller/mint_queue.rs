@@ -97,8 +97,13 @@ pub(super) struct NewToken {
     pub(super) credentials: Option<Digest>,
     /// When it would be refreshed: from then on it is not written any more.
     pub(super) refresh_at: Timestamp,
-    /// Holds token requests back while this waits to be written; `None` once the API server has refused the write.
+    /// When the response came.
+    pub(super) received_at: Instant,
+    /// Holds token requests back while this waits for the API server; `None` once it waits for something else, or has
+    /// waited for long.
     pub(super) unwritten: Option<Unwritten>,
+    /// It waits for a person, a quota or the like: the API server need not be tried again before the process ends.
+    pub(super) is_blocked: bool,
 }
 
 impl std::fmt::Debug for NewToken {
@@ -257,6 +262,7 @@ impl MintQueue {
     }
 
     /// Whether no request has begun without its result being taken.
+    #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         !self.lock().values().any(|slot| matches!(slot, Slot::InFlight | Slot::Done(_)))
     }

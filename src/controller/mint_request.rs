@@ -9,6 +9,7 @@ use token_endpoint::{
     Admission, Answer, Credentials, Digest, EndpointPermit, Error, RequestDescription, Tls,
 };
 use tokensource_api::TokenSource;
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::api_permits::{ApiPermit, Stake};
@@ -373,7 +374,9 @@ impl TokenRequest<'_> {
             values: answer.values,
             credentials: material.values,
             refresh_at,
+            received_at: Instant::now(),
             unwritten: Some(self.context.mints.count_unwritten()),
+            is_blocked: false,
         })
     }
 

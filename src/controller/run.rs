@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use kube::Client;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, error, warn};
@@ -24,7 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const PANIC_WAIT: Duration = Duration::from_secs(60);
 /// The wait before what could not be written is tried again, when nothing new is begun any more.
 const LAST_WRITE_WAIT: Duration = Duration::from_secs(1);
-/// How long that is tried.
+/// How long that is tried, after the last token request has ended.
 const LAST_WRITES: Duration = Duration::from_secs(20);
 
 /// Keeps the tokens of the TokenSources of `namespaces` (all where empty) fresh whenever this process leads, until it is told to
@@ -49,7 +50,12 @@ async fn lead(context: &Arc<Context>) {
             () = keep_beating(context) => {}
         }
         context.sources.keys(|_| true).into_iter().for_each(|source| context.trigger(source));
-        tokio::join!(mint::run(context), work(context));
+        let ended = Notify::new();
+        let mints = async {
+            mint::run(context).await;
+            ended.notify_one();
+        };
+        tokio::join!(mints, work(context, &ended));
         context.heartbeats.rest();
     }
 }
@@ -66,20 +72,22 @@ async fn keep_beating(context: &Context) {
 
 /// Reconciles what is due while this process leads. Then only writes what token requests have brought and still bring: it
 /// is in memory alone, and may be the only copy of a refresh token.
-async fn work(context: &Arc<Context>) {
+async fn work(context: &Arc<Context>, mints_ended: &Notify) {
     let mut running = JoinSet::new();
+    let mut last_result_at = None;
     let ends = context.leadership.wait_until_ended();
     tokio::pin!(ends);
-    let mut ended_at = None;
+    let mut has_ended = false;
     loop {
         context.heartbeats.beat(Loop::WorkQueue);
         let urgency = |key: &Key| context.urgency(key);
         tokio::select! {
-            () = &mut ends, if ended_at.is_none() => {
-                ended_at = Some(Instant::now());
+            () = &mut ends, if !has_ended => {
+                has_ended = true;
                 context.work.retain(|key| context.has_unwritten(key));
                 context.states.unwritten().into_iter().for_each(|source| context.trigger(source));
             }
+            () = mints_ended.notified(), if last_result_at.is_none() => last_result_at = Some(Instant::now()),
             (key, permit) = context.work.next(Stake::Token, &context.permits, urgency) => {
                 running.spawn(reconcile_one(Arc::clone(context), key, permit));
             }
@@ -93,15 +101,17 @@ async fn work(context: &Arc<Context>) {
                     context.work.done(key, again.map(|after| Instant::now() + after));
                 }
             }
-            () = sleep(if ended_at.is_some() { LAST_WRITE_WAIT } else { HEARTBEAT }) => {}
+            () = sleep(if has_ended { LAST_WRITE_WAIT } else { HEARTBEAT }) => {}
         }
-        if let Some(ended_at) = ended_at {
+        if has_ended {
             context.work.retain(|key| context.has_unwritten(key));
-            let is_done = running.is_empty() && context.work.len() == 0;
-            let is_late = running.is_empty() && ended_at.elapsed() > LAST_WRITES;
-            if context.mints.is_idle() && (is_done || is_late) {
-                break;
-            }
+        }
+        if let Some(last_result_at) = last_result_at
+            && has_ended
+            && running.is_empty()
+            && (context.work.len() == 0 || last_result_at.elapsed() > LAST_WRITES)
+        {
+            break;
         }
     }
     context.work.retain(|_| false);
@@ -160,10 +170,229 @@ async fn reconcile_source(source: &Arc<CachedSource>, context: &Arc<Context>) ->
 #[cfg(test)]
 mod tests {
     use std::mem::size_of;
+    use std::sync::Mutex;
 
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+    use tokio::sync::watch;
+
+    use super::super::context::Parts;
+    use super::super::mint_queue::{MintRequest, MintResult, NewToken};
+    use super::super::outcome::Outcome;
     use super::super::state::SourceState;
     use super::*;
-    use crate::secret::{Facts, Record};
+    use crate::cluster::{Kubernetes, SourceObject};
+    use crate::heartbeat::Heartbeats;
+    use crate::leadership::Leadership;
+    use crate::metrics::Metrics;
+    use crate::refresh::MintReason;
+    use crate::secret::{Facts, Inputs, KeySet, Minted, Owner, Record, Version};
+    use crate::spec::Resolved;
+    use token_endpoint::{Egress, Limits, Transport};
+
+    /// A context that leads until `true` is sent, with an API server that answers nothing but errors.
+    fn context() -> (watch::Sender<bool>, Arc<Context>) {
+        let (stop, context, _) = context_with_calls();
+        (stop, context)
+    }
+
+    /// The same, with the calls to the API server.
+    fn context_with_calls() -> (watch::Sender<bool>, Arc<Context>, Arc<Mutex<Vec<String>>>) {
+        token_endpoint::transport::install_crypto_provider();
+        let (stop, stopping) = watch::channel(false);
+        let calls = Arc::<Mutex<Vec<String>>>::default();
+        let made = Arc::clone(&calls);
+        let unavailable = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            made.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+            async {
+                let response = http::Response::builder().status(503);
+                Ok::<_, std::convert::Infallible>(response.body(kube::client::Body::empty()).unwrap())
+            }
+        });
+        let context = Context::new(Parts {
+            kubernetes: Kubernetes::new(Client::new(unavailable, "default")),
+            transport: Transport::new(Arc::new(Egress::new(vec![], None, false, vec![])), "test").unwrap(),
+            limits: Limits::default(),
+            watches: 1,
+            leadership: Leadership::without_election(stopping),
+            heartbeats: Arc::new(Heartbeats::default()),
+            metrics: Arc::new(Metrics::new()),
+            propagation_delay: 90,
+            namespace_selector: None,
+            require_credentials_label: false,
+            instance: "test".into(),
+        });
+        context.secrets.first_list_read();
+        (stop, Arc::new(context), calls)
+    }
+
+    /// A TokenSource in the cache.
+    fn source(context: &Context, spec: Value) -> Key {
+        let ready = json!({"type": "Ready", "status": "True", "reason": "TokenValid", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let status = json!({"conditions": [ready]});
+        let metadata = json!({"namespace": "ns", "name": "a", "uid": "u", "resourceVersion": "1", "generation": 1,
+            "annotations": {"tokensource.dev/refresh-requested-at": "now"}});
+        let object: SourceObject =
+            serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap();
+        let (key, _) = context.sources.put(object.into());
+        let names = Arc::clone(&context.sources.get(&key).unwrap().secrets);
+        context.secrets.reference(&key, &[], &names);
+        key
+    }
+
+    fn record(token_id: &str, expires_in: i64) -> Record {
+        let now = Timestamp::now().as_second();
+        let minted = Minted {
+            issued_at: Timestamp::from_second(now).unwrap(),
+            expires_at: Timestamp::from_second(now + expires_in).unwrap(),
+            token_id: token_id.into(),
+            token_type: "Bearer".into(),
+            scope: None,
+            remarks: vec![],
+        };
+        let version = Version { uid: "c".into(), resource_version: "1".into() };
+        let inputs = Inputs { provider: "p".into(), credentials: version };
+        Record::new(Owner { name: "a".into(), uid: "u".into() }, inputs, None, minted, None)
+    }
+
+    /// A token request in flight gets this result.
+    async fn requested(context: &Context, key: &Key, outcome: Result<Box<NewToken>, Outcome>) {
+        let request =
+            MintRequest { reason: MintReason::Due, expedite: false, is_unprompted: false, original: None };
+        context.mints.request(key, request, &"https://idp.example.com".parse().unwrap(), Instant::now());
+        let (next, permit) = context.mints.next().await;
+        context.mints.begin(&next).unwrap();
+        drop(permit);
+        let result = MintResult {
+            uid: "u".into(),
+            reason: MintReason::Due,
+            sent_at: None,
+            tried: None,
+            credentials: None,
+            original: None,
+            refresh_token: None,
+            outcome,
+        };
+        context.mints.finish(key, result);
+    }
+
+    fn new_token(context: &Context) -> Box<NewToken> {
+        Box::new(NewToken {
+            record: record("new", 600),
+            access_token: "token".into(),
+            values: Default::default(),
+            credentials: None,
+            refresh_at: Timestamp::MAX,
+            received_at: Instant::now(),
+            unwritten: Some(context.mints.count_unwritten()),
+            is_blocked: false,
+        })
+    }
+
+    /// How long it takes to stop.
+    async fn stops(stop: &watch::Sender<bool>, context: &Arc<Context>) -> Duration {
+        let running = tokio::spawn({
+            let context = Arc::clone(context);
+            async move { lead(&context).await }
+        });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let stopped_at = Instant::now();
+        stop.send_replace(true);
+        tokio::time::timeout(Duration::from_secs(120), running).await.expect("it stops").unwrap();
+        stopped_at.elapsed()
+    }
+
+    /// The CustomResourceDefinition may have changed while the request was in flight.
+    #[tokio::test(start_paused = true)]
+    async fn result_for_a_source_that_does_not_fit_the_schema_does_not_keep_the_process() {
+        let (stop, context) = context();
+        let key = source(&context, json!({"provider": 1}));
+        requested(&context, &key, Err(Outcome::Retry)).await;
+        assert!(stops(&stop, &context).await < Duration::from_secs(2));
+        assert!(!context.mints.has_result(&key));
+    }
+
+    /// A person has suspended the TokenSource while the request was in flight.
+    #[tokio::test(start_paused = true)]
+    async fn token_that_nothing_can_write_does_not_delay_the_end() {
+        let (stop, context) = context();
+        let key = source(
+            &context,
+            json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}, "suspend": true}),
+        );
+        context.secrets.observe(&key.sibling("c"), None);
+        let target = Facts {
+            version: Version { uid: "t".into(), resource_version: "1".into() },
+            terminating: false,
+            controller: None,
+            record: Some(Arc::new(record("old", 300))),
+            labelled: true,
+            released: false,
+            refresh_token_of: None,
+            offered_to: None,
+            other_writer: None,
+            owned_keys: KeySet::from_iter(["access_token"]),
+        };
+        context.secrets.observe(&key, Some(target));
+        requested(&context, &key, Ok(new_token(&context))).await;
+        let took = stops(&stop, &context).await;
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+
+    /// The operator was down when the token expired, and its endpoint may be slow.
+    #[tokio::test(start_paused = true)]
+    async fn expired_token_is_reported_before_the_response_of_its_endpoint() {
+        let (_stop, context, calls) = context_with_calls();
+        let key =
+            source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
+        let cached = context.sources.get(&key).unwrap();
+        let wanted = Resolved::of(&cached.source().unwrap(), 90).unwrap().wanted;
+        let facts = |uid: &str, record: Option<Record>| Facts {
+            version: Version { uid: uid.into(), resource_version: "1".into() },
+            terminating: false,
+            controller: None,
+            record: record.map(Arc::new),
+            labelled: true,
+            released: false,
+            refresh_token_of: None,
+            offered_to: None,
+            other_writer: None,
+            owned_keys: wanted.keys,
+        };
+        let mut record = record("old", -1);
+        record.inputs.provider.clone_from(&wanted.provider);
+        context.secrets.observe(&key.sibling("c"), Some(facts("c", None)));
+        context.secrets.observe(&key, Some(facts("t", Some(record))));
+        let mut state = context.states.take(&key);
+        state.uid = "u".into();
+        state.write_allowed = true;
+        reconcile(&cached, &mut state, &context).await;
+        assert!(context.mints.is_minting(&key));
+        let calls = calls.lock().unwrap();
+        assert!(calls.iter().any(|call| call.starts_with("PATCH") && call.ends_with("/status")), "{calls:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn token_that_the_api_server_does_not_take_is_tried_until_the_end_and_holds_requests_back_for_a_minute()
+     {
+        let (stop, context) = context();
+        let key =
+            source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
+        requested(&context, &key, Ok(new_token(&context))).await;
+        let running = tokio::spawn({
+            let context = Arc::clone(&context);
+            async move { lead(&context).await }
+        });
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(context.mints.unwritten(), 1);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(context.mints.unwritten(), 0, "others go on");
+        let stopped_at = Instant::now();
+        stop.send_replace(true);
+        running.await.unwrap();
+        assert!((20..25).contains(&stopped_at.elapsed().as_secs()), "{:?}", stopped_at.elapsed());
+    }
 
     /// Ten thousand TokenSources fit into 64 MiB (docs/sizing.md). A change that needs more than this for each of them
     /// measures again, with `make bench SOURCES=10000`.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use token_endpoint::Digest;
@@ -49,6 +50,9 @@ pub struct SourceState {
     /// The status that was written last, until the watch has caught up.
     pub reported: Option<Box<Written>>,
 }
+
+/// The longest time for which a token that cannot be written holds token requests back.
+const MAX_HOLD: Duration = Duration::from_secs(60);
 
 /// Restorations less than this apart count as one conflict, in seconds.
 const CONFLICT_WINDOW: u64 = 10 * 60;
@@ -149,9 +153,22 @@ impl SourceState {
         }
     }
 
+    /// A token that is still not written after a reconciliation that ended well waits for a person, a quota or the like, and
+    /// not for the API server: it holds no token request back, else one tenant could stop all. So could the tenants behind
+    /// an admission webhook that fails: a token holds requests back for [`MAX_HOLD`] only.
+    pub fn hold_nothing_back(&mut self, ended_well: bool) {
+        if let Some(token) = &mut self.pending.token {
+            token.is_blocked = ended_well;
+            if ended_well || token.received_at.elapsed() > MAX_HOLD {
+                token.unwritten = None;
+            }
+        }
+    }
+
     fn has_unwritten(&self) -> bool {
         let refused = self.failed.as_ref().is_some_and(|failed| failed.failure.refused_target.is_some());
-        !self.pending.is_empty() && !refused
+        let waits = self.pending.token.as_ref().is_some_and(|token| !token.is_blocked);
+        (self.pending.refresh_token.is_some() || waits) && !refused
     }
 }
 
@@ -231,7 +248,10 @@ impl States {
     }
 
     /// Puts a state back. For a TokenSource that is gone, only if it holds an unsaved refresh token.
-    pub fn put(&self, source: &Key, state: SourceState, is_gone: bool) {
+    pub fn put(&self, source: &Key, mut state: SourceState, is_gone: bool) {
+        if is_gone {
+            state.pending.token = None;
+        }
         if !is_gone || state.pending.refresh_token.is_some() {
             self.lock().insert(source.clone(), state);
         }
@@ -241,8 +261,9 @@ impl States {
     /// uses it.
     pub fn forget(&self, source: &Key) {
         let states = &mut *self.lock();
-        if states.get(source).is_some_and(|state| state.pending.refresh_token.is_none()) {
-            states.remove(source);
+        if let Some(mut state) = states.remove(source).filter(|state| state.pending.refresh_token.is_some()) {
+            state.pending.token = None;
+            states.insert(source.clone(), state);
         }
     }
 

@@ -284,7 +284,11 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     if observed.foreign_refresh_token {
         return Decision::Blocked(Blocked::ForeignRefreshToken);
     }
+    let moved_since =
+        |inputs: &Inputs| inputs.provider == observed.wanted.provider && inputs.credentials != *credentials;
     let waits_for_credentials = reason == MintReason::CredentialsChanged
+        // A label that was set while the token was requested costs no other token.
+        || observed.pending.and_then(|pending| pending.inputs).is_some_and(moved_since)
         || observed.failure.is_some_and(|failure| failure.tried.credentials != tried.credentials);
     if waits_for_credentials && observed.seen_credentials.is_some_and(|seen| seen != credentials) {
         return Decision::Compare;

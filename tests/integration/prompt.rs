@@ -254,6 +254,28 @@ async fn prompt_without_permissions_is_reported_token_is_refreshed_and_later_gra
     assert!(operator.said("pods could not be annotated after the new token") > 0);
 }
 
+/// The reconciliation and the token request agree on when a refresh is due.
+#[tokio::test(flavor = "multi_thread")]
+async fn prompt_without_permissions_is_refreshed_as_early_as_without_prompt() {
+    let scene = Scene::new("prompt-denied-due", 150).await;
+    pod(&scene, "first", "Running", folder()).await;
+    let account = TestAccount::new(&scene, "operator").await;
+    account.may(operator_rules()).await;
+    let operator = Operator::start_at(&account.kubeconfig(), &scene.namespace, &FLAGS).await;
+    scene.apply(scene.source(prompt())).await;
+    scene.condition("source", "PropagationSafe", "False PromptFailed").await;
+    let issued = std::time::Instant::now();
+    eventually("the token is refreshed after 30 s, and not after 75 s", SOON, async || {
+        match scene.mints().await {
+            2 => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    assert!(issued.elapsed() < std::time::Duration::from_secs(40), "{:?}", issued.elapsed());
+    operator.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_are_not_listed_without_prompt() {
     let scene = Scene::new("prompt-unused", 300).await;

@@ -19,6 +19,7 @@ use super::outcome::Outcome;
 use super::propagation::Prompt;
 use super::spans;
 use super::state::SourceState;
+use crate::key::Key;
 use crate::refresh::Decision;
 use crate::spec::{Identity, NO_HOST, Resolved};
 use crate::status::Problem;
@@ -40,6 +41,7 @@ pub(super) async fn reconcile(
     let source = match cached.source() {
         Ok(source) => source,
         Err(error) => {
+            drop_request(context, &cached.key, state);
             error!(source = %cached.key, %error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
             return None;
         }
@@ -50,8 +52,7 @@ pub(super) async fn reconcile(
     let mut spec = match Resolved::of(&source, context.propagation_delay) {
         Ok(spec) => spec,
         Err(error) => {
-            context.mints.cancel(&identity.key);
-            state.keep_refresh_token_of(context.mints.take_result(&identity.key));
+            drop_request(context, &identity.key, state);
             context.metrics.set_host(&identity.key, NO_HOST);
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
             report::invalid(context, &source, reported, &identity, state, problem).await;
@@ -82,16 +83,21 @@ pub(super) async fn reconcile(
     }
 }
 
+/// The spec cannot be used: takes back what is queued, and keeps only the refresh token of a result.
+fn drop_request(context: &Context, key: &Key, state: &mut SourceState) {
+    context.mints.cancel(key);
+    state.keep_refresh_token_of(context.mints.take_result(key));
+    state.hold_nothing_back(true);
+}
+
 impl Reconciliation<'_> {
     async fn run(&mut self) -> Result<Option<Duration>, Outcome> {
         self.take_result()?;
         let rest = self.observe_decide_act().await;
-        if matches!(rest, Ok(_) | Err(Outcome::Gone)) {
-            self.hold_nothing_back();
-        }
+        self.state.hold_nothing_back(matches!(rest, Ok(_) | Err(Outcome::Gone)));
         let rest = rest?;
         let again = self.next(&rest);
-        if !rest.is_quiet {
+        if !rest.is_quiet || self.expired_unreported() {
             self.report(rest.problem).await?;
         }
         self.propagate();
@@ -162,12 +168,11 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// A token that is still not written waits for a person, a quota or the like, and not for the API server: it holds no
-    /// token request back, else one tenant could stop all.
-    fn hold_nothing_back(&mut self) {
-        if let Some(token) = &mut self.state.pending.token {
-            token.unwritten = None;
-        }
+    /// Whether the token has expired, and Ready is still reported: that does not wait for the endpoint.
+    fn expired_unreported(&mut self) -> bool {
+        let now = self.context.now();
+        self.record().is_some_and(|record| record.expires_at <= now)
+            && report::before(self.source, self.reported, self.state).ready().is_some_and(|(ready, _)| ready)
     }
 
     /// When to reconcile again: Ready turns False at expiry, even if nothing else happens.

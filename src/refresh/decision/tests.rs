@@ -403,3 +403,22 @@ proptest! {
         let _ = world.decide(i64::from(now));
     }
 }
+
+/// The Secret may be labelled while a token request waits or is in flight.
+#[test]
+fn pending_token_whose_credentials_secret_moved_is_compared_before_another_is_requested() {
+    let inputs = Inputs { provider: "p".into(), credentials: version("cred", "7") };
+    let moved = world().with(|world| {
+        world.pending = Some((inputs.clone(), at(400), false));
+        world.seen_credentials = Some(version("cred", "7"));
+        world.credentials = Some(version("cred", "8"));
+        world.target = None;
+    });
+    assert_eq!(moved.decide(10), Decision::Compare);
+    let other_values = moved.with(|world| world.seen_credentials = Some(version("cred", "8")));
+    assert_eq!(other_values.decide(10), Decision::Mint(MintReason::TargetMissing));
+    let same_values = other_values.with(|world| {
+        world.pending.as_mut().unwrap().0.credentials = version("cred", "8");
+    });
+    assert_eq!(same_values.decide(10), Decision::Write);
+}

@@ -17,6 +17,7 @@ pub(super) struct Parked<K> {
     pub(super) key: K,
     pub(super) since: Instant,
     pub(super) endpoint: Arc<str>,
+    pub(super) origin: Arc<str>,
 }
 
 /// An entry that left the queue to begin.

@@ -77,8 +77,13 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
                 return Admission::Granted(self);
             }
             Verdict::Park => {
-                let Begun { key, since, turn, endpoint, .. } = &self.begun;
-                let parked = Parked { key: key.clone(), since: *since, endpoint: Arc::clone(endpoint) };
+                let Begun { key, since, turn, endpoint, origin, .. } = &self.begun;
+                let parked = Parked {
+                    key: key.clone(),
+                    since: *since,
+                    endpoint: Arc::clone(endpoint),
+                    origin: Arc::clone(origin),
+                };
                 queue.park(client, *turn, parked, now);
             }
             Verdict::Reject(_) => {}

@@ -238,7 +238,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 
     /// A request of `client` has ended. Those that wait for the client go on: all of them where the result says how, else
-    /// the first, which is the next to find out.
+    /// the first, which is the next to find out. Those that wait for its rate have a timer.
     pub(super) fn client_left(
         &mut self,
         client: ClientIdentity,
@@ -252,7 +252,12 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             Some(Err(error)) => is_about_the_client(error),
             None => false,
         };
-        let count = if is_known { usize::MAX } else { 1 };
+        let count = match state.standing(false, now) {
+            Standing::Slow(_) => 0,
+            Standing::Rejected { .. } => usize::MAX,
+            _ if is_known && !state.rate.is_slow(now) => usize::MAX,
+            _ => 1,
+        };
         self.unpark(client, count, now);
         self.time_client(client, now);
     }
@@ -326,23 +331,27 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         for _ in 0..count {
             let state = self.clients.get_mut(&client);
             let Some((turn, parked)) = state.and_then(|state| state.parked.pop_first()) else { return };
-            let Parked { key, since, endpoint } = parked;
-            let origin = self.endpoints.get(&endpoint).map(|it| Arc::clone(&it.origin));
-            let Some(origin) = origin else { continue };
+            let Parked { key, since, endpoint, origin } = parked;
+            // It may have been forgotten while the request was prepared.
             let endpoint = self.endpoint(&endpoint, &origin, now);
             self.insert(endpoint, turn, Entry { key, since }, now);
         }
     }
 
-    /// Sets the timer of a client whose entries wait for its rate alone.
+    /// Sets the timer of a client whose entries wait for its rate, or for nothing in flight. One entry at a time goes back:
+    /// each that begins in vain costs as much as one that is sent.
     fn time_client(&mut self, client: ClientIdentity, now: Instant) {
         let Some(state) = self.clients.get_mut(&client) else { return };
         let wanted = match state.standing(false, now) {
-            Standing::Slow(at) if !state.parked.is_empty() => Some(at),
-            // Nothing is in flight that would wake them.
-            Standing::Free if !state.parked.is_empty() && state.in_flight == 0 => Some(now),
+            _ if state.parked.is_empty() => None,
+            Standing::Slow(at) => Some(at),
+            Standing::Free if state.in_flight == 0 || state.rate.is_slow(now) => {
+                Some(now + state.rate.interval())
+            }
             _ => None,
         };
+        // A frequent cause of this call must not put the timer off again and again.
+        let wanted = wanted.map(|at| state.timer.map_or(at, |before| before.min(at)));
         if state.timer == wanted {
             return;
         }

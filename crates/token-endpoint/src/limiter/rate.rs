@@ -55,7 +55,7 @@ impl Rate {
         self.slowed_at = Some(now);
     }
 
-    fn interval(&self) -> Duration {
+    pub(super) fn interval(&self) -> Duration {
         Duration::from_secs_f64(1.0 / self.rate)
     }
 }

@@ -581,3 +581,69 @@ async fn ten_thousand_entries_behind_one_hanging_trial_cost_other_clients_nothin
     trial.finish(&Err::<(), _>(rejected()));
     assert!(tasks.join_all().await.into_iter().all(|rejected| rejected));
 }
+
+/// Endpoints are the tenants' choice, and those that say nothing are forgotten: not those of a request that is being prepared.
+#[tokio::test(start_paused = true)]
+async fn entry_that_parks_after_its_endpoint_was_forgotten_begins_when_its_client_is_free() {
+    let gate = Gate::default();
+    let (limiter, now) = (&gate.limiter, Instant::now());
+    let limiter = Limiter::clone(limiter);
+    let own = Limiter::<usize>::default();
+    let client = limiter.client(&description(), &credentials(), &Tls::default());
+    let mut permits = vec![];
+    for key in [1, 2] {
+        own.enqueue(key, &url(), now);
+        permits.push(own.next().await.1);
+    }
+    let second = permits.pop().unwrap();
+    let Admission::Granted(first) = permits.pop().unwrap().admit(client, false) else { panic!() };
+    for other in 0..10_000 {
+        own.enqueue(3, &format!("https://{other}.example.com/").parse().unwrap(), now);
+    }
+    own.remove(&3);
+    assert!(matches!(second.admit(client, false), Admission::Parked));
+    first.finish(&Ok::<_, Error>(()));
+    let next = timeout(seconds(5), own.next()).await;
+    assert_eq!(next.map(|(key, _)| key).ok(), Some(2));
+}
+
+/// Between its endpoint's permit and its client's, a request reads its credentials. Returns how long all requests of one client
+/// took, and how many entries have begun for them.
+async fn requests_of_one_client(count: usize, answer: fn(usize) -> Result<(), Error>) -> (Duration, usize) {
+    let limiter = Limiter::<usize>::default();
+    let client = limiter.client(&description(), &credentials(), &Tls::default());
+    let started = Instant::now();
+    for key in 0..count {
+        limiter.enqueue(key, &url(), started + seconds(30));
+    }
+    let mut tasks = JoinSet::new();
+    let (mut begun, sent) = (0, Arc::new(AtomicUsize::new(0)));
+    while sent.load(Ordering::Relaxed) < count {
+        let Ok((_, permit)) = timeout(seconds(1), limiter.next()).await else { continue };
+        begun += 1;
+        let sent = Arc::clone(&sent);
+        tasks.spawn(async move {
+            let Admission::Granted(permit) = permit.screen(client, false) else { return };
+            sleep(Duration::from_millis(15)).await;
+            let Admission::Granted(permit) = permit.admit(client, false) else { return };
+            sleep(LATENCY).await;
+            permit.finish(&answer(sent.fetch_add(1, Ordering::Relaxed)));
+        });
+    }
+    (started.elapsed(), begun)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_client_reaches_the_rate_of_its_origin() {
+    let (took, begun) = requests_of_one_client(500, |_| Ok(())).await;
+    assert!(took < seconds(7) && begun < 1100, "{took:?} {begun}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_of_a_client_that_was_limited_or_fails_seldom_begin_in_vain() {
+    let limited = |nth| if nth % 100 == 50 { super::answer(429, "").map(|_| ()) } else { Ok(()) };
+    let (took, begun) = requests_of_one_client(500, limited).await;
+    assert!(took < seconds(30) && begun < 3000, "{took:?} {begun}");
+    let (took, begun) = requests_of_one_client(100, |_| Err(transient())).await;
+    assert!(took < seconds(30) && begun < 2000, "{took:?} {begun}");
+}

@@ -19,14 +19,18 @@ impl Reconciliation<'_> {
         }
         let Some(digest) = digest else { return Ok(Step::Again) };
         // What failed with these values is no reason to try them again.
-        if let Some((before, _)) = before.filter(|(_, before)| *before == Some(digest))
+        let same_before = before.filter(|(_, before)| *before == Some(digest)).map(|(version, _)| version);
+        if let Some(before) = &same_before
             && let Some(failed) = &mut self.state.failed
-            && failed.failure.tried.credentials == self.spec.tried(Some(&before)).credentials
+            && failed.failure.tried.credentials == self.spec.tried(Some(before)).credentials
         {
             failed.failure.tried.credentials = self.spec.tried(Some(&version)).credentials;
         }
         // A token that was requested with these values is as good as before.
-        if let Some(token) = self.state.pending.token.as_mut().filter(|it| it.credentials == Some(digest)) {
+        if let Some(token) = &mut self.state.pending.token
+            && (token.credentials == Some(digest)
+                || same_before.as_ref() == Some(&token.record.inputs.credentials))
+        {
             token.record.inputs.credentials = version;
         }
         Ok(Step::Again)
