@@ -185,7 +185,7 @@ mod tests {
     use crate::heartbeat::Heartbeats;
     use crate::leadership::Leadership;
     use crate::metrics::Metrics;
-    use crate::refresh::MintReason;
+    use crate::refresh::{MintReason, Policy};
     use crate::secret::{Facts, Inputs, KeySet, Minted, Owner, Record, Version};
     use crate::spec::Resolved;
     use token_endpoint::{Egress, Limits, Transport};
@@ -235,7 +235,7 @@ mod tests {
             "annotations": {"tokensource.dev/refresh-requested-at": "now"}});
         let object: SourceObject =
             serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap();
-        let (key, _) = context.sources.put(object.into());
+        let key = context.sources.put(object.into()).key;
         let names = Arc::clone(&context.sources.get(&key).unwrap().secrets);
         context.secrets.reference(&key, &[], &names);
         key
@@ -258,8 +258,8 @@ mod tests {
 
     /// A token request in flight gets this result.
     async fn requested(context: &Context, key: &Key, outcome: Result<Box<NewToken>, Outcome>) {
-        let request =
-            MintRequest { reason: MintReason::Due, expedite: false, is_unprompted: false, original: None };
+        let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
+        let request = MintRequest { reason: MintReason::Due, policy, expedite: false, original: None };
         context.mints.request(key, request, &"https://idp.example.com".parse().unwrap(), Instant::now());
         let (next, permit) = context.mints.next().await;
         context.mints.begin(&next).unwrap();
