@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use token_endpoint::Digest;
 use tokensource_api::{LastFailure, Reason};
+use tokio::time::Instant;
 
 use super::mint_queue::{MintResult, NewToken};
 use super::propagation::Prompt;
@@ -49,6 +50,8 @@ pub struct SourceState {
     pub blocked: Option<Reason>,
     /// The status that was written last, until the watch has caught up.
     pub reported: Option<Box<Written>>,
+    /// Which events about an expired token were published.
+    pub expiry_events: ExpiryEvents,
 }
 
 /// The longest time for which a token that cannot be written holds token requests back.
@@ -128,6 +131,34 @@ impl Unwritten {
             refresh_at: self.token.as_ref().map(|token| token.refresh_at),
             unsaved_refresh_token: self.refresh_token.is_some(),
         })
+    }
+}
+
+/// The events about an expired token. At an endpoint that is too slow for its TokenSources, each token would be followed by
+/// two of them; like client-go's filter, only the first pair in [`EXPIRY_EVENTS_INTERVAL`] is published.
+#[derive(Debug, Default)]
+pub struct ExpiryEvents {
+    published_at: Option<Instant>,
+    /// The last expiry was published by no event, so that its end is not either.
+    is_silent: bool,
+}
+
+/// The shortest time between two events about an expired token.
+const EXPIRY_EVENTS_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+impl ExpiryEvents {
+    /// Whether an event with this reason repeats one that was published a short time ago.
+    pub fn is_repeated(&mut self, before: &Reported, reason: &str, now: Instant) -> bool {
+        if reason == Reason::Expired.as_str() {
+            let is_recent = |at: Instant| now.saturating_duration_since(at) < EXPIRY_EVENTS_INTERVAL;
+            self.is_silent = self.published_at.is_some_and(is_recent);
+            if !self.is_silent {
+                self.published_at = Some(now);
+            }
+            return self.is_silent;
+        }
+        let ends_expiry = before.ready() == Some((false, Some(Reason::Expired)));
+        ends_expiry && self.is_silent && reason == Reason::TokenValid.as_str()
     }
 }
 
@@ -349,5 +380,26 @@ mod tests {
         let before = FailedAttempts { values_changed: true, ..before.clone() };
         assert_eq!(FailedAttempts::count_with(Some(&before), &tried("s", "r", "d"), false), 1);
         assert_eq!(FailedAttempts::count_with(None, &tried("s", "r", "c"), true), 1);
+    }
+
+    #[test]
+    fn expiry_events_are_published_in_pairs_and_not_again_for_ten_minutes() {
+        let reported = |reason: &str| {
+            let ready = serde_json::json!({
+                "type": "Ready", "status": "False", "reason": reason, "message": "",
+                "lastTransitionTime": "2026-11-24T20:00:00Z",
+            });
+            let status = serde_json::json!({"conditions": [ready]});
+            Reported::of(&serde_json::from_value(status).unwrap())
+        };
+        let (mut events, start) = (ExpiryEvents::default(), Instant::now());
+        let mut is_repeated = |before: &str, reason: &str, seconds: u64| {
+            events.is_repeated(&reported(before), reason, start + Duration::from_secs(seconds))
+        };
+        assert!(!is_repeated("TokenValid", "Expired", 0) && !is_repeated("Expired", "TokenValid", 5));
+        assert!(is_repeated("TokenValid", "Expired", 20) && is_repeated("Expired", "TokenValid", 25));
+        assert!(!is_repeated("TokenValid", "EndpointUnavailable", 30), "another reason");
+        assert!(!is_repeated("ClientRejected", "TokenValid", 40), "the end of something else");
+        assert!(!is_repeated("TokenValid", "Expired", 601) && !is_repeated("Expired", "TokenValid", 605));
     }
 }

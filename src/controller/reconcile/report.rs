@@ -8,13 +8,14 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use serde_json::{Value, json};
 use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::reconciliation::Reconciliation;
 use crate::cluster::CallError;
 use crate::controller::context::Context;
 use crate::controller::spans;
-use crate::controller::state::{FailedAttempts, SourceState, Written};
+use crate::controller::state::{ExpiryEvents, FailedAttempts, SourceState, Written};
 use crate::metrics::{ObservedSource, TokenTimes};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy, refresh_at};
 use crate::secret::Record;
@@ -27,7 +28,9 @@ impl Reconciliation<'_> {
         let before = before(self.source, self.reported, self.state);
         let after = self.status(problem, &before);
         self.context.metrics.observed(&self.identity.key, observed_source(&after, self.source));
-        let written = write(self.context, self.source, self.identity, &before, after).await?;
+        let written =
+            write(self.context, self.source, self.identity, &before, after, &mut self.state.expiry_events)
+                .await?;
         if written.is_some() {
             self.state.reported = written.map(Box::new);
         }
@@ -111,7 +114,7 @@ pub(super) async fn invalid(
         before: &before,
     });
     context.metrics.observed(&identity.key, observed_source(&after, source));
-    match write(context, source, identity, &before, after).await {
+    match write(context, source, identity, &before, after, &mut state.expiry_events).await {
         Ok(None) => {}
         Ok(written) => state.reported = written.map(Box::new),
         Err(error) => debug!(source = %identity.key, %error, "the status could not be written"),
@@ -136,6 +139,7 @@ pub(super) async fn write(
     identity: &Identity,
     before: &Reported,
     after: TokenSourceStatus,
+    expiries: &mut ExpiryEvents,
 ) -> Result<Option<Written>, CallError> {
     // Only the leader writes: this write has no precondition, and could overwrite a newer report.
     if before.is(&after) || !context.serves(&identity.key) {
@@ -156,6 +160,9 @@ pub(super) async fn write(
         other => other?,
     };
     for (warning, reason, note) in events(before, &after) {
+        if expiries.is_repeated(before, &reason, Instant::now()) {
+            continue;
+        }
         let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };
         let sending = context.kubernetes.publish_event(regarding, &context.instance, warning, &reason, &note);
         if let Err(error) = Box::pin(sending).await {
