@@ -96,7 +96,8 @@ impl Reconciliation<'_> {
         let again = self.next(&rest);
         self.settle_propagation();
         if !rest.is_quiet || self.expired_unreported() {
-            self.report(rest.problem).await?;
+            let problem = if rest.is_quiet { self.failing() } else { rest.problem };
+            self.report(problem).await?;
         }
         self.propagate();
         Ok(again.map(timer).into_iter().chain(self.next_propagation()).min())
