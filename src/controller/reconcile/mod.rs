@@ -98,7 +98,8 @@ impl Reconciliation<'_> {
         let rest = rest?;
         let again = self.next(&rest);
         if !rest.is_quiet || self.expired_unreported() {
-            self.report(rest.problem).await?;
+            let problem = if rest.is_quiet { self.failing() } else { rest.problem };
+            self.report(problem).await?;
         }
         self.propagate();
         Ok(again.map(timer).into_iter().chain(self.next_propagation()).min())
