@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# A static binary and root certificates, and nothing else: hack/image.sh, which `make image` runs without Docker.
+# Only a static binary and root certificates, built by hack/image.sh; `make image` builds the same without Docker.
 
 ARG RUST_VERSION=1.95
 FROM rust:${RUST_VERSION}-bookworm AS build
@@ -21,7 +21,7 @@ LABEL org.opencontainers.image.title="tokensource-operator" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=build /root-of-the-image /
-# By number: a kubelet cannot tell from a name whether it is root's.
+# By number, because a kubelet cannot check that a named user is not root.
 USER 65532:65532
 WORKDIR /
 EXPOSE 8080

@@ -1,4 +1,4 @@
-# Everything a developer does here. GNU make 3.81 (macOS) or later; `make help` tells the targets.
+# Developer targets; `make help` lists them. Needs GNU make 3.81 (macOS) or later.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -7,23 +7,23 @@ CARGO ?= cargo
 KUBECTL ?= kubectl
 CRD := crds/tokensource.dev_tokensources.yaml
 
-# The npm packages of test servers, installed anew when their lock changes.
+# The npm packages of test servers; reinstalled when their lock file changes.
 NPM_STAMPS := $(patsubst %/package-lock.json,%/node_modules/.installed,$(wildcard tests/*/package-lock.json))
 
 ##@ General
 
 .PHONY: help
-help: ## Tell what there is.
+help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*##"; print "Usage: make <target>" } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-zA-Z_-]+:.*##/ { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: doctor
-doctor: ## Tell what this machine lacks for `make demo` and `make test`, and how to get it.
+doctor: ## Print what this machine lacks for `make demo` and `make test`, with remedies.
 	@hack/doctor.sh
 
 .PHONY: demo
-demo: ## Show the operator at work, on this machine alone.
+demo: ## Demonstrate the operator on this machine.
 	@hack/demo.sh
 
 ##@ Development
@@ -37,7 +37,7 @@ fmt: ## Format the code.
 	$(CARGO) fmt --all
 
 .PHONY: fmt-check
-fmt-check: ## Fail where the code is not formatted.
+fmt-check: ## Fail if code is not formatted.
 	$(CARGO) fmt --all --check
 
 .PHONY: lint
@@ -45,30 +45,30 @@ lint: ## Run clippy; warnings are errors.
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 .PHONY: generate
-generate: ## Write anew what is generated: the CustomResourceDefinition, the chart's README, deploy/.
+generate: ## Generate the CustomResourceDefinition, the chart's README and deploy/.
 	@hack/generate.sh
 
 .PHONY: check-generated
-check-generated: ## Fail where what is generated has drifted.
+check-generated: ## Fail if generated files are out of date.
 	@hack/generate.sh --check
 
 ##@ Tests
 
 .PHONY: test-fast
-test-fast: $(NPM_STAMPS) ## Run what needs no control plane: unit tests, and OAuth against a real authorization server.
-	$(CARGO) test --workspace --lib --bins --test token_endpoint --test mint
+test-fast: $(NPM_STAMPS) ## Run tests without a control plane: unit tests, the layout of the source, and OAuth against a real authorization server.
+	$(CARGO) test --workspace --lib --bins --test layout --test token_endpoint --test mint
 
 .PHONY: test
-test: ## Run all tests, against a real control plane (the first time builds it: minutes).
+test: ## Run all tests, against a real control plane (the first run builds it: minutes).
 	@hack/test.sh
 
-# What cargo-fuzz passes to the compiler, of which stable takes these: the code tells the fuzzer where it has been.
+# The coverage flags of cargo-fuzz that stable compilers accept.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares --cfg=fuzzing
 
 .PHONY: fuzz
-fuzz: ## Throw bytes at the reader of answers and at templates, for FUZZ_SECONDS=60 each (the first time builds it: minutes).
+fuzz: ## Fuzz the parser of responses and the templates, for FUZZ_SECONDS=60 each (the first run builds it: minutes).
 	@set -e; for target in read_answer render_template; do \
 		mkdir -p fuzz/corpus/$$target fuzz/artifacts; \
 		RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
@@ -78,19 +78,19 @@ fuzz: ## Throw bytes at the reader of answers and at templates, for FUZZ_SECONDS
 	done
 
 .PHONY: bench
-bench: $(NPM_STAMPS) ## Measure what a fleet of TokenSources costs (SOURCES=1000), or one load (SCENARIO=overload).
+bench: $(NPM_STAMPS) ## Measure memory, CPU and refreshes a second of SOURCES=1000 TokenSources, or one load (SCENARIO=overload).
 	$(CARGO) bench --bench scale
 
 .PHONY: bench-heap
-bench-heap: $(NPM_STAMPS) ## Count what a fleet keeps on the heap, and what a refresh allocates (SOURCES=1000).
+bench-heap: $(NPM_STAMPS) ## Measure the heap of SOURCES=1000 TokenSources and the allocations of a refresh.
 	$(CARGO) bench --bench heap
 
 .PHONY: control-plane
-control-plane: ## Start a control plane of your own in the foreground; Ctrl-C ends it.
+control-plane: ## Start a control plane in the foreground; Ctrl-C stops it.
 	@set -o pipefail; hack/control-plane.sh run | while read -r _ kubeconfig; do \
 		echo "The control plane is up. In another terminal:"; \
 		echo "  export KUBECONFIG=$$kubeconfig PATH=$$(dirname "$$kubeconfig")/bin:\$$PATH   # with its kubectl"; \
-		echo "Ctrl-C here ends it and removes all of it. It runs no pods."; \
+		echo "Ctrl-C here stops it and removes its files. It runs no pods."; \
 	done
 
 .PHONY: npm-packages
@@ -101,7 +101,7 @@ tests/%/node_modules/.installed: tests/%/package-lock.json
 	@touch $@
 
 .PHONY: helm-lint
-helm-lint: ## Have Helm look at the chart (the first time builds Helm: minutes).
+helm-lint: ## Lint the chart with Helm (the first run builds Helm: minutes).
 	@$$(hack/tools.sh helm)/helm lint --strict charts/tokensource-operator
 
 ##@ Cluster
@@ -116,7 +116,7 @@ uninstall: ## Remove the CustomResourceDefinition, and with it every TokenSource
 
 .PHONY: deploy
 deploy: ## Install the operator, of image IMG=REGISTRY/NAME:TAG, into the cluster of your KUBECONFIG.
-	@[ -n "$(IMG)" ] || { echo "say which image: make deploy IMG=REGISTRY/NAME:TAG" >&2; exit 1; }
+	@[ -n "$(IMG)" ] || { echo "the image is missing: make deploy IMG=REGISTRY/NAME:TAG" >&2; exit 1; }
 	sed 's#^\( *image:\) .*#\1 $(IMG)#' deploy/install.yaml | $(KUBECTL) apply --server-side -f -
 
 .PHONY: undeploy
@@ -124,7 +124,7 @@ undeploy: ## Remove the operator from the cluster of your KUBECONFIG; TokenSourc
 	$(KUBECTL) delete --ignore-not-found -f deploy/install.yaml -l 'app.kubernetes.io/component!=crd'
 
 .PHONY: run
-run: ## Run the operator from here, alone, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
+run: ## Run the operator from here, without leader election, against the cluster of your KUBECONFIG (ARGS="--namespace payments").
 	TOKENSOURCE_LEADER_ELECT=$${TOKENSOURCE_LEADER_ELECT:-false} \
 		TOKENSOURCE_ADMIN_ADDRESS=$${TOKENSOURCE_ADMIN_ADDRESS:-off} $(CARGO) run -- run $(ARGS)
 
@@ -135,15 +135,15 @@ lint-scripts: ## Run shellcheck over the scripts, and actionlint over the workfl
 	@hack/lint-scripts.sh
 
 .PHONY: deny
-deny: ## Look at licences, banned crates and sources of what is linked (the first time builds cargo-deny: minutes).
+deny: ## Check licences, bans and sources of dependencies (the first run builds cargo-deny: minutes).
 	"$$(hack/cargo-tools.sh cargo-deny)/cargo-deny" check licenses bans sources
 
 .PHONY: advisories
-advisories: ## Look for known vulnerabilities of what is linked; fetches their database.
+advisories: ## Check dependencies for known vulnerabilities; fetches the database.
 	"$$(hack/cargo-tools.sh cargo-deny)/cargo-deny" check advisories
 
 .PHONY: sbom
-sbom: ## Write the bill of materials, target/sbom.cdx.json (the first time builds cargo-cyclonedx: minutes).
+sbom: ## Write the bill of materials, target/sbom.cdx.json (the first run builds cargo-cyclonedx: minutes).
 	hack/sbom.sh target/sbom.cdx.json
 
 IMAGE := target/image.tar
@@ -153,12 +153,12 @@ image: ## Build the image of this machine's architecture without Docker, target/
 	hack/image.sh archive $(IMAGE)
 
 .PHONY: image-check
-image-check: ## Run the image with nothing else around it, as root (CLUSTER=KUBECONFIG: start it there, too).
+image-check: ## Run the image without a container runtime, as root (CLUSTER=KUBECONFIG: also against that cluster).
 	hack/image-check.py $(IMAGE) $(CLUSTER)
 
 ##@ Cleaning
 
 .PHONY: clean
-clean: ## Remove what was built here (the control plane's binaries are cached outside, see hack/control-plane.sh).
+clean: ## Remove build output (tools are cached elsewhere, see hack/lib/go-tools.sh).
 	$(CARGO) clean
 	rm -rf tests/*/node_modules

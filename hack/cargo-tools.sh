@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tools for Rust that are no part of its toolchain, built once from pinned versions, into the user's cache.
+# Builds Rust tools that are not part of the toolchain, once, from pinned versions, into the user's cache.
 #
-#   cargo-tools.sh NAME    build it if it is not there yet (minutes); prints the directory with the binary
+#   cargo-tools.sh NAME    build it if it is not cached (minutes); prints the directory with the binary
 set -euo pipefail
 
 case ${1:-} in
@@ -15,7 +15,7 @@ esac
 to=${TOKENSOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokensource-operator}/$1-$version
 if ! [ -x "$to/bin/$1" ]; then
   echo "$1: building version $version once, into $to" >&2
-  # Not the project's target folder, which would hold it for ever.
+  # Not the project's target folder, which would keep the build output.
   CARGO_TARGET_DIR=$to/target cargo install --quiet --locked --root "$to" --profile dev "$1@$version" >&2
   rm -rf "$to/target"
 fi

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# A real Kubernetes control plane on this machine, with no container runtime: etcd, kube-apiserver and
-# kube-controller-manager (for garbage collection, namespaces and ServiceAccounts), for tests and demos.
+# Runs a Kubernetes control plane without a container runtime, for tests and demos: etcd, kube-apiserver and
+# kube-controller-manager (for garbage collection, namespaces and ServiceAccounts).
 #
-#   control-plane.sh build      build what is not cached yet; prints the directory with the binaries
+#   control-plane.sh build      build what is not cached; prints the directory with the binaries
 #   control-plane.sh run [--dir DIR] [--crds DIR] [--until-stdin-closes]
-#                               start it; prints "READY <DIR>/kubeconfig"; ends on a signal, or when stdin closes
+#                               start it; prints "READY <DIR>/kubeconfig"; ends on SIGTERM, SIGHUP or SIGINT (unless that
+#                               was ignored when it started), or when stdin closes
 #
-# Each binary that $KUBEBUILDER_ASSETS holds is taken from there. Written for bash 3.2 (macOS) as well.
+# Uses the binaries in $KUBEBUILDER_ASSETS, if there are any. Runs on bash 3.2 (macOS).
 set -euo pipefail
 
 tool='control plane'
@@ -16,11 +17,11 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/lib/go-tools.sh
 . "$here/lib/go-tools.sh"
 
-# What objects depend on: owners, namespaces, ServiceAccounts, and the roles view, edit and admin.
+# Required for owners, namespaces, ServiceAccounts, and the roles view, edit and admin.
 controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller
 controllers=$controllers,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller
 
-# component NAME COMMAND...: the same, with a log of its name, and known to watch_stdin.
+# component NAME COMMAND...: starts it with its own log, and registers it for watch_stdin.
 component() {
   local name=$1
   shift
@@ -30,11 +31,11 @@ component() {
 
 # ---------------------------------------------------------------------------------------------- build
 
-# Absolute, because links will point there.
+# Absolute, because it is the target of symlinks.
 if [ -d "${KUBEBUILDER_ASSETS:-}" ]; then KUBEBUILDER_ASSETS=$(cd "$KUBEBUILDER_ASSETS" && pwd); fi
 provided() { [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; }
 
-# Leaves the directory that holds all four in $bin.
+# Sets $bin to the directory with all four binaries.
 build() {
   local name source
   build_tools control-plane "all four take 5 to 10 minutes on 2 cores, and 1.5 GB of Go modules"
@@ -51,13 +52,15 @@ build() {
 
 # ---------------------------------------------------------------------------------------------- run
 
-# Below the ports that kernels give to outgoing connections. Another process may still take it first: see run().
+# Below the ephemeral port range. Another process may still take the port first: see with_retries().
 free_port() {
-  while :; do
+  local attempt
+  for ((attempt = 0; attempt < 1000; attempt++)); do
     port=$((20000 + RANDOM % 12000))
-    # A subshell: the connection is closed with it.
+    # The subshell closes the connection when it ends.
     if ! (exec 4<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return; fi
   done
+  die "found no free port on 127.0.0.1"
 }
 
 random_token() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
@@ -83,7 +86,7 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
-- level: None # the control plane's talk with itself
+- level: None # requests of the control plane's components
   users: [system:apiserver, system:kube-controller-manager]
 - level: None
   nonResourceURLs: ["/readyz*", "/livez*", "/healthz*"]
@@ -91,13 +94,13 @@ rules:
 YAML
 }
 
-# failed COMPONENT: why it did not come up, or went away; then the end.
+# failed COMPONENT MESSAGE: prints the end of its log and the message, and exits.
 failed() {
   tail -n 20 "$dir/$1.log" >&2 || true
   die "$1 $2; the end of its log is above"
 }
 
-# until_ready COMPONENT SECONDS COMMAND...: 1 when it ended because its port was taken, so that others can be tried.
+# until_ready COMPONENT SECONDS COMMAND...: returns 1 if its port was in use, so that another can be tried.
 until_ready() {
   local name=$1 deadline=$((SECONDS + $2))
   shift 2
@@ -120,15 +123,15 @@ start_etcd() {
   component etcd "$bin/etcd" --data-dir "$dir/etcd" --unsafe-no-fsync \
     --listen-client-urls "$etcd_url" --advertise-client-urls "$etcd_url" --listen-peer-urls http://127.0.0.1:0
   etcd_pid=$pid
-  # Its own log, not a connection: something else's etcd might answer on a port that this one did not get.
+  # Checks its log, not a connection: another etcd might listen on the port.
   until_ready etcd 60 grep -q 'serving client traffic' "$dir/etcd.log"
 }
 
 start_apiserver() {
   free_port
   api_port=$port
-  # The server makes its own certificate, and the key of that signs ServiceAccount tokens as well.
-  # No limits on concurrent requests: many tests share the server, and none is about being throttled.
+  # The server generates its certificate; the same key signs ServiceAccount tokens.
+  # No limits on concurrent requests, because many tests share the server.
   component kube-apiserver "$bin/kube-apiserver" --etcd-servers "$etcd_url" \
     --bind-address 127.0.0.1 --advertise-address 127.0.0.1 --secure-port "$api_port" --cert-dir "$dir/certs" \
     --token-auth-file "$dir/tokens.csv" --authorization-mode RBAC \
@@ -153,25 +156,25 @@ start_controller_manager() {
   until_ready kube-controller-manager 60 kubectl -n default get serviceaccount/default configmap/kube-root-ca.crt
 }
 
-# Others may take a free port between our look and our start: then a few more are tried.
+# Another process may take the port between the check and the start: then other ports are tried.
 with_retries() {
   local attempt
   for attempt in 1 2 3 4 5; do
     if "$@"; then return; fi
-    say "port $port was taken by somebody else (attempt $attempt)"
+    say "port $port is in use by another process (attempt $attempt)"
   done
   die "found no free port on 127.0.0.1"
 }
 
-# Ends this process when stdin closes: whoever holds the other end may die in any way, and cannot leave us behind.
-# Should this process be gone already (SIGKILL), its children are ended here.
+# Ends this process when stdin closes, so that it never outlives its starter, however that ends. If this process was killed
+# (SIGKILL), ends its children.
 watch_stdin() {
   local supervisor=$$
   (
     trap - INT TERM HUP EXIT
     while IFS= read -r _; do :; done
     kill -TERM $supervisor 2>/dev/null && exit
-    # shellcheck disable=SC2046 # one word for each pid
+    # shellcheck disable=SC2046 # splits into pids
     kill -KILL $(awk '{ print $1 }' "$dir/pids") 2>/dev/null
     [ -n "$keep" ] || rm -rf "$dir"
   ) <&3 >/dev/null 2>&1 &
@@ -196,7 +199,7 @@ run() {
   if [ -n "$keep" ]; then
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
-    # What an earlier run left there, and nothing else.
+    # Only the files of an earlier run.
     for left in etcd certs bin pids kubeconfig controller-manager.kubeconfig tokens.csv audit-policy.yaml \
       audit.log etcd.log kube-apiserver.log kube-controller-manager.log; do
       rm -rf "${dir:?}/$left"
@@ -216,14 +219,14 @@ run() {
   ln -s "$bin" "$dir/bin"
   admin_token=$(random_token)
   manager_token=$(random_token)
-  umask 077 # each of these files lets its reader in
+  umask 077 # these files contain credentials
   echo "$admin_token,admin,admin,system:masters" >"$dir/tokens.csv"
   echo "$manager_token,system:kube-controller-manager,kube-controller-manager,system:masters" >>"$dir/tokens.csv"
   audit_policy >"$dir/audit-policy.yaml"
 
   with_retries start_etcd
   with_retries start_apiserver
-  # Before the garbage collector starts: it looks for new kinds only every 30 s.
+  # Before the garbage collector starts, because it discovers new kinds only every 30 s.
   if [ -n "$crds" ]; then
     kubectl create -f "$crds" >/dev/null
     until_ready kube-apiserver 30 kubectl wait --for condition=Established --timeout 2s -f "$crds"
@@ -232,9 +235,9 @@ run() {
 
   echo "READY $dir/kubeconfig"
   while :; do
-    alive "$etcd_pid" || failed etcd "ended by itself"
-    alive "$apiserver_pid" || failed kube-apiserver "ended by itself"
-    alive "$manager_pid" || failed kube-controller-manager "ended by itself"
+    alive "$etcd_pid" || failed etcd "exited unexpectedly"
+    alive "$apiserver_pid" || failed kube-apiserver "exited unexpectedly"
+    alive "$manager_pid" || failed kube-controller-manager "exited unexpectedly"
     nap 1
   done
 }

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Shows the operator at work on this machine alone: a real control plane, a real authorization server, three
-# TokenSources whose tokens live for two to three minutes, and what goes wrong and heals. Needs Rust, Go and Node;
-# builds what is missing. Ctrl-C ends it at any time and leaves nothing behind.
+# Demonstrates the operator on this machine: a real control plane, a real authorization server, three TokenSources with token
+# lifetimes of two to three minutes, failures and recovery. Needs Rust, Go and Node; builds what is missing. Ctrl-C stops it
+# at any time and removes everything.
 #
-# Exit code 0: everything that it showed held. It says at the end what was shown, and what did not hold.
+# Exit code 0: all checks held. A summary at the end lists the checks.
 #
-#   DEMO_SECONDS    how long it goes on, from when everything runs (240). The steps come first and are never cut
-#                   short; the rest is for watching. Below 120 the tokens live for 40 s only, and the steps take 20 s.
-#   DEMO_OPERATOR   an operator that is built already
+#   DEMO_SECONDS    duration after everything runs (240). The steps are never cut short; the remaining time is for
+#                   watching. Below 120, token lifetimes are 40 s, and the steps take 20 s.
+#   DEMO_OPERATOR   the path of an operator that is already built
 #
-# Written for bash 3.2 (macOS) as well.
+# Runs on bash 3.2 (macOS).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# All that it talks to is on this machine.
+# All connections are local.
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 
 seconds=${DEMO_SECONDS:-240}
@@ -26,9 +26,9 @@ seconds=$((10#$seconds))
 sources="vgs vng vcd"
 lifetimes=(120 150 180)
 [ "$seconds" -ge 120 ] || lifetimes=(40 40 40)
-patience=30 # seconds within which whatever should happen at once must have happened
+timeout=30 # seconds for each check
 
-# ---------------------------------------------------------------------------------------------- words
+# ---------------------------------------------------------------------------------------------- output
 
 bold='' dim='' green='' red='' plain=''
 if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m'; fi
@@ -36,8 +36,7 @@ if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' plain
 step() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 say() { printf '   %s\n' "$@"; }
 
-# The table of `kubectl get tokensources -w`, line by line as it grows. Only this process prints, so that nothing is
-# printed in between.
+# Prints new lines of `kubectl get tokensources -w`. Only this process prints, so that output is not interleaved.
 table_lines=0
 show_table() {
   local line now
@@ -55,14 +54,14 @@ nap() {
   wait $! || true
 }
 
-# run COMMAND...: says what it runs, and runs it.
+# run COMMAND...: prints the command and runs it.
 run() {
   show_table
   typed "$(quoted "$@")"
   "$@" 2>&1 | fold -s -w 96 | sed 's/^/   /'
 }
 
-# typed LINE: as somebody would type it.
+# typed LINE: prints a command line as if it were typed.
 typed() {
   printf '%s' "$bold"
   printf '%s\n' "$1" | fold -s -w 92 | sed -e '1s/^/   $ /' -e '2,$s/^/       /' -e '$!s/$/\\/'
@@ -82,11 +81,11 @@ quoted() {
 
 results=()
 failures=0
-# check WORDS COMMAND...: whether the command succeeds, now or a little later; counted for the summary.
+# check WORDS COMMAND...: checks that the command succeeds within $timeout seconds; counted for the summary.
 check() {
   local words=$1
   shift
-  if eventually "$patience" "$@"; then
+  if eventually "$timeout" "$@"; then
     results+=("${green}held        $plain $words")
     printf '%s   ok: %s%s\n' "$green" "$words" "$plain"
   else
@@ -113,7 +112,7 @@ eventually() {
 dir=$(mktemp -d "${TMPDIR:-/tmp}/tokensource-demo.XXXXXX")
 mkdir "$dir/pids"
 mkfifo "$dir/lifeline"
-# Whatever is started here ends when nobody holds this open any more: however this script ends, by SIGKILL too.
+# All processes end when this is closed, however this script ends, including SIGKILL.
 exec 9<>"$dir/lifeline"
 
 # shellcheck disable=SC2046 # one word for each pid
@@ -121,36 +120,37 @@ exec 9<>"$dir/lifeline"
   trap '' INT TERM HUP
   trap - EXIT
   set +e
-  exec 9>&-
-  read -r _ <"$dir/lifeline" || true
-  # The control plane and the authorization server see the lifeline by themselves.
+  # Opened before 9 is closed: opening it without any writer would block.
+  exec 8<"$dir/lifeline" 9>&-
+  read -r _ <&8 || true
+  # The control plane and the authorization server watch the lifeline themselves.
   kill $(cat "$dir/pids/table" "$dir/pids/reader")
   kill -KILL $(cat "$dir/pids/operator")
   for _ in 1 2 3 4 5 6 7 8 9 10; do
-    kill -0 $(cat "$dir"/pids/*) || break # some of them are there still
+    kill -0 $(cat "$dir"/pids/*) || break # some are still running
     sleep 0.5
   done
   kill -KILL $(cat "$dir"/pids/*)
   rm -rf "$dir"
 ) >/dev/null 2>&1 </dev/null &
-undertaker=$!
+reaper=$!
 
 ended=
 cleanup() {
   local status=$?
   trap '' INT TERM HUP
   if [ -z "$ended" ] && [ $status -lt 128 ]; then
-    printf '\n   The demonstration did not come to its end; the reason should stand above.\n' >&2
+    printf '\n   The demonstration did not finish; see the output above for the cause.\n' >&2
   fi
-  # Of what was just started the undertaker may not know yet.
+  # The reaper may not know processes that were just started.
   # shellcheck disable=SC2046 # one word for each pid
   kill $(jobs -p) 2>/dev/null || true
   exec 9>&-
-  wait $undertaker 2>/dev/null || true
+  wait $reaper 2>/dev/null || true
 }
 trap cleanup EXIT
 trap 'exit 129' HUP
-trap 'ended=yes; echo; echo "   Interrupted: everything is ended and removed."; exit 130' INT
+trap 'ended=yes; echo; echo "   Interrupted: everything is stopped and removed."; exit 130' INT
 trap 'exit 143' TERM
 
 # start NAME COMMAND...: in the background; its output goes to a file of its name.
@@ -176,15 +176,19 @@ give_up() {
   exit 1
 }
 
-# ---------------------------------------------------------------------------------------------- what is missing
+# ---------------------------------------------------------------------------------------------- build
 
 printf '%s\n' "${bold}tokensource-operator: a demonstration${plain}"
 say "An operator keeps OAuth 2.0 access tokens fresh in Kubernetes Secrets. Here it runs against a" \
   "real control plane and a certified authorization server, both on 127.0.0.1. Ctrl-C removes all."
+# bash cannot reset a signal that was ignored when it started, as SIGINT is in `sh -c 'make demo &'`.
+case $(trap -p INT) in
+  "trap -- '' "*) say "SIGINT is ignored here, as in a background job of a script. To end it and remove all: kill $$" ;;
+esac
 
 step "Build what is missing"
-say "The first time takes minutes: control plane and operator are built from source. Later, seconds."
-hack/doctor.sh --quiet || say "(Not all of that is needed here; let us see how far it goes.)"
+say "The first run takes minutes: control plane and operator are built from source. Later, seconds."
+hack/doctor.sh --quiet || say "(Not all of this is needed here; the demonstration continues.)"
 say "1/3 the control plane: etcd, kube-apiserver, kube-controller-manager, kubectl"
 hack/control-plane.sh build >/dev/null
 say "2/3 the authorization server's npm packages"
@@ -196,7 +200,7 @@ if [ -z "$operator" ]; then
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
 fi
 
-# ---------------------------------------------------------------------------------------------- start all of it
+# ---------------------------------------------------------------------------------------------- start
 
 step "Start the control plane and the authorization server"
 start control-plane hack/control-plane.sh run --dir "$dir/cp" --crds crds --until-stdin-closes
@@ -205,7 +209,7 @@ eventually 120 has_begun control-plane || give_up "control-plane did not start i
 eventually 120 has_begun authorization-server || give_up "authorization-server did not start in time"
 
 export KUBECONFIG=$dir/cp/kubeconfig KUBECACHEDIR=$dir/kubectl
-# Another program may use the port; and nobody else is there to be waited for.
+# The port may be in use; and with one replica leader election is unnecessary.
 export TOKENSOURCE_ADMIN_ADDRESS=off TOKENSOURCE_LEADER_ELECT=false
 issuer=$(sed -n 's/.*"url":"\([^"]*\)".*/\1/p' "$dir/authorization-server")
 kubectl() { "$dir/cp/bin/kubectl" --request-timeout=20s "$@" 9>&-; }
@@ -213,19 +217,19 @@ kubectl create namespace demo >/dev/null
 kubectl config set-context --current --namespace=demo >/dev/null
 began=$SECONDS
 
-say "Look around from another terminal, while this goes on:" ""
+say "Commands for another terminal, while this runs:" ""
 printf '%s' "$bold"
 say "  export KUBECONFIG=$KUBECONFIG" \
   "  alias kubectl=$dir/cp/bin/kubectl" \
   "  kubectl get tokensources -o wide -w" \
   "  kubectl describe tokensource vgs" \
   "  kubectl explain tokensource.spec" \
-  "  curl -s $issuer/control/requests   # what the authorization server has counted" \
+  "  curl -s $issuer/control/requests   # the counted token requests" \
   "  tail -f $dir/operator.log"
 printf '%s' "$plain"
 
 step "Start the operator"
-say "Only here it may talk to 127.0.0.1, and without TLS: by default it does neither."
+say "These flags allow connections to 127.0.0.1 and without TLS, which the default policy refuses."
 start_operator() {
   typed "tokensource-operator run --allow-http --egress-allow 127.0.0.0/8"
   start operator "$operator" run --allow-http --egress-allow 127.0.0.0/8
@@ -238,7 +242,7 @@ control() { # METHOD PATH [JSON]
   curl -sS --fail --noproxy '*' --max-time 10 -X "$1" ${3:+-H 'content-type: application/json' -d "$3"} "$issuer/control/$2"
 }
 
-# How many token requests the authorization server has counted; of one client, or of all.
+# The number of token requests that the authorization server has counted, of one client or of all.
 requests() {
   control GET "${1:+clients/demo-$1/}requests" | sed 's/^[^0-9]*"total":\([0-9]*\).*/\1/'
 }
@@ -250,14 +254,14 @@ control PUT clients/demo-vcd '{"token_endpoint_auth_method": "none", "grant_type
   "tenant": "acme", "access_token_ttl": '"${lifetimes[2]}"'}' >/dev/null
 api_token=$(control POST clients/demo-vcd/refresh-tokens | sed 's/.*"refresh_token":"\([^"]*\)".*/\1/')
 
-# ---------------------------------------------------------------------------------------------- what is seen of a source
+# ---------------------------------------------------------------------------------------------- observations
 
 token() { kubectl get secret "$1-token" -o 'go-template={{.data.access_token|base64decode}}' 2>/dev/null; }
 token_id() { kubectl get tokensource "$1" -o 'jsonpath={.status.token.id}'; }
 ready() { kubectl get tokensource "$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].reason}'; }
 sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi; }
 
-# Whether the authorization server takes the token.
+# Succeeds if the authorization server accepts the token.
 accepted() {
   [ "$(printf 'Authorization: Bearer %s' "$1" | curl -s --noproxy '*' --max-time 10 -o /dev/null -w '%{http_code}' -H @- "$issuer/resource")" = 200 ]
 }
@@ -271,7 +275,7 @@ accepted() {
   }
   id_is_the_tokens() { [ "$(token "$1" | sha256 | cut -c1-12)" = "$(token_id "$1")" ]; }
   holds() { [ "$(token "$1")" = "$2" ]; }
-  # Holds a token, another one than this.
+  # Succeeds if the Secret contains a token that differs from $2.
   changed() {
     local now
     now=$(token "$1") && [ -n "$now" ] && [ "$now" != "$2" ]
@@ -280,7 +284,7 @@ accepted() {
   counted() { [ "$(requests "${2:-}")" = "$1" ]; }
 }
 
-# What an application sees: it reads each Secret every other second, and uses what it finds.
+# An application: reads each Secret every two seconds and uses the token.
 reader() {
   local source token
   trap 'exit' TERM
@@ -293,7 +297,7 @@ reader() {
   done
 }
 
-# Whether no refresh of these is due within so many seconds: what happens then is not the schedule's doing.
+# Succeeds if no refresh of these sources is due within so many seconds, so that the schedule does not affect a step.
 quiet() { # SECONDS SOURCE...
   local within=$1 source
   shift
@@ -304,10 +308,10 @@ quiet() { # SECONDS SOURCE...
       process.exit(times.every(quiet) ? 0 : 1)' "$within"
 }
 
-# ---------------------------------------------------------------------------------------------- the show
+# ---------------------------------------------------------------------------------------------- the steps
 
 step "Three TokenSources, one for each preset"
-say "Credentials are ordinary Secrets (on the command line only because these are worth nothing):"
+say "Credentials are ordinary Secrets (on the command line only because these are for a demonstration):"
 run kubectl create secret generic vgs-client --from-literal=client_id=demo-vgs --from-literal=client_secret=right
 run kubectl create secret generic vng-client --from-literal=client_id=demo-vng --from-literal=client_secret=right
 run kubectl create secret generic vcd-client --from-literal=refresh_token="$api_token"
@@ -343,19 +347,19 @@ spec:
   target: {name: vcd-token}
 YAML
 run cat "$dir/tokensources.yaml"
-say "(Without tokenURL they would ask the vendors' own endpoints.) The table below is live, in UTC:"
+say "(Without tokenURL they would use the vendors' endpoints.) The table below is live, in UTC:"
 typed "kubectl get tokensources -w &"
 start table "$dir/cp/bin/kubectl" get tokensources -w
 run kubectl apply -f "$dir/tokensources.yaml"
 check "three TokenSources are Ready, each with a token in its Secret" all_ready
-[ $failures -eq 0 ] || give_up "operator did not do its first work"
-check "that took three token requests, one for each" counted 3
+[ $failures -eq 0 ] || give_up "operator wrote no first tokens"
+check "this took three token requests, one for each" counted 3
 reader </dev/null >>"$dir/reader" 2>/dev/null 9>&- &
 echo $! >"$dir/pids/reader"
-say "From now on a reader takes the token from each Secret every few seconds and uses it."
+say "From now on a reader reads the token of each Secret every few seconds and uses it."
 
 step "The token's id in the status is the beginning of its SHA-256"
-say "So one can tell which token a pod reads, without anybody showing a token:"
+say "It shows which token a pod reads, without revealing the token:"
 typed "kubectl get secret vgs-token -o jsonpath='{.data.access_token}' | base64 --decode | sha256sum | cut -c1-12"
 say "$(kubectl get secret vgs-token -o 'jsonpath={.data.access_token}' | base64 --decode | sha256 | cut -c1-12)"
 run kubectl get tokensource vgs -o 'jsonpath={.status.token.id}{"\n"}'
@@ -368,12 +372,12 @@ before=$(requests)
 kept=$(token vgs)$(token vng)$(token vcd)
 old=$(cat "$dir/pids/operator")
 typed "kill -KILL $old"
-{ # bash would tell of the kill
+{ # bash would report the kill
   kill -KILL "$old"
   wait "$old" || true
 } 2>/dev/null
 start_operator
-say "The record of each token is on its Secret: the new process finds it there. Let it have 5 seconds."
+say "The record of each token is on its Secret, where the new process finds it. Wait for 5 seconds."
 for _ in 1 2 3 4 5; do
   nap 1
   show_table
@@ -381,25 +385,25 @@ done
 after=$(requests)
 say "token requests before: $before, after: $after"
 check "a killed and restarted operator mints nothing" test "$before" = "$after"
-check "and every Secret holds the same token as before" test "$kept" = "$(token vgs)$(token vng)$(token vcd)"
+check "and every Secret contains the same token as before" test "$kept" = "$(token vgs)$(token vng)$(token vcd)"
 
-step "Somebody deletes a target Secret"
+step "A target Secret is deleted"
 before=$(requests vng)
 old=$(token vng || true)
 run kubectl delete secret vng-token
-check "a deleted target Secret is there again, with a new token" changed vng "$old"
-check "that took one token request" counted $((before + 1)) vng
+check "a deleted target Secret is restored, with a new token" changed vng "$old"
+check "this took one token request" counted $((before + 1)) vng
 
-step "The client secret is made wrong"
+step "The client secret is replaced by a wrong one"
 eventually 60 quiet 8 vgs || true
 old=$(token vgs || true)
 run kubectl patch secret vgs-client -p '{"stringData": {"client_secret": "wrong"}}'
-check "with a wrong client secret, vgs says RefreshFailing and stays Ready" is_ready vgs "True RefreshFailing"
+check "with a wrong client secret, vgs reports RefreshFailing and stays Ready" is_ready vgs "True RefreshFailing"
 run kubectl get tokensource vgs -o 'jsonpath={.status.lastFailure.reason}{"\n"}{.status.lastFailure.message}{"\n"}'
-check "its old token stays in the Secret, untouched" holds vgs "$old"
+check "its old token stays in the Secret, unchanged" holds vgs "$old"
 check "and is still valid" accepted "$old"
 
-step "The client secret is put right"
+step "The client secret is corrected"
 run kubectl patch secret vgs-client -p '{"stringData": {"client_secret": "right"}}'
 check "with the right client secret, vgs is TokenValid again, at once" is_ready vgs "True TokenValid"
 check "and has a new token" changed vgs "$old"
@@ -408,15 +412,15 @@ step "Tokens are replaced before they expire"
 old=$(token vcd || true)
 old_id=$(token_id vcd)
 say "vcd's token $old_id expires at $(kubectl get secret vcd-token -o 'go-template={{.data.expires_at|base64decode}}')." \
-  "It is refreshed at $(kubectl get tokensource vcd -o 'jsonpath={.status.token.refreshAt}'): let us wait for that."
-patience=60
+  "It is refreshed at $(kubectl get tokensource vcd -o 'jsonpath={.status.token.refreshAt}'). Wait for that."
+timeout=60
 check "when its refresh was due, vcd's token was replaced" changed vcd "$old"
-check "while the one before it was still valid" accepted "$old"
+check "while the old token was still valid" accepted "$old"
 
 left=$((seconds - (SECONDS - began)))
 if [ $left -gt 0 ]; then
-  step "Now watch, for $left s: each token is replaced long before it expires"
-  say "(To look at it by hand, see the commands for another terminal above. Ctrl-C ends all of it.)"
+  step "Watch for $left s: each token is replaced long before it expires"
+  say "(For manual checks, see the commands for another terminal above. Ctrl-C stops everything.)"
   while [ $((SECONDS - began)) -lt "$seconds" ]; do
     nap 1
     show_table
@@ -424,10 +428,10 @@ if [ $left -gt 0 ]; then
   done
 fi
 
-step "What was shown"
+step "Summary"
 ended=yes
-patience=5
-check "whenever the reader took a token from a Secret, it was valid: $(grep -c accepted "$dir/reader") times" always_accepted
+timeout=5
+check "each token that the reader read from a Secret was valid: $(grep -c accepted "$dir/reader") times" always_accepted
 check "the operator was running to the end" alive operator
 show_table
 echo
@@ -439,4 +443,4 @@ if [ $failures -gt 0 ]; then
   tail -n 20 "$dir/operator.log" "$dir/reader" >&2
   exit 1
 fi
-say "" "$green$total of $total held.$plain Everything is ended and removed now."
+say "" "$green$total of $total held.$plain Everything is stopped and removed now."

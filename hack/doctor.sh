@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Tells what this machine lacks for `make demo` and `make test`, and how to get it. Exit code 1 when something is missing.
+# Prints what this machine lacks for `make demo` and `make test`, with remedies. Exit code 1 if something is missing.
 #
-#   doctor.sh                     everything, a line each
+#   doctor.sh                     all checks, one line each
 #   doctor.sh --quiet             only what is missing
-#   doctor.sh --debian-packages   only the names of Debian packages that would help
+#   doctor.sh --debian-packages   only the names of the missing Debian packages
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 export LC_ALL=C
@@ -12,7 +12,7 @@ failures=0
 
 ok() { [ -n "$mode" ] || echo "ok       $*"; }
 
-# missing WHAT DEBIAN_PACKAGES REMEDY. No packages: Debian's are absent or too old.
+# missing WHAT DEBIAN_PACKAGES REMEDY. No packages: Debian has none, or they are too old.
 missing() {
   failures=$((failures + 1))
   case $mode in
@@ -25,7 +25,7 @@ missing() {
   esac
 }
 
-# at_least HAVE WANT, of dotted versions.
+# at_least HAVE WANT: compares dotted versions.
 at_least() {
   awk -v have="$1" -v want="$2" 'BEGIN {
     split(have, h, "."); split(want, w, ".")
@@ -33,7 +33,7 @@ at_least() {
   }'
 }
 
-# The first dotted number in what a command prints; nothing when it cannot run.
+# Prints the first dotted number in a command's output; nothing if it cannot run.
 version_of() {
   works "$@" || return
   "$@" 2>&1 </dev/null | sed -n 's/^[^0-9]*\([0-9][0-9.]*\).*/\1/p' | head -n 1
@@ -51,13 +51,13 @@ tool() {
 rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 have=$(version_of cargo --version)
 if [ -n "$have" ] && at_least "$have" "$rust"; then ok "Rust $have"; else
-  missing "Rust $rust or later, with cargo (found: ${have:-none})" "" "https://rustup.rs, or 'rustup update stable' where rustup is"
+  missing "Rust $rust or later, with cargo (found: ${have:-none})" "" "https://rustup.rs, or 'rustup update stable' if rustup is installed"
 fi
 for component in clippy rustfmt; do
   if works "cargo-${component/rustfmt/fmt}" --version; then ok "$component"; else missing "$component" "" "rustup component add $component"; fi
 done
 
-# aws-lc-sys (TLS, JWT) compiles C; it brings its own build files for the common platforms and needs no cmake there.
+# aws-lc-sys (TLS, JWT) compiles C; it includes build files for the common platforms and needs no cmake there.
 if echo '#include <stdlib.h>
 int main(void) { return 0; }' | cc -x c - -o /dev/null 2>/dev/null; then ok "C compiler"; else
   missing "a C compiler (cc) with the C library's headers" build-essential "macOS: xcode-select --install"
@@ -70,7 +70,7 @@ if [ -z "$have" ]; then
 elif at_least "$have" "$go"; then
   ok "Go $have"
 elif at_least "$have" 1.21 && [ "$(cd / && go env GOTOOLCHAIN)" != local ]; then
-  ok "Go $have, which fetches Go $go by itself"
+  ok "Go $have, which downloads Go $go"
 else
   missing "Go $go or later: it builds the control plane, Helm and promtool (found: $have)" "" "https://go.dev/dl/, or GOTOOLCHAIN=auto with Go 1.21 or later"
 fi
@@ -83,9 +83,9 @@ if works npm --version; then ok npm; else missing npm "" "it comes with Node: ht
 
 # ---------------------------------------------------------------------------------------------- to run
 
-tool bash bash "the scripts in hack/ are written for it"
-tool make make "its Makefile is how this project is used"
-tool git git "this project comes with it"
+tool bash bash "the scripts in hack/ need it"
+tool make make "the developer targets need it"
+tool git git "the scripts need it"
 tool curl curl "the demo and the documentation's examples use it"
 tool shellcheck shellcheck "'make lint-scripts' runs it"
 tool python3 python3 "'make test' runs the documentation's examples"
@@ -94,7 +94,7 @@ if [ -n "$have" ] && at_least "$have" 17 && works java -version; then ok "JDK $h
   missing "a JDK, 17 or later: 'make test' runs the documentation's examples (found: ${have:-none})" default-jdk-headless "macOS: brew install openjdk, and put it on the PATH"
 fi
 
-# A refusal is the answer of a loopback that works.
+# A refused connection shows that the loopback network works.
 if (exec 4<>/dev/tcp/127.0.0.1/1) 2>&1 | grep -q refused || (exec 4<>/dev/tcp/127.0.0.1/1) 2>/dev/null; then ok "loopback network"; else
   missing "a loopback network (127.0.0.1), and a bash with /dev/tcp" "" "on Linux: ip link set lo up"
 fi
@@ -104,17 +104,17 @@ if [ "$limit" = unlimited ] || [ "$limit" -ge 1024 ]; then ok "open files: $limi
   missing "1024 open files (the limit is $limit)" "" "ulimit -n 4096"
 fi
 
-# room DIRECTORY GIB: where that directory is, or will be.
+# room DIRECTORY GIB: checks the free space where the directory is or will be.
 room() {
   local at=$1 free
   while [ ! -d "$at" ]; do at=$(dirname "$at"); done
   free=$(df -Pk "$at" | awk 'NR == 2 { print int($4 / 1048576) }')
   if [ "$free" -ge "$2" ]; then ok "disk space: $free GiB at $at"; else
-    missing "$2 GiB of disk space at $at ($free GiB are free)" "" "make room, or set TOKENSOURCE_CACHE, GOPATH, GOCACHE and CARGO_TARGET_DIR to where there is some"
+    missing "$2 GiB of disk space at $at ($free GiB are free)" "" "free some space, or set TOKENSOURCE_CACHE, GOPATH, GOCACHE and CARGO_TARGET_DIR to another disk"
   fi
 }
 cache=${TOKENSOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokensource-operator}
-# The control plane is some 4 GiB while it is built (Go's modules and build cache), the tests' build as much.
+# Building the control plane needs about 4 GiB (Go's modules and build cache), the tests as much.
 if compgen -G "$cache/control-plane-*/kubectl" >/dev/null && [ -d target/debug ]; then room "$PWD" 2; else
   room "$PWD" 8
   room "$cache" 8

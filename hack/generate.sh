@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Writes what is generated: the CustomResourceDefinition from the Rust types, and from the chart its README and the plain
-# manifests of deploy/.
+# Generates the CustomResourceDefinition from the Rust types, and the chart's README and the manifests of deploy/ from the
+# chart.
 #
 #   generate.sh           write it into the working tree
-#   generate.sh --check   only tell where the working tree differs; exit code 1 where it does
+#   generate.sh --check   print the differences from the working tree; exit code 1 if there are any
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# All of it first beside the working tree: a failure must not leave half of it.
+# Generates into a separate folder first: a failure must not leave a partial result.
 out=target/generated
 chart=charts/tokensource-operator
 namespace=tokensource-system
@@ -18,14 +18,14 @@ ${CARGO:-cargo} run --quiet -- crd >$out/crds/tokensource.dev_tokensources.yaml
 
 cp -R $chart $out/charts/
 cp $out/crds/tokensource.dev_tokensources.yaml $out/$chart/files/crd.yaml
-# A variable of its own: a failure inside an argument would go unseen.
+# Assigned first: `set -e` ignores a failure inside an argument.
 helm=$(hack/tools.sh helm)/helm
 helm_docs=$(hack/tools.sh helm-docs)/helm-docs
 "$helm_docs" --chart-search-root $out/charts --sort-values-order file --log-level warning --dry-run >$out/README.md
-[ -s $out/README.md ] # helm-docs warns of an error and goes on
+[ -s $out/README.md ] # helm-docs only warns of an error
 mv $out/README.md $out/$chart/README.md
 
-# manifests FILE OPTION...: what the chart renders with these options, without what is only true of a Helm release.
+# manifests FILE OPTION...: renders the chart with these options, without the labels of a Helm release.
 manifests() {
   local file=$1
   shift
@@ -41,12 +41,12 @@ only() {
   for template in "$@"; do options+=(--show-only "templates/$template.yaml"); done
   printf '%s\n' "${options[@]}"
 }
-# shellcheck disable=SC2046 # words
+# shellcheck disable=SC2046 # splits into words
 {
   manifests base/operator.yaml $(only serviceaccount deployment service poddisruptionbudget networkpolicy)
   manifests overlays/cluster/crd.yaml $(only crd)
   manifests overlays/cluster/rbac.yaml $(only rbac rbac-people)
-  manifests overlays/cluster/fences.yaml $(only fences)
+  manifests overlays/cluster/admission-policy.yaml $(only admission-policy)
   manifests overlays/namespaced/rbac.yaml --set "namespaces={$namespace}" $(only rbac)
 }
 manifests rendered
@@ -65,4 +65,4 @@ drifted=0
 while read -r file; do
   diff -u "$file" "$out/$file" || drifted=1
 done < <(cd $out && find . -type f)
-[ $drifted = 0 ] || { echo "what is generated has drifted: run 'make generate' and commit it" >&2; exit 1; }
+[ $drifted = 0 ] || { echo "generated files are out of date: run 'make generate' and commit the result" >&2; exit 1; }

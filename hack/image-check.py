@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Tries an image (an archive of hack/image.sh) without a container runtime: unpacks it into an empty folder and runs the
-operator there, as the image's user, with nothing but what the image holds.
+"""Checks an image (an archive of hack/image.sh) without a container runtime: unpacks it into an empty folder and runs the
+operator there, as the image's user, with only the files of the image.
 
     sudo hack/image-check.py ARCHIVE [KUBECONFIG]
 
-It must be small, run, look up a name by DNS, and trust whom its root certificates name. With a kubeconfig (that holds its
-certificates) of a cluster with the CustomResourceDefinition, it must also become ready there, and how soon is said. Root is
-needed for chroot and for port 53 of a loopback address.
+It must be small, run, resolve a name by DNS, and trust its root certificates. With a kubeconfig (with embedded certificates)
+of a cluster with the CustomResourceDefinition, it must also become ready there, and the time is printed. Needs root for chroot
+and for port 53 of a loopback address.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ import urllib.request
 
 LIMIT = 20 * 1000 * 1000  # bytes, compressed
 NAME = "idp.image.test"
-RESOLVER = "127.0.0.77"  # its port 53 is nobody's
+RESOLVER = "127.0.0.77"  # port 53 of this address is free
 MINT = ["/tokensource-operator", "mint", "-f", "-", "--egress-allow", "127.0.0.0/8"]
 
 
@@ -41,11 +41,11 @@ def main():
         check(root, user, pathlib.Path(folder))
         if len(sys.argv) == 3:
             start(root, user, pathlib.Path(sys.argv[2]).read_text())
-    print("image: it runs with nothing else around it")
+    print("image: it runs without other files")
 
 
 def unpack(archive, root):
-    """Into `root`, digests compared; returns the user."""
+    """Unpacks into `root` and checks the digests; returns the user."""
     with tarfile.open(archive) as layout:
         def blob(descriptor):
             kind, digest = descriptor["digest"].split(":")
@@ -72,7 +72,7 @@ def unpack(archive, root):
                 tar.extractall(root)
             plain = subprocess.run(["gzip", "-dc", file.name], check=True, capture_output=True).stdout
         assert f"sha256:{hashlib.sha256(plain).hexdigest()}" == unpacked, "the layer's digest"
-    # Every container has these (OCI runtime specification, default devices).
+    # Default devices of the OCI runtime specification.
     (root / "dev").mkdir()
     for name, minor in [("null", 3), ("random", 8), ("urandom", 9)]:
         os.mknod(root / "dev" / name, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
@@ -83,7 +83,7 @@ def unpack(archive, root):
 
 
 def inside(root, user):
-    """What a process does to be in the image."""
+    """Returns a function that enters the image in a new process."""
     def enter():
         os.chroot(root)
         os.chdir("/")
@@ -104,7 +104,7 @@ def check(root, user, folder):
 
     print("image:", run(["/tokensource-operator", "--version"], 0).strip())
 
-    # As a kubelet does.
+    # A kubelet writes this file, too.
     (root / "etc/resolv.conf").write_text(f"nameserver {RESOLVER}\noptions timeout:2 attempts:2\n")
     asked = answer_names()
     authority = make_certificates(folder)
@@ -124,12 +124,12 @@ stringData: {{client_id: id, client_secret: secret}}
 """
     said = run(MINT, 4, manifests)
     assert "is not trusted" in said, said
-    assert asked, "nobody asked the DNS server"
-    print(f"image: {NAME} is looked up by DNS, and a stranger's certificate is refused")
+    assert asked, "the DNS server got no query"
+    print(f"image: {NAME} is resolved by DNS, and an unknown certificate is refused")
     with open(root / "etc/ssl/certs/ca-certificates.crt", "a", encoding="ascii") as roots:
         roots.write(authority)
     run(MINT, 0, manifests)
-    print("image: whom /etc/ssl/certs/ca-certificates.crt names is trusted")
+    print("image: the certificates in /etc/ssl/certs/ca-certificates.crt are trusted")
 
 
 def start(root, user, kubeconfig):
@@ -143,8 +143,8 @@ def start(root, user, kubeconfig):
     )
     try:
         while not is_ready(port):
-            assert operator.poll() is None, "it ended by itself"
-            assert time.monotonic() - began < 60, "it does not become ready"
+            assert operator.poll() is None, "it exited"
+            assert time.monotonic() - began < 60, "it does not become ready in time"
             time.sleep(0.01)
         print(f"image: ready after {time.monotonic() - began:.2f} s")
     finally:
@@ -160,7 +160,7 @@ def is_ready(port):
 
 
 def answer_names():
-    """A DNS server that knows one name; returns the list of what it is asked."""
+    """Starts a DNS server with one name; returns the list of query types."""
     asked = []
     listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     listener.bind((RESOLVER, 53))
@@ -172,7 +172,7 @@ def answer_names():
             kind = struct.unpack("!H", query[end - 4 : end - 2])[0]
             asked.append(kind)
             records = b""
-            if kind == 1:  # A; of AAAA there are none
+            if kind == 1:  # A; there are no AAAA records
                 records = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + socket.inet_aton("127.0.0.1")
             head = query[:2] + struct.pack("!HHHHH", 0x8580, 1, 1 if records else 0, 0, 0)
             listener.sendto(head + query[12:end] + records, client)
@@ -182,7 +182,7 @@ def answer_names():
 
 
 def make_certificates(folder):
-    """An authority, which is returned, and a certificate for NAME of it in server.pem."""
+    """Creates an authority, which is returned, and its certificate for NAME in server.pem."""
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
@@ -199,7 +199,7 @@ def make_certificates(folder):
 
 
 def serve(folder):
-    """A token endpoint; returns its port."""
+    """Starts a token endpoint; returns its port."""
     class Endpoint(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers["content-length"]))
@@ -215,7 +215,7 @@ def serve(folder):
 
     class Server(http.server.ThreadingHTTPServer):
         def handle_error(self, *_):
-            pass  # a client that does not trust it
+            pass  # expected from a client that does not trust it
 
     server = Server(("127.0.0.1", 0), Endpoint)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The operator's image, with Docker or without: a static binary, root certificates, and nothing else.
+# Builds the operator's image, with or without Docker: a static binary and root certificates.
 #
 #   image.sh binary           build the static binary; prints its path
-#   image.sh root DIRECTORY   lay out there what the image holds (the Dockerfile does that)
-#   image.sh archive FILE     write the image as an OCI archive, which docker load, podman load and crane take
+#   image.sh root DIRECTORY   write the files of the image there (used by the Dockerfile)
+#   image.sh archive FILE     write the image as an OCI archive for docker load, podman load and crane
 #
-# The archive holds no time and no path of this machine. Linux only: it builds for this machine.
+# The archive contains no time and no path of this machine. Linux only: it builds for this machine.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,9 +18,9 @@ die() {
   exit 1
 }
 
-about() { sed -n "s/^$1 = \"\(.*\)\"$/\1/p" Cargo.toml | head -n 1; } # a member of Cargo.toml's [package]
+about() { sed -n "s/^$1 = \"\(.*\)\"$/\1/p" Cargo.toml | head -n 1; } # a value of Cargo.toml's [package]
 
-[ "$(uname -s)" = Linux ] || die "it is built on Linux, or with Docker (docker build .)"
+[ "$(uname -s)" = Linux ] || die "build the image on Linux, or with Docker (docker build .)"
 case $(uname -m) in
   x86_64) architecture=amd64 ;;
   aarch64 | arm64) architecture=arm64 ;;
@@ -28,14 +28,14 @@ case $(uname -m) in
 esac
 name=$(about name)
 repository=ghcr.io/tokensource/$name
-user=65532 # nobody's on any machine, and no name that a kubelet would have to look up
-# The commit's own time: an image says when its source is from, and not when somebody happened to build it.
+user=65532 # unused on any machine; a number, because a kubelet cannot check names
+# The time of the commit, not of the build, so that the image is reproducible.
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 
 build_binary() {
   local target cargo_home=${CARGO_HOME:-$HOME/.cargo}
   target=$(rustc -vV | sed -n 's/^host: //p')
-  # glibc, statically: since 2.34 it looks names up (files, DNS) without loading libraries. Paths of this machine stay out.
+  # Static glibc: since 2.34 it resolves names (files, DNS) without loading libraries. Paths of this machine are removed.
   RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$PWD=. --remap-path-prefix=$cargo_home=cargo" \
     CFLAGS="-ffile-prefix-map=$cargo_home=cargo -ffile-prefix-map=$PWD=." SOURCE_DATE_EPOCH=$epoch \
     cargo build --locked --release --bin "$name" --target "$target" >&2
@@ -49,7 +49,7 @@ lay_out() { # DIRECTORY
   mkdir -p "$1/etc/ssl/certs"
   install -m 0755 "$binary" "$1/$name"
   install -m 0644 LICENSE "$1/LICENSE"
-  # Mozilla's, and none that somebody has added to this machine.
+  # Only Mozilla's certificates, none that were added to this machine.
   cat "$roots"/*.crt >"$1/etc/ssl/certs/ca-certificates.crt"
   echo 'hosts: files dns' >"$1/etc/nsswitch.conf"
   echo "nonroot:x:$user:$user:nonroot:/:/" >"$1/etc/passwd"
@@ -58,14 +58,14 @@ lay_out() { # DIRECTORY
 
 digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 
-# add_blob FILE: moves it to where its digest says; leaves digest and size in $blob and $size.
+# add_blob FILE: moves it to the path of its digest; sets $blob to the digest and $size to the size.
 add_blob() {
   blob=$(digest "$1")
   size=$(stat -c %s "$1")
   mv "$1" "$layout/blobs/sha256/$blob"
 }
 
-# pack DIRECTORY FILE: without what differs from one machine to the next, and without ./ in front, which crane does not find.
+# pack DIRECTORY FILE: reproducible, and without the prefix ./, which crane does not accept.
 pack() {
   local to
   to=$(realpath -m "$2")
@@ -117,7 +117,7 @@ JSON
 "platform":{"architecture":"$architecture","os":"linux"},
 "annotations":{"io.containerd.image.name":"$reference","org.opencontainers.image.ref.name":"$version"}}]}
 JSON
-  # What docker load of before version 25 reads.
+  # For docker load before version 25.
   cat >"$layout/manifest.json" <<JSON
 [{"Config":"blobs/sha256/$config","RepoTags":["$reference"],"Layers":["blobs/sha256/$layer"]}]
 JSON

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a program with the memory limit of a pod: MEMORY_LIMIT bytes (default: 64M) for all that the kernel counts, pages of
-# the program file included. Needs root, and the memory controller of cgroup v1 (tested) or v2.
+# Runs a program with the memory limit of a pod: MEMORY_LIMIT bytes (default 64M), including pages of the program file. Needs
+# root, and the memory controller of cgroup v1 (tested) or v2.
 #
 #   OPERATOR_WRAPPER=hack/limit-memory.sh make bench SOURCES=10000
 set -euo pipefail
@@ -12,7 +12,7 @@ if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
 fi
 mkdir -p "$group"
 echo "${MEMORY_LIMIT:-64M}" >"$group/$limit"
-# Pages that are in memory already would be charged to the process that read them first.
+# Cached pages count for the cgroup that read them first, so drop them.
 sync
 echo 3 >/proc/sys/vm/drop_caches
 echo $$ >"$group/cgroup.procs"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What a release needs of its version: docs/releasing.md.
+# Checks and describes a release: docs/releasing.md.
 #
-#   release.sh check vX.Y.Z            fail where a file that names the version does not name this one
-#   release.sh notes vX.Y.Z [DIGEST]   what changed, and how to get and verify it (DIGEST is the image's)
+#   release.sh check vX.Y.Z            fail if a file with the version does not have this one
+#   release.sh notes vX.Y.Z [DIGEST]   print the changes, and how to install and verify it (DIGEST is the image's)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,7 +18,7 @@ version=${tag#v}
 image=ghcr.io/tokensource/tokensource-operator
 repository=https://github.com/tokensource/tokensource-operator
 
-# The section of that version, without its heading.
+# The changelog's section of this version, without the heading.
 changes() {
   awk -v heading="## [$version]" 'index($0, heading) == 1 { inside = 1; next } inside && /^## / { exit } inside' CHANGELOG.md
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The bill of materials in CycloneDX: every crate that goes into the operator for Linux.
+# Writes the bill of materials in CycloneDX: every crate in the operator for Linux.
 #
 #   sbom.sh FILE
 set -euo pipefail
@@ -10,7 +10,7 @@ tool=$(hack/cargo-tools.sh cargo-cyclonedx)
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 
-# It writes beside Cargo.toml and nowhere else.
+# It can write only beside Cargo.toml.
 written=.sbom-$$
 trap 'rm -f "$written.json" crates/*/"$written.json"' EXIT
 "$tool/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --target x86_64-unknown-linux-gnu \

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# All tests, as `make test` runs them. Arguments go to `cargo test`.
+# Runs all tests, for `make test`. Arguments are passed to `cargo test`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Nothing is skipped for want of a tool, so what is missing is better known now than after minutes.
+# A missing tool fails tests, so report it first.
 hack/doctor.sh --quiet
 
 echo "== npm packages of the test servers" >&2
@@ -26,6 +26,6 @@ cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 
 awk '/^test result: / { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$log"
 if [ $status -ne 0 ] && ! grep -q '^test result: FAILED' "$log"; then
-  echo "and the tests did not run to their end: see above" >&2
+  echo "and the tests did not run to the end: see above" >&2
 fi
 exit $status

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tools that are built from pinned Go modules, once, into the user's cache.
+# Builds tools from pinned Go modules, once, into the user's cache.
 #
-#   tools.sh MODULE    build what hack/MODULE/go.mod names and is not cached yet; prints the directory with the binaries
+#   tools.sh MODULE    build the tools of hack/MODULE/go.mod that are not cached; prints the directory with the binaries
 set -euo pipefail
 
 [ $# = 1 ] || { echo "usage: $(basename "$0") MODULE" >&2; exit 1; }

@@ -14,20 +14,21 @@ const MINT_USAGE: &str = "tokensource-operator mint -f FILE [-f FILE]... [NAME]
 #[derive(Debug, Parser)]
 #[command(name = "tokensource-operator", version, about)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Reconcile TokenSources, in the cluster of the pod or of KUBECONFIG.
     Run(Box<operator::RunArgs>),
-    /// Mint once and tell about it: from manifests without a cluster (-f), or as the cluster has it (-n NS NAME).
+    /// Request one token and report on it: for manifests without a cluster (-f), or for a TokenSource of the cluster (-n NS
+    /// NAME).
     #[command(after_help = mint::HELP, override_usage = MINT_USAGE)]
     Mint(Box<mint::MintArgs>),
-    /// Tell whether the token is valid, who reads it, what failed last and what to do, with your own rights.
+    /// Report whether the token is valid, which pods read it, what failed last and what to do, with your own rights.
     #[command(after_help = explain::HELP)]
     Explain(Box<explain::ExplainArgs>),
     /// Print the CustomResourceDefinition.
@@ -35,7 +36,7 @@ pub enum Command {
 }
 
 impl Cli {
-    /// Does what the command line asks for.
+    /// Runs the subcommand. Returns the exit code of the process.
     pub async fn run(self) -> ExitCode {
         match self.command {
             Command::Run(arguments) => match operator::run(*arguments).await {
@@ -46,7 +47,7 @@ impl Cli {
             Command::Explain(arguments) => ExitCode::from(explain::run(*arguments).await),
             Command::Crd => match serde_saphyr::to_string(&tokensource_api::crd()) {
                 Ok(yaml) => {
-                    #[expect(clippy::print_stdout, reason = "the output that was asked for")]
+                    #[expect(clippy::print_stdout, reason = "the output of the command")]
                     {
                         print!("{yaml}");
                     }
@@ -73,12 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn cli_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn each_flag_of_run_is_an_environment_variable() {
+    fn cli_flags_of_run_have_environment_variables() {
         let cli = Cli::command();
         let run = cli.find_subcommand("run").unwrap();
         for flag in
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_read_and_refused_with_a_reason() {
+    fn cli_flags_of_run_are_parsed_and_errors_name_the_remedy() {
         let run = |arguments: &[&str]| {
             let arguments = ["tokensource-operator", "run"].iter().chain(arguments);
             match Cli::try_parse_from(arguments) {
@@ -130,8 +131,8 @@ mod tests {
         );
         assert!(run(&["--leader-election-retry-period", "often"]).unwrap_err().contains("for example 15s"));
         for wrong in ["soon", "0s", "61m"] {
-            let said = run(&["--default-propagation-delay", wrong]).unwrap_err();
-            assert!(said.contains("from 1s to 1h, for example 90s"), "{said}");
+            let error = run(&["--default-propagation-delay", wrong]).unwrap_err();
+            assert!(error.contains("from 1s to 1h, for example 90s"), "{error}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Signs of life, by which a part that hangs is told from one that has nothing to do. What waits for somebody else, an
-//! API server that is down or an endpoint that is slow, gives signs: it gives up in time, and tries again.
+//! Heartbeats, by which a part that hangs is distinguished from one that has nothing to do. Waiting for an API server that is
+//! down or for a slow endpoint does not stop a heartbeat: such waits have timeouts, and the call is tried again.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,112 +8,153 @@ use std::time::Duration;
 use http::Uri;
 use tokio::time::Instant;
 
-/// A loop ticks every ten seconds.
-const LOOP_PATIENCE: Duration = Duration::from_secs(2 * 60);
-/// A watch is begun anew every 290 s, and when it fails after 30 s at most; a list that hangs is given up after 295 s.
-const WATCH_PATIENCE: Duration = Duration::from_secs(12 * 60);
-/// Every step of a look is bounded, to some minutes all together, however many others there are.
-const LOOK_PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// The longest time between two heartbeats of a loop, which has one every 10 s.
+const MAX_LOOP_SILENCE: Duration = Duration::from_secs(2 * 60);
+/// The longest time between two requests of a watch: it is started again every 290 s, after a failure within 30 s, and a list
+/// that hangs is given up after 295 s.
+const MAX_WATCH_SILENCE: Duration = Duration::from_secs(12 * 60);
+/// The longest time without the end of a reconciliation while one is due. Every step of a reconciliation is bounded, to some
+/// minutes in total.
+const MAX_RECONCILE_SILENCE: Duration = Duration::from_secs(10 * 60);
 
-/// Signs of life of a controller.
+/// The heartbeats of all parts.
 #[derive(Debug, Default)]
-pub struct Heartbeats(Mutex<Signs>);
+pub struct Heartbeats(Mutex<LastBeats>);
 
 #[derive(Debug, Default)]
-struct Signs {
-    loops: BTreeMap<String, Instant>,
+struct LastBeats {
+    loops: BTreeMap<Loop, Instant>,
+    /// By the path of the request.
     watches: BTreeMap<String, Instant>,
-    /// Since when a look has been waited for, if none has ended since.
-    awaited: Option<Instant>,
+    /// When a reconciliation became due, if none has ended since.
+    reconcile_due: Option<Instant>,
 }
 
-/// A look under way.
+/// A loop that never ends while the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loop {
+    /// It begins reconciliations.
+    WorkQueue,
+    /// It begins token requests.
+    MintQueue,
+    /// It renews the lease, or waits for it.
+    LeaderElection,
+}
+
+impl Loop {
+    fn name(self) -> &'static str {
+        match self {
+            Loop::WorkQueue => "the work queue",
+            Loop::MintQueue => "the mint queue",
+            Loop::LeaderElection => "leader election",
+        }
+    }
+}
+
+/// A running reconciliation.
 #[must_use]
-pub(crate) struct Looking<'a>(&'a Heartbeats);
+pub(crate) struct Reconciling<'a>(&'a Heartbeats);
+
+/// A part without a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unresponsive {
+    /// A loop, leader election or a watch.
+    #[error("{part} has had no heartbeat for {seconds} s")]
+    Silent {
+        /// The part.
+        part: String,
+        /// The time since its last heartbeat.
+        seconds: u64,
+    },
+    /// No reconciliation ends.
+    #[error("no reconciliation has ended for {seconds} s, though one is due")]
+    NoReconciliation {
+        /// The time since it became due.
+        seconds: u64,
+    },
+}
 
 impl Heartbeats {
-    /// The loop for `scope` came round.
-    pub fn tick(&self, scope: &str) {
-        self.signs().loops.insert(scope.to_owned(), Instant::now());
+    /// A heartbeat of a loop.
+    pub fn beat(&self, of: Loop) {
+        self.last_beats().loops.insert(of, Instant::now());
     }
 
-    /// A request goes to the API server: those of watches are signs of life, and so are the lists by which they are taken up
-    /// again.
+    /// A request to the API server. Watches, and the lists with which they start again, are heartbeats.
     pub fn request(&self, uri: &Uri) {
         let has = |start| uri.query().is_some_and(|query| query.split('&').any(|it| it.starts_with(start)));
-        let watches = &mut self.signs().watches;
+        let watches = &mut self.last_beats().watches;
         if has("watch=true") {
             watches.insert(uri.path().to_owned(), Instant::now());
         } else if has("limit=")
-            && let Some(sign) = watches.get_mut(uri.path())
+            && let Some(beat) = watches.get_mut(uri.path())
         {
-            *sign = Instant::now();
+            *beat = Instant::now();
         }
     }
 
-    /// A look is asked for, only to see that looks are made.
-    pub(crate) fn await_look(&self) {
-        self.signs().awaited.get_or_insert_with(Instant::now);
+    /// A reconciliation is due. One is requested periodically, to check that reconciliations end.
+    pub(crate) fn expect_reconciliation(&self) {
+        self.last_beats().reconcile_due.get_or_insert_with(Instant::now);
     }
 
-    /// A look begins; it ends when what comes back is dropped.
-    pub(crate) fn look(&self) -> Looking<'_> {
-        Looking(self)
+    /// A reconciliation starts. It ends when the returned guard is dropped.
+    pub(crate) fn reconciling(&self) -> Reconciling<'_> {
+        Reconciling(self)
     }
 
-    /// No look is made from now on.
+    /// No reconciliation is due, because none runs from now on.
     pub(crate) fn rest(&self) {
-        self.signs().awaited = None;
+        self.last_beats().reconcile_due = None;
     }
 
-    /// Whether the loops come round.
+    /// Checks that a loop runs, if it was started; and of the work queue, that reconciliations end.
     ///
     /// # Errors
-    /// Which do not.
-    pub fn loops(&self, now: Instant) -> Result<(), String> {
-        overdue(&self.signs().loops, now, LOOP_PATIENCE).map_err(|it| format!("the loop of {it}"))
-    }
-
-    /// Whether every watch is kept up.
-    ///
-    /// # Errors
-    /// Which is not.
-    pub fn watches(&self, now: Instant) -> Result<(), String> {
-        overdue(&self.signs().watches, now, WATCH_PATIENCE).map_err(|it| format!("the watch of {it}"))
-    }
-
-    /// Whether looks are made and come to an end.
-    ///
-    /// # Errors
-    /// For how long none has.
-    pub fn looks(&self, now: Instant) -> Result<(), String> {
-        match self.signs().awaited.map(|since| now.saturating_duration_since(since)) {
-            Some(waited) if waited > LOOK_PATIENCE => Err(format!(
-                "no look at a TokenSource has ended for {} s, though they are due",
-                waited.as_secs()
-            )),
+    /// The time without a heartbeat, or without a reconciliation.
+    pub fn check(&self, of: Loop, now: Instant) -> Result<(), Unresponsive> {
+        let beats = self.last_beats();
+        let beat = beats.loops.get(&of).map(|at| (of.name().to_owned(), *at));
+        find_silent(&beat.into_iter().collect(), now, MAX_LOOP_SILENCE, "")?;
+        match beats.reconcile_due.map(|since| now.saturating_duration_since(since)) {
+            Some(waited) if of == Loop::WorkQueue && waited > MAX_RECONCILE_SILENCE => {
+                Err(Unresponsive::NoReconciliation { seconds: waited.as_secs() })
+            }
             _ => Ok(()),
         }
     }
 
-    fn signs(&self) -> MutexGuard<'_, Signs> {
+    /// Checks that every watch is started again when it ends.
+    ///
+    /// # Errors
+    /// The watch without a heartbeat.
+    pub fn check_watches(&self, now: Instant) -> Result<(), Unresponsive> {
+        find_silent(&self.last_beats().watches, now, MAX_WATCH_SILENCE, "the watch of ")
+    }
+
+    fn last_beats(&self) -> MutexGuard<'_, LastBeats> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Looking<'_> {
+impl Drop for Reconciling<'_> {
     fn drop(&mut self) {
         self.0.rest();
     }
 }
 
-/// The first of these that has given no sign for longer than `patience`.
-fn overdue(signs: &BTreeMap<String, Instant>, now: Instant, patience: Duration) -> Result<(), String> {
-    let silent = |(name, at): (&String, &Instant)| {
+/// Finds the first part whose last heartbeat is older than `max_silence`.
+fn find_silent(
+    beats: &BTreeMap<String, Instant>,
+    now: Instant,
+    max_silence: Duration,
+    prefix: &str,
+) -> Result<(), Unresponsive> {
+    let silent = beats.iter().find_map(|(name, at)| {
         let silence = now.saturating_duration_since(*at);
-        (silence > patience).then(|| format!("{name} has given no sign for {} s", silence.as_secs()))
-    };
-    signs.iter().find_map(silent).map_or(Ok(()), Err)
+        (silence > max_silence).then(|| (format!("{prefix}{name}"), silence.as_secs()))
+    });
+    silent.map_or(Ok(()), |(part, seconds)| Err(Unresponsive::Silent { part, seconds }))
 }
 
 #[cfg(test)]
@@ -125,46 +166,60 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_stopped_is_seen() {
-        let heartbeats = Heartbeats::default();
-        assert_eq!(heartbeats.loops(after(3600)), Ok(()), "none has begun");
-        heartbeats.tick("all namespaces");
-        assert_eq!(heartbeats.loops(after(110)), Ok(()));
-        assert!(heartbeats.loops(after(130)).unwrap_err().contains("the loop of all namespaces"));
+    fn check_reports_a_loop_without_heartbeat_and_no_other() {
+        for (of, name) in [
+            (Loop::WorkQueue, "the work queue"),
+            (Loop::MintQueue, "the mint queue"),
+            (Loop::LeaderElection, "leader election"),
+        ] {
+            let heartbeats = Heartbeats::default();
+            assert_eq!(heartbeats.check(of, after(3600)), Ok(()), "it has not started");
+            heartbeats.beat(of);
+            assert_eq!(heartbeats.check(of, after(110)), Ok(()));
+            let error = heartbeats.check(of, after(130)).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name} has had no heartbeat for 1")), "{error}");
+            let others = [Loop::WorkQueue, Loop::MintQueue, Loop::LeaderElection];
+            let silent = others.into_iter().filter(|it| heartbeats.check(*it, after(130)).is_err());
+            assert_eq!(silent.collect::<Vec<_>>(), [of]);
+        }
     }
 
     #[test]
-    fn a_watch_that_is_not_taken_up_again_is_seen() {
+    fn check_watches_reports_a_watch_that_is_not_started_again() {
         let heartbeats = Heartbeats::default();
         heartbeats.request(&Uri::from_static("/api/v1/namespaces/a/secrets?&labelSelector=a&limit=100"));
         heartbeats.request(&Uri::from_static("/api/v1/namespaces/a/secrets/one"));
         heartbeats.request(&Uri::from_static(
             "/api/v1/namespaces/a/pods?&fieldSelector=status.phase%3DRunning&limit=50",
         ));
-        assert_eq!(heartbeats.watches(after(3600)), Ok(()), "no watch has begun");
+        assert_eq!(heartbeats.check_watches(after(3600)), Ok(()), "no watch has started");
         heartbeats.request(&Uri::from_static("/api/v1/secrets?&watch=true&timeoutSeconds=290"));
-        assert_eq!(heartbeats.watches(after(700)), Ok(()));
+        assert_eq!(heartbeats.check_watches(after(700)), Ok(()));
         let silent = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
-        heartbeats.signs().watches.values_mut().for_each(|sign| *sign = silent);
-        assert!(heartbeats.watches(Instant::now()).is_err());
+        heartbeats.last_beats().watches.values_mut().for_each(|beat| *beat = silent);
+        assert!(heartbeats.check_watches(Instant::now()).is_err());
         heartbeats.request(&Uri::from_static("/api/v1/secrets?&limit=500"));
-        assert_eq!(heartbeats.watches(after(700)), Ok(()), "it is listed again");
-        assert!(heartbeats.watches(after(730)).unwrap_err().contains("/api/v1/secrets"));
+        assert_eq!(heartbeats.check_watches(after(700)), Ok(()), "it is listed again");
+        let error = heartbeats.check_watches(after(730)).unwrap_err().to_string();
+        assert!(error.contains("the watch of /api/v1/secrets"), "{error}");
     }
 
     #[test]
-    fn looks_that_are_not_made_or_do_not_end_are_seen() {
+    fn check_work_queue_reports_reconciliations_that_do_not_end() {
         let heartbeats = Heartbeats::default();
-        assert_eq!(heartbeats.looks(after(3600)), Ok(()), "none is due");
-        heartbeats.await_look();
-        assert_eq!(heartbeats.looks(after(590)), Ok(()));
-        assert!(heartbeats.looks(after(610)).unwrap_err().starts_with("no look at a TokenSource"));
-        let looking = heartbeats.look();
-        assert!(heartbeats.looks(after(610)).is_err(), "it has not ended");
-        drop(looking);
-        assert_eq!(heartbeats.looks(after(610)), Ok(()));
-        heartbeats.await_look();
+        assert_eq!(heartbeats.check(Loop::WorkQueue, after(3600)), Ok(()), "none is due");
+        heartbeats.expect_reconciliation();
+        assert_eq!(heartbeats.check(Loop::WorkQueue, after(590)), Ok(()));
+        assert!(matches!(
+            heartbeats.check(Loop::WorkQueue, after(610)),
+            Err(Unresponsive::NoReconciliation { seconds: 609.. })
+        ));
+        let running = heartbeats.reconciling();
+        assert!(heartbeats.check(Loop::WorkQueue, after(610)).is_err(), "it has not ended");
+        drop(running);
+        assert_eq!(heartbeats.check(Loop::WorkQueue, after(610)), Ok(()));
+        heartbeats.expect_reconciliation();
         heartbeats.rest();
-        assert_eq!(heartbeats.looks(after(610)), Ok(()), "another process leads");
+        assert_eq!(heartbeats.check(Loop::WorkQueue, after(610)), Ok(()), "another process leads");
     }
 }

@@ -1,11 +1,11 @@
-//! The namespace and name of an object.
+//! Namespace and name of an object.
 
 use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// An object's namespace and name. Everything that is kept of an object shares one copy of them.
+/// An object's namespace and name. Clones share the strings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// `metadata.namespace`.
@@ -28,7 +28,7 @@ impl Key {
         Key { namespace: text(&metadata.namespace), name: text(&metadata.name) }
     }
 
-    /// The key of another object of the same namespace.
+    /// The key of `name` in the same namespace.
     #[must_use]
     pub fn sibling(&self, name: impl Into<Arc<str>>) -> Self {
         Key { namespace: Arc::clone(&self.namespace), name: name.into() }

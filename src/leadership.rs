@@ -1,97 +1,97 @@
-//! Whether this process may act, and until when.
+//! Leadership: whether this process may act, and until when.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The least that a token request may have to be worth beginning.
-const LEAST: Duration = Duration::from_secs(5);
-/// Taken off a lease's end: clocks of two machines run at speeds that differ a little.
-const MARGIN: Duration = Duration::from_secs(1);
+/// The shortest timeout with which a token request is started.
+const MIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Subtracted from the end of the Lease, because the clocks of two machines run at slightly different speeds.
+const CLOCK_MARGIN: Duration = Duration::from_secs(1);
 
-/// Whether this process may act: while it leads, and was not told to stop.
+/// Whether this process may act: it leads, and has not been told to stop.
 #[derive(Clone, Debug)]
 pub struct Leadership {
-    /// When the lease ends that this process holds; `None` where it holds none.
+    /// When the Lease of this process ends; `None` while it holds none.
     lease: watch::Receiver<Option<Instant>>,
     stopping: watch::Receiver<bool>,
 }
 
 impl Leadership {
-    /// A leadership by a lease, until the process stops.
+    /// Leadership by a Lease.
     #[must_use]
     pub fn new(lease: watch::Receiver<Option<Instant>>, stopping: watch::Receiver<bool>) -> Self {
         Leadership { lease, stopping }
     }
 
-    /// A leadership without a lease: no other process is there.
+    /// Leadership without leader election.
     #[must_use]
-    pub fn alone(stopping: watch::Receiver<bool>) -> Self {
+    pub fn without_election(stopping: watch::Receiver<bool>) -> Self {
         let years = Duration::from_secs(100 * 365 * 24 * 60 * 60);
         Leadership { lease: watch::channel(Some(Instant::now() + years)).1, stopping }
     }
 
-    /// Whether this process leads. What it has begun it may still write then, though it may have been told to stop.
+    /// Whether this process leads. It may then write the results of what it has started, also after it was told to stop.
     #[must_use]
     pub fn leads(&self) -> bool {
         self.lease.borrow().is_some_and(|end| Instant::now() < end)
     }
 
-    /// Whether it was told to stop.
+    /// Whether this process was told to stop.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 
-    /// Whether anything new may be begun.
+    /// Whether this process may start something new.
     #[must_use]
-    pub fn may_begin(&self) -> bool {
+    pub fn may_start(&self) -> bool {
         self.leads() && !self.is_stopping()
     }
 
     /// Waits until this process leads.
-    pub async fn begins(&self) {
+    pub async fn wait_until_leading(&self) {
         wait(self.lease.clone(), |lease| lease.is_some()).await;
     }
 
-    /// Waits until this process does not lead any more, or is told to stop: nothing new is begun then.
-    pub async fn ends(&self) {
+    /// Waits until this process stops leading or is told to stop.
+    pub async fn wait_until_ended(&self) {
         tokio::select! {
             () = wait(self.lease.clone(), |lease| lease.is_none()) => {}
-            () = self.stops() => {}
+            () = self.wait_until_stopping() => {}
         }
     }
 
     /// Waits until this process is told to stop.
-    pub async fn stops(&self) {
+    pub async fn wait_until_stopping(&self) {
         wait(self.stopping.clone(), |stopping| *stopping).await;
     }
 
-    /// How long a token request may take that would like to take `wish`: it must end before the lease does, because
-    /// another process may ask for the same token from then on. Waits for the lease to be renewed where it is too short;
-    /// `None` where nothing is to be begun.
-    pub async fn lasts(&self, wish: Duration) -> Option<Duration> {
+    /// The timeout of a token request, at most `wanted`. The request must end before the Lease, because from then on another
+    /// process may request the same token. Waits for a renewal where too little time is left; `None` where this process
+    /// must not start anything.
+    pub async fn request_timeout(&self, wanted: Duration) -> Option<Duration> {
         let mut lease = self.lease.clone();
         loop {
             let left = lease
                 .borrow_and_update()
-                .map(|end| end.saturating_duration_since(Instant::now()).saturating_sub(MARGIN));
+                .map(|end| end.saturating_duration_since(Instant::now()).saturating_sub(CLOCK_MARGIN));
             match left {
                 None => return None,
                 Some(_) if self.is_stopping() => return None,
-                Some(left) if left >= wish.min(LEAST) => return Some(left.min(wish)),
+                Some(left) if left >= wanted.min(MIN_REQUEST_TIMEOUT) => return Some(left.min(wanted)),
                 Some(_) => {}
             }
             tokio::select! {
                 changed = lease.changed() => changed.ok()?,
-                () = self.stops() => return None,
+                () = self.wait_until_stopping() => return None,
             }
         }
     }
 }
 
-/// Waits for a value like this. If whoever sets it has gone, the process ends, and nobody needs to know.
+/// Waits until the value meets the condition. Without a sender it waits forever, because the process is ending.
 async fn wait<T>(mut receiver: watch::Receiver<T>, condition: impl FnMut(&T) -> bool) {
     if receiver.wait_for(condition).await.is_err() {
         std::future::pending().await
@@ -115,43 +115,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_request_ends_before_the_lease() {
+    async fn request_timeout_ends_before_the_lease() {
         let (lease, _stop, leadership) = leadership(Some(15 * SECOND));
-        assert_eq!(leadership.lasts(5 * SECOND).await, Some(5 * SECOND));
-        assert_eq!(leadership.lasts(30 * SECOND).await, Some(14 * SECOND));
+        assert_eq!(leadership.request_timeout(5 * SECOND).await, Some(5 * SECOND));
+        assert_eq!(leadership.request_timeout(30 * SECOND).await, Some(14 * SECOND));
         tokio::time::advance(9 * SECOND).await;
-        assert_eq!(leadership.lasts(30 * SECOND).await, Some(5 * SECOND));
+        assert_eq!(leadership.request_timeout(30 * SECOND).await, Some(5 * SECOND));
         tokio::time::advance(SECOND).await;
-        assert_eq!(leadership.lasts(4 * SECOND).await, Some(4 * SECOND), "no more than it asks for");
-        let waits = tokio::spawn(async move { leadership.lasts(30 * SECOND).await });
+        assert_eq!(leadership.request_timeout(4 * SECOND).await, Some(4 * SECOND), "not more than wanted");
+        let waiting = tokio::spawn(async move { leadership.request_timeout(30 * SECOND).await });
         tokio::time::advance(SECOND).await;
         lease.send_replace(Some(Instant::now() + 15 * SECOND));
-        assert_eq!(waits.await.unwrap(), Some(14 * SECOND), "once it is renewed");
+        assert_eq!(waiting.await.unwrap(), Some(14 * SECOND), "after the renewal");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_begins_without_a_lease_or_when_the_process_stops() {
+    async fn leadership_without_a_lease_or_after_stop_starts_nothing() {
         let (lease, _stop, standby) = leadership(None);
-        assert!(!standby.leads() && standby.begins().now_or_never().is_none());
-        assert_eq!(standby.lasts(SECOND).await, None);
+        assert!(!standby.leads() && standby.wait_until_leading().now_or_never().is_none());
+        assert_eq!(standby.request_timeout(SECOND).await, None);
         lease.send_replace(Some(Instant::now() + 10 * SECOND));
-        standby.begins().await;
-        assert!(standby.leads() && standby.ends().now_or_never().is_none());
+        standby.wait_until_leading().await;
+        assert!(standby.leads() && standby.wait_until_ended().now_or_never().is_none());
         tokio::time::advance(11 * SECOND).await;
-        assert!(!standby.leads(), "nobody has said so yet, but its time is over");
+        assert!(!standby.leads(), "the Lease has expired, though no loss was published");
         lease.send_replace(None);
-        standby.ends().await;
+        standby.wait_until_ended().await;
         let (_stop, stopping) = watch::channel(false);
-        let alone = Leadership::alone(stopping);
-        alone.begins().await;
-        assert!(alone.may_begin() && alone.ends().now_or_never().is_none());
-        assert_eq!(alone.lasts(30 * SECOND).await, Some(30 * SECOND));
+        let alone = Leadership::without_election(stopping);
+        alone.wait_until_leading().await;
+        assert!(alone.may_start() && alone.wait_until_ended().now_or_never().is_none());
+        assert_eq!(alone.request_timeout(30 * SECOND).await, Some(30 * SECOND));
 
         let (lease, stop, leadership) = leadership(Some(10 * SECOND));
         stop.send_replace(true);
-        leadership.ends().await;
-        assert_eq!(leadership.lasts(SECOND).await, None);
-        assert!(leadership.leads() && !leadership.may_begin(), "what was begun is still written");
+        leadership.wait_until_ended().await;
+        assert_eq!(leadership.request_timeout(SECOND).await, None);
+        assert!(leadership.leads() && !leadership.may_start(), "results are still written");
         drop(lease);
     }
 }

@@ -1,4 +1,20 @@
 //! Keeps short-lived OAuth 2.0 access tokens fresh in Kubernetes Secrets.
+//!
+//! ```text
+//! watches ─▶ work queue ─▶ reconcile: observe ─▶ decide ─▶ act ─▶ report
+//!                              ▲                            │
+//!                              │ result                     ▼
+//!                          mint queue ─▶ credentials ─▶ token request ─▶ save a rotated refresh token
+//! ```
+//!
+//! [`operator`] starts and stops the process. [`controller`] is the flow above. What it decides by is pure: [`providers`] and
+//! `spec` say what a TokenSource asks for, [`refresh`] what to do now, [`secret`] what the target holds, `status` what people
+//! read. `cluster` alone calls the API server, the crate `token_endpoint` alone connects to token endpoints, and the crate
+//! `tokensource_api` is the kind TokenSource. [`commands`] are what people run beside the operator.
+//!
+//! A file imports only from its own folder or from modules further down this list, and none in a circle; `tests/layout` holds
+//! that: [`cli`]; [`commands`]; [`operator`]; [`controller`]; `token_request`; [`cluster`]; [`metrics`]; `heartbeat`,
+//! `leadership`; and, pure, `spec`; `status`; [`providers`]; [`refresh`]; [`secret`]; `key`, `time`, `digest`.
 
 pub mod cli;
 pub mod cluster;

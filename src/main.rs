@@ -1,31 +1,31 @@
-//! `tokensource-operator`: parse, dispatch, exit code; nothing else.
+//! The binary `tokensource-operator`: parses the command line, runs it and returns the exit code.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use tokensource_operator::cli::Cli;
 
-/// Looks come and go beside what stays, which leaves glibc's heap full of holes: after ten thousand first mints it held
-/// 104 MiB where this held 67 (docs/sizing.md).
+/// The allocations of reconciliations fragment the heap of glibc: after ten thousand first token requests it used 104 MiB,
+/// and mimalloc 67 MiB (docs/sizing.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    without_huge_pages();
+    disable_huge_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print(); // whoever closed the stream does not read it
+            let _ = error.print(); // the stream may be closed
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
     cli.run().await
 }
 
-/// The allocator asks for huge pages, and the kernel may give them unasked: of 2 MiB each, of which a pod may use a few KiB
-/// and is charged for all.
-fn without_huge_pages() {
+/// Disables huge pages, which the allocator requests and the kernel may use by itself: a pod may need a few KiB of a page
+/// of 2 MiB and is charged for the whole.
+fn disable_huge_pages() {
     #[cfg(target_os = "linux")]
-    let _ = rustix::thread::disable_transparent_huge_pages(true); // it costs memory, and nothing else
+    let _ = rustix::thread::disable_transparent_huge_pages(true); // a failure costs only memory
 }

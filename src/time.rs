@@ -1,9 +1,9 @@
-//! Arithmetic with points in time, in whole seconds. It saturates and never panics.
+//! Arithmetic with timestamps, in whole seconds. It saturates and never panics.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use jiff::{SignedDuration, Timestamp};
 
-/// `at` plus `seconds`, at most the end of time.
+/// `at` plus `seconds`, at most [`Timestamp::MAX`].
 #[must_use]
 pub fn plus(at: Timestamp, seconds: u64) -> Timestamp {
     let seconds = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));

@@ -1,4 +1,4 @@
-//! The alert rules and the dashboard, by Prometheus' own promtool.
+//! Tests the alert rules and the queries of the dashboard with promtool.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 mod support;
@@ -17,7 +17,7 @@ fn rules() -> PathBuf {
 }
 
 #[test]
-fn the_rules_are_well_formed() {
+fn rules_pass_promtool_check() {
     let file = rules();
     let said = promtool(&["check", "rules", "--lint=all", "--lint-fatal", file.to_str().unwrap()], "");
     said.unwrap_or_else(|said| panic!("{said}"));
@@ -29,7 +29,7 @@ fn each_rule_fires_and_clears() {
         let file = Path::new(ROOT).join("tests/alerts").join(file);
         promtool(&["test", "rules", file.to_str().unwrap()], "").unwrap_or_else(|said| panic!("{said}"));
     }
-    // None was forgotten.
+    // Every rule has a test.
     let tested = ["platform.yaml", "tenants.yaml"]
         .map(|file| fs::read_to_string(Path::new(ROOT).join("tests/alerts").join(file)).unwrap())
         .concat();
@@ -39,7 +39,7 @@ fn each_rule_fires_and_clears() {
     assert_eq!(untested, Vec::<&str>::new());
 }
 
-/// A fleet at one issuer, of which the first `broken` have no token for half an hour.
+/// 2000 TokenSources of one issuer; the first `broken` have no token for half an hour.
 fn fleet(broken: usize, success: &str, failed: &str, expected: &Value) -> String {
     let mut series = vec![
         json!({"series": "tokensource_build_info{version=\"1\"}", "values": "1x60"}),
@@ -70,7 +70,7 @@ fn fleet(broken: usize, success: &str, failed: &str, expected: &Value) -> String
     test.to_string()
 }
 
-fn hold(test: &str) {
+fn run_promtool_test(test: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("fleet.yaml");
     fs::write(&file, test).unwrap();
@@ -78,8 +78,8 @@ fn hold(test: &str) {
 }
 
 #[test]
-fn one_of_two_thousand_that_is_broken_pages_nobody_and_is_told_to_its_owner() {
-    hold(&fleet(
+fn one_failing_source_of_two_thousand_warns_its_namespace_and_does_not_page() {
+    run_promtool_test(&fleet(
         1,
         "0+10x60",
         "\"ClientRejected\"",
@@ -98,8 +98,8 @@ fn one_of_two_thousand_that_is_broken_pages_nobody_and_is_told_to_its_owner() {
 }
 
 #[test]
-fn an_issuer_that_is_down_for_two_thousand_is_one_page_and_no_more() {
-    hold(&fleet(
+fn an_issuer_down_for_two_thousand_sources_fires_one_alert() {
+    run_promtool_test(&fleet(
         2000,
         "100x60",
         "\"EndpointUnavailable\"",
@@ -126,12 +126,12 @@ fn queries(panels: &[Value]) -> Vec<String> {
 }
 
 #[test]
-fn the_queries_of_the_dashboard_are_well_formed() {
+fn dashboard_queries_pass_promtool_check() {
     let file = Path::new(ROOT).join("charts/tokensource-operator/files/dashboard.json");
     let dashboard: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     let queries = queries(dashboard["panels"].as_array().unwrap());
     assert!(queries.len() > 15, "{queries:?}");
-    // A rule for each: promtool tells of all that are wrong at once.
+    // One rule for each, so that promtool reports all errors at once.
     let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
     for (n, query) in queries.iter().enumerate() {
         writeln!(rules, "  - {{record: 'panel:{n}', expr: {}}}", json!(query)).unwrap();

@@ -1,4 +1,4 @@
-//! That the servers which other tests rely on do what they say.
+//! The servers that other tests rely on work as documented.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 mod support;
@@ -45,7 +45,7 @@ fn text<'a>(answer: &'a Value, member: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn vgs_request_as_documented_brings_a_token_with_the_clients_own_lifetime_and_scopes() {
+async fn vgs_front_documented_request_returns_token_with_clients_lifetime_and_scopes() {
     let server = AuthorizationServer::shared();
     server
         .client(ClientSpec {
@@ -84,7 +84,7 @@ async fn vgs_request_as_documented_brings_a_token_with_the_clients_own_lifetime_
 }
 
 #[tokio::test]
-async fn scopes_that_the_client_does_not_have_are_refused() {
+async fn vgs_front_unregistered_scope_is_refused() {
     let server = AuthorizationServer::shared();
     let client = ClientSpec { id: "scopes".to_owned(), scope: "a b".to_owned(), ..ClientSpec::default() };
     server.client(client).await;
@@ -99,11 +99,11 @@ async fn scopes_that_the_client_does_not_have_are_refused() {
 }
 
 #[tokio::test]
-async fn counts_are_exact_whatever_becomes_of_a_request() {
+async fn request_counts_are_exact_for_every_outcome() {
     let server = AuthorizationServer::shared();
     let id = "counted";
     assert_eq!(server.requests(id).await.total, 0);
-    // Nobody knows the client yet: it counts nevertheless.
+    // Requests of an unregistered client count, too.
     assert_eq!(vgs(server, id, "secret").await.0, 401);
     server.client(ClientSpec { id: id.to_owned(), ..ClientSpec::default() }).await;
     let answers = futures::future::join_all((0..20).map(|_| vgs(server, id, "secret"))).await;
@@ -131,7 +131,7 @@ async fn counts_are_exact_whatever_becomes_of_a_request() {
     assert!(impatient.send().await.unwrap_err().is_timeout());
     server.behave(id, None).await;
 
-    // The server learns a little later than the client that the client has left.
+    // The server notices shortly after the client that the client has disconnected.
     let deadline = Instant::now() + Duration::from_secs(10);
     let counted = loop {
         let counted = server.requests(id).await;
@@ -146,7 +146,7 @@ async fn counts_are_exact_whatever_becomes_of_a_request() {
 }
 
 #[tokio::test]
-async fn vng_takes_the_documented_bytes_only() {
+async fn vng_front_accepts_documented_bytes_only() {
     let server = AuthorizationServer::shared();
     let (id, secret) = ("vng", "raw:+ %");
     server
@@ -194,7 +194,7 @@ async fn vng_takes_the_documented_bytes_only() {
 }
 
 #[tokio::test]
-async fn vcd_api_tokens_last_and_those_of_service_accounts_are_spent_once() {
+async fn vcd_front_user_token_is_reusable_and_service_account_token_single_use() {
     let server = AuthorizationServer::shared();
     let client = |id: &str, rotate_refresh_token| ClientSpec {
         id: id.to_owned(),
@@ -233,7 +233,7 @@ async fn vcd_api_tokens_last_and_those_of_service_accounts_are_spent_once() {
     let third = text(&answer, "refresh_token").to_owned();
     let access = text(&answer, "access_token").to_owned();
     assert!(server.is_valid(&access).await);
-    // Reuse of a spent token kills the whole grant.
+    // Reuse of a spent token revokes the whole grant.
     for dead in [&first, &third] {
         let (status, answer) = vcd(server, "my org", dead).await;
         assert_eq!((status, &answer["minorErrorCode"]), (400, &json!("invalid_grant")));
@@ -244,16 +244,16 @@ async fn vcd_api_tokens_last_and_those_of_service_accounts_are_spent_once() {
 }
 
 #[tokio::test]
-async fn it_ends_with_its_stdin() {
+async fn authorization_server_ends_when_its_stdin_closes() {
     let server = AuthorizationServer::start();
     let url = server.url().to_owned();
-    // Waits for the process, hence for its end.
+    // Dropping waits for the end of the process.
     drop(server);
     assert!(http_client().get(url).send().await.unwrap_err().is_connect());
 }
 
 #[tokio::test]
-async fn the_scripted_server_follows_its_script() {
+async fn scripted_server_follows_its_script() {
     let body = r#"{"access_token":"a"}"#;
     let server = ScriptedServer::start([
         Reply::Json(200, body.to_owned()),

@@ -1,4 +1,4 @@
-//! What the chart renders, by the real Helm and without a cluster. What becomes of it in one: `tests/integration/chart.rs`.
+//! What the chart renders, by Helm and without a cluster. In a cluster: `tests/helm.rs`, `tests/integration/chart_objects.rs`.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 mod support;
@@ -8,9 +8,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use support::chart::{CHART, NAMESPACE, find, helm, objects, render, template};
-use support::program::PROGRAM;
+use support::process::{BUILD_LIMIT, output_within};
+use support::program::{PROGRAM, output, result};
 
-/// Something in every value that is a flag of the operator; once for each of the two that exclude each other.
+/// Sets every value that is a flag of the operator; two sets, because two of the values exclude each other.
 fn every_flag() -> [Value; 2] {
     let common = json!({
         "egress": {"allow": ["10.0.0.0/8", "idp.example.com:8443"], "only": ["idp.example.com"]},
@@ -42,10 +43,12 @@ fn arguments(objects: &[Value]) -> Vec<String> {
 }
 
 fn operator(arguments: &[String]) -> std::process::Output {
-    Command::new(PROGRAM).args(arguments).env("KUBECONFIG", "/dev/null").output().unwrap()
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).env("KUBECONFIG", "/dev/null");
+    output(command, "")
 }
 
-/// The flags in what `run --help` prints, with their defaults.
+/// The flags that `run --help` prints, with their defaults.
 fn flags() -> BTreeMap<String, Option<String>> {
     let help = operator(&["run".into(), "--help".into()]).stdout;
     let mut flags = BTreeMap::new();
@@ -63,13 +66,13 @@ fn flags() -> BTreeMap<String, Option<String>> {
 }
 
 #[test]
-fn helm_finds_nothing_to_complain_about() {
+fn chart_passes_helm_lint_strict() {
     let said = helm(None, &["lint", "--strict", CHART], "").unwrap();
     assert!(said.contains("0 chart(s) failed") && !said.contains("[WARNING]"), "{said}");
 }
 
 #[test]
-fn each_flag_of_the_operator_is_a_value_and_nothing_else_is_passed() {
+fn chart_passes_each_operator_flag_and_no_other() {
     let names = |arguments: &[String]| -> BTreeSet<String> {
         let flag = |it: &String| it.strip_prefix("--").map(|it| it.split('=').next().unwrap().to_owned());
         arguments.iter().filter_map(flag).collect()
@@ -78,15 +81,15 @@ fn each_flag_of_the_operator_is_a_value_and_nothing_else_is_passed() {
     for values in every_flag() {
         let arguments = arguments(&render(NAMESPACE, &values));
         rendered.extend(names(&arguments));
-        // It takes them, and fails for want of a cluster.
+        // The operator accepts the flags and fails only because there is no cluster.
         let said = String::from_utf8(operator(&arguments).stderr).unwrap();
         assert!(said.contains("no cluster"), "{arguments:?}: {said}");
     }
-    assert_eq!(rendered, flags().into_keys().collect(), "flags that values render, and flags that there are");
+    assert_eq!(rendered, flags().into_keys().collect(), "rendered flags and existing flags");
 }
 
 #[test]
-fn defaults_are_those_of_the_operator() {
+fn chart_defaults_equal_operator_defaults() {
     let flags = flags();
     for argument in arguments(&render(NAMESPACE, &json!({}))).iter().skip(1) {
         let (flag, value) = argument.trim_start_matches("--").split_once('=').unwrap();
@@ -97,7 +100,7 @@ fn defaults_are_those_of_the_operator() {
 }
 
 #[test]
-fn it_renders_the_same_each_time() {
+fn chart_rendering_is_deterministic() {
     for values in [vec![json!({})], every_flag().to_vec()].concat() {
         assert_eq!(template(NAMESPACE, &values).unwrap(), template(NAMESPACE, &values).unwrap());
     }
@@ -115,7 +118,7 @@ fn it_renders_the_same_each_time() {
 }
 
 #[test]
-fn mistakes_are_refused_before_anything_is_installed() {
+fn invalid_values_are_refused_when_rendering() {
     for (values, words) in [
         (json!({"replicas": 2}), "replicas"),
         (json!({"egress": {"allowed": ["a"]}}), "allowed"),
@@ -125,12 +128,12 @@ fn mistakes_are_refused_before_anything_is_installed() {
         (json!({"log": {"format": "yaml"}}), "json"),
         (
             json!({"namespaces": ["a"], "namespaceSelector": "a=b"}),
-            "namespaces and namespaceSelector do not go together",
+            "namespaces and namespaceSelector exclude each other",
         ),
         (json!({"leaderElection": {"enabled": false}}), "set replicaCount to 1"),
         (
             json!({"podDisruptionBudget": {"minAvailable": 1}}),
-            "minAvailable and maxUnavailable do not go together",
+            "minAvailable and maxUnavailable exclude each other",
         ),
     ] {
         let said = template(NAMESPACE, &values).unwrap_err();
@@ -138,7 +141,7 @@ fn mistakes_are_refused_before_anything_is_installed() {
     }
 }
 
-/// Kind, namespace and name of each.
+/// The objects by kind, namespace and name.
 fn identities(objects: &[Value]) -> BTreeMap<[String; 3], &Value> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let identity =
@@ -147,7 +150,7 @@ fn identities(objects: &[Value]) -> BTreeMap<[String; 3], &Value> {
 }
 
 #[test]
-fn namespaced_mode_grants_the_same_in_some_namespaces_and_nothing_in_the_cluster() {
+fn namespaced_mode_grants_the_same_rules_by_roles_and_no_cluster_role() {
     let everywhere = render(NAMESPACE, &json!({}));
     let everywhere = identities(&everywhere);
     let name = format!("tokensource-operator.{NAMESPACE}");
@@ -165,7 +168,7 @@ fn namespaced_mode_grants_the_same_in_some_namespaces_and_nothing_in_the_cluster
 }
 
 #[test]
-fn what_an_upgrade_cannot_change_stays() {
+fn deployment_selector_is_independent_of_values() {
     let selector = |values: Value| {
         let objects = render(NAMESPACE, &values);
         find(&objects, "Deployment", "")["spec"]["selector"]["matchLabels"].clone()
@@ -181,13 +184,13 @@ fn what_an_upgrade_cannot_change_stays() {
         &find(&render(NAMESPACE, &changed), "Deployment", "")["spec"]["template"]["metadata"]["labels"]
             .clone();
     for (name, value) in plain.as_object().unwrap() {
-        assert_eq!(&labels[name], value, "the selector finds its pods");
+        assert_eq!(&labels[name], value, "the selector matches its pods");
     }
     assert_eq!(labels["team"], "a");
 }
 
 #[test]
-fn names_and_labels_stay_within_what_kubernetes_takes() {
+fn names_and_labels_of_long_releases_stay_within_kubernetes_limits() {
     let long = "x".repeat(63);
     for values in [json!({"fullnameOverride": long}), json!({"nameOverride": long})] {
         let objects = render(&long, &values);
@@ -202,7 +205,7 @@ fn names_and_labels_stay_within_what_kubernetes_takes() {
 }
 
 #[test]
-fn an_image_is_named_by_its_digest_where_there_is_one() {
+fn image_reference_with_digest_omits_tag() {
     let image = |values: Value| container(&render(NAMESPACE, &json!({"image": values})))["image"].clone();
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(image(json!({})), format!("ghcr.io/tokensource/tokensource-operator:{version}"));
@@ -215,7 +218,7 @@ fn an_image_is_named_by_its_digest_where_there_is_one() {
 }
 
 #[test]
-fn every_value_reaches_an_object() {
+fn every_value_changes_a_rendered_object() {
     let marked: Value = serde_saphyr::from_str(include_str!("chart-values.yaml")).unwrap();
     let text = template(NAMESPACE, &marked).unwrap();
     for number in 1..=42 {
@@ -246,17 +249,17 @@ fn every_value_reaches_an_object() {
     }
     let off = json!({
         "crds": {"enabled": false}, "rbac": {"create": false, "aggregateToDefaultRoles": false},
-        "serviceAccount": {"create": false, "name": "mine"}, "fences": {"enabled": false},
+        "serviceAccount": {"create": false, "name": "mine"}, "admissionPolicy": {"enabled": false},
         "podDisruptionBudget": {"enabled": false}, "networkPolicy": {"enabled": false},
         "metrics": {"service": {"enabled": false}},
     });
     let objects = render(NAMESPACE, &off);
-    assert_eq!(objects.len(), 1, "the Deployment alone: {:?}", identities(&objects).keys());
+    assert_eq!(objects.len(), 1, "only the Deployment: {:?}", identities(&objects).keys());
     assert_eq!(objects[0]["spec"]["template"]["spec"]["serviceAccountName"], "mine");
 }
 
 #[test]
-fn monitors_find_what_is_to_be_monitored() {
+fn monitors_select_the_service_and_port_of_the_operator() {
     let metrics = |kind: &str| render(NAMESPACE, &json!({"metrics": {kind: {"enabled": true}}}));
     let objects = metrics("serviceMonitor");
     let monitor = find(&objects, "ServiceMonitor", "");
@@ -275,7 +278,7 @@ fn monitors_find_what_is_to_be_monitored() {
 }
 
 #[test]
-fn alerts_and_dashboard_come_with_it_as_they_are() {
+fn alerts_and_dashboard_are_rendered_unchanged() {
     let values = json!({"metrics": {"prometheusRule": {"enabled": true}, "dashboard": {"enabled": true}}});
     let objects = render(NAMESPACE, &values);
     let read = |file: &str| std::fs::read_to_string(format!("{CHART}/files/{file}")).unwrap();
@@ -288,7 +291,7 @@ fn alerts_and_dashboard_come_with_it_as_they_are() {
 }
 
 #[test]
-fn every_value_is_in_the_readme_and_in_the_schema() {
+fn every_value_is_in_readme_and_schema() {
     let readme = std::fs::read_to_string(format!("{CHART}/README.md")).unwrap();
     let mut rows = 0;
     for row in readme.lines().filter(|line| line.starts_with("| `")) {
@@ -297,7 +300,7 @@ fn every_value_is_in_the_readme_and_in_the_schema() {
         rows += 1;
     }
     assert!(rows > 40, "{rows}");
-    // What has a default is in the schema, and the other way round, or the default would be refused or be missing.
+    // Otherwise a default would be refused or missing.
     let read = |file: &str| std::fs::read_to_string(format!("{CHART}/{file}")).unwrap();
     let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
     let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
@@ -322,16 +325,15 @@ fn same_members(path: &str, values: &Value, schema: &Value) {
 }
 
 #[test]
-fn plain_manifests_are_those_of_the_chart() {
-    let kubectl = tool_of_control_plane();
+fn plain_manifests_equal_the_rendered_chart() {
+    let kubectl = kubectl_of_control_plane();
     let kustomize = |folder: &str| {
         let root = env!("CARGO_MANIFEST_DIR");
-        let output =
-            Command::new(&kubectl).args(["kustomize", &format!("{root}/{folder}")]).output().unwrap();
-        assert!(output.status.success(), "{folder}: {}", String::from_utf8_lossy(&output.stderr));
-        objects(&String::from_utf8(output.stdout).unwrap())
+        let mut command = Command::new(&kubectl);
+        command.args(["kustomize", &format!("{root}/{folder}")]);
+        objects(&result(&output(command, "")).unwrap_or_else(|error| panic!("{folder}: {error}")))
     };
-    // What only Helm says of objects.
+    // Without the labels of Helm.
     let plain = |mut objects: Vec<Value>| {
         for object in &mut objects {
             for place in ["/metadata/labels", "/spec/template/metadata/labels"] {
@@ -353,7 +355,7 @@ fn plain_manifests_are_those_of_the_chart() {
     assert_eq!(identities(&cluster), identities(&chart), "deploy/ and the chart");
 
     let values = json!({
-        "namespaces": [NAMESPACE], "crds": {"enabled": false}, "fences": {"enabled": false},
+        "namespaces": [NAMESPACE], "crds": {"enabled": false}, "admissionPolicy": {"enabled": false},
         "rbac": {"aggregateToDefaultRoles": false},
     });
     let chart = plain(render(NAMESPACE, &values));
@@ -373,7 +375,9 @@ fn plain_manifests_are_those_of_the_chart() {
     assert_eq!(identities(&without_arguments(namespaced)), identities(&without_arguments(chart)));
 }
 
-fn tool_of_control_plane() -> std::path::PathBuf {
-    let output = Command::new(support::control_plane::SCRIPT).arg("build").output().unwrap();
-    std::path::Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("kubectl")
+fn kubectl_of_control_plane() -> std::path::PathBuf {
+    let mut build = Command::new(support::control_plane::SCRIPT);
+    build.arg("build");
+    let folder = result(&output_within(build, "", BUILD_LIMIT)).unwrap_or_else(|error| panic!("{error}"));
+    std::path::Path::new(folder.trim()).join("kubectl")
 }

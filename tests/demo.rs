@@ -1,6 +1,9 @@
-//! `hack/demo.sh` as people run it: what it shows holds, and nothing of it is left, however it ends.
+//! `hack/demo.sh`: all of its checks hold, and it leaves nothing behind, however it ends.
 #![cfg(test)] // so that clippy lets helpers panic, too
 #![cfg(unix)]
+
+#[path = "support/process.rs"]
+mod process;
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -9,10 +12,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Far more than it takes, for a busy machine; the first build of a control plane included.
-const PATIENCE: Duration = Duration::from_secs(20 * 60);
-/// Within which everything must be gone once the demonstration has ended.
-const A_MOMENT: Duration = Duration::from_secs(10);
+use process::{BUILD_LIMIT, RUN_LIMIT, Sigint, end_within, output_within, signal, with_sigint};
+
+/// For the cleanup after the end of the demonstration.
+const CLEANUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A demonstration in a process group of its own, as a terminal starts it.
 struct Demo {
@@ -21,13 +24,10 @@ struct Demo {
 }
 
 impl Demo {
-    fn start(seconds: u32) -> Self {
+    fn start(seconds: u32, sigint: Sigint) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("tmp")).unwrap();
-        // Whoever runs the tests may ignore SIGINT, which bash could not undo.
-        let child = Command::new("python3")
-            .args(["-c", "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/hack/demo.sh"))
+        let child = with_sigint(sigint, concat!(env!("CARGO_MANIFEST_DIR"), "/hack/demo.sh"))
             .env("DEMO_SECONDS", seconds.to_string())
             .env("DEMO_OPERATOR", env!("CARGO_BIN_EXE_tokensource-operator"))
             .env("TMPDIR", folder.path().join("tmp"))
@@ -40,53 +40,52 @@ impl Demo {
         Demo { child, folder }
     }
 
-    fn said(&self) -> String {
+    fn printed(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap();
         read("stdout") + &read("stderr")
     }
 
-    fn wait_until_it_says(&mut self, words: &str) {
+    fn wait_until_printed(&mut self, words: &str) {
         let started = Instant::now();
-        while !self.said().contains(words) {
-            assert!(self.child.try_wait().unwrap().is_none(), "ended before {words:?}:\n{}", self.said());
-            assert!(started.elapsed() < PATIENCE, "does not say {words:?}:\n{}", self.said());
+        while !self.printed().contains(words) {
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "ended before it printed {words:?}:\n{}",
+                self.printed()
+            );
+            assert!(started.elapsed() < BUILD_LIMIT, "did not print {words:?}:\n{}", self.printed());
             thread::sleep(Duration::from_millis(100));
         }
     }
 
-    fn wait(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(started.elapsed() < PATIENCE, "does not end:\n{}", self.said());
-            thread::sleep(Duration::from_millis(100));
-        }
+    fn end(&mut self) -> ExitStatus {
+        let status = end_within(&mut self.child, BUILD_LIMIT);
+        status.unwrap_or_else(|| panic!("not ended within {BUILD_LIMIT:?}:\n{}", self.printed()))
     }
 
-    /// Sends a signal to the script alone (`to` is empty), or to its whole group, as Ctrl-C does (`-`).
+    /// Sends a signal to the script (`to` is empty), or to its process group, as Ctrl-C does (`-`).
     fn signal(&self, name: &str, to: &str) {
-        let target = format!("{to}{}", self.child.id());
-        assert!(Command::new("kill").args(["-s", name, "--", &target]).status().unwrap().success());
+        assert!(signal(name, &format!("{to}{}", self.child.id())), "{}", self.printed());
     }
 
-    /// What runs in its group, in words.
+    /// The processes of its group, as `ps` shows them.
     fn processes(&self) -> Vec<String> {
-        let listed = Command::new("ps").args(["-A", "-o", "pgid=,stat=,pid=,args="]).output().expect("ps");
+        let mut list = Command::new("ps");
+        list.args(["-A", "-o", "pgid=,stat=,pid=,args="]);
+        let listed = output_within(list, "", RUN_LIMIT);
         let group = self.child.id().to_string();
         String::from_utf8_lossy(&listed.stdout)
             .lines()
             .filter(|line| {
                 let mut words = line.split_whitespace();
-                // A zombie is gone; who should collect it is not for us to say.
+                // A zombie has ended; collecting it is its parent's task.
                 words.next() == Some(&group) && words.next().is_some_and(|state| !state.starts_with('Z'))
             })
             .map(str::to_owned)
             .collect()
     }
 
-    fn assert_that_nothing_is_left(&self) {
+    fn assert_nothing_is_left(&self) {
         let started = Instant::now();
         loop {
             let processes = self.processes();
@@ -97,7 +96,7 @@ impl Demo {
             if processes.is_empty() && files.is_empty() {
                 return;
             }
-            assert!(started.elapsed() < A_MOMENT, "left: {processes:#?} {files:?}\n{}", self.said());
+            assert!(started.elapsed() < CLEANUP_LIMIT, "left: {processes:#?} {files:?}\n{}", self.printed());
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -106,17 +105,17 @@ impl Demo {
 impl Drop for Demo {
     fn drop(&mut self) {
         if !self.processes().is_empty() {
-            self.signal("KILL", "-");
+            signal("KILL", &format!("-{}", self.child.id()));
         }
-        let _ = self.child.wait();
+        process::kill(&mut self.child);
     }
 }
 
 #[test]
-fn everything_that_it_shows_holds() {
-    let mut demo = Demo::start(45);
-    let status = demo.wait();
-    let said = demo.said();
+fn demo_all_checks_hold() {
+    let mut demo = Demo::start(45, Sigint::Default);
+    let status = demo.end();
+    let said = demo.printed();
     assert_eq!(status.code(), Some(0), "{said}");
     assert!(said.contains("16 of 16 held"), "{said}");
     assert!(!said.contains("DID NOT HOLD"), "{said}");
@@ -126,27 +125,40 @@ fn everything_that_it_shows_holds() {
     }
     let wide = said.lines().find(|line| line.chars().count() > 105 && !line.contains("tokensource-demo."));
     assert_eq!(wide, None);
-    demo.assert_that_nothing_is_left();
+    demo.assert_nothing_is_left();
 }
 
 #[test]
-fn ctrl_c_leaves_nothing_behind() {
-    let mut demo = Demo::start(300);
-    demo.wait_until_it_says("ok: three TokenSources are Ready");
+fn demo_ctrl_c_leaves_nothing_behind() {
+    let mut demo = Demo::start(300, Sigint::Default);
+    demo.wait_until_printed("ok: three TokenSources are Ready");
     assert!(demo.processes().len() > 5, "{:?}", demo.processes());
     demo.signal("INT", "-");
-    assert_eq!(demo.wait().code(), Some(130), "{}", demo.said());
-    demo.assert_that_nothing_is_left();
+    assert_eq!(demo.end().code(), Some(130), "{}", demo.printed());
+    demo.assert_nothing_is_left();
 }
 
 #[test]
-fn a_signal_to_the_script_alone_leaves_nothing_behind() {
+fn demo_signal_to_script_alone_leaves_nothing_behind() {
     for (signal, code) in [("INT", Some(130)), ("TERM", Some(143)), ("KILL", None)] {
-        let mut demo = Demo::start(300);
-        // In the midst of starting.
-        demo.wait_until_it_says("Start the control plane");
+        let mut demo = Demo::start(300, Sigint::Default);
+        // During the start.
+        demo.wait_until_printed("Start the control plane");
         demo.signal(signal, "");
-        assert_eq!(demo.wait().code(), code, "SIG{signal}: {}", demo.said());
-        demo.assert_that_nothing_is_left();
+        assert_eq!(demo.end().code(), code, "SIG{signal}: {}", demo.printed());
+        demo.assert_nothing_is_left();
     }
+}
+
+/// As `sh -c 'make demo &'` starts it: bash cannot undo an ignored SIGINT.
+#[test]
+fn demo_ignoring_sigint_prints_how_to_end_it_and_ends_on_sigterm() {
+    let mut demo = Demo::start(300, Sigint::Ignored);
+    demo.wait_until_printed("Start the control plane");
+    assert!(demo.printed().contains(&format!("kill {}", demo.child.id())), "{}", demo.printed());
+    demo.signal("INT", "");
+    assert_eq!(end_within(&mut demo.child, Duration::from_secs(1)), None, "SIGINT is ignored");
+    demo.signal("TERM", "");
+    assert_eq!(demo.end().code(), Some(143), "{}", demo.printed());
+    demo.assert_nothing_is_left();
 }

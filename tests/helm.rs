@@ -1,8 +1,8 @@
-//! The chart and the plain manifests in a real cluster, by the real Helm and kubectl: from installing to uninstalling, with
-//! the operator at work under the ServiceAccount and with the arguments that they make.
+//! Installs, upgrades and uninstalls the chart and the plain manifests with Helm and kubectl. The operator runs with the
+//! ServiceAccount and the arguments of the rendered Deployment.
 //!
-//! The control plane has no node and no controller of Deployments: no pod comes of one, so nothing here waits for pods
-//! (`helm --wait`), and the test starts the operator as the Deployment says.
+//! The control plane has no nodes and no Deployment controller: no pod is created, so nothing waits for pods
+//! (`helm --wait`), and the test starts the operator with the arguments of the Deployment.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 mod support;
@@ -36,7 +36,7 @@ async fn exists(kind: &str, name: &str) -> bool {
     !kubectl(&["-n", NAMESPACE, "get", kind, name, "--ignore-not-found", "-o", "name"], "").await.is_empty()
 }
 
-/// Runs Helm off this thread: the operator shall go on meanwhile.
+/// Runs Helm on another thread, so that the operator continues.
 async fn run_helm(arguments: &[&str], values: Value) -> String {
     let kubeconfig = ControlPlane::shared().kubeconfig_path();
     let mut arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
@@ -53,7 +53,7 @@ async fn run_helm(arguments: &[&str], values: Value) -> String {
     .unwrap()
 }
 
-/// A chart of an earlier version, whose CustomResourceDefinition does not know `spec.suspend` yet.
+/// A chart of an earlier version, whose CustomResourceDefinition lacks `spec.suspend`.
 fn earlier_chart(folder: &Path) -> String {
     let copied = Command::new("cp").args(["-R", CHART]).arg(folder).status().unwrap();
     assert!(copied.success());
@@ -76,26 +76,26 @@ fn spec_of(crd: &mut Value) -> &mut serde_json::Map<String, Value> {
     crd.pointer_mut(schema).and_then(Value::as_object_mut).expect("a schema of spec")
 }
 
-async fn knows_suspend() -> bool {
+async fn crd_has_suspend() -> bool {
     spec_of(&mut get("crd", CRD).await).contains_key("suspend")
 }
 
-/// Starts what the pods of the Deployment would run.
+/// Starts the operator as the pods of the Deployment would.
 async fn pod() -> Operator {
     let deployment = get("deployment", RELEASE).await;
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     let mut arguments: Vec<&str> =
         container["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-    // The port is perhaps taken on this machine.
+    // The port may be in use on this machine.
     arguments.retain(|argument| !argument.starts_with("--admin-address"));
     arguments.push("--admin-address=127.0.0.1:0");
-    // In a pod the environment says so.
+    // A pod has this from its environment.
     let namespace = format!("--leader-election-namespace={NAMESPACE}");
     arguments.push(&namespace);
     Operator::launch(&Account::of(NAMESPACE).await.kubeconfig(), "pod", &arguments).await
 }
 
-/// The API server takes the Deployment's pods under the restricted Pod Security Standard.
+/// The API server admits the Deployment's pods under the restricted Pod Security Standard.
 async fn pods_are_restricted() {
     kubectl(
         &["label", "namespace", NAMESPACE, "--overwrite", "pod-security.kubernetes.io/enforce=restricted"],
@@ -108,15 +108,15 @@ async fn pods_are_restricted() {
     pod["kind"] = json!("Pod");
     pod["metadata"]["name"] = json!("restricted");
     kubectl(&["-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"], &pod.to_string()).await;
-    // And would not take others.
+    // The standard is enforced: a pod without security context is refused.
     pod["spec"]["containers"][0]["securityContext"] = json!({});
     let said =
         try_kubectl(&["-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"], &pod.to_string()).await;
     assert!(said.unwrap_err().contains("violates PodSecurity"));
 }
 
-/// What people may do who have one of Kubernetes' own roles in the scene's namespace.
-async fn people_may(scene: &Scene) {
+/// Rights of users with a default role of Kubernetes in the scene's namespace.
+async fn default_roles_grant_tokensources(scene: &Scene) {
     for (role, may, may_not) in [
         (
             "view",
@@ -174,7 +174,7 @@ async fn plain_manifests() {
         assert!(exists(kind, name).await, "{kind} {name}");
     }
     pods_are_restricted().await;
-    // Again, and by the one file: nothing changes.
+    // Applying install.yaml again changes nothing.
     let install = format!("{deploy}/install.yaml");
     let said = kubectl(&["apply", "-f", &install], "").await;
     assert!(
@@ -183,19 +183,19 @@ async fn plain_manifests() {
         "{said}"
     );
 
-    // `make undeploy` keeps the kind.
+    // `make undeploy` keeps the CustomResourceDefinition.
     kubectl(&["delete", "-f", &install, "-l", "app.kubernetes.io/component!=crd"], "").await;
     for (kind, name) in all {
         assert_eq!(exists(kind, name).await, kind == "crd", "{kind} {name}");
     }
     kubectl(&["delete", "crd", CRD], "").await;
 
-    // One namespace, by somebody who has rights in it alone.
+    // Namespaced mode, by a user with rights in one namespace only.
     kubectl(&["create", "-f", &format!("{root}/crds")], "").await;
     kubectl(&["create", "namespace", NAMESPACE], "").await;
     kubectl(&["create", "rolebinding", "-n", NAMESPACE, "owner", "--clusterrole=admin", "--user=owner"], "")
         .await;
-    // To give rights one must have them: of these the role admin has none yet.
+    // A user may grant only rights that it has; the role admin lacks these.
     let grant = [
         "create",
         "role",
@@ -217,7 +217,7 @@ async fn plain_manifests() {
         .await;
     }
     let overlay = format!("{deploy}/overlays/namespaced");
-    eventually("the owner may", SOON, async || {
+    eventually("the owner may apply the overlay", SOON, async || {
         try_kubectl(&["apply", "--as=owner", "-k", &overlay], "").await
     })
     .await;
@@ -227,7 +227,7 @@ async fn plain_manifests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_installing_to_uninstalling() {
+async fn chart_and_manifests_install_upgrade_and_uninstall() {
     ControlPlane::shared_without_crds();
     plain_manifests().await;
 
@@ -237,23 +237,23 @@ async fn from_installing_to_uninstalling() {
     let values = json!({"allowHTTP": true, "egress": {"allow": ["127.0.0.0/8"]}});
     let notes = run_helm(&["install", RELEASE, &earlier, "--create-namespace"], values.clone()).await;
     assert!(notes.contains("It serves all namespaces."), "{notes}");
-    assert!(!knows_suspend().await);
+    assert!(!crd_has_suspend().await);
     pods_are_restricted().await;
 
     let scene = Scene::new("helm", 600).await;
-    people_may(&scene).await;
+    default_roles_grant_tokensources(&scene).await;
     let operator = pod().await;
     scene.apply(scene.source(json!({}))).await;
     let token = scene.new_token(None).await;
     scene.ready("True TokenValid").await;
 
-    // The upgrade brings the new kind, and pods that mint nothing.
+    // The upgrade upgrades the CustomResourceDefinition, and the new pods request no token.
     let mut other = values.clone();
     other["replicaCount"] = json!(3);
     other["log"] = json!({"level": "debug"});
     other["namespaceSelector"] = json!(format!("kubernetes.io/metadata.name!={NAMESPACE}"));
     run_helm(&["upgrade", RELEASE, CHART], other).await;
-    assert!(knows_suspend().await, "the CustomResourceDefinition is upgraded");
+    assert!(crd_has_suspend().await, "the CustomResourceDefinition is upgraded");
     assert_eq!(get("deployment", RELEASE).await["spec"]["replicas"], 3);
     operator.stop().await;
     let operator = pod().await;
@@ -267,7 +267,7 @@ async fn from_installing_to_uninstalling() {
     scene.source_is_seen().await;
     assert_eq!((scene.mints().await, scene.token().await.as_ref()), (1, Some(&token)));
 
-    // What people made outlives the operator.
+    // TokenSources and tokens outlive the operator.
     operator.stop().await;
     run_helm(&["uninstall", RELEASE], Value::Null).await;
     for (kind, name, stays) in [
@@ -283,25 +283,23 @@ async fn from_installing_to_uninstalling() {
     assert!(scene.server.is_valid(&token).await);
     assert!(scene.status().await.token.is_some());
 
-    // And is taken up again.
+    // A new installation takes them over.
     run_helm(&["install", RELEASE, CHART], values).await;
-    assert!(knows_suspend().await);
+    assert!(crd_has_suspend().await);
     let _operator = pod().await;
     scene.source_is_seen().await;
     assert_eq!((scene.mints().await, scene.token().await.as_ref()), (1, Some(&token)));
     scene.force_refresh("again").await;
 
-    // Only who says so loses all of it.
+    // With crds.keep=false, uninstalling removes all of it.
     run_helm(
         &["upgrade", RELEASE, CHART, "--reset-then-reuse-values", "--set", "crds.keep=false"],
         Value::Null,
     )
     .await;
     run_helm(&["uninstall", RELEASE], Value::Null).await;
-    eventually(
-        "the kind is gone",
-        SOON,
-        async || if exists("crd", CRD).await { Err("there") } else { Ok(()) },
-    )
+    eventually("the CustomResourceDefinition is gone", SOON, async || {
+        if exists("crd", CRD).await { Err("there") } else { Ok(()) }
+    })
     .await;
 }

@@ -1,4 +1,4 @@
-//! Every link of a page to another page, a heading or a file leads somewhere.
+//! Every relative link of a page leads to an existing page, heading or file.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The page without its code.
+/// The page without code.
 fn prose(page: &Path) -> String {
     let text = fs::read_to_string(page).unwrap();
     let mut fenced = false;
@@ -42,7 +42,7 @@ fn links(prose: &str) -> Vec<String> {
     ends.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_owned()).collect()
 }
 
-/// The anchors of a page: those of its headings, as GitHub makes them, and those that it names itself.
+/// The anchors of a page: those that GitHub generates for headings, and `<a name>` anchors.
 fn anchors(page: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(page).unwrap();
     let named = text.split("<a name=\"").skip(1).filter_map(|rest| rest.split_once('"'));
@@ -59,7 +59,7 @@ fn anchors(page: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_relative_link_has_a_target() {
     let mut checked = 0;
     let mut broken = vec![];
     for page in pages() {

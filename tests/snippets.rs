@@ -1,11 +1,14 @@
-//! Every snippet of `docs/use-the-token.md` is run exactly as it is printed there, against a server on loopback that
-//! accepts one token, with the token in a folder built and swapped as the kubelet does it. What is held: the token is
-//! read at every call, a 401 (and nothing else) leads to one more read and one more call, and the token shows up in no
-//! output, on no command line and in no environment.
+//! Every snippet of `docs/use-the-token.md` runs exactly as printed there, against a server on loopback that accepts one
+//! token, with the token in a folder built and swapped as the kubelet does. The rule: the token is read at every call, a
+//! 401 (and nothing else) leads to one more read and one more call, and the token appears in no output, on no command line
+//! and in no environment.
 //!
-//! Needs bash, curl, python3, node, go and a JDK on the PATH. A missing one fails the test: nothing is skipped.
+//! Needs bash, curl, python3, node, go and a JDK on the PATH. A missing one fails its test.
 #![cfg(unix)] // the kubelet's swap is a symbolic link
 #![cfg(test)] // so that clippy lets helpers panic, too
+
+#[path = "support/process.rs"]
+mod process;
 
 use std::{
     ffi::OsStr,
@@ -20,75 +23,75 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use process::{BUILD_LIMIT, RUN_LIMIT, output_within, wait_within};
 
 const PAGE: &str = include_str!("../docs/use-the-token.md");
 const ANSWER: &str = "the answer of the API";
-/// For one run of a snippet or a compiler, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 // ---------------------------------------------------------------------------------------------- the six languages
 
 #[test]
-fn bash_with_curl() {
+fn bash_snippet_obeys_the_rule() {
     let code = snippet("bash", "bash");
     let work = tempfile::tempdir().unwrap();
     let script = work.path().join("call.sh");
     fs::write(&script, code).unwrap();
     on_path("curl", "--version", "curl 7.55 or later (Debian: apt-get install curl)");
     let bash = || tool("bash", "bash (Debian: apt-get install bash)");
-    keeps_the_rule("bash", || with(bash(), [script.as_os_str()]));
-    // A script that is being traced must not tell the token either.
-    keeps_the_rule("bash-traced", || with(bash(), [OsStr::new("-x"), script.as_os_str()]));
+    obeys_the_rule("bash", || with(bash(), [script.as_os_str()]));
+    // A traced script must not print the token either.
+    obeys_the_rule("bash-traced", || with(bash(), [OsStr::new("-x"), script.as_os_str()]));
 }
 
 #[test]
-fn python() {
+fn python_snippet_obeys_the_rule() {
     let work = tempfile::tempdir().unwrap();
     let script = work.path().join("call.py");
     fs::write(&script, snippet("python", "python")).unwrap();
-    keeps_the_rule("python", || {
+    obeys_the_rule("python", || {
         with(tool("python3", "Python 3.8 or later (Debian: apt-get install python3)"), [&script])
     });
 }
 
 #[test]
-fn node() {
+fn node_snippet_obeys_the_rule() {
     let work = tempfile::tempdir().unwrap();
     let script = work.path().join("call.mjs");
     fs::write(&script, snippet("node", "javascript")).unwrap();
-    keeps_the_rule("node", || {
+    obeys_the_rule("node", || {
         with(tool("node", "Node 18 or later (Debian: apt-get install nodejs, or nodejs.org)"), [&script])
     });
 }
 
 #[test]
-fn go() {
+fn go_snippet_obeys_the_rule() {
     let work = tempfile::tempdir().unwrap();
     fs::write(work.path().join("main.go"), snippet("go", "go")).unwrap();
     let mut build = tool("go", "Go 1.16 or later (Debian: apt-get install golang-go, or go.dev/dl)");
     build.args(["build", "-o", "call", "main.go"]).current_dir(work.path());
     build.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "").env("CGO_ENABLED", "0");
     succeeds(build);
-    keeps_the_rule("go", || Command::new(work.path().join("call")));
+    obeys_the_rule("go", || Command::new(work.path().join("call")));
 }
 
 #[test]
-fn java() {
+fn java_snippet_obeys_the_rule() {
     let work = tempfile::tempdir().unwrap();
     fs::write(work.path().join("UseTheToken.java"), snippet("java", "java")).unwrap();
     let jdk = "a JDK, 11 or later (Debian: apt-get install default-jdk-headless)";
     let mut build = tool("javac", jdk);
     build.args(["-Werror", "-Xlint:all", "-d", ".", "UseTheToken.java"]).current_dir(work.path());
     succeeds(build);
-    keeps_the_rule("java", || {
+    obeys_the_rule("java", || {
         with(tool("java", jdk), [OsStr::new("-cp"), work.path().as_os_str(), OsStr::new("UseTheToken")])
     });
 }
 
 #[test]
-fn rust() {
+fn rust_snippet_obeys_the_rule() {
     assert_eq!(
         snippet("rust", "rust"),
         include_str!("../examples/use_the_token/page.rs"),
@@ -108,12 +111,12 @@ fn rust() {
         .filter(|message| message["target"]["name"] == "use_the_token")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .expect("cargo names the executable that it has built");
-    keeps_the_rule("rust", || Command::new(&example));
+    obeys_the_rule("rust", || Command::new(&example));
 }
 
-/// The page shows a snippet, and nothing but these: one that nobody runs would rot.
+/// A snippet without a test would become outdated.
 #[test]
-fn every_snippet_of_the_page_is_run_here() {
+fn every_snippet_of_the_page_is_tested() {
     let mut named: Vec<_> = PAGE
         .lines()
         .filter_map(|line| line.strip_prefix("<!-- snippet: ").and_then(|rest| rest.strip_suffix(" -->")))
@@ -124,32 +127,33 @@ fn every_snippet_of_the_page_is_run_here() {
 
 // ------------------------------------------------------------------------------------------------------- the rule
 
-fn keeps_the_rule(language: &str, command: impl Fn() -> Command) {
-    // A: the token is valid at once.
+fn obeys_the_rule(language: &str, command: impl Fn() -> Command) {
+    // A: the token is valid.
     let case = Case::new(language, "valid");
-    let server = Server::start(&case.first, OnRefusal::Refuse);
+    let server = ResourceServer::start(&case.first, OnRefusal::Refuse);
     let output = case.run(command(), &server);
     case.succeeded(&output);
     case.requests(&server, &[&case.first]);
 
-    // B: the token has ended, and the new one arrives in the folder before the refusal arrives at the caller.
+    // B: the token has expired, and the new one is in the folder before the caller receives the 401.
     let case = Case::new(language, "swapped");
-    let server = Server::start(&case.second, OnRefusal::Swap(case.mount.clone(), case.second.clone()));
+    let server =
+        ResourceServer::start(&case.second, OnRefusal::Swap(case.mount.clone(), case.second.clone()));
     let output = case.run(command(), &server);
     case.succeeded(&output);
     case.requests(&server, &[&case.first, &case.second]);
 
-    // C: no token helps. (A refusal without a WWW-Authenticate header, which some HTTP clients do not expect.)
+    // C: every token is refused. (Without a WWW-Authenticate header, which some HTTP clients do not expect.)
     let case = Case::new(language, "refused");
-    let server = Server::start("another token", OnRefusal::RefuseBarely);
+    let server = ResourceServer::start("another token", OnRefusal::RefuseBarely);
     let output = case.run(command(), &server);
     case.failed(&output, "401");
     case.requests(&server, &[&case.first, &case.first]);
 
-    // D: what is no 401 is no reason to call again.
+    // D: other statuses cause no second call.
     for (name, status) in [("forbidden", "403 Forbidden"), ("unavailable", "503 Service Unavailable")] {
         let case = Case::new(language, name);
-        let server = Server::start("another token", OnRefusal::Fail(status));
+        let server = ResourceServer::start("another token", OnRefusal::Fail(status));
         let output = case.run(command(), &server);
         case.failed(&output, &status[..3]);
         case.requests(&server, &[&case.first]);
@@ -158,9 +162,9 @@ fn keeps_the_rule(language: &str, command: impl Fn() -> Command) {
     // E: there is no file.
     let case = Case::new(language, "absent");
     fs::remove_file(case.mount.folder.path().join("access_token")).unwrap();
-    let server = Server::start(&case.first, OnRefusal::Refuse);
+    let server = ResourceServer::start(&case.first, OnRefusal::Refuse);
     let output = case.run(command(), &server);
-    assert!(!output.status.success(), "{} went on without a token: {output:?}", case.name);
+    assert!(!output.status.success(), "{} continued without a token: {output:?}", case.name);
 }
 
 struct Case {
@@ -173,18 +177,18 @@ struct Case {
 impl Case {
     fn new(language: &str, name: &str) -> Case {
         let name = format!("{language}-{name}");
-        // Everything that RFC 6750 lets a token consist of; unlike any other text on this machine.
+        // All kinds of characters that RFC 6750 allows; unlike any other text on this machine.
         let token = |nth| format!("{nth}.{name}.{}-._~+/==", std::process::id());
         let (first, second) = (token("first"), token("second"));
         let mount = Arc::new(Mount::new(&first));
         Case { name, first, second, mount }
     }
 
-    fn run(&self, mut command: Command, server: &Server) -> Output {
+    fn run(&self, mut command: Command, server: &ResourceServer) -> Output {
         command.env("TOKEN_FILE", self.mount.folder.path().join("access_token"));
         command.env("API_URL", format!("http://{}/v1/items", server.address));
         command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
-        let output = finish(command);
+        let output = output_within(command, "", RUN_LIMIT);
         let text = text_of(&output);
         for token in [&self.first, &self.second] {
             assert!(!text.contains(token.as_str()), "{} prints the token:\n{text}", self.name);
@@ -204,14 +208,14 @@ impl Case {
         assert!(errors.contains(says), "{} does not say {says}:\n{errors}", self.name);
     }
 
-    fn requests(&self, server: &Server, tokens: &[&String]) {
+    fn requests(&self, server: &ResourceServer, tokens: &[&String]) {
         let seen = server.seen.lock().unwrap();
         let expected: Vec<_> = tokens.iter().map(|token| format!("Bearer {token}")).collect();
         assert_eq!(seen.authorizations, expected, "{}", self.name);
         assert_eq!(
             seen.exposed,
             Vec::<String>::new(),
-            "{}: the token is in sight of other processes",
+            "{}: the token is visible to other processes",
             self.name
         );
     }
@@ -259,31 +263,31 @@ enum OnRefusal {
     Refuse,
     /// Without `WWW-Authenticate`.
     RefuseBarely,
-    /// Puts this token into this folder, then refuses.
+    /// Writes this token to this folder, then refuses.
     Swap(Arc<Mount>, String),
-    /// Another status line than 401's.
+    /// Another status line than that of 401.
     Fail(&'static str),
 }
 
 #[derive(Default)]
-struct Seen {
+struct SeenRequests {
     authorizations: Vec<String>,
-    /// Processes whose command line or environment held the token while they called.
+    /// Processes whose command line or environment contained the token during the call.
     exposed: Vec<String>,
 }
 
-struct Server {
+struct ResourceServer {
     address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<SeenRequests>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
-    fn start(accepted: &str, on_refusal: OnRefusal) -> Server {
+impl ResourceServer {
+    fn start(accepted: &str, on_refusal: OnRefusal) -> ResourceServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (seen, stop) = (Arc::new(Mutex::new(Seen::default())), Arc::new(AtomicBool::new(false)));
+        let (seen, stop) = (Arc::new(Mutex::new(SeenRequests::default())), Arc::new(AtomicBool::new(false)));
         let thread = thread::spawn({
             let (seen, stop, accepted) = (seen.clone(), stop.clone(), format!("Bearer {accepted}"));
             move || {
@@ -291,16 +295,16 @@ impl Server {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
-                    // A connection that brings no request is no request.
+                    // A connection without a request does not count.
                     let _ = serve(&stream.unwrap(), &accepted, &on_refusal, &seen);
                 }
             }
         });
-        Server { address, seen, stop, thread: Some(thread) }
+        ResourceServer { address, seen, stop, thread: Some(thread) }
     }
 }
 
-impl Drop for Server {
+impl Drop for ResourceServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
@@ -311,7 +315,12 @@ impl Drop for Server {
 }
 
 /// One request, one answer, and the connection ends.
-fn serve(stream: &TcpStream, accepted: &str, on_refusal: &OnRefusal, seen: &Mutex<Seen>) -> io::Result<()> {
+fn serve(
+    stream: &TcpStream,
+    accepted: &str,
+    on_refusal: &OnRefusal,
+    seen: &Mutex<SeenRequests>,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut head = Vec::new();
     for line in BufReader::new(stream).lines() {
@@ -356,7 +365,7 @@ fn serve(stream: &TcpStream, accepted: &str, on_refusal: &OnRefusal, seen: &Mute
     )
 }
 
-/// While the caller waits for its answer, it and its children can be looked at. Linux only: elsewhere there is no /proc.
+/// The caller and its children can be inspected while it waits for the response. Linux only: elsewhere there is no /proc.
 fn processes_that_expose(token: &str) -> Vec<String> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let holds = |path: &Path| {
@@ -373,11 +382,11 @@ fn processes_that_expose(token: &str) -> Vec<String> {
 
 // --------------------------------------------------------------------------------------------- snippets and processes
 
-/// The fenced block that follows the marker, letter by letter.
+/// The code block that follows the marker, byte by byte.
 fn snippet(name: &str, language: &str) -> &'static str {
     let marker = format!("<!-- snippet: {name} -->\n```{language}\n");
     let (_, rest) = PAGE.split_once(&marker).unwrap_or_else(|| {
-        panic!("docs/use-the-token.md has no {marker:?}: a marker, and right below it the block")
+        panic!("docs/use-the-token.md has no {marker:?}: a marker, directly followed by the code block")
     });
     let end = rest.find("\n```\n").expect("the block ends");
     &rest[..=end]
@@ -389,10 +398,11 @@ fn tool(name: &str, remedy: &str) -> Command {
 }
 
 fn on_path(name: &str, version: &str, remedy: &str) {
-    let found = Command::new(name).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let runs = Command::new(name).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let status = runs.map(|mut child| wait_within(&mut child, name, RUN_LIMIT));
     assert!(
-        found.as_ref().is_ok_and(std::process::ExitStatus::success),
-        "`{name} {version}` does not run ({found:?}). Install {remedy}: the snippets of docs/use-the-token.md are \
+        status.as_ref().is_ok_and(std::process::ExitStatus::success),
+        "`{name} {version}` does not run ({status:?}). Install {remedy}: the snippets of docs/use-the-token.md are \
          tested in every language, and none is skipped"
     );
 }
@@ -402,36 +412,11 @@ fn with<S: AsRef<OsStr>>(mut command: Command, arguments: impl IntoIterator<Item
     command
 }
 
+/// Runs a compiler, which may have all of this crate to compile.
 fn succeeds(command: Command) -> Output {
     let called = format!("{command:?}");
-    let output = finish(command);
+    let output = output_within(command, "", BUILD_LIMIT);
     assert!(output.status.success(), "{called}: {}\n{}", output.status, text_of(&output));
-    output
-}
-
-/// Runs it to its end, but no longer than `PATIENCE`.
-fn finish(mut command: Command) -> Output {
-    let called = format!("{command:?}");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().unwrap_or_else(|error| panic!("{called}: {error}"));
-    let pid = child.id();
-    let (done, began) = (Arc::new(AtomicBool::new(false)), Instant::now());
-    let watch = thread::spawn({
-        let done = done.clone();
-        move || {
-            while !done.load(Ordering::SeqCst) {
-                if began.elapsed() > PATIENCE {
-                    let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-                    break;
-                }
-                thread::park_timeout(Duration::from_millis(500));
-            }
-        }
-    });
-    let output = child.wait_with_output().unwrap();
-    done.store(true, Ordering::SeqCst);
-    watch.thread().unpark();
-    watch.join().unwrap();
     output
 }
 

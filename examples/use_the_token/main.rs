@@ -1,7 +1,7 @@
-//! Runs `page.rs`, which is the Rust snippet of `docs/use-the-token.md` letter by letter (`tests/snippets.rs` holds
-//! them equal). The page is written for a project with reqwest's default features, which bring a TLS provider along;
-//! this crate builds reqwest without one and so has to install it. Nothing else is added to the page.
-#![allow(clippy::print_stdout, reason = "printing the answer is what the snippet is for")]
+//! Runs `page.rs`, which equals the Rust snippet of `docs/use-the-token.md` (`tests/snippets.rs` checks it). The snippet is
+//! for projects with reqwest's default features, which include a TLS provider; this crate builds reqwest without one and
+//! therefore installs it.
+#![allow(clippy::print_stdout, reason = "the snippet prints the response")]
 
 mod page {
     include!("page.rs");

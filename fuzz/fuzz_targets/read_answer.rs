@@ -1,5 +1,5 @@
-//! Whatever a token endpoint answers: the reader does not panic, hands out no token that could inject a line, and says
-//! nothing of what was sent.
+//! For any response of a token endpoint, `read` does not panic, returns no token with line breaks, and its errors contain
+//! nothing that was sent.
 #![no_main]
 
 use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -41,7 +41,7 @@ static REQUESTS: LazyLock<[TokenRequest; 2]> = LazyLock::new(|| {
 });
 
 fuzz_target!(|data: &[u8]| {
-    // Status (2), length of the headers (1), headers apart by NUL, body.
+    // Status (2 bytes), length of the headers (1 byte), headers separated by NUL, body.
     let [high, low, length, rest @ ..] = data else { return };
     let Ok(status) = StatusCode::from_u16(100 + u16::from_be_bytes([*high, *low]) % 900) else { return };
     let (values, body) = rest.split_at(usize::from(*length).min(rest.len()));

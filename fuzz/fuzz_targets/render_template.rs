@@ -1,5 +1,4 @@
-//! Whatever stands in a template: it does not panic, it makes no more than a Secret holds, and what is wrong with it is told
-//! without the token.
+//! For any template, rendering does not panic, the output fits into a Secret, and errors do not contain the token.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -15,7 +14,7 @@ const KEYS: [&str; 4] = [".dockerconfigjson", ".dockercfg", "password", "key"];
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    // Keys apart by NUL. The type by the length, so that bytes go to the templates.
+    // Values separated by NUL. The length selects the type, so that all bytes go to the templates.
     let sources = KEYS.into_iter().zip(text.split('\0'));
     let spec = api::Template {
         kind: ALLOWED_TYPES.get(text.len() % 8).map(|kind| (*kind).to_owned()),

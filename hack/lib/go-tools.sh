@@ -1,22 +1,22 @@
 # shellcheck shell=bash
-# Builds tools from pinned Go modules, once, into the user's cache; to be sourced after processes.sh.
+# Builds tools from pinned Go modules, once, into the user's cache. Source it after processes.sh.
 #
-# A module is a folder hack/NAME that holds only a go.mod, whose `tool` lines say what to build, and its go.sum. It is a
-# module for each tool (or set of tools that belong together), so that none raises another's dependencies.
+# A module is a folder hack/NAME with only a go.mod, whose `tool` lines name the packages to build, and its go.sum. Each tool
+# (or set of tools) has its own module, so that none changes another's dependencies.
 
 hack=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${TOKENSOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokensource-operator}
-recipe=1 # raise it when the way of building changes: it is part of the cache's name
+recipe=1 # part of the cache's name; increase it when the build changes
 
 sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -c1-16; }
 
-# packages MODULE: what its tool lines name.
+# packages MODULE: the packages in its tool lines.
 packages() {
   awk '$1 == "tool" && $2 == "(" { inside = 1; next } inside && $1 == ")" { exit }
     inside { print $1 } $1 == "tool" && $2 != "(" { print $2 }' "$hack/$1/go.mod"
 }
 
-# binary_of PACKAGE: the name by which it is known.
+# binary_of PACKAGE: the name of the binary.
 binary_of() {
   case $1 in
     go.etcd.io/etcd/server/*) echo etcd ;;
@@ -30,15 +30,15 @@ binaries_of() {
   for package in $(packages "$1"); do binary_of "$package"; done
 }
 
-# pinned_version MODULE PATH: of what that module requires.
+# pinned_version MODULE PATH: the version of PATH that the module requires.
 pinned_version() { awk -v path="$2" '$1 == path { print $2 }' "$hack/$1/go.mod"; }
 
-# The version that go.mod pins is linked in where the program would not know it.
+# Sets the version from go.mod in programs that do not know it.
 ldflags() {
   local version minor path
   printf '%s' '-s -w'
   [ "$1" = control-plane ] || return 0
-  # Without it the server calls itself v0.0.0, and clients misbehave.
+  # Otherwise the server reports v0.0.0, and clients misbehave.
   version=$(pinned_version control-plane k8s.io/kubernetes)
   minor=${version#v1.}
   for path in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
@@ -47,21 +47,21 @@ ldflags() {
   done
 }
 
-# What is left out: promtool would bring the clients of every cloud, for service discovery.
+# Without service discovery, because promtool would include the clients of every cloud.
 tags() { case $1 in prometheus) echo remove_all_sd ;; esac }
 
-# One builder at a time. A symlink is made atomically, and names its owner. Should two ever get past it (a stolen
-# lock), they only do the same work twice: each builds in a place of its own and renames.
+# Allows one builder at a time. Creating a symlink is atomic, and it names its owner. If two builders hold the lock (a stolen
+# lock), they only repeat work: each builds in a separate folder and renames.
 lock() {
-  local owner told=
+  local owner reported=
   until ln -s $$ "$1" 2>/dev/null; do
     owner=$(readlink "$1" || true)
     if [ -n "$owner" ] && ! alive "$owner"; then
       rm -f "$1"
       continue
     fi
-    [ -n "$told" ] || say "another process ($owner) is building it, waiting for that"
-    told=yes
+    [ -n "$reported" ] || say "waiting for another process ($owner) that is building it"
+    reported=yes
     nap 1
   done
   held=$1
@@ -69,33 +69,33 @@ lock() {
 
 # build_one MODULE PACKAGE DIRECTORY
 build_one() {
-  local name to=$3 began=$SECONDS told=$SECONDS scratch
+  local name to=$3 began=$SECONDS reported=$SECONDS scratch
   name=$(binary_of "$2")
   scratch=$(mktemp -d "$to/.build.XXXXXX")
   remove+=("$scratch")
-  # Whoever calls has Go settings of their own, which must not change what comes out.
+  # The caller's Go settings must not change the result.
   start "$scratch/log" env GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 GOTMPDIR="$scratch" \
     go build -C "$hack/$1" -tags "$(tags "$1")" -trimpath -buildvcs=false -ldflags "$(ldflags "$1")" -o "$scratch/bin" "$2"
   while alive "$pid"; do
     nap 1
-    if [ $((SECONDS - told)) -ge 15 ]; then
-      told=$SECONDS
+    if [ $((SECONDS - reported)) -ge 15 ]; then
+      reported=$SECONDS
       say "  $name: $((SECONDS - began)) s so far"
     fi
   done
   if ! wait "$pid"; then
     tail -n 20 "$scratch/log" >&2
-    die "building $name failed (above); 'make doctor' says what this machine lacks"
+    die "building $name failed (see above); 'make doctor' prints what this machine lacks"
   fi
   mv "$scratch/bin" "$to/$name"
   rm -rf "$scratch"
   say "  $name: built in $((SECONDS - began)) s"
 }
 
-# The caller may have some from elsewhere, and then says so by a function of its own.
+# The caller may redefine this to provide binaries.
 provided() { false; }
 
-# find_missing MODULE DIRECTORY: the packages whose binaries are not there, in $missing; the binaries' names in $names.
+# find_missing MODULE DIRECTORY: sets $missing to the packages whose binaries do not exist, $names to the binaries' names.
 find_missing() {
   local package name
   missing=() names=
@@ -105,7 +105,7 @@ find_missing() {
   done
 }
 
-# build_tools MODULE [REMARK]: builds what is not cached yet; leaves the directory that holds it in $built.
+# build_tools MODULE [REMARK]: builds what is not cached; sets $built to the directory.
 build_tools() {
   local package missing names number=0
   [ -f "$hack/$1/go.mod" ] || die "there is no hack/$1/go.mod"
@@ -113,12 +113,12 @@ build_tools() {
   mkdir -p "$built"
   find_missing "$1" "$built"
   if [ ${#missing[@]} -gt 0 ]; then
-    command -v go >/dev/null || die "Go is missing, which builds$names; 'make doctor' says how to get it"
+    command -v go >/dev/null || die "Go is missing, which builds$names; 'make doctor' prints the remedy"
     lock "$built/.lock"
-    find_missing "$1" "$built" # again: whoever held the lock may have built it all
+    find_missing "$1" "$built" # again: the previous owner of the lock may have built it
   fi
   if [ ${#missing[@]} -gt 0 ]; then
-    rm -rf "$built"/.build.* # of one that was killed
+    rm -rf "$built"/.build.* # left by a killed build
     say "building$names once, into $built${2:+ ($2)}"
     for package in "${missing[@]}"; do
       number=$((number + 1))

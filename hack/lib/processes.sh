@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# For scripts that start processes, none of which may outlive them; to be sourced. Written for bash 3.2 (macOS) as well.
+# For scripts whose processes must not outlive them; to be sourced. Runs on bash 3.2 (macOS).
 
 tool=${tool:-$(basename "$0" .sh)}
 say() { printf '%s: %s\n' "$tool" "$*" >&2; }
@@ -8,29 +8,31 @@ die() {
   exit 1
 }
 
-children=()  # every process that must not outlive this one
-remove=()    # every path that must not
-held=       # the lock, while it is this process'
+children=()  # processes to end
+remove=()    # paths to remove
+held=       # the lock that this process holds
 cleanup() {
   trap '' INT TERM HUP
   if [ ${#children[@]} -gt 0 ]; then
-    # KILL, not TERM: there is nothing to save, and an API server takes its time over open watches.
+    # KILL, not TERM: there is nothing to save, and an API server waits for open watches.
     kill -KILL "${children[@]}" 2>/dev/null || true
     wait "${children[@]}" 2>/dev/null || true
   fi
   if [ ${#remove[@]} -gt 0 ]; then rm -rf "${remove[@]}"; fi
   if [ -n "$held" ]; then rm -f "$held"; fi
 }
+# Of no effect for a signal that was ignored when this process started (SIGINT in a background job of a script): then
+# SIGTERM ends it.
 trap cleanup EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Where the kernel offers it, children die with this process even when it is killed with SIGKILL.
+# If the kernel supports it, children end with this process even after SIGKILL.
 leash=()
 if setpriv --pdeathsig KILL true 2>/dev/null; then leash=(setpriv --pdeathsig KILL); fi
 
-# start LOG COMMAND...: in the background, its pid in $pid.
+# start LOG COMMAND...: runs it in the background; sets $pid.
 start() {
   local log=$1
   shift

@@ -1,59 +1,64 @@
-//! Every call to the API server: the reads first, then the writes. Each is bounded in time, and none is tried
-//! again here: retries belong to the schedule.
+//! The calls of reconciliation to the API server: first the reads, then the writes. Each has a timeout. None is repeated
+//! here, because reconciliation schedules retries itself.
 
 use std::future::Future;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Api, Client, Resource};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::objects::{KeptSeed, SecretHead, SourceHead};
+use super::objects::{SecretObject, SourceMetadata, StoredRefreshToken};
 use crate::key::Key;
 use crate::secret::{
-    FIELD_MANAGER, Facts, Metadata, PodList, REFRESH_TOKEN_LABEL, REFRESHED_ANNOTATION, Version,
+    FIELD_MANAGER, Facts, PodList, PodMetadata, REFRESH_TOKEN_LABEL, REFRESHED_ANNOTATION, Version,
 };
 
-/// Secrets in one answer.
-const SECRETS_AT_ONCE: u32 = 100;
-/// Pods in one answer: a page of them is in memory at once, and a pod may be large.
-const PODS_AT_ONCE: u32 = 50;
-/// The most that one call may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// The most Secrets of one page.
+const SECRET_PAGE_SIZE: u32 = 100;
+/// The most pods of one page. The whole page is in memory, and a pod may be large.
+const POD_PAGE_SIZE: u32 = 50;
+/// The timeout of one call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most characters of an event's note. The API server refuses notes of more than 1 kB.
+const MAX_NOTE_CHARS: usize = 900;
 
-/// MintReason a call failed, as far as it matters to what is done next.
+/// A failed call, classified by what is done next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// 409: the object is not, or no longer, as it was seen.
+    /// 409: the precondition does not hold, or the object exists already.
     #[error("the object has changed meanwhile")]
     Conflict,
     /// 404: the object, or its namespace, does not exist.
     #[error("not found")]
     NotFound,
-    /// The Secret exists with another type, which cannot be changed.
+    /// The Secret has another type, which cannot be changed.
     #[error("the Secret is of another type, which cannot be changed")]
     AnotherType,
     /// The Secret is immutable.
     #[error("the Secret is immutable")]
     Immutable,
-    /// Another refusal (4xx): quota, admission, RBAC, validation, an immutable object.
+    /// Another rejection (4xx): quota, admission, RBAC, validation.
     #[error("{0}")]
     Refused(String),
-    /// No answer, or a failure of the API server itself.
+    /// No response, or an error of the API server itself.
     #[error("the Kubernetes API server did not answer as expected: {0}")]
     Unavailable(String),
 }
 
-/// How Kubernetes says, and has said since there are immutable Secrets, why one is not written.
-const IMMUTABLE: &str = "field is immutable when `immutable` is set";
+/// The message of Kubernetes for a write to an immutable Secret, in all versions that have immutable Secrets.
+const IMMUTABLE_MESSAGE: &str = "field is immutable when `immutable` is set";
 
-/// Whether it is Kubernetes itself that says that a Secret's type cannot be changed: a webhook may find fault with a type
-/// too, and nothing is deleted for that.
-fn is_about_another_type(status: &kube::core::Status) -> bool {
+/// Whether Kubernetes itself refuses to change a Secret's type. A webhook may reject a type too; then the Secret must not be
+/// deleted.
+fn is_type_change(status: &kube::core::Status) -> bool {
     let causes = || status.details.iter().flat_map(|details| &details.causes);
     status.code == 422
         && !status.message.starts_with("admission webhook ")
@@ -65,39 +70,58 @@ impl From<kube::Error> for CallError {
         match error {
             kube::Error::Api(status) if status.code == 409 => CallError::Conflict,
             kube::Error::Api(status) if status.code == 404 => CallError::NotFound,
-            kube::Error::Api(status) if is_about_another_type(&status) => CallError::AnotherType,
-            kube::Error::Api(status) if status.code == 422 && status.message.contains(IMMUTABLE) => {
+            kube::Error::Api(status) if is_type_change(&status) => CallError::AnotherType,
+            kube::Error::Api(status) if status.code == 422 && status.message.contains(IMMUTABLE_MESSAGE) => {
                 CallError::Immutable
             }
             kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
                 CallError::Refused(status.message.clone())
             }
             kube::Error::Api(status) => CallError::Unavailable(format!("status {}", status.code)),
-            // It could quote the answer, and the answer may be a Secret.
+            // Its message may quote the response, which may be a Secret.
             kube::Error::SerdeError(_) => CallError::Unavailable("an answer that cannot be read".into()),
             other => CallError::Unavailable(other.to_string()),
         }
     }
 }
 
-/// The API server, as far as this controller needs it.
+impl CallError {
+    /// The same without `secret`, which an admission webhook may have quoted.
+    #[must_use]
+    pub fn without(self, secret: &SecretString) -> Self {
+        let raw = secret.expose_secret();
+        if raw.len() < 8 {
+            // A constant of a template, or a value that reveals nothing: without it the message could not be read.
+            return self;
+        }
+        let encoded = STANDARD.encode(raw);
+        let clean = |message: String| message.replace(&encoded, "[redacted]").replace(raw, "[redacted]");
+        match self {
+            CallError::Refused(message) => CallError::Refused(clean(message)),
+            CallError::Unavailable(message) => CallError::Unavailable(clean(message)),
+            other => other,
+        }
+    }
+}
+
+/// The calls to the API server.
 #[derive(Clone)]
 pub struct Kubernetes {
     client: Client,
 }
 
 impl Kubernetes {
-    /// Calls through `client`, which should not try again by itself.
+    /// Uses `client`, which must not retry by itself.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Kubernetes { client }
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = kube::Result<T>> + Send) -> Result<T, CallError> {
-        // Boxed: a look that waits for the endpoint must not carry the room that the largest call takes.
-        match tokio::time::timeout(TIMEOUT, Box::pin(call)).await {
+        // Boxed: the future of every reconciliation would otherwise have the size of the largest call.
+        match tokio::time::timeout(CALL_TIMEOUT, Box::pin(call)).await {
             Ok(result) => result.map_err(CallError::from),
-            Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", TIMEOUT.as_secs()))),
+            Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
         }
     }
 
@@ -105,7 +129,7 @@ impl Kubernetes {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    fn sources(&self, namespace: &str) -> Api<SourceHead> {
+    fn sources(&self, namespace: &str) -> Api<SourceMetadata> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
@@ -114,7 +138,7 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn secret_facts(&self, key: &Key) -> Result<Option<Facts>, CallError> {
-        let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<SecretObject> = Api::namespaced(self.client.clone(), &key.namespace);
         let found = self.bounded(api.get_opt(&key.name)).await?;
         Ok(found.and_then(|secret| secret.facts))
     }
@@ -141,31 +165,32 @@ impl Kubernetes {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn source_is_alive(&self, key: &Key, uid: &str) -> Result<bool, CallError> {
+    pub async fn source_exists(&self, key: &Key, uid: &str) -> Result<bool, CallError> {
         let found = self.bounded(self.sources(&key.namespace).get_opt(&key.name)).await?;
         Ok(found.is_some_and(|source| {
             source.meta().deletion_timestamp.is_none() && source.meta().uid.as_deref() == Some(uid)
         }))
     }
 
-    /// Another TokenSource of the namespace than `source` for which the operator keeps a rotated refresh token that descends
-    /// from the user's token with this digest (SHA-256, in hex).
+    /// Another TokenSource of the namespace than `source` whose stored refresh token descends from the original refresh token
+    /// with this digest (SHA-256, in hex).
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn other_with_seed(
+    pub async fn other_with_original(
         &self,
         source: &Key,
-        seed_sha256: &str,
+        original_sha256: &str,
     ) -> Result<Option<String>, CallError> {
         let (label, value) = REFRESH_TOKEN_LABEL;
-        let mut page = ListParams::default().labels(&format!("{label}={value}")).limit(SECRETS_AT_ONCE);
-        let api: Api<KeptSeed> = Api::namespaced(self.client.clone(), &source.namespace);
-        let of_seed =
-            |kept: &KeptSeed| kept.seed_sha256.as_ref().is_some_and(|seed| seed.0 == seed_sha256.as_bytes());
+        let mut page = ListParams::default().labels(&format!("{label}={value}")).limit(SECRET_PAGE_SIZE);
+        let api: Api<StoredRefreshToken> = Api::namespaced(self.client.clone(), &source.namespace);
+        let descends = |stored: &StoredRefreshToken| {
+            stored.seed_sha256.as_ref().is_some_and(|digest| digest.0 == original_sha256.as_bytes())
+        };
         loop {
             let list = self.bounded(api.list(&page)).await?;
-            let mut others = list.items.into_iter().filter(of_seed).filter_map(|kept| kept.source);
+            let mut others = list.items.into_iter().filter(descends).filter_map(|stored| stored.source);
             if let Some(other) = others.find(|other| **other != *source.name) {
                 return Ok(Some(other));
             }
@@ -176,7 +201,7 @@ impl Kubernetes {
         }
     }
 
-    /// A page of the pods of a namespace that a field selector chooses; `next` is what the page before said.
+    /// A page of the pods of a namespace that match a field selector; `next` is the continue token of the previous page.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -186,16 +211,16 @@ impl Kubernetes {
         selector: &str,
         next: Option<&str>,
     ) -> Result<PodList, CallError> {
-        let page = ListParams::default().fields(selector).limit(PODS_AT_ONCE);
+        let page = ListParams::default().fields(selector).limit(POD_PAGE_SIZE);
         let page = ListParams { continue_token: next.map(str::to_owned), ..page };
         let request = Request::new(Pod::url_path(&(), Some(namespace))).list(&page);
         let request = request.map_err(|error| CallError::Unavailable(error.to_string()))?;
-        // Not by kube's own types: they would hold all of each pod, the values in its environment too.
+        // Not with the types of k8s-openapi, which would hold the whole of each pod, with the values of its environment.
         let text = self.bounded(self.client.request_text(request)).await?;
         serde_json::from_str(&text).map_err(|error| kube::Error::SerdeError(error).into())
     }
 
-    /// Applies a Secret and returns what its metadata has become; with `dry_run` nothing is kept of it.
+    /// Applies a Secret and returns its new metadata; with `dry_run` nothing is stored.
     ///
     /// # Errors
     /// [`CallError::Conflict`] where the body's precondition does not hold; else see [`CallError`].
@@ -204,19 +229,19 @@ impl Kubernetes {
         self.write_secret(key, &params, &Patch::Apply(body)).await
     }
 
-    /// Patches a Secret's metadata and returns what it has become.
+    /// Patches the metadata of a Secret and returns the new metadata.
     ///
     /// # Errors
     /// [`CallError::Conflict`] where the body's precondition does not hold; else see [`CallError`].
-    pub async fn restamp_secret(&self, key: &Key, body: &Value) -> Result<Facts, CallError> {
+    pub async fn update_secret_metadata(&self, key: &Key, body: &Value) -> Result<Facts, CallError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         self.write_secret(key, &params, &Patch::Strategic(body)).await
     }
 
-    /// Deletes a Secret if it is still in this state; with `dry_run` only says whether that could be done.
+    /// Deletes a Secret if it still has this version; with `dry_run` only checks whether it could be deleted.
     ///
     /// # Errors
-    /// [`CallError::Conflict`] where it is not; else see [`CallError`].
+    /// [`CallError::Conflict`] where it has another version; else see [`CallError`].
     pub async fn delete_secret(&self, key: &Key, seen: &Version, dry_run: bool) -> Result<(), CallError> {
         let preconditions = Preconditions {
             uid: Some(seen.uid.clone()),
@@ -227,14 +252,14 @@ impl Kubernetes {
         self.bounded(api.delete(&key.name, &params)).await.map(drop)
     }
 
-    /// The answer is asked for as metadata alone: no token comes back over the wire.
+    /// Requests only metadata as the response, so that no token is sent back.
     async fn write_secret(
         &self,
         key: &Key,
         params: &PatchParams,
         patch: &Patch<&Value>,
     ) -> Result<Facts, CallError> {
-        let api: Api<SecretHead> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<SecretObject> = Api::namespaced(self.client.clone(), &key.namespace);
         let written = self.bounded(api.patch(&key.name, params, patch)).await?;
         written.facts.ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
     }
@@ -250,12 +275,12 @@ impl Kubernetes {
         Ok(written.meta().resource_version.clone())
     }
 
-    /// Puts a new value into the annotation of a pod by which the kubelet reads its volumes anew, and changes nothing else
-    /// of it. A pod that has gone, or been replaced by another of its name, needs none.
+    /// Annotates a pod, so that the kubelet syncs its volumes. Succeeds without effect for a pod that is gone or was replaced
+    /// by another of its name.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn touch_pod(&self, namespace: &str, pod: &Metadata) -> Result<(), CallError> {
+    pub async fn annotate_pod(&self, namespace: &str, pod: &PodMetadata) -> Result<(), CallError> {
         let value = format!("{:.3}", jiff::Timestamp::now());
         let body = json!({"metadata": {"uid": pod.uid, "annotations": {REFRESHED_ANNOTATION: value}}});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
@@ -264,18 +289,18 @@ impl Kubernetes {
         let touched = api.patch_metadata(&pod.name, &params, &patch);
         match self.bounded(touched).await {
             Ok(_) | Err(CallError::Conflict | CallError::NotFound) => Ok(()),
-            // How the API server says that it is another pod by now: its uid cannot be changed to the one in the patch.
+            // The pod was replaced: the API server refuses to change its uid to the one in the patch.
             Err(CallError::Refused(message)) if message.contains("metadata.uid: ") => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Publishes an event about a TokenSource. kube's recorder would send the first of two notes with the same
-    /// reason twice; events here are sent on change only and need no deduplication.
+    /// Publishes an event about a TokenSource. Not with kube's recorder, which would send the first of two notes with the
+    /// same reason twice: events are published on changes only and need no deduplication.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn publish(
+    pub async fn publish_event(
         &self,
         regarding: ObjectReference,
         reporter: &str,
@@ -295,8 +320,7 @@ impl Kubernetes {
             event_time: Some(MicroTime(now)),
             type_: Some(if warning { "Warning" } else { "Normal" }.into()),
             reason: Some(reason.to_owned()),
-            // The API server refuses a note of more than 1 kB.
-            note: Some(note.chars().take(900).collect()),
+            note: Some(note.chars().take(MAX_NOTE_CHARS).collect()),
             action: Some("Refresh".into()),
             regarding: Some(regarding),
             reporting_controller: Some("tokensource.dev/tokensource-operator".into()),
@@ -312,7 +336,7 @@ impl Kubernetes {
 mod tests {
     use super::*;
 
-    fn refused(message: &str, cause: &str) -> CallError {
+    fn rejection(message: &str, cause: &str) -> CallError {
         let status = json!({
             "status": "Failure", "code": 422, "reason": "Invalid", "message": message,
             "details": {"causes": [{"reason": "FieldValueInvalid", "message": cause, "field": "type"}]},
@@ -322,13 +346,13 @@ mod tests {
     }
 
     #[test]
-    fn only_kubernetes_itself_says_that_a_type_cannot_be_changed() {
-        let said = r#"Secret "token" is invalid: type: Invalid value: "Opaque": field is immutable"#;
+    fn call_error_another_type_only_where_kubernetes_itself_rejects() {
+        let message = r#"Secret "token" is invalid: type: Invalid value: "Opaque": field is immutable"#;
         let cause = r#"Invalid value: "Opaque": field is immutable"#;
-        assert_eq!(refused(said, cause), CallError::AnotherType);
-        let webhook = format!("admission webhook \"types.example.com\" denied the request: {said}");
-        assert_eq!(refused(&webhook, cause), CallError::Refused(webhook.clone()));
+        assert_eq!(rejection(message, cause), CallError::AnotherType);
+        let webhook = format!("admission webhook \"types.example.com\" denied the request: {message}");
+        assert_eq!(rejection(&webhook, cause), CallError::Refused(webhook.clone()));
         let other = "Unsupported value: \"a\"";
-        assert_eq!(refused("no such type here", other), CallError::Refused("no such type here".into()));
+        assert_eq!(rejection("no such type here", other), CallError::Refused("no such type here".into()));
     }
 }

@@ -1,4 +1,4 @@
-//! The cluster that the environment names.
+//! The client of the operator, for the cluster of its environment.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,49 +12,43 @@ use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client, Config};
 use tower::util::MapRequestLayer;
 
+use super::lease::{LeaseClient, LeaseName};
+use super::message::message;
 use crate::heartbeat::Heartbeats;
 use crate::metrics::{CountRequests, Metrics};
 use tokensource_api::TokenSource;
 
-/// How this program names itself to the API server and to token endpoints.
+/// The `User-Agent` of requests to the API server and to token endpoints.
 pub(crate) const AGENT: &str = concat!("tokensource-operator/", env!("CARGO_PKG_VERSION"));
 
-/// MintReason the cluster cannot be used.
+/// The cluster cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// No cluster is configured.
     #[error("no cluster: neither in a pod, nor by KUBECONFIG or ~/.kube/config: {0}")]
     Configuration(#[source] Box<kube::config::InferConfigError>),
     /// The API server cannot be used.
-    #[error("the Kubernetes API server cannot be used: {}", in_short(.0))]
+    #[error("the Kubernetes API server cannot be used: {}", message(.0))]
     Kubernetes(#[source] Box<kube::Error>),
-    /// The CustomResourceDefinition is missing, or may not be read.
+    /// The CustomResourceDefinition is missing, or RBAC does not permit to list TokenSources.
     #[error(
         "TokenSources cannot be listed: {}; install the CustomResourceDefinition with `kubectl apply -f crds/`, and see that the operator may list and watch them",
-        in_short(.0)
+        message(.0)
     )]
     Sources(#[source] Box<kube::Error>),
-    /// The selector is none, or namespaces may not be read.
+    /// The selector is invalid, or RBAC does not permit to list namespaces.
     #[error(
         "--namespace-selector: namespaces cannot be listed: {}; write labels as for `kubectl get namespaces -l`, and see that the operator may list and watch namespaces",
-        in_short(.0)
+        message(.0)
     )]
     Namespaces(#[source] Box<kube::Error>),
 }
 
-/// What the API server says, without the whole of its answer.
-fn in_short(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
-    }
-}
-
-/// A cluster, and the ways to it.
+/// The clients for a cluster.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
-    /// Another connection, for leader election alone.
-    pub(crate) lease_client: Client,
+    /// A client with its own connections, for leader election only.
+    lease_client: Client,
     /// The API server's own addresses.
     pub(crate) addresses: Vec<IpAddr>,
     /// The pod's namespace, or that of the kubeconfig's context.
@@ -68,9 +62,9 @@ impl Cluster {
     ) -> Result<Self, ClusterError> {
         let mut configuration =
             Config::infer().await.map_err(|error| ClusterError::Configuration(Box::new(error)))?;
-        // Retries belong to the schedule: one call of a reconcile must not last minutes.
+        // The operator schedules retries itself: one call of a reconciliation must not last minutes.
         configuration.default_retry = false;
-        // A watch ends by itself after 290 s. A list over a connection that died would never.
+        // A watch ends after 290 s. Without this timeout, a list over a dead connection would never end.
         configuration.read_timeout = Some(Duration::from_secs(295));
         configuration.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
         let addresses = api_server_addresses(&configuration);
@@ -91,7 +85,12 @@ impl Cluster {
         Ok(Cluster { client, lease_client, addresses, namespace })
     }
 
-    /// Fails early, with the remedy, where watching would only fail again and again.
+    /// The calls of leader election. They do not wait behind other calls.
+    pub(crate) fn lease(&self, name: &LeaseName) -> LeaseClient {
+        LeaseClient::new(self.lease_client.clone(), name)
+    }
+
+    /// Lists TokenSources once, so that missing rights stop the process at its start instead of failing every watch.
     pub(crate) async fn check_sources(&self, namespaces: &[String]) -> Result<(), ClusterError> {
         let api: Api<TokenSource> = match namespaces.first() {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
@@ -101,7 +100,7 @@ impl Cluster {
         listed.map(drop).map_err(|error| ClusterError::Sources(Box::new(error)))
     }
 
-    /// The same for the namespaces that a selector selects.
+    /// Lists namespaces by the selector once, for the same purpose.
     pub(crate) async fn check_namespaces(&self, selector: &str) -> Result<(), ClusterError> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let listed = api.list_metadata(&ListParams::default().limit(1).labels(selector)).await;
@@ -113,8 +112,8 @@ fn unusable(error: kube::Error) -> ClusterError {
     ClusterError::Kubernetes(Box::new(error))
 }
 
-/// The API server's own addresses, which no token endpoint may have. In a pod that is the Service's address.
-pub(crate) fn api_server_addresses(configuration: &Config) -> Vec<IpAddr> {
+/// The API server's own addresses, which no token endpoint may have. In a pod it is the address of the Service.
+pub(super) fn api_server_addresses(configuration: &Config) -> Vec<IpAddr> {
     let host = configuration.cluster_url.host().map(|host| host.trim_matches(['[', ']']).to_owned());
     let service = std::env::var("KUBERNETES_SERVICE_HOST").ok();
     [host, service].into_iter().flatten().filter_map(|host| host.parse().ok()).collect()

@@ -1,9 +1,17 @@
-//! The Kubernetes API server: how it is reached, the calls, and objects as they are read.
+//! The Kubernetes API server: client set-up, calls, and objects as they are read.
 
 mod calls;
 mod client;
+mod lease;
+mod message;
 mod objects;
+mod user;
+mod watches;
 
 pub use calls::{CallError, Kubernetes};
-pub(crate) use client::{AGENT, Cluster, ClusterError, api_server_addresses};
-pub(crate) use objects::{SecretHead, Source};
+pub(crate) use client::{AGENT, Cluster, ClusterError};
+pub(crate) use lease::LeaseClient;
+pub use lease::{LeaseError, LeaseName};
+pub(crate) use objects::SourceObject;
+pub(crate) use user::{UserCluster, UserClusterError};
+pub(crate) use watches::{watch_namespaces, watch_secrets, watch_sources};

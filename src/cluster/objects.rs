@@ -1,5 +1,5 @@
-//! Objects as they come from the API server, read without what nobody needs: managedFields, which are the larger part of
-//! most, and the labels and annotations of others.
+//! Objects as they are read from the API server. Deserialization drops managedFields, which are the larger part of most
+//! objects, and the labels and annotations of others.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::borrow::Cow;
@@ -12,44 +12,44 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::key::Key;
-use crate::secret::{Facts, Head};
+use crate::secret::{Facts, SecretMetadata};
 use crate::status::Reported;
 use tokensource_api::{TokenSource, TokenSourceStatus};
 
 /// The metadata of a Secret.
 #[derive(Clone, Debug)]
-pub(crate) struct SecretHead {
+pub(crate) struct SecretObject {
     metadata: ObjectMeta,
-    /// What decisions need; `None` for an object without uid or resourceVersion, which no API server sends.
+    /// `None` for an object without uid or resourceVersion, which no API server sends.
     pub(crate) facts: Option<Facts>,
 }
 
-/// A Secret that keeps a rotated refresh token, without that token.
+/// A Secret with a stored refresh token, read without the token.
 #[derive(Clone, Debug)]
-pub(crate) struct KeptSeed {
+pub(crate) struct StoredRefreshToken {
     metadata: ObjectMeta,
-    /// The TokenSource that it is kept for.
+    /// The TokenSource that uses it.
     pub(crate) source: Option<String>,
-    /// SHA-256, in hex, of the user's token that it descends from.
+    /// SHA-256, in hex, of the original refresh token from which it descends.
     pub(crate) seed_sha256: Option<ByteString>,
 }
 
 /// The metadata of a TokenSource.
 #[derive(Clone, Debug)]
-pub(crate) struct SourceHead {
+pub(crate) struct SourceMetadata {
     metadata: ObjectMeta,
 }
 
-/// A TokenSource. What is in its spec is for a look to say: one malformed object must not break the watch for all.
+/// A TokenSource. Its spec is parsed by the reconciliation, so that one malformed object does not break the watch of all.
 #[derive(Clone, Debug)]
-pub(crate) struct Source {
+pub(crate) struct SourceObject {
     pub(crate) metadata: ObjectMeta,
     pub(crate) refresh_request: Option<String>,
     pub(crate) spec: Value,
     pub(crate) reported: Reported,
 }
 
-impl SecretHead {
+impl SecretObject {
     pub(crate) fn key(&self) -> Key {
         Key::of(&self.metadata)
     }
@@ -57,26 +57,26 @@ impl SecretHead {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
+struct ReadMetadata {
     name: Option<String>,
     namespace: Option<String>,
     uid: Option<String>,
     resource_version: Option<String>,
     generation: Option<i64>,
     deletion_timestamp: Option<Time>,
-    annotations: Option<Annotations>,
+    annotations: Option<ReadAnnotations>,
 }
 
 #[derive(Deserialize)]
-struct Annotations {
+struct ReadAnnotations {
     #[serde(rename = "tokensource.dev/refresh-requested-at")]
     refresh_request: Option<String>,
     #[serde(rename = "tokensource.dev/refresh-token-of")]
     refresh_token_of: Option<String>,
 }
 
-impl From<Metadata> for ObjectMeta {
-    fn from(metadata: Metadata) -> Self {
+impl From<ReadMetadata> for ObjectMeta {
+    fn from(metadata: ReadMetadata) -> Self {
         ObjectMeta {
             name: metadata.name,
             namespace: metadata.namespace,
@@ -89,38 +89,38 @@ impl From<Metadata> for ObjectMeta {
     }
 }
 
-impl<'de> Deserialize<'de> for SecretHead {
+impl<'de> Deserialize<'de> for SecretObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Object {
-            metadata: Head,
+            metadata: SecretMetadata,
         }
-        let Object { metadata: mut head } = Object::deserialize(deserializer)?;
-        let (name, namespace) = (head.name.take(), head.namespace.take());
-        let facts = head.facts();
+        let Object { mut metadata } = Object::deserialize(deserializer)?;
+        let (name, namespace) = (metadata.name.take(), metadata.namespace.take());
+        let facts = metadata.facts();
         let metadata = ObjectMeta {
             name,
             namespace,
             resource_version: facts.as_ref().map(|facts| facts.version.resource_version.clone()),
             ..ObjectMeta::default()
         };
-        Ok(SecretHead { metadata, facts })
+        Ok(SecretObject { metadata, facts })
     }
 }
 
-impl<'de> Deserialize<'de> for KeptSeed {
+impl<'de> Deserialize<'de> for StoredRefreshToken {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Object {
-            metadata: Metadata,
-            data: Option<Data>,
+            metadata: ReadMetadata,
+            data: Option<StoredData>,
         }
         #[derive(Deserialize)]
-        struct Data {
+        struct StoredData {
             seed_sha256: Option<ByteString>,
         }
         let Object { mut metadata, data } = Object::deserialize(deserializer)?;
-        Ok(KeptSeed {
+        Ok(StoredRefreshToken {
             source: metadata.annotations.take().and_then(|annotations| annotations.refresh_token_of),
             metadata: metadata.into(),
             seed_sha256: data.and_then(|data| data.seed_sha256),
@@ -128,31 +128,31 @@ impl<'de> Deserialize<'de> for KeptSeed {
     }
 }
 
-impl<'de> Deserialize<'de> for SourceHead {
+impl<'de> Deserialize<'de> for SourceMetadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Object {
-            metadata: Metadata,
+            metadata: ReadMetadata,
         }
         let object = Object::deserialize(deserializer)?;
-        Ok(SourceHead { metadata: object.metadata.into() })
+        Ok(SourceMetadata { metadata: object.metadata.into() })
     }
 }
 
-impl<'de> Deserialize<'de> for Source {
+impl<'de> Deserialize<'de> for SourceObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Object {
-            metadata: Metadata,
+            metadata: ReadMetadata,
             #[serde(default)]
             spec: Value,
             #[serde(default)]
             status: Value,
         }
         let Object { mut metadata, spec, status } = Object::deserialize(deserializer)?;
-        // Somebody else's status says nothing, and is written anew.
+        // A status that cannot be parsed was not written by the operator; the next report replaces it.
         let status = serde_json::from_value::<TokenSourceStatus>(status).ok();
-        Ok(Source {
+        Ok(SourceObject {
             refresh_request: metadata.annotations.take().and_then(|annotations| annotations.refresh_request),
             metadata: metadata.into(),
             spec,
@@ -161,8 +161,8 @@ impl<'de> Deserialize<'de> for Source {
     }
 }
 
-/// Says that a type is another reading of `$kind`; of its metadata alone, where `$metadata` is true.
-macro_rules! reading {
+/// Implements `Resource` for a type that is deserialized from `$kind`; from its metadata alone if `$metadata` is true.
+macro_rules! reads {
     ($type:ty, of $kind:ty, metadata: $metadata:literal) => {
         impl Resource for $type {
             type DynamicType = ();
@@ -199,10 +199,10 @@ macro_rules! reading {
     };
 }
 
-reading!(SecretHead, of Secret, metadata: true);
-reading!(KeptSeed, of Secret, metadata: false);
-reading!(SourceHead, of TokenSource, metadata: true);
-reading!(Source, of TokenSource, metadata: false);
+reads!(SecretObject, of Secret, metadata: true);
+reads!(StoredRefreshToken, of Secret, metadata: false);
+reads!(SourceMetadata, of TokenSource, metadata: true);
+reads!(SourceObject, of TokenSource, metadata: false);
 
 #[cfg(test)]
 mod tests {
@@ -212,19 +212,22 @@ mod tests {
     use crate::secret::{REFRESH_REQUEST_ANNOTATION, REFRESH_TOKEN_ANNOTATION};
 
     #[test]
-    fn of_a_kept_refresh_token_its_seed_is_read_and_not_the_token() {
-        let kept: KeptSeed = serde_json::from_value(json!({
+    fn stored_refresh_token_is_read_without_the_token() {
+        let stored: StoredRefreshToken = serde_json::from_value(json!({
             "metadata": {"name": "n", "annotations": {REFRESH_TOKEN_ANNOTATION: "source"}},
             "data": {"seed_sha256": "YWI=", "refresh_token": "c2VjcmV0"},
         }))
         .unwrap();
-        assert!(!format!("{kept:?}").contains("secret"));
-        assert_eq!((kept.source.as_deref(), kept.seed_sha256.unwrap().0), (Some("source"), b"ab".to_vec()));
+        assert!(!format!("{stored:?}").contains("secret"));
+        assert_eq!(
+            (stored.source.as_deref(), stored.seed_sha256.unwrap().0),
+            (Some("source"), b"ab".to_vec())
+        );
     }
 
     #[test]
-    fn a_source_is_read_by_the_names_of_its_members() {
-        let source: Source = serde_json::from_value(json!({
+    fn source_is_read_without_managed_fields_and_other_annotations() {
+        let source: SourceObject = serde_json::from_value(json!({
             "metadata": {
                 "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
                 "annotations": {REFRESH_REQUEST_ANNOTATION: "now", "other": "x"},
@@ -234,9 +237,9 @@ mod tests {
             "status": {"conditions": 1},
         }))
         .unwrap();
-        let kept =
+        let expected =
             json!({"name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3});
-        assert_eq!(serde_json::to_value(&source.metadata).unwrap(), kept);
+        assert_eq!(serde_json::to_value(&source.metadata).unwrap(), expected);
         assert_eq!((source.refresh_request.as_deref(), source.reported), (Some("now"), Reported::default()));
     }
 }

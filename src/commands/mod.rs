@@ -1,6 +1,5 @@
-//! What people run beside the operator. Nothing here uses the controller.
+//! The commands for users. None of them uses the controller.
 
-mod caller;
 pub mod explain;
 pub mod mint;
 mod output;

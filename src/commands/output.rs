@@ -1,4 +1,4 @@
-//! How `mint` and `explain` write what they tell. Whoever closed a stream does not read it, and an error of that is none.
+//! The output of `mint` and `explain`. Errors of closed streams are ignored.
 
 use std::io::Write as _;
 
@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 
-/// How a result is written.
+/// The format of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     /// For people.
@@ -15,27 +15,27 @@ pub enum OutputFormat {
     Json,
 }
 
-/// A condition.
+/// A condition, with its remedy.
 #[derive(Debug, Serialize)]
-pub(crate) struct Told {
+pub(crate) struct ConditionReport {
     #[serde(rename = "type")]
     pub(crate) kind: String,
     pub(crate) status: String,
     pub(crate) reason: String,
     pub(crate) message: String,
-    /// What to do, where something is wrong.
+    /// `None` where nothing is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) remedy: Option<&'static str>,
 }
 
-impl From<Condition> for Told {
+impl From<Condition> for ConditionReport {
     fn from(condition: Condition) -> Self {
         let Condition { type_: kind, status, reason, message, .. } = condition;
-        Told { kind, status, reason, message, remedy: None }
+        ConditionReport { kind, status, reason, message, remedy: None }
     }
 }
 
-/// Writes a report to stdout.
+/// Writes a report to standard output.
 pub(crate) fn report<R: Serialize>(format: OutputFormat, report: &R, text: impl Fn(&R) -> String) {
     print(&match format {
         OutputFormat::Text => text(report),
@@ -43,11 +43,13 @@ pub(crate) fn report<R: Serialize>(format: OutputFormat, report: &R, text: impl 
     });
 }
 
+/// Writes text to standard output.
 pub(crate) fn print(text: &str) {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-pub(crate) fn complain(message: &str) {
+/// Writes an error message to standard error.
+pub(crate) fn print_error(message: &str) {
     let _ = std::io::stderr().write_all(format!("tokensource-operator: {message}\n").as_bytes());
 }

@@ -1,4 +1,4 @@
-//! What documentation, alerts and dashboard say of metrics is what there is, and all of it.
+//! Documentation, alerts and dashboard must agree with the exposed metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ fn read(path: &str) -> String {
 const ALERTS: &str = "charts/tokensource-operator/files/alerts.yaml";
 const DASHBOARD: &str = "charts/tokensource-operator/files/dashboard.json";
 
-/// Each metric that is exposed, with its type and labels.
+/// The exposed metrics, with type and labels.
 fn exposed() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let text = text(&one_of_each());
     let mut metrics = BTreeMap::new();
@@ -32,7 +32,7 @@ fn exposed() -> BTreeMap<String, (String, BTreeSet<String>)> {
     metrics
 }
 
-/// A sample's metric.
+/// The metric of a sample.
 fn family(sample: &str) -> &str {
     ["_bucket", "_sum", "_count"]
         .iter()
@@ -41,7 +41,7 @@ fn family(sample: &str) -> &str {
 }
 
 #[test]
-fn the_reference_is_complete_and_true() {
+fn metrics_reference_matches_the_exposed_metrics() {
     let mut documented = BTreeMap::new();
     for row in read("docs/metrics.md")
         .lines()
@@ -60,12 +60,12 @@ fn the_reference_is_complete_and_true() {
     assert_eq!(exposed, documented);
 }
 
-/// The words of a text that could be names in PromQL.
+/// The words of a text that may be names in PromQL.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
-/// All expressions of the alerts and the dashboard.
+/// All expressions of alerts and dashboard.
 fn expressions() -> Vec<String> {
     let mut found = vec![];
     let alerts: serde_json::Value = serde_saphyr::from_str(&read(ALERTS)).unwrap();
@@ -89,7 +89,7 @@ fn expressions() -> Vec<String> {
 }
 
 #[test]
-fn alerts_and_dashboard_ask_for_metrics_and_labels_that_there_are() {
+fn alerts_and_dashboard_use_exposed_metrics_and_labels() {
     let exposed = exposed();
     let mut used = BTreeSet::new();
     for expression in expressions() {
@@ -102,23 +102,23 @@ fn alerts_and_dashboard_ask_for_metrics_and_labels_that_there_are() {
             labels.extend(its.iter().map(String::as_str));
             used.insert(family(word).to_owned());
         }
-        // In matchers, and in lists after by and on.
+        // Labels are in matchers, and in lists after `by` and `on`.
         let matchers = expression.split('{').skip(1).flat_map(|it| it.split('}').next().unwrap().split(", "));
         let matched = matchers.filter_map(|it| it.split(['=', '!', '~']).next()).map(str::trim);
         let lists = ["by (", "on ("].into_iter().flat_map(|before| expression.split(before).skip(1));
         let listed = lists.flat_map(|it| it.split(')').next().unwrap().split(", "));
         for label in matched.chain(listed).filter(|label| !label.is_empty()) {
-            // `namespace` is the operator's own where a series has none.
+            // Prometheus adds the operator's `namespace` to series without one.
             assert!(labels.contains(label) || label == "namespace", "{label} in {expression}");
         }
     }
     let unused: Vec<_> =
         exposed.keys().filter(|name| name.starts_with("tokensource_") && !used.contains(*name)).collect();
-    assert_eq!(unused, Vec::<&String>::new(), "counted for nobody");
+    assert_eq!(unused, Vec::<&String>::new(), "used by no alert and no panel");
 }
 
 #[test]
-fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
+fn alerts_and_runbooks_match() {
     let alerts = read(ALERTS);
     let reference = read("docs/metrics.md");
     let names: BTreeSet<String> =

@@ -1,21 +1,21 @@
-//! The families of metrics that are counted as things happen, with their labels.
+//! The metrics that are updated by events, with their labels.
 
 use std::sync::Arc;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::Metrics;
 use tokensource_api::Reason;
 
-/// What a token request led to where it went well.
+/// The label `result` of a successful token request.
 const SUCCESS: &str = "success";
 
-/// What a token request can fail with.
-const FAILURES: [Reason; 8] = [
+/// The reasons with which token requests usually fail.
+const EXPECTED_FAILURES: [Reason; 8] = [
     Reason::ClientRejected,
     Reason::GrantRejected,
     Reason::ScopeRejected,
@@ -32,23 +32,23 @@ pub(super) struct HostLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct MintLabels {
+pub(super) struct TokenRequestLabels {
     pub(super) host: Arc<str>,
     pub(super) result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct RequestLabels {
+pub(super) struct ApiRequestLabels {
     verb: &'static str,
     resource: &'static str,
-    code: Code,
+    code: StatusCode,
 }
 
-/// The status of an answer; `None`: there was none.
+/// The status of a response; `None` where there was none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Code(Option<u16>);
+struct StatusCode(Option<u16>);
 
-impl EncodeLabelValue for Code {
+impl EncodeLabelValue for StatusCode {
     fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
         match self.0 {
             Some(code) => EncodeLabelValue::encode(&code, encoder),
@@ -57,9 +57,9 @@ impl EncodeLabelValue for Code {
     }
 }
 
-impl RequestLabels {
+impl ApiRequestLabels {
     pub(super) fn new(verb: &'static str, resource: &'static str, code: Option<u16>) -> Self {
-        RequestLabels { verb, resource, code: Code(code) }
+        ApiRequestLabels { verb, resource, code: StatusCode(code) }
     }
 }
 
@@ -68,87 +68,131 @@ struct VersionLabel {
     version: &'static str,
 }
 
-/// The label of what a token request led to.
+/// The label `result` of a token request.
 pub(super) fn result(failed: Option<Reason>) -> &'static str {
     failed.map_or(SUCCESS, Reason::as_str)
 }
 
-/// The results that are shown from the start.
-pub(super) fn results() -> impl Iterator<Item = &'static str> {
-    FAILURES.into_iter().map(Reason::as_str).chain([SUCCESS])
+/// The results whose counters exist from the start.
+pub(super) fn expected_results() -> impl Iterator<Item = &'static str> {
+    EXPECTED_FAILURES.into_iter().map(Reason::as_str).chain([SUCCESS])
 }
 
-/// All results that there can be.
-pub(super) fn every_result() -> impl Iterator<Item = &'static str> {
+/// All possible results.
+pub(super) fn all_results() -> impl Iterator<Item = &'static str> {
     Reason::ALL.into_iter().map(Reason::as_str).chain([SUCCESS])
 }
 
-/// An attempt takes 30 s at most.
-pub(super) fn request_duration() -> Histogram {
+/// A token request takes at most 30 s.
+fn token_request_duration() -> Histogram {
     Histogram::new([0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
 }
 
-/// A turn is waited for 60 s at most.
-pub(super) fn request_wait() -> Histogram {
+fn token_request_wait() -> Histogram {
     Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0])
 }
 
-/// Most looks find nothing to do.
-pub(super) fn reconcile_duration() -> Histogram {
+/// Most reconciliations find nothing to do and take less than a millisecond.
+fn reconcile_duration() -> Histogram {
     Histogram::new([0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 120.0])
 }
 
-/// Names them.
-pub(super) fn register(registry: &mut Registry, metrics: &Metrics) {
-    let mut add = |name: &str, help: &str, metric: &dyn Registers| metric.register(registry, name, help);
-    add(
-        "tokensource_token_requests",
-        "Token requests, by the host of the token endpoint and what came of them",
-        &metrics.mints,
-    );
-    add(
-        "tokensource_token_request_duration_seconds",
-        "How long token endpoints took to answer",
-        &metrics.request_duration,
-    );
-    add(
-        "tokensource_token_request_wait_seconds",
-        "How long a turn at the token endpoint was waited for, before a token request began",
-        &metrics.request_wait,
-    );
-    add(
-        "tokensource_kubernetes_requests",
-        "Requests to the Kubernetes API server, by what they asked for and the status of the answer (none: no answer)",
-        &metrics.requests,
-    );
-    add(
-        "tokensource_reconcile_pending",
-        "Looks at TokenSources that are under way or wait for a turn",
-        &metrics.reconciles_pending,
-    );
-    add(
-        "tokensource_reconcile_duration_seconds",
-        "How long one look at a TokenSource took, with all that it led to",
-        &metrics.reconcile_duration,
-    );
-    add(
-        "tokensource_prompt_failures",
-        "How often the pods that mount a target could not all be told of a new token",
-        &metrics.prompt_failures,
-    );
-    add("tokensource_leader", "Whether this replica is the one that acts", &metrics.leader);
-    add("tokensource_clock_steps", "How often the clock was set or the machine slept", &metrics.clock_steps);
-    add(
-        "tokensource_panics",
-        "Bugs that ended a look at a TokenSource, and no more than that",
-        &metrics.panics,
-    );
-    let version: Family<VersionLabel, Gauge> = Family::default();
-    version.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
-    add("tokensource_build_info", "The version of the operator; always 1", &version);
+type Histograms = Family<HostLabel, Histogram, fn() -> Histogram>;
+
+/// The metrics.
+#[derive(Debug)]
+pub(super) struct Families {
+    pub(super) token_requests: Family<TokenRequestLabels, Counter>,
+    pub(super) token_request_duration: Histograms,
+    pub(super) token_request_wait: Histograms,
+    pub(super) api_requests: Family<ApiRequestLabels, Counter>,
+    pub(super) reconciles_pending: Gauge,
+    pub(super) requests_queued: Gauge,
+    pub(super) unwritten: Gauge,
+    pub(super) reconcile_duration: Histogram,
+    pub(super) prompt_failures: Counter,
+    pub(super) leader: Gauge,
+    pub(super) clock_steps: Counter,
+    pub(super) panics: Counter,
 }
 
-/// A metric that can be given to a registry, which keeps what shares its counts.
+impl Families {
+    /// With all counts at 0.
+    pub(super) fn new() -> Self {
+        Families {
+            token_requests: Family::default(),
+            token_request_duration: Family::new_with_constructor(token_request_duration),
+            token_request_wait: Family::new_with_constructor(token_request_wait),
+            api_requests: Family::default(),
+            reconciles_pending: Gauge::default(),
+            requests_queued: Gauge::default(),
+            unwritten: Gauge::default(),
+            reconcile_duration: reconcile_duration(),
+            prompt_failures: Counter::default(),
+            leader: Gauge::default(),
+            clock_steps: Counter::default(),
+            panics: Counter::default(),
+        }
+    }
+
+    /// Registers the metrics by name.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let mut add = |name: &str, help: &str, metric: &dyn Registers| metric.register(registry, name, help);
+        add(
+            "tokensource_token_requests",
+            "Token requests, by the host of the token endpoint and their result",
+            &self.token_requests,
+        );
+        add(
+            "tokensource_token_request_duration_seconds",
+            "The duration of token requests",
+            &self.token_request_duration,
+        );
+        add(
+            "tokensource_token_request_wait_seconds",
+            "How long token requests waited for a permit of the token endpoint",
+            &self.token_request_wait,
+        );
+        add(
+            "tokensource_kubernetes_requests",
+            "Requests to the Kubernetes API server, by verb, resource and the status of the response (none: no response)",
+            &self.api_requests,
+        );
+        add(
+            "tokensource_reconcile_pending",
+            "Reconciliations that run, or are due and wait for an API permit",
+            &self.reconciles_pending,
+        );
+        add(
+            "tokensource_token_requests_queued",
+            "Token requests that wait for their endpoint or their client",
+            &self.requests_queued,
+        );
+        add(
+            "tokensource_unwritten_tokens",
+            "Tokens that were received and wait to be written",
+            &self.unwritten,
+        );
+        add(
+            "tokensource_reconcile_duration_seconds",
+            "The duration of reconciliations",
+            &self.reconcile_duration,
+        );
+        add(
+            "tokensource_prompt_failures",
+            "How often not all pods that mount a target could be annotated after a new token",
+            &self.prompt_failures,
+        );
+        add("tokensource_leader", "Whether this replica leads", &self.leader);
+        add("tokensource_clock_steps", "How often the clock was set or the machine slept", &self.clock_steps);
+        add("tokensource_panics", "Panics, each of which ended one reconciliation", &self.panics);
+        let version: Family<VersionLabel, Gauge> = Family::default();
+        version.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
+        add("tokensource_build_info", "The version of the operator; always 1", &version);
+    }
+}
+
+/// A metric that can be registered. The registry stores a clone that shares the counts.
 trait Registers {
     fn register(&self, registry: &mut Registry, name: &str, help: &str);
 }

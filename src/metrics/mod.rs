@@ -1,62 +1,48 @@
-//! What is counted, and how Prometheus reads it. Whoever has something to count calls a method of [`Metrics`] and sees
-//! no type of Prometheus.
+//! The metrics of the operator. Callers use the methods of [`Metrics`] and no type of the Prometheus library.
 //!
-//! Every label has a closed set of values, but for the names of TokenSources and of hosts: series of a TokenSource go
-//! with it, and there are at most [`hosts::MOST`] hosts.
+//! Every label has a closed set of values, except the names of TokenSources and of hosts: the series of a TokenSource are
+//! removed with it, and there are at most `hosts::MAX_HOSTS` hosts.
 
 mod families;
 mod hosts;
+mod lock;
 mod process;
 mod requests;
 mod sources;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use prometheus_client::encoding::prometheus_text;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use requests::CountRequests;
-pub use sources::{Sight, Times};
+pub use sources::{ObservedSource, TokenTimes};
 
 use crate::key::Key;
-use families::{HostLabel, MintLabels, RequestLabels};
+use families::{ApiRequestLabels, Families, HostLabel, TokenRequestLabels};
 use hosts::Hosts;
-use sources::Sources;
+use lock::lock;
+use sources::SourceTable;
 use tokensource_api::Reason;
 
-/// The media type of [`Metrics::text`].
+/// The media type of [`Metrics::write`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
-type Histograms = Family<HostLabel, Histogram, fn() -> Histogram>;
-
-/// All that is counted.
+/// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    sources: Arc<Mutex<Sources>>,
+    sources: Arc<Mutex<SourceTable>>,
     hosts: Mutex<Hosts>,
-    mints: Family<MintLabels, Counter>,
-    request_duration: Histograms,
-    request_wait: Histograms,
-    requests: Family<RequestLabels, Counter>,
-    reconciles_pending: Gauge,
-    reconcile_duration: Histogram,
-    prompt_failures: Counter,
-    leader: Gauge,
-    clock_steps: Counter,
-    panics: Counter,
+    families: Families,
 }
 
-/// A look at a TokenSource that is going on.
+/// Measures the duration of a reconciliation, until it is dropped.
 #[derive(Debug)]
-pub struct Look<'a> {
+pub struct ReconcileTimer<'a> {
     metrics: &'a Metrics,
     begun: Instant,
 }
@@ -68,86 +54,76 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// Metrics with all counts at 0.
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::default();
-        let metrics = Metrics {
-            sources: Arc::default(),
-            hosts: Mutex::default(),
-            mints: Family::default(),
-            request_duration: Family::new_with_constructor(families::request_duration),
-            request_wait: Family::new_with_constructor(families::request_wait),
-            requests: Family::default(),
-            reconciles_pending: Gauge::default(),
-            reconcile_duration: families::reconcile_duration(),
-            prompt_failures: Counter::default(),
-            leader: Gauge::default(),
-            clock_steps: Counter::default(),
-            panics: Counter::default(),
-            registry: Registry::default(),
-        };
-        families::register(&mut registry, &metrics);
-        registry.register_collector(Box::new(sources::Collected(Arc::clone(&metrics.sources))));
-        registry.register_collector(Box::new(process::Process));
-        Metrics { registry, ..metrics }
+        let families = Families::new();
+        families.register(&mut registry);
+        let sources = Arc::default();
+        registry.register_collector(Box::new(sources::SourceCollector(Arc::clone(&sources))));
+        registry.register_collector(Box::new(process::ProcessCollector));
+        Metrics { registry, sources, hosts: Mutex::default(), families }
     }
 
-    /// Writes everything, in Prometheus' text format.
+    /// Writes all metrics in the text format of Prometheus.
     pub fn write(&self, text: &mut impl fmt::Write) {
         // Writing into memory does not fail.
         let _ = prometheus_text::encode(text, &self.registry);
     }
 
-    /// A token was asked for at `host`, and this came of it.
-    pub fn minted(&self, host: &str, failed: Option<Reason>, took: Option<Duration>) {
+    /// Counts a token request at `host`: the reason of its failure, and its duration if it was sent.
+    pub fn token_requested(&self, host: &str, failed: Option<Reason>, took: Option<Duration>) {
         let host = self.host(host);
         if let Some(took) = took {
-            self.request_duration
+            self.families
+                .token_request_duration
                 .get_or_create(&HostLabel { host: host.clone() })
                 .observe(took.as_secs_f64());
         }
-        self.mints.get_or_create(&MintLabels { host, result: families::result(failed) }).inc();
+        self.families
+            .token_requests
+            .get_or_create(&TokenRequestLabels { host, result: families::result(failed) })
+            .inc();
     }
 
-    /// A turn at `host` came after this time, or waiting for it was given up.
-    pub fn waited(&self, host: &str, waited: Duration) {
+    /// Records the time for which a token request waited for a permit of the endpoint, also where it got none.
+    pub fn request_waited(&self, host: &str, waited: Duration) {
         let host = self.host(host);
-        self.request_wait.get_or_create(&HostLabel { host }).observe(waited.as_secs_f64());
+        self.families.token_request_wait.get_or_create(&HostLabel { host }).observe(waited.as_secs_f64());
     }
 
-    /// The Kubernetes API server answered, or (`None`) did not.
-    pub fn requested(&self, verb: &'static str, resource: &'static str, code: Option<u16>) {
-        self.requests.get_or_create(&RequestLabels::new(verb, resource, code)).inc();
+    /// Counts a request to the Kubernetes API server with the status of the response; `None` where there was none.
+    pub fn api_request(&self, verb: &'static str, resource: &'static str, code: Option<u16>) {
+        self.families.api_requests.get_or_create(&ApiRequestLabels::new(verb, resource, code)).inc();
     }
 
-    /// One loop has that many looks under way or due now, and had so many before; returns the former.
-    pub fn reconciles_pending(&self, before: usize, now: usize) -> usize {
-        let number = |looks: usize| i64::try_from(looks).unwrap_or(i64::MAX);
-        if now != before {
-            self.reconciles_pending.inc_by(number(now) - number(before));
-        }
-        now
+    /// How many reconciliations are due or running, how many token requests wait, and how many tokens wait to be written.
+    pub fn queues(&self, reconciles: usize, token_requests: usize, unwritten: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.families.reconciles_pending.set(number(reconciles));
+        self.families.requests_queued.set(number(token_requests));
+        self.families.unwritten.set(number(unwritten));
     }
 
-    /// Somebody looks at a TokenSource until what is returned is dropped.
+    /// A reconciliation of a TokenSource starts. It ends when the returned timer is dropped.
     #[must_use]
-    pub fn look(&self, source: &Key) -> Look<'_> {
+    pub fn reconciling(&self, source: &Key) -> ReconcileTimer<'_> {
         self.next_reconcile(source, None);
-        Look { metrics: self, begun: Instant::now() }
+        ReconcileTimer { metrics: self, begun: Instant::now() }
     }
 
-    /// The next look at a TokenSource is due in this time at the latest; `None` where only a change brings one.
+    /// The next reconciliation of a TokenSource is due after this time; `None` where only a change triggers one.
     pub fn next_reconcile(&self, source: &Key, after: Option<Duration>) {
         lock(&self.sources).next_reconcile(source, after.map(|after| Instant::now() + after));
     }
 
-    /// What a look has found.
-    pub fn saw(&self, source: &Key, sight: Sight) {
-        lock(&self.sources).saw(source, sight, Timestamp::now());
+    /// Sets the state of a TokenSource after a reconciliation.
+    pub fn observed(&self, source: &Key, observed: ObservedSource) {
+        lock(&self.sources).set_observed(source, observed, Timestamp::now());
     }
 
-    /// A TokenSource is gone, or no longer served.
+    /// Removes the series of a TokenSource that is deleted or no longer selected.
     pub fn forget(&self, source: &Key) {
         let host = lock(&self.sources).forget(source);
         if let Some(gone) = host.and_then(|host| lock(&self.hosts).release(&host)) {
@@ -155,7 +131,7 @@ impl Metrics {
         }
     }
 
-    /// No TokenSource is served any more: another replica leads.
+    /// Removes the series of all TokenSources, because another replica leads.
     pub fn forget_all(&self) {
         let sources = lock(&self.sources).names();
         for source in sources {
@@ -163,28 +139,28 @@ impl Metrics {
         }
     }
 
-    /// Pods could not be told of a new token.
+    /// Counts a failure to annotate pods after a new token.
     pub fn prompt_failed(&self) {
-        self.prompt_failures.inc();
+        self.families.prompt_failures.inc();
     }
 
-    /// Whether this replica leads.
+    /// Sets whether this replica leads.
     pub fn leads(&self, leads: bool) {
-        self.leader.set(leads.into());
+        self.families.leader.set(leads.into());
     }
 
-    /// The wall clock was set, or the machine slept.
+    /// Counts a step of the wall clock: it was set, or the machine slept.
     pub fn clock_stepped(&self) {
-        self.clock_steps.inc();
+        self.families.clock_steps.inc();
     }
 
-    /// A bug, caught.
-    pub fn panicked(&self) {
-        self.panics.inc();
+    /// Counts a panic of a reconciliation.
+    pub fn count_panic(&self) {
+        self.families.panics.inc();
     }
 
-    /// Notes the host of the token endpoint of a TokenSource, in the place of the one that it had before.
-    pub fn belongs(&self, source: &Key, host: &str) {
+    /// Sets the host of the token endpoint of a TokenSource.
+    pub fn set_host(&self, source: &Key, host: &str) {
         let mut sources = lock(&self.sources);
         let before = sources.host(source);
         if before.as_deref() == Some(host) {
@@ -193,47 +169,50 @@ impl Metrics {
         let mut hosts = lock(&self.hosts);
         let gone = before.and_then(|before| hosts.release(&before));
         let host = hosts.claim(host);
-        sources.belongs(source, Arc::clone(&host), Timestamp::now());
+        sources.set_host(source, Arc::clone(&host), Timestamp::now());
         drop((sources, hosts));
-        self.introduce(&host);
+        self.create_counters(&host);
         if let Some(gone) = gone {
             self.remove_host(&gone);
         }
     }
 
     fn host(&self, host: &str) -> Arc<str> {
-        lock(&self.hosts).known(host)
+        lock(&self.hosts).label(host)
     }
 
-    /// Has the counters of a host begin at 0: an increase from nothing to 1 is none for Prometheus.
-    fn introduce(&self, host: &Arc<str>) {
-        if self.mints.get(&MintLabels { host: Arc::clone(host), result: families::result(None) }).is_some() {
+    /// Creates the counters of a host with 0. Prometheus does not see an increase where a series starts at 1.
+    fn create_counters(&self, host: &Arc<str>) {
+        if self
+            .families
+            .token_requests
+            .get(&TokenRequestLabels { host: Arc::clone(host), result: families::result(None) })
+            .is_some()
+        {
             return;
         }
-        for result in families::results() {
-            let _ = self.mints.get_or_create(&MintLabels { host: Arc::clone(host), result });
+        for result in families::expected_results() {
+            let _ = self
+                .families
+                .token_requests
+                .get_or_create(&TokenRequestLabels { host: Arc::clone(host), result });
         }
     }
 
     fn remove_host(&self, host: &Arc<str>) {
-        for result in families::every_result() {
-            self.mints.remove(&MintLabels { host: Arc::clone(host), result });
+        for result in families::all_results() {
+            self.families.token_requests.remove(&TokenRequestLabels { host: Arc::clone(host), result });
         }
         let label = HostLabel { host: Arc::clone(host) };
-        self.request_duration.remove(&label);
-        self.request_wait.remove(&label);
+        self.families.token_request_duration.remove(&label);
+        self.families.token_request_wait.remove(&label);
     }
 }
 
-impl Drop for Look<'_> {
+impl Drop for ReconcileTimer<'_> {
     fn drop(&mut self) {
-        self.metrics.reconcile_duration.observe(self.begun.elapsed().as_secs_f64());
+        self.metrics.families.reconcile_duration.observe(self.begun.elapsed().as_secs_f64());
     }
-}
-
-/// Every change is complete before anything can panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What every exporter tells of its process, read in `/proc`; nothing where there is none (macOS).
+//! The standard metrics of a process, read from `/proc`; none on systems without it (macOS).
 
 use std::fs;
 
@@ -6,13 +6,12 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-/// Linux counts time in hundredths of a second for user space, on every processor that Rust's targets know.
+/// `USER_HZ`: Linux reports times to user space in hundredths of a second, on all architectures of Rust's targets.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug)]
-pub(super) struct Process;
+pub(super) struct ProcessCollector;
 
-/// What `/proc` says.
 #[derive(Debug, Default, PartialEq)]
 struct Usage {
     cpu_seconds: Option<f64>,
@@ -25,7 +24,7 @@ struct Usage {
 impl Usage {
     /// Reads the files `stat`, `status` and `limits` of the process, and `stat` of the machine.
     fn of(stat: &str, status: &str, limits: &str, machine: &str) -> Self {
-        // The command's name is the second member, in parentheses, and may hold anything.
+        // The second member is the command's name in parentheses, which may contain spaces and parentheses.
         let members: Vec<&str> =
             stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
         let ticks = |member: usize| members.get(member - 3)?.parse::<f64>().ok();
@@ -47,7 +46,7 @@ fn number(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let own = |file: &str| read(format!("/proc/self/{file}"));
@@ -93,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_linux_writes_is_read() {
+    fn usage_is_parsed_from_the_files_of_proc() {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 4 0 1234 1000 200";
         let status = "Name:\ta\nVmSize:\t    2048 kB\nVmRSS:\t    1024 kB\n";
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \nMax open files            1024                 4096                 files     \n";

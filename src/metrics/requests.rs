@@ -1,5 +1,5 @@
-//! Counts the requests to the Kubernetes API server, those of the watches and of leader election among them: a layer
-//! around kube's client, which sees them all.
+//! Counts the requests to the Kubernetes API server, including those of watches and of leader election, by a layer around
+//! kube's client.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use tower::{Layer, Service};
 
 use super::Metrics;
 
-/// Counts what passes through it.
+/// The layer that counts requests.
 #[derive(Clone, Debug)]
 pub struct CountRequests(pub Arc<Metrics>);
 
-/// A service whose requests are counted.
+/// The service of [`CountRequests`].
 #[derive(Clone, Debug)]
-pub struct Counted<S> {
+pub struct CountedService<S> {
     inner: S,
     metrics: Arc<Metrics>,
 }
 
 impl<S> Layer<S> for CountRequests {
-    type Service = Counted<S>;
+    type Service = CountedService<S>;
 
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, metrics: Arc::clone(&self.0) }
+    fn layer(&self, inner: S) -> CountedService<S> {
+        CountedService { inner, metrics: Arc::clone(&self.0) }
     }
 }
 
-impl<S, In, Out> Service<Request<In>> for Counted<S>
+impl<S, In, Out> Service<Request<In>> for CountedService<S>
 where
     S: Service<Request<In>, Response = Response<Out>>,
     S::Future: Send + 'static,
@@ -45,16 +45,20 @@ where
     fn call(&mut self, request: Request<In>) -> Self::Future {
         let (verb, resource) = (verb(request.method(), request.uri()), resource(request.uri().path()));
         let metrics = Arc::clone(&self.metrics);
-        let answer = self.inner.call(request);
+        let call = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await;
-            metrics.requested(verb, resource, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
-            answer
+            let result = call.await;
+            metrics.api_request(
+                verb,
+                resource,
+                result.as_ref().ok().map(|response| response.status().as_u16()),
+            );
+            result
         })
     }
 }
 
-/// The verb, as RBAC calls it.
+/// The verb, in the terms of RBAC.
 fn verb(method: &Method, uri: &Uri) -> &'static str {
     let names_an_object = segments(uri.path()).is_some_and(|(_, name, _)| name.is_some());
     let watches =
@@ -71,7 +75,7 @@ fn verb(method: &Method, uri: &Uri) -> &'static str {
     }
 }
 
-/// The resource, as RBAC calls it, of those that the operator uses.
+/// The resource, in the terms of RBAC; `other` for resources that the operator does not use.
 fn resource(path: &str) -> &'static str {
     match segments(path).map(|(resource, _, subresource)| (resource, subresource)) {
         Some(("tokensources", None)) => "tokensources",
@@ -86,7 +90,7 @@ fn resource(path: &str) -> &'static str {
     }
 }
 
-/// Resource, name and subresource: `/api/v1/...` or `/apis/GROUP/VERSION/...`, mostly with `namespaces/NAMESPACE` in it.
+/// Resource, name and subresource of `/api/v1/...` or `/apis/GROUP/VERSION/...`, usually after `namespaces/NAMESPACE`.
 fn segments(path: &str) -> Option<(&str, Option<&str>, Option<&str>)> {
     let mut rest = path.split('/').filter(|segment| !segment.is_empty());
     match rest.next()? {
@@ -106,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_told_by_verb_and_resource() {
+    fn verb_and_resource_of_requests() {
         for (method, uri, expected) in [
             ("GET", "/api/v1/namespaces/a/secrets/b", ("get", "secrets")),
             ("GET", "/api/v1/namespaces/a/secrets?&labelSelector=a%3Db", ("list", "secrets")),

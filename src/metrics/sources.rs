@@ -1,4 +1,4 @@
-//! What is known of each TokenSource: some hundred bytes, from which its series are computed when somebody asks.
+//! The state of each TokenSource, in some hundred bytes, from which its series are computed when metrics are scraped.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -9,50 +9,50 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::lock;
+use super::lock::lock;
 use crate::key::Key;
 use tokensource_api::Reason;
 
-/// A look that is later than this is overdue: timers may be late on a busy machine.
-const OVERDUE: Duration = Duration::from_secs(60);
+/// The delay from which a reconciliation counts as overdue. Timers may be late on a busy machine.
+const OVERDUE_AFTER: Duration = Duration::from_secs(60);
 
-/// What one look has found.
+/// The state of a TokenSource after a reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
-    /// Whether the target holds a token that is valid now, and why or why not: the Ready condition.
+pub struct ObservedSource {
+    /// Status and reason of the Ready condition.
     pub ready: (bool, Reason),
-    /// The token that there is.
-    pub token: Option<Times>,
-    /// No refresh is due, because a person said so.
+    /// The token in the target.
+    pub token: Option<TokenTimes>,
+    /// `spec.suspend`: no refresh is due.
     pub suspended: bool,
 }
 
-/// When a token is due for a refresh, and when it ends, in seconds since 1970.
+/// Refresh and expiry of a token, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
-    /// The refresh.
+pub struct TokenTimes {
+    /// When the refresh is due.
     pub refresh_at: i64,
-    /// The end.
+    /// When the token expires.
     pub expires_at: i64,
 }
 
 #[derive(Debug)]
-struct Source {
+struct TrackedSource {
     host: Arc<str>,
-    /// `None`: the first look goes on.
-    sight: Option<Sight>,
-    /// Seconds without a valid token, after there was one, up to `counted_at`.
+    /// `None` during the first reconciliation.
+    observed: Option<ObservedSource>,
+    /// Seconds without a valid token after there was one, up to `counted_at`.
     expired: i64,
     counted_at: i64,
-    /// When it is looked at again at the latest; `None` while somebody looks, or where only a change leads to that.
-    look_at: Option<Instant>,
+    /// When the next reconciliation is due; `None` while one runs, and where only a change triggers one.
+    reconcile_at: Option<Instant>,
 }
 
-/// All of them.
+/// All TokenSources with series.
 #[derive(Debug, Default)]
-pub(super) struct Sources(HashMap<Key, Source>);
+pub(super) struct SourceTable(HashMap<Key, TrackedSource>);
 
-impl Sources {
+impl SourceTable {
     pub(super) fn host(&self, source: &Key) -> Option<Arc<str>> {
         self.0.get(source).map(|source| Arc::clone(&source.host))
     }
@@ -63,87 +63,87 @@ impl Sources {
 
     pub(super) fn next_reconcile(&mut self, source: &Key, at: Option<Instant>) {
         if let Some(source) = self.0.get_mut(source) {
-            source.look_at = at;
+            source.reconcile_at = at;
         }
     }
 
-    /// Begins to know a TokenSource, or moves it to another host.
-    pub(super) fn belongs(&mut self, source: &Key, host: Arc<str>, now: Timestamp) {
+    /// Adds a TokenSource, or changes its host.
+    pub(super) fn set_host(&mut self, source: &Key, host: Arc<str>, now: Timestamp) {
         match self.0.get_mut(source) {
             Some(source) => source.host = host,
             None => {
                 let counted_at = now.as_second();
-                let new = Source { host, sight: None, expired: 0, counted_at, look_at: None };
+                let new = TrackedSource { host, observed: None, expired: 0, counted_at, reconcile_at: None };
                 self.0.insert(source.clone(), new);
             }
         }
     }
 
-    pub(super) fn saw(&mut self, source: &Key, sight: Sight, now: Timestamp) {
+    pub(super) fn set_observed(&mut self, source: &Key, observed: ObservedSource, now: Timestamp) {
         if let Some(source) = self.0.get_mut(source) {
             let now = now.as_second();
             source.expired = source.expired_until(now);
             source.counted_at = now;
-            source.sight = Some(sight);
+            source.observed = Some(observed);
         }
     }
 
-    /// Returns the host of a TokenSource that was known.
+    /// Removes a TokenSource. Returns its host.
     pub(super) fn forget(&mut self, source: &Key) -> Option<Arc<str>> {
         self.0.remove(source).map(|source| source.host)
     }
 }
 
-impl Source {
+impl TrackedSource {
     fn expired_until(&self, now: i64) -> i64 {
-        let sight = self.sight.filter(|sight| !sight.suspended);
-        let Some(token) = sight.and_then(|sight| sight.token) else { return self.expired };
+        let observed = self.observed.filter(|observed| !observed.suspended);
+        let Some(token) = observed.and_then(|observed| observed.token) else { return self.expired };
         self.expired + now.saturating_sub(token.expires_at.max(self.counted_at)).max(0)
     }
 
-    /// The Ready condition. It may be told a moment later than the token ends.
+    /// The Ready condition, with Expired from the expiry on: the condition itself is written a moment later.
     fn ready(&self, now: i64) -> Option<(bool, Reason)> {
-        let sight = self.sight?;
-        let has_ended = sight.token.is_some_and(|token| token.expires_at <= now);
-        Some(if sight.ready.0 && has_ended { (false, Reason::Expired) } else { sight.ready })
+        let observed = self.observed?;
+        let has_ended = observed.token.is_some_and(|token| token.expires_at <= now);
+        Some(if observed.ready.0 && has_ended { (false, Reason::Expired) } else { observed.ready })
     }
 
-    /// How much of the time from the refresh that was due to the token's end has passed; above 1 after that.
+    /// The part of the time from the due refresh to the expiry that has passed; above 1 after the expiry.
     fn lateness(&self, now: i64) -> Option<f64> {
-        let sight = self.sight?;
-        let token = sight.token?;
-        let late = if sight.suspended { 0 } else { now.saturating_sub(token.refresh_at).max(0) };
+        let observed = self.observed?;
+        let token = observed.token?;
+        let late = if observed.suspended { 0 } else { now.saturating_sub(token.refresh_at).max(0) };
         let room = token.expires_at.saturating_sub(token.refresh_at).max(1);
         #[expect(clippy::cast_precision_loss, reason = "seconds")]
         Some(late as f64 / room as f64)
     }
 }
 
-/// Computes the series when they are asked for.
+/// Computes the series at each scrape.
 #[derive(Debug)]
-pub(super) struct Collected(pub(super) Arc<Mutex<Sources>>);
+pub(super) struct SourceCollector(pub(super) Arc<Mutex<SourceTable>>);
 
-impl Collector for Collected {
+impl Collector for SourceCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         lock(&self.0).encode(encoder, Timestamp::now().as_second())
     }
 }
 
-impl Sources {
+impl SourceTable {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>, now: i64) -> Result<(), std::fmt::Error> {
         let mut family = encoder.encode_descriptor(
             "tokensource_token_expiry_timestamp_seconds",
-            "When the token in the target ends, in seconds since 1970",
+            "When the token in the target expires, in seconds since 1970",
             None,
             MetricType::Gauge,
         )?;
-        self.each(|labels, source| match source.sight.and_then(|sight| sight.token) {
+        self.each(|labels, source| match source.observed.and_then(|observed| observed.token) {
             Some(token) => family.encode_family(&labels)?.encode_gauge(&token.expires_at),
             None => Ok(()),
         })?;
         let mut family = encoder.encode_descriptor(
             "tokensource_refresh_lateness_ratio",
-            "How late the refresh is, as a part of the time from when it was due to the end of the token: 0 while it is not due, 1 and more after the end",
+            "How late the refresh is, as a part of the time from when it was due to the expiry of the token: 0 while it is not due, 1 and more after the expiry",
             None,
             MetricType::Gauge,
         )?;
@@ -153,12 +153,12 @@ impl Sources {
         })?;
         let mut family = encoder.encode_descriptor(
             "tokensource_token_expired_seconds",
-            "For how long the target held an expired token, as far as this process has seen; not while the TokenSource is suspended",
+            "For how long the target held an expired token while this process was running and the TokenSource was not suspended",
             None,
             MetricType::Counter,
         )?;
         self.each(|labels, source| {
-            if source.sight.is_none() {
+            if source.observed.is_none() {
                 return Ok(());
             }
             let seconds = source.expired_until(now).unsigned_abs();
@@ -166,7 +166,7 @@ impl Sources {
         })?;
         let mut family = encoder.encode_descriptor(
             "tokensource_ready",
-            "Whether the target holds a token that is valid now and was minted for the present spec, with the reason of the Ready condition",
+            "Whether the target holds a token that is valid now and was requested for the present spec, with the reason of the Ready condition",
             None,
             MetricType::Gauge,
         )?;
@@ -175,13 +175,15 @@ impl Sources {
             let labels = [namespace, name, host, ("reason", reason.as_str())];
             family.encode_family(&labels)?.encode_gauge(&i64::from(ready))
         })?;
-        let overdue =
-            self.0.values().filter(|source| source.look_at.is_some_and(|at| at.elapsed() > OVERDUE));
+        let overdue = self
+            .0
+            .values()
+            .filter(|source| source.reconcile_at.is_some_and(|at| at.elapsed() > OVERDUE_AFTER));
         let overdue = i64::try_from(overdue.count()).unwrap_or(i64::MAX);
         encoder
             .encode_descriptor(
                 "tokensource_reconcile_overdue",
-                "TokenSources that should have been looked at a minute ago, and were not: always 0 while the operator is alive",
+                "TokenSources whose reconciliation is overdue by more than a minute: always 0 while the operator makes progress",
                 None,
                 MetricType::Gauge,
             )?
@@ -190,7 +192,7 @@ impl Sources {
 
     fn each(
         &self,
-        mut write: impl FnMut([(&'static str, &str); 3], &Source) -> Result<(), std::fmt::Error>,
+        mut write: impl FnMut([(&'static str, &str); 3], &TrackedSource) -> Result<(), std::fmt::Error>,
     ) -> Result<(), std::fmt::Error> {
         self.0.iter().try_for_each(|(key, source)| {
             let labels = [("namespace", &*key.namespace), ("name", &*key.name), ("host", &*source.host)];
@@ -203,43 +205,43 @@ impl Sources {
 mod tests {
     use super::*;
 
-    fn source(refresh_at: i64, expires_at: i64, suspended: bool) -> Source {
-        let token = Some(Times { refresh_at, expires_at });
-        let sight = Some(Sight { ready: (true, Reason::TokenValid), token, suspended });
-        Source { host: "h".into(), sight, expired: 0, counted_at: 0, look_at: None }
+    fn source(refresh_at: i64, expires_at: i64, suspended: bool) -> TrackedSource {
+        let token = Some(TokenTimes { refresh_at, expires_at });
+        let observed = Some(ObservedSource { ready: (true, Reason::TokenValid), token, suspended });
+        TrackedSource { host: "h".into(), observed, expired: 0, counted_at: 0, reconcile_at: None }
     }
 
     #[test]
-    fn lateness_is_a_part_of_the_room_between_refresh_and_end() {
+    fn lateness_is_a_part_of_the_time_between_refresh_and_expiry() {
         for (now, expected) in [(50, 0.0), (100, 0.0), (150, 0.25), (300, 1.0), (500, 2.0)] {
             assert_eq!(source(100, 300, false).lateness(now), Some(expected), "{now}");
         }
         assert_eq!(source(100, 300, true).lateness(500), Some(0.0), "suspended: none is due");
-        assert_eq!(source(300, 300, false).lateness(302), Some(2.0), "no room at all");
+        assert_eq!(source(300, 300, false).lateness(302), Some(2.0), "no time in between");
     }
 
     #[test]
-    fn ready_ends_with_the_token() {
+    fn ready_is_false_from_the_expiry_of_the_token_on() {
         let source = source(100, 300, false);
         assert_eq!(source.ready(299), Some((true, Reason::TokenValid)));
         assert_eq!(source.ready(300), Some((false, Reason::Expired)));
     }
 
     #[test]
-    fn seconds_without_a_valid_token_add_up_over_several_tokens() {
+    fn expired_seconds_add_up_over_several_tokens() {
         let key = Key::new("ns", "name");
-        let mut sources = Sources::default();
+        let mut sources = SourceTable::default();
         let at = |second| Timestamp::from_second(second).unwrap();
-        let token = |refresh_at, expires_at| source(refresh_at, expires_at, false).sight.unwrap();
-        sources.belongs(&key, "h".into(), at(0));
-        let expired = |sources: &Sources, now| sources.0[&key].expired_until(now);
-        sources.saw(&key, token(100, 300), at(0));
+        let token = |refresh_at, expires_at| source(refresh_at, expires_at, false).observed.unwrap();
+        sources.set_host(&key, "h".into(), at(0));
+        let expired = |sources: &SourceTable, now| sources.0[&key].expired_until(now);
+        sources.set_observed(&key, token(100, 300), at(0));
         assert_eq!((expired(&sources, 300), expired(&sources, 310)), (0, 10));
-        sources.saw(&key, token(100, 300), at(320));
+        sources.set_observed(&key, token(100, 300), at(320));
         assert_eq!(expired(&sources, 330), 30);
-        sources.saw(&key, token(400, 500), at(340));
+        sources.set_observed(&key, token(400, 500), at(340));
         assert_eq!((expired(&sources, 450), expired(&sources, 505)), (40, 45));
-        sources.saw(&key, source(400, 500, true).sight.unwrap(), at(510));
+        sources.set_observed(&key, source(400, 500, true).observed.unwrap(), at(510));
         assert_eq!(expired(&sources, 600), 50, "suspended since 510");
     }
 }

@@ -2,14 +2,14 @@ use jiff::Timestamp;
 
 use super::*;
 
-fn sight(ready: (bool, Reason)) -> Sight {
+fn observed(ready: (bool, Reason)) -> ObservedSource {
     let now = Timestamp::now().as_second();
-    let token = Some(Times { refresh_at: now + 100, expires_at: now + 200 });
-    Sight { ready, token, suspended: false }
+    let token = Some(TokenTimes { refresh_at: now + 100, expires_at: now + 200 });
+    ObservedSource { ready, token, suspended: false }
 }
 
-fn valid() -> Sight {
-    sight((true, Reason::TokenValid))
+fn valid() -> ObservedSource {
+    observed((true, Reason::TokenValid))
 }
 
 pub(super) fn text(metrics: &Metrics) -> String {
@@ -18,20 +18,20 @@ pub(super) fn text(metrics: &Metrics) -> String {
     text
 }
 
-/// One look.
-fn saw(metrics: &Metrics, source: &Key, host: &str, sight: Sight) {
-    let _look = metrics.look(source);
-    metrics.belongs(source, host);
-    metrics.saw(source, sight);
+/// One reconciliation.
+fn reconcile(metrics: &Metrics, source: &Key, host: &str, observed: ObservedSource) {
+    let _timer = metrics.reconciling(source);
+    metrics.set_host(source, host);
+    metrics.observed(source, observed);
 }
 
-/// Metrics in which each family has a series.
+/// Metrics with at least one series of each.
 pub(super) fn one_of_each() -> Metrics {
     let metrics = Metrics::new();
-    saw(&metrics, &Key::new("ns", "a"), "h", valid());
-    metrics.minted("h", None, Some(Duration::ZERO));
-    metrics.waited("h", Duration::ZERO);
-    metrics.requested("get", "secrets", Some(200));
+    reconcile(&metrics, &Key::new("ns", "a"), "h", valid());
+    metrics.token_requested("h", None, Some(Duration::ZERO));
+    metrics.request_waited("h", Duration::ZERO);
+    metrics.api_request("get", "secrets", Some(200));
     metrics
 }
 
@@ -41,57 +41,57 @@ fn lines(metrics: &Metrics, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn series_of_a_source_come_and_go_with_it() {
+fn series_of_a_source_are_removed_with_it() {
     let metrics = Metrics::new();
     let (a, b) = (Key::new("ns", "a"), Key::new("ns", "b"));
-    saw(&metrics, &a, "idp.example.com", valid());
-    saw(&metrics, &b, "idp.example.com", valid());
+    reconcile(&metrics, &a, "idp.example.com", valid());
+    reconcile(&metrics, &b, "idp.example.com", valid());
     let labels = r#"{namespace="ns",name="a",host="idp.example.com""#;
     assert!(lines(&metrics, &format!("tokensource_ready{labels},reason=\"TokenValid\"}} 1")).len() == 1);
     assert_eq!(lines(&metrics, &format!("tokensource_refresh_lateness_ratio{labels}}} 0")).len(), 1);
     assert_eq!(lines(&metrics, &format!("tokensource_token_expired_seconds_total{labels}}} 0")).len(), 1);
     assert_eq!(lines(&metrics, &format!("tokensource_token_expiry_timestamp_seconds{labels}}} ")).len(), 1);
 
-    saw(&metrics, &a, "idp.example.com", sight((false, Reason::ClientRejected)));
+    reconcile(&metrics, &a, "idp.example.com", observed((false, Reason::ClientRejected)));
     assert_eq!(
         lines(&metrics, "tokensource_ready{namespace=\"ns\",name=\"a\"").len(),
         1,
         "one reason at a time"
     );
 
-    metrics.minted("idp.example.com", None, Some(Duration::from_millis(80)));
-    metrics.minted("idp.example.com", Some(Reason::ClientRejected), Some(Duration::from_millis(80)));
-    metrics.waited("idp.example.com", Duration::ZERO);
-    let mints = lines(&metrics, "tokensource_token_requests_total{");
-    assert!(mints.iter().any(|line| line.ends_with(r#"result="success"} 1"#)), "{mints:?}");
-    assert!(mints.iter().any(|line| line.ends_with(r#"result="ScopeRejected"} 0"#)), "{mints:?}");
+    metrics.token_requested("idp.example.com", None, Some(Duration::from_millis(80)));
+    metrics.token_requested("idp.example.com", Some(Reason::ClientRejected), Some(Duration::from_millis(80)));
+    metrics.request_waited("idp.example.com", Duration::ZERO);
+    let requests = lines(&metrics, "tokensource_token_requests_total{");
+    assert!(requests.iter().any(|line| line.ends_with(r#"result="success"} 1"#)), "{requests:?}");
+    assert!(requests.iter().any(|line| line.ends_with(r#"result="ScopeRejected"} 0"#)), "{requests:?}");
 
     metrics.forget(&a);
     assert!(!text(&metrics).contains("name=\"a\""));
     assert!(text(&metrics).contains("idp.example.com"), "b uses it");
     metrics.forget(&b);
-    assert!(!text(&metrics).contains("idp.example.com"), "nobody uses it");
+    assert!(!text(&metrics).contains("idp.example.com"), "no source uses it");
 }
 
 #[test]
-fn a_source_that_moves_to_another_host_leaves_the_first() {
+fn series_of_a_host_are_removed_when_its_last_source_changes_the_host() {
     let metrics = Metrics::new();
     let source = Key::new("ns", "a");
-    saw(&metrics, &source, "one.example.com", valid());
-    saw(&metrics, &source, "two.example.com", valid());
-    saw(&metrics, &source, "two.example.com", valid());
+    reconcile(&metrics, &source, "one.example.com", valid());
+    reconcile(&metrics, &source, "two.example.com", valid());
+    reconcile(&metrics, &source, "two.example.com", valid());
     assert!(!text(&metrics).contains("one.example.com"));
     metrics.forget(&source);
     assert!(!text(&metrics).contains("two.example.com"), "counted once");
 }
 
 #[test]
-fn hosts_are_bounded() {
+fn series_of_hosts_are_bounded() {
     let metrics = Metrics::new();
-    for n in 0..hosts::MOST + 20 {
-        saw(&metrics, &Key::new("ns", &n.to_string()), &format!("host-{n}"), valid());
+    for n in 0..hosts::MAX_HOSTS + 20 {
+        reconcile(&metrics, &Key::new("ns", &n.to_string()), &format!("host-{n}"), valid());
     }
-    metrics.minted("host-210", None, None);
+    metrics.token_requested("host-210", None, None);
     assert_eq!(
         lines(&metrics, "tokensource_ready{").iter().filter(|line| line.contains("host=\"other\"")).count(),
         20
@@ -100,43 +100,43 @@ fn hosts_are_bounded() {
         lines(&metrics, "tokensource_token_requests_total{host=\"other\",result=\"success\"} 1").len(),
         1
     );
-    assert_eq!(lines(&metrics, "tokensource_token_requests_total{").len(), (hosts::MOST + 1) * 9);
+    assert_eq!(lines(&metrics, "tokensource_token_requests_total{").len(), (hosts::MAX_HOSTS + 1) * 9);
     metrics.forget_all();
     assert!(!text(&metrics).contains("host-"));
 }
 
 #[test]
-fn looks_are_counted_timed_and_missed() {
+fn reconciliations_are_counted_timed_and_overdue() {
     let metrics = Metrics::new();
     let source = Key::new("ns", "a");
-    saw(&metrics, &source, "h", valid());
-    drop(metrics.look(&source));
-    let before = metrics.reconciles_pending(0, 2);
+    reconcile(&metrics, &source, "h", valid());
+    drop(metrics.reconciling(&source));
+    metrics.queues(2, 30, 4);
     assert_eq!(lines(&metrics, "tokensource_reconcile_pending 2").len(), 1);
-    metrics.reconciles_pending(before, 1);
-    assert_eq!(lines(&metrics, "tokensource_reconcile_pending 1").len(), 1);
+    assert_eq!(lines(&metrics, "tokensource_token_requests_queued 30").len(), 1);
+    assert_eq!(lines(&metrics, "tokensource_unwritten_tokens 4").len(), 1);
     assert_eq!(lines(&metrics, "tokensource_reconcile_duration_seconds_count 2").len(), 1);
     for (ago, overdue) in [(0, 0), (50, 0), (70, 1)] {
         let due = Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
         lock(&metrics.sources).next_reconcile(&source, Some(due));
         assert_eq!(lines(&metrics, &format!("tokensource_reconcile_overdue {overdue}")).len(), 1);
     }
-    let _look = metrics.look(&source);
-    assert_eq!(lines(&metrics, "tokensource_reconcile_overdue 0").len(), 1, "somebody looks");
+    let _timer = metrics.reconciling(&source);
+    assert_eq!(lines(&metrics, "tokensource_reconcile_overdue 0").len(), 1, "one is running");
 }
 
 #[test]
-fn a_label_cannot_break_the_text() {
+fn label_values_are_escaped() {
     let metrics = Metrics::new();
-    saw(&metrics, &Key::new("ns", "a"), "evil\"} 1\nfake 2", valid());
+    reconcile(&metrics, &Key::new("ns", "a"), "evil\"} 1\nfake 2", valid());
     assert_eq!(lines(&metrics, "fake"), Vec::<String>::new());
 }
 
 #[test]
-fn ten_thousand_sources_fit_into_one_page() {
+fn text_of_ten_thousand_sources_has_less_than_6_mib() {
     let metrics = Metrics::new();
     for n in 0..10_000 {
-        saw(
+        reconcile(
             &metrics,
             &Key::new(&format!("team-{}", n % 100), &format!("source-{n}")),
             "idp.example.com",

@@ -1,4 +1,4 @@
-//! The admin server: `/livez`, `/readyz` and `/metrics`, over plain HTTP. It tells nothing that is secret.
+//! The admin server: `/livez`, `/readyz` and `/metrics`, over plain HTTP. Its responses contain no secret.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -19,22 +19,24 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
-use super::text::Text;
+use super::chunked_text::ChunkedText;
 
-/// Connections that are served at once; more wait to be accepted.
-const AT_ONCE: usize = 64;
-/// Of these, that are sent metrics: megabytes each, with ten thousand TokenSources.
-const SCRAPES_AT_ONCE: usize = 2;
-/// How long a client may take for the head of its request, and all together.
-const HEAD_LIMIT: Duration = Duration::from_secs(5);
-const LIMIT: Duration = Duration::from_secs(10);
+/// The most connections that are served at the same time; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 64;
+/// The most responses with metrics at the same time: each has megabytes with ten thousand TokenSources.
+const MAX_SCRAPES: usize = 2;
+/// The timeout for the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout for request and response together.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_BUFFER_BYTES: usize = 16 * 1024;
 
 const METRICS_PATH: &str = "/metrics";
 
-const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const METRICS: HeaderValue = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
+const PLAIN_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const METRICS_TYPE: HeaderValue = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
 
-/// What `--admin-address` says.
+/// The value of `--admin-address`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminAddress {
     /// No admin server.
@@ -44,6 +46,11 @@ pub enum AdminAddress {
     /// This address.
     At(SocketAddr),
 }
+
+/// A value of `--admin-address` that is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write an IP address and a port (127.0.0.1:8080), a port alone (:8080), or off")]
+pub struct AdminAddressError;
 
 impl fmt::Display for AdminAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,49 +63,57 @@ impl fmt::Display for AdminAddress {
 }
 
 impl FromStr for AdminAddress {
-    type Err = String;
+    type Err = AdminAddressError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, AdminAddressError> {
         let port = text.strip_prefix(':').and_then(|port| port.parse().ok());
         match (text, port) {
             ("off", _) => Ok(AdminAddress::Off),
             (_, Some(port)) => Ok(AdminAddress::Everywhere(port)),
-            _ => text.parse().map(AdminAddress::At).map_err(|_| {
-                "write an IP address and a port (127.0.0.1:8080), a port alone (:8080), or off".into()
-            }),
+            _ => text.parse().map(AdminAddress::At).map_err(|_| AdminAddressError),
         }
     }
 }
 
-/// One thing that has to be well.
+/// The result of one check.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Check {
-    pub(super) name: &'static str,
-    /// What is wrong, in words for people.
-    pub(super) result: Result<(), String>,
+pub(super) struct HealthCheck {
+    name: &'static str,
+    /// The message of the failure; `None` where the check passed.
+    failure: Option<String>,
 }
 
-/// Asks for the state of all checks.
-pub(super) type Probe = Box<dyn Fn() -> Vec<Check> + Send + Sync>;
+impl HealthCheck {
+    pub(super) fn new<E: fmt::Display>(name: &'static str, result: Result<(), E>) -> Self {
+        HealthCheck { name, failure: result.err().map(|error| error.to_string()) }
+    }
 
-/// What is served.
+    pub(super) fn passed(name: &'static str) -> Self {
+        HealthCheck { name, failure: None }
+    }
+}
+
+/// Runs all checks of a page.
+pub(super) type Probe = Box<dyn Fn() -> Vec<HealthCheck> + Send + Sync>;
+
+/// The pages of the server.
 pub(super) struct Pages {
     pub(super) live: Probe,
     pub(super) ready: Probe,
     /// Writes all metrics.
-    pub(super) metrics: Box<dyn Fn(&mut Text) + Send + Sync>,
+    pub(super) metrics: Box<dyn Fn(&mut ChunkedText) + Send + Sync>,
 }
 
-/// A running admin server. It ends when it is dropped.
-pub(super) struct Admin(JoinHandle<()>);
+/// A running admin server. It stops when it is dropped.
+pub(super) struct AdminServer(JoinHandle<()>);
 
-impl Admin {
-    /// Listens, and serves until this is dropped; `None` where nobody wants that.
+impl AdminServer {
+    /// Listens and serves; `None` for [`AdminAddress::Off`].
     pub(super) async fn start(address: AdminAddress, pages: Pages) -> io::Result<Option<Self>> {
         let listener = match address {
             AdminAddress::Off => return Ok(None),
             AdminAddress::At(address) => TcpListener::bind(address).await?,
-            // Linux and macOS accept IPv4 there as well. A system without IPv6 refuses the address.
+            // On Linux and macOS this address accepts IPv4 too. A system without IPv6 refuses it.
             AdminAddress::Everywhere(port) => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
                 Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
                     TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?
@@ -107,65 +122,66 @@ impl Admin {
             },
         };
         info!(address = %listener.local_addr()?, "serving /livez, /readyz and /metrics");
-        Ok(Some(Admin(tokio::spawn(accept(listener, Arc::new(pages))))))
+        Ok(Some(AdminServer(tokio::spawn(accept(listener, Arc::new(pages))))))
     }
 }
 
-impl Drop for Admin {
+impl Drop for AdminServer {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 async fn accept(listener: TcpListener, pages: Arc<Pages>) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    let scrapes = Arc::new(Semaphore::new(SCRAPES_AT_ONCE));
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let scrapes = Arc::new(Semaphore::new(MAX_SCRAPES));
     loop {
-        // It is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
-            // Too many open files, most likely: that passes.
+            // Usually too many open files, which is temporary.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let (pages, scrapes) = (Arc::clone(&pages), Arc::clone(&scrapes));
         tokio::spawn(async move {
-            let _place = place;
-            match tokio::time::timeout(LIMIT, serve(stream, &pages, &scrapes)).await {
+            let _permit = permit;
+            match tokio::time::timeout(CONNECTION_TIMEOUT, serve(stream, &pages, &scrapes)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(%error, "a client of the admin server"),
-                Err(_) => debug!("a client of the admin server took too long"),
+                Ok(Err(error)) => debug!(%error, "admin request failed"),
+                Err(_) => debug!("admin request timed out"),
             }
         });
     }
 }
 
-/// One request: a probe comes every few seconds, so that a connection kept open would only hold a place.
+/// Serves one request. Connections are not kept alive, because an idle one would occupy a permit.
 async fn serve(stream: TcpStream, pages: &Pages, scrapes: &Semaphore) -> hyper::Result<()> {
-    // Held until all is sent.
-    let turn = Mutex::new(None);
-    let answer = service_fn(|request: Request<Incoming>| {
-        let turn = &turn;
+    // Held until the whole response is sent.
+    let scrape_permit = Mutex::new(None);
+    let service = service_fn(|request: Request<Incoming>| {
+        let scrape_permit = &scrape_permit;
         async move {
             if request.uri().path() == METRICS_PATH {
-                *turn.lock().unwrap_or_else(PoisonError::into_inner) = scrapes.acquire().await.ok();
+                let permit = scrapes.acquire().await.ok();
+                *scrape_permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
             }
-            Ok::<_, Infallible>(answer(&request, pages))
+            Ok::<_, Infallible>(respond(&request, pages))
         }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
+        .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), answer)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
         .await
 }
 
-/// The answer to a request, whose body is not looked at.
-fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Text> {
+/// The response to a request. Its body is ignored.
+fn respond<B>(request: &Request<B>, pages: &Pages) -> Response<ChunkedText> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return page(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n".to_owned());
+        return page(StatusCode::METHOD_NOT_ALLOWED, PLAIN_TYPE, "only GET and HEAD\n".to_owned());
     }
     let verbose = request
         .uri()
@@ -175,30 +191,30 @@ fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Text> {
         "/livez" => probe("livez", &(pages.live)(), verbose),
         "/readyz" => probe("readyz", &(pages.ready)(), verbose),
         METRICS_PATH => {
-            let mut text = Text::default();
+            let mut text = ChunkedText::default();
             (pages.metrics)(&mut text);
-            page(StatusCode::OK, METRICS, text)
+            page(StatusCode::OK, METRICS_TYPE, text)
         }
-        _ => page(StatusCode::NOT_FOUND, PLAIN, "there are /livez, /readyz and /metrics\n".to_owned()),
+        _ => page(StatusCode::NOT_FOUND, PLAIN_TYPE, "there are /livez, /readyz and /metrics\n".to_owned()),
     }
 }
 
-/// The answer to a probe, in the words of Kubernetes' own: `ok`, or line by line with `?verbose` or where something is wrong.
-fn probe(name: &str, checks: &[Check], verbose: bool) -> Response<Text> {
-    let passed = checks.iter().all(|check| check.result.is_ok());
+/// The response to a probe in the format of Kubernetes: `ok`, or one line for each check with `?verbose` or after a failure.
+fn probe(name: &str, checks: &[HealthCheck], verbose: bool) -> Response<ChunkedText> {
+    let passed = checks.iter().all(|check| check.failure.is_none());
     if passed && !verbose {
-        return page(StatusCode::OK, PLAIN, "ok".to_owned());
+        return page(StatusCode::OK, PLAIN_TYPE, "ok".to_owned());
     }
-    let lines = checks.iter().map(|Check { name, result }| match result {
-        Ok(()) => format!("[+]{name} ok\n"),
-        Err(problem) => format!("[-]{name} failed: {problem}\n"),
+    let lines = checks.iter().map(|HealthCheck { name, failure }| match failure {
+        None => format!("[+]{name} ok\n"),
+        Some(failure) => format!("[-]{name} failed: {failure}\n"),
     });
     let (status, verdict) =
         if passed { (StatusCode::OK, "passed") } else { (StatusCode::INTERNAL_SERVER_ERROR, "failed") };
-    page(status, PLAIN, lines.collect::<String>() + &format!("{name} check {verdict}\n"))
+    page(status, PLAIN_TYPE, lines.collect::<String>() + &format!("{name} check {verdict}\n"))
 }
 
-fn page(status: StatusCode, media_type: HeaderValue, text: impl Into<Text>) -> Response<Text> {
+fn page(status: StatusCode, media_type: HeaderValue, text: impl Into<ChunkedText>) -> Response<ChunkedText> {
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, media_type);
@@ -213,10 +229,10 @@ mod tests {
 
     use super::*;
 
-    fn pages(sick: bool) -> Pages {
+    fn pages(fails: bool) -> Pages {
         let checks = move || {
-            let result = if sick { Err("nobody looks".to_owned()) } else { Ok(()) };
-            vec![Check { name: "ping", result: Ok(()) }, Check { name: "watches", result }]
+            let result = if fails { Err("no heartbeat") } else { Ok(()) };
+            vec![HealthCheck::passed("ping"), HealthCheck::new("watches", result)]
         };
         Pages {
             live: Box::new(checks),
@@ -225,32 +241,32 @@ mod tests {
         }
     }
 
-    async fn ask(method: Method, uri: &str, sick: bool) -> (u16, String) {
+    async fn get(method: Method, uri: &str, fails: bool) -> (u16, String) {
         let request = Request::builder().method(method).uri(uri).body(()).unwrap();
-        let response = answer(&request, &pages(sick));
+        let response = respond(&request, &pages(fails));
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
     #[tokio::test]
-    async fn probes_answer_as_those_of_kubernetes() {
-        for (uri, sick, status, body) in [
+    async fn probe_responses_have_the_format_of_kubernetes() {
+        for (uri, fails, status, body) in [
             ("/livez", false, 200, "ok"),
             ("/readyz", false, 200, "ok"),
             ("/livez?verbose", false, 200, "[+]ping ok\n[+]watches ok\nlivez check passed\n"),
             ("/readyz?a=b&verbose=1", false, 200, "[+]ping ok\n[+]watches ok\nreadyz check passed\n"),
-            ("/livez", true, 500, "[+]ping ok\n[-]watches failed: nobody looks\nlivez check failed\n"),
+            ("/livez", true, 500, "[+]ping ok\n[-]watches failed: no heartbeat\nlivez check failed\n"),
             ("/metrics", false, 200, "up 1\n"),
         ] {
-            assert_eq!(ask(Method::GET, uri, sick).await, (status, body.to_owned()), "{uri}");
+            assert_eq!(get(Method::GET, uri, fails).await, (status, body.to_owned()), "{uri}");
         }
-        assert_eq!(ask(Method::GET, "/", false).await.0, 404);
-        assert_eq!(ask(Method::POST, "/livez", false).await.0, 405);
+        assert_eq!(get(Method::GET, "/", false).await.0, 404);
+        assert_eq!(get(Method::POST, "/livez", false).await.0, 405);
     }
 
     #[test]
-    fn addresses_are_read() {
+    fn admin_address_parses_off_ports_and_addresses() {
         for (text, address) in [
             ("off", AdminAddress::Off),
             (":8080", AdminAddress::Everywhere(8080)),

@@ -26,7 +26,7 @@ pub struct RunArgs {
     #[arg(long, env = "TOKENSOURCE_REQUIRE_CREDENTIALS_LABEL")]
     pub require_credentials_label: bool,
 
-    /// What holds at token endpoints.
+    /// The flags about token endpoints.
     #[command(flatten)]
     pub endpoints: EndpointArgs,
 
@@ -57,7 +57,7 @@ pub struct RunArgs {
     )]
     pub leader_election_lease_name: String,
 
-    /// How long the others wait after the leader's last sign of life before one of them takes over. A token request must end
+    /// How long the others wait after the leader's last renewal before one of them takes over. A token request must end
     /// within what is left of it.
     #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_LEADER_ELECTION_LEASE_DURATION", default_value = "15s", value_parser = seconds)]
     pub leader_election_lease_duration: u64,
@@ -66,7 +66,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_LEADER_ELECTION_RENEW_DEADLINE", default_value = "10s", value_parser = seconds)]
     pub leader_election_renew_deadline: u64,
 
-    /// How often the leader renews its lease. The others look at it twice as often.
+    /// How often the leader renews its lease. The others read it twice as often.
     #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_LEADER_ELECTION_RETRY_PERIOD", default_value = "2s", value_parser = seconds)]
     pub leader_election_retry_period: u64,
 
@@ -75,7 +75,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", env = "TOKENSOURCE_ADMIN_ADDRESS", default_value = ":8080")]
     pub admin_address: AdminAddress,
 
-    /// How log lines are written.
+    /// The format of log lines.
     #[arg(long, value_enum, env = "TOKENSOURCE_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
@@ -97,11 +97,11 @@ fn at_least_one<N: FromStr + Default + PartialEq>(value: &str) -> Result<N, Stri
         .ok_or_else(|| "write a whole number from 1 on".to_owned())
 }
 
-/// A misspelt namespace would be watched for ever, and nothing would say why nothing happens.
+/// Refuses names that no namespace can have: their watches would never report anything.
 fn namespace(value: &str) -> Result<String, String> {
-    let known = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
-    let fits = (1..=63).contains(&value.len()) && value.bytes().all(known);
-    if fits && !value.starts_with('-') && !value.ends_with('-') {
+    let is_allowed = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+    let is_label = (1..=63).contains(&value.len()) && value.bytes().all(is_allowed);
+    if is_label && !value.starts_with('-') && !value.ends_with('-') {
         Ok(value.to_owned())
     } else {
         Err("a namespace's name has at most 63 lower-case letters, digits and, inside, hyphens".to_owned())

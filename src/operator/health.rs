@@ -1,54 +1,64 @@
-//! What `/livez` and `/readyz` tell.
+//! The checks of `/livez` and `/readyz`.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::admin::{Check, Probe};
+use super::admin::{HealthCheck, Probe};
 use crate::controller::Context;
+use crate::heartbeat::Loop;
 
-/// 2026-01-01: no clock is right that says it is earlier, because this program was not written yet.
-const EARLIEST: i64 = 1_767_225_600;
+/// 2026-01-01: this program is not older, so an earlier time is wrong.
+const MIN_TIME: i64 = 1_767_225_600;
 /// 2100-01-01.
-const LATEST: i64 = 4_102_444_800;
+const MAX_TIME: i64 = 4_102_444_800;
 
-/// Live: this process makes progress, and has a clock. An API server or a token endpoint that is down does not count,
-/// because a restart would not help.
+/// Live: this process makes progress, and its clock is plausible. An API server or a token endpoint that is down does not
+/// count, because a restart would not help.
 pub(super) fn live(context: Arc<Context>) -> Probe {
     Box::new(move || {
         let now = Instant::now();
         let heartbeats = context.heartbeats();
         vec![
-            // That this is answered at all.
-            Check { name: "ping", result: Ok(()) },
-            Check { name: "loop", result: heartbeats.loops(now) },
-            Check { name: "watches", result: heartbeats.watches(now) },
-            Check { name: "looks", result: heartbeats.looks(now) },
-            Check { name: "clock", result: clock(Timestamp::now()) },
+            // Passes by being answered.
+            HealthCheck::passed("ping"),
+            HealthCheck::new("watches", heartbeats.check_watches(now)),
+            HealthCheck::new("work-queue", heartbeats.check(Loop::WorkQueue, now)),
+            HealthCheck::new("mint-queue", heartbeats.check(Loop::MintQueue, now)),
+            HealthCheck::new("leader-election", heartbeats.check(Loop::LeaderElection, now)),
+            HealthCheck::new("clock", check_clock(Timestamp::now())),
         ]
     })
 }
 
-/// Ready: it knows all TokenSources and their Secrets, and so could act at once. A standby is ready too.
+/// Ready: all TokenSources and their Secrets are known, so this process could act at once. A standby is ready too.
 pub(super) fn ready(context: Arc<Context>) -> Probe {
     Box::new(move || {
-        let unknown =
-            "not all TokenSources, or not the metadata of all Secrets, have been listed yet".to_owned();
+        let caches = context.is_warm().then_some(()).ok_or(NotReady::Caches);
         let stopping = context.leadership().is_stopping();
         vec![
-            Check { name: "caches", result: context.is_warm().then_some(()).ok_or(unknown) },
-            Check { name: "shutdown", result: (!stopping).then_some(()).ok_or("stopping".to_owned()) },
+            HealthCheck::new("caches", caches),
+            HealthCheck::new("shutdown", (!stopping).then_some(()).ok_or(NotReady::Stopping)),
         ]
     })
 }
 
-/// Whether a clock can be right.
-fn clock(now: Timestamp) -> Result<(), String> {
-    if (EARLIEST..LATEST).contains(&now.as_second()) {
-        return Ok(());
-    }
-    Err(format!("it cannot be {now}: the node's clock is wrong, and so would be every expiry"))
+#[derive(Debug, thiserror::Error)]
+enum NotReady {
+    #[error("not all TokenSources, or not the metadata of all Secrets, have been listed yet")]
+    Caches,
+    #[error("stopping")]
+    Stopping,
+}
+
+/// A time that cannot be right.
+#[derive(Debug, thiserror::Error)]
+#[error("it cannot be {0}: the node's clock is wrong, and so would be every expiry")]
+struct ImplausibleTime(Timestamp);
+
+fn check_clock(now: Timestamp) -> Result<(), ImplausibleTime> {
+    if (MIN_TIME..MAX_TIME).contains(&now.as_second()) { Ok(()) } else { Err(ImplausibleTime(now)) }
 }
 
 #[cfg(test)]
@@ -56,15 +66,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_cannot_be_right_is_seen() {
-        for (time, sane) in [
+    fn check_clock_accepts_this_century_from_2026_on() {
+        for (time, plausible) in [
             ("1970-01-01T00:10:00Z", false),
             ("2025-12-31T23:59:59Z", false),
             ("2026-01-01T00:00:00Z", true),
             ("2099-12-31T23:59:59Z", true),
             ("2100-01-01T00:00:00Z", false),
         ] {
-            assert_eq!(clock(time.parse().unwrap()).is_ok(), sane, "{time}");
+            assert_eq!(check_clock(time.parse().unwrap()).is_ok(), plausible, "{time}");
         }
     }
 }

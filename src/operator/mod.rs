@@ -1,12 +1,12 @@
-//! The process: configuration, logging, and the order of starting and stopping.
+//! The process: configuration, logging, and the order of start and stop.
 
 mod admin;
 mod arguments;
+mod chunked_text;
 mod health;
 mod lease;
-mod stopping;
+mod signals;
 mod telemetry;
-mod text;
 mod traces;
 
 use std::sync::Arc;
@@ -15,49 +15,50 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-pub use admin::AdminAddress;
-use admin::{Admin, Pages};
+pub use admin::{AdminAddress, AdminAddressError};
+use admin::{AdminServer, Pages};
 pub use arguments::RunArgs;
-use lease::{Election, Standing};
-pub use lease::{LeaseName, LeaseUnusable, Terms};
+use lease::{Candidacy, LeaderElection};
+pub use lease::{LeaseTimings, LeaseTimingsError, LeaseUnusable};
 pub use telemetry::LogFormat;
 
-use crate::cluster::{Cluster, ClusterError, Kubernetes};
+use crate::cluster::{Cluster, ClusterError, Kubernetes, LeaseName};
 use crate::controller::{self, Context, Parts};
 use crate::heartbeat::Heartbeats;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
 use crate::token_request::{EndpointError, transport, unused_proxies};
-use token_endpoint::{Gate, Limits};
+use token_endpoint::Limits;
 
-/// How long running reconciles may take to end. With what the release of the lease may take, that is less than the 45 s
-/// after which Kubernetes kills the pod.
-const GRACE: Duration = Duration::from_secs(35);
+/// How long the controller may take to stop. Together with the release of the Lease it is less than the 45 s after which
+/// Kubernetes kills the pod.
+const STOP_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// MintReason the operator does not start.
+/// The operator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Log lines cannot be written as asked.
+    /// The filter of log lines is invalid.
     #[error("--log-level: {0}")]
     LogLevel(#[from] tracing_subscriber::filter::ParseError),
     /// The cluster cannot be used.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     /// The flags of leader election contradict each other.
-    #[error("{0}")]
-    Terms(&'static str),
-    /// The Lease may not be read, or is nowhere.
     #[error(transparent)]
-    Lease(LeaseUnusable),
+    LeaseTimings(#[from] LeaseTimingsError),
+    /// The Lease cannot be read.
+    #[error(transparent)]
+    Lease(#[from] LeaseUnusable),
     /// No HTTP client for token endpoints can be built.
     #[error(transparent)]
     Transport(#[from] EndpointError),
     /// The admin server cannot listen.
     #[error("--admin-address {address}: {error}")]
     Admin {
-        /// Where.
+        /// The address of the flag.
         address: AdminAddress,
-        /// MintReason.
+        /// The error of the operating system.
+        #[source]
         error: std::io::Error,
     },
     /// Signals cannot be received.
@@ -72,8 +73,8 @@ pub enum StartError {
 pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     token_endpoint::transport::install_crypto_provider();
     let traces = telemetry::start(arguments.log_format, &arguments.log_level)?;
-    let terms = election_terms(&arguments)?;
-    let stopping = stopping::on_signals()?;
+    let lease_timings = lease_timings(&arguments)?;
+    let stopping = signals::stop_requested()?;
     let heartbeats = Arc::new(Heartbeats::default());
     let metrics = Arc::new(Metrics::new());
     let cluster = Cluster::of_environment(&heartbeats, &metrics).await?;
@@ -83,48 +84,48 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     }
 
     let (lease, leads) = watch::channel(None);
-    let leadership = match terms {
+    let leadership = match lease_timings {
         Some(_) => Leadership::new(leads, stopping),
-        None => Leadership::alone(stopping),
+        None => Leadership::without_election(stopping),
     };
     let context = context(&arguments, &cluster, leadership.clone(), Arc::clone(&heartbeats), metrics)?;
-    let admin = Admin::start(arguments.admin_address, pages(&context))
+    let admin = AdminServer::start(arguments.admin_address, pages(&context))
         .await
         .map_err(|error| StartError::Admin { address: arguments.admin_address, error })?;
-    let election = match terms {
-        Some(terms) => {
-            let standing = standing(&arguments, &cluster, terms).await?;
-            let knowing = Arc::clone(&context);
-            Some(Election::start(standing, lease, heartbeats, async move { knowing.warm().await }))
+    let election = match lease_timings {
+        Some(timings) => {
+            let candidacy = candidacy(&arguments, &cluster, timings).await?;
+            let caches = Arc::clone(&context);
+            Some(LeaderElection::start(candidacy, lease, heartbeats, async move { caches.warm().await }))
         }
         None => None,
     };
     info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?arguments.namespaces, "starting");
 
-    // From SIGTERM on: not ready; nothing new is begun; what runs ends, and is written.
+    // From SIGTERM on the process is not ready and starts nothing new. Running work ends, and its results are written.
     let deadline = async {
-        leadership.stops().await;
-        tokio::time::sleep(GRACE).await;
+        leadership.wait_until_stopping().await;
+        tokio::time::sleep(STOP_TIMEOUT).await;
     };
     tokio::select! {
         () = controller::run(cluster.client, &arguments.namespaces, context) => info!("stopped"),
-        () = deadline => warn!("stopped, though not every reconcile had ended"),
+        () = deadline => warn!("stopped, though not every reconciliation had ended"),
     }
-    // Now another process may begin.
+    // From here on another process may lead.
     if let Some(election) = election {
         election.end().await;
     }
     if let Some(traces) = traces {
         traces.end().await;
     }
-    // Somebody may still want to know why it is not ready.
+    // Last, so that /readyz reports the shutdown until the end.
     drop(admin);
     Ok(())
 }
 
-/// How a lease is held, where one is wanted.
-fn election_terms(arguments: &RunArgs) -> Result<Option<Terms>, StartError> {
-    let terms = Terms {
+/// The timings of the flags; `None` without leader election.
+fn lease_timings(arguments: &RunArgs) -> Result<Option<LeaseTimings>, LeaseTimingsError> {
+    let timings = LeaseTimings {
         duration: Duration::from_secs(arguments.leader_election_lease_duration),
         renew_deadline: Duration::from_secs(arguments.leader_election_renew_deadline),
         retry_period: Duration::from_secs(arguments.leader_election_retry_period),
@@ -132,21 +133,25 @@ fn election_terms(arguments: &RunArgs) -> Result<Option<Terms>, StartError> {
     if !arguments.leader_elect {
         return Ok(None);
     }
-    terms.check().map(Some).map_err(StartError::Terms)
+    timings.check().map(Some)
 }
 
-/// What this process stands for election with.
-async fn standing(arguments: &RunArgs, cluster: &Cluster, terms: Terms) -> Result<Standing, StartError> {
+/// The settings of this process in the leader election, after a check that the Lease can be read.
+async fn candidacy(
+    arguments: &RunArgs,
+    cluster: &Cluster,
+    timings: LeaseTimings,
+) -> Result<Candidacy, LeaseUnusable> {
     let lease = LeaseName {
         namespace: arguments.leader_election_namespace.as_ref().unwrap_or(&cluster.namespace).clone(),
         name: arguments.leader_election_lease_name.clone(),
     };
-    let standing = Standing::new(cluster.lease_client.clone(), lease, &instance(), terms);
-    standing.check().await.map_err(StartError::Lease)?;
-    Ok(standing)
+    let candidacy = Candidacy::new(cluster.lease(&lease), lease, &instance(), timings);
+    candidacy.check().await?;
+    Ok(candidacy)
 }
 
-/// What the admin server tells.
+/// The pages of the admin server.
 fn pages(context: &Arc<Context>) -> Pages {
     Pages {
         live: health::live(Arc::clone(context)),
@@ -158,7 +163,7 @@ fn pages(context: &Arc<Context>) -> Pages {
     }
 }
 
-/// What the reconciles of these flags share.
+/// The shared state of the controller.
 fn context(
     arguments: &RunArgs,
     cluster: &Cluster,
@@ -175,7 +180,7 @@ fn context(
     Ok(Arc::new(Context::new(Parts {
         kubernetes: Kubernetes::new(cluster.client.clone()),
         transport: transport(endpoints, cluster.addresses.clone())?,
-        gate: Gate::new(limits),
+        limits,
         watches: arguments.namespaces.len().max(1),
         leadership,
         heartbeats,
@@ -187,7 +192,7 @@ fn context(
     })))
 }
 
-/// Who this is, among its replicas.
+/// The name of this replica.
 fn instance() -> String {
     std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "local".into())
 }

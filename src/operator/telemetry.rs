@@ -1,4 +1,4 @@
-//! Log lines, and traces where they are asked for.
+//! Log lines, and traces if they are enabled.
 
 use std::io::{self, IsTerminal};
 
@@ -12,27 +12,26 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 use super::traces::Traces;
 use crate::controller::SPANS;
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object on each line.
     Json,
 }
 
-/// Starts logging to standard error, and the export of traces. Traces that cannot be exported are a warning: they are no
-/// reason to let tokens expire.
+/// Starts logging to standard error, and the export of traces. A failure of the latter is only a warning, because tokens must
+/// be refreshed without traces too.
 pub(super) fn start(format: LogFormat, filter: &str) -> Result<Option<Traces>, ParseError> {
-    // kube logs an answer that it cannot parse, whole, as a warning: it could be a Secret.
-    let never: Directive = "kube_client=error".parse()?;
-    // kube wraps every look in a span of its own; ours name the source themselves.
-    // Spans of traces are not for lines.
-    let spans: Directive = format!("{SPANS}=off").parse()?;
+    // kube logs the whole of a response that it cannot parse as a warning, and that may be a Secret.
+    let no_responses: Directive = "kube_client=error".parse()?;
+    // The spans of traces are not for log lines, which name the source themselves.
+    let no_spans: Directive = format!("{SPANS}=off").parse()?;
     let filter = EnvFilter::builder()
         .parse(format!("kube_runtime=warn,{filter}"))?
-        .add_directive(never)
-        .add_directive(spans);
+        .add_directive(no_responses)
+        .add_directive(no_spans);
     let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => lines.with_target(false).boxed(),
@@ -41,7 +40,7 @@ pub(super) fn start(format: LogFormat, filter: &str) -> Result<Option<Traces>, P
     let traces = Traces::of_environment();
     let mut layers = vec![lines.with_filter(filter).boxed()];
     layers.extend(traces.iter().flatten().map(|traces| traces.layer().boxed()));
-    // A subscriber that somebody has set before (a test) stays.
+    // A subscriber that was set before, for example by a test, stays.
     let _ = tracing_subscriber::registry().with(layers).try_init();
     Ok(traces.unwrap_or_else(|error| {
         warn!("no traces are exported: {error}");

@@ -1,4 +1,4 @@
-//! Traces: spans go to the platform's collector over OTLP, if the standard environment variables say where it is.
+//! Traces: exports spans over OTLP to the collector of the standard environment variables, if they are set.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -27,15 +27,16 @@ use crate::controller::SPANS;
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 const SERVICE: &str = "tokensource-operator";
-/// The longest that the end of the process waits for the last spans.
-const LAST_EXPORT: Duration = Duration::from_secs(3);
-/// The longest answer of a collector that is read, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
+/// How long the process waits for the last export when it stops.
+const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The most bytes of a response of the collector.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// MintReason no traces are exported, though the environment asks for it. Values are not told: they may hold credentials.
+/// Traces cannot be exported, though the environment enables them. Contains no value of a variable, because it may be a
+/// credential.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unusable {
-    /// A variable says what cannot be done.
+pub(super) enum TracesError {
+    /// The value of a variable is invalid or not supported.
     #[error("{0} {1}")]
     Variable(&'static str, &'static str),
     /// The exporter cannot be built.
@@ -43,27 +44,28 @@ pub(super) enum Unusable {
     Exporter(String),
 }
 
-/// What the environment says, as far as the libraries do not read it themselves: they read headers, resource attributes,
+/// The settings that the libraries do not read from the environment themselves. They read headers, resource attributes,
 /// sampler and batches.
 #[derive(Debug, PartialEq, Eq)]
-struct Settings {
+struct TraceSettings {
     endpoint: Url,
     timeout: Duration,
-    /// If it is given a name.
+    /// `OTEL_SERVICE_NAME`.
     service: Option<String>,
 }
 
-impl Settings {
-    /// `None` where nobody asks for traces.
-    fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, Unusable> {
+impl TraceSettings {
+    /// `None` where traces are not enabled.
+    fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, TracesError> {
         let read = |name: &'static str| {
             let value = variable(name)?;
             let value = value.trim();
             (!value.is_empty()).then(|| (name, value.to_owned()))
         };
-        let says = |name, word: &str| read(name).is_some_and(|(_, value)| value.eq_ignore_ascii_case(word));
+        let is_set_to =
+            |name, word: &str| read(name).is_some_and(|(_, value)| value.eq_ignore_ascii_case(word));
         let either = |first, second| read(first).or_else(|| read(second));
-        if says("OTEL_SDK_DISABLED", "true") || says("OTEL_TRACES_EXPORTER", "none") {
+        if is_set_to("OTEL_SDK_DISABLED", "true") || is_set_to("OTEL_TRACES_EXPORTER", "none") {
             return Ok(None);
         }
         let Some((name, value)) = either(TRACES_ENDPOINT, ENDPOINT) else { return Ok(None) };
@@ -73,7 +75,7 @@ impl Settings {
             either("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
             && value != "http/protobuf"
         {
-            return Err(Unusable::Variable(
+            return Err(TracesError::Variable(
                 name,
                 "must be http/protobuf, which is all that this program speaks",
             ));
@@ -82,12 +84,12 @@ impl Settings {
             either("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")
             && value != "none"
         {
-            return Err(Unusable::Variable(name, "must be none: this program does not compress"));
+            return Err(TracesError::Variable(name, "must be none: this program does not compress"));
         }
         let timeout = match either("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT") {
             None => 10_000,
             Some((name, value)) => {
-                value.parse().map_err(|_| Unusable::Variable(name, "must be a number of milliseconds"))?
+                value.parse().map_err(|_| TracesError::Variable(name, "must be a number of milliseconds"))?
             }
         };
         check_sampler(read("OTEL_TRACES_SAMPLER"), read("OTEL_TRACES_SAMPLER_ARG"))?;
@@ -99,9 +101,9 @@ impl Settings {
     }
 }
 
-/// Where traces are sent. The general endpoint is a base, the one for traces is used as it is.
-fn endpoint(name: &'static str, value: &str) -> Result<Url, Unusable> {
-    let unusable = Unusable::Variable(name, "must be a URL that begins with http:// or https://");
+/// The URL to which traces are sent. The general endpoint is a base URL, the one for traces is used unchanged.
+fn endpoint(name: &'static str, value: &str) -> Result<Url, TracesError> {
+    let unusable = TracesError::Variable(name, "must be a URL that begins with http:// or https://");
     let Ok(mut url) = Url::parse(value) else { return Err(unusable) };
     if !matches!(url.scheme(), "http" | "https") {
         return Err(unusable);
@@ -112,19 +114,21 @@ fn endpoint(name: &'static str, value: &str) -> Result<Url, Unusable> {
     Ok(url)
 }
 
-/// The library takes another sampler in silence where it does not understand these.
+/// Refuses samplers that the library does not know: it would use another one silently.
 fn check_sampler(
     sampler: Option<(&'static str, String)>,
     argument: Option<(&'static str, String)>,
-) -> Result<(), Unusable> {
+) -> Result<(), TracesError> {
     let Some((name, sampler)) = sampler else { return Ok(()) };
     let sampler = sampler.strip_prefix("parentbased_").unwrap_or(&sampler);
     let ratio = argument.and_then(|(_, value)| value.parse::<f64>().ok());
     match sampler {
         "always_on" | "always_off" => Ok(()),
         "traceidratio" if ratio.is_some_and(|ratio| (0.0..=1.0).contains(&ratio)) => Ok(()),
-        "traceidratio" => Err(Unusable::Variable("OTEL_TRACES_SAMPLER_ARG", "must be a number from 0 to 1")),
-        _ => Err(Unusable::Variable(
+        "traceidratio" => {
+            Err(TracesError::Variable("OTEL_TRACES_SAMPLER_ARG", "must be a number from 0 to 1"))
+        }
+        _ => Err(TracesError::Variable(
             name,
             "must be always_on, always_off or traceidratio, or one of them after parentbased_",
         )),
@@ -135,24 +139,25 @@ fn check_sampler(
 pub(super) struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// `None` where nobody asks for traces: then no span is ever made.
-    pub(super) fn of_environment() -> Result<Option<Self>, Unusable> {
-        let settings = Settings::of(|name| std::env::var(name).ok())?;
+    /// `None` where traces are not enabled: then no span is created.
+    pub(super) fn of_environment() -> Result<Option<Self>, TracesError> {
+        let settings = TraceSettings::of(|name| std::env::var(name).ok())?;
         settings.map(|settings| Self::new(&settings)).transpose()
     }
 
-    fn new(settings: &Settings) -> Result<Self, Unusable> {
+    fn new(settings: &TraceSettings) -> Result<Self, TracesError> {
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(settings.endpoint.as_str())
             .with_timeout(settings.timeout)
             .with_http_client(
-                Collector::new(settings.timeout).map_err(|error| Unusable::Exporter(cause(&error)))?,
+                CollectorClient::new(settings.timeout)
+                    .map_err(|error| TracesError::Exporter(innermost(&error)))?,
             )
             .build()
-            .map_err(|error| Unusable::Exporter(error.to_string()))?;
-        // What is further down counts more.
+            .map_err(|error| TracesError::Exporter(error.to_string()))?;
+        // Later attributes replace earlier ones.
         let resource = Resource::builder_empty()
             .with_attributes([
                 KeyValue::new("service.name", SERVICE),
@@ -171,7 +176,7 @@ impl Traces {
         ))
     }
 
-    /// What turns the controller's spans into those of traces, and nothing else: log lines stay lines.
+    /// The layer that exports the controller's spans. Events are only logged.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
@@ -186,26 +191,26 @@ impl Traces {
             .with_filter(Targets::new().with_target(SPANS, LevelFilter::INFO))
     }
 
-    /// Sends what is left, if the collector takes it in time.
+    /// Exports the remaining spans, within [`LAST_EXPORT_TIMEOUT`].
     pub(super) async fn end(self) {
-        let ended = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST_EXPORT)).await;
+        let ended =
+            tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST_EXPORT_TIMEOUT)).await;
         if !matches!(ended, Ok(Ok(()))) {
             warn!("the last traces may be lost");
         }
     }
 }
 
-/// The way to the collector: the same HTTP stack as for everything else, but neither proxies nor the egress policy, which
-/// are for token endpoints.
+/// The HTTP client for the collector. Proxies and the egress policy do not apply: they are for token endpoints.
 #[derive(Debug)]
-struct Collector {
+struct CollectorClient {
     client: reqwest::Client,
-    /// The libraries export on a thread of their own, which has none.
+    /// The libraries export on a thread without a runtime.
     runtime: Handle,
     failing: Arc<AtomicBool>,
 }
 
-impl Collector {
+impl CollectorClient {
     fn new(timeout: Duration) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .user_agent(AGENT)
@@ -218,8 +223,8 @@ impl Collector {
         Ok(Self { client, runtime: Handle::current(), failing: Arc::default() })
     }
 
-    /// A line where it begins to fail, and one where it works again.
-    fn note(&self, problem: Option<&str>) {
+    /// Logs the first failure, and the first success after it.
+    fn log_outcome(&self, problem: Option<&str>) {
         let failed = self.failing.swap(problem.is_some(), Ordering::Relaxed);
         match problem {
             Some(problem) if !failed => warn!(problem, "traces cannot be exported"),
@@ -230,16 +235,16 @@ impl Collector {
 }
 
 #[async_trait]
-impl HttpClient for Collector {
+impl HttpClient for CollectorClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let exchange = self.runtime.spawn(exchange(self.client.clone(), request));
-        let answer = exchange.await.map_err(HttpError::from).and_then(|answer| answer);
-        match &answer {
-            Ok(answer) if answer.status().is_success() => self.note(None),
-            Ok(answer) => self.note(Some(answer.status().as_str())),
-            Err(error) => self.note(Some(&cause(&**error))),
+        let response = exchange.await.map_err(HttpError::from).and_then(|response| response);
+        match &response {
+            Ok(response) if response.status().is_success() => self.log_outcome(None),
+            Ok(response) => self.log_outcome(Some(response.status().as_str())),
+            Err(error) => self.log_outcome(Some(&innermost(&**error))),
         }
-        answer
+        response
     }
 }
 
@@ -248,19 +253,19 @@ async fn exchange(client: reqwest::Client, request: Request<Bytes>) -> Result<Re
     let mut response = client.execute(request).await.map_err(reqwest::Error::without_url)?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err("the collector's answer is too long".into());
+        if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
+            return Err("the collector's response is too long".into());
         }
         body.extend_from_slice(&chunk);
     }
-    let mut answer = Response::new(Bytes::from(body));
-    *answer.status_mut() = response.status();
-    *answer.headers_mut() = std::mem::take(response.headers_mut());
-    Ok(answer)
+    let mut whole = Response::new(Bytes::from(body));
+    *whole.status_mut() = response.status();
+    *whole.headers_mut() = std::mem::take(response.headers_mut());
+    Ok(whole)
 }
 
-/// The innermost error's text: the outer ones say little.
-fn cause(error: &(dyn StdError + 'static)) -> String {
+/// The text of the innermost error. The outer ones are not specific.
+fn innermost(error: &(dyn StdError + 'static)) -> String {
     std::iter::successors(Some(error), |&error| error.source())
         .last()
         .map(ToString::to_string)
@@ -271,8 +276,8 @@ fn cause(error: &(dyn StdError + 'static)) -> String {
 mod tests {
     use super::*;
 
-    fn of(variables: &[(&str, &str)]) -> Result<Option<Settings>, Unusable> {
-        Settings::of(|name| {
+    fn of(variables: &[(&str, &str)]) -> Result<Option<TraceSettings>, TracesError> {
+        TraceSettings::of(|name| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         })
     }
@@ -280,7 +285,7 @@ mod tests {
     const COLLECTOR: (&str, &str) = (ENDPOINT, "http://collector:4318");
 
     #[test]
-    fn nobody_asks() {
+    fn trace_settings_without_an_endpoint_or_disabled_are_none() {
         assert_eq!(of(&[]), Ok(None));
         assert_eq!(of(&[(ENDPOINT, " ")]), Ok(None));
         assert_eq!(of(&[COLLECTOR, ("OTEL_SDK_DISABLED", "True")]), Ok(None));
@@ -289,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn where_traces_go() {
+    fn trace_settings_endpoint_is_a_base_url_or_that_of_traces() {
         let to = |variables: &[_]| of(variables).unwrap().unwrap().endpoint.to_string();
         assert_eq!(to(&[COLLECTOR]), "http://collector:4318/v1/traces");
         assert_eq!(to(&[(ENDPOINT, "https://c.example/otlp/")]), "https://c.example/otlp/v1/traces");
@@ -302,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_told_by_the_name_of_its_variable() {
+    fn trace_settings_errors_name_the_variable_and_no_value() {
         for (name, value) in [
             (ENDPOINT, "user:secret@collector"),
             (TRACES_ENDPOINT, "grpc://user:secret@collector"),
@@ -312,9 +317,9 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "secret"),
             ("OTEL_TRACES_SAMPLER", "secret"),
         ] {
-            let said = of(&[(name, value), COLLECTOR]).unwrap_err().to_string();
-            assert!(said.starts_with(&format!("{name} must be ")), "{said}");
-            assert!(!said.contains("secret"), "{said}");
+            let error = of(&[(name, value), COLLECTOR]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name} must be ")), "{error}");
+            assert!(!error.contains("secret"), "{error}");
         }
         let sampler = |argument| {
             let sampler = ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");

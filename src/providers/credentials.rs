@@ -1,29 +1,29 @@
-//! From the bytes of the credentials Secret to what a token request needs.
+//! Reads the credentials of a token request from the data of the credentials Secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
 use secrecy::SecretString;
 
-use super::Description;
+use super::description::Description;
 use super::vgs::{ServiceAccountError, read_service_account};
 use token_endpoint::{ClientAuthentication, Credentials, Grant};
 use tokensource_api::{self as api, Reason};
 
-/// Secrets of these types are credentials of the cluster itself or hold whole releases: never sent anywhere.
+/// Types of Secrets that are never sent to an endpoint: credentials of the cluster itself, and Helm releases.
 const REFUSED_TYPES: [&str; 3] =
     ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1"];
 
-/// What was read.
+/// The credentials that were read.
 #[derive(Debug)]
-pub struct Resolved {
-    /// What the request needs.
+pub struct ReadCredentials {
+    /// The credentials for the request.
     pub credentials: Credentials,
-    /// What a person should know, for the Ready condition's message.
+    /// Remarks for the Ready condition's message.
     pub remarks: Vec<String>,
 }
 
-/// MintReason the credentials cannot be used. Names the Secret, the key and the remedy; never a value.
+/// Credentials that cannot be used. Messages name the Secret, the key and the remedy, and contain no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
     /// The Secret does not exist.
@@ -31,10 +31,10 @@ pub enum CredentialsError {
     SecretNotFound {
         /// The Secret's name.
         secret: String,
-        /// The keys that would be read.
+        /// The keys that would be read, separated by commas.
         keys: String,
     },
-    /// A key is not there.
+    /// A key does not exist.
     #[error("Secret {secret} has no key {key}{present}: add it, or write the right key in {field}")]
     KeyNotFound {
         /// The Secret's name.
@@ -43,7 +43,7 @@ pub enum CredentialsError {
         key: String,
         /// The path of the field that names the key.
         field: &'static str,
-        /// The keys that are there, in words.
+        /// The keys that exist, as text for the message.
         present: String,
     },
     /// The value is empty.
@@ -53,7 +53,7 @@ pub enum CredentialsError {
         secret: String,
         /// The key.
         key: String,
-        /// What should be there.
+        /// What the value should be.
         what: &'static str,
     },
     /// The value is not one line of text.
@@ -63,9 +63,9 @@ pub enum CredentialsError {
         secret: String,
         /// The key.
         key: String,
-        /// What should be there.
+        /// What the value should be.
         what: &'static str,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
     /// The Secret is of a type that is never used as credentials.
@@ -75,23 +75,23 @@ pub enum CredentialsError {
     RefusedType {
         /// The Secret's name.
         secret: String,
-        /// Its type.
+        /// The Secret's type.
         secret_type: String,
     },
-    /// The YAML of a VGS service account is not one.
+    /// The value is not the YAML of a VGS service account.
     #[error("key {key} of Secret {secret} {problem}")]
     ServiceAccount {
         /// The Secret's name.
         secret: String,
         /// The key.
         key: String,
-        /// What is wrong, with the remedy.
+        /// The problem and its remedy.
         problem: String,
     },
 }
 
 impl CredentialsError {
-    /// The reason for conditions.
+    /// The reason of the condition that reports this error.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
@@ -114,7 +114,7 @@ impl CredentialsError {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Value {
+enum CredentialKind {
     ClientId,
     ClientSecret,
     RefreshToken,
@@ -123,37 +123,39 @@ enum Value {
     Certificate,
     SubjectToken,
     ActorToken,
-    /// Of a secret parameter or header.
+    /// The value of a secret parameter or header.
     Named,
 }
 
-struct Key<'a> {
-    value: Value,
+/// A key of the credentials Secret that a request needs.
+struct WantedKey<'a> {
+    kind: CredentialKind,
     name: &'a str,
     field: &'static str,
     required: bool,
 }
 
-impl Value {
-    fn words(self) -> &'static str {
+impl CredentialKind {
+    /// The name in messages.
+    fn description(self) -> &'static str {
         match self {
-            Value::ClientId => "client id",
-            Value::ClientSecret => "client secret",
-            Value::RefreshToken => "refresh token",
-            Value::ServiceAccount => "output of `vgs apply service-account`",
-            Value::PrivateKey => "private key",
-            Value::Certificate => "certificate",
-            Value::SubjectToken => "subject token",
-            Value::ActorToken => "actor token",
-            Value::Named => "value",
+            CredentialKind::ClientId => "client id",
+            CredentialKind::ClientSecret => "client secret",
+            CredentialKind::RefreshToken => "refresh token",
+            CredentialKind::ServiceAccount => "output of `vgs apply service-account`",
+            CredentialKind::PrivateKey => "private key",
+            CredentialKind::Certificate => "certificate",
+            CredentialKind::SubjectToken => "subject token",
+            CredentialKind::ActorToken => "actor token",
+            CredentialKind::Named => "value",
         }
     }
 }
 
-/// The keys that `spec` and `description` need, with the names that hold where the spec names none.
-fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> Vec<Key<'a>> {
-    let key = |value, name: &'a Option<String>, default, field| Key {
-        value,
+/// The keys that `spec` and `description` need, with default names where the spec has none.
+fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> Vec<WantedKey<'a>> {
+    let key = |kind, name: &'a Option<String>, default, field| WantedKey {
+        kind,
         name: name.as_deref().unwrap_or(default),
         field,
         required: true,
@@ -161,75 +163,86 @@ fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> 
     let Description { request, keys: named, .. } = description;
     let mut keys = vec![];
     if let Some(name) = &spec.vgs_service_account_key {
-        keys.push(Key {
-            value: Value::ServiceAccount,
+        keys.push(WantedKey {
+            kind: CredentialKind::ServiceAccount,
             name,
             field: "spec.credentials.vgsServiceAccountKey",
             required: true,
         });
     } else {
-        // A public client may have an id. VMware Cloud Director gets none; the API server refuses one there.
+        // A public client may have an id. VMware Cloud Director has none, and the API server refuses one there.
         let has_id =
             request.client_authentication != ClientAuthentication::None || spec.client_id_key.is_some();
-        // Whose assertion it is, if neither the spec nor Google's key file says so.
+        // The id is the issuer of the assertion, if neither the spec nor Google's key file has one.
         let may_have_id = matches!(&request.grant, Grant::JwtBearer(grant) if grant.issuer.is_none());
         if spec.client_id.is_none() && (has_id || may_have_id) {
-            let key = key(Value::ClientId, &spec.client_id_key, "client_id", "spec.credentials.clientIDKey");
-            keys.push(Key { required: has_id, ..key });
+            let key = key(
+                CredentialKind::ClientId,
+                &spec.client_id_key,
+                "client_id",
+                "spec.credentials.clientIDKey",
+            );
+            keys.push(WantedKey { required: has_id, ..key });
         }
         if matches!(
             request.client_authentication,
             ClientAuthentication::Basic(_) | ClientAuthentication::Post
         ) {
             let field = "spec.credentials.clientSecretKey";
-            keys.push(key(Value::ClientSecret, &spec.client_secret_key, "client_secret", field));
+            keys.push(key(CredentialKind::ClientSecret, &spec.client_secret_key, "client_secret", field));
         }
     }
     if request.grant == Grant::RefreshToken {
         let field = "spec.credentials.refreshTokenKey";
-        keys.push(key(Value::RefreshToken, &spec.refresh_token_key, "refresh_token", field));
+        keys.push(key(CredentialKind::RefreshToken, &spec.refresh_token_key, "refresh_token", field));
     }
     if request.signs() {
         let field = "spec.credentials.privateKeyKey";
-        keys.push(key(Value::PrivateKey, &spec.private_key_key, "private_key.pem", field));
+        keys.push(key(CredentialKind::PrivateKey, &spec.private_key_key, "private_key.pem", field));
     }
     if matches!(request.grant, Grant::TokenExchange(_)) {
         let field = "spec.provider.oauth2.grant.tokenExchange.subjectTokenKey";
-        keys.push(key(Value::SubjectToken, &named.subject_token, "subject_token", field));
+        keys.push(key(CredentialKind::SubjectToken, &named.subject_token, "subject_token", field));
     }
-    for (value, name, field) in [
-        (Value::ActorToken, &named.actor_token, "spec.provider.oauth2.grant.tokenExchange.actorTokenKey"),
+    for (kind, name, field) in [
         (
-            Value::Certificate,
+            CredentialKind::ActorToken,
+            &named.actor_token,
+            "spec.provider.oauth2.grant.tokenExchange.actorTokenKey",
+        ),
+        (
+            CredentialKind::Certificate,
             &named.certificate,
             "spec.provider.oauth2.clientAuthentication.privateKeyJWT.certificateKey",
         ),
     ] {
-        keys.extend(name.as_deref().map(|name| Key { value, name, field, required: true }));
+        keys.extend(name.as_deref().map(|name| WantedKey { kind, name, field, required: true }));
     }
-    let field_of = |field| move |name: &'a String| Key { value: Value::Named, name, field, required: true };
+    let field_of = |field| {
+        move |name: &'a String| WantedKey { kind: CredentialKind::Named, name, field, required: true }
+    };
     keys.extend(request.secret_parameters.values().map(field_of("spec.provider.oauth2.secretParameters")));
     keys.extend(request.secret_headers.values().map(field_of("spec.provider.oauth2.secretHeaders")));
     keys
 }
 
-/// Whether the refresh token is all that a request needs of the credentials Secret: while the operator keeps a
-/// rotated one, that Secret need not be read.
+/// Whether a request needs only the refresh token of the credentials Secret. While the operator has a stored refresh
+/// token, that Secret need not be read.
 #[must_use]
-pub fn needs_only_the_refresh_token(spec: &api::Credentials, description: &Description) -> bool {
-    wanted_keys(spec, description).iter().all(|key| key.value == Value::RefreshToken)
+pub fn needs_only_refresh_token(spec: &api::Credentials, description: &Description) -> bool {
+    wanted_keys(spec, description).iter().all(|key| key.kind == CredentialKind::RefreshToken)
 }
 
-/// Reads what `description` asks for from the data of the credentials Secret.
+/// Reads the credentials that `description` needs from the data of the credentials Secret.
 ///
 /// # Errors
-/// Where a value is missing or cannot be what it should be.
+/// A value is missing or invalid, or the type of the Secret is refused.
 pub fn read_credentials(
     spec: &api::Credentials,
     description: &Description,
     secret_type: Option<&str>,
     data: &BTreeMap<String, ByteString>,
-) -> Result<Resolved, CredentialsError> {
+) -> Result<ReadCredentials, CredentialsError> {
     let secret = &spec.secret_ref.name;
     if let Some(refused) = secret_type.filter(|it| REFUSED_TYPES.contains(it)) {
         return Err(CredentialsError::RefusedType {
@@ -237,7 +250,7 @@ pub fn read_credentials(
             secret_type: refused.to_owned(),
         });
     }
-    let mut resolved = Resolved {
+    let mut resolved = ReadCredentials {
         credentials: Credentials { client_id: spec.client_id.clone(), ..Credentials::default() },
         remarks: vec![],
     };
@@ -256,7 +269,7 @@ pub fn read_credentials(
         let text =
             std::str::from_utf8(&bytes.0).map_err(|_| not_a_line(secret, &key, "is not text (UTF-8)"))?;
         let credentials = &mut resolved.credentials;
-        if key.value == Value::ServiceAccount {
+        if key.kind == CredentialKind::ServiceAccount {
             let (id, client_secret) =
                 read_service_account(text).map_err(|problem: ServiceAccountError| {
                     CredentialsError::ServiceAccount {
@@ -269,20 +282,20 @@ pub fn read_credentials(
             credentials.client_secret = Some(client_secret);
             continue;
         }
-        let line = match key.value {
-            // They have lines, and a newline at their end is as it should be.
-            Value::PrivateKey | Value::Certificate => not_empty(secret, &key, text)?,
+        let line = match key.kind {
+            // PEM has several lines and ends in a newline.
+            CredentialKind::PrivateKey | CredentialKind::Certificate => not_empty(secret, &key, text)?,
             _ => one_line(secret, &key, text, &mut resolved.remarks)?,
         };
-        match key.value {
-            Value::PrivateKey => credentials.private_key = Some(SecretString::from(line)),
-            Value::Certificate => credentials.certificate = Some(line.to_owned()),
-            Value::SubjectToken => credentials.subject_token = Some(SecretString::from(line)),
-            Value::ActorToken => credentials.actor_token = Some(SecretString::from(line)),
-            Value::ClientId => credentials.client_id = Some(line.to_owned()),
-            Value::ClientSecret => credentials.client_secret = Some(SecretString::from(line)),
-            Value::RefreshToken => credentials.refresh_token = Some(SecretString::from(line)),
-            Value::Named | Value::ServiceAccount => {
+        match key.kind {
+            CredentialKind::PrivateKey => credentials.private_key = Some(SecretString::from(line)),
+            CredentialKind::Certificate => credentials.certificate = Some(line.to_owned()),
+            CredentialKind::SubjectToken => credentials.subject_token = Some(SecretString::from(line)),
+            CredentialKind::ActorToken => credentials.actor_token = Some(SecretString::from(line)),
+            CredentialKind::ClientId => credentials.client_id = Some(line.to_owned()),
+            CredentialKind::ClientSecret => credentials.client_secret = Some(SecretString::from(line)),
+            CredentialKind::RefreshToken => credentials.refresh_token = Some(SecretString::from(line)),
+            CredentialKind::Named | CredentialKind::ServiceAccount => {
                 credentials.values.insert(key.name.to_owned(), SecretString::from(line));
             }
         }
@@ -290,10 +303,10 @@ pub fn read_credentials(
     Ok(resolved)
 }
 
-/// The value without the newline that `echo` leaves at its end.
+/// The value without the trailing newline that `echo` writes.
 fn one_line<'a>(
     secret: &str,
-    key: &Key<'_>,
+    key: &WantedKey<'_>,
     text: &'a str,
     remarks: &mut Vec<String>,
 ) -> Result<&'a str, CredentialsError> {
@@ -310,27 +323,27 @@ fn one_line<'a>(
     Ok(line)
 }
 
-fn not_empty<'a>(secret: &str, key: &Key<'_>, text: &'a str) -> Result<&'a str, CredentialsError> {
+fn not_empty<'a>(secret: &str, key: &WantedKey<'_>, text: &'a str) -> Result<&'a str, CredentialsError> {
     if !text.trim().is_empty() {
         return Ok(text);
     }
     Err(CredentialsError::Empty {
         secret: secret.to_owned(),
         key: key.name.to_owned(),
-        what: key.value.words(),
+        what: key.kind.description(),
     })
 }
 
-fn not_a_line(secret: &str, key: &Key<'_>, problem: &'static str) -> CredentialsError {
+fn not_a_line(secret: &str, key: &WantedKey<'_>, problem: &'static str) -> CredentialsError {
     CredentialsError::NotALine {
         secret: secret.to_owned(),
         key: key.name.to_owned(),
-        what: key.value.words(),
+        what: key.kind.description(),
         problem,
     }
 }
 
-/// The names of the keys that are there: no secret, and mostly they show the typing error at once.
+/// The names of the existing keys. They are not secret, and usually reveal a misspelling.
 fn present(data: &BTreeMap<String, ByteString>) -> String {
     match data.len() {
         0 => " and is empty".into(),

@@ -3,7 +3,9 @@
 use serde_json::Value;
 use url::Url;
 
-use super::{Description, NamedKeys, SpecError, description, parse_seconds, parse_url};
+use super::description::{Description, NamedKeys};
+use super::spec_error::SpecError;
+use super::values::{parse_seconds, parse_url};
 use token_endpoint::{
     ASSERTION_LIFETIME, Algorithm, BasicEncoding, ClientAuthentication, Encoding, Grant, Issuer, IssuerError,
     JwtBearer, Pointer, PointerError, PrivateKeyJwt, RequestDescription, ResponseMapping, TokenExchange,
@@ -39,11 +41,11 @@ pub(super) fn describe(spec: &api::OAuth2) -> Result<Description, SpecError> {
             subject_token: exchange.and_then(|exchange| exchange.subject_token_key.clone()),
             actor_token: exchange.and_then(|exchange| exchange.actor_token_key.clone()),
         },
-        ..description("oauth2", request)
+        ..Description::new("oauth2", request)
     })
 }
 
-/// Where the issuer's endpoint is, is found out at each attempt.
+/// The token endpoint. For an issuer it is looked up at each token request, and the URL here is the issuer's.
 fn endpoint(spec: &api::OAuth2) -> Result<(Url, Option<Issuer>), SpecError> {
     let invalid = |field, problem: String| SpecError::Invalid { field, problem };
     match (&spec.token_url, &spec.issuer) {
@@ -115,7 +117,7 @@ fn response(spec: &api::ResponseMapping) -> Result<ResponseMapping, SpecError> {
     })
 }
 
-/// A member that templates may use.
+/// A name and the JSON pointer of a member that templates may use.
 fn value((name, at): (&String, &String)) -> Result<(String, Pointer), SpecError> {
     let field = "spec.provider.oauth2.response.values";
     let invalid = |problem: String| SpecError::Invalid { field, problem };
@@ -155,7 +157,7 @@ fn client_authentication(
                 api::BasicEncoding::Raw => BasicEncoding::Raw,
             })
         }
-        // The assertion says who asks.
+        // The assertion identifies the client.
         _ if grant.jwt_bearer.is_some() => ClientAuthentication::None,
         _ => ClientAuthentication::Basic(BasicEncoding::Percent),
     }

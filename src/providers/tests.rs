@@ -1,4 +1,4 @@
-//! Golden requests: what goes over the wire for a spec, byte for byte.
+//! Golden requests: the bytes that are sent for a spec.
 
 mod vendors;
 
@@ -42,7 +42,7 @@ fn golden_text(request: &TokenRequest) -> String {
 }
 
 #[test]
-fn vgs() {
+fn request_of_vgs() {
     assert_eq!(
         golden(json!({"vgs": {}})),
         "POST https://auth.verygoodsecurity.com/auth/realms/vgs/protocol/openid-connect/token
@@ -54,7 +54,7 @@ grant_type=client_credentials&client_id=ACme~1&client_secret=s3cret%2F%2B%3D"
 }
 
 #[test]
-fn vng_cloud() {
+fn request_of_vng_cloud() {
     assert_eq!(
         golden(json!({"vngCloud": {}})),
         "POST https://iamapis.vngcloud.vn/accounts-api/v2/auth/token
@@ -69,7 +69,7 @@ content-type: application/json
 }
 
 #[test]
-fn vmware_cloud_director() {
+fn request_of_vmware_cloud_director() {
     assert_eq!(
         golden(json!({"vmwareCloudDirector": {"host": "vcd.example.com", "tenant": "acme"}})),
         "POST https://vcd.example.com/oauth/tenant/acme/token
@@ -81,7 +81,7 @@ grant_type=refresh_token&refresh_token=aPi%2Btok%2Fen%3D"
 }
 
 #[test]
-fn the_endpoint_of_a_vmware_cloud_director() {
+fn token_url_of_vmware_cloud_director_follows_host_and_tenant() {
     for (spec, expected) in [
         (json!({"host": "vcd.example.com", "system": true}), "https://vcd.example.com/oauth/provider/token"),
         (
@@ -100,7 +100,7 @@ fn the_endpoint_of_a_vmware_cloud_director() {
             json!({"host": "vcd.example.com", "tenant": "My Org & Söhne?#%2e.1_~"}),
             "https://vcd.example.com/oauth/tenant/My%20Org%20%26%20S%C3%B6hne%3F%23%252e.1_~/token",
         ),
-        // What the API server's rules refuse cannot leave its segment either.
+        // A tenant that the API server would refuse stays within its path segment too.
         (
             json!({"host": "vcd.example.com", "tenant": "../../provider"}),
             "https://vcd.example.com/oauth/tenant/..%2F..%2Fprovider/token",
@@ -112,12 +112,12 @@ fn the_endpoint_of_a_vmware_cloud_director() {
     ] {
         let description = describe(&self::spec(json!({"vmwareCloudDirector": spec}))).unwrap();
         assert_eq!(description.request.token_url.as_str(), expected);
-        assert_eq!(description.max_interval, 15 * 60, "sessions end idle");
+        assert_eq!(description.max_interval, 15 * 60, "idle sessions end");
     }
 }
 
 #[test]
-fn oauth2_with_nothing_but_a_url() {
+fn request_of_oauth2_with_a_url_alone_uses_the_defaults() {
     assert_eq!(
         golden(json!({"oauth2": {"tokenURL": "https://idp.example.com/oauth/token"}})),
         "POST https://idp.example.com/oauth/token
@@ -130,7 +130,7 @@ grant_type=client_credentials"
 }
 
 #[test]
-fn oauth2_with_everything() {
+fn request_of_oauth2_with_refresh_token_post_and_json() {
     assert_eq!(
         golden(json!({"oauth2": {
             "tokenURL": "https://idp.example.com/oauth/token?tenant=a",
@@ -149,7 +149,7 @@ content-type: application/json
 }
 
 #[test]
-fn oauth2_with_what_vendors_add() {
+fn request_of_oauth2_with_vendor_parameters_and_headers() {
     let provider = json!({"oauth2": {
         "tokenURL": "https://zoom.example.com/oauth/token",
         "grant": {"custom": {"grantType": "account_credentials"}},
@@ -175,7 +175,7 @@ grant_type=account_credentials&audience=https%3A%2F%2Fapi.example.com&resource=h
 }
 
 #[test]
-fn oauth2_with_what_is_signed() {
+fn describe_oauth2_with_assertions_and_token_exchange() {
     use token_endpoint::{Algorithm, ClientAuthentication, Grant, JwtBearer, PrivateKeyJwt, TokenExchange};
     let describe = |more: Value| {
         let mut oauth2 = json!({"tokenURL": "https://idp.example.com/t"});
@@ -184,7 +184,11 @@ fn oauth2_with_what_is_signed() {
     };
     let least = describe(json!({"grant": {"jwtBearer": {}}})).request;
     assert_eq!(least.grant, Grant::JwtBearer(Box::default()));
-    assert_eq!(least.client_authentication, ClientAuthentication::None, "the assertion says who asks");
+    assert_eq!(
+        least.client_authentication,
+        ClientAuthentication::None,
+        "the assertion identifies the client"
+    );
 
     let all = describe(json!({
         "grant": {"jwtBearer": {
@@ -231,7 +235,7 @@ fn oauth2_with_what_is_signed() {
 }
 
 #[test]
-fn oauth2_response_mapping() {
+fn describe_oauth2_maps_response_pointers() {
     let response = json!({"accessToken": "/a/0", "expiresAt": "/b", "refreshToken": "/c"});
     let oauth2 = json!({"tokenURL": "https://idp.example.com/t", "response": response});
     let mapping = describe(&spec(json!({"oauth2": oauth2}))).unwrap().request.response;
@@ -242,7 +246,7 @@ fn oauth2_response_mapping() {
 }
 
 #[test]
-fn oauth2_client_authentication() {
+fn request_of_oauth2_by_client_authentication() {
     for (authentication, header, body) in [
         (json!({"basic": {}}), Some("QUNtZX4xOnMzY3JldCUyRiUyQiUzRA=="), ""),
         (json!({"basic": {"encoding": "Percent"}}), Some("QUNtZX4xOnMzY3JldCUyRiUyQiUzRA=="), ""),
@@ -262,7 +266,7 @@ fn oauth2_client_authentication() {
 }
 
 #[test]
-fn a_spec_that_no_rule_has_seen_is_an_error_and_no_panic() {
+fn describe_of_a_spec_that_violates_the_rules_is_an_error() {
     for (provider, expected) in [
         (json!({}), "spec.provider must have exactly one member"),
         (json!({"vgs": {}, "vngCloud": {}}), "spec.provider must have exactly one member"),
@@ -295,7 +299,7 @@ fn a_spec_that_no_rule_has_seen_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn names_that_a_spec_may_not_set_are_the_same_for_the_api_server_and_the_client() {
+fn reserved_names_agree_between_api_and_token_endpoint() {
     use tokensource_api::reserved;
 
     assert_eq!(reserved::RESERVED_PARAMETERS, token_endpoint::RESERVED);

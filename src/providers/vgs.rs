@@ -4,16 +4,18 @@
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Description, SpecError, description, parse_url};
+use super::description::Description;
+use super::spec_error::SpecError;
+use super::values::parse_url;
 use token_endpoint::{ClientAuthentication, Grant, RequestDescription};
 use tokensource_api::Vgs;
 
 const TOKEN_URL: &str = "https://auth.verygoodsecurity.com/auth/realms/vgs/protocol/openid-connect/token";
 
-/// A form with id and secret in the body. No scope: they hang on the client.
+/// A form with id and secret in the body. No scope: the scopes belong to the client.
 pub(super) fn describe(spec: &Vgs) -> Result<Description, SpecError> {
     let token_url = spec.token_url.as_deref().unwrap_or(TOKEN_URL);
-    Ok(description(
+    Ok(Description::new(
         "vgs",
         RequestDescription::new(
             parse_url("spec.provider.vgs.tokenURL", token_url)?,
@@ -24,7 +26,7 @@ pub(super) fn describe(spec: &Vgs) -> Result<Description, SpecError> {
 }
 
 #[derive(Deserialize)]
-struct ServiceAccount {
+struct VgsServiceAccount {
     #[serde(default)]
     kind: Option<String>,
     #[serde(default)]
@@ -40,7 +42,7 @@ struct ServiceAccountData {
     client_secret: Option<SecretString>,
 }
 
-/// What is wrong with the YAML of a service account. It never holds a value of it.
+/// A problem of a service account's YAML. Contains no value of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ServiceAccountError {
     #[error("is not YAML (line {line}): store what `vgs apply service-account` printed, unchanged")]
@@ -53,7 +55,7 @@ pub(super) enum ServiceAccountError {
     Template { missing: &'static str },
 }
 
-/// Reads id and secret from what `vgs apply service-account` printed. Its scopes are never sent.
+/// Reads id and secret from the output of `vgs apply service-account`. Its scopes are never sent.
 pub(super) fn read_service_account(text: &str) -> Result<(String, SecretString), ServiceAccountError> {
     let account = parse(text).or_else(|error| match dedented(text) {
         Some(dedented) => parse(&dedented).map_err(|_| error),
@@ -73,20 +75,20 @@ pub(super) fn read_service_account(text: &str) -> Result<(String, SecretString),
     ))
 }
 
-/// `<CLIENT_ID>`, or nothing.
+/// Whether a value is empty or a placeholder such as `<CLIENT_ID>`.
 fn is_placeholder(value: &str) -> bool {
     let value = value.trim();
     value.is_empty() || (value.starts_with('<') && value.ends_with('>'))
 }
 
-fn parse(text: &str) -> Result<ServiceAccount, ServiceAccountError> {
-    // The parser's message quotes the text around the fault, which is a secret: only the line goes on.
+fn parse(text: &str) -> Result<VgsServiceAccount, ServiceAccountError> {
+    // The parser's message quotes the text around the error, which may be a secret: only the line is used.
     serde_saphyr::from_str(text).map_err(|error| ServiceAccountError::NotYaml {
         line: error.location().map_or(1, |location| location.line()),
     })
 }
 
-/// The text with the indentation removed that all lines but the first share: VGS' own documentation prints it so.
+/// Removes the indentation that all lines except the first share: the documentation of VGS prints it like this.
 fn dedented(text: &str) -> Option<String> {
     let (first, rest) = text.trim_start().split_once('\n')?;
     let indentation = |line: &str| line.len() - line.trim_start_matches(' ').len();
@@ -114,12 +116,12 @@ data:
 ";
 
     #[test]
-    fn what_vgs_apply_prints_is_read_as_it_is_printed() {
+    fn read_service_account_accepts_the_output_of_vgs_apply() {
         for text in [
             APPLIED.to_owned(),
             format!("---\n{APPLIED}"),
             APPLIED.lines().map(|line| format!("    {line}\n")).collect(),
-            // Copied from the documentation: the first line lost its indentation.
+            // Copied from the documentation: the first line has no indentation.
             APPLIED.lines().map(|line| format!("    {line}\n")).collect::<String>().trim_start().to_owned(),
             APPLIED.replace('\n', "\r\n"),
         ] {
@@ -130,7 +132,7 @@ data:
     }
 
     #[test]
-    fn a_template_is_known_as_one() {
+    fn read_service_account_of_a_template_names_the_missing_member() {
         let generated = "apiVersion: 1.0.0\nkind: ServiceAccount\ndata:\n  # Maximum\n  accessTokenLifespan: 300\n  vaults:\n    - tntcs7thayd\n  name: vgs-cli\n";
         for text in [
             generated.to_owned(),
@@ -151,7 +153,7 @@ data:
     }
 
     #[test]
-    fn an_error_names_the_line_and_never_the_secret() {
+    fn read_service_account_error_names_the_line_and_no_secret() {
         let broken = APPLIED.replace("  name: vgs-cli", " name: [vgs-cli");
         let error = read_service_account(&broken).unwrap_err();
         let message = format!("{error} {error:?}");

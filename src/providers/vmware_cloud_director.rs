@@ -3,25 +3,30 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Description, SpecError, description, parse_url};
+use super::description::Description;
+use super::spec_error::SpecError;
+use super::values::parse_url;
 use token_endpoint::{ClientAuthentication, Grant, RequestDescription};
 use tokensource_api::VmwareCloudDirector;
 
-/// Sessions end when they are idle, usually after 30 minutes, whatever `expires_in` says.
+/// `refresh.maxInterval` in seconds. Idle sessions end usually after 30 minutes, also where `expires_in` is longer.
 const MAX_INTERVAL: u64 = 15 * 60;
 
-/// The unreserved characters of RFC 3986, section 2.3.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The characters that are escaped in a path segment: all except the unreserved ones of RFC 3986, section 2.3.
+const PATH_SEGMENT_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A form with the API token as refresh token; no client authentication and no client id.
 pub(super) fn describe(spec: &VmwareCloudDirector) -> Result<Description, SpecError> {
     let own;
     let token_url = match (&spec.token_url, &spec.tenant) {
         (Some(token_url), _) => token_url,
-        // The System organization is the provider, whichever way it is written.
+        // The System organization is the provider. Its name is not case-sensitive.
         (None, Some(tenant)) if !tenant.eq_ignore_ascii_case("system") => {
-            own =
-                format!("https://{}/oauth/tenant/{}/token", spec.host, utf8_percent_encode(tenant, SEGMENT));
+            own = format!(
+                "https://{}/oauth/tenant/{}/token",
+                spec.host,
+                utf8_percent_encode(tenant, PATH_SEGMENT_ESCAPED)
+            );
             &own
         }
         _ => {
@@ -39,5 +44,5 @@ pub(super) fn describe(spec: &VmwareCloudDirector) -> Result<Description, SpecEr
         Grant::RefreshToken,
         ClientAuthentication::None,
     );
-    Ok(Description { max_interval: MAX_INTERVAL, ..description("vmwareCloudDirector", request) })
+    Ok(Description { max_interval: MAX_INTERVAL, ..Description::new("vmwareCloudDirector", request) })
 }

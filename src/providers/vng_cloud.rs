@@ -1,16 +1,18 @@
-//! VNG Cloud (GreenNode) IAM, for vStorage and the rest.
+//! VNG Cloud (GreenNode) IAM, for vStorage and other services.
 //! <https://docs.vngcloud.vn/vng-cloud-document/vn/identity-and-access-management>
 
-use super::{Description, SpecError, description, parse_url};
+use super::description::Description;
+use super::spec_error::SpecError;
+use super::values::parse_url;
 use token_endpoint::{BasicEncoding, ClientAuthentication, Encoding, Grant, RequestDescription};
 use tokensource_api::VngCloud;
 
 const TOKEN_URL: &str = "https://iamapis.vngcloud.vn/accounts-api/v2/auth/token";
 
-/// JSON, with id and secret (UUIDs) as they are in HTTP Basic. The scope is always sent.
+/// JSON, with id and secret (UUIDs) unencoded in HTTP Basic. The scope is always sent.
 pub(super) fn describe(spec: &VngCloud) -> Result<Description, SpecError> {
     let token_url = spec.token_url.as_deref().unwrap_or(TOKEN_URL);
-    Ok(description(
+    Ok(Description::new(
         "vngCloud",
         RequestDescription {
             encoding: Encoding::Json,

@@ -1,6 +1,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! What to do for one TokenSource, now. One pure function of what was observed: the same facts always give the
-//! same answer, whoever asks and after whichever restart.
+//! The decision what to do for one TokenSource: a pure function of what was observed, so that a restart or a change of
+//! leader does not change it.
 
 use std::fmt;
 
@@ -10,42 +10,69 @@ use super::schedule::{MIN_REFRESH_INTERVAL, Policy, cached_retry_after, spread};
 use crate::secret::{Facts, Inputs, KeySet, Owner, Ownership, Record, Version, ownership};
 use crate::time::{plus, seconds_between};
 
-/// A record's issue time may be this far in the future, in seconds, before our clock or its is called wrong.
+/// How far a record's issue time may lie in the future, in seconds, before its times are ignored.
 const CLOCK_TOLERANCE: u64 = 5 * 60;
 
-/// Everything that a decision depends on, but the time.
+/// Everything that a decision depends on, except for the time.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
     /// The TokenSource.
     pub source: &'a Owner,
-    /// It is being deleted.
+    /// Whether it is being deleted.
     pub deleting: bool,
     /// `spec.suspend`.
     pub suspended: bool,
-    /// The schedule that its spec asks for.
+    /// The schedule of its spec.
     pub policy: Policy,
-    /// What a mint would be asked for now.
+    /// What a token would be requested with now.
     pub wanted: &'a Wanted,
     /// The credentials Secret, if it exists.
     pub credentials: Option<&'a Version>,
-    /// The state of the credentials Secret whose values this process last saw, if any.
+    /// The version of the credentials Secret whose values this process read last, if any.
     pub seen_credentials: Option<&'a Version>,
-    /// The values in that state are those that the token in the target was minted with.
+    /// Whether the values in that version are those that the token in the target was requested with.
     pub seen_as_minted: bool,
-    /// The Secret under the target's name, if it exists.
+    /// The Secret with the target's name, if it exists.
     pub target: Option<&'a Facts>,
-    /// The name under which a refresh token that rotates would be kept is somebody else's Secret.
+    /// Whether the Secret with the name for the stored refresh token has another owner.
     pub foreign_refresh_token: bool,
     /// The attempts that failed since the last success.
     pub failure: Option<&'a Failure>,
-    /// A mint whose result is not yet all written.
+    /// Whether a token request is queued or in flight.
+    pub minting: bool,
+    /// A token response that is not completely written yet.
     pub pending: Option<Pending<'a>>,
-    /// When this process last minted because the target was missing or changed.
-    pub healed_at: Option<Timestamp>,
-    /// When this process last wrote the target's metadata again because somebody had changed it.
-    pub mended_at: Option<Timestamp>,
-    /// When this process began to look.
+    /// When this process last requested a token to restore the target.
+    pub restored_at: Option<Timestamp>,
+    /// When this process last restored the target's metadata.
+    pub metadata_restored_at: Option<Timestamp>,
+    /// When this process started.
     pub since: Timestamp,
+}
+
+impl<'a> Observed<'a> {
+    /// An observation without Secrets and without past attempts.
+    #[must_use]
+    pub fn nothing(source: &'a Owner, wanted: &'a Wanted, policy: Policy, since: Timestamp) -> Self {
+        Observed {
+            source,
+            deleting: false,
+            suspended: false,
+            policy,
+            wanted,
+            credentials: None,
+            seen_credentials: None,
+            seen_as_minted: false,
+            target: None,
+            foreign_refresh_token: false,
+            failure: None,
+            minting: false,
+            pending: None,
+            restored_at: None,
+            metadata_restored_at: None,
+            since,
+        }
+    }
 }
 
 /// What the spec asks for.
@@ -53,33 +80,33 @@ pub struct Observed<'a> {
 pub struct Wanted {
     /// A digest of `spec.provider` and `spec.credentials`.
     pub provider: String,
-    /// The value of the annotation by which a person asks for a new token.
+    /// The value of the annotation that requests a new token.
     pub refresh_request: Option<String>,
-    /// A digest of the target's template; `None`: there is none.
+    /// A digest of the target's template, if there is one.
     pub template: Option<String>,
     /// The data keys of the target.
     pub keys: KeySet,
-    /// The target has a controller ownerReference (`deletionPolicy: Delete`).
+    /// Whether the target has a controller ownerReference (`deletionPolicy: Delete`).
     pub owner_reference: bool,
 }
 
-/// A row of failed attempts.
+/// Failed attempts in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What was tried.
+    /// What the last attempt was made with.
     pub tried: Tried,
-    /// When to try again; `None` where only a change helps.
+    /// When the next attempt is due; `None` where only a change helps.
     pub next_attempt_at: Option<Timestamp>,
-    /// The issuer asked for patience: a changed spec is no reason to ask sooner, changed values are.
+    /// Whether the issuer asked to wait: then only changed values of the credentials cause an attempt sooner.
     pub issuer_asks_to_wait: bool,
-    /// It was the API server that refused to write the target, in this state of it.
+    /// The version of the target (`None` inside: absent) for which the API server refused the write, if that failed.
     pub refused_target: Option<Option<Version>>,
 }
 
-/// What an attempt was made with, as digests, so that status can hold it.
+/// What an attempt was made with, as digests, which can be stored in status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tried {
-    /// The spec, as far as an attempt depends on it.
+    /// The part of the spec on which an attempt depends.
     pub spec: String,
     /// The refresh request.
     pub request: String,
@@ -88,21 +115,21 @@ pub struct Tried {
 }
 
 impl Tried {
-    /// Whether `other` is by another spec, or asked for anew.
+    /// Whether `other` has another spec or another refresh request.
     #[must_use]
     pub fn is_asked_otherwise(&self, other: &Self) -> bool {
         self.spec != other.spec || self.request != other.request
     }
 }
 
-/// A mint whose result is in memory.
+/// A token response that is in memory only.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending<'a> {
-    /// What its token was minted from; `None` where it holds no usable token.
+    /// What its token was requested with; `None` where it has no usable token.
     pub inputs: Option<&'a Inputs>,
-    /// When it would be refreshed: from then on it is not worth writing.
-    pub refresh_at: Timestamp,
-    /// It holds a refresh token, the only copy, that is not persisted yet.
+    /// When its token would be refreshed, if it has one. From then on it is not written.
+    pub refresh_at: Option<Timestamp>,
+    /// Whether it has the only copy of a rotated refresh token.
     pub unsaved_refresh_token: bool,
 }
 
@@ -111,70 +138,72 @@ pub struct Pending<'a> {
 pub enum Decision {
     /// Nothing: the TokenSource is being deleted.
     Nothing,
-    /// Nothing until somebody else acts; a watch will tell.
+    /// Nothing until a user or another controller acts, which a watch will show.
     Blocked(Blocked),
     /// Nothing: it is suspended.
     Suspended,
-    /// Read the credentials, to see whether their values changed or only their metadata.
+    /// Read the credentials, to find out whether their values or only their metadata changed.
     Compare,
-    /// Write the record, the label and the ownerReference again, and no token.
-    Restamp,
-    /// Ask for a token.
+    /// Write the record, the label and the ownerReference, without a new token.
+    UpdateMetadata,
+    /// Request a token.
     Mint(MintReason),
-    /// Write what was minted.
+    /// Wait for the token request that is queued or in flight.
+    Minting(MintReason),
+    /// Write the token response.
     Write,
     /// Nothing is needed before this time.
     Fresh(Option<Timestamp>),
-    /// Something is needed, but nothing is to be tried before this time (`None`: before something changes).
+    /// A token is needed, but no attempt is due before this time (`None`: before something changes).
     Wait(Option<Timestamp>),
 }
 
-/// Who must act.
+/// Why nothing can be done until a user or another controller acts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blocked {
-    /// The target is somebody else's.
+    /// The target has another owner.
     Conflict {
-        /// Whose, in words.
+        /// The owner, as a clause of a message.
         whose: String,
-        /// It could be handed over.
+        /// Whether it can be handed over.
         adoptable: bool,
     },
-    /// A Secret under the target's name is being deleted.
+    /// The Secret with the target's name is being deleted.
     AwaitingDeletion,
-    /// The name under which a refresh token that rotates would be kept is somebody else's Secret.
+    /// The Secret with the name for the stored refresh token has another owner.
     ForeignRefreshToken,
     /// The credentials Secret does not exist.
     CredentialsMissing,
 }
 
-/// MintReason a token is minted.
+/// Why a token is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MintReason {
     /// The target does not exist.
     TargetMissing,
-    /// The record on the target is missing or cannot be read.
+    /// The record on the target is missing or cannot be parsed.
     RecordMissing,
-    /// Somebody handed the target over.
+    /// The target was handed over.
     Adopted,
-    /// Somebody changed or removed what we wrote.
+    /// Another writer changed or removed keys of the target.
     TargetChanged,
     /// The target's template changed.
     TemplateChanged,
-    /// The provider's spec changed.
+    /// `spec.provider` or `spec.credentials` changed.
     SpecChanged,
-    /// The credentials changed.
+    /// The values of the credentials changed, or may have changed while the operator was down.
     CredentialsChanged,
-    /// A person asked for it.
+    /// A user requested it by the annotation.
     Requested,
-    /// It is time.
+    /// The refresh is due.
     Due,
 }
 
 impl MintReason {
-    /// Whether it mends what somebody did to the target: these mints are damped, because two controllers
-    /// that fight over a Secret must not fight over the endpoint.
+    /// Whether it restores the target after another writer. Such token requests are limited in their rate, because two
+    /// controllers that overwrite each other must not load the endpoint.
     #[must_use]
-    pub fn heals(self) -> bool {
+    pub fn restores(self) -> bool {
         matches!(
             self,
             MintReason::TargetMissing
@@ -191,7 +220,7 @@ impl fmt::Display for MintReason {
             MintReason::TargetMissing => "target missing",
             MintReason::RecordMissing => "record missing",
             MintReason::Adopted => "target handed over",
-            MintReason::TargetChanged => "target changed by somebody",
+            MintReason::TargetChanged => "target changed by another writer",
             MintReason::TemplateChanged => "template changed",
             MintReason::SpecChanged => "spec changed",
             MintReason::CredentialsChanged => "credentials changed",
@@ -201,13 +230,13 @@ impl fmt::Display for MintReason {
     }
 }
 
-/// Decides what to do at `now`. `tried` is what an attempt would be made with.
+/// The decision at `now`. `tried` is what an attempt would be made with.
 #[must_use]
 pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decision {
     if observed.deleting {
         return Decision::Nothing;
     }
-    // A rotated refresh token is the only copy of a credential: nothing goes before it.
+    // The rotated refresh token is the only copy of a credential: saving it comes first.
     if observed.pending.is_some_and(|pending| pending.unsaved_refresh_token) {
         return unless_waiting(now, observed, tried, Decision::Write);
     }
@@ -223,17 +252,24 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
             Ownership::Ours | Ownership::Offered => {}
         }
     }
-    let Some(why) = need(now, observed) else {
+    let Some(reason) = needed(now, observed) else {
         return match observed.target.and_then(|target| Some((target, target.record.as_deref()?))) {
-            Some((target, record)) if !observed.suspended && needs_restamp(observed, target, record) => {
-                if let Some(next) = damped(now, observed.mended_at)
-                    && !touched(observed, record)
+            Some((target, record))
+                if !observed.suspended && needs_metadata_update(observed, target, record) =>
+            {
+                if let Some(next) = next_restoration(now, observed.metadata_restored_at)
+                    && !only_metadata_moved(observed, record)
                 {
                     return Decision::Fresh(Some(next.min(due_at(now, observed, record))));
                 }
-                // A refused write of the record waits as any other; another failure does not concern it.
+                // Only a refused write delays it; other failures are unrelated.
                 let refused = observed.failure.filter(|failure| failure.refused_target.is_some());
-                unless_waiting(now, &Observed { failure: refused, ..*observed }, tried, Decision::Restamp)
+                unless_waiting(
+                    now,
+                    &Observed { failure: refused, ..*observed },
+                    tried,
+                    Decision::UpdateMetadata,
+                )
             }
             Some((_, record)) => Decision::Fresh(Some(due_at(now, observed, record))),
             None => Decision::Fresh(None),
@@ -248,7 +284,7 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     if observed.foreign_refresh_token {
         return Decision::Blocked(Blocked::ForeignRefreshToken);
     }
-    let waits_for_credentials = why == MintReason::CredentialsChanged
+    let waits_for_credentials = reason == MintReason::CredentialsChanged
         || observed.failure.is_some_and(|failure| failure.tried.credentials != tried.credentials);
     if waits_for_credentials && observed.seen_credentials.is_some_and(|seen| seen != credentials) {
         return Decision::Compare;
@@ -256,15 +292,17 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     if pending_fits(now, observed, credentials) {
         return unless_waiting(now, observed, tried, Decision::Write);
     }
-    if let Some(next) = damped(now, observed.healed_at).filter(|_| why.heals()) {
+    if observed.minting {
+        return Decision::Minting(reason);
+    }
+    if let Some(next) = next_restoration(now, observed.restored_at).filter(|_| reason.restores()) {
         return Decision::Wait(Some(next));
     }
-    unless_waiting(now, observed, tried, Decision::Mint(why))
+    unless_waiting(now, observed, tried, Decision::Mint(reason))
 }
 
-/// When what was put right at `last` may be put right again, if that is later: whoever fights over the Secret is not
-/// to be outrun.
-fn damped(now: Timestamp, last: Option<Timestamp>) -> Option<Timestamp> {
+/// When a target that was restored at `last` may be restored again, if that is in the future.
+fn next_restoration(now: Timestamp, last: Option<Timestamp>) -> Option<Timestamp> {
     let last = last?;
     let next = plus(last, MIN_REFRESH_INTERVAL);
     (now < next && last <= now).then_some(next)
@@ -274,7 +312,7 @@ fn due_at(now: Timestamp, observed: &Observed<'_>, record: &Record) -> Timestamp
     refresh_at(now, observed.since, &observed.source.uid, &observed.policy, record)
 }
 
-/// When the token of `record` is due for a refresh. `since` is when this process began to look.
+/// When the refresh of the token of `record` is due. `since` is when this process started.
 #[must_use]
 pub fn refresh_at(
     now: Timestamp,
@@ -285,7 +323,7 @@ pub fn refresh_at(
 ) -> Timestamp {
     let lifetime = record.lifetime();
     if seconds_between(now, record.issued_at) > CLOCK_TOLERANCE {
-        // One of two clocks is wrong, so this record's times say nothing. Refresh soon, but not all at once.
+        // One of two clocks is wrong, so the record's times are meaningless: refresh soon, spread over a third of the lifetime.
         return plus(since.min(now), spread(uid, record.issued_at, lifetime / 3));
     }
     if record.cached {
@@ -294,66 +332,113 @@ pub fn refresh_at(
     policy.refresh_at(uid, record.issued_at, lifetime)
 }
 
-/// MintReason a token is needed, if it is.
-fn need(now: Timestamp, observed: &Observed<'_>) -> Option<MintReason> {
-    let Some(target) = observed.target else { return Some(MintReason::TargetMissing) };
-    if ownership(target, observed.source) == Ownership::Offered {
-        return Some(MintReason::Adopted);
-    }
-    let Some(record) = target.record.as_deref() else { return Some(MintReason::RecordMissing) };
-    let wanted = observed.wanted;
-    let readable = !record.is_of_another_version();
-    if readable && record.template != wanted.template {
-        // First: another template mostly has other keys, and nobody changed those.
-        Some(MintReason::TemplateChanged)
-    } else if target.owned_keys != wanted.keys {
-        Some(MintReason::TargetChanged)
-    } else if readable && record.inputs.provider != wanted.provider {
-        Some(MintReason::SpecChanged)
-    } else if readable && credentials_moved(observed, record) && !known_as_minted(observed) {
-        Some(MintReason::CredentialsChanged)
-    } else if wanted.refresh_request.is_some() && wanted.refresh_request != record.refresh_request {
-        Some(MintReason::Requested)
-    } else if now >= due_at(now, observed, record) {
-        Some(MintReason::Due)
-    } else {
-        None
-    }
+/// The input of the checks.
+struct CheckInput<'a> {
+    now: Timestamp,
+    observed: &'a Observed<'a>,
+    target: Option<&'a Facts>,
+    /// The record on the target, if there is one.
+    record: Option<&'a Record>,
+    /// The same, if it has this build's format version: the inputs of others are not comparable.
+    readable: Option<&'a Record>,
 }
 
-/// The credentials Secret is not in the state that the token was minted from.
+/// The checks for why a token is needed. The first reason applies.
+const CHECKS: [fn(&CheckInput<'_>) -> Option<MintReason>; 9] = [
+    target_missing,
+    handed_over,
+    record_missing,
+    // Before the keys: another template usually has other keys, which is no change by another writer.
+    template_changed,
+    target_changed,
+    spec_changed,
+    credentials_changed,
+    requested,
+    due,
+];
+
+/// Why a token is needed, if one is.
+#[must_use]
+pub fn needed(now: Timestamp, observed: &Observed<'_>) -> Option<MintReason> {
+    let target = observed.target;
+    let record = target.and_then(|target| target.record.as_deref());
+    let readable = record.filter(|record| !record.is_of_another_version());
+    let input = CheckInput { now, observed, target, record, readable };
+    CHECKS.iter().find_map(|check| check(&input))
+}
+
+fn target_missing(input: &CheckInput<'_>) -> Option<MintReason> {
+    input.target.is_none().then_some(MintReason::TargetMissing)
+}
+
+fn handed_over(input: &CheckInput<'_>) -> Option<MintReason> {
+    let is_offered = ownership(input.target?, input.observed.source) == Ownership::Offered;
+    is_offered.then_some(MintReason::Adopted)
+}
+
+fn record_missing(input: &CheckInput<'_>) -> Option<MintReason> {
+    input.record.is_none().then_some(MintReason::RecordMissing)
+}
+
+fn template_changed(input: &CheckInput<'_>) -> Option<MintReason> {
+    (input.readable?.template != input.observed.wanted.template).then_some(MintReason::TemplateChanged)
+}
+
+fn target_changed(input: &CheckInput<'_>) -> Option<MintReason> {
+    (input.target?.owned_keys != input.observed.wanted.keys).then_some(MintReason::TargetChanged)
+}
+
+fn spec_changed(input: &CheckInput<'_>) -> Option<MintReason> {
+    (input.readable?.inputs.provider != input.observed.wanted.provider).then_some(MintReason::SpecChanged)
+}
+
+fn credentials_changed(input: &CheckInput<'_>) -> Option<MintReason> {
+    let moved = credentials_moved(input.observed, input.readable?);
+    (moved && !known_as_minted(input.observed)).then_some(MintReason::CredentialsChanged)
+}
+
+fn requested(input: &CheckInput<'_>) -> Option<MintReason> {
+    let request = input.observed.wanted.refresh_request.as_ref()?;
+    (input.record?.refresh_request.as_ref() != Some(request)).then_some(MintReason::Requested)
+}
+
+fn due(input: &CheckInput<'_>) -> Option<MintReason> {
+    (input.now >= due_at(input.now, input.observed, input.record?)).then_some(MintReason::Due)
+}
+
+/// Whether the credentials Secret has another version than the token was requested with.
 fn credentials_moved(observed: &Observed<'_>, record: &Record) -> bool {
     observed.credentials.is_some_and(|it| *it != record.inputs.credentials)
 }
 
-/// It was read in the state that it is in, and holds what the token was minted with.
+/// Whether its present version was read, and has the values that the token was requested with.
 fn known_as_minted(observed: &Observed<'_>) -> bool {
     observed.seen_as_minted && observed.credentials == observed.seen_credentials
 }
 
-fn needs_restamp(observed: &Observed<'_>, target: &Facts, record: &Record) -> bool {
+fn needs_metadata_update(observed: &Observed<'_>, target: &Facts, record: &Record) -> bool {
     !record.is_of_another_version()
         && (!target.labelled
-            || touched(observed, record)
+            || only_metadata_moved(observed, record)
             || target.controller.is_some() != observed.wanted.owner_reference
             || record.owner.uid != observed.source.uid)
 }
 
-/// The credentials Secret moved, and holds what it held.
-fn touched(observed: &Observed<'_>, record: &Record) -> bool {
+/// Whether the credentials Secret has another version with the same values.
+fn only_metadata_moved(observed: &Observed<'_>, record: &Record) -> bool {
     credentials_moved(observed, record) && known_as_minted(observed)
 }
 
 fn pending_fits(now: Timestamp, observed: &Observed<'_>, credentials: &Version) -> bool {
     observed.pending.is_some_and(|pending| {
-        let minted_from_these = |inputs: &Inputs| {
+        let requested_with_these = |inputs: &Inputs| {
             inputs.provider == observed.wanted.provider && inputs.credentials == *credentials
         };
-        now < pending.refresh_at && pending.inputs.is_some_and(minted_from_these)
+        pending.refresh_at.is_some_and(|at| now < at) && pending.inputs.is_some_and(requested_with_these)
     })
 }
 
-/// `decision`, or the wait that a failure asks for.
+/// `decision`, or the wait after a failure.
 fn unless_waiting(now: Timestamp, observed: &Observed<'_>, tried: &Tried, decision: Decision) -> Decision {
     let Some(failure) = observed.failure else { return decision };
     let values_changed = failure.tried.credentials != tried.credentials;

@@ -1,14 +1,14 @@
-//! When to refresh, what to do now, and how long to wait after a failure. Pure.
+//! The refresh schedule, the decision what to do next, and the back-off after failures. Pure.
 
 mod backoff;
 mod decision;
 mod schedule;
 
-pub use backoff::{Failed, attempt_timeout, wait};
+pub use backoff::{FailedAttempt, attempt_timeout, wait};
 pub use decision::{
-    Blocked, Decision, Failure, MintReason, Observed, Pending, Tried, Wanted, decide, refresh_at,
+    Blocked, Decision, Failure, MintReason, Observed, Pending, Tried, Wanted, decide, needed, refresh_at,
 };
 pub use schedule::{
-    DEFAULT_MAX_INTERVAL, MIN_REFRESH_INTERVAL, MIN_REQUEST_INTERVAL, PROMPT_DELAY, Policy, Propagation,
-    RETRY_ROOM, SKEW, cached_retry_after, spread,
+    DEFAULT_MAX_INTERVAL, MIN_REFRESH_INTERVAL, MIN_REQUEST_INTERVAL, PROMPT_DELAY, Policy,
+    PropagationSafety, RETRY_ROOM, SKEW, cached_retry_after, spread,
 };

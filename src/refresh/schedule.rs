@@ -1,5 +1,5 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! When a token is refreshed. Whole seconds, saturating arithmetic, no clock.
+//! The refresh schedule of a token. Whole seconds, saturating arithmetic, no clock.
 
 use std::hash::{Hash, Hasher};
 
@@ -7,43 +7,43 @@ use jiff::Timestamp;
 
 use crate::time::plus;
 
-/// How long a mounted file may lag behind the Secret where the pods are told, in seconds.
+/// The propagation delay where pods are annotated, in seconds.
 pub const PROMPT_DELAY: u64 = 15;
-/// Allowance for clocks that differ, in seconds.
+/// Allowance for the difference of clocks, in seconds.
 pub const SKEW: u64 = 10;
-/// Room for failed attempts before a reader could notice, in seconds.
+/// Time for failed attempts before a reader could see an expired token, in seconds.
 pub const RETRY_ROOM: u64 = 50;
-/// The least interval between two refreshes of a token that lives long enough, in seconds.
+/// The shortest interval between two refreshes, in seconds, for tokens that live at least twice as long.
 pub const MIN_REFRESH_INTERVAL: u64 = 30;
-/// The least interval between two token requests whatever the lifetime says, in seconds.
+/// The shortest interval between two token requests for any lifetime, in seconds.
 pub const MIN_REQUEST_INTERVAL: u64 = 5;
-/// `refresh.maxInterval` where nothing is said, in seconds: a day.
+/// The default of `refresh.maxInterval`, in seconds.
 pub const DEFAULT_MAX_INTERVAL: u64 = 24 * 60 * 60;
 
-/// What the user and the operator say about refreshing. All in seconds.
+/// The settings of the schedule, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// `spec.refresh.before`: refresh when this much life is left.
+    /// `spec.refresh.before`: refresh when this much of the lifetime is left.
     pub before: Option<u64>,
     /// `spec.refresh.maxInterval`: refresh at least this often.
     pub max_interval: u64,
-    /// How long a mounted file may lag behind the Secret.
+    /// The longest time by which a mounted file lags behind the Secret.
     pub propagation_delay: u64,
 }
 
-/// How far a token's lifetime goes, beyond what the way to the pods takes.
+/// Whether a token's lifetime is long enough for readers of mounted files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Propagation {
-    /// Room for propagation and for retries.
+pub enum PropagationSafety {
+    /// Long enough for propagation and for retries.
     Safe,
-    /// Room for propagation alone: the first failed attempt may be noticed.
+    /// Long enough for propagation only: after one failed attempt the file may hold an expired token.
     NoRetryRoom,
-    /// A reader of the file may hold an expired token.
+    /// The file may hold an expired token without any failure.
     TooShort,
 }
 
 impl Policy {
-    /// The seconds of life that are left when a token of `lifetime` seconds is refreshed, before jitter.
+    /// The seconds that are left of `lifetime` when the token is refreshed, before jitter.
     fn reserve(&self, lifetime: u64) -> u64 {
         if let Some(before) = self.before.filter(|before| *before < lifetime) {
             return before;
@@ -53,9 +53,8 @@ impl Policy {
         (lifetime / 3).max(most.min(room))
     }
 
-    /// The seconds from issue to refresh of a token of `lifetime` seconds, before jitter.
-    ///
-    /// The least of them is [`MIN_REQUEST_INTERVAL`]: a token that lives for a second is no reason to ask every second.
+    /// The seconds from issue to refresh of a token of `lifetime` seconds, before jitter; at least
+    /// [`MIN_REQUEST_INTERVAL`], so that a very short lifetime does not cause a flood of requests.
     #[must_use]
     pub fn refresh_after(&self, lifetime: u64) -> u64 {
         let least = MIN_REFRESH_INTERVAL.min(lifetime / 2);
@@ -63,7 +62,7 @@ impl Policy {
         after.min(self.max_interval.max(least)).max(MIN_REQUEST_INTERVAL)
     }
 
-    /// What to tell of a `spec.refresh.before` that cannot hold for a token of `lifetime` seconds.
+    /// A remark on a `spec.refresh.before` that cannot be applied to a token of `lifetime` seconds.
     #[must_use]
     pub fn remark(&self, lifetime: u64) -> Option<String> {
         let before = self.before?;
@@ -78,7 +77,7 @@ impl Policy {
         })
     }
 
-    /// Whether readers of a mounted file were safer without `spec.refresh.before`.
+    /// Whether the default rule leaves readers of a mounted file more time than `spec.refresh.before`.
     #[must_use]
     pub fn before_is_too_short(&self, lifetime: u64) -> bool {
         let without = Policy { before: None, ..*self };
@@ -87,8 +86,8 @@ impl Policy {
 
     /// When a token that was issued at `issued_at` and lives for `lifetime` seconds is refreshed.
     ///
-    /// `uid` spreads refreshes: the same source and issue time always give the same jitter, at most a tenth of
-    /// the way and half an hour, only ever earlier.
+    /// Refreshes are spread by a jitter that depends on `uid` and `issued_at` only. It makes a refresh earlier by at most
+    /// a tenth of the interval and at most half an hour.
     #[must_use]
     pub fn refresh_at(&self, uid: &str, issued_at: Timestamp, lifetime: u64) -> Timestamp {
         let after = self.refresh_after(lifetime);
@@ -97,21 +96,21 @@ impl Policy {
         plus(issued_at, after.saturating_sub(jitter))
     }
 
-    /// Whether readers of a mounted file are safe with tokens of `lifetime` seconds.
+    /// Whether tokens of `lifetime` seconds live long enough for readers of a mounted file.
     #[must_use]
-    pub fn propagation(&self, lifetime: u64) -> Propagation {
+    pub fn propagation(&self, lifetime: u64) -> PropagationSafety {
         let left = lifetime.saturating_sub(self.refresh_after(lifetime));
         let needed = self.propagation_delay.saturating_add(SKEW);
         if left >= needed.saturating_add(RETRY_ROOM) {
-            Propagation::Safe
+            PropagationSafety::Safe
         } else if left >= needed {
-            Propagation::NoRetryRoom
+            PropagationSafety::NoRetryRoom
         } else {
-            Propagation::TooShort
+            PropagationSafety::TooShort
         }
     }
 
-    /// The longest outage of the endpoint, in seconds, that no reader of a mounted file notices.
+    /// The longest outage of the endpoint, in seconds, that does not affect readers of a mounted file.
     #[must_use]
     pub fn longest_unnoticed_outage(&self, lifetime: u64) -> u64 {
         let left = lifetime.saturating_sub(self.refresh_after(lifetime));
@@ -119,19 +118,19 @@ impl Policy {
     }
 }
 
-/// When to ask again after the issuer gave the same token once more, `remaining` seconds before its end.
+/// The seconds until the next request after the issuer returned the same token, `remaining` seconds before its expiry.
 #[must_use]
 pub fn cached_retry_after(remaining: u64) -> u64 {
     (remaining / 2).max(MIN_REFRESH_INTERVAL).min(remaining.saturating_add(1)).max(MIN_REQUEST_INTERVAL)
 }
 
-/// A number from 0 to `most`, always the same for the same source and time.
+/// A number from 0 to `max` that is the same for the same source and time.
 #[must_use]
-pub fn spread(uid: &str, at: Timestamp, most: u64) -> u64 {
-    // DefaultHasher::new() has fixed keys: the same in every process of one build, which is all that jitter needs.
+pub fn spread(uid: &str, at: Timestamp, max: u64) -> u64 {
+    // DefaultHasher::new() has fixed keys: its result is the same in every process of one build, which suffices for jitter.
     let mut hasher = std::hash::DefaultHasher::new();
     (uid, at.as_second()).hash(&mut hasher);
-    hasher.finish() % most.saturating_add(1).max(1)
+    hasher.finish() % max.saturating_add(1).max(1)
 }
 
 #[cfg(test)]
@@ -144,18 +143,18 @@ mod tests {
         Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 };
 
     #[test]
-    fn the_documented_table() {
+    fn schedule_matches_the_documented_table() {
         // lifetime, refresh after, longest outage that no reader of the file notices
         for (lifetime, after, outage, propagation) in [
-            (60, 30, 0, Propagation::TooShort),
-            (129, 30, 0, Propagation::TooShort),
-            (130, 30, 0, Propagation::NoRetryRoom),
-            (150, 30, 20, Propagation::NoRetryRoom),
-            (179, 30, 49, Propagation::NoRetryRoom),
-            (180, 30, 50, Propagation::Safe),
-            (300, 150, 50, Propagation::Safe),
-            (1800, 1200, 500, Propagation::Safe),
-            (7200, 4800, 2300, Propagation::Safe),
+            (60, 30, 0, PropagationSafety::TooShort),
+            (129, 30, 0, PropagationSafety::TooShort),
+            (130, 30, 0, PropagationSafety::NoRetryRoom),
+            (150, 30, 20, PropagationSafety::NoRetryRoom),
+            (179, 30, 49, PropagationSafety::NoRetryRoom),
+            (180, 30, 50, PropagationSafety::Safe),
+            (300, 150, 50, PropagationSafety::Safe),
+            (1800, 1200, 500, PropagationSafety::Safe),
+            (7200, 4800, 2300, PropagationSafety::Safe),
         ] {
             assert_eq!(DEFAULT.refresh_after(lifetime), after, "{lifetime} s");
             assert_eq!(DEFAULT.longest_unnoticed_outage(lifetime), outage, "{lifetime} s");
@@ -163,12 +162,12 @@ mod tests {
         }
         let prompt = Policy { propagation_delay: PROMPT_DELAY, ..DEFAULT };
         for (lifetime, after, outage, propagation) in [
-            (49, 25, 0, Propagation::TooShort),
-            (50, 25, 0, Propagation::NoRetryRoom),
-            (60, 30, 5, Propagation::NoRetryRoom),
-            (104, 30, 49, Propagation::NoRetryRoom),
-            (105, 30, 50, Propagation::Safe),
-            (300, 200, 75, Propagation::Safe),
+            (49, 25, 0, PropagationSafety::TooShort),
+            (50, 25, 0, PropagationSafety::NoRetryRoom),
+            (60, 30, 5, PropagationSafety::NoRetryRoom),
+            (104, 30, 49, PropagationSafety::NoRetryRoom),
+            (105, 30, 50, PropagationSafety::Safe),
+            (300, 200, 75, PropagationSafety::Safe),
         ] {
             assert_eq!(prompt.refresh_after(lifetime), after, "{lifetime} s");
             assert_eq!(prompt.longest_unnoticed_outage(lifetime), outage, "{lifetime} s");
@@ -179,27 +178,27 @@ mod tests {
     }
 
     #[test]
-    fn before_replaces_the_reserve_where_it_fits_and_never_loops_where_it_does_not() {
+    fn schedule_refresh_before_longer_than_lifetime_uses_default_rule() {
         let before = |before| Policy { before: Some(before), ..DEFAULT };
         assert_eq!(before(120).refresh_after(300), 180);
-        assert_eq!(before(299).refresh_after(300), 30, "the least interval holds");
+        assert_eq!(before(299).refresh_after(300), 30, "the shortest interval holds");
         assert_eq!(
             before(300).refresh_after(300),
             150,
             "a margin as large as the lifetime: the default rule"
         );
         assert_eq!(before(9000).refresh_after(300), 150);
-        let told = |seconds| before(seconds).remark(300).unwrap_or_default();
-        assert!(told(300).contains("not less than the token's lifetime of 300 s"));
-        assert!(told(299).contains("asks for a refresh after 1 s, which is too often: it is after 30 s"));
-        assert_eq!((told(270), told(1), DEFAULT.remark(300)), (String::new(), String::new(), None));
+        let remark = |seconds| before(seconds).remark(300).unwrap_or_default();
+        assert!(remark(300).contains("not less than the token's lifetime of 300 s"));
+        assert!(remark(299).contains("asks for a refresh after 1 s, which is too often: it is after 30 s"));
+        assert_eq!((remark(270), remark(1), DEFAULT.remark(300)), (String::new(), String::new(), None));
         assert!(before(20).before_is_too_short(300) && !before(150).before_is_too_short(300));
         assert!(!before(300).before_is_too_short(300) && !DEFAULT.before_is_too_short(300));
-        assert_eq!(before(20).propagation(300), Propagation::TooShort, "a late refresh is no safe one");
+        assert_eq!(before(20).propagation(300), PropagationSafety::TooShort, "the refresh is too late");
     }
 
     #[test]
-    fn tiny_lifetimes_and_intervals_never_ask_more_often_than_the_floor() {
+    fn schedule_of_tiny_lifetimes_and_intervals_keeps_the_shortest_intervals() {
         for lifetime in 0..=10 {
             assert_eq!(DEFAULT.refresh_after(lifetime), MIN_REQUEST_INTERVAL);
         }
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_token_again() {
+    fn cached_retry_after_is_half_of_the_remaining_lifetime_within_bounds() {
         for (remaining, after) in [(0, 5), (1, 5), (10, 11), (40, 30), (100, 50), (3600, 1800)] {
             assert_eq!(cached_retry_after(remaining), after, "{remaining} s left");
         }
@@ -219,7 +218,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_numbers_give_a_refresh_in_time(lifetime in any_u64(), before in proptest::option::of(any_u64()), max_interval in any_u64(), propagation_delay in any_u64()) {
+        fn schedule_of_any_numbers_refreshes_within_the_lifetime(lifetime in any_u64(), before in proptest::option::of(any_u64()), max_interval in any_u64(), propagation_delay in any_u64()) {
             let policy = Policy { before, max_interval, propagation_delay };
             let after = policy.refresh_after(lifetime);
             prop_assert!(after >= MIN_REQUEST_INTERVAL);
@@ -228,7 +227,7 @@ mod tests {
         }
 
         #[test]
-        fn jitter_is_only_ever_earlier_and_at_most_a_tenth(uid in ".{0,40}", issued in -62_135_596_800i64..253_402_200_000, lifetime in any_u64()) {
+        fn schedule_jitter_is_earlier_by_at_most_a_tenth(uid in ".{0,40}", issued in -62_135_596_800i64..253_402_200_000, lifetime in any_u64()) {
             let issued = Timestamp::from_second(issued).unwrap();
             let at = DEFAULT.refresh_at(&uid, issued, lifetime);
             let after = DEFAULT.refresh_after(lifetime);

@@ -1,6 +1,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! What decisions need of a Secret's metadata, and nothing more: Secrets of other people must not fill memory,
-//! and `kubectl.kubernetes.io/last-applied-configuration` holds Secret data.
+//! The metadata of a Secret that decisions need. The rest is dropped while it is read: Secrets of other owners must not
+//! fill memory, and `kubectl.kubernetes.io/last-applied-configuration` contains Secret data.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -18,52 +18,52 @@ use super::{
     REFRESH_TOKEN_ANNOTATION,
 };
 
-/// How much of a field manager's name is kept, in characters.
-const LONGEST_MANAGER: usize = 64;
+/// The most characters of a field manager's name that are stored.
+const MAX_MANAGER_CHARS: usize = 64;
 
-/// A Secret as decisions see it.
+/// The metadata of a Secret that decisions need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    /// Its uid and resourceVersion.
+    /// uid and resourceVersion.
     pub version: Version,
-    /// It is being deleted.
+    /// Whether it is being deleted.
     pub terminating: bool,
-    /// The controller that it belongs to, if any.
+    /// The controller in its ownerReferences.
     pub controller: Option<Controller>,
-    /// Our record on it, where it carries one that can be read.
+    /// The operator's record; `None` where there is none or it cannot be parsed.
     pub record: Option<Arc<Record>>,
-    /// The label by which people find the operator's Secrets stands on it.
+    /// Whether it has [`MANAGED_BY_LABEL`].
     pub labelled: bool,
-    /// Its owner says by a label that it may be used as credentials.
-    pub lent: bool,
-    /// The TokenSource whose rotating refresh token it holds, if it is such a Secret.
+    /// Whether its owner released it for use as credentials by [`CREDENTIALS_LABEL`].
+    pub released: bool,
+    /// The TokenSource whose rotating refresh token it holds.
     pub refresh_token_of: Option<String>,
-    /// The TokenSource that somebody hands it over to.
+    /// The TokenSource that it is handed over to, see [`ADOPT_ANNOTATION`].
     pub offered_to: Option<Box<str>>,
-    /// Who else wrote data into it last, where it is a Secret of the operator's: a field manager's name.
+    /// The field manager that wrote data last beside the operator. Only for Secrets of the operator.
     pub other_writer: Option<Box<str>>,
-    /// The data keys that nobody has changed or removed since we wrote them.
+    /// The data keys that only the operator has written since its last apply.
     pub owned_keys: KeySet,
 }
 
 /// The controller of an object, from its ownerReferences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Controller {
-    /// Its kind.
+    /// `kind` of the reference.
     pub kind: String,
-    /// Its name.
+    /// `name` of the reference.
     pub name: String,
-    /// Its uid.
+    /// `uid` of the reference.
     pub uid: String,
 }
 
-/// A set of key names in eight bytes, good for comparing within one process.
+/// A digest of a set of key names in eight bytes. Comparable only within one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeySet(u64);
 
 impl<S: AsRef<str>> FromIterator<S> for KeySet {
     fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
-        // A sum does not depend on the order.
+        // The sum of the hashes does not depend on the order.
         let hash = |name: S| {
             let mut hasher = std::hash::DefaultHasher::new();
             name.as_ref().hash(&mut hasher);
@@ -73,11 +73,11 @@ impl<S: AsRef<str>> FromIterator<S> for KeySet {
     }
 }
 
-/// A Secret's metadata as the API server sends it. What decisions do not need is skipped unread: labels and annotations
-/// of others, and all of managedFields but the names of data keys.
+/// A Secret's metadata as the API server sends it. Deserialization skips the labels and annotations of others, and all of
+/// managedFields except the names of data keys.
 #[derive(Deserialize, Debug, Default)]
 #[serde(rename_all = "camelCase")]
-pub struct Head {
+pub struct SecretMetadata {
     /// `metadata.namespace`.
     pub namespace: Option<String>,
     /// `metadata.name`.
@@ -85,14 +85,14 @@ pub struct Head {
     uid: Option<String>,
     resource_version: Option<String>,
     deletion_timestamp: Option<Time>,
-    labels: Option<Labels>,
-    annotations: Option<Annotations>,
+    labels: Option<SecretLabels>,
+    annotations: Option<SecretAnnotations>,
     owner_references: Option<Vec<OwnerReference>>,
-    managed_fields: Option<Vec<Manager>>,
+    managed_fields: Option<Vec<FieldManager>>,
 }
 
 #[derive(Deserialize, Debug, Default)]
-struct Labels {
+struct SecretLabels {
     #[serde(rename = "app.kubernetes.io/managed-by")]
     managed_by: Option<String>,
     #[serde(rename = "tokensource.dev/credentials")]
@@ -100,7 +100,7 @@ struct Labels {
 }
 
 #[derive(Deserialize, Debug, Default)]
-struct Annotations {
+struct SecretAnnotations {
     #[serde(rename = "tokensource.dev/record")]
     record: Option<String>,
     #[serde(rename = "tokensource.dev/refresh-token-of")]
@@ -109,57 +109,57 @@ struct Annotations {
     adopt: Option<String>,
 }
 
-/// Somebody who has written fields.
+/// An entry of managedFields.
 #[derive(Deserialize, Debug)]
 #[serde(rename_all = "camelCase")]
-struct Manager {
+struct FieldManager {
     manager: Option<String>,
     operation: Option<String>,
     time: Option<Time>,
-    fields_v1: Option<Fields>,
+    fields_v1: Option<SecretFields>,
 }
 
-impl Manager {
-    fn data(&self) -> Option<&BTreeMap<String, IgnoredAny>> {
+impl FieldManager {
+    fn data_keys(&self) -> Option<&BTreeMap<String, IgnoredAny>> {
         self.fields_v1.as_ref()?.data.as_ref()
     }
 }
 
 #[derive(Deserialize, Debug, Default)]
-struct Fields {
+struct SecretFields {
     #[serde(rename = "f:data")]
     data: Option<BTreeMap<String, IgnoredAny>>,
 }
 
-impl From<&ObjectMeta> for Head {
+impl From<&ObjectMeta> for SecretMetadata {
     fn from(metadata: &ObjectMeta) -> Self {
         let value = |all: &Option<BTreeMap<String, String>>, name| all.as_ref()?.get(name).cloned();
         let data = |fields: &FieldsV1| {
             let keys = fields.0.get("f:data")?.as_object()?.keys();
             Some(keys.map(|key| (key.clone(), IgnoredAny)).collect())
         };
-        Head {
+        SecretMetadata {
             namespace: metadata.namespace.clone(),
             name: metadata.name.clone(),
             uid: metadata.uid.clone(),
             resource_version: metadata.resource_version.clone(),
             deletion_timestamp: metadata.deletion_timestamp.clone(),
-            labels: Some(Labels {
+            labels: Some(SecretLabels {
                 managed_by: value(&metadata.labels, MANAGED_BY_LABEL.0),
                 credentials: value(&metadata.labels, CREDENTIALS_LABEL.0),
             }),
-            annotations: Some(Annotations {
+            annotations: Some(SecretAnnotations {
                 record: value(&metadata.annotations, RECORD_ANNOTATION),
                 refresh_token_of: value(&metadata.annotations, REFRESH_TOKEN_ANNOTATION),
                 adopt: value(&metadata.annotations, ADOPT_ANNOTATION),
             }),
             owner_references: metadata.owner_references.clone(),
             managed_fields: metadata.managed_fields.as_ref().map(|entries| {
-                let manager = |entry: &ManagedFieldsEntry| Manager {
+                let manager = |entry: &ManagedFieldsEntry| FieldManager {
                     manager: entry.manager.clone(),
                     operation: entry.operation.clone(),
                     time: entry.time.clone(),
-                    fields_v1: entry.fields_v1.as_ref().map(|fields| Fields { data: data(fields) }),
+                    fields_v1: entry.fields_v1.as_ref().map(|fields| SecretFields { data: data(fields) }),
                 };
                 entries.iter().map(manager).collect()
             }),
@@ -167,8 +167,8 @@ impl From<&ObjectMeta> for Head {
     }
 }
 
-impl Head {
-    /// What decisions need of it; `None` for an object without uid or resourceVersion, which no API server sends.
+impl SecretMetadata {
+    /// The facts; `None` for an object without uid or resourceVersion, which no API server sends.
     #[must_use]
     pub fn facts(self) -> Option<Facts> {
         let (labels, annotations) = (self.labels.unwrap_or_default(), self.annotations.unwrap_or_default());
@@ -186,7 +186,7 @@ impl Head {
                 .map(|owner| Controller { kind: owner.kind, name: owner.name, uid: owner.uid }),
             record: annotations.record.and_then(|value| Record::parse(&value)).map(Arc::new),
             labelled,
-            lent: labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
+            released: labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
             refresh_token_of: annotations.refresh_token_of,
             offered_to: annotations.adopt.map(String::into_boxed_str),
             other_writer: other_writer(&managed_fields).filter(|_| is_ours),
@@ -196,32 +196,33 @@ impl Head {
 }
 
 impl Facts {
-    /// Reads the metadata of a Secret that was read as a whole; see [`Head::facts`].
+    /// The facts of a Secret that was read as a whole; see [`SecretMetadata::facts`].
     #[must_use]
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
-        Head::from(metadata).facts()
+        SecretMetadata::from(metadata).facts()
     }
 }
 
-/// Whoever else owns data keys; the last one to write, of several.
-fn other_writer(entries: &[Manager]) -> Option<Box<str>> {
+/// The other field manager that owns data keys; where there are several, the one that wrote last.
+fn other_writer(entries: &[FieldManager]) -> Option<Box<str>> {
     entries
         .iter()
-        .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER) && entry.data().is_some())
+        .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER) && entry.data_keys().is_some())
         .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
         .and_then(|entry| {
-            Some(entry.manager.as_deref()?.chars().take(LONGEST_MANAGER).collect::<String>().into())
+            Some(entry.manager.as_deref()?.chars().take(MAX_MANAGER_CHARS).collect::<String>().into())
         })
 }
 
-/// The data keys in our entry of managedFields. An edit or a removal of a key by anybody else takes it out.
-fn owned_keys(entries: &[Manager]) -> KeySet {
+/// The data keys in the operator's entry of managedFields. When another manager edits or removes a key, the API server
+/// removes it from this entry.
+fn owned_keys(entries: &[FieldManager]) -> KeySet {
     entries
         .iter()
         .filter(|entry| {
             entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
         })
-        .filter_map(Manager::data)
+        .filter_map(FieldManager::data_keys)
         .flat_map(|data| data.keys())
         .filter_map(|key| key.strip_prefix("f:"))
         .collect()
@@ -246,16 +247,16 @@ mod tests {
         })
     }
 
-    /// The facts of a Secret of which the metadata alone was read, which are those of one that was read as a whole.
+    /// The facts from metadata alone, after a check that a whole Secret gives the same.
     fn facts(metadata: serde_json::Value) -> Facts {
-        let head: Head = serde_json::from_value(metadata.clone()).unwrap();
-        let facts = head.facts().unwrap();
+        let secret: SecretMetadata = serde_json::from_value(metadata.clone()).unwrap();
+        let facts = secret.facts().unwrap();
         assert_eq!(Facts::of(&serde_json::from_value(metadata).unwrap()), Some(facts.clone()));
         facts
     }
 
     #[test]
-    fn labels_and_annotations_are_read_by_their_names() {
+    fn facts_read_labels_annotations_and_controller() {
         let facts = facts(json!({
             "uid": "u", "resourceVersion": "12", "deletionTimestamp": "2026-01-01T00:00:00Z",
             "labels": {CREDENTIALS_LABEL.0: CREDENTIALS_LABEL.1, MANAGED_BY_LABEL.0: MANAGED_BY_LABEL.1},
@@ -265,13 +266,13 @@ mod tests {
                 {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "2", "controller": true},
             ],
         }));
-        assert!(facts.lent && facts.labelled && facts.terminating && facts.record.is_none());
+        assert!(facts.released && facts.labelled && facts.terminating && facts.record.is_none());
         assert_eq!((facts.refresh_token_of.as_deref(), facts.offered_to.as_deref()), (Some("a"), Some("b")));
         assert_eq!(facts.controller.unwrap().kind, "Pod");
     }
 
     #[test]
-    fn what_is_null_is_nothing() {
+    fn facts_treat_null_members_as_absent() {
         let facts = facts(json!({
             "uid": "u", "resourceVersion": "12", "deletionTimestamp": null,
             "labels": null, "annotations": null, "ownerReferences": null, "managedFields": null,
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_touched_counts_as_ours() {
+    fn facts_owned_keys_are_those_of_our_apply_entry() {
         let ours = facts(metadata(FIELD_MANAGER, &["b", "a"]));
         assert_eq!(ours.owned_keys, KeySet::from_iter(["a", "b"]));
         assert_ne!(ours.owned_keys, KeySet::from_iter(["a", "b", "mine"]));
@@ -291,9 +292,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_annotations_of_others_is_kept() {
+    fn secret_metadata_drops_annotations_of_others() {
         assert!(
-            !format!("{:?}", serde_json::from_value::<Head>(metadata("kubectl", &[]))).contains("a secret")
+            !format!("{:?}", serde_json::from_value::<SecretMetadata>(metadata("kubectl", &[])))
+                .contains("a secret")
         );
     }
 }

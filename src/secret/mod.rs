@@ -1,4 +1,4 @@
-//! The target Secret: what stands in it, whose it is, and whether somebody changed it. Pure.
+//! The target Secret: its content, its owner, and whether another writer changed it. Pure.
 
 mod facts;
 mod ownership;
@@ -7,27 +7,27 @@ mod record;
 mod render;
 mod template;
 
-pub use facts::{Controller, Facts, Head, KeySet};
+pub use facts::{Controller, Facts, KeySet, SecretMetadata};
 pub use ownership::{Ownership, ownership};
-pub use pods::{Metadata, Pod, PodList, Pods, REFRESHED_ANNOTATION, Use, Way};
+pub use pods::{Pod, PodList, PodMetadata, Pods, REFRESHED_ANNOTATION, Use, UseKind};
 pub use record::{Inputs, Minted, Owner, Record, Version};
-pub use render::{RefreshTokenSecret, TargetSecret, restamp};
+pub use render::{RefreshTokenSecret, TargetSecret, metadata_update};
 pub use template::{DEFAULT_KEYS, Rendered, Template, TemplateError, Token, template_digest, template_keys};
 
 /// The field manager of everything that the operator applies.
 pub const FIELD_MANAGER: &str = "tokensource-operator";
-/// The annotation with the record, on the target.
+/// The annotation on the target Secret that holds its [`Record`].
 pub const RECORD_ANNOTATION: &str = "tokensource.dev/record";
-/// The annotation by which somebody hands a Secret over, with the name of the TokenSource that may have it.
+/// The annotation by which the owner of a Secret hands it over; its value is the name of the new owning TokenSource.
 pub const ADOPT_ANNOTATION: &str = "tokensource.dev/adopt";
-/// The annotation that names the TokenSource, on the Secret with its rotating refresh token.
+/// The annotation on the Secret with a rotating refresh token; its value is the name of the TokenSource.
 pub const REFRESH_TOKEN_ANNOTATION: &str = "tokensource.dev/refresh-token-of";
-/// The label by which Secrets with a rotating refresh token are found, with its value.
+/// Label and value of Secrets with a rotating refresh token.
 pub const REFRESH_TOKEN_LABEL: (&str, &str) = ("tokensource.dev/holds", "refresh-token");
-/// The annotation on a TokenSource by which a person asks for a new token now.
+/// The annotation on a TokenSource by which a user requests a new token now.
 pub const REFRESH_REQUEST_ANNOTATION: &str = "tokensource.dev/refresh-requested-at";
-/// The label by which a Secret's owner says that a TokenSource may use it, with its value: looked at only where the
-/// operator is started so.
+/// Label and value by which the owner of a Secret releases it for use by TokenSources. Evaluated only with
+/// `--require-credentials-label`.
 pub const CREDENTIALS_LABEL: (&str, &str) = ("tokensource.dev/credentials", "true");
-/// The label that every Secret of the operator carries, with its value.
+/// Label and value of every Secret that the operator writes.
 pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "tokensource-operator");

@@ -1,32 +1,31 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! Whose Secret is whose.
+//! Whether a TokenSource owns a Secret.
 
 use super::facts::Facts;
 use super::record::Owner;
 
-/// What a Secret under the target's name is to a TokenSource.
+/// Who owns the Secret under the target's name, from the point of view of a TokenSource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// Ours to write.
+    /// This TokenSource.
     Ours,
-    /// Somebody else's, who hands it over.
+    /// Another owner, who hands it over by an annotation.
     Offered,
-    /// It belongs to a TokenSource of the same name that is gone, and awaits garbage collection.
+    /// A deleted TokenSource of the same name; the Secret awaits garbage collection.
     Predecessors,
-    /// Somebody else's: hands off.
+    /// Another owner. It must not be written.
     Foreign {
-        /// Whose, in words for a condition's message.
+        /// The owner, as text for a condition's message.
         whose: String,
-        /// It could be handed over.
+        /// Whether the owner could hand it over.
         adoptable: bool,
     },
 }
 
-/// A target is ours if its record names this TokenSource and, where it has a controller, that is our uid; it is
-/// offered if the annotation of whoever may write it says so, and nobody else controls it.
-///
-/// A Secret that lost its record but has us for its controller is ours too; one that was retained has no
-/// controller, and a TokenSource of the same name takes it up again.
+/// Decides who owns a Secret. The controller in its ownerReferences decides, where it has one: it is ours if the uid is
+/// ours, with or without a record. Without a controller it is ours if the record names this TokenSource, so that a
+/// retained Secret is used again by a TokenSource of the same name; it is offered if the adoption annotation names this
+/// TokenSource.
 #[must_use]
 pub fn ownership(secret: &Facts, source: &Owner) -> Ownership {
     let foreign = |whose, adoptable| Ownership::Foreign { whose, adoptable };
@@ -40,7 +39,7 @@ pub fn ownership(secret: &Facts, source: &Owner) -> Ownership {
         };
     }
     if let Some(other) = &secret.refresh_token_of {
-        // It may be the only copy.
+        // It may be the only copy of the refresh token.
         return foreign(format!("it keeps the refresh token of TokenSource {other}"), false);
     }
     match &secret.record {
@@ -84,7 +83,7 @@ mod tests {
             }),
             record,
             labelled: true,
-            lent: false,
+            released: false,
             refresh_token_of: None,
             offered_to: None,
             other_writer: None,
@@ -93,8 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn whose_secret_is_whose() {
-        let foreign = |words: &str, adoptable| Ownership::Foreign { whose: words.into(), adoptable };
+    fn ownership_follows_controller_then_record() {
+        let foreign = |whose: &str, adoptable| Ownership::Foreign { whose: whose.into(), adoptable };
         for (record, controller, expected) in [
             (Some("me"), Some(("TokenSource", "me", "uid")), Ownership::Ours),
             (None, Some(("TokenSource", "me", "uid")), Ownership::Ours),
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_handed_over_unless_somebody_else_holds_it() {
+    fn ownership_of_an_offered_secret_is_foreign_where_another_owner_needs_it() {
         let me = Owner { name: "me".into(), uid: "uid".into() };
         let offered = |record, controller, to: &str| {
             ownership(&Facts { offered_to: Some(to.into()), ..secret(record, controller) }, &me)
@@ -120,11 +119,11 @@ mod tests {
         assert_eq!(offered(Some("you"), None, "me"), Ownership::Offered);
         assert_eq!(offered(Some("me"), None, "you"), Ownership::Ours, "the record counts, once there is one");
         assert!(matches!(offered(None, None, "you"), Ownership::Foreign { adoptable: true, .. }));
-        let held = offered(None, Some(("ExternalSecret", "e", "x")), "me");
-        assert!(matches!(held, Ownership::Foreign { adoptable: false, .. }));
-        let mut kept = secret(None, None);
-        kept.offered_to = Some("me".into());
-        kept.refresh_token_of = Some("you".into());
-        assert!(matches!(ownership(&kept, &me), Ownership::Foreign { adoptable: false, .. }));
+        let controlled = offered(None, Some(("ExternalSecret", "e", "x")), "me");
+        assert!(matches!(controlled, Ownership::Foreign { adoptable: false, .. }));
+        let mut refresh_token = secret(None, None);
+        refresh_token.offered_to = Some("me".into());
+        refresh_token.refresh_token_of = Some("you".into());
+        assert!(matches!(ownership(&refresh_token, &me), Ownership::Foreign { adoptable: false, .. }));
     }
 }

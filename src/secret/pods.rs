@@ -1,19 +1,19 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! How pods use a Secret, and of a pod no more than that takes: thousands may be looked through, and the values in their
-//! environment are nobody's business.
+//! How pods use a Secret. Only the members that this needs are deserialized: a namespace may have thousands of pods, and
+//! the values in their environments must not be in memory.
 
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// The annotation on a pod by which the kubelet reads its volumes anew.
+/// The annotation on a pod whose change makes the kubelet sync the pod's volumes.
 pub const REFRESHED_ANNOTATION: &str = "tokensource.dev/refreshed";
 
-/// How many pods a message names.
-const NAMED: usize = 5;
+/// The number of pods that a message names; the rest is counted.
+const MAX_PODS_NAMED: usize = 5;
 
-/// A page of a list of pods.
+/// One page of a list of pods.
 #[derive(Deserialize, Debug)]
 pub struct PodList {
     #[serde(default)]
@@ -29,37 +29,37 @@ struct ListMetadata {
     next: Option<String>,
 }
 
-/// A pod.
+/// A pod, as far as its use of Secrets is concerned.
 #[derive(Deserialize, Debug, Default)]
 #[serde(default)]
 pub struct Pod {
-    /// Who it is.
-    pub metadata: Metadata,
-    spec: Spec,
-    status: Status,
+    /// Name and uid.
+    pub metadata: PodMetadata,
+    spec: PodSpec,
+    status: PodStatus,
 }
 
-/// Who a pod is.
+/// The metadata of a pod.
 #[derive(Deserialize, Debug, Default)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Metadata {
-    /// Its name.
+pub struct PodMetadata {
+    /// `metadata.name`.
     pub name: String,
-    /// Its uid.
+    /// `metadata.uid`.
     pub uid: String,
     deletion_timestamp: Option<Timestamp>,
-    annotations: Option<Annotations>,
+    annotations: Option<PodAnnotations>,
 }
 
 #[derive(Deserialize, Debug, Default)]
-struct Annotations {
+struct PodAnnotations {
     #[serde(default, rename = "tokensource.dev/refreshed")]
     refreshed: Option<String>,
 }
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Spec {
+struct PodSpec {
     volumes: Vec<Volume>,
     containers: Vec<Container>,
     init_containers: Vec<Container>,
@@ -71,7 +71,7 @@ struct Spec {
 struct Volume {
     name: String,
     secret: Option<SecretVolume>,
-    projected: Option<Projected>,
+    projected: Option<ProjectedVolume>,
 }
 
 #[derive(Deserialize, Debug, Default)]
@@ -82,19 +82,19 @@ struct SecretVolume {
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default)]
-struct Projected {
-    sources: Vec<Source>,
+struct ProjectedVolume {
+    sources: Vec<VolumeProjection>,
 }
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default)]
-struct Source {
-    secret: Option<Named>,
+struct VolumeProjection {
+    secret: Option<SecretName>,
 }
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default)]
-struct Named {
+struct SecretName {
     name: String,
 }
 
@@ -102,15 +102,15 @@ struct Named {
 #[serde(default, rename_all = "camelCase")]
 struct Container {
     name: String,
-    volume_mounts: Vec<Mount>,
-    env: Vec<Variable>,
-    env_from: Vec<Variables>,
+    volume_mounts: Vec<VolumeMount>,
+    env: Vec<EnvVar>,
+    env_from: Vec<EnvFromSource>,
     restart_policy: Option<String>,
 }
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Mount {
+struct VolumeMount {
     name: String,
     sub_path: String,
     sub_path_expr: String,
@@ -118,25 +118,25 @@ struct Mount {
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Variable {
-    value_from: Option<ValueFrom>,
+struct EnvVar {
+    value_from: Option<EnvVarSource>,
 }
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct ValueFrom {
-    secret_key_ref: Option<Named>,
+struct EnvVarSource {
+    secret_key_ref: Option<SecretName>,
 }
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Variables {
-    secret_ref: Option<Named>,
+struct EnvFromSource {
+    secret_ref: Option<SecretName>,
 }
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Status {
+struct PodStatus {
     phase: String,
     start_time: Option<Timestamp>,
     container_statuses: Vec<ContainerStatus>,
@@ -147,46 +147,46 @@ struct Status {
 #[serde(default)]
 struct ContainerStatus {
     name: String,
-    state: State,
+    state: ContainerState,
 }
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default)]
-struct State {
-    running: Option<Running>,
+struct ContainerState {
+    running: Option<ContainerStateRunning>,
 }
 
 #[derive(Deserialize, Debug, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Running {
+struct ContainerStateRunning {
     started_at: Option<Timestamp>,
 }
 
-/// How a container gets at a Secret.
+/// How a container reads a Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Way {
-    /// A volume that is mounted as a folder: it follows the Secret.
+pub enum UseKind {
+    /// A volume that is mounted as a directory: it is updated with the Secret.
     Folder,
-    /// A mount with a `subPath`: it stays as it was when the container started.
+    /// A mount with a `subPath`: it is not updated after the start of the container.
     SubPath,
-    /// Environment variables: they stay as they were when the container started.
+    /// Environment variables: they are not updated after the start of the container.
     Environment,
 }
 
-impl Way {
-    /// Whether what the container reads follows the Secret.
+impl UseKind {
+    /// Whether the container reads changes of the Secret.
     #[must_use]
     pub fn follows(self) -> bool {
-        self == Way::Folder
+        self == UseKind::Folder
     }
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for UseKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Way::Folder => "folder",
-            Way::SubPath => "subPath",
-            Way::Environment => "environment variable",
+            UseKind::Folder => "folder",
+            UseKind::SubPath => "subPath",
+            UseKind::Environment => "environment variable",
         })
     }
 }
@@ -194,39 +194,39 @@ impl fmt::Display for Way {
 /// A container that uses a Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use<'a> {
-    /// Its name.
+    /// The container's name.
     pub container: &'a str,
-    /// How.
-    pub way: Way,
+    /// How it reads the Secret.
+    pub way: UseKind,
 }
 
 impl PodList {
-    /// What asks for the next page; `None` where this is the last one.
+    /// Takes the continue token for the next page; `None` on the last page.
     pub fn next_page(&mut self) -> Option<String> {
         self.metadata.next.take().filter(|next| !next.is_empty())
     }
 }
 
 impl Pod {
-    /// It is being deleted.
+    /// Whether the pod is being deleted.
     #[must_use]
     pub fn is_terminating(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
     }
 
-    /// `Running`, or `Pending`, or what else.
+    /// `status.phase`.
     #[must_use]
     pub fn phase(&self) -> &str {
         &self.status.phase
     }
 
-    /// When it was last told of a new token.
+    /// When the operator last annotated the pod after writing a new token.
     #[must_use]
     pub fn refreshed_at(&self) -> Option<Timestamp> {
         self.metadata.annotations.as_ref()?.refreshed.as_ref()?.parse().ok()
     }
 
-    /// When a container started, or the pod where that is not known.
+    /// When a container started; the start of the pod where that is not known.
     #[must_use]
     pub fn started_at(&self, container: &str) -> Option<Timestamp> {
         let status = &self.status;
@@ -235,12 +235,12 @@ impl Pod {
         running.and_then(|running| running.started_at).or(status.start_time)
     }
 
-    /// How its containers use a Secret, each way of each container once. An init container that has to end before the pod
-    /// runs keeps nothing, so that only its folders count.
+    /// How the containers use a Secret, each combination of container and way once. An init container that ends before the
+    /// pod runs does not keep old values, so only its directory mounts are returned.
     #[must_use]
     pub fn uses(&self, secret: &str) -> Vec<Use<'_>> {
         let spec = &self.spec;
-        let holds = |mount: &&Mount| {
+        let holds = |mount: &&VolumeMount| {
             spec.volumes.iter().any(|volume| volume.name == mount.name && volume.holds(secret))
         };
         let mut uses = vec![];
@@ -254,15 +254,15 @@ impl Pod {
             };
             container.volume_mounts.iter().filter(holds).for_each(|mount| add(mount.way()));
             if container.has_in_environment(secret) {
-                add(Way::Environment);
+                add(UseKind::Environment);
             }
         }
-        let ends = |used: &Use<'_>| {
+        let is_plain_init_container = |used: &Use<'_>| {
             spec.init_containers
                 .iter()
                 .any(|it| it.name == used.container && it.restart_policy.as_deref() != Some("Always"))
         };
-        uses.retain(|used| used.way.follows() || !ends(used));
+        uses.retain(|used| used.way.follows() || !is_plain_init_container(used));
         uses
     }
 }
@@ -275,9 +275,13 @@ impl Volume {
     }
 }
 
-impl Mount {
-    fn way(&self) -> Way {
-        if self.sub_path.is_empty() && self.sub_path_expr.is_empty() { Way::Folder } else { Way::SubPath }
+impl VolumeMount {
+    fn way(&self) -> UseKind {
+        if self.sub_path.is_empty() && self.sub_path_expr.is_empty() {
+            UseKind::Folder
+        } else {
+            UseKind::SubPath
+        }
     }
 }
 
@@ -289,7 +293,7 @@ impl Container {
     }
 }
 
-/// Pods that a message names: the first few, and how many there are.
+/// The pods in a message: the first few, and the number of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pods {
     first: Vec<String>,
@@ -297,12 +301,12 @@ pub struct Pods {
 }
 
 impl Pods {
-    /// Adds one, in these words.
-    pub fn add(&mut self, words: String) {
-        if self.first.len() < NAMED { self.first.push(words) } else { self.more += 1 }
+    /// Adds a pod; `description` is its text in the message.
+    pub fn add(&mut self, description: String) {
+        if self.first.len() < MAX_PODS_NAMED { self.first.push(description) } else { self.more += 1 }
     }
 
-    /// How many there are.
+    /// The number of pods.
     #[must_use]
     pub fn count(&self) -> usize {
         self.first.len() + self.more
@@ -330,13 +334,13 @@ mod tests {
         .unwrap()
     }
 
-    fn words(spec: Value) -> Vec<String> {
-        let told = |it: Use<'_>| format!("{} {}", it.container, it.way);
-        pod(spec).uses("token").into_iter().map(told).collect()
+    fn uses(spec: Value) -> Vec<String> {
+        let text = |it: Use<'_>| format!("{} {}", it.container, it.way);
+        pod(spec).uses("token").into_iter().map(text).collect()
     }
 
     #[test]
-    fn every_way_to_a_secret_is_found_in_every_kind_of_container() {
+    fn uses_finds_every_way_in_every_kind_of_container() {
         let volumes = json!([
             {"name": "s", "secret": {"secretName": "token"}},
             {"name": "p", "projected": {"sources": [{"configMap": {"name": "c"}}, {"secret": {"name": "token"}}]}},
@@ -344,7 +348,7 @@ mod tests {
             {"name": "unused", "emptyDir": {}},
         ]);
         let folder = |name: &str| json!([{"name": name, "mountPath": "/t"}]);
-        let told = words(json!({
+        let found = uses(json!({
             "volumes": volumes,
             "containers": [
                 {"name": "a", "volumeMounts": folder("s")},
@@ -357,7 +361,7 @@ mod tests {
             "ephemeralContainers": [{"name": "g", "volumeMounts": folder("p")}],
         }));
         assert_eq!(
-            told,
+            found,
             [
                 "a folder",
                 "b subPath",
@@ -371,9 +375,9 @@ mod tests {
     }
 
     #[test]
-    fn an_init_container_that_has_ended_keeps_nothing_and_a_sidecar_does() {
+    fn uses_of_an_init_container_ignores_its_environment_unless_it_is_a_sidecar() {
         let env = json!([{"secretRef": {"name": "token"}}]);
-        let told = words(json!({
+        let found = uses(json!({
             "volumes": [{"name": "s", "secret": {"secretName": "token"}}],
             "containers": [{"name": "main"}],
             "initContainers": [
@@ -381,16 +385,16 @@ mod tests {
                 {"name": "sidecar", "envFrom": env, "restartPolicy": "Always"},
             ],
         }));
-        assert_eq!(told, ["ended folder", "sidecar environment variable"]);
+        assert_eq!(found, ["ended folder", "sidecar environment variable"]);
     }
 
     #[test]
-    fn a_volume_that_no_container_mounts_is_no_use() {
-        assert!(words(json!({"volumes": [{"name": "s", "secret": {"secretName": "token"}}], "containers": [{"name": "a"}]})).is_empty());
+    fn uses_of_a_volume_without_a_mount_is_empty() {
+        assert!(uses(json!({"volumes": [{"name": "s", "secret": {"secretName": "token"}}], "containers": [{"name": "a"}]})).is_empty());
     }
 
     #[test]
-    fn when_a_container_started() {
+    fn started_at_falls_back_to_the_start_of_the_pod() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"annotations": {"tokensource.dev/refreshed": "2026-11-24T20:00:00.5Z", "other": "x"}},
             "status": {
@@ -408,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_names_a_few() {
+    fn pods_display_names_five_and_counts_the_rest() {
         let named = |count: usize| {
             let mut pods = Pods::default();
             (0..count).for_each(|at| pods.add(format!("p{at}")));
@@ -420,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_tells_of_the_next() {
+    fn next_page_of_the_last_page_is_none() {
         let list = |next: Value| {
             serde_json::from_value::<PodList>(json!({"metadata": next, "items": []})).unwrap().next_page()
         };

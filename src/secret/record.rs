@@ -1,67 +1,67 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! The record that stands on every target Secret, beside the token: what is known of it, so that a restart, a
-//! new leader or a lost status costs no token request.
+//! The record: an annotation on every target Secret that describes the token, so that no token request is needed after a
+//! restart, a change of leader or the loss of the status.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The version that this build writes.
-const VERSION: u32 = 1;
+/// The version of the record's format.
+const RECORD_VERSION: u32 = 1;
 
-/// What is known of the token in a target Secret. It holds no secret and no digest of one, but the token's id.
+/// The description of the token in a target Secret. It contains no secret and, except for the token's id, no digest of one.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     version: u32,
-    /// The TokenSource that wrote it.
+    /// The TokenSource for which it was written.
     pub owner: Owner,
-    /// What it was minted from.
+    /// What the token was requested with.
     pub inputs: Inputs,
-    /// When it was asked for.
+    /// When the token was requested.
     pub issued_at: Timestamp,
-    /// When it expires, as the endpoint or the token says.
+    /// When it expires, according to the endpoint or the token.
     pub expires_at: Timestamp,
     /// The first 12 hex digits of SHA-256(access token).
     pub token_id: String,
-    /// Its type, usually Bearer.
+    /// The token type, usually Bearer.
     pub token_type: String,
-    /// The scope that was granted, where the endpoint says.
+    /// The scope that was granted, where the endpoint states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// The issuer gave a token that the target held already: its schedule is another one.
+    /// The issuer returned the token that the target held already. Such a token has another refresh schedule.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cached: bool,
-    /// The value of the annotation `tokensource.dev/refresh-requested-at` that this mint answered.
+    /// The value of the annotation `tokensource.dev/refresh-requested-at` that this token fulfilled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_request: Option<String>,
-    /// What a person should know of this mint, for the Ready condition's message.
+    /// Remarks on this token for the Ready condition's message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
-    /// A digest of the template by which the Secret was written; absent where there was none, and in the records of
-    /// builds that knew no templates.
+    /// A digest of the template with which the Secret was written; absent where there was none, and in records of builds
+    /// without templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
 }
 
-/// A TokenSource of the Secret's own namespace.
+/// A TokenSource in the Secret's namespace.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
-    /// Its uid.
+    /// `metadata.uid`.
     pub uid: String,
 }
 
-/// What a token was minted from. Never a hash of a secret value.
+/// What a token was requested with. Contains no hash of a secret value.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Inputs {
     /// A digest of `spec.provider` and `spec.credentials`.
     pub provider: String,
-    /// The credentials Secret.
+    /// uid and resourceVersion of the credentials Secret.
     pub credentials: Version,
 }
 
-/// One state of one object.
+/// One version of one object.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Version {
@@ -71,7 +71,7 @@ pub struct Version {
     pub resource_version: String,
 }
 
-/// What a mint tells the record.
+/// The result of a token request, for the record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Minted {
     /// When the request was sent.
@@ -80,17 +80,17 @@ pub struct Minted {
     pub expires_at: Timestamp,
     /// The first 12 hex digits of SHA-256(access token).
     pub token_id: String,
-    /// Its type.
+    /// The token type, usually Bearer.
     pub token_type: String,
-    /// The scope that was granted.
+    /// The scope that was granted, where the endpoint states it.
     pub scope: Option<String>,
-    /// What a person should know.
+    /// Remarks for the Ready condition's message.
     pub remarks: Vec<String>,
 }
 
 impl Record {
-    /// The record of a new token. `before` is the record of the token that it replaces: the same token again
-    /// never moves its own expiry later.
+    /// The record of a new token. `before` is the record of the token that it replaces. If both have the same id, the
+    /// earlier of the two expiries holds.
     #[must_use]
     pub fn new(
         owner: Owner,
@@ -102,7 +102,7 @@ impl Record {
         let same = before.filter(|before| before.token_id == minted.token_id);
         let expires_at = same.map_or(minted.expires_at, |before| before.expires_at.min(minted.expires_at));
         Record {
-            version: VERSION,
+            version: RECORD_VERSION,
             owner,
             inputs,
             issued_at: minted.issued_at,
@@ -117,9 +117,10 @@ impl Record {
         }
     }
 
-    /// The same token, taken up by `owner`, with the credentials Secret in a state that holds the same values.
+    /// The record of the same token with another owner, and with `credentials` if the Secret has another version with the
+    /// same values.
     #[must_use]
-    pub fn restamped(&self, owner: Owner, credentials: Option<Version>) -> Self {
+    pub fn updated(&self, owner: Owner, credentials: Option<Version>) -> Self {
         let mut record = self.clone();
         record.owner = owner;
         if let Some(credentials) = credentials {
@@ -128,7 +129,7 @@ impl Record {
         record
     }
 
-    /// Reads the annotation's value. `None` for what this build cannot read: whoever wrote it is then unknown.
+    /// Parses the annotation's value; `None` where this build cannot parse it.
     #[must_use]
     pub fn parse(annotation: &str) -> Option<Self> {
         serde_json::from_str(annotation).ok()
@@ -137,18 +138,18 @@ impl Record {
     /// The annotation's value.
     #[must_use]
     pub fn to_annotation(&self) -> String {
-        // Strings, numbers and times: nothing that JSON refuses.
+        // Cannot fail: strings, numbers and times only.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Whether a build with another idea of records wrote it. Its inputs say nothing then, and it is written
-    /// anew at the next refresh.
+    /// Whether it was written in another format version. Its inputs are not comparable then; the next refresh writes it in
+    /// this version.
     #[must_use]
     pub fn is_of_another_version(&self) -> bool {
-        self.version != VERSION
+        self.version != RECORD_VERSION
     }
 
-    /// The token's lifetime in seconds, from the moment that it was asked for.
+    /// The token's lifetime in seconds, from the request on.
     #[must_use]
     pub fn lifetime(&self) -> u64 {
         crate::time::seconds_between(self.issued_at, self.expires_at)
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_annotation_is_short_and_comes_back_as_it_was() {
+    fn record_annotation_round_trip_is_lossless() {
         let record = record("3f9a1c0d42be", 1_800_000_000, 1_800_000_300, None);
         let annotation = record.to_annotation();
         assert_eq!(
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_read_where_it_can_be_and_known_as_another() {
+    fn record_parse_of_a_later_version_reports_another_version() {
         let annotation =
             record("a", 0, 300, None).to_annotation().replace(r#""version":1"#, r#""version":2,"new":true"#);
         assert!(Record::parse(&annotation).is_some_and(|record| record.is_of_another_version()));
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_token_again_never_expires_later() {
+    fn record_new_with_the_same_token_keeps_the_earlier_expiry() {
         let first = record("a", 0, 300, None);
         assert!(!first.cached);
         let again = record("a", 100, 400, Some(&first));

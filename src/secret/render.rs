@@ -1,6 +1,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! The bodies of the operator's writes to Secrets. Each carries its precondition, so that nothing is overwritten
-//! that was not seen: leases do not fence, these do.
+//! The bodies of the operator's writes to Secrets. Each has a precondition (uid and resourceVersion), so that a version
+//! that this process has not seen is never overwritten: the Lease alone cannot rule out a second writer.
 #![allow(
     clippy::indexing_slicing,
     reason = "writing a member of a JSON object that was made here does not panic"
@@ -19,37 +19,37 @@ use super::template::Rendered;
 use super::{MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL};
 use tokensource_api::permitted::DEFAULT_TYPE;
 
-/// A token on its way into the target.
+/// A target Secret to be written.
 pub struct TargetSecret<'a> {
-    /// The Secret's name.
+    /// `metadata.name`.
     pub name: &'a str,
-    /// What is known of the token.
+    /// The record of the token.
     pub record: &'a Record,
-    /// What the Secret holds.
+    /// Type, metadata and data.
     pub rendered: &'a Rendered,
-    /// The Secret goes when the TokenSource goes.
+    /// Whether the Secret is garbage-collected with the TokenSource.
     pub owner_reference: bool,
 }
 
-/// A refresh token that rotates, on its way into the Secret that only the operator uses.
+/// A Secret with a rotating refresh token to be written. Only the operator uses it.
 pub struct RefreshTokenSecret<'a> {
-    /// The Secret's name.
+    /// `metadata.name`.
     pub name: &'a str,
-    /// The TokenSource's name. No ownerReference: the Secret survives deletion and re-creation.
+    /// The TokenSource's name. No ownerReference: the Secret survives deletion and re-creation of the TokenSource.
     pub source: &'a str,
-    /// The refresh token.
+    /// The stored refresh token.
     pub refresh_token: &'a SecretString,
-    /// SHA-256, in hex, of the user's token that it descends from.
+    /// SHA-256, in hex, of the original refresh token: the user's, from which the stored one descends.
     pub seed_sha256: &'a str,
 }
 
 impl TargetSecret<'_> {
-    /// The body of a server-side apply that holds only if the Secret is still as `seen` (`None`: absent).
+    /// The body of a server-side apply that succeeds only if the Secret still has the version `seen` (`None`: is absent).
     #[must_use]
     pub fn apply(&self, seen: Option<&Version>) -> Value {
         let Rendered { kind, labels, annotations, data } = self.rendered;
         let mut metadata = metadata(self.name, seen);
-        // The operator's own come last: nothing takes their place.
+        // The operator's own labels and annotations come last, so that a template cannot replace them.
         let (label, value) = MANAGED_BY_LABEL;
         metadata["labels"] = json!(labels);
         metadata["labels"][label] = json!(value);
@@ -63,7 +63,7 @@ impl TargetSecret<'_> {
 }
 
 impl RefreshTokenSecret<'_> {
-    /// The body of a server-side apply that holds only if the Secret is still as `seen` (`None`: absent).
+    /// The body of a server-side apply that succeeds only if the Secret still has the version `seen` (`None`: is absent).
     #[must_use]
     pub fn apply(&self, seen: Option<&Version>) -> Value {
         let mut metadata = metadata(self.name, seen);
@@ -80,9 +80,9 @@ fn secret<'a>(metadata: Value, kind: &str, data: impl Iterator<Item = (&'a str, 
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data})
 }
 
-/// The body of a strategic merge patch that writes record, label and ownerReference again, and no data.
+/// The body of a strategic merge patch that updates the metadata (record, label, ownerReference) and no data.
 #[must_use]
-pub fn restamp(seen: &Facts, record: &Record, wants_owner_reference: bool) -> Value {
+pub fn metadata_update(seen: &Facts, record: &Record, wants_owner_reference: bool) -> Value {
     let (label, value) = MANAGED_BY_LABEL;
     let mut metadata = json!({
         "uid": seen.version.uid,
@@ -90,7 +90,7 @@ pub fn restamp(seen: &Facts, record: &Record, wants_owner_reference: bool) -> Va
         "labels": {label: value},
         "annotations": {RECORD_ANNOTATION: record.to_annotation()},
     });
-    // Strategic merge patches address ownerReferences by their uid: those of others stay.
+    // A strategic merge patch merges ownerReferences by uid, so those of other owners stay.
     match (&seen.controller, wants_owner_reference) {
         (_, true) => metadata["ownerReferences"] = json!([owner_reference(&record.owner)]),
         (Some(ours), false) => metadata["ownerReferences"] = json!([{"$patch": "delete", "uid": ours.uid}]),
@@ -107,7 +107,7 @@ fn metadata(name: &str, seen: Option<&Version>) -> Value {
             metadata["uid"] = json!(version.uid);
             metadata["resourceVersion"] = json!(version.resource_version);
         }
-        // No object has this version: the API server creates what is absent and answers 409 to what is not.
+        // No object has this version: the API server creates an absent object and answers 409 for an existing one.
         None => metadata["resourceVersion"] = json!("1"),
     }
     metadata

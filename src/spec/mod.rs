@@ -1,4 +1,4 @@
-//! A TokenSource turned into what the steps of a reconcile need, once and for all: what cannot be wrong any more.
+//! Resolves a TokenSource: validates the spec once and derives what reconciliation, token request and commands need.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::borrow::Cow;
@@ -19,52 +19,52 @@ use crate::time::plus;
 use token_endpoint::{Answer, Credentials, Grant};
 use tokensource_api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec};
 
-/// The host of a TokenSource whose spec names none that can be read.
+/// The host in metrics and logs for a TokenSource whose spec has no valid one.
 pub const NO_HOST: &str = "unknown";
 
-/// The longest refresh request that is kept as it is, in bytes: it goes into the record.
-const LONGEST_REQUEST: usize = 64;
-/// How long a token is taken to live where neither the answer nor the token nor the spec says, in seconds.
+/// The most bytes of a refresh request in the record; a longer one is replaced by its digest.
+const MAX_REFRESH_REQUEST_BYTES: usize = 64;
+/// The lifetime in seconds where response, token and spec state none.
 const ASSUMED_LIFETIME: u64 = 15 * 60;
-/// The longest scope that is kept, in bytes.
-const LONGEST_SCOPE: usize = 1024;
+/// The most bytes of a scope in record and status; a longer one is left out.
+const MAX_SCOPE_BYTES: usize = 1024;
 
-/// What a TokenSource asks for.
+/// A validated spec.
 #[derive(Debug)]
 pub struct Resolved {
-    /// What is asked of which endpoint.
+    /// The token request.
     pub description: Description,
-    /// When to refresh.
+    /// The refresh schedule.
     pub policy: Policy,
-    /// Pods are told of new tokens.
+    /// Whether pods are annotated after a new token (`spec.target.propagation`).
     pub prompt: bool,
-    /// How long a mounted file may lag behind the Secret where pods cannot be told, in seconds.
+    /// The propagation delay where pods cannot be annotated, in seconds.
     unprompted_delay: u64,
-    /// How long a token lives where nobody says, in seconds.
+    /// `spec.refresh.defaultLifetime`, in seconds.
     pub default_lifetime: Option<u64>,
-    /// `spec.tls` as text: a failed attempt is made again when it changes, but no token is given up for it.
+    /// `spec.tls` as JSON. A change of it causes another attempt after a failure, but does not invalidate a token.
     pub tls: Option<String>,
-    /// What the target should be.
+    /// The desired state of the target.
     pub wanted: Wanted,
 }
 
-/// Who a TokenSource is, and the Secrets that it names.
+/// The identity of a TokenSource, and the Secrets that it uses.
 #[derive(Debug)]
 pub struct Identity {
-    /// Its namespace and name.
+    /// Namespace and name.
     pub key: Key,
-    /// Its name and uid.
+    /// Name and uid, as in the record.
     pub owner: Owner,
-    /// The target.
+    /// The target Secret.
     pub target: Key,
-    /// The credentials.
+    /// The credentials Secret.
     pub credentials: Key,
-    /// Where a rotating refresh token is kept.
+    /// The Secret in which a rotating refresh token is stored.
     pub refresh_token: Key,
 }
 
 impl Identity {
-    /// The identity of the TokenSource of this key; `None` for an object without uid, which no API server sends.
+    /// The identity of `source`, whose key is `key`; `None` for an object without uid, which no API server sends.
     #[must_use]
     pub fn of(source: &TokenSource, key: &Key) -> Option<Self> {
         Some(Identity {
@@ -76,33 +76,33 @@ impl Identity {
         })
     }
 
-    /// The names of the Secrets whose changes matter to this spec, the target's first.
+    /// The names of the Secrets whose changes trigger a reconciliation, the target first.
     #[must_use]
     pub fn secret_names(&self, spec: &TokenSourceSpec) -> Arc<[Arc<str>]> {
         let rotates =
             describe(spec).is_ok_and(|description| description.request.grant == Grant::RefreshToken);
-        let kept = rotates.then_some(&self.refresh_token);
-        [&self.target, &self.credentials].into_iter().chain(kept).map(|key| Arc::clone(&key.name)).collect()
+        let stored = rotates.then_some(&self.refresh_token);
+        [&self.target, &self.credentials].into_iter().chain(stored).map(|key| Arc::clone(&key.name)).collect()
     }
 }
 
 impl Resolved {
-    /// Resolves a spec; `propagation_delay` (seconds) holds where the spec names none.
+    /// Resolves a spec; `propagation_delay` (seconds) applies where the spec has none.
     ///
     /// # Errors
-    /// See [`describe`]; and a duration that is none.
+    /// As [`describe`], and for an invalid duration.
     pub fn of(source: &TokenSource, propagation_delay: u64) -> Result<Self, SpecError> {
         let spec = &source.spec;
         let description = describe(spec)?;
         let refresh = spec.refresh.clone().unwrap_or_default();
         let target = spec.target.as_ref();
         let prompt = target.and_then(|target| target.propagation) == Some(Propagation::Prompt);
-        let said_delay = seconds("spec.refresh.propagationDelay", refresh.propagation_delay.as_deref())?;
+        let spec_delay = seconds("spec.refresh.propagationDelay", refresh.propagation_delay.as_deref())?;
         let policy = Policy {
             before: seconds("spec.refresh.before", refresh.before.as_deref())?,
             max_interval: seconds("spec.refresh.maxInterval", refresh.max_interval.as_deref())?
                 .unwrap_or(description.max_interval),
-            propagation_delay: said_delay.unwrap_or(if prompt { PROMPT_DELAY } else { propagation_delay }),
+            propagation_delay: spec_delay.unwrap_or(if prompt { PROMPT_DELAY } else { propagation_delay }),
         };
         let annotations = source.metadata.annotations.as_ref();
         let template = target.and_then(|target| target.template.as_ref());
@@ -110,14 +110,14 @@ impl Resolved {
         Ok(Resolved {
             policy,
             prompt,
-            unprompted_delay: said_delay.unwrap_or(propagation_delay),
+            unprompted_delay: spec_delay.unwrap_or(propagation_delay),
             default_lifetime: seconds("spec.refresh.defaultLifetime", refresh.default_lifetime.as_deref())?,
             tls: spec.tls.as_ref().map(|tls| serde_json::to_string(tls).unwrap_or_default()),
             wanted: Wanted {
                 provider: provider_digest(spec),
                 refresh_request: annotations
                     .and_then(|all| all.get(REFRESH_REQUEST_ANNOTATION))
-                    .map(|value| bounded(value)),
+                    .map(|value| bounded_request(value)),
                 template: template_digest(template),
                 keys: template_keys(template),
                 owner_reference: deletion_policy == DeletionPolicy::Delete,
@@ -126,24 +126,24 @@ impl Resolved {
         })
     }
 
-    /// The host of the token endpoint, or of the issuer by which it is found.
+    /// The host of the token endpoint, or of the issuer whose metadata names it.
     #[must_use]
     pub fn host(&self) -> &str {
         self.description.request.token_url.host_str().unwrap_or(NO_HOST)
     }
 
-    /// Counts on the kubelet's own pace, because pods cannot be told.
-    pub fn leave_pods_to_the_kubelet(&mut self) {
+    /// Uses the delay of the kubelet's periodic sync, because pods cannot be annotated.
+    pub fn use_unprompted_delay(&mut self) {
         self.policy.propagation_delay = self.unprompted_delay;
     }
 
-    /// Whether a refresh token is what is sent.
+    /// Whether the grant is `refresh_token`.
     #[must_use]
     pub fn sends_refresh_token(&self) -> bool {
         self.description.request.grant == Grant::RefreshToken
     }
 
-    /// What the record of the token in `answer` says, for a request that was sent at `sent_at` with `credentials`.
+    /// The members of the record that follow from the response to a request sent at `sent_at` with `credentials`.
     #[must_use]
     pub fn minted(&self, answer: &Answer, credentials: &Credentials, sent_at: Timestamp) -> Minted {
         let mut remarks = vec![];
@@ -154,19 +154,20 @@ impl Resolved {
         if answer.token_type_missing {
             remarks.push("the answer has no token_type, so Bearer is assumed".into());
         }
-        // It goes into an annotation and into status, which have bounds.
-        let fits = |scope: &String| scope.len() <= LONGEST_SCOPE && !credentials.are_told_in(scope);
+        // The scope is written into the record and the status: it must be short and contain no credential.
+        let is_reportable =
+            |scope: &String| scope.len() <= MAX_SCOPE_BYTES && !credentials.are_told_in(scope);
         Minted {
             issued_at: sent_at,
             expires_at: plus(sent_at, lifetime),
             token_id: answer.token_id(),
             token_type: answer.token_type.clone(),
-            scope: answer.scope.clone().filter(fits),
+            scope: answer.scope.clone().filter(is_reportable),
             remarks,
         }
     }
 
-    /// What a template is rendered with, for the token of this record.
+    /// The variables of a template, for the token of this record.
     #[must_use]
     pub fn token<'a>(
         &self,
@@ -174,19 +175,19 @@ impl Resolved {
         access_token: &'a SecretString,
         values: &'a BTreeMap<String, SecretString>,
     ) -> Token<'a> {
-        // RFC 6749, 5.1: an answer that does not say grants what was asked for.
-        let asked_for = || self.description.request.scopes.join(" ").into();
+        // RFC 6749, section 5.1: a response without a scope grants the requested one.
+        let requested = || self.description.request.scopes.join(" ").into();
         Token {
             access_token,
             token_type: &record.token_type,
             issued_at: record.issued_at,
             expires_at: record.expires_at,
-            scope: record.scope.as_deref().map_or_else(asked_for, Cow::from),
+            scope: record.scope.as_deref().map_or_else(requested, Cow::from),
             values,
         }
     }
 
-    /// What an attempt would be made with.
+    /// Digests of everything that a token request depends on.
     #[must_use]
     pub fn tried(&self, credentials: Option<&Version>) -> Tried {
         let further = [self.tls.as_deref(), self.wanted.template.as_deref()];
@@ -203,9 +204,9 @@ impl Resolved {
     }
 }
 
-/// A refresh request as it is recorded: any other value is another one.
-fn bounded(request: &str) -> String {
-    if request.len() <= LONGEST_REQUEST { request.to_owned() } else { short_digest(&[request]) }
+/// A refresh request as it is recorded: the value, or its digest where it is too long.
+fn bounded_request(request: &str) -> String {
+    if request.len() <= MAX_REFRESH_REQUEST_BYTES { request.to_owned() } else { short_digest(&[request]) }
 }
 
 fn seconds(field: &'static str, value: Option<&str>) -> Result<Option<u64>, SpecError> {

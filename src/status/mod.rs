@@ -1,5 +1,5 @@
-//! What people are told: status as a pure function of what is known. It is built from the same record that
-//! decisions are made of, so that "ready?" and "refresh?" cannot disagree.
+//! Status as a pure function of the known state. It is built from the same record as the decisions, so that the Ready
+//! condition and the refresh schedule cannot disagree.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::hash::Hasher;
@@ -7,74 +7,75 @@ use std::hash::Hasher;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::refresh::{Policy, Propagation};
+use crate::refresh::{Policy, PropagationSafety};
 use crate::secret::Record;
 use tokensource_api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
 
+mod error_text;
 mod reason;
 
+pub use error_text::error_text;
 pub use reason::reason;
 
 const READY: &str = "Ready";
 const RECONCILING: &str = "Reconciling";
 const STALLED: &str = "Stalled";
 const PROPAGATION_SAFE: &str = "PropagationSafe";
-/// The types of all conditions.
-const KINDS: [&str; 4] = [READY, RECONCILING, STALLED, PROPAGATION_SAFE];
+const CONDITION_TYPES: [&str; 4] = [READY, RECONCILING, STALLED, PROPAGATION_SAFE];
 
-/// What came of telling pods.
+/// The outcome of prompt propagation: annotating the pods that mount the target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// What failed.
+pub struct PropagationResult {
+    /// The error, where it failed.
     pub failed: Option<String>,
-    /// The pods that have the token in a way that does not follow the Secret.
-    pub fixed: Option<String>,
+    /// The pods that use the token in a way that does not follow the Secret.
+    pub static_mounts: Option<String>,
 }
 
-/// Everything that status depends on.
+/// Everything that the status depends on.
 pub struct Situation<'a> {
     /// The time.
     pub now: Timestamp,
-    /// The generation of the spec that was looked at.
+    /// The generation of the reconciled spec.
     pub generation: i64,
     /// The provider's name.
     pub provider: Option<&'a str>,
     /// The target's name.
     pub target: &'a str,
-    /// The record on a target that is ours, with the time of its refresh.
+    /// The record on a target that is ours, and when its token is due for a refresh.
     pub token: Option<(&'a Record, Timestamp)>,
-    /// The token was minted for the present spec, and the target still holds it as it was written.
+    /// The token was requested for the present spec, and the target holds it unchanged.
     pub fits_spec: bool,
     /// `spec.suspend`.
     pub suspended: bool,
-    /// What stands in the way of a token that is wanted, if anything.
+    /// What prevents a token that is due.
     pub problem: Option<Problem>,
-    /// What else people should know of a token that is fine.
+    /// A further remark for the message of a Ready condition that is True.
     pub remark: Option<String>,
     /// The failed attempts, for `status.lastFailure`.
     pub last_failure: Option<LastFailure>,
-    /// The schedule that the spec asks for.
+    /// The schedule of the spec.
     pub policy: Policy,
-    /// Pods are told of new tokens.
+    /// Whether pods are annotated after a new token.
     pub prompt: bool,
-    /// What came of that; `None`: this process has not tried yet.
-    pub told: Option<&'a Told>,
-    /// What people were told so far.
+    /// The outcome of annotating pods; `None` where this process has not tried yet.
+    pub propagation: Option<&'a PropagationResult>,
+    /// The status that was reported last.
     pub before: &'a Reported,
 }
 
-/// What is kept of a status: what the next one depends on, and whether that is another one.
+/// The part of a reported status that is remembered: what the next status depends on, and a digest to detect changes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reported {
     digest: u64,
-    /// The generation of the spec that it spoke of; less than 1: none.
+    /// `status.observedGeneration`; less than 1 where there is none.
     pub generation: i64,
-    /// The condition about pods, where something was wrong with them: another process repeats it until it has looked.
+    /// The condition about pods, where it reported a problem: another process repeats it until it has checked the pods.
     pub pods: Option<Box<Condition>>,
     conditions: Box<[ReportedCondition]>,
-    /// The failed attempts.
+    /// `status.lastFailure`.
     pub last_failure: Option<Box<LastFailure>>,
-    /// There was a token.
+    /// Whether `status.token` was set.
     pub has_token: bool,
 }
 
@@ -87,12 +88,12 @@ struct ReportedCondition {
 }
 
 impl Reported {
-    /// What is kept of `status`.
+    /// The part of `status` that is remembered.
     #[must_use]
     pub fn of(status: &TokenSourceStatus) -> Self {
-        let kept = |condition: &Condition| {
+        let reported = |condition: &Condition| {
             Some(ReportedCondition {
-                kind: KINDS.into_iter().find(|kind| *kind == condition.type_)?,
+                kind: CONDITION_TYPES.into_iter().find(|kind| *kind == condition.type_)?,
                 status: condition.status == "True",
                 reason: Reason::ALL.into_iter().find(|reason| reason.as_str() == condition.reason),
                 since: condition.last_transition_time.0,
@@ -102,26 +103,26 @@ impl Reported {
             digest: digest(status),
             generation: status.observed_generation.unwrap_or(-1),
             pods: status.conditions.iter().find(|it| is_about_pods(it)).cloned().map(Box::new),
-            conditions: status.conditions.iter().filter_map(kept).collect(),
+            conditions: status.conditions.iter().filter_map(reported).collect(),
             last_failure: status.last_failure.clone().map(Box::new),
             has_token: status.token.is_some(),
         }
     }
 
-    /// Whether `status` says the same, to the letter.
+    /// Whether `status` is identical.
     #[must_use]
     pub fn is(&self, status: &TokenSourceStatus) -> bool {
         self.digest == digest(status)
     }
 
-    /// Ready's status and reason.
+    /// Status and reason of the Ready condition; the reason is `None` where this build does not know it.
     #[must_use]
     pub fn ready(&self) -> Option<(bool, Option<Reason>)> {
         let ready = self.conditions.iter().find(|condition| condition.kind == READY)?;
         Some((ready.status, ready.reason))
     }
 
-    /// MintReason attempts fail, while they do.
+    /// The reason of the last failure, while attempts fail.
     #[must_use]
     pub fn failing(&self) -> Option<&str> {
         let last = self.last_failure.as_ref().filter(|last| last.count > 0)?;
@@ -146,24 +147,24 @@ fn digest(status: &TokenSourceStatus) -> u64 {
         }
     }
     let mut hashed = Hashed(std::hash::DefaultHasher::new());
-    // Strings, numbers and times: nothing that JSON refuses.
+    // Cannot fail: strings, numbers and times only.
     let _ = serde_json::to_writer(&mut hashed, status);
     hashed.0.finish()
 }
 
-/// What stands in the way of a token.
+/// What prevents a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Its reason.
+    /// The reason of the condition.
     pub reason: Reason,
-    /// What is wrong, and what to do.
+    /// The problem and its remedy.
     pub message: String,
-    /// It passes by itself, though its reason mostly calls for a person.
+    /// The operator recovers by itself, though this reason usually requires a user to act.
     pub passes: bool,
 }
 
-/// Whether a person must act before anything changes (kstatus' Stalled), for a source without a valid token.
-fn needs_a_person(reason: Reason) -> bool {
+/// Whether a source without a valid token is Stalled (kstatus): a user must act before anything changes.
+fn is_stalled_by(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::ClientRejected
@@ -179,7 +180,7 @@ fn needs_a_person(reason: Reason) -> bool {
     )
 }
 
-/// Builds the status.
+/// Builds the status of a TokenSource.
 #[must_use]
 pub fn status(situation: &Situation<'_>) -> TokenSourceStatus {
     let mut conditions = Conditions { situation, all: vec![] };
@@ -202,8 +203,8 @@ pub fn status(situation: &Situation<'_>) -> TokenSourceStatus {
     }
 }
 
-/// The last failure stays: while it is suspended as it was, but that no attempt is going to be made, and after recovery with
-/// count 0.
+/// The last failure stays in the status: after recovery with count 0, and while suspended with its count but without a
+/// next attempt.
 fn last_failure(situation: &Situation<'_>) -> Option<LastFailure> {
     if situation.last_failure.is_some() {
         return situation.last_failure.clone();
@@ -233,7 +234,7 @@ impl Conditions<'_> {
         });
     }
 
-    /// Ready, with Reconciling or Stalled while it is not.
+    /// Ready, and while it is False Reconciling or Stalled.
     fn ready(&mut self) {
         let situation = self.situation;
         let token = situation.token.filter(|_| situation.fits_spec);
@@ -254,7 +255,7 @@ impl Conditions<'_> {
             return self.push(READY, true, reason, message);
         }
         if situation.suspended {
-            let what = match (token, situation.token) {
+            let state = match (token, situation.token) {
                 (Some((record, _)), _) => format!("the token expired at {}", record.expires_at),
                 (None, Some(_)) => "the target holds no token for the present spec".to_owned(),
                 (None, None) => "there is no token".to_owned(),
@@ -263,7 +264,7 @@ impl Conditions<'_> {
                 READY,
                 false,
                 Reason::Suspended,
-                format!("{what}, and none is asked for while spec.suspend is true"),
+                format!("{state}, and none is asked for while spec.suspend is true"),
             );
         }
         let (reason, message) = match (&situation.problem, token) {
@@ -276,7 +277,7 @@ impl Conditions<'_> {
         };
         self.push(READY, false, reason, message.clone());
         let passes = situation.problem.as_ref().is_some_and(|problem| problem.passes);
-        let kind = if needs_a_person(reason) && !passes { STALLED } else { RECONCILING };
+        let kind = if is_stalled_by(reason) && !passes { STALLED } else { RECONCILING };
         self.push(kind, true, reason, message);
     }
 
@@ -289,24 +290,24 @@ impl Conditions<'_> {
     fn propagation(&mut self) {
         let situation = self.situation;
         let Some((record, _)) = situation.token else { return };
-        let told = situation.told.cloned();
+        let result = situation.propagation.cloned();
         if situation.prompt
-            && told.is_none()
-            && let Some(said) = situation.before.pods.as_deref()
+            && result.is_none()
+            && let Some(reported) = situation.before.pods.as_deref()
         {
-            // It was said by another process, and this one has not looked yet.
+            // Another process reported it, and this one has not checked the pods yet.
             let observed_generation = Some(situation.generation);
-            return self.all.push(Condition { observed_generation, ..said.clone() });
+            return self.all.push(Condition { observed_generation, ..reported.clone() });
         }
-        let told = told.unwrap_or_default();
-        let failed = told.failed.map(|failed| {
+        let result = result.unwrap_or_default();
+        let failed = result.failed.map(|failed| {
             let remedy = Reason::PromptFailed.remedy();
-            let words = format!(
-                "pods could not be told of the new token, and read it at the kubelet's own pace: {failed}; {remedy}"
+            let message = format!(
+                "pods could not be annotated after the new token, and read it with the kubelet's periodic sync: {failed}; {remedy}"
             );
-            (Reason::PromptFailed, words)
+            (Reason::PromptFailed, message)
         });
-        let fixed = told.fixed.map(|pods| {
+        let static_mounts = result.static_mounts.map(|pods| {
             let remedy = Reason::StaticMount.remedy();
             (Reason::StaticMount, format!("{pods} keep the token from their start: {remedy}"))
         });
@@ -315,23 +316,22 @@ impl Conditions<'_> {
             Reason::LifetimeTooShort | Reason::IssuerReturnsCachedTokens => (Some(lifetime), None),
             _ => (None, Some(lifetime)),
         };
-        // The worst first: its reason is the condition's.
-        let all: Vec<_> = [failed, hard, fixed, soft].into_iter().flatten().collect();
+        // The most severe problem comes first: its reason becomes the condition's.
+        let all: Vec<_> = [failed, hard, static_mounts, soft].into_iter().flatten().collect();
         let Some((reason, _)) = all.first() else { return };
-        let words: Vec<_> = all.iter().map(|(_, words)| words.as_str()).collect();
-        const NEVER: &str = "Environment variables and subPath mounts never follow a Secret.";
-        let message = format!("{}. {NEVER}", words.join("; "));
+        let messages: Vec<_> = all.iter().map(|(_, message)| message.as_str()).collect();
+        const LIMITATION: &str = "Environment variables and subPath mounts never follow a Secret.";
+        let message = format!("{}. {LIMITATION}", messages.join("; "));
         self.push(PROPAGATION_SAFE, *reason == Reason::LifetimeSufficient, *reason, message);
     }
 
-    /// What the token's lifetime means for readers of mounted files.
+    /// Whether the token's lifetime is sufficient for readers of mounted files, with the numbers.
     fn lifetime(&self, record: &Record) -> (Reason, String) {
         let policy = self.situation.policy;
         if record.cached {
-            let words = "the issuer gives the same token again until shortly before its end, so that a fresh one comes late; ask it for tokens that are not cached";
-            return (Reason::IssuerReturnsCachedTokens, words.into());
+            let message = "the issuer gives the same token again until shortly before its end, so that a fresh one comes late; ask it for tokens that are not cached";
+            return (Reason::IssuerReturnsCachedTokens, message.into());
         }
-        // A token that the issuer hands out again is judged by the life that it had when it was new to us.
         let lifetime = record.lifetime();
         let after = policy.refresh_after(lifetime);
         let delay = policy.propagation_delay;
@@ -347,18 +347,18 @@ impl Conditions<'_> {
             )
         };
         match policy.propagation(lifetime) {
-            Propagation::Safe => (
+            PropagationSafety::Safe => (
                 Reason::LifetimeSufficient,
                 format!(
                     "{numbers}; an outage of the endpoint of {} s goes unnoticed by readers of the file",
                     policy.longest_unnoticed_outage(lifetime)
                 ),
             ),
-            Propagation::NoRetryRoom => (
+            PropagationSafety::NoRetryRoom => (
                 Reason::NoRetryRoom,
                 format!("{numbers}; one failed attempt may leave an expired token in the file: {remedies}"),
             ),
-            Propagation::TooShort => (
+            PropagationSafety::TooShort => (
                 Reason::LifetimeTooShort,
                 format!("{numbers}; readers of the file may find an expired token: {remedies}"),
             ),

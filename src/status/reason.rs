@@ -1,10 +1,10 @@
-//! The reason of a condition, for what a client of token endpoints calls an error.
+//! Maps the error kinds of the crate `token-endpoint` to reasons of conditions.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use token_endpoint::ErrorKind;
 use tokensource_api::Reason;
 
-/// The reason that people read for this kind of error.
+/// The reason of the condition that reports this kind of error.
 #[must_use]
 pub fn reason(kind: ErrorKind) -> Reason {
     match kind {

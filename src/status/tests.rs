@@ -39,17 +39,17 @@ fn situation<'a>(
         last_failure: None,
         policy: Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 },
         prompt: false,
-        told: None,
+        propagation: None,
         before,
     }
 }
 
-fn words(status: &TokenSourceStatus) -> Vec<String> {
+fn conditions(status: &TokenSourceStatus) -> Vec<String> {
     status.conditions.iter().map(|it| format!("{}={} {}", it.type_, it.status, it.reason)).collect()
 }
 
 #[test]
-fn the_table_of_conditions() {
+fn conditions_by_token_and_problem() {
     let token = record(300);
     let none = Reported::default();
     let safe = "PropagationSafe=True LifetimeSufficient";
@@ -91,21 +91,21 @@ fn the_table_of_conditions() {
             &["Ready=False EndpointRefusedByPolicy", "Stalled=True EndpointRefusedByPolicy"],
         ),
     ] {
-        assert_eq!(words(&status(&situation(now, token, problem, &none))), expected);
+        assert_eq!(conditions(&status(&situation(now, token, problem, &none))), expected);
     }
 }
 
 #[test]
-fn a_token_for_another_spec_is_not_ready() {
+fn ready_is_false_with_a_token_for_another_spec() {
     let (token, none) = (record(300), Reported::default());
     let changed =
         Situation { fits_spec: false, ..situation(10, Some(&token), Some(Reason::ScopeRejected), &none) };
-    let told = words(&status(&changed));
-    assert_eq!(told.first().map(String::as_str), Some("Ready=False ScopeRejected"));
+    let conditions = conditions(&status(&changed));
+    assert_eq!(conditions.first().map(String::as_str), Some("Ready=False ScopeRejected"));
 }
 
 #[test]
-fn what_passes_by_itself_is_not_stalled() {
+fn problem_that_passes_is_reconciling_not_stalled() {
     let none = Reported::default();
     for reason in [Reason::TargetConflict, Reason::TargetRefused] {
         let mut waits = situation(10, None, Some(reason), &none);
@@ -113,14 +113,14 @@ fn what_passes_by_itself_is_not_stalled() {
             problem.passes = true;
         }
         assert_eq!(
-            words(&status(&waits)),
+            conditions(&status(&waits)),
             [format!("Ready=False {reason}"), format!("Reconciling=True {reason}")]
         );
     }
 }
 
 #[test]
-fn a_failure_stays_while_it_is_suspended_and_no_attempt_is_due() {
+fn last_failure_while_suspended_keeps_count_without_next_attempt() {
     let failed = || LastFailure {
         at: at(5),
         reason: Reason::ClientRejected.to_string(),
@@ -133,28 +133,32 @@ fn a_failure_stays_while_it_is_suspended_and_no_attempt_is_due() {
     let before =
         status(&Situation { last_failure: Some(failed()), ..situation(10, Some(&token), None, &none) });
     let before = Reported::of(&before);
-    let told = |suspended, last_failure| {
+    let reported = |suspended, last_failure| {
         let situation = situation(10, Some(&token), None, &before);
         let last = status(&Situation { suspended, last_failure, ..situation }).last_failure;
         last.map(|last| (last.count, last.next_attempt_at, last.inputs.is_some()))
     };
-    assert_eq!(told(false, Some(failed())), Some((2, Some(at(20)), true)));
-    assert_eq!(told(false, None), Some((0, None, false)), "it has recovered");
-    assert_eq!(told(true, None), Some((2, None, false)));
-    assert_eq!(told(true, Some(failed())), Some((2, Some(at(20)), true)), "the issuer's wish holds");
+    assert_eq!(reported(false, Some(failed())), Some((2, Some(at(20)), true)));
+    assert_eq!(reported(false, None), Some((0, None, false)), "it has recovered");
+    assert_eq!(reported(true, None), Some((2, None, false)));
+    assert_eq!(
+        reported(true, Some(failed())),
+        Some((2, Some(at(20)), true)),
+        "a present failure is reported unchanged"
+    );
 }
 
 #[test]
-fn suspended_is_as_the_token_is() {
+fn ready_while_suspended_follows_the_token() {
     let (token, none) = (record(300), Reported::default());
     let suspended = |now| status(&Situation { suspended: true, ..situation(now, Some(&token), None, &none) });
-    assert_eq!(words(&suspended(10))[0], "Ready=True TokenValid");
+    assert_eq!(conditions(&suspended(10))[0], "Ready=True TokenValid");
     assert!(suspended(10).conditions[0].message.contains("suspended"));
-    assert_eq!(words(&suspended(300))[0], "Ready=False Suspended");
+    assert_eq!(conditions(&suspended(300))[0], "Ready=False Suspended");
 }
 
 #[test]
-fn transition_times_move_with_the_status_alone() {
+fn last_transition_time_changes_only_with_the_condition_status() {
     let token = record(300);
     let first = status(&situation(10, Some(&token), None, &Reported::default()));
     let failing = status(&situation(20, Some(&token), Some(Reason::RateLimited), &Reported::of(&first)));
@@ -164,7 +168,7 @@ fn transition_times_move_with_the_status_alone() {
 }
 
 #[test]
-fn propagation_by_lifetime_with_numbers_and_remedies() {
+fn propagation_safe_by_lifetime_has_numbers_and_remedies() {
     let none = Reported::default();
     for (lifetime, expected, part) in [
         (60, "PropagationSafe=False LifetimeTooShort", "accessTokenLifespan"),
@@ -172,39 +176,47 @@ fn propagation_by_lifetime_with_numbers_and_remedies() {
         (300, "PropagationSafe=True LifetimeSufficient", "an outage of the endpoint of 50 s goes unnoticed"),
     ] {
         let token = record(lifetime);
-        let told = status(&situation(10, Some(&token), None, &none));
-        assert_eq!(words(&told)[1], expected);
-        assert!(told.conditions[1].message.contains(part), "{}", told.conditions[1].message);
-        assert!(told.conditions[1].message.contains("subPath"));
+        let status = status(&situation(10, Some(&token), None, &none));
+        assert_eq!(conditions(&status)[1], expected);
+        assert!(status.conditions[1].message.contains(part), "{}", status.conditions[1].message);
+        assert!(status.conditions[1].message.contains("subPath"));
     }
     let mut cached = record(300);
     cached.cached = true;
     assert_eq!(
-        words(&status(&situation(10, Some(&cached), None, &none)))[1],
+        conditions(&status(&situation(10, Some(&cached), None, &none)))[1],
         "PropagationSafe=False IssuerReturnsCachedTokens"
     );
 }
 
 #[test]
-fn what_is_wrong_with_pods_is_said_the_worst_first() {
+fn propagation_safe_with_several_problems_has_the_most_severe_reason() {
     let none = Reported::default();
-    let told = |failed: bool, fixed: bool| Told {
+    let outcome = |failed: bool, has_static_mount: bool| PropagationResult {
         failed: failed.then(|| "no rights".into()),
-        fixed: fixed.then(|| "pod web-1 (container app: subPath)".into()),
+        static_mounts: has_static_mount.then(|| "pod web-1 (container app: subPath)".into()),
     };
-    for (lifetime, told, expected, parts) in [
-        (300, told(false, false), "True LifetimeSufficient", &["goes unnoticed"][..]),
-        (300, told(false, true), "False StaticMount", &["web-1", "tokens live 300 s"]),
-        (300, told(true, true), "False PromptFailed", &["no rights", "promptPropagation.enabled", "web-1"]),
-        (60, told(true, false), "False PromptFailed", &["no rights", "may find an expired token"]),
-        (60, told(false, true), "False LifetimeTooShort", &["may find an expired token", "web-1"]),
-        (150, told(false, true), "False StaticMount", &["web-1", "one failed attempt"]),
+    for (lifetime, result, expected, parts) in [
+        (300, outcome(false, false), "True LifetimeSufficient", &["goes unnoticed"][..]),
+        (300, outcome(false, true), "False StaticMount", &["web-1", "tokens live 300 s"]),
+        (
+            300,
+            outcome(true, true),
+            "False PromptFailed",
+            &["no rights", "promptPropagation.enabled", "web-1"],
+        ),
+        (60, outcome(true, false), "False PromptFailed", &["no rights", "may find an expired token"]),
+        (60, outcome(false, true), "False LifetimeTooShort", &["may find an expired token", "web-1"]),
+        (150, outcome(false, true), "False StaticMount", &["web-1", "one failed attempt"]),
     ] {
         let token = record(lifetime);
-        let situation =
-            Situation { prompt: true, told: Some(&told), ..situation(10, Some(&token), None, &none) };
+        let situation = Situation {
+            prompt: true,
+            propagation: Some(&result),
+            ..situation(10, Some(&token), None, &none)
+        };
         let status = status(&situation);
-        assert_eq!(words(&status)[1], format!("PropagationSafe={expected}"));
+        assert_eq!(conditions(&status)[1], format!("PropagationSafe={expected}"));
         for part in parts {
             assert!(status.conditions[1].message.contains(part), "{}", status.conditions[1].message);
         }
@@ -213,24 +225,24 @@ fn what_is_wrong_with_pods_is_said_the_worst_first() {
 }
 
 #[test]
-fn what_another_process_found_about_pods_stands_until_this_one_has_looked() {
+fn propagation_safe_of_another_process_stays_until_pods_are_checked() {
     let (token, none) = (record(300), Reported::default());
-    let failed = Told { failed: Some("no rights".into()), fixed: None };
-    let prompt = |told, before| {
+    let failed = PropagationResult { failed: Some("no rights".into()), static_mounts: None };
+    let prompt = |propagation, before| {
         let situation = situation(10, Some(&token), None, before);
-        status(&Situation { prompt: true, told, generation: 4, ..situation })
+        status(&Situation { prompt: true, propagation, generation: 4, ..situation })
     };
-    let said = prompt(Some(&failed), &none);
-    let before = Reported::of(&said);
-    assert_eq!(prompt(None, &before).conditions[1], said.conditions[1]);
-    let looked = prompt(Some(&Told::default()), &before);
-    assert_eq!(words(&looked)[1], "PropagationSafe=True LifetimeSufficient");
+    let reported = prompt(Some(&failed), &none);
+    let before = Reported::of(&reported);
+    assert_eq!(prompt(None, &before).conditions[1], reported.conditions[1]);
+    let checked = prompt(Some(&PropagationResult::default()), &before);
+    assert_eq!(conditions(&checked)[1], "PropagationSafe=True LifetimeSufficient");
     let periodic = status(&situation(10, Some(&token), None, &before));
-    assert_eq!(words(&periodic)[1], "PropagationSafe=True LifetimeSufficient");
+    assert_eq!(conditions(&periodic)[1], "PropagationSafe=True LifetimeSufficient");
 }
 
 #[test]
-fn a_margin_that_cannot_hold_is_said() {
+fn ready_message_remarks_a_refresh_before_that_is_too_long() {
     let (token, none) = (record(300), Reported::default());
     let mut large = situation(10, Some(&token), None, &none);
     large.policy.before = Some(300);
@@ -242,7 +254,7 @@ fn a_margin_that_cannot_hold_is_said() {
 }
 
 #[test]
-fn the_last_failure_stays_with_count_zero() {
+fn last_failure_after_recovery_has_count_zero() {
     let failed = LastFailure {
         at: at(5),
         reason: "RateLimited".into(),

@@ -1,4 +1,4 @@
-//! The way to token endpoints, as the flags describe it.
+//! The flags about token endpoints, and the transport that they describe.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use clap::Args;
 use crate::cluster::AGENT;
 use token_endpoint::{Egress, EgressRule, Proxies, ProxyError, Transport, TransportError};
 
-/// The flags about token endpoints, which mean the same for `run` and `mint`. Each is an environment variable too.
+/// The flags about token endpoints, with the same meaning for `run` and `mint`. Each can be set by an environment variable.
 #[derive(Debug, Args)]
 pub struct EndpointArgs {
     /// Allow token endpoints at this host or network, beyond the public addresses that are allowed anyway; may be repeated.
@@ -23,29 +23,29 @@ pub struct EndpointArgs {
     #[arg(long, env = "TOKENSOURCE_ALLOW_HTTP")]
     pub allow_http: bool,
 
-    /// Go to token endpoints through the proxies that HTTPS_PROXY and HTTP_PROXY name, but for the hosts in NO_PROXY. Without
-    /// this flag those variables are not looked at. A proxy resolves names by itself, so that the addresses behind them are
-    /// not judged.
+    /// Connect to token endpoints through the proxies that HTTPS_PROXY and HTTP_PROXY name, except for the hosts in NO_PROXY.
+    /// Without this flag those variables are ignored. A proxy resolves names itself, so that the addresses behind them are
+    /// not checked.
     #[arg(long, env = "TOKENSOURCE_PROXY_FROM_ENVIRONMENT")]
     pub proxy_from_environment: bool,
 
-    /// How long a mounted file may lag behind its Secret, where a TokenSource does not say: the kubelet takes 60 to 90 s.
+    /// How long a mounted file may lag behind its Secret, if the TokenSource does not set it: the kubelet takes 60 to 90 s.
     #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = propagation_delay)]
     pub default_propagation_delay: u64,
 }
 
-/// MintReason token endpoints cannot be reached as the flags say.
+/// The flags or the environment describe no usable transport.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// No HTTP client can be built.
+    /// The HTTP client cannot be built.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// A variable names no proxy.
+    /// The value of a proxy variable is invalid.
     #[error("--proxy-from-environment: {0}")]
     Proxy(#[from] ProxyError),
 }
 
-/// The way to token endpoints that the flags describe, and never to `api_server`.
+/// The transport that the flags describe. It never connects to the addresses of `api_server`.
 pub(crate) fn transport(flags: &EndpointArgs, api_server: Vec<IpAddr>) -> Result<Transport, EndpointError> {
     let only = (!flags.egress_only.is_empty()).then_some(flags.egress_only.clone());
     let egress = Arc::new(Egress::new(flags.egress_allow.clone(), only, flags.allow_http, api_server));
@@ -56,7 +56,7 @@ pub(crate) fn transport(flags: &EndpointArgs, api_server: Vec<IpAddr>) -> Result
     Ok(Transport::with_proxies(egress, AGENT, proxies)?)
 }
 
-/// What to say where the environment names proxies and nobody said to use them.
+/// A remark where the environment names proxies and the flag to use them is not set.
 pub(crate) fn unused_proxies(flags: &EndpointArgs) -> Option<String> {
     let set = |name: &&str| std::env::var(name).is_ok_and(|value| !value.trim().is_empty());
     let names: Vec<&str> =
@@ -69,9 +69,14 @@ pub(crate) fn unused_proxies(flags: &EndpointArgs) -> Option<String> {
     })
 }
 
-/// In seconds, within what the API server allows in `spec.refresh.propagationDelay`.
-pub(crate) fn propagation_delay(value: &str) -> Result<u64, String> {
+/// The value is no duration, or out of bounds.
+#[derive(Debug, thiserror::Error)]
+#[error("write a duration from 1s to 1h, for example 90s")]
+pub(crate) struct InvalidPropagationDelay;
+
+/// Parses a propagation delay, in seconds, within the bounds of `spec.refresh.propagationDelay`.
+pub(crate) fn propagation_delay(value: &str) -> Result<u64, InvalidPropagationDelay> {
     let seconds = value.parse::<jiff::SignedDuration>().ok().and_then(|it| u64::try_from(it.as_secs()).ok());
     let seconds = seconds.filter(|seconds| (1..=3600).contains(seconds));
-    seconds.ok_or_else(|| "write a duration from 1s to 1h, for example 90s".to_owned())
+    seconds.ok_or(InvalidPropagationDelay)
 }

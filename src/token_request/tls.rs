@@ -1,5 +1,5 @@
-//! What the connection to a token endpoint is made with. Read at each mint and kept nowhere, so that whoever rotates a
-//! certificate needs no watch of ours; a refresh without `spec.tls` costs no call more.
+//! TLS material for the connection to a token endpoint. It is read for each token request and not cached, so that a rotated
+//! certificate needs no watch; without `spec.tls` there is no further call.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,33 @@ use crate::key::Key;
 use token_endpoint::{Tls, TlsError};
 use tokensource_api::{self as api, CaBundle, KeyReference};
 
-/// Where a text was read, in words.
+/// The objects that `spec.tls` names do not contain usable TLS material. The reason is always `SpecInvalid`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsMaterialError {
+    #[error("{place}: there is no such {kind} in this namespace")]
+    NoObject { place: String, kind: &'static str },
+    #[error("{place}: there is no such key: add it, or name the right one")]
+    NoKey { place: String },
+    #[error("{place}: this is not PEM: store the file that begins with -----BEGIN")]
+    NotText { place: String },
+    /// The API server's validation rejects it.
+    #[error("spec.tls.caBundle must have exactly one member")]
+    NoBundleReference,
+    #[error("{place}: {source}")]
+    Unusable {
+        place: String,
+        #[source]
+        source: TlsError,
+    },
+}
+
 struct Text {
+    /// The field of the spec and the object, for messages.
     place: String,
     text: String,
 }
 
-/// What `spec.tls` names, as far as it exists.
+/// The objects that `spec.tls` names, as far as they exist.
 #[derive(Default)]
 pub(crate) struct Named {
     pub(crate) bundle_config_map: Option<ConfigMap>,
@@ -28,7 +48,7 @@ pub(crate) struct Named {
 }
 
 impl Named {
-    /// Reads it from the cluster.
+    /// Reads them from the cluster.
     pub(crate) async fn fetch(
         spec: &api::Tls,
         kubernetes: &Kubernetes,
@@ -49,11 +69,11 @@ impl Named {
         Ok(named)
     }
 
-    /// What the connection is made with.
+    /// Extracts the TLS material.
     ///
     /// # Errors
-    /// Something is missing, or is not what it should be. The reason is always `SpecInvalid`.
-    pub(crate) fn tls(self, spec: &api::Tls) -> Result<Tls, String> {
+    /// An object or a key is missing, or its value is not usable.
+    pub(crate) fn tls(self, spec: &api::Tls) -> Result<Tls, TlsMaterialError> {
         let Named { bundle_config_map, bundle_secret, client_certificate } = self;
         let bundle = match &spec.ca_bundle {
             Some(bundle) => Some(ca_bundle(bundle, bundle_config_map, bundle_secret)?),
@@ -64,13 +84,13 @@ impl Named {
             None => None,
         };
         let chain_and_key = client.as_ref().map(|(chain, key)| (chain.text.as_str(), key));
-        Tls::new(bundle.as_ref().map(|bundle| bundle.text.as_str()), chain_and_key).map_err(|error| {
-            let text = match &error {
+        Tls::new(bundle.as_ref().map(|bundle| bundle.text.as_str()), chain_and_key).map_err(|source| {
+            let text = match &source {
                 TlsError::EmptyBundle | TlsError::DamagedBundle(_) => bundle.as_ref(),
                 _ => client.as_ref().map(|(chain, _)| chain),
             };
-            let place = text.map(|text| text.place.as_str()).unwrap_or_default();
-            format!("{place}: {error}")
+            let place = text.map(|text| text.place.clone()).unwrap_or_default();
+            TlsMaterialError::Unusable { place, source }
         })
     }
 }
@@ -79,12 +99,12 @@ fn ca_bundle(
     bundle: &CaBundle,
     config_map: Option<ConfigMap>,
     secret: Option<Secret>,
-) -> Result<Text, String> {
+) -> Result<Text, TlsMaterialError> {
     match (&bundle.config_map_key_ref, &bundle.secret_key_ref) {
         (Some(KeyReference { name, key }), _) => {
             let place = format!("spec.tls.caBundle, key {key} of ConfigMap {name}");
             let Some(found) = config_map else {
-                return Err(format!("{place}: there is no such ConfigMap in this namespace"));
+                return Err(TlsMaterialError::NoObject { place, kind: "ConfigMap" });
             };
             let binary = found.binary_data.unwrap_or_default();
             let text = found.data.unwrap_or_default().remove(key);
@@ -96,13 +116,11 @@ fn ca_bundle(
             let data = secret_data(secret, &place)?;
             read(place, data.get(key).map(utf8))
         }
-        // The API server's rules refuse it.
-        (None, None) => Err("spec.tls.caBundle must have exactly one member".into()),
+        (None, None) => Err(TlsMaterialError::NoBundleReference),
     }
 }
 
-/// The chain, and the key.
-fn chain_and_key(name: &str, secret: Option<Secret>) -> Result<(Text, SecretString), String> {
+fn chain_and_key(name: &str, secret: Option<Secret>) -> Result<(Text, SecretString), TlsMaterialError> {
     let place = format!("spec.tls.clientCertificateRef, Secret {name}");
     let data = secret_data(secret, &place)?;
     let text = |key| read(format!("{place}, key {key}"), data.get(key).map(utf8));
@@ -110,26 +128,27 @@ fn chain_and_key(name: &str, secret: Option<Secret>) -> Result<(Text, SecretStri
     Ok((Text { place: place.clone(), ..text("tls.crt")? }, key))
 }
 
-fn secret_data(secret: Option<Secret>, place: &str) -> Result<BTreeMap<String, ByteString>, String> {
+fn secret_data(
+    secret: Option<Secret>,
+    place: &str,
+) -> Result<BTreeMap<String, ByteString>, TlsMaterialError> {
     match secret {
         Some(secret) => Ok(secret.data.unwrap_or_default()),
-        None => Err(format!("{place}: there is no such Secret in this namespace")),
+        None => Err(TlsMaterialError::NoObject { place: place.to_owned(), kind: "Secret" }),
     }
 }
 
-/// MintReason the bytes are no text.
-struct NoText;
+/// The bytes are not UTF-8.
+struct NotUtf8;
 
-fn utf8(bytes: &ByteString) -> Result<String, NoText> {
-    String::from_utf8(bytes.0.clone()).map_err(|_| NoText)
+fn utf8(bytes: &ByteString) -> Result<String, NotUtf8> {
+    String::from_utf8(bytes.0.clone()).map_err(|_| NotUtf8)
 }
 
-fn read(place: String, text: Option<Result<String, NoText>>) -> Result<Text, String> {
+fn read(place: String, text: Option<Result<String, NotUtf8>>) -> Result<Text, TlsMaterialError> {
     match text {
         Some(Ok(text)) => Ok(Text { place, text }),
-        Some(Err(NoText)) => {
-            Err(format!("{place}: this is not PEM: store the file that begins with -----BEGIN"))
-        }
-        None => Err(format!("{place}: there is no such key: add it, or name the right one")),
+        Some(Err(NotUtf8)) => Err(TlsMaterialError::NotText { place }),
+        None => Err(TlsMaterialError::NoKey { place }),
     }
 }

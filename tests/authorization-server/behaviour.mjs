@@ -1,8 +1,8 @@
-// A delay or an outage that a test switched on for one client, before the provider sees the request.
-// { status, body, headers, delay_ms, times }: without a status the request goes on after the delay;
-// with `times` the behaviour ends by itself after so many requests.
+// A delay or an outage that a test has switched on for one client, instead of the provider.
+// { status, body, headers, delay_ms, times }: without a status the provider serves the request after the delay;
+// with `times` the behaviour ends after so many requests.
 
-/** Whether the request has been dealt with. */
+/** Whether the response has been sent. */
 export async function behave(client, res) {
   const behaviour = client?.behaviour;
   if (!behaviour) return false;
@@ -20,7 +20,7 @@ export async function behave(client, res) {
   return true;
 }
 
-/** Ends early when the client goes away. */
+/** Ends early when the client disconnects. */
 function delay(ms, res) {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, ms);

@@ -1,4 +1,4 @@
-// The registered clients: what the certified provider must know of each, and the knobs that only we have.
+// The registered clients: their metadata for the certified provider, and the settings of this server.
 
 import { Refusal } from './http.mjs';
 
@@ -13,11 +13,11 @@ const DEFAULTS = {
   jwks: undefined,
   // RFC 8705, 2.1.2: the name in the certificate of a tls_client_auth client.
   tls_client_auth_san_dns: undefined,
-  // RFC 8707: the resource indicators that the client may ask for; undefined: any.
+  // RFC 8707: the resource indicators that the client may request; undefined: any.
   resources: undefined,
-  // VMware Cloud Director only: the tenant whose endpoint takes this client's API tokens; undefined: any.
+  // VMware Cloud Director only: the tenant whose endpoint accepts this client's API tokens; undefined: any.
   tenant: undefined,
-  // VNG Cloud only: after this many failed logins in a row every further one is refused; undefined: never.
+  // VNG Cloud only: after so many consecutive failed logins all further ones are refused; undefined: never.
   lock_after_failures: undefined,
   // { status, body, headers, delay_ms, times }: see behaviour.mjs.
   behaviour: undefined,
@@ -31,7 +31,7 @@ function refuse(message) {
 
 function check(client) {
   for (const name of Object.keys(client)) {
-    // A misspelt member would otherwise make a test pass for the wrong reason.
+    // With a misspelt member a test could pass for the wrong reason.
     if (!(name in DEFAULTS)) refuse(`unknown member ${name}`);
   }
   if (!Number.isSafeInteger(client.access_token_ttl) || client.access_token_ttl < 1) {
@@ -48,7 +48,7 @@ function check(client) {
 export class Clients {
   #clients = new Map();
 
-  /** `validate` is the certified provider's own judgement of client metadata. */
+  /** `validate` is the certified provider's validation of client metadata. */
   constructor(validate) {
     this.validate = validate;
   }
@@ -57,7 +57,7 @@ export class Clients {
     return this.#clients.get(id);
   }
 
-  /** What the provider's adapter hands out: a change applies to the very next request. */
+  /** The client for the provider's adapter: a change applies to the next request. */
   metadata(id) {
     const client = this.#clients.get(id);
     return client && metadata(id, client);
@@ -103,6 +103,6 @@ function metadata(id, client) {
     ...(needsSecret && { client_secret: client.client_secret }),
     ...(jwks && { jwks }),
     ...(tls_client_auth_san_dns && { tls_client_auth_san_dns }),
-    // Not `scope`: the provider knows a fixed list of scopes only; ours are checked in provider.mjs.
+    // Not `scope`: the provider accepts a fixed list of scopes only; provider.mjs checks them.
   };
 }

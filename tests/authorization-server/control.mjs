@@ -1,4 +1,4 @@
-// What tests and the demo turn and read: JSON under /control/, and a resource that tokens open.
+// The control interface for tests and the demo: JSON under /control/, and a resource protected by tokens.
 
 import { readBody, Refusal, sendJson } from './http.mjs';
 
@@ -14,7 +14,7 @@ export function control({ clients, requests, seedRefreshToken, introspect }) {
     ['DELETE', /^\/control\/clients\/([^/]+)$/, async (id) => ({ removed: clients.remove(id) })],
     ['POST', /^\/control\/clients\/([^/]+)\/refresh-tokens$/,
       async (id) => ({ refresh_token: await seedRefreshToken(known(id)) })],
-    // Of an unknown client too: it may have asked, and that counts.
+    // Of an unregistered client, too: its requests count.
     ['GET', /^\/control\/clients\/([^/]+)\/requests$/, async (id) => requests.of(id)],
     ['GET', /^\/control\/requests$/, async () => requests.all()],
     ['POST', /^\/control\/introspect$/, async (_id, { token }) => introspect(String(token))],

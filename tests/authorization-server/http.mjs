@@ -1,8 +1,8 @@
-// The few HTTP helpers that every module here needs.
+// HTTP helpers of all modules.
 
 const LIMIT = 1024 * 1024;
 
-/** An answer that a handler throws to give up: status and a JSON body. */
+/** A response that a handler throws: status and a JSON body. */
 export class Refusal extends Error {
   constructor(status, body) {
     super(JSON.stringify(body));
@@ -27,7 +27,7 @@ export function sendJson(res, status, body, headers = {}) {
   res.end(JSON.stringify(body));
 }
 
-/** The Basic credentials as they were sent, or undefined; not percent-decoded. */
+/** The Basic credentials as sent, not percent-decoded; undefined if there are none. */
 export function rawBasic(req) {
   const [, encoded] = /^Basic ([A-Za-z0-9+/]+={0,2})$/i.exec(req.headers.authorization ?? '') ?? [];
   if (encoded === undefined) return undefined;
@@ -36,7 +36,7 @@ export function rawBasic(req) {
   return colon < 0 ? undefined : { id: text.slice(0, colon), secret: text.slice(colon + 1) };
 }
 
-/** RFC 6749, 2.3.1: what the certified provider decodes. */
+/** RFC 6749, 2.3.1: the encoding that the certified provider expects. */
 export function formEncodedBasic({ id, secret }) {
   const pair = `${encodeURIComponent(id)}:${encodeURIComponent(secret)}`;
   return `Basic ${Buffer.from(pair).toString('base64')}`;

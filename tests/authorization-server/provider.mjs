@@ -1,4 +1,4 @@
-// The certified provider, set up as a Keycloak realm is laid out, so that VGS' URL works as it is.
+// The certified provider, with the paths of a Keycloak realm, so that the path of VGS' URL works unchanged.
 
 import { generateKeyPairSync, randomBytes, verify } from 'node:crypto';
 
@@ -10,7 +10,7 @@ export const TOKEN_PATH = `${REALM}/protocol/openid-connect/token`;
 
 const A_FORTNIGHT = 14 * 24 * 3600;
 
-/** oidc-provider advises on the console about what a production server needs; ours is none. */
+/** oidc-provider prints advice for production servers, which this is not. */
 function silenceAdvice() {
   for (const level of ['info', 'warn']) {
     const write = console[level].bind(console);
@@ -18,18 +18,18 @@ function silenceAdvice() {
   }
 }
 
-/** `mtlsUrl`: where client certificates are asked for, if that is not at `url`. */
+/** `mtlsUrl`: where client certificates are requested, if not at `url`. */
 export async function createAuthorizationServer(url, mtlsUrl) {
   silenceAdvice();
   const { Provider, errors } = await import('oidc-provider');
 
   const clients = new Clients((metadata) => provider.Client.validate(metadata));
-  // Elliptic, because an RSA key would double the time that a start takes.
+  // Elliptic, because an RSA key would double the start time.
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const signingKey = { ...privateKey.export({ format: 'jwk' }), alg: 'ES256', use: 'sig' };
   const defaultResource = `${url}/resource`;
 
-  /** Scopes hang on the client, as at Keycloak: none asked for means all of them, another's are refused. */
+  /** Scopes belong to the client, as in Keycloak: a request without scopes gets all of them, others are refused. */
   const settleScope = (ctx, token, { scope }) => {
     const asked = ctx.oidc.params.scope;
     if (asked === undefined) {
@@ -61,7 +61,7 @@ export async function createAuthorizationServer(url, mtlsUrl) {
       mTLS: {
         enabled: true,
         tlsClientAuth: true,
-        // The connection is ours: no proxy in between, whose headers would have to be believed.
+        // From the connection itself: there is no proxy whose headers would have to be trusted.
         getCertificate: (ctx) => peerCertificate(ctx)?.toString(),
         certificateAuthorized: (ctx) => ctx.socket.authorized === true,
         certificateSubjectMatches: (ctx, property, expected) =>
@@ -73,7 +73,7 @@ export async function createAuthorizationServer(url, mtlsUrl) {
       userinfo: { enabled: false },
       resourceIndicators: {
         enabled: true,
-        // Always one: a JWT needs an audience, and without a resource the provider drops scopes that it does not know.
+        // Always one: a JWT needs an audience, and without a resource the provider drops unknown scopes.
         defaultResource: (_ctx, _client, oneOf) => oneOf ?? defaultResource,
         useGrantedResource: () => true,
         getResourceServerInfo: (_ctx, resource, client) => {
@@ -91,7 +91,7 @@ export async function createAuthorizationServer(url, mtlsUrl) {
       },
     },
     ttl: {
-      // The first hook that sees the request and its token together, hence the scopes too.
+      // The first hook that sees both the request and its token, hence the scopes.
       ClientCredentials: (ctx, token, { clientId }) => {
         settleScope(ctx, token, clients.get(clientId));
         return clients.get(clientId).access_token_ttl;
@@ -115,13 +115,13 @@ export async function createAuthorizationServer(url, mtlsUrl) {
   provider.use(async (ctx, next) => {
     await next();
     if (ctx.oidc?.route === 'token' && ctx.status === 200) {
-      // Keycloak's members beside the standard ones, as VGS documents them.
+      // Keycloak's additional members, as VGS documents them.
       ctx.body = { ...ctx.body, refresh_expires_in: 0, 'not-before-policy': 1620379100 };
     }
   });
   provider.on('server_error', (_ctx, error) => console.error('authorization server:', error));
 
-  // A spent or revoked token is no longer in the storage, but a request that presents it must still be counted.
+  // A spent or revoked token is not in the storage any more, but a request that presents it must be counted.
   const refreshTokenOwners = new Map();
   provider.on('refresh_token.saved', (token) => refreshTokenOwners.set(token.jti, token.clientId));
 
@@ -139,7 +139,7 @@ function peerCertificate(ctx) {
   return ctx.socket.getPeerX509Certificate?.();
 }
 
-/** As if a person had logged in and consented. */
+/** As if a user had logged in and consented. */
 async function seedRefreshToken(provider, clientId, scope, resource) {
   const client = await provider.Client.find(clientId);
   const accountId = `person-of-${clientId}`;
@@ -165,7 +165,7 @@ async function introspect(provider, publicKey, token) {
   };
 }
 
-/** The provider keeps no record of the JWTs it signs. */
+/** The provider does not store the JWTs that it signs. */
 function jwtClaims(publicKey, token) {
   const parts = token.split('.');
   if (parts.length !== 3) return undefined;

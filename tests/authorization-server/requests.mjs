@@ -1,10 +1,10 @@
-// Counts the token requests of each client. Tests prove with it that a restart mints nothing, so every request
-// counts when it has arrived, whatever becomes of it.
+// Counts the token requests of each client. Tests prove with it that a restart makes no token request, so every
+// request counts on arrival, whatever its outcome.
 
 export class Requests {
   #clients = new Map();
 
-  /** `client` is undefined for a request that names nobody. Returns the function that notes the outcome. */
+  /** `client` is undefined for a request without a client id. Returns the function that records the outcome. */
   arrived(client, outline) {
     const counts = this.#of(client ?? '');
     const last = { ...outline, status: null, at: new Date().toISOString() };

@@ -21,9 +21,9 @@ const { values: options } = parseArgs({
     'until-stdin-closes': { type: 'boolean', default: false },
     'tls-cert': { type: 'string' },
     'tls-key': { type: 'string' },
-    // Whose client certificates are trusted (RFC 8705). A client without one is served too.
+    // The authorities of client certificates (RFC 8705). Clients without one are served, too.
     'tls-client-ca': { type: 'string' },
-    // Asks for client certificates on a second port only, which the metadata name (mtls_endpoint_aliases).
+    // Requests client certificates only on a second port, which the metadata name (mtls_endpoint_aliases).
     'mtls-alias': { type: 'boolean', default: false },
   },
 });
@@ -63,7 +63,7 @@ const tokenEndpoints = [
   { serves: (path) => path === TOKEN_PATH, clientOf: standardClientOf, answer: toProvider },
 ];
 
-/** The provider's routes are relative to its realm; it reads a body that has been read before from `req.body`. */
+/** The provider's routes are relative to its realm; it takes a body that was read before from `req.body`. */
 function toProvider(req, res, body) {
   req.originalUrl = req.url;
   req.url = req.url.slice(REALM.length);
@@ -82,7 +82,7 @@ async function route(req, res) {
 }
 
 for (const each of servers) {
-  // Longer than any client keeps an idle connection: a server that closes first makes a request fail now and then.
+  // Longer than clients keep idle connections: if the server closes first, a request fails now and then.
   each.keepAliveTimeout = 600_000;
   each.on('request', (req, res) => {
     route(req, res).catch((error) => {

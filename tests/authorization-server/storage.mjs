@@ -1,4 +1,4 @@
-// In memory, and without the limit of 1000 entries that oidc-provider's own has: a load test mints more.
+// In memory, without the limit of 1000 entries of oidc-provider's own adapter, which a load test exceeds.
 
 export function createStorage(findClient) {
   const entries = new Map();
@@ -40,7 +40,7 @@ export function createStorage(findClient) {
       for (const key of grants.get(grantId) ?? []) entries.delete(key);
       grants.delete(grantId);
     },
-    // Of sessions and device codes, which nobody here has.
+    // For sessions and device codes, which are not used here.
     async findByUid() {},
     async findByUserCode() {},
   });

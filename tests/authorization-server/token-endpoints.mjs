@@ -1,4 +1,4 @@
-// Every token endpoint goes through here: count, misbehave if a test wants it, answer.
+// All token endpoints: count the request, apply the client's behaviour, respond.
 
 import { behave } from './behaviour.mjs';
 import { rawBasic, readBody } from './http.mjs';
@@ -8,7 +8,7 @@ export async function serveToken(endpoint, { requests, clients }, req, res, path
   const clientId = endpoint.clientOf(req, body);
   const settle = requests.arrived(clientId, outline(req, body, path));
 
-  // Noted before the answer leaves: a test may ask for the counts as soon as it has the answer.
+  // Counted before the response is sent: a test may read the counts right after it.
   let byProvider = false;
   const end = res.end.bind(res);
   res.end = (...args) => {
@@ -51,7 +51,7 @@ function parse(body) {
   }
 }
 
-/** The client as RFC 6749 lets it say who it is: Basic, client_id, or an assertion's subject. */
+/** The client id of a request: of Basic, client_id, or the subject of an assertion. */
 export function standardClientOf(req, body) {
   const basic = rawBasic(req);
   if (basic) return formDecode(basic.id);

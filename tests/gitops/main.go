@@ -1,4 +1,4 @@
-// What GitOps tools make of an object, told by their own libraries: Flux' kstatus, and Lua as Argo CD runs it.
+// How GitOps tools interpret an object, by their own libraries: Flux' kstatus, and Lua as Argo CD runs it.
 //
 //	gitops kstatus            what kstatus computes, and its message
 //	gitops health SCRIPT      what a health check of Argo CD returns, as JSON
@@ -66,8 +66,8 @@ func run(args []string) error {
 	}
 }
 
-// runLua runs a script as Argo CD does: within a second, with the libraries package, base and table, and an os to be
-// required that only knows the time; no strings, no patterns, no mathematics.
+// runLua runs a script as Argo CD does: within a second, with the libraries package, base and table, and an os library
+// with the time only; no strings, no patterns, no mathematics.
 func runLua(object map[string]any, script string) ([]byte, error) {
 	state := lua.NewState(lua.Options{SkipOpenLibs: true})
 	defer state.Close()
@@ -95,7 +95,7 @@ func runLua(object map[string]any, script string) ([]byte, error) {
 	return luajson.Encode(table)
 }
 
-// openTime: Lua's own os with all but the time left out.
+// openTime is Lua's os library, reduced to the time.
 func openTime(state *lua.LState) int {
 	lua.OpenOs(state)
 	all := state.CheckTable(-1)
@@ -108,7 +108,7 @@ func openTime(state *lua.LState) int {
 	return 1
 }
 
-// toLua: a number of an object is an int64 or a float64.
+// toLua converts a JSON value, whose numbers are int64 or float64.
 func toLua(state *lua.LState, value any) lua.LValue {
 	switch value := value.(type) {
 	case bool:
@@ -158,7 +158,7 @@ func printPatch(before map[string]any, returned []byte) error {
 	return nil
 }
 
-// keepEmptyMaps: an empty table of Lua is an empty list in JSON; Argo CD, too, takes it for what it was before.
+// keepEmptyMaps restores empty maps: an empty table of Lua is an empty list in JSON. Argo CD does the same.
 func keepEmptyMaps(after, before map[string]any) {
 	for key, was := range before {
 		was, ok := was.(map[string]any)

@@ -6,12 +6,12 @@ use super::support::relay::Relay;
 use super::support::scene::{SOON, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_runs_is_live_and_ready() {
+async fn running_operator_is_live_and_ready() {
     let scene = Scene::bare("admin").await;
     let operator = Operator::start(&scene.namespace).await;
     let (status, media_type, body) = operator.admin("/livez").await;
     assert_eq!((status, media_type.as_str(), body.as_str()), (200, "text/plain; charset=utf-8", "ok"));
-    eventually("it is ready", SOON, async || match operator.admin("/readyz?verbose").await {
+    eventually("the operator is ready", SOON, async || match operator.admin("/readyz?verbose").await {
         (200, _, body) => {
             assert_eq!(body, "[+]caches ok\n[+]shutdown ok\nreadyz check passed\n");
             Ok(())
@@ -20,7 +20,7 @@ async fn an_operator_that_runs_is_live_and_ready() {
     })
     .await;
     let (_, _, body) = operator.admin("/livez?verbose").await;
-    let expected = "[+]ping ok\n[+]loop ok\n[+]watches ok\n[+]looks ok\n[+]clock ok\nlivez check passed\n";
+    let expected = "[+]ping ok\n[+]watches ok\n[+]work-queue ok\n[+]mint-queue ok\n[+]leader-election ok\n[+]clock ok\nlivez check passed\n";
     assert_eq!(body, expected);
     let (status, media_type, body) = operator.admin("/metrics").await;
     assert_eq!(status, 200);
@@ -30,7 +30,7 @@ async fn an_operator_that_runs_is_live_and_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_waits_for_its_first_list_is_live_but_not_ready() {
+async fn operator_waiting_for_first_list_is_live_but_not_ready() {
     let scene = Scene::bare("not-ready").await;
     let relay = Relay::start(scene.client.clone()).await;
     relay.hold("secrets?");
@@ -40,7 +40,7 @@ async fn an_operator_that_waits_for_its_first_list_is_live_but_not_ready() {
     assert!(body.starts_with("[-]caches failed: not all TokenSources"), "{body}");
     assert_eq!(operator.admin("/livez").await.0, 200);
     relay.release();
-    eventually("it is ready", SOON, async || match operator.admin("/readyz").await {
+    eventually("the operator is ready", SOON, async || match operator.admin("/readyz").await {
         (200, ..) => Ok(()),
         other => Err(other),
     })

@@ -1,4 +1,4 @@
-//! The API's rules, as `kubectl apply` meets them: what is refused says what to write instead.
+//! The validation rules of the CRD, through `kubectl apply`: the message of a refusal says what to write instead.
 
 mod accepted;
 mod refused;
@@ -52,7 +52,7 @@ async fn dry_run(scene: &Scene, manifest: &Value) -> std::process::Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_says_what_to_write_instead() {
+async fn refused_manifest_message_says_what_to_write_instead() {
     let scene = Scene::bare("refused").await;
     let mut wrong = vec![];
     for (manifest, sentence) in refused() {
@@ -66,7 +66,7 @@ async fn what_is_refused_says_what_to_write_instead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_valid_is_accepted_without_a_warning() {
+async fn valid_manifest_is_accepted_without_warning() {
     let scene = Scene::bare("accepted").await;
     for manifest in accepted() {
         let output = dry_run(&scene, &manifest).await;
@@ -80,9 +80,9 @@ async fn what_is_valid_is_accepted_without_a_warning() {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
-/// The rules that compare with what was there before need something there.
+/// Transition rules need an existing object.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_target_cannot_be_renamed() {
+async fn target_name_cannot_be_changed() {
     let scene = Scene::bare("renamed").await;
     scene.apply(source(vgs(json!({})))).await;
     let mut refused = vec![source(vgs(json!({"target": {"name": "other"}})))];
@@ -94,12 +94,12 @@ async fn the_target_cannot_be_renamed() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(IMMUTABLE), "{manifest}\n{said}");
     }
-    // The default, written out, is no change.
+    // Writing out the default is no change.
     scene.apply(source(vgs(json!({"target": {"name": "source"}})))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_rule_has_been_broken_once() {
+async fn every_validation_rule_is_broken_by_a_manifest() {
     let crd = include_str!("../../crds/tokensource.dev_tokensources.yaml");
     let crd: Value = serde_saphyr::from_str(crd).unwrap();
     let mut messages = vec![];

@@ -1,4 +1,4 @@
-//! The API as `kubectl` shows it, and what is accepted stays as it was written.
+//! The API as `kubectl` shows it; accepted manifests stay as written.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::support::operator::Operator;
 use super::support::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_explains_shows_and_waits() {
+async fn kubectl_explain_and_get_show_fields_and_columns() {
     let scene = Scene::bare("explained").await;
     let mut source = scene.source(json!({"target": {"name": "vgs-token"}}));
     source["metadata"]["name"] = json!("vault-api");
@@ -19,7 +19,7 @@ async fn kubectl_explains_shows_and_waits() {
     let deep = scene.kubectl(&["explain", "tks.spec.provider.oauth2.requestEncoding"], "").await;
     assert!(deep.contains("ENUM:") && deep.contains("default: Form"), "{deep}");
 
-    // Nobody has looked: kstatus, `kubectl wait` and the like must not take it for current.
+    // Not reconciled yet: kstatus and `kubectl wait` must not consider it current.
     let status = scene.sources().get("vault-api").await.unwrap().status.unwrap();
     assert_eq!(status.observed_generation, Some(-1));
 
@@ -54,7 +54,7 @@ async fn kubectl_explains_shows_and_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_leaves_nothing_for_gitops_tools_to_undo() {
+async fn applied_manifest_has_no_diff_after_reconciliation() {
     let scene = Scene::new("gitops", 300).await;
     let _operator = Operator::start(&scene.namespace).await;
     let manifest =
@@ -69,7 +69,7 @@ async fn the_operator_leaves_nothing_for_gitops_tools_to_undo() {
     assert_eq!(row[..5], ["source", "True", "TokenValid", &expires, "token"], "{table}");
     assert_eq!(row[6..9], ["vgs", &refresh, &token.id], "{table}");
 
-    // As Argo CD and Flux apply. kubectl's own annotation would be a difference on what it has applied in the other way.
+    // As Argo CD and Flux apply. Where the other mode was used before, kubectl's annotation would be a difference.
     let mut server_side = manifest.clone();
     server_side["metadata"]["name"] = json!("server-side");
     server_side["spec"]["target"]["name"] = json!("another-token");

@@ -1,4 +1,4 @@
-//! What is signed, and tokens for tokens, end to end.
+//! Signed assertions and token exchange, end to end.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -39,7 +39,7 @@ fn token(value: &str) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_signs() {
+async fn private_key_jwt_client_gets_tokens_and_new_key_is_used_at_once() {
     let scene = Scene::bare("private-key-jwt").await;
     let (public, private) = key();
     let client = |public: Value| ClientSpec {
@@ -60,14 +60,14 @@ async fn a_client_that_signs() {
     let first = scene.new_token(None).await;
     assert!(scene.server.is_valid(&first).await);
     assert_eq!(scene.ready("True TokenValid").await.matches("newline").count(), 0);
-    // The server takes each assertion once.
+    // The server accepts each assertion once.
     scene.force_refresh("again").await;
     let requests = scene.server.requests(&scene.namespace).await;
     assert_eq!((requests.total, requests.succeeded), (2, 2), "{requests:?}");
     let names = requests.last.unwrap().parameters;
     assert_eq!(names, ["grant_type", "client_id", "client_assertion_type", "client_assertion"]);
 
-    // Another key in the Secret is acted on at once.
+    // A new key in the Secret is used at once.
     let (public, private) = key();
     scene.server.client(client(public)).await;
     let before = scene.token().await;
@@ -75,9 +75,9 @@ async fn a_client_that_signs() {
     scene.new_token(before.as_deref()).await;
 }
 
-/// As Microsoft Entra ID wants it.
+/// As Microsoft Entra ID requires it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_names_its_certificate() {
+async fn private_key_jwt_with_certificate_sends_its_thumbprint() {
     let scene = Scene::bare("certificate-key").await;
     let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
@@ -109,17 +109,17 @@ async fn a_client_that_names_its_certificate() {
     let thumbprint = URL_SAFE_NO_PAD.encode(thumbprint);
     assert_eq!(seen, json!({"alg": "ES256", "typ": "JWT", "x5t#S256": thumbprint}));
 
-    // A renewed certificate without its key costs no request.
+    // A certificate that does not belong to the key costs no token request.
     let other = rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap().cert.pem();
     scene.secret("credentials", &[values[0], values[1], ("certificate.pem", &other)]).await;
     let ask = "tokensource.dev/refresh-requested-at=1";
     scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", ask], "").await;
-    scene.told("True RefreshFailing", &["certificate"]).await;
+    scene.reports("True RefreshFailing", &["certificate"]).await;
     assert_eq!(scene.mints().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_does_not_fit_costs_no_request() {
+async fn private_key_missing_or_of_other_type_costs_no_token_request() {
     let scene = Scene::bare("wrong-key").await;
     let (_, private) = key();
     scene.secret("credentials", &[("client_id", &scene.namespace), ("key", &private)]).await;
@@ -130,16 +130,16 @@ async fn a_key_that_does_not_fit_costs_no_request() {
     );
     scene.apply(manifest.clone()).await;
     scene
-        .told("False CredentialsNotFound", &["no key private_key.pem", "spec.credentials.privateKeyKey"])
+        .reports("False CredentialsNotFound", &["no key private_key.pem", "spec.credentials.privateKeyKey"])
         .await;
     manifest["spec"]["credentials"]["privateKeyKey"] = json!("key");
     scene.apply(manifest).await;
-    scene.told("False CredentialsInvalid", &["ES256"]).await;
+    scene.reports("False CredentialsInvalid", &["ES256"]).await;
     assert_eq!(scene.mints().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_assertion_as_the_grant() {
+async fn jwt_bearer_grant_sends_configured_claims() {
     let scene = Scene::bare("jwt-bearer").await;
     let server = ScriptedServer::start([token("one"), token("two")]).await;
     let (_, private) = key();
@@ -183,7 +183,7 @@ async fn an_assertion_as_the_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn googles_key_file_says_who_signs() {
+async fn jwt_bearer_google_key_file_provides_issuer_and_key_id() {
     let scene = Scene::bare("google").await;
     let server = ScriptedServer::start([token("google")]).await;
     let file = json!({
@@ -210,7 +210,7 @@ async fn googles_key_file_says_who_signs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_whose_clock_is_off() {
+async fn assertion_server_clock_skew_is_reported_and_compensated() {
     let scene = Scene::bare("clock").await;
     let in_words = |seconds: i64| {
         let time = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
@@ -230,9 +230,9 @@ async fn a_server_whose_clock_is_off() {
         "clientAuthentication": {"privateKeyJWT": {"algorithm": "ES256"}},
     });
     scene.apply(source(&scene, oauth2)).await;
-    scene.told("False RequestRejected", &["the clock of 127.0.0.1 is ", "s ahead of this one's"]).await;
+    scene.reports("False RequestRejected", &["the clock of 127.0.0.1 is ", "s ahead of this one's"]).await;
     scene.force_refresh("again").await;
-    scene.told("True TokenValid", &["ahead of this one's", "dated by it"]).await;
+    scene.reports("True TokenValid", &["ahead of this one's", "dated by it"]).await;
     let issued: Vec<_> = server
         .requests()
         .iter()
@@ -242,7 +242,7 @@ async fn a_server_whose_clock_is_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_token_for_another() {
+async fn token_exchange_new_subject_token_is_exchanged_at_once() {
     let scene = Scene::bare("exchange").await;
     let exchanged = json!({
         "access_token": "exchanged",
@@ -284,14 +284,18 @@ async fn one_token_for_another() {
          &requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token&audience=api"
     );
     assert_eq!(scene.token().await.as_deref(), Some("exchanged"));
-    // Whoever keeps the subject token fresh, perhaps another TokenSource: each new one is exchanged at once.
+    // The subject token may be kept fresh by another TokenSource: each new one is exchanged at once.
     write("second").await;
-    super::support::eventually("the second is exchanged", super::support::scene::SOON, async || {
-        let requests = server.requests();
-        match requests.get(1).and_then(|request| member(request, "subject_token")).as_deref() {
-            Some("second") => Ok(()),
-            _ => Err(requests.len()),
-        }
-    })
+    super::support::eventually(
+        "the second subject token is exchanged",
+        super::support::scene::SOON,
+        async || {
+            let requests = server.requests();
+            match requests.get(1).and_then(|request| member(request, "subject_token")).as_deref() {
+                Some("second") => Ok(()),
+                _ => Err(requests.len()),
+            }
+        },
+    )
     .await;
 }

@@ -1,4 +1,4 @@
-//! What a refresh costs the API server, read in its own audit log.
+//! The calls that a refresh makes, read from the API server's audit log.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
-/// The operator's calls in the namespace so far, but for the watches that it opened.
+/// The operator's calls in the namespace so far, without watches.
 fn calls(scene: &Scene) -> Vec<String> {
     ControlPlane::shared()
         .audit(&scene.namespace)
@@ -23,7 +23,7 @@ fn prefixed(subresource: &str) -> String {
     if subresource.is_empty() { String::new() } else { format!("/{subresource}") }
 }
 
-/// Lets `source` refresh by itself three times, and compares all calls from its first token on.
+/// Waits for three scheduled refreshes of `source`, and compares all calls after its first token.
 async fn each_refresh_costs(scene: &Scene, source: Value, expected: &[&str]) {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(source).await;
@@ -32,31 +32,31 @@ async fn each_refresh_costs(scene: &Scene, source: Value, expected: &[&str]) {
     let mut id = token_id().await;
     // The last call of the first refresh, after its status.
     let before = eventually("the event about the first token", SOON, async || {
-        let told = calls(scene);
-        if told.iter().any(|call| call.starts_with("create events")) { Ok(told.len()) } else { Err(told) }
+        let made = calls(scene);
+        if made.iter().any(|call| call.starts_with("create events")) { Ok(made.len()) } else { Err(made) }
     })
     .await;
     let first = scene.mints().await;
     assert_eq!(first, 1);
     for _ in 0..3 {
-        id = eventually("a refresh, told in status", SOON, async || match token_id().await {
+        id = eventually("a refresh in status", SOON, async || match token_id().await {
             new if new != id => Ok(new),
-            _ => Err(scene.words("source").await),
+            _ => Err(scene.status_text("source").await),
         })
         .await;
     }
-    // One line may come an instant after its answer.
-    let told = eventually("all of it in the audit log", SOON, async || {
-        let told = calls(scene).split_off(before);
-        if told.len() >= 3 * expected.len() { Ok(told) } else { Err(told) }
+    // A line may be written shortly after its response.
+    let made = eventually("all calls in the audit log", SOON, async || {
+        let made = calls(scene).split_off(before);
+        if made.len() >= 3 * expected.len() { Ok(made) } else { Err(made) }
     })
     .await;
-    assert_eq!(told, expected.repeat(3), "these calls, and nothing between the refreshes");
+    assert_eq!(made, expected.repeat(3), "exactly these calls");
     assert_eq!(scene.mints().await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn static_credentials_cost_one_token_request_and_three_calls() {
+async fn refresh_with_static_credentials_costs_one_token_request_and_three_calls() {
     let scene = Scene::new("calls", 20).await;
     let source =
         scene.source(json!({"target": {"template": {"data": {"access_token": "{{ access_token }}"}}}}));
@@ -65,7 +65,7 @@ async fn static_credentials_cost_one_token_request_and_three_calls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotating_refresh_token_costs_one_more() {
+async fn refresh_with_rotating_refresh_token_costs_one_more_call() {
     let scene = director("calls-rotating", 20, true).await;
     let source = director_source(&scene, "source");
     let expected = [

@@ -1,5 +1,5 @@
-//! Secrets with values that are easily recognized go through every path, the failing ones above all. Afterwards they are
-//! looked for, in every encoding, in all that the operator has said.
+//! Secrets with recognizable values go through every path, failures above all. Afterwards all output of the operator is
+//! searched for them, in every encoding.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use super::support::policy::Refusal;
 use super::support::scene::{SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
-/// Characters that each encoding writes differently, and short enough to pass for words.
+/// Characters that every encoding writes differently, and short enough to look like words.
 const SECRET: &str = "Kanarie/1+a=&%q";
-const SEED: &str = "Kanarie-2.b~c d";
+const REFRESH_TOKEN: &str = "Kanarie-2.b~c d";
 const ROTATED: &str = "Kanarie:3?d\"e'f";
 const TOKEN: &str = "Kanarie,4;e<f>g";
-const CANARIES: [&str; 4] = [SECRET, SEED, ROTATED, TOKEN];
+const CANARIES: [&str; 4] = [SECRET, REFRESH_TOKEN, ROTATED, TOKEN];
 
-/// Every form in which `value` may stand in a text.
+/// Every encoding in which `value` may appear in a text.
 fn forms(value: &[u8]) -> Vec<String> {
     let mut forms = vec![value.iter().map(|byte| format!("{byte:02x}")).collect()];
     if let Ok(text) = std::str::from_utf8(value) {
@@ -40,7 +40,7 @@ fn forms(value: &[u8]) -> Vec<String> {
             url::form_urlencoded::byte_serialize(value).collect(),
         ]);
     }
-    // In the middle of something longer, base64 has three ways to write it; the ends depend on the neighbours.
+    // Within a longer value base64 has three ways to encode it; the first and last characters depend on the neighbours.
     for before in 0..3 {
         let padded = [vec![0; before], value.to_vec()].concat();
         let whole = padded.len() / 3 * 3;
@@ -51,7 +51,7 @@ fn forms(value: &[u8]) -> Vec<String> {
     forms
 }
 
-/// Panics where `text` tells one of `secrets` in any form, or a piece of a canary.
+/// Panics if `text` contains one of `secrets` in any encoding, or a part of a canary.
 fn assert_silent(what: &str, text: &str, secrets: &[Vec<u8>]) {
     let lower = text.to_ascii_lowercase();
     let around = |at: usize| {
@@ -62,7 +62,7 @@ fn assert_silent(what: &str, text: &str, secrets: &[Vec<u8>]) {
         for form in forms(secret) {
             if let Some(at) = lower.find(&form.to_ascii_lowercase()) {
                 panic!(
-                    "{what} tells {:?} as {form:?}: ...{}...",
+                    "{what} contains {:?} as {form:?}: ...{}...",
                     String::from_utf8_lossy(secret),
                     around(at)
                 );
@@ -78,7 +78,7 @@ fn canaries() -> Vec<Vec<u8>> {
     CANARIES.map(Vec::from).to_vec()
 }
 
-/// Looks through all that the operator has said; its log last, when it has ended.
+/// Searches all output of the operator; its log last, after it has ended.
 async fn assert_all_silent(scene: &Scene, operator: Operator, secrets: &[Vec<u8>]) {
     let events: Api<Event> = Api::namespaced(scene.client.clone(), &scene.namespace);
     let events = events.list(&ListParams::default()).await.unwrap().items;
@@ -87,7 +87,7 @@ async fn assert_all_silent(scene: &Scene, operator: Operator, secrets: &[Vec<u8>
     let sources = scene.sources().list(&ListParams::default()).await.unwrap().items;
     assert_silent("a TokenSource", &serde_json::to_string(&sources).unwrap(), secrets);
     for mut secret in scene.secrets().list(&ListParams::default()).await.unwrap() {
-        // What kubectl writes there is the person's own.
+        // kubectl's own annotation holds what the user wrote.
         if let Some(annotations) = &mut secret.metadata.annotations {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
@@ -107,14 +107,14 @@ async fn assert_all_silent(scene: &Scene, operator: Operator, secrets: &[Vec<u8>
     assert!(metrics.contains("tokensource_token_requests_total{host=\"127.0.0.1\""), "{metrics}");
     assert_silent("a metric", &metrics, secrets);
     let log = operator.stop().await;
-    assert!(log.contains("TRACE"), "the log is as talkative as can be");
+    assert!(log.contains("TRACE"), "the log has level trace");
     assert_silent("the log", &log, secrets);
 }
 
-/// Waits until each of these has been tried and says so.
-async fn all_told(scene: &Scene, names: &[&str]) {
+/// Waits until an attempt of each of these is reported.
+async fn all_reported(scene: &Scene, names: &[&str]) {
     for name in names {
-        eventually(&format!("{name} is told"), SOON + Duration::from_secs(30), async || {
+        eventually(&format!("{name} is reported"), SOON + Duration::from_secs(30), async || {
             let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
             match status.conditions.first() {
                 Some(ready) if ready.reason != "Requesting" => Ok(()),
@@ -125,12 +125,12 @@ async fn all_told(scene: &Scene, names: &[&str]) {
     }
 }
 
-/// The refresh token of a TokenSource: each its own, or the second would be stalled.
-fn seed(name: &str) -> String {
-    format!("{SEED}{name}")
+/// The refresh token of a TokenSource: with a shared one the second TokenSource would be stalled.
+fn refresh_token(name: &str) -> String {
+    format!("{REFRESH_TOKEN}{name}")
 }
 
-/// What a server might say that has everything and keeps nothing to itself.
+/// A response of a server that repeats every secret.
 fn everything() -> String {
     let pair = STANDARD.encode(format!("the-client:{SECRET}"));
     let encoded = CANARIES.map(|canary| {
@@ -139,16 +139,16 @@ fn everything() -> String {
     format!("wrong: {pair} {}", encoded.join(" "))
 }
 
-/// What was sent, as a server may repeat it: its own tokens are no secrets to take out of its words.
+/// What was sent, as a server may repeat it. The server's own tokens were not sent, so they are not redacted.
 fn sent(name: &str) -> String {
     let pair = STANDARD.encode(format!("the-client:{SECRET}"));
-    let encoded = [SECRET.to_owned(), seed(name)].map(|canary| {
+    let encoded = [SECRET.to_owned(), refresh_token(name)].map(|canary| {
         format!("{canary} {} {}", STANDARD.encode(&canary), utf8_percent_encode(&canary, NON_ALPHANUMERIC))
     });
     format!("wrong: {} {pair}", encoded.join(" "))
 }
 
-/// Each of these is the only answer that one TokenSource gets.
+/// One response for each TokenSource.
 fn answers() -> Vec<(&'static str, Reply)> {
     let json = |status, body: Value| Reply::Json(status, body.to_string());
     let html = format!("<html><title>{0}</title>{0}</html>", everything());
@@ -207,13 +207,13 @@ fn source(name: &str, server: &ScriptedServer, authentication: Value) -> Value {
     })
 }
 
-async fn with_credentials(scene: &Scene, name: &str, secret: &str, seed: &str) {
-    let data = [("client_id", "the-client"), ("client_secret", secret), ("refresh_token", seed)];
+async fn with_credentials(scene: &Scene, name: &str, secret: &str, refresh_token: &str) {
+    let data = [("client_id", "the-client"), ("client_secret", secret), ("refresh_token", refresh_token)];
     scene.secret(&format!("{name}-credentials"), &data).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_ever_told() {
+async fn secrets_appear_in_no_output() {
     let scene = Scene::bare("canary").await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--log-level", "trace"];
     let operator = Operator::start_with(&scene.namespace, &flags).await;
@@ -224,7 +224,7 @@ async fn no_secret_is_ever_told() {
         Reply::Json(200, body.to_string())
     };
     let server = ScriptedServer::start([good(ROTATED), good("Kanarie-another"), good(ROTATED)]).await;
-    with_credentials(&scene, "source", SECRET, &seed("source")).await;
+    with_credentials(&scene, "source", SECRET, &refresh_token("source")).await;
     scene.apply(source("source", &server, json!({"basic": {}}))).await;
     scene.ready("True TokenValid").await;
     for (secret, key) in [("token", "access_token"), ("source-refresh-token", "refresh_token")] {
@@ -237,23 +237,23 @@ async fn no_secret_is_ever_told() {
         scene.ready("True TokenValid").await;
     }
 
-    // All that fails. The fixed texts are told; that proves that the words of the servers were read at all.
+    // Failures. That the fixed texts are reported proves that the responses were read at all.
     let mut servers = vec![];
     for (n, (name, reply)) in answers().into_iter().enumerate() {
         let server = ScriptedServer::start([reply]).await;
         let authentication = if n % 2 == 0 { json!({"post": {}}) } else { json!({"basic": {}}) };
-        with_credentials(&scene, name, SECRET, &seed(name)).await;
+        with_credentials(&scene, name, SECRET, &refresh_token(name)).await;
         scene.apply(source(name, &server, authentication)).await;
         servers.push((name, server));
     }
-    // And credentials that cannot be used.
+    // Unusable credentials.
     let server = ScriptedServer::start([Reply::Close]).await;
-    for (name, secret, seed) in [
-        ("lines-in-secret", "Kanarie\nKanarie", SEED),
-        ("control", "Kanarie\u{7}", SEED),
+    for (name, secret, refresh_token) in [
+        ("lines-in-secret", "Kanarie\nKanarie", REFRESH_TOKEN),
+        ("control", "Kanarie\u{7}", REFRESH_TOKEN),
         ("empty", SECRET, ""),
     ] {
-        with_credentials(&scene, name, secret, seed).await;
+        with_credentials(&scene, name, secret, refresh_token).await;
         scene.apply(source(name, &server, json!({"post": {}}))).await;
         servers.push((name, ScriptedServer::start([Reply::Close]).await));
     }
@@ -273,8 +273,8 @@ async fn no_secret_is_ever_told() {
     servers.push(("yaml", ScriptedServer::start([Reply::Close]).await));
 
     let names: Vec<&str> = servers.iter().map(|(name, _)| *name).collect();
-    all_told(&scene, &names).await;
-    let words = scene.words("description").await;
+    all_reported(&scene, &names).await;
+    let words = scene.status_text("description").await;
     assert!(words.contains("invalid_client") && words.contains("[redacted]"), "{words}");
 
     assert_all_silent(&scene, operator, &canaries()).await;
@@ -285,17 +285,17 @@ const ACTOR: &str = "Kanarie*6(a)b~c";
 const PIN: &str = "Kanarie&7=p+i%n";
 const HEADER: &str = "Kanarie:8{h}e;a";
 
-/// The private half of a key in all the pieces in which it may be told.
+/// The private part of a key, in all pieces in which it may be printed.
 fn pieces(pem: &str) -> Vec<Vec<u8>> {
     let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with('-')).collect();
     let der = STANDARD.decode(lines.concat()).unwrap();
     let lines = lines.into_iter().map(|line| line.as_bytes().to_vec());
-    // PKCS#8 of a key on P-256: the scalar, an OCTET STRING of 32 bytes, stands at 36.
+    // PKCS#8 of a key on P-256: the scalar, an OCTET STRING of 32 bytes, begins at 36.
     assert_eq!(der[34..36], [0x04, 32]);
     lines.chain([der[36..36 + 32].to_vec()]).collect()
 }
 
-/// What each of these sends that nobody else may know, by the name that stands in front of it.
+/// The secrets that each of these sends, by the text in front of them.
 fn ways() -> Vec<(&'static str, Value, Vec<&'static str>)> {
     let token_type = "urn:ietf:params:oauth:token-type:jwt";
     vec![
@@ -351,7 +351,7 @@ fn source_of(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_key_assertion_or_exchanged_token_is_ever_told() {
+async fn keys_assertions_and_exchanged_tokens_appear_in_no_output() {
     let scene = Scene::bare("canary-keys").await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--log-level", "trace"];
     let operator = Operator::start_with(&scene.namespace, &flags).await;
@@ -385,7 +385,7 @@ async fn no_key_assertion_or_exchanged_token_is_ever_told() {
         }
     }
 
-    // What cannot be used.
+    // Unusable credentials.
     let server = ScriptedServer::start([Reply::Json(200, token)]).await;
     let body = STANDARD.encode("Kanarie in a key that is none");
     let damaged = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
@@ -416,7 +416,7 @@ async fn no_key_assertion_or_exchanged_token_is_ever_told() {
     }
 
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    all_told(&scene, &names).await;
+    all_reported(&scene, &names).await;
     let assertions: Vec<Vec<u8>> = servers
         .iter()
         .flat_map(ScriptedServer::requests)
@@ -424,13 +424,13 @@ async fn no_key_assertion_or_exchanged_token_is_ever_told() {
             let members = url::form_urlencoded::parse(&request.body).into_owned();
             members.filter(|(name, _)| name.ends_with("assertion")).collect::<Vec<_>>()
         })
-        // The signature, and header and claims: an assertion that is signed once is good for one.
+        // The signature, and header with claims: a signed assertion is a credential.
         .flat_map(|(_, jwt)| [jwt.rsplit('.').next().unwrap().as_bytes().to_vec(), jwt.into_bytes()])
         .collect();
     assert!(assertions.len() >= 8, "{}", assertions.len());
-    // Whatever a server repeats is taken out, and the rest of its words is told.
+    // What a server repeats is redacted, and the rest of its message is reported.
     for name in ["client-0", "grant-0", "exchange-0", "exchange-1", "custom-0", "custom-1"] {
-        let words = scene.words(name).await;
+        let words = scene.status_text(name).await;
         assert!(words.contains("invalid_client") && words.contains("[redacted]"), "{name}: {words}");
     }
     let texts = [SUBJECT, ACTOR, PIN, HEADER, TOKEN].map(Vec::from).to_vec();
@@ -439,19 +439,19 @@ async fn no_key_assertion_or_exchanged_token_is_ever_told() {
 }
 
 #[test]
-fn the_canary_is_found_in_every_form() {
+fn canary_is_found_in_every_encoding() {
     for before in ["", "x", "xy", "xyz"] {
         for canary in CANARIES {
             let text = format!("{before}{canary}zz");
-            for told in [
+            for text in [
                 STANDARD.encode(&text),
                 URL_SAFE.encode(&text),
                 utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string(),
                 json!(text).to_string(),
                 text.bytes().map(|byte| format!("{byte:02X}")).collect(),
             ] {
-                let found = std::panic::catch_unwind(|| assert_silent("the test", &told, &canaries()));
-                assert!(found.is_err(), "{canary} in {told}");
+                let found = std::panic::catch_unwind(|| assert_silent("the test", &text, &canaries()));
+                assert!(found.is_err(), "{canary} in {text}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the chart makes is what the API server takes, strictly, with the definitions of the other projects' kinds.
+//! The API server accepts the rendered chart with strict validation, including other projects' kinds.
 
 use serde_json::{Value, json};
 
@@ -7,8 +7,8 @@ use super::support::control_plane::ControlPlane;
 use super::support::definitions;
 use super::support::scene::Scene;
 
-/// The API server takes each object, and knows each member of it.
-async fn accepted(scene: &Scene, values: &Value) {
+/// Asserts that the API server accepts each object and knows each field.
+async fn assert_accepted(scene: &Scene, values: &Value) {
     let manifests = template(&scene.namespace, values).unwrap();
     let arguments =
         ["apply", "--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server", "-f", "-"];
@@ -17,7 +17,7 @@ async fn accepted(scene: &Scene, values: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_object_of_the_chart_is_taken() {
+async fn chart_objects_pass_strict_validation() {
     let scene = Scene::bare("objects").await;
     definitions::install(ControlPlane::shared()).await;
     let namespaced = json!({"namespaces": [scene.namespace]});
@@ -39,6 +39,6 @@ async fn each_object_of_the_chart_is_taken() {
     });
     let pods = json!({"metrics": {"podMonitor": {"enabled": true}}});
     for values in [json!({}), namespaced, monitored, pods] {
-        accepted(&scene, &values).await;
+        assert_accepted(&scene, &values).await;
     }
 }

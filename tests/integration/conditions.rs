@@ -1,4 +1,5 @@
-//! Conditions are true at every moment, events tell of changes alone, and everybody's tools read them right.
+//! Conditions are right at every moment, events are written for changes only, and Flux, Argo CD and kubectl read both
+//! correctly.
 
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ fn unavailable() -> Option<Behaviour> {
     Some(Behaviour { status: Some(503), ..Behaviour::default() })
 }
 
-/// The events about `source`, in the order in which they came: `Warning ClientRejected`.
+/// The events about `source`, in order: `Warning ClientRejected`.
 async fn events(scene: &Scene) -> Vec<String> {
     let list = scene.kubectl(&["get", "events.events.k8s.io", "-o", "json"], "").await;
     let list: Value = serde_json::from_str(&list).unwrap();
@@ -32,7 +33,7 @@ async fn events(scene: &Scene) -> Vec<String> {
     events.into_iter().map(|(_, event)| event).collect()
 }
 
-async fn told(scene: &Scene, expected: &[&str]) {
+async fn has_events(scene: &Scene, expected: &[&str]) {
     eventually(&format!("these events: {expected:?}"), SOON, async || {
         let events = events(scene).await;
         if events == expected { Ok(()) } else { Err(events) }
@@ -41,23 +42,23 @@ async fn told(scene: &Scene, expected: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ready_with_an_expired_token_is_never_told_though_the_endpoint_hangs() {
-    // Refreshed after 5 s, by an attempt that may take 5 s: the token ends before it does.
+async fn ready_is_false_from_expiry_on_even_while_endpoint_hangs() {
+    // Refreshed after 5 s, by an attempt that may take 5 s: the token expires before the attempt ends.
     let answer = json!({"access_token": "first", "token_type": "Bearer", "expires_in": 7}).to_string();
     let server = ScriptedServer::start([Reply::Json(200, answer), Reply::HangBeforeHeaders]).await;
     let scene = Scene::new("hangs", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({"provider": {"vgs": {"tokenURL": server.url("/token")}}}))).await;
     scene.ready("False EndpointUnavailable").await;
-    // The end came first, while an answer was waited for; then that there was none.
-    told(&scene, &["Normal TokenValid", "Warning Expired", "Warning EndpointUnavailable"]).await;
+    // First the expiry, during the attempt; then the timeout.
+    has_events(&scene, &["Normal TokenValid", "Warning Expired", "Warning EndpointUnavailable"]).await;
     let status = scene.status().await;
     let ready = status.conditions.iter().find(|it| it.type_ == "Ready").unwrap();
     assert!(ready.last_transition_time.0 >= status.token.unwrap().expires_at);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_tell_of_changes_alone() {
+async fn events_are_written_for_changes_only() {
     let scene = Scene::new("events", 600).await;
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -69,26 +70,26 @@ async fn events_tell_of_changes_alone() {
     operator.stop().await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.source_is_seen().await;
-    // Whose status somebody took away is told once more.
+    // A removed status causes one more event.
     let valid = "Normal TokenValid";
-    told(&scene, &[valid, valid]).await;
+    has_events(&scene, &[valid, valid]).await;
 
-    // Attempts that fail one after the other are one event, as is what was not even tried.
+    // Consecutive failures are one event, and so is a failure without an attempt.
     let outage = Behaviour { times: Some(3), ..unavailable().unwrap() };
     scene.server.behave(&scene.namespace, Some(outage)).await;
     scene.force_refresh("4").await;
     let down = "Warning EndpointUnavailable";
-    told(&scene, &[valid, valid, down, valid]).await;
+    has_events(&scene, &[valid, valid, down, valid]).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     scene
         .kubectl(&["annotate", "tks", "source", "--overwrite", "tokensource.dev/refresh-requested-at=5"], "")
         .await;
-    scene.told("True RefreshFailing", &["Secret credentials does not exist"]).await;
-    told(&scene, &[valid, valid, down, valid, "Warning RefreshFailing"]).await;
+    scene.reports("True RefreshFailing", &["Secret credentials does not exist"]).await;
+    has_events(&scene, &[valid, valid, down, valid, "Warning RefreshFailing"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_waits_for_conditions_and_for_fields() {
+async fn kubectl_wait_works_for_conditions_and_fields() {
     let scene = Scene::new("waits", 600).await;
     scene.credentials("wrong").await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -106,7 +107,7 @@ async fn kubectl_waits_for_conditions_and_for_fields() {
     assert_eq!(scene.mints().await, 2);
 }
 
-/// What Flux and Argo CD say of `source` as it is now.
+/// Asserts what Flux and Argo CD make of `source` as it is now.
 async fn judged(scene: &Scene, kstatus: &str, argo_cd: &str) {
     judged_of(scene, "source", kstatus, argo_cd).await;
 }
@@ -122,11 +123,11 @@ async fn judged_of(scene: &Scene, source: &str, kstatus: &str, argo_cd: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_row_of_the_table_of_conditions_is_read_right_by_flux_and_argo_cd() {
+async fn conditions_of_every_documented_state_are_understood_by_flux_and_argo_cd() {
     let scene = Scene::new("rows", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     scene.apply(scene.source(json!({}))).await;
-    judged(&scene, "InProgress", "Progressing").await; // nobody has looked yet
+    judged(&scene, "InProgress", "Progressing").await; // not reconciled yet
 
     let operator = Operator::start(&scene.namespace).await;
     scene.ready("False CredentialsNotFound").await;
@@ -155,7 +156,7 @@ async fn every_row_of_the_table_of_conditions_is_read_right_by_flux_and_argo_cd(
     scene.credentials("right").await;
     scene.ready("True TokenValid").await;
 
-    // A spec that nobody has looked at, and suspended.
+    // A spec that is not reconciled yet, and suspended.
     operator.stop().await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
     judged(&scene, "InProgress", "Progressing").await;
@@ -163,7 +164,7 @@ async fn every_row_of_the_table_of_conditions_is_read_right_by_flux_and_argo_cd(
     scene.ready("True TokenValid").await;
     judged(&scene, "Current", "Suspended").await;
 
-    // Expired: while suspended, while it is tried again, and while a person must act.
+    // Expired: while suspended, while retried, and while a user must act.
     scene.server.set_ttl(&scene.namespace, 8).await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": null}})).await;
     scene.force_refresh("2").await;
@@ -187,7 +188,7 @@ async fn every_row_of_the_table_of_conditions_is_read_right_by_flux_and_argo_cd(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_missing_is_waited_for_and_whatever_a_person_must_mend_has_failed() {
+async fn missing_objects_are_in_progress_and_wrong_configuration_is_failed() {
     let scene = Scene::new("reasons", 600).await;
     let source = |name: &str, change: Value| {
         let mut source = scene.source(json!({"target": {"name": name}}));
@@ -218,7 +219,7 @@ async fn whatever_is_missing_is_waited_for_and_whatever_a_person_must_mend_has_f
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
 
-    // Its predecessor's Secret is still there.
+    // The Secret of its predecessor still exists.
     scene.condition("collected", "Ready", "True TokenValid").await;
     scene.patch("secret", "collected", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
     scene.kubectl(&["delete", "tokensource", "collected"], "").await;
@@ -244,7 +245,7 @@ async fn whatever_is_missing_is_waited_for_and_whatever_a_person_must_mend_has_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_actions_for_argo_cd_refresh_suspend_and_resume() {
+async fn argo_cd_actions_refresh_suspend_and_resume() {
     let scene = Scene::new("actions", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -276,7 +277,7 @@ async fn the_actions_for_argo_cd_refresh_suspend_and_resume() {
     assert_eq!(scene.mints().await, 2);
     assert_eq!(scene.token().await, Some(second));
 
-    // Members without content, which Lua cannot tell from lists, stay as they are.
+    // Empty members, which Lua cannot distinguish from lists, stay as they are.
     let bare = json!({
         "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "bare"},
         "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "credentials"}}},

@@ -1,5 +1,5 @@
-//! Credentials that change: whatever happens to the Secret is acted on when it happens, with one token request if its
-//! values are others, and with none if they are not.
+//! Changed credentials: every change of the Secret is acted on at once, with one token request if its values differ, and
+//! with none if they do not.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
-/// A source with a token of ten minutes, which one token request was made for.
+/// A source with a token of ten minutes, after one token request.
 async fn started(prefix: &str) -> (Scene, Operator, String) {
     let scene = Scene::new(prefix, 600).await;
     let operator = Operator::start(&scene.namespace).await;
@@ -18,16 +18,16 @@ async fn started(prefix: &str) -> (Scene, Operator, String) {
     (scene, operator, token)
 }
 
-/// The operator has seen all, so many token requests were made, and none of them failed.
+/// Waits until the operator has seen every change, and asserts the number of token requests, none of which failed.
 async fn minted(scene: &Scene, expected: u64) {
     scene.source_is_seen().await;
     scene.secrets_are_seen().await;
     scene.ready("True TokenValid").await;
     let requests = scene.server.requests(&scene.namespace).await;
-    assert_eq!((requests.total, requests.failed), (expected, 0), "{}", scene.words("source").await);
+    assert_eq!((requests.total, requests.failed), (expected, 0), "{}", scene.status_text("source").await);
 }
 
-/// The issuer and Secret `name` get another client secret.
+/// Sets another client secret at the issuer and in Secret `name`.
 async fn another_secret(scene: &Scene, name: &str, value: &str) {
     scene.server.set_secret(&scene.namespace, value).await;
     scene.secret(name, &[("client_id", &scene.namespace), ("client_secret", value)]).await;
@@ -38,7 +38,7 @@ fn credentials_in(name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changed_values_mint_once_and_a_key_that_is_not_used_mints_nothing() {
+async fn credentials_changed_values_cost_one_token_request_and_unused_key_none() {
     let (scene, _operator, first) = started("rotated").await;
     another_secret(&scene, "credentials", "second").await;
     let second = scene.new_token(Some(&first)).await;
@@ -51,14 +51,14 @@ async fn changed_values_mint_once_and_a_key_that_is_not_used_mints_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_is_deleted_and_created_again_mints_once_if_its_values_are_others() {
+async fn credentials_secret_recreated_costs_token_request_only_if_values_differ() {
     let (scene, operator, token) = started("replaced").await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     minted(&scene, 1).await;
     scene.credentials("right").await;
     minted(&scene, 1).await;
     let uid = scene.secrets().get("credentials").await.unwrap().metadata.uid.unwrap();
-    assert_eq!(scene.record().await["inputs"]["credentials"]["uid"], uid, "so that a restart knows");
+    assert_eq!(scene.record().await["inputs"]["credentials"]["uid"], uid, "for the next start");
     operator.kill();
     let _operator = Operator::start(&scene.namespace).await;
     minted(&scene, 1).await;
@@ -71,7 +71,7 @@ async fn a_secret_that_is_deleted_and_created_again_mints_once_if_its_values_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happened_while_the_operator_was_down_mints_once() {
+async fn credentials_changed_while_operator_is_down_cost_one_token_request() {
     let (scene, operator, token) = started("while-down").await;
     operator.kill();
     another_secret(&scene, "credentials", "second").await;
@@ -79,7 +79,7 @@ async fn what_happened_while_the_operator_was_down_mints_once() {
     let second = scene.new_token(Some(&token)).await;
     minted(&scene, 2).await;
 
-    // Nobody saw whether the values changed, and nothing of them is kept that could tell.
+    // Whether the values changed was not observed, and nothing that would show it is stored.
     operator.kill();
     scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
     let operator = Operator::start(&scene.namespace).await;
@@ -92,12 +92,12 @@ async fn what_happened_while_the_operator_was_down_mints_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_key_is_told_and_its_return_mints_only_if_the_value_is_another() {
+async fn credentials_removed_key_is_reported_and_its_return_costs_token_request_only_if_value_differs() {
     let (scene, _operator, token) = started("lost-key").await;
     let lose = async || scene.patch("secret", "credentials", json!({"data": {"client_secret": null}})).await;
     lose().await;
     scene
-        .told("True RefreshFailing", &["Secret credentials has no key client_secret", "is valid until"])
+        .reports("True RefreshFailing", &["Secret credentials has no key client_secret", "is valid until"])
         .await;
     scene.credentials("right").await;
     minted(&scene, 1).await;
@@ -111,14 +111,14 @@ async fn a_lost_key_is_told_and_its_return_mints_only_if_the_value_is_another() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_another_operator_makes_step_by_step_is_waited_for_and_mints_once() {
+async fn credentials_secret_written_step_by_step_costs_one_token_request() {
     let scene = Scene::new("later", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
-    scene.told("False CredentialsNotFound", &["Secret credentials", "does not exist"]).await;
+    scene.reports("False CredentialsNotFound", &["Secret credentials", "does not exist"]).await;
 
-    // External Secrets and the like: the object first, then a key, then another, each by their own field manager.
+    // As External Secrets does: first the object, then key after key, each by its own field manager.
     let apply = async |data: Value| {
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"}, "stringData": data,
@@ -127,26 +127,26 @@ async fn a_secret_that_another_operator_makes_step_by_step_is_waited_for_and_min
         scene.kubectl(&arguments, &secret.to_string()).await;
     };
     apply(json!({})).await;
-    scene.told("False CredentialsNotFound", &["has no key"]).await;
+    scene.reports("False CredentialsNotFound", &["has no key"]).await;
     apply(json!({"client_id": scene.namespace})).await;
-    scene.told("False CredentialsNotFound", &["has no key client_secret"]).await;
+    scene.reports("False CredentialsNotFound", &["has no key client_secret"]).await;
     scene.condition("source", "Reconciling", "True CredentialsNotFound").await;
     assert_eq!(scene.mints().await, 0);
     apply(json!({"client_id": scene.namespace, "client_secret": "right"})).await;
     scene.ready("True TokenValid").await;
     minted(&scene, 1).await;
 
-    // What such operators do at each of their intervals.
+    // As such operators do at each of their intervals.
     scene.kubectl(&["annotate", "secret", "credentials", "example.com/synced-at=later"], "").await;
     minted(&scene, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_is_given_another_secret_follows_that_one_alone() {
+async fn credentials_reference_changed_follows_new_secret_only() {
     let (scene, _operator, token) = started("swapped").await;
     scene.patch("tokensource", "source", credentials_in("other")).await;
-    scene.told("False CredentialsNotFound", &["Secret other", "does not exist"]).await;
-    assert_eq!(scene.token().await.as_ref(), Some(&token), "left where it is");
+    scene.reports("False CredentialsNotFound", &["Secret other", "does not exist"]).await;
+    assert_eq!(scene.token().await.as_ref(), Some(&token), "the token stays in the target");
     scene.patch("tokensource", "source", credentials_in("credentials")).await;
     minted(&scene, 1).await;
 
@@ -156,7 +156,7 @@ async fn a_source_that_is_given_another_secret_follows_that_one_alone() {
     let second = scene.new_token(Some(&token)).await;
     minted(&scene, 2).await;
 
-    // The one before is nobody's any more.
+    // The former Secret is not used any more.
     scene.credentials("whatever").await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     minted(&scene, 2).await;
@@ -166,14 +166,14 @@ async fn a_source_that_is_given_another_secret_follows_that_one_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_credentials_end_any_wait() {
+async fn credentials_changed_end_any_wait() {
     let scene = Scene::new("wait-ends", 600).await;
     scene.credentials("wrong").await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     scene.ready("False ClientRejected").await;
 
-    // Replaced by the same: no reason to try again.
+    // The same values: no reason for another attempt.
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     scene.ready("False CredentialsNotFound").await;
     scene.credentials("wrong").await;
@@ -181,7 +181,7 @@ async fn other_credentials_end_any_wait() {
     scene.source_is_seen().await;
     assert_eq!(scene.mints().await, 1);
 
-    // After a rejection, and after the issuer has asked for patience.
+    // After a rejection, and after a Retry-After of the issuer.
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     scene.credentials("right").await;
     scene.ready("True TokenValid").await;
@@ -193,7 +193,7 @@ async fn other_credentials_end_any_wait() {
     scene.server.behave(&scene.namespace, Some(busy)).await;
     let token = scene.token().await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
-    eventually("it is told to wait", SOON, async || match scene.status().await.last_failure {
+    eventually("the endpoint limits the rate", SOON, async || match scene.status().await.last_failure {
         Some(last) if last.reason == "RateLimited" && last.count > 0 => Ok(()),
         other => Err(other),
     })
@@ -203,5 +203,5 @@ async fn other_credentials_end_any_wait() {
     scene.patch("tokensource", "source", credentials_in("other")).await;
     scene.new_token(token.as_deref()).await;
     scene.ready("True TokenValid").await;
-    assert_eq!(scene.mints().await, 4, "the one that was limited, and the one with other credentials");
+    assert_eq!(scene.mints().await, 4, "the limited one, and the one with other credentials");
 }

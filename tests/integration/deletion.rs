@@ -1,5 +1,5 @@
-//! What is deleted, by whom and in which order: nothing hangs, nothing is minted for it, what was ours goes, and what
-//! should stay stays. (With the operator running: `ownership`.)
+//! Deletion in every order: nothing hangs, no token is requested for it, owned Secrets are deleted, and retained ones stay.
+//! (With the operator running: `ownership`.)
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
@@ -44,7 +44,7 @@ pub(super) async fn namespace_is_gone(scene: &Scene) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_operator_sources_go_with_their_targets_and_nothing_hangs() {
+async fn delete_source_without_operator_deletes_target_and_does_not_hang() {
     for cascade in ["background", "foreground"] {
         let scene = Scene::new(&format!("dead-{cascade}"), 600).await;
         let operator = Operator::start(&scene.namespace).await;
@@ -71,7 +71,7 @@ async fn without_an_operator_sources_go_with_their_targets_and_nothing_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_operator_a_namespace_goes() {
+async fn delete_namespace_without_operator_completes() {
     let scene = director("dead-namespace", 2_592_000, true).await;
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
@@ -84,7 +84,7 @@ async fn without_an_operator_a_namespace_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_goes_while_its_token_is_asked_for_leaves_no_secret() {
+async fn delete_source_during_first_token_request_leaves_no_secret() {
     let scene = Scene::new("meanwhile", 600).await;
     let slow = Behaviour { delay_ms: 3_000, times: Some(1), ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;
@@ -98,18 +98,18 @@ async fn a_source_that_goes_while_its_token_is_asked_for_leaves_no_secret() {
     })
     .await;
     scene.kubectl(&["delete", "tokensource", "retained"], "").await;
-    eventually("the token comes", SOON, async || {
-        if operator.said("minted") == 1 { Ok(()) } else { Err(operator.log()) }
+    eventually("the token arrives", SOON, async || {
+        if operator.said("token received") == 1 { Ok(()) } else { Err(operator.log()) }
     })
     .await;
-    // Stopping lets what has begun end.
+    // At a stop, requests in flight end first.
     operator.stop().await;
     assert_eq!(secret_names(&scene).await, ["credentials"]);
     assert_eq!(scene.mints().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_goes_during_a_refresh_takes_its_target_along() {
+async fn delete_source_during_refresh_deletes_target() {
     let scene = Scene::new("refreshed", 600).await;
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -124,17 +124,17 @@ async fn a_source_that_goes_during_a_refresh_takes_its_target_along() {
     .await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.gone("secret", "token").await;
-    eventually("the token comes", SOON, async || {
-        if operator.said("minted") == 2 { Ok(()) } else { Err(operator.log()) }
+    eventually("the token arrives", SOON, async || {
+        if operator.said("token received") == 2 { Ok(()) } else { Err(operator.log()) }
     })
     .await;
     operator.stop().await;
     assert_eq!(secret_names(&scene).await, ["credentials"]);
-    assert_eq!(scene.mints().await, 2, "and no third for the Secret that had gone");
+    assert_eq!(scene.mints().await, 2, "no third one for the deleted Secret");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_definition_goes_with_all_that_was_ours_and_comes_back_to_a_running_operator() {
+async fn delete_crd_deletes_owned_secrets_and_reinstalled_crd_is_served_by_running_operator() {
     let control_plane = ControlPlane::of_its_own();
     let crd = async |arguments: &[&str]| {
         let output = control_plane.kubectl(arguments, CRD).await;
@@ -143,7 +143,7 @@ async fn the_definition_goes_with_all_that_was_ours_and_comes_back_to_a_running_
         (output.status.code(), said)
     };
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-    // Twice, as GitOps tools do: the second time there is nothing to change.
+    // Twice, as GitOps tools do: the second time nothing changes.
     for _ in 0..2 {
         let (code, said) = crd(&apply).await;
         assert_eq!(code, Some(0), "{said}");
@@ -169,9 +169,9 @@ async fn the_definition_goes_with_all_that_was_ours_and_comes_back_to_a_running_
     assert_eq!(code, Some(0), "{said}");
     let (code, said) = crd(&["wait", "--for=condition=Established", "--timeout=60s", "-f", "-"]).await;
     assert_eq!(code, Some(0), "{said}");
-    // The watch tries again after a wait that has grown meanwhile.
+    // The watch is retried after a backoff that has grown meanwhile.
     apply_retained(&scene).await;
-    assert_eq!(scene.value("kept", "access_token").await, kept, "taken up again");
+    assert_eq!(scene.value("kept", "access_token").await, kept, "the retained token is used");
     scene.apply(scene.source(json!({}))).await;
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 3);

@@ -1,4 +1,4 @@
-//! `tokensource-operator explain`, as a person would use it: with the rights of an administrator, and with hardly any.
+//! `tokensource-operator explain`, with the permissions of an administrator and with few.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::prompt::{environment, folder, pod};
-use super::support::account::Account;
+use super::support::account::TestAccount;
 use super::support::control_plane::ControlPlane;
 use super::support::eventually;
 use super::support::operator::Operator;
@@ -17,7 +17,7 @@ fn everything() -> PathBuf {
     ControlPlane::shared().kubeconfig_path()
 }
 
-/// The exit code, and all that was said.
+/// The exit code, and the output.
 async fn explain(scene: &Scene, kubeconfig: &Path, name: &str, flags: &[&str]) -> (i32, String) {
     let mut command = Command::new(PROGRAM);
     command.args(["explain", "-n", &scene.namespace, name]).args(flags).env("KUBECONFIG", kubeconfig);
@@ -25,7 +25,7 @@ async fn explain(scene: &Scene, kubeconfig: &Path, name: &str, flags: &[&str]) -
     (said.code, said.all())
 }
 
-/// Waits until it ends with this code and says all of this.
+/// Waits until it ends with this code and its output contains all of `parts`.
 async fn explained(scene: &Scene, kubeconfig: &Path, code: i32, parts: &[&str]) -> String {
     eventually("the explanation", SOON, async || {
         let (ended, said) = explain(scene, kubeconfig, "source", &[]).await;
@@ -39,10 +39,10 @@ async fn explained(scene: &Scene, kubeconfig: &Path, code: i32, parts: &[&str]) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_nobody_looks_to_a_token_that_everybody_reads() {
+async fn explain_follows_source_from_unreconciled_to_used_by_pods() {
     let scene = Scene::new("explain", 300).await;
     scene.apply(scene.source(json!({}))).await;
-    let unseen = ["there is no valid token", "no operator has looked at it", "token does not exist"];
+    let unseen = ["there is no valid token", "no operator has reconciled it", "token does not exist"];
     explained(&scene, &everything(), 2, &unseen).await;
 
     let operator = Operator::start(&scene.namespace).await;
@@ -67,17 +67,17 @@ async fn from_nobody_looks_to_a_token_that_everybody_reads() {
         explained(&scene, &everything(), 3, &["! batch", "environment variable", "has ended by now"]).await;
     assert!(said.contains("valid, but something needs attention"), "{said}");
     let (code, said) = explain(&scene, &everything(), "source", &["-o", "json"]).await;
-    let told: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((code, &told["verdict"]), (3, &json!("attention")));
+    let report: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &report["verdict"]), (3, &json!("attention")));
     let ways: Vec<_> =
-        told["readers"].as_array().unwrap().iter().map(|it| (&it["pod"], &it["way"])).collect();
+        report["readers"].as_array().unwrap().iter().map(|it| (&it["pod"], &it["way"])).collect();
     assert!(ways.contains(&(&json!("batch"), &json!("environment variable"))), "{said}");
     operator.stop().await;
     assert_eq!(scene.mints().await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_failed_and_what_to_do() {
+async fn explain_failure_shows_cause_and_remedy() {
     let scene = Scene::new("explain-failed", 300).await;
     scene.credentials("wrong").await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -100,12 +100,12 @@ async fn what_failed_and_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rights_that_are_missing_are_told_line_by_line() {
+async fn explain_missing_permissions_are_listed_line_by_line() {
     let scene = Scene::new("explain-rights", 300).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     scene.ready("True TokenValid").await;
-    let account = Account::new(&scene, "viewer").await;
+    let account = TestAccount::new(&scene, "viewer").await;
     let (code, said) = explain(&scene, &account.kubeconfig(), "source", &[]).await;
     assert!(code == 1 && said.contains("cannot get resource \"tokensources\""), "{code} {said}");
 

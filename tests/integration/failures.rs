@@ -1,5 +1,5 @@
-//! Whatever goes wrong is told in a condition, with the object, the key and the remedy; costs no token request that
-//! it should not; and ends by itself when it is put right.
+//! Every failure is reported in a condition that names the object, the key and the remedy, costs no needless token request,
+//! and ends by itself once the cause is corrected.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
-/// An answer of this status, in place of the provider's.
+/// A response of this status instead of the provider's.
 fn answers(status: u16, headers: Value, times: Option<u32>) -> Option<Behaviour> {
     let Value::Object(headers) = headers else { panic!("headers are an object") };
     let body = Some(json!({"error_description": "out of order"}));
@@ -32,7 +32,7 @@ fn token_url(url: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_secret_leaves_the_token_alone_and_the_right_one_is_acted_on_at_once() {
+async fn client_secret_wrong_keeps_token_and_right_one_is_used_at_once() {
     let scene = Scene::new("wrong", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -44,14 +44,14 @@ async fn a_wrong_secret_leaves_the_token_alone_and_the_right_one_is_acted_on_at_
     scene.credentials("wrong").await;
     let said = scene.ready("True RefreshFailing").await;
     says(&said, &["invalid_client", "is valid until"]);
-    assert_eq!(scene.secrets().get("token").await.unwrap(), written, "not touched at all");
+    assert_eq!(scene.secrets().get("token").await.unwrap(), written, "not modified");
     assert!(scene.server.is_valid(&token).await);
     let failed = scene.status().await.last_failure.unwrap();
     assert_eq!((failed.reason.as_str(), failed.count), ("ClientRejected", 1));
 
-    // A wrong secret that is tried fast locks accounts: neither a label nor a rewrite is a reason.
+    // Fast attempts with a wrong secret lock accounts: neither a label nor a rewrite causes one.
     scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
-    eventually("the label is known not to be another secret", SOON, async || {
+    eventually("the label is known to change no value", SOON, async || {
         let last = scene.status().await.last_failure.unwrap();
         if last.inputs == failed.inputs { Err(last) } else { Ok(()) }
     })
@@ -61,9 +61,9 @@ async fn a_wrong_secret_leaves_the_token_alone_and_the_right_one_is_acted_on_at_
     let still = scene.status().await.last_failure.unwrap();
     assert_eq!((still.count, still.next_attempt_at), (1, failed.next_attempt_at));
 
-    // Another wrong one is tried at once, and is a failure for the first time.
+    // Another wrong secret is tried at once, and counts from one.
     scene.credentials("wrong too").await;
-    let again = eventually("another secret is tried", SOON, async || {
+    let again = eventually("the other secret is tried", SOON, async || {
         let last = scene.status().await.last_failure.unwrap();
         if last.at == failed.at { Err(last) } else { Ok(last) }
     })
@@ -80,7 +80,7 @@ async fn a_wrong_secret_leaves_the_token_alone_and_the_right_one_is_acted_on_at_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_that_are_put_back_as_they_were_need_no_new_token() {
+async fn credentials_restored_to_former_values_cost_no_token_request() {
     let scene = Scene::new("put-back", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -100,7 +100,7 @@ async fn credentials_that_are_put_back_as_they_were_need_no_new_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_token_with_a_wrong_secret_is_stalled_until_the_secret_changes() {
+async fn first_token_with_wrong_secret_is_stalled_until_secret_changes() {
     let scene = Scene::new("first-wrong", 600).await;
     scene.credentials("wrong").await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -122,7 +122,7 @@ async fn a_first_token_with_a_wrong_secret_is_stalled_until_the_secret_changes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_tried_again_until_it_ends() {
+async fn outage_is_retried_until_it_ends() {
     let scene = Scene::new("outage", 600).await;
     scene.server.behave(&scene.namespace, answers(503, json!({}), Some(1))).await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -144,7 +144,7 @@ async fn an_outage_is_tried_again_until_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn patience_that_the_issuer_asks_for_outlives_a_changed_spec_and_a_restart() {
+async fn retry_after_is_honoured_across_changed_spec_and_restart() {
     let scene = Scene::new("limited", 600).await;
     scene.server.behave(&scene.namespace, answers(429, json!({"retry-after": "600"}), None)).await;
     let operator = Operator::start(&scene.namespace).await;
@@ -166,11 +166,9 @@ async fn patience_that_the_issuer_asks_for_outlives_a_changed_spec_and_a_restart
     let inputs = async || scene.status().await.last_failure.unwrap().inputs;
     let before = inputs().await;
     scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
-    eventually("the label is seen, and status says for what the wait holds", SOON, async || {
-        match inputs().await {
-            now if now != before => Ok(()),
-            same => Err(same),
-        }
+    eventually("status has the version with the label", SOON, async || match inputs().await {
+        now if now != before => Ok(()),
+        same => Err(same),
     })
     .await;
     operator.kill();
@@ -179,7 +177,7 @@ async fn patience_that_the_issuer_asks_for_outlives_a_changed_spec_and_a_restart
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.status().await.last_failure.unwrap().next_attempt_at, Some(next));
 
-    // Another client is another matter.
+    // Another client ends the wait.
     scene.server.behave(&scene.namespace, None).await;
     scene.server.set_secret(&scene.namespace, "another").await;
     scene.credentials("another").await;
@@ -188,7 +186,7 @@ async fn patience_that_the_issuer_asks_for_outlives_a_changed_spec_and_a_restart
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_web_page_instead_of_a_token_is_told_and_not_repeated() {
+async fn html_response_is_reported_without_its_content() {
     let scene = Scene::new("web-page", 600).await;
     let page = b"<html><body>Welcome, secret-word!</body></html>".to_vec();
     let pages = ScriptedServer::start([Reply::Answer(
@@ -209,11 +207,11 @@ async fn a_web_page_instead_of_a_token_is_told_and_not_repeated() {
     scene.ready("True TokenValid").await;
     assert_eq!(pages.connections(), 1);
     assert!(!operator.log().contains("secret-word"));
-    assert!(!scene.words("source").await.contains("secret-word"));
+    assert!(!scene.status_text("source").await.contains("secret-word"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_scope_is_told_by_its_own_reason() {
+async fn refused_scope_has_its_own_reason() {
     let scene = Scene::new("scope", 600).await;
     scene.server.change(&scene.namespace, json!({"scope": "read"})).await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -234,7 +232,7 @@ async fn a_refused_scope_is_told_by_its_own_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_host_is_told_by_its_name() {
+async fn unresolvable_host_is_named_in_condition() {
     let scene = Scene::new("unknown-host", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(token_url("https://idp.invalid/token"))).await;
@@ -246,7 +244,7 @@ async fn an_unknown_host_is_told_by_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_that_are_not_public_are_refused_with_the_flag_that_allows_them() {
+async fn private_address_is_refused_and_message_names_flag() {
     let scene = Scene::new("egress", 600).await;
     let operator = Operator::start_with(&scene.namespace, &["--allow-http"]).await;
     for (url, flag) in [
@@ -262,7 +260,7 @@ async fn addresses_that_are_not_public_are_refused_with_the_flag_that_allows_the
     }
     assert_eq!(scene.mints().await, 0);
 
-    // Put right by whoever runs the operator.
+    // Corrected by the administrator of the operator.
     operator.stop().await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.ready("True TokenValid").await;
@@ -270,7 +268,7 @@ async fn addresses_that_are_not_public_are_refused_with_the_flag_that_allows_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_url_without_tls_is_refused_with_the_flag_that_allows_it() {
+async fn token_url_without_tls_is_refused_and_message_names_flag() {
     let scene = Scene::new("plain-http", 600).await;
     let operator = Operator::start_with(&scene.namespace, &["--egress-allow", "127.0.0.0/8"]).await;
     scene.apply(scene.source(json!({}))).await;
@@ -282,7 +280,7 @@ async fn a_token_url_without_tls_is_refused_with_the_flag_that_allows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_and_unusable_credentials_are_told_by_secret_and_key_and_cost_nothing() {
+async fn missing_or_unusable_credentials_name_secret_and_key_and_cost_no_token_request() {
     let scene = Scene::new("credentials", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     let operator = Operator::start(&scene.namespace).await;
@@ -291,38 +289,42 @@ async fn missing_and_unusable_credentials_are_told_by_secret_and_key_and_cost_no
     says(&said, &["Secret credentials", "does not exist", "client_id, client_secret"]);
     scene.condition("source", "Reconciling", "True CredentialsNotFound").await;
     scene.source_is_seen().await;
-    assert_eq!(operator.said("blocked source="), 1, "a line in the log when it begins, not for each look");
+    assert_eq!(
+        operator.said("token request blocked source="),
+        1,
+        "one log line when it begins, not for each reconciliation"
+    );
 
     let id = scene.namespace.as_str();
     let put = async |data: &[(&str, &str)]| scene.secret("credentials", data).await;
     put(&[("client_id", id), ("secret", "right")]).await;
     scene
-        .told(
+        .reports(
             "False CredentialsNotFound",
             &["has no key client_secret", "it has client_id, secret", "clientSecretKey"],
         )
         .await;
     put(&[("client_id", id), ("client_secret", "")]).await;
-    scene.told("False CredentialsInvalid", &["key client_secret of Secret credentials is empty"]).await;
+    scene.reports("False CredentialsInvalid", &["key client_secret of Secret credentials is empty"]).await;
     scene.condition("source", "Reconciling", "True CredentialsInvalid").await;
     put(&[("client_id", id), ("client_secret", "right\nright")]).await;
     scene
-        .told("False CredentialsInvalid", &["key client_secret of Secret credentials has several lines"])
+        .reports("False CredentialsInvalid", &["key client_secret of Secret credentials has several lines"])
         .await;
     assert_eq!(scene.mints().await, 0);
 
-    // What `echo | base64` makes of it: works, and is told.
+    // A trailing newline, as of `echo | base64`: works, and is reported.
     put(&[("client_id", id), ("client_secret", "right\n")]).await;
-    scene.told("True TokenValid", &["key client_secret of Secret credentials ends in a newline"]).await;
+    scene.reports("True TokenValid", &["key client_secret of Secret credentials ends in a newline"]).await;
     assert_eq!(scene.mints().await, 1);
 
-    // Missing while the token lives: it stays, and nothing is wrong until it is due.
+    // Missing while the token is valid: no failure until the refresh is due.
     let token = scene.token().await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     scene.secrets_are_seen().await;
     scene.ready("True TokenValid").await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
-    scene.told("True RefreshFailing", &["Secret credentials does not exist"]).await;
+    scene.reports("True RefreshFailing", &["Secret credentials does not exist"]).await;
     assert_eq!(scene.token().await, token);
     put(&[("client_id", id), ("client_secret", "right")]).await;
     scene.new_token(token.as_deref()).await;
@@ -330,7 +332,7 @@ async fn missing_and_unusable_credentials_are_told_by_secret_and_key_and_cost_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_instead_of_a_service_account_is_told_and_the_real_one_works() {
+async fn vgs_service_account_template_is_reported_and_applied_one_works() {
     const TEMPLATE: &str =
         "apiVersion: 1.0.0\nkind: ServiceAccount\ndata:\n  name: vgs-cli\n  scopes:\n  - cards:write\n";
     let scene = Scene::bare("service-account").await;
@@ -349,9 +351,9 @@ async fn a_template_instead_of_a_service_account_is_told_and_the_real_one_works(
     let key = json!({"credentials": {"vgsServiceAccountKey": "credentials.yaml"}});
     scene.apply(scene.source(key)).await;
     let parts = ["key credentials.yaml of Secret credentials", "template", "vgs apply service-account"];
-    scene.told("False CredentialsInvalid", &parts).await;
+    scene.reports("False CredentialsInvalid", &parts).await;
     scene.secret("credentials", &[("credentials.yaml", "just: [text")]).await;
-    scene.told("False CredentialsInvalid", &["is not YAML (line 1)"]).await;
+    scene.reports("False CredentialsInvalid", &["is not YAML (line 1)"]).await;
     assert_eq!(scene.mints().await, 0);
 
     let applied =
@@ -360,32 +362,32 @@ async fn a_template_instead_of_a_service_account_is_told_and_the_real_one_works(
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 1);
     let sent = scene.server.requests(&id).await.last.unwrap();
-    assert_eq!(sent.scope, None, "its scopes are never sent");
+    assert_eq!(sent.scope, None, "scopes of the file are not sent");
     assert!(!operator.log().contains("7b8e-secret"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expired_token_is_not_ready_though_nothing_else_happens() {
+async fn expired_token_is_not_ready_without_any_other_event() {
     let scene = Scene::new("expired", 16).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     scene.ready("True TokenValid").await;
-    // The credentials are missing when the refresh is due, so that nothing is tried any more.
+    // The credentials are missing when the refresh is due, so that there are no more attempts.
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     let token = scene.token().await;
     let status = scene.status().await;
     scene.ready("True RefreshFailing").await;
     scene.ready("False CredentialsNotFound").await;
     let late = Timestamp::now().duration_since(status.token.unwrap().expires_at);
-    assert!((0..=5).contains(&late.as_secs()), "{late:?} after the end");
-    assert_eq!(scene.token().await, token, "left where it is");
+    assert!((0..=5).contains(&late.as_secs()), "{late:?} after expiry");
+    assert_eq!(scene.token().await, token, "the token stays in the target");
     assert_eq!(scene.mints().await, 1);
     scene.credentials("right").await;
     scene.ready("True TokenValid").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_beyond_the_end_of_the_token_is_not_ready_and_leaves_it_in_place() {
+async fn outage_beyond_expiry_is_not_ready_and_keeps_token_in_target() {
     let scene = Scene::new("long-outage", 12).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -398,7 +400,7 @@ async fn an_outage_beyond_the_end_of_the_token_is_not_ready_and_leaves_it_in_pla
     scene.server.behave(&scene.namespace, None).await;
     eventually("it recovers", Duration::from_secs(70), async || match scene.token().await {
         now if now != token => Ok(()),
-        _ => Err(scene.words("source").await),
+        _ => Err(scene.status_text("source").await),
     })
     .await;
     scene.ready("True TokenValid").await;

@@ -1,4 +1,4 @@
-//! An operator in a cluster where everything is in Git: what was applied stays as it was written.
+//! The operator beside GitOps tools: applied objects stay as written.
 
 use serde_json::json;
 
@@ -6,10 +6,10 @@ use super::support::operator::Operator;
 use super::support::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_was_applied_differs_afterwards() {
+async fn gitops_applied_objects_have_no_drift() {
     let scene = Scene::new("gitops-diff", 300).await;
     let operator = Operator::start(&scene.namespace).await;
-    // Durations that a library would write otherwise, defaults that are written out, and what tools put on their objects.
+    // Durations that a library would normalize, explicit defaults, and the metadata of tools.
     let mut manifest = scene.source(json!({
         "refresh": {"before": "150s", "maxInterval": "1h0m90s", "defaultLifetime": "0h15m", "propagationDelay": "90s"},
         "credentials": {"clientIDKey": "client_id"},
@@ -31,7 +31,7 @@ async fn nothing_that_was_applied_differs_afterwards() {
     };
     assert_eq!(spec().await, manifest["spec"]);
 
-    // A failure, a refresh, a restart and a mended target later.
+    // After a failure, a refresh, a restart and a restored target.
     scene.credentials("wrong").await;
     scene.ready("True RefreshFailing").await;
     scene.credentials("right").await;
@@ -46,22 +46,22 @@ async fn nothing_that_was_applied_differs_afterwards() {
         entry.manager.as_deref() == Some("tokensource-operator")
     };
     for entry in object.metadata.managed_fields.unwrap().iter().filter(ours) {
-        assert_eq!(entry.subresource.as_deref(), Some("status"), "nothing but status is the operator's");
+        assert_eq!(entry.subresource.as_deref(), Some("status"), "the operator manages status only");
     }
     assert_eq!(spec().await, manifest["spec"]);
     let diff = ["diff", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
     assert_eq!(scene.try_kubectl(&diff, &text).await, Ok(String::new()));
-    // And applied again, as at every interval: not even a new generation.
+    // Applied again, as at every interval: no new generation.
     scene.kubectl(&applied, &text).await;
     assert_eq!(scene.sources().get("source").await.unwrap().metadata.generation, object.metadata.generation);
     scene.source_is_seen().await;
-    assert_eq!(scene.mints().await, 2, "the first, and the one with the wrong secret");
+    assert_eq!(scene.mints().await, 2, "the first one, and the one with the wrong secret");
 
-    // No tool takes the target for its own, and prunes it.
+    // No tool considers the target its own and prunes it.
     let target = scene.secrets().get("token").await.unwrap().metadata;
     let labels: Vec<_> = target.labels.unwrap().into_keys().collect();
     assert_eq!(labels, ["app.kubernetes.io/managed-by"]);
     let annotations: Vec<_> = target.annotations.unwrap().into_keys().collect();
     assert_eq!(annotations, ["tokensource.dev/record"]);
-    assert_eq!(target.owner_references.unwrap().len(), 1, "by which they show it below its TokenSource");
+    assert_eq!(target.owner_references.unwrap().len(), 1, "tools show it below its TokenSource");
 }

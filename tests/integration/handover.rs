@@ -1,4 +1,4 @@
-//! Secrets that others made and hand over, types that change, and deletion policies that change.
+//! Handover of existing Secrets, changed types, and changed deletion policies.
 
 use kube::Api;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use super::support::scene::{SOON, Scene};
 
 const ADOPT: &str = "tokensource.dev/adopt=source";
 
-/// A Secret `token` that somebody made, and a TokenSource that wants it.
+/// An existing Secret `token`, and a TokenSource with it as target.
 async fn foreign(prefix: &str, secret: Value, change: Value) -> (Scene, Operator) {
     let scene = Scene::new(prefix, 600).await;
     let mut manifest = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token"}, "stringData": {"ca.crt": "theirs"}});
@@ -21,7 +21,7 @@ async fn foreign(prefix: &str, secret: Value, change: Value) -> (Scene, Operator
     (scene, operator)
 }
 
-/// The operator has seen `token` as it is now, and has done nothing to it.
+/// Waits until the operator has seen `token`, and asserts that it is not modified.
 async fn is_left_alone(scene: &Scene, mints: u64) {
     scene.source_is_seen().await;
     let secret = scene.secrets().get("token").await.unwrap();
@@ -31,7 +31,7 @@ async fn is_left_alone(scene: &Scene, mints: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_message_prints_the_command_that_hands_a_secret_over_and_its_other_keys_stay() {
+async fn handover_command_of_message_adopts_secret_and_keeps_its_other_keys() {
     let (scene, operator) = foreign("adopt", json!({}), json!({})).await;
     let said = scene.ready("False TargetConflict").await;
     is_left_alone(&scene, 0).await;
@@ -46,7 +46,7 @@ async fn the_message_prints_the_command_that_hands_a_secret_over_and_its_other_k
     assert_eq!(metadata.owner_references.unwrap()[0].name, "source");
     assert_eq!(metadata.labels.unwrap()["app.kubernetes.io/managed-by"], "tokensource-operator");
 
-    // Once is enough: the record says the rest.
+    // The annotation is needed once; then the record identifies the Secret.
     scene.kubectl(&["annotate", "secret", "token", "tokensource.dev/adopt-"], "").await;
     operator.kill();
     let _operator = Operator::start(&scene.namespace).await;
@@ -59,12 +59,12 @@ async fn the_message_prints_the_command_that_hands_a_secret_over_and_its_other_k
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_handed_over_with_another_type_is_told_and_costs_nothing() {
+async fn handover_of_secret_with_other_type_is_reported_and_costs_no_token_request() {
     let (scene, _operator) = foreign("adopt-type", json!({"type": "example.com/theirs"}), json!({})).await;
     scene.kubectl(&["annotate", "secret", "token", ADOPT], "").await;
     let words =
         ["Secret token is of type example.com/theirs", "write this type in spec.target.template.type"];
-    scene.told("False TargetConflict", &words).await;
+    scene.reports("False TargetConflict", &words).await;
     scene.condition("source", "Stalled", "True TargetConflict").await;
     is_left_alone(&scene, 0).await;
 
@@ -81,7 +81,7 @@ async fn a_secret_handed_over_with_another_type_is_told_and_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_account_token_cannot_be_handed_over() {
+async fn handover_of_service_account_token_is_refused() {
     let scene = Scene::new("adopt-sa", 600).await;
     scene.kubectl(&["create", "serviceaccount", "robot"], "").await;
     scene
@@ -93,13 +93,13 @@ async fn a_service_account_token_cannot_be_handed_over() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     let words = ["Secret token is of type kubernetes.io/service-account-token", "delete the Secret"];
-    scene.told("False TargetConflict", &words).await;
+    scene.reports("False TargetConflict", &words).await;
     assert!(!scene.ready("False TargetConflict").await.contains("spec.target.template.type"));
     is_left_alone(&scene, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_with_another_controller_stays_with_it() {
+async fn handover_of_secret_with_other_controller_is_refused() {
     let scene = Scene::new("adopt-owned", 600).await;
     scene.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs"}})).await;
     let maps: Api<k8s_openapi::api::core::v1::ConfigMap> =
@@ -123,7 +123,7 @@ async fn a_secret_with_another_controller_stays_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retained_secret_is_handed_to_another_source() {
+async fn handover_of_retained_secret_to_other_source_works() {
     let (scene, _operator, token) =
         started("adopt-retained", json!({"target": {"deletionPolicy": "Retain"}})).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
@@ -147,7 +147,7 @@ async fn set_type(scene: &Scene, kind: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_type_costs_one_token_request_and_replaces_the_secret() {
+async fn changed_type_costs_one_token_request_and_replaces_secret() {
     let (scene, operator, token) = started("type", json!({})).await;
     let (uid, _) = uid_and_type(&scene).await;
     set_type(&scene, "example.com/token").await;
@@ -164,7 +164,7 @@ async fn a_changed_type_costs_one_token_request_and_replaces_the_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_type_takes_nothing_away_before_the_new_token_is_there() {
+async fn changed_type_keeps_old_secret_until_new_token_exists() {
     let (scene, _operator, token) = started("type-rejected", json!({})).await;
     let before = uid_and_type(&scene).await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
@@ -176,26 +176,26 @@ async fn a_changed_type_takes_nothing_away_before_the_new_token_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_type_survives_a_refused_creation_with_the_token_in_memory() {
+async fn changed_type_refused_creation_keeps_token_in_memory() {
     let (scene, _operator, _) = started("type-refused", json!({})).await;
     deny(&scene, &["CREATE"]).await;
     set_type(&scene, "example.com/token").await;
-    scene.told("False TargetRefused", &["Secret token", "not on a Friday"]).await;
+    scene.reports("False TargetRefused", &["Secret token", "not on a Friday"]).await;
     assert!(scene.secrets().get_opt("token").await.unwrap().is_none());
     allow(&scene).await;
     eventually("it is created", 3 * SOON, async || scene.token().await.ok_or("none")).await;
     scene.ready("True TokenValid").await;
     assert_eq!(uid_and_type(&scene).await.1, "example.com/token");
-    assert_eq!(scene.mints().await, 2, "what had been minted was written");
+    assert_eq!(scene.mints().await, 2, "the received token was written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_type_does_not_take_what_others_added() {
+async fn changed_type_is_refused_while_secret_has_keys_of_others() {
     let (scene, _operator, token) = started("type-shared", json!({})).await;
     scene.patch("secret", "token", json!({"data": {"ca.crt": base64("theirs")}})).await;
     set_type(&scene, "example.com/token").await;
     let words = ["Secret token is of type Opaque", "written by kubectl-patch", "delete the Secret"];
-    scene.told("False TargetRefused", &words).await;
+    scene.reports("False TargetRefused", &words).await;
     scene.condition("source", "Stalled", "True TargetRefused").await;
     assert_eq!(scene.token().await.as_ref(), Some(&token));
     assert_eq!(scene.value("token", "ca.crt").await.as_deref(), Some("theirs"));
@@ -208,10 +208,10 @@ async fn a_changed_type_does_not_take_what_others_added() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_is_to_be_retained_from_now_on_stays() {
+async fn deletion_policy_changed_to_retain_keeps_secret() {
     let (scene, _operator, token) = started("retained-later", json!({})).await;
     scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Retain"}}})).await;
-    eventually("nobody owns it", SOON, async || {
+    eventually("it has no owner", SOON, async || {
         let owners = scene.secrets().get("token").await.unwrap().metadata.owner_references;
         if owners.is_none_or(|it| it.is_empty()) { Ok(()) } else { Err("not yet") }
     })

@@ -1,4 +1,4 @@
-//! Endpoints that hang delay nobody but themselves.
+//! Hanging endpoints delay no other TokenSources.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::support::scene::{SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all() {
+async fn twenty_hanging_endpoints_on_same_host_do_not_delay_healthy_one() {
     // Refreshed after 6 s, with 6 s left.
     let scene = Scene::new("hanging", 12).await;
     let client = |n| format!("{}-hangs-{n}", scene.namespace);
@@ -36,7 +36,7 @@ async fn twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all() {
             let mut source = scene.source(json!({
                 "credentials": {"secretRef": {"name": format!("hanging-{n}")}}, "target": {"name": format!("target-{n}")},
             }));
-            // Twenty endpoints: what one of them does is no reason to ask another more slowly.
+// Twenty endpoints, each with limits of its own.
             source["spec"]["provider"]["vgs"]["tokenURL"] = json!(format!("{}?{n}", scene.server.vgs_token_url()));
             source["metadata"]["name"] = json!(format!("hanging-{n}"));
             source
@@ -55,11 +55,11 @@ async fn twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all() {
 
     scene.apply(scene.source(json!({}))).await;
     let mut token = scene.new_token(None).await;
-    // Three refreshes, each of them in time.
+    // Three refreshes, each in time.
     let begun = Instant::now();
     let mut refreshes = 0;
     while refreshes < 3 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", scene.words("source").await);
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", scene.status_text("source").await);
         let now = scene.token().await.unwrap();
         let expires = scene.server.introspect(&now).await.exp.expect("an expired token was seen");
         let left = expires - Timestamp::now().as_second();
@@ -74,17 +74,17 @@ async fn twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all() {
         let message = scene.condition(&format!("hanging-{n}"), "Ready", "False EndpointUnavailable").await;
         assert!(message.contains("gave no complete answer within 5 s"), "{message}");
     }
-    // And they recover by themselves.
+    // They recover by themselves.
     scene.server.behave(&client(0), None).await;
     eventually("hanging-0 recovers", Duration::from_secs(90), async || {
-        let words = scene.words("hanging-0").await;
+        let words = scene.status_text("hanging-0").await;
         if words.contains("TokenValid") { Ok(()) } else { Err(words) }
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_drips_is_left_in_time() {
+async fn dripping_endpoint_times_out() {
     let scene = Scene::bare("dripping").await;
     scene.secret("credentials", &[("client_id", "id"), ("client_secret", "secret")]).await;
     let body = json!({"access_token": "a", "expires_in": 300}).to_string();
@@ -103,7 +103,7 @@ async fn an_endpoint_that_drips_is_left_in_time() {
         let message = scene.condition(name, "Ready", "False EndpointUnavailable").await;
         assert!(message.contains("within 5 s"), "{name}: {message}");
         assert!(begun.elapsed() < Duration::from_secs(20), "{name}: {:?}", begun.elapsed());
-        // One attempt is one request, and a stop does not wait for the next.
+        // Each attempt is one request, and a stop does not wait for the next attempt.
         let attempts = server.requests().len();
         assert!((1..=3).contains(&attempts), "{name}: {attempts}");
         operator.stop().await;

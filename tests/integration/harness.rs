@@ -1,7 +1,6 @@
-//! The harness itself: what the other tests lean on is really there, and nothing of it stays behind.
+//! The test harness: the control plane works as the other tests need it, leaves nothing behind, and no wait is unlimited.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +13,10 @@ use kube::{Client, Config};
 
 use crate::support::control_plane::{ControlPlane, SCRIPT};
 use crate::support::eventually;
+use crate::support::process::{
+    RUN_LIMIT, Sigint, end_within, first_line, kill, output_within, signal, wait_within, with_sigint,
+};
+use crate::support::program::text;
 use crate::support::scene::COLLECTED;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -35,7 +38,7 @@ where
 }
 
 #[tokio::test]
-async fn garbage_is_collected() {
+async fn control_plane_collects_garbage() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("garbage").await;
     let client = control_plane.client().await;
@@ -55,12 +58,14 @@ async fn garbage_is_collected() {
     dependents.create(&PostParams::default(), &dependent).await.unwrap();
 
     owners.delete("owner", &DeleteParams::background()).await.unwrap();
-    eventually("the Secret goes with its owner", COLLECTED, async || gone(&dependents, "dependent").await)
-        .await;
+    eventually("the Secret is collected with its owner", COLLECTED, async || {
+        gone(&dependents, "dependent").await
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn namespaces_are_deleted() {
+async fn control_plane_deletes_namespaces() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("deleted").await;
     let client = control_plane.client().await;
@@ -69,14 +74,14 @@ async fn namespaces_are_deleted() {
 
     let namespaces: Api<Namespace> = Api::all(client);
     namespaces.delete(&namespace, &DeleteParams::default()).await.unwrap();
-    eventually("the namespace goes with all that is in it", COLLECTED, async || {
+    eventually("the namespace is deleted with its content", COLLECTED, async || {
         gone(&namespaces, &namespace).await
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_service_account_may_do_what_it_was_given_and_no_more() {
+async fn control_plane_enforces_rbac_for_service_accounts() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("rbac").await;
     let accounts: Api<ServiceAccount> = Api::namespaced(control_plane.client().await, &namespace);
@@ -110,7 +115,7 @@ async fn a_service_account_may_do_what_it_was_given_and_no_more() {
 }
 
 #[tokio::test]
-async fn the_audit_log_tells_who_asked_for_what() {
+async fn audit_log_has_user_agent_and_resource_of_each_request() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("audit").await;
     let yaml = "{apiVersion: v1, kind: ConfigMap, metadata: {name: asked-for}}";
@@ -126,17 +131,12 @@ async fn the_audit_log_tells_who_asked_for_what() {
     assert!(!lines.iter().any(|line| line.user_agent.contains("kube-controller-manager")), "{lines:?}");
 }
 
-// ------------------------------------------------------------------------------------------- nothing stays behind
+// ------------------------------------------------------------------------------------------ nothing is left behind
 
-/// A supervisor that has told its pids in `dir`, and the pids that must vanish with it.
+/// The process ids that the script has written in `dir`.
 fn pids(dir: &Path) -> Vec<String> {
     let listed = fs::read_to_string(dir.join("pids")).unwrap_or_default();
     listed.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
-}
-
-fn signal(signal: &str, pid: &str) -> bool {
-    let mut command = Command::new("bash");
-    command.args(["-c", "kill \"-$1\" \"$2\" 2>/dev/null", "bash", signal, pid]).status().unwrap().success()
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -155,73 +155,132 @@ fn assert_all_vanish(pids: &[String]) {
 }
 
 fn await_ready(supervisor: &mut Child) {
-    let mut line = String::new();
-    BufReader::new(supervisor.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let line = first_line(supervisor.stdout.take().unwrap(), RUN_LIMIT).expect("READY in time");
     assert!(line.starts_with("READY "), "{line}");
 }
 
-/// The script's `run`, whose temporary directory is below `tmp` and whose stdin the caller holds.
-fn supervisor(tmp: &Path) -> Command {
-    let mut command = Command::new(SCRIPT);
+/// The script's `run`, with its temporary directory below `tmp`; the caller holds its stdin.
+fn supervisor(tmp: &Path, sigint: Sigint) -> Command {
+    let mut command = with_sigint(sigint, SCRIPT);
     command.args(["run", "--until-stdin-closes"]).env("TMPDIR", tmp);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     command
 }
 
-/// The one directory that a supervisor has made below `tmp`.
+/// The one directory that the script has made below `tmp`.
 fn made_below(tmp: &Path) -> Option<std::path::PathBuf> {
     fs::read_dir(tmp).unwrap().map(|entry| entry.unwrap().path()).next()
 }
 
 #[test]
-fn a_killed_test_process_leaves_nothing_behind() {
+fn control_plane_of_killed_test_process_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
-    // In the place of the test process: one that holds the pipe, and is killed with no chance to clean up.
+    // Instead of the test process: a process that holds the pipe and is killed without cleanup.
     let mut holder = Command::new("sleep").arg("600").stdout(Stdio::piped()).spawn().unwrap();
-    let mut child = supervisor(tmp.path()).stdin(holder.stdout.take().unwrap()).spawn().unwrap();
+    let mut child = supervisor(tmp.path(), Sigint::Default);
+    let mut child = child.stdin(holder.stdout.take().unwrap()).spawn().unwrap();
     await_ready(&mut child);
     let pids = pids(&made_below(tmp.path()).unwrap());
     assert_eq!(pids.len(), 3, "etcd, kube-apiserver and kube-controller-manager");
 
-    holder.kill().unwrap();
-    holder.wait().unwrap();
-    child.wait().unwrap();
+    kill(&mut holder);
+    wait_within(&mut child, "the control plane's script", SOON);
     assert_all_vanish(&pids);
     assert_eq!(made_below(tmp.path()), None);
 }
 
+/// Sends this signal to the script while it starts; its stdin stays open.
+fn assert_signalled_start_leaves_nothing_behind(tmp: &Path, mut child: Child, name: &str, code: i32) {
+    wait_until("kube-apiserver was started", || made_below(tmp).is_some_and(|dir| pids(&dir).len() == 2));
+    let pids = pids(&made_below(tmp).unwrap());
+    assert!(signal(name, &child.id().to_string()));
+    let status = wait_within(&mut child, &format!("the control plane's script after SIG{name}"), SOON);
+    assert_eq!(status.code(), Some(code));
+    assert_all_vanish(&pids);
+    assert_eq!(made_below(tmp), None);
+}
+
 #[test]
-fn an_interrupted_start_leaves_nothing_behind() {
+fn control_plane_interrupted_start_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
-    let mut child = supervisor(tmp.path()).spawn().unwrap();
-    wait_until("kube-apiserver was started", || {
-        made_below(tmp.path()).is_some_and(|dir| pids(&dir).len() == 2)
-    });
-    let pids = pids(&made_below(tmp.path()).unwrap());
-
-    let _lifeline = child.stdin.take(); // which wait() would close: that must not be what ends it
-    assert!(signal("INT", &child.id().to_string()));
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_all_vanish(&pids);
-    assert_eq!(made_below(tmp.path()), None);
+    let child = supervisor(tmp.path(), Sigint::Default).spawn().unwrap();
+    assert_signalled_start_leaves_nothing_behind(tmp.path(), child, "INT", 130);
 }
 
 #[test]
-fn a_failing_start_says_why_and_leaves_nothing_behind() {
+fn control_plane_start_ignoring_sigint_ends_on_sigterm_and_leaves_nothing_behind() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut child = supervisor(tmp.path(), Sigint::Ignored).spawn().unwrap();
+    wait_until("the script has set its traps", || made_below(tmp.path()).is_some());
+    assert!(signal("INT", &child.id().to_string()));
+    assert_eq!(end_within(&mut child, Duration::from_secs(1)), None, "SIGINT is ignored");
+    assert_signalled_start_leaves_nothing_behind(tmp.path(), child, "TERM", 143);
+}
+
+#[test]
+fn control_plane_failed_start_prints_cause_and_leaves_nothing_behind() {
     let tmp = tempfile::tempdir().unwrap();
     let assets = tempfile::tempdir().unwrap();
     let broken = assets.path().join("kube-apiserver");
     fs::write(&broken, "#!/bin/sh\necho the reason why\nexit 3\n").unwrap();
     fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let mut child = supervisor(tmp.path());
-    let mut child = child.env("KUBEBUILDER_ASSETS", assets.path()).spawn().unwrap();
+    let stderr = assets.path().join("stderr");
+    let mut child = supervisor(tmp.path(), Sigint::Default);
+    let mut child = child
+        .env("KUBEBUILDER_ASSETS", assets.path())
+        .stderr(fs::File::create(&stderr).unwrap())
+        .spawn()
+        .unwrap();
     wait_until("etcd was started", || made_below(tmp.path()).is_some_and(|dir| !pids(&dir).is_empty()));
     let pids = pids(&made_below(tmp.path()).unwrap());
 
-    let mut words = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{words}");
+    let status = wait_within(&mut child, "the control plane's script", SOON);
+    let words = fs::read_to_string(&stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{words}");
     assert!(words.contains("the reason why") && words.contains("kube-apiserver did not start"), "{words}");
     assert_all_vanish(&pids);
     assert_eq!(made_below(tmp.path()), None);
+}
+
+// ------------------------------------------------------------------------------------------ no wait is unlimited
+
+/// SIGINT ignored, as in a background job of a script, and then reset by the helper.
+#[test]
+fn command_with_default_sigint_ends_on_sigint_where_tests_ignore_it() {
+    let mut command = with_sigint(Sigint::Ignored, "python3");
+    command.args(with_sigint(Sigint::Default, "bash").get_args());
+    command.args(["-c", "kill -s INT $$; exit 3"]);
+    let output = output_within(command, "", RUN_LIMIT);
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(2), "{output:?}");
+}
+
+#[test]
+#[should_panic(expected = "not finished within 200ms; output so far:\nbegun")]
+fn process_without_end_fails_test_with_its_output() {
+    let mut command = Command::new("bash");
+    command.args(["-c", "echo begun; exec sleep 600"]);
+    output_within(command, "", Duration::from_millis(200));
+}
+
+#[test]
+#[should_panic(expected = "a shell: not ended within 200ms; it was killed")]
+fn process_exceeding_wait_limit_is_killed() {
+    let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+    wait_within(&mut child, "a shell", Duration::from_millis(200));
+}
+
+/// More input than a pipe holds, for a process that reads none of it.
+#[test]
+fn process_not_reading_stdin_does_not_block_test() {
+    let mut command = Command::new("bash");
+    command.args(["-c", "exec <&-; sleep 0.1; echo done"]);
+    let output = output_within(command, &"x".repeat(1 << 20), RUN_LIMIT);
+    assert_eq!(text(&output.stdout), "done\n");
+}
+
+#[tokio::test]
+#[should_panic(expected = "an answer: an attempt hangs")]
+async fn eventually_hanging_attempt_fails_test() {
+    tokio::time::pause(); // idle time passes at once
+    eventually("an answer", Duration::from_millis(1), std::future::pending::<Result<(), ()>>).await;
 }

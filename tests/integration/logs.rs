@@ -1,4 +1,4 @@
-//! The members of log lines that a log pipeline may rely on: docs/metrics.md has them.
+//! The members of log lines that docs/metrics.md documents.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::support::scene::Scene;
 
 const OF_EVERY_LINE: [&str; 4] = ["timestamp", "level", "target", "message"];
 
-/// The one line with this message, without the members that every line has.
+/// The only line with this message, without the members of every line.
 fn line(lines: &[Map<String, Value>], message: &str, level: &str) -> Map<String, Value> {
     let of_it: Vec<_> = lines.iter().filter(|line| line["message"] == message).collect();
     let [line] = of_it[..] else { panic!("{message}: {} lines", of_it.len()) };
@@ -27,7 +27,7 @@ fn has(line: &Map<String, Value>, members: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_line_is_an_object_with_the_members_that_the_page_names() {
+async fn json_log_lines_have_documented_members() {
     let scene = Scene::new("logs", 600).await;
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--log-format", "json"];
@@ -46,20 +46,20 @@ async fn each_line_is_an_object_with_the_members_that_the_page_names() {
     }
 
     let source = format!("{}/source", scene.namespace);
-    let blocked = line(&lines, "blocked", "WARN");
+    let blocked = line(&lines, "token request blocked", "WARN");
     has(&blocked, &["source", "host", "reason", "error"]);
     assert_eq!((&blocked["source"], &blocked["reason"]), (&json!(source), &json!("CredentialsNotFound")));
 
-    let failed = line(&lines, "failed", "WARN");
+    let failed = line(&lines, "token request failed", "WARN");
     has(&failed, &["source", "host", "reason", "error", "count", "next_attempt_at"]);
     assert_eq!((&failed["count"], &failed["host"]), (&json!(1), &json!("127.0.0.1")));
     assert!(failed["error"].as_str().unwrap().contains("invalid_client"));
 
-    let minted = line(&lines, "minted", "INFO");
-    let members = ["source", "host", "why", "duration_ms", "lifetime_seconds", "token_id", "refresh_at"];
-    has(&minted, &members);
+    let received = line(&lines, "token received", "INFO");
+    let members = ["source", "host", "reason", "duration_ms", "lifetime_seconds", "token_id", "refresh_at"];
+    has(&received, &members);
     let status = scene.status().await.token.unwrap();
-    assert_eq!((&minted["token_id"], &minted["lifetime_seconds"]), (&json!(status.id), &json!(600)));
-    assert_eq!(minted["refresh_at"], json!(status.refresh_at));
-    assert!(minted["duration_ms"].is_u64() && minted["why"] == "target missing", "{minted:?}");
+    assert_eq!((&received["token_id"], &received["lifetime_seconds"]), (&json!(status.id), &json!(600)));
+    assert_eq!(received["refresh_at"], json!(status.refresh_at));
+    assert!(received["duration_ms"].is_u64() && received["reason"] == "target missing", "{received:?}");
 }

@@ -1,11 +1,12 @@
-//! Everything that needs a Kubernetes control plane. One binary, so that there is one control plane; each test works in
-//! a namespace of its own.
+//! All tests that need a Kubernetes control plane. One binary, so that they share one; each test works in a namespace of
+//! its own.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod admin;
+mod admission_policy;
 mod api_rules;
 mod api_shown;
 mod assertions;
@@ -15,9 +16,9 @@ mod chart_objects;
 mod conditions;
 mod credentials;
 mod deletion;
+mod endpoint_limits;
 mod explain;
 mod failures;
-mod fences;
 mod gitops;
 mod handover;
 mod hanging;
@@ -29,7 +30,6 @@ mod mint;
 mod oauth2;
 mod ownership;
 mod pitfalls;
-mod politeness;
 mod prompt;
 mod providers;
 mod refresh;

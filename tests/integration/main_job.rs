@@ -1,4 +1,4 @@
-//! The main job: from `kubectl apply` to a Secret that stays fresh.
+//! The main use: from `kubectl apply` to a Secret whose token is refreshed.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::support::operator::Operator;
 use super::support::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_minted_written_and_refreshed_before_it_expires() {
+async fn token_is_requested_written_and_refreshed_before_expiry() {
     let scene = Scene::new("main-job", 12).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;

@@ -7,7 +7,7 @@ use super::support::operator::Operator;
 use super::support::promtool::promtool;
 use super::support::scene::{SOON, Scene};
 
-/// The value of the one series with this name and these labels, in any order.
+/// The value of the series with this name and these labels, in any order.
 fn value(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let found: Vec<_> = text
         .lines()
@@ -18,7 +18,7 @@ fn value(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
     found.first()?.rsplit_once(' ')?.1.parse().ok()
 }
 
-/// Scrapes until `series` has `expected`, and has promtool look at all of it.
+/// Scrapes until the series has the value `expected`, and checks the whole page with promtool.
 async fn scrape(operator: &Operator, name: &str, labels: &[&str], expected: Option<f64>) -> String {
     let text = eventually(&format!("{name}{labels:?} is {expected:?}"), SOON, async || {
         let (_, _, text) = operator.admin("/metrics").await;
@@ -33,7 +33,7 @@ async fn scrape(operator: &Operator, name: &str, labels: &[&str], expected: Opti
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_tell_of_success_failure_and_deletion() {
+async fn metrics_follow_success_failure_and_deletion() {
     let scene = Scene::new("metrics", 3600).await;
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -76,7 +76,7 @@ async fn metrics_tell_of_success_failure_and_deletion() {
     assert!(value(&text, "tokensource_kubernetes_requests_total", &status) >= Some(1.0), "{text}");
     let watch = ["verb=\"watch\"", "resource=\"secrets\"", "code=\"200\""];
     assert_eq!(value(&text, "tokensource_kubernetes_requests_total", &watch), Some(1.0));
-    assert!(!text.contains("resource=\"other\""), "every request is known:\n{text}");
+    assert!(!text.contains("resource=\"other\""), "every request has a resource:\n{text}");
     assert!(value(&text, "tokensource_reconcile_duration_seconds_count", &[]) >= Some(1.0));
     assert_eq!(value(&text, "tokensource_reconcile_overdue", &[]), Some(0.0));
     assert_eq!(value(&text, "tokensource_panics_total", &[]), Some(0.0));
@@ -86,7 +86,7 @@ async fn metrics_tell_of_success_failure_and_deletion() {
     scene.ready("True RefreshFailing").await;
     let text = ready("RefreshFailing", 1.0).await;
     assert_eq!((mints(&text, "success"), mints(&text, "ClientRejected")), (Some(1.0), Some(1.0)));
-    assert!(!text.contains("reason=\"TokenValid\""), "one reason at a time");
+    assert!(!text.contains("reason=\"TokenValid\""), "one reason for each source");
 
     scene.kubectl(&["delete", "secret", "token"], "").await;
     ready("ClientRejected", 0.0).await;

@@ -1,4 +1,4 @@
-//! `tokensource-operator mint -n NS NAME`: what the cluster has, asked for as a person would.
+//! `tokensource-operator mint -n NS NAME`: a token request with what is in the cluster.
 
 use std::process::Command;
 
@@ -7,10 +7,10 @@ use serde_json::json;
 use super::rotation::{director, director_source, refreshed};
 use super::support::control_plane::ControlPlane;
 use super::support::operator::Operator;
-use super::support::program::{PROGRAM, Said, run};
+use super::support::program::{PROGRAM, ProgramOutput, run};
 use super::support::scene::Scene;
 
-async fn mint(scene: &Scene, name: &str, flags: &[&str]) -> Said {
+async fn mint(scene: &Scene, name: &str, flags: &[&str]) -> ProgramOutput {
     let mut command = Command::new(PROGRAM);
     command
         .args(["mint", "-n", &scene.namespace, name, "--allow-http", "--egress-allow", "127.0.0.0/8"])
@@ -20,7 +20,7 @@ async fn mint(scene: &Scene, name: &str, flags: &[&str]) -> Said {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_cluster_has_is_minted_from_and_not_written_to() {
+async fn mint_from_cluster_prints_token_and_writes_nothing() {
     let scene = Scene::new("mint", 300).await;
     scene.apply(scene.source(json!({}))).await;
     let title = format!("TokenSource {}/source, provider vgs", scene.namespace);
@@ -35,7 +35,7 @@ async fn what_the_cluster_has_is_minted_from_and_not_written_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_token_that_the_operator_keeps_is_left_to_it() {
+async fn mint_does_not_use_refresh_token_stored_by_operator() {
     let scene = director("mint-rotated", 300, true).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
@@ -45,7 +45,7 @@ async fn a_refresh_token_that_the_operator_keeps_is_left_to_it() {
     let said = mint(&scene, "source", &["--save-refresh-token", file.to_str().unwrap()]).await;
     said.assert(1, &["the operator keeps the refresh token"]);
     assert!(!file.exists());
-    // And goes on with it.
+    // The operator continues with it.
     refreshed(&scene, "1").await;
     assert_eq!(scene.mints().await, 2);
 }

@@ -15,7 +15,7 @@ pub fn source(scene: &Scene, oauth2: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vendors_own_grant_headers_and_answer() {
+async fn custom_grant_headers_and_response_mapping_work() {
     let scene = Scene::bare("oauth2-own").await;
     let answer = json!({"data": {"token": "vendors-token", "ends": "2999-01-01T00:00:00Z"}});
     let server = ScriptedServer::start([Reply::Json(200, answer.to_string())]).await;
@@ -62,7 +62,7 @@ async fn a_vendors_own_grant_headers_and_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_secret_parameter_is_named() {
+async fn missing_secret_parameter_is_named() {
     let scene = Scene::new("oauth2-key", 300).await;
     let _operator = Operator::start(&scene.namespace).await;
     let oauth2 = json!({"tokenURL": scene.server.vgs_token_url(), "secretParameters": {"apikey": "api_key"}});
@@ -76,7 +76,7 @@ async fn a_missing_secret_parameter_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn resource_indicators() {
+async fn resource_indicators_are_sent() {
     let scene = Scene::bare("oauth2-resource").await;
     let allowed = "https://api.example.com";
     let client = ClientSpec {
@@ -101,7 +101,7 @@ async fn resource_indicators() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_issuers_endpoint_is_found() {
+async fn issuer_token_endpoint_is_discovered() {
     let scene = Scene::bare("oauth2-issuer").await;
     let client =
         ClientSpec { id: scene.namespace.clone(), secret: Some("right".into()), ..ClientSpec::default() };
@@ -123,7 +123,7 @@ async fn an_issuers_endpoint_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metadata_is_fetched_once_and_its_endpoint_is_held_to_the_policy() {
+async fn issuer_metadata_is_fetched_once_and_its_endpoint_is_subject_to_egress_policy() {
     let scene = Scene::bare("oauth2-metadata").await;
     scene.secret("credentials", &[("client_id", "id"), ("client_secret", "s3")]).await;
     let answer = |token| Reply::Json(200, json!({"access_token": token, "expires_in": 300}).to_string());
@@ -133,7 +133,7 @@ async fn metadata_is_fetched_once_and_its_endpoint_is_held_to_the_policy() {
     site.now(Reply::Json(200, metadata.to_string()));
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(source(&scene, json!({"issuer": site.url("")}))).await;
-    scene.told("False EndpointRefusedByPolicy", &["169.254.169.254"]).await;
+    scene.reports("False EndpointRefusedByPolicy", &["169.254.169.254"]).await;
 
     // Another issuer, as far as anybody knows: what was found of the first is kept for an hour.
     let site = ScriptedServer::start([Reply::Close]).await;

@@ -1,4 +1,4 @@
-//! Whose Secret is whose, what heals, what stays and what goes; and writes that the API server refuses.
+//! Ownership of target Secrets: what is restored, kept and deleted; and writes that the API server refuses.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub fn base64(text: &str) -> String {
     ::base64::engine::general_purpose::STANDARD.encode(text)
 }
 
-/// Another TokenSource of the scene.
+/// Another TokenSource in the namespace.
 pub fn named(name: &str, target: &str, scene: &Scene) -> Value {
     let mut source = scene.source(json!({"target": {"name": target}}));
     source["metadata"]["name"] = json!(name);
@@ -33,14 +33,14 @@ pub fn named(name: &str, target: &str, scene: &Scene) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_of_somebody_else_is_not_touched() {
+async fn foreign_secret_is_not_modified() {
     let scene = Scene::new("foreign", 600).await;
     scene.secret("token", &[("theirs", "precious")]).await;
     let before = scene.secrets().get("token").await.unwrap();
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     scene
-        .told("False TargetConflict", &["Secret token", "this operator did not create it", "delete it"])
+        .reports("False TargetConflict", &["Secret token", "this operator did not create it", "delete it"])
         .await;
     scene.condition("source", "Stalled", "True TargetConflict").await;
     scene.kubectl(&["label", "secret", "token", "a=b"], "").await;
@@ -56,7 +56,7 @@ async fn a_secret_of_somebody_else_is_not_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_sources_with_one_target_the_first_keeps_it() {
+async fn two_sources_with_one_target_first_keeps_it() {
     let (scene, operator, token) = started("two", json!({})).await;
     scene.apply(named("second", "token", &scene)).await;
     let said = scene.condition("second", "Ready", "False TargetConflict").await;
@@ -68,14 +68,14 @@ async fn of_two_sources_with_one_target_the_first_keeps_it() {
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.token().await.as_ref(), Some(&token));
 
-    // When the first goes, and its Secret with it, the second one's turn has come.
+    // When the first one and its Secret are deleted, the second one gets the target.
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.condition("second", "Ready", "True TokenValid").await;
     assert_eq!(scene.mints().await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_target_is_created_again_at_once_by_one_mint() {
+async fn deleted_target_is_recreated_at_once_by_one_token_request() {
     let (scene, _operator, token) = started("deleted", json!({})).await;
     scene.kubectl(&["delete", "secret", "token"], "").await;
     scene.new_token(Some(&token)).await;
@@ -85,43 +85,43 @@ async fn a_deleted_target_is_created_again_at_once_by_one_mint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edited_target_heals_at_once_and_then_at_most_every_half_minute() {
+async fn edited_target_is_restored_at_once_then_at_most_every_30_s() {
     let (scene, _operator, token) = started("edited", json!({})).await;
     let edit = json!({"data": {"access_token": base64("theirs")}});
     scene.patch("secret", "token", edit.clone()).await;
-    eventually("it heals", SOON, async || match scene.token().await {
+    eventually("it is restored", SOON, async || match scene.token().await {
         Some(now) if now != "theirs" && now != token => Ok(()),
         other => Err(other),
     })
     .await;
-    let healed = Timestamp::now();
+    let restored = Timestamp::now();
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 2);
 
-    // Whoever edits again fights over the Secret: that must not become a fight over the endpoint.
+    // A second edit is a conflict with another writer, which must not cost further token requests.
     scene.patch("secret", "token", edit).await;
     let said = scene.ready("False ConflictingWriter").await;
-    assert!(said.contains("changed again by \"kubectl-patch\" after it had been put right"), "{said}");
+    assert!(said.contains("changed again by \"kubectl-patch\" after it had been restored"), "{said}");
     scene.condition("source", "Reconciling", "True ConflictingWriter").await;
     assert_eq!(scene.token().await.as_deref(), Some("theirs"), "{said}");
     assert_eq!(scene.mints().await, 2);
     let events =
         scene.kubectl(&["get", "events.v1.events.k8s.io", "-o", "jsonpath={.items[*].reason}"], "").await;
     assert!(events.contains("ConflictingWriter"), "{events}");
-    eventually("it heals again", 2 * SOON, async || match scene.token().await {
+    eventually("it is restored again", 2 * SOON, async || match scene.token().await {
         Some(now) if now != "theirs" => Ok(()),
         other => Err(other),
     })
     .await;
-    let waited = Timestamp::now().duration_since(healed);
+    let waited = Timestamp::now().duration_since(restored);
     assert!(waited.as_secs() >= 27, "{waited:?}");
     let said = "\"kubectl-patch\" changes Secret token or deletes it again and again (2 times";
-    scene.told("True TokenValid", &[said, "let only one of them write it"]).await;
+    scene.reports("True TokenValid", &[said, "let only one of them write it"]).await;
     assert_eq!(scene.mints().await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_key_heals() {
+async fn removed_key_is_restored() {
     let (scene, _operator, token) = started("removed-key", json!({})).await;
     scene.patch("secret", "token", json!({"data": {"token_type": null}})).await;
     scene.new_token(Some(&token)).await;
@@ -131,7 +131,7 @@ async fn a_removed_key_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_record_heals() {
+async fn removed_record_is_restored() {
     let (scene, _operator, token) = started("removed-record", json!({})).await;
     scene.kubectl(&["annotate", "secret", "token", "tokensource.dev/record-"], "").await;
     scene.new_token(Some(&token)).await;
@@ -141,7 +141,7 @@ async fn a_removed_record_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_add_to_the_target_stays() {
+async fn target_additions_of_others_are_kept() {
     let (scene, _operator, token) = started("others", json!({})).await;
     let theirs = json!({
         "metadata": {"labels": {"team": "payments"}, "annotations": {"example.com/note": "keep"}},
@@ -161,24 +161,24 @@ async fn what_others_add_to_the_target_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_label_or_owner_is_mended_without_a_mint() {
+async fn removed_label_or_owner_is_restored_without_token_request() {
     let (scene, _operator, token) = started("mended", json!({})).await;
     scene.secrets_are_seen().await; // removes the label
     scene.patch("secret", "token", json!({"metadata": {"ownerReferences": null}})).await;
-    // Half a minute after the label: whoever takes them away again and again is not to be outrun.
-    eventually("the ownerReference is back", 2 * SOON, async || {
+    // 30 s after the label: repeated conflicts are not answered faster.
+    eventually("the ownerReference is restored", 2 * SOON, async || {
         scene.secrets().get("token").await.unwrap().metadata.owner_references.ok_or("none")
     })
     .await;
     scene.source_is_seen().await;
-    let said = "somebody changes Secret token in its metadata again and again (2 times";
-    scene.told("True TokenValid", &[said]).await;
+    let said = "another writer changes Secret token in its metadata again and again (2 times";
+    scene.reports("True TokenValid", &[said]).await;
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.token().await, Some(token));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retained_secret_stays_and_is_taken_up_again_without_a_mint() {
+async fn retained_secret_is_kept_and_reused_without_token_request() {
     let retain = json!({"target": {"deletionPolicy": "Retain"}});
     let (scene, _operator, token) = started("retained", retain.clone()).await;
     let first = scene.record().await["owner"]["uid"].clone();
@@ -197,14 +197,14 @@ async fn a_retained_secret_stays_and_is_taken_up_again_without_a_mint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_source_takes_its_secret_along() {
+async fn deleted_source_deletes_its_secret() {
     let (scene, _operator, _) = started("collected", json!({})).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.gone("secret", "token").await;
     it_stays_gone(&scene).await;
 }
 
-/// The operator has seen what happened to the Secret, and has neither created it again nor asked for a token.
+/// Waits until the operator has seen the change, and asserts that it neither recreated the Secret nor requested a token.
 async fn it_stays_gone(scene: &Scene) {
     scene.apply(named("later", "later", scene)).await;
     scene.condition("later", "Ready", "True TokenValid").await;
@@ -213,9 +213,9 @@ async fn it_stays_gone(scene: &Scene) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn foreground_deletion_is_not_fought_by_healing() {
+async fn foreground_deletion_does_not_recreate_target() {
     let (scene, _operator, _) = started("foreground", json!({})).await;
-    // It stays in deletion until this is taken off, as with a child that others hold back.
+    // The finalizer keeps it in deletion, as a dependent that others hold would.
     let finalizer = json!({"metadata": {"finalizers": ["example.com/held"]}});
     scene.patch("tokensource", "source", finalizer).await;
     scene.kubectl(&["delete", "tokensource", "source", "--cascade=foreground", "--wait=false"], "").await;
@@ -227,7 +227,7 @@ async fn foreground_deletion_is_not_fought_by_healing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_is_being_deleted_is_not_refreshed_and_its_secret_not_healed() {
+async fn source_being_deleted_is_not_refreshed_and_its_secret_not_restored() {
     let (scene, _operator, token) = started("deleting", json!({})).await;
     scene.patch("tokensource", "source", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
     scene.kubectl(&["delete", "tokensource", "source", "--wait=false"], "").await;
@@ -239,7 +239,7 @@ async fn a_source_that_is_being_deleted_is_not_refreshed_and_its_secret_not_heal
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn orphan_deletion_keeps_the_secret() {
+async fn orphan_deletion_keeps_secret() {
     let (scene, _operator, token) = started("orphan", json!({})).await;
     scene.kubectl(&["delete", "tokensource", "source", "--cascade=orphan"], "").await;
     scene.gone("tokensource", "source").await;
@@ -249,7 +249,7 @@ async fn orphan_deletion_keeps_the_secret() {
     assert_eq!(secret.metadata.owner_references, None);
     assert_eq!(scene.token().await.as_ref(), Some(&token));
 
-    // A source of the same name takes it up again.
+    // A source of the same name uses it again.
     scene.apply(scene.source(json!({}))).await;
     scene.ready("True TokenValid").await;
     scene.source_is_seen().await;
@@ -258,7 +258,7 @@ async fn orphan_deletion_keeps_the_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_is_deleted_and_created_again_at_once_recovers() {
+async fn source_recreated_at_once_recovers() {
     let (scene, _operator, token) = started("again", json!({})).await;
     for n in 2..5 {
         let before = scene.token().await;
@@ -271,13 +271,13 @@ async fn a_source_that_is_deleted_and_created_again_at_once_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_predecessors_secret_is_waited_for() {
+async fn secret_of_deleted_predecessor_is_waited_for() {
     let (scene, operator, token) = started("predecessor", json!({})).await;
-    // Held, as when the garbage collector is slow.
+    // A finalizer keeps it, as a slow garbage collector would.
     scene.patch("secret", "token", json!({"metadata": {"finalizers": ["example.com/held"]}})).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.apply(scene.source(json!({}))).await;
-    scene.told("False TargetConflict", &["is being deleted", "created again when it has gone"]).await;
+    scene.reports("False TargetConflict", &["is being deleted", "created again when it has gone"]).await;
     scene.condition("source", "Reconciling", "True TargetConflict").await;
     operator.kill();
     let _operator = Operator::start(&scene.namespace).await;
@@ -290,7 +290,7 @@ async fn a_predecessors_secret_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_is_deleted_without_a_mint() {
+async fn namespace_deletion_costs_no_token_request() {
     let (scene, operator, _) = started("namespace", json!({})).await;
     scene.kubectl(&["delete", "namespace", &scene.namespace, "--wait=false"], "").await;
     namespace_is_gone(&scene).await;
@@ -300,7 +300,7 @@ async fn a_namespace_is_deleted_without_a_mint() {
     assert!(log.lines().count() < 1000, "{} lines", log.lines().count());
 }
 
-/// Waits until the last write was refused `count` times at least, and returns Ready's message.
+/// Waits until the last write was refused at least `count` times, and returns the message of Ready.
 async fn refused(scene: &Scene, ready: &str, count: i32) -> String {
     eventually(&format!("refused {count} times"), SOON, async || match scene.status().await.last_failure {
         Some(last) if last.reason == "TargetRefused" && last.count >= count => Ok(()),
@@ -311,7 +311,7 @@ async fn refused(scene: &Scene, ready: &str, count: i32) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quota_costs_no_token_request() {
+async fn exceeded_quota_costs_no_token_request() {
     let scene = Scene::new("quota", 600).await;
     scene
         .apply(json!({
@@ -319,7 +319,7 @@ async fn a_quota_costs_no_token_request() {
             "spec": {"hard": {"count/secrets": "1"}},
         }))
         .await;
-    // What the quota controller would count: this control plane runs without it.
+    // As the quota controller would count: this control plane runs without it.
     let counted =
         json!({"status": {"hard": {"count/secrets": "1"}, "used": {"count/secrets": "1"}}}).to_string();
     scene
@@ -341,7 +341,7 @@ async fn a_quota_costs_no_token_request() {
     assert_eq!(scene.mints().await, 1);
 }
 
-/// A ValidatingAdmissionPolicy that lets nobody write data into Secret `token`.
+/// A ValidatingAdmissionPolicy that refuses every write of data to Secret `token`.
 async fn deny_token(scene: &Scene) {
     deny(scene, &["CREATE", "UPDATE"]).await;
 }
@@ -372,7 +372,7 @@ pub async fn deny(scene: &Scene, operations: &[&str]) {
     });
     scene.apply(policy).await;
     scene.apply(binding).await;
-    eventually("the policy is in force", SOON, async || {
+    eventually("the policy is in effect", SOON, async || {
         let tried = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token", "labels": {"a": "b"}}});
         match scene.try_kubectl(&["create", "--dry-run=server", "-f", "-"], &tried.to_string()).await {
             Err(said) if said.contains("not on a Friday") => Ok(()),
@@ -389,7 +389,7 @@ pub async fn allow(scene: &Scene) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admission_policy_costs_no_first_token_request() {
+async fn admission_policy_refusing_first_write_costs_no_token_request() {
     let scene = Scene::new("denied", 600).await;
     deny_token(&scene).await;
     let _operator = Operator::start(&scene.namespace).await;
@@ -404,7 +404,7 @@ async fn an_admission_policy_costs_no_first_token_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admission_policy_costs_one_token_request_where_a_token_is_there() {
+async fn admission_policy_refusing_refresh_costs_one_token_request() {
     let (scene, _operator, token) = started("denied-later", json!({})).await;
     deny_token(&scene).await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
@@ -420,11 +420,11 @@ async fn an_admission_policy_costs_one_token_request_where_a_token_is_there() {
     })
     .await;
     scene.ready("True TokenValid").await;
-    assert_eq!(scene.mints().await, 2, "what had been minted was written");
+    assert_eq!(scene.mints().await, 2, "the received token was written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mend_of_metadata_that_is_refused_is_told_and_costs_nothing() {
+async fn refused_metadata_update_is_reported_and_costs_no_token_request() {
     let (scene, operator, token) = started("denied-mend", json!({})).await;
     operator.kill();
     scene.kubectl(&["label", "secret", "token", "app.kubernetes.io/managed-by-"], "").await;
@@ -432,7 +432,7 @@ async fn a_mend_of_metadata_that_is_refused_is_told_and_costs_nothing() {
     let operator = Operator::start(&scene.namespace).await;
     let said = refused(&scene, "True RefreshFailing", 2).await;
     assert!(said.contains("not on a Friday"), "{said}");
-    assert!(operator.said("failed") < 20, "{} attempts", operator.said("failed"));
+    assert!(operator.said("token not written") < 20, "{} attempts", operator.said("token not written"));
     allow(&scene).await;
     eventually("it recovers", Duration::from_secs(70), async || {
         let labels = scene.secrets().get("token").await.unwrap().metadata.labels;
@@ -444,7 +444,7 @@ async fn a_mend_of_metadata_that_is_refused_is_told_and_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_immutable_target_costs_one_token_request() {
+async fn immutable_target_costs_one_token_request() {
     let (scene, _operator, token) = started("immutable", json!({})).await;
     scene.patch("secret", "token", json!({"immutable": true})).await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
@@ -458,5 +458,5 @@ async fn an_immutable_target_costs_one_token_request() {
     scene.kubectl(&["delete", "secret", "token"], "").await;
     scene.new_token(Some(&token)).await;
     scene.ready("True TokenValid").await;
-    assert_eq!(scene.mints().await, 2, "what had been minted was written");
+    assert_eq!(scene.mints().await, 2, "the received token was written");
 }

@@ -1,5 +1,5 @@
-//! What the nearest products get wrong, each with the tests that would notice it here. (Those that stand under no other
-//! heading are here, too.)
+//! Known faults of similar products, each with the tests that would find it here. (Tests that belong nowhere else are here,
+//! too.)
 
 use std::path::Path;
 
@@ -13,121 +13,125 @@ use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
-/// The pitfall; the files of its tests without `.rs`; their names.
+/// The pitfall; the file of its tests without `.rs`; their names.
 const PITFALLS: [(&str, &str, &[&str]); 22] = [
     (
-        "minting everything anew at a restart",
+        "requesting every token again after a restart",
         "tests/integration/restarts",
-        &["a_killed_operator_that_starts_again_mints_nothing"],
+        &["killed_and_restarted_operator_makes_no_token_request"],
     ),
     (
         "Ready with an expired token",
         "tests/integration/conditions",
-        &["ready_with_an_expired_token_is_never_told_though_the_endpoint_hangs"],
+        &["ready_is_false_from_expiry_on_even_while_endpoint_hangs"],
     ),
     (
         "a margin larger than the lifetime that loops on the endpoint",
         "tests/integration/refresh",
-        &["a_margin_larger_than_the_lifetime_does_not_loop_and_is_told"],
+        &["refresh_before_longer_than_lifetime_does_not_loop_and_is_reported"],
     ),
-    ("skipping every second refresh", "tests/integration/pitfalls", &["no_refresh_is_skipped"]),
+    ("skipping every second refresh", "tests/integration/pitfalls", &["refresh_is_never_skipped"]),
     (
         "one hung endpoint that blocks the rest",
         "tests/integration/hanging",
-        &["twenty_that_hang_on_the_same_host_delay_a_healthy_one_not_at_all"],
+        &["twenty_hanging_endpoints_on_same_host_do_not_delay_healthy_one"],
     ),
     (
-        "overwriting a Secret that somebody else made",
+        "overwriting a Secret of another owner",
         "tests/integration/ownership",
-        &["a_secret_of_somebody_else_is_not_touched", "of_two_sources_with_one_target_the_first_keeps_it"],
+        &["foreign_secret_is_not_modified", "two_sources_with_one_target_first_keeps_it"],
     ),
     (
         "the refresh token in the Secret that pods mount",
         "tests/integration/rotation",
-        &["the_newest_refresh_token_survives_everything_and_enters_no_other_secret"],
+        &["rotation_newest_refresh_token_survives_everything_and_enters_no_other_secret"],
     ),
-    ("a response body in an event", "tests/integration/canary", &["no_secret_is_ever_told"]),
+    ("a response body in an event", "tests/integration/canary", &["secrets_appear_in_no_output"]),
     (
         "a deleted target that stays away until the next interval",
         "tests/integration/ownership",
-        &["a_deleted_target_is_created_again_at_once_by_one_mint"],
+        &["deleted_target_is_recreated_at_once_by_one_token_request"],
     ),
     (
-        "a silent stop at a few thousand objects",
+        "silently stopping at a few thousand objects",
         "tests/integration/pitfalls",
-        &["a_few_thousand_sources_stop_nobody"],
+        &["thousands_of_sources_do_not_block_a_new_one"],
     ),
     (
-        "memory that grows with other people's Secrets",
+        "memory that grows with Secrets of others",
         "src/controller/cache/secrets",
-        &["nothing_is_kept_of_other_peoples_secrets"],
+        &["secrets_unreferenced_secret_is_not_cached"],
     ),
     (
-        "memory that grows with what stands on Secrets",
+        "memory that grows with the annotations of Secrets",
         "src/secret/facts",
-        &["nothing_of_the_annotations_of_others_is_kept"],
+        &["secret_metadata_drops_annotations_of_others"],
     ),
     (
         "a lease that is lost, and two that write",
         "tests/integration/replicas",
         &[
-            "a_leader_that_was_paused_overwrites_nothing_newer_and_costs_one_mint_at_most",
-            "a_leader_that_cannot_renew_its_lease_stops_before_another_begins_and_comes_back",
+            "paused_leader_overwrites_nothing_newer_and_costs_at_most_one_token_request",
+            "leader_unable_to_renew_lease_stops_before_another_begins_and_returns",
         ],
     ),
     (
-        "a write over what somebody else made meanwhile",
+        "overwriting what another writer created meanwhile",
         "tests/integration/rotation",
-        &["secrets_that_somebody_makes_while_the_token_is_asked_for_are_not_overwritten"],
+        &["rotation_secrets_created_during_token_request_are_not_overwritten"],
     ),
     (
-        "a label on the credentials Secret that mints",
+        "a label on the credentials Secret that causes a token request",
         "tests/integration/restarts",
-        &["labels_and_annotations_mint_nothing"],
+        &["changed_labels_and_annotations_cost_no_token_request"],
     ),
     (
         "a label on the credentials Secret that brings a spent refresh token back",
         "tests/integration/rotation",
-        &["the_newest_refresh_token_survives_everything_and_enters_no_other_secret"],
+        &["rotation_newest_refresh_token_survives_everything_and_enters_no_other_secret"],
     ),
     (
-        "a refused write that mints again and again",
+        "a refused write that repeats token requests",
         "tests/integration/ownership",
         &[
-            "a_quota_costs_no_token_request",
-            "an_admission_policy_costs_no_first_token_request",
-            "an_admission_policy_costs_one_token_request_where_a_token_is_there",
-            "an_immutable_target_costs_one_token_request",
+            "exceeded_quota_costs_no_token_request",
+            "admission_policy_refusing_first_write_costs_no_token_request",
+            "admission_policy_refusing_refresh_costs_one_token_request",
+            "immutable_target_costs_one_token_request",
         ],
     ),
     (
-        "healing that fights a foreground deletion",
+        "restoring that works against a foreground deletion",
         "tests/integration/ownership",
-        &["foreground_deletion_is_not_fought_by_healing"],
+        &["foreground_deletion_does_not_recreate_target"],
     ),
     (
         "a retained Secret that its own re-created resource calls foreign",
         "tests/integration/ownership",
-        &["a_retained_secret_stays_and_is_taken_up_again_without_a_mint"],
+        &["retained_secret_is_kept_and_reused_without_token_request"],
     ),
     (
-        "Ready or Stalled that flip because a refresh failed while the token lives",
+        "Ready or Stalled that change because a refresh failed while the token is valid",
         "tests/integration/pitfalls",
-        &["a_failing_refresh_flips_neither_ready_nor_stalled"],
+        &["failing_refresh_changes_neither_ready_nor_stalled"],
     ),
     (
         "clamp with min above max",
         "src/refresh/schedule",
         &[
-            "any_numbers_give_a_refresh_in_time",
-            "tiny_lifetimes_and_intervals_never_ask_more_often_than_the_floor",
+            "schedule_of_any_numbers_refreshes_within_the_lifetime",
+            "schedule_of_tiny_lifetimes_and_intervals_keeps_the_shortest_intervals",
         ],
     ),
-    ("clamp with min above max, in waits", "src/refresh/backoff", &["no_numbers_panic_or_hammer"]),
+    (
+        "clamp with min above max, in waits",
+        "src/refresh/backoff",
+        &["wait_of_any_numbers_is_at_least_a_second"],
+    ),
 ];
 
 #[test]
-fn every_pitfall_has_its_test() {
+fn every_pitfall_has_its_tests() {
     for (pitfall, file, tests) in PITFALLS {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file).with_extension("rs");
         let source = std::fs::read_to_string(&path).unwrap();
@@ -138,8 +142,8 @@ fn every_pitfall_has_its_test() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_refresh_is_skipped() {
-    // Refreshed after 6 s; a refresh that is taken for too early would come after the end.
+async fn refresh_is_never_skipped() {
+    // Refreshed after 6 s; a refresh that is skipped as too early would come after expiry.
     let scene = Scene::new("skipped", 12).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -155,7 +159,7 @@ async fn no_refresh_is_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_refresh_flips_neither_ready_nor_stalled() {
+async fn failing_refresh_changes_neither_ready_nor_stalled() {
     let scene = Scene::new("flips", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -171,7 +175,7 @@ async fn a_failing_refresh_flips_neither_ready_nor_stalled() {
         let annotation = format!("tokensource.dev/refresh-requested-at={value}");
         scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", &annotation], "").await;
     };
-    // Of every class: unreachable, too many requests, no token, a wrong client, a missing Secret.
+    // Each class of failure: unreachable, rate limited, no token, a wrong client, a missing Secret.
     for (status, reason) in
         [(503, "EndpointUnavailable"), (200, "ResponseMalformed"), (401, "ClientRejected")]
     {
@@ -187,17 +191,17 @@ async fn a_failing_refresh_flips_neither_ready_nor_stalled() {
         assert_eq!(since().await, before);
     }
     scene.kubectl(&["delete", "secret", "credentials"], "").await;
-    scene.told("True RefreshFailing", &["Secret credentials does not exist"]).await;
+    scene.reports("True RefreshFailing", &["Secret credentials does not exist"]).await;
     assert_eq!(since().await, before);
     scene.server.behave(&scene.namespace, None).await;
     scene.server.set_secret(&scene.namespace, "another").await;
     scene.credentials("another").await;
     scene.ready("True TokenValid").await;
-    assert_eq!(since().await, before, "as if nothing had been");
+    assert_eq!(since().await, before, "as before the failures");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_few_thousand_sources_stop_nobody() {
+async fn thousands_of_sources_do_not_block_a_new_one() {
     const SOURCES: usize = 2500;
     let scene = Scene::new("thousands", 600).await;
     let create = async |name: String, suspend: bool| {
@@ -207,32 +211,34 @@ async fn a_few_thousand_sources_stop_nobody() {
         let source: TokenSource = serde_json::from_value(source).unwrap();
         scene.sources().create(&PostParams::default(), &source).await.unwrap();
     };
-    // Suspended, so that what this costs is the objects alone.
+    // Suspended, so that they cost no token requests.
     let create = &create;
     stream::iter(0..SOURCES)
         .for_each_concurrent(32, |n| async move { create(format!("crowd-{n:04}"), true).await })
         .await;
     let _operator = Operator::start(&scene.namespace).await;
-    eventually("every one of them is looked at", 10 * SOON, async || {
+    eventually("all of them are reconciled", 10 * SOON, async || {
         let sources = scene.sources().list(&Default::default()).await.unwrap().items;
-        let looked_at = |source: &&TokenSource| {
+        let reconciled = |source: &&TokenSource| {
             source
                 .status
                 .as_ref()
                 .is_some_and(|status| status.observed_generation == source.metadata.generation)
         };
-        let seen = sources.iter().filter(looked_at).count();
+        let seen = sources.iter().filter(reconciled).count();
         if seen == SOURCES { Ok(()) } else { Err(format!("{seen} of {SOURCES}")) }
     })
     .await;
 
-    // The last in every order, and one from among the others.
+    // The last one in every order, and one of the others.
     create("zz-last".into(), false).await;
     scene.condition("zz-last", "Ready", "True TokenValid").await;
     scene.patch("tokensource", "crowd-1234", json!({"spec": {"suspend": false}})).await;
     scene.condition("crowd-1234", "Ready", "True TokenValid").await;
     scene.kubectl(&["delete", "secret", "zz-last-token"], "").await;
-    eventually("it heals", SOON, async || scene.value("zz-last-token", "access_token").await.ok_or("gone"))
-        .await;
+    eventually("it is restored", SOON, async || {
+        scene.value("zz-last-token", "access_token").await.ok_or("gone")
+    })
+    .await;
     assert_eq!(scene.mints().await, 3);
 }

@@ -1,5 +1,5 @@
-//! `spec.target.propagation: Prompt`: pods that mount the target are told of a new token, against a real API server. No
-//! kubelet is needed for that: pods run because their status says so.
+//! `spec.target.propagation: Prompt`: pods that mount the target are annotated for a new token, in a real API server. There
+//! is no kubelet: a pod runs because its status says so.
 
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokensource_operator::cluster::Kubernetes;
 use tokensource_operator::secret;
 
-use super::support::account::{Account, operator_rules};
+use super::support::account::{TestAccount, operator_rules};
 use super::support::control_plane::{AuditLine, ControlPlane};
 use super::support::eventually;
 use super::support::operator::Operator;
@@ -36,7 +36,7 @@ pub fn environment() -> Value {
     json!({"containers": [{"name": "app", "image": "app", "env": [variable]}]})
 }
 
-/// Creates a pod; with `phase` Running it runs, as far as the API server knows.
+/// Creates a pod with this phase in its status.
 pub async fn pod(scene: &Scene, name: &str, phase: &str, mut spec: Value) {
     spec["automountServiceAccountToken"] = false.into();
     let metadata = json!({"name": name, "labels": {"app": name}, "annotations": {"kept": "as it is"}});
@@ -53,32 +53,33 @@ async fn get(scene: &Scene, name: &str) -> Pod {
     pods(scene).get(name).await.unwrap()
 }
 
-/// The pod, but for what every write changes, and its annotation.
+/// The pod without what every write changes, and its annotation.
 async fn take(scene: &Scene, name: &str) -> (Pod, Option<String>) {
     let mut pod = get(scene, name).await;
-    let told = pod.metadata.annotations.as_mut().and_then(|all| all.remove("tokensource.dev/refreshed"));
+    let annotation =
+        pod.metadata.annotations.as_mut().and_then(|all| all.remove("tokensource.dev/refreshed"));
     pod.metadata.resource_version = None;
     pod.metadata.managed_fields = None;
-    (pod, told)
+    (pod, annotation)
 }
 
-/// The first `count` values that the annotation of a pod has had since it was in this state.
-async fn told(scene: &Scene, since: &Pod, count: usize) -> Vec<String> {
+/// The first `count` values of the annotation of a pod after this state of it.
+async fn annotations(scene: &Scene, since: &Pod, count: usize) -> Vec<String> {
     let pod = format!("metadata.name={}", since.name_any());
     let changes = WatchParams::default().fields(&pod).timeout(60);
     let changes = pods(scene).watch(&changes, &since.resource_version().unwrap()).await.unwrap();
     let mut changes = std::pin::pin!(changes);
-    let mut told: Vec<String> = vec![];
-    while told.len() < count {
+    let mut values: Vec<String> = vec![];
+    while values.len() < count {
         match changes.try_next().await.unwrap() {
             Some(WatchEvent::Modified(pod)) => {
                 let value = pod.annotations().get("tokensource.dev/refreshed");
-                told.extend(value.filter(|value| told.last() != Some(value)).cloned());
+                values.extend(value.filter(|value| values.last() != Some(value)).cloned());
             }
-            other => panic!("{other:?} after {told:?}: {}", scene.words("source").await),
+            other => panic!("{other:?} after {values:?}: {}", scene.status_text("source").await),
         }
     }
-    told
+    values
 }
 
 /// The operator's calls about pods.
@@ -89,7 +90,7 @@ fn calls(scene: &Scene) -> Vec<AuditLine> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn running_pods_that_mount_the_target_are_told_twice_and_nothing_else_of_them_changes() {
+async fn prompt_running_pods_are_annotated_twice_and_otherwise_unchanged() {
     let scene = Scene::new("prompt", 300).await;
     let projected = json!({
         "volumes": [{"name": "all", "projected": {"sources": [{"secret": {"name": "token"}}]}}],
@@ -110,9 +111,9 @@ async fn running_pods_that_mount_the_target_are_told_twice_and_nothing_else_of_t
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(prompt())).await;
     for pod in &as_created {
-        let told = told(&scene, pod, 2).await;
-        let times: Vec<jiff::Timestamp> = told.iter().map(|told| told.parse().unwrap()).collect();
-        assert!(times[0] < times[1], "{told:?}");
+        let times = annotations(&scene, pod, 2).await;
+        let times: Vec<jiff::Timestamp> = times.iter().map(|time| time.parse().unwrap()).collect();
+        assert!(times[0] < times[1], "{times:?}");
     }
     assert_eq!(take(&scene, "folder").await.0, before.0);
     for name in ["pending", "ended", "other"] {
@@ -121,27 +122,27 @@ async fn running_pods_that_mount_the_target_are_told_twice_and_nothing_else_of_t
     let said = scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
     assert!(said.contains("are refreshed after 200 s at the latest, and take up to 15 s"), "{said}");
 
-    // Whatever would come of the first token has come when the second one is told of.
+    // All calls for the first token precede those for the second.
     scene.force_refresh("1").await;
     for pod in &as_created {
-        told(&scene, pod, 4).await;
+        annotations(&scene, pod, 4).await;
     }
-    let mut told: Vec<_> = eventually("all of it in the audit log", SOON, async || {
-        let told = calls(&scene);
-        if told.len() >= 12 { Ok(told) } else { Err(told) }
+    let mut made: Vec<_> = eventually("all calls in the audit log", SOON, async || {
+        let made = calls(&scene);
+        if made.len() >= 12 { Ok(made) } else { Err(made) }
     })
     .await
     .into_iter()
     .map(|it| format!("{} {} {}", it.verb, it.name, it.code))
     .collect();
-    told.sort();
+    made.sort();
     let expected = [["list  200"; 4], ["patch folder 200"; 4], ["patch projected 200"; 4]].concat();
-    assert_eq!(told, expected, "one list and one patch for each pod, twice for each token");
+    assert_eq!(made, expected, "one list and one patch for each pod, twice for each token");
     assert_eq!(scene.mints().await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_on_every_page_of_a_long_list_are_told() {
+async fn prompt_pods_on_every_list_page_are_annotated() {
     let scene = Scene::new("prompt-pages", 300).await;
     let api = pods(&scene);
     let create = |number: usize| {
@@ -159,11 +160,11 @@ async fn pods_on_every_page_of_a_long_list_are_told() {
     futures::future::join_all((0..60).map(create)).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(prompt())).await;
-    eventually("all of them are told", SOON, async || {
+    eventually("all of them are annotated", SOON, async || {
         let all = api.list(&Default::default()).await.unwrap().items;
-        let told =
+        let made =
             all.iter().filter(|pod| pod.annotations().contains_key("tokensource.dev/refreshed")).count();
-        if told == 60 { Ok(()) } else { Err(told) }
+        if made == 60 { Ok(()) } else { Err(made) }
     })
     .await;
     let lists = calls(&scene).into_iter().filter(|it| it.verb == "list");
@@ -171,7 +172,7 @@ async fn pods_on_every_page_of_a_long_list_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn environment_variables_and_subpath_mounts_are_found_and_named() {
+async fn prompt_environment_variables_and_subpath_mounts_are_named() {
     let scene = Scene::new("prompt-static", 300).await;
     let mut subpath = folder();
     subpath["containers"][0]["volumeMounts"][0]["subPath"] = "access_token".into();
@@ -199,11 +200,11 @@ async fn environment_variables_and_subpath_mounts_are_found_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_rights_it_is_said_the_token_is_kept_fresh_all_the_same_and_a_grant_is_noticed() {
+async fn prompt_without_permissions_is_reported_token_is_refreshed_and_later_grant_is_noticed() {
     let scene = Scene::new("prompt-denied", 300).await;
     pod(&scene, "first", "Running", folder()).await;
     pod(&scene, "second", "Running", folder()).await;
-    let account = Account::new(&scene, "operator").await;
+    let account = TestAccount::new(&scene, "operator").await;
     account.may(operator_rules()).await;
     let operator = Operator::start_at(&account.kubeconfig(), &scene.namespace, &FLAGS).await;
     scene.apply(scene.source(prompt())).await;
@@ -211,18 +212,18 @@ async fn without_the_rights_it_is_said_the_token_is_kept_fresh_all_the_same_and_
     for part in [
         "cannot list resource \"pods\"",
         "promptPropagation.enabled",
-        // The schedule counts on the kubelet's own pace.
+        // The schedule allows for the kubelet's own period.
         "are refreshed after 150 s at the latest, and take up to 90 s",
     ] {
         assert!(said.contains(part), "{said}");
     }
     scene.ready("True TokenValid").await;
 
-    // Another process repeats it, and looks again by itself.
+    // A new process reports it again, and retries by itself.
     operator.stop().await;
     let asked = calls(&scene).len();
     let operator = Operator::start_at(&account.kubeconfig(), &scene.namespace, &FLAGS).await;
-    eventually("pods are asked for again", SOON, async || {
+    eventually("pods are listed again", SOON, async || {
         let now = calls(&scene).len();
         if now > asked { Ok(()) } else { Err(now) }
     })
@@ -236,35 +237,35 @@ async fn without_the_rights_it_is_said_the_token_is_kept_fresh_all_the_same_and_
     one["resourceNames"] = json!(["first"]);
     account.may(with(&[rule("list"), one])).await;
     scene.force_refresh("1").await;
-    let said = eventually("the pod that could not be touched is named", SOON, async || {
+    let said = eventually("the pod that could not be annotated is named", SOON, async || {
         let said = scene.condition("source", "PropagationSafe", "False PromptFailed").await;
         if said.contains("1 of 2 pods") { Ok(said) } else { Err(said) }
     })
     .await;
-    assert!(said.contains("could not be touched (pod second)") && said.contains("cannot patch"), "{said}");
+    assert!(said.contains("could not be annotated (pod second)") && said.contains("cannot patch"), "{said}");
 
     account.may(with(&[rule("list"), rule("patch")])).await;
     assert_eq!(take(&scene, "second").await.1, None);
-    let untold = get(&scene, "second").await;
+    let unannotated = get(&scene, "second").await;
     scene.force_refresh("2").await;
     scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
-    told(&scene, &untold, 1).await;
+    annotations(&scene, &unannotated, 1).await;
     assert_eq!(scene.mints().await, 3);
-    assert!(operator.said("pods could not be told of a new token") > 0);
+    assert!(operator.said("pods could not be annotated after the new token") > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_asks_about_pods_while_nobody_uses_prompt() {
+async fn pods_are_not_listed_without_prompt() {
     let scene = Scene::new("prompt-unused", 300).await;
     pod(&scene, "folder", "Running", folder()).await;
-    let account = Account::new(&scene, "operator").await;
+    let account = TestAccount::new(&scene, "operator").await;
     account.may(operator_rules()).await;
     let _operator = Operator::start_at(&account.kubeconfig(), &scene.namespace, &FLAGS).await;
     scene.apply(scene.source(json!({"target": {"propagation": "Periodic"}}))).await;
     scene.ready("True TokenValid").await;
     scene.force_refresh("1").await;
     scene.condition("source", "PropagationSafe", "True LifetimeSufficient").await;
-    // Turned on, it looks at once and not only with the next token; turned off, it is forgotten.
+    // Switched on, it lists pods at once and not only for the next token; switched off, the failure is dropped.
     scene.source_is_seen().await;
     assert_eq!(calls(&scene), []);
     scene.patch("tokensource", "source", json!({"spec": prompt()})).await;
@@ -275,14 +276,14 @@ async fn nobody_asks_about_pods_while_nobody_uses_prompt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_has_gone_or_been_replaced_is_no_failure() {
+async fn prompt_deleted_or_replaced_pod_is_no_failure() {
     let scene = Scene::bare("prompt-gone").await;
     pod(&scene, "replaced", "Running", folder()).await;
     let kubernetes = Kubernetes::new(scene.client.clone());
     for name in ["replaced", "gone"] {
         let known = json!({"name": name, "uid": "00000000-0000-0000-0000-000000000000"});
-        let known: secret::Metadata = serde_json::from_value(known).unwrap();
-        assert_eq!(kubernetes.touch_pod(&scene.namespace, &known).await, Ok(()), "{name}");
+        let known: secret::PodMetadata = serde_json::from_value(known).unwrap();
+        assert_eq!(kubernetes.annotate_pod(&scene.namespace, &known).await, Ok(()), "{name}");
     }
     assert_eq!(take(&scene, "replaced").await.1, None);
 }

@@ -1,4 +1,4 @@
-//! Each provider, against the authorization server: its fronts refuse every byte that a vendor did not document.
+//! Each provider against the authorization server, whose fronts refuse every byte that the vendor does not document.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::support::authorization_server::{ClientSpec, LastRequest};
 use super::support::operator::Operator;
 use super::support::scene::Scene;
 
-/// Applies a TokenSource of this provider, waits for its token, and returns the request that brought it.
+/// Applies a TokenSource of this provider, waits for its token, and returns the token request.
 async fn minted(scene: &Scene, provider: Value) -> LastRequest {
     let _operator = Operator::start(&scene.namespace).await;
     let mut source = scene.source(json!({}));
@@ -37,7 +37,7 @@ fn basic_client(scope: &str) -> ClientSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn vng_cloud() {
+async fn vng_cloud_token_is_requested_as_documented() {
     let secret = Some("4f1b7a9c-0d2e-4c55-9a43-1b1f7c1d2e3f".into());
     let client = ClientSpec { secret, access_token_ttl: 1800, ..basic_client("email") };
     let scene = with_client("vng", client).await;
@@ -56,7 +56,7 @@ async fn vng_cloud() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn vng_cloud_says_its_own_words_for_a_wrong_secret_and_locks_out() {
+async fn vng_cloud_wrong_secret_and_lockout_show_vendor_codes() {
     let client = ClientSpec { lock_after_failures: Some(1), ..basic_client("email") };
     let scene = with_client("vng-wrong", client).await;
     scene.credentials("wrong").await;
@@ -66,7 +66,7 @@ async fn vng_cloud_says_its_own_words_for_a_wrong_secret_and_locks_out() {
     scene.apply(source).await;
     let message = scene.ready("False ClientRejected").await;
     assert!(message.contains("AUTHENTICATION_FAILED"), "{message}");
-    // Changed values are tried at once; now the account is locked.
+    // Changed values are tried at once, which locks the account.
     scene.credentials("wrong again").await;
     let message = scene.ready("False RateLimited").await;
     assert!(message.contains("TOO_MANY_FAILED_LOGINS") && message.contains("locked out"), "{message}");
@@ -77,9 +77,9 @@ async fn vng_cloud_says_its_own_words_for_a_wrong_secret_and_locks_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn vmware_cloud_director_with_a_users_api_token() {
+async fn vmware_cloud_director_user_api_token_is_not_rotated() {
     let scene = director("vcd", 2_592_000, false).await;
-    let seed = scene.value("credentials", "refresh_token").await;
+    let original = scene.value("credentials", "refresh_token").await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     let token = scene.new_token(None).await;
@@ -93,7 +93,7 @@ async fn vmware_cloud_director_with_a_users_api_token() {
     assert_eq!(last.parameters, ["grant_type", "refresh_token"]);
     assert_eq!((last.authorization, last.accept.as_deref()), (None, Some("application/json")));
     assert_eq!(scene.value("source-refresh-token", "refresh_token").await, None, "it does not rotate");
-    assert_eq!(scene.value("credentials", "refresh_token").await, seed);
+    assert_eq!(scene.value("credentials", "refresh_token").await, original);
 
     let status = scene.sources().get("source").await.unwrap().status.unwrap().token.unwrap();
     assert_eq!(
@@ -102,11 +102,11 @@ async fn vmware_cloud_director_with_a_users_api_token() {
         "what the answer says"
     );
     let after = status.refresh_at.duration_since(status.issued_at).as_secs();
-    assert!((810..=900).contains(&after), "sessions end idle, so not after {after} s");
+    assert!((810..=900).contains(&after), "sessions end when idle, so earlier than after {after} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn vmware_cloud_director_for_another_tenant() {
+async fn vmware_cloud_director_other_tenant_is_rejected() {
     let scene = director("vcd-tenant", 2_592_000, false).await;
     let _operator = Operator::start(&scene.namespace).await;
     let mut source = director_source(&scene, "source");
@@ -119,7 +119,7 @@ async fn vmware_cloud_director_for_another_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn oauth2_form_and_basic_with_characters_that_must_be_encoded() {
+async fn oauth2_basic_credentials_with_reserved_characters_are_encoded() {
     let scene = Scene::bare("oauth2-basic").await;
     let id = format!("{}: a+b/c=%41~", scene.namespace);
     let secret = "s p:a+c%25/e=&~\"'";
@@ -139,7 +139,7 @@ async fn oauth2_form_and_basic_with_characters_that_must_be_encoded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn oauth2_post_with_scopes_and_parameters() {
+async fn oauth2_post_sends_scopes_and_parameters() {
     let client =
         ClientSpec { token_endpoint_auth_method: "client_secret_post", ..basic_client("read write admin") };
     let scene = with_client("oauth2-post", client).await;
@@ -160,7 +160,7 @@ async fn oauth2_post_with_scopes_and_parameters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn oauth2_for_a_public_client_whose_id_stands_in_the_spec() {
+async fn oauth2_public_client_with_id_in_spec_gets_token() {
     let scene = Scene::bare("oauth2-none").await;
     scene
         .server
@@ -172,8 +172,8 @@ async fn oauth2_for_a_public_client_whose_id_stands_in_the_spec() {
             ..ClientSpec::default()
         })
         .await;
-    let seed = scene.server.seed_refresh_token(&scene.namespace).await;
-    scene.secret("credentials", &[("seed", &seed)]).await;
+    let original = scene.server.seed_refresh_token(&scene.namespace).await;
+    scene.secret("credentials", &[("seed", &original)]).await;
     let _operator = Operator::start(&scene.namespace).await;
     let mut source = scene.source(json!({}));
     source["spec"]["provider"] = json!({"oauth2": {
@@ -191,7 +191,7 @@ async fn oauth2_for_a_public_client_whose_id_stands_in_the_spec() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn oauth2_with_a_json_body_and_raw_basic_is_what_vng_cloud_takes() {
+async fn oauth2_json_body_and_raw_basic_are_accepted_by_vng_cloud() {
     let scene = with_client("oauth2-json", basic_client("email")).await;
     let oauth2 = json!({
         "tokenURL": scene.server.vng_token_url(),
@@ -204,7 +204,7 @@ async fn oauth2_with_a_json_body_and_raw_basic_is_what_vng_cloud_takes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_scope_names_itself_and_recovers() {
+async fn refused_scope_is_reported_and_recovers() {
     let scene = with_client("oauth2-scope", basic_client("read")).await;
     let _operator = Operator::start(&scene.namespace).await;
     let source = |scopes: Value| {

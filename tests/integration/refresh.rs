@@ -1,4 +1,4 @@
-//! When a token is minted though nothing failed, and when not.
+//! Refreshes without a failure: what causes one, and what does not.
 
 use serde_json::{Value, json};
 
@@ -15,13 +15,13 @@ async fn started(prefix: &str, ttl: u32) -> (Scene, Operator, String) {
     (scene, operator, token)
 }
 
-/// Asks for a new token, as a person would.
+/// Requests a refresh, as a user would.
 async fn request(scene: &Scene, value: &str) {
     let annotation = format!("tokensource.dev/refresh-requested-at={value}");
     scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", &annotation], "").await;
 }
 
-/// The same endpoint and client by another provider.
+/// The same endpoint and client through another provider.
 fn as_oauth2(scene: &Scene, more: Value) -> Value {
     let mut oauth2 = json!({"tokenURL": scene.server.vgs_token_url(), "clientAuthentication": {"post": {}}});
     if let (Value::Object(oauth2), Value::Object(more)) = (&mut oauth2, more) {
@@ -31,7 +31,7 @@ fn as_oauth2(scene: &Scene, more: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_requested_refresh_mints_once_for_each_value_and_always_replaces() {
+async fn requested_refresh_costs_one_token_request_per_value_and_replaces_token() {
     let (scene, operator, first) = started("requested", 600).await;
     let second = scene.force_refresh("1").await;
     assert_ne!(first, second);
@@ -45,7 +45,7 @@ async fn a_requested_refresh_mints_once_for_each_value_and_always_replaces() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.kubectl(&["label", "tokensource", "source", "a=b"], "").await;
     scene.source_is_seen().await;
-    assert_eq!(scene.mints().await, 3, "handled, and the record says so");
+    assert_eq!(scene.mints().await, 3, "handled, and recorded");
 
     let taken_back = "tokensource.dev/refresh-requested-at-";
     scene.kubectl(&["annotate", "tokensource", "source", taken_back], "").await;
@@ -55,7 +55,7 @@ async fn a_requested_refresh_mints_once_for_each_value_and_always_replaces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_suspended_source_mints_nothing_and_mints_when_it_goes_on_and_is_due() {
+async fn suspended_source_requests_token_only_after_resume_when_due() {
     // Refreshed after 6 s.
     let (scene, _operator, token) = started("suspended", 12).await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
@@ -63,7 +63,7 @@ async fn a_suspended_source_mints_nothing_and_mints_when_it_goes_on_and_is_due()
     assert!(said.contains("suspended"), "{said}");
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
 
-    // Past the refresh, past the end.
+    // Past the refresh and past expiry.
     let said = scene.ready("False Suspended").await;
     assert!(said.contains("spec.suspend"), "{said}");
     scene.source_is_seen().await;
@@ -76,7 +76,7 @@ async fn a_suspended_source_mints_nothing_and_mints_when_it_goes_on_and_is_due()
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 2);
 
-    // Not due: neither to suspend nor to go on costs anything.
+    // Not due: neither suspending nor resuming costs a token request.
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
     scene.ready("True TokenValid").await;
     scene.kubectl(&["label", "secret", "credentials", "a=b"], "").await;
@@ -89,14 +89,14 @@ async fn a_suspended_source_mints_nothing_and_mints_when_it_goes_on_and_is_due()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_while_suspended_are_answered_by_one_mint_when_it_goes_on() {
+async fn refresh_requests_while_suspended_are_answered_by_one_token_request_after_resume() {
     let (scene, operator, token) = started("asked-suspended", 600).await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;
     for value in ["1", "2"] {
         request(&scene, value).await;
         scene.source_is_seen().await;
     }
-    // Nor is anything healed.
+    // Nothing is restored either.
     scene.kubectl(&["delete", "secret", "token"], "").await;
     scene.ready("False Suspended").await;
     assert_eq!(scene.mints().await, 1);
@@ -107,11 +107,11 @@ async fn requests_while_suspended_are_answered_by_one_mint_when_it_goes_on() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.source_is_seen().await;
     scene.ready("True TokenValid").await;
-    assert_eq!(scene.mints().await, 2, "one for all that had become necessary");
+    assert_eq!(scene.mints().await, 2, "one for all reasons");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_value_is_a_request_and_one_that_is_there_from_the_start_is_answered_by_the_first_mint() {
+async fn refresh_request_any_value_counts_and_initial_one_is_answered_by_first_token() {
     let scene = Scene::new("any-value", 600).await;
     let operator = Operator::start(&scene.namespace).await;
     let mut source = scene.source(json!({}));
@@ -119,7 +119,7 @@ async fn any_value_is_a_request_and_one_that_is_there_from_the_start_is_answered
     scene.apply(source).await;
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 1);
-    // Values that differ at their end alone, whatever their length.
+    // Long values that differ only at their end.
     let long = "2026-11-24T05:00:00.000000000+07:00[Asia/Ho_Chi_Minh] asked for by the person on call, ";
     scene.force_refresh(&format!("{long}first")).await;
     scene.force_refresh(&format!("{long}second")).await;
@@ -131,9 +131,9 @@ async fn any_value_is_a_request_and_one_that_is_there_from_the_start_is_answered
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_while_attempts_fail_is_an_attempt_at_once_and_one_success_answers_all() {
+async fn refresh_request_during_failures_is_tried_at_once_and_one_success_answers_all() {
     let (scene, operator, token) = started("asked-failing", 600).await;
-    // Waits half a minute after the first, and two minutes after the second.
+    // The wait is 30 s after the first failure, and 2 min after the second.
     scene.server.change(&scene.namespace, json!({"scope": "read"})).await;
     scene
         .patch("tokensource", "source", json!({"spec": as_oauth2(&scene, json!({"scopes": ["write"]}))}))
@@ -148,7 +148,7 @@ async fn a_request_while_attempts_fail_is_an_attempt_at_once_and_one_success_ans
         .await;
         scene.source_is_seen().await;
     }
-    // The same value is no request: the wait goes on, also after a restart.
+    // The same value is no request: the wait continues, also after a restart.
     operator.kill();
     let _operator = Operator::start(&scene.namespace).await;
     request(&scene, "2").await;
@@ -165,7 +165,7 @@ async fn a_request_while_attempts_fail_is_an_attempt_at_once_and_one_success_ans
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_while_the_client_is_rejected_shortens_the_wait_to_half_a_minute() {
+async fn refresh_request_while_client_is_rejected_shortens_wait_to_30_s() {
     let (scene, _operator, token) = started("asked-rejected", 3600).await;
     scene.server.set_secret(&scene.namespace, "another").await;
     let failed = async |count: i32| {
@@ -181,14 +181,14 @@ async fn a_request_while_the_client_is_rejected_shortens_the_wait_to_half_a_minu
     let wait = second.next_attempt_at.unwrap().duration_since(second.at).as_secs();
     assert!(wait > 60, "{wait} s");
 
-    // It was put right where nobody could see it.
+    // Corrected at the issuer, which the operator cannot observe.
     scene.server.set_secret(&scene.namespace, "right").await;
     request(&scene, "2").await;
     scene.source_is_seen().await;
-    assert_eq!(scene.mints().await, 3, "a wrong secret that is tried fast locks accounts");
+    assert_eq!(scene.mints().await, 3, "fast attempts with a wrong secret lock accounts");
     eventually("a new token", 2 * SOON, async || match scene.token().await {
         Some(now) if now != token => Ok(()),
-        _ => Err(scene.words("source").await),
+        _ => Err(scene.status_text("source").await),
     })
     .await;
     scene.ready("True TokenValid").await;
@@ -199,23 +199,23 @@ async fn a_request_while_the_client_is_rejected_shortens_the_wait_to_half_a_minu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_margin_larger_than_the_lifetime_does_not_loop_and_is_told() {
+async fn refresh_before_longer_than_lifetime_does_not_loop_and_is_reported() {
     let scene = Scene::new("margin", 20).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({"refresh": {"before": "1h"}}))).await;
     scene
-        .told("True TokenValid", &["spec.refresh.before is not less than the token's lifetime of 20 s"])
+        .reports("True TokenValid", &["spec.refresh.before is not less than the token's lifetime of 20 s"])
         .await;
     let first = scene.status().await.token.unwrap().issued_at;
     let second = scene.issued_at_other_than(first).await;
     assert_eq!(scene.mints().await, 2);
-    assert!(second.duration_since(first).as_secs() >= 10, "half of its life, as without a margin");
+    assert!(second.duration_since(first).as_secs() >= 10, "half of its lifetime, as without a margin");
 
-    // A margin that fits by a hair, and one that leaves less than the way to the pods takes.
+    // A margin that barely fits, and one shorter than the propagation to pods.
     scene.server.set_ttl(&scene.namespace, 300).await;
     scene.patch("tokensource", "source", json!({"spec": {"refresh": {"before": "299s"}}})).await;
     scene.force_refresh("1").await;
-    scene.told("True TokenValid", &["asks for a refresh after 1 s", "it is after 30 s"]).await;
+    scene.reports("True TokenValid", &["asks for a refresh after 1 s", "it is after 30 s"]).await;
     scene.patch("tokensource", "source", json!({"spec": {"refresh": {"before": "20s"}}})).await;
     let said = scene.condition("source", "PropagationSafe", "False LifetimeTooShort").await;
     assert!(said.contains("remove spec.refresh.before"), "{said}");
@@ -224,7 +224,7 @@ async fn a_margin_larger_than_the_lifetime_does_not_loop_and_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_deletion_policy_is_switched_both_ways_without_a_mint() {
+async fn deletion_policy_changes_cost_no_token_request() {
     let (scene, operator, token) = started("policy", 600).await;
     let owned = async |expected: bool| {
         eventually("the ownerReference", SOON, async || {
@@ -248,7 +248,7 @@ async fn the_deletion_policy_is_switched_both_ways_without_a_mint() {
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.token().await, Some(token));
 
-    // By a write of the token, too: what the mends left behind does not hold the reference.
+    // A write of the token removes it, too: no other field manager holds the reference.
     scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Delete"}}})).await;
     owned(true).await;
     scene.force_refresh("1").await;
@@ -260,7 +260,7 @@ async fn the_deletion_policy_is_switched_both_ways_without_a_mint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changed_refresh_settings_mint_only_if_they_make_it_due() {
+async fn changed_refresh_settings_cost_token_request_only_if_due() {
     let (scene, _operator, token) = started("settings", 3600).await;
     let refresh_at = async || scene.status().await.token.unwrap().refresh_at;
     let before = refresh_at().await;
@@ -275,12 +275,12 @@ async fn changed_refresh_settings_mint_only_if_they_make_it_due() {
     assert_eq!(scene.mints().await, 1);
     assert_eq!(scene.token().await.as_ref(), Some(&token));
 
-    // The least interval between two refreshes is 30 s, whatever is asked for.
+    // The minimum interval between two refreshes is 30 s, whatever is configured.
     let issued_at = scene.status().await.token.unwrap().issued_at;
     scene.patch("tokensource", "source", json!({"spec": {"refresh": {"maxInterval": "30s"}}})).await;
     eventually("a refresh", 2 * SOON, async || match scene.token().await {
         Some(other) if other != token => Ok(()),
-        _ => Err(scene.words("source").await),
+        _ => Err(scene.status_text("source").await),
     })
     .await;
     assert_eq!(scene.mints().await, 2);
@@ -289,7 +289,7 @@ async fn changed_refresh_settings_mint_only_if_they_make_it_due() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_provider_mints_once_and_at_once() {
+async fn changed_provider_costs_one_token_request_at_once() {
     let (scene, _operator, token) = started("provider", 600).await;
     scene.patch("tokensource", "source", json!({"spec": as_oauth2(&scene, json!({}))})).await;
     scene.new_token(Some(&token)).await;
@@ -299,7 +299,7 @@ async fn a_changed_provider_mints_once_and_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_provider_that_does_not_work_is_not_ready_and_leaves_the_token_in_place() {
+async fn changed_provider_that_fails_is_not_ready_and_keeps_token_in_target() {
     let (scene, operator, token) = started("broken", 600).await;
     let broken = as_oauth2(&scene, json!({"scopes": ["no-such-scope"]}));
     scene.patch("tokensource", "source", json!({"spec": broken})).await;
@@ -311,9 +311,9 @@ async fn a_changed_provider_that_does_not_work_is_not_ready_and_leaves_the_token
     let _operator = Operator::start(&scene.namespace).await;
     scene.source_is_seen().await;
     scene.ready("False ScopeRejected").await;
-    assert_eq!(scene.mints().await, 2, "the second with the broken spec, and none by the restart");
+    assert_eq!(scene.mints().await, 2, "the second for the broken spec, and none for the restart");
 
-    // Back to what the token was minted for.
+    // Back to the provider for which the token was issued.
     let back = json!({"provider": {"oauth2": null, "vgs": {"tokenURL": scene.server.vgs_token_url()}}});
     scene.patch("tokensource", "source", json!({"spec": back})).await;
     scene.ready("True TokenValid").await;

@@ -1,4 +1,4 @@
-//! Several operators for one namespace, as processes: one acts at a time, whatever becomes of it.
+//! Several operators for one namespace, as processes: one acts at a time, however it ends.
 #![allow(clippy::print_stderr, reason = "how long a hand-over took, for docs/high-availability.md")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,13 +21,13 @@ use super::support::operator::Operator;
 use super::support::relay::Relay;
 use super::support::scene::{SOON, Scene};
 
-/// Refreshed every 30 s, with 60 s left: longer than any hand-over.
+/// Refreshed every 30 s, with 60 s left: longer than any handover.
 const TTL: u32 = 90;
 const SOURCES: usize = 5;
-/// So long that nobody takes over by waiting for its end.
+/// So long that no replica takes over by its expiry.
 const LONG_LEASE: [&str; 2] = ["--leader-election-lease-duration", "10m"];
 
-/// A replica with a way of its own to the API server.
+/// A replica with its own kubeconfig.
 async fn replica_at(scene: &Scene, kubeconfig: &Path, name: &str, flags: &[&str]) -> Operator {
     Operator::replica(kubeconfig, &scene.namespace, name, flags).await
 }
@@ -41,10 +41,10 @@ async fn leader(scene: &Scene) -> Option<String> {
     let leases: Api<Lease> = Api::namespaced(scene.client.clone(), &scene.namespace);
     let lease = leases.get_opt("tokensource-operator").await.unwrap()?;
     let holder = lease.spec?.holder_identity?;
-    Some(holder.rsplit_once('_').expect("a name and something unique").0.to_owned())
+    Some(holder.rsplit_once('_').expect("a name and a unique part").0.to_owned())
 }
 
-/// Waits until this replica leads, and tells how long that took.
+/// Waits until this replica leads, and returns how long that took.
 async fn until_leads(scene: &Scene, name: &str) -> Duration {
     let begun = Instant::now();
     eventually(&format!("{name} leads"), 2 * SOON, async || match leader(scene).await {
@@ -67,7 +67,7 @@ async fn fleet(scene: &Scene) {
     }
 }
 
-/// Waits until refreshes are due, but for an instant.
+/// Waits until refreshes are due in less than 300 ms.
 async fn until_due(scene: &Scene) {
     eventually("a refresh is due", 2 * SOON, async || {
         let source = scene.sources().get("source-0").await.unwrap();
@@ -78,21 +78,21 @@ async fn until_due(scene: &Scene) {
     .await;
 }
 
-/// Watches what readers of the Secrets see.
-struct Reader {
-    seen: Arc<Mutex<Seen>>,
+/// Reads the target Secrets continuously, as applications do.
+struct TargetReader {
+    seen: Arc<Mutex<SeenTokens>>,
     task: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Seen {
-    /// Each token of each Secret.
+struct SeenTokens {
+    /// The tokens seen, by Secret.
     tokens: BTreeMap<String, BTreeSet<String>>,
-    /// Secrets that were found with a token that had ended.
+    /// Secrets that were seen with an expired token.
     expired: BTreeSet<String>,
 }
 
-impl Seen {
+impl SeenTokens {
     fn take_in(&mut self, secret: Secret) {
         let name = secret.metadata.name.unwrap();
         let data = secret.data.unwrap();
@@ -104,9 +104,9 @@ impl Seen {
     }
 }
 
-impl Reader {
+impl TargetReader {
     fn start(scene: &Scene) -> Self {
-        let seen = Arc::new(Mutex::new(Seen::default()));
+        let seen = Arc::new(Mutex::new(SeenTokens::default()));
         let (secrets, shared) = (scene.secrets(), Arc::clone(&seen));
         let task = tokio::spawn(async move {
             let ours = ListParams::default().labels("app.kubernetes.io/managed-by=tokensource-operator");
@@ -116,15 +116,15 @@ impl Reader {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
-        Reader { seen, task }
+        TargetReader { seen, task }
     }
 
-    /// How many tokens have come so far, in all Secrets.
+    /// How many tokens were seen so far, in all Secrets.
     fn tokens(&self) -> usize {
         self.seen.lock().unwrap().tokens.values().map(BTreeSet::len).sum()
     }
 
-    /// Waits until every Secret got so many tokens since the reader started.
+    /// Waits until so many tokens were seen in every Secret.
     async fn each_has_seen(&self, tokens: usize) {
         eventually("refreshes", 4 * SOON, async || {
             let seen = self.seen.lock().unwrap();
@@ -138,21 +138,21 @@ impl Reader {
         .await;
     }
 
-    /// No reader ever saw a token that had ended.
+    /// Asserts that no expired token was ever seen.
     fn nothing_expired(&self) {
         assert_eq!(self.seen.lock().unwrap().expired, BTreeSet::new());
     }
 }
 
-impl Drop for Reader {
+impl Drop for TargetReader {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Waits until every token that was asked for is in its Secret, and sees that no token was asked for in vain.
-async fn every_mint_was_written(scene: &Scene, reader: &Reader) {
-    eventually("every mint is written, and none was for nothing", SOON, async || {
+/// Waits until every token that was issued was seen in its Secret, and no token request was in vain.
+async fn every_token_was_written(scene: &Scene, reader: &TargetReader) {
+    eventually("every token issued is written", SOON, async || {
         let (mints, tokens) = (scene.mints().await, reader.tokens() as u64);
         if mints == tokens { Ok(()) } else { Err((mints, tokens)) }
     })
@@ -160,12 +160,12 @@ async fn every_mint_was_written(scene: &Scene, reader: &Reader) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_terminated_hands_over_at_once_and_no_refresh_is_missed() {
+async fn terminated_leader_hands_over_at_once_and_no_refresh_is_missed() {
     // Refreshed every 20 s, with 20 s left.
     let scene = Scene::new("hand-over", 40).await;
     let mut leading = replica(&scene, "replica-0", &LONG_LEASE).await;
     until_leads(&scene, "replica-0").await;
-    let reader = Reader::start(&scene);
+    let reader = TargetReader::start(&scene);
     fleet(&scene).await;
     for n in 1..=2 {
         let name = format!("replica-{n}");
@@ -185,11 +185,11 @@ async fn a_leader_that_is_terminated_hands_over_at_once_and_no_refresh_is_missed
     }
     reader.each_has_seen(3).await;
     reader.nothing_expired();
-    every_mint_was_written(&scene, &reader).await;
+    every_token_was_written(&scene, &reader).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_request_under_way_is_written_before_the_lease_is_released() {
+async fn token_request_in_flight_is_written_before_lease_is_released() {
     let scene = Scene::new("hand-over-slow", 600).await;
     let slow = Behaviour { delay_ms: 3000, ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;
@@ -203,7 +203,7 @@ async fn a_token_request_under_way_is_written_before_the_lease_is_released() {
     })
     .await;
     first.signal("TERM");
-    eventually("it is not ready any more, but alive", SOON, async || {
+    eventually("not ready any more, but alive", SOON, async || {
         let (ready, alive) = (first.admin("/readyz").await, first.admin("/livez").await.0);
         if ready.2.contains("[-]shutdown failed: stopping") && alive == 200 {
             Ok(())
@@ -212,21 +212,25 @@ async fn a_token_request_under_way_is_written_before_the_lease_is_released() {
         }
     })
     .await;
-    assert_eq!(leader(&scene).await.as_deref(), Some("first"), "it keeps the lease for what it has begun");
+    assert_eq!(
+        leader(&scene).await.as_deref(),
+        Some("first"),
+        "it keeps the lease while requests are in flight"
+    );
     let log = first.ends().await;
     assert!(log.contains("released the lease"), "{log}");
     until_leads(&scene, "second").await;
-    let token = scene.token().await.expect("it was written before another could lead");
+    let token = scene.token().await.expect("written before another could lead");
     scene.source_is_seen().await;
     assert_eq!((scene.mints().await, scene.token().await), (1, Some(token)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_killed_is_followed_when_its_lease_ends() {
+async fn killed_leader_is_replaced_when_its_lease_expires() {
     let scene = Scene::new("kill", TTL).await;
     let first = replica(&scene, "first", &[]).await;
     until_leads(&scene, "first").await;
-    let reader = Reader::start(&scene);
+    let reader = TargetReader::start(&scene);
     fleet(&scene).await;
     let _second = replica(&scene, "second", &[]).await;
     reader.each_has_seen(2).await;
@@ -235,13 +239,13 @@ async fn a_leader_that_is_killed_is_followed_when_its_lease_ends() {
     eprintln!("from SIGKILL to the next leader: {took:?}");
     reader.each_has_seen(3).await;
     reader.nothing_expired();
-    every_mint_was_written(&scene, &reader).await;
+    every_token_was_written(&scene, &reader).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_was_paused_overwrites_nothing_newer_and_costs_one_mint_at_most() {
+async fn paused_leader_overwrites_nothing_newer_and_costs_at_most_one_token_request() {
     let scene = Scene::new("pause", 600).await;
-    // So that the pause begins while an answer is on its way, which is the worst moment.
+    // So that the pause begins during a token request, which is the worst moment.
     let slow = Behaviour { delay_ms: 2000, ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;
     let first = replica(&scene, "first", &[]).await;
@@ -256,16 +260,16 @@ async fn a_leader_that_was_paused_overwrites_nothing_newer_and_costs_one_mint_at
     first.signal("STOP");
     until_leads(&scene, "second").await;
     let token = scene.new_token(None).await;
-    assert_eq!(scene.mints().await, 2, "the paused one's token is lost to the other");
+    assert_eq!(scene.mints().await, 2, "the token of the paused replica is superseded");
 
     first.signal("CONT");
-    eventually("it sees that it does not lead", SOON, async || match first.said("not leading any more") {
+    eventually("it notices that it does not lead", SOON, async || match first.said("not leading any more") {
         0 => Err(first.log()),
         _ => Ok(()),
     })
     .await;
     scene.source_is_seen().await;
-    // It stands by, and would lead again.
+    // It is a standby, and can lead again.
     second.stop().await;
     until_leads(&scene, "first").await;
     scene.source_is_seen().await;
@@ -273,32 +277,32 @@ async fn a_leader_that_was_paused_overwrites_nothing_newer_and_costs_one_mint_at
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_cannot_renew_its_lease_stops_before_another_begins_and_comes_back() {
+async fn leader_unable_to_renew_lease_stops_before_another_begins_and_returns() {
     let scene = Scene::new("cut-off", TTL).await;
     let relay = Relay::start(scene.client.clone()).await;
     let first = replica_at(&scene, &relay.kubeconfig_path(), "first", &[]).await;
     until_leads(&scene, "first").await;
-    let reader = Reader::start(&scene);
+    let reader = TargetReader::start(&scene);
     fleet(&scene).await;
     let second = replica(&scene, "second", &[]).await;
     reader.each_has_seen(2).await;
-    // All but the lease it can still reach: it is the lease that keeps it from minting.
+    // It reaches everything but the lease: only the lost lease keeps it from requesting tokens.
     relay.hold("/leases");
     until_leads(&scene, "second").await;
     assert_eq!(first.said("not leading any more"), 1, "{}", first.log());
     reader.each_has_seen(3).await;
-    every_mint_was_written(&scene, &reader).await;
+    every_token_was_written(&scene, &reader).await;
 
     relay.release();
     second.kill();
     until_leads(&scene, "first").await;
     reader.each_has_seen(5).await;
     reader.nothing_expired();
-    every_mint_was_written(&scene, &reader).await;
+    every_token_was_written(&scene, &reader).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_is_ready_and_writes_nothing_and_its_turn_costs_no_list() {
+async fn standby_is_ready_writes_nothing_and_takes_over_without_list() {
     let scene = Scene::new("standby", 600).await;
     let first = replica(&scene, "first", &LONG_LEASE).await;
     until_leads(&scene, "first").await;
@@ -332,7 +336,7 @@ async fn a_standby_is_ready_and_writes_nothing_and_its_turn_costs_no_list() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_three_that_begin_together_acts() {
+async fn one_of_three_simultaneous_starters_leads() {
     let scene = Scene::new("together", 600).await;
     let (first, second, third) = tokio::join!(
         replica(&scene, "first", &[]),
@@ -356,7 +360,7 @@ async fn one_of_three_that_begin_together_acts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_minted_while_the_api_server_went_away_is_written_before_the_end() {
+async fn token_received_while_api_server_is_down_is_written_before_exit() {
     let scene = Scene::new("end-cut-off", 600).await;
     let relay = Relay::start(scene.client.clone()).await;
     let slow = Behaviour { delay_ms: 2000, ..Behaviour::default() };
@@ -369,10 +373,10 @@ async fn what_was_minted_while_the_api_server_went_away_is_written_before_the_en
         other => Err(other),
     })
     .await;
-    // Longer than one call may take.
+    // Longer than the timeout of one call.
     relay.hold("/secrets");
     operator.signal("TERM");
-    eventually("it tries again", SOON, async || match operator.said("not written yet: trying again") {
+    eventually("the write is retried", SOON, async || match operator.said("not written yet: trying again") {
         0 => Err(operator.log()),
         _ => Ok(()),
     })
@@ -384,7 +388,7 @@ async fn what_was_minted_while_the_api_server_went_away_is_written_before_the_en
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_has_written_meanwhile_is_not_tried_any_more() {
+async fn unwritten_token_is_dropped_when_another_replica_wrote_newer_one() {
     let scene = Scene::new("outrun", 600).await;
     let relay = Relay::start(scene.client.clone()).await;
     let slow = Behaviour { delay_ms: 2000, ..Behaviour::default() };
@@ -400,7 +404,7 @@ async fn what_another_has_written_meanwhile_is_not_tried_any_more() {
     relay.hold("/");
     let second = replica(&scene, "second", &[]).await;
     let token = scene.new_token(None).await;
-    eventually("the first tries to write what it got", SOON, async || {
+    eventually("the first one tries to write its token", SOON, async || {
         match first.said("not written yet: trying again") {
             0 => Err(first.log()),
             _ => Ok(()),
@@ -416,11 +420,11 @@ async fn what_another_has_written_meanwhile_is_not_tried_any_more() {
     scene.new_token(Some(&token)).await;
     assert_eq!(scene.mints().await, 3);
     let tries = first.said("not written yet: trying again");
-    assert!(tries < 10, "{tries} of 20 tries, though there is a newer token");
+    assert!(tries < 10, "{tries} of 20 attempts, although there is a newer token");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_it_at_once() {
+async fn second_signal_ends_operator_at_once() {
     let scene = Scene::new("second-signal", 600).await;
     let slow = Behaviour { delay_ms: 4500, ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;

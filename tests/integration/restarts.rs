@@ -1,4 +1,4 @@
-//! What must not cost a token request: restarts, relists, and whatever people and tools do to metadata.
+//! What must not cost a token request: restarts, relists, and changes of metadata by users and tools.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::support::operator::Operator;
 use super::support::relay::Relay;
 use super::support::scene::{SOON, Scene};
 
-/// A source with a token of ten minutes, which one token request was made for.
+/// A source with a token of ten minutes, after one token request.
 async fn fresh(prefix: &str) -> (Scene, Operator, String) {
     let scene = Scene::new(prefix, 600).await;
     let operator = Operator::start(&scene.namespace).await;
@@ -21,8 +21,8 @@ async fn fresh(prefix: &str) -> (Scene, Operator, String) {
     (scene, operator, token)
 }
 
-/// The operator has seen all, has minted nothing, and has changed nothing of what it wrote.
-async fn nothing_was_minted(scene: &Scene, token: &str) {
+/// Waits until the operator has seen every change, and asserts that it made no token request and changed no data.
+async fn no_token_request_was_made(scene: &Scene, token: &str) {
     scene.source_is_seen().await;
     scene.secrets_are_seen().await;
     assert_eq!(scene.mints().await, 1);
@@ -30,36 +30,36 @@ async fn nothing_was_minted(scene: &Scene, token: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_operator_that_starts_again_mints_nothing() {
+async fn killed_and_restarted_operator_makes_no_token_request() {
     let (scene, operator, token) = fresh("killed").await;
     let (status, record) = (scene.status().await, scene.record().await);
     operator.kill();
-    assert_eq!(scene.status().await, status, "status outlives the operator");
+    assert_eq!(scene.status().await, status, "status survives the operator");
 
     let operator = Operator::start(&scene.namespace).await;
-    nothing_was_minted(&scene, &token).await;
+    no_token_request_was_made(&scene, &token).await;
     assert_eq!(scene.record().await, record);
     let after = scene.status().await;
     assert_eq!((&after.token, &after.binding), (&status.token, &status.binding));
 
     operator.kill();
     let _again = Operator::start(&scene.namespace).await;
-    nothing_was_minted(&scene, &token).await;
+    no_token_request_was_made(&scene, &token).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminated_operator_ends_within_seconds_and_its_successor_mints_nothing() {
+async fn terminated_operator_ends_within_seconds_and_successor_makes_no_token_request() {
     let (scene, operator, token) = fresh("terminated").await;
     let begun = Instant::now();
-    operator.stop().await; // which sees to it that it ends by itself, with exit code 0
+    operator.stop().await; // asserts that it ends by itself, with exit code 0
     assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
 
     let _successor = Operator::start(&scene.namespace).await;
-    nothing_was_minted(&scene, &token).await;
+    no_token_request_was_made(&scene, &token).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_request_under_way_is_recorded_before_the_operator_ends() {
+async fn token_request_in_flight_is_recorded_before_operator_ends() {
     let scene = Scene::new("under-way", 600).await;
     let slow = Behaviour { delay_ms: 3000, ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;
@@ -72,14 +72,14 @@ async fn a_token_request_under_way_is_recorded_before_the_operator_ends() {
     .await;
 
     operator.stop().await;
-    let token = scene.token().await.expect("what was asked for is written");
+    let token = scene.token().await.expect("the token of the request in flight is written");
     let _successor = Operator::start(&scene.namespace).await;
     scene.ready("True TokenValid").await;
-    nothing_was_minted(&scene, &token).await;
+    no_token_request_was_made(&scene, &token).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn labels_and_annotations_mint_nothing() {
+async fn changed_labels_and_annotations_cost_no_token_request() {
     let (scene, _operator, token) = fresh("labels").await;
     for (kind, name) in
         [("tokensource", "source"), ("secret", "token"), ("secret", "credentials"), ("secret", "credentials")]
@@ -89,31 +89,39 @@ async fn labels_and_annotations_mint_nothing() {
         scene.kubectl(&["annotate", kind, name, "--overwrite", &value], "").await;
         scene.kubectl(&["label", kind, name, "example.com/n-"], "").await;
     }
-    nothing_was_minted(&scene, &token).await;
+    no_token_request_was_made(&scene, &token).await;
 
     let version = scene.secrets().get("credentials").await.unwrap().metadata.resource_version.unwrap();
     let recorded = scene.record().await;
-    assert_eq!(recorded["inputs"]["credentials"]["resourceVersion"], version, "so that a restart knows");
+    assert_eq!(recorded["inputs"]["credentials"]["resourceVersion"], version, "for the next start");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rewrite_of_every_secret_in_place_mints_nothing() {
+async fn rewritten_secrets_cost_no_token_request() {
     let (scene, operator, token) = fresh("rewrite").await;
-    // What is done after the keys of encryption at rest were rotated, and by tools that stamp what they touch.
+    // As after a rotation of the keys for encryption at rest, and as by tools that annotate everything.
     let all = scene.kubectl(&["get", "secrets", "-o", "json"], "").await;
     scene.kubectl(&["replace", "-f", "-"], &all).await;
     scene.kubectl(&["annotate", "secrets", "--all", "example.com/rewritten=yes"], "").await;
+    // Else its write would come between the two lines below.
+    eventually("the record follows the credentials", SOON, async || {
+        match operator.said("metadata of the target updated") {
+            0 => Err(operator.log()),
+            _ => Ok(()),
+        }
+    })
+    .await;
     let all = scene.kubectl(&["get", "secrets", "-o", "json"], "").await;
     scene.kubectl(&["replace", "-f", "-"], &all).await;
-    nothing_was_minted(&scene, &token).await;
+    no_token_request_was_made(&scene, &token).await;
 
     operator.kill();
     let _again = Operator::start(&scene.namespace).await;
-    nothing_was_minted(&scene, &token).await;
+    no_token_request_was_made(&scene, &token).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_status_is_rebuilt_without_a_mint() {
+async fn lost_status_is_rebuilt_without_token_request() {
     let (scene, _operator, token) = fresh("lost-status").await;
     let before = scene.status().await;
     for lost in [json!(null), json!({"token": null, "conditions": [], "observedGeneration": -1})] {
@@ -124,9 +132,9 @@ async fn a_lost_status_is_rebuilt_without_a_mint() {
                 "",
             )
             .await;
-        eventually("the status is as it was", SOON, async || {
+        eventually("the status is as before", SOON, async || {
             let after = scene.status().await;
-            let told = |status: &tokensource_api::TokenSourceStatus| {
+            let token_and_conditions = |status: &tokensource_api::TokenSourceStatus| {
                 let words: Vec<_> = status
                     .conditions
                     .iter()
@@ -134,15 +142,15 @@ async fn a_lost_status_is_rebuilt_without_a_mint() {
                     .collect();
                 (words, status.token.clone(), status.provider.clone(), status.observed_generation)
             };
-            if told(&after) == told(&before) { Ok(()) } else { Err(after) }
+            if token_and_conditions(&after) == token_and_conditions(&before) { Ok(()) } else { Err(after) }
         })
         .await;
     }
-    nothing_was_minted(&scene, &token).await;
+    no_token_request_was_made(&scene, &token).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_does_not_shorten_the_wait_after_a_rejection() {
+async fn restart_does_not_shorten_wait_after_rejection() {
     let scene = Scene::new("restart-failing", 600).await;
     scene.credentials("wrong").await;
     let operator = Operator::start(&scene.namespace).await;
@@ -155,7 +163,7 @@ async fn a_restart_does_not_shorten_the_wait_after_a_rejection() {
     let operator = Operator::start(&scene.namespace).await;
     scene.source_is_seen().await;
     let after = scene.status().await.last_failure.unwrap();
-    // On a busy machine the wait may be over by now; when the second request came is looked at below.
+    // On a busy machine the wait may be over by now; the time of the second request is asserted below.
     if scene.mints().await == 1 {
         assert_eq!((after.next_attempt_at, after.count, after.at), (Some(next), 1, failed.at));
     }
@@ -171,7 +179,7 @@ async fn a_restart_does_not_shorten_the_wait_after_a_rejection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relist_mints_nothing_and_finds_what_went_meanwhile() {
+async fn relist_costs_no_token_request_and_finds_deleted_objects() {
     let scene = Scene::new("relist", 600).await;
     let relay = Relay::start(scene.client.clone()).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
@@ -181,7 +189,7 @@ async fn a_relist_mints_nothing_and_finds_what_went_meanwhile() {
     let token = scene.token().await.unwrap();
     // Of TokenSources and of Secrets.
     let listed_anew = async |before: Vec<usize>| {
-        eventually("both are listed anew", SOON, async || {
+        eventually("both are listed again", SOON, async || {
             let now = relay.lists();
             let both = now.len() == 2 && now.iter().zip(&before).all(|(now, before)| now > before);
             if both { Ok(()) } else { Err(now) }
@@ -196,7 +204,7 @@ async fn a_relist_mints_nothing_and_finds_what_went_meanwhile() {
     }
     relay.expire();
     listed_anew(before).await;
-    nothing_was_minted(&scene, &token).await;
+    no_token_request_was_made(&scene, &token).await;
 
     let before = relay.lists();
     relay.cut();

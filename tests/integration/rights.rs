@@ -1,5 +1,5 @@
-//! The operator under the chart's own ServiceAccount, with the rights that the chart grants: they are enough for all that it
-//! does, and none of them is idle.
+//! The operator under the chart's own ServiceAccount: the permissions of the chart suffice for everything that it does, and
+//! none is unused.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -17,7 +17,7 @@ use super::support::operator::Operator;
 use super::support::program::{PROGRAM, output_beside, text};
 use super::support::scene::{SOON, Scene};
 
-/// Group, resource and verb of all that the chart's Roles grant.
+/// Verb and resource of all rules of the chart's Roles.
 fn granted(namespace: &str, values: &Value) -> BTreeSet<String> {
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
@@ -33,21 +33,21 @@ fn granted(namespace: &str, values: &Value) -> BTreeSet<String> {
     granted
 }
 
-/// What a line of the audit log took.
+/// The permissions that a request needed.
 fn used(line: &AuditLine) -> Vec<String> {
     let separator = if line.subresource.is_empty() { "" } else { "/" };
     let resource = format!("{}{separator}{}", line.resource, line.subresource);
     let mut used = vec![format!("{} {resource}", line.verb)];
     if line.verb == "patch" && line.code == 201 {
-        // An apply that creates an object takes that right too.
+        // An apply that creates an object needs `create`, too.
         used.push(format!("create {resource}"));
     }
     used
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_chart_grants_is_what_the_operator_uses() {
-    // A refresh token that rotates, a token that is refreshed, and a certificate authority.
+async fn chart_permissions_are_exactly_those_the_operator_uses() {
+    // A rotating refresh token, a refresh, and a certificate authority.
     let scene = director("rights", 20, true).await;
     let namespace = &scene.namespace;
     let values = json!({
@@ -67,7 +67,7 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
     scene.new_token(Some(&first)).await;
     scene.ready("True TokenValid").await;
     scene.secrets_are_seen().await;
-    // A changed type takes a deletion.
+    // A changed type needs a deletion.
     scene
         .patch(
             "tokensource",
@@ -77,7 +77,7 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
         .await;
     scene.ready("True TokenValid").await;
 
-    // A Secret that somebody hands over.
+    // Handover of a Secret.
     let id = format!("{namespace}-adopter");
     let method = "client_secret_post";
     let client = ClientSpec { id: id.clone(), token_endpoint_auth_method: method, ..ClientSpec::default() };
@@ -105,7 +105,7 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
     scene.condition("private", "Ready", "False SpecInvalid").await;
 
     let granted = granted(namespace, &values);
-    eventually("each right is used", SOON, async || {
+    eventually("each permission is used", SOON, async || {
         let lines = ControlPlane::shared().audit(namespace);
         let ours: Vec<_> = lines.iter().filter(|line| line.user == account.user).collect();
         let refused: Vec<_> = ours.iter().filter(|line| line.code == 403).collect();
@@ -117,9 +117,9 @@ async fn what_the_chart_grants_is_what_the_operator_uses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_may_not_be_read_ends_the_start_with_the_remedy() {
+async fn unreadable_lease_ends_start_with_remedy() {
     let scene = Scene::bare("no-lease").await;
-    let account = account::Account::new(&scene, "poor").await;
+    let account = account::TestAccount::new(&scene, "poor").await;
     let sources =
         json!({"apiGroups": ["tokensource.dev"], "resources": ["tokensources"], "verbs": ["list", "watch"]});
     account.may(json!([sources])).await;
@@ -141,12 +141,12 @@ async fn a_lease_that_may_not_be_read_ends_the_start_with_the_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_lost_both_its_label_and_its_record_is_fenced_off_until_it_is_handed_over() {
+async fn target_without_label_and_record_is_refused_until_handover() {
     let scene = Scene::new("lost-both", 600).await;
     let namespace = &scene.namespace;
     install(namespace, json!({"crds": {"enabled": false}, "namespaces": [namespace]})).await;
     let account = Account::of(namespace).await;
-    eventually("the fences stand", SOON, async || {
+    eventually("the admission policies are in effect", SOON, async || {
         let label = ["-n", namespace, "label", "secret", "credentials", "a=b", "--dry-run=server"];
         match account.kubectl(&label, "").await {
             Err(said) if said.contains("did not create") => Ok(()),
@@ -162,7 +162,7 @@ async fn a_target_that_lost_both_its_label_and_its_record_is_fenced_off_until_it
     let both = json!({"labels": {"app.kubernetes.io/managed-by": null}, "annotations": {"tokensource.dev/record": null}});
     scene.patch("secret", "token", json!({"metadata": both})).await;
     let remedy = "annotate it with tokensource.dev/adopt and the name of the TokenSource";
-    scene.told("False TargetRefused", &["Secret token", "did not create", remedy]).await;
+    scene.reports("False TargetRefused", &["Secret token", "did not create", remedy]).await;
     scene.condition("source", "Reconciling", "True TargetRefused").await;
     assert_eq!(
         (scene.mints().await, scene.token().await),

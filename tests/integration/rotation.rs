@@ -1,5 +1,5 @@
-//! Refresh tokens that rotate: the newest one is the only valid copy of a credential, and the authorization server ends
-//! the whole grant when a spent one comes back. So as long as refreshes succeed, no spent token was ever sent.
+//! Rotating refresh tokens: the newest one is the only valid copy of a credential, and the authorization server revokes the
+//! whole grant when a spent one is presented. So as long as refreshes succeed, no spent token was sent.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -11,9 +11,9 @@ use super::support::policy::Refusal;
 use super::support::scene::{COLLECTED, SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
-const KEPT: &str = "source-refresh-token";
+const STORED: &str = "source-refresh-token";
 
-/// A namespace with a VMware Cloud Director token in Secret `credentials`: a service account's (`rotates`), or a user's.
+/// A namespace with a VMware Cloud Director API token in Secret `credentials`: of a service account (`rotates`), or a user.
 pub async fn director(prefix: &str, ttl: u32, rotates: bool) -> Scene {
     let scene = Scene::bare(prefix).await;
     scene
@@ -29,15 +29,15 @@ pub async fn director(prefix: &str, ttl: u32, rotates: bool) -> Scene {
             ..ClientSpec::default()
         })
         .await;
-    new_seed(&scene).await;
+    new_original(&scene).await;
     scene
 }
 
-/// Puts a new token into Secret `credentials`, as a person would who has made one in the portal.
-async fn new_seed(scene: &Scene) -> String {
-    let seed = scene.server.seed_refresh_token(&scene.namespace).await;
-    scene.secret("credentials", &[("refresh_token", &seed)]).await;
-    seed
+/// Writes a new API token to Secret `credentials`, as a user who has created one in the portal.
+async fn new_original(scene: &Scene) -> String {
+    let original = scene.server.seed_refresh_token(&scene.namespace).await;
+    scene.secret("credentials", &[("refresh_token", &original)]).await;
+    original
 }
 
 /// TokenSource `name` with its target `token`.
@@ -88,14 +88,14 @@ pub async fn refreshed(scene: &Scene, value: &str) -> String {
     scene.new_token(before.as_deref()).await
 }
 
-async fn kept(scene: &Scene) -> Option<String> {
-    scene.value(KEPT, "refresh_token").await
+async fn stored(scene: &Scene) -> Option<String> {
+    scene.value(STORED, "refresh_token").await
 }
 
 async fn new_kept(scene: &Scene, before: Option<&str>) -> String {
-    eventually("a new refresh token is kept", SOON, async || match kept(scene).await {
+    eventually("a new refresh token is stored", SOON, async || match stored(scene).await {
         Some(kept) if Some(kept.as_str()) != before => Ok(kept),
-        other => Err((other, scene.words("source").await)),
+        other => Err((other, scene.status_text("source").await)),
     })
     .await
 }
@@ -119,30 +119,34 @@ fn sha256(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_newest_refresh_token_survives_everything_and_enters_no_other_secret() {
+async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_secret() {
     let scene = director("rotation", 2_592_000, true).await;
-    let seed = scene.value("credentials", "refresh_token").await.unwrap();
+    let original = scene.value("credentials", "refresh_token").await.unwrap();
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     scene.new_token(None).await;
-    let first = kept(&scene).await.expect("persisted before the target is written");
-    assert_ne!(first, seed);
-    assert_eq!(scene.value(KEPT, "seed_sha256").await, Some(sha256(&seed)));
-    assert_eq!(scene.value("credentials", "refresh_token").await, Some(seed.clone()), "a person's Secret");
+    let first = stored(&scene).await.expect("saved before the target is written");
+    assert_ne!(first, original);
+    assert_eq!(scene.value(STORED, "seed_sha256").await, Some(sha256(&original)));
+    assert_eq!(
+        scene.value("credentials", "refresh_token").await,
+        Some(original.clone()),
+        "the user's Secret"
+    );
 
     for n in 1..=3 {
-        let before = kept(&scene).await;
+        let before = stored(&scene).await;
         let token = refreshed(&scene, &n.to_string()).await;
         assert!(scene.server.is_valid(&token).await);
-        assert_ne!(kept(&scene).await, before);
+        assert_ne!(stored(&scene).await, before);
     }
     mints(&scene, 4).await;
 
-    // A label on the credentials Secret makes another version of it, and nothing else.
-    let stamped = operator.said("record written again");
+    // A label on the credentials Secret changes its resourceVersion only.
+    let stamped = operator.said("metadata of the target updated");
     scene.kubectl(&["label", "secret", "credentials", "a=label"], "").await;
     eventually("the record follows the credentials Secret", SOON, async || {
-        if operator.said("record written again") > stamped { Ok(()) } else { Err(operator.log()) }
+        if operator.said("metadata of the target updated") > stamped { Ok(()) } else { Err(operator.log()) }
     })
     .await;
     mints(&scene, 4).await;
@@ -152,7 +156,7 @@ async fn the_newest_refresh_token_survives_everything_and_enters_no_other_secret
     refreshed(&scene, "after a kill").await;
     mints(&scene, 5).await;
 
-    // Touched while nobody looked: the values may have changed, so there is a mint, but never with the spent token.
+    // Changed while no operator runs: the values may differ, so a token is requested, but not with the spent refresh token.
     operator.kill();
     scene.kubectl(&["label", "secret", "credentials", "another=label"], "").await;
     let before = scene.token().await;
@@ -160,23 +164,23 @@ async fn the_newest_refresh_token_survives_everything_and_enters_no_other_secret
     scene.new_token(before.as_deref()).await;
     mints(&scene, 6).await;
 
-    let last = kept(&scene).await;
+    let last = stored(&scene).await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
-    eventually("the target goes with its TokenSource", COLLECTED, async || match scene.token().await {
+    eventually("the target is deleted with its TokenSource", COLLECTED, async || match scene.token().await {
         None => Ok(()),
         Some(_) => Err("still there"),
     })
     .await;
-    assert_eq!(kept(&scene).await, last, "the only valid copy stays");
+    assert_eq!(stored(&scene).await, last, "the only valid copy is kept");
     scene.apply(director_source(&scene, "source")).await;
     scene.new_token(None).await;
     mints(&scene, 7).await;
     assert_no_failure(&scene).await;
 
     let before = scene.token().await;
-    let new = new_seed(&scene).await;
+    let new = new_original(&scene).await;
     scene.new_token(before.as_deref()).await;
-    assert_eq!(scene.value(KEPT, "seed_sha256").await, Some(sha256(&new)));
+    assert_eq!(scene.value(STORED, "seed_sha256").await, Some(sha256(&new)));
     refreshed(&scene, "with the new one's successor").await;
     mints(&scene, 9).await;
     assert_no_failure(&scene).await;
@@ -184,13 +188,13 @@ async fn the_newest_refresh_token_survives_everything_and_enters_no_other_secret
     let target = scene.secrets().get("token").await.unwrap();
     let keys: Vec<_> = target.data.unwrap().into_keys().collect();
     assert_eq!(keys, ["access_token", "expires_at", "token_type"]);
-    let owners = scene.secrets().get(KEPT).await.unwrap().metadata.owner_references;
-    assert_eq!(owners, None, "it survives its TokenSource");
+    let owners = scene.secrets().get(STORED).await.unwrap().metadata.owner_references;
+    assert_eq!(owners, None, "the stored refresh token survives its TokenSource");
     operator.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_confidential_client_rotates_too_and_refreshes_by_itself() {
+async fn rotation_of_confidential_client_refreshes_by_schedule() {
     let scene = Scene::bare("rotation-basic").await;
     scene
         .server
@@ -203,9 +207,9 @@ async fn a_confidential_client_rotates_too_and_refreshes_by_itself() {
             ..ClientSpec::default()
         })
         .await;
-    let seed = scene.server.seed_refresh_token(&scene.namespace).await;
+    let original = scene.server.seed_refresh_token(&scene.namespace).await;
     let data =
-        [("client_id", scene.namespace.as_str()), ("client_secret", "right"), ("refresh_token", &seed)];
+        [("client_id", scene.namespace.as_str()), ("client_secret", "right"), ("refresh_token", &original)];
     scene.secret("credentials", &data).await;
     let _operator = Operator::start(&scene.namespace).await;
     let oauth2 = json!({"tokenURL": scene.server.vgs_token_url(), "grant": {"refreshToken": {}}});
@@ -220,12 +224,12 @@ async fn a_confidential_client_rotates_too_and_refreshes_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_persisted_before_the_target_is_written() {
+async fn rotation_refresh_token_is_saved_before_target_is_written() {
     let scene = director("rotation-first", 2_592_000, true).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     let old = scene.new_token(None).await;
-    let before = kept(&scene).await.unwrap();
+    let before = stored(&scene).await.unwrap();
 
     let refusal = Refusal::of(&scene, "token", "'no targets today'").await;
     request_refresh(&scene, "now").await;
@@ -242,30 +246,30 @@ async fn it_is_persisted_before_the_target_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_persisted_stays_in_memory_and_nothing_is_minted_meanwhile() {
+async fn rotation_unsaved_refresh_token_stays_in_memory_and_blocks_token_requests() {
     let scene = director("rotation-memory", 2_592_000, true).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     let old = scene.new_token(None).await;
-    let before = kept(&scene).await.unwrap();
+    let before = stored(&scene).await.unwrap();
 
-    let refusal = Refusal::of(&scene, KEPT, "'not today'").await;
+    let refusal = Refusal::of(&scene, STORED, "'not today'").await;
     request_refresh(&scene, "now").await;
     let message = scene.ready("True RefreshFailing").await;
-    assert!(message.contains(KEPT) && message.contains("not today"), "{message}");
+    assert!(message.contains(STORED) && message.contains("not today"), "{message}");
     let failures =
         async || scene.sources().get("source").await.unwrap().status.unwrap().last_failure.unwrap().count;
-    eventually("it is tried again", SOON, async || match failures().await {
+    eventually("the save is retried", SOON, async || match failures().await {
         0 | 1 => Err("once"),
         _ => Ok(()),
     })
     .await;
     request_refresh(&scene, "again").await;
-    assert_eq!(kept(&scene).await, Some(before.clone()));
-    assert_eq!(scene.token().await, Some(old.clone()), "nothing goes before the refresh token");
+    assert_eq!(stored(&scene).await, Some(before.clone()));
+    assert_eq!(scene.token().await, Some(old.clone()), "nothing is written before the refresh token");
     mints(&scene, 2).await;
 
-    // What people do: delete it and apply it again.
+    // As users do: delete it and apply it again.
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
     scene.apply(director_source(&scene, "source")).await;
     scene.condition("source", "Ready", "False TargetRefused").await;
@@ -279,49 +283,49 @@ async fn what_cannot_be_persisted_stays_in_memory_and_nothing_is_minted_meanwhil
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_of_somebody_else_is_not_adopted() {
+async fn rotation_foreign_secret_is_not_adopted() {
     let scene = director("rotation-foreign", 2_592_000, true).await;
-    scene.secret(KEPT, &[("refresh_token", "theirs"), ("seed_sha256", "theirs")]).await;
+    scene.secret(STORED, &[("refresh_token", "theirs"), ("seed_sha256", "theirs")]).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     let message = scene.ready("False TargetConflict").await;
-    assert!(message.contains(KEPT) && message.contains("delete it"), "{message}");
+    assert!(message.contains(STORED) && message.contains("delete it"), "{message}");
     scene.condition("source", "Stalled", "True TargetConflict").await;
     assert_eq!(scene.mints().await, 0);
-    assert_eq!(kept(&scene).await.as_deref(), Some("theirs"));
+    assert_eq!(stored(&scene).await.as_deref(), Some("theirs"));
 
-    scene.kubectl(&["delete", "secret", KEPT], "").await;
+    scene.kubectl(&["delete", "secret", STORED], "").await;
     scene.ready("True TokenValid").await;
     mints(&scene, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_that_somebody_makes_while_the_token_is_asked_for_are_not_overwritten() {
+async fn rotation_secrets_created_during_token_request_are_not_overwritten() {
     let scene = director("rotation-meanwhile", 2_592_000, true).await;
     let slow = Behaviour { delay_ms: 4_000, times: Some(1), ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     mints(&scene, 1).await;
-    scene.secret(KEPT, &[("refresh_token", "theirs")]).await;
+    scene.secret(STORED, &[("refresh_token", "theirs")]).await;
     scene.secret("token", &[("access_token", "theirs")]).await;
 
     let message = scene.ready("False TargetConflict").await;
-    assert!(message.contains("Secret token") || message.contains(KEPT), "{message}");
-    eventually("the refresh token has come", SOON, async || {
+    assert!(message.contains("Secret token") || message.contains(STORED), "{message}");
+    eventually("the refresh token was received", SOON, async || {
         let requests = scene.server.requests(&scene.namespace).await;
         if requests.succeeded == 1 { Ok(()) } else { Err(requests) }
     })
     .await;
     eventually("only this process holds it", SOON, async || {
-        let words = scene.words("source").await;
+        let words = scene.status_text("source").await;
         if words.contains("only this process") { Ok(()) } else { Err(words) }
     })
     .await;
-    assert_eq!(kept(&scene).await.as_deref(), Some("theirs"));
+    assert_eq!(stored(&scene).await.as_deref(), Some("theirs"));
     assert_eq!(scene.token().await.as_deref(), Some("theirs"));
 
-    scene.kubectl(&["delete", "secret", KEPT], "").await;
+    scene.kubectl(&["delete", "secret", STORED], "").await;
     new_kept(&scene, None).await;
     assert_eq!(scene.token().await.as_deref(), Some("theirs"));
     scene.kubectl(&["delete", "secret", "token"], "").await;
@@ -331,7 +335,7 @@ async fn secrets_that_somebody_makes_while_the_token_is_asked_for_are_not_overwr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_second_of_two_with_one_rotating_seed_is_stalled_and_sends_nothing() {
+async fn rotation_second_source_with_same_refresh_token_is_stalled_and_sends_nothing() {
     let scene = director("rotation-shared", 2_592_000, true).await;
     let _operator = Operator::start(&scene.namespace).await;
     let both = json!({
@@ -343,7 +347,7 @@ async fn the_second_of_two_with_one_rotating_seed_is_stalled_and_sends_nothing()
         let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
         status.conditions.first().map(|it| format!("{} {}", it.status, it.reason)).unwrap_or_default()
     };
-    let (first, second) = eventually("one is ready, the other stalled", SOON, async || {
+    let (first, second) = eventually("one is ready and the other stalled", SOON, async || {
         match (ready("source").await.as_str(), ready("other").await.as_str()) {
             ("True TokenValid", "False GrantRejected") => Ok(("source", "other")),
             ("False GrantRejected", "True TokenValid") => Ok(("other", "source")),
@@ -356,9 +360,9 @@ async fn the_second_of_two_with_one_rotating_seed_is_stalled_and_sends_nothing()
     mints(&scene, 1).await;
     assert_no_failure(&scene).await;
     let last_failure = scene.sources().get(second).await.unwrap().status.unwrap().last_failure.unwrap();
-    assert!(last_failure.next_attempt_at.is_some(), "no watch tells when the other has gone");
+    assert!(last_failure.next_attempt_at.is_some(), "no watch reports when the other is deleted");
 
-    // The remedy of the message: a token of its own.
+    // The remedy of the message: a refresh token of its own.
     let own = scene.server.seed_refresh_token(&scene.namespace).await;
     scene.secret("own", &[("refresh_token", &own)]).await;
     let patch = json!({"spec": {"credentials": {"secretRef": {"name": "own"}}}}).to_string();
@@ -369,7 +373,7 @@ async fn the_second_of_two_with_one_rotating_seed_is_stalled_and_sends_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_users_token_that_does_not_rotate_may_be_shared() {
+async fn refresh_token_without_rotation_may_be_shared() {
     let scene = director("rotation-user", 2_592_000, false).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
@@ -377,12 +381,12 @@ async fn a_users_token_that_does_not_rotate_may_be_shared() {
     scene.ready("True TokenValid").await;
     scene.condition("other", "Ready", "True TokenValid").await;
     refreshed(&scene, "again").await;
-    assert_eq!(kept(&scene).await, None, "nothing to keep");
+    assert_eq!(stored(&scene).await, None, "nothing to store");
     assert_no_failure(&scene).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_seed_that_does_not_rotate_ends_the_old_ones_line() {
+async fn rotation_new_original_token_without_rotation_replaces_stored_one() {
     let scene = Scene::bare("rotation-seed").await;
     let answer = |members: Value| Reply::Json(200, members.to_string());
     let server = ScriptedServer::start([
@@ -407,7 +411,7 @@ async fn a_new_seed_that_does_not_rotate_ends_the_old_ones_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_token_in_an_answer_of_no_other_use_is_persisted_at_once() {
+async fn rotation_refresh_token_of_unusable_response_is_saved_at_once() {
     let scene = Scene::bare("rotation-useless").await;
     let server = ScriptedServer::start([
         Reply::Json(200, json!({"access_token": "", "refresh_token": "r1"}).to_string()),
@@ -421,17 +425,17 @@ async fn a_refresh_token_in_an_answer_of_no_other_use_is_persisted_at_once() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scripted(&server)).await;
     scene.ready("False ResponseMalformed").await;
-    assert_eq!(kept(&scene).await.as_deref(), Some("r1"), "not only when the next attempt is due");
+    assert_eq!(stored(&scene).await.as_deref(), Some("r1"), "before the next attempt is due");
     assert_eq!(server.requests().len(), 1);
 
     request_refresh(&scene, "now").await;
     scene.ready("True TokenValid").await;
     assert_eq!(sent(&server, 1), "r1");
-    assert_eq!(kept(&scene).await.as_deref(), Some("r2"));
+    assert_eq!(stored(&scene).await.as_deref(), Some("r2"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_outcome_is_tried_once_more_at_once_with_the_same_token() {
+async fn rotation_unknown_outcome_is_retried_once_with_same_token() {
     let scene = Scene::bare("rotation-unknown").await;
     let server = ScriptedServer::start([
         Reply::Close,
@@ -446,5 +450,5 @@ async fn an_unknown_outcome_is_tried_once_more_at_once_with_the_same_token() {
     scene.apply(scripted(&server)).await;
     scene.ready("True TokenValid").await;
     assert_eq!([sent(&server, 0), sent(&server, 1)], ["seed", "seed"]);
-    assert_eq!(kept(&scene).await.as_deref(), Some("r1"));
+    assert_eq!(stored(&scene).await.as_deref(), Some("r1"));
 }

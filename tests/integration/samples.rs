@@ -1,4 +1,4 @@
-//! Every manifest in README.md and docs/ is one that the API server takes, read from the page itself.
+//! The API server accepts every manifest in README.md and docs/, read from the page itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use super::support::scene::Scene;
 
 const MINIMUM: usize = 10;
 
-/// A yaml fence of a page, with the line on which it begins.
+/// A yaml code block of a page, with its first line's number.
 struct Sample {
     place: String,
     text: String,
 }
 
 impl Sample {
-    /// Fragments say so in their first line; everything else can be applied as it stands.
+    /// The first line of a fragment says so; everything else can be applied as it is.
     fn is_fragment(&self) -> bool {
         self.text.trim_start().starts_with("# fragment")
     }
@@ -48,29 +48,29 @@ fn samples() -> Vec<Sample> {
     for page in pages() {
         let mut open: Option<Sample> = None;
         for (number, line) in fs::read_to_string(&page).unwrap().lines().enumerate() {
-            let fence = line.trim_start();
+            let block = line.trim_start();
             match &mut open {
-                None if fence.starts_with("```yaml") || fence.starts_with("```yml") => {
+                None if block.starts_with("```yaml") || block.starts_with("```yml") => {
                     let place = format!("{}:{}", page.display(), number + 1);
                     open = Some(Sample { place, text: String::new() });
                 }
                 None => {}
-                Some(_) if fence.starts_with("```") => samples.extend(open.take()),
+                Some(_) if block.starts_with("```") => samples.extend(open.take()),
                 Some(sample) => {
                     sample.text.push_str(line);
                     sample.text.push('\n');
                 }
             }
         }
-        assert!(open.is_none(), "{}: a fence is not closed", page.display());
+        assert!(open.is_none(), "{}: a code block is not closed", page.display());
     }
     samples
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_manifest_of_the_pages_can_be_applied() {
+async fn documented_manifests_are_accepted() {
     let scene = Scene::bare("samples").await;
-    // A pod template that a strict cluster would object to is a warning.
+    // Pod templates that violate the restricted profile cause a warning.
     let strict = ["label", "namespace", &scene.namespace, "pod-security.kubernetes.io/warn=restricted"];
     scene.kubectl(&strict, "").await;
     definitions::install(ControlPlane::shared()).await;
@@ -78,7 +78,7 @@ async fn every_manifest_of_the_pages_can_be_applied() {
     let manifests: Vec<_> = samples.iter().filter(|sample| !sample.is_fragment()).collect();
     assert!(
         manifests.len() >= MINIMUM,
-        "only {} manifests were found: has the form changed?",
+        "only {} manifests were found: has the format changed?",
         manifests.len()
     );
     for sample in manifests {
@@ -90,12 +90,12 @@ async fn every_manifest_of_the_pages_can_be_applied() {
 }
 
 #[test]
-fn every_fragment_is_yaml_and_no_whole_manifest() {
+fn documented_fragments_are_yaml_and_no_manifests() {
     for sample in samples().iter().filter(|sample| sample.is_fragment()) {
         let parsed: Value = serde_saphyr::from_str(&sample.text)
             .unwrap_or_else(|error| panic!("{}: {error}\n{}", sample.place, sample.text));
         let whole = parsed.get("apiVersion").is_some_and(|it| it == "tokensource.dev/v1alpha1")
             && parsed.pointer("/metadata/name").is_some();
-        assert!(!whole, "{}: this is a manifest: let it be applied", sample.place);
+        assert!(!whole, "{}: this is a manifest, not a fragment", sample.place);
     }
 }

@@ -1,4 +1,4 @@
-//! The samples of `docs/templates.md`, read from the page: what comes out is read by the software that it is for.
+//! The samples of `docs/templates.md`, read from the page: the rendered files are read by the software they are for.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,11 +8,12 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::support::operator::Operator;
+use super::support::program::{output_beside, text};
 use super::support::scene::Scene;
 use super::support::scripted_server::{Recorded, Reply, ScriptedServer};
 
 const PAGE: &str = include_str!("../../docs/templates.md");
-/// What RFC 6750 lets a bearer token hold.
+/// All kinds of characters that RFC 6750 allows in a bearer token.
 const TOKEN: &str = "eyJhbGciOi-_.~+/4711==";
 
 /// The manifests of the page by the names in the comments above them.
@@ -24,11 +25,7 @@ fn samples() -> BTreeMap<String, Value> {
         let (manifest, _) = rest.split_once("```").unwrap();
         samples.insert(name.to_owned(), serde_saphyr::from_str(manifest).unwrap());
     }
-    assert_eq!(
-        samples.len(),
-        PAGE.matches("kind: TokenSource").count(),
-        "a sample that nobody tries would rot"
-    );
+    assert_eq!(samples.len(), PAGE.matches("kind: TokenSource").count(), "every sample must be tested");
     samples
 }
 
@@ -46,7 +43,7 @@ impl Tried {
         Tried { folder: tempfile::tempdir().unwrap(), api }
     }
 
-    /// Writes a key as the file that a pod would read. Where names must lead to the test's server, they are replaced.
+    /// Writes a key as the file that a pod would read. `named` is a host name to replace by the address of the test's server.
     fn file(&self, keys: &Keys, key: &str, named: Option<&str>) -> std::path::PathBuf {
         let path = self.folder.path().join(key.trim_start_matches('.'));
         let text = match named {
@@ -59,16 +56,14 @@ impl Tried {
         path
     }
 
-    /// Runs a program, away from the machine's own settings, and returns what it printed.
+    /// Runs a program without the machine's own settings, and returns its output.
     async fn run(&self, program: &str, arguments: &[&OsStr]) -> String {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.folder.path()).env("HOME", self.folder.path());
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NETRC"] {
             command.env_remove(name);
         }
-        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
-        let output = output.unwrap_or_else(|error| panic!("{program}: {error} (see `make doctor`)"));
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let output = output_beside(command, "").await;
         assert!(output.status.success(), "{program}: {}{}", text(&output.stdout), text(&output.stderr));
         text(&output.stdout)
     }
@@ -81,7 +76,7 @@ impl Tried {
         self.api.requests().pop().unwrap()
     }
 
-    /// What a program in Python or Node says of a file.
+    /// The output of a program in Python or Node that reads a file.
     async fn read(&self, interpreter: &str, program: &str, file: &Path) -> Value {
         let said = self
             .run(
@@ -128,7 +123,7 @@ async fn try_sample(name: &str, keys: &Keys) {
         "npmrc" => {
             let file = path(&tried.file(keys, ".npmrc", Some("npm.example.com")));
             tried.run("npm", &[OsStr::new("ping"), OsStr::new("--userconfig"), &file]).await;
-            // npm looks for a newer npm at the same time.
+            // npm also checks for a newer npm.
             let requests = tried.api.requests();
             let ping = requests.iter().find(|request| request.head.starts_with("GET /-/ping")).unwrap();
             assert_eq!(ping.header("authorization"), Some(&*format!("Bearer {TOKEN}")));
@@ -165,12 +160,12 @@ async fn try_sample(name: &str, keys: &Keys) {
             ];
             assert!(keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected), "{keys:?}");
         }
-        _ => panic!("{name}: a sample that nobody tries"),
+        _ => panic!("{name}: a sample without a test"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_sample_is_read_by_what_it_is_for() {
+async fn template_samples_are_read_by_their_software() {
     let scene = Scene::bare("template-samples").await;
     let answer = json!({"access_token": TOKEN, "token_type": "bearer", "expires_in": 3600, "instance_url": "https://eu.example.com"});
     let endpoint = ScriptedServer::start([Reply::Json(200, answer.to_string())]).await;

@@ -1,4 +1,4 @@
-//! What the target holds by a template, what a changed template does, and what a broken one says.
+//! Templates of the target: rendering, changes, and errors.
 
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ async fn until_keys(scene: &Scene, expected: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_says_what_the_secret_holds_and_a_restart_costs_nothing() {
+async fn template_defines_target_content_and_restart_costs_no_token_request() {
     let scene = Scene::new("template", 600).await;
     let operator = Operator::start(&scene.namespace).await;
     let template = json!({
@@ -71,7 +71,7 @@ async fn a_template_says_what_the_secret_holds_and_a_restart_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_template_mints_once_ours_go_and_theirs_stay() {
+async fn template_change_costs_one_token_request_and_removes_own_keys_only() {
     let scene = Scene::new("template-changed", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
@@ -79,7 +79,7 @@ async fn a_changed_template_mints_once_ours_go_and_theirs_stay() {
     let theirs = json!({"metadata": {"labels": {"team": "theirs"}}, "data": {"ca.crt": "dGhlaXJz"}});
     scene.patch("secret", "token", theirs).await;
 
-    // What says the same in more words is no change.
+    // A longer spelling of the same is no change.
     set(&scene, json!({"type": "Opaque", "metadata": {"labels": {}}})).await;
     scene.ready("True TokenValid").await;
     scene.source_is_seen().await;
@@ -109,13 +109,13 @@ async fn a_changed_template_mints_once_ours_go_and_theirs_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_template_costs_no_token_request_and_its_message_names_key_and_line() {
+async fn template_error_costs_no_token_request_and_names_key_and_line() {
     let scene = Scene::new("template-broken", 600).await;
     let _operator = Operator::start(&scene.namespace).await;
     let data = |text: &str| json!({"data": {"key": text}});
     scene.apply(with(&scene, data("a\n{{ acces_token }}"))).await;
     let words = ["key key, line 2", "the name acces_token is not defined; there are access_token"];
-    scene.told("False TemplateInvalid", &words).await;
+    scene.reports("False TemplateInvalid", &words).await;
     scene.condition("source", "Stalled", "True TemplateInvalid").await;
     for (template, words) in [
         (data("{{ access_token"), "key key, line 1: this is not in Jinja's syntax"),
@@ -127,23 +127,23 @@ async fn a_broken_template_costs_no_token_request_and_its_message_names_key_and_
         ),
     ] {
         set(&scene, template).await;
-        scene.told("False TemplateInvalid", &[words]).await;
+        scene.reports("False TemplateInvalid", &[words]).await;
     }
     assert_eq!(scene.mints().await, 0);
     set(&scene, json!({"type": null, "data": {".dockerconfigjson": "{{ access_token }}"}})).await;
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 1);
 
-    // The token that is there stays, and says what it is.
+    // The existing token stays, and its condition is right.
     let before = scene.value("token", ".dockerconfigjson").await;
     set(&scene, data("{{ nothing }}")).await;
-    scene.told("False TemplateInvalid", &["the name nothing is not defined"]).await;
+    scene.reports("False TemplateInvalid", &["the name nothing is not defined"]).await;
     assert_eq!(scene.value("token", ".dockerconfigjson").await, before);
     assert!(scene.status().await.token.is_some());
     assert_eq!(scene.mints().await, 1);
 }
 
-/// An endpoint that answers with more than a token, and says it each time in the same way.
+/// An endpoint that always returns this response, which has more members than the token.
 async fn vendor(scene: &Scene, answer: &Value) -> ScriptedServer {
     scene.secret("credentials", &[("client_id", "id"), ("client_secret", "hunter2-4711")]).await;
     ScriptedServer::start(vec![Reply::Json(200, answer.to_string()); 8]).await
@@ -157,7 +157,7 @@ fn vendors(scene: &Scene, server: &ScriptedServer, values: Value, template: Valu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_can_use_what_the_answer_holds_beside_the_token() {
+async fn template_can_use_values_of_response() {
     let scene = Scene::bare("template-values").await;
     let answer = json!({"access_token": "t-1", "expires_in": 600, "data": [{"url": "https://a.example.com", "n": 7, "on": true}]});
     let server = vendor(&scene, &answer).await;
@@ -176,24 +176,24 @@ async fn a_template_can_use_what_the_answer_holds_beside_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_without_a_value_is_kept_until_the_template_does_without() {
+async fn template_missing_value_keeps_response_until_template_changes() {
     let scene = Scene::bare("template-missing").await;
     let server = vendor(&scene, &json!({"access_token": "t-1", "expires_in": 3600})).await;
     let _operator = Operator::start(&scene.namespace).await;
     let template = json!({"data": {"url": "{{ values.url }}", "token": "{{ access_token }}"}});
     scene.apply(vendors(&scene, &server, json!({"url": "/url"}), template)).await;
-    scene.told("False TemplateInvalid", &["key url, line 1: a value is not defined", "default('')"]).await;
+    scene.reports("False TemplateInvalid", &["key url, line 1: a value is not defined", "default('')"]).await;
     assert_eq!(server.requests().len(), 1);
     set(&scene, json!({"data": {"url": "{{ values.url | default('') }}"}})).await;
     scene.ready("True TokenValid").await;
     assert_eq!(scene.value("token", "token").await.as_deref(), Some("t-1"));
-    assert_eq!(server.requests().len(), 1, "what had been minted was written");
+    assert_eq!(server.requests().len(), 1, "the received token was written");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_pointer_brings_a_secret_into_the_target() {
+async fn template_values_never_contain_secrets_of_response() {
     let scene = Scene::bare("template-secret").await;
-    // The answer repeats the client's secret, and the new refresh token, under innocent names.
+    // The response repeats the client secret and the new refresh token under other names.
     let answer = json!({"access_token": "t-1", "expires_in": 600, "refresh_token": "r-4711-new", "note": "it is hunter2-4711", "next": "r-4711-new"});
     let server = vendor(&scene, &answer).await;
     let operator = Operator::start(&scene.namespace).await;
@@ -201,7 +201,7 @@ async fn no_pointer_brings_a_secret_into_the_target() {
     for at in ["/note", "/next"] {
         scene.apply(vendors(&scene, &server, json!({"note": at}), template.clone())).await;
         let words = format!("with a secret at {at}, where response.values looks");
-        scene.told("False ResponseMalformed", &[&words]).await;
+        scene.reports("False ResponseMalformed", &[&words]).await;
     }
     assert!(scene.secrets().get_opt("token").await.unwrap().is_none());
     let log = operator.stop().await;

@@ -1,4 +1,4 @@
-//! What the platform keeps for itself: which namespaces are served, and which Secrets may be used as credentials.
+//! What the administrator decides: which namespaces are served, and which Secrets may be used as credentials.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ async fn label_namespace(scene: &Scene, label: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_selected_namespaces_are_served_and_each_change_of_a_label_is_acted_on() {
+async fn namespace_selector_follows_label_changes() {
     let (ours, theirs) = (Scene::new("selected", 3600).await, Scene::new("unselected", 3600).await);
     let label = format!("tenancy-test={}", ours.namespace);
     label_namespace(&ours, &label).await;
@@ -33,15 +33,17 @@ async fn only_selected_namespaces_are_served_and_each_change_of_a_label_is_acted
 
     label_namespace(&theirs, "tenancy-test-").await;
     label_namespace(&theirs, "tenancy-test=other").await;
-    eventually("the namespace is let go", SOON, async || match operator.said("no longer selected") {
-        1 => Ok(()),
-        other => Err(other),
+    eventually("the namespace is no longer selected", SOON, async || {
+        match operator.said("no longer selected") {
+            1 => Ok(()),
+            other => Err(other),
+        }
     })
     .await;
     theirs.kubectl(&["delete", "secret", "token"], "").await;
-    // One watch tells of both, in order: this is seen after the deletion.
+    // One watch has both, in order: this is seen after the deletion.
     ours.secrets_are_seen().await;
-    assert_eq!(theirs.token().await, None, "what is not served is not mended");
+    assert_eq!(theirs.token().await, None, "targets in other namespaces are not restored");
     assert_eq!(theirs.mints().await, 1);
 
     let overwrite = ["label", "namespace", &theirs.namespace, "--overwrite", &label];
@@ -51,7 +53,7 @@ async fn only_selected_namespaces_are_served_and_each_change_of_a_label_is_acted
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_that_is_let_go_gets_no_token_that_was_asked_for_but_keeps_its_refresh_token() {
+async fn namespace_deselected_during_token_request_gets_no_token_but_keeps_refresh_token() {
     let scene = director("let-go", 2_592_000, true).await;
     let label = format!("tenancy-test={}", scene.namespace);
     label_namespace(&scene, &label).await;
@@ -71,27 +73,29 @@ async fn a_namespace_that_is_let_go_gets_no_token_that_was_asked_for_but_keeps_i
     })
     .await;
     label_namespace(&scene, "tenancy-test-").await;
-    eventually("the namespace is let go", SOON, async || match operator.said("no longer selected") {
-        1 => Ok(()),
-        other => Err(other),
+    eventually("the namespace is no longer selected", SOON, async || {
+        match operator.said("no longer selected") {
+            1 => Ok(()),
+            other => Err(other),
+        }
     })
     .await;
-    assert_eq!(kept().await, before, "the answer is still waited for");
-    eventually("the new refresh token is kept", SOON, async || match kept().await {
+    assert_eq!(kept().await, before, "the request is still in flight");
+    eventually("the new refresh token is stored", SOON, async || match kept().await {
         now if now != before => Ok(()),
         same => Err(same.is_some()),
     })
     .await;
     assert_eq!(scene.token().await.as_deref(), Some(token.as_str()));
 
-    // What was asked for is not there, so it is asked for anew: by the refresh token that was kept.
+    // The token was not written, so it is requested again: with the stored refresh token.
     label_namespace(&scene, &label).await;
     scene.new_token(Some(&token)).await;
     assert_eq!(scene.mints().await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unlabelled_secret_is_no_credential_and_the_message_says_how_to_make_it_one() {
+async fn credentials_label_missing_is_refused_and_message_has_remedy() {
     let scene = Scene::new("unlabelled", 3600).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--require-credentials-label"];
     let _operator = Operator::start_with(&scene.namespace, &flags).await;
@@ -99,7 +103,7 @@ async fn an_unlabelled_secret_is_no_credential_and_the_message_says_how_to_make_
     let message = scene.ready("False CredentialsInvalid").await;
     assert_eq!(scene.mints().await, 0);
 
-    // The remedy as the message has it, word for word.
+    // The exact remedy of the message.
     let remedy = message.split_once("kubectl ").unwrap().1.to_owned();
     assert!(remedy.contains(&format!("-n {}", scene.namespace)), "{remedy}");
     let label = async || scene.kubectl(&remedy.split(' ').collect::<Vec<_>>(), "").await;
@@ -107,11 +111,11 @@ async fn an_unlabelled_secret_is_no_credential_and_the_message_says_how_to_make_
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 1);
 
-    // The token that there is outlives the label; a new one needs it.
+    // The existing token stays without the label; a new one needs it.
     scene.kubectl(&["label", "secret", "credentials", "tokensource.dev/credentials-"], "").await;
     let request = "tokensource.dev/refresh-requested-at=1";
     scene.kubectl(&["annotate", "tokensource", "source", request], "").await;
-    scene.told("True RefreshFailing", &[&remedy]).await;
+    scene.reports("True RefreshFailing", &[&remedy]).await;
     assert_eq!(scene.mints().await, 1);
     let before = scene.token().await;
     label().await;
@@ -121,7 +125,7 @@ async fn an_unlabelled_secret_is_no_credential_and_the_message_says_how_to_make_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_secrets_that_tls_names_need_the_label_too() {
+async fn credentials_label_is_required_for_tls_secrets() {
     let scene = Scene::new("unlabelled-tls", 3600).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--require-credentials-label"];
     let _operator = Operator::start_with(&scene.namespace, &flags).await;
@@ -129,10 +133,10 @@ async fn the_secrets_that_tls_names_need_the_label_too() {
     scene.secret("roots", &[("ca.crt", &Authority::new("roots").pem)]).await;
     let tls = json!({"caBundle": {"secretKeyRef": {"name": "roots", "key": "ca.crt"}}});
     scene.apply(scene.source(json!({"tls": tls}))).await;
-    scene.told("False CredentialsInvalid", &["kubectl label secret roots"]).await;
+    scene.reports("False CredentialsInvalid", &["kubectl label secret roots"]).await;
     assert_eq!(scene.mints().await, 0);
 
-    // Nobody watches that Secret: it is looked at again when the next attempt is due.
+    // That Secret is not watched: it is read again when the next attempt is due.
     scene.kubectl(&["label", "secret", "roots", "tokensource.dev/credentials=true"], "").await;
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 1);

@@ -1,4 +1,4 @@
-//! Traces of a running operator, as a collector gets them.
+//! Traces of a running operator, as a collector receives them.
 
 use serde_json::json;
 
@@ -12,20 +12,20 @@ async fn collector() -> ScriptedServer {
     ScriptedServer::start([Reply::Answer(200, media_type, vec![])]).await
 }
 
-/// What strings are in a protobuf message can be read from its bytes.
+/// The requests as text: strings in a protobuf message are contiguous bytes.
 fn text(requests: &[Recorded]) -> String {
     requests.iter().map(|request| String::from_utf8_lossy(&request.body)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mint_is_traced() {
+async fn token_request_is_traced() {
     let scene = Scene::new("traces", 3600).await;
     let collector = collector().await;
     let environment = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url("")),
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=platform".to_owned()),
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test".to_owned()),
-        // It is not for the collector.
+        // Not used for the collector.
         ("HTTP_PROXY", "http://127.0.0.1:1".to_owned()),
     ];
     let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -33,10 +33,10 @@ async fn a_mint_is_traced() {
     scene.apply(scene.source(json!({}))).await;
     scene.ready("True TokenValid").await;
     let token_id = scene.status().await.token.unwrap().id;
-    // A failing mint, too: with a client secret that is none.
+    // A failed token request, too.
     scene.credentials("wrong-Kanarie").await;
     scene.ready("True RefreshFailing").await;
-    // The last spans are sent when it ends.
+    // The last spans are sent at the end of the process.
     let log = operator.stop().await;
 
     let requests = collector.requests();
@@ -50,8 +50,8 @@ async fn a_mint_is_traced() {
         "service.name",
         "tokensource-operator",
         "deployment.environment.name",
-        "look",
-        "mint",
+        "reconcile",
+        "token_request",
         "apply",
         "status",
         &scene.namespace,
@@ -68,13 +68,13 @@ async fn a_mint_is_traced() {
     for secret in [token.as_str(), "wrong-Kanarie", token_url.path()] {
         assert!(!traces.contains(secret), "{secret}");
     }
-    for line in log.lines().filter(|line| line.contains("minted")) {
-        assert!(!line.contains("look{"), "spans are not for lines: {line}");
+    for line in log.lines().filter(|line| line.contains("token received")) {
+        assert!(!line.contains("reconcile{"), "log lines have no spans: {line}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traces_that_nobody_wants_are_not_made_and_a_lost_collector_harms_nothing() {
+async fn traces_disabled_are_not_made_and_lost_collector_is_harmless() {
     let scene = Scene::new("traces-off", 3600).await;
     let collector = collector().await;
     let base = collector.url("");
@@ -85,18 +85,18 @@ async fn traces_that_nobody_wants_are_not_made_and_a_lost_collector_harms_nothin
     operator.stop().await;
     assert_eq!(collector.connections(), 0);
 
-    // One that cannot be used is told by the name of its variable, without what may be secret.
+    // An unusable address is reported by the name of its variable, without the value, which may be secret.
     let wrong = [("OTEL_EXPORTER_OTLP_ENDPOINT", "collector/Kanarie")];
     let log = Operator::start_in(&scene.namespace, &wrong).await.stop().await;
     assert!(log.contains("no traces are exported: OTEL_EXPORTER_OTLP_ENDPOINT must be"), "{log}");
     assert!(!log.contains("Kanarie"), "{log}");
 
-    // And one that is not there holds nothing up.
+    // An unreachable collector delays nothing.
     let lost = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
     let operator = Operator::start_in(&scene.namespace, &lost).await;
     let second = scene.force_refresh("once").await;
     assert_ne!(first, second);
-    eventually("the loss is told", SOON, async || {
+    eventually("the loss is reported", SOON, async || {
         let said = operator.said("traces cannot be exported");
         if said == 1 { Ok(()) } else { Err(said) }
     })

@@ -1,4 +1,4 @@
-//! MintReason there is no token: what is said, and the exit codes.
+//! Failures: the output, and the exit codes.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::support::scripted_server::{Reply, ScriptedServer};
 use super::{SECRET, client, documents, mint, oauth2, register, scripted, secret};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failures_say_what_the_condition_would_and_have_their_exit_codes() {
+async fn mint_failures_have_reason_and_exit_code() {
     let server = register("failures", ClientSpec::default()).await;
     let url = server.vgs_token_url();
     let wrong = secret(json!({"client_id": "failures", "client_secret": "wrong"}));
@@ -37,8 +37,8 @@ async fn failures_say_what_the_condition_would_and_have_their_exit_codes() {
     mint(&[oauth2(&cut.url("/token"), json!({})), client("c")], &[])
         .await
         .assert(4, &["EndpointUnavailable: "]);
-    let nobody = oauth2("http://127.0.0.1:1/token", json!({}));
-    mint(&[nobody, client("c")], &[]).await.assert(4, &["EndpointUnavailable: cannot connect to 127.0.0.1"]);
+    let closed = oauth2("http://127.0.0.1:1/token", json!({}));
+    mint(&[closed, client("c")], &[]).await.assert(4, &["EndpointUnavailable: cannot connect to 127.0.0.1"]);
 
     let typo = oauth2(&url, json!({"scope": "a"}));
     mint(&[typo, client("c")], &[]).await.assert(1, &["spec.provider.oauth2.scope is no field"]);
@@ -54,7 +54,7 @@ async fn failures_say_what_the_condition_would_and_have_their_exit_codes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_egress_policy_is_the_operators() {
+async fn mint_applies_egress_policy() {
     let server = scripted(200, r#"{"access_token":"t"}"#).await;
     let text =
         [oauth2(&server.url("/token"), json!({})), client("c")].map(|it| it.to_string()).join("\n---\n");
@@ -66,7 +66,7 @@ async fn the_egress_policy_is_the_operators() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_proxies_of_the_environment_are_used_when_asked_for() {
+async fn mint_uses_proxies_of_environment_on_request() {
     let proxy = scripted(200, r#"{"access_token":"t","token_type":"Bearer","expires_in":300}"#).await;
     let mint = async |url: &str, flags: &[&str], no_proxy: &str| {
         let mut command = Command::new(PROGRAM);
@@ -75,7 +75,7 @@ async fn the_proxies_of_the_environment_are_used_when_asked_for() {
         run(command, &documents(&[oauth2(url, json!({})), client("c")])).await
     };
     let flag = "--proxy-from-environment";
-    // A name that nobody here could resolve.
+    // A name that does not resolve here.
     mint("http://idp.example.com/token", &[flag], "other.example.com").await.assert(0, &["300 s"]);
     assert!(proxy.requests()[0].head.starts_with("POST http://idp.example.com/token HTTP/1.1"));
     let direct = "http://127.0.0.1:1/token";
@@ -88,7 +88,7 @@ async fn the_proxies_of_the_environment_are_used_when_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn usage_has_one_exit_code_and_the_help_has_them_all() {
+async fn mint_usage_error_has_one_exit_code_and_help_lists_all() {
     program(&["mint"], "").await.assert(1, &["<NAME>"]);
     program(&["mint", "--no-such-flag"], "").await.assert(1, &["--no-such-flag"]);
     program(&["mint", "-f", "/nonexistent/file"], "").await.assert(1, &["/nonexistent/file: No such file"]);

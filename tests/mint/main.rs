@@ -1,24 +1,23 @@
-//! `tokensource-operator mint -f`: the program as people run it, without a cluster, against the certified authorization
-//! server and against one that plays tricks.
+//! `tokensource-operator mint -f` without a cluster, against the certified authorization server and against a scripted one.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
 mod failures;
 mod refresh_token;
+mod report;
 #[path = "../support/mod.rs"]
 mod support;
-mod told;
 
 use serde_json::{Value, json};
 use support::authorization_server::{AuthorizationServer, ClientSpec};
-use support::program::{Said, program};
+use support::program::{ProgramOutput, program};
 use support::scripted_server::{Reply, ScriptedServer};
 
 const FLAGS: [&str; 3] = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
-/// As no word of the output looks.
+/// Unlike any text of the output.
 const SECRET: &str = "hunter2-/+&%-4711";
 
 /// `mint -f -` of these objects.
-async fn mint(objects: &[Value], flags: &[&str]) -> Said {
+async fn mint(objects: &[Value], flags: &[&str]) -> ProgramOutput {
     program(&[&["mint", "-f", "-"], &FLAGS[..], flags].concat(), &documents(objects)).await
 }
 

@@ -1,4 +1,4 @@
-//! A grant that spends a refresh token: the one that comes back is never lost.
+//! Grants that spend a refresh token: the returned one is never lost.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::support::authorization_server::ClientSpec;
 use super::support::eventually;
+use super::support::process::{self, RUN_LIMIT, wait_within};
 use super::support::program::{PROGRAM, run};
 use super::support::scripted_server::{Reply, ScriptedServer};
 use super::{FLAGS, SECRET, documents, mint, oauth2, register, scripted, secret};
@@ -19,7 +20,7 @@ fn refresh_client() -> ClientSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_token_is_never_lost() {
+async fn mint_never_loses_refresh_token() {
     let server = register("rotates", refresh_client()).await;
     let seed = server.seed_refresh_token("rotates").await;
     let refresh = |url: &str| oauth2(url, json!({"grant": {"refreshToken": {}}}));
@@ -37,7 +38,7 @@ async fn a_refresh_token_is_never_lost() {
     std::fs::remove_file(&path).unwrap();
     let nowhere = folder.path().join("no/such/folder");
     mint(&objects, &["--save-refresh-token", nowhere.to_str().unwrap()]).await.assert(1, &["not spent"]);
-    assert_eq!(server.requests("rotates").await.total, 0, "nothing was asked");
+    assert_eq!(server.requests("rotates").await.total, 0, "no token request");
 
     let said = mint(&objects, &save).await;
     said.assert(0, &["saved in", "refresh_token: [redacted, "]);
@@ -48,7 +49,7 @@ async fn a_refresh_token_is_never_lost() {
     mint(&[refresh(&server.vgs_token_url()), with(&next)], &save).await.assert(0, &["saved in"]);
     std::fs::remove_file(&path).unwrap();
 
-    // Whatever is wrong with the rest.
+    // Whatever else is wrong with the response.
     for (status, body, code) in [
         (200, r#"{"access_token":"","refresh_token":"hunter2-next"}"#, 3),
         (200, r#"{"error":"server_error","refresh_token":"hunter2-next"}"#, 4),
@@ -62,7 +63,7 @@ async fn a_refresh_token_is_never_lost() {
         std::fs::remove_file(&path).unwrap();
     }
 
-    // Where none comes back, no empty file stays.
+    // Where none is returned, no empty file is left.
     let refuses = scripted(400, r#"{"error":"invalid_grant"}"#).await;
     let said = mint(&[refresh(&refuses.url("/token")), with("r")], &save).await;
     said.assert(3, &["GrantRejected", "nothing was saved"]);
@@ -71,7 +72,7 @@ async fn a_refresh_token_is_never_lost() {
     mint(&[refresh(&cut.url("/token")), with("r")], &save).await.assert(4, &["try it once more, soon"]);
 }
 
-/// A grant refreshToken at a server of these replies, with a file to save what comes back.
+/// Arguments and manifests of a refreshToken grant at this server, with the file for the returned refresh token.
 fn spending(server: &ScriptedServer, file: &Path) -> (Vec<String>, String) {
     let grant = json!({"grant": {"refreshToken": {}}, "clientAuthentication": {"none": {}}});
     let objects = [oauth2(&server.url("/token"), grant), secret(json!({"refresh_token": "r"}))];
@@ -82,7 +83,7 @@ fn spending(server: &ScriptedServer, file: &Path) -> (Vec<String>, String) {
 const NEXT: &str = r#"{"access_token":"t","expires_in":300,"refresh_token":"hunter2-next"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_does_not_lose_a_refresh_token_that_is_on_its_way() {
+async fn mint_interrupted_saves_refresh_token_of_response_in_flight() {
     let pause = Duration::from_millis(10);
     let server = ScriptedServer::start(vec![Reply::Drip(NEXT.to_owned(), pause)]).await;
     let folder = tempfile::tempdir().unwrap();
@@ -95,21 +96,22 @@ async fn ctrl_c_does_not_lose_a_refresh_token_that_is_on_its_way() {
         if server.requests().is_empty() { Err("none") } else { Ok(()) }
     })
     .await;
-    for signal in ["-INT", "-TERM", "-HUP"] {
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    for signal in ["INT", "TERM", "HUP"] {
+        assert!(process::signal(signal, &child.id().to_string()));
     }
-    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    let wait = move || wait_within(&mut child, "mint", RUN_LIMIT);
+    let status = tokio::task::spawn_blocking(wait).await.unwrap();
     assert_eq!(status.code(), Some(0));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "hunter2-next");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_token_that_cannot_be_saved_is_printed() {
+async fn mint_unsavable_refresh_token_is_printed() {
     let server = scripted(200, NEXT).await;
     let folder = tempfile::tempdir().unwrap();
     let (arguments, text) = spending(&server, &folder.path().join("next"));
     let mut command = Command::new("bash");
-    // As on a full disk: no file may grow.
+    // As on a full disk: files cannot grow.
     command.args(["-c", r#"trap "" XFSZ; ulimit -f 0; exec "$@""#, "bash", PROGRAM]).args(arguments);
     let said = run(command, &text).await;
     said.assert(5, &["could not be saved", "\nhunter2-next\n"]);

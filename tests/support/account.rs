@@ -1,4 +1,4 @@
-//! A ServiceAccount with the rights that a test gives it, to run the operator or a command as.
+//! A ServiceAccount with the permissions that a test grants, for the operator or a command to run as.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,21 +15,21 @@ use super::eventually;
 use super::scene::Scene;
 
 /// A ServiceAccount of a scene's namespace.
-pub struct Account<'a> {
+pub struct TestAccount<'a> {
     scene: &'a Scene,
     name: String,
     folder: tempfile::TempDir,
 }
 
-impl<'a> Account<'a> {
-    /// Makes one without any rights.
+impl<'a> TestAccount<'a> {
+    /// Creates one without permissions.
     pub async fn new(scene: &'a Scene, name: &str) -> Self {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
         scene.apply(account).await;
-        Account { scene, name: name.to_owned(), folder: kubeconfig_of(&scene.namespace, name).await }
+        TestAccount { scene, name: name.to_owned(), folder: kubeconfig_of(&scene.namespace, name).await }
     }
 
-    /// Gives it these rights in the namespace, in the place of those that it had; returns when they have taken effect.
+    /// Replaces its permissions in the namespace by these; returns when they have taken effect.
     pub async fn may(&self, rules: Value) {
         let metadata = json!({"name": self.name});
         let group = "rbac.authorization.k8s.io";
@@ -54,20 +54,20 @@ impl<'a> Account<'a> {
                 format!("--as=system:serviceaccount:{}:{}", self.scene.namespace, self.name),
             );
             let question = ["auth", "can-i", &verb, &named.unwrap_or(resource), &part, &who];
-            eventually("the rights take effect", Duration::from_secs(30), async || {
+            eventually("the permissions take effect", Duration::from_secs(30), async || {
                 self.scene.try_kubectl(&question, "").await
             })
             .await;
         }
     }
 
-    /// A kubeconfig with which to be it.
+    /// A kubeconfig with its token.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }
 }
 
-/// A folder with a kubeconfig, whose token is one as the kubelet gets it for a pod of that ServiceAccount.
+/// A folder with a kubeconfig, with a token as the kubelet requests it for a pod of that ServiceAccount.
 pub async fn kubeconfig_of(namespace: &str, name: &str) -> tempfile::TempDir {
     let control_plane = ControlPlane::shared();
     let accounts: Api<ServiceAccount> = Api::namespaced(control_plane.client().await, namespace);
@@ -84,7 +84,7 @@ pub async fn kubeconfig_of(namespace: &str, name: &str) -> tempfile::TempDir {
     folder
 }
 
-/// All that the chart lets the operator do in a namespace.
+/// The rules that the chart grants the operator in a namespace.
 pub fn operator_rules() -> Value {
     let objects = render("a", &json!({"namespaces": ["a"]}));
     find(&objects, "Role", "tokensource-operator.a")["rules"].clone()

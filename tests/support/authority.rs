@@ -1,4 +1,4 @@
-//! Certificates, of authorities that are made for one test.
+//! Certificate authorities, created for one test, and their certificates.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -30,14 +30,14 @@ impl Authority {
         Authority { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) }
     }
 
-    /// For 127.0.0.1, but for what `change` does to it.
+    /// A certificate for 127.0.0.1, unless changed by `change`.
     pub fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let key = KeyPair::generate().unwrap();
         let certificate = params(change).signed_by(&key, &self.issuer).unwrap();
         Leaf { der: certificate.der().clone(), pem: certificate.pem(), key }
     }
 
-    /// For a client of this name.
+    /// A certificate for a client of this name.
     pub fn issue_client(&self, name: &str) -> Leaf {
         self.issue(|params| {
             params.distinguished_name.push(DnType::CommonName, name);
@@ -48,8 +48,8 @@ impl Authority {
 }
 
 impl Leaf {
-    /// For 127.0.0.1, but for what `change` does to it. It signs for itself, as an authority: what such a server presents
-    /// is both an authority and a server, which TLS libraries refuse.
+    /// For 127.0.0.1, unless changed by `change`. It is its own authority: such a server presents a certificate that is
+    /// both of an authority and of a server, which TLS libraries refuse.
     pub fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = params(change);

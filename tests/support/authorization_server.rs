@@ -1,15 +1,13 @@
 //! The certified authorization server with its vendor fronts (`tests/authorization-server`), one for each test binary.
 //!
-//! It ends as soon as its stdin closes, and its stdin is a pipe of which this process holds the other end: however this
-//! process ends, the pipe closes.
+//! It ends when its stdin closes, a pipe whose other end this process holds: however this process ends, the pipe closes.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::OnceLock;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
@@ -17,12 +15,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::authority::{Authority, Leaf};
+use super::process::{self, BUILD_LIMIT, end_within, first_line, output_within};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/authorization-server");
 /// A start takes well under a second; a busy machine gets the rest.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// After its stdin has closed.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// For one HTTP call, unless the test sets another.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
 
-/// The server's options for a certificate and its key, which it reads before it is ready.
+/// The server's options for a certificate and its key. It reads the files before it is ready.
 fn identity(folder: &Path, leaf: &Leaf) -> [String; 4] {
     let certificate = file(folder, "server.crt", &leaf.pem);
     let key = file(folder, "server.key", &leaf.key_pem());
@@ -43,7 +46,7 @@ pub struct AuthorizationServer {
     lifeline: Option<ChildStdin>,
 }
 
-/// A client as the server registers it. `..ClientSpec::default()` is a `client_secret_basic` client of 300 s tokens.
+/// A client to register. `..ClientSpec::default()` is a `client_secret_basic` client of 300 s tokens.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClientSpec {
     #[serde(skip)]
@@ -64,13 +67,13 @@ pub struct ClientSpec {
     /// The DNS name in the certificate of a `tls_client_auth` client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_client_auth_san_dns: Option<String>,
-    /// The resource indicators that it may ask for; `None`: any.
+    /// The resource indicators that it may request; `None`: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Vec<String>>,
-    /// VMware Cloud Director only: the one tenant whose endpoint takes its API tokens; `None`: any.
+    /// VMware Cloud Director only: the tenant whose endpoint accepts its API tokens; `None`: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// VNG Cloud only: after so many failed logins in a row every further one is refused.
+    /// VNG Cloud only: after so many consecutive failed logins all further ones are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_after_failures: Option<u32>,
 }
@@ -95,7 +98,7 @@ impl Default for ClientSpec {
     }
 }
 
-/// What the server does before the provider sees the request. Without a status the request goes on after the delay.
+/// What the server does instead of passing the request to the provider. Without a status it passes it after the delay.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Behaviour {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,12 +108,12 @@ pub struct Behaviour {
     pub body: Option<Value>,
     pub headers: serde_json::Map<String, Value>,
     pub delay_ms: u64,
-    /// Ends by itself after so many requests.
+    /// For so many requests; `None`: until changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
 }
 
-/// The token requests of one client. Those that wait for an answer are in `total` only.
+/// The token requests of one client. Those without a response yet are in `total` only.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Requests {
     pub total: u64,
@@ -120,7 +123,7 @@ pub struct Requests {
     pub last: Option<LastRequest>,
 }
 
-/// The outline of a token request; no credentials.
+/// A token request without its credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct LastRequest {
     pub method: String,
@@ -130,19 +133,19 @@ pub struct LastRequest {
     pub user_agent: Option<String>,
     /// The scheme.
     pub authorization: Option<String>,
-    /// The names of the parameters, as sent.
+    /// The names of the parameters, in the order sent.
     pub parameters: Vec<String>,
     pub grant_type: Option<String>,
     pub scope: Option<String>,
     /// Of the client's assertion.
     pub assertion_header: Option<Value>,
-    /// `None` while it waits for its answer, or if it gave up waiting.
+    /// `None` before the response, or if the client disconnected.
     pub status: Option<u16>,
     /// RFC 3339.
     pub at: String,
 }
 
-/// What the server says of a token.
+/// The server's introspection of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Introspection {
     pub active: bool,
@@ -153,24 +156,24 @@ pub struct Introspection {
 }
 
 impl AuthorizationServer {
-    /// The server of this test binary, started by whichever test asks first. Give each test a client id of its own.
+    /// The server of this test binary, started at the first call. Each test needs a client id of its own.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<AuthorizationServer> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A server of the caller's own; it ends when it is dropped.
+    /// A server for the caller alone; it ends when it is dropped.
     pub fn start() -> Self {
         Self::start_with(&[], http_client())
     }
 
-    /// The same over TLS, with a certificate of `servers`, for clients that have one of `clients`. The control interface's
-    /// client needs none.
+    /// The same over TLS, with a certificate of `servers`, for clients that have one of `clients`. Calls of the control
+    /// interface need none.
     pub fn start_tls(servers: &Authority, clients: &Authority) -> Self {
         Self::start_tls_with(&[], servers, clients)
     }
 
-    /// The same, but clients' certificates are asked for at an endpoint that only the metadata name.
+    /// The same, but client certificates are requested only at the endpoint of `mtls_endpoint_aliases`.
     pub fn start_mtls_alias(servers: &Authority, clients: &Authority) -> Self {
         Self::start_tls_with(&["--mtls-alias"], servers, clients)
     }
@@ -181,6 +184,7 @@ impl AuthorizationServer {
         let http = reqwest::Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)
+            .timeout(CALL_LIMIT)
             .tls_certs_only([authority])
             .build()
             .expect("an HTTP client");
@@ -192,13 +196,13 @@ impl AuthorizationServer {
         Self::start_with(&arguments, http)
     }
 
-    /// The same with a certificate that the server has signed for itself, whatever it is: the control interface's client does
-    /// not look at it.
+    /// The same with any self-signed certificate, which calls of the control interface do not verify.
     pub fn start_self_signed(leaf: &Leaf) -> Self {
         install_crypto_provider();
         let http = reqwest::Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)
+            .timeout(CALL_LIMIT)
             .tls_danger_accept_invalid_certs(true)
             .build()
             .expect("an HTTP client");
@@ -220,17 +224,12 @@ impl AuthorizationServer {
             });
         let lifeline = child.stdin.take();
         let stdout = child.stdout.take().expect("stdout is a pipe");
-        let (sender, ready) = mpsc::channel();
-        thread::spawn(move || {
-            let mut line = String::new();
-            let _ = BufReader::new(stdout).read_line(&mut line);
-            let _ = sender.send(line);
+        let line = first_line(stdout, START_LIMIT).unwrap_or_else(|| {
+            process::kill(&mut child);
+            panic!("the authorization server was not ready within {START_LIMIT:?}")
         });
-        let line = ready
-            .recv_timeout(START_LIMIT)
-            .unwrap_or_else(|_| panic!("the authorization server said nothing in {START_LIMIT:?}"));
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
-            panic!("the authorization server did not start; its stderr above says why. Its stdout: {line:?}")
+            panic!("the authorization server did not start; see its stderr above. Its stdout: {line:?}")
         });
         let url = ready["url"].as_str().expect("the ready line has a url").to_owned();
         Self { url, http, child, lifeline }
@@ -262,7 +261,7 @@ impl AuthorizationServer {
         }
     }
 
-    /// A protected resource: 200 for a valid Bearer token, else 401.
+    /// A protected resource: 200 for a valid bearer token, else 401.
     pub fn resource_url(&self) -> String {
         format!("{}/resource", self.url)
     }
@@ -286,7 +285,7 @@ impl AuthorizationServer {
         self.change(client_id, json!({ "access_token_ttl": seconds })).await;
     }
 
-    /// `None` makes the client's requests honest again.
+    /// `None` ends the behaviour.
     pub async fn behave(&self, client_id: &str, behaviour: Option<Behaviour>) {
         self.change(client_id, json!({ "behaviour": behaviour })).await;
     }
@@ -296,7 +295,7 @@ impl AuthorizationServer {
         self.control(Method::PATCH, &client_path(client_id), members).await;
     }
 
-    /// A refresh token as after a person's login: a VMware Cloud Director API token, too.
+    /// A refresh token as after a user's login, or a VMware Cloud Director API token.
     pub async fn seed_refresh_token(&self, client_id: &str) -> String {
         let path = format!("{}/refresh-tokens", client_path(client_id));
         let answer = self.control(Method::POST, &path, json!({})).await;
@@ -313,7 +312,7 @@ impl AuthorizationServer {
         serde_json::from_value(answer).expect("an introspection")
     }
 
-    /// Whether the server would accept the access token right now.
+    /// Whether the server accepts the access token at this moment.
     pub async fn is_valid(&self, token: &str) -> bool {
         self.introspect(token).await.active
     }
@@ -332,34 +331,35 @@ impl AuthorizationServer {
 }
 
 impl AuthorizationServer {
-    /// Sends its process a signal by its name, for example STOP: then it answers nobody.
+    /// Sends its process a signal by its name; after STOP it does not respond.
     pub fn signal(&self, name: &str) {
-        let signalled =
-            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(signalled.expect("kill").success());
+        assert!(process::signal(name, &self.child.id().to_string()), "the authorization server has ended");
     }
 }
 
 impl Drop for AuthorizationServer {
     fn drop(&mut self) {
         drop(self.lifeline.take());
-        let _ = self.child.wait();
+        if end_within(&mut self.child, END_LIMIT).is_none() {
+            process::kill(&mut self.child);
+        }
     }
 }
 
-/// A client for tests. Keeps no connection: its pool would outlive the runtime of the test that opened it.
+/// A client for tests. It keeps no idle connections: its pool would outlive the runtime of the test that opened them.
 pub fn http_client() -> reqwest::Client {
     install_crypto_provider();
     reqwest::Client::builder()
         .no_proxy()
         .pool_max_idle_per_host(0)
+        .timeout(CALL_LIMIT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .expect("an HTTP client")
 }
 
 fn install_crypto_provider() {
-    // An error says that another test was first.
+    // An error means that it is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
@@ -374,10 +374,17 @@ fn escape(segment: &str) -> String {
 /// `npm ci`, if what is installed is older than the lock file.
 fn install_packages() {
     let lock_path = format!("{FOLDER}/package-lock.json");
-    // Two test binaries may start at once; whoever comes second finds the work done.
+    // Two test binaries may start at the same time; the second one finds the packages installed.
     let lock = File::open(&lock_path).expect("tests/authorization-server/package-lock.json");
-    lock.lock().expect("a lock on package-lock.json");
-    // npm writes this when everything else is in its place.
+    let start = Instant::now();
+    while lock.try_lock().is_err() {
+        assert!(
+            start.elapsed() < BUILD_LIMIT,
+            "{lock_path}: another process holds the lock for {BUILD_LIMIT:?}"
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+    // npm writes this file last.
     let installed =
         fs::metadata(format!("{FOLDER}/node_modules/.package-lock.json")).and_then(|m| m.modified());
     let wanted = lock.metadata().and_then(|m| m.modified()).expect("the lock file's time");
@@ -385,11 +392,9 @@ fn install_packages() {
         return;
     }
     eprintln!("installing the authorization server's packages: npm ci in {FOLDER}");
-    let output = Command::new("npm")
-        .args(["ci", "--no-audit", "--no-fund"])
-        .current_dir(FOLDER)
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run npm: {error}. Install Node.js 20 or later, with npm"));
+    let mut install = Command::new("npm");
+    install.args(["ci", "--no-audit", "--no-fund"]).current_dir(FOLDER);
+    let output = output_within(install, "", BUILD_LIMIT);
     assert!(
         output.status.success(),
         "npm ci failed; it needs a package registry. Try it by hand in {FOLDER}.\n{}",

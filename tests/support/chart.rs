@@ -1,4 +1,4 @@
-//! The chart, and the real Helm for it.
+//! Renders and installs the chart with Helm.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,25 +8,33 @@ use serde_json::Value;
 
 use super::account::kubeconfig_of;
 use super::control_plane::ControlPlane;
+use super::process::{BUILD_LIMIT, RUN_LIMIT, first_line, kill, wait_within};
 use super::program::{output, result};
 
-/// The chart's folder.
+/// The folder of the chart.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/tokensource-operator");
-/// Where it is installed, in the tests that have a choice.
+/// The namespace of the release, except in tests that share a control plane.
 pub const NAMESPACE: &str = "tokensource-system";
-/// The name of every release in the tests.
+/// The name of the release in all tests.
 pub const RELEASE: &str = "tokensource-operator";
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/tools.sh");
 
-/// A program that `hack/tools.sh` builds, the first time for minutes.
+/// A program that `hack/tools.sh` builds; the first time takes minutes.
 pub fn tool(module: &str, name: &str) -> PathBuf {
-    let output = Command::new(TOOLS).arg(module).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.expect(TOOLS);
-    assert!(output.status.success(), "{TOOLS} {module}: its words are above");
-    Path::new(String::from_utf8_lossy(&output.stdout).trim()).join(name)
+    let mut command = Command::new(TOOLS);
+    // stderr is inherited: a first build prints its progress.
+    command.arg(module).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn().expect(TOOLS);
+    let Some(folder) = first_line(child.stdout.take().expect("stdout is a pipe"), BUILD_LIMIT) else {
+        kill(&mut child);
+        panic!("{TOOLS} {module}: not finished within {BUILD_LIMIT:?}; its output is above");
+    };
+    let status = wait_within(&mut child, TOOLS, RUN_LIMIT);
+    assert!(status.success(), "{TOOLS} {module} failed; its output is above");
+    Path::new(folder.trim()).join(name)
 }
 
-/// Runs Helm, with no settings but these; `Err` is what it said when it failed.
+/// Runs Helm without settings of the environment. Returns its error output if it fails.
 pub fn helm(kubeconfig: Option<&Path>, arguments: &[&str], stdin: &str) -> Result<String, String> {
     static HELM: OnceLock<PathBuf> = OnceLock::new();
     let home = tempfile::tempdir().expect("a folder");
@@ -41,25 +49,25 @@ pub fn helm(kubeconfig: Option<&Path>, arguments: &[&str], stdin: &str) -> Resul
     result(&output(command, stdin))
 }
 
-/// The manifests as text; `Err` is what Helm says of these values.
+/// Renders the manifests. Returns Helm's error output if the values are refused.
 pub fn template(namespace: &str, values: &Value) -> Result<String, String> {
     let arguments = ["template", RELEASE, CHART, "--namespace", namespace, "--values", "-"];
     helm(None, &arguments, &values.to_string())
 }
 
-/// The objects that the chart makes with these values.
+/// Renders the chart and parses the objects.
 pub fn render(namespace: &str, values: &Value) -> Vec<Value> {
     objects(&template(namespace, values).unwrap_or_else(|said| panic!("{values}: {said}")))
 }
 
-/// The objects in a text of YAML documents.
+/// Parses a text of YAML documents.
 pub fn objects(yaml: &str) -> Vec<Value> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
     documents.into_iter().filter(|document| !document.is_null()).collect()
 }
 
-/// The object of this kind, and this part of its name; there must be one.
+/// The only object of this kind whose name contains `name`. Panics if there are none or several.
 pub fn find<'o>(objects: &'o [Value], kind: &str, name: &str) -> &'o Value {
     let named = |object: &&Value| {
         object["kind"] == kind && object["metadata"]["name"].as_str().is_some_and(|it| it.contains(name))
@@ -71,15 +79,15 @@ pub fn find<'o>(objects: &'o [Value], kind: &str, name: &str) -> &'o Value {
     }
 }
 
-/// The ServiceAccount of a release, with a way to the API server in its name.
+/// The ServiceAccount of a release, with a kubeconfig for it.
 pub struct Account {
-    /// As the API server calls it.
+    /// The user name in the API server.
     pub user: String,
     folder: tempfile::TempDir,
 }
 
 impl Account {
-    /// Asks for a token as the kubelet does for a pod.
+    /// Requests a token, as the kubelet does for a pod.
     pub async fn of(namespace: &str) -> Self {
         let folder = kubeconfig_of(namespace, RELEASE).await;
         Account { user: format!("system:serviceaccount:{namespace}:{RELEASE}"), folder }
@@ -89,7 +97,7 @@ impl Account {
         self.folder.path().join("kubeconfig")
     }
 
-    /// Runs kubectl in its name; `Err` is what kubectl said when it failed.
+    /// Runs kubectl as this ServiceAccount. Returns kubectl's error output if it fails.
     pub async fn kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String, String> {
         let kubeconfig = self.kubeconfig();
         let ours = ["--kubeconfig", kubeconfig.to_str().expect("a path of text")];
@@ -98,7 +106,7 @@ impl Account {
     }
 }
 
-/// `helm install` of the chart into the shared control plane.
+/// Installs the chart into the shared control plane.
 pub async fn install(namespace: &str, values: Value) -> String {
     let namespace = namespace.to_owned();
     let helm = move || {
@@ -106,7 +114,7 @@ pub async fn install(namespace: &str, values: Value) -> String {
         let arguments = ["install", RELEASE, CHART, "--namespace", &namespace, "--values", "-"];
         helm(Some(&kubeconfig), &arguments, &values.to_string())
     };
-    // Off this thread: the operator of a test shall go on meanwhile.
+    // On another thread, so that the operator of a test continues.
     tokio::task::spawn_blocking(helm)
         .await
         .expect("helm")

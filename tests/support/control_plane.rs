@@ -1,11 +1,10 @@
 //! A real control plane (etcd, kube-apiserver, kube-controller-manager), one for each test binary.
 //!
-//! `hack/control-plane.sh` builds and runs it, and ends it as soon as its stdin closes. Its stdin is a pipe of which this
-//! process holds the other end: however this process ends, by a panic, Ctrl-C or SIGKILL, the pipe closes.
+//! `hack/control-plane.sh` builds and runs it, and ends it when its stdin closes, a pipe whose other end this process
+//! holds: however this process ends, by a panic, Ctrl-C or SIGKILL, the pipe closes.
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Output, Stdio};
@@ -18,6 +17,7 @@ use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use super::process::{self, BUILD_LIMIT, RUN_LIMIT, first_line, wait_within};
 use super::program::output_beside;
 
 /// The script that builds, starts and ends the control plane.
@@ -27,18 +27,18 @@ pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/control-plan
 pub struct ControlPlane {
     dir: PathBuf,
     namespaces: AtomicUsize,
-    /// Open for as long as this process lives: statics are not dropped.
+    /// Open until this process ends: statics are not dropped.
     _lifeline: ChildStdin,
 }
 
-/// One request to the API server, as its audit log has it.
+/// One request to the API server, from its audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditLine {
     pub verb: String,
     pub resource: String,
     pub subresource: String,
     pub name: String,
-    /// Who asked.
+    /// The user name.
     pub user: String,
     pub user_agent: String,
     pub code: u16,
@@ -46,28 +46,30 @@ pub struct AuditLine {
 }
 
 impl ControlPlane {
-    /// The control plane of this test binary, started by whichever test asks first.
+    /// The control plane of this test binary, started at the first call.
     pub fn shared() -> &'static Self {
         Self::shared_with(true)
     }
 
-    /// The same for a test binary that installs the CustomResourceDefinition by itself: to be asked for before all else.
+    /// The same for a test binary that installs the CustomResourceDefinition itself. To be called first.
     pub fn shared_without_crds() -> &'static Self {
         Self::shared_with(false)
     }
 
     fn shared_with(crds: bool) -> &'static Self {
         static SHARED: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
-        // A failed start is remembered: it would fail again for each test, each time after minutes of building.
+        // A failed start is kept: it would fail again for each test, each time after minutes of building.
         match SHARED.get_or_init(|| Self::start(crds)) {
             Ok(control_plane) => control_plane,
             Err(why) => {
-                panic!("no control plane to test against: {why}. `make doctor` tells what this machine lacks")
+                panic!(
+                    "no control plane to test against: {why}. `make doctor` reports what this machine lacks"
+                )
             }
         }
     }
 
-    /// A control plane of a test's own, for what all others would notice. It lives until the test binary ends.
+    /// A control plane for one test, whose effects would disturb all others. It runs until the test binary ends.
     pub fn of_its_own() -> &'static Self {
         Box::leak(Box::new(Self::start(true).expect("a control plane")))
     }
@@ -75,7 +77,7 @@ impl ControlPlane {
     fn start(with_crds: bool) -> Result<Self, String> {
         let mut command = Command::new(SCRIPT);
         command.args(["run", "--until-stdin-closes"]);
-        // With the kind there from the start, the garbage collector knows it from the start.
+        // So that the garbage collector knows the kind from its start.
         let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
         if with_crds && crds.is_dir() {
             command.arg("--crds").arg(crds);
@@ -83,36 +85,38 @@ impl ControlPlane {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // stderr is inherited, past the test harness' capture: a first build takes minutes and tells its progress.
-            // Ctrl-C is for the tests; the pipe then tells the control plane.
+            // stderr is inherited, not captured by the test harness: a first build takes minutes and prints its progress.
+            // Ctrl-C goes to the tests; the pipe then ends the control plane.
             .process_group(0)
             .spawn()
             .map_err(|error| format!("{SCRIPT}: {error}"))?;
         let lifeline = child.stdin.take().ok_or("no stdin")?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().ok_or("no stdout")?)
-            .read_line(&mut line)
-            .map_err(|error| error.to_string())?;
+        let Some(line) = first_line(child.stdout.take().ok_or("no stdout")?, BUILD_LIMIT) else {
+            process::kill(&mut child);
+            return Err(format!(
+                "{SCRIPT} was not ready within {BUILD_LIMIT:?}; its own messages are on stderr"
+            ));
+        };
         let Some(kubeconfig) = line.trim_end().strip_prefix("READY ") else {
-            let status = child.wait().map_err(|error| error.to_string())?;
-            return Err(format!("{SCRIPT} ended with {status}, its own words are on stderr"));
+            let status = wait_within(&mut child, SCRIPT, RUN_LIMIT);
+            return Err(format!("{SCRIPT} ended with {status}; its own messages are on stderr"));
         };
         let dir = Path::new(kubeconfig).parent().ok_or("no directory")?.to_owned();
         Ok(Self { dir, namespaces: AtomicUsize::new(1), _lifeline: lifeline })
     }
 
-    /// A kubeconfig that may do everything.
+    /// A kubeconfig of an administrator.
     pub fn kubeconfig_path(&self) -> PathBuf {
         self.dir.join("kubeconfig")
     }
 
-    /// A client that may do everything. It belongs to the runtime that asks: each `#[tokio::test]` needs its own.
+    /// A client of an administrator. It belongs to the runtime of the caller: each `#[tokio::test]` needs its own.
     pub async fn client(&self) -> Client {
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig_path()).expect("kubeconfig");
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .expect("configuration of the client");
-        // The machine's proxy is not for 127.0.0.1.
+        // 127.0.0.1 is not reachable through the machine's proxy.
         config.proxy_url = None;
         Client::try_from(config).expect("client")
     }
@@ -132,24 +136,24 @@ impl ControlPlane {
         name
     }
 
-    /// Runs the kubectl that belongs to this control plane. Whether it succeeded is the caller's to judge.
+    /// Runs the kubectl of this control plane. The caller judges whether it succeeded.
     pub async fn kubectl(&self, args: &[&str], stdin: &str) -> Output {
         let mut command = Command::new(self.dir.join("bin/kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig_path()).args(args);
         output_beside(command, stdin).await
     }
 
-    /// The requests that concern objects in a namespace (and the namespace itself) so far, in order, whoever made them,
-    /// but for the control plane itself. A line is written before its answer is sent, unless the answer is longer than
-    /// the server's buffer (4 KiB): then perhaps an instant later.
+    /// The requests for objects in a namespace (and for the namespace itself) so far, in order, of every user except the
+    /// control plane itself. A line is written before its response is sent, unless the response is longer than the
+    /// server's buffer (4 KiB): then perhaps shortly after it.
     pub fn audit(&self, namespace: &str) -> Vec<AuditLine> {
         let log = fs::read_to_string(self.dir.join("audit.log")).expect("audit log");
-        // A watch has two lines: one when it starts, one when it ends.
+        // A watch has two lines: for its start and its end.
         let mut seen = HashSet::new();
         let of_it = format!("\"namespace\":\"{namespace}\"");
         log.split_inclusive('\n')
-            .filter(|line| line.ends_with('\n')) // the last one may be half written
-            .filter(|line| line.contains(&of_it)) // to parse all of them would take long
+            .filter(|line| line.ends_with('\n')) // the last one may be incomplete
+            .filter(|line| line.contains(&of_it)) // parsing all of them would take long
             .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("audit line"))
             .filter(|event| event["objectRef"]["namespace"] == namespace)
             .filter(|event| seen.insert(event["auditID"].to_string()))

@@ -1,5 +1,5 @@
-//! Definitions of other projects' kinds, from their pinned Go modules: what a page shows of them, or the chart makes, is
-//! applied, too.
+//! CustomResourceDefinitions of other projects, from their pinned Go modules: for the manifests of such kinds in the
+//! documentation and the chart.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::control_plane::ControlPlane;
 use super::eventually;
+use super::process::{BUILD_LIMIT, output_within};
 
 const PROMETHEUS: (&str, &str) = (
     "github.com/prometheus-operator/prometheus-operator@v0.85.0",
@@ -58,7 +59,7 @@ pub async fn install(control_plane: &ControlPlane) {
             ["apply", "--server-side", "--force-conflicts", "-f", "-"],
             ["wait", "--for=condition=Established", "--timeout=60s", "-f", "-"],
         ] {
-            // A definition may be there before the API server knows a condition of it.
+            // A definition may exist before the API server has set its conditions.
             eventually(file, Duration::from_secs(60), async || {
                 let output = control_plane.kubectl(&arguments, &definition).await;
                 if output.status.success() { Ok(()) } else { Err(String::from_utf8(output.stderr)) }
@@ -70,17 +71,13 @@ pub async fn install(control_plane: &ControlPlane) {
 
 fn read(module: &str, sum: &str, file: &str) -> String {
     eprintln!("reading {file} from the Go module {module} (the first time it is downloaded)");
-    let output = Command::new("go")
-        .args(["mod", "download", "-json", module])
-        // The hash is compared here, and what the machine's own module says is no concern of ours.
-        .envs([("GOFLAGS", "-mod=mod"), ("GOWORK", "off"), ("GONOSUMDB", "*")])
-        .current_dir(std::env::temp_dir())
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("cannot run go: {error}. `make doctor` tells what this machine lacks")
-        });
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let folder = told["Dir"].as_str().unwrap_or_else(|| panic!("{module}: {told}"));
-    assert_eq!(told["Sum"], sum, "{module} is not what was pinned");
+    let mut download = Command::new("go");
+    download.args(["mod", "download", "-json", module]).current_dir(std::env::temp_dir());
+    // The hash is compared below; the sums of the machine's own module do not matter.
+    download.envs([("GOFLAGS", "-mod=mod"), ("GOWORK", "off"), ("GONOSUMDB", "*")]);
+    let output = output_within(download, "", BUILD_LIMIT);
+    let module_json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let folder = module_json["Dir"].as_str().unwrap_or_else(|| panic!("{module}: {module_json}"));
+    assert_eq!(module_json["Sum"], sum, "{module} is not what was pinned");
     std::fs::read_to_string(Path::new(folder).join(file)).unwrap()
 }

@@ -1,5 +1,5 @@
-//! What Flux and Argo CD make of an object, told by their own libraries (`tests/gitops`), with the Lua scripts that stand
-//! in `docs/argocd.md`.
+//! How Flux and Argo CD interpret an object, by their own libraries (`tests/gitops`) and the Lua scripts of
+//! `docs/argocd.md`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,31 +7,32 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use super::process::{BUILD_LIMIT, output_within};
 use super::program::{output_beside, result};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gitops");
 const PAGE: &str = include_str!("../../docs/argocd.md");
 
-/// What kstatus computes, with its message: `InProgress: ...`.
+/// The status and message that kstatus computes: `InProgress: ...`.
 pub async fn kstatus(object: &str) -> String {
     ask(&["kstatus"], object).await
 }
 
-/// What the health check returns: `{"status": .., "message": ..}`.
+/// The result of the health check: `{"status": .., "message": ..}`.
 pub async fn health(object: &str) -> Value {
     let script = setting("resource.customizations.health.tokensource.dev_TokenSource");
     serde_json::from_str(&ask(&["health", &script], object).await).unwrap()
 }
 
-/// The names of the actions that can be taken.
+/// The names of the enabled actions.
 pub async fn actions(object: &str) -> Vec<String> {
     let script = scripts()["discovery.lua"].as_str().unwrap().to_owned();
-    let told: Value = serde_json::from_str(&ask(&["actions", &script], object).await).unwrap();
+    let offered: Value = serde_json::from_str(&ask(&["actions", &script], object).await).unwrap();
     let enabled = |(name, action): (&String, &Value)| (action["disabled"] != true).then(|| name.clone());
-    told.as_object().unwrap().iter().filter_map(enabled).collect()
+    offered.as_object().unwrap().iter().filter_map(enabled).collect()
 }
 
-/// The merge patch that an action comes to.
+/// The merge patch of an action.
 pub async fn action(name: &str, object: &str) -> Value {
     let scripts = scripts();
     let definition = scripts["definitions"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap();
@@ -39,11 +40,11 @@ pub async fn action(name: &str, object: &str) -> Value {
     serde_json::from_str(&ask(&["action", script], object).await).unwrap()
 }
 
-/// A member of `argocd-cm`, as the page has it.
+/// A member of `argocd-cm` on the page.
 fn setting(key: &str) -> String {
-    let fence =
+    let block =
         PAGE.split("```yaml\n").find(|part| part.contains(key)).expect("a ConfigMap in docs/argocd.md");
-    let manifest = fence.split("```").next().unwrap();
+    let manifest = block.split("```").next().unwrap();
     let config_map: Value = serde_saphyr::from_str(manifest).unwrap();
     assert_eq!(config_map["metadata"]["name"], "argocd-cm");
     config_map["data"][key].as_str().unwrap().to_owned()
@@ -59,21 +60,16 @@ async fn ask(arguments: &[&str], object: &str) -> String {
     result(&output_beside(command, object).await).unwrap_or_else(|said| panic!("{said}"))
 }
 
-/// Built by whichever test asks first. Go's own cache makes every further build one of a second.
+/// Built at the first call. With Go's cache every further build takes a second.
 fn tool() -> &'static PathBuf {
     static TOOL: OnceLock<PathBuf> = OnceLock::new();
     TOOL.get_or_init(|| {
         let tool = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gitops");
         eprintln!("building {FOLDER}: Flux' kstatus and Argo CD's Lua (the first time takes a minute)");
-        let output = Command::new("go")
-            .args(["build", "-C", FOLDER, "-trimpath", "-buildvcs=false", "-o"])
-            .arg(&tool)
-            .arg(".")
-            .envs([("GOFLAGS", "-mod=readonly"), ("GOWORK", "off"), ("CGO_ENABLED", "0")])
-            .output()
-            .unwrap_or_else(|error| {
-                panic!("cannot run go: {error}. `make doctor` tells what this machine lacks")
-            });
+        let mut build = Command::new("go");
+        build.args(["build", "-C", FOLDER, "-trimpath", "-buildvcs=false", "-o"]).arg(&tool).arg(".");
+        build.envs([("GOFLAGS", "-mod=readonly"), ("GOWORK", "off"), ("CGO_ENABLED", "0")]);
+        let output = output_within(build, "", BUILD_LIMIT);
         assert!(output.status.success(), "{FOLDER}: {}", String::from_utf8_lossy(&output.stderr));
         tool
     })

@@ -1,4 +1,4 @@
-//! The operator as a process of its own, as people run it: it can be killed, and everything that it prints is kept.
+//! The operator as a process, which can be killed and whose output is kept.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::authorization_server::http_client;
 use super::control_plane::ControlPlane;
 use super::eventually;
+use super::process;
 use super::program::PROGRAM;
 
 /// A running operator. Dropping it kills it.
@@ -28,7 +29,7 @@ impl Operator {
         Self::start_at(&ControlPlane::shared().kubeconfig_path(), namespace, flags).await
     }
 
-    /// The same with this way to the API server. It is alone, and acts at once.
+    /// The same with this kubeconfig, without leader election.
     pub async fn start_at(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let flags = [&["--leader-elect=false"], flags].concat();
         Self::run(kubeconfig, "alone", &["--namespace", namespace], &flags).await
@@ -41,7 +42,7 @@ impl Operator {
         Self::run(&ControlPlane::shared().kubeconfig_path(), "alone", &scope, &flags).await
     }
 
-    /// One of several for one namespace, allowed to reach the servers of the tests. Its name must be its own.
+    /// One of several replicas for one namespace, allowed to reach the servers of the tests. Its name must be unique.
     pub async fn replica(kubeconfig: &Path, namespace: &str, name: &str, flags: &[&str]) -> Self {
         let usual =
             ["--allow-http", "--egress-allow", "127.0.0.0/8", "--leader-election-namespace", namespace];
@@ -96,20 +97,21 @@ impl Operator {
         operator
     }
 
-    /// What it has printed so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// How often it has said this.
+    /// How often its log contains this text.
     pub fn said(&self, words: &str) -> usize {
         self.log().matches(words).count()
     }
 
-    /// Asks its admin server: status, media type and body.
+    /// A request to its admin server: status, media type and body.
     pub async fn admin(&self, path: &str) -> (u16, String, String) {
         let log = self.log();
-        let line = log.lines().find(|line| line.contains("serving /livez")).expect("it says where it serves");
+        let line =
+            log.lines().find(|line| line.contains("serving /livez")).expect("a log line with the address");
         let address = line.split_once("address=").expect("an address").1.trim();
         let response = http_client().get(format!("http://{address}{path}")).send().await.unwrap();
         let media_type = response.headers()["content-type"].to_str().unwrap().to_owned();
@@ -123,24 +125,22 @@ impl Operator {
 
     /// Sends a signal by its name, for example STOP.
     pub fn signal(&self, name: &str) {
-        let signalled = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
-        assert!(signalled.unwrap().success());
+        assert!(process::signal(name, &self.pid().to_string()), "the operator has ended:\n{}", self.log());
     }
 
-    /// SIGKILL, as if the node died.
+    /// SIGKILL, as after a failure of the node. Returns the log.
     pub fn kill(mut self) -> String {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        process::kill(&mut self.child);
         self.log()
     }
 
-    /// SIGTERM, as Kubernetes stops a pod; returns what it printed when it has ended by itself.
+    /// SIGTERM, as Kubernetes stops a pod. Returns the log after it has ended.
     pub async fn stop(self) -> String {
         self.signal("TERM");
         self.ends().await
     }
 
-    /// Waits until it has ended by itself, with exit code 0, and returns what it printed.
+    /// Waits until it has ended by itself, with exit code 0, and returns the log.
     pub async fn ends(mut self) -> String {
         eventually("the operator stops", Duration::from_secs(45), async || {
             self.exit_status().map(|status| assert!(status.success(), "{status}")).ok_or("still running")
@@ -149,7 +149,7 @@ impl Operator {
         self.log()
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -157,10 +157,9 @@ impl Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        process::kill(&mut self.child);
         if std::thread::panicking() {
-            // The end of it: at level trace it is megabytes.
+            // Only the end: at level trace the log has megabytes.
             let log = self.log();
             let end = &log.as_bytes()[log.len().saturating_sub(64 * 1024)..];
             eprintln!("--- the operator's log\n{}---", String::from_utf8_lossy(end));

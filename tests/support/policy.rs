@@ -1,4 +1,4 @@
-//! Admission policies with which the API server refuses what a test wants refused.
+//! Admission policies that refuse writes of a Secret for a test.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use super::control_plane::ControlPlane;
 use super::eventually;
 use super::scene::Scene;
 
-/// The API server refuses every write of one Secret, until this is lifted.
+/// An admission policy that refuses every write of one Secret until it is lifted.
 pub struct Refusal<'a> {
     scene: &'a Scene,
     name: String,
 }
 
 impl<'a> Refusal<'a> {
-    /// Refuses writes of Secret `secret` in the scene's namespace, with this CEL expression for a message; returns
-    /// when it has taken effect.
+    /// Refuses writes of Secret `secret` in the scene's namespace. `message` is a CEL expression. Returns when the policy
+    /// has taken effect.
     pub async fn of(scene: &'a Scene, secret: &str, message: &str) -> Self {
         let namespace = &scene.namespace;
         let name = format!("{namespace}-{secret}");
@@ -58,7 +58,7 @@ impl<'a> Refusal<'a> {
         refusal
     }
 
-    /// Lifts it.
+    /// Removes the policy.
     pub async fn lift(self) {
         for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
             let output = ControlPlane::shared().kubectl(&["delete", kind, &self.name], "").await;

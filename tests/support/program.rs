@@ -1,26 +1,23 @@
-//! Programs that end by themselves, ours among them.
+//! Programs that end by themselves, `tokensource-operator` among them.
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+
+use super::process::{RUN_LIMIT, output_within};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tokensource-operator");
 
-/// Runs it to its end, with this text as its stdin. Whether it succeeded is the caller's to judge.
-pub fn output(mut command: Command, stdin: &str) -> Output {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    // Who does not read it may end before it is written.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    child.wait_with_output().unwrap()
+/// Runs it to its end, with this text as its stdin. The caller judges whether it succeeded.
+pub fn output(command: Command, stdin: &str) -> Output {
+    output_within(command, stdin, RUN_LIMIT)
 }
 
-/// The same off this thread: what the test runs beside it (an operator, say) shall go on meanwhile.
+/// The same on another thread, so that other tasks of the test continue.
 pub async fn output_beside(command: Command, stdin: &str) -> Output {
     let stdin = stdin.to_owned();
     tokio::task::spawn_blocking(move || output(command, &stdin)).await.unwrap()
 }
 
-/// What stands on its stdout, or on stderr where it failed.
+/// Its stdout, or stderr if it failed.
 pub fn result(output: &Output) -> Result<String, String> {
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
@@ -29,15 +26,15 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// How `tokensource-operator` ended, and what it said.
+/// The exit code and output of `tokensource-operator`.
 #[derive(Debug)]
-pub struct Said {
+pub struct ProgramOutput {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Said {
+impl ProgramOutput {
     pub fn all(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
@@ -53,14 +50,14 @@ impl Said {
 }
 
 /// Runs `tokensource-operator` with these arguments, and without a cluster.
-pub async fn program(arguments: &[&str], stdin: &str) -> Said {
+pub async fn program(arguments: &[&str], stdin: &str) -> ProgramOutput {
     let mut command = Command::new(PROGRAM);
     command.args(arguments);
     run(command, stdin).await
 }
 
-/// Runs it by a command that may set a cluster and proxies; it sees no others.
-pub async fn run(mut command: Command, stdin: &str) -> Said {
+/// Runs a command. It has no kubeconfig and no proxies except those that the command sets.
+pub async fn run(mut command: Command, stdin: &str) -> ProgramOutput {
     let is_set = |command: &Command, name: &str| command.get_envs().any(|(set, _)| set == name);
     if !is_set(&command, "KUBECONFIG") {
         command.env("KUBECONFIG", "/nonexistent");
@@ -71,5 +68,9 @@ pub async fn run(mut command: Command, stdin: &str) -> Said {
         }
     }
     let output = output_beside(command, stdin).await;
-    Said { code: output.status.code().unwrap(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    ProgramOutput {
+        code: output.status.code().unwrap(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    }
 }

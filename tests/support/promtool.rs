@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use super::chart::tool;
 use super::program::{output, text};
 
-/// Runs it; `Err` is what it said when it failed, or had something to say of what it checked.
+/// Runs it; `Err` is its output if it failed.
 pub fn promtool(arguments: &[&str], stdin: &str) -> Result<String, String> {
     static PROMTOOL: OnceLock<PathBuf> = OnceLock::new();
     let mut command = Command::new(PROMTOOL.get_or_init(|| tool("prometheus", "promtool")));

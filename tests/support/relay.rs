@@ -1,5 +1,5 @@
-//! A way to the API server on which watches break as they do in real clusters: they are cut, and when they are taken up
-//! again their place in history has expired (410 Gone), so that everything must be listed anew.
+//! A proxy to the API server that breaks watches as happens in real clusters: they are cut, and when they are resumed
+//! their resourceVersion has expired (410 Gone), so that everything must be listed again.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,20 +18,20 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// Ends when it is dropped.
 pub struct Relay {
-    state: Arc<State>,
+    state: Arc<RelayState>,
     acceptor: JoinHandle<()>,
     folder: tempfile::TempDir,
 }
 
-struct State {
+struct RelayState {
     client: Client,
-    /// Requests with this in their URI are cut and held until they may go on.
+    /// Requests with this in their URI are cut and held until released.
     held: watch::Sender<Option<&'static str>>,
     /// How often each path was listed.
     lists: Mutex<HashMap<String, usize>>,
-    /// What was asked for that is no read.
+    /// Method and path of every request except reads.
     writes: Mutex<Vec<String>>,
-    /// The paths whose next watch has expired.
+    /// The paths whose next watch gets 410 Gone.
     expired: Mutex<Vec<String>>,
     /// How long slow requests wait before they are passed on.
     delay: Mutex<Option<(Slow, Duration)>>,
@@ -46,8 +46,8 @@ pub enum Slow {
     Writes,
 }
 
-impl State {
-    /// Whether this path's next watch has expired: this one then, and no other.
+impl RelayState {
+    /// Whether this watch of the path gets 410 Gone; the next one does not.
     fn take_expired(&self, path: &str) -> bool {
         let mut expired = self.expired.lock().unwrap();
         let place = expired.iter().position(|it| it == path);
@@ -59,7 +59,7 @@ impl Relay {
     pub async fn start(client: Client) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let server = format!("http://{}", listener.local_addr().expect("its address"));
-        let state = Arc::new(State {
+        let state = Arc::new(RelayState {
             client,
             held: watch::Sender::new(None),
             lists: Mutex::default(),
@@ -90,38 +90,38 @@ impl Relay {
         self.folder.path().join("kubeconfig")
     }
 
-    /// Cuts every watch; none comes through until [`Self::expire`].
+    /// Cuts every watch; none is answered until [`Self::expire`].
     pub fn cut(&self) {
         self.hold("watch=true");
     }
 
-    /// Cuts every request that has this in its URI; none is answered until [`Self::release`]. A slash is in all.
+    /// Cuts every request that has this in its URI (all have a slash); none is answered until [`Self::release`].
     pub fn hold(&self, what: &'static str) {
         self.state.held.send_replace(Some(what));
     }
 
-    /// Has these requests wait so long, as at a slow API server.
+    /// Delays these requests, as a slow API server does.
     pub fn delay(&self, slow: Slow, delay: Duration) {
         *self.state.delay.lock().unwrap() = Some((slow, delay));
     }
 
-    /// Lets everything through again.
+    /// Passes everything again.
     pub fn release(&self) {
         self.state.held.send_replace(None);
     }
 
-    /// Lets watches through again, each after it was told once that its place in history has expired.
+    /// Passes watches again, after one 410 Gone for each path.
     pub fn expire(&self) {
         *self.state.expired.lock().unwrap() = self.state.lists.lock().unwrap().keys().cloned().collect();
         self.release();
     }
 
-    /// The writes that have been asked for so far: method and path.
+    /// The writes requested so far: method and path.
     pub fn writes(&self) -> Vec<String> {
         self.state.writes.lock().unwrap().clone()
     }
 
-    /// The lists that have been read so far, the least often read kind first.
+    /// The number of lists of each path so far, in ascending order.
     pub fn lists(&self) -> Vec<usize> {
         let mut counts: Vec<_> = self.state.lists.lock().unwrap().values().copied().collect();
         counts.sort_unstable();
@@ -136,7 +136,7 @@ impl Drop for Relay {
 }
 
 /// One request for each connection.
-async fn serve(mut stream: TcpStream, state: &State) -> Option<()> {
+async fn serve(mut stream: TcpStream, state: &RelayState) -> Option<()> {
     let (head, body) = read_request(&mut stream).await?;
     let mut lines = head.lines();
     let mut words = lines.next()?.split(' ');
@@ -159,7 +159,7 @@ async fn serve(mut stream: TcpStream, state: &State) -> Option<()> {
         return stream.shutdown().await.ok();
     }
 
-    // Nobody asks for one object of these by a path without its name.
+    // A GET of a path without an object's name is a list.
     let is_list = method == "GET" && (path.ends_with("/tokensources") || path.ends_with("/secrets"));
     let delay = *state.delay.lock().unwrap();
     if let Some((slow, delay)) = delay {

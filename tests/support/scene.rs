@@ -1,4 +1,4 @@
-//! What most tests begin with: a namespace, a client at the authorization server, and its credentials in a Secret.
+//! The setup of most tests: a namespace, a client at the authorization server, and its credentials in a Secret.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use super::control_plane::ControlPlane;
 use super::eventually;
 use super::program::result;
 
-/// How long anything may take that should happen at once: the machine may be busy.
+/// The limit for what should happen at once, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(30);
-/// How long garbage collection and the end of a namespace may take: kube-controller-manager pauses both whenever another
-/// test has installed a CustomResourceDefinition.
+/// The limit for garbage collection and the deletion of a namespace: kube-controller-manager pauses both whenever a test
+/// installs a CustomResourceDefinition.
 pub const COLLECTED: Duration = Duration::from_secs(120);
 
 /// A namespace with credentials for one client of the authorization server. The client's id is the namespace's name,
-/// so that its token requests are counted apart from those of every other test.
+/// so that its token requests are counted separately.
 pub struct Scene {
     pub namespace: String,
     pub control_plane: &'static ControlPlane,
@@ -71,7 +71,7 @@ impl Scene {
         self.secret("credentials", &[("client_id", &self.namespace), ("client_secret", secret)]).await;
     }
 
-    /// Writes a Secret, as a person would with kubectl.
+    /// Writes a Secret with kubectl, as a user would.
     pub async fn secret(&self, name: &str, data: &[(&str, &str)]) {
         let data: BTreeMap<_, _> = data.iter().copied().collect();
         self.apply(
@@ -101,7 +101,7 @@ impl Scene {
         manifest
     }
 
-    /// Runs kubectl in the namespace; panics with what it said if it fails.
+    /// Runs kubectl in the namespace and returns its stdout; panics with its stderr if it fails.
     pub async fn kubectl(&self, arguments: &[&str], stdin: &str) -> String {
         match self.try_kubectl(arguments, stdin).await {
             Ok(said) => said,
@@ -109,7 +109,7 @@ impl Scene {
         }
     }
 
-    /// Runs kubectl in the namespace; `Err` is what it said when it failed.
+    /// Runs kubectl in the namespace; `Err` is its stderr if it fails.
     pub async fn try_kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String, String> {
         let arguments: Vec<_> = ["-n", &self.namespace].iter().chain(arguments).copied().collect();
         let output = self.control_plane.kubectl(&arguments, stdin).await;
@@ -144,7 +144,9 @@ impl Scene {
     pub async fn new_token(&self, before: Option<&str>) -> String {
         eventually("a new token", SOON, async || match self.token().await {
             Some(token) if Some(token.as_str()) != before => Ok(token),
-            other => Err(format!("token is new: {}; {}", other.is_some(), self.words("source").await)),
+            other => {
+                Err(format!("a token exists: {}; {}", other.is_some(), self.status_text("source").await))
+            }
         })
         .await
     }
@@ -169,9 +171,9 @@ impl Scene {
         .await
     }
 
-    /// Waits until `source`'s Ready condition is this, with all of these words in its message.
-    pub async fn told(&self, expected: &str, words: &[&str]) {
-        eventually(&format!("Ready is {expected} and tells {words:?}"), SOON, async || {
+    /// Waits until the Ready condition of `source` is this, and its message contains all of `words`.
+    pub async fn reports(&self, expected: &str, words: &[&str]) {
+        eventually(&format!("Ready is {expected} with {words:?}"), SOON, async || {
             let said = self.ready(expected).await;
             if words.iter().all(|word| said.contains(word)) { Ok(()) } else { Err(said) }
         })
@@ -195,7 +197,7 @@ impl Scene {
         self.kubectl(&["patch", kind, name, "--type=merge", "-p", &patch.to_string()], "").await;
     }
 
-    /// Asks for a new token, as a person would, and waits for it.
+    /// Requests a refresh, as a user would, and waits for the new token.
     pub async fn force_refresh(&self, value: &str) -> String {
         let before = self.token().await;
         let request = format!("tokensource.dev/refresh-requested-at={value}");
@@ -203,21 +205,21 @@ impl Scene {
         self.new_token(before.as_deref()).await
     }
 
-    /// Waits until the operator has seen every change of a Secret up to now and has acted on it: it mends its label
-    /// on Secret `token`, after whatever else was to be done for `source`. That costs no token request.
+    /// Waits until the operator has seen all changes of Secrets up to now and has acted on them: it restores its label on
+    /// Secret `token` after everything else that is to be done for `source`. That costs no token request.
     pub async fn secrets_are_seen(&self) {
         const LABEL: &str = "app.kubernetes.io/managed-by";
         self.kubectl(&["label", "secret", "token", &format!("{LABEL}-")], "").await;
-        // At once, or half a minute after the last time.
-        eventually("the label is mended", 2 * SOON, async || {
+        // At once, or 30 s after the last time.
+        eventually("the label is restored", 2 * SOON, async || {
             let labels = self.secrets().get("token").await.unwrap().metadata.labels;
             labels.filter(|labels| labels.contains_key(LABEL)).ok_or("no label")
         })
         .await;
     }
 
-    /// Waits until the operator has seen every change of `source` up to now and has acted on it: it writes the status
-    /// anew that is taken away here. That costs no token request.
+    /// Waits until the operator has seen all changes of `source` up to now and has acted on them: it rewrites the status
+    /// that is removed here. That costs no token request.
     pub async fn source_is_seen(&self) {
         let nothing = json!({"status": null}).to_string();
         self.kubectl(
@@ -225,16 +227,16 @@ impl Scene {
             "",
         )
         .await;
-        eventually("the status is written anew", SOON, async || {
+        eventually("the status is written again", SOON, async || {
             let status = self.status().await;
             if status.conditions.is_empty() { Err(status) } else { Ok(()) }
         })
         .await;
     }
 
-    /// Waits until status tells of a token that was issued at another time, and returns this time.
+    /// Waits until status has a token that was issued at another time, and returns this time.
     pub async fn issued_at_other_than(&self, before: jiff::Timestamp) -> jiff::Timestamp {
-        eventually("status tells of a new token", SOON, async || {
+        eventually("status has a new token", SOON, async || {
             let issued_at = self.status().await.token.map(|token| token.issued_at);
             issued_at.filter(|issued_at| *issued_at != before).ok_or("none")
         })
@@ -250,8 +252,8 @@ impl Scene {
         .await;
     }
 
-    /// The conditions of a source in words, for messages.
-    pub async fn words(&self, source: &str) -> String {
+    /// The status of a source as text, for messages.
+    pub async fn status_text(&self, source: &str) -> String {
         let Ok(Some(source)) = self.sources().get_opt(source).await else {
             return "no such TokenSource".into();
         };

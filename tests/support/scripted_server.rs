@@ -1,5 +1,5 @@
-//! A server that does what no honest one does, from a script: one reply for each connection, the last one for all the
-//! rest. It keeps every request, and closes each connection after its reply.
+//! A server that follows a script, also against the protocol: one reply for each connection, the last one for all further
+//! ones. It keeps every request, and closes each connection after its reply.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,37 +13,37 @@ use tokio::task::JoinHandle;
 /// What happens to one connection when its request has been read.
 #[derive(Debug, Clone)]
 pub enum Reply {
-    /// An honest JSON answer.
+    /// A JSON response.
     Json(u16, String),
-    /// An honest answer of any media type: status, headers, body.
+    /// A response of any media type: status, headers, body.
     Answer(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// 307 to the URL, which keeps method and body.
     Redirect(String),
-    /// These bytes and no others.
+    /// Exactly these bytes.
     Raw(Vec<u8>),
-    /// An honest JSON answer, byte by byte with a pause before each.
+    /// A JSON response, byte by byte with a pause before each.
     Drip(String, Duration),
-    /// Never a byte.
+    /// No byte, ever.
     HangBeforeHeaders,
-    /// 200 and a Content-Length, never a body.
+    /// 200 and a Content-Length, but no body, ever.
     HangAfterHeaders,
-    /// RST instead of an answer.
+    /// RST instead of a response.
     Reset,
-    /// FIN instead of an answer.
+    /// FIN instead of a response.
     Close,
-    /// A JSON string of so many bytes, with an honest Content-Length or chunked.
+    /// A JSON string of so many bytes, with a right Content-Length or chunked.
     Oversize { bytes: usize, chunked: bool },
-    /// A body under a Content-Length that is not its own.
+    /// A body with a wrong Content-Length.
     LyingLength { claimed: usize, body: String },
-    /// Bytes that are no HTTP.
+    /// Bytes that are not HTTP.
     Garbage,
-    /// 400 with the request's own head and body as text: servers do echo credentials.
+    /// 400 with head and body of the request as text: some servers echo credentials.
     Echo,
-    /// 401 `invalid_client`, with the value that follows this text in the request as the description, as it came and decoded.
+    /// 401 `invalid_client`, whose description is the value that follows this text in the request, as sent and decoded.
     EchoAsError(&'static str),
 }
 
-/// A request as it came.
+/// A request as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// Request line and headers, without the empty line.
@@ -64,12 +64,12 @@ impl Recorded {
 /// Ends when it is dropped.
 pub struct ScriptedServer {
     address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ScriptState>>,
     acceptor: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct State {
+struct ScriptState {
     script: VecDeque<Reply>,
     requests: Vec<Recorded>,
     connections: usize,
@@ -80,7 +80,10 @@ impl ScriptedServer {
     pub async fn start(script: impl IntoIterator<Item = Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let address = listener.local_addr().expect("its address");
-        let state = Arc::new(Mutex::new(State { script: script.into_iter().collect(), ..State::default() }));
+        let state = Arc::new(Mutex::new(ScriptState {
+            script: script.into_iter().collect(),
+            ..ScriptState::default()
+        }));
         let shared = Arc::clone(&state);
         let acceptor = tokio::spawn(async move {
             // Dropped with this task, and the connections with it.
@@ -97,7 +100,7 @@ impl ScriptedServer {
                 };
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
-                    // A client that goes away is no fault of the server's.
+                    // A client may disconnect.
                     let _ = serve(stream, reply.expect("a script has at least one reply"), &shared).await;
                 });
             }
@@ -105,7 +108,7 @@ impl ScriptedServer {
         Self { address, state, acceptor }
     }
 
-    /// From now on this is the reply, for one that must know where the server is.
+    /// Replaces the script, by a reply that contains the server's address.
     pub fn now(&self, reply: Reply) {
         self.state.lock().unwrap().script = [reply].into();
     }
@@ -135,7 +138,7 @@ impl Drop for ScriptedServer {
     }
 }
 
-async fn serve(mut stream: TcpStream, reply: Reply, state: &Mutex<State>) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, reply: Reply, state: &Mutex<ScriptState>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let Some(request) = read_request(&mut stream).await? else { return Ok(()) };
     state.lock().unwrap().requests.push(request.clone());

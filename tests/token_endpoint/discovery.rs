@@ -1,12 +1,11 @@
-//! Issuers whose endpoints are found, over HTTP on loopback.
+//! Discovery over HTTP on loopback.
 
 use crate::site::Site;
 use crate::support::authority::Authority;
-use crate::{LONG, TOKEN, transport};
+use crate::{TIMEOUT, TOKEN, transport};
 use std::time::Duration;
-use token_endpoint::ErrorKind;
 use token_endpoint::{
-    BasicEncoding, Class, ClientAuthentication, Credentials, Discovery, Error, Grant, Issuer,
+    BasicEncoding, Class, ClientAuthentication, Credentials, Discovery, Error, ErrorKind, Grant, Issuer,
     RequestDescription, Tls,
 };
 
@@ -30,30 +29,31 @@ fn metadata(site: &Site, endpoint: &str) -> String {
 }
 
 async fn locate(discovery: &Discovery, site: &Site) -> Result<String, Error> {
-    let located = discovery.locate(&describe(&site.url("/realm")), &Tls::default(), LONG).await?;
+    let located = discovery.locate(&describe(&site.url("/realm")), &Tls::default(), TIMEOUT).await?;
     Ok(located.token_url.into())
 }
 
 #[tokio::test]
-async fn an_endpoint_is_found_and_used() {
+async fn discovery_openid_metadata_endpoint_is_used() {
     let site = Site::start().await;
     site.write(OPENID, 200, metadata(&site, &site.url("/t")));
     site.write("/t", 200, TOKEN);
     let transport = transport(&["127.0.0.1"]);
     let discovery = Discovery::new(transport.clone());
-    let description = discovery.locate(&describe(&site.url("/realm")), &Tls::default(), LONG).await.unwrap();
+    let description =
+        discovery.locate(&describe(&site.url("/realm")), &Tls::default(), TIMEOUT).await.unwrap();
     let credentials = Credentials {
         client_id: Some("id".into()),
         client_secret: Some("secret".into()),
         ..Credentials::default()
     };
     let request = description.request(&credentials).unwrap();
-    assert!(transport.send(&request, LONG).await.is_ok());
+    assert!(transport.send(&request, TIMEOUT).await.is_ok());
     assert_eq!(site.asked(), [OPENID, "/t"]);
 }
 
 #[tokio::test]
-async fn oauth_metadata_is_second() {
+async fn discovery_oauth_metadata_is_tried_second() {
     let site = Site::start().await;
     site.write(OAUTH, 200, metadata(&site, &site.url("/t")));
     let discovery = Discovery::new(transport(&["127.0.0.1"]));
@@ -62,21 +62,21 @@ async fn oauth_metadata_is_second() {
 }
 
 #[tokio::test]
-async fn one_asks_for_all_and_remembers() {
+async fn discovery_concurrent_callers_share_one_cached_request() {
     let site = Site::start().await;
     site.write(OPENID, 200, metadata(&site, &site.url("/t")));
     let discovery = Discovery::new(transport(&["127.0.0.1"]));
     let all = futures::future::join_all((0..50).map(|_| locate(&discovery, &site))).await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(site.asked(), [OPENID]);
-    // Who trusts others asks for himself.
+    // Metadata is not shared between different roots of trust.
     let tls = Tls::new(Some(&Authority::new("a").pem), None).unwrap();
-    discovery.locate(&describe(&site.url("/realm")), &tls, LONG).await.unwrap();
+    discovery.locate(&describe(&site.url("/realm")), &tls, TIMEOUT).await.unwrap();
     assert_eq!(site.asked(), [OPENID]);
 }
 
 #[tokio::test]
-async fn what_was_found_outlives_an_outage() {
+async fn discovery_outage_uses_stale_metadata_for_a_day() {
     let site = Site::start().await;
     site.write(OPENID, 200, metadata(&site, &site.url("/t")));
     let discovery = Discovery::new(transport(&["127.0.0.1"]));
@@ -86,7 +86,7 @@ async fn what_was_found_outlives_an_outage() {
     site.asked();
 
     let later = async |by: Duration| {
-        // The clock stands still for this moment only: paused, it would run ahead of the sockets.
+        // Paused only here: a paused clock advances while the test waits for sockets.
         tokio::time::pause();
         tokio::time::advance(by).await;
         tokio::time::resume();
@@ -98,7 +98,7 @@ async fn what_was_found_outlives_an_outage() {
     assert_eq!(locate(&discovery, &site).await.unwrap(), site.url("/t"));
     assert_eq!(site.asked(), [OPENID, OAUTH]);
     assert_eq!(locate(&discovery, &site).await.unwrap(), site.url("/t"));
-    assert!(site.asked().is_empty(), "a failure is remembered too");
+    assert!(site.asked().is_empty(), "a failure is cached too");
 
     later(Duration::from_secs(24 * 3600)).await;
     let error = locate(&discovery, &site).await.unwrap_err();
@@ -109,14 +109,14 @@ async fn what_was_found_outlives_an_outage() {
 }
 
 #[tokio::test]
-async fn what_is_of_no_use_is_said() {
+async fn discovery_unusable_metadata_is_classified() {
     let other = r#"{"issuer":"https://other.example","token_endpoint":"https://other.example/t"}"#;
-    for (openid, oauth, class, reason, says) in [
-        ((404, ""), (404, ""), Class::Unclear, ErrorKind::Unavailable, "(HTTP 404): check the issuer"),
+    for (openid, oauth, class, kind, message) in [
+        ((404, ""), (404, ""), Class::Unclear, ErrorKind::Unavailable, "(HTTP 404)"),
         ((404, ""), (503, ""), Class::Transient, ErrorKind::Unavailable, "HTTP 503"),
         ((503, ""), (404, ""), Class::Transient, ErrorKind::Unavailable, "HTTP 503"),
         ((302, ""), (302, ""), Class::Unclear, ErrorKind::Unavailable, "HTTP 302"),
-        ((200, "<html>"), (404, ""), Class::Unclear, ErrorKind::Unavailable, "set tokenURL instead"),
+        ((200, "<html>"), (404, ""), Class::Unclear, ErrorKind::Unavailable, "(HTTP 404)"),
         (
             (200, other),
             (404, ""),
@@ -131,14 +131,14 @@ async fn what_is_of_no_use_is_said() {
         site.write(OAUTH, oauth.0, oauth.1);
         let error = locate(&Discovery::new(transport(&["127.0.0.1"])), &site).await.unwrap_err();
         assert!(matches!(error, Error::Discovery(_)), "{error:?}");
-        assert_eq!((error.class(), error.kind()), (class, reason), "{error}");
-        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!((error.class(), error.kind()), (class, kind), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
         assert!(!error.outcome_unknown());
     }
 }
 
 #[tokio::test]
-async fn the_policy_holds_for_issuer_and_endpoint() {
+async fn discovery_egress_policy_applies_to_issuer_and_endpoint() {
     let site = Site::start().await;
     let refused = locate(&Discovery::new(transport(&[])), &site).await.unwrap_err();
     assert!(matches!(refused, Error::Egress(_)), "{refused:?}");

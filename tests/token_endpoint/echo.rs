@@ -1,7 +1,7 @@
-//! Servers do echo credentials. Nothing of what was sent may come back in an error, in whichever form it was sent.
+//! Some servers echo credentials. An error shows nothing that was sent, in any encoding.
 
 use crate::support::scripted_server::{Reply, ScriptedServer};
-use crate::{LONG, transport};
+use crate::{TIMEOUT, transport};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, StatusCode};
@@ -27,7 +27,7 @@ fn map(name: &str, value: &str) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn an_echo_is_not_repeated() {
+async fn error_with_echo_of_any_credential_shows_none() {
     let [id, secret, refresh, subject, actor, value] = CANARIES;
     let pem = include_str!("../../crates/token-endpoint/src/tests/keys/p256.pem");
     let credentials = Credentials {
@@ -78,13 +78,13 @@ async fn an_echo_is_not_repeated() {
             };
             let attempt = transport.attempt(&description.token_url);
             let request = description.attempt(&credentials, &attempt).unwrap();
-            let plain = transport.send(&request, LONG).await.unwrap_err();
+            let plain = transport.send(&request, TIMEOUT).await.unwrap_err();
 
-            // The same inside of an error that is understood, so that its description is repeated.
+            // The echo in a known error, whose description is shown.
             let headers = request.headers().values().filter_map(|value| value.to_str().ok());
-            for said in headers.chain([request.body().expose_secret(), id, value]) {
+            for echo in headers.chain([request.body().expose_secret(), id, value]) {
                 let body =
-                    serde_json::json!({"error": "invalid_client", "error_description": format!("<{said}>")});
+                    serde_json::json!({"error": "invalid_client", "error_description": format!("<{echo}>")});
                 let repeated =
                     read(StatusCode::UNAUTHORIZED, &HeaderMap::new(), body.to_string().as_bytes(), &request)
                         .unwrap_err();

@@ -1,5 +1,5 @@
-//! The transport against servers that misbehave, on loopback.
-#![cfg(test)] // so that clippy lets helpers panic, too
+//! The transport against misbehaving servers on loopback.
+#![cfg(test)] // lets clippy allow panics in helpers
 
 mod discovery;
 mod echo;
@@ -19,15 +19,15 @@ use server::{Server, Step, answer, write};
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use token_endpoint::ErrorKind;
+use support::process::{RUN_LIMIT, output_within};
 use token_endpoint::transport::{MAX_BODY, install_crypto_provider};
 use token_endpoint::{
-    Answer, BasicEncoding, Class, ClientAuthentication, Credentials, Egress, EgressRefused, Error, Grant,
-    RequestDescription, TokenRequest, Transport,
+    Answer, BasicEncoding, CertificateProblem, Class, ClientAuthentication, Credentials, Egress,
+    EgressRefused, Error, ErrorKind, Grant, Hint, RequestDescription, TokenRequest, Transport,
 };
 
 const TOKEN: &str = r#"{"access_token":"t","token_type":"bearer","expires_in":300}"#;
-const LONG: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn request(url: &str, grant: Grant) -> TokenRequest {
     let description = RequestDescription {
@@ -49,14 +49,14 @@ fn request(url: &str, grant: Grant) -> TokenRequest {
 
 fn transport(allow: &[&str]) -> Transport {
     let allow = allow.iter().map(|rule| rule.parse().unwrap()).collect();
-    Transport::new(Arc::new(Egress::new(allow, None, true, Vec::new())), "tokensource-operator/test").unwrap()
+    Transport::new(Arc::new(Egress::new(allow, None, true, Vec::new())), "token-endpoint/test").unwrap()
 }
 
 async fn send_url(url: &str, timeout: Duration) -> Result<Answer, Error> {
     transport(&["127.0.0.1"]).send(&request(url, Grant::ClientCredentials), timeout).await
 }
 
-/// Sends one request to a server that plays `steps`.
+/// Sends one request to a server that performs `steps`.
 async fn send(steps: Vec<Step>, timeout: Duration) -> Result<Answer, Error> {
     let server = Server::start(steps).await;
     send_url(&format!("http://127.0.0.1:{}/token", server.port), timeout).await
@@ -70,10 +70,10 @@ fn assert_timeout(error: &Error, started: Instant) {
 }
 
 #[tokio::test]
-async fn these_bytes_go_out() {
+async fn transport_sends_expected_bytes() {
     let server = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     let url = format!("http://127.0.0.1:{}/oauth/token?tenant=a", server.port);
-    let answer = send_url(&url, LONG).await.unwrap();
+    let answer = send_url(&url, TIMEOUT).await.unwrap();
     assert_eq!(answer.access_token.expose_secret(), "t");
     assert_eq!(answer.expires_in, Some(300));
 
@@ -91,22 +91,22 @@ async fn these_bytes_go_out() {
             "content-length: 41".to_owned(),
             "content-type: application/x-www-form-urlencoded".to_owned(),
             format!("host: 127.0.0.1:{}", server.port),
-            "user-agent: tokensource-operator/test".to_owned(),
+            "user-agent: token-endpoint/test".to_owned(),
         ]
     );
     assert_eq!(body, "grant_type=client_credentials&scope=email");
 }
 
 #[tokio::test]
-async fn a_hanging_server_is_left_in_time() {
+async fn transport_hanging_server_times_out() {
     let started = Instant::now();
-    let error = send(vec![Read, Wait(LONG)], Duration::from_secs(1)).await.unwrap_err();
+    let error = send(vec![Read, Wait(TIMEOUT)], Duration::from_secs(1)).await.unwrap_err();
     assert_timeout(&error, started);
     assert!(error.to_string().contains("within 1 s"), "{error}");
 }
 
 #[tokio::test]
-async fn a_dripping_server_is_left_in_time() {
+async fn transport_dripping_server_times_out() {
     let pause = Duration::from_millis(20);
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n".to_vec();
     for steps in
@@ -118,7 +118,7 @@ async fn a_dripping_server_is_left_in_time() {
 }
 
 #[tokio::test]
-async fn an_endless_answer_is_not_read_to_its_end() {
+async fn transport_body_above_limit_is_not_read() {
     let body = format!("{{\"access_token\":\"t\"{}}}", " ".repeat(MAX_BODY));
     for framing in [
         answer("200 OK", "", &body),
@@ -126,19 +126,20 @@ async fn an_endless_answer_is_not_read_to_its_end() {
         write(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}")),
         write(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n{body}")),
     ] {
-        let error = send(vec![Read, framing, Wait(LONG)], LONG).await.unwrap_err();
+        let error = send(vec![Read, framing, Wait(TIMEOUT)], TIMEOUT).await.unwrap_err();
         assert_eq!((error.class(), error.kind()), (Class::Malformed, ErrorKind::MalformedResponse));
         assert!(error.to_string().contains("more than 262144 bytes"), "{error}");
     }
-    let error = send(vec![Read, answer("502 Bad Gateway", "", &body), Wait(LONG)], LONG).await.unwrap_err();
+    let error =
+        send(vec![Read, answer("502 Bad Gateway", "", &body), Wait(TIMEOUT)], TIMEOUT).await.unwrap_err();
     assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, true));
 
     let longest = format!("{{\"access_token\":\"t\"{}}}", " ".repeat(MAX_BODY - 20));
-    assert!(send(vec![Read, answer("200 OK", "", &longest)], LONG).await.is_ok());
+    assert!(send(vec![Read, answer("200 OK", "", &longest)], TIMEOUT).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_cut_connection_leaves_the_outcome_unknown() {
+async fn transport_cut_connection_leaves_outcome_unknown() {
     for steps in [
         vec![Read],
         vec![Read, Reset],
@@ -151,7 +152,7 @@ async fn a_cut_connection_leaves_the_outcome_unknown() {
         vec![Read, write([0xff; 100])],
         vec![Read, write("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n")],
     ] {
-        let error = send(steps, LONG).await.unwrap_err();
+        let error = send(steps, TIMEOUT).await.unwrap_err();
         assert!(matches!(error, Error::Cut { .. }), "{error:?}");
         assert_eq!((error.class(), error.kind()), (Class::Transient, ErrorKind::Unavailable));
         assert!(error.outcome_unknown());
@@ -159,45 +160,45 @@ async fn a_cut_connection_leaves_the_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn a_content_length_that_cuts_the_json_is_no_answer() {
+async fn transport_content_length_that_cuts_json_is_malformed() {
     let short = write(format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{TOKEN}"));
-    let error = send(vec![Read, short], LONG).await.unwrap_err();
+    let error = send(vec![Read, short], TIMEOUT).await.unwrap_err();
     assert_eq!(error.class(), Class::Malformed);
 }
 
 #[tokio::test]
-async fn redirects_are_not_followed() {
+async fn transport_redirect_is_not_followed() {
     let elsewhere = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
         let location = format!("Location: http://127.0.0.1:{}/token\r\n", elsewhere.port);
-        let error = send(vec![Read, answer(status, &location, "")], LONG).await.unwrap_err();
+        let error = send(vec![Read, answer(status, &location, "")], TIMEOUT).await.unwrap_err();
         assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::RequestRejected));
     }
     assert_eq!(elsewhere.connections(), 0);
 }
 
 #[tokio::test]
-async fn a_failure_is_tried_once() {
+async fn transport_failure_is_not_retried() {
     let server = Server::start(vec![Read, answer("503 Unavailable", "Retry-After: 7\r\n", ""), Again]).await;
-    let error = send_url(&format!("http://127.0.0.1:{}/", server.port), LONG).await.unwrap_err();
+    let error = send_url(&format!("http://127.0.0.1:{}/", server.port), TIMEOUT).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(7));
     assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn bodies_are_not_decompressed() {
+async fn transport_content_encoding_is_ignored() {
     let gzip = answer("200 OK", "Content-Encoding: gzip\r\n", TOKEN);
-    assert!(send(vec![Read, gzip], LONG).await.is_ok());
+    assert!(send(vec![Read, gzip], TIMEOUT).await.is_ok());
 }
 
 #[tokio::test]
-async fn connections_are_reused_but_not_for_refresh_tokens() {
+async fn transport_connection_is_reused_except_for_refresh_tokens() {
     for (grant, connections) in [(Grant::ClientCredentials, 1), (Grant::RefreshToken, 3)] {
         let server = Server::start(vec![Read, answer("200 OK", "", TOKEN), Again]).await;
         let transport = transport(&["127.0.0.1"]);
         for _ in 0..3 {
             let request = request(&format!("http://127.0.0.1:{}/token", server.port), grant.clone());
-            transport.send(&request, LONG).await.unwrap();
+            transport.send(&request, TIMEOUT).await.unwrap();
         }
         assert_eq!(server.connections(), connections, "{grant:?}");
         assert_eq!(server.requests().len(), 3);
@@ -205,12 +206,12 @@ async fn connections_are_reused_but_not_for_refresh_tokens() {
 }
 
 #[tokio::test]
-async fn a_closed_port_is_named() {
+async fn transport_closed_port_error_names_host() {
     let port = {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.local_addr().unwrap().port()
     };
-    let error = send_url(&format!("http://127.0.0.1:{port}/token?secret=1"), LONG).await.unwrap_err();
+    let error = send_url(&format!("http://127.0.0.1:{port}/token?secret=1"), TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error:?}");
     assert!(error.to_string().contains("127.0.0.1: Connection refused"), "{error}");
     assert!(!error.to_string().contains("secret"), "{error}");
@@ -218,15 +219,15 @@ async fn a_closed_port_is_named() {
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_is_named() {
-    let error = send_url("https://idp.invalid/token", LONG).await.unwrap_err();
+async fn transport_unresolvable_name_error_names_host() {
+    let error = send_url("https://idp.invalid/token", TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::Dns { .. }), "{error:?}");
     assert!(error.to_string().contains("idp.invalid"), "{error}");
     assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
 }
 
 #[tokio::test]
-async fn the_policy_judges_addresses_and_what_names_resolve_to() {
+async fn transport_egress_policy_applies_to_resolved_addresses() {
     let server = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     let port = server.port;
     let other_port = format!("127.0.0.1:{}", port ^ 1);
@@ -234,20 +235,20 @@ async fn the_policy_judges_addresses_and_what_names_resolve_to() {
         for allow in [&[][..], &["localhost"][..], &[other_port.as_str()][..]] {
             let url = format!("http://{host}:{port}/token");
             let error =
-                transport(allow).send(&request(&url, Grant::ClientCredentials), LONG).await.unwrap_err();
+                transport(allow).send(&request(&url, Grant::ClientCredentials), TIMEOUT).await.unwrap_err();
             assert!(matches!(error, Error::Egress(EgressRefused::Address { .. })), "{url}: {error:?}");
             assert_eq!((error.class(), error.kind()), (Class::Configuration, ErrorKind::EgressRefused));
-            let message = error.to_string();
-            assert!(message.contains("loopback") && message.contains("--egress-allow"), "{message}");
+            assert!(error.to_string().contains("loopback"), "{error}");
+            assert!(matches!(error.hint(), Some(Hint::AllowEgress(_))), "{error:?}");
         }
     }
     assert_eq!(server.connections(), 0);
 
-    // localhost may have ::1 as well: only what is allowed is connected to.
+    // localhost may resolve to ::1 too: only the allowed address is used.
     let allow = format!("127.0.0.1:{port}");
     for host in ["127.0.0.1", "2130706433", "localhost"] {
         let request = request(&format!("http://{host}:{port}/token"), Grant::ClientCredentials);
-        assert!(transport(&[allow.as_str()]).send(&request, LONG).await.is_ok(), "{host}");
+        assert!(transport(&[allow.as_str()]).send(&request, TIMEOUT).await.is_ok(), "{host}");
     }
 }
 
@@ -266,7 +267,7 @@ fn tls_server() -> u16 {
         let (stream, _) = listener.accept()?;
         let mut tls =
             rustls::StreamOwned::new(rustls::ServerConnection::new(Arc::new(config)).unwrap(), stream);
-        tls.read_exact(&mut [0])?; // all of the request is in the first record
+        tls.read_exact(&mut [0])?; // the first record holds the whole request
         write!(tls, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{TOKEN}", TOKEN.len())?;
         tls.flush()
     });
@@ -274,52 +275,54 @@ fn tls_server() -> u16 {
 }
 
 #[tokio::test]
-async fn an_untrusted_certificate_is_for_a_person_to_see_to() {
-    let error = send_url(&format!("https://localhost:{}/token", tls_server()), LONG).await.unwrap_err();
-    assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
-    assert!(error.to_string().contains("no authority that this operator trusts"), "{error}");
+async fn transport_untrusted_certificate_is_of_class_rejected() {
+    let error = send_url(&format!("https://localhost:{}/token", tls_server()), TIMEOUT).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Certificate { problem: CertificateProblem::UnknownAuthority, .. }),
+        "{error:?}"
+    );
+    assert_eq!(error.hint(), Some(Hint::TrustAuthority));
     assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::Unavailable));
     assert!(!error.outcome_unknown());
 }
 
-/// Runs itself in a process whose system trusts `authority.crt`.
+/// Runs itself in a process whose system roots are `authority.crt`.
 #[tokio::test]
-async fn the_systems_authorities_are_trusted() {
+async fn transport_system_authorities_are_trusted() {
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/token_endpoint/authority.crt");
     if std::env::var("SSL_CERT_FILE").as_deref() != Ok(authority) {
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_systems_authorities_are_trusted"])
-            .env("SSL_CERT_FILE", authority)
-            .env_remove("SSL_CERT_DIR")
-            .output()
-            .unwrap();
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "transport_system_authorities_are_trusted"]);
+        command.env("SSL_CERT_FILE", authority).env_remove("SSL_CERT_DIR");
+        let child = output_within(command, "", RUN_LIMIT);
         assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
         return;
     }
-    let answer = send_url(&format!("https://localhost:{}/token", tls_server()), LONG).await.unwrap();
+    let answer = send_url(&format!("https://localhost:{}/token", tls_server()), TIMEOUT).await.unwrap();
     assert_eq!(answer.access_token.expose_secret(), "t");
 
-    let error = send_url(&format!("https://127.0.0.1:{}/token", tls_server()), LONG).await.unwrap_err();
+    let error = send_url(&format!("https://127.0.0.1:{}/token", tls_server()), TIMEOUT).await.unwrap_err();
     assert!(error.to_string().contains("it is for another name"), "{error}");
     assert_eq!(error.class(), Class::Rejected);
 }
 
 #[tokio::test]
-async fn a_handshake_that_fails_may_work_in_a_moment() {
+async fn transport_failed_handshake_is_of_class_transient() {
     for steps in [vec![], vec![Reset], vec![answer("400 Bad Request", "", "")]] {
         let server = Server::start(steps).await;
-        let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), LONG).await.unwrap_err();
+        let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), TIMEOUT).await.unwrap_err();
         assert!(matches!(error, Error::Handshake { .. } | Error::Connect { .. }), "{error:?}");
         assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
     }
 }
 
 #[tokio::test]
-async fn connecting_takes_five_seconds_at_most() {
-    let server = Server::start(vec![Wait(LONG)]).await;
+async fn transport_connect_times_out_after_five_seconds() {
+    let server = Server::start(vec![Wait(TIMEOUT)]).await;
     let started = Instant::now();
-    let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), LONG).await.unwrap_err();
+    let error = send_url(&format!("https://127.0.0.1:{}/token", server.port), TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::ConnectTimeout { .. }), "{error:?}");
+    assert_eq!(error.hint(), Some(Hint::CheckFirewall));
     assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
     assert!(started.elapsed() < Duration::from_secs(8));
 }

@@ -1,18 +1,17 @@
-//! Against a certified authorization server that nobody here wrote, over TLS.
+//! Against a certified authorization server, over TLS.
 
 use crate::support::authority::{Authority, Leaf};
 use crate::support::authorization_server::{AuthorizationServer, ClientSpec};
-use crate::{LONG, transport};
+use crate::{TIMEOUT, transport};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use rcgen::KeyPair;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use std::sync::OnceLock;
-use token_endpoint::ErrorKind;
 use token_endpoint::{
     Algorithm, Answer, Attempt, BasicEncoding, Class, ClientAuthentication, Credentials, Discovery, Encoding,
-    Error, Grant, PrivateKeyJwt, RequestDescription, Tls, Transport,
+    Error, ErrorKind, Grant, PrivateKeyJwt, RequestDescription, Tls, Transport,
 };
 
 struct World {
@@ -48,16 +47,16 @@ impl World {
         }
     }
 
-    async fn mint(
+    async fn request_token(
         &self,
         transport: &Transport,
         description: &RequestDescription,
         credentials: &Credentials,
         tls: &Tls,
     ) -> Result<Answer, Error> {
-        let description = Discovery::new(transport.clone()).locate(description, tls, LONG).await?;
+        let description = Discovery::new(transport.clone()).locate(description, tls, TIMEOUT).await?;
         let attempt = transport.attempt(&description.token_url);
-        transport.send_over(&description.attempt(credentials, &attempt)?, tls, LONG).await
+        transport.send_over(&description.attempt(credentials, &attempt)?, tls, TIMEOUT).await
     }
 
     async fn is_valid(&self, answer: &Answer) -> bool {
@@ -74,7 +73,7 @@ fn local() -> Transport {
 }
 
 #[tokio::test]
-async fn secrets_in_every_encoding_over_a_discovered_endpoint() {
+async fn provider_accepts_basic_and_post_secrets_at_discovered_endpoint() {
     let world = world();
     for (id, method, authentication) in [
         ("ba:sic", "client_secret_basic", ClientAuthentication::Basic(BasicEncoding::Percent)),
@@ -89,10 +88,14 @@ async fn secrets_in_every_encoding_over_a_discovered_endpoint() {
         };
         world.server.client(spec).await;
         let description = world.discovered(authentication);
-        let answer = world.mint(&local(), &description, &client(id, secret), &world.tls()).await.unwrap();
+        let answer =
+            world.request_token(&local(), &description, &client(id, secret), &world.tls()).await.unwrap();
         assert_eq!(answer.expires_in, Some(300));
         assert!(world.is_valid(&answer).await);
-        let error = world.mint(&local(), &description, &client(id, "wrong"), &world.tls()).await.unwrap_err();
+        let error = world
+            .request_token(&local(), &description, &client(id, "wrong"), &world.tls())
+            .await
+            .unwrap_err();
         assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::ClientRejected));
     }
 }
@@ -107,7 +110,7 @@ fn key(algorithm: Algorithm) -> (serde_json::Value, String) {
             let certificate = include_str!("../../crates/token-endpoint/src/tests/keys/rsa-public.pem");
             let der: String = certificate.lines().filter(|line| !line.starts_with('-')).collect();
             let der = BASE64_STANDARD.decode(der).unwrap();
-            // SubjectPublicKeyInfo of RSA with 2048 bits: the modulus stands at 33, the exponent at the end.
+            // SubjectPublicKeyInfo of RSA with 2048 bits: the modulus is at 33, the exponent at the end.
             let n = BASE64_URL_SAFE_NO_PAD.encode(&der[33..33 + 256]);
             let jwk = json!({"kty": "RSA", "n": n, "e": "AQAB", "kid": "k"});
             return (jwk, include_str!("../../crates/token-endpoint/src/tests/keys/rsa.pem").to_owned());
@@ -127,7 +130,7 @@ fn key(algorithm: Algorithm) -> (serde_json::Value, String) {
 }
 
 #[tokio::test]
-async fn assertions_of_every_algorithm_are_accepted_once() {
+async fn provider_accepts_assertion_of_every_algorithm_once() {
     let (world, transport) = (world(), local());
     for algorithm in [
         Algorithm::Rs256,
@@ -154,25 +157,26 @@ async fn assertions_of_every_algorithm_are_accepted_once() {
         let credentials =
             Credentials { client_id: Some(id), private_key: Some(pem.into()), ..Credentials::default() };
         for _ in 0..2 {
-            let answer = world.mint(&transport, &description, &credentials, &world.tls()).await.unwrap();
+            let answer =
+                world.request_token(&transport, &description, &credentials, &world.tls()).await.unwrap();
             assert!(world.is_valid(&answer).await, "{algorithm}");
         }
 
         let located =
-            Discovery::new(transport.clone()).locate(&description, &world.tls(), LONG).await.unwrap();
+            Discovery::new(transport.clone()).locate(&description, &world.tls(), TIMEOUT).await.unwrap();
         let attempt = transport.attempt(&located.token_url);
         let replayed = located.attempt(&credentials, &attempt).unwrap();
-        assert!(transport.send_over(&replayed, &world.tls(), LONG).await.is_ok());
-        let error = transport.send_over(&replayed, &world.tls(), LONG).await.unwrap_err();
+        assert!(transport.send_over(&replayed, &world.tls(), TIMEOUT).await.is_ok());
+        let error = transport.send_over(&replayed, &world.tls(), TIMEOUT).await.unwrap_err();
         assert_eq!(error.code(), Some("invalid_client"), "a replay: {error}");
         let late = Attempt { now: "2020-01-01T00:00:00Z".parse().unwrap(), jti: "late".into() };
         let late = located.attempt(&credentials, &late).unwrap();
-        assert!(transport.send_over(&late, &world.tls(), LONG).await.is_err());
+        assert!(transport.send_over(&late, &world.tls(), TIMEOUT).await.is_err());
     }
 }
 
 #[tokio::test]
-async fn a_certificate_authenticates_the_client() {
+async fn provider_accepts_client_certificate_and_its_renewal() {
     let (world, transport) = (world(), local());
     let spec = ClientSpec {
         id: "by-certificate".to_owned(),
@@ -185,20 +189,21 @@ async fn a_certificate_authenticates_the_client() {
     let issue = |name: &str| world.clients.issue_client(name);
     let description = world.discovered(ClientAuthentication::Tls);
     let credentials = Credentials { client_id: Some("by-certificate".into()), ..Credentials::default() };
-    // A renewed certificate works at once, next to the old one.
+    // A renewed certificate is used at once, and the old one still works.
     let (first, renewed) = (issue("client.example.com"), issue("client.example.com"));
     for leaf in [&first, &renewed, &first] {
-        let answer = world.mint(&transport, &description, &credentials, &world.tls_as(leaf)).await.unwrap();
+        let answer =
+            world.request_token(&transport, &description, &credentials, &world.tls_as(leaf)).await.unwrap();
         assert!(world.is_valid(&answer).await);
     }
     for tls in [world.tls(), world.tls_as(&issue("other.example.com"))] {
-        let error = world.mint(&transport, &description, &credentials, &tls).await.unwrap_err();
+        let error = world.request_token(&transport, &description, &credentials, &tls).await.unwrap_err();
         assert_eq!(error.code(), Some("invalid_client"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn resources_are_indicated() {
+async fn provider_grants_registered_resource_only() {
     let world = world();
     let spec = ClientSpec {
         id: "resources".to_owned(),
@@ -210,19 +215,23 @@ async fn resources_are_indicated() {
     let plain = world.discovered(ClientAuthentication::Basic(BasicEncoding::Percent));
     let asks = |resource: &str| RequestDescription { resources: vec![resource.to_owned()], ..plain.clone() };
     let credentials = client("resources", "secret");
-    let answer =
-        world.mint(&local(), &asks("https://a.example.com"), &credentials, &world.tls()).await.unwrap();
+    let answer = world
+        .request_token(&local(), &asks("https://a.example.com"), &credentials, &world.tls())
+        .await
+        .unwrap();
     let claims = answer.access_token.expose_secret().split('.').nth(1).unwrap();
     let claims: serde_json::Value =
         serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
     assert_eq!(claims["aud"], "https://a.example.com");
-    let error =
-        world.mint(&local(), &asks("https://b.example.com"), &credentials, &world.tls()).await.unwrap_err();
+    let error = world
+        .request_token(&local(), &asks("https://b.example.com"), &credentials, &world.tls())
+        .await
+        .unwrap_err();
     assert_eq!((error.code(), error.kind()), (Some("invalid_target"), ErrorKind::RequestRejected));
 }
 
 #[tokio::test]
-async fn refresh_tokens_rotate_and_reuse_kills_the_grant() {
+async fn provider_rotates_refresh_token_and_revokes_grant_on_reuse() {
     let (world, transport) = (world(), local());
     let spec = ClientSpec {
         id: "rotates".to_owned(),
@@ -231,20 +240,21 @@ async fn refresh_tokens_rotate_and_reuse_kills_the_grant() {
         ..ClientSpec::default()
     };
     world.server.client(spec).await;
-    let seed = world.server.seed_refresh_token("rotates").await;
+    let original = world.server.seed_refresh_token("rotates").await;
     let description = RequestDescription {
         grant: Grant::RefreshToken,
         encoding: Encoding::Form,
         ..world.discovered(ClientAuthentication::Basic(BasicEncoding::Percent))
     };
     let with = |token: &str| Credentials { refresh_token: Some(token.into()), ..client("rotates", "secret") };
-    let first = world.mint(&transport, &description, &with(&seed), &world.tls()).await.unwrap();
+    let first = world.request_token(&transport, &description, &with(&original), &world.tls()).await.unwrap();
     let second = first.refresh_token.as_ref().unwrap().expose_secret().to_owned();
-    assert_ne!(second, seed);
-    let third = world.mint(&transport, &description, &with(&second), &world.tls()).await.unwrap();
+    assert_ne!(second, original);
+    let third = world.request_token(&transport, &description, &with(&second), &world.tls()).await.unwrap();
     let third_token = third.refresh_token.as_ref().unwrap().expose_secret().to_owned();
-    for dead in [&seed, &third_token] {
-        let error = world.mint(&transport, &description, &with(dead), &world.tls()).await.unwrap_err();
+    for dead in [&original, &third_token] {
+        let error =
+            world.request_token(&transport, &description, &with(dead), &world.tls()).await.unwrap_err();
         assert_eq!((error.code(), error.kind()), (Some("invalid_grant"), ErrorKind::GrantRejected));
     }
     assert!(!world.is_valid(&third).await);

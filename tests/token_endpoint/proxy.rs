@@ -1,15 +1,15 @@
-//! Through a proxy, on loopback.
+//! The transport through a proxy on loopback.
 
 use crate::server::{Server, Step::Read, answer, read_request, write};
 use crate::support::authority::Authority;
 use crate::tls::{roots, serve};
-use crate::{LONG, TOKEN, request};
+use crate::{TIMEOUT, TOKEN, request};
 use std::sync::{Arc, Mutex};
 use token_endpoint::{Class, Egress, EgressRefused, Error, Grant, Proxies, Transport};
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-/// An honest proxy for TLS, which finds every name on loopback. Its port, and what it was asked.
+/// A tunnelling proxy that resolves every name to loopback. Returns its port and the requests that it received.
 async fn tunnel() -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -40,22 +40,22 @@ fn through(proxy: &str, no_proxy: &str, allow: &[&str]) -> Transport {
     .unwrap();
     let allow = allow.iter().map(|rule| rule.parse().unwrap()).collect();
     let egress = Egress::new(allow, None, true, Vec::new());
-    Transport::with_proxies(Arc::new(egress), "tokensource-operator/test", proxies).unwrap()
+    Transport::with_proxies(Arc::new(egress), "token-endpoint/test", proxies).unwrap()
 }
 
 #[tokio::test]
-async fn a_proxy_leads_to_names_that_only_it_knows() {
-    let ours = Authority::new("ours");
-    let named = ours.issue(|params| {
+async fn proxy_resolves_names_that_only_it_knows() {
+    let trusted = Authority::new("trusted");
+    let named = trusted.issue(|params| {
         params.subject_alt_names = vec![rcgen::SanType::DnsName("idp.example.com".try_into().unwrap())];
     });
     let server = serve(&named, None);
     let (port, asked) = tunnel().await;
     let url = format!("https://idp.example.com:{}/token", server.port);
     let request = request(&url, Grant::ClientCredentials);
-    // The proxy is on loopback, which nothing allows: its own address is exempt.
+    // No rule allows loopback: the policy does not apply to the address of the proxy.
     let transport = through(&format!("http://user:pass@127.0.0.1:{port}"), "", &[]);
-    assert!(transport.send_over(&request, &roots(&ours.pem), LONG).await.is_ok());
+    assert!(transport.send_over(&request, &roots(&trusted.pem), TIMEOUT).await.is_ok());
     let asked = asked.lock().unwrap().join("");
     assert!(asked.starts_with(&format!("CONNECT idp.example.com:{} HTTP/1.1", server.port)), "{asked}");
     assert!(asked.to_lowercase().contains("proxy-authorization: basic dxnlcjpwyxnz"), "{asked}");
@@ -63,16 +63,16 @@ async fn a_proxy_leads_to_names_that_only_it_knows() {
 }
 
 #[tokio::test]
-async fn a_proxy_with_a_name_is_exempt_and_nothing_else_is() {
+async fn proxy_address_is_exempt_from_policy_as_proxy_only() {
     let proxy = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     let address = format!("http://localhost:{}", proxy.port);
     let send = async |transport: Transport, url: &str| {
-        transport.send(&request(url, Grant::ClientCredentials), LONG).await
+        transport.send(&request(url, Grant::ClientCredentials), TIMEOUT).await
     };
     assert!(send(through(&address, "", &[]), "http://idp.example.com/token").await.is_ok());
     assert!(proxy.requests()[0].starts_with("POST http://idp.example.com/token HTTP/1.1"));
 
-    // The proxy itself as an endpoint, through the proxy and around it.
+    // The proxy as the endpoint, through the proxy and directly.
     for no_proxy in ["", "*"] {
         for host in ["localhost", "127.0.0.1"] {
             let url = format!("http://{host}:{}/token", proxy.port);
@@ -87,14 +87,14 @@ async fn a_proxy_with_a_name_is_exempt_and_nothing_else_is() {
         }
     }
     assert_eq!(proxy.connections(), 1);
-    // An exception is judged by its addresses, as ever.
+    // The policy applies to the addresses of a host in NO_PROXY.
     let direct = through(&address, "idp.invalid", &[]);
     assert!(matches!(send(direct, "http://idp.invalid/").await, Err(Error::Dns { .. })));
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_is_named() {
-    for (status, class, says) in [
+async fn proxy_refusal_is_classified_by_status() {
+    for (status, class, message) in [
         ("407 Proxy Authentication Required", Class::Rejected, "authorization required"),
         ("403 Forbidden", Class::Unclear, "unsuccessful"),
         ("502 Bad Gateway", Class::Unclear, "unsuccessful"),
@@ -103,9 +103,9 @@ async fn a_proxy_that_refuses_is_named() {
             Server::start(vec![Read, write(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))]).await;
         let transport = through(&format!("http://127.0.0.1:{}", proxy.port), "", &[]);
         let request = request("https://idp.example.com/token", Grant::ClientCredentials);
-        let error = transport.send(&request, LONG).await.unwrap_err();
+        let error = transport.send(&request, TIMEOUT).await.unwrap_err();
         assert!(matches!(error, Error::Proxy { .. }), "{error:?}");
         assert_eq!((error.class(), error.outcome_unknown()), (class, false));
-        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
     }
 }

@@ -1,11 +1,11 @@
-//! A TCP server that does what it is told, for what no honest server does.
+//! A TCP server that performs scripted steps, for behaviour that a well-behaved server does not have.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What to do with a connection.
+/// A step of the script for a connection.
 #[derive(Clone)]
 pub(crate) enum Step {
     /// Read one whole request (head and Content-Length).
@@ -16,7 +16,7 @@ pub(crate) enum Step {
     Drip(Vec<u8>, Duration),
     /// Close with RST instead of FIN.
     Reset,
-    /// Start over with the first step, on the same connection.
+    /// Continue with the first step, on the same connection.
     Again,
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn write(text: impl AsRef<[u8]>) -> Step {
     Step::Write(text.as_ref().to_vec())
 }
 
-/// A complete answer with a right Content-Length.
+/// A complete answer with its Content-Length.
 pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Step {
     write(format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()))
 }
@@ -36,7 +36,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens on a free port of 127.0.0.1 and plays `steps` on every connection.
+    /// Listens on a free port of 127.0.0.1 and performs `steps` on every connection.
     pub(crate) async fn start(steps: Vec<Step>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! A web site whose pages a test writes, and may write anew while it runs.
+//! A web server whose pages a test writes and may change while it runs.
 
 use crate::server::read_request;
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ impl Site {
         self.pages.lock().unwrap().insert(path.to_owned(), (status, body.into()));
     }
 
-    /// The paths that were asked for since the last time.
+    /// The paths of the requests since the last call.
     pub(crate) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }

@@ -1,7 +1,7 @@
-//! Whom the transport trusts over TLS, and as whom it speaks.
+//! Server and client certificates of the transport.
 
 use crate::support::authority::{Authority, Leaf};
-use crate::{LONG, TOKEN, request, transport};
+use crate::{TIMEOUT, TOKEN, request, transport};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -10,16 +10,17 @@ use secrecy::{ExposeSecret, SecretString};
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use token_endpoint::ErrorKind;
 use token_endpoint::transport::install_crypto_provider;
-use token_endpoint::{Answer, Class, Error, Grant, KeyError, Tls, TlsError, Transport};
+use token_endpoint::{
+    Answer, CertificateProblem, Class, Error, ErrorKind, Grant, Hint, KeyError, Tls, TlsError, Transport,
+};
 
 pub(crate) struct Server {
     pub(crate) port: u16,
     connections: Arc<AtomicUsize>,
 }
 
-/// Answers every request with a token, to clients that `clients` has issued certificates to, or to all.
+/// Answers every request with a token. With `clients`, only to clients with a certificate of that authority.
 pub(crate) fn serve(leaf: &Leaf, clients: Option<&Authority>) -> Server {
     install_crypto_provider();
     let builder = ServerConfig::builder();
@@ -69,35 +70,41 @@ async fn ask(transport: &Transport, server: &Server, tls: &Tls) -> Result<Answer
 
 async fn ask_host(transport: &Transport, host: &str, server: &Server, tls: &Tls) -> Result<Answer, Error> {
     let url = format!("https://{host}:{}/token", server.port);
-    transport.send_over(&request(&url, Grant::ClientCredentials), tls, LONG).await
+    transport.send_over(&request(&url, Grant::ClientCredentials), tls, TIMEOUT).await
 }
 
-fn assert_untrusted(result: Result<Answer, Error>, says: &str) {
+fn assert_untrusted(result: Result<Answer, Error>, expected: CertificateProblem) {
     let error = result.unwrap_err();
-    assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
+    assert!(matches!(error, Error::Certificate { problem, .. } if problem == expected), "{error:?}");
     assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::Unavailable));
-    assert!(error.to_string().contains(says), "{error}");
+    let hint = match expected {
+        CertificateProblem::SelfSigned => Some(Hint::TrustCertificate),
+        CertificateProblem::UnknownAuthority => Some(Hint::TrustAuthority),
+        _ => None,
+    };
+    assert_eq!(error.hint(), hint);
     assert!(!error.outcome_unknown());
 }
 
 #[tokio::test]
-async fn a_bundle_replaces_the_roots() {
-    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
-    let server = serve(&ours.issue(|_| ()), None);
+async fn tls_ca_bundle_replaces_system_roots() {
+    let (trusted, other) = (Authority::new("trusted"), Authority::new("other"));
+    let server = serve(&trusted.issue(|_| ()), None);
     let transport = transport(&["127.0.0.1"]);
-    assert_eq!(ask(&transport, &server, &roots(&ours.pem)).await.unwrap().access_token.expose_secret(), "t");
-    let both = format!("# two\n{}\n{}", other.pem, ours.pem);
-    assert!(ask(&transport, &server, &roots(&both)).await.is_ok());
-    assert_untrusted(
-        ask(&transport, &server, &roots(&other.pem)).await,
-        "no authority that this operator trusts",
+    assert_eq!(
+        ask(&transport, &server, &roots(&trusted.pem)).await.unwrap().access_token.expose_secret(),
+        "t"
     );
-    assert_untrusted(ask(&transport, &server, &Tls::default()).await, "spec.tls.caBundle");
+    let both = format!("# two\n{}\n{}", other.pem, trusted.pem);
+    assert!(ask(&transport, &server, &roots(&both)).await.is_ok());
+    for tls in [roots(&other.pem), Tls::default()] {
+        assert_untrusted(ask(&transport, &server, &tls).await, CertificateProblem::UnknownAuthority);
+    }
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_says_what_to_do() {
-    let ours = Authority::new("ours");
+async fn tls_untrusted_certificate_error_says_why() {
+    let trusted = Authority::new("trusted");
     let long_ago = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let to_come = |params: &mut CertificateParams| params.not_before = rcgen::date_time_ymd(2090, 1, 1);
     let elsewhere = |params: &mut CertificateParams| {
@@ -108,52 +115,60 @@ async fn a_certificate_that_is_not_trusted_says_what_to_do() {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     };
     let transport = transport(&["127.0.0.1"]);
-    let tls = roots(&ours.pem);
-    for (leaf, says) in [
-        (ours.issue(long_ago), "it has expired"),
-        (ours.issue(to_come), "not valid yet"),
-        (ours.issue(elsewhere), "it is for another name"),
-        (ours.issue(nameless), "a common name and no subjectAltName"),
-        (ours.issue(for_clients), "extended key usage"),
-        (Leaf::self_signed(|_| ()), "it is self-signed"),
+    let tls = roots(&trusted.pem);
+    for (leaf, problem) in [
+        (trusted.issue(long_ago), CertificateProblem::Expired),
+        (trusted.issue(to_come), CertificateProblem::NotYetValid),
+        (trusted.issue(elsewhere), CertificateProblem::OtherName),
+        (trusted.issue(nameless), CertificateProblem::NoName),
+        (trusted.issue(for_clients), CertificateProblem::NotForServers),
+        (Leaf::self_signed(|_| ()), CertificateProblem::SelfSigned),
     ] {
-        assert_untrusted(ask(&transport, &serve(&leaf, None), &tls).await, says);
+        assert_untrusted(ask(&transport, &serve(&leaf, None), &tls).await, problem);
     }
 }
 
 #[tokio::test]
-async fn a_server_that_signs_for_itself_is_trusted_if_it_is_in_the_bundle() {
+async fn tls_self_signed_certificate_in_bundle_is_trusted() {
     let transport = transport(&["127.0.0.1"]);
     let leaf = Leaf::self_signed(|_| ());
     let server = serve(&leaf, None);
     assert!(ask(&transport, &server, &roots(&leaf.pem)).await.is_ok());
-    assert_untrusted(ask_host(&transport, "localhost", &server, &roots(&leaf.pem)).await, "another name");
-    // Another one under the same name is another one.
+    assert_untrusted(
+        ask_host(&transport, "localhost", &server, &roots(&leaf.pem)).await,
+        CertificateProblem::OtherName,
+    );
     assert_untrusted(
         ask(&transport, &server, &roots(&Leaf::self_signed(|_| ()).pem)).await,
-        "it is self-signed",
+        CertificateProblem::SelfSigned,
     );
 
-    for (leaf, says) in [
-        (Leaf::self_signed(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)), "it has expired"),
-        (Leaf::self_signed(|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)), "not valid yet"),
-        (Leaf::self_signed(|params| params.subject_alt_names.clear()), "no subjectAltName"),
+    for (leaf, problem) in [
+        (
+            Leaf::self_signed(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1)),
+            CertificateProblem::Expired,
+        ),
+        (
+            Leaf::self_signed(|params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)),
+            CertificateProblem::NotYetValid,
+        ),
+        (Leaf::self_signed(|params| params.subject_alt_names.clear()), CertificateProblem::NoName),
     ] {
-        assert_untrusted(ask(&transport, &serve(&leaf, None), &roots(&leaf.pem)).await, says);
+        assert_untrusted(ask(&transport, &serve(&leaf, None), &roots(&leaf.pem)).await, problem);
     }
 }
 
 #[tokio::test]
-async fn a_client_certificate_opens_the_door() {
-    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
-    let server = serve(&ours.issue(|_| ()), Some(&ours));
+async fn tls_client_certificate_of_known_authority_is_accepted() {
+    let (trusted, other) = (Authority::new("trusted"), Authority::new("other"));
+    let server = serve(&trusted.issue(|_| ()), Some(&trusted));
     let transport = transport(&["127.0.0.1"]);
-    let client = ours.issue_client("client");
-    let tls = |client: &Leaf| Tls::new(Some(&ours.pem), Some((&client.pem, &client.secret()))).unwrap();
+    let client = trusted.issue_client("client");
+    let tls = |client: &Leaf| Tls::new(Some(&trusted.pem), Some((&client.pem, &client.secret()))).unwrap();
     assert!(tls(&client).has_client_certificate());
     assert!(ask(&transport, &server, &tls(&client)).await.is_ok());
 
-    for tls in [roots(&ours.pem), tls(&other.issue_client("client"))] {
+    for tls in [roots(&trusted.pem), tls(&other.issue_client("client"))] {
         let error = ask(&transport, &server, &tls).await.unwrap_err();
         assert!(matches!(error, Error::ClientCertificate { .. }), "{error:?}");
         assert_eq!((error.class(), error.kind()), (Class::Rejected, ErrorKind::ClientRejected));
@@ -162,7 +177,7 @@ async fn a_client_certificate_opens_the_door() {
 }
 
 #[tokio::test]
-async fn rotation_needs_no_restart() {
+async fn tls_rotated_certificates_take_effect_at_once() {
     let (before, after) = (Authority::new("before"), Authority::new("after"));
     let transport = transport(&["127.0.0.1"]);
     let (old, new) = (serve(&before.issue(|_| ()), None), serve(&after.issue(|_| ()), None));
@@ -170,7 +185,7 @@ async fn rotation_needs_no_restart() {
     assert!(ask(&transport, &new, &roots(&before.pem)).await.is_err());
     assert!(ask(&transport, &new, &roots(&after.pem)).await.is_ok());
 
-    // The same material means the same client, hence the same connection; a renewed certificate means a new one.
+    // Equal certificates share an HTTP client and its connection; a renewed certificate gets new ones.
     let server = serve(&before.issue(|_| ()), Some(&before));
     let (first, second) = (before.issue_client("client"), before.issue_client("client"));
     for (client, connections) in [(&first, 1), (&first, 1), (&second, 2), (&first, 2)] {
@@ -181,14 +196,14 @@ async fn rotation_needs_no_restart() {
 }
 
 #[test]
-fn what_is_no_certificate_is_refused() {
-    let ours = Authority::new("ours");
-    let (client, other) = (ours.issue_client("a"), ours.issue_client("b"));
+fn tls_invalid_certificate_or_key_is_refused() {
+    let trusted = Authority::new("trusted");
+    let (client, other) = (trusted.issue_client("a"), trusted.issue_client("b"));
     let bundle = |text: &str| Tls::new(Some(text), None).unwrap_err();
     assert_eq!(bundle(""), TlsError::EmptyBundle);
     assert_eq!(bundle(&client.key.serialize_pem()), TlsError::EmptyBundle);
     let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    assert_eq!(bundle(&format!("{}{damaged}", ours.pem)), TlsError::DamagedBundle(2));
+    assert_eq!(bundle(&format!("{}{damaged}", trusted.pem)), TlsError::DamagedBundle(2));
 
     let with = |chain: &str, key: SecretString| Tls::new(None, Some((chain, &key))).unwrap_err();
     assert_eq!(with("", client.secret()), TlsError::ClientCertificate);

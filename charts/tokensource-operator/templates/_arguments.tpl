@@ -1,4 +1,4 @@
-{{- /* The flags of `tokensource-operator run`, one for each value. A test holds that there is none without a value. */}}
+{{- /* The flags of `tokensource-operator run`. A test fails if a flag has no value of the chart. */}}
 {{- define "tokensource-operator.arguments" -}}
 {{- $arguments := list }}
 {{- range .Values.namespaces }}

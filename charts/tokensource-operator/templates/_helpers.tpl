@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* 47, so that what is added to it stays within the 63 characters that a name may have. */}}
+{{- /* 47: with the suffixes that are added, names stay within 63 characters. */}}
 {{- define "tokensource-operator.fullname" -}}
 {{- $name := include "tokensource-operator.name" . }}
 {{- if .Values.fullnameOverride }}
@@ -14,7 +14,7 @@
 {{- end }}
 {{- end }}
 
-{{- /* Of objects that belong to no namespace: releases of the same name in several namespaces must not meet. */}}
+{{- /* For cluster-scoped objects: releases of the same name in several namespaces must not collide. */}}
 {{- define "tokensource-operator.clusterName" -}}
 {{- printf "%s.%s" (include "tokensource-operator.fullname" .) .Release.Namespace }}
 {{- end }}
@@ -35,7 +35,7 @@
 {{- printf "%s/%s%s" .Values.image.registry .Values.image.repository $version | trimPrefix "/" }}
 {{- end }}
 
-{{- /* A selector cannot be changed by an upgrade: nothing that may change goes in here. */}}
+{{- /* An upgrade cannot change a selector: only values that never change belong here. */}}
 {{- define "tokensource-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "tokensource-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -52,7 +52,7 @@ app.kubernetes.io/part-of: tokensource-operator
 {{- end }}
 {{- end }}
 
-{{- /* The metadata of an object: a dict of root, name, and where they apply namespace, labels and annotations. */}}
+{{- /* The metadata of an object. Takes a dict of root and name, and optionally namespace, labels and annotations. */}}
 {{- define "tokensource-operator.metadata" -}}
 name: {{ .name }}
 {{- with .namespace }}
@@ -67,7 +67,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{- /* All that the operator does in a namespace that it serves. */}}
+{{- /* The rights of the operator in each namespace that it serves. */}}
 {{- define "tokensource-operator.rules" -}}
 - apiGroups: [tokensource.dev]
   resources: [tokensources]
@@ -75,7 +75,7 @@ annotations:
 - apiGroups: [tokensource.dev]
   resources: [tokensources/status]
   verbs: [patch]
-# Reads the credentials that a TokenSource names, and writes the targets. Of all other Secrets it receives metadata only.
+# Reads the credentials that a TokenSource names, and writes target Secrets. It receives only the metadata of other Secrets.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, patch, delete]
@@ -98,24 +98,24 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{- /* What goes together, and what does not: said before anything is installed. */}}
+{{- /* Refuses combinations of values that exclude each other. */}}
 {{- define "tokensource-operator.check" -}}
 {{- if and .Values.namespaces .Values.namespaceSelector }}
-{{- fail "namespaces and namespaceSelector do not go together: give one of them" }}
+{{- fail "namespaces and namespaceSelector exclude each other: set one of them" }}
 {{- end }}
 {{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
-{{- fail "without leaderElection.enabled every replica would ask for every token: set replicaCount to 1" }}
+{{- fail "without leaderElection.enabled every replica would request every token: set replicaCount to 1" }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
-{{- fail "metrics.serviceMonitor and metrics.podMonitor would count everything twice: enable one of them" }}
+{{- fail "metrics.serviceMonitor and metrics.podMonitor would scrape every pod twice: enable one of them" }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
 {{- fail "metrics.serviceMonitor needs metrics.service.enabled" }}
 {{- end }}
-{{- if and .Values.fences.enabled (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
-{{- fail (printf "fences need Kubernetes 1.30 (this is %s): set fences.enabled to false" .Capabilities.KubeVersion.Version) }}
+{{- if and .Values.admissionPolicy.enabled (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
+{{- fail (printf "the admission policy needs Kubernetes 1.30 (this is %s): set admissionPolicy.enabled to false" .Capabilities.KubeVersion.Version) }}
 {{- end }}
 {{- if and .Values.podDisruptionBudget.enabled (not (kindIs "invalid" .Values.podDisruptionBudget.minAvailable)) (not (kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable)) }}
-{{- fail "podDisruptionBudget.minAvailable and maxUnavailable do not go together: set one of them to null" }}
+{{- fail "podDisruptionBudget.minAvailable and maxUnavailable exclude each other: set one of them to null" }}
 {{- end }}
 {{- end }}

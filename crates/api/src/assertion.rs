@@ -1,4 +1,4 @@
-//! What `provider.oauth2` signs: the client's own assertion (RFC 7523, 2.2), and one as a grant (RFC 7523, 2.1).
+//! Signed assertions of `provider.oauth2`: client authentication (RFC 7523, section 2.2) and grant (section 2.1).
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::rules;
 
-/// An assertion that the client signs with the key under credentials.privateKeyKey (RFC 7523, section 2.1), as Google, Salesforce, Box and DocuSign take it.
+/// An assertion that the client signs with the key under credentials.privateKeyKey (RFC 7523, section 2.1), as Google, Salesforce, Box and DocuSign use it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct JwtBearer {
-    /// The claim iss; default: what Google's key file says, else the client's id.
+    /// The claim iss; default: the client_email of Google's key file, else the client's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub issuer: Option<String>,
-    /// The claim sub: on whose behalf. No default.
+    /// The claim sub: the user on whose behalf the token is requested. No default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub subject: Option<String>,
@@ -27,25 +27,25 @@ pub struct JwtBearer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::claims_schema")]
     pub claims: Option<BTreeMap<String, String>>,
-    /// How it is signed, as the key and the issuer want it; default: RS256.
+    /// The signature algorithm, which must suit the key and the issuer; default: RS256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
-    /// The header kid; default: what Google's key file says, else none.
+    /// The header kid; default: the private_key_id of Google's key file, else none.
     #[serde(default, rename = "keyID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub key_id: Option<String>,
-    /// How long the assertion lives, from 1s to 1h; default: 45s. Not the token's lifetime.
+    /// The lifetime of the assertion (not of the token), from 1s to 1h; default: 45s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new(rules::ASSERTION_LIFETIME).message("write a duration from 1s to 1h, for example 45s: many issuers refuse assertions that live longer than a minute"))]
     pub lifetime: Option<String>,
 }
 
-/// An assertion by which the client authenticates, signed with the key under credentials.privateKeyKey (RFC 7523, section 2.2).
+/// An assertion that authenticates the client, signed with the key under credentials.privateKeyKey (RFC 7523, section 2.2).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PrivateKeyJwt {
-    /// How it is signed, as the key and the issuer want it; default: RS256.
+    /// The signature algorithm, which must suit the key and the issuer; default: RS256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
     /// The header kid. No default.
@@ -56,7 +56,7 @@ pub struct PrivateKeyJwt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub audience: Option<String>,
-    /// The key of the credentials Secret that holds the key's certificate, which the header x5t#S256 then names, as Microsoft Entra ID wants it. No default.
+    /// The key of the credentials Secret that holds the certificate of the private key. Its digest becomes the header x5t#S256, which Microsoft Entra ID requires. No default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
     pub certificate_key: Option<String>,

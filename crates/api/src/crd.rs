@@ -11,8 +11,7 @@ use super::TokenSource;
 
 /// The CustomResourceDefinition of `TokenSource`, as `tokensource-operator crd` prints it.
 ///
-/// What the derive cannot say is added here: the annotation by which Helm keeps it, and a status that tells
-/// kstatus that nobody has looked yet.
+/// Adds what the derive cannot express: a default status by which kstatus sees that no reconciliation has happened.
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = TokenSource::crd();
@@ -20,28 +19,28 @@ pub fn crd() -> CustomResourceDefinition {
         let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) else {
             continue;
         };
-        // The round trip through JSON reaches every level of the schema with one walk.
+        // As JSON, every level of the schema is reached by one recursive function.
         let mut value = serde_json::to_value(&*schema).unwrap_or_default();
-        tidy(&mut value);
+        remove_nullable(&mut value);
         value["properties"]["status"]["default"] = json!({"observedGeneration": -1});
-        if let Ok(tidied) = serde_json::from_value(value) {
-            *schema = tidied;
+        if let Ok(changed) = serde_json::from_value(value) {
+            *schema = changed;
         }
     }
     crd
 }
 
-/// Drops `nullable`, so that a member left empty (`vgs:`) is dropped by the API server and the rule about
-/// exactly one member answers.
-fn tidy(schema: &mut Value) {
+/// Removes `nullable`, so that the API server prunes a member that is left empty (`vgs:`), and the rule about exactly
+/// one member rejects the object with its message.
+fn remove_nullable(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
             if map.get("nullable").is_some_and(Value::is_boolean) {
                 map.remove("nullable");
             }
-            map.values_mut().for_each(tidy);
+            map.values_mut().for_each(remove_nullable);
         }
-        Value::Array(items) => items.iter_mut().for_each(tidy),
+        Value::Array(items) => items.iter_mut().for_each(remove_nullable),
         _ => {}
     }
 }

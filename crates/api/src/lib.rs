@@ -1,4 +1,4 @@
-//! The Kubernetes API of this project: types, schema, validation rules and the words of its conditions.
+//! The Kubernetes API of this project: types, schema, validation rules and the reasons of conditions.
 //! Pure: no client, no clock.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -7,6 +7,7 @@ mod crd;
 mod oauth2;
 pub mod permitted;
 mod reason;
+mod reference;
 mod remedy;
 pub mod reserved;
 mod rules;
@@ -22,10 +23,11 @@ pub use oauth2::{
     ResponseMapping, TokenExchange,
 };
 pub use reason::Reason;
+pub use reference::{KeyReference, SecretReference};
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
 pub use template::{Template, TemplateMetadata};
-pub use tls::{CaBundle, KeyReference, Tls};
+pub use tls::{CaBundle, Tls};
 pub use token_source::{
-    Credentials, DeletionPolicy, Propagation, Provider, Refresh, SecretReference, Target, TokenSource,
-    TokenSourceSpec, Vgs, VmwareCloudDirector, VngCloud,
+    Credentials, DeletionPolicy, Propagation, Provider, Refresh, Target, TokenSource, TokenSourceSpec, Vgs,
+    VmwareCloudDirector, VngCloud,
 };

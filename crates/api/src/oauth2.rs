@@ -22,56 +22,56 @@ pub struct OAuth2 {
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
     pub token_url: Option<String>,
-    /// Whose token endpoint it is, for example `https://idp.example.com`: it is looked up in the issuer's metadata (OpenID Connect Discovery, RFC 8414). Either this or tokenURL.
+    /// The issuer, for example `https://idp.example.com`, whose metadata (OpenID Connect Discovery, RFC 8414) names the token endpoint. Either this or tokenURL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new(rules::ISSUER).message("write the issuer exactly as its metadata has it, as an absolute https URL without user name, password, query and fragment, for example https://idp.example.com"))]
     pub issuer: Option<String>,
-    /// How the token is asked for: exactly one member; default: clientCredentials.
+    /// The grant by which the token is requested: exactly one member; default: clientCredentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<Grant>,
     /// How the client authenticates: exactly one member; default: basic (with grant jwtBearer: none).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_authentication: Option<ClientAuthentication>,
-    /// How the request's body is written: Form (application/x-www-form-urlencoded, as RFC 6749 has it) or JSON; default: Form.
+    /// The encoding of the request's body: Form (application/x-www-form-urlencoded, RFC 6749) or JSON; default: Form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_encoding: Option<RequestEncoding>,
-    /// The scopes to ask for (RFC 6749, section 3.3).
+    /// The scopes to request (RFC 6749, section 3.3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
     #[x_kube(validation = Rule::new(rules::SCOPES).message(rules::SCOPES_MESSAGE), merge_strategy = ListMerge::Atomic)]
     pub scopes: Option<Vec<String>>,
-    /// Who shall accept the token, where the endpoint takes the parameter `audience` (Auth0, RFC 8693 and others).
+    /// The audience of the token, for endpoints that take the parameter `audience` (Auth0, RFC 8693 and others).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub audience: Option<String>,
-    /// Where the token shall be used (RFC 8707): absolute URIs without a fragment.
+    /// The resources at which the token will be used (RFC 8707): absolute URIs without a fragment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 2048)))]
     #[x_kube(validation = Rule::new(rules::RESOURCES).message("write absolute URIs without fragment and spaces (RFC 8707), for example https://api.example.com"), merge_strategy = ListMerge::Atomic)]
     pub resources: Option<Vec<String>>,
-    /// Further members of the request's body. Nothing secret: everybody who may read the TokenSource can read them.
+    /// Further members of the request's body. Not for secrets: they are readable by everyone who may read the TokenSource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::parameters_schema")]
     pub parameters: Option<BTreeMap<String, String>>,
-    /// The same with secret values: the member's name, and the key of the credentials Secret that holds its value.
+    /// Further members of the request's body with secret values: the member's name, and the key of the credentials Secret that holds its value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::secret_parameters_schema")]
     pub secret_parameters: Option<BTreeMap<String, String>>,
-    /// Further headers of the request. Nothing secret: everybody who may read the TokenSource can read them.
+    /// Further headers of the request. Not for secrets: they are readable by everyone who may read the TokenSource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::headers_schema")]
     pub headers: Option<BTreeMap<String, String>>,
-    /// The same with secret values: the header's name, and the key of the credentials Secret that holds its value.
+    /// Further headers of the request with secret values: the header's name, and the key of the credentials Secret that holds its value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::secret_headers_schema")]
     pub secret_headers: Option<BTreeMap<String, String>>,
-    /// Where the answer has what, for endpoints that answer in their own words.
+    /// Where the members of the token response are, for endpoints that do not follow RFC 6749.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<ResponseMapping>,
 }
 
-/// JSON pointers (RFC 6901) into the answer, for example `/data/accessToken`. What is not named is looked for where RFC 6749 has it.
+/// JSON pointers (RFC 6901) into the token response, for example `/data/accessToken`. The defaults are the members of RFC 6749.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(rules::ONE_EXPIRY).message("expiresIn is a number of seconds, expiresAt a point in time: write one of them"))]
@@ -81,12 +81,12 @@ pub struct ResponseMapping {
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = Rule::new(rules::POINTER).message(rules::POINTER_MESSAGE))]
     pub access_token: Option<String>,
-    /// How many seconds it lives; default: /expires_in.
+    /// The access token's lifetime in seconds; default: /expires_in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = Rule::new(rules::POINTER).message(rules::POINTER_MESSAGE))]
     pub expires_in: Option<String>,
-    /// When it ends instead: RFC 3339, or seconds or milliseconds since 1970. No default.
+    /// The access token's expiry instead of its lifetime: RFC 3339, or seconds or milliseconds since 1970. No default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = Rule::new(rules::POINTER).message(rules::POINTER_MESSAGE))]
@@ -102,29 +102,29 @@ pub struct ResponseMapping {
     pub values: Option<BTreeMap<String, String>>,
 }
 
-/// Exactly one member says how the token is asked for.
+/// The grant by which the token is requested: exactly one member.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(rules::ONE_GRANT).message("exactly one of clientCredentials, refreshToken, jwtBearer, tokenExchange and custom must be set; a member left empty is dropped, so write `refreshToken: {}`, not `refreshToken:`"))]
 pub struct Grant {
-    /// RFC 6749, section 4.4.
+    /// The client credentials grant (RFC 6749, section 4.4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_credentials: Option<Empty>,
-    /// RFC 6749, section 6. A refresh token that rotates is kept in the Secret `<name>-refresh-token`.
+    /// The refresh token grant (RFC 6749, section 6). A refresh token that rotates is stored in the Secret `<name>-refresh-token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<Empty>,
     /// An assertion that the client signs (RFC 7523, section 2.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt_bearer: Option<JwtBearer>,
-    /// One token for another (RFC 8693).
+    /// Token exchange (RFC 8693).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_exchange: Option<TokenExchange>,
-    /// A grant of the vendor's own (RFC 6749, section 4.5). What belongs to it stands in parameters and secretParameters.
+    /// A vendor's own grant (RFC 6749, section 4.5). Its parameters are set in parameters and secretParameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom: Option<CustomGrant>,
 }
 
-/// One token for another (RFC 8693).
+/// Token exchange (RFC 8693).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(rules::ACTOR).message("actorTokenKey and actorTokenType belong together: write both or none"))]
@@ -133,24 +133,24 @@ pub struct TokenExchange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
     pub subject_token_key: Option<String>,
-    /// What it is, for example `urn:ietf:params:oauth:token-type:access_token`.
+    /// The type of the token to exchange, for example `urn:ietf:params:oauth:token-type:access_token`.
     #[schemars(length(min = 1, max = 256))]
     pub subject_token_type: String,
-    /// The key of the credentials Secret that holds the token of who acts on the subject's behalf. No default.
+    /// The key of the credentials Secret that holds the actor token: the token of the party that acts on the subject's behalf. No default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
     pub actor_token_key: Option<String>,
-    /// What that is.
+    /// The type of the actor token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub actor_token_type: Option<String>,
-    /// What is asked for. No default.
+    /// The type of the requested token. No default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub requested_token_type: Option<String>,
 }
 
-/// A grant of the vendor's own.
+/// A vendor's own grant.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomGrant {
@@ -160,7 +160,7 @@ pub struct CustomGrant {
     pub grant_type: String,
 }
 
-/// Exactly one member says how the client authenticates.
+/// How the client authenticates: exactly one member.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT, tls and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
@@ -177,7 +177,7 @@ pub struct ClientAuthentication {
     /// The client certificate in spec.tls.clientCertificateRef (RFC 8705), and client_id in the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Empty>,
-    /// A public client: client_id in the body, if there is one, and no secret.
+    /// A public client: client_id in the body, if one is set, and no secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub none: Option<Empty>,
 }
@@ -186,7 +186,7 @@ pub struct ClientAuthentication {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Basic {
-    /// See there.
+    /// The encoding of id and secret: Percent or Raw; default: Percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<BasicEncoding>,
 }
@@ -196,17 +196,17 @@ pub struct Basic {
 pub struct Empty {}
 
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-/// How id and secret are written for HTTP Basic. Percent: percent-encoded first, as RFC 6749 asks; Raw: as they are, for servers that do not decode; default: Percent.
+/// The encoding of id and secret in HTTP Basic. Percent: percent-encoded first, as RFC 6749 requires; Raw: unchanged, for servers that do not decode; default: Percent.
 pub enum BasicEncoding {
     #[default]
     /// Percent-encoded before base64.
     Percent,
-    /// As they are.
+    /// Unchanged before base64.
     Raw,
 }
 
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-/// How the request's body is written. Form: application/x-www-form-urlencoded, as RFC 6749 has it; JSON: application/json; default: Form.
+/// The encoding of the request's body. Form: application/x-www-form-urlencoded (RFC 6749); JSON: application/json; default: Form.
 pub enum RequestEncoding {
     #[default]
     /// `application/x-www-form-urlencoded`.

@@ -1,6 +1,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! Which types, labels and annotations a template may give to a Secret, and what a type asks of its keys. The API
-//! server applies the same rules (`api/template.rs`); they hold here too, whatever CustomResourceDefinition is
+//! Which types, labels and annotations a template may give to a Secret, and which keys a type requires. The API server
+//! applies the same rules (`template.rs`); the operator repeats them because an older CustomResourceDefinition may be
 //! installed.
 
 use std::collections::BTreeMap;
@@ -9,17 +9,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-/// The type of a Secret whose template names none.
+/// The type of a Secret whose template has none.
 pub const DEFAULT_TYPE: &str = "Opaque";
-/// The types that Kubernetes knows and that hold nothing but credentials.
+/// The built-in types of Kubernetes that hold only credentials.
 pub const ALLOWED_TYPES: [&str; 4] =
     [DEFAULT_TYPE, "kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg", "kubernetes.io/basic-auth"];
-/// Whose other types mean something to the cluster: Kubernetes would fill a `kubernetes.io/service-account-token`
-/// Secret with a permanent token, a `bootstrap.kubernetes.io/token` admits nodes, and Helm's are whole releases.
+/// Domains whose other types are refused because the cluster acts on them: Kubernetes writes a permanent token into a
+/// `kubernetes.io/service-account-token`, a `bootstrap.kubernetes.io/token` admits nodes, and Helm's types hold releases.
 pub const REFUSED_TYPE_DOMAINS: [&str; 3] = ["kubernetes.io", "k8s.io", "helm.sh"];
-/// Whose labels and annotations mean something to the cluster or to its tools: Kubernetes, its special interest groups,
-/// this operator, Helm, Argo CD, and three that copy Secrets from one namespace into others (Reflector, Kubernetes
-/// Replicator, Config Syncer), by which a TokenSource would write where whoever created it may not.
+/// Domains whose labels and annotations are refused because the cluster or its tools act on them: Kubernetes, its special
+/// interest groups, this operator, Helm, Argo CD, and three tools that copy Secrets into other namespaces (Reflector,
+/// Kubernetes Replicator, Config Syncer). With the latter, the creator of a TokenSource could write to namespaces to
+/// which they have no access.
 pub const REFUSED_DOMAINS: [&str; 9] = [
     "kubernetes.io",
     "k8s.io",
@@ -31,27 +32,28 @@ pub const REFUSED_DOMAINS: [&str; 9] = [
     "replicator.v1.mittwald.de",
     "kubed.appscode.com",
 ];
-/// The label by which Helm finds its releases; what it finds it believes, whatever type the Secret is of.
+/// The label by which Helm finds its releases. Helm trusts every Secret that has it, of any type.
 pub const HELM_LABEL: (&str, &str) = ("owner", "helm");
-/// The one label of Argo CD that is not refused, because its credentials of repositories are found by it.
+/// The label of Argo CD that is not refused, because Argo CD finds repository credentials by it.
 pub const ARGO_CD_TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
-/// What that label may say. Not `cluster`, by which Argo CD would deploy to wherever the Secret says.
+/// The permitted values of [`ARGO_CD_TYPE_LABEL`]. Not `cluster`: Argo CD would deploy to the cluster that the Secret
+/// describes.
 pub const ARGO_CD_SECRET_TYPES: [&str; 2] = ["repository", "repo-creds"];
 
 /// Whether a Secret of this type may be written.
 #[must_use]
-pub fn is_type(kind: &str) -> bool {
+pub fn is_permitted_type(kind: &str) -> bool {
     ALLOWED_TYPES.contains(&kind) || !is_under(kind, &REFUSED_TYPE_DOMAINS)
 }
 
 /// Whether a template may set this label.
-pub fn is_label(key: &str, value: &str) -> bool {
+pub fn is_permitted_label(key: &str, value: &str) -> bool {
     (key == ARGO_CD_TYPE_LABEL && ARGO_CD_SECRET_TYPES.contains(&value))
-        || (is_annotation(key) && (key, value) != HELM_LABEL)
+        || (is_permitted_annotation(key) && (key, value) != HELM_LABEL)
 }
 
 /// Whether a template may set this annotation.
-pub fn is_annotation(key: &str) -> bool {
+pub fn is_permitted_annotation(key: &str) -> bool {
     !is_under(key, &REFUSED_DOMAINS)
 }
 
@@ -63,16 +65,24 @@ fn is_under(name: &str, domains: &[&str]) -> bool {
     })
 }
 
-/// What is wrong with the keys of a Secret of this type: the key that is at fault, and the remedy.
-pub fn misfit<'k>(kind: &str, text: impl Fn(&str) -> Option<&'k str>) -> Option<(&'static str, String)> {
+/// Checks the keys of a Secret against its type. Returns the invalid key and the problem with its remedy.
+pub fn type_violation<'k>(
+    kind: &str,
+    text: impl Fn(&str) -> Option<&'k str>,
+) -> Option<(&'static str, String)> {
     let (key, problem) = match kind {
         "kubernetes.io/dockerconfigjson" => {
             let key = ".dockerconfigjson";
-            (key, docker(key, text(key), |document| document.get("auths").and_then(Value::as_object)))
+            (
+                key,
+                registry_violation(key, text(key), |document| {
+                    document.get("auths").and_then(Value::as_object)
+                }),
+            )
         }
         "kubernetes.io/dockercfg" => {
             let key = ".dockercfg";
-            (key, docker(key, text(key), Value::as_object))
+            (key, registry_violation(key, text(key), Value::as_object))
         }
         "kubernetes.io/basic-auth" if text("username").or(text("password")).is_none() => {
             ("username", Some("a Secret of type kubernetes.io/basic-auth needs it, or password".to_owned()))
@@ -82,8 +92,8 @@ pub fn misfit<'k>(kind: &str, text: impl Fn(&str) -> Option<&'k str>) -> Option<
     problem.map(|problem| (key, problem))
 }
 
-/// What is wrong with credentials for container registries.
-fn docker(
+/// Checks credentials for container registries.
+fn registry_violation(
     key: &str,
     text: Option<&str>,
     registries: impl Fn(&Value) -> Option<&serde_json::Map<String, Value>>,
@@ -102,7 +112,7 @@ fn docker(
     let Some(registries) = registries(&document).filter(|registries| !registries.is_empty()) else {
         return Some(format!("what it makes must have the form {shape}"));
     };
-    let fits = |entry: &Value| {
+    let is_valid = |entry: &Value| {
         let member = |name| entry.get(name).map(|it| it.as_str().unwrap_or_default());
         let pair = member("auth").map(|auth| {
             STANDARD
@@ -116,20 +126,23 @@ fn docker(
             .any(|name| member(name).is_some_and(|it| !it.is_empty()));
         pair.unwrap_or(named || token)
     };
-    registries.values().any(|entry| !fits(entry)).then(|| {
+    registries.values().any(|entry| !is_valid(entry)).then(|| {
         "each registry needs username and password, or auth: (USER ~ ':' ~ PASSWORD) | b64encode".to_owned()
     })
 }
 
-/// The members of a template's metadata that are refused.
+/// The first label or annotation of a template that is refused: `labels` or `annotations`, and the key.
 pub fn refused_metadata<'a>(
     labels: &'a BTreeMap<String, String>,
     annotations: &'a BTreeMap<String, String>,
 ) -> Option<(&'static str, &'a str)> {
-    let label =
-        labels.iter().find(|(key, value)| !is_label(key, value)).map(|(key, _)| ("labels", key.as_str()));
-    let annotation =
-        || annotations.keys().find(|key| !is_annotation(key)).map(|key| ("annotations", key.as_str()));
+    let label = labels
+        .iter()
+        .find(|(key, value)| !is_permitted_label(key, value))
+        .map(|(key, _)| ("labels", key.as_str()));
+    let annotation = || {
+        annotations.keys().find(|key| !is_permitted_annotation(key)).map(|key| ("annotations", key.as_str()))
+    };
     label.or_else(annotation)
 }
 
@@ -138,11 +151,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_that_mean_something_to_the_cluster_are_refused() {
+    fn is_type_refuses_types_that_the_cluster_acts_on() {
         for kind in
             ["Opaque", "kubernetes.io/dockerconfigjson", "example.com/token", "mykubernetes.io/a", "token"]
         {
-            assert!(is_type(kind), "{kind}");
+            assert!(is_permitted_type(kind), "{kind}");
         }
         for kind in [
             "kubernetes.io/service-account-token",
@@ -152,12 +165,12 @@ mod tests {
             "a.k8s.io/b",
             "helm.sh/release.v1",
         ] {
-            assert!(!is_type(kind), "{kind}");
+            assert!(!is_permitted_type(kind), "{kind}");
         }
     }
 
     #[test]
-    fn metadata_of_the_cluster_and_its_tools_is_refused() {
+    fn is_permitted_label_and_annotation_refuse_keys_of_the_cluster_and_its_tools() {
         for key in [
             "team",
             "example.com/team",
@@ -166,7 +179,7 @@ mod tests {
             "helm.sh/a",
             "emberstack.com/a",
         ] {
-            assert!(is_annotation(key), "{key}");
+            assert!(is_permitted_annotation(key), "{key}");
         }
         for key in [
             "kubernetes.io/service-account.name",
@@ -181,17 +194,27 @@ mod tests {
             "replicator.v1.mittwald.de/replicate-to",
             "kubed.appscode.com/sync",
         ] {
-            assert!(!is_annotation(key) && !is_label(key, "a"), "{key}");
+            assert!(!is_permitted_annotation(key) && !is_permitted_label(key, "a"), "{key}");
         }
-        assert!(!is_label("owner", "helm") && is_label("owner", "me") && is_annotation("owner"));
-        assert!(is_label(ARGO_CD_TYPE_LABEL, "repository") && is_label(ARGO_CD_TYPE_LABEL, "repo-creds"));
-        assert!(!is_label(ARGO_CD_TYPE_LABEL, "cluster") && !is_annotation(ARGO_CD_TYPE_LABEL));
+        assert!(
+            !is_permitted_label("owner", "helm")
+                && is_permitted_label("owner", "me")
+                && is_permitted_annotation("owner")
+        );
+        assert!(
+            is_permitted_label(ARGO_CD_TYPE_LABEL, "repository")
+                && is_permitted_label(ARGO_CD_TYPE_LABEL, "repo-creds")
+        );
+        assert!(
+            !is_permitted_label(ARGO_CD_TYPE_LABEL, "cluster")
+                && !is_permitted_annotation(ARGO_CD_TYPE_LABEL)
+        );
     }
 
     #[test]
-    fn what_the_types_ask_of_their_keys() {
+    fn type_violation_names_the_key_and_no_value() {
         let json = |text: &str| {
-            misfit("kubernetes.io/dockerconfigjson", |key| {
+            type_violation("kubernetes.io/dockerconfigjson", |key| {
                 (key == ".dockerconfigjson").then(|| text.to_owned().leak() as &str)
             })
         };
@@ -201,7 +224,7 @@ mod tests {
         ] {
             assert_eq!(json(good), None, "{good}");
         }
-        for (bad, said) in [
+        for (bad, expected) in [
             ("{\n\"auths\": hunter2}", "no JSON, from line 2"),
             (r#"["hunter2"]"#, "must have the form"),
             (r#"{"auths": {}}"#, "must have the form"),
@@ -213,16 +236,18 @@ mod tests {
         ] {
             let (key, problem) = json(bad).unwrap();
             assert!(
-                key == ".dockerconfigjson" && problem.contains(said) && !problem.contains("hunter2"),
+                key == ".dockerconfigjson" && problem.contains(expected) && !problem.contains("hunter2"),
                 "{problem}"
             );
         }
         let none = |_: &str| None;
-        assert!(misfit("kubernetes.io/dockerconfigjson", none).is_some());
-        assert!(misfit("kubernetes.io/dockercfg", none).is_some());
-        assert!(misfit("kubernetes.io/dockercfg", |_| Some(r#"{"r": {"auth": "dTpw"}}"#)).is_none());
-        assert!(misfit("kubernetes.io/basic-auth", none).is_some());
-        assert!(misfit("kubernetes.io/basic-auth", |key| (key == "password").then_some("p")).is_none());
-        assert!(misfit("Opaque", none).is_none());
+        assert!(type_violation("kubernetes.io/dockerconfigjson", none).is_some());
+        assert!(type_violation("kubernetes.io/dockercfg", none).is_some());
+        assert!(type_violation("kubernetes.io/dockercfg", |_| Some(r#"{"r": {"auth": "dTpw"}}"#)).is_none());
+        assert!(type_violation("kubernetes.io/basic-auth", none).is_some());
+        assert!(
+            type_violation("kubernetes.io/basic-auth", |key| (key == "password").then_some("p")).is_none()
+        );
+        assert!(type_violation("Opaque", none).is_none());
     }
 }

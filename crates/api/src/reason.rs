@@ -1,23 +1,23 @@
 use std::fmt;
 
-/// Why a condition, an event or a metric says what it says. One closed set, so that people can write
-/// alerts, `kubectl wait` expressions and documentation against it.
+/// The reason of a condition, an event or a metric label. The set is closed, so that alerts, `kubectl wait` expressions
+/// and documentation can rely on it.
 ///
-/// Kubernetes API conventions ask for `CamelCase` words in `condition.reason`; [`Reason::as_str`] is
-/// exactly what a user sees.
+/// [`Reason::as_str`] is the value that users see, in `CamelCase` as the Kubernetes API conventions require for
+/// `condition.reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// The target holds a token that is valid now and was minted for the present spec.
+    /// The target holds a token that is valid now and was requested for the present spec.
     TokenValid,
     /// The token is valid, but the last attempt to refresh it failed.
     RefreshFailing,
-    /// A first token is being asked for.
+    /// A first token is being requested.
     Requesting,
-    /// The Secret with the credentials, or a key of it, is not there.
+    /// The credentials Secret, or a key of it, does not exist.
     CredentialsNotFound,
-    /// The credentials are there but cannot be used: empty, of a refused type, a template, not a key.
+    /// The credentials exist but cannot be used: empty, of a refused type, a template, not a key.
     CredentialsInvalid,
-    /// The endpoint does not accept the client: `invalid_client`, `unauthorized_client`, a bare 401.
+    /// The endpoint does not accept the client: `invalid_client`, `unauthorized_client`, or 401 without an error code.
     ClientRejected,
     /// The endpoint does not accept the grant: `invalid_grant`, `unsupported_grant_type`.
     GrantRejected,
@@ -25,25 +25,25 @@ pub enum Reason {
     ScopeRejected,
     /// The endpoint does not accept the request: `invalid_request`, a redirect, an unknown code.
     RequestRejected,
-    /// The endpoint asks for fewer requests, or has locked the client out for a while.
+    /// The endpoint limits the rate of requests, or has locked the client out for a while.
     RateLimited,
-    /// The endpoint cannot be reached, does not answer in time, or fails by itself (5xx).
+    /// The endpoint cannot be reached, does not respond in time, or fails (5xx).
     EndpointUnavailable,
     /// The egress policy of the operator does not allow this endpoint.
     EndpointRefusedByPolicy,
-    /// The endpoint answered with something that holds no usable token.
+    /// The response of the endpoint contains no usable token.
     ResponseMalformed,
-    /// The spec asks for something that only the running operator could find to be wrong.
+    /// The spec has an error that the validation rules of the API server do not find.
     SpecInvalid,
-    /// The template of the target cannot be used, or does not fit its type.
+    /// The template of the target cannot be used, or does not fit the type of the Secret.
     TemplateInvalid,
-    /// The target Secret belongs to somebody else.
+    /// The target Secret belongs to another owner.
     TargetConflict,
-    /// Somebody changes or deletes the target Secret again and again.
+    /// Another writer changes or deletes the target Secret repeatedly.
     ConflictingWriter,
     /// The API server does not accept the write to the target Secret (quota, policy, immutable).
     TargetRefused,
-    /// The API server refuses something that the operator needs, mostly for want of RBAC.
+    /// The API server refuses a call that the operator needs, usually because RBAC does not grant it.
     KubernetesApiError,
     /// The token in the target has expired.
     Expired,
@@ -51,20 +51,20 @@ pub enum Reason {
     Suspended,
     /// The lifetime leaves room for propagation to pods and for retries.
     LifetimeSufficient,
-    /// The lifetime leaves room for propagation, but not for a single failed attempt.
+    /// The lifetime leaves room for propagation, but not for one failed token request.
     NoRetryRoom,
     /// Readers of the mounted file may see an expired token.
     LifetimeTooShort,
-    /// The issuer hands out the same token again until shortly before its end.
+    /// The issuer returns the same token until shortly before it expires.
     IssuerReturnsCachedTokens,
-    /// Pods could not be told of a new token, though the spec asks for it.
+    /// Pods could not be annotated after a new token, though the spec asks for it.
     PromptFailed,
-    /// Pods have the token in a way that does not follow the Secret: environment variables, `subPath`.
+    /// Pods use the token in a way that does not follow the Secret: environment variables, `subPath`.
     StaticMount,
 }
 
 impl Reason {
-    /// Every member, for documentation and metrics that must be complete.
+    /// Every reason, for documentation and metrics that must be complete.
     pub const ALL: [Reason; 27] = [
         Reason::TokenValid,
         Reason::RefreshFailing,
@@ -95,7 +95,7 @@ impl Reason {
         Reason::StaticMount,
     ];
 
-    /// The reason as it stands in conditions, events and metric labels.
+    /// The value in conditions, events and metric labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
 use super::Reason;
 
 impl Reason {
-    /// What a person does about it. The table of `docs/troubleshooting.md` holds the same words.
+    /// What a user does about it. The table of `docs/troubleshooting.md` has the same text.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ mod tests {
 
     const PAGE: &str = include_str!("../../../docs/troubleshooting.md");
 
-    /// The cells of each row of the page whose first one is a single name in backticks.
+    /// The name and the other cells of each table row of the page that starts with a single name in backticks.
     fn rows() -> Vec<(&'static str, Vec<&'static str>)> {
         let cells = |line: &'static str| {
             let line = line.strip_prefix("| `")?.strip_suffix(" |")?;
@@ -92,11 +92,11 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_a_row_for_every_reason_and_for_no_other() {
+    fn remedy_table_of_the_page_has_a_row_for_every_reason_and_no_other() {
         let rows = rows();
         for reason in Reason::ALL {
-            let of_it: Vec<_> = rows.iter().filter(|(name, _)| *name == reason.as_str()).collect();
-            let [(_, cells)] = of_it[..] else { panic!("{reason}: {} rows", of_it.len()) };
+            let matching: Vec<_> = rows.iter().filter(|(name, _)| *name == reason.as_str()).collect();
+            let [(_, cells)] = matching[..] else { panic!("{reason}: {} rows", matching.len()) };
             let [meaning, remedy] = cells[..] else { panic!("{reason}: {cells:?}") };
             assert!(!meaning.is_empty());
             assert_eq!(remedy, reason.remedy(), "{reason}");

@@ -1,7 +1,7 @@
-//! Names that a spec may not set, because the operator writes them itself or because they would give a tenant more than
-//! a token. The client of token endpoints has the same lists; a test of the operator holds that both agree.
+//! Names that a spec must not set, because the operator writes them itself or because they would give a tenant more than
+//! a token. The crate `token-endpoint` has the same lists; a test of the operator compares them.
 
-/// Members of a token request that have a field of their own. In ASCII lower case.
+/// Members of a token request that have a field of their own in the spec. In ASCII lower case.
 pub const RESERVED_PARAMETERS: &[&str] = &[
     "actor_token",
     "actor_token_type",
@@ -20,13 +20,13 @@ pub const RESERVED_PARAMETERS: &[&str] = &[
     "subject_token_type",
 ];
 
-/// Claims of an assertion that have a field of their own, or that each attempt sets anew.
+/// Claims of an assertion that have a field of their own in the spec, or that each token request sets.
 pub const RESERVED_CLAIMS: &[&str] = &["aud", "exp", "iat", "iss", "jti", "nbf", "sub"];
 
-/// Members of an answer that a template may not read, in lower case and without underscores and hyphens.
+/// Members of a token response that a template must not read, in lower case and without underscores and hyphens.
 pub const SECRET_MEMBERS: [&str; 5] = ["accesstoken", "refreshtoken", "idtoken", "clientsecret", "assertion"];
 
-/// Headers of a token request, in ASCII lower case; a star at the end stands for any rest.
+/// Headers of a token request that a spec must not set, in ASCII lower case; a trailing `*` matches any suffix.
 pub const REFUSED_HEADERS: &[&str] = &[
     "authorization",
     "connection",

@@ -1,5 +1,5 @@
-//! The validation rules that the API server applies (CEL, `x-kubernetes-validations`), so that `kubectl apply`
-//! says what to write instead. Every list and map is bounded, so that the cost of a rule is bounded too.
+//! The validation rules that the API server applies (CEL, `x-kubernetes-validations`). Each message says what to write
+//! instead. Every list and map is bounded, because the API server limits the estimated cost of a rule.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ pub(super) const VCD_HAS_NO_CLIENT: &str = "!has(self.provider.vmwareCloudDirect
 
 pub(super) const ONE_PROVIDER: &str = "[has(self.vgs), has(self.vngCloud), has(self.vmwareCloudDirector), has(self.oauth2)].filter(x, x).size() == 1";
 pub(super) const ONE_GRANT: &str = "[has(self.clientCredentials), has(self.refreshToken), has(self.jwtBearer), has(self.tokenExchange), has(self.custom)].filter(x, x).size() == 1";
-/// A rotating refresh token that nobody recognizes as one would be lost.
+/// A custom grant `refresh_token` would not be treated as rotating, and the new refresh token would be lost.
 pub(super) const CUSTOM_GRANT: &str = "!(self in ['client_credentials', 'refresh_token', 'urn:ietf:params:oauth:grant-type:jwt-bearer', 'urn:ietf:params:oauth:grant-type:token-exchange'])";
 pub(super) const ACTOR: &str = "has(self.actorTokenKey) == has(self.actorTokenType)";
 pub(super) const ONE_CLIENT_AUTHENTICATION: &str = "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.tls), has(self.none)].filter(x, x).size() == 1";
@@ -35,7 +35,7 @@ pub(super) const ISSUER: &str = "isURL(self) && url(self).getScheme() in ['https
 pub(super) const ENDPOINT_OR_ISSUER: &str = "has(self.tokenURL) != has(self.issuer)";
 pub(super) const TOKEN_URL_MESSAGE: &str = "write an absolute https URL without user name, password and fragment, for example https://idp.example.com/oauth/token";
 
-/// A name or an address, and a port from 1 to 65535.
+/// A host name or an IP address, and optionally a port from 1 to 65535.
 pub(super) const HOST: &str = "self.matches('^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\\\\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|\\\\[[0-9a-fA-F:.]+\\\\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$')";
 pub(super) const TENANT: &str =
     "!(self in ['.', '..']) && self.matches('^[^/\\\\\\\\\\\\x00-\\\\x1f\\\\x7f]+$')";
@@ -58,14 +58,14 @@ pub(super) const PARAMETER_ONCE: &str = "!has(self.parameters) || !has(self.secr
 pub(super) const HEADER_ONCE: &str = "!has(self.headers) || !has(self.secretHeaders) || self.headers.all(name, self.secretHeaders.all(other, name.lowerAscii() != other.lowerAscii()))";
 
 pub(super) const DURATION: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('8760h')";
-/// `MAX_ASSERTION_LIFETIME` of the OAuth client.
+/// `MAX_ASSERTION_LIFETIME` of the crate `token-endpoint`.
 pub(super) const ASSERTION_LIFETIME: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')";
 pub(super) const DURATION_MESSAGE: &str = "write a duration from 1s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 90s or 1h30m";
 
-/// `LEAST_INTERVAL` of the schedule: less has no effect.
+/// `MIN_REFRESH_INTERVAL` of the operator's schedule: a shorter interval has no effect.
 pub(super) const MAX_INTERVAL: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('30s') && duration(self) <= duration('8760h')";
 pub(super) const MAX_INTERVAL_MESSAGE: &str = "write a duration from 30s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 15m; no token that lives for a minute or longer is refreshed more often than every 30s";
-/// Less would be asked for again and again.
+/// With a shorter lifetime, tokens would be requested continuously.
 pub(super) const DEFAULT_LIFETIME: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1m') && duration(self) <= duration('8760h')";
 pub(super) const DEFAULT_LIFETIME_MESSAGE: &str = "write a duration from 1m to 8760h in whole hours (h), minutes (m) and seconds (s), for example 15m: what is assumed to live for seconds would be asked for again and again";
 pub(super) const PROPAGATION_DELAY: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')";
@@ -79,18 +79,18 @@ pub(super) fn parameters_schema(_: &mut SchemaGenerator) -> Schema {
     parameters(&json!({"type": "string", "maxLength": 4096}))
 }
 
-/// The same with keys of the credentials Secret as values.
+/// As [`parameters_schema`], with keys of the credentials Secret as values.
 pub(super) fn secret_parameters_schema(_: &mut SchemaGenerator) -> Schema {
     parameters(&key())
 }
 
 /// At most 32 headers, none of them refused.
 pub(super) fn headers_schema(_: &mut SchemaGenerator) -> Schema {
-    // Printable, with spaces only in between.
+    // Printable ASCII, without leading and trailing spaces.
     headers(&json!({"type": "string", "maxLength": 4096, "pattern": "^([!-~]([ !-~]*[!-~])?)?$"}))
 }
 
-/// The same with keys of the credentials Secret as values.
+/// As [`headers_schema`], with keys of the credentials Secret as values.
 pub(super) fn secret_headers_schema(_: &mut SchemaGenerator) -> Schema {
     headers(&key())
 }
@@ -117,7 +117,7 @@ pub(super) fn claims_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// At most 16 pointers by name, none of them to a token or a secret.
+/// At most 16 names with JSON pointers, none of which leads to a token or a secret.
 pub(super) fn values_schema(_: &mut SchemaGenerator) -> Schema {
     let secret = crate::reserved::SECRET_MEMBERS.join("|");
     json_schema!({

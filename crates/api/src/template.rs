@@ -13,7 +13,7 @@ use crate::permitted::{
     REFUSED_TYPE_DOMAINS,
 };
 
-/// The form of the target Secret.
+/// The type, metadata and keys of the target Secret.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[x_kube(
     validation = Rule::new(DOCKER_CONFIG_JSON).message("type kubernetes.io/dockerconfigjson needs the key .dockerconfigjson in data").field_path(".data"),
@@ -21,27 +21,27 @@ use crate::permitted::{
     validation = Rule::new(BASIC_AUTH).message("type kubernetes.io/basic-auth needs the key username or password in data").field_path(".data"),
 )]
 pub struct Template {
-    /// The Secret's type: Opaque, kubernetes.io/dockerconfigjson, kubernetes.io/dockercfg, kubernetes.io/basic-auth, or one of your own; default: Opaque. To change it, the Secret is deleted and created anew.
+    /// The Secret's type: Opaque, kubernetes.io/dockerconfigjson, kubernetes.io/dockercfg, kubernetes.io/basic-auth, or one of your own; default: Opaque. When it changes, the Secret is deleted and created again.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "type_schema")]
     pub kind: Option<String>,
     /// Labels and annotations of the Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<TemplateMetadata>,
-    /// The Secret's keys, each with a template in Jinja's syntax: `Bearer {{ access_token }}`. Without it: access_token, token_type and expires_at.
+    /// The Secret's keys, each with a template in Jinja syntax: `Bearer {{ access_token }}`; default: access_token, token_type and expires_at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "data_schema")]
     pub data: Option<BTreeMap<String, String>>,
 }
 
-/// Labels and annotations, as they stand here: they are no templates.
+/// Labels and annotations of the Secret. The values are not templates.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct TemplateMetadata {
-    /// Labels, beside the operator's own.
+    /// Labels, in addition to the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "labels_schema")]
     pub labels: Option<BTreeMap<String, String>>,
-    /// Annotations, beside the operator's own.
+    /// Annotations, in addition to the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "annotations_schema")]
     pub annotations: Option<BTreeMap<String, String>>,
@@ -53,7 +53,7 @@ const BASIC_AUTH: &str = "!(has(self.type) && self.type == 'kubernetes.io/basic-
 
 fn type_schema(_: &mut SchemaGenerator) -> Schema {
     let allowed = quoted(&ALLOWED_TYPES);
-    let refused = domains(&REFUSED_TYPE_DOMAINS);
+    let refused = domain_pattern(&REFUSED_TYPE_DOMAINS);
     json_schema!({
         "type": "string",
         "minLength": 1,
@@ -97,7 +97,7 @@ fn annotations_schema(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn metadata(value: &Value, exception: &str, exception_in_words: &str, further: Option<Value>) -> Schema {
-    let refused = domains(&REFUSED_DOMAINS);
+    let refused = domain_pattern(&REFUSED_DOMAINS);
     let rules = [
         json!({
             "rule": "self.all(key, size(key) <= 317 && key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
@@ -117,8 +117,8 @@ fn metadata(value: &Value, exception: &str, exception_in_words: &str, further: O
     })
 }
 
-/// A pattern, for a text in lower case, of what is under one of these domains or their subdomains.
-fn domains(domains: &[&str]) -> String {
+/// A pattern of keys and types, in lower case, under one of these domains or their subdomains.
+fn domain_pattern(domains: &[&str]) -> String {
     let domains: Vec<String> = domains.iter().map(|domain| domain.replace('.', "\\\\.")).collect();
     format!("^([^/]*\\\\.)?({})/", domains.join("|"))
 }

@@ -1,24 +1,24 @@
-//! `spec.tls`: whom the token endpoint is trusted to be, and as whom it is spoken to.
+//! `spec.tls`: which certificates of the token endpoint are trusted, and the client certificate.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::reference::{KeyReference, SecretReference};
 use super::rules;
-use super::token_source::SecretReference;
 
-/// How the token endpoint is connected to. What is named here is read at each token request, in the TokenSource's own namespace.
+/// TLS to the token endpoint. The objects that are named here are read at each token request, in the TokenSource's own namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// Certificates in PEM that take the place of the system's roots: those of authorities, or a server's own self-signed one.
+    /// Certificates in PEM that replace the system's roots: those of authorities, or a server's self-signed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<CaBundle>,
-    /// A Secret with a client certificate and its key, under the keys tls.crt and tls.key (type kubernetes.io/tls), for mutual TLS (RFC 8705).
+    /// A Secret that holds a client certificate and its key under tls.crt and tls.key (type kubernetes.io/tls), for mutual TLS (RFC 8705).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_ref: Option<SecretReference>,
 }
 
-/// Exactly one member says where the certificates are.
+/// Where the certificates are stored: exactly one member.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(rules::ONE_CA_BUNDLE).message("exactly one of configMapKeyRef and secretKeyRef must be set"))]
@@ -29,15 +29,4 @@ pub struct CaBundle {
     /// A key of a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeyReference>,
-}
-
-/// A key of an object in the TokenSource's own namespace.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct KeyReference {
-    /// The object's name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
-    pub name: String,
-    /// The key, for example `ca.crt`.
-    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
-    pub key: String,
 }

@@ -2,12 +2,13 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::oauth2::OAuth2;
+use super::reference::SecretReference;
 use super::rules;
 use super::status::TokenSourceStatus;
 use super::template::Template;
 use super::tls::Tls;
 
-/// The spec of a `TokenSource`: where to mint a token, with which credentials, and into which Secret.
+/// The spec of a `TokenSource`: the token endpoint, the credentials and the target Secret.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "tokensource.dev",
@@ -19,10 +20,10 @@ use super::tls::Tls;
     namespaced,
     status = "TokenSourceStatus",
     derive = "PartialEq",
-    doc = "A TokenSource mints an access token at an OAuth 2.0 token endpoint, writes it into a Secret of its own namespace, and refreshes it before it expires.",
+    doc = "A TokenSource requests an access token at an OAuth 2.0 token endpoint, writes it into a Secret of its own namespace, and refreshes it before it expires.",
     printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
     printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].reason", name = "Reason", type_ = "string"),
-    // A string: a column of type date prints `<invalid>` for a time to come.
+    // A string: a column of type date prints `<invalid>` for a time in the future.
     printcolumn(json_path = ".status.token.expiresAt", name = "Expires", type_ = "string"),
     printcolumn(json_path = ".status.binding.name", name = "Target", type_ = "string"),
     printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date"),
@@ -44,25 +45,25 @@ use super::tls::Tls;
     validation = Rule::new(rules::VCD_HAS_NO_CLIENT).message("provider vmwareCloudDirector authenticates by its API token alone; remove clientID, clientIDKey and clientSecretKey, and name the token's key by refreshTokenKey").field_path(".credentials"),
 )]
 pub struct TokenSourceSpec {
-    /// Where the token is minted: exactly one member.
+    /// The provider at which the token is requested: exactly one member.
     pub provider: Provider,
-    /// What the token is minted with.
+    /// The credentials of the token request.
     pub credentials: Credentials,
-    /// How the token endpoint is connected to, where the system's roots do not do or it wants a client certificate.
+    /// TLS to the token endpoint, for endpoints whose certificate the system's roots do not verify or that require a client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     /// The Secret that receives the token, and that pods mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// When the token is refreshed. The defaults suit nearly everybody.
+    /// When the token is refreshed. The defaults suit nearly every case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Refresh>,
-    /// true: keep the Secret as it is, and mint nothing.
+    /// true: leave the Secret unchanged and request no token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 }
 
-/// Exactly one member says where the token is minted.
+/// The provider at which the token is requested: exactly one member.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(rules::ONE_PROVIDER).message("exactly one of vgs, vngCloud, vmwareCloudDirector and oauth2 must be set; a member left empty is dropped, so write `vgs: {}`, not `vgs:`"))]
@@ -70,7 +71,7 @@ pub struct Provider {
     /// Very Good Security: Vault API, Account Updater and Network Tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vgs: Option<Vgs>,
-    /// VNG Cloud (GreenNode) IAM: vStorage and the rest.
+    /// VNG Cloud (GreenNode) IAM, for vStorage and other services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vng_cloud: Option<VngCloud>,
     /// VMware Cloud Director, for example Hi GIO Cloud, with an API token.
@@ -85,7 +86,7 @@ pub struct Provider {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Vgs {
-    /// Another token endpoint than VGS' own.
+    /// Replaces the token endpoint of VGS.
     #[serde(default, rename = "tokenURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
@@ -96,12 +97,12 @@ pub struct Vgs {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VngCloud {
-    /// The scopes to ask for; default: email.
+    /// The scopes to request; default: email.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
     #[x_kube(validation = Rule::new(rules::SCOPES).message(rules::SCOPES_MESSAGE), merge_strategy = ListMerge::Atomic)]
     pub scopes: Option<Vec<String>>,
-    /// Another token endpoint than VNG Cloud's own.
+    /// Replaces the token endpoint of VNG Cloud.
     #[serde(default, rename = "tokenURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
@@ -113,19 +114,19 @@ pub struct VngCloud {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(rules::TENANT_OR_SYSTEM).message("exactly one of `tenant: NAME` and `system: true` must be set"))]
 pub struct VmwareCloudDirector {
-    /// The host of the Cloud Director, with a port if it is not 443: `vcd.example.com` or `vcd.example.com:8443`.
+    /// The host of the Cloud Director, with the port if it is not 443: `vcd.example.com` or `vcd.example.com:8443`.
     #[schemars(length(min = 1, max = 261))]
     #[x_kube(validation = Rule::new(rules::HOST).message("write the host alone, with a port if it is not 443, for example vcd.example.com or vcd.example.com:8443"))]
     pub host: String,
-    /// The organization (tenant) whose API token it is.
+    /// The organization (tenant) that the API token belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new(rules::TENANT).message("write the organization's name as in its URL: no slash, backslash or control character, and not `.` or `..`"))]
     pub tenant: Option<String>,
-    /// true: an API token of the provider (the System organization).
+    /// true: the API token belongs to the provider (the System organization).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<bool>,
-    /// Another token endpoint than the one that host and tenant give.
+    /// Replaces the token endpoint that follows from host and tenant.
     #[serde(default, rename = "tokenURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new(rules::TOKEN_URL).message(rules::TOKEN_URL_MESSAGE))]
@@ -142,7 +143,7 @@ pub struct VmwareCloudDirector {
 pub struct Credentials {
     /// The Secret. All values are read from it at one resourceVersion.
     pub secret_ref: SecretReference,
-    /// The client's id itself, where it is not secret.
+    /// The client's id, where it is not secret.
     #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub client_id: Option<String>,
@@ -162,25 +163,17 @@ pub struct Credentials {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
     pub private_key_key: Option<String>,
-    /// The key of the Secret that holds what `vgs apply service-account` printed, instead of id and secret. No default.
+    /// The key of the Secret that holds the output of `vgs apply service-account`, instead of id and secret. No default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
     pub vgs_service_account_key: Option<String>,
-}
-
-/// A Secret in the TokenSource's own namespace.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct SecretReference {
-    /// Its name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
-    pub name: String,
 }
 
 /// The Secret that receives the token.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
-    /// Its name; default: the TokenSource's own. Cannot be changed.
+    /// The Secret's name; default: the TokenSource's own. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::OBJECT_NAME))]
     pub name: Option<String>,
@@ -190,13 +183,13 @@ pub struct Target {
     /// How a new token reaches the files in pods: Periodic or Prompt; default: Periodic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub propagation: Option<Propagation>,
-    /// The form of the Secret, where the three default keys do not do.
+    /// The type, metadata and keys of the Secret, instead of the three default keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Template>,
 }
 
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-/// What happens to the Secret when the TokenSource is deleted. Delete: it goes too; Retain: it stays, with the token that it holds; default: Delete.
+/// What happens to the Secret when the TokenSource is deleted. Delete: it is deleted too; Retain: it stays, with the token that it holds; default: Delete.
 pub enum DeletionPolicy {
     #[default]
     /// The Secret is garbage-collected with the TokenSource.
@@ -206,10 +199,10 @@ pub enum DeletionPolicy {
 }
 
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-/// How a new token reaches the files in pods. Periodic: at the kubelet's own pace, some 90 s; Prompt: the running pods that mount the Secret are annotated at each new token, so that the kubelet reads it at once (the platform must have allowed the operator to patch pods); default: Periodic.
+/// How a new token reaches the files in pods. Periodic: by the kubelet's periodic sync, about 90 s; Prompt: the running pods that mount the Secret are annotated at each new token, so that the kubelet reads it at once (the platform must allow the operator to patch pods); default: Periodic.
 pub enum Propagation {
     #[default]
-    /// The kubelet's own pace.
+    /// The kubelet's periodic sync.
     Periodic,
     /// The pods are annotated, so that the kubelet reads the Secret at once.
     Prompt,
@@ -219,22 +212,22 @@ pub enum Propagation {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Refresh {
-    /// Refresh when this much life is left; default: a third of the lifetime, and at least 150s where the lifetime allows.
+    /// Refresh when this much of the lifetime is left; default: a third of the lifetime, and at least 150s where the lifetime allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
     pub before: Option<String>,
-    /// How long a token lives when neither the endpoint's answer nor the token itself says; at least 1m; default: 15m.
+    /// The lifetime of a token where neither the token response nor the token itself states one; at least 1m; default: 15m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new(rules::DEFAULT_LIFETIME).message(rules::DEFAULT_LIFETIME_MESSAGE))]
     pub default_lifetime: Option<String>,
-    /// Refresh at least this often, whatever the answer says; at least 30s; default: 24h (vmwareCloudDirector: 15m).
+    /// Refresh at least this often, also where the token lives longer; at least 30s; default: 24h (vmwareCloudDirector: 15m).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new(rules::MAX_INTERVAL).message(rules::MAX_INTERVAL_MESSAGE))]
     pub max_interval: Option<String>,
-    /// How long a mounted file may lag behind the Secret; at most 1h; default: the operator's --default-propagation-delay (90s).
+    /// The longest time by which a mounted file lags behind the Secret; at most 1h; default: the operator's --default-propagation-delay (90s).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new(rules::PROPAGATION_DELAY).message(rules::PROPAGATION_DELAY_MESSAGE))]
@@ -249,7 +242,7 @@ impl TokenSource {
         self.spec.target.as_ref().and_then(|target| target.name.as_deref()).unwrap_or(own)
     }
 
-    /// The name of the Secret in which a rotating refresh token is kept, which only the operator uses.
+    /// The name of the Secret in which the operator stores a rotating refresh token.
     #[must_use]
     pub fn refresh_token_secret_name(&self) -> String {
         format!("{}-refresh-token", self.metadata.name.as_deref().unwrap_or_default())

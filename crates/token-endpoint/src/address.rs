@@ -1,21 +1,21 @@
-//! What kind of address an IP address is, in whatever clothes it comes.
+//! Classification of IP addresses by IANA's special-purpose address registries.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// How far an address may be trusted.
+/// How the egress policy treats an address by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Globally reachable (IANA's special-purpose address registries say nothing else of it).
+pub(super) enum AddressKind {
+    /// Globally reachable: allowed.
     Public,
-    /// Of a private network. Allowing a host by name allows it.
+    /// Of a private network: allowed by a rule for the host.
     Private(&'static str),
-    /// The node's, the cloud's or nobody's. Only an explicit network allows it.
+    /// Of this host, of the cloud platform, or reserved: allowed only by a rule for a network.
     Protected(&'static str),
 }
 
-/// Takes IPv4 out of IPv6 clothes: mapped and compatible (RFC 4291, 2.5.5), translated (RFC 2765, 2.1), 6to4
-/// (RFC 3056) and NAT64 (RFC 6052). Such an address leads to the IPv4 address in it, and is judged as that.
+/// Extracts the IPv4 address that an IPv6 address embeds: mapped and compatible (RFC 4291, 2.5.5), translated
+/// (RFC 2765, 2.1), 6to4 (RFC 3056) and NAT64 (RFC 6052). Packets reach the embedded address, so that one is classified.
 pub(super) fn canonical(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else { return ip };
     let v4 = |high: u16, low: u16| {
@@ -33,52 +33,52 @@ pub(super) fn canonical(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Judges an address that [`canonical`] has been applied to.
-pub(super) fn kind(ip: IpAddr) -> Kind {
+/// Classifies an address that [`canonical`] returned.
+pub(super) fn kind(ip: IpAddr) -> AddressKind {
     match ip {
         IpAddr::V4(ip) => kind_v4(ip),
         IpAddr::V6(ip) => kind_v6(ip),
     }
 }
 
-fn kind_v4(ip: Ipv4Addr) -> Kind {
+fn kind_v4(ip: Ipv4Addr) -> AddressKind {
+    use AddressKind::{Private, Protected, Public};
     match ip.octets() {
         // Metadata and platform services outside of 169.254.0.0/16: Azure, Alibaba, Oracle.
         [168, 63, 129, 16] | [100, 100, 100, 200] | [192, 0, 0, 192] => {
-            Kind::Protected("a cloud metadata or platform service")
+            Protected("a cloud metadata or platform service")
         }
-        [0, ..] => Kind::Protected("an address of this host"),
-        [127, ..] => Kind::Protected("a loopback address"),
-        [169, 254, ..] => Kind::Protected("a link-local address, with cloud metadata services"),
-        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Kind::Private("a private address"),
-        [100, 64..=127, ..] => Kind::Private("a shared address (RFC 6598)"),
-        [192, 0, 0, _] => Kind::Protected("an address for IETF protocols"),
-        [192, 88, 99, _] => Kind::Protected("a 6to4 relay"),
-        [198, 18 | 19, ..] => Kind::Protected("an address for benchmarks"),
-        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => {
-            Kind::Protected("an address for documentation")
-        }
-        [224..=239, ..] => Kind::Protected("a multicast address"),
-        [255, 255, 255, 255] => Kind::Protected("the broadcast address"),
-        [240..=255, ..] => Kind::Protected("a reserved address"),
-        _ => Kind::Public,
+        [0, ..] => Protected("an address of this host"),
+        [127, ..] => Protected("a loopback address"),
+        [169, 254, ..] => Protected("a link-local address, with cloud metadata services"),
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Private("a private address"),
+        [100, 64..=127, ..] => Private("a shared address (RFC 6598)"),
+        [192, 0, 0, _] => Protected("an address for IETF protocols"),
+        [192, 88, 99, _] => Protected("a 6to4 relay"),
+        [198, 18 | 19, ..] => Protected("an address for benchmarks"),
+        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Protected("an address for documentation"),
+        [224..=239, ..] => Protected("a multicast address"),
+        [255, 255, 255, 255] => Protected("the broadcast address"),
+        [240..=255, ..] => Protected("a reserved address"),
+        _ => Public,
     }
 }
 
-fn kind_v6(ip: Ipv6Addr) -> Kind {
+fn kind_v6(ip: Ipv6Addr) -> AddressKind {
+    use AddressKind::{Private, Protected, Public};
     match ip.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0] => Kind::Protected("an address of this host"),
-        [0, 0, 0, 0, 0, 0, 0, 1] => Kind::Protected("a loopback address"),
+        [0, 0, 0, 0, 0, 0, 0, 0] => Protected("an address of this host"),
+        [0, 0, 0, 0, 0, 0, 0, 1] => Protected("a loopback address"),
         // Amazon's and Google's metadata services.
-        [0xfd00, 0xec2, ..] | [0xfd20, 0xce, ..] => Kind::Protected("a cloud metadata or platform service"),
-        [0xfc00..=0xfdff, ..] => Kind::Private("a unique local address"),
-        [0xfec0..=0xfeff, ..] => Kind::Private("a site-local address"),
-        [0xfe80..=0xfebf, ..] => Kind::Protected("a link-local address"),
-        [0xff00..=0xffff, ..] => Kind::Protected("a multicast address"),
-        [0x2001, 0, ..] => Kind::Protected("a Teredo address"),
-        [0x2001, 0x1..=0x1ff, ..] => Kind::Protected("an address for IETF protocols"),
-        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Kind::Protected("an address for documentation"),
-        [0x2000..=0x3fff, ..] => Kind::Public,
-        _ => Kind::Protected("not a global unicast address"),
+        [0xfd00, 0xec2, ..] | [0xfd20, 0xce, ..] => Protected("a cloud metadata or platform service"),
+        [0xfc00..=0xfdff, ..] => Private("a unique local address"),
+        [0xfec0..=0xfeff, ..] => Private("a site-local address"),
+        [0xfe80..=0xfebf, ..] => Protected("a link-local address"),
+        [0xff00..=0xffff, ..] => Protected("a multicast address"),
+        [0x2001, 0, ..] => Protected("a Teredo address"),
+        [0x2001, 0x1..=0x1ff, ..] => Protected("an address for IETF protocols"),
+        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Protected("an address for documentation"),
+        [0x2000..=0x3fff, ..] => Public,
+        _ => Protected("not a global unicast address"),
     }
 }

@@ -1,8 +1,7 @@
 //! JWTs that the client signs: to authenticate itself (RFC 7523, 2.2) and as a grant (RFC 7523, 2.1).
 //!
-//! Signed with aws-lc-rs directly, not with the jsonwebtoken crate: a JWS in compact form is two lines of base64url,
-//! the crate would be a further dependency over the same aws-lc-rs, and it says of every key that it does not take
-//! that it is invalid, where people need to know what to do.
+//! They are signed with aws-lc-rs directly and not with the jsonwebtoken crate: a JWS in compact form is two lines of base64url,
+//! the crate would be a further dependency on top of aws-lc-rs, and its errors do not say why a key cannot be used.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::key::{Algorithm, KeyError, PrivateKey};
@@ -11,30 +10,30 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-/// How long an assertion lives where nobody says, in seconds. Keycloak refuses more than 60 s, and so does Box.
+/// The default lifetime of an assertion, in seconds. Keycloak and Box refuse more than 60 s.
 pub const ASSERTION_LIFETIME: u64 = 45;
-/// The longest that it may live, in seconds: what Google takes at most.
+/// Bounds the lifetime of an assertion, in seconds: Google accepts no more.
 pub const MAX_ASSERTION_LIFETIME: u64 = 60 * 60;
-/// Issued so many seconds ago: a server whose clock is behind refuses what comes from the future.
-const BACKDATED: i64 = 10;
+/// `iat` lies this many seconds in the past: a server whose clock is behind refuses a time in the future.
+const IAT_BACKDATING: i64 = 10;
 
-/// Claims that only this module writes. Sorted.
+/// Claims that this client sets itself. Sorted.
 pub const RESERVED_CLAIMS: &[&str] = &["aud", "exp", "iat", "iss", "jti", "nbf", "sub"];
 
-/// What differs from one attempt to the next.
+/// The values that differ between attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// By the clock that the server goes by.
+    /// The time, by the server's clock if that is known.
     pub now: Timestamp,
-    /// Unique: servers remember which they have seen, and refuse it the second time (RFC 7523, 3).
+    /// Unique: servers refuse an id that they have seen (RFC 7523, 3).
     pub jti: String,
 }
 
-/// What an assertion says.
+/// The contents of an assertion.
 pub(super) struct Assertion<'a> {
     pub(super) issuer: &'a str,
     pub(super) subject: Option<&'a str>,
-    /// One string and no array: some servers read nothing else.
+    /// A string and not an array: some servers accept nothing else.
     pub(super) audience: &'a str,
     /// Seconds.
     pub(super) lifetime: u64,
@@ -46,7 +45,7 @@ pub(super) struct Assertion<'a> {
 }
 
 impl Assertion<'_> {
-    /// The JWT in compact form. No `nbf`: it would only add another way for clocks to disagree.
+    /// The JWT in compact form. Without `nbf`, which adds a failure when clocks disagree and protects from nothing here.
     pub(super) fn sign(
         self,
         key: &PrivateKey,
@@ -64,7 +63,7 @@ impl Assertion<'_> {
         }
 
         let now = now.as_second();
-        let issued = now.saturating_sub(BACKDATED);
+        let issued = now.saturating_sub(IAT_BACKDATING);
         let lifetime = i64::try_from(self.lifetime.clamp(1, MAX_ASSERTION_LIFETIME)).unwrap_or_default();
         // Google measures the hour from `iat`.
         let expires = now.saturating_add(lifetime).min(issued.saturating_add(3600));

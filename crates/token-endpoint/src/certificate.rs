@@ -1,8 +1,8 @@
-//! What a certificate (RFC 5280) says of itself, to explain why it is not trusted, and its thumbprint.
+//! Reads the fields of certificates (RFC 5280) that explain why one is not trusted, and computes thumbprints.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::der::{
-    BIT_STRING, Element, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, Reader, SEQUENCE, UTC_TIME,
+    BIT_STRING, DerReader, DerValue, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, UTC_TIME,
 };
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -11,14 +11,14 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// `x5t#S256` (RFC 7515, 4.1.8).
+/// The value of `x5t#S256` (RFC 7515, 4.1.8).
 pub(super) fn thumbprint(certificate: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, certificate))
 }
 
-/// The members that matter here.
+/// The fields of a certificate that are used here.
 #[derive(Debug)]
-pub(super) struct Outline<'a> {
+pub(super) struct CertificateFields<'a> {
     pub(super) issuer: &'a [u8],
     pub(super) subject: &'a [u8],
     pub(super) not_before: Timestamp,
@@ -29,10 +29,10 @@ pub(super) struct Outline<'a> {
     pub(super) has_names: bool,
 }
 
-impl<'a> Outline<'a> {
-    /// Reads DER; `None` for what is no certificate.
+impl<'a> CertificateFields<'a> {
+    /// Reads DER. `None`: it is not a certificate.
     pub(super) fn read(certificate: &'a [u8]) -> Option<Self> {
-        let mut tbs = Reader(certificate).enter(SEQUENCE)?.enter(SEQUENCE)?;
+        let mut tbs = DerReader(certificate).enter(SEQUENCE)?.enter(SEQUENCE)?;
         let _ = tbs.enter(0xa0); // version, absent in v1
         tbs.expect(INTEGER)?; // serial number
         tbs.expect(SEQUENCE)?; // signature algorithm
@@ -49,7 +49,9 @@ impl<'a> Outline<'a> {
             not_before: time(validity.next()?)?,
             not_after: time(validity.next()?)?,
             public_key,
-            has_names: extensions.and_then(|all| Reader(all.content).enter(SEQUENCE)).is_some_and(has_names),
+            has_names: extensions
+                .and_then(|all| DerReader(all.content).enter(SEQUENCE))
+                .is_some_and(has_names),
         })
     }
 
@@ -60,12 +62,13 @@ impl<'a> Outline<'a> {
 
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11]; // 2.5.29.17
 
-fn has_names(mut extensions: Reader<'_>) -> bool {
-    extensions.any(|extension| Reader(extension.content).expect(OBJECT_IDENTIFIER) == Some(SUBJECT_ALT_NAME))
+fn has_names(mut extensions: DerReader<'_>) -> bool {
+    extensions
+        .any(|extension| DerReader(extension.content).expect(OBJECT_IDENTIFIER) == Some(SUBJECT_ALT_NAME))
 }
 
 /// RFC 5280, 4.1.2.5: whole seconds, always in UTC.
-fn time(element: Element<'_>) -> Option<Timestamp> {
+fn time(element: DerValue<'_>) -> Option<Timestamp> {
     let text = std::str::from_utf8(element.content).ok()?.strip_suffix('Z')?;
     let text = match element.tag {
         GENERALIZED_TIME => text.to_owned(),

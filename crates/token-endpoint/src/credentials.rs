@@ -1,34 +1,35 @@
-//! The secrets that go into a request.
+//! The credentials of a request.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::request::RequestError;
+use super::credential::Credential;
+use super::error::RequestError;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a request may need to know from a Secret. All that a description does not need is ignored.
+/// The credentials of a request. Those that a description does not need are ignored.
 #[derive(Clone, Default)]
 pub struct Credentials {
     /// The client identifier (RFC 6749, 2.2).
     pub client_id: Option<String>,
-    /// The client's password.
+    /// The client's password (RFC 6749, 2.3.1).
     pub client_secret: Option<SecretString>,
-    /// For the grant RefreshToken.
+    /// For [`Grant::RefreshToken`](super::Grant::RefreshToken).
     pub refresh_token: Option<SecretString>,
-    /// PEM, or a Google service-account key file: for what the client signs.
+    /// PEM, or a Google service account key file: signs assertions.
     pub private_key: Option<SecretString>,
-    /// PEM of the certificate that an assertion names.
+    /// PEM of the certificate whose thumbprint an assertion carries.
     pub certificate: Option<String>,
-    /// For the grant TokenExchange.
+    /// For [`Grant::TokenExchange`](super::Grant::TokenExchange).
     pub subject_token: Option<SecretString>,
-    /// For the grant TokenExchange.
+    /// For [`Grant::TokenExchange`](super::Grant::TokenExchange).
     pub actor_token: Option<SecretString>,
-    /// What secret parameters and headers refer to, by key.
+    /// The values of secret parameters and headers, by key.
     pub values: BTreeMap<String, SecretString>,
 }
 
 impl Credentials {
-    /// Every value in an order that never changes, absent ones too: a digest of these tells credentials apart.
+    /// All values in a fixed order, including absent ones, so that a digest over them identifies the credentials.
     pub(super) fn all(&self) -> impl Iterator<Item = Option<&[u8]>> {
         let plain = [&self.client_id, &self.certificate].map(|value| value.as_deref().map(str::as_bytes));
         let secrets = [
@@ -44,7 +45,7 @@ impl Credentials {
         plain.into_iter().chain(secrets).chain(values.map(|value| Some(value.as_bytes())))
     }
 
-    /// Whether a text from a server repeats one of the secrets.
+    /// Whether `text` contains one of the secrets.
     #[must_use]
     pub fn are_told_in(&self, text: &str) -> bool {
         [&self.client_secret, &self.refresh_token, &self.subject_token, &self.actor_token]
@@ -71,39 +72,6 @@ impl fmt::Debug for Credentials {
             .field("actor_token", &shown(self.actor_token.as_ref()))
             .field("values", &self.values.keys())
             .finish()
-    }
-}
-
-/// One of the [`Credentials`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Credential {
-    /// [`Credentials::client_id`].
-    ClientId,
-    /// [`Credentials::client_secret`].
-    ClientSecret,
-    /// [`Credentials::refresh_token`].
-    RefreshToken,
-    /// [`Credentials::private_key`].
-    PrivateKey,
-    /// [`Credentials::certificate`].
-    Certificate,
-    /// [`Credentials::subject_token`].
-    SubjectToken,
-    /// [`Credentials::actor_token`].
-    ActorToken,
-}
-
-impl fmt::Display for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Credential::ClientId => "client id",
-            Credential::ClientSecret => "client secret",
-            Credential::RefreshToken => "refresh token",
-            Credential::PrivateKey => "private key",
-            Credential::Certificate => "certificate",
-            Credential::SubjectToken => "subject token",
-            Credential::ActorToken => "actor token",
-        })
     }
 }
 

@@ -1,5 +1,5 @@
-//! As much of DER (ITU-T X.690) as it takes to tell keys and certificates apart: to explain a refusal, never to accept
-//! something. What is accepted is for aws-lc-rs and webpki to parse.
+//! A minimal reader of DER (ITU-T X.690), to classify keys and certificates and to explain errors. aws-lc-rs and webpki parse
+//! what is accepted.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(super) const SEQUENCE: u8 = 0x30;
@@ -9,36 +9,36 @@ pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
 pub(super) const UTC_TIME: u8 = 0x17;
 pub(super) const GENERALIZED_TIME: u8 = 0x18;
 
-/// One value.
+/// A tag and its content.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Element<'a> {
+pub(super) struct DerValue<'a> {
     pub(super) tag: u8,
     pub(super) content: &'a [u8],
 }
 
-/// Reads values one after the other.
+/// Reads a sequence of values.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(super) struct DerReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Reader<'a> {
-    /// The next value if it has this tag; else nothing is consumed.
+impl<'a> DerReader<'a> {
+    /// The content of the next value if it has this tag; otherwise nothing is consumed.
     pub(super) fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
         let mut ahead = *self;
-        let element = ahead.next().filter(|element| element.tag == tag)?;
+        let value = ahead.next().filter(|value| value.tag == tag)?;
         *self = ahead;
-        Some(element.content)
+        Some(value.content)
     }
 
-    /// A reader of what is inside of the next value if it has this tag.
-    pub(super) fn enter(&mut self, tag: u8) -> Option<Reader<'a>> {
-        self.expect(tag).map(Reader)
+    /// A reader of the content of the next value if it has this tag.
+    pub(super) fn enter(&mut self, tag: u8) -> Option<DerReader<'a>> {
+        self.expect(tag).map(DerReader)
     }
 }
 
-impl<'a> Iterator for Reader<'a> {
-    type Item = Element<'a>;
+impl<'a> Iterator for DerReader<'a> {
+    type Item = DerValue<'a>;
 
-    fn next(&mut self) -> Option<Element<'a>> {
+    fn next(&mut self) -> Option<DerValue<'a>> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, mut rest) = rest.split_first()?;
         let length = if first < 0x80 {
@@ -51,6 +51,6 @@ impl<'a> Iterator for Reader<'a> {
         };
         let (content, after) = rest.split_at_checked(length)?;
         self.0 = after;
-        Some(Element { tag, content })
+        Some(DerValue { tag, content })
     }
 }

@@ -1,17 +1,16 @@
-//! Digests of secrets, under a key that never leaves the process: they tell whether values are the same, and say nothing
-//! to whoever reads them later.
+//! Keyed digests of secrets. The key never leaves the process, so that a digest reveals nothing about its secret elsewhere.
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
-/// See the module.
+/// A keyed digest, comparable within this process only.
 pub type Digest = [u8; 16];
 
 /// The key of this process's digests.
 pub(super) struct DigestKey(hmac::Key);
 
 impl DigestKey {
-    /// A key that nobody knows.
+    /// A random key.
     pub(super) fn new() -> Self {
         let mut secret = [0; 32];
         // It fails only where the operating system has no randomness, and then TLS does not work either.
@@ -19,7 +18,7 @@ impl DigestKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
     }
 
-    /// The digest of a row of values. Each counts with its length, so that no two rows run into the same bytes.
+    /// The digest of a list of values. Each is hashed with its length, so that different lists are different bytes.
     pub(super) fn of<'a>(&self, values: impl IntoIterator<Item = Option<&'a [u8]>>) -> Digest {
         let mut context = hmac::Context::with_key(&self.0);
         for value in values {
@@ -38,16 +37,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_credential_counts() {
+    fn digest_any_credential_changed_differs() {
         let changes: [fn(&mut Credentials); 8] = [
-            |it| it.client_id = Some("v".into()),
-            |it| it.client_secret = Some("v".into()),
-            |it| it.refresh_token = Some("v".into()),
-            |it| it.private_key = Some("v".into()),
-            |it| it.certificate = Some("v".into()),
-            |it| it.subject_token = Some("v".into()),
-            |it| it.actor_token = Some("v".into()),
-            |it| drop(it.values.insert("k".into(), "v".into())),
+            |credentials| credentials.client_id = Some("v".into()),
+            |credentials| credentials.client_secret = Some("v".into()),
+            |credentials| credentials.refresh_token = Some("v".into()),
+            |credentials| credentials.private_key = Some("v".into()),
+            |credentials| credentials.certificate = Some("v".into()),
+            |credentials| credentials.subject_token = Some("v".into()),
+            |credentials| credentials.actor_token = Some("v".into()),
+            |credentials| drop(credentials.values.insert("k".into(), "v".into())),
         ];
         let key = DigestKey::new();
         let digest = |change: fn(&mut Credentials)| {
@@ -62,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn values_do_not_run_into_each_other() {
+    fn digest_values_with_equal_concatenation_differ() {
         let key = DigestKey::new();
         let of = |values: &[Option<&'static str>]| key.of(values.iter().map(|it| it.map(str::as_bytes)));
         assert_eq!(of(&[Some("id"), Some("s3")]), of(&[Some("id"), Some("s3")]));

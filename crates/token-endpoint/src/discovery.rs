@@ -1,25 +1,24 @@
-//! Where an issuer says that its token endpoint is (OpenID Connect Discovery 1.0, 4; RFC 8414).
+//! The token endpoint in an issuer's metadata (OpenID Connect Discovery 1.0, 4; RFC 8414).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::error::Class;
+use super::error::DiscoveryProblem;
+use super::json::parse;
 use super::redact::Redactor;
-use super::response::parse;
-use crate::ErrorKind;
 use http::StatusCode;
 use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
 use url::Url;
 
-/// An issuer identifier (RFC 8414, 2). Compared as the text that it is (RFC 8414, 3.3; RFC 3986, 6.2.1): whether it
-/// ends in a slash makes a difference.
+/// An issuer identifier (RFC 8414, 2). Issuers are compared as text (RFC 8414, 3.3; RFC 3986, 6.2.1), so that a slash at the
+/// end makes a difference.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Issuer {
     text: String,
     url: Url,
 }
 
-/// Why a text is no [`Issuer`].
+/// A text is not an [`Issuer`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no issuer: {problem}")]
 pub struct IssuerError {
@@ -28,13 +27,13 @@ pub struct IssuerError {
 }
 
 impl Issuer {
-    /// As a URL; where no metadata is.
+    /// The identifier as a URL. The metadata is not there but under `/.well-known/`.
     #[must_use]
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// As it was written.
+    /// The text from which it was parsed.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -67,8 +66,8 @@ impl FromStr for Issuer {
 }
 
 impl Issuer {
-    /// Where its metadata may be, in this order: OpenID Connect appends to the path (Discovery 1.0, 4), RFC 8414, 3.1 puts
-    /// the path behind; both without a slash at its end.
+    /// The locations of its metadata, in the order in which they are tried: OpenID Connect appends to the path (Discovery 1.0,
+    /// 4), RFC 8414, 3.1 puts the path at the end; both without a slash at its end.
     pub(super) fn locations(&self) -> [Url; 2] {
         let path = self.url.path().trim_end_matches('/');
         [
@@ -83,7 +82,7 @@ impl Issuer {
     }
 }
 
-/// What is of use here in an issuer's metadata (RFC 8414, 2).
+/// The members of an issuer's metadata (RFC 8414, 2) that this client uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Metadata {
     token_endpoint: Url,
@@ -98,40 +97,7 @@ impl Metadata {
     }
 }
 
-/// Why an issuer's metadata is of no use.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum DiscoveryProblem {
-    #[error(
-        "has no metadata under /.well-known/openid-configuration or /.well-known/oauth-authorization-server (HTTP {}): \
-         check the issuer, or set tokenURL instead", .0.as_u16()
-    )]
-    NotFound(StatusCode),
-    /// RFC 8414, 3.3: then it is not to be used.
-    #[error("has metadata of another issuer, {}: write exactly that as the issuer, if it is the right one", .0.as_deref().unwrap_or("which it does not name"))]
-    OtherIssuer(Option<String>),
-    #[error("has metadata without a token_endpoint that is a URL: set tokenURL instead")]
-    NoTokenEndpoint,
-}
-
-impl DiscoveryProblem {
-    pub(super) fn class(&self) -> Class {
-        match self {
-            Self::NotFound(status) if status.is_server_error() => Class::Transient,
-            Self::NotFound(StatusCode::TOO_MANY_REQUESTS) => Class::Limited,
-            Self::NotFound(_) => Class::Unclear,
-            Self::OtherIssuer(_) | Self::NoTokenEndpoint => Class::Rejected,
-        }
-    }
-
-    pub(super) fn kind(&self) -> ErrorKind {
-        match self {
-            Self::NotFound(_) => ErrorKind::Unavailable,
-            Self::OtherIssuer(_) | Self::NoTokenEndpoint => ErrorKind::MalformedResponse,
-        }
-    }
-}
-
-/// Reads what came from one of the [`Issuer::locations`].
+/// Reads the answer from one of the [`Issuer::locations`].
 pub(super) fn read_metadata(
     issuer: &Issuer,
     status: StatusCode,
@@ -139,9 +105,9 @@ pub(super) fn read_metadata(
 ) -> Result<Metadata, DiscoveryProblem> {
     let document = body.filter(|_| status.is_success()).and_then(parse);
     let document = document.ok_or(DiscoveryProblem::NotFound(status))?;
-    let said = document.get("issuer").and_then(Value::as_str);
-    if said != Some(issuer.as_str()) {
-        return Err(DiscoveryProblem::OtherIssuer(said.and_then(|said| Redactor::default().clean(said))));
+    let named = document.get("issuer").and_then(Value::as_str);
+    if named != Some(issuer.as_str()) {
+        return Err(DiscoveryProblem::OtherIssuer(named.and_then(|named| Redactor::default().clean(named))));
     }
     let endpoint = |value: Option<&Value>| {
         let url = Url::parse(value?.as_str()?).ok()?;

@@ -1,4 +1,4 @@
-//! What a token is earned with (RFC 6749, 1.3), and how the client says who it is (RFC 6749, 2.3).
+//! Authorization grants (RFC 6749, 1.3) and client authentication (RFC 6749, 2.3).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::assertion::ASSERTION_LIFETIME;
@@ -14,9 +14,9 @@ pub enum Grant {
     RefreshToken,
     /// An assertion that this client signs (RFC 7523, 2.1): Google, Salesforce, Box, DocuSign.
     JwtBearer(Box<JwtBearer>),
-    /// One token for another (RFC 8693).
+    /// Exchanges one token for another (RFC 8693).
     TokenExchange(TokenExchange),
-    /// A vendor's own (RFC 6749, 4.5), with what belongs to it in the parameters.
+    /// An extension grant (RFC 6749, 4.5); its members are parameters of the request.
     Custom {
         /// The value of `grant_type`.
         grant_type: String,
@@ -28,13 +28,13 @@ pub enum Grant {
 pub struct JwtBearer {
     /// `iss`; `None`: the key file's `client_email`, else the client id.
     pub issuer: Option<String>,
-    /// `sub`: on whose behalf.
+    /// `sub`: the subject for whom the token is requested.
     pub subject: Option<String>,
     /// `aud`; `None`: the issuer if it was discovered, else the token endpoint.
     pub audience: Option<String>,
     /// Further claims. Names in [`RESERVED_CLAIMS`](super::RESERVED_CLAIMS) are refused.
     pub claims: Map<String, Value>,
-    /// Signs it.
+    /// The signature algorithm.
     pub algorithm: Algorithm,
     /// `kid`; `None`: the key file's, if there is one.
     pub key_id: Option<String>,
@@ -59,11 +59,11 @@ impl Default for JwtBearer {
 /// RFC 8693, 2.1. The tokens themselves are credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenExchange {
-    /// What the subject token is, for example `urn:ietf:params:oauth:token-type:jwt`.
+    /// The type of the subject token, for example `urn:ietf:params:oauth:token-type:jwt`.
     pub subject_token_type: String,
-    /// What the actor token is; `None`: there is none.
+    /// The type of the actor token; `None`: no actor token is sent.
     pub actor_token_type: Option<String>,
-    /// What is asked for.
+    /// The type of the requested token; `None`: the server's default.
     pub requested_token_type: Option<String>,
 }
 
@@ -74,32 +74,33 @@ pub enum ClientAuthentication {
     Basic(BasicEncoding),
     /// `client_id` and `client_secret` in the body (RFC 6749, 2.3.1).
     Post,
-    /// A public client: `client_id` in the body if there is one (VMware Cloud Director has none).
+    /// A public client: `client_id` in the body, if there is one (VMware Cloud Director has none).
     None,
     /// An assertion that the client signs (RFC 7523, 2.2; OpenID Connect Core 9, `private_key_jwt`).
     PrivateKeyJwt(PrivateKeyJwt),
-    /// The certificate with which the client opens the connection (RFC 8705), and `client_id` in the body.
+    /// The client certificate of the connection (RFC 8705), with `client_id` in the body.
     Tls,
 }
 
-/// How the client's assertion is made.
+/// The assertion that authenticates the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrivateKeyJwt {
-    /// Signs it.
+    /// The signature algorithm.
     pub algorithm: Algorithm,
     /// `kid`.
     pub key_id: Option<String>,
     /// `aud`; `None`: the issuer if it was discovered, else the token endpoint.
     pub audience: Option<String>,
-    /// Whether `x5t#S256` names the certificate among the credentials, as Entra wants it.
+    /// Whether `x5t#S256` carries the thumbprint of [`Credentials::certificate`](field@super::Credentials::certificate), as Entra
+    /// requires.
     pub certificate: bool,
 }
 
-/// How id and secret are written before base64.
+/// The encoding of id and secret before base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BasicEncoding {
-    /// Percent-encoded, as RFC 6749, 2.3.1 demands.
+    /// Percent-encoded (RFC 6749, 2.3.1).
     Percent,
-    /// As they are (RFC 7617), for servers that do not decode.
+    /// Unchanged (RFC 7617), for servers that do not decode.
     Raw,
 }

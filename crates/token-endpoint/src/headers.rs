@@ -1,8 +1,8 @@
-//! Request headers that a description may not set.
+//! Request headers that a description cannot set.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-/// In ASCII lower case; a star at the end stands for anything. They would speak for the operator or for a proxy, change
-/// how the message is framed, or open metadata services and the Kubernetes API to whoever writes a TokenSource.
+/// In ASCII lower case; a star at the end matches any suffix. These headers would impersonate the client or a proxy, change the
+/// framing of the message, or give the author of a description access to metadata services or to other identities.
 pub const REFUSED_HEADERS: &[&str] = &[
     "authorization",
     "connection",

@@ -1,8 +1,8 @@
-//! Private keys as people have them: PKCS#8 (RFC 5958), PKCS#1 (RFC 8017, A.1.2) and SEC 1 (RFC 5915) in PEM, and
-//! Google's service-account key files. What cannot be used is refused with the command that helps.
+//! Private keys: PKCS#8 (RFC 5958), PKCS#1 (RFC 8017, A.1.2) and SEC 1 (RFC 5915) in PEM, and Google service account key files.
+//! The error for a key that cannot be used names the command that converts or replaces it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::der::{INTEGER, OBJECT_IDENTIFIER, Reader, SEQUENCE};
+use super::der::{DerReader, INTEGER, OBJECT_IDENTIFIER, SEQUENCE};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
@@ -47,7 +47,7 @@ impl fmt::Display for Algorithm {
 }
 
 impl Algorithm {
-    fn needs(self) -> KeyType {
+    fn key_type(self) -> KeyType {
         match self {
             Algorithm::Rs256 | Algorithm::Rs384 | Algorithm::Rs512 | Algorithm::Ps256 => KeyType::Rsa,
             Algorithm::Es256 => KeyType::P256,
@@ -57,7 +57,7 @@ impl Algorithm {
     }
 }
 
-/// A kind of key that can sign.
+/// A type of key that can sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyType {
     /// RSA of 2048 bits or more.
@@ -71,7 +71,7 @@ pub enum KeyType {
 }
 
 impl KeyType {
-    fn fits(self) -> &'static str {
+    fn algorithms(self) -> &'static str {
         match self {
             KeyType::Rsa => "RS256, RS384, RS512 or PS256",
             KeyType::P256 => "ES256",
@@ -92,41 +92,41 @@ impl fmt::Display for KeyType {
     }
 }
 
-/// Why a private key cannot be used, with the remedy. Never a part of it.
+/// A private key cannot be used. The message has the remedy, and no part of the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Neither PEM nor JSON.
     #[error(
         "the private key is not PEM: store the whole file, from -----BEGIN PRIVATE KEY----- to -----END PRIVATE \
-         KEY-----, or a Google service-account key file"
+         KEY-----, or a Google service account key file"
     )]
     NotPem,
-    /// Protected by a passphrase.
+    /// Encrypted with a passphrase.
     #[error(
-        "the private key is encrypted, and there is nobody to type its passphrase: store what `openssl pkey -in \
+        "the private key is encrypted, and a passphrase cannot be given: store what `openssl pkey -in \
          key.pem -out decrypted.pem` writes"
     )]
     Encrypted,
-    /// OpenSSH's own format.
+    /// The format of OpenSSH.
     #[error(
-        "the private key is in OpenSSH's own format: `ssh-keygen -p -N '' -m PKCS8 -f FILE` rewrites a copy of it"
+        "the private key is in the format of OpenSSH: `ssh-keygen -p -N '' -m PKCS8 -f FILE` rewrites a copy of it"
     )]
     OpenSsh,
     /// No JWS algorithm uses DSA.
     #[error(
-        "the private key is a DSA key, which no token endpoint takes: `openssl genpkey -algorithm RSA -pkeyopt \
+        "the private key is a DSA key, which no token endpoint accepts: `openssl genpkey -algorithm RSA -pkeyopt \
          rsa_keygen_bits:2048 -out key.pem` makes one that can be used, to be registered at the issuer"
     )]
     Dsa,
-    /// RFC 7518, 3.3 demands 2048 bits.
+    /// RSA of less than 2048 bits (RFC 7518, 3.3).
     #[error(
         "the private key is an RSA key of less than 2048 bits (RFC 7518, 3.3): `openssl genpkey -algorithm RSA \
          -pkeyopt rsa_keygen_bits:2048 -out key.pem` makes one that can be used, to be registered at the issuer"
     )]
     TooSmall,
-    /// P-521, secp256k1, Ed448, RSA-PSS and others.
+    /// P-521, secp256k1, Ed448, RSA-PSS and other types.
     #[error(
-        "the private key is of a kind that is not supported: RSA, EC on P-256 or P-384 and Ed25519 are, as in \
+        "the private key is of a type that is not supported: use RSA, EC on P-256 or P-384, or Ed25519, as in \
          `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem`"
     )]
     Unsupported,
@@ -136,32 +136,32 @@ pub enum KeyError {
     /// PEM of a public key.
     #[error("this is a public key: store the private key that it belongs to")]
     PublicKey,
-    /// It begins well.
+    /// PEM of a private key that cannot be decoded.
     #[error(
         "the private key is damaged: `openssl pkey -in key.pem -noout` should print nothing; store the file unchanged"
     )]
     Damaged,
-    /// The algorithm wants another key.
-    #[error("{algorithm} needs {}, and this is {has}: set the algorithm to {}", .algorithm.needs(), .has.fits())]
+    /// The algorithm needs another type of key.
+    #[error("{algorithm} needs {}, and this is {has}: set the algorithm to {}", .algorithm.key_type(), .has.algorithms())]
     WrongType {
-        /// What is configured.
+        /// The configured algorithm.
         algorithm: Algorithm,
-        /// What is there.
+        /// The type of the key.
         has: KeyType,
     },
-    /// JSON, but not Google's key file.
-    #[error("this is JSON but no Google service-account key file: {0}")]
+    /// JSON that is not a Google key file.
+    #[error("this is JSON but no Google service account key file: {0}")]
     NotGoogle(&'static str),
 }
 
-/// A private key that can be used.
+/// A private key that can sign.
 pub(super) struct PrivateKey {
     der: PrivateKeyDer<'static>,
     key_type: KeyType,
     google: Option<ServiceAccount>,
 }
 
-/// What Google's key file says beside the key.
+/// The other members of a Google key file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServiceAccount {
     pub(super) client_email: String,
@@ -181,7 +181,7 @@ struct KeyFile {
 }
 
 impl PrivateKey {
-    /// Reads PEM, or Google's key file.
+    /// Reads PEM, or a Google key file.
     pub(super) fn read(text: &SecretString) -> Result<Self, KeyError> {
         let text = text.expose_secret().trim_start_matches('\u{feff}').trim();
         if !text.starts_with('{') {
@@ -224,7 +224,7 @@ impl PrivateKey {
             _ => return Err(KeyError::Unsupported),
         };
         let key = Self { der, key_type, google: None };
-        key.public()?; // whether it can be loaded at all
+        key.public()?; // fails if the key cannot be loaded
         Ok(key)
     }
 
@@ -232,12 +232,12 @@ impl PrivateKey {
         self.google.as_ref()
     }
 
-    /// For TLS.
+    /// The key for rustls.
     pub(super) fn into_der(self) -> PrivateKeyDer<'static> {
         self.der
     }
 
-    /// The public key as it stands in the bit string of a certificate's SubjectPublicKeyInfo (RFC 5280, 4.1.2.7).
+    /// The public key as in the bit string of a certificate's SubjectPublicKeyInfo (RFC 5280, 4.1.2.7).
     pub(super) fn public(&self) -> Result<Vec<u8>, KeyError> {
         Ok(match self.key_type {
             KeyType::Rsa => self.rsa()?.public_key().as_ref().to_vec(),
@@ -251,9 +251,9 @@ impl PrivateKey {
         })
     }
 
-    /// The signature of a JWS (RFC 7515, 5.1). PSS and ECDSA salt it with randomness of their own.
+    /// The signature of a JWS (RFC 7515, 5.1). PSS and ECDSA signatures are randomized.
     pub(super) fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        if algorithm.needs() != self.key_type {
+        if algorithm.key_type() != self.key_type {
             return Err(KeyError::WrongType { algorithm, has: self.key_type });
         }
         let random = SystemRandom::new();
@@ -306,7 +306,10 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// The label of the first private key in PEM; else what is there instead.
+/// The PEM label of the first private key.
+///
+/// # Errors
+/// There is none; the error is about what the text holds instead.
 fn label(text: &str) -> Result<&str, KeyError> {
     let labels = || text.split("-----BEGIN ").skip(1).filter_map(|rest| Some(rest.split_once("-----")?.0));
     if let Some(key) = labels().find(|label| label.ends_with("PRIVATE KEY")) {
@@ -319,7 +322,7 @@ fn label(text: &str) -> Result<&str, KeyError> {
     })
 }
 
-/// Undoes what YAML and environment variables do to PEM: indented lines, and `\n` for a line break.
+/// Restores PEM that was indented (YAML) or whose line breaks are written as `\n` (environment variables).
 pub(super) fn unfold(text: &str) -> String {
     text.replace("\\r", "").replace("\\n", "\n").lines().map(str::trim).collect::<Vec<_>>().join("\n")
 }
@@ -333,7 +336,7 @@ const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22]; // 1.3.132.0.34
 
 /// PrivateKeyInfo ::= SEQUENCE { version, AlgorithmIdentifier, .. } (RFC 5958, 2)
 fn pkcs8_type(key: &PrivatePkcs8KeyDer<'_>) -> Result<KeyType, KeyError> {
-    let mut algorithm = Reader(key.secret_pkcs8_der())
+    let mut algorithm = DerReader(key.secret_pkcs8_der())
         .enter(SEQUENCE)
         .and_then(|mut info| info.expect(INTEGER).and_then(|_| info.enter(SEQUENCE)))
         .ok_or(KeyError::Damaged)?;
@@ -348,12 +351,12 @@ fn pkcs8_type(key: &PrivatePkcs8KeyDer<'_>) -> Result<KeyType, KeyError> {
 
 /// ECPrivateKey ::= SEQUENCE { version, privateKey, [0] parameters, .. } (RFC 5915, 3)
 fn sec1_type(key: &PrivateSec1KeyDer<'_>) -> Result<KeyType, KeyError> {
-    let parameters = Reader(key.secret_sec1_der())
+    let parameters = DerReader(key.secret_sec1_der())
         .enter(SEQUENCE)
         .ok_or(KeyError::Damaged)?
         .find(|element| element.tag == 0xa0)
         .ok_or(KeyError::Unsupported)?;
-    curve(Reader(parameters.content).expect(OBJECT_IDENTIFIER))
+    curve(DerReader(parameters.content).expect(OBJECT_IDENTIFIER))
 }
 
 fn curve(named: Option<&[u8]>) -> Result<KeyType, KeyError> {

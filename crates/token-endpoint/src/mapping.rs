@@ -1,4 +1,4 @@
-//! Where in an answer the token stands, for endpoints that answer in their own words.
+//! Where the members of an answer are, for endpoints whose answers do not follow RFC 6749, 5.1.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use jiff::Timestamp;
@@ -7,18 +7,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Numbers from here on are milliseconds since the epoch, below it seconds: 5138 and 1973.
-const MILLISECONDS: f64 = 1e11;
+/// Numbers from here on are milliseconds since the epoch (from 1973), smaller ones seconds (to 5138).
+const MIN_MILLISECONDS: f64 = 1e11;
 
-/// A JSON pointer (RFC 6901) to something inside of a document, not to all of it.
+/// A JSON pointer (RFC 6901) to a member of a document, not to the whole document.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pointer(String);
 
-/// Members of an answer that are not handed on as [`values`](ResponseMapping::values), in lower case and without
-/// underscores.
+/// Members of an answer that [`values`](ResponseMapping::values) cannot point to, in lower case and without underscores.
 pub const SECRET_MEMBERS: [&str; 5] = ["accesstoken", "refreshtoken", "idtoken", "clientsecret", "assertion"];
 
-/// Why a text is no [`Pointer`].
+/// A text is not a [`Pointer`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no JSON pointer (RFC 6901): {problem}")]
 pub struct PointerError {
@@ -27,14 +26,14 @@ pub struct PointerError {
 }
 
 impl Pointer {
-    /// Whether it leads to, or into, something that is named like a token or a secret.
+    /// Whether it points to, or into, a member that is named like a token or a secret.
     #[must_use]
     pub fn is_secret(&self) -> bool {
         let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
         self.0.split('/').any(|name| SECRET_MEMBERS.contains(&plain(name).as_str()))
     }
 
-    /// What it points to. `null` is nothing.
+    /// The value, or `None` if it is absent or `null`.
     pub(super) fn find<'a>(&self, document: &'a Value) -> Option<&'a Value> {
         document.pointer(&self.0).filter(|value| !value.is_null())
     }
@@ -61,23 +60,23 @@ impl FromStr for Pointer {
     }
 }
 
-/// Where to look. What is `None` is looked for under the name that RFC 6749, 5.1 gives it.
+/// Where the members of an answer are. `None`: under the name in RFC 6749, 5.1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseMapping {
     /// The access token.
     pub access_token: Option<Pointer>,
-    /// Its lifetime in seconds.
+    /// Its lifetime, in seconds.
     pub expires_in: Option<Pointer>,
-    /// Its end as RFC 3339, or as seconds or milliseconds since the epoch. Looked for only where it is named.
+    /// Its expiry, as RFC 3339 or as seconds or milliseconds since the epoch. `None`: it is not read.
     pub expires_at: Option<Pointer>,
     /// A refresh token that replaces the one that was sent.
     pub refresh_token: Option<Pointer>,
-    /// Further members, by the name under which [`Answer::values`](super::Answer::values) has them.
+    /// Further members, by their names in [`Answer::values`](super::Answer::values).
     pub values: BTreeMap<String, Pointer>,
 }
 
-/// An absolute time: RFC 3339 text, or seconds or milliseconds since the epoch as a number or in a string. Out of
-/// range is the end of time; 0 and below are none: some servers mean "never" by it.
+/// An absolute time: RFC 3339, or seconds or milliseconds since the epoch as a number or in a string. Out of range is the latest
+/// time. 0 and below are `None`: some servers write them for "never".
 pub(super) fn time(value: &Value) -> Option<Timestamp> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
@@ -90,12 +89,12 @@ pub(super) fn time(value: &Value) -> Option<Timestamp> {
     if !number.is_finite() || number <= 0.0 {
         return None;
     }
-    let seconds = if number >= MILLISECONDS { number / 1000.0 } else { number };
+    let seconds = if number >= MIN_MILLISECONDS { number / 1000.0 } else { number };
     #[allow(clippy::cast_possible_truncation)] // `as` saturates
     Some(Timestamp::from_second(seconds as i64).unwrap_or(Timestamp::MAX))
 }
 
-/// A member as a template can use it: text, a number or a boolean.
+/// A text, a number or a boolean, as text.
 pub(super) fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

@@ -1,5 +1,5 @@
-//! Which requests go through a proxy, as `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say. There is no standard; where curl and
-//! Go agree it is as they do, and where they do not as Go does, whose rules people of Kubernetes know.
+//! Which requests use a proxy, by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. There is no standard: this follows curl and Go where
+//! they agree, and Go where they differ.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use ipnet::IpNet;
@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use url::{Host, Url};
 
-/// The proxies that the operator is configured for; by default none.
+/// The proxies for http and https URLs; by default none.
 #[derive(Clone, Default)]
 pub struct Proxies {
     https: Option<Url>,
@@ -15,7 +15,7 @@ pub struct Proxies {
     exceptions: Vec<Exception>,
 }
 
-/// A variable that cannot be used. Its value is not repeated: it may hold a password.
+/// A variable is not the URL of an HTTP proxy. Its value is not shown, since it may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} is no URL of an HTTP proxy: write http://HOST:PORT")]
 pub struct ProxyError {
@@ -25,10 +25,10 @@ pub struct ProxyError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Exception {
     Everything,
-    /// A name with all below it, or only what is below.
+    /// A domain with its subdomains, or its subdomains only.
     Domain {
         name: String,
-        only_below: bool,
+        subdomains_only: bool,
         port: Option<u16>,
     },
     Network {
@@ -38,10 +38,10 @@ enum Exception {
 }
 
 impl Proxies {
-    /// Reads the variables, in lower case first. An empty one is none.
+    /// Reads the variables; those in lower case take precedence, and empty ones are ignored.
     ///
     /// # Errors
-    /// One of them is no URL of an HTTP proxy.
+    /// One of them is not the URL of an HTTP proxy.
     pub fn from_environment(read: impl Fn(&str) -> Option<String>) -> Result<Self, ProxyError> {
         let read = |lower: &str, upper: &str| {
             [lower, upper].into_iter().filter_map(&read).find(|value| !value.trim().is_empty())
@@ -57,7 +57,7 @@ impl Proxies {
         })
     }
 
-    /// The proxy for `url`; `None`: it is connected to directly.
+    /// The proxy for `url`; `None`: the connection is direct.
     #[must_use]
     pub fn proxy_for(&self, url: &Url) -> Option<&Url> {
         let proxy = match url.scheme() {
@@ -65,7 +65,7 @@ impl Proxies {
             _ => self.http.as_ref(),
         }?;
         let (host, port) = (url.host()?, url.port_or_known_default()?);
-        (!self.exceptions.iter().any(|exception| exception.holds(&host, port))).then_some(proxy)
+        (!self.exceptions.iter().any(|exception| exception.matches(&host, port))).then_some(proxy)
     }
 }
 
@@ -110,12 +110,12 @@ impl Exception {
             return Some(Self::Network { network: ip.into(), port });
         }
         let name = host.strip_prefix('*').unwrap_or(host);
-        let only_below = name.starts_with('.');
+        let subdomains_only = name.starts_with('.');
         let name = name.trim_matches('.').to_owned();
-        (!name.is_empty()).then_some(Self::Domain { name, only_below, port })
+        (!name.is_empty()).then_some(Self::Domain { name, subdomains_only, port })
     }
 
-    fn holds(&self, host: &Host<&str>, port: u16) -> bool {
+    fn matches(&self, host: &Host<&str>, port: u16) -> bool {
         let ip = match host {
             Host::Domain(_) => None,
             Host::Ipv4(ip) => Some(IpAddr::from(*ip)),
@@ -126,10 +126,10 @@ impl Exception {
             (Self::Network { network, port: only }, _, Some(ip)) => {
                 network.contains(&ip) && only.is_none_or(|only| only == port)
             }
-            (Self::Domain { name, only_below, port: only }, Host::Domain(host), _) => {
+            (Self::Domain { name, subdomains_only, port: only }, Host::Domain(host), _) => {
                 let host = host.trim_end_matches('.');
-                let below = host.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.'));
-                (below || (!only_below && host == name)) && only.is_none_or(|only| only == port)
+                let is_subdomain = host.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.'));
+                (is_subdomain || (!subdomains_only && host == name)) && only.is_none_or(|only| only == port)
             }
             _ => false,
         }

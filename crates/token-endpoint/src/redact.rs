@@ -1,5 +1,4 @@
-//! Takes what was sent, and everything that looks like a token, out of what a server said: servers do echo
-//! credentials in their error descriptions.
+//! Redacts in a server's texts what was sent and what looks like a token: some servers echo credentials in error descriptions.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use base64::Engine as _;
@@ -9,35 +8,35 @@ use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 use std::ops::Range;
 
-/// The longest text taken from a server into a message, in characters.
-const LONGEST: usize = 200;
-/// Texts above this many bytes are no descriptions; they are not even looked through.
-const LONGEST_INPUT: usize = 8 * 1024;
-/// So many characters of base64url in a row are taken for a token.
-const TOKEN_LENGTH: usize = 32;
-/// A text that short may stand in another by chance.
-const CHANCE: usize = 8;
+/// Bounds a server's text in a message, in characters.
+const MAX_LENGTH: usize = 200;
+/// A longer text is not a description, and is dropped without being searched. Bytes.
+const MAX_INPUT_LENGTH: usize = 8 * 1024;
+/// A run of base64url of this length or more is treated as a token.
+const MIN_TOKEN_LENGTH: usize = 32;
+/// A shorter secret may be part of another text by coincidence. Bytes.
+const MIN_CONTAINED_LENGTH: usize = 8;
 const REDACTED: &str = "[redacted]";
 
-/// RFC 3986's unreserved characters stay. Every form decoder (RFC 6749, appendix B) agrees on the result,
-/// and plain ids and secrets are the same encoded and raw.
+/// All bytes except RFC 3986's unreserved characters: every form decoder (RFC 6749, appendix B) agrees on the result, and plain
+/// ids and secrets stay unchanged.
 const RESERVED_BYTES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Percent-encodes every byte outside `A-Za-z0-9-._~`, a space as `%20`.
+/// Percent-encodes every byte outside of `A-Za-z0-9-._~`; a space becomes `%20`.
 pub(super) fn percent_encode(value: &str) -> String {
     utf8_percent_encode(value, RESERVED_BYTES).to_string()
 }
 
-/// Knows every form of the values that were sent.
+/// The values that were sent, in every encoding in which a server may echo them.
 #[derive(Clone, Default)]
 pub(super) struct Redactor {
     sent: Vec<SecretString>,
-    /// Those that are secrets, and not names.
+    /// The secrets among them, unencoded.
     secrets: Vec<SecretString>,
 }
 
 impl Redactor {
-    /// Remembers a secret in all its forms.
+    /// Adds a secret.
     pub(super) fn add(&mut self, secret: &str) {
         if !secret.is_empty() {
             self.secrets.push(secret.into());
@@ -45,16 +44,16 @@ impl Redactor {
         self.add_name(secret);
     }
 
-    /// Whether `text` is one of the secrets, or holds one that is too long to be there by chance.
-    pub(super) fn is_told_in(&self, text: &str) -> bool {
+    /// Whether `text` is one of the secrets, or contains one that is too long for a coincidence.
+    pub(super) fn secret_is_in(&self, text: &str) -> bool {
         self.secrets
             .iter()
             .map(ExposeSecret::expose_secret)
-            .any(|secret| text == secret || (secret.len() >= CHANCE && text.contains(secret)))
+            .any(|secret| text == secret || (secret.len() >= MIN_CONTAINED_LENGTH && text.contains(secret)))
     }
 
-    /// Remembers what is no secret, but not repeated either: `value` raw, percent-encoded, form-encoded, JSON-escaped
-    /// and in both alphabets of base64.
+    /// Adds a value that is redacted in messages but is not a secret: unencoded, percent-encoded, form-encoded, JSON-escaped and
+    /// in both alphabets of base64.
     pub(super) fn add_name(&mut self, value: &str) {
         let json = serde_json::Value::from(value).to_string();
         let forms = [
@@ -72,10 +71,10 @@ impl Redactor {
         }
     }
 
-    /// `text` without what was sent and without what looks like a token, in the characters that RFC 6749, 5.2
-    /// allows in `error_description`, at most 200 of them. `None` where nothing is left to say.
+    /// `text` without what was sent and without what looks like a token, reduced to the characters that RFC 6749, 5.2 allows in
+    /// `error_description`, at most 200 of them. `None`: nothing is left.
     pub(super) fn clean(&self, text: &str) -> Option<String> {
-        if text.len() > LONGEST_INPUT {
+        if text.len() > MAX_INPUT_LENGTH {
             return None;
         }
         let redacted = self.redact(text);
@@ -92,18 +91,18 @@ impl Redactor {
         let plain = plain.trim();
         if plain.is_empty() {
             None
-        } else if plain.len() > LONGEST {
-            Some(plain.chars().take(LONGEST - 3).chain("...".chars()).collect())
+        } else if plain.len() > MAX_LENGTH {
+            Some(plain.chars().take(MAX_LENGTH - 3).chain("...".chars()).collect())
         } else {
             Some(plain.to_owned())
         }
     }
 
-    /// Replaces every stretch of `text` that is covered by something sent or token-shaped. All are found before
-    /// any is replaced, so that a short value inside of a long one does not hide the long one.
+    /// Replaces every part of `text` that was sent or looks like a token. All are found before any is replaced, so that a short
+    /// value inside of a long one does not hide the long one.
     fn redact(&self, text: &str) -> String {
         let mut hidden = vec![false; text.len()];
-        // Encoders differ in what they percent-encode: the decoded text has the raw value whichever it was.
+        // Encoders differ in what they percent-encode: the decoded text has the raw value in every case.
         let (decoded, origins) = percent_decode(text.as_bytes());
         let mut hidden_decoded = vec![false; decoded.len()];
         for sent in &self.sent {
@@ -139,7 +138,7 @@ impl fmt::Debug for Redactor {
     }
 }
 
-/// The bytes of `text` with `%XX` decoded, and where in `text` each of them stands.
+/// The bytes of `text` with `%XX` decoded, and the range in `text` from which each byte came.
 fn percent_decode(text: &[u8]) -> (Vec<u8>, Vec<Range<usize>>) {
     let hex = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     let mut decoded = Vec::with_capacity(text.len());
@@ -185,7 +184,7 @@ fn hide_tokens(text: &str, hidden: &mut [bool]) {
     }
     let mut start = 0;
     for run in text.as_bytes().split(|&b| !is_token(b)) {
-        if run.len() >= TOKEN_LENGTH {
+        if run.len() >= MIN_TOKEN_LENGTH {
             mark(start, start + run.len());
         }
         start += run.len() + 1;

@@ -1,15 +1,14 @@
-//! From a description and credentials to the bytes of a token request (RFC 6749, 4.4.2, 4.5 and 6; RFC 7521, 4;
-//! RFC 8693, 2.1; RFC 8707, 2).
+//! Token requests (RFC 6749, 4.4.2, 4.5 and 6; RFC 7521, 4; RFC 8693, 2.1; RFC 8707, 2).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod signer;
 mod write;
 
 use super::assertion::Attempt;
-use super::credentials::{Credential, Credentials};
+use super::credentials::Credentials;
 use super::discovery::Issuer;
+use super::error::RequestError;
 use super::grant::{ClientAuthentication, Grant};
-use super::key::KeyError;
 use super::mapping::ResponseMapping;
 use super::redact::Redactor;
 use http::HeaderMap;
@@ -18,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use url::Url;
 
-/// Members of a request that only this module writes; `parameters` cannot set them. In ASCII lower case.
+/// Members of a request that `parameters` cannot set, because this client sets them itself. In ASCII lower case.
 pub const RESERVED: &[&str] = &[
     "actor_token",
     "actor_token_type",
@@ -37,101 +36,55 @@ pub const RESERVED: &[&str] = &[
     "subject_token_type",
 ];
 
-/// Whether `name` is one of [`RESERVED`], in any ASCII case: some servers do not mind the case either.
+/// Whether `name` is one of [`RESERVED`], in any ASCII case, since some servers ignore the case.
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {
     RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
 }
 
-/// What to ask of which token endpoint, without any secret.
+/// A token request without its secrets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestDescription {
-    /// The token endpoint (RFC 6749, 3.2). It may have a query, but no user name or password. Until the endpoint of
-    /// an [`issuer`](Self::issuer) is discovered: [`Issuer::url`].
+    /// The token endpoint (RFC 6749, 3.2). It may have a query, but no user name or password. [`Issuer::url`] until the endpoint
+    /// of the [`issuer`](Self::issuer) is discovered.
     pub token_url: Url,
-    /// Whose endpoint is to be discovered, or was.
+    /// The issuer whose endpoint [`Discovery`](super::Discovery) finds or found.
     pub issuer: Option<Issuer>,
-    /// How the token is earned.
+    /// The authorization grant (RFC 6749, 1.3).
     pub grant: Grant,
-    /// How the client says who it is.
+    /// How the client authenticates (RFC 6749, 2.3).
     pub client_authentication: ClientAuthentication,
-    /// How the body is written.
+    /// The encoding of the body.
     pub encoding: Encoding,
-    /// Joined with spaces into `scope`; none: no such member.
+    /// Joined with spaces into `scope`, which is left out if there are none.
     pub scopes: Vec<String>,
-    /// Who shall accept the token, as RFC 8693, 2.1, Auth0 and others write it.
+    /// The intended audience of the token (RFC 8693, 2.1; also Auth0 and others).
     pub audience: Option<String>,
-    /// Where the token shall be used (RFC 8707, 2): absolute URIs without a fragment.
+    /// The resources at which the token will be used (RFC 8707, 2): absolute URIs without a fragment.
     pub resources: Vec<String>,
     /// Further members of the body, written last. Names in [`RESERVED`] are refused.
     pub parameters: BTreeMap<String, String>,
-    /// The same with values from [`Credentials::values`]: member -> key.
+    /// Further members with values from [`Credentials::values`]: member -> key.
     pub secret_parameters: BTreeMap<String, String>,
     /// Further headers. Names in [`REFUSED_HEADERS`](super::REFUSED_HEADERS) are refused.
     pub headers: BTreeMap<String, String>,
-    /// The same with values from [`Credentials::values`]: header -> key.
+    /// Further headers with values from [`Credentials::values`]: header -> key.
     pub secret_headers: BTreeMap<String, String>,
-    /// Where the answer has what.
+    /// Where the members of the answer are.
     pub response: ResponseMapping,
 }
 
-/// How the body is written.
+/// The encoding of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// `application/x-www-form-urlencoded`, as RFC 6749 demands.
+    /// `application/x-www-form-urlencoded` (RFC 6749).
     Form,
-    /// One JSON object of strings, as VNG Cloud takes it.
+    /// A JSON object of strings, for example for VNG Cloud.
     Json,
 }
 
-/// Why no request can be made of a description and credentials.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// The description needs a credential that is absent or empty.
-    #[error("the request needs a {0}, and the credentials hold none")]
-    Missing(Credential),
-    /// A secret parameter or header needs a value that is absent or empty.
-    #[error("the request needs a value under the key {0:?}, and the credentials hold none")]
-    MissingValue(String),
-    /// `parameters` names a member of [`RESERVED`], or both kinds of parameters name the same.
-    #[error("the parameter {0:?} is reserved: the operator writes it by itself")]
-    Reserved(String),
-    /// `claims` names one of [`RESERVED_CLAIMS`](super::RESERVED_CLAIMS).
-    #[error("the claim {0:?} is reserved: the operator writes it by itself")]
-    ReservedClaim(String),
-    /// A header of [`REFUSED_HEADERS`](super::REFUSED_HEADERS), or no header name.
-    #[error("the header {0:?} cannot be set")]
-    RefusedHeader(String),
-    /// A value with a line break or other control characters.
-    #[error("the value of the header {0:?} holds characters that a header cannot carry")]
-    HeaderValue(String),
-    /// RFC 8707, 2.
-    #[error("the resource {0:?} is no absolute URI without a fragment (RFC 8707)")]
-    Resource(String),
-    /// RFC 7617, 2: the server would split such an id at its colon, and count a failed login.
-    #[error(
-        "the client id has a colon, which Basic authentication with encoding Raw cannot carry: use encoding Percent, or post"
-    )]
-    ColonInClientId,
-    /// An HTTP client would turn them into an Authorization header of its own.
-    #[error("the token URL must not hold a user name or a password")]
-    UserInfoInUrl,
-    /// The private key cannot be used.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The certificate cannot be named.
-    #[error("the certificate {0}")]
-    Certificate(&'static str),
-    /// A caller's fault: something is to be signed, and no [`Attempt`] was given.
-    #[error("the request is to be signed, and nobody says when")]
-    NotAnAttempt,
-    /// A caller's fault: the endpoint is to be discovered first.
-    #[error("the token endpoint has not been discovered yet")]
-    NotDiscovered,
-}
-
 impl RequestDescription {
-    /// A form to `token_url` with nothing further in it.
+    /// A form with only the grant and the client authentication.
     #[must_use]
     pub fn new(token_url: Url, grant: Grant, client_authentication: ClientAuthentication) -> Self {
         Self {
@@ -151,26 +104,26 @@ impl RequestDescription {
         }
     }
 
-    /// Whether every attempt signs something anew, so that it takes [`Self::attempt`] to make a request.
+    /// Whether each attempt signs an assertion, so that only [`Self::attempt`] can write the request.
     #[must_use]
     pub fn signs(&self) -> bool {
         matches!(self.grant, Grant::JwtBearer(_))
             || matches!(self.client_authentication, ClientAuthentication::PrivateKeyJwt(_))
     }
 
-    /// A request that holds no signature. See [`Self::attempt`].
+    /// Writes a request without a signature. See [`Self::attempt`].
     ///
     /// # Errors
-    /// As there; and where something is to be signed.
+    /// Those of [`Self::attempt`]; and the description signs.
     pub fn request(&self, credentials: &Credentials) -> Result<TokenRequest, RequestError> {
         self.write(credentials, None)
     }
 
-    /// Writes the request: `grant_type`, the grant's members, the client's, `audience`, `resource`, `scope`, then the
-    /// parameters by name. The same input gives the same bytes, but for signatures whose algorithm is randomized.
+    /// Writes the request: `grant_type`, the members of the grant, those of the client, `audience`, `resource`, `scope`, then
+    /// the parameters by name. The same input gives the same bytes, except for signatures whose algorithm is randomized.
     ///
     /// # Errors
-    /// A credential is missing or no key, a name is reserved, or something cannot be expressed.
+    /// A credential is missing or cannot be used, a name is reserved, or a value cannot be expressed.
     pub fn attempt(
         &self,
         credentials: &Credentials,
@@ -180,8 +133,8 @@ impl RequestDescription {
     }
 }
 
-/// A token request, ready to be sent with POST. Holds secrets: its `Debug` prints neither header values, nor the
-/// body, nor the URL's query.
+/// A token request, to be sent with POST. It holds secrets; its `Debug` prints no header values, no body and no query of the
+/// URL.
 #[derive(Clone)]
 pub struct TokenRequest {
     url: Url,
@@ -194,42 +147,42 @@ pub struct TokenRequest {
 }
 
 impl TokenRequest {
-    /// Where to.
+    /// The token endpoint.
     #[must_use]
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// All headers but those of the connection and the User-Agent. Authorization is marked as sensitive.
+    /// All headers except those of the connection and User-Agent. Authorization is marked as sensitive.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// The body, secrets included.
+    /// The body, with its secrets.
     #[must_use]
     pub fn body(&self) -> &SecretString {
         &self.body
     }
 
-    /// Whether the endpoint may act on this request only once: a refresh token may be spent by it.
+    /// Whether the request may spend its credential (a refresh token), so that the endpoint accepts it only once.
     #[must_use]
     pub fn spends_credential(&self) -> bool {
         self.spends_credential
     }
 
-    /// Whether Basic authentication changed the id or the secret by percent-encoding, so that a server that does
-    /// not decode must reject it.
+    /// Whether percent-encoding changed the id or the secret of Basic authentication, so that a server that does not decode
+    /// rejects it.
     pub(super) fn encoded_differs(&self) -> bool {
         self.encoded_differs
     }
 
-    /// Where the answer has what.
+    /// Where the members of the answer are.
     pub(super) fn response(&self) -> &ResponseMapping {
         &self.response
     }
 
-    /// What must not appear in a message.
+    /// Redacts in messages what was sent.
     pub(super) fn sent(&self) -> &Redactor {
         &self.sent
     }

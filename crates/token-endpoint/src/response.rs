@@ -1,13 +1,14 @@
-//! From the bytes of an answer to a token, tolerantly (RFC 6749, 5.1 and what servers make of it).
+//! Reads answers of token endpoints (RFC 6749, 5.1), and tolerates known deviations.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::dialect::{self, Said};
-use super::error::{Error, Fault, Refusal, Shape, Unusable};
-use super::lifetime::{self, Lifetime, MAX_LIFETIME};
+use super::answer::Answer;
+use super::error::body::{self as error_body, ErrorBody};
+use super::error::{Error, Refusal, ResponseProblem, Shape, Unusable};
+use super::json::{parse, seconds};
+use super::lifetime::MAX_LIFETIME;
 use super::mapping::{self, Pointer, ResponseMapping};
 use super::redact::Redactor;
 use super::request::TokenRequest;
-use aws_lc_rs::digest;
 use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, StatusCode};
 use jiff::Timestamp;
@@ -16,59 +17,17 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The longest `Retry-After` that is believed, in seconds.
-const LONGEST_RETRY_AFTER: u64 = 60 * 60;
+/// Caps `Retry-After`, in seconds.
+const MAX_RETRY_AFTER: u64 = 60 * 60;
 
-/// The longest value that is taken out of an answer for templates, in bytes.
-const LONGEST_VALUE: usize = 4096;
+/// Bounds each of [`Answer::values`], in bytes.
+const MAX_VALUE_LENGTH: usize = 4096;
 
-/// A usable token, and what the endpoint says about it.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// Not empty, and of printable ASCII only (RFC 6749, A.12).
-    pub access_token: SecretString,
-    /// `Bearer` in this spelling for every spelling of it; other types as the server writes them.
-    pub token_type: String,
-    /// The answer has no `token_type`, so that Bearer is assumed.
-    pub token_type_missing: bool,
-    /// As the server writes it (RFC 6749, 3.3), without control characters.
-    pub scope: Option<String>,
-    /// Seconds, floored, at most [`MAX_LIFETIME`]. `None`: unknown. 0 is kept: it means unknown for a new token, and
-    /// expired for one that was seen before.
-    pub expires_in: Option<u64>,
-    /// The end of life where the answer says it as a time.
-    pub expires_at: Option<Timestamp>,
-    /// A new refresh token that replaces the one that was sent (RFC 6749, 6).
-    pub refresh_token: Option<SecretString>,
-    /// The server's clock (header `Date`).
-    pub date: Option<Timestamp>,
-    /// What [`ResponseMapping::values`] names, as far as it is there and is text, a number or a boolean; without
-    /// control characters.
-    pub values: BTreeMap<String, SecretString>,
-}
-
-impl Answer {
-    /// The first 12 hexadecimal digits of the access token's SHA-256: names it in logs and status.
-    #[must_use]
-    pub fn token_id(&self) -> String {
-        let digest = digest::digest(&digest::SHA256, self.access_token.expose_secret().as_bytes());
-        digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Lifetime from the moment `sent_at` at which the request was sent: the smaller of what the answer says and, for a
-    /// JWT, of `exp` (less `iat` if that is within 60 s of now, else less now, where "now" is the server's `Date` if
-    /// that is within an hour of ours); where neither is known, `default` in seconds.
-    #[must_use]
-    pub fn lifetime(&self, sent_at: Timestamp, default: Option<u64>) -> Lifetime {
-        lifetime::lifetime(self, sent_at, default)
-    }
-}
-
-/// Reads the answer to `request`, which is needed to take out of messages what was sent.
+/// Reads the answer to `request`, whose secrets are redacted in messages.
 ///
 /// # Errors
-/// [`Error::Refused`] for a failure in any dialect and at any status, [`Error::Unusable`] for a success without a
-/// usable token.
+/// [`Error::Refused`] for a failure in any known format and at any status, [`Error::Unusable`] for a success without a usable
+/// token.
 pub fn read(
     status: StatusCode,
     headers: &HeaderMap,
@@ -80,22 +39,22 @@ pub fn read(
     let mapping = request.response();
     let date = header(headers, &DATE).and_then(http_date);
 
-    // Taken out before the rest is judged: it may be the only copy of the credential.
+    // Read before anything can fail: it may be the only valid refresh token.
     let refresh_token = document
         .as_ref()
         .filter(|_| status.is_success())
         .and_then(|document| refresh_token(document, mapping));
 
-    if status.is_success() && !object.is_some_and(dialect::reports_error) {
+    if status.is_success() && !object.is_some_and(error_body::reports_error) {
         return match &document {
             Some(document) => token(document, request, date, refresh_token.clone()),
-            None => Err(Fault::NotJson(shape(headers, body, request.sent()))),
+            None => Err(ResponseProblem::NotJson(shape(headers, body, request.sent()))),
         }
-        .map_err(|fault| Error::Unusable(Box::new(Unusable { status, fault, refresh_token })));
+        .map_err(|problem| Error::Unusable(Box::new(Unusable { status, problem, refresh_token })));
     }
     Err(Error::Refused(Box::new(Refusal {
         status,
-        said: object.map_or(Said::Nothing, |object| dialect::read(object, request.sent())),
+        body: object.map_or(ErrorBody::Nothing, |object| error_body::read(object, request.sent())),
         shape: shape(headers, body, request.sent()),
         retry_after: header(headers, &RETRY_AFTER).and_then(|value| retry_after(value, date)),
         encoded_differs: request.encoded_differs(),
@@ -103,39 +62,33 @@ pub fn read(
     })))
 }
 
-/// A JSON object, or nothing.
-pub(super) fn parse(body: &[u8]) -> Option<Value> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    serde_json::from_slice(body).ok().filter(Value::is_object)
-}
-
 fn token(
     document: &Value,
     request: &TokenRequest,
     date: Option<Timestamp>,
     refresh_token: Option<SecretString>,
-) -> Result<Answer, Fault> {
+) -> Result<Answer, ResponseProblem> {
     let mapping = request.response();
     let access_token = mapped(document, mapping.access_token.as_ref(), "access_token")
         .and_then(Value::as_str)
-        .ok_or_else(|| Fault::NoToken(mapping.access_token.clone()))?;
+        .ok_or_else(|| ResponseProblem::NoToken(mapping.access_token.clone()))?;
     if access_token.trim().is_empty() {
-        return Err(Fault::EmptyToken);
+        return Err(ResponseProblem::EmptyToken);
     }
     if !access_token.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
-        return Err(Fault::TokenCharacters);
+        return Err(ResponseProblem::TokenCharacters);
     }
-    let said_type = text(document, "token_type").map(str::trim).filter(|said| !said.is_empty());
+    let token_type_text = text(document, "token_type").map(str::trim).filter(|text| !text.is_empty());
     let scope = text(document, "scope");
     if scope.is_some_and(|scope| scope.contains(is_control)) {
-        return Err(Fault::ControlCharacters("scope".to_owned()));
+        return Err(ResponseProblem::ControlCharacters("scope".to_owned()));
     }
     let values = values(document, request, refresh_token.as_ref())?;
     let expires_in = mapped(document, mapping.expires_in.as_ref(), "expires_in").and_then(seconds);
     Ok(Answer {
         access_token: access_token.into(),
-        token_type: said_type.map_or(Ok("Bearer"), token_type)?.to_owned(),
-        token_type_missing: said_type.is_none(),
+        token_type: token_type_text.map_or(Ok("Bearer"), token_type)?.to_owned(),
+        token_type_missing: token_type_text.is_none(),
         scope: scope.map(str::to_owned),
         expires_in: expires_in.map(|seconds| seconds.min(MAX_LIFETIME)),
         expires_at: mapping
@@ -149,42 +102,42 @@ fn token(
     })
 }
 
-/// What a template may use of the answer, and nothing that is a secret, wherever a pointer leads.
+/// The mapped values. A pointer to a secret is an error, wherever in the document the secret is.
 fn values(
     document: &Value,
     request: &TokenRequest,
     refresh_token: Option<&SecretString>,
-) -> Result<BTreeMap<String, SecretString>, Fault> {
+) -> Result<BTreeMap<String, SecretString>, ResponseProblem> {
     let refresh_token = refresh_token.map(ExposeSecret::expose_secret);
     let mut values = BTreeMap::new();
     for (name, pointer) in &request.response().values {
         let Some(value) = pointer.find(document).and_then(mapping::scalar) else { continue };
         if value.contains(is_control) {
-            return Err(Fault::ControlCharacters(pointer.to_string()));
+            return Err(ResponseProblem::ControlCharacters(pointer.to_string()));
         }
-        if value.len() > LONGEST_VALUE {
-            return Err(Fault::LongValue(pointer.clone()));
+        if value.len() > MAX_VALUE_LENGTH {
+            return Err(ResponseProblem::LongValue(pointer.clone()));
         }
-        if pointer.is_secret() || refresh_token == Some(&value) || request.sent().is_told_in(&value) {
-            return Err(Fault::SecretValue(pointer.clone()));
+        if pointer.is_secret() || refresh_token == Some(&value) || request.sent().secret_is_in(&value) {
+            return Err(ResponseProblem::SecretValue(pointer.clone()));
         }
         values.insert(name.clone(), value.into());
     }
     Ok(values)
 }
 
-fn token_type(said: &str) -> Result<&str, Fault> {
-    match said.to_ascii_lowercase().as_str() {
+fn token_type(text: &str) -> Result<&str, ResponseProblem> {
+    match text.to_ascii_lowercase().as_str() {
         "bearer" | "bearertoken" => Ok("Bearer"),
-        "dpop" => Err(Fault::TokenType("DPoP")),
-        "mac" => Err(Fault::TokenType("mac")),
-        "pop" => Err(Fault::TokenType("pop")),
-        _ if said.contains(is_control) => Err(Fault::ControlCharacters("token_type".to_owned())),
-        _ => Ok(said),
+        "dpop" => Err(ResponseProblem::TokenType("DPoP")),
+        "mac" => Err(ResponseProblem::TokenType("mac")),
+        "pop" => Err(ResponseProblem::TokenType("pop")),
+        _ if text.contains(is_control) => Err(ResponseProblem::ControlCharacters("token_type".to_owned())),
+        _ => Ok(text),
     }
 }
 
-/// What could start a new line in a file or a header. Unicode's own line breaks count for some readers.
+/// Control characters and Unicode's line separators: some readers of files and headers start a new line at them.
 fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
@@ -207,21 +160,6 @@ fn text<'a>(document: &'a Value, name: &str) -> Option<&'a str> {
     document.get(name).and_then(Value::as_str)
 }
 
-/// A number of seconds, as a JSON number or in a string, floored and clamped. Negative, or no number: `None`.
-pub(super) fn seconds(value: &Value) -> Option<u64> {
-    let number = match value {
-        Value::Number(number) => return number.as_u64().or_else(|| floor(number.as_f64()?)),
-        Value::String(text) => text.trim(),
-        _ => return None,
-    };
-    number.parse().ok().or_else(|| floor(number.parse().ok()?))
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // `as` saturates, and it is not negative
-fn floor(number: f64) -> Option<u64> {
-    (number.is_finite() && number >= 0.0).then_some(number as u64)
-}
-
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
@@ -232,7 +170,7 @@ pub(super) fn http_date(value: &str) -> Option<Timestamp> {
     PARSER.parse_timestamp(value).ok()
 }
 
-/// RFC 9110, 10.2.3: seconds, or a date, which only the server's own clock can be compared with.
+/// RFC 9110, 10.2.3: seconds, or a date, which is compared with the server's own clock (`Date`).
 fn retry_after(value: &str, date: Option<Timestamp>) -> Option<u64> {
     let seconds = if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
         value.parse().unwrap_or(u64::MAX)
@@ -240,10 +178,10 @@ fn retry_after(value: &str, date: Option<Timestamp>) -> Option<u64> {
         let until = http_date(value)?.as_second().saturating_sub(date?.as_second());
         u64::try_from(until).unwrap_or_default()
     };
-    Some(seconds.min(LONGEST_RETRY_AFTER))
+    Some(seconds.min(MAX_RETRY_AFTER))
 }
 
-/// The media type is the server's text: only what looks like one is repeated, and nothing that was sent.
+/// The media type is text of the server: it is dropped unless it has the form of one, and redacted.
 fn shape(headers: &HeaderMap, body: &[u8], sent: &Redactor) -> Shape {
     let is_media_type = |name: &&str| {
         name.len() <= 64

@@ -1,7 +1,7 @@
-//! Whom a token endpoint is trusted to be, and as whom it is spoken to: custom roots and client certificates (RFC 8705).
+//! TLS configuration: custom roots and client certificates (RFC 8705).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::certificate::Outline;
+use super::certificate::CertificateFields;
 use super::key::{KeyError, PrivateKey, unfold};
 use aws_lc_rs::digest;
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use secrecy::SecretString;
 use std::fmt;
 use std::sync::Arc;
 
-/// What a connection is made with; by default the system's roots and no client certificate. Cheap to clone.
+/// The TLS configuration of connections; by default the system's roots and no client certificate. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
     digest: TlsDigest,
@@ -27,25 +27,25 @@ pub struct Tls {
     client: Option<Arc<CertifiedKey>>,
 }
 
-/// Tells one [`Tls`] from another. Of certificates only: they name their keys.
+/// Identifies a [`Tls`]. Computed from certificates only, since a certificate identifies its key.
 pub(super) type TlsDigest = [u8; 32];
 
-/// Why certificates cannot be used, with the remedy.
+/// Certificates cannot be used. The message has the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {
-    /// There is none, or something else.
+    /// The text holds no certificate.
     #[error("the CA bundle holds no certificate: store PEM, from -----BEGIN CERTIFICATE----- on")]
     EmptyBundle,
-    /// The text of one cannot be decoded.
+    /// The certificate at this position, from 1, cannot be decoded.
     #[error("the CA bundle is damaged at certificate {0}: store the file unchanged")]
     DamagedBundle(usize),
-    /// There is none, or it cannot be decoded.
+    /// The client certificate is absent or cannot be decoded.
     #[error("the client certificate is not PEM: store the file that begins with -----BEGIN CERTIFICATE-----")]
     ClientCertificate,
-    /// See [`KeyError`].
+    /// The private key of the client certificate cannot be used.
     #[error("for the client certificate: {0}")]
     Key(#[from] KeyError),
-    /// A half-done rotation, mostly.
+    /// Certificate and key do not belong together, as after a partial rotation.
     #[error(
         "the client certificate is not that of the private key: `openssl x509 -in tls.crt -noout -pubkey` and \
          `openssl pkey -in tls.key -pubout` must print the same"
@@ -54,10 +54,10 @@ pub enum TlsError {
 }
 
 impl Tls {
-    /// `ca_bundle` is PEM that replaces the system's roots; `client` a certificate chain in PEM, leaf first, and its key.
+    /// `ca_bundle` is PEM that replaces the system's roots; `client` is a certificate chain in PEM, leaf first, and its key.
     ///
     /// # Errors
-    /// Something is not what it should be.
+    /// A certificate or the key cannot be used, or they do not belong together.
     pub fn new(ca_bundle: Option<&str>, client: Option<(&str, &SecretString)>) -> Result<Self, TlsError> {
         let roots = ca_bundle.map(read_bundle).transpose()?;
         let client = client.map(|(chain, key)| read_client(chain, key)).transpose()?;
@@ -76,7 +76,7 @@ impl Tls {
         Ok(tls)
     }
 
-    /// Whether there is a client certificate, so that a server's mutual TLS endpoint is to be used (RFC 8705, 5).
+    /// Whether there is a client certificate, so that the issuer's endpoint for mutual TLS is used (RFC 8705, 5).
     #[must_use]
     pub fn has_client_certificate(&self) -> bool {
         self.client.is_some()
@@ -86,7 +86,7 @@ impl Tls {
         self.digest
     }
 
-    /// What rustls needs. HTTP/1.1 only.
+    /// For rustls, with HTTP/1.1 only.
     pub(super) fn config(&self) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = Arc::new(Verifier::new(self.roots.as_deref(), Arc::clone(&provider))?);
@@ -111,7 +111,7 @@ fn read_bundle(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     for certificate in CertificateDer::pem_slice_iter(unfold(pem).as_bytes()) {
         let damaged = TlsError::DamagedBundle(certificates.len() + 1);
         let certificate = certificate.map_err(|_| damaged.clone())?;
-        Outline::read(&certificate).ok_or(damaged)?;
+        CertificateFields::read(&certificate).ok_or(damaged)?;
         certificates.push(certificate);
     }
     if certificates.is_empty() { Err(TlsError::EmptyBundle) } else { Ok(certificates) }
@@ -121,7 +121,8 @@ fn read_client(chain: &str, key: &SecretString) -> Result<CertifiedKey, TlsError
     let chain: Vec<_> = CertificateDer::pem_slice_iter(unfold(chain).as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|_| TlsError::ClientCertificate)?;
-    let leaf = chain.first().and_then(|leaf| Outline::read(leaf)).ok_or(TlsError::ClientCertificate)?;
+    let leaf =
+        chain.first().and_then(|leaf| CertificateFields::read(leaf)).ok_or(TlsError::ClientCertificate)?;
     let key = PrivateKey::read(key)?;
     if key.public()? != leaf.public_key {
         return Err(TlsError::OtherKey);
@@ -131,53 +132,30 @@ fn read_client(chain: &str, key: &SecretString) -> Result<CertifiedKey, TlsError
     Ok(CertifiedKey::new(chain, key))
 }
 
-/// What is wrong with a server's certificate.
+/// Why a server's certificate is not trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CertificateProblem {
+pub enum CertificateProblem {
+    /// The validity period has ended.
     Expired,
+    /// The validity period has not begun.
     NotYetValid,
+    /// The host of the URL is not among the names of the certificate.
     OtherName,
-    /// A common name only.
+    /// The certificate has a common name and no subjectAltName.
     NoName,
+    /// The certificate is its own issuer, and not in the CA bundle.
     SelfSigned,
+    /// No trusted authority issued it, or an intermediate is missing.
     UnknownAuthority,
+    /// The issuer has revoked it.
     Revoked,
+    /// The extended key usage excludes servers.
     NotForServers,
+    /// The certificate is malformed.
     Other,
 }
 
 impl CertificateProblem {
-    /// With the remedy.
-    pub(super) fn message(self) -> &'static str {
-        match self {
-            Self::Expired => {
-                "it has expired: whoever runs the server must renew it (if it is fresh, is the node's clock right?)"
-            }
-            Self::NotYetValid => "it is not valid yet: is the node's clock right?",
-            Self::OtherName => {
-                "it is for another name (only subjectAltName counts, not the common name): write a name that it has \
-                 into the URL, or have it issued for this one"
-            }
-            Self::NoName => {
-                "it has a common name and no subjectAltName, which alone counts: it must be issued anew, with \
-                 `-addext subjectAltName=DNS:...` where openssl makes it"
-            }
-            Self::SelfSigned => {
-                "it is self-signed: if it is the right one, put it into spec.tls.caBundle (`openssl s_client \
-                 -showcerts -connect HOST:443` prints it)"
-            }
-            Self::UnknownAuthority => {
-                "no authority that this operator trusts has issued it, or the server does not send its \
-                 intermediates: put the authority's certificate into spec.tls.caBundle"
-            }
-            Self::Revoked => "it is revoked: whoever runs the server must replace it",
-            Self::NotForServers => {
-                "it was not issued for servers (extended key usage): it must be issued anew"
-            }
-            Self::Other => "it does not hold what a server's certificate must hold",
-        }
-    }
-
     pub(super) fn of(error: &CertificateError) -> Self {
         match error {
             CertificateError::UnknownIssuer => Self::UnknownAuthority,
@@ -200,15 +178,37 @@ impl CertificateProblem {
 
 impl fmt::Display for CertificateProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message())
+        f.write_str(match self {
+            Self::Expired => {
+                "it has expired: the server's administrator must renew it (if it is new, is the local clock right?)"
+            }
+            Self::NotYetValid => "it is not valid yet: is the local clock right?",
+            Self::OtherName => {
+                "it is for another name (only subjectAltName counts, not the common name): write a name that it has \
+                 into the URL, or have it issued for this one"
+            }
+            Self::NoName => {
+                "it has a common name and no subjectAltName, which alone counts: it must be issued anew, with \
+                 `-addext subjectAltName=DNS:...` where openssl makes it"
+            }
+            Self::SelfSigned => "it is self-signed",
+            Self::UnknownAuthority => {
+                "no trusted authority has issued it, or the server does not send its intermediates"
+            }
+            Self::Revoked => "it is revoked: the server's administrator must replace it",
+            Self::NotForServers => {
+                "it was not issued for servers (extended key usage): it must be issued anew"
+            }
+            Self::Other => "it does not hold what a server's certificate must hold",
+        })
     }
 }
 
 impl std::error::Error for CertificateProblem {}
 
-/// Wraps the verifier that decides. It adds two things: what stands in the bundle byte for byte is trusted although webpki
-/// refuses a certificate that is both an authority and a server (usual on private servers that sign for themselves),
-/// and an error says what a person can do.
+/// Wraps the actual verifier and adds two things. A certificate that is in the bundle byte for byte is trusted as a server's,
+/// although webpki refuses one that is both an authority and a server, as self-signed certificates of private servers often are.
+/// And errors are refined by the fields of the certificate.
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<dyn ServerCertVerifier>,
@@ -246,16 +246,16 @@ impl ServerCertVerifier for Verifier {
             Err(rustls::Error::InvalidCertificate(refused)) => refused,
             verdict => return verdict,
         };
-        let outline = Outline::read(leaf);
-        if let Some(outline) = outline.as_ref().filter(|_| self.pinned.contains(leaf)) {
-            check_validity(outline, now)?;
+        let fields = CertificateFields::read(leaf);
+        if let Some(fields) = fields.as_ref().filter(|_| self.pinned.contains(leaf)) {
+            check_validity(fields, now)?;
             return match verify_server_name(&ParsedCertificate::try_from(leaf)?, name) {
                 Ok(()) => Ok(ServerCertVerified::assertion()),
-                Err(rustls::Error::InvalidCertificate(refused)) => Err(explained(&refused, Some(outline))),
+                Err(rustls::Error::InvalidCertificate(refused)) => Err(refined(&refused, Some(fields))),
                 Err(error) => Err(error),
             };
         }
-        Err(explained(&refused, outline.as_ref()))
+        Err(refined(&refused, fields.as_ref()))
     }
 
     fn verify_tls12_signature(
@@ -281,24 +281,24 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn check_validity(outline: &Outline<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+fn check_validity(fields: &CertificateFields<'_>, now: UnixTime) -> Result<(), rustls::Error> {
     let now =
         Timestamp::from_second(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)).unwrap_or(Timestamp::MAX);
-    if now < outline.not_before {
-        return Err(problem(CertificateProblem::NotYetValid));
+    if now < fields.not_before {
+        return Err(invalid(CertificateProblem::NotYetValid));
     }
-    if now > outline.not_after {
-        return Err(problem(CertificateProblem::Expired));
+    if now > fields.not_after {
+        return Err(invalid(CertificateProblem::Expired));
     }
     Ok(())
 }
 
-/// With what the certificate says of itself a better reason may be found.
-fn explained(refused: &CertificateError, outline: Option<&Outline<'_>>) -> rustls::Error {
-    problem(match (CertificateProblem::of(refused), outline) {
-        (CertificateProblem::OtherName, Some(outline)) if !outline.has_names => CertificateProblem::NoName,
-        (CertificateProblem::UnknownAuthority | CertificateProblem::Other, Some(outline))
-            if outline.is_self_issued() =>
+/// Refines the verifier's error by the fields of the certificate.
+fn refined(refused: &CertificateError, fields: Option<&CertificateFields<'_>>) -> rustls::Error {
+    invalid(match (CertificateProblem::of(refused), fields) {
+        (CertificateProblem::OtherName, Some(fields)) if !fields.has_names => CertificateProblem::NoName,
+        (CertificateProblem::UnknownAuthority | CertificateProblem::Other, Some(fields))
+            if fields.is_self_issued() =>
         {
             CertificateProblem::SelfSigned
         }
@@ -306,6 +306,6 @@ fn explained(refused: &CertificateError, outline: Option<&Outline<'_>>) -> rustl
     })
 }
 
-fn problem(problem: CertificateProblem) -> rustls::Error {
+fn invalid(problem: CertificateProblem) -> rustls::Error {
     rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(problem))))
 }

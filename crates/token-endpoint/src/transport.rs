@@ -1,143 +1,87 @@
-//! The one attempt: an HTTP exchange with a token endpoint, within a deadline and the egress policy.
+//! The transport: one HTTP exchange with a token endpoint, within a time limit and the egress policy.
 
+mod client;
+mod clock;
+mod failure;
+mod limits;
+mod resolver;
+
+pub use client::TransportError;
+pub use limits::{CONNECT_TIMEOUT, MAX_BODY};
+
+use super::answer::Answer;
 use super::assertion::Attempt;
-use super::egress::{Egress, EgressRefused};
-use super::error::{Error, Fault, Unusable};
+use super::egress::Egress;
+use super::error::{Error, ResponseProblem, Unusable};
 use super::proxy::Proxies;
 use super::request::TokenRequest;
-use super::response::{Answer, http_date, read};
-use super::tls::{CertificateProblem, Tls, TlsDigest};
-use http::header::{ACCEPT, DATE};
+use super::response::read;
+use super::tls::Tls;
+use client::{ClientCache, ClientKey, Route, build};
+use clock::ServerClocks;
+use failure::{failure, host};
+use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, RequestBuilder, redirect, retry};
-use rustls::AlertDescription;
+use reqwest::{Client, RequestBuilder};
 use secrecy::ExposeSecret;
-use std::collections::HashMap;
-use std::error::Error as StdError;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
 
-/// The longest that connecting takes, name resolution and TLS included.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest answer that is read, in bytes.
-pub const MAX_BODY: usize = 256 * 1024;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Ports and certificates are the tenants' choice, so the clients that are kept for them are bounded.
-const MAX_CLIENTS: usize = 64;
-/// The servers' clocks that are known; likewise.
-const MAX_CLOCKS: usize = 1024;
-/// A server's clock that is further off than this is what its assertions are dated by, in seconds.
-const CLOCK_TOLERANCE: i64 = 30;
-/// One that is further off than this is not believed, in seconds.
-const CLOCK_CREDIBLE: i64 = 60 * 60;
-
-/// Makes aws-lc-rs the one provider of cryptography for rustls in this process. To be called at start, before any
-/// TLS client is built; again is harmless.
+/// Makes aws-lc-rs the default cryptography provider of rustls in this process. Call it before any TLS client is built; further
+/// calls have no effect.
 pub fn install_crypto_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // an error: there is one already
 }
 
-/// Sends token requests: HTTP/1.1, no redirects, no retries, no decompression, and no proxy unless configured.
+/// Sends token requests: HTTP/1.1, without redirects, retries and decompression, and without a proxy unless configured. Cheap to
+/// clone; clones share connections.
 #[derive(Clone, Debug)]
 pub struct Transport {
     egress: Arc<Egress>,
     user_agent: String,
     proxies: Arc<Proxies>,
-    clients: Arc<Mutex<Clients>>,
-    /// Seconds by which an origin's clock is ahead of ours.
-    clocks: Arc<Mutex<HashMap<String, i64>>>,
+    clients: Arc<Mutex<ClientCache>>,
+    clocks: Arc<ServerClocks>,
 }
-
-/// What a client is built from: whoever rotates a certificate gets another client, without a restart. The port is there
-/// because the policy knows ports and a resolver sees only names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ClientKey {
-    port: u16,
-    keep_alive: bool,
-    tls: TlsDigest,
-    route: Route,
-}
-
-/// How a URL is reached. There is one proxy for each scheme.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Route {
-    Direct,
-    HttpsProxy,
-    HttpProxy,
-}
-
-#[derive(Debug, Default)]
-struct Clients {
-    /// With when it was used last, counted in uses.
-    known: HashMap<ClientKey, (Client, u64)>,
-    uses: u64,
-}
-
-impl Clients {
-    fn get(&mut self, key: ClientKey) -> Option<Client> {
-        self.uses += 1;
-        let (client, used) = self.known.get_mut(&key)?;
-        *used = self.uses;
-        Some(client.clone())
-    }
-
-    /// In place of the one that nobody has used for longest.
-    fn insert(&mut self, key: ClientKey, client: Client) {
-        if self.known.len() >= MAX_CLIENTS
-            && let Some(oldest) = self.known.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key)
-        {
-            self.known.remove(&oldest);
-        }
-        self.known.insert(key, (client, self.uses));
-    }
-}
-
-/// No HTTP client can be built: no usable root certificates on this system, or a User-Agent that is none.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot build an HTTP client: {0}")]
-pub struct TransportError(String);
 
 impl Transport {
-    /// Builds a first client, so that a system without root certificates is found at start. Without a proxy.
+    /// Without a proxy. Builds a first client, so that missing root certificates are found here.
     ///
     /// # Errors
-    /// No HTTP client can be built.
+    /// An HTTP client cannot be built.
     pub fn new(egress: Arc<Egress>, user_agent: &str) -> Result<Self, TransportError> {
         Self::with_proxies(egress, user_agent, Proxies::default())
     }
 
-    /// The same through proxies. A proxy resolves names by itself: see [`Egress::check_proxied`]. Its own address, and no
-    /// other, needs no permission.
+    /// With proxies, which resolve names themselves: see [`Egress::check_proxied`]. The policy does not apply to the addresses of
+    /// the proxies.
     ///
     /// # Errors
-    /// No HTTP client can be built.
+    /// An HTTP client cannot be built.
     pub fn with_proxies(
         egress: Arc<Egress>,
         user_agent: &str,
         proxies: Proxies,
     ) -> Result<Self, TransportError> {
         install_crypto_provider();
-        let transport = Self {
+        build(&egress, user_agent, 443, true, &Tls::default(), None)?;
+        Ok(Self {
             egress,
             user_agent: user_agent.to_owned(),
             proxies: Arc::new(proxies),
             clients: Arc::default(),
             clocks: Arc::default(),
-        };
-        transport.build(443, true, &Tls::default(), None)?;
-        Ok(transport)
+        })
     }
 
-    /// What the next request to `url` is signed with: the time by the server's clock where that is known to be off, and
-    /// an id that was never used.
+    /// The time and id with which the next request to `url` is signed: the server's time if its clock is known to differ, and a
+    /// random id.
     #[must_use]
     pub fn attempt(&self, url: &Url) -> Attempt {
         let mut random = [0; 16];
-        // It fails only where the operating system has no randomness, and then TLS does not work either.
+        // It fails only if the operating system has no randomness, and then TLS does not work either.
         let _ = aws_lc_rs::rand::fill(&mut random);
         let offset = self.clock_offset(url).unwrap_or_default();
         let now = Timestamp::now();
@@ -147,25 +91,24 @@ impl Transport {
         }
     }
 
-    /// By how much the clock behind `url` is ahead of ours, if it is off by more than 30 s and up to an hour.
+    /// How far the clock of `url`'s server is ahead of the local one, if it differs by more than 30 s and at most an hour.
     #[must_use]
     pub fn clock_offset(&self, url: &Url) -> Option<SignedDuration> {
-        let clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
-        clocks.get(&url.origin().ascii_serialization()).map(|&seconds| SignedDuration::from_secs(seconds))
+        self.clocks.offset(url)
     }
 
-    /// Sends `request` once and reads the answer, all within `timeout`, with the system's roots.
+    /// Sends `request` once and reads the answer within `timeout`, with the system's roots.
     ///
     /// # Errors
-    /// Everything that [`Error`] knows.
+    /// Those of [`send_over`](Self::send_over).
     pub async fn send(&self, request: &TokenRequest, timeout: Duration) -> Result<Answer, Error> {
         self.send_over(request, &Tls::default(), timeout).await
     }
 
-    /// Sends `request` once and reads the answer, all within `timeout`.
+    /// Sends `request` once and reads the answer within `timeout`.
     ///
     /// # Errors
-    /// Everything that [`Error`] knows.
+    /// No usable token was received: every variant of [`Error`] but `Request` and `Discovery`.
     pub async fn send_over(
         &self,
         request: &TokenRequest,
@@ -186,14 +129,14 @@ impl Transport {
             Some(body) => read(status, &headers, &body, request),
             None if status.is_success() => Err(Error::Unusable(Box::new(Unusable {
                 status,
-                fault: Fault::TooLarge(MAX_BODY),
+                problem: ResponseProblem::TooLarge(MAX_BODY),
                 refresh_token: None,
             }))),
-            None => read(status, &headers, &[], request), // the status of a failure still says something
+            None => read(status, &headers, &[], request), // the status alone classifies the failure
         }
     }
 
-    /// Fetches an issuer's metadata. No body: it is longer than is read.
+    /// Fetches an issuer's metadata. The body is `None` if it exceeds [`MAX_BODY`].
     pub(super) async fn get(
         &self,
         url: &Url,
@@ -208,7 +151,7 @@ impl Transport {
         Ok((status, body))
     }
 
-    /// What the policy says of `url`, on the way that it would be reached.
+    /// Applies the policy to `url`, for the route by which it would be reached.
     pub(super) fn check_url(&self, url: &Url) -> Result<(), Error> {
         match self.proxies.proxy_for(url) {
             Some(_) => self.egress.check_proxied(url)?,
@@ -217,14 +160,14 @@ impl Transport {
         Ok(())
     }
 
-    /// One exchange. No body: it is longer than is read.
+    /// Sends a request and reads the answer. The body is `None` if it exceeds [`MAX_BODY`].
     async fn exchange(
         &self,
         url: &Url,
         request: RequestBuilder,
     ) -> Result<(StatusCode, HeaderMap, Option<Vec<u8>>), Error> {
         let mut response = request.send().await.map_err(|error| failure(error, url))?;
-        self.note_clock(url, response.headers());
+        self.clocks.record(url, response.headers());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| failure(error, url))? {
             if body.len() + chunk.len() > MAX_BODY {
@@ -235,72 +178,20 @@ impl Transport {
         Ok((response.status(), response.headers().clone(), Some(body)))
     }
 
-    fn note_clock(&self, url: &Url, headers: &HeaderMap) {
-        let Some(date) = headers.get(DATE).and_then(|value| http_date(value.to_str().ok()?.trim())) else {
-            return;
-        };
-        let ahead = date.as_second() - Timestamp::now().as_second();
-        let origin = url.origin().ascii_serialization();
-        let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
-        if ahead.abs() <= CLOCK_TOLERANCE || ahead.abs() > CLOCK_CREDIBLE {
-            clocks.remove(&origin);
-            return;
-        }
-        if clocks.len() >= MAX_CLOCKS {
-            clocks.clear(); // they come back with the next answers
-        }
-        clocks.insert(origin, ahead);
-    }
-
-    /// After the policy has judged the URL.
+    /// Checks the URL, and returns a client for it.
     fn client_for(&self, url: &Url, keep_alive: bool, tls: &Tls) -> Result<Client, Error> {
         self.check_url(url)?;
-        let unusable = |error: TransportError| Error::Connect { host: host(url), cause: error.to_string() };
         let port = url.port_or_known_default().unwrap_or(443);
         let proxy = self.proxies.proxy_for(url);
-        let route = match (proxy, url.scheme()) {
-            (None, _) => Route::Direct,
-            (Some(_), "https") => Route::HttpsProxy,
-            (Some(_), _) => Route::HttpProxy,
-        };
-        let key = ClientKey { port, keep_alive, tls: tls.digest(), route };
+        let key = ClientKey { port, keep_alive, tls: tls.digest(), route: Route::of(url, proxy) };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(key) {
             return Ok(client);
         }
-        let client = self.build(port, keep_alive, tls, proxy).map_err(unusable)?;
+        let client = build(&self.egress, &self.user_agent, port, keep_alive, tls, proxy)
+            .map_err(|error| Error::Connect { host: host(url), cause: error.to_string() })?;
         clients.insert(key, client.clone());
         Ok(client)
-    }
-
-    fn build(
-        &self,
-        port: u16,
-        keep_alive: bool,
-        tls: &Tls,
-        proxy: Option<&Url>,
-    ) -> Result<Client, TransportError> {
-        let failed = |error: reqwest::Error| TransportError(root_cause(&error.without_url()));
-        let builder = Client::builder()
-            .tls_backend_preconfigured(tls.config().map_err(|error| TransportError(error.to_string()))?)
-            .user_agent(&self.user_agent)
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .no_proxy()
-            .http1_only()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(if keep_alive { 4 } else { 0 });
-        match proxy {
-            None => builder.dns_resolver(Resolver { egress: Arc::clone(&self.egress), port }),
-            // Which URLs go this way has been decided; this client resolves no name but the proxy's.
-            Some(proxy) => builder
-                .proxy(reqwest::Proxy::all(proxy.clone()).map_err(failed)?)
-                .dns_resolver(ProxyResolver { proxy: proxy.clone() }),
-        }
-        .build()
-        .map_err(failed)
     }
 }
 
@@ -312,121 +203,4 @@ async fn within<T>(
     tokio::time::timeout(timeout, exchange)
         .await
         .unwrap_or_else(|_| Err(Error::Timeout { host: host(url), seconds: timeout.as_secs() }))
-}
-
-/// Resolves with the system's resolver and lets through only addresses that the policy allows. These very addresses
-/// are connected to, so that a name cannot mean one thing when it is judged and another when it is used.
-struct Resolver {
-    egress: Arc<Egress>,
-    port: u16,
-}
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (egress, port) = (Arc::clone(&self.egress), self.port);
-        Box::pin(async move {
-            let host = name.as_str();
-            let mut allowed: Vec<SocketAddr> = Vec::new();
-            let mut refused: Option<EgressRefused> = None;
-            for address in tokio::net::lookup_host((host, port)).await? {
-                match egress.check_address(host, port, address.ip()) {
-                    Ok(()) => allowed.push(address),
-                    Err(error) => refused = refused.or(Some(error)),
-                }
-            }
-            match refused {
-                Some(error) if allowed.is_empty() => Err(error.into()),
-                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
-            }
-        })
-    }
-}
-
-/// Resolves the proxy's name, which is the operator's own choice, and no other.
-struct ProxyResolver {
-    proxy: Url,
-}
-
-impl Resolve for ProxyResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let proxy = self.proxy.clone();
-        Box::pin(async move {
-            let port = proxy.port_or_known_default().unwrap_or_default();
-            if proxy.host_str() != Some(name.as_str()) {
-                return Err("only the proxy resolves names".into());
-            }
-            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), port)).await?.collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// Finds out what went wrong from the chain of errors below reqwest's own, which says little.
-fn failure(error: reqwest::Error, url: &Url) -> Error {
-    let error = error.without_url();
-    let host = host(url);
-    if let Some(refused) = find::<EgressRefused>(&error) {
-        return Error::Egress(refused.clone());
-    }
-    let cause = root_cause(&error);
-    match find::<rustls::Error>(&error) {
-        Some(rustls::Error::InvalidCertificate(problem)) => {
-            return Error::Certificate { host, problem: CertificateProblem::of(problem).message() };
-        }
-        Some(rustls::Error::AlertReceived(alert)) if is_about_the_client(*alert) => {
-            return Error::ClientCertificate { host, cause: cause.clone() };
-        }
-        Some(_) => return Error::Handshake { host, cause },
-        None => {}
-    }
-    // The library keeps its type to itself.
-    if cause.starts_with("tunnel error: ") {
-        let wants_authentication = cause.contains("authorization required");
-        return Error::Proxy { host, cause, wants_authentication };
-    }
-    if error.is_dns() {
-        Error::Dns { host, cause }
-    } else if error.is_connect() && error.is_timeout() {
-        Error::ConnectTimeout { host, seconds: CONNECT_TIMEOUT.as_secs() }
-    } else if error.is_connect() {
-        Error::Connect { host, cause }
-    } else {
-        Error::Cut { host, cause }
-    }
-}
-
-/// The alerts (RFC 8446, 6.2) with which a server refuses who speaks to it.
-fn is_about_the_client(alert: AlertDescription) -> bool {
-    matches!(
-        alert,
-        AlertDescription::AccessDenied
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateRequired
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-            | AlertDescription::UnsupportedCertificate
-    )
-}
-
-/// Walks down the chain of sources, into the errors that [`std::io::Error`] wraps and hides from it.
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| {
-        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        wrapped.map(|wrapped| wrapped as &(dyn StdError + 'static)).or_else(|| error.source())
-    })
-}
-
-fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    chain(error).find_map(|error| error.downcast_ref::<E>())
-}
-
-/// The innermost error's text. Those of the system, of rustls and of hyper hold nothing that a peer has sent.
-fn root_cause(error: &(dyn StdError + 'static)) -> String {
-    chain(error).last().map(ToString::to_string).unwrap_or_default()
-}
-
-fn host(url: &Url) -> String {
-    url.host_str().unwrap_or_default().to_owned()
 }

@@ -1,4 +1,4 @@
-//! What is told of a TokenSource, for a person and for machines.
+//! The report of `explain`, as text and as JSON.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt::{self, Write as _};
@@ -6,11 +6,11 @@ use std::fmt::{self, Write as _};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::commands::output::Told;
-use crate::secret::Way;
+use crate::commands::output::ConditionReport;
+use crate::secret::UseKind;
 use crate::time::seconds_between;
 
-/// How it is.
+/// The severity of a finding. In the order of severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Level {
@@ -20,7 +20,7 @@ pub(super) enum Level {
     NotValid,
 }
 
-/// Something that was found.
+/// A finding, with its severity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub(super) level: Level,
@@ -33,38 +33,38 @@ impl Finding {
     }
 }
 
-/// Everything that is told.
+/// The result of `explain`.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(super) struct ExplainReport {
     /// `NAMESPACE/NAME`.
     pub(super) source: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) provider: Option<&'static str>,
-    /// The worst of all that follows.
+    /// The most severe level of all findings.
     pub(super) verdict: Level,
     pub(super) token: Finding,
-    /// The Secret that holds it.
+    /// The target Secret.
     pub(super) target: Finding,
-    /// What happens next.
+    /// What the operator does next.
     pub(super) next: Finding,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) credentials: Option<Finding>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) last_failure: Option<Failure>,
-    pub(super) conditions: Vec<Told>,
-    /// Who uses the Secret; absent where that is not known.
+    pub(super) last_failure: Option<LastFailureReport>,
+    pub(super) conditions: Vec<ConditionReport>,
+    /// The containers that use the Secret; `None` where that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) readers: Option<Vec<Reader>>,
-    /// What could not be looked at.
+    pub(super) readers: Option<Vec<SecretReader>>,
+    /// What could not be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) not_known: Vec<String>,
 }
 
-/// The last attempt that failed.
+/// The last attempt that failed, with its remedy.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Failure {
+pub(super) struct LastFailureReport {
     pub(super) at: Timestamp,
     pub(super) ago: String,
     pub(super) reason: String,
@@ -77,20 +77,20 @@ pub(super) struct Failure {
 
 /// A container that uses the Secret.
 #[derive(Debug, Serialize)]
-pub(super) struct Reader {
+pub(super) struct SecretReader {
     pub(super) pod: String,
     pub(super) container: String,
-    #[serde(serialize_with = "way")]
-    pub(super) way: Way,
+    #[serde(serialize_with = "serialize_way")]
+    pub(super) way: UseKind,
     #[serde(flatten)]
     pub(super) reads: Finding,
 }
 
-fn way<S: serde::Serializer>(way: &Way, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_way<S: serde::Serializer>(way: &UseKind, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(way)
 }
 
-/// A time, with how far it is from `now`.
+/// A time, with its distance from `now`.
 pub(super) fn when(now: Timestamp, at: Timestamp) -> String {
     let at = Timestamp::from_second(at.as_second()).unwrap_or(at);
     if at > now {
@@ -100,7 +100,7 @@ pub(super) fn when(now: Timestamp, at: Timestamp) -> String {
     }
 }
 
-/// Seconds in words, to two units.
+/// A duration in at most two units.
 pub(super) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let two = |large: u64, name: &str, small: u64, small_name: &str| match small {
@@ -115,7 +115,7 @@ pub(super) fn span(seconds: u64) -> String {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ExplainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = match self.verdict {
             Level::Well => "the token is valid, and nothing is wrong",
@@ -150,9 +150,9 @@ fn mark(level: Level) -> char {
     if level == Level::Well { ' ' } else { '!' }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for LastFailureReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { at, ago, reason, message, count, remedy } = self;
+        let LastFailureReport { at, ago, reason, message, count, remedy } = self;
         if *count == 0 {
             return writeln!(
                 f,
@@ -169,17 +169,17 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Report {
+impl ExplainReport {
     fn conditions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.conditions.is_empty() {
             return Ok(());
         }
         writeln!(f, "\nConditions")?;
-        for told in &self.conditions {
-            let Told { kind, status, reason, message, remedy } = told;
-            let sign = if remedy.is_some() { '!' } else { ' ' };
-            write!(f, "{sign} {kind:<15} {status}, {reason}")?;
-            // Said above already.
+        for condition in &self.conditions {
+            let ConditionReport { kind, status, reason, message, remedy } = condition;
+            let mark = if remedy.is_some() { '!' } else { ' ' };
+            write!(f, "{mark} {kind:<15} {status}, {reason}")?;
+            // The last failure above has the same message already.
             let repeats =
                 self.last_failure.as_ref().is_some_and(|it| it.count > 0 && message.contains(&it.message));
             match remedy {
@@ -197,8 +197,9 @@ impl Report {
             return writeln!(f, "\nNo pod uses the Secret");
         }
         writeln!(f, "\nWho uses the Secret")?;
-        let width =
-            |of: fn(&Reader) -> String| readers.iter().map(of).map(|it| it.len()).max().unwrap_or_default();
+        let width = |of: fn(&SecretReader) -> String| {
+            readers.iter().map(of).map(|it| it.len()).max().unwrap_or_default()
+        };
         let pod = width(|it| it.pod.clone());
         let container = width(|it| it.container.clone());
         let way = width(|it| it.way.to_string());
@@ -224,8 +225,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_have_two_units() {
-        for (seconds, words) in [
+    fn span_has_at_most_two_units() {
+        for (seconds, expected) in [
             (0, "0 s"),
             (119, "119 s"),
             (120, "2 min"),
@@ -235,7 +236,7 @@ mod tests {
             (172_800, "2 days"),
             (180_000, "2 days 2 h"),
         ] {
-            assert_eq!(span(seconds), words);
+            assert_eq!(span(seconds), expected);
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::token_request::EndpointArgs;
 /// The flags of `mint`.
 #[derive(Debug, Args)]
 pub struct MintArgs {
-    /// Read the TokenSource, the Secret with its credentials and what spec.tls names from this file (- is stdin), YAML or JSON with any number of
-    /// documents; may be repeated. No cluster is asked.
+    /// Read the TokenSource, the Secret with its credentials and what spec.tls names from this file (- is stdin), YAML or
+    /// JSON with any number of documents; may be repeated. No cluster is asked.
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
@@ -32,11 +32,11 @@ pub struct MintArgs {
     #[arg(long)]
     pub show_secrets: bool,
 
-    /// How the result is written to stdout.
+    /// The format of the result on standard output.
     #[arg(long, short = 'o', value_enum, default_value = "text")]
     pub output: OutputFormat,
 
-    /// What holds at token endpoints.
+    /// The flags about token endpoints.
     #[command(flatten)]
     pub endpoints: EndpointArgs,
 }

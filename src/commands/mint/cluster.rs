@@ -1,35 +1,36 @@
-//! The TokenSource and its credentials as the cluster has them, read with the caller's own kubeconfig. Nothing is written.
+//! Reads the TokenSource and its credentials from the cluster, with the user's kubeconfig. Nothing is written.
 
 use std::net::IpAddr;
 
-use super::{Fault, Given};
-use crate::cluster::{CallError, Kubernetes};
-use crate::commands::caller::Caller;
+use super::fault::Fault;
+use super::input::Input;
+use crate::cluster::{CallError, UserCluster, UserClusterError};
 use crate::key::Key;
 use crate::token_request::tls::Named;
 use tokensource_api::TokenSource;
 
-/// Reads what is needed; with the addresses of the API server, which no endpoint may have.
+/// Reads the input of a token request; returns the addresses of the API server too, which no endpoint may have.
 pub(super) async fn read(
     namespace: Option<String>,
     name: &str,
-    spends: impl Fn(&TokenSource) -> bool,
-) -> Result<(Given, Vec<IpAddr>), Fault> {
-    let caller = Caller::connect(namespace).await.map_err(Fault::usage)?;
-    let source = caller.source(name).await.map_err(Fault::usage)?;
-    let Caller { client, namespace, api_server } = caller;
+    sends_refresh_token: impl Fn(&TokenSource) -> bool,
+) -> Result<(Input, Vec<IpAddr>), Fault> {
+    let usage = |error: UserClusterError| Fault::usage(error.to_string());
+    let cluster = UserCluster::connect(namespace).await.map_err(usage)?;
+    let source = cluster.token_source(name).await.map_err(usage)?;
+    let kubernetes = cluster.kubernetes();
+    let UserCluster { namespace, addresses, .. } = cluster;
 
-    let kubernetes = Kubernetes::new(client);
     let unreadable = |name: &str| {
         let what = format!("Secret {namespace}/{name} cannot be read");
         move |error: CallError| Fault::credentials(format!("{what}: {error}"))
     };
-    if spends(&source) {
-        let kept = Key::new(&namespace, &source.refresh_token_secret_name());
-        if kubernetes.secret_facts(&kept).await.map_err(unreadable(&kept.name))?.is_some() {
+    if sends_refresh_token(&source) {
+        let stored = Key::new(&namespace, &source.refresh_token_secret_name());
+        if kubernetes.secret_facts(&stored).await.map_err(unreadable(&stored.name))?.is_some() {
             return Err(Fault::usage(format!(
                 "the operator keeps the refresh token of this TokenSource in Secret {}, because it changes with every use: to use it here would leave the operator with a spent one. Try with `mint -f` and a refresh token of your own",
-                kept.name
+                stored.name
             )));
         }
     }
@@ -41,5 +42,5 @@ pub(super) async fn read(
             .map_err(|error| Fault::credentials(format!("what spec.tls names cannot be read: {error}")))?,
         None => Named::default(),
     };
-    Ok((Given { namespace: Some(namespace), source, credentials, named }, api_server))
+    Ok((Input { namespace: Some(namespace), source, credentials, named }, addresses))
 }

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 
 use crate::providers::CredentialsError;
-use crate::refresh::{Failed, wait};
+use crate::refresh::{FailedAttempt, wait};
 use crate::secret::TemplateError;
-use crate::status::reason;
+use crate::status::{error_text, reason};
 use token_endpoint as oauth;
 use tokensource_api::Reason;
 
@@ -66,7 +66,7 @@ impl Exit {
     }
 }
 
-/// MintReason there is no token.
+/// Why there is no token.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) exit: Exit,
@@ -91,7 +91,7 @@ impl Fault {
 
     /// With what the operator would do next, on a first failure and with no token to fall back on.
     pub(super) fn endpoint(error: &oauth::Error, propagation_delay: u64) -> Self {
-        let failed = Failed {
+        let failed = FailedAttempt {
             class: error.class(),
             count: 1,
             retry_after: error.retry_after(),
@@ -110,7 +110,7 @@ impl Fault {
             }
             None => "the operator would not try again before something changes".to_owned(),
         };
-        Fault { then: Some(then), ..Fault::told(reason(error.kind()), error.to_string()) }
+        Fault { then: Some(then), ..Fault::told(reason(error.kind()), error_text(error)) }
     }
 }
 

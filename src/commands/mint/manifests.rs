@@ -1,5 +1,5 @@
 //! Manifests, as `kubectl apply -f` takes them: YAML or JSON, several documents, lists. What the API server would refuse or
-//! drop without a word is said. No message repeats a value of a Secret.
+//! drop silently is an error. No message contains a value of a Secret.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -12,11 +12,24 @@ use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
 use serde_json::{Map, Value};
 
-use super::Given;
+use super::input::Input;
 use crate::token_request::tls::Named;
 use tokensource_api::TokenSource;
 
-/// What was read of all files.
+/// A manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ManifestError {
+    #[error("{file}, line {line}: neither YAML nor JSON")]
+    Syntax { file: String, line: u64 },
+    #[error("{file}: {problem}")]
+    Object { file: String, problem: String },
+    #[error("no TokenSource{} in these files", name.as_ref().map(|name| format!(" {name}")).unwrap_or_default())]
+    NotFound { name: Option<String> },
+    #[error("several TokenSources ({names}): write the name of one behind the flags")]
+    Ambiguous { names: String },
+}
+
+/// The objects of all files.
 #[derive(Default)]
 pub(super) struct Manifests {
     sources: Vec<TokenSource>,
@@ -25,71 +38,64 @@ pub(super) struct Manifests {
 }
 
 impl Manifests {
-    /// Adds what a file holds; objects of other kinds are left alone.
-    pub(super) fn add(&mut self, file: &str, text: &str) -> Result<(), String> {
-        // The parser's message quotes the text around the fault, which may be a secret: only the line goes on.
-        let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
-            let line = error.location().map_or(1, |location| location.line());
-            format!("{file}, line {line}: neither YAML nor JSON")
-        })?;
-        documents.into_iter().try_for_each(|document| self.add_object(file, document))
+    /// Adds the objects of a file. Objects of other kinds are ignored.
+    pub(super) fn add(&mut self, file: &str, text: &str) -> Result<(), ManifestError> {
+        // The parser's message quotes the text around the error, which may be a secret: only the line is used.
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(text).map_err(|error| ManifestError::Syntax {
+                file: file.to_owned(),
+                line: error.location().map_or(1, |location| location.line()),
+            })?;
+        let mut documents = documents.into_iter();
+        documents
+            .try_for_each(|document| self.add_object(document))
+            .map_err(|problem| ManifestError::Object { file: file.to_owned(), problem })
     }
 
-    fn add_object(&mut self, file: &str, mut object: Value) -> Result<(), String> {
+    fn add_object(&mut self, mut object: Value) -> Result<(), String> {
         let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         match (text("apiVersion").as_str(), text("kind").as_str()) {
             ("v1", "List") => {
                 let Some(Value::Array(items)) = object.get_mut("items").map(Value::take) else {
                     return Ok(());
                 };
-                items.into_iter().try_for_each(|item| self.add_object(file, item))
+                items.into_iter().try_for_each(|item| self.add_object(item))
             }
             ("v1", "Secret") => {
-                self.secrets.push(secret(&object).map_err(|problem| format!("{file}: {problem}"))?);
+                self.secrets.push(secret(&object)?);
                 Ok(())
             }
             ("v1", "ConfigMap") => {
                 let config_map = serde_json::from_value(object);
-                self.config_maps
-                    .push(config_map.map_err(|error| format!("{file}: this ConfigMap: {error}"))?);
+                self.config_maps.push(config_map.map_err(|error| format!("this ConfigMap: {error}"))?);
                 Ok(())
             }
             ("tokensource.dev/v1alpha1", "TokenSource") => {
-                self.sources.push(source(object).map_err(|problem| format!("{file}: {problem}"))?);
+                self.sources.push(source(object)?);
                 Ok(())
             }
             (version, "TokenSource") => {
-                Err(format!("{file}: apiVersion {version:?}: write tokensource.dev/v1alpha1"))
+                Err(format!("apiVersion {version:?}: write tokensource.dev/v1alpha1"))
             }
             _ => Ok(()),
         }
     }
 
-    /// The TokenSource that is meant, with what it names.
-    pub(super) fn choose(self, namespace: Option<&str>, name: Option<&str>) -> Result<Given, String> {
-        let fits =
-            |one: Option<&str>, other: Option<&str>| one.zip(other).is_none_or(|(one, other)| one == other);
+    /// The TokenSource of this name, or the only one, with the objects that it names.
+    pub(super) fn choose(self, namespace: Option<&str>, name: Option<&str>) -> Result<Input, ManifestError> {
         let mut found: Vec<TokenSource> = self
             .sources
             .into_iter()
             .filter(|it| name.is_none_or(|name| it.name_any() == name))
-            .filter(|it| fits(it.metadata.namespace.as_deref(), namespace))
+            .filter(|it| is_same_namespace(it.metadata.namespace.as_deref(), namespace))
             .collect();
         let source = match (found.pop(), found.is_empty()) {
             (Some(source), true) => source,
-            (None, _) => {
-                return Err(match name {
-                    Some(name) => format!("no TokenSource {name} in these files"),
-                    None => "no TokenSource in these files".to_owned(),
-                });
-            }
+            (None, _) => return Err(ManifestError::NotFound { name: name.map(str::to_owned) }),
             (Some(last), false) => {
                 let names: Vec<String> =
                     found.iter().chain([&last]).map(kube::ResourceExt::name_any).collect();
-                return Err(format!(
-                    "several TokenSources ({}): write the name of one behind the flags",
-                    names.join(", ")
-                ));
+                return Err(ManifestError::Ambiguous { names: names.join(", ") });
             }
         };
         let own = source.metadata.namespace.as_deref().or(namespace);
@@ -106,19 +112,20 @@ impl Manifests {
             let client = tls.client_certificate_ref.as_ref();
             named.client_certificate = client.and_then(|reference| secret(&reference.name));
         }
-        Ok(Given { namespace: own.map(str::to_owned), credentials, named, source })
+        Ok(Input { namespace: own.map(str::to_owned), credentials, named, source })
     }
 }
 
-/// What names no namespace fits any.
-fn fits(one: Option<&str>, other: Option<&str>) -> bool {
+/// Whether two namespaces are the same. An object without one belongs to any.
+fn is_same_namespace(one: Option<&str>, other: Option<&str>) -> bool {
     one.zip(other).is_none_or(|(one, other)| one == other)
 }
 
-/// The last one of this name, as `kubectl apply` would leave it.
+/// The last object of this name: the one that `kubectl apply` would leave in the cluster.
 fn find<O: kube::ResourceExt + Clone>(objects: &[O], name: &str, namespace: Option<&str>) -> Option<O> {
-    let is_meant = |it: &&O| it.name_any() == name && fits(it.meta().namespace.as_deref(), namespace);
-    objects.iter().rev().find(is_meant).cloned()
+    let matches =
+        |it: &&O| it.name_any() == name && is_same_namespace(it.meta().namespace.as_deref(), namespace);
+    objects.iter().rev().find(matches).cloned()
 }
 
 fn source(object: Value) -> Result<TokenSource, String> {
@@ -126,7 +133,7 @@ fn source(object: Value) -> Result<TokenSource, String> {
         serde_json::from_value(object.clone()).map_err(|error| format!("this TokenSource: {error}"))?;
     let known = serde_json::to_value(&source.spec).unwrap_or_default();
     let mut problems = vec![];
-    dropped("spec", object.get("spec").unwrap_or(&Value::Null), &known, &mut problems);
+    find_dropped("spec", object.get("spec").unwrap_or(&Value::Null), &known, &mut problems);
     if problems.is_empty() {
         Ok(source)
     } else {
@@ -134,14 +141,14 @@ fn source(object: Value) -> Result<TokenSource, String> {
     }
 }
 
-/// What of `given` did not arrive in `known`: typing errors, and members left empty.
-fn dropped(path: &str, given: &Value, known: &Value, problems: &mut Vec<String>) {
+/// Finds members of `given` that are not in `known`: misspelled ones, and those left empty.
+fn find_dropped(path: &str, given: &Value, known: &Value, problems: &mut Vec<String>) {
     match (given, known) {
         (Value::Object(given), Value::Object(known)) => {
             for (name, value) in given {
                 let path = format!("{path}.{name}");
                 match known.get(name) {
-                    Some(known) => dropped(&path, value, known, problems),
+                    Some(known) => find_dropped(&path, value, known, problems),
                     None if value.is_null() => problems.push(format!(
                         "{path} is left empty, and the API server drops it: remove it, or write `{name}: {{}}`"
                     )),
@@ -151,7 +158,7 @@ fn dropped(path: &str, given: &Value, known: &Value, problems: &mut Vec<String>)
         }
         (Value::Array(given), Value::Array(known)) => {
             for (at, (given, known)) in given.iter().zip(known).enumerate() {
-                dropped(&format!("{path}[{at}]"), given, known, problems);
+                find_dropped(&format!("{path}[{at}]"), given, known, problems);
             }
         }
         _ => {}
@@ -208,19 +215,19 @@ spec:
   credentials: {secretRef: {name: client}}
 ";
 
-    fn read(text: &str) -> Result<Manifests, String> {
+    fn read(text: &str) -> Result<Manifests, ManifestError> {
         let mut manifests = Manifests::default();
         manifests.add("a.yaml", text)?;
         Ok(manifests)
     }
 
-    fn value(given: &Given, key: &str) -> Option<String> {
-        let data = given.credentials.as_ref()?.data.as_ref()?;
+    fn value(input: &Input, key: &str) -> Option<String> {
+        let data = input.credentials.as_ref()?.data.as_ref()?;
         data.get(key).map(|bytes| String::from_utf8(bytes.0.clone()).unwrap())
     }
 
     #[test]
-    fn documents_lists_and_json_are_read_and_other_kinds_left_alone() {
+    fn add_reads_documents_lists_and_json_and_ignores_other_kinds() {
         let secret = r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"client"},"data":{"client_id":"aWQ=","both":"b2xk"},"stringData":{"client_secret":"s","both":"new"}}"#;
         let list = format!(
             r#"{{"apiVersion":"v1","kind":"List","items":[{secret},{{"apiVersion":"v1","kind":"ConfigMap"}}]}}"#
@@ -230,29 +237,30 @@ spec:
             format!("---\n{secret}\n---\n# nothing\n---\n{SOURCE}"),
             format!("{SOURCE}---\n{list}\n---\nkind: Deployment\n"),
         ] {
-            let given = read(&text).unwrap().choose(None, None).unwrap();
-            assert_eq!(given.namespace.as_deref(), Some("payments"));
-            assert_eq!(value(&given, "client_id").as_deref(), Some("id"), "{text}");
-            assert_eq!(value(&given, "client_secret").as_deref(), Some("s"));
-            assert_eq!(value(&given, "both").as_deref(), Some("new"), "as the API server has it");
+            let input = read(&text).unwrap().choose(None, None).unwrap();
+            assert_eq!(input.namespace.as_deref(), Some("payments"));
+            assert_eq!(value(&input, "client_id").as_deref(), Some("id"), "{text}");
+            assert_eq!(value(&input, "client_secret").as_deref(), Some("s"));
+            assert_eq!(value(&input, "both").as_deref(), Some("new"), "stringData takes precedence");
         }
     }
 
     #[test]
-    fn one_is_chosen_or_its_name_asked_for() {
+    fn choose_among_several_requires_a_name() {
         let two = format!("{SOURCE}---\n{}", SOURCE.replace("name: api", "name: other"));
-        let message = |name, namespace| read(&two).unwrap().choose(namespace, name).err().unwrap();
+        let message =
+            |name, namespace| read(&two).unwrap().choose(namespace, name).err().unwrap().to_string();
         assert!(message(None, None).contains("several TokenSources (api, other)"));
         assert!(message(Some("none"), None).contains("no TokenSource none"));
         assert!(message(Some("api"), Some("elsewhere")).contains("no TokenSource api"));
         assert!(read(&two).unwrap().choose(None, Some("other")).unwrap().credentials.is_none());
         let foreign = "apiVersion: v1\nkind: Secret\nmetadata: {name: client, namespace: other}\n";
-        let given = read(&format!("{SOURCE}---\n{foreign}")).unwrap().choose(None, None).unwrap();
-        assert!(given.credentials.is_none(), "Secrets of another namespace are none of its business");
+        let input = read(&format!("{SOURCE}---\n{foreign}")).unwrap().choose(None, None).unwrap();
+        assert!(input.credentials.is_none(), "the Secret is in another namespace");
     }
 
     #[test]
-    fn mistakes_are_named_and_values_are_not() {
+    fn add_names_mistakes_and_no_values() {
         let secret =
             |data: &str| format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: client}}\n{data}\n");
         for (text, message) in [
@@ -265,9 +273,9 @@ spec:
             (secret("stringData: hunter2"), "stringData must have keys"),
             (secret("stringData: {k: [hunter2"), "neither YAML nor JSON"),
         ] {
-            let told = read(&text).err().unwrap();
-            assert!(told.contains(message), "{told}");
-            assert!(!told.contains("hunter2") && !told.contains("12345"), "{told}");
+            let error = read(&text).err().unwrap().to_string();
+            assert!(error.contains(message), "{error}");
+            assert!(!error.contains("hunter2") && !error.contains("12345"), "{error}");
         }
     }
 }

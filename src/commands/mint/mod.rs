@@ -1,14 +1,15 @@
-//! `mint`: what the operator does for one TokenSource, once and in the open, for whoever wants to know why an issuer
-//! gives no token, or which. It writes to no cluster.
+//! `mint`: requests one token for a TokenSource as the operator would, and reports request and response, to find out why
+//! an issuer gives no token. It writes to no cluster.
 
-mod answered;
 mod arguments;
 mod cluster;
 mod fault;
-mod keep;
+mod input;
 mod manifests;
-mod outline;
+mod redacted;
 mod report;
+mod response;
+mod token_file;
 
 use std::io::Read as _;
 use std::net::IpAddr;
@@ -16,7 +17,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -29,54 +29,45 @@ use crate::refresh::attempt_timeout;
 use crate::secret::Template;
 use crate::spec::Resolved;
 use crate::token_request;
-use crate::token_request::tls::Named;
-use answered::{Sent, target, tell};
 use fault::Fault;
-use keep::Keeper;
-use manifests::Manifests;
-use report::Report;
+use input::Input;
+use manifests::{ManifestError, Manifests};
+use report::MintReport;
+use response::{Exchange, report_response, target_preview};
 use token_endpoint::{self as oauth, Discovery, Tls};
+use token_file::TokenFile;
 use tokensource_api::{Reason, TokenSource};
 
-/// How long the endpoint may take. The operator gives it less where it is in a hurry, but a person can wait, and a refresh
-/// token is easily lost.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of the token request. The operator's is shorter where a token expires soon; here a user can wait, and a
+/// timeout could lose a refresh token.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A TokenSource, and its credentials where they were found. No `Debug`: a Secret's would print them.
-struct Given {
-    namespace: Option<String>,
-    source: TokenSource,
-    credentials: Option<Secret>,
-    /// What `spec.tls` names.
-    named: Named,
-}
-
-/// Mints once, as `arguments` say.
+/// Requests one token.
 pub async fn run(arguments: MintArgs) -> Exit {
     token_endpoint::transport::install_crypto_provider();
     let format = arguments.output;
-    let mut report = Report::default();
+    let mut report = MintReport::default();
     let fault = mint(arguments, &mut report).await.err();
-    report.error = fault.as_ref().map(|fault| report::Failed {
+    report.error = fault.as_ref().map(|fault| report::ErrorReport {
         reason: fault.reason.map(Reason::as_str),
         message: fault.message.clone(),
         exit_code: fault.exit.code(),
         then: fault.then.clone(),
     });
-    output::report(format, &report, Report::after);
+    output::report(format, &report, MintReport::after);
     let Some(fault) = fault else { return Exit::Minted };
     let reason = fault.reason.map(|reason| format!("{reason}: ")).unwrap_or_default();
     let then = fault.then.map(|then| format!("\n{then}")).unwrap_or_default();
-    output::complain(&format!("{reason}{}{then}", fault.message));
+    output::print_error(&format!("{reason}{}{then}", fault.message));
     fault.exit
 }
 
-async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
+async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault> {
     let show = arguments.show_secrets;
     let propagation_delay = arguments.endpoints.default_propagation_delay;
     let saves = arguments.save_refresh_token.is_some();
-    let (given, api_server) = given(&arguments, propagation_delay).await?;
-    let Given { namespace, source, credentials: secret, named } = given;
+    let (input, api_server) = read_input(&arguments, propagation_delay).await?;
+    let Input { namespace, source, credentials: secret, named } = input;
     let name = source.metadata.name.clone().unwrap_or_default();
     report.source = namespace.map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
 
@@ -108,49 +99,49 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
         .map_err(|error| Fault::usage(error.to_string()))?;
     let failed = |error: oauth::Error| Fault::endpoint(&error, propagation_delay);
     let tls = match &source.spec.tls {
-        Some(spec) => named.tls(spec).map_err(|message| Fault::told(Reason::SpecInvalid, message))?,
+        Some(spec) => named.tls(spec).map_err(|error| Fault::told(Reason::SpecInvalid, error.to_string()))?,
         None => Tls::default(),
     };
     let located =
-        Discovery::new(transport.clone()).locate(description, &tls, PATIENCE).await.map_err(failed)?;
+        Discovery::new(transport.clone()).locate(description, &tls, REQUEST_TIMEOUT).await.map_err(failed)?;
     let request = located
         .attempt(&credentials, &transport.attempt(&located.token_url))
         .map_err(|error| failed(error.into()))?;
     report.issuer = located.issuer.as_ref().map(|issuer| issuer.as_str().to_owned());
-    report.request = Some(outline::asked(&request, &located, spec.client_id.as_deref(), show));
+    report.request = Some(redacted::request_view(&request, &located, spec.client_id.as_deref(), show));
     if arguments.output == OutputFormat::Text {
         output::print(&report.before());
     }
 
-    let mut keeper = match arguments.save_refresh_token.filter(|_| request.spends_credential()) {
-        Some(path) => Some(keeper(&path)?),
+    let mut token_file = match arguments.save_refresh_token.filter(|_| request.spends_credential()) {
+        Some(path) => Some(create_token_file(&path)?),
         None => None,
     };
-    // From here on until the answer is safe nobody's Ctrl-C ends this.
-    let _held = if keeper.is_some() { hold_signals()? } else { vec![] };
+    // Until the new refresh token is saved, Ctrl-C must not end the process: it may be the only valid one.
+    let _blocked = if token_file.is_some() { block_signals()? } else { vec![] };
     let (sent_at, begun) = (Timestamp::now(), Instant::now());
-    let outcome = Box::pin(transport.send_over(&request, &tls, PATIENCE)).await;
+    let outcome = Box::pin(transport.send_over(&request, &tls, REQUEST_TIMEOUT)).await;
     let took = begun.elapsed();
 
     let refresh_token = match &outcome {
         Ok(answer) => answer.refresh_token.as_ref(),
         Err(error) => error.refresh_token(),
     };
-    if let (Some(keeper), Some(token)) = (&mut keeper, refresh_token) {
-        if let Err(error) = keeper.keep(token) {
+    if let (Some(file), Some(token)) = (&mut token_file, refresh_token) {
+        if let Err(error) = file.save(token) {
             return Err(Fault {
                 exit: Exit::NotSaved,
                 reason: None,
                 message: format!(
                     "the new refresh token could not be saved in {}: {error}. It may be the only valid one. Here it is:\n{}",
-                    keeper.path().display(),
+                    file.path().display(),
                     token.expose_secret()
                 ),
                 then: None,
             });
         }
-        report.saved_refresh_token = Some(keeper.path().display().to_string());
-    } else if keeper.is_some() {
+        report.saved_refresh_token = Some(file.path().display().to_string());
+    } else if token_file.is_some() {
         report.remarks.push(match &outcome {
             Err(error) if error.outcome_unknown() => {
                 "whether the refresh token was spent is not known: try it once more, soon".to_owned()
@@ -168,30 +159,32 @@ async fn mint(arguments: MintArgs, report: &mut Report) -> Result<(), Fault> {
             .remarks
             .push(format!("the operator would not have waited that long for a first token, but {limit} s"));
     }
-    let record = tell(report, &source, &resolved, &credentials, &answer, Sent { at: sent_at, took, show });
-    let target = target(&source, &resolved, &template, (&record, &answer), show);
-    // Something was asked, and answered.
+    let exchange = Exchange { sent_at, took, show_secrets: show };
+    let record = report_response(report, &source, &resolved, &credentials, &answer, exchange);
+    let target = target_preview(&source, &resolved, &template, (&record, &answer), show);
+    // The endpoint has answered, so the exit code is not that of a configuration error.
     report.target = Some(target.map_err(|error| Fault { exit: Exit::Refused, ..error.into() })?);
     Ok(())
 }
 
-/// From the files, or from the cluster; with the API server's own addresses.
-async fn given(arguments: &MintArgs, propagation_delay: u64) -> Result<(Given, Vec<IpAddr>), Fault> {
+/// Reads the input from the files or from the cluster; returns the API server's own addresses too.
+async fn read_input(arguments: &MintArgs, propagation_delay: u64) -> Result<(Input, Vec<IpAddr>), Fault> {
+    let usage = |error: ManifestError| Fault::usage(error.to_string());
     let MintArgs { files, namespace, name, .. } = arguments;
     let Some(name) = name.as_deref().filter(|_| files.is_empty()) else {
         let mut manifests = Manifests::default();
         for file in files {
             let text =
                 read_file(file).map_err(|error| Fault::usage(format!("{}: {error}", file.display())))?;
-            manifests.add(&file.display().to_string(), &text).map_err(Fault::usage)?;
+            manifests.add(&file.display().to_string(), &text).map_err(usage)?;
         }
-        let given = manifests.choose(namespace.as_deref(), name.as_deref()).map_err(Fault::usage)?;
-        return Ok((given, vec![]));
+        let input = manifests.choose(namespace.as_deref(), name.as_deref()).map_err(usage)?;
+        return Ok((input, vec![]));
     };
-    let spends = |source: &TokenSource| {
+    let sends_refresh_token = |source: &TokenSource| {
         Resolved::of(source, propagation_delay).is_ok_and(|resolved| resolved.sends_refresh_token())
     };
-    cluster::read(namespace.clone(), name, spends).await
+    cluster::read(namespace.clone(), name, sends_refresh_token).await
 }
 
 fn read_file(path: &Path) -> std::io::Result<String> {
@@ -202,8 +195,8 @@ fn read_file(path: &Path) -> std::io::Result<String> {
     std::io::stdin().read_to_string(&mut text).map(|_| text)
 }
 
-fn keeper(path: &Path) -> Result<Keeper, Fault> {
-    Keeper::create(path).map_err(|error| {
+fn create_token_file(path: &Path) -> Result<TokenFile, Fault> {
+    TokenFile::create(path).map_err(|error| {
         Fault::usage(format!(
             "--save-refresh-token {}: {error}; nothing was asked, and the refresh token is not spent",
             path.display()
@@ -211,7 +204,8 @@ fn keeper(path: &Path) -> Result<Keeper, Fault> {
     })
 }
 
-fn hold_signals() -> Result<Vec<Signal>, Fault> {
+/// While these receivers exist, the signals do not end the process.
+fn block_signals() -> Result<Vec<Signal>, Fault> {
     [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
         .into_iter()
         .map(|kind| {

@@ -1,4 +1,4 @@
-//! What is told of a mint, for a person and for machines.
+//! The report of `mint`, as text and as JSON.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt::{self, Write as _};
@@ -6,13 +6,13 @@ use std::fmt::{self, Write as _};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::outline::{Asked, Member, Shown};
-use crate::commands::output::Told;
+use super::redacted::{Member, RedactedValue, RequestView};
+use crate::commands::output::ConditionReport;
 
-/// Everything that is known in the end.
+/// The result of `mint`.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(super) struct MintReport {
     /// `NAMESPACE/NAME`, or the name alone.
     pub(super) source: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,99 +21,99 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) issuer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) request: Option<Asked>,
+    pub(super) request: Option<RequestView>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) answer: Option<Answered>,
+    pub(super) answer: Option<ResponseReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) schedule: Option<Schedule>,
+    pub(super) schedule: Option<SchedulePreview>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) target: Option<Target>,
-    /// The file with the refresh token that came back.
+    pub(super) target: Option<TargetPreview>,
+    /// The file in which the new refresh token was saved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) saved_refresh_token: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) remarks: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) error: Option<Failed>,
+    pub(super) error: Option<ErrorReport>,
 }
 
-/// An answer with a token in it.
+/// A response with a token.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Answered {
+pub(super) struct ResponseReport {
     pub(super) milliseconds: u64,
-    pub(super) access_token: Shown,
+    pub(super) access_token: RedactedValue,
     /// `JWT` or `opaque`.
     pub(super) form: &'static str,
     pub(super) token_id: String,
-    pub(super) token_type: Shown,
+    pub(super) token_type: RedactedValue,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) scope: Option<Shown>,
+    pub(super) scope: Option<RedactedValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) refresh_token: Option<Shown>,
-    /// What `response.values` names.
+    pub(super) refresh_token: Option<RedactedValue>,
+    /// The members of `response.values`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) values: Vec<Member>,
     pub(super) lifetime_seconds: u64,
-    /// Who says so.
+    /// `answer`, `token`, `default` or `assumed`.
     pub(super) lifetime_source: &'static str,
-    /// The same in words.
+    /// The source of the lifetime as a sentence.
     pub(super) lifetime_because: String,
 }
 
-/// When the operator would ask again.
+/// When the operator would refresh the token, and the conditions that it would report.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Schedule {
+pub(super) struct SchedulePreview {
     pub(super) issued_at: Timestamp,
     pub(super) expires_at: Timestamp,
     pub(super) refresh_after_seconds: u64,
     pub(super) refresh_at: Timestamp,
-    pub(super) conditions: Vec<Told>,
+    pub(super) conditions: Vec<ConditionReport>,
 }
 
-/// The Secret that pods would mount.
+/// The target Secret that the operator would write.
 #[derive(Debug, Serialize)]
-pub(super) struct Target {
+pub(super) struct TargetPreview {
     pub(super) name: String,
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) data: Vec<Member>,
 }
 
-/// MintReason there is no token.
+/// The error because of which there is no token.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Failed {
+pub(super) struct ErrorReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<&'static str>,
     pub(super) message: String,
     pub(super) exit_code: u8,
-    /// When the operator would try again.
+    /// When the operator would make the next attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) then: Option<String>,
 }
 
-impl Report {
-    /// What is known before anything is asked.
+impl MintReport {
+    /// The text before the request is sent.
     pub(super) fn before(&self) -> String {
         let mut text = format!("TokenSource {}", self.source);
         if let Some(provider) = self.provider {
             let _ = write!(text, ", provider {provider}");
         }
         text.push('\n');
-        if let Some(asked) = &self.request {
-            let _ = writeln!(text, "\nRequest\n  {} {}", asked.method, asked.url);
+        if let Some(request) = &self.request {
+            let _ = writeln!(text, "\nRequest\n  {} {}", request.method, request.url);
             if let Some(issuer) = &self.issuer {
                 let _ = writeln!(text, "  as the metadata of {issuer} says");
             }
-            lines(&mut text, "headers", &asked.headers);
-            lines(&mut text, "body", &asked.body);
+            lines(&mut text, "headers", &request.headers);
+            lines(&mut text, "body", &request.body);
         }
         text
     }
 
-    /// What is known afterwards.
+    /// The text after the response.
     pub(super) fn after(&self) -> String {
         let mut text = String::new();
         if let Some(answer) = &self.answer {
@@ -152,19 +152,19 @@ fn lines(text: &mut String, title: &str, members: &[Member]) {
 fn columns(text: &mut String, members: &[Member]) {
     let width = members.iter().map(|member| member.name.len()).max().unwrap_or_default();
     for member in members {
-        // Further lines of a value stand below its first.
+        // Align further lines of a value with its first.
         let value = member.value.to_string().trim_end().replace('\n', &format!("\n  {:<width$}  ", ""));
         let _ = writeln!(text, "  {:<width$}  {value}", member.name);
     }
 }
 
-impl fmt::Display for Answered {
+impl fmt::Display for ResponseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nAnswer: a token, after {} ms", self.milliseconds)?;
         let mut members = vec![
             Member::new("access_token", self.access_token.clone()),
-            Member::new("form", Shown::Plain(self.form.to_owned())),
-            Member::new("token id", Shown::Plain(self.token_id.clone())),
+            Member::new("form", RedactedValue::Plain(self.form.to_owned())),
+            Member::new("token id", RedactedValue::Plain(self.token_id.clone())),
             Member::new("token_type", self.token_type.clone()),
         ];
         members.extend(self.scope.clone().map(|scope| Member::new("scope", scope)));
@@ -173,14 +173,14 @@ impl fmt::Display for Answered {
             self.values.iter().map(|it| Member::new(&format!("value {}", it.name), it.value.clone())),
         );
         let lifetime = format!("{} s: {}", self.lifetime_seconds, self.lifetime_because);
-        members.push(Member::new("lifetime", Shown::Plain(lifetime)));
+        members.push(Member::new("lifetime", RedactedValue::Plain(lifetime)));
         let mut text = String::new();
         columns(&mut text, &members);
         f.write_str(&text)
     }
 }
 
-impl fmt::Display for Schedule {
+impl fmt::Display for SchedulePreview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nWhat the operator would do and say")?;
         writeln!(f, "  issued           {}", self.issued_at)?;
@@ -190,8 +190,8 @@ impl fmt::Display for Schedule {
             self.refresh_at, self.refresh_after_seconds
         )?;
         writeln!(f, "  expires          {}", self.expires_at)?;
-        for told in &self.conditions {
-            writeln!(f, "  {:<15}  {}, {}: {}", told.kind, told.status, told.reason, told.message)?;
+        for it in &self.conditions {
+            writeln!(f, "  {:<15}  {}, {}: {}", it.kind, it.status, it.reason, it.message)?;
         }
         Ok(())
     }

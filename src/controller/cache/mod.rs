@@ -1,4 +1,4 @@
-//! What the watches have shown.
+//! Objects as the watches have shown them.
 
 pub(crate) mod namespaces;
 pub(crate) mod secrets;

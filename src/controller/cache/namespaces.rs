@@ -1,4 +1,4 @@
-//! The namespaces in which TokenSources are reconciled, where the platform selects them by their labels.
+//! The namespaces in which TokenSources are reconciled, where a label selector selects them.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,25 +10,25 @@ use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-/// Which namespaces are selected, as far as a watch has told.
+/// The selected namespaces, as a watch has shown them.
 #[derive(Debug)]
 pub struct Namespaces {
-    /// The labels that select; without any, all namespaces are.
+    /// `None` selects all namespaces.
     selector: Option<String>,
     selected: Mutex<HashSet<String>>,
-    /// The first list has been read, or there is none to read.
+    /// Whether the first list has been read; true without a selector.
     listed: watch::Sender<bool>,
 }
 
 impl Namespaces {
-    /// Those that `selector` selects; all without one.
+    /// The namespaces with the labels of `selector`; without one, all.
     #[must_use]
     pub fn new(selector: Option<String>) -> Self {
         let listed = watch::Sender::new(selector.is_none());
         Namespaces { selector, selected: Mutex::default(), listed }
     }
 
-    /// The labels that select.
+    /// The label selector.
     #[must_use]
     pub fn selector(&self) -> Option<&str> {
         self.selector.as_deref()
@@ -52,9 +52,9 @@ impl Namespaces {
         self.selector.is_none() || self.lock().contains(namespace)
     }
 
-    /// Takes in what a watch on the selected namespaces tells. `list` is what it has told of a list that is not
-    /// complete yet. Returns the namespaces that are selected since, or no more.
-    pub fn take_in(
+    /// Handles an event of the watch of selected namespaces. `list` holds the incomplete list between events. Returns the
+    /// namespaces that were added or removed.
+    pub fn handle(
         &self,
         list: &mut HashSet<String>,
         event: watcher::Result<Event<PartialObjectMeta<Namespace>>>,
@@ -78,7 +78,7 @@ impl Namespaces {
                 let name = namespace.name_any();
                 let is_new = self.lock().insert(name.clone());
                 if is_new {
-                    info!(namespace = name, "selected: its TokenSources are reconciled from now on");
+                    info!(namespace = name, "namespace selected, its TokenSources are reconciled");
                 }
                 is_new.then_some(name).into_iter().collect()
             }
@@ -88,13 +88,13 @@ impl Namespaces {
                 if was_there {
                     info!(
                         namespace = name,
-                        "no longer selected: its TokenSources are left alone from now on"
+                        "namespace no longer selected, its TokenSources are not reconciled"
                     );
                 }
                 was_there.then_some(name).into_iter().collect()
             }
             Err(error) => {
-                warn!(%error, "watching namespaces");
+                warn!(%error, "the watch of namespaces failed");
                 vec![]
             }
         }
@@ -116,31 +116,31 @@ mod tests {
     }
 
     #[test]
-    fn without_a_selector_every_namespace_is_selected() {
+    fn namespaces_without_selector_selects_every_namespace() {
         assert!(Namespaces::new(None).selects("any"));
     }
 
     #[test]
-    fn what_changes_is_told_also_by_a_second_list() {
+    fn namespaces_handle_returns_changes_of_events_and_of_a_second_list() {
         let namespaces = Namespaces::new(Some("team=a".into()));
         let mut list = HashSet::new();
-        let mut told = |event| {
-            let mut changed = namespaces.take_in(&mut list, Ok(event));
-            changed.sort();
-            changed.join(" ")
+        let mut changed = |event| {
+            let mut names = namespaces.handle(&mut list, Ok(event));
+            names.sort();
+            names.join(" ")
         };
-        assert_eq!(told(Event::Init), "");
-        assert_eq!(told(Event::InitApply(namespace("a"))), "");
+        assert_eq!(changed(Event::Init), "");
+        assert_eq!(changed(Event::InitApply(namespace("a"))), "");
         assert!(!namespaces.selects("a"), "the list is not complete");
-        assert_eq!(told(Event::InitDone), "a");
-        assert_eq!(told(Event::Apply(namespace("a"))), "", "nothing has changed for us");
-        assert_eq!(told(Event::Apply(namespace("b"))), "b");
-        assert_eq!(told(Event::Delete(namespace("a"))), "a");
+        assert_eq!(changed(Event::InitDone), "a");
+        assert_eq!(changed(Event::Apply(namespace("a"))), "", "it was selected before");
+        assert_eq!(changed(Event::Apply(namespace("b"))), "b");
+        assert_eq!(changed(Event::Delete(namespace("a"))), "a");
         assert!(namespaces.selects("b") && !namespaces.selects("a"));
 
-        told(Event::Init);
-        told(Event::InitApply(namespace("c")));
-        assert_eq!(told(Event::InitDone), "b c", "the watch was down when b went and c came");
+        changed(Event::Init);
+        changed(Event::InitApply(namespace("c")));
+        assert_eq!(changed(Event::InitDone), "b c", "the watch was down when b went and c came");
         assert!(namespaces.selects("c") && !namespaces.selects("b"));
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of the Secrets that TokenSources name: metadata alone, and nothing of any other Secret.
+//! The metadata of the Secrets that TokenSources name. No other Secret is cached, and no value.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,60 +6,68 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
-use crate::secret::Facts;
-use token_endpoint::Party;
+use crate::secret::{Facts, Version};
+use token_endpoint::ClientIdentity;
 
-/// What is known of one Secret.
+/// A Secret as the cache knows it.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Known {
-    /// Nobody has looked yet.
-    Nothing,
+pub enum CachedSecret {
+    /// It has not been listed or read yet.
+    Unknown,
     /// It does not exist.
     Absent,
     /// It exists.
     Present(Arc<Facts>),
 }
 
-/// The Secrets that TokenSources name, kept up to date by a watch and by the operator's own writes.
+/// The Secrets that TokenSources name, kept up to date by watches and by the operator's own writes.
 #[derive(Debug)]
 pub struct Secrets {
-    inner: Mutex<Inner>,
-    /// How many watches have not read their first list yet.
+    table: Mutex<SecretTable>,
+    /// The number of watches that have not read their first list yet.
     unread: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    secrets: HashMap<Key, Entry>,
-    /// Counts the lists that a watch began.
+struct SecretTable {
+    entries: HashMap<Key, SecretEntry>,
+    /// The number of lists that watches have begun.
     epoch: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct SecretEntry {
     /// The names of the TokenSources that use it.
     users: Vec<Arc<str>>,
-    known: Known,
-    /// The newest revision of this Secret that was seen: what is older is stale.
+    known: CachedSecret,
+    /// The newest revision that was seen. Anything older is stale.
     revision: u64,
-    /// The list during or after which it was last looked at or first named.
+    /// The list during or after which it was last observed or first referenced.
     epoch: u64,
-    /// Who asks with the credentials in it, as of the last time.
-    party: Option<Box<Party>>,
+    /// The client of the last token request with the credentials in it.
+    client: Option<Box<KnownClient>>,
 }
 
-/// The revision in a resourceVersion: a number that grows, for every API server since Kubernetes began and
-/// by its documentation since 1.35.
+/// The client of a token request with this version of the credentials, for this provider.
+#[derive(Debug)]
+struct KnownClient {
+    version: Version,
+    provider: String,
+    client: ClientIdentity,
+}
+
+/// The revision in a resourceVersion: an increasing number in every version of Kubernetes, and documented as one since 1.35.
 fn revision(facts: &Facts) -> u64 {
     facts.version.resource_version.parse().unwrap_or(u64::MAX)
 }
 
 impl Secrets {
-    /// Knows nothing yet; `watches` watches will tell.
+    /// An empty cache that `watches` watches will fill.
     #[must_use]
     pub fn new(watches: usize) -> Self {
-        Secrets { inner: Mutex::default(), unread: watch::Sender::new(watches) }
+        Secrets { table: Mutex::default(), unread: watch::Sender::new(watches) }
     }
 
     /// Waits until every watch has read its first list.
@@ -74,119 +82,156 @@ impl Secrets {
         *self.unread.borrow() == 0
     }
 
-    /// Says which Secrets a TokenSource uses, instead of those that it used before. What nobody uses is forgotten.
+    /// Sets which Secrets a TokenSource uses instead of those `before`. Secrets without a user are removed.
     pub fn reference(&self, source: &Key, before: &[Arc<str>], names: &[Arc<str>]) {
-        // Mostly nothing has changed: this is called for every event.
+        // The common case: this is called for every event.
         if before == names {
             return;
         }
-        let inner = &mut *self.lock();
-        let epoch = inner.epoch;
+        let table = &mut *self.lock();
+        let epoch = table.epoch;
         for name in before.iter().filter(|name| !names.contains(name)) {
-            inner.release(&source.sibling(Arc::clone(name)), source);
+            table.release(&source.sibling(Arc::clone(name)), source);
         }
         for name in names.iter().filter(|name| !before.contains(name)) {
-            let unknown = || Entry {
+            let unknown = || SecretEntry {
                 users: Vec::with_capacity(1),
-                known: Known::Nothing,
+                known: CachedSecret::Unknown,
                 revision: 0,
                 epoch,
-                party: None,
+                client: None,
             };
-            let secret = inner.secrets.entry(source.sibling(Arc::clone(name))).or_insert_with(unknown);
+            let secret = table.entries.entry(source.sibling(Arc::clone(name))).or_insert_with(unknown);
             secret.users.push(Arc::clone(&source.name));
         }
     }
 
-    /// When the token expires that a target holds.
+    /// When the token in a target expires.
     #[must_use]
     pub fn expiry(&self, target: &Key) -> Option<Timestamp> {
-        match &self.lock().secrets.get(target)?.known {
-            Known::Present(facts) => facts.record.as_ref().map(|record| record.expires_at),
+        match &self.lock().entries.get(target)?.known {
+            CachedSecret::Present(facts) => facts.record.as_ref().map(|record| record.expires_at),
             _ => None,
         }
     }
 
-    /// What is known of a Secret.
+    /// A Secret as it was last observed.
     #[must_use]
-    pub fn known(&self, secret: &Key) -> Known {
-        self.lock().secrets.get(secret).map_or(Known::Nothing, |entry| entry.known.clone())
+    pub fn known(&self, secret: &Key) -> CachedSecret {
+        self.lock().entries.get(secret).map_or(CachedSecret::Unknown, |entry| entry.known.clone())
     }
 
-    /// Takes in what a live read or a write of ours showed: it is newer than what the watch has said so far.
+    /// Stores the result of a live read or of the operator's own write: it is newer than the events of the watch so far.
     pub fn observe(&self, secret: &Key, facts: Option<Facts>) {
-        let inner = &mut *self.lock();
-        let epoch = inner.epoch;
-        if let Some(entry) = inner.secrets.get_mut(secret) {
+        let table = &mut *self.lock();
+        let epoch = table.epoch;
+        if let Some(entry) = table.entries.get_mut(secret) {
             match facts {
                 Some(facts) => entry.present(facts),
-                None => entry.known = Known::Absent,
+                None => entry.known = CachedSecret::Absent,
             }
             entry.epoch = epoch;
         }
     }
 
-    /// Who asked with the credentials in a Secret last.
-    #[must_use]
-    pub fn party(&self, credentials: &Key) -> Option<Party> {
-        self.lock().secrets.get(credentials)?.party.as_deref().copied()
+    /// A Secret as it was last observed; reads its metadata if it is unknown.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub(crate) async fn known_or_read(
+        &self,
+        secret: &Key,
+        kubernetes: &Kubernetes,
+    ) -> Result<CachedSecret, CallError> {
+        let known = self.known(secret);
+        if known != CachedSecret::Unknown {
+            return Ok(known);
+        }
+        let facts = kubernetes.secret_facts(secret).await?;
+        self.observe(secret, facts.clone());
+        Ok(facts.map_or(CachedSecret::Absent, |facts| CachedSecret::Present(Arc::new(facts))))
     }
 
-    /// Somebody asks with the credentials in a Secret.
-    pub fn makes(&self, credentials: &Key, party: Party) {
-        if let Some(entry) = self.lock().secrets.get_mut(credentials) {
-            entry.party = Some(Box::new(party));
+    /// The client of the last token request with this version of the credentials, for the provider with this digest.
+    pub(crate) fn client(
+        &self,
+        credentials: &Key,
+        version: &Version,
+        provider: &str,
+    ) -> Option<ClientIdentity> {
+        let table = self.lock();
+        let known = table.entries.get(credentials)?.client.as_deref()?;
+        (known.version == *version && known.provider == provider).then_some(known.client)
+    }
+
+    /// Stores the client of a token request.
+    pub(crate) fn remember_client(
+        &self,
+        credentials: &Key,
+        version: &Version,
+        provider: &str,
+        client: ClientIdentity,
+    ) {
+        if let Some(entry) = self.lock().entries.get_mut(credentials) {
+            let is_known = entry.client.as_deref().is_some_and(|known| {
+                known.client == client && known.version == *version && known.provider == provider
+            });
+            if !is_known {
+                let (version, provider) = (version.clone(), provider.to_owned());
+                entry.client = Some(Box::new(KnownClient { version, provider, client }));
+            }
         }
     }
 
-    /// A watch begins to list: what the list does not name has gone. To be handed to [`Self::list_ends`].
+    /// A watch begins to list. Returns the epoch for [`Self::list_ends`].
     pub fn list_begins(&self) -> u64 {
-        let inner = &mut *self.lock();
-        inner.epoch += 1;
-        inner.epoch
+        let table = &mut *self.lock();
+        table.epoch += 1;
+        table.epoch
     }
 
-    /// Takes in a Secret from the list or the watch. Returns the TokenSources that use it.
+    /// Stores a Secret from a list or a watch. Returns the TokenSources that use it, if it has changed.
     pub fn changed(&self, secret: &Key, facts: Facts) -> Vec<Key> {
-        let inner = &mut *self.lock();
-        let epoch = inner.epoch;
-        let Some(entry) = inner.secrets.get_mut(secret) else { return vec![] };
+        let table = &mut *self.lock();
+        let epoch = table.epoch;
+        let Some(entry) = table.entries.get_mut(secret) else { return vec![] };
         entry.epoch = epoch;
-        // Our own write comes back as what it is known to have become.
-        let is_news = match &entry.known {
-            Known::Present(known) if **known == facts => false,
+        // The event of the operator's own write is no change.
+        let has_changed = match &entry.known {
+            CachedSecret::Present(known) if **known == facts => false,
             _ => revision(&facts) >= entry.revision,
         };
-        if !is_news {
+        if !has_changed {
             return vec![];
         }
         entry.present(facts);
         entry.users_of(secret)
     }
 
-    /// Takes in the deletion of a Secret. Returns the TokenSources that use it.
+    /// Handles the deletion of a Secret. Returns the TokenSources that use it.
     pub fn deleted(&self, secret: &Key, last: &Facts) -> Vec<Key> {
-        let inner = &mut *self.lock();
-        let Some(entry) = inner.secrets.get_mut(secret) else { return vec![] };
+        let table = &mut *self.lock();
+        let Some(entry) = table.entries.get_mut(secret) else { return vec![] };
         if revision(last) < entry.revision {
             return vec![];
         }
         entry.revision = revision(last);
-        entry.known = Known::Absent;
+        entry.known = CachedSecret::Absent;
         entry.users_of(secret)
     }
 
-    /// The list that began as `epoch` has ended. Returns the TokenSources whose Secrets have gone, of those in it.
-    pub fn list_ends(&self, epoch: u64, of_it: impl Fn(&Key) -> bool) -> Vec<Key> {
-        let inner = &mut *self.lock();
-        let gone = |(secret, entry): (&Key, &mut Entry)| {
-            if !of_it(secret) || entry.epoch >= epoch || entry.known == Known::Absent {
+    /// The list that began as `epoch` has ended: the Secrets within its `scope` that it did not contain are absent. Returns
+    /// the TokenSources that use them.
+    pub fn list_ends(&self, epoch: u64, scope: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let table = &mut *self.lock();
+        let gone = |(secret, entry): (&Key, &mut SecretEntry)| {
+            if !scope(secret) || entry.epoch >= epoch || entry.known == CachedSecret::Absent {
                 return vec![];
             }
-            entry.known = Known::Absent;
+            entry.known = CachedSecret::Absent;
             entry.users_of(secret)
         };
-        inner.secrets.iter_mut().flat_map(gone).collect()
+        table.entries.iter_mut().flat_map(gone).collect()
     }
 
     /// A watch has read its first list.
@@ -194,27 +239,27 @@ impl Secrets {
         self.unread.send_modify(|unread| *unread = unread.saturating_sub(1));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change is complete before anything can panic.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, SecretTable> {
+        // Ignores poisoning: no code panics between the steps of a change.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl SecretTable {
     fn release(&mut self, secret: &Key, source: &Key) {
-        if let Some(entry) = self.secrets.get_mut(secret) {
+        if let Some(entry) = self.entries.get_mut(secret) {
             entry.users.retain(|user| *user != source.name);
             if entry.users.is_empty() {
-                self.secrets.remove(secret);
+                self.entries.remove(secret);
             }
         }
     }
 }
 
-impl Entry {
+impl SecretEntry {
     fn present(&mut self, facts: Facts) {
         self.revision = revision(&facts);
-        self.known = Known::Present(Arc::new(facts));
+        self.known = CachedSecret::Present(Arc::new(facts));
     }
 
     fn users_of(&self, secret: &Key) -> Vec<Key> {
@@ -252,51 +297,51 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_other_peoples_secrets() {
+    fn secrets_unreferenced_secret_is_not_cached() {
         let secrets = secrets();
         assert!(secrets.changed(&key("other"), facts(11)).is_empty());
         secrets.observe(&key("other"), Some(facts(11)));
-        assert_eq!(secrets.known(&key("other")), Known::Nothing);
+        assert_eq!(secrets.known(&key("other")), CachedSecret::Unknown);
         secrets.reference(&key("source"), &names(["t", "c"]), &[]);
-        assert!(secrets.lock().secrets.is_empty());
+        assert!(secrets.lock().entries.is_empty());
     }
 
     #[test]
-    fn what_the_list_does_not_name_is_absent_and_what_came_later_is_unknown() {
+    fn secrets_missing_from_the_list_are_absent_and_later_references_unknown() {
         let secrets = secrets();
-        assert_eq!(secrets.known(&key("c")), Known::Absent);
+        assert_eq!(secrets.known(&key("c")), CachedSecret::Absent);
         secrets.reference(&key("later"), &[], &names(["l", "t"]));
-        assert_eq!(secrets.known(&key("l")), Known::Nothing);
+        assert_eq!(secrets.known(&key("l")), CachedSecret::Unknown);
         assert_eq!(secrets.changed(&key("t"), facts(12)).len(), 2);
     }
 
     #[test]
-    fn a_watch_that_lags_behind_our_own_write_changes_nothing() {
+    fn secrets_events_older_than_our_own_write_are_ignored() {
         let secrets = secrets();
         secrets.observe(&key("t"), Some(facts(20)));
         assert!(secrets.changed(&key("t"), facts(15)).is_empty());
-        assert!(secrets.changed(&key("t"), facts(20)).is_empty(), "our own write is no news");
+        assert!(secrets.changed(&key("t"), facts(20)).is_empty(), "our own write is no change");
         assert!(secrets.deleted(&key("t"), &facts(15)).is_empty());
-        assert_eq!(secrets.known(&key("t")), Known::Present(Arc::new(facts(20))));
+        assert_eq!(secrets.known(&key("t")), CachedSecret::Present(Arc::new(facts(20))));
         assert_eq!(secrets.deleted(&key("t"), &facts(21)), [key("source")]);
-        assert_eq!(secrets.known(&key("t")), Known::Absent);
-        assert!(secrets.changed(&key("t"), facts(20)).is_empty(), "an echo from before the deletion");
+        assert_eq!(secrets.known(&key("t")), CachedSecret::Absent);
+        assert!(secrets.changed(&key("t"), facts(20)).is_empty(), "an event from before the deletion");
     }
 
     #[test]
-    fn a_second_list_finds_what_went_while_the_watch_was_down() {
+    fn secrets_second_list_finds_deletions_during_a_watch_outage() {
         let secrets = secrets();
         let epoch = secrets.list_begins();
         assert_eq!(secrets.list_ends(epoch, |_| false), []);
         assert_eq!(secrets.list_ends(epoch, |_| true), [key("source")]);
-        assert_eq!(secrets.known(&key("t")), Known::Absent);
+        assert_eq!(secrets.known(&key("t")), CachedSecret::Absent);
         let epoch = secrets.list_begins();
         secrets.observe(&key("t"), Some(facts(30)));
-        assert_eq!(secrets.list_ends(epoch, |_| true), [], "written by us while the list was read");
+        assert_eq!(secrets.list_ends(epoch, |_| true), [], "written by us during the list");
     }
 
     #[test]
-    fn lists_of_several_namespaces_do_not_disturb_each_other() {
+    fn secrets_lists_of_several_namespaces_are_independent() {
         let secrets = Secrets::new(2);
         secrets.reference(&key("source"), &[], &names(["t"]));
         let ours = secrets.list_begins();
@@ -304,6 +349,6 @@ mod tests {
         let theirs = secrets.list_begins();
         assert_eq!(secrets.list_ends(ours, |secret| &*secret.namespace == "ns"), []);
         assert_eq!(secrets.list_ends(theirs, |_| false), []);
-        assert_eq!(secrets.known(&key("t")), Known::Present(Arc::new(facts(10))));
+        assert_eq!(secrets.known(&key("t")), CachedSecret::Present(Arc::new(facts(10))));
     }
 }

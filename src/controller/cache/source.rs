@@ -1,5 +1,5 @@
-//! A TokenSource as it is kept between looks: ten thousand of them must fit into little memory, so the spec stays the
-//! text that it was, and of the status is kept what the next one depends on. A look reads the spec and drops it.
+//! A TokenSource as it is cached between reconciliations. Ten thousand of them must fit into little memory: the spec stays
+//! JSON text, which each reconciliation parses, and only the part of the status on which the next one depends is cached.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use crate::cluster::Source;
+use crate::cluster::SourceObject;
 use crate::key::Key;
 use crate::secret::REFRESH_REQUEST_ANNOTATION;
 use crate::spec::Identity;
@@ -16,24 +16,23 @@ use tokensource_api::TokenSource;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Watched {
-    /// Its namespace and name.
+pub(crate) struct CachedSource {
     pub(crate) key: Key,
     uid: Option<Box<str>>,
     resource_version: Option<Box<str>>,
     generation: Option<i64>,
     deletion_timestamp: Option<Time>,
     refresh_request: Option<Box<str>>,
-    /// The spec, in JSON. What is in it is for the look to say: one malformed object must not break the watch for all.
+    /// The spec in JSON. It is checked by the reconciliation: one malformed object must not break the watch of all.
     spec: Box<str>,
-    /// The names of the Secrets that it uses, the target's first; none where the spec cannot be read.
+    /// The names of the Secrets that it uses, the target's first; none where the spec cannot be parsed.
     pub(crate) secrets: Arc<[Arc<str>]>,
-    /// What people were told by the status.
+    /// The part of the status that is remembered.
     pub(crate) reported: Reported,
 }
 
-impl Watched {
-    /// Shares the names in it with an older version of the same object.
+impl CachedSource {
+    /// Shares the names with a previous version of the same object, to save memory.
     pub(crate) fn share_names(&mut self, before: &Self) {
         self.key = before.key.clone();
         if self.secrets == before.secrets {
@@ -41,7 +40,12 @@ impl Watched {
         }
     }
 
-    /// The TokenSource, without its status.
+    /// `metadata.uid`.
+    pub(crate) fn uid(&self) -> Option<&str> {
+        self.uid.as_deref()
+    }
+
+    /// Parses the TokenSource, without its status.
     pub(crate) fn source(&self) -> serde_json::Result<Box<TokenSource>> {
         let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
         let request = text(&self.refresh_request);
@@ -60,11 +64,11 @@ impl Watched {
     }
 }
 
-impl From<Source> for Watched {
-    fn from(source: Source) -> Self {
-        let Source { metadata, refresh_request, spec, reported } = source;
+impl From<SourceObject> for CachedSource {
+    fn from(source: SourceObject) -> Self {
+        let SourceObject { metadata, refresh_request, spec, reported } = source;
         let boxed = |text: Option<String>| text.map(String::into_boxed_str);
-        let mut watched = Watched {
+        let mut cached = CachedSource {
             key: Key::of(&metadata),
             uid: boxed(metadata.uid),
             resource_version: boxed(metadata.resource_version),
@@ -75,12 +79,12 @@ impl From<Source> for Watched {
             secrets: Arc::default(),
             reported,
         };
-        let source = watched.source().ok();
-        let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &watched.key)?, source)));
+        let source = cached.source().ok();
+        let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &cached.key)?, source)));
         if let Some((identity, source)) = identity {
-            watched.secrets = identity.secret_names(&source.spec);
+            cached.secrets = identity.secret_names(&source.spec);
         }
-        watched
+        cached
     }
 }
 
@@ -90,8 +94,8 @@ mod tests {
 
     use super::*;
 
-    fn watched(spec: Value, status: Value) -> Watched {
-        let source: Source = serde_json::from_value(json!({
+    fn cached(spec: Value, status: Value) -> CachedSource {
+        let source: SourceObject = serde_json::from_value(json!({
             "metadata": {
                 "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
                 "labels": {"a": "b"},
@@ -106,22 +110,22 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_need_is_kept_and_nothing_else() {
+    fn cached_source_contains_only_what_reconciliations_need() {
         let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}});
-        let watched = watched(spec.clone(), Value::Null);
-        assert_eq!(watched.secrets.iter().map(|name| &**name).collect::<Vec<_>>(), ["n", "c"]);
-        let source = watched.source().unwrap();
+        let cached = cached(spec.clone(), Value::Null);
+        assert_eq!(cached.secrets.iter().map(|name| &**name).collect::<Vec<_>>(), ["n", "c"]);
+        let source = cached.source().unwrap();
         assert_eq!(serde_json::to_value(&source.spec).unwrap(), spec);
-        let kept = json!({
+        let metadata = json!({
             "name": "n", "namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 3,
             "annotations": {"tokensource.dev/refresh-requested-at": "now"},
         });
-        assert_eq!(serde_json::to_value(&source.metadata).unwrap(), kept);
+        assert_eq!(serde_json::to_value(&source.metadata).unwrap(), metadata);
     }
 
     #[test]
-    fn what_does_not_fit_the_schema_is_known_by_name() {
-        let malformed = watched(json!({"provider": 1}), json!({"conditions": 1}));
+    fn cached_source_that_does_not_fit_the_schema_has_key_and_no_secrets() {
+        let malformed = cached(json!({"provider": 1}), json!({"conditions": 1}));
         assert!(malformed.source().is_err());
         assert_eq!((malformed.key, malformed.secrets.len()), (Key::new("ns", "n"), 0));
         assert_eq!(malformed.reported, Reported::default());

@@ -1,83 +1,83 @@
-//! The TokenSources, as the watch has shown them.
+//! The TokenSources, as the watches have shown them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::source::Watched;
+use super::source::CachedSource;
 use crate::key::Key;
 
-/// All that are known.
+/// The cached sources by key.
 #[derive(Debug, Default)]
-pub(crate) struct Sources(Mutex<Inner>);
+pub(crate) struct Sources(Mutex<CachedSources>);
 
 #[derive(Debug, Default)]
-struct Inner {
-    known: HashMap<Key, Entry>,
-    /// Counts the lists that a watch began.
+struct CachedSources {
+    entries: HashMap<Key, SourceEntry>,
+    /// The number of lists that watches have begun.
     epoch: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
-    watched: Arc<Watched>,
-    /// The list during or after which it was last seen.
+struct SourceEntry {
+    cached: Arc<CachedSource>,
+    /// The list during or after which it was last observed.
     epoch: u64,
 }
 
 impl Sources {
-    /// Takes in a TokenSource. Returns its key, and what it was before.
-    pub(crate) fn put(&self, mut watched: Watched) -> (Key, Option<Arc<Watched>>) {
-        let inner = &mut *self.lock();
-        let before = inner.known.get(&watched.key).map(|entry| Arc::clone(&entry.watched));
+    /// Stores a TokenSource. Returns its key and the previous version.
+    pub(crate) fn put(&self, mut cached: CachedSource) -> (Key, Option<Arc<CachedSource>>) {
+        let sources = &mut *self.lock();
+        let before = sources.entries.get(&cached.key).map(|entry| Arc::clone(&entry.cached));
         if let Some(before) = &before {
-            watched.share_names(before);
+            cached.share_names(before);
         }
-        let key = watched.key.clone();
-        inner.known.insert(key.clone(), Entry { watched: Arc::new(watched), epoch: inner.epoch });
+        let key = cached.key.clone();
+        sources.entries.insert(key.clone(), SourceEntry { cached: Arc::new(cached), epoch: sources.epoch });
         (key, before)
     }
 
-    /// A TokenSource is gone. Returns what it was.
-    pub(crate) fn remove(&self, source: &Key) -> Option<Arc<Watched>> {
-        self.lock().known.remove(source).map(|entry| entry.watched)
+    /// Removes a TokenSource. Returns its last version.
+    pub(crate) fn remove(&self, source: &Key) -> Option<Arc<CachedSource>> {
+        self.lock().entries.remove(source).map(|entry| entry.cached)
     }
 
-    /// The TokenSource of this key.
-    pub(crate) fn get(&self, source: &Key) -> Option<Arc<Watched>> {
-        self.lock().known.get(source).map(|entry| Arc::clone(&entry.watched))
+    /// The TokenSource with this key.
+    pub(crate) fn get(&self, source: &Key) -> Option<Arc<CachedSource>> {
+        self.lock().entries.get(source).map(|entry| Arc::clone(&entry.cached))
     }
 
-    /// Whether a TokenSource is known.
+    /// Whether there is a TokenSource with this key.
     pub(crate) fn knows(&self, source: &Key) -> bool {
-        self.lock().known.contains_key(source)
+        self.lock().entries.contains_key(source)
     }
 
-    /// Those for which `holds` holds.
-    pub(crate) fn keys(&self, holds: impl Fn(&Key) -> bool) -> Vec<Key> {
-        self.lock().known.keys().filter(|source| holds(source)).cloned().collect()
+    /// The keys that match a predicate.
+    pub(crate) fn keys(&self, predicate: impl Fn(&Key) -> bool) -> Vec<Key> {
+        self.lock().entries.keys().filter(|source| predicate(source)).cloned().collect()
     }
 
-    /// Any one of them.
-    pub(crate) fn any(&self, holds: impl Fn(&Key) -> bool) -> Option<Key> {
-        self.lock().known.keys().find(|source| holds(source)).cloned()
+    /// Any key that matches a predicate.
+    pub(crate) fn any(&self, predicate: impl Fn(&Key) -> bool) -> Option<Key> {
+        self.lock().entries.keys().find(|source| predicate(source)).cloned()
     }
 
-    /// A watch begins to list. To be handed to [`Self::list_ends`].
+    /// A watch begins to list. Returns the epoch for [`Self::list_ends`].
     pub(crate) fn list_begins(&self) -> u64 {
-        let inner = &mut *self.lock();
-        inner.epoch += 1;
-        inner.epoch
+        let sources = &mut *self.lock();
+        sources.epoch += 1;
+        sources.epoch
     }
 
-    /// The list that began as `epoch` has ended. Returns those of it that went unseen.
-    pub(crate) fn list_ends(&self, epoch: u64, of_it: impl Fn(&Key) -> bool) -> Vec<Key> {
-        let inner = self.lock();
-        let gone = inner.known.iter().filter(|(source, entry)| entry.epoch < epoch && of_it(source));
+    /// The list that began as `epoch` has ended. Returns the TokenSources within its `scope` that it did not contain.
+    pub(crate) fn list_ends(&self, epoch: u64, scope: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let sources = self.lock();
+        let gone = sources.entries.iter().filter(|(source, entry)| entry.epoch < epoch && scope(source));
         gone.map(|(source, _)| source.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change is complete before anything can panic.
+    fn lock(&self) -> MutexGuard<'_, CachedSources> {
+        // Ignores poisoning: no code panics between the steps of a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,20 +87,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cluster::Source;
+    use crate::cluster::SourceObject;
 
-    fn watched(name: &str) -> Watched {
+    fn cached(name: &str) -> CachedSource {
         let object = json!({"metadata": {"namespace": "ns", "name": name, "uid": "u"}, "spec":
             {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}});
-        serde_json::from_value::<Source>(object).unwrap().into()
+        serde_json::from_value::<SourceObject>(object).unwrap().into()
     }
 
     #[test]
-    fn a_list_finds_what_went_unseen() {
+    fn sources_list_ends_returns_sources_missing_from_the_list() {
         let sources = Sources::default();
-        let a = sources.put(watched("a")).0;
+        let a = sources.put(cached("a")).0;
         let epoch = sources.list_begins();
-        let b = sources.put(watched("b")).0;
+        let b = sources.put(cached("b")).0;
         assert_eq!(sources.list_ends(epoch, |_| false), []);
         assert_eq!(sources.list_ends(epoch, |_| true), std::slice::from_ref(&a));
         assert!(sources.remove(&a).is_some() && !sources.knows(&a));
@@ -108,12 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn all_versions_of_an_object_share_its_names() {
+    fn sources_put_shares_names_between_versions_of_an_object() {
         let sources = Sources::default();
-        let (key, before) = sources.put(watched("a"));
+        let (key, before) = sources.put(cached("a"));
         assert!(before.is_none());
         let before = sources.get(&key).unwrap();
-        sources.put(watched("a"));
+        sources.put(cached("a"));
         let after = sources.get(&key).unwrap();
         assert!(!Arc::ptr_eq(&before, &after));
         assert!(

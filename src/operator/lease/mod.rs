@@ -1,60 +1,46 @@
 //! Leader election by a Lease of coordination.k8s.io, so that of several replicas one acts at a time.
 //!
-//! No library, because none does this: kube-lease-manager renews without a precondition, and kube-leader-election and
-//! kubert are on older releases of kube. What is decided is in `candidate`; here are the calls.
+//! Written by hand, because no crate fits: kube-lease-manager renews without a precondition, and kube-leader-election and
+//! kubert use older releases of kube. The decisions are in `candidate`, the calls in `cluster/lease.rs`.
 
 mod candidate;
 
-use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::PostParams;
-use kube::{Api, Client};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{debug, info, warn};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
 
-use candidate::Candidate;
-pub use candidate::Terms;
+use candidate::LeaseCandidate;
+pub use candidate::{LeaseTimings, LeaseTimingsError};
 
-use crate::heartbeat::Heartbeats;
+use crate::cluster::{LeaseClient, LeaseError, LeaseName};
+use crate::heartbeat::{Heartbeats, Loop};
 
-/// The longest that one call may take. The renew deadline may cut it shorter.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// The longest that the release of the lease may take.
-const RELEASE_LIMIT: Duration = Duration::from_secs(3);
+/// The timeout of one call. The renew deadline may shorten it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout of the read at the start.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+/// The timeout of the release of the Lease.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A process that stands for election, or leads.
-pub(super) struct Election {
+/// A running leader election.
+pub(super) struct LeaderElection {
     end: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-/// What a process stands for election with.
-pub(super) struct Standing {
-    api: Api<Lease>,
+/// The settings of this process in the leader election.
+pub(super) struct Candidacy {
+    client: LeaseClient,
     lease: LeaseName,
-    /// No other process may ever have the same: the one before it in the same pod may have gone without a word.
+    /// Unique for each process: a process that crashed in the same pod may still hold the Lease.
     identity: String,
-    terms: Terms,
-}
-
-/// Which Lease.
-#[derive(Clone, Debug)]
-pub struct LeaseName {
-    pub(super) namespace: String,
-    pub(super) name: String,
-}
-
-impl fmt::Display for LeaseName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
+    timings: LeaseTimings,
 }
 
 /// The Lease cannot be read.
@@ -64,36 +50,30 @@ impl fmt::Display for LeaseName {
 )]
 pub struct LeaseUnusable {
     lease: LeaseName,
-    error: String,
+    #[source]
+    error: LeaseError,
 }
 
-impl Standing {
-    /// Stands as `name`, made unique. The client should be used for nothing else: what is asked here must
-    /// not wait behind other calls.
-    pub(super) fn new(client: Client, lease: LeaseName, name: &str, terms: Terms) -> Self {
-        // Seeded by the system, anew in each process.
+impl Candidacy {
+    /// The identity is `name` with a random suffix.
+    pub(super) fn new(client: LeaseClient, lease: LeaseName, name: &str, timings: LeaseTimings) -> Self {
+        // RandomState is seeded by the system in each process.
         let random = RandomState::new().build_hasher().finish();
-        let api = Api::namespaced(client, &lease.namespace);
-        Standing { api, lease, identity: format!("{name}_{random:016x}"), terms }
+        Candidacy { client, lease, identity: format!("{name}_{random:016x}"), timings }
     }
 
-    /// Fails early, with the remedy.
+    /// Reads the Lease once, so that missing rights stop the process at its start.
     pub(super) async fn check(&self) -> Result<(), LeaseUnusable> {
-        let error = match self.api.get_opt(&self.lease.name).await {
-            Ok(_) => return Ok(()),
-            // Without the whole status beside it.
-            Err(kube::Error::Api(status)) => status.message.clone(),
-            Err(error) => error.to_string(),
-        };
-        Err(LeaseUnusable { lease: self.lease.clone(), error })
+        let lease = self.client.get(Instant::now() + CHECK_TIMEOUT).await;
+        lease.map(drop).map_err(|error| LeaseUnusable { lease: self.lease.clone(), error })
     }
 }
 
-impl Election {
-    /// Stands from when `warm` is over: a leader that knows no TokenSource yet would only keep another from leading.
-    /// `leads_until` is told when the lease ends that this process holds.
+impl LeaderElection {
+    /// Starts the election when `warm` completes: a leader whose caches are empty would only keep another from leading.
+    /// `leads_until` receives the end of the Lease while this process holds it.
     pub(super) fn start(
-        standing: Standing,
+        candidacy: Candidacy,
         leads_until: watch::Sender<Option<Instant>>,
         heartbeats: Arc<Heartbeats>,
         warm: impl Future<Output = ()> + Send + 'static,
@@ -105,10 +85,10 @@ impl Election {
                 _ = &mut ended => return,
                 () = warm => {}
             }
-            let mut elector = Elector::new(standing, leads_until);
+            let mut elector = Elector::new(candidacy, leads_until);
             loop {
-                heartbeats.tick("leader election");
-                elector.round().await;
+                heartbeats.beat(Loop::LeaderElection);
+                elector.run_once().await;
                 tokio::select! {
                     _ = &mut ended => break,
                     () = sleep(elector.pause()) => {}
@@ -116,103 +96,102 @@ impl Election {
             }
             elector.release().await;
         });
-        Election { end, task }
+        LeaderElection { end, task }
     }
 
-    /// Releases the lease, if this process holds it, so that another may take it at once.
+    /// Ends the election, and releases the Lease if this process holds it, so that another can acquire it at once.
     pub(super) async fn end(self) {
-        let _ = self.end.send(()); // whoever does not listen has ended
+        let _ = self.end.send(()); // without a receiver the task has ended
         let _ = self.task.await;
     }
 }
 
-/// The calls of a candidate.
+/// Executes the decisions of a candidate.
 struct Elector {
-    candidate: Candidate,
-    terms: Terms,
-    api: Api<Lease>,
-    name: String,
+    candidate: LeaseCandidate,
+    timings: LeaseTimings,
+    client: LeaseClient,
     leads_until: watch::Sender<Option<Instant>>,
-    /// What was logged last, so that the same is not said every second.
-    said: String,
+    /// The last message, so that the same one is not logged every second.
+    last_logged: String,
 }
 
 impl Elector {
-    fn new(standing: Standing, leads_until: watch::Sender<Option<Instant>>) -> Self {
-        let Standing { api, lease, identity, terms } = standing;
-        info!(%lease, %identity, "standing for election");
-        let candidate = Candidate::new(identity, terms);
-        Elector { candidate, terms, api, name: lease.name, leads_until, said: String::new() }
+    fn new(candidacy: Candidacy, leads_until: watch::Sender<Option<Instant>>) -> Self {
+        let Candidacy { client, lease, identity, timings } = candidacy;
+        info!(%lease, %identity, "leader election started");
+        let candidate = LeaseCandidate::new(identity, timings);
+        Elector { candidate, timings, client, leads_until, last_logged: String::new() }
     }
 
-    /// A standby looks twice as often as a leader renews: what was released should be taken at once.
+    /// A standby reads twice as often as a leader renews, so that it acquires a released Lease soon.
     fn pause(&self) -> Duration {
         if self.candidate.leads_until().is_some() {
-            self.terms.retry_period
+            self.timings.retry_period
         } else {
-            self.terms.retry_period / 2
+            self.timings.retry_period / 2
         }
     }
 
-    /// Keeps or gets the lease, if it is to be had, and tells how that stands.
-    async fn round(&mut self) {
-        if let Err(error) = self.try_to_lead().await {
-            self.say_of_failure(error.to_string());
+    /// Acquires or renews the Lease where that is possible, and publishes whether this process leads.
+    async fn run_once(&mut self) {
+        if let Err(error) = self.acquire_or_renew().await {
+            self.log_failure(error.to_string());
         }
-        self.candidate.give_up_when_due(Instant::now());
+        self.candidate.resign_if_overdue(Instant::now());
         let until = self.candidate.leads_until();
         let before = self.leads_until.send_replace(until);
-        self.candidate.told();
+        self.candidate.loss_published();
         match (before.is_some(), until.is_some()) {
             (false, true) => info!("leading"),
             (true, false) => warn!(
                 holder = self.candidate.holder().unwrap_or_default(),
                 "not leading any more: nothing new is begun"
             ),
-            (false, false) => self.say_who_leads(),
+            (false, false) => self.log_holder(),
             (true, true) => {}
         }
     }
 
-    async fn try_to_lead(&mut self) -> Result<(), CallFailed> {
+    async fn acquire_or_renew(&mut self) -> Result<(), LeaseError> {
         if self.candidate.leads_until().is_none() {
-            self.look().await?;
+            self.observe().await?;
         }
-        match self.write_what_is_wanted().await {
-            // Somebody wrote it meanwhile, to take it or only to label it.
-            Err(CallFailed::Conflict) => {
-                self.look().await?;
-                self.write_what_is_wanted().await
+        match self.write_desired().await {
+            // Another process acquired the Lease, or changed only its metadata.
+            Err(LeaseError::Conflict) => {
+                self.observe().await?;
+                self.write_desired().await
             }
             other => other,
         }
     }
 
-    async fn look(&mut self) -> Result<(), CallFailed> {
-        let lease = call(self.limit(), self.api.get_opt(&self.name)).await?;
-        self.candidate.saw(Instant::now(), lease);
+    async fn observe(&mut self) -> Result<(), LeaseError> {
+        let lease = self.client.get(self.call_deadline()).await?;
+        self.candidate.observe(Instant::now(), lease);
         Ok(())
     }
 
-    async fn write_what_is_wanted(&mut self) -> Result<(), CallFailed> {
+    async fn write_desired(&mut self) -> Result<(), LeaseError> {
         let sent = Instant::now();
-        let Some(lease) = self.candidate.wants(sent, Timestamp::now()) else { return Ok(()) };
-        let lease = write(&self.api, &self.name, lease, self.limit()).await?;
-        self.candidate.wrote(sent, lease);
+        let Some(lease) = self.candidate.desired(sent, Timestamp::now()) else { return Ok(()) };
+        let lease = self.client.write(lease, self.call_deadline()).await?;
+        self.candidate.written(sent, lease);
         Ok(())
     }
 
-    /// A leader's calls end when it gives up, so that this is noticed in time.
-    fn limit(&self) -> Instant {
-        let limit = Instant::now() + CALL_LIMIT;
-        self.candidate.gives_up_at().map_or(limit, |gives_up_at| gives_up_at.min(limit))
+    /// The calls of a leader end at its renew deadline, so that it resigns in time.
+    fn call_deadline(&self) -> Instant {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        self.candidate.resigns_at().map_or(deadline, |resigns_at| resigns_at.min(deadline))
     }
 
     async fn release(&mut self) {
         let released = self.candidate.release(Timestamp::now());
         self.leads_until.send_replace(None);
         let Some(released) = released else { return };
-        match write(&self.api, &self.name, released, Instant::now() + RELEASE_LIMIT).await {
+        match self.client.write(released, Instant::now() + RELEASE_TIMEOUT).await {
             Ok(_) => info!("released the lease"),
             Err(error) => {
                 warn!(%error, "the lease could not be released: another process takes it when it ends")
@@ -220,50 +199,18 @@ impl Elector {
         }
     }
 
-    fn say_of_failure(&mut self, error: String) {
-        if self.said != error {
+    fn log_failure(&mut self, error: String) {
+        if self.last_logged != error {
             warn!(%error, "the Lease for leader election cannot be read or written");
-            self.said = error;
+            self.last_logged = error;
         }
     }
 
-    fn say_who_leads(&mut self) {
+    fn log_holder(&mut self) {
         let holder = self.candidate.holder().unwrap_or_default();
-        if !holder.is_empty() && self.said != holder {
+        if !holder.is_empty() && self.last_logged != holder {
             info!(%holder, "another process leads; this one stands by");
-            self.said = holder.to_owned();
+            self.last_logged = holder.to_owned();
         }
-    }
-}
-
-/// Creates the lease, or replaces the very version that it names.
-async fn write(api: &Api<Lease>, name: &str, lease: Lease, limit: Instant) -> Result<Lease, CallFailed> {
-    let params = PostParams::default();
-    if lease.metadata.resource_version.is_some() {
-        call(limit, api.replace(name, &params, &lease)).await
-    } else {
-        call(limit, api.create(&params, &candidate::named(lease, name))).await
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum CallFailed {
-    #[error("it has changed meanwhile")]
-    Conflict,
-    #[error("no answer in time")]
-    TooLate,
-    #[error(transparent)]
-    Other(Box<kube::Error>),
-}
-
-async fn call<T>(limit: Instant, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallFailed> {
-    match timeout_at(limit, call).await {
-        Err(_) => Err(CallFailed::TooLate),
-        // 404: somebody deleted it.
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
-            debug!(code = status.code, "the Lease has changed meanwhile");
-            Err(CallFailed::Conflict)
-        }
-        Ok(result) => result.map_err(|error| CallFailed::Other(Box::new(error))),
     }
 }

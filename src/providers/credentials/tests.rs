@@ -17,12 +17,12 @@ fn spec() -> api::Credentials {
     api::Credentials { secret_ref: SecretReference { name: "idp".into() }, ..Default::default() }
 }
 
-fn read(values: &[(&str, &str)]) -> Result<Resolved, CredentialsError> {
+fn read(values: &[(&str, &str)]) -> Result<ReadCredentials, CredentialsError> {
     read_credentials(&spec(), &request(json!({"vgs": {}})), Some("Opaque"), &data(values))
 }
 
 #[test]
-fn what_is_read_when_nothing_is_said() {
+fn read_credentials_uses_default_keys_of_the_provider() {
     let resolved = read(&[("client_id", "id"), ("client_secret", "s3"), ("other", "x")]).unwrap();
     assert_eq!(resolved.credentials.client_id.as_deref(), Some("id"));
     assert_eq!(resolved.credentials.client_secret.unwrap().expose_secret(), "s3");
@@ -33,12 +33,12 @@ fn what_is_read_when_nothing_is_said() {
     let resolved = read_credentials(&spec(), &vcd, None, &all).unwrap().credentials;
     assert!(resolved.client_id.is_none() && resolved.client_secret.is_none());
     assert_eq!(resolved.refresh_token.unwrap().expose_secret(), "r");
-    assert!(needs_only_the_refresh_token(&spec(), &vcd));
-    assert!(!needs_only_the_refresh_token(&spec(), &request(json!({"vgs": {}}))));
+    assert!(needs_only_refresh_token(&spec(), &vcd));
+    assert!(!needs_only_refresh_token(&spec(), &request(json!({"vgs": {}}))));
 }
 
 #[test]
-fn a_newline_at_the_end_is_left_out_and_said() {
+fn read_credentials_removes_a_trailing_newline_and_remarks_it() {
     for ending in ["\n", "\r\n", "\n\n"] {
         let resolved = read(&[("client_id", "id"), ("client_secret", &format!("s3{ending}"))]).unwrap();
         assert_eq!(resolved.credentials.client_secret.unwrap().expose_secret(), "s3");
@@ -50,7 +50,7 @@ fn a_newline_at_the_end_is_left_out_and_said() {
 }
 
 #[test]
-fn every_refusal_names_the_secret_the_key_and_the_remedy_and_no_value() {
+fn credentials_errors_name_secret_key_and_remedy_and_no_value() {
     let many = [("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1"), ("f", "1")];
     for (values, reason, message) in [
         (
@@ -102,7 +102,7 @@ fn every_refusal_names_the_secret_the_key_and_the_remedy_and_no_value() {
 }
 
 #[test]
-fn secrets_of_the_cluster_itself_are_never_sent() {
+fn read_credentials_refuses_secrets_of_the_cluster() {
     for refused in REFUSED_TYPES {
         let values = data(&[("client_id", "id"), ("client_secret", "s3")]);
         let error =
@@ -113,7 +113,7 @@ fn secrets_of_the_cluster_itself_are_never_sent() {
 }
 
 #[test]
-fn a_service_account_takes_the_place_of_id_and_secret() {
+fn read_credentials_of_a_service_account_replaces_id_and_secret() {
     let spec = api::Credentials { vgs_service_account_key: Some("credentials.yaml".into()), ..spec() };
     let vgs = request(json!({"vgs": {}}));
     let yaml = "kind: ServiceAccount\ndata: {clientId: id, clientSecret: s3}\n";
@@ -128,7 +128,7 @@ fn a_service_account_takes_the_place_of_id_and_secret() {
 }
 
 #[test]
-fn a_missing_secret_says_which_keys_to_create() {
+fn secret_not_found_names_the_keys_to_create() {
     let error = CredentialsError::secret_not_found(&spec(), &request(json!({"vgs": {}})));
     assert_eq!(
         error.to_string(),
@@ -137,7 +137,7 @@ fn a_missing_secret_says_which_keys_to_create() {
 }
 
 #[test]
-fn secret_parameters_and_headers_name_their_keys() {
+fn read_credentials_of_secret_parameters_and_headers_uses_their_keys() {
     let oauth2 = request(json!({"oauth2": {
         "tokenURL": "https://idp.example.com/t",
         "clientAuthentication": {"none": {}},
@@ -158,7 +158,7 @@ fn secret_parameters_and_headers_name_their_keys() {
 }
 
 #[test]
-fn what_signing_and_exchanging_needs() {
+fn wanted_keys_of_assertions_and_token_exchange() {
     let keys = |oauth2: serde_json::Value| {
         let mut provider = json!({"tokenURL": "https://idp.example.com/t"});
         provider.as_object_mut().unwrap().extend(oauth2.as_object().unwrap().clone());
@@ -184,7 +184,7 @@ fn what_signing_and_exchanging_needs() {
 }
 
 #[test]
-fn a_key_has_lines() {
+fn read_credentials_keeps_the_lines_of_a_private_key() {
     let signed = request(json!({"oauth2": {"tokenURL": "https://a/t", "grant": {"jwtBearer": {}}}}));
     let pem = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     let read = |pem| read_credentials(&spec(), &signed, None, &data(&[("private_key.pem", pem)]));

@@ -1,6 +1,6 @@
-//! One row for each vendor of docs/vendors.md: what its manifest there leads to is the request that the vendor documents,
-//! and its documented answer is understood. The page that a section of docs/vendors.md links to is where a row is from;
-//! in which order members stand, and a JWT's `jti`, `iat` and `exp`, are ours.
+//! One row for each vendor of docs/vendors.md: the manifest there must lead to the request that the vendor documents, and
+//! the documented response must be accepted. The source of a row is the page that its section of docs/vendors.md links to;
+//! the order of members, and a JWT's `jti`, `iat` and `exp`, are our own.
 
 use std::collections::BTreeMap;
 
@@ -28,14 +28,14 @@ struct Row {
     /// The heading in docs/vendors.md.
     vendor: &'static str,
     secret: &'static [(&'static str, &'static str)],
-    /// `Authorization` and the like, a line each.
+    /// Headers other than `Accept` and `Content-Type`, one on each line.
     headers: &'static str,
-    /// With `JWT` for an assertion.
+    /// The body, with `JWT` for an assertion.
     body: String,
-    /// Header and claims of the assertion, but for `jti`, `iat` and `exp`.
+    /// Header and claims of the assertion, without `jti`, `iat` and `exp`.
     jwt: Option<[Value; 2]>,
-    answer: Value,
-    /// Seconds; `None`: the answer does not say.
+    response: Value,
+    /// Seconds; `None` where the response has none.
     lifetime: Option<u64>,
 }
 
@@ -43,19 +43,19 @@ const CLIENT: &[(&str, &str)] = &[("client_id", "id"), ("client_secret", "secret
 const BASIC: &str = "authorization: Basic aWQ6c2VjcmV0\n"; // id:secret
 const KEY: &[(&str, &str)] = &[("private_key.pem", RSA)];
 
-/// What most vendors answer.
+/// The response of most vendors.
 fn bearer(seconds: u64) -> Value {
     json!({"access_token": "opaque", "token_type": "Bearer", "expires_in": seconds})
 }
 
 fn client_credentials() -> Vec<Row> {
-    let row = |vendor, headers, body: &str, answer, lifetime| Row {
+    let row = |vendor, headers, body: &str, response, lifetime| Row {
         vendor,
         secret: CLIENT,
         headers,
         body: body.to_owned(),
         jwt: None,
-        answer,
+        response,
         lifetime: Some(lifetime),
     };
     vec![
@@ -102,13 +102,13 @@ fn client_credentials() -> Vec<Row> {
 }
 
 fn signed() -> Vec<Row> {
-    let row = |vendor, body: String, jwt, answer, lifetime| Row {
+    let row = |vendor, body: String, jwt, response, lifetime| Row {
         vendor,
         secret: KEY,
         headers: "",
         body,
         jwt: Some(jwt),
-        answer,
+        response,
         lifetime: Some(lifetime),
     };
     let rs256 = || json!({"alg": "RS256", "typ": "JWT"});
@@ -219,14 +219,14 @@ fn signed() -> Vec<Row> {
     ]
 }
 
-fn grants_of_their_own() -> Vec<Row> {
-    let row = |vendor, secret, body: &str, answer, lifetime| Row {
+fn vendor_grants() -> Vec<Row> {
+    let row = |vendor, secret, body: &str, response, lifetime| Row {
         vendor,
         secret,
         headers: "",
         body: body.to_owned(),
         jwt: None,
-        answer,
+        response,
         lifetime,
     };
     vec![
@@ -282,7 +282,7 @@ fn grants_of_their_own() -> Vec<Row> {
 }
 
 fn rows() -> Vec<Row> {
-    [client_credentials(), signed(), grants_of_their_own()].into_iter().flatten().collect()
+    [client_credentials(), signed(), vendor_grants()].into_iter().flatten().collect()
 }
 
 /// The manifest under each heading of docs/vendors.md, with its vendor.
@@ -314,7 +314,7 @@ fn data(secret: &[(&str, &str)]) -> BTreeMap<String, ByteString> {
     secret.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect()
 }
 
-/// Header and claims of a JWT, without what is new at each attempt.
+/// Header and claims of a JWT, without the claims that differ in each request.
 fn decoded(jwt: &str) -> [Value; 2] {
     let mut parts = jwt.split('.').map(|part| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap());
     let [header, mut claims] = [(); 2].map(|()| serde_json::from_slice(&parts.next().unwrap()).unwrap());
@@ -325,7 +325,7 @@ fn decoded(jwt: &str) -> [Value; 2] {
     [header, claims]
 }
 
-/// The value of the form's member that is an assertion.
+/// The assertion in a form.
 fn assertion(body: &str) -> Option<&str> {
     let of = |name: &str, member: &'_ str| member.strip_prefix(name).map(str::len);
     body.split('&').find_map(|member| {
@@ -335,7 +335,7 @@ fn assertion(body: &str) -> Option<&str> {
 }
 
 #[test]
-fn every_vendor_is_asked_as_it_documents_and_understood() {
+fn vendor_manifests_lead_to_the_documented_request_and_response() {
     let mut manifests = manifests();
     let attempt = Attempt { now: jiff::Timestamp::from_second(NOW).unwrap(), jti: "one-time".into() };
     for row in rows() {
@@ -362,10 +362,10 @@ fn every_vendor_is_asked_as_it_documents_and_understood() {
         let url = source.spec.provider.oauth2.unwrap().token_url.unwrap();
         assert_eq!(text, format!("POST {url}\n{}\n{}", headers.concat(), row.body), "{vendor}");
 
-        let answer = row.answer.to_string();
-        let answer = read(StatusCode::OK, &HeaderMap::new(), answer.as_bytes(), &request).unwrap();
-        assert_eq!(answer.token_type, "Bearer", "{vendor}");
-        assert_eq!(answer.lifetime(attempt.now, None).seconds, row.lifetime, "{vendor}");
+        let response = row.response.to_string();
+        let response = read(StatusCode::OK, &HeaderMap::new(), response.as_bytes(), &request).unwrap();
+        assert_eq!(response.token_type, "Bearer", "{vendor}");
+        assert_eq!(response.lifetime(attempt.now, None).seconds, row.lifetime, "{vendor}");
     }
     assert!(manifests.is_empty(), "no row for {:?}", manifests.keys());
 }

@@ -6,7 +6,7 @@ use super::super::schedule::DEFAULT_MAX_INTERVAL;
 use super::*;
 use crate::secret::{Controller, Minted};
 
-/// Everything that an [`Observed`] borrows, in a state that needs nothing: each test changes one thing.
+/// Everything that an [`Observed`] borrows. In the initial state nothing is to be done; each test changes one thing.
 #[derive(Clone)]
 struct World {
     source: Owner,
@@ -18,8 +18,8 @@ struct World {
     foreign_refresh_token: bool,
     failure: Option<Failure>,
     pending: Option<(Inputs, Timestamp, bool)>,
-    healed_at: Option<Timestamp>,
-    mended_at: Option<Timestamp>,
+    restored_at: Option<Timestamp>,
+    metadata_restored_at: Option<Timestamp>,
     deleting: bool,
     suspended: bool,
     tried: Tried,
@@ -58,7 +58,7 @@ fn world() -> World {
             }),
             record: Some(Arc::new(Record::new(source.clone(), inputs, None, minted, None))),
             labelled: true,
-            lent: false,
+            released: false,
             refresh_token_of: None,
             offered_to: None,
             other_writer: None,
@@ -78,8 +78,8 @@ fn world() -> World {
         foreign_refresh_token: false,
         failure: None,
         pending: None,
-        healed_at: None,
-        mended_at: None,
+        restored_at: None,
+        metadata_restored_at: None,
         deleting: false,
         suspended: false,
         tried: Tried { spec: "s".into(), request: "r".into(), credentials: "c".into() },
@@ -124,11 +124,12 @@ impl World {
             failure: self.failure.as_ref(),
             pending: self.pending.as_ref().map(|(inputs, refresh_at, unsaved_refresh_token)| Pending {
                 inputs: Some(inputs),
-                refresh_at: *refresh_at,
+                refresh_at: Some(*refresh_at),
                 unsaved_refresh_token: *unsaved_refresh_token,
             }),
-            healed_at: self.healed_at,
-            mended_at: self.mended_at,
+            minting: false,
+            restored_at: self.restored_at,
+            metadata_restored_at: self.metadata_restored_at,
             since: at(0),
         };
         decide(at(now), &observed, &self.tried)
@@ -140,7 +141,7 @@ fn waits_for_the_refresh(decision: &Decision) -> bool {
 }
 
 #[test]
-fn a_fresh_token_needs_nothing_and_a_restart_sees_the_same_facts() {
+fn decide_fresh_token_waits_for_the_refresh() {
     assert!(waits_for_the_refresh(&world().decide(1)));
     assert!(waits_for_the_refresh(&world().decide(134)));
     assert_eq!(world().decide(150), Decision::Mint(MintReason::Due));
@@ -148,26 +149,26 @@ fn a_fresh_token_needs_nothing_and_a_restart_sees_the_same_facts() {
 }
 
 #[test]
-fn what_mints_and_why() {
-    let mints = |why, change: fn(&mut World)| {
-        assert_eq!(world().with(change).decide(10), Decision::Mint(why), "{why}");
+fn decide_every_mint_reason_requests_a_token() {
+    let requests = |reason, change: fn(&mut World)| {
+        assert_eq!(world().with(change).decide(10), Decision::Mint(reason), "{reason}");
     };
-    mints(MintReason::TargetMissing, |w| w.target = None);
-    mints(MintReason::RecordMissing, |w| w.target().record = None);
-    mints(MintReason::TargetChanged, |w| w.target().owned_keys = KeySet::default());
-    mints(MintReason::TemplateChanged, |w| {
+    requests(MintReason::TargetMissing, |w| w.target = None);
+    requests(MintReason::RecordMissing, |w| w.target().record = None);
+    requests(MintReason::TargetChanged, |w| w.target().owned_keys = KeySet::default());
+    requests(MintReason::TemplateChanged, |w| {
         w.wanted.template = Some("t".into());
         w.wanted.keys = KeySet::from_iter(["authorization"]);
     });
-    mints(MintReason::TemplateChanged, |w| w.record().template = Some("t".into()));
-    mints(MintReason::SpecChanged, |w| w.wanted.provider = "q".into());
-    mints(MintReason::CredentialsChanged, |w| w.credentials = Some(version("cred", "8")));
-    mints(MintReason::CredentialsChanged, |w| w.credentials = Some(version("new", "7")));
-    mints(MintReason::Requested, |w| w.wanted.refresh_request = Some("1".into()));
+    requests(MintReason::TemplateChanged, |w| w.record().template = Some("t".into()));
+    requests(MintReason::SpecChanged, |w| w.wanted.provider = "q".into());
+    requests(MintReason::CredentialsChanged, |w| w.credentials = Some(version("cred", "8")));
+    requests(MintReason::CredentialsChanged, |w| w.credentials = Some(version("new", "7")));
+    requests(MintReason::Requested, |w| w.wanted.refresh_request = Some("1".into()));
 }
 
 #[test]
-fn what_does_not_mint() {
+fn decide_changes_that_need_no_token_wait_for_the_refresh() {
     let waits = |change: fn(&mut World)| assert!(waits_for_the_refresh(&world().with(change).decide(10)));
     waits(|w| w.target().version.resource_version = "13".into());
     waits(|w| w.credentials = None);
@@ -176,9 +177,9 @@ fn what_does_not_mint() {
         w.wanted.refresh_request = Some("1".into());
         w.record().refresh_request = Some("1".into());
     });
-    // An annotation that was handled and is taken away again.
+    // A refresh request that was fulfilled and is removed.
     waits(|w| w.record().refresh_request = Some("1".into()));
-    // Another build's record: its inputs say nothing, its times do.
+    // The record of another format version: its inputs are not comparable, its times are valid.
     waits(|w| {
         let annotation = w.record().to_annotation().replace(r#""version":1"#, r#""version":9"#);
         *w.record() = Record::parse(&annotation).unwrap();
@@ -189,7 +190,7 @@ fn what_does_not_mint() {
 }
 
 #[test]
-fn metadata_is_mended_without_a_mint() {
+fn decide_changed_metadata_is_updated_without_a_token_request() {
     for change in [
         (|w: &mut World| w.target().labelled = false) as fn(&mut World),
         |w| w.wanted.owner_reference = false,
@@ -199,27 +200,27 @@ fn metadata_is_mended_without_a_mint() {
             w.record().owner.uid = "predecessor".into();
         },
     ] {
-        assert_eq!(world().with(change).decide(10), Decision::Restamp);
+        assert_eq!(world().with(change).decide(10), Decision::UpdateMetadata);
     }
 }
 
 #[test]
-fn a_refused_mend_of_metadata_waits_and_another_failure_does_not_concern_it() {
+fn decide_metadata_update_waits_after_a_refused_write_but_not_after_other_failures() {
     let unlabelled = world().with(|w| w.target().labelled = false);
     let rejected = unlabelled.clone().with(|w| {
         let _ = w.failed(Some(400));
     });
-    assert_eq!(rejected.decide(10), Decision::Restamp);
+    assert_eq!(rejected.decide(10), Decision::UpdateMetadata);
     let refused = unlabelled.with(|w| {
         let target = w.target().version.clone();
         w.failed(Some(40)).refused_target = Some(Some(target));
     });
     assert_eq!(refused.decide(10), Decision::Wait(Some(at(40))));
-    assert_eq!(refused.decide(40), Decision::Restamp);
+    assert_eq!(refused.decide(40), Decision::UpdateMetadata);
 }
 
 #[test]
-fn credentials_whose_metadata_moved_are_compared_where_their_values_were_seen() {
+fn decide_credentials_with_another_version_are_compared_where_their_values_were_read() {
     let moved = world().with(|w| w.credentials = Some(version("cred", "8")));
     let seen = moved.clone().with(|w| w.seen_credentials = Some(version("cred", "7")));
     assert_eq!(seen.decide(10), Decision::Compare);
@@ -228,22 +229,22 @@ fn credentials_whose_metadata_moved_are_compared_where_their_values_were_seen() 
     let same = compared.with(|w| w.seen_as_minted = true);
     assert_eq!(
         same.decide(10),
-        Decision::Restamp,
-        "as often as it takes: another may write the target meanwhile"
+        Decision::UpdateMetadata,
+        "until the write succeeds, even if another writer interferes"
     );
     let moved_again = same.clone().with(|w| w.credentials = Some(version("cred", "9")));
     assert_eq!(moved_again.decide(10), Decision::Compare);
-    let restamped = same.with(|w| w.record().inputs.credentials = version("cred", "8"));
-    assert!(waits_for_the_refresh(&restamped.decide(10)));
+    let updated = same.with(|w| w.record().inputs.credentials = version("cred", "8"));
+    assert!(waits_for_the_refresh(&updated.decide(10)));
     assert_eq!(
         moved.decide(10),
         Decision::Mint(MintReason::CredentialsChanged),
-        "unknown after a restart: once"
+        "after a restart the values are unknown"
     );
 }
 
 #[test]
-fn hands_off_what_is_somebody_elses_or_going() {
+fn decide_target_of_another_owner_or_being_deleted_is_blocked() {
     let blocked = |blocked, change: fn(&mut World)| {
         assert_eq!(world().with(change).decide(1000), Decision::Blocked(blocked));
     };
@@ -261,36 +262,40 @@ fn hands_off_what_is_somebody_elses_or_going() {
 }
 
 #[test]
-fn healing_is_at_once_the_first_time_and_then_damped() {
+fn decide_missing_target_is_restored_at_once_and_then_every_30_s() {
     let gone = world().with(|w| w.target = None);
     assert_eq!(gone.decide(10), Decision::Mint(MintReason::TargetMissing));
-    let again = gone.with(|w| w.healed_at = Some(at(10)));
+    let again = gone.with(|w| w.restored_at = Some(at(10)));
     assert_eq!(again.decide(12), Decision::Wait(Some(at(40))));
     assert_eq!(again.decide(40), Decision::Mint(MintReason::TargetMissing));
     assert_eq!(again.decide(5), Decision::Mint(MintReason::TargetMissing), "the clock was set back");
 }
 
 #[test]
-fn metadata_is_mended_at_once_and_then_damped_and_the_refresh_is_not_missed() {
+fn decide_metadata_is_restored_every_30_s_and_the_refresh_is_not_delayed() {
     let again = world().with(|w| {
         w.target().labelled = false;
-        w.mended_at = Some(at(10));
+        w.metadata_restored_at = Some(at(10));
     });
     assert_eq!(again.decide(12), Decision::Fresh(Some(at(40))));
-    assert_eq!(again.decide(40), Decision::Restamp);
-    let due = again.clone().with(|w| w.mended_at = Some(at(125)));
+    assert_eq!(again.decide(40), Decision::UpdateMetadata);
+    let due = again.clone().with(|w| w.metadata_restored_at = Some(at(125)));
     assert!(matches!(due.decide(126), Decision::Fresh(Some(until)) if until < at(155)));
     assert_eq!(due.decide(150), Decision::Mint(MintReason::Due));
-    let touched = again.with(|w| {
+    let other_version = again.with(|w| {
         w.credentials = Some(version("cred", "8"));
         w.seen_credentials = Some(version("cred", "8"));
         w.seen_as_minted = true;
     });
-    assert_eq!(touched.decide(12), Decision::Restamp, "that was a person's doing, once");
+    assert_eq!(
+        other_version.decide(12),
+        Decision::UpdateMetadata,
+        "a changed version of the credentials is no conflict"
+    );
 }
 
 #[test]
-fn a_secret_that_is_handed_over_is_minted_for() {
+fn decide_secret_that_is_handed_over_gets_a_token() {
     for record in [true, false] {
         let offered = world().with(|w| {
             let target = w.target();
@@ -309,7 +314,7 @@ fn a_secret_that_is_handed_over_is_minted_for() {
 }
 
 #[test]
-fn a_failure_waits_until_what_was_tried_changes() {
+fn decide_failed_attempt_waits_until_its_inputs_change() {
     let failed = world().with(|w| {
         let _ = w.failed(Some(400));
     });
@@ -322,10 +327,10 @@ fn a_failure_waits_until_what_was_tried_changes() {
 
     let spec = failed.clone().with(|w| w.tried.spec = "changed".into());
     assert_eq!(spec.decide(200), Decision::Mint(MintReason::Due));
-    let asked_for = failed.clone().with(|w| w.tried.request = "again".into());
-    assert_eq!(asked_for.decide(200), Decision::Mint(MintReason::Due));
+    let requested = failed.clone().with(|w| w.tried.request = "again".into());
+    assert_eq!(requested.decide(200), Decision::Mint(MintReason::Due));
     let locked = spec.with(|w| w.failure.as_mut().unwrap().issuer_asks_to_wait = true);
-    assert_eq!(locked.decide(200), Decision::Wait(Some(at(400))), "a lock-out ends by changed values alone");
+    assert_eq!(locked.decide(200), Decision::Wait(Some(at(400))), "only changed values end a lock-out");
     let values = locked.with(|w| w.tried.credentials = "changed".into());
     assert_eq!(values.decide(200), Decision::Mint(MintReason::Due));
     let labelled = values.with(|w| w.seen_credentials = Some(version("cred", "6")));
@@ -333,7 +338,7 @@ fn a_failure_waits_until_what_was_tried_changes() {
 }
 
 #[test]
-fn a_refused_write_is_tried_again_with_the_same_token_until_that_nears_its_refresh() {
+fn decide_refused_write_is_retried_with_the_same_token_until_its_refresh_is_due() {
     let inputs = Inputs { provider: "p".into(), credentials: version("cred", "7") };
     let pending = world().with(|w| {
         w.pending = Some((inputs, at(500), false));
@@ -344,23 +349,23 @@ fn a_refused_write_is_tried_again_with_the_same_token_until_that_nears_its_refre
     assert_eq!(pending.decide(300), Decision::Write);
     assert_eq!(pending.decide(500), Decision::Mint(MintReason::Due));
     let replaced = pending.clone().with(|w| w.target().version.resource_version = "13".into());
-    assert_eq!(replaced.decide(200), Decision::Write, "somebody did something about it");
+    assert_eq!(replaced.decide(200), Decision::Write, "the target has changed");
     let other = pending.with(|w| w.wanted.provider = "q".into());
     assert_eq!(other.decide(300), Decision::Mint(MintReason::SpecChanged));
 }
 
 #[test]
-fn nothing_is_minted_before_a_rotated_refresh_token_is_safe() {
+fn decide_rotated_refresh_token_is_saved_before_anything_else() {
     let inputs = Inputs { provider: "old".into(), credentials: version("other", "1") };
     let unsaved = world().with(|w| w.pending = Some((inputs, at(0), true)));
     assert_eq!(unsaved.decide(1000), Decision::Write);
     assert_eq!(unsaved.clone().with(|w| w.suspended = true).decide(1), Decision::Write);
     let foreign = unsaved.with(|w| w.target().controller.as_mut().unwrap().kind = "Deployment".into());
-    assert_eq!(foreign.decide(1), Decision::Write, "its Secret is another one than the target");
+    assert_eq!(foreign.decide(1), Decision::Write, "it is saved in another Secret than the target");
 }
 
 #[test]
-fn clocks_that_were_set() {
+fn decide_issue_time_in_the_future_refreshes_within_a_third_of_the_lifetime() {
     let future = |seconds: i64| {
         world().with(move |w| {
             w.record().issued_at = at(seconds);
@@ -368,15 +373,15 @@ fn clocks_that_were_set() {
         })
     };
     assert!(matches!(future(300).decide(0), Decision::Fresh(Some(until)) if until > at(400)));
-    // Further ahead its times say nothing: within a third of the lifetime from when we began to look.
+    // Beyond the tolerance its times are ignored: within a third of the lifetime from the start of the process.
     assert!(matches!(future(1000).decide(0), Decision::Fresh(Some(until)) if until <= at(100)));
     assert_eq!(future(1000).decide(101), Decision::Mint(MintReason::Due));
-    // Suspended machine: the token expired while nobody looked.
+    // The machine was suspended until after the expiry.
     assert_eq!(world().decide(i64::from(i32::MAX)), Decision::Mint(MintReason::Due));
 }
 
 #[test]
-fn an_issuer_that_caches_is_asked_in_time_and_not_in_a_loop() {
+fn decide_cached_token_is_refreshed_in_time_and_not_in_a_loop() {
     let cached = world().with(|w| {
         w.record().issued_at = at(200);
         w.record().cached = true;
@@ -387,12 +392,12 @@ fn an_issuer_that_caches_is_asked_in_time_and_not_in_a_loop() {
 
 proptest! {
     #[test]
-    fn no_times_panic(now in any::<i32>(), issued in any::<i32>(), expires in any::<i32>(), cached in any::<bool>(), healed in any::<i32>(), next in any::<i32>()) {
+    fn decide_never_panics(now in any::<i32>(), issued in any::<i32>(), expires in any::<i32>(), cached in any::<bool>(), restored in any::<i32>(), next in any::<i32>()) {
         let world = world().with(|w| {
             w.record().issued_at = at(i64::from(issued));
             w.record().expires_at = at(i64::from(expires));
             w.record().cached = cached;
-            w.healed_at = Some(at(i64::from(healed)));
+            w.restored_at = Some(at(i64::from(restored)));
             w.failed(Some(i64::from(next)));
         });
         let _ = world.decide(i64::from(now));

@@ -1,59 +1,65 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! What a template may say. Whoever may create a TokenSource writes templates that the operator runs, so the
-//! language is cut down to what cannot grow: no loops, no variables, no lists, no calls. Then the output is at most
-//! a sum of the template's parts, and there is nothing to interrupt.
+//! The permitted subset of the template language. The operator runs templates of every user who may create a TokenSource,
+//! so loops, variables, lists and calls are refused. Time and output are then bounded by the size of the template, and
+//! rendering never has to be interrupted.
 
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 use minijinja::machinery::{Token, WhitespaceConfig, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
-use super::{FILTERS, NAMES, TESTS};
+/// The variables of templates, besides `values`.
+const NAMES: [&str; 6] =
+    ["access_token", "token_type", "expires_at", "expires_at_unix", "issued_at", "scope"];
+pub(super) const FILTERS: [&str; 9] =
+    ["b64encode", "tojson", "urlencode", "default", "lower", "upper", "trim", "replace", "int"];
+pub(super) const TESTS: [&str; 10] =
+    ["defined", "undefined", "startingwith", "endingwith", "eq", "ne", "lt", "le", "gt", "ge"];
 
-/// How deep expressions and conditions may be nested.
-const DEEPEST: usize = 64;
+/// The deepest nesting of expressions and conditions.
+const MAX_DEPTH: usize = 64;
 
-/// What is wrong with a template, in which line of it.
+/// A syntax problem and its line.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct SyntaxProblem {
     pub(super) line: usize,
     pub(super) text: String,
 }
 
-/// Newlines at the end stay: whoever writes a file with `|` means them.
+/// Keeps trailing newlines, because a YAML block scalar (`|`) includes one on purpose.
 pub(super) fn whitespace() -> WhitespaceConfig {
     WhitespaceConfig { keep_trailing_newline: true, ..WhitespaceConfig::default() }
 }
 
-/// How many words and signs stand inside of a template's braces. More than `most` are not counted, and such a
-/// template not parsed: it could be nested deeper than the stack.
-pub(super) fn size(source: &str, most: usize) -> usize {
+/// Counts the tokens of the template language in a template, up to one more than `max`. A template with more must not be
+/// parsed, because its nesting could overflow the stack.
+pub(super) fn count_tokens(source: &str, max: usize) -> usize {
     tokenize(source, false, SyntaxConfig, whitespace())
         .take_while(Result::is_ok)
         .filter(|token| !matches!(token, Ok((Token::TemplateData(_), _))))
-        .take(most.saturating_add(1))
+        .take(max.saturating_add(1))
         .count()
 }
 
 /// Checks a template. `values` are the names in `response.values`.
-pub(super) fn check(source: &str, values: &[&str]) -> Result<(), Problem> {
-    let parsed = parse(source, "", SyntaxConfig, whitespace()).map_err(|error| Problem {
+pub(super) fn check(source: &str, values: &[&str]) -> Result<(), SyntaxProblem> {
+    let parsed = parse(source, "", SyntaxConfig, whitespace()).map_err(|error| SyntaxProblem {
         line: error.line().unwrap_or(1),
         text: "this is not in Jinja's syntax: is a brace, a quote or an endif missing?".to_owned(),
     })?;
     let Stmt::Template(template) = &parsed else { return Ok(()) };
-    Check { values }.statements(&template.children, 0)
+    Checker { values }.statements(&template.children, 0)
 }
 
-struct Check<'a> {
+struct Checker<'a> {
     values: &'a [&'a str],
 }
 
-impl Check<'_> {
-    fn statements(&self, statements: &[Stmt<'_>], depth: usize) -> Result<(), Problem> {
+impl Checker<'_> {
+    fn statements(&self, statements: &[Stmt<'_>], depth: usize) -> Result<(), SyntaxProblem> {
         statements.iter().try_for_each(|statement| self.statement(statement, depth))
     }
 
-    fn statement(&self, statement: &Stmt<'_>, depth: usize) -> Result<(), Problem> {
+    fn statement(&self, statement: &Stmt<'_>, depth: usize) -> Result<(), SyntaxProblem> {
         let refused =
             |line: u16| problem(line, "templates have expressions and {% if %}, and no other statements");
         match statement {
@@ -76,7 +82,7 @@ impl Check<'_> {
         }
     }
 
-    fn expression(&self, expression: &Expr<'_>, depth: usize) -> Result<(), Problem> {
+    fn expression(&self, expression: &Expr<'_>, depth: usize) -> Result<(), SyntaxProblem> {
         let line = expression.span().start_line;
         check_depth(depth, line)?;
         let deeper = |expression: &Expr<'_>| self.expression(expression, depth + 1);
@@ -122,7 +128,7 @@ impl Check<'_> {
         }
     }
 
-    fn attribute(&self, of: &Expr<'_>, name: &str, line: u16) -> Result<(), Problem> {
+    fn attribute(&self, of: &Expr<'_>, name: &str, line: u16) -> Result<(), SyntaxProblem> {
         match of {
             Expr::Var(variable) if variable.id == "values" => {
                 if self.values.contains(&name) {
@@ -143,7 +149,7 @@ impl Check<'_> {
     }
 }
 
-/// What is a number for certain.
+/// Whether an expression is a number for every token.
 fn is_number(expression: &Expr<'_>) -> bool {
     match expression {
         Expr::Const(constant) => constant.value.is_number(),
@@ -155,40 +161,40 @@ fn is_number(expression: &Expr<'_>) -> bool {
     }
 }
 
-fn check_name(name: &str, line: u16) -> Result<(), Problem> {
+fn check_name(name: &str, line: u16) -> Result<(), SyntaxProblem> {
     match name {
         "values" => problem(line, "write {{ values.NAME }}"),
         _ => check_known("name", name, &NAMES, line),
     }
 }
 
-fn check_known(what: &str, name: &str, known: &[&str], line: u16) -> Result<(), Problem> {
+fn check_known(what: &str, name: &str, known: &[&str], line: u16) -> Result<(), SyntaxProblem> {
     if known.contains(&name) {
         return Ok(());
     }
     problem(line, &format!("the {what} {} is not defined; there are {}", shown(name), known.join(", ")))
 }
 
-fn check_depth(depth: usize, line: u16) -> Result<(), Problem> {
-    if depth < DEEPEST { Ok(()) } else { problem(line, "this is nested too deep") }
+fn check_depth(depth: usize, line: u16) -> Result<(), SyntaxProblem> {
+    if depth < MAX_DEPTH { Ok(()) } else { problem(line, "this is nested too deep") }
 }
 
 fn arguments(
     arguments: &[CallArg<'_>],
     line: u16,
-    check: impl Fn(&Expr<'_>) -> Result<(), Problem>,
-) -> Result<(), Problem> {
+    check: impl Fn(&Expr<'_>) -> Result<(), SyntaxProblem>,
+) -> Result<(), SyntaxProblem> {
     arguments.iter().try_for_each(|argument| match argument {
         CallArg::Pos(expression) => check(expression),
         _ => problem(line, "filters and tests take plain arguments alone"),
     })
 }
 
-/// A word of the template: it stands in the spec, where everybody can read it.
+/// A name from the template, shortened. It is no secret: it comes from the spec.
 fn shown(name: &str) -> String {
     name.chars().take(64).collect()
 }
 
-fn problem(line: u16, text: &str) -> Result<(), Problem> {
-    Err(Problem { line: usize::from(line).max(1), text: text.to_owned() })
+fn problem(line: u16, text: &str) -> Result<(), SyntaxProblem> {
+    Err(SyntaxProblem { line: usize::from(line).max(1), text: text.to_owned() })
 }

@@ -1,8 +1,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! From `spec.target.template` and a token to what the target Secret holds.
+//! Renders `spec.target.template` with a token into the content of the target Secret.
 //!
-//! A template is checked, and rendered once with stand-ins, before any token is asked for. Messages name the key, the
-//! line and the remedy. They never repeat what the engine says, which may quote what it worked on.
+//! A template is checked, and rendered once with placeholders, before a token is requested. Messages name the key, the
+//! line and the remedy. They never contain the engine's own message, which may quote a secret value.
 
 mod grammar;
 
@@ -19,35 +19,29 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 
 use tokensource_api as api;
-use tokensource_api::permitted::{ALLOWED_TYPES, DEFAULT_TYPE, is_type, misfit, refused_metadata};
+use tokensource_api::permitted::{
+    ALLOWED_TYPES, DEFAULT_TYPE, is_permitted_type, refused_metadata, type_violation,
+};
 
-/// The data keys of a target without a template.
+/// The data keys of a target Secret without a template.
 pub const DEFAULT_KEYS: [&str; 3] = ["access_token", "token_type", "expires_at"];
 
-/// The names that a template can use, beside `values`.
-const NAMES: [&str; 6] =
-    ["access_token", "token_type", "expires_at", "expires_at_unix", "issued_at", "scope"];
-const FILTERS: [&str; 9] =
-    ["b64encode", "tojson", "urlencode", "default", "lower", "upper", "trim", "replace", "int"];
-const TESTS: [&str; 10] =
-    ["defined", "undefined", "startingwith", "endingwith", "eq", "ne", "lt", "le", "gt", "ge"];
+/// The most bytes of all keys of a Secret together: the limit of Kubernetes.
+const MAX_SECRET_BYTES: usize = 1024 * 1024;
+/// The most bytes of a token in a template. Servers refuse headers of a quarter of this length.
+const MAX_TOKEN_BYTES: usize = 32 * 1024;
+/// The most bytes of a filter's result.
+const MAX_FILTER_BYTES: usize = 256 * 1024;
+/// The most bytes of the template of one key.
+const MAX_TEMPLATE_BYTES: usize = 16 * 1024;
+/// The most tokens of the template language, in all keys together.
+const MAX_TEMPLATE_TOKENS: usize = 512;
+/// The most instructions for one key. Templates that the grammar permits take fewer: this is a second safeguard.
+const MAX_INSTRUCTIONS: u64 = 4096;
+/// The characters that `urlencode` escapes: all except the unreserved ones of RFC 3986, section 2.3.
+const URL_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The most that all keys of a Secret may hold together, in bytes: Kubernetes' own limit.
-const LARGEST: usize = 1024 * 1024;
-/// The longest token that a template takes, in bytes. Servers refuse headers a quarter as long.
-const LONGEST_TOKEN: usize = 32 * 1024;
-/// The longest text that a filter makes, in bytes.
-const LONGEST_TEXT: usize = 256 * 1024;
-/// The longest template of a key, in bytes.
-const LONGEST_TEMPLATE: usize = 16 * 1024;
-/// The most words and signs inside of braces, in all keys together.
-const MOST_WORDS: usize = 512;
-/// The most instructions that a key may take. What the grammar lets pass takes fewer; this is the second lock.
-const FUEL: u64 = 4096;
-/// RFC 3986, section 2.3.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// What is wrong with a template: where, and what to do. Never a value.
+/// A problem of a template: its place in the spec, and the remedy. Contains no secret value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub struct TemplateError {
@@ -66,49 +60,49 @@ impl TemplateError {
     }
 }
 
-/// A template that has been checked: it can be rendered with any token, unless that is no text of its kind.
+/// A template that has been checked. Rendering fails only for values that do not fit it.
 #[derive(Debug)]
 pub struct Template<'a> {
     kind: &'a str,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
-    /// None: the three default keys.
+    /// `None`: the three default keys.
     data: Option<&'a BTreeMap<String, String>>,
 }
 
-/// What a template is rendered with.
+/// The variables with which a template is rendered.
 pub struct Token<'a> {
-    /// The token.
+    /// The access token.
     pub access_token: &'a SecretString,
-    /// Its type.
+    /// The token type, usually Bearer.
     pub token_type: &'a str,
-    /// When it was asked for.
+    /// When it was requested.
     pub issued_at: Timestamp,
     /// When it expires.
     pub expires_at: Timestamp,
-    /// What was granted, else what was asked for.
+    /// The granted scope, or the requested one where the response has none.
     pub scope: Cow<'a, str>,
-    /// What `response.values` names, as far as the answer has it.
+    /// The members of `response.values` that the response has.
     pub values: &'a BTreeMap<String, SecretString>,
 }
 
-/// What a target holds.
+/// The content of a target Secret.
 pub struct Rendered {
     /// The Secret's type.
     pub kind: String,
-    /// Labels beside the operator's own.
+    /// Labels, in addition to the operator's own.
     pub labels: BTreeMap<String, String>,
-    /// Annotations beside the operator's own.
+    /// Annotations, in addition to the operator's own.
     pub annotations: BTreeMap<String, String>,
-    /// The keys.
+    /// Values by key.
     pub data: BTreeMap<String, SecretString>,
 }
 
 impl<'a> Template<'a> {
-    /// Checks a template, and renders it once for show. `values` are the names in `response.values`.
+    /// Checks a template, and renders it once with placeholders. `values` are the names in `response.values`.
     ///
     /// # Errors
-    /// The template cannot work, whatever the token.
+    /// The template would fail with every token.
     pub fn of(spec: Option<&'a api::Template>, values: &[&str]) -> Result<Self, TemplateError> {
         let kind = spec.and_then(|spec| spec.kind.as_deref()).unwrap_or(DEFAULT_TYPE);
         let metadata = spec.and_then(|spec| spec.metadata.clone()).unwrap_or_default();
@@ -126,7 +120,7 @@ impl<'a> Template<'a> {
     }
 
     fn check(&self, values: &[&str]) -> Result<(), TemplateError> {
-        if !is_type(self.kind) {
+        if !is_permitted_type(self.kind) {
             let allowed = ALLOWED_TYPES.join(", ");
             return Err(TemplateError::new(
                 ".type",
@@ -139,18 +133,18 @@ impl<'a> Template<'a> {
                 format!("{key} means something to the cluster or to its tools, and cannot be set: remove it"),
             ));
         }
-        let mut words = MOST_WORDS;
+        let mut tokens = MAX_TEMPLATE_TOKENS;
         for (key, source) in self.data.into_iter().flatten() {
-            if source.len() > LONGEST_TEMPLATE {
+            if source.len() > MAX_TEMPLATE_BYTES {
                 return Err(TemplateError::key(
                     key,
                     None,
-                    format!("a template may have at most {LONGEST_TEMPLATE} bytes"),
+                    format!("a template may have at most {MAX_TEMPLATE_BYTES} bytes"),
                 ));
             }
-            let left = words.checked_sub(grammar::size(source, words));
-            words = left.ok_or_else(|| {
-                TemplateError::key(key, None, format!("all templates together may have at most {MOST_WORDS} words and signs inside of braces"))
+            let left = tokens.checked_sub(grammar::count_tokens(source, tokens));
+            tokens = left.ok_or_else(|| {
+                TemplateError::key(key, None, format!("all templates together may have at most {MAX_TEMPLATE_TOKENS} words and signs inside of braces"))
             })?;
             grammar::check(source, values)
                 .map_err(|problem| TemplateError::key(key, Some(problem.line), problem.text))?;
@@ -158,7 +152,7 @@ impl<'a> Template<'a> {
         Ok(())
     }
 
-    /// Renders with stand-ins for everything: what fails then would fail with a token, too.
+    /// Renders with placeholders. An error that occurs here would occur with a token too.
     fn rehearse(&self, values: &[&str]) -> Result<(), TemplateError> {
         self.render(&Token {
             access_token: &"rehearsal".into(),
@@ -166,16 +160,16 @@ impl<'a> Template<'a> {
             issued_at: Timestamp::UNIX_EPOCH,
             expires_at: Timestamp::UNIX_EPOCH,
             scope: "".into(),
-            // A text that is a number, too: nobody knows yet which it will be.
+            // Valid as a string and as a number, because the type of the value is not known yet.
             values: &values.iter().map(|name| ((*name).to_owned(), "1".into())).collect(),
         })
         .map(drop)
     }
 
-    /// Renders.
+    /// Renders the content of the Secret.
     ///
     /// # Errors
-    /// A value is missing, or what comes out does not fit the type or is too large.
+    /// A value is missing, or the result does not fit the Secret's type or is too large.
     pub fn render(&self, token: &Token<'_>) -> Result<Rendered, TemplateError> {
         let data = match self.data {
             None => [
@@ -188,7 +182,7 @@ impl<'a> Template<'a> {
             Some(templates) => render_all(templates, token)?,
         };
         let text = |key: &str| data.get(key).map(ExposeSecret::expose_secret);
-        if let Some((key, problem)) = misfit(self.kind, text) {
+        if let Some((key, problem)) = type_violation(self.kind, text) {
             return Err(TemplateError::key(key, None, problem));
         }
         Ok(Rendered {
@@ -205,11 +199,11 @@ fn render_all(
     token: &Token<'_>,
 ) -> Result<BTreeMap<String, SecretString>, TemplateError> {
     let length = token.access_token.expose_secret().len();
-    if length > LONGEST_TOKEN {
+    if length > MAX_TOKEN_BYTES {
         return Err(TemplateError::new(
             ".data",
             format!(
-                "the token has {length} bytes, and a template takes at most {LONGEST_TOKEN}: remove the template"
+                "the token has {length} bytes, and a template takes at most {MAX_TOKEN_BYTES}: remove the template"
             ),
         ));
     }
@@ -224,11 +218,11 @@ fn render_all(
         scope => &token.scope,
         values => values.collect::<Value>(),
     };
-    let mut left = LARGEST;
+    let mut left = MAX_SECRET_BYTES;
     let mut data = BTreeMap::new();
     for (key, source) in templates {
         let text = render(&environment, source, &names, left)
-            .map_err(|error| TemplateError::key(key, error.line(), in_words(&error)))?;
+            .map_err(|error| TemplateError::key(key, error.line(), message(&error)))?;
         left = left.saturating_sub(text.len());
         data.insert(key.clone(), text.into());
     }
@@ -239,23 +233,23 @@ fn render(
     environment: &Environment<'_>,
     source: &str,
     names: &Value,
-    largest: usize,
+    max_bytes: usize,
 ) -> Result<String, Error> {
-    let mut output = Bounded { text: vec![], largest };
+    let mut output = BoundedWriter { text: vec![], max_bytes };
     environment.template_from_str(source)?.render_captured_to(names, &mut output)?;
     String::from_utf8(output.text).map_err(|_| Error::from(ErrorKind::BadSerialization))
 }
 
-/// What may be done, by what it is called: the lists of names above are these.
+/// The engine with the permitted filters and tests: those of [`grammar::FILTERS`] and [`grammar::TESTS`].
 fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_keep_trailing_newline(true);
-    environment.set_fuel(Some(FUEL));
-    environment.add_filter("b64encode", |text: String| short(STANDARD.encode(text)));
+    environment.set_fuel(Some(MAX_INSTRUCTIONS));
+    environment.add_filter("b64encode", |text: String| bounded(STANDARD.encode(text)));
     environment.add_filter("tojson", to_json);
     environment
-        .add_filter("urlencode", |text: String| short(utf8_percent_encode(&text, RESERVED).to_string()));
+        .add_filter("urlencode", |text: String| bounded(utf8_percent_encode(&text, URL_ESCAPED).to_string()));
     environment.add_filter("default", filters::default);
     environment.add_filter("lower", filters::lower);
     environment.add_filter("upper", filters::upper);
@@ -279,7 +273,7 @@ fn to_json(value: Value) -> Result<String, Error> {
     if matches!(value.kind(), ValueKind::Undefined) {
         return Err(Error::from(ErrorKind::UndefinedError));
     }
-    short(serde_json::to_string(&value).map_err(|_| Error::from(ErrorKind::BadSerialization))?)
+    bounded(serde_json::to_string(&value).map_err(|_| Error::from(ErrorKind::BadSerialization))?)
 }
 
 fn replace(text: String, from: String, to: String) -> Result<String, Error> {
@@ -287,19 +281,19 @@ fn replace(text: String, from: String, to: String) -> Result<String, Error> {
         return Err(Error::from(ErrorKind::InvalidOperation));
     }
     let growth = text.matches(&from).count().saturating_mul(to.len());
-    if text.len().saturating_add(growth) > LONGEST_TEXT {
+    if text.len().saturating_add(growth) > MAX_FILTER_BYTES {
         return Err(Error::from(ErrorKind::WriteFailure));
     }
     Ok(text.replace(&from, &to))
 }
 
-/// Filters that make texts longer could be put in a row.
-fn short(text: String) -> Result<String, Error> {
-    if text.len() <= LONGEST_TEXT { Ok(text) } else { Err(Error::from(ErrorKind::WriteFailure)) }
+/// Refuses results that are too long: filters that lengthen a text can be chained.
+fn bounded(text: String) -> Result<String, Error> {
+    if text.len() <= MAX_FILTER_BYTES { Ok(text) } else { Err(Error::from(ErrorKind::WriteFailure)) }
 }
 
-/// What went wrong, in words of our own: the engine's may quote a value.
-fn in_words(error: &Error) -> &'static str {
+/// A message for an error of the engine, whose own message may quote a secret value.
+fn message(error: &Error) -> &'static str {
     match error.kind() {
         ErrorKind::UndefinedError => {
             "a value is not defined, because the endpoint's answer does not have it: write {{ values.NAME | default('') }} where it may be missing"
@@ -318,15 +312,15 @@ fn in_words(error: &Error) -> &'static str {
     }
 }
 
-/// Takes no more than what fits into a Secret.
-struct Bounded {
+/// A writer that fails where the result would not fit into a Secret.
+struct BoundedWriter {
     text: Vec<u8>,
-    largest: usize,
+    max_bytes: usize,
 }
 
-impl io::Write for Bounded {
+impl io::Write for BoundedWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.text.len().saturating_add(bytes.len()) > self.largest {
+        if self.text.len().saturating_add(bytes.len()) > self.max_bytes {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         self.text.extend_from_slice(bytes);
@@ -338,8 +332,8 @@ impl io::Write for Bounded {
     }
 }
 
-/// A digest of a template; `None` for one that says what holds without it. The same template gives the same digest
-/// in every build: absent fields are left out.
+/// A digest of a template; `None` for one that is equal to the default. The same template gives the same digest in every
+/// build, because absent fields are left out.
 #[must_use]
 pub fn template_digest(spec: Option<&api::Template>) -> Option<String> {
     let mut spec = spec?.clone();
@@ -349,12 +343,12 @@ pub fn template_digest(spec: Option<&api::Template>) -> Option<String> {
         annotations: metadata.annotations.filter(|annotations| !annotations.is_empty()),
     });
     spec.metadata = spec.metadata.filter(|metadata| *metadata != api::TemplateMetadata::default());
-    // Texts alone: nothing that JSON refuses.
+    // Cannot fail: strings only.
     (spec != api::Template::default())
         .then(|| crate::digest::short_digest(&[&serde_json::to_string(&spec).unwrap_or_default()]))
 }
 
-/// The data keys that a target with this template has.
+/// The data keys of a target Secret with this template.
 #[must_use]
 pub fn template_keys(spec: Option<&api::Template>) -> super::KeySet {
     match spec.and_then(|spec| spec.data.as_ref()) {

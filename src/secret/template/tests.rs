@@ -35,7 +35,7 @@ fn rendered(template: &str) -> Result<String, String> {
 }
 
 #[test]
-fn what_a_template_can_say() {
+fn render_supports_names_filters_tests_and_conditions() {
     for (template, expected) in [
         ("{{ token_type }} {{ access_token }}", format!("Bearer {TOKEN}")),
         ("no braces", "no braces".to_owned()),
@@ -65,8 +65,8 @@ fn what_a_template_can_say() {
 }
 
 #[test]
-fn what_is_wrong_is_told_by_key_and_line() {
-    for (template, line, said) in [
+fn template_errors_name_key_and_line_and_no_value() {
+    for (template, line, expected) in [
         ("a\n{{ acces_token }}", 2, "the name acces_token is not defined; there are access_token"),
         ("{{ client_secret }}", 1, "the name client_secret is not defined"),
         (
@@ -102,18 +102,18 @@ fn what_is_wrong_is_told_by_key_and_line() {
             error.starts_with(&format!("spec.target.template.data, key key, line {line}: ")),
             "{template}: {error}"
         );
-        assert!(error.contains(said), "{template}: {error}");
+        assert!(error.contains(expected), "{template}: {error}");
         assert!(!error.contains("hunter2"), "{template}: {error}");
     }
 }
 
 #[test]
-fn what_would_take_much_is_refused_before_it_does() {
+fn template_that_is_large_or_deeply_nested_is_refused() {
     let nested = |open: &str, close: &str, n: usize| {
         format!("{{{{ {}access_token{} }}}}", open.repeat(n), close.repeat(n))
     };
     let chain = |part: &str, n: usize| format!("{{{{ access_token{} }}}}", part.repeat(n));
-    for (template, said) in [
+    for (template, expected) in [
         (nested("(", ")", 300), "at most 512 words"),
         (nested("(", ")", 200), "not in Jinja's syntax"),
         (chain(" ~ access_token", 200), "nested too deep"),
@@ -123,23 +123,23 @@ fn what_would_take_much_is_refused_before_it_does() {
         ("{% if scope %}".repeat(70) + &"{% endif %}".repeat(70), "nested too deep"),
         ("{% if scope %}".to_owned() + &"{% elif scope %}".repeat(100) + "{% endif %}", "nested too deep"),
         ("{{ scope }}".repeat(400), "at most 512 words"),
-        ("x".repeat(LONGEST_TEMPLATE + 1), "at most 16384 bytes"),
+        ("x".repeat(MAX_TEMPLATE_BYTES + 1), "at most 16384 bytes"),
     ] {
         let error = rendered(&template).unwrap_err();
-        assert!(error.contains(said), "{error}: {template:.80}");
+        assert!(error.contains(expected), "{error}: {template:.80}");
     }
     let spec = spec(json!({"data": {"a": "{{ access_token }}".repeat(40)}}));
     let template = Template::of(Some(&spec), &[]).unwrap();
     let none = values(&[]);
-    let error = template.render(&token(&"x".repeat(LONGEST_TOKEN).into(), &none)).err().unwrap();
+    let error = template.render(&token(&"x".repeat(MAX_TOKEN_BYTES).into(), &none)).err().unwrap();
     assert!(error.to_string().contains("a Secret holds 1 MiB"), "{error}");
-    let error = template.render(&token(&"x".repeat(LONGEST_TOKEN + 1).into(), &none)).err().unwrap();
+    let error = template.render(&token(&"x".repeat(MAX_TOKEN_BYTES + 1).into(), &none)).err().unwrap();
     assert!(error.to_string().contains("the token has 32769 bytes"), "{error}");
 }
 
 #[test]
-fn a_type_that_is_refused_is_impossible() {
-    for (template, said) in [
+fn template_with_a_refused_type_or_metadata_is_refused() {
+    for (template, expected) in [
         (
             json!({"type": "kubernetes.io/service-account-token"}),
             "spec.target.template.type: kubernetes.io/service-account-token is refused",
@@ -161,23 +161,23 @@ fn a_type_that_is_refused_is_impossible() {
         (json!({"type": "kubernetes.io/basic-auth"}), "key username"),
     ] {
         let error = Template::of(Some(&spec(template)), &[]).unwrap_err().to_string();
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 
 #[test]
-fn a_value_that_breaks_the_type_is_told_and_not_shown() {
+fn template_result_that_violates_the_type_is_an_error() {
     let spec = spec(json!({
         "type": "kubernetes.io/dockerconfigjson",
         "data": {".dockerconfigjson": "{\"auths\": {\"r\": {\"username\": {{ values.user }}, \"password\": {{ access_token | tojson }}}}}"},
     }));
-    // With the stand-in 1 this is JSON, but no name.
+    // With the placeholder 1 the result is JSON, but the user name is not a string.
     let error = Template::of(Some(&spec), &["user"]).unwrap_err().to_string();
     assert!(error.contains("each registry needs username and password"), "{error}");
 }
 
 #[test]
-fn a_template_that_says_nothing_new_is_none() {
+fn template_digest_of_a_default_template_is_none() {
     let digest = |template| template_digest(Some(&spec(template)));
     assert_eq!(template_digest(None), None);
     for same in
@@ -194,7 +194,7 @@ fn a_template_that_says_nothing_new_is_none() {
 }
 
 #[test]
-fn the_default_keys_are_as_they_always_were() {
+fn render_without_a_template_writes_the_default_keys() {
     let (secret, none) = (TOKEN.into(), values(&[]));
     let rendered = Template::of(None, &[]).unwrap().render(&token(&secret, &none)).unwrap();
     let data: Vec<_> =
@@ -206,7 +206,7 @@ fn the_default_keys_are_as_they_always_were() {
     assert_eq!(rendered.kind, "Opaque");
 }
 
-/// Pieces of templates, good and bad, so that many of them are nearly right.
+/// Combinations of valid and invalid template fragments, many of which are nearly valid.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "{{",
@@ -273,9 +273,9 @@ fn pieces() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn no_template_panics_tells_the_token_or_makes_too_much(template in pieces()) {
+    fn template_never_panics_reveals_the_token_or_exceeds_the_limit(template in pieces()) {
         match rendered(&template) {
-            Ok(text) => prop_assert!(text.len() <= LARGEST),
+            Ok(text) => prop_assert!(text.len() <= MAX_SECRET_BYTES),
             Err(error) => prop_assert!(!error.contains("hunter2") && error.len() < 1000, "{}", error),
         }
     }

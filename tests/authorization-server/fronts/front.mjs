@@ -1,10 +1,10 @@
-// What the fronts share: the check against the documentation, and the way to the provider.
+// Shared by the fronts: the check against the documentation, and the request to the provider.
 
 import { request } from 'node:http';
 
 import { Refusal } from '../http.mjs';
 
-/** Throws at the first difference. Credentials are named, never shown. */
+/** Throws at the first difference. Credentials are named, but not printed. */
 export function expectDocumented(differences) {
   for (const [what, expected, got] of differences) {
     if (expected !== got) {
@@ -16,7 +16,7 @@ export function expectDocumented(differences) {
   }
 }
 
-/** `providerUrl` is a listener of its own that counts nothing: the front's own request has been counted. */
+/** `providerUrl` is a separate listener that does not count: the request to the front has been counted. */
 export function askProvider(providerUrl, form, authorization) {
   const body = new URLSearchParams(form).toString();
   return new Promise((resolve, reject) => {

@@ -1,4 +1,4 @@
-// VMware Cloud Director (Hi GIO Cloud): an API token is a refresh token, and nobody says which client it is.
+// VMware Cloud Director (Hi GIO Cloud): an API token is a refresh token, and requests name no client.
 
 import { formEncodedBasic, sendJson } from '../http.mjs';
 import { askProvider, expectDocumented } from './front.mjs';

@@ -1,4 +1,4 @@
-// VNG Cloud (GreenNode) IAM: JSON in and out, Basic with the raw bytes, errors of its own form.
+// VNG Cloud (GreenNode) IAM: JSON requests and responses, Basic with the raw bytes, an error format of its own.
 
 import { formEncodedBasic, rawBasic, sendJson } from '../http.mjs';
 import { askProvider, expectDocumented } from './front.mjs';

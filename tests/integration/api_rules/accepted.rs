@@ -1,4 +1,4 @@
-//! What is accepted.
+//! Manifests that the API server accepts.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What is refused, and a part of what `kubectl apply` says to it.
+//! Manifests that the API server refuses, each with a part of the message of `kubectl apply`.
 
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
         (oauth2(json!({"clientAuthentication": {}})), ONE_AUTHENTICATION),
         (oauth2(json!({"clientAuthentication": {"post": null}})), "write `post: {}`, not `post:`"),
         (oauth2(json!({"clientAuthentication": {"post": {}, "none": {}}})), ONE_AUTHENTICATION),
-        // What must be there.
+// Required fields.
         (json!({"credentials": {"secretRef": {"name": "c"}}}), "spec.provider: Required value"),
         (json!({"provider": {"vgs": {}}}), "spec.credentials: Required value"),
         (json!({"provider": {"vgs": {}}, "credentials": {}}), "spec.credentials.secretRef: Required value"),
@@ -147,7 +147,7 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
             ),
             "this grant has a member of its own beside custom",
         ),
-        // What is signed, and exchanged.
+// Assertions and token exchange.
         (bearer(json!({"lifetime": "61m"})), "write a duration from 1s to 1h"),
         (bearer(json!({"algorithm": "HS256"})), "supported values: \"RS256\""),
         (bearer(json!({"claims": {"iss": "me"}})), "claims that the operator writes by itself"),
@@ -164,7 +164,7 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
             "actorTokenKey and actorTokenType belong together",
         ),
         (credentials(json!({"privateKeyKey": "a/b"})), "spec.credentials.privateKeyKey"),
-        // Audience, resources, headers and the answer.
+// Audience, resources, headers and the response.
         (oauth2(json!({"audience": ""})), "spec.provider.oauth2.audience"),
         (oauth2(json!({"resources": []})), "spec.provider.oauth2.resources"),
         (oauth2(json!({"resources": ["api.example.com"]})), RESOURCES),
@@ -289,7 +289,7 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
         (values(json!({"a": "/access-token/x"})), OUT_OF_REACH),
         (values(json!({"a": "/id_token"})), OUT_OF_REACH),
         (values(json!({"a": "/client_secret"})), OUT_OF_REACH),
-        // Names that would meet.
+// Names that collide.
         (vgs(json!({"target": {"name": "credentials"}})), "must not be the credentials Secret"),
         (
             credentials(json!({"secretRef": {"name": "source"}})),

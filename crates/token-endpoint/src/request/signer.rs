@@ -1,17 +1,18 @@
-//! What is signed for a request.
+//! Signs the assertions of a request.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::super::assertion::{ASSERTION_LIFETIME, Assertion, Attempt, RESERVED_CLAIMS};
-use super::super::certificate::{Outline, thumbprint};
-use super::super::credentials::Credentials;
-use super::super::discovery::Issuer;
-use super::super::grant::{Grant, JwtBearer, PrivateKeyJwt};
-use super::super::key::{PrivateKey, unfold};
-use super::{RequestDescription, RequestError};
+use super::RequestDescription;
+use crate::assertion::{ASSERTION_LIFETIME, Assertion, Attempt, RESERVED_CLAIMS};
+use crate::certificate::{CertificateFields, thumbprint};
+use crate::credentials::Credentials;
+use crate::discovery::Issuer;
+use crate::error::RequestError;
+use crate::grant::{Grant, JwtBearer, PrivateKeyJwt};
+use crate::key::{PrivateKey, unfold};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-/// Everything that an assertion is made of.
+/// The inputs of an assertion.
 pub(super) struct Signer<'a> {
     pub(super) description: &'a RequestDescription,
     pub(super) credentials: &'a Credentials,
@@ -20,7 +21,7 @@ pub(super) struct Signer<'a> {
 }
 
 impl Signer<'_> {
-    /// RFC 7523, 2.1.
+    /// The assertion that is the grant (RFC 7523, 2.1).
     pub(super) fn grant(&self, grant: &JwtBearer) -> Result<String, RequestError> {
         let google = self.key.google();
         let mut claims = grant.claims.clone();
@@ -40,7 +41,7 @@ impl Signer<'_> {
             subject: grant.subject.as_deref(),
             audience: grant.audience.as_deref().unwrap_or_else(|| self.audience()),
             lifetime: grant.lifetime,
-            // Another one than that of the client's assertion in the same request.
+            // Differs from the `jti` of the client's assertion in the same request.
             jti: format!("{}-grant", self.attempt.jti),
             claims,
             key_id: grant.key_id.as_deref().or(google.and_then(|google| google.private_key_id.as_deref())),
@@ -49,7 +50,7 @@ impl Signer<'_> {
         Ok(assertion.sign(self.key, grant.algorithm, self.attempt.now)?)
     }
 
-    /// RFC 7523, 2.2 and 3: `iss` and `sub` are the client.
+    /// The assertion that authenticates the client (RFC 7523, 2.2 and 3): `iss` and `sub` are the client id.
     pub(super) fn client(&self, method: &PrivateKeyJwt) -> Result<String, RequestError> {
         let client_id = self.credentials.client_id()?;
         let assertion = Assertion {
@@ -70,7 +71,7 @@ impl Signer<'_> {
         self.description.issuer.as_ref().map_or(token_url, Issuer::as_str)
     }
 
-    /// Google reads scopes in the assertion, and nowhere else.
+    /// Google reads scopes only in the assertion.
     pub(super) fn claims_scope(&self) -> bool {
         matches!(self.description.grant, Grant::JwtBearer(_))
             && self.key.google().is_some()
@@ -81,8 +82,8 @@ impl Signer<'_> {
         let pem = unfold(self.credentials.certificate()?);
         let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
             .map_err(|_| RequestError::Certificate("is not PEM of a certificate"))?;
-        let outline = Outline::read(&certificate).ok_or(RequestError::Certificate("is damaged"))?;
-        if outline.public_key != self.key.public()?.as_slice() {
+        let fields = CertificateFields::read(&certificate).ok_or(RequestError::Certificate("is damaged"))?;
+        if fields.public_key != self.key.public()?.as_slice() {
             return Err(RequestError::Certificate("is not that of the private key"));
         }
         Ok(thumbprint(&certificate))

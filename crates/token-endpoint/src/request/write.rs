@@ -1,14 +1,15 @@
-//! The bytes of a request, member by member.
+//! Writes the members and headers of a request.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::super::assertion::Attempt;
-use super::super::credentials::Credentials;
-use super::super::grant::{BasicEncoding, ClientAuthentication, Grant, TokenExchange};
-use super::super::headers::is_refused_header;
-use super::super::key::PrivateKey;
-use super::super::redact::{Redactor, percent_encode};
 use super::signer::Signer;
-use super::{Encoding, RequestDescription, RequestError, TokenRequest, is_reserved};
+use super::{Encoding, RequestDescription, TokenRequest, is_reserved};
+use crate::assertion::Attempt;
+use crate::credentials::Credentials;
+use crate::error::RequestError;
+use crate::grant::{BasicEncoding, ClientAuthentication, Grant, TokenExchange};
+use crate::headers::is_refused_header;
+use crate::key::PrivateKey;
+use crate::redact::{Redactor, percent_encode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
@@ -139,7 +140,7 @@ impl RequestDescription {
         Ok(())
     }
 
-    /// Audience, resources and scope are no secrets: a server that names the scope it refuses helps.
+    /// Audience, resources and scope are not redacted in messages: the name of a refused scope helps users.
     fn write_target<'a>(
         &'a self,
         draft: &mut Draft<'a>,
@@ -154,9 +155,9 @@ impl RequestDescription {
             }
             draft.plain("resource", resource);
         }
-        let in_the_assertion = signer.is_some_and(|signer| signer.claims_scope());
+        let in_assertion = signer.is_some_and(|signer| signer.claims_scope());
         let scope = self.scopes.join(" ");
-        if !scope.is_empty() && !in_the_assertion {
+        if !scope.is_empty() && !in_assertion {
             draft.plain("scope", scope);
         }
         Ok(())
@@ -212,7 +213,7 @@ impl RequestDescription {
     }
 }
 
-/// A request while it is written.
+/// A request that is being written.
 #[derive(Default)]
 struct Draft<'a> {
     headers: HeaderMap,
@@ -222,18 +223,19 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
+    /// Adds a member that may appear in messages.
     fn plain(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
         self.members.push((name, value.into()));
     }
 
-    /// Whatever the server says of the value, it is not repeated.
+    /// Adds a member that is redacted in messages.
     fn name(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
         let value = value.into();
         self.sent.add_name(&value);
         self.members.push((name, value));
     }
 
-    /// The same of a secret.
+    /// Adds a secret, which is redacted in messages and not allowed in mapped values.
     fn secret(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
         let value = value.into();
         self.sent.add(&value);
@@ -243,7 +245,7 @@ impl<'a> Draft<'a> {
 
 fn basic(pair: &str) -> HeaderValue {
     let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))
-        .unwrap_or_else(|_| unreachable!("base64 is made of header characters"));
+        .unwrap_or_else(|_| unreachable!("base64 has only characters that a header may hold"));
     value.set_sensitive(true);
     value
 }
@@ -254,7 +256,7 @@ fn form(members: &[(&str, Cow<'_, str>)]) -> String {
     pairs.join("&")
 }
 
-/// An object with its members in order, which a map type would sort. What comes several times (`resource`) is an array.
+/// An object with its members in order, which a map type would sort. A member with several values (`resource`) is an array.
 fn json(members: &[(&str, Cow<'_, str>)]) -> String {
     let quote = |text: &str| serde_json::Value::from(text).to_string();
     let pairs: Vec<String> = members

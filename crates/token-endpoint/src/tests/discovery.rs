@@ -1,5 +1,6 @@
 use crate::Issuer;
-use crate::discovery::{DiscoveryProblem, read_metadata};
+use crate::discovery::read_metadata;
+use crate::error::DiscoveryProblem;
 use http::StatusCode;
 
 fn issuer(text: &str) -> Issuer {
@@ -7,7 +8,7 @@ fn issuer(text: &str) -> Issuer {
 }
 
 #[test]
-fn metadata_is_where_the_two_standards_say() {
+fn issuer_locations_follow_both_standards() {
     for (text, openid, oauth) in [
         (
             "https://example.com", // OpenID Connect Discovery 4.1 and RFC 8414, 3.1
@@ -31,7 +32,7 @@ fn metadata_is_where_the_two_standards_say() {
 }
 
 #[test]
-fn what_is_no_issuer_is_refused() {
+fn issuer_invalid_text_is_refused() {
     for text in ["", "example.com", "ftp://example.com", "https://a/?x=1", "https://a/#x", "https://u@a/"] {
         let error = text.parse::<Issuer>().unwrap_err().to_string();
         assert!(error.contains("is no issuer"), "{error}");
@@ -39,14 +40,14 @@ fn what_is_no_issuer_is_refused() {
 }
 
 #[test]
-fn the_issuer_is_compared_exactly() {
-    let read = |text: &str, said: &str| {
-        let body = format!(r#"{{"issuer":"{said}","token_endpoint":"https://a.example/token"}}"#);
+fn metadata_of_other_issuer_is_refused() {
+    let read = |text: &str, named: &str| {
+        let body = format!(r#"{{"issuer":"{named}","token_endpoint":"https://a.example/token"}}"#);
         read_metadata(&issuer(text), StatusCode::OK, Some(body.as_bytes()))
     };
     assert!(read("https://a.example", "https://a.example").is_ok());
     assert!(read("https://a.example/", "https://a.example/").is_ok());
-    for (text, said) in [
+    for (text, named) in [
         ("https://a.example", "https://a.example/"),
         ("https://a.example/", "https://a.example"),
         ("https://a.example", "https://A.example"),
@@ -56,14 +57,14 @@ fn the_issuer_is_compared_exactly() {
             "https://login.microsoftonline.com/{tenantid}/v2.0",
         ),
     ] {
-        let problem = read(text, said).unwrap_err();
-        assert_eq!(problem, DiscoveryProblem::OtherIssuer(Some(said.to_owned())));
-        assert!(problem.to_string().contains(said), "{problem}");
+        let problem = read(text, named).unwrap_err();
+        assert_eq!(problem, DiscoveryProblem::OtherIssuer(Some(named.to_owned())));
+        assert!(problem.to_string().contains(named), "{problem}");
     }
 }
 
 #[test]
-fn endpoints_are_urls_and_mutual_tls_has_its_own() {
+fn metadata_endpoint_is_url_with_alias_for_mutual_tls() {
     let read = |members: &str| {
         let body = format!(r#"{{"issuer":"https://a.example"{members}}}"#);
         read_metadata(&issuer("https://a.example"), StatusCode::OK, Some(body.as_bytes()))

@@ -4,14 +4,15 @@ use crate::ErrorKind::{
     self, ClientRejected, GrantRejected, RateLimited, RequestRejected, ScopeRejected, Unavailable,
 };
 use crate::{
-    BasicEncoding, ClientAuthentication, Credentials, Egress, Error, RequestDescription, RequestError, read,
+    BasicEncoding, ClientAuthentication, Credentials, Egress, Error, Hint, RequestDescription, RequestError,
+    read,
 };
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, StatusCode};
 
 #[test]
-fn a_known_code_decides_in_any_dialect_at_any_status() {
+fn error_known_code_decides_in_any_format_and_at_any_status() {
     let cases: &[(&str, Class, ErrorKind)] = &[
         ("invalid_client", Rejected, ClientRejected),
         ("unauthorized_client", Rejected, ClientRejected),
@@ -27,7 +28,7 @@ fn a_known_code_decides_in_any_dialect_at_any_status() {
         ("temporarily_unavailable", Transient, Unavailable),
         ("slow_down", Transient, RateLimited),
     ];
-    for (code, class, reason) in cases {
+    for (code, class, kind) in cases {
         for body in [
             format!(r#"{{"error":"{code}","error_description":"Because."}}"#),
             format!(r#"{{"error":"{code}","message":"Because."}}"#),
@@ -41,7 +42,7 @@ fn a_known_code_decides_in_any_dialect_at_any_status() {
         ] {
             for status in [200, 302, 400, 401, 403, 404, 429, 500, 503] {
                 let error = answer(status, &body).unwrap_err();
-                assert_eq!((error.class(), error.kind()), (*class, *reason), "{status} {body}");
+                assert_eq!((error.class(), error.kind()), (*class, *kind), "{status} {body}");
                 assert_eq!(error.code(), Some(*code), "{status} {body}");
                 let message = error.to_string();
                 assert!(message.contains(&format!("HTTP {status}, {code}: Because.")), "{message}");
@@ -51,12 +52,12 @@ fn a_known_code_decides_in_any_dialect_at_any_status() {
 }
 
 #[test]
-fn without_a_known_code_the_status_decides() {
+fn error_without_known_code_is_classified_by_status() {
     let html = "<html>secret page</html>";
     let cases: &[(u16, &str, Class, ErrorKind, &str)] = &[
-        (301, "", Rejected, RequestRejected, "set tokenURL to where it leads"),
-        (302, html, Rejected, RequestRejected, "redirects are not followed"),
-        (307, "", Rejected, RequestRejected, "redirects"),
+        (301, "", Rejected, RequestRejected, "HTTP 301"),
+        (302, html, Rejected, RequestRejected, "HTTP 302"),
+        (307, "", Rejected, RequestRejected, "HTTP 307"),
         (400, "", Unclear, Unavailable, "an empty body"),
         (400, html, Unclear, Unavailable, "24 bytes of text/html"),
         (400, r#"{"error":"some_code"}"#, Rejected, RequestRejected, "HTTP 400, some_code"),
@@ -64,12 +65,12 @@ fn without_a_known_code_the_status_decides() {
         (401, "", Rejected, ClientRejected, "HTTP 401 with an empty body"),
         (401, r#"{"error":"Unauthorized"}"#, Rejected, ClientRejected, "HTTP 401, Unauthorized"),
         (401, r#"{"error":{"code":401,"message":"Who?"}}"#, Rejected, ClientRejected, "HTTP 401: Who?"),
-        (403, html, Unclear, Unavailable, "firewall or proxy"),
+        (403, html, Unclear, Unavailable, "HTTP 403 with 24 bytes"),
         (403, r#"{"error":"forbidden_here"}"#, Rejected, RequestRejected, "forbidden_here"),
-        (404, html, Unclear, Unavailable, "check the path of tokenURL"),
-        (404, r#"{"error":"Realm does not exist"}"#, Unclear, RequestRejected, ": Realm does not exist ("),
+        (404, html, Unclear, Unavailable, "HTTP 404 with 24 bytes"),
+        (404, r#"{"error":"Realm does not exist"}"#, Unclear, RequestRejected, ": Realm does not exist"),
         (404, r#"{"error":"not_found"}"#, Unclear, RequestRejected, "HTTP 404, not_found"),
-        (407, html, Rejected, RequestRejected, "a proxy on the way asks for authentication"),
+        (407, html, Rejected, RequestRejected, "HTTP 407"),
         (408, "", Transient, Unavailable, "HTTP 408"),
         (415, "", Unclear, Unavailable, "HTTP 415"),
         (418, "", Unclear, Unavailable, "HTTP 418"),
@@ -83,24 +84,45 @@ fn without_a_known_code_the_status_decides() {
         (504, "", Transient, Unavailable, "HTTP 504"),
         (599, "", Transient, Unavailable, "HTTP 599"),
     ];
-    for (status, body, class, reason, said) in cases {
+    for (status, body, class, kind, text) in cases {
         let error = answer_with(*status, &[("content-type", "text/html; charset=utf-8")], body).unwrap_err();
-        assert_eq!((error.class(), error.kind()), (*class, *reason), "{status} {body}");
+        assert_eq!((error.class(), error.kind()), (*class, *kind), "{status} {body}");
         assert_eq!(error.code(), None, "{status} {body}");
         let message = error.to_string();
-        assert!(message.contains(said), "{message}");
+        assert!(message.contains(text), "{message}");
         assert!(!message.contains("secret page"), "{message}");
     }
 }
 
 #[test]
-fn a_description_needs_a_known_code() {
+fn hint_follows_from_status_and_body() {
+    let html = "<html></html>";
+    for (status, body, hint) in [
+        (301, "", Some(Hint::UseRedirectTarget)),
+        (302, html, Some(Hint::UseRedirectTarget)),
+        (400, html, None),
+        (403, html, Some(Hint::CheckIntermediary)),
+        (403, r#"{"error":"forbidden_here"}"#, None),
+        (404, html, Some(Hint::CheckTokenUrlPath)),
+        (404, r#"{"error":"not_found"}"#, Some(Hint::CheckTokenUrlPath)),
+        (407, html, Some(Hint::AuthenticateToProxy)),
+        (400, r#"{"error":"TOO_MANY_FAILED_LOGINS"}"#, Some(Hint::WaitForUnlock)),
+        (200, html, Some(Hint::CheckTokenUrl)),
+        (200, "{}", None),
+        (500, "", None),
+    ] {
+        assert_eq!(answer(status, body).unwrap_err().hint(), hint, "{status} {body}");
+    }
+}
+
+#[test]
+fn error_description_of_unknown_code_is_not_shown() {
     let error = answer(400, r#"{"error":"odd_code","error_description":"private words"}"#).unwrap_err();
     assert!(!error.to_string().contains("private"), "{error}");
 }
 
 #[test]
-fn the_outcome_is_unknown_behind_a_gateway() {
+fn outcome_unknown_bad_gateway_without_known_code_is_true() {
     for (status, body, unknown) in [
         (502, "", true),
         (504, "<html>", true),
@@ -113,7 +135,7 @@ fn the_outcome_is_unknown_behind_a_gateway() {
 }
 
 #[test]
-fn retry_after_is_seconds_or_a_date_and_believed_up_to_an_hour() {
+fn retry_after_seconds_or_date_is_capped_at_an_hour() {
     let date = "Sun, 06 Nov 1994 08:49:37 GMT";
     for (headers, expected) in [
         (vec![("retry-after", "120")], Some(120)),
@@ -137,28 +159,28 @@ fn retry_after_is_seconds_or_a_date_and_believed_up_to_an_hour() {
 }
 
 #[test]
-fn descriptions_are_capped_and_of_plain_characters() {
+fn error_description_is_capped_and_reduced_to_plain_characters() {
     let long = "word ".repeat(100);
-    let said = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{long}"}}"#))
+    let message = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{long}"}}"#))
         .unwrap_err()
         .to_string();
-    assert!(said.ends_with("...") && said.len() < 300, "{said}");
+    assert!(message.ends_with("...") && message.len() < 300, "{message}");
 
-    let said =
+    let message =
         answer(400, r#"{"error":"invalid_request","error_description":"a\"b\\c\n\u001b[31md\u202eé"}"#)
             .unwrap_err()
             .to_string();
-    assert!(said.ends_with("a'b/c  [31md??"), "{said}");
+    assert!(message.ends_with("a'b/c  [31md??"), "{message}");
 
     let huge = "word ".repeat(10_000);
-    let said = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{huge}"}}"#))
+    let message = answer(400, &format!(r#"{{"error":"invalid_request","error_description":"{huge}"}}"#))
         .unwrap_err()
         .to_string();
-    assert!(said.ends_with("invalid_request"), "{said}");
+    assert!(message.ends_with("invalid_request"), "{message}");
 }
 
 #[test]
-fn what_was_sent_and_what_looks_like_a_token_is_taken_out() {
+fn error_description_with_sent_values_or_tokens_is_redacted() {
     let percent = "correct%20horse%2Fbattery%2Bstaple";
     let echoes = [
         SECRET.to_owned(),
@@ -206,7 +228,7 @@ fn what_was_sent_and_what_looks_like_a_token_is_taken_out() {
 }
 
 #[test]
-fn a_short_value_does_not_uncover_a_long_one() {
+fn redact_short_value_inside_long_one_hides_both() {
     let credentials = Credentials {
         client_id: Some("abc".into()),
         client_secret: Some("abcdef".into()),
@@ -223,7 +245,7 @@ fn a_short_value_does_not_uncover_a_long_one() {
 }
 
 #[test]
-fn scopes_may_be_named() {
+fn error_description_with_scope_is_not_redacted() {
     let description = RequestDescription { scopes: vec!["cards:read".into()], ..description() };
     let error = read(
         StatusCode::BAD_REQUEST,
@@ -236,35 +258,30 @@ fn scopes_may_be_named() {
 }
 
 #[test]
-fn a_rejection_after_percent_encoding_names_the_other_ways() {
-    let message = |authentication: &ClientAuthentication, secret: &str, body: &str| {
-        let description =
-            RequestDescription { client_authentication: authentication.clone(), ..description() };
+fn hint_rejection_after_percent_encoding_is_avoid_percent_encoding() {
+    let hint = |authentication: ClientAuthentication, secret: &str, body: &str| {
+        let description = RequestDescription { client_authentication: authentication, ..description() };
         let credentials = Credentials {
             client_id: Some("id".into()),
             client_secret: Some(secret.into()),
             ..Credentials::default()
         };
         let request = description.request(&credentials).unwrap();
-        read(StatusCode::UNAUTHORIZED, &HeaderMap::new(), body.as_bytes(), &request).unwrap_err().to_string()
+        read(StatusCode::UNAUTHORIZED, &HeaderMap::new(), body.as_bytes(), &request).unwrap_err().hint()
     };
-    let says_raw = |authentication: &_, secret: &str, body: &str| {
-        let message = message(authentication, secret, body);
-        message.contains("encoding: Raw") && message.contains("post")
-    };
-    let percent = ClientAuthentication::Basic(BasicEncoding::Percent);
+    let percent = || ClientAuthentication::Basic(BasicEncoding::Percent);
     let rejected = r#"{"error":"invalid_client"}"#;
-    assert!(says_raw(&percent, "a+b", rejected));
-    assert!(says_raw(&percent, "a+b", ""));
-    assert!(!says_raw(&percent, "ab", rejected));
-    assert!(message(&percent, "ab", "").contains("check the client id and secret"));
-    assert!(!says_raw(&percent, "a+b", r#"{"error":"invalid_scope"}"#));
-    assert!(!says_raw(&ClientAuthentication::Basic(BasicEncoding::Raw), "a+b", rejected));
-    assert!(!says_raw(&ClientAuthentication::Post, "a+b", rejected));
+    assert_eq!(hint(percent(), "a+b", rejected), Some(Hint::AvoidPercentEncoding));
+    assert_eq!(hint(percent(), "a+b", ""), Some(Hint::AvoidPercentEncoding));
+    assert_eq!(hint(percent(), "ab", rejected), None);
+    assert_eq!(hint(percent(), "ab", ""), Some(Hint::CheckClientCredentials));
+    assert_eq!(hint(percent(), "a+b", r#"{"error":"invalid_scope"}"#), None);
+    assert_eq!(hint(ClientAuthentication::Basic(BasicEncoding::Raw), "a+b", rejected), None);
+    assert_eq!(hint(ClientAuthentication::Post, "a+b", rejected), None);
 }
 
 #[test]
-fn a_media_type_is_the_servers_text_too() {
+fn error_media_type_without_valid_form_is_not_shown() {
     let shown = |value| answer_with(502, &[("content-type", value)], "x").unwrap_err().to_string();
     assert!(shown("Text/HTML ; charset=x").contains("1 bytes of text/html "));
     for odd in ["nonsense", "text/<script>", "", "a/b/c", "text/the-client-id"] {
@@ -274,7 +291,7 @@ fn a_media_type_is_the_servers_text_too() {
 }
 
 #[test]
-fn what_never_was_sent_waits_for_the_configuration() {
+fn error_before_sending_is_of_class_configuration() {
     let egress = Egress::new(Vec::new(), None, false, Vec::new());
     let refused: Error = egress.check_url(&"http://127.0.0.1/".parse().unwrap()).unwrap_err().into();
     assert_eq!((refused.class(), refused.kind()), (Class::Configuration, ErrorKind::EgressRefused));

@@ -49,7 +49,7 @@ fn authenticated(method: PrivateKeyJwt) -> RequestDescription {
 }
 
 #[test]
-fn a_client_assertion_is_rfc_7523s() {
+fn client_assertion_has_claims_of_rfc_7523() {
     let description = authenticated(private_key_jwt(Algorithm::Es256));
     let request = description.attempt(&with_key(P256), &attempt()).unwrap();
     let (members_part, assertion) = body(&request).rsplit_once('=').unwrap();
@@ -76,14 +76,14 @@ fn a_client_assertion_is_rfc_7523s() {
 }
 
 #[test]
-fn the_golden_bytes_of_an_assertion() {
+fn client_assertion_rs256_equals_openssl_signature() {
     let request = authenticated(private_key_jwt(Algorithm::Rs256)).attempt(&with_key(RSA), &attempt());
     // The signature was made with `openssl dgst -sha256 -sign rsa.pem`.
     assert_eq!(members(&request.unwrap())["client_assertion"], include_str!("keys/assertion.jwt").trim());
 }
 
 #[test]
-fn an_audience_is_the_endpoint_or_the_discovered_issuer_or_what_is_configured() {
+fn assertion_audience_is_configured_or_issuer_or_endpoint() {
     let audience = |description: &RequestDescription| {
         let request = description.attempt(&with_key(P256), &attempt()).unwrap();
         jwt(&members(&request)["client_assertion"]).1["aud"].clone()
@@ -92,7 +92,7 @@ fn an_audience_is_the_endpoint_or_the_discovered_issuer_or_what_is_configured() 
     assert_eq!(audience(&plain), "https://idp.example.com/oauth/token");
     let issuer = Some("https://idp.example.com".parse().unwrap());
     let discovered = RequestDescription { issuer, ..plain };
-    assert_eq!(audience(&discovered), "https://idp.example.com"); // as it is written, without a slash
+    assert_eq!(audience(&discovered), "https://idp.example.com"); // unchanged, without a slash
     let configured =
         PrivateKeyJwt { audience: Some("https://aud.example".into()), ..private_key_jwt(Algorithm::Es256) };
     let client_authentication = ClientAuthentication::PrivateKeyJwt(configured);
@@ -100,7 +100,7 @@ fn an_audience_is_the_endpoint_or_the_discovered_issuer_or_what_is_configured() 
 }
 
 #[test]
-fn entra_names_the_certificate() {
+fn client_assertion_with_certificate_has_thumbprint() {
     let method =
         PrivateKeyJwt { key_id: Some("k1".into()), certificate: true, ..private_key_jwt(Algorithm::Ps256) };
     let description = authenticated(method);
@@ -123,11 +123,11 @@ fn entra_names_the_certificate() {
 }
 
 #[test]
-fn both_assertions_of_one_request_are_new() {
+fn request_with_two_assertions_has_different_ids() {
     let description = RequestDescription {
         grant: Grant::JwtBearer(Box::new(JwtBearer {
             algorithm: Algorithm::Es256,
-            subject: Some("someone".into()),
+            subject: Some("subject-1".into()),
             ..JwtBearer::default()
         })),
         ..authenticated(private_key_jwt(Algorithm::Es256))
@@ -137,11 +137,11 @@ fn both_assertions_of_one_request_are_new() {
     let (grant, client) = (jwt(&members["assertion"]).1, jwt(&members["client_assertion"]).1);
     assert_eq!(grant["jti"], "one-time-grant");
     assert_eq!(client["jti"], "one-time");
-    assert_eq!((&grant["iss"], &grant["sub"]), (&json!("the-client-id"), &json!("someone")));
+    assert_eq!((&grant["iss"], &grant["sub"]), (&json!("the-client-id"), &json!("subject-1")));
 }
 
 #[test]
-fn an_assertion_lives_an_hour_at_most() {
+fn assertion_lifetime_is_clamped_to_an_hour() {
     for (lifetime, lives) in [(0, 1), (45, 45), (60, 60), (3590, 3590), (3600, 3590), (u64::MAX, 3590)] {
         let grant = JwtBearer { lifetime, algorithm: Algorithm::Es256, ..JwtBearer::default() };
         let description = RequestDescription { grant: Grant::JwtBearer(Box::new(grant)), ..description() };
@@ -152,7 +152,7 @@ fn an_assertion_lives_an_hour_at_most() {
 }
 
 #[test]
-fn reserved_claims_are_refused() {
+fn assertion_reserved_claim_is_refused() {
     assert!(RESERVED_CLAIMS.is_sorted());
     for claim in RESERVED_CLAIMS {
         let claims = serde_json::Map::from_iter([((*claim).to_owned(), json!("x"))]);
@@ -163,7 +163,7 @@ fn reserved_claims_are_refused() {
 }
 
 #[test]
-fn a_signature_needs_an_attempt_and_a_key() {
+fn request_that_signs_needs_attempt_and_key() {
     let description = authenticated(private_key_jwt(Algorithm::Rs256));
     assert!(description.signs() && !super::description().signs());
     assert_eq!(description.request(&with_key(RSA)).unwrap_err(), RequestError::NotAnAttempt);
@@ -174,16 +174,16 @@ fn a_signature_needs_an_attempt_and_a_key() {
 }
 
 #[test]
-fn a_discovered_endpoint_is_waited_for() {
+fn request_with_undiscovered_issuer_is_refused() {
     let issuer: crate::Issuer = "https://idp.example.com/realm".parse().unwrap();
     let description =
         RequestDescription { token_url: issuer.url().clone(), issuer: Some(issuer), ..description() };
     assert_eq!(description.request(&credentials()).unwrap_err(), RequestError::NotDiscovered);
 }
 
-/// RFC 8693, 2.3, whose client is the one of Basic's example.
+/// RFC 8693, 2.3.
 #[test]
-fn token_exchange_is_rfc_8693s_example() {
+fn token_exchange_equals_example_of_rfc_8693() {
     let description = RequestDescription {
         grant: Grant::TokenExchange(TokenExchange {
             subject_token_type: "urn:ietf:params:oauth:token-type:access_token".into(),
@@ -232,9 +232,9 @@ fn token_exchange_is_rfc_8693s_example() {
     assert_eq!(members["audience"], "payments");
 }
 
-/// RFC 8707, 2: several resources are several members, or an array in JSON.
+/// RFC 8707, 2.
 #[test]
-fn resources_may_be_several() {
+fn request_several_resources_are_repeated_or_an_array() {
     let resources: Vec<String> =
         ["https://cal.example.com/", "https://contacts.example.com/"].map(Into::into).into();
     let form = RequestDescription { resources: resources.clone(), ..description() };
@@ -256,7 +256,7 @@ fn resources_may_be_several() {
 }
 
 #[test]
-fn secret_parameters_and_headers_come_from_the_credentials() {
+fn request_secret_parameters_and_headers_are_read_from_credentials() {
     let description = RequestDescription {
         grant: Grant::Custom { grant_type: "acme".into() },
         parameters: map([("b", "2")]),
@@ -289,7 +289,7 @@ fn secret_parameters_and_headers_come_from_the_credentials() {
 }
 
 #[test]
-fn headers_that_speak_for_others_are_refused() {
+fn request_refused_header_is_an_error() {
     assert!(crate::REFUSED_HEADERS.is_sorted());
     for name in [
         "Authorization",
@@ -324,7 +324,7 @@ fn headers_that_speak_for_others_are_refused() {
 }
 
 #[test]
-fn a_tls_client_names_itself_only() {
+fn request_tls_client_sends_only_client_id() {
     let description =
         RequestDescription { client_authentication: ClientAuthentication::Tls, ..description() };
     let request = description.request(&credentials()).unwrap();
@@ -333,7 +333,7 @@ fn a_tls_client_names_itself_only() {
 }
 
 #[test]
-fn googles_key_file_is_the_whole_configuration() {
+fn jwt_bearer_google_key_file_needs_no_further_configuration() {
     let description = RequestDescription {
         grant: Grant::JwtBearer(Box::default()),
         client_authentication: ClientAuthentication::None,

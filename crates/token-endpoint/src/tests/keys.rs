@@ -1,6 +1,6 @@
-//! Keys made with openssl and ssh-keygen, for these tests alone.
+//! Keys made with openssl and ssh-keygen for these tests.
 
-use crate::certificate::{Outline, thumbprint};
+use crate::certificate::{CertificateFields, thumbprint};
 use crate::key::PrivateKey;
 use crate::{Algorithm, KeyError, KeyType};
 use aws_lc_rs::signature::{
@@ -45,7 +45,7 @@ fn refusal(text: &str) -> KeyError {
 }
 
 #[test]
-fn every_format_signs_with_every_algorithm_that_fits() {
+fn key_of_every_format_signs_with_every_matching_algorithm() {
     let rsa: &[(Algorithm, &'static dyn VerificationAlgorithm)] = &[
         (Algorithm::Rs256, &RSA_PKCS1_2048_8192_SHA256),
         (Algorithm::Rs384, &RSA_PKCS1_2048_8192_SHA384),
@@ -75,7 +75,7 @@ fn every_format_signs_with_every_algorithm_that_fits() {
 }
 
 #[test]
-fn ed25519_signs_rfc_8037s_example() {
+fn key_ed25519_signature_equals_example_of_rfc_8037() {
     // RFC 8037, A.1: d of the JWK, in RFC 8410's envelope.
     let seed = BASE64_URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
     let der = [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20], &seed[..]].concat();
@@ -91,7 +91,7 @@ fn ed25519_signs_rfc_8037s_example() {
 }
 
 #[test]
-fn what_yaml_and_environments_do_to_pem_is_undone() {
+fn key_indented_or_escaped_pem_is_read() {
     let indented = RSA.lines().map(|line| format!("    {line}\r\n")).collect::<String>();
     let escaped = RSA.replace('\n', "\\n");
     let surrounded = format!("\u{feff}\nBag Attributes\n    friendlyName: x\n{RSA}\n{RSA_CERTIFICATE}");
@@ -102,10 +102,10 @@ fn what_yaml_and_environments_do_to_pem_is_undone() {
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_with_the_command() {
+fn key_unusable_is_refused_with_remedy() {
     let legacy_dsa = "-----BEGIN DSA PRIVATE KEY-----\nMIIB\n-----END DSA PRIVATE KEY-----";
     let cut: String = RSA.lines().take(9).chain(["-----END PRIVATE KEY-----"]).collect::<Vec<_>>().join("\n");
-    for (text, error, says) in [
+    for (text, error, remedy) in [
         (include_str!("keys/rsa-encrypted.pem"), KeyError::Encrypted, "openssl pkey -in key.pem -out"),
         (include_str!("keys/rsa-pkcs1-encrypted.pem"), KeyError::Encrypted, "openssl pkey"),
         (include_str!("keys/openssh.pem"), KeyError::OpenSsh, "ssh-keygen -p"),
@@ -122,9 +122,9 @@ fn what_cannot_be_used_is_refused_with_the_command() {
         ("-----BEGIN PRIVATE KEY-----\nMIIB", KeyError::Damaged, "openssl pkey"),
     ] {
         assert_eq!(refusal(text), error, "{text}");
-        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
     }
-    for (text, says) in [
+    for (text, message) in [
         ("{", "does not parse"),
         (r#"{"type":"authorized_user","refresh_token":"x"}"#, "not service_account"),
         (r#"{"boxAppSettings":{}}"#, "store the PEM alone"),
@@ -132,13 +132,13 @@ fn what_cannot_be_used_is_refused_with_the_command() {
         (r#"{"type":"service_account","private_key":"x"}"#, "no client_email"),
     ] {
         let error = refusal(text).to_string();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(message), "{error}");
     }
 }
 
 #[test]
-fn an_algorithm_that_does_not_fit_names_one_that_does() {
-    for (text, algorithm, has, says) in [
+fn key_wrong_algorithm_error_names_matching_ones() {
+    for (text, algorithm, has, message) in [
         (P256, Algorithm::Rs256, KeyType::P256, "set the algorithm to ES256"),
         (P256, Algorithm::Es384, KeyType::P256, "needs an EC key on P-384"),
         (RSA, Algorithm::EdDsa, KeyType::Rsa, "RS256, RS384, RS512 or PS256"),
@@ -146,12 +146,12 @@ fn an_algorithm_that_does_not_fit_names_one_that_does() {
     ] {
         let error = read(text).unwrap().sign(algorithm, b"").unwrap_err();
         assert_eq!(error, KeyError::WrongType { algorithm, has });
-        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
     }
 }
 
 #[test]
-fn no_key_is_printed() {
+fn key_debug_prints_no_secret() {
     let key = read(RSA).unwrap();
     assert_eq!(format!("{key:?}"), "PrivateKey(an RSA key)");
     assert_eq!(
@@ -161,16 +161,16 @@ fn no_key_is_printed() {
 }
 
 #[test]
-fn a_certificate_tells_about_itself() {
+fn certificate_fields_are_read_and_truncation_does_not_panic() {
     let certificate = CertificateDer::from_pem_slice(RSA_CERTIFICATE.as_bytes()).unwrap();
-    let outline = Outline::read(&certificate).unwrap();
-    assert_eq!(outline.public_key, read(RSA).unwrap().public().unwrap());
-    assert!(outline.is_self_issued() && !outline.has_names);
-    assert!(outline.not_before < outline.not_after && outline.not_after.as_second() > 4_000_000_000);
+    let fields = CertificateFields::read(&certificate).unwrap();
+    assert_eq!(fields.public_key, read(RSA).unwrap().public().unwrap());
+    assert!(fields.is_self_issued() && !fields.has_names);
+    assert!(fields.not_before < fields.not_after && fields.not_after.as_second() > 4_000_000_000);
     assert_eq!(thumbprint(&certificate).len(), 43);
     // openssl x509 -in rsa-certificate.pem -fingerprint -sha256 | xxd -r -p | basenc --base64url
     assert_eq!(thumbprint(&certificate), include_str!("keys/rsa-certificate.x5t-s256").trim());
     for cut in 0..certificate.len() {
-        let _ = Outline::read(&certificate[..cut]); // never panics
+        let _ = CertificateFields::read(&certificate[..cut]);
     }
 }

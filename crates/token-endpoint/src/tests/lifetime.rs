@@ -1,5 +1,5 @@
 use super::answer_with;
-use crate::LifetimeSource::{self, Answer as Said, Default, Token, Unknown};
+use crate::LifetimeSource::{self, Answer as InAnswer, Default, Token, Unknown};
 use crate::{Answer, Lifetime, MAX_LIFETIME};
 use base64::Engine as _;
 use base64::prelude::{BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
@@ -24,8 +24,8 @@ fn check(answer: &Answer, default: Option<u64>, seconds: Option<u64>, source: Li
 }
 
 #[test]
-fn the_answer_then_the_token_then_the_default() {
-    check(&answer("opaque", "300"), Some(900), Some(300), Said);
+fn lifetime_without_answer_falls_back_to_token_then_default() {
+    check(&answer("opaque", "300"), Some(900), Some(300), InAnswer);
     check(&answer("opaque", "null"), Some(900), Some(900), Default);
     check(&answer("opaque", "0"), Some(900), Some(900), Default);
     check(&answer("opaque", "-1"), None, None, Unknown);
@@ -34,20 +34,20 @@ fn the_answer_then_the_token_then_the_default() {
 }
 
 #[test]
-fn the_smaller_one_counts() {
-    check(&answer(&jwt(r#"{"exp":1800000300}"#), "200"), None, Some(200), Said);
-    check(&answer(&jwt(r#"{"exp":1800000300}"#), "300"), None, Some(300), Said);
+fn lifetime_answer_and_token_uses_smaller() {
+    check(&answer(&jwt(r#"{"exp":1800000300}"#), "200"), None, Some(200), InAnswer);
+    check(&answer(&jwt(r#"{"exp":1800000300}"#), "300"), None, Some(300), InAnswer);
     check(&answer(&jwt(r#"{"exp":1800000300}"#), "7200"), None, Some(300), Token);
 }
 
 #[test]
-fn iat_counts_only_for_a_new_token() {
+fn lifetime_iat_older_than_60_s_is_ignored() {
     let exp = 1_800_000_300;
     for (iat, expected) in [
         (NOW, 300),
-        (NOW - 60, 360), // the server's clock is a minute behind ours
+        (NOW - 60, 360), // the server's clock is a minute behind the local one
         (NOW + 60, 240),
-        (NOW - 61, 300), // handed out from a cache
+        (NOW - 61, 300), // from the issuer's cache
         (NOW + 61, 300),
     ] {
         let token = jwt(&format!(r#"{{"exp":{exp},"iat":{iat}}}"#));
@@ -56,7 +56,7 @@ fn iat_counts_only_for_a_new_token() {
 }
 
 #[test]
-fn the_servers_clock_counts_if_it_is_credible() {
+fn lifetime_server_clock_within_an_hour_is_used() {
     let token = jwt(r#"{"exp":1800000300}"#);
     for (offset, expected) in
         [(0, 300), (-600, 900), (200, 100), (3600, 0), (-3600, 3900), (3601, 300), (-3601, 300)]
@@ -68,30 +68,30 @@ fn the_servers_clock_counts_if_it_is_credible() {
 }
 
 #[test]
-fn a_token_that_has_expired_has_no_life() {
+fn lifetime_expired_token_is_zero() {
     check(&answer(&jwt(r#"{"exp":1799999999}"#), "300"), Some(900), Some(0), Token);
 }
 
 #[test]
-fn absolute_expiry() {
+fn lifetime_absolute_expiry_is_measured_from_now() {
     let mut absolute = answer("opaque", "null");
     absolute.expires_at = Some(Timestamp::from_second(NOW + 50).unwrap());
-    check(&absolute, None, Some(50), Said);
+    check(&absolute, None, Some(50), InAnswer);
     absolute.expires_in = Some(40);
-    check(&absolute, None, Some(40), Said);
+    check(&absolute, None, Some(40), InAnswer);
     absolute.expires_at = Some(Timestamp::MIN);
-    check(&absolute, None, Some(0), Said);
+    check(&absolute, None, Some(0), InAnswer);
     absolute.expires_in = None;
     absolute.expires_at = Some(Timestamp::MAX);
-    check(&absolute, None, Some(MAX_LIFETIME), Said);
+    check(&absolute, None, Some(MAX_LIFETIME), InAnswer);
 }
 
 #[test]
-fn claims_in_every_form() {
+fn lifetime_jwt_claims_accept_known_forms() {
     for (claims, expected) in [
         (r#"{"exp":1800000300.7}"#, Some(300)),
         (r#"{"exp":"1800000300"}"#, Some(300)),
-        (r#"{"exp":1e300}"#, None), // no time that anybody could mean
+        (r#"{"exp":1e300}"#, None), // not a representable time
         (r#"{"exp":9223372036854775807,"iat":1800000000}"#, Some(MAX_LIFETIME)),
         (r#"{"exp":18446744073709551615}"#, None),
         (r#"{"exp":0}"#, None),
@@ -112,7 +112,7 @@ fn claims_in_every_form() {
 }
 
 #[test]
-fn everything_is_clamped() {
-    check(&answer("opaque", "18446744073709551615"), None, Some(MAX_LIFETIME), Said);
+fn lifetime_above_maximum_is_clamped() {
+    check(&answer("opaque", "18446744073709551615"), None, Some(MAX_LIFETIME), InAnswer);
     check(&answer("opaque", "null"), Some(u64::MAX), Some(MAX_LIFETIME), Default);
 }

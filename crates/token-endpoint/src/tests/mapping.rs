@@ -1,5 +1,5 @@
 use super::{credentials, description};
-use crate::{Answer, Error, Pointer, PointerError, RequestDescription, ResponseMapping, read};
+use crate::{Answer, Error, Hint, Pointer, PointerError, RequestDescription, ResponseMapping, read};
 use http::{HeaderMap, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -14,7 +14,7 @@ fn mapped(response: ResponseMapping, body: &str) -> Result<Answer, Error> {
 }
 
 #[test]
-fn pointers_are_rfc_6901s() {
+fn pointer_parses_rfc_6901_only() {
     for text in ["/a", "/a/b/0", "/", "/a~1b", "/m~0n", "/ü"] {
         assert_eq!(text.parse::<Pointer>().unwrap().to_string(), text);
     }
@@ -25,7 +25,7 @@ fn pointers_are_rfc_6901s() {
 }
 
 #[test]
-fn a_token_is_found_where_the_mapping_says() {
+fn read_access_token_is_found_at_mapped_pointer() {
     let at = |text| ResponseMapping { access_token: pointer(text), ..ResponseMapping::default() };
     for (text, body) in [
         ("/token", r#"{"token":"t"}"#),
@@ -38,15 +38,13 @@ fn a_token_is_found_where_the_mapping_says() {
     }
     for body in [r#"{"access_token":"t"}"#, r#"{"token":null}"#, r#"{"token":{"x":"t"}}"#, r#"{"token":7}"#] {
         let error = mapped(at("/token"), body).unwrap_err();
-        assert!(
-            error.to_string().contains("without a text at /token, where response.accessToken"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("without a text at /token"), "{error}");
+        assert_eq!(error.hint(), Some(Hint::CheckAccessTokenPointer));
     }
 }
 
 #[test]
-fn an_end_is_read_in_every_form() {
+fn read_expires_at_accepts_known_forms() {
     for (written, read) in [
         (r#""2026-11-22T05:00:00Z""#, Some("2026-11-22T05:00:00Z")),
         (r#""2026-11-22T12:00:00+07:00""#, Some("2026-11-22T05:00:00Z")),
@@ -59,7 +57,7 @@ fn an_end_is_read_in_every_form() {
         ("1e300", Some("9999-12-30T22:00:00.999999999Z")),
         ("0", None),
         ("-1", None),
-        (r#""2026-11-22T05:00:00""#, None), // whose midnight?
+        (r#""2026-11-22T05:00:00""#, None), // no time zone
         (r#""tomorrow""#, None),
         (r#""NaN""#, None),
         ("null", None),
@@ -75,13 +73,13 @@ fn an_end_is_read_in_every_form() {
             "{written}"
         );
     }
-    // An end that nobody named is not read.
+    // Without a pointer it is not read.
     let body = r#"{"access_token":"t","expires_at":1795323600}"#;
     assert_eq!(mapped(ResponseMapping::default(), body).unwrap().expires_at, None);
 }
 
 #[test]
-fn values_are_scalars_without_control_characters() {
+fn read_values_are_scalars_without_control_characters() {
     let mapping = |name: &str, at: &str| ResponseMapping {
         values: [(name.to_owned(), at.parse().unwrap())].into(),
         ..ResponseMapping::default()
@@ -105,7 +103,7 @@ fn values_are_scalars_without_control_characters() {
 }
 
 #[test]
-fn a_mapped_refresh_token_survives_a_useless_answer() {
+fn read_unusable_answer_keeps_mapped_refresh_token() {
     let mapping = || ResponseMapping { refresh_token: pointer("/data/next"), ..ResponseMapping::default() };
     let body = r#"{"access_token":"t","refresh_token":"other","data":{"next":"r"}}"#;
     assert_eq!(mapped(mapping(), body).unwrap().refresh_token.unwrap().expose_secret(), "r");
@@ -114,14 +112,14 @@ fn a_mapped_refresh_token_survives_a_useless_answer() {
 }
 
 #[test]
-fn no_pointer_leads_to_a_secret() {
+fn read_value_pointer_to_secret_is_refused() {
     let mapping = |at: &str| ResponseMapping {
         values: [("x".to_owned(), at.parse().unwrap())].into(),
         ..ResponseMapping::default()
     };
     let secret = super::SECRET;
     let long = "x".repeat(4097);
-    for (at, body, said) in [
+    for (at, body, message) in [
         ("/x", json!({"x": secret}), "with a secret at /x"),
         ("/x", json!({"x": format!("https://me:{secret}@a.example.com")}), "with a secret at /x"),
         ("/x", json!({"x": "r-new", "refresh_token": "r-new"}), "with a secret at /x"),
@@ -132,12 +130,15 @@ fn no_pointer_leads_to_a_secret() {
         let mut body = body;
         body["access_token"] = json!("t");
         let error = mapped(mapping(at), &body.to_string()).unwrap_err();
-        assert!(error.to_string().contains(said), "{error}");
+        assert!(error.to_string().ends_with(message), "{error}");
+        let is_long = message.contains("4096");
+        let hint = if is_long { Hint::CheckValuePointer } else { Hint::RemoveValuePointer };
+        assert_eq!(error.hint(), Some(hint));
         assert!(!format!("{error} {error:?}").contains(secret));
-        // It may be the only copy all the same.
+        // The refresh token may be the only valid one.
         assert_eq!(error.refresh_token().is_some(), body.get("refresh_token").is_some());
     }
-    // The client's id is a name.
+    // The client id is not a secret.
     let answer = mapped(mapping("/x"), &json!({"access_token": "t", "x": super::ID}).to_string()).unwrap();
     assert_eq!(answer.values["x"].expose_secret(), super::ID);
 }

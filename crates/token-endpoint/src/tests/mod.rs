@@ -1,12 +1,12 @@
-//! Tables of what goes out, what comes back and what may be connected to.
+//! Tests of requests, answers and the egress policy, without a network.
 
 mod discovery;
 mod egress;
 mod errors;
-mod gate;
 mod grants;
 mod keys;
 mod lifetime;
+mod limiter;
 mod mapping;
 mod properties;
 mod proxy;

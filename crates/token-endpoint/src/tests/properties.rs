@@ -3,7 +3,7 @@ use crate::{
     BasicEncoding, ClientAuthentication, Credentials, Encoding, Grant, MAX_LIFETIME, Pointer,
     RequestDescription, ResponseMapping, Tls, read,
 };
-use crate::{certificate::Outline, discovery::read_metadata, key::PrivateKey};
+use crate::{certificate::CertificateFields, discovery::read_metadata, key::PrivateKey};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
@@ -22,7 +22,7 @@ fn any_headers() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
-/// Objects with the members that the reader looks at, and anything in them.
+/// Objects with the members that are read, and arbitrary values.
 fn any_body() -> impl Strategy<Value = String> {
     let names = prop::sample::select(vec![
         "access_token",
@@ -63,14 +63,14 @@ fn any_timestamp() -> impl Strategy<Value = Timestamp> {
     prop_oneof![Just(min), Just(max), min..=max].prop_map(|second| Timestamp::from_second(second).unwrap())
 }
 
-/// Distinct enough from every word of a message.
+/// A secret that occurs in no message.
 fn any_secret() -> impl Strategy<Value = String> {
     "[ -~é]{4}[0-9][%+/=&:\"\\\\ -~ü]{3,20}[0-9]{4}"
 }
 
 proptest! {
     #[test]
-    fn the_reader_takes_any_bytes(
+    fn read_any_bytes_does_not_panic(
         status in 100u16..1000, headers in any_headers(), body in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let _ = read(StatusCode::from_u16(status).unwrap(), &headers, &body, &request())
@@ -78,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn the_reader_takes_any_members(status in 100u16..1000, headers in any_headers(), body in any_body()) {
+    fn read_any_members_returns_safe_texts(status in 100u16..1000, headers in any_headers(), body in any_body()) {
         match read(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), &request()) {
             Ok(answer) => {
                 prop_assert!((200..300).contains(&status));
@@ -95,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn the_reader_follows_any_mapping(body in any_body(), text in "(/[a-z_~01]{0,12}){1,3}", status in 200u16..300) {
+    fn read_any_mapping_returns_safe_texts(body in any_body(), text in "(/[a-z_~01]{0,12}){1,3}", status in 200u16..300) {
         let names = ["/access_token", "/error/code", "/errors/0/message", "/expires_in", "/scope/0"];
         for pointer in names.into_iter().chain([text.as_str()]).filter_map(|text| text.parse::<Pointer>().ok()) {
             let response = ResponseMapping {
@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn keys_certificates_and_metadata_may_be_anything(text in any::<String>(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn keys_certificates_and_metadata_of_any_bytes_do_not_panic(text in any::<String>(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let pem = |label: &str| {
             format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(&bytes))
         };
@@ -127,14 +127,14 @@ proptest! {
         }
         prop_assert!(Tls::new(Some(&text), None).is_err());
         prop_assert!(Tls::new(Some(&pem("CERTIFICATE")), None).is_err());
-        let _ = Outline::read(&bytes);
+        let _ = CertificateFields::read(&bytes);
         if let Ok(issuer) = "https://a.example".parse() {
             prop_assert!(read_metadata(&issuer, StatusCode::OK, Some(&bytes)).is_err());
         }
     }
 
     #[test]
-    fn lifetimes_never_overflow(
+    fn lifetime_any_times_stays_within_maximum(
         expires_in in any::<Option<u64>>(), default in any::<Option<u64>>(), sent_at in any_timestamp(),
         expires_at in prop::option::of(any_timestamp()), date in prop::option::of(any_timestamp()),
         exp in any::<i64>(), iat in any::<i64>(), near in -7200i64..7200,
@@ -150,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_was_sent_comes_back(
+    fn error_with_any_echo_shows_nothing_sent(
         id in any_secret(), secret in any_secret(), token in any_secret(), parameter in any_secret(),
         post in any::<bool>(), encoding in prop::sample::select(vec![Encoding::Form, Encoding::Json]),
         status in prop::sample::select(vec![200u16, 302, 400, 401, 404, 429, 500]),

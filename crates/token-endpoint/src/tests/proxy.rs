@@ -1,4 +1,4 @@
-use crate::{Egress, EgressRefused, Proxies};
+use crate::{Egress, EgressRefused, Hint, Proxies};
 
 fn proxies(variables: &[(&str, &str)]) -> Proxies {
     Proxies::from_environment(|name| {
@@ -12,7 +12,7 @@ fn proxy<'a>(proxies: &'a Proxies, url: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn there_is_a_proxy_for_each_scheme() {
+fn proxy_for_each_scheme_is_read_from_its_variable() {
     let both = proxies(&[("HTTPS_PROXY", "http://secure:3128"), ("http_proxy", "plain:8080")]);
     assert_eq!(proxy(&both, "https://idp.example.com/"), Some("http://secure:3128/"));
     assert_eq!(proxy(&both, "http://idp.example.com/"), Some("http://plain:8080/"));
@@ -23,7 +23,7 @@ fn there_is_a_proxy_for_each_scheme() {
 }
 
 #[test]
-fn exceptions_are_as_people_write_them() {
+fn proxy_no_proxy_accepts_common_notations() {
     for (no_proxy, direct, proxied) in [
         ("*", &["https://a.example/", "https://10.0.0.1/"][..], &[][..]),
         (
@@ -61,7 +61,7 @@ fn exceptions_are_as_people_write_them() {
 }
 
 #[test]
-fn what_is_no_proxy_is_refused_without_its_password() {
+fn proxy_invalid_url_error_shows_no_password() {
     for value in ["socks5://user:hunter2@p:1", "http://", "http://user:hunter2@:80", "ftp://hunter2"] {
         let error = Proxies::from_environment(|name| (name == "HTTPS_PROXY").then(|| value.to_owned()));
         let error = error.unwrap_err();
@@ -73,17 +73,16 @@ fn what_is_no_proxy_is_refused_without_its_password() {
 }
 
 #[test]
-fn behind_a_proxy_the_policy_rests_on_names() {
+fn egress_proxied_name_must_be_public_or_listed() {
     let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
     let check = |egress: &Egress, url: &str| egress.check_proxied(&url.parse().unwrap());
     let default = Egress::new(Vec::new(), None, false, Vec::new());
     assert_eq!(check(&default, "https://idp.example.com/"), Ok(()));
-    for name in
-        ["localhost", "kubernetes", "kubernetes.default.svc", "x.cluster.local", "metadata.google.internal."]
-    {
+    for name in ["localhost", "api", "api.default.svc", "x.cluster.local", "metadata.google.internal."] {
         let refused = check(&default, &format!("https://{name}/")).unwrap_err();
         assert!(matches!(refused, EgressRefused::ProxiedName { .. }), "{refused}");
-        assert!(refused.to_string().contains("--egress-allow"), "{refused}");
+        let rule = format!("{name}:443").parse().unwrap();
+        assert_eq!(refused.hint(), Some(Hint::AllowEgress(rule)));
         let allowed = Egress::new(rules(&[name]), None, false, Vec::new());
         assert_eq!(check(&allowed, &format!("https://{name}/")), Ok(()), "{name}");
     }
@@ -92,7 +91,7 @@ fn behind_a_proxy_the_policy_rests_on_names() {
     }
     assert_eq!(check(&default, "http://idp.example.com/"), Err(EgressRefused::PlainHttp));
 
-    // A network in the list cannot be judged: the proxy knows the address, and we do not.
+    // A rule for a network does not apply: only the proxy knows the address.
     let only = Egress::new(Vec::new(), Some(rules(&["idp.example.com", "0.0.0.0/0"])), false, Vec::new());
     assert_eq!(check(&only, "https://idp.example.com/"), Ok(()));
     assert!(matches!(check(&only, "https://other.example.com/"), Err(EgressRefused::NotListed { .. })));

@@ -18,7 +18,7 @@ fn client(id: &str, secret: &str) -> Credentials {
 }
 
 #[test]
-fn vgs_posts_the_client_in_the_form() {
+fn request_post_sends_client_in_form() {
     let description =
         RequestDescription { client_authentication: ClientAuthentication::Post, ..description() };
     let request = description.request(&client("ACabc123-vault-rNh0v", "45d7-99+/=")).unwrap();
@@ -36,7 +36,7 @@ fn vgs_posts_the_client_in_the_form() {
 }
 
 #[test]
-fn vng_cloud_takes_json_and_raw_basic() {
+fn request_json_with_raw_basic_has_expected_bytes() {
     let description = RequestDescription {
         client_authentication: ClientAuthentication::Basic(BasicEncoding::Raw),
         encoding: Encoding::Json,
@@ -51,7 +51,7 @@ fn vng_cloud_takes_json_and_raw_basic() {
 }
 
 #[test]
-fn vmware_cloud_director_has_no_client() {
+fn request_without_client_sends_refresh_token_only() {
     let description = RequestDescription {
         grant: Grant::RefreshToken,
         client_authentication: ClientAuthentication::None,
@@ -66,7 +66,7 @@ fn vmware_cloud_director_has_no_client() {
 }
 
 #[test]
-fn a_public_client_names_itself() {
+fn request_public_client_sends_client_id() {
     let description = RequestDescription {
         grant: Grant::RefreshToken,
         client_authentication: ClientAuthentication::None,
@@ -80,14 +80,14 @@ fn a_public_client_names_itself() {
 }
 
 #[test]
-fn basic_is_rfc_6749s_own_example() {
+fn request_basic_equals_example_of_rfc_6749() {
     let request = description().request(&client("s6BhdRkqt3", "gX1fBat3bV")).unwrap();
     assert_eq!(header(&request, "authorization"), Some("Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW"));
     assert!(request.headers()["authorization"].is_sensitive());
 }
 
 #[test]
-fn basic_encodes_all_but_unreserved_characters() {
+fn request_basic_percent_encodes_all_but_unreserved_characters() {
     let cases = [
         // id, secret, what Percent sends, whether it differs from what Raw sends
         ("AZaz09-._~", "plain", "AZaz09-._~:plain", false),
@@ -104,7 +104,7 @@ fn basic_encodes_all_but_unreserved_characters() {
 }
 
 #[test]
-fn members_come_in_a_fixed_order() {
+fn request_members_have_fixed_order() {
     let description = RequestDescription {
         grant: Grant::RefreshToken,
         client_authentication: ClientAuthentication::Post,
@@ -130,7 +130,7 @@ fn members_come_in_a_fixed_order() {
 }
 
 #[test]
-fn a_missing_or_empty_credential_is_named() {
+fn request_missing_or_empty_credential_is_named() {
     let empty = Credentials {
         client_id: Some(String::new()),
         client_secret: Some("".into()),
@@ -155,7 +155,7 @@ fn a_missing_or_empty_credential_is_named() {
 }
 
 #[test]
-fn what_cannot_be_expressed_is_refused() {
+fn request_colon_in_raw_basic_or_user_in_url_is_refused() {
     let raw = RequestDescription {
         client_authentication: ClientAuthentication::Basic(BasicEncoding::Raw),
         ..description()
@@ -168,7 +168,7 @@ fn what_cannot_be_expressed_is_refused() {
 }
 
 #[test]
-fn reserved_parameters_are_refused_in_any_case() {
+fn request_reserved_parameter_in_any_case_is_refused() {
     for name in RESERVED.iter().map(|name| (*name).to_owned()).chain(["Client_Secret".to_owned()]) {
         assert!(is_reserved(&name));
         let parameters = [(name.clone(), "x".to_owned())].into();
@@ -180,7 +180,7 @@ fn reserved_parameters_are_refused_in_any_case() {
 }
 
 #[test]
-fn debug_prints_no_secret() {
+fn request_debug_prints_no_secret() {
     let url = "https://idp.example.com/token?key=query-secret".parse().unwrap();
     let description = RequestDescription {
         token_url: url,

@@ -4,7 +4,7 @@ use crate::{Class, Error, MAX_LIFETIME};
 use secrecy::ExposeSecret;
 
 #[test]
-fn the_three_systems_answers_are_read() {
+fn read_vendor_answers_returns_tokens() {
     let vgs = answer(
         200,
         r#"{"access_token":"eyJhbGciOi.J9.x","expires_in":300,"refresh_expires_in":0,"token_type":"bearer",
@@ -35,7 +35,7 @@ fn the_three_systems_answers_are_read() {
 }
 
 #[test]
-fn expires_in_in_every_form() {
+fn read_expires_in_accepts_known_forms() {
     for (written, read) in [
         ("300", Some(300)),
         (r#""300""#, Some(300)),
@@ -70,7 +70,7 @@ fn expires_in_in_every_form() {
 }
 
 #[test]
-fn token_type_in_every_form() {
+fn read_token_type_accepts_known_forms() {
     for (member, read, missing) in [
         (r#","token_type":"Bearer""#, "Bearer", false),
         (r#","token_type":"bearer""#, "Bearer", false),
@@ -94,8 +94,8 @@ fn token_type_in_every_form() {
 }
 
 #[test]
-fn a_success_without_a_usable_token_is_malformed() {
-    for (body, said) in [
+fn read_success_without_usable_token_is_malformed() {
+    for (body, message) in [
         ("", "an empty body"),
         ("<html>login</html>", "18 bytes of application/json"),
         ("access_token=t", "14 bytes"),
@@ -120,14 +120,14 @@ fn a_success_without_a_usable_token_is_malformed() {
     ] {
         let error = answer(200, body).unwrap_err();
         assert_eq!((error.class(), error.kind()), (Class::Malformed, ErrorKind::MalformedResponse), "{body}");
-        assert!(error.to_string().contains(said), "{body}: {error}");
+        assert!(error.to_string().contains(message), "{body}: {error}");
         assert!(!error.outcome_unknown());
         assert_eq!((error.code(), error.retry_after()), (None, None));
     }
 }
 
 #[test]
-fn an_error_inside_of_a_success_is_a_failure() {
+fn read_success_that_reports_error_is_a_failure() {
     for (body, class, reason) in [
         (r#"{"error":"invalid_client","access_token":"t"}"#, Class::Rejected, ErrorKind::ClientRejected),
         (r#"{"error":"bad_verification_code"}"#, Class::Rejected, ErrorKind::RequestRejected),
@@ -143,7 +143,7 @@ fn an_error_inside_of_a_success_is_a_failure() {
 }
 
 #[test]
-fn what_is_not_an_error_does_not_disturb_a_success() {
+fn read_success_with_empty_error_members_is_a_token() {
     for member in [
         r#""error":null"#,
         r#""error":"""#,
@@ -155,7 +155,7 @@ fn what_is_not_an_error_does_not_disturb_a_success() {
         r#""scope":null"#,
         r#""scope":["a"]"#,
         r#""refresh_token":"""#,
-        r#""access_token":"first""#, // a duplicate key: the last one counts
+        r#""access_token":"first""#, // a duplicate key: the last value is read
     ] {
         let read = answer(201, &format!(r#"{{{member},"access_token":"t"}}"#)).unwrap();
         assert_eq!(read.access_token.expose_secret(), "t", "{member}");
@@ -164,7 +164,7 @@ fn what_is_not_an_error_does_not_disturb_a_success() {
 }
 
 #[test]
-fn json_is_read_whatever_it_is_called() {
+fn read_json_with_any_media_type_is_a_token() {
     for media_type in
         ["text/html", "text/plain; charset=utf-8", "application/x-www-form-urlencoded", "nonsense", ""]
     {
@@ -175,11 +175,11 @@ fn json_is_read_whatever_it_is_called() {
 }
 
 #[test]
-fn a_rotated_refresh_token_outlives_a_useless_answer() {
+fn read_unusable_answer_keeps_refresh_token() {
     let read = answer(200, r#"{"access_token":"t","refresh_token":"next"}"#).unwrap();
     assert_eq!(read.refresh_token.unwrap().expose_secret(), "next");
 
-    let kept = |error: &Error| error.refresh_token().map(|token| token.expose_secret().to_owned());
+    let refresh_token = |error: &Error| error.refresh_token().map(|token| token.expose_secret().to_owned());
     for body in [
         r#"{"refresh_token":"next"}"#,
         r#"{"access_token":"a\nb","refresh_token":"next"}"#,
@@ -187,27 +187,30 @@ fn a_rotated_refresh_token_outlives_a_useless_answer() {
         r#"{"access_token":"t","error":"odd","refresh_token":"next"}"#,
     ] {
         let error = answer(200, body).unwrap_err();
-        assert_eq!(kept(&error).as_deref(), Some("next"), "{body}");
+        assert_eq!(refresh_token(&error).as_deref(), Some("next"), "{body}");
         assert!(!format!("{error:?} {error}").contains("next"), "{error:?}");
     }
-    // A failure spends nothing.
-    assert_eq!(kept(&answer(400, r#"{"error":"invalid_grant","refresh_token":"next"}"#).unwrap_err()), None);
+    // A failure does not rotate the refresh token.
+    assert_eq!(
+        refresh_token(&answer(400, r#"{"error":"invalid_grant","refresh_token":"next"}"#).unwrap_err()),
+        None
+    );
 }
 
 #[test]
-fn the_token_id_is_the_head_of_sha256() {
+fn token_id_is_start_of_sha256() {
     let read = answer(200, r#"{"access_token":"abc"}"#).unwrap();
     assert_eq!(read.token_id(), "ba7816bf8f01"); // printf abc | sha256sum
 }
 
 #[test]
-fn debug_of_an_answer_prints_no_token() {
+fn answer_debug_prints_no_token() {
     let read = answer(200, r#"{"access_token":"hidden-a","refresh_token":"hidden-r","scope":"s"}"#).unwrap();
     assert!(!format!("{read:?}").contains("hidden"), "{read:?}");
 }
 
 #[test]
-fn the_servers_clock_is_read() {
+fn read_date_header_is_server_time() {
     let date = |value| answer_with(200, &[("date", value)], r#"{"access_token":"t"}"#).unwrap().date;
     assert_eq!(date("Sun, 06 Nov 1994 08:49:37 GMT"), Some("1994-11-06T08:49:37Z".parse().unwrap()));
     assert_eq!(date("yesterday"), None);

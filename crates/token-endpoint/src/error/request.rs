@@ -1,0 +1,50 @@
+//! Requests that cannot be written.
+
+use crate::credential::Credential;
+use crate::key::KeyError;
+
+/// A request cannot be written from a description and credentials.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The description needs a credential that is absent or empty.
+    #[error("the request needs a {0}, and the credentials hold none")]
+    Missing(Credential),
+    /// A secret parameter or header needs a value that is absent or empty.
+    #[error("the request needs a value under the key {0:?}, and the credentials hold none")]
+    MissingValue(String),
+    /// A parameter is named like a member of [`RESERVED`](crate::RESERVED), or both kinds of parameters have the same name.
+    #[error("the parameter {0:?} is reserved: this client sets it itself")]
+    Reserved(String),
+    /// `claims` has one of [`RESERVED_CLAIMS`](crate::RESERVED_CLAIMS).
+    #[error("the claim {0:?} is reserved: this client sets it itself")]
+    ReservedClaim(String),
+    /// One of [`REFUSED_HEADERS`](crate::REFUSED_HEADERS), or not a header name.
+    #[error("the header {0:?} cannot be set")]
+    RefusedHeader(String),
+    /// A value with a line break or other control characters.
+    #[error("the value of the header {0:?} holds characters that a header cannot carry")]
+    HeaderValue(String),
+    /// RFC 8707, 2.
+    #[error("the resource {0:?} is no absolute URI without a fragment (RFC 8707)")]
+    Resource(String),
+    /// RFC 7617, 2: the server would split the id at its colon, and count a failed login.
+    #[error(
+        "the client id has a colon, which Basic authentication with encoding Raw cannot carry: use encoding Percent, or post"
+    )]
+    ColonInClientId,
+    /// HTTP clients turn them into an Authorization header.
+    #[error("the token URL must not hold a user name or a password")]
+    UserInfoInUrl,
+    /// The private key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The certificate that an assertion names cannot be used.
+    #[error("the certificate {0}")]
+    Certificate(&'static str),
+    /// A caller's error: the description signs, and [`RequestDescription::attempt`](crate::RequestDescription::attempt) was not used.
+    #[error("the request must be signed, and no time of signing was given")]
+    NotAnAttempt,
+    /// A caller's error: the endpoint must be discovered first.
+    #[error("the token endpoint has not been discovered yet")]
+    NotDiscovered,
+}

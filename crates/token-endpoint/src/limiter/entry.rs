@@ -1,0 +1,30 @@
+//! A request that waits, in each of its states.
+
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// A place in a queue: the deadline, then the order of arrival.
+pub(super) type Turn = (Instant, u64);
+
+/// An entry in the queue of its endpoint.
+pub(super) struct Entry<K> {
+    pub(super) key: K,
+    pub(super) since: Instant,
+}
+
+/// An entry that waits for its client.
+pub(super) struct Parked<K> {
+    pub(super) key: K,
+    pub(super) since: Instant,
+    pub(super) endpoint: Arc<str>,
+}
+
+/// An entry that left the queue to begin.
+pub(super) struct Begun<K> {
+    pub(super) key: K,
+    pub(super) since: Instant,
+    pub(super) turn: Turn,
+    pub(super) endpoint: Arc<str>,
+    pub(super) origin: Arc<str>,
+    pub(super) probe: bool,
+}

@@ -1,0 +1,157 @@
+//! How many token requests are in flight, in which order they begin, and which need not be sent at all.
+//!
+//! - A request waits as an entry of a key and a deadline, however many there are; the earliest deadline goes first, over
+//!   all endpoints that may be asked now.
+//! - One origin has a limit of requests in flight and of requests that begin in a second.
+//! - A circuit opens at an endpoint that fails for several clients in a row: it is asked one request at a time.
+//! - A rejected client is known: its requests are answered here. A client that has not succeeded yet is tried by one
+//!   request at a time.
+//!
+//! ```text
+//! enqueue(key, endpoint, deadline) ─▶ next() ─▶ EndpointPermit ─▶ admit(client) ─▶ send ─▶ finish(outcome)
+//!                ▲                                                    │
+//!                └──────────────── parked, until the client is free ◀─┘
+//! ```
+//!
+//! The only clock here is tokio's, so that tests can pause it.
+
+mod circuit;
+mod client;
+mod entry;
+mod identity;
+mod known_rejection;
+mod limits;
+mod permit;
+mod queue;
+mod rate;
+mod shared;
+
+pub use circuit::CircuitOpen;
+pub use identity::ClientIdentity;
+pub use known_rejection::KnownRejection;
+pub use limits::Limits;
+pub use permit::{Admission, EndpointPermit};
+
+use super::credentials::Credentials;
+use super::digest::Digest;
+use super::request::RequestDescription;
+use super::tls::Tls;
+use queue::Next;
+use shared::Shared;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+use tokio::time::{Instant, sleep_until};
+use url::Url;
+
+/// See the module. Cheap to clone; all clones are one limiter. `K` names an entry: one key has one entry.
+pub struct Limiter<K> {
+    shared: Arc<Shared<K>>,
+}
+
+impl<K> Clone for Limiter<K> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<K> fmt::Debug for Limiter<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter").finish_non_exhaustive()
+    }
+}
+
+impl<K: Clone + Eq + Hash> Default for Limiter<K> {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Limiter<K> {
+    /// With these limits for every origin; each is 1 at least.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let limits = Limits { in_flight: limits.in_flight.max(1), per_second: limits.per_second.max(1) };
+        Self { shared: Arc::new(Shared::new(limits)) }
+    }
+
+    /// The client of a request. Scopes, parameters and the like make no other client: their rejection is not shared.
+    #[must_use]
+    pub fn client(
+        &self,
+        description: &RequestDescription,
+        credentials: &Credentials,
+        tls: &Tls,
+    ) -> ClientIdentity {
+        ClientIdentity::of(&self.shared.digest_key, description, credentials, tls)
+    }
+
+    /// A digest that is the same for credentials with the same values, in this process.
+    #[must_use]
+    pub fn digest(&self, credentials: &Credentials) -> Digest {
+        self.shared.digest_key.of(credentials.all())
+    }
+
+    /// Has a request to `endpoint` wait: a token URL, or an issuer whose token endpoint is to be discovered. The entry
+    /// that `key` has already moves to this endpoint; its deadline only moves earlier.
+    pub fn enqueue(&self, key: K, endpoint: &Url, deadline: Instant) {
+        let origin = endpoint.origin().ascii_serialization();
+        self.shared.queue().enqueue(key, endpoint.as_str(), &origin, deadline, Instant::now());
+        self.shared.changed.notify_one();
+    }
+
+    /// Takes the entry of `key` out. Returns whether it had one.
+    pub fn remove(&self, key: &K) -> bool {
+        self.shared.queue().remove(key, Instant::now())
+    }
+
+    /// How many entries wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.queue().len()
+    }
+
+    /// Whether no entry waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Why entries of `endpoint` wait, if its circuit is open.
+    #[must_use]
+    pub fn circuit(&self, endpoint: &Url) -> Option<CircuitOpen> {
+        self.shared.queue().circuit(endpoint.as_str())
+    }
+
+    /// A person has changed something, or asks for a token: a client that was rejected is tried again 30 s after the
+    /// rejection, and not only at the end of a wait that may have grown to half an hour. However many ask, it is tried once.
+    pub fn expedite(&self, client: ClientIdentity) {
+        self.shared.queue().expedite(client);
+    }
+
+    /// Waits until an entry may begin, and takes it out: of all that may, the one with the earliest deadline. A deadline
+    /// that has passed is still the earliest. For one caller at a time; nothing is lost if it stops waiting.
+    pub async fn next(&self) -> (K, EndpointPermit<K>) {
+        loop {
+            let changed = self.shared.changed.notified();
+            let now = Instant::now();
+            let next = self.shared.queue().next(now);
+            match next {
+                Next::Begin(begun) => {
+                    let key = begun.key.clone();
+                    return (key, EndpointPermit::new(Arc::clone(&self.shared), begun, now));
+                }
+                Next::At(at) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(at) => {}
+                },
+                Next::Nothing => changed.await,
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.shared.queue().remembered()
+    }
+}

@@ -1,0 +1,79 @@
+//! Classifies the failures of an HTTP exchange.
+
+use super::limits::CONNECT_TIMEOUT;
+use crate::egress::EgressRefused;
+use crate::error::Error;
+use crate::tls::CertificateProblem;
+use rustls::AlertDescription;
+use std::error::Error as StdError;
+use url::Url;
+
+/// Classifies by the sources of reqwest's error, since its own kinds are too coarse.
+pub(super) fn failure(error: reqwest::Error, url: &Url) -> Error {
+    let error = error.without_url();
+    let host = host(url);
+    if let Some(refused) = find::<EgressRefused>(&error) {
+        return Error::Egress(refused.clone());
+    }
+    let cause = root_cause(&error);
+    match find::<rustls::Error>(&error) {
+        Some(rustls::Error::InvalidCertificate(problem)) => {
+            return Error::Certificate { host, problem: CertificateProblem::of(problem) };
+        }
+        Some(rustls::Error::AlertReceived(alert)) if is_about_client(*alert) => {
+            return Error::ClientCertificate { host, cause };
+        }
+        Some(_) => return Error::Handshake { host, cause },
+        None => {}
+    }
+    // The type of this error is private to the library.
+    if cause.starts_with("tunnel error: ") {
+        let wants_authentication = cause.contains("authorization required");
+        return Error::Proxy { host, cause, wants_authentication };
+    }
+    if error.is_dns() {
+        Error::Dns { host, cause }
+    } else if error.is_connect() && error.is_timeout() {
+        Error::ConnectTimeout { host, seconds: CONNECT_TIMEOUT.as_secs() }
+    } else if error.is_connect() {
+        Error::Connect { host, cause }
+    } else {
+        Error::Cut { host, cause }
+    }
+}
+
+/// The alerts (RFC 8446, 6.2) with which a server refuses a client's certificate.
+fn is_about_client(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+    )
+}
+
+/// The chain of sources, including the errors that [`std::io::Error`] wraps but does not return as its source.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        wrapped.map(|wrapped| wrapped as &(dyn StdError + 'static)).or_else(|| error.source())
+    })
+}
+
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    chain(error).find_map(|error| error.downcast_ref::<E>())
+}
+
+/// The message of the innermost error. Those of the system, of rustls and of hyper hold no text of the peer.
+pub(super) fn root_cause(error: &(dyn StdError + 'static)) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+pub(super) fn host(url: &Url) -> String {
+    url.host_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,393 @@
+//! Assesses what was read: findings with their severity. Pure.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::cluster::{Found, ReadError};
+use super::report::{ExplainReport, Finding, LastFailureReport, Level, SecretReader, span, when};
+use crate::commands::output::ConditionReport;
+use crate::providers::{CredentialsError, read_credentials};
+use crate::refresh::Wanted;
+use crate::secret::{Facts, Owner, Ownership, Pod, Record, Use, UseKind, ownership};
+use crate::spec::Resolved;
+use crate::time::{plus, seconds_between};
+use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
+
+/// A refresh or an attempt that is overdue by more than this is a finding, in seconds.
+const MAX_DELAY: u64 = 120;
+
+/// The token that the target holds.
+struct HeldToken {
+    id: String,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+struct Assessment<'a> {
+    now: Timestamp,
+    source: &'a TokenSource,
+    status: TokenSourceStatus,
+    /// `None` where the spec is invalid.
+    resolved: Option<Resolved>,
+    report: ExplainReport,
+}
+
+/// Assesses what was read; `propagation_delay` (seconds) applies where the spec has none.
+pub(super) fn assess(
+    now: Timestamp,
+    namespace: &str,
+    found: &Found,
+    propagation_delay: u64,
+) -> ExplainReport {
+    let source = &found.source;
+    let resolved = Resolved::of(source, propagation_delay);
+    let name = source.metadata.name.as_deref().unwrap_or_default();
+    let mut assessment = Assessment {
+        now,
+        source,
+        status: source.status.clone().unwrap_or_default(),
+        report: ExplainReport { source: format!("{namespace}/{name}"), ..ExplainReport::default() },
+        resolved: None,
+    };
+    let invalid = match resolved {
+        Ok(resolved) => {
+            assessment.report.provider = Some(resolved.description.provider);
+            assessment.resolved = Some(resolved);
+            None
+        }
+        Err(error) => Some(Finding::new(Level::NotValid, error.to_string())),
+    };
+    let token = assessment.token(found);
+    let next = assessment.next(token.as_ref(), found);
+    assessment.report.next = invalid.unwrap_or(next);
+    assessment.report.credentials = assessment.credentials(found);
+    assessment.failure_and_conditions();
+    assessment.readers(found, token.as_ref());
+    assessment.report.verdict = assessment.verdict();
+    assessment.report
+}
+
+impl Assessment<'_> {
+    fn unknown(&mut self, error: &ReadError, consequence: &str) {
+        self.report.not_known.push(format!("{error}, so {consequence}"));
+    }
+
+    /// The token and the Secret that holds it. The record on the Secret is authoritative, not the status.
+    fn token(&mut self, found: &Found) -> Option<HeldToken> {
+        let secret = self.source.target_name().to_owned();
+        let reported = self.status.token.as_ref().map(|token| HeldToken {
+            id: token.id.clone(),
+            issued_at: token.issued_at,
+            expires_at: token.expires_at,
+        });
+        let (target, token) = match &found.target {
+            Ok(Some(facts)) => self.target(&secret, facts),
+            Ok(None) => (Finding::new(Level::NotValid, format!("{secret} does not exist")), None),
+            Err(error) => {
+                self.unknown(error, "what status says of the token is taken for true");
+                (Finding::new(Level::Well, format!("{secret}, as status says")), reported)
+            }
+        };
+        self.report.target = target;
+        self.report.token = match &token {
+            None => Finding::new(Level::NotValid, "none"),
+            Some(token) if token.expires_at <= self.now => {
+                let ended = when(self.now, token.expires_at);
+                Finding::new(Level::NotValid, format!("{} has ended, at {ended}", token.id))
+            }
+            Some(token) => {
+                let (until, since) = (when(self.now, token.expires_at), when(self.now, token.issued_at));
+                Finding::new(Level::Well, format!("{} is valid until {until}, issued {since}", token.id))
+            }
+        };
+        token
+    }
+
+    /// The target Secret, and the token where the Secret belongs to this TokenSource.
+    fn target(&self, secret: &str, facts: &Facts) -> (Finding, Option<HeldToken>) {
+        let metadata = &self.source.metadata;
+        let me = Owner {
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        };
+        let not_valid = |text: String| Finding::new(Level::NotValid, format!("{secret} {text}"));
+        match ownership(facts, &me) {
+            Ownership::Foreign { whose, .. } => {
+                return (not_valid(format!("is not this TokenSource's: {whose}")), None);
+            }
+            Ownership::Predecessors => {
+                return (
+                    not_valid(
+                        "belongs to a TokenSource of this name that is gone, and will be collected".into(),
+                    ),
+                    None,
+                );
+            }
+            Ownership::Offered => {
+                return (not_valid("is handed over to it, and holds no token of its yet".into()), None);
+            }
+            Ownership::Ours => {}
+        }
+        let Some(record) = facts.record.as_deref() else {
+            return (
+                not_valid("has lost the operator's record, so a new token will be asked for".into()),
+                None,
+            );
+        };
+        let token = HeldToken {
+            id: record.token_id.clone(),
+            issued_at: record.issued_at,
+            expires_at: record.expires_at,
+        };
+        (self.own_target(secret, facts, record), Some(token))
+    }
+
+    /// A target Secret with a record of this TokenSource: whether it is unchanged and for the present spec.
+    fn own_target(&self, secret: &str, facts: &Facts, record: &Record) -> Finding {
+        let not_valid = |text: &str| Finding::new(Level::NotValid, format!("{secret} {text}"));
+        let wanted = self.resolved.as_ref().map(|resolved| &resolved.wanted);
+        if facts.terminating {
+            return not_valid("is being deleted");
+        }
+        if wanted.is_some_and(|wanted| wanted.keys != facts.owned_keys) {
+            return not_valid("does not hold it as it was written: another writer changed or removed a key");
+        }
+        let is_earlier =
+            |wanted: &Wanted| wanted.provider != record.inputs.provider || wanted.template != record.template;
+        if !record.is_of_another_version() && wanted.is_some_and(is_earlier) {
+            return not_valid("holds a token that was written for an earlier spec");
+        }
+        match &self.status.token {
+            Some(reported) if reported.id == record.token_id && reported.expires_at == record.expires_at => {
+                Finding::new(Level::Well, format!("{secret} holds it as it was written, and status agrees"))
+            }
+            reported => {
+                let reported = reported.as_ref().map_or("no token", |token| &token.id);
+                Finding::new(
+                    Level::Attention,
+                    format!(
+                        "{secret} holds it as it was written, but status names {reported}: it was not reported yet"
+                    ),
+                )
+            }
+        }
+    }
+
+    /// What the operator does next.
+    fn next(&self, token: Option<&HeldToken>, found: &Found) -> Finding {
+        let (now, metadata) = (self.now, &self.source.metadata);
+        let attention = |text: String| Finding::new(Level::Attention, text);
+        let is_late = |at: Timestamp| seconds_between(at, now) > MAX_DELAY;
+        if metadata.deletion_timestamp.is_some() {
+            return attention("nothing: the TokenSource is being deleted".into());
+        }
+        match (self.status.observed_generation.filter(|seen| *seen >= 0), metadata.generation) {
+            (None, _) => {
+                return attention(
+                    "no operator has reconciled it: check that one runs, and that it watches this namespace"
+                        .into(),
+                );
+            }
+            (Some(seen), Some(present)) if seen < present => {
+                return attention(format!(
+                    "the operator has not reconciled the present spec (generation {present}) yet, only generation {seen}"
+                ));
+            }
+            _ => {}
+        }
+        if self.source.spec.suspend == Some(true) {
+            return attention("nothing: spec.suspend is true".into());
+        }
+        if let Some(failure) = self.status.last_failure.as_ref().filter(|failure| failure.count > 0) {
+            return attention(match failure.next_attempt_at {
+                Some(at) if is_late(at) => {
+                    format!(
+                        "another attempt has been due since {}: check that the operator runs",
+                        when(now, at)
+                    )
+                }
+                Some(at) => format!("another attempt at {}", when(now, at)),
+                None => "nothing, before something changes".into(),
+            });
+        }
+        let requested =
+            self.resolved.as_ref().and_then(|resolved| resolved.wanted.refresh_request.as_deref());
+        let fulfilled = match &found.target {
+            Ok(Some(facts)) => facts.record.as_deref().and_then(|record| record.refresh_request.as_deref()),
+            _ => requested,
+        };
+        if requested.is_some() && requested != fulfilled {
+            return Finding::new(Level::Well, "a new token at once: the annotation asks for it");
+        }
+        match &self.status.token {
+            Some(reported) if is_late(reported.refresh_at) => attention(format!(
+                "a new token has been due since {}: check that the operator runs",
+                when(now, reported.refresh_at)
+            )),
+            Some(reported) if token.is_some() => {
+                Finding::new(Level::Well, format!("a new token at {}", when(now, reported.refresh_at)))
+            }
+            _ if self.has("Stalled") => attention("nothing, before something changes".into()),
+            _ => attention("a first token, once the problem in the conditions is solved".into()),
+        }
+    }
+
+    fn has(&self, kind: &str) -> bool {
+        self.status.conditions.iter().any(|it| it.type_ == kind && it.status == "True")
+    }
+
+    fn credentials(&mut self, found: &Found) -> Option<Finding> {
+        let spec = &self.source.spec.credentials;
+        let secret: Option<&Secret> = match &found.credentials {
+            Err(error) => {
+                self.unknown(error, "whether the credentials are complete is not known");
+                return None;
+            }
+            Ok(secret) => secret.as_ref(),
+        };
+        let description = &self.resolved.as_ref()?.description;
+        let none = BTreeMap::new();
+        let read = match secret {
+            None => Err(CredentialsError::secret_not_found(spec, description)),
+            Some(secret) => {
+                let data = secret.data.as_ref().unwrap_or(&none);
+                read_credentials(spec, description, secret.type_.as_deref(), data)
+            }
+        };
+        Some(match read {
+            Ok(read) => {
+                let remarks: String = read.remarks.iter().map(|remark| format!("; {remark}")).collect();
+                let secret = &spec.secret_ref.name;
+                Finding::new(Level::Well, format!("Secret {secret} has what is needed{remarks}"))
+            }
+            Err(error) => Finding::new(Level::Attention, error.to_string()),
+        })
+    }
+
+    fn failure_and_conditions(&mut self) {
+        self.report.last_failure = self.status.last_failure.as_ref().map(|last| LastFailureReport {
+            at: last.at,
+            ago: span(seconds_between(last.at, self.now)),
+            reason: last.reason.clone(),
+            message: last.message.clone(),
+            count: last.count,
+            remedy: reason(&last.reason).map(Reason::remedy),
+        });
+        self.report.conditions = self.status.conditions.iter().map(condition_report).collect();
+    }
+
+    fn readers(&mut self, found: &Found, token: Option<&HeldToken>) {
+        let secret = self.source.target_name();
+        let pods = match &found.pods {
+            Err(error) => {
+                return self.unknown(error, &format!("who uses Secret {secret}, and how, is not known"));
+            }
+            Ok(pods) => pods,
+        };
+        let delay = self.propagation_delay();
+        let mut readers = vec![];
+        for pod in pods {
+            for used in pod.uses(secret) {
+                readers.push(SecretReader {
+                    pod: pod.metadata.name.clone(),
+                    container: used.container.to_owned(),
+                    way: used.way,
+                    reads: container_token(self.now, token, delay, pod, used),
+                });
+            }
+        }
+        self.report.readers = Some(readers);
+    }
+
+    /// The longest time by which a mounted file lags behind the Secret, in seconds.
+    fn propagation_delay(&mut self) -> u64 {
+        let failed = self.status.conditions.iter().any(|it| it.reason == Reason::PromptFailed.as_str());
+        let Some(resolved) = &mut self.resolved else { return 0 };
+        if failed {
+            resolved.use_unprompted_delay();
+        }
+        resolved.policy.propagation_delay
+    }
+
+    fn verdict(&self) -> Level {
+        let report = &self.report;
+        let findings = [&report.token, &report.target, &report.next].into_iter().chain(&report.credentials);
+        let readers = report.readers.iter().flatten().map(|reader| &reader.reads);
+        let conditions =
+            self.status.conditions.iter().map(|it| match (it.type_.as_str(), it.status.as_str()) {
+                ("Ready", "False") => Level::NotValid,
+                ("PropagationSafe", "False") => Level::Attention,
+                _ => Level::Well,
+            });
+        findings.chain(readers).map(|it| it.level).chain(conditions).max().unwrap_or_default()
+    }
+}
+
+fn reason(name: &str) -> Option<Reason> {
+    Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
+}
+
+fn condition_report(condition: &Condition) -> ConditionReport {
+    let is_good = match condition.type_.as_str() {
+        "Reconciling" | "Stalled" => true, // Ready has the same remedy.
+        _ => condition.status == "True" && condition.reason != Reason::RefreshFailing.as_str(),
+    };
+    let remedy = if is_good { None } else { reason(&condition.reason).map(Reason::remedy) };
+    ConditionReport { remedy, ..condition.clone().into() }
+}
+
+/// Which token a container reads, as far as it follows from the times.
+fn container_token(
+    now: Timestamp,
+    token: Option<&HeldToken>,
+    delay: u64,
+    pod: &Pod,
+    used: Use<'_>,
+) -> Finding {
+    let well = |text: String| Finding::new(Level::Well, text);
+    if pod.phase() != "Running" {
+        return well(format!("is not running yet ({})", pod.phase()));
+    }
+    let Some(token) = token else { return well("no token is known that it could have".into()) };
+    let started = pod.started_at(used.container);
+    let since_start = started.filter(|started| *started >= token.issued_at);
+    if used.way == UseKind::Folder {
+        let annotated = pod.refreshed_at().filter(|at| *at >= token.issued_at);
+        let arrives = plus(token.issued_at, delay);
+        return well(match (since_start, annotated) {
+            (Some(started), _) => format!("has had this token since its start at {}", when(now, started)),
+            (None, Some(at)) => format!("was annotated for this token at {}", when(now, at)),
+            (None, None) if arrives <= now => {
+                format!("has had this token since {} at the latest", when(now, arrives))
+            }
+            (None, None) => format!("may read the token before it until {}", when(now, arrives)),
+        });
+    }
+    let Some(started) = started else {
+        return Finding::new(Level::Attention, "has the token from its start, and never another".to_owned());
+    };
+    let start = when(now, started);
+    if since_start.is_some() {
+        return Finding::new(
+            Level::Attention,
+            format!("has this token from its start at {start}, and will get no other"),
+        );
+    }
+    let lifetime = seconds_between(token.issued_at, token.expires_at);
+    let ends = plus(started, lifetime);
+    let ended = if ends <= now { "has ended by now" } else { "is an earlier one" };
+    Finding::new(
+        Level::Attention,
+        format!(
+            "still has the token from its start at {start}, which {ended} (tokens live {})",
+            span(lifetime)
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests;

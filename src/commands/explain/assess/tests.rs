@@ -1,0 +1,340 @@
+use k8s_openapi::ByteString;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cluster::CallError;
+use crate::digest::provider_digest;
+
+/// 2027-01-15T08:00:00Z.
+const NOW: i64 = 1_800_000_000;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(NOW + seconds).unwrap()
+}
+
+/// A TokenSource of the preset VGS whose token was issued 100 s ago and lives for 300 s; `status` is merged into its status.
+fn source(spec: Value, status: Value) -> TokenSource {
+    let mut all = json!({
+        "metadata": {"name": "vault-api", "namespace": "payments", "uid": "u", "generation": 3},
+        "spec": {
+            "provider": {"vgs": {}},
+            "credentials": {"secretRef": {"name": "vgs-client"}},
+            "target": {"name": "vgs-token"},
+        },
+        "status": {
+            "observedGeneration": 3,
+            "conditions": [condition("Ready", "True", "TokenValid"), condition("PropagationSafe", "True", "LifetimeSufficient")],
+            "token": {"id": "3f9a1c0d42be", "issuedAt": at(-100), "expiresAt": at(200), "refreshAt": at(50), "type": "Bearer"},
+        },
+    });
+    merge(&mut all["spec"], spec);
+    merge(&mut all["status"], status);
+    serde_json::from_value(all).unwrap()
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            from.into_iter().for_each(|(name, value)| merge(into.entry(name).or_insert(Value::Null), value));
+        }
+        (into, from) => *into = from,
+    }
+}
+
+fn condition(kind: &str, status: &str, reason: &str) -> Value {
+    json!({"type": kind, "status": status, "reason": reason, "message": "what is wrong", "lastTransitionTime": at(-100)})
+}
+
+fn facts(record: Value, keys: &[&str]) -> Facts {
+    let owned: serde_json::Map<_, _> = keys.iter().map(|key| (format!("f:{key}"), json!({}))).collect();
+    let metadata = json!({
+        "name": "vgs-token", "uid": "s", "resourceVersion": "9",
+        "annotations": {"tokensource.dev/record": record.to_string()},
+        "managedFields": [{"manager": "tokensource-operator", "operation": "Apply", "fieldsV1": {"f:data": owned}}],
+    });
+    Facts::of(&serde_json::from_value(metadata).unwrap()).unwrap()
+}
+
+fn record(source: &TokenSource, issued: i64, expires: i64) -> Value {
+    json!({
+        "version": 1,
+        "owner": {"name": "vault-api", "uid": "u"},
+        "inputs": {"provider": provider_digest(&source.spec), "credentials": {"uid": "c", "resourceVersion": "1"}},
+        "issuedAt": at(issued),
+        "expiresAt": at(expires),
+        "tokenId": "3f9a1c0d42be",
+        "tokenType": "Bearer",
+    })
+}
+
+const KEYS: [&str; 3] = ["access_token", "expires_at", "token_type"];
+
+fn pod(name: &str, started: i64, spec: Value, annotations: Value) -> Pod {
+    let mut spec = spec;
+    merge(&mut spec, json!({"volumes": [{"name": "t", "secret": {"secretName": "vgs-token"}}]}));
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "uid": "p", "annotations": annotations},
+        "spec": spec,
+        "status": {"phase": "Running", "startTime": at(started)},
+    }))
+    .unwrap()
+}
+
+fn folder() -> Value {
+    json!({"containers": [{"name": "app", "volumeMounts": [{"name": "t", "mountPath": "/t"}]}]})
+}
+
+fn environment() -> Value {
+    json!({"containers": [{"name": "app", "envFrom": [{"secretRef": {"name": "vgs-token"}}]}]})
+}
+
+fn found(source: TokenSource) -> Found {
+    let data = [("client_id", "id"), ("client_secret", "hidden")];
+    let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.into())));
+    Found {
+        target: Ok(Some(facts(record(&source, -100, 200), &KEYS))),
+        credentials: Ok(Some(Secret { data: Some(data.into()), ..Secret::default() })),
+        pods: Ok(vec![pod("web-1", -9000, folder(), json!({}))]),
+        source,
+    }
+}
+
+fn explain(found: &Found) -> ExplainReport {
+    assess(at(0), "payments", found, 90)
+}
+
+#[test]
+fn assess_of_a_valid_token_reports_every_part() {
+    let report = explain(&found(source(json!({}), json!({}))));
+    assert_eq!(
+        report.to_string(),
+        "TokenSource payments/vault-api, provider vgs: the token is valid, and nothing is wrong
+
+  Token        3f9a1c0d42be is valid until 2027-01-15T08:03:20Z (in 3 min 20 s), issued 2027-01-15T07:58:20Z (100 s ago)
+  Secret       vgs-token holds it as it was written, and status agrees
+  Next         a new token at 2027-01-15T08:00:50Z (in 50 s)
+  Credentials  Secret vgs-client has what is needed
+
+Conditions
+  Ready           True, TokenValid
+  PropagationSafe True, LifetimeSufficient
+
+Who uses the Secret
+  web-1  app  folder  has had this token since 2027-01-15T07:59:50Z (10 s ago) at the latest
+"
+    );
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!((&json["verdict"], &json["readers"][0]["way"]), (&json!("well"), &json!("folder")));
+    assert!(!json.to_string().contains("hidden"));
+}
+
+#[test]
+fn assess_of_a_failure_has_its_message_once_with_the_remedy() {
+    let failure = json!({
+        "at": at(-13), "reason": "ClientRejected", "message": "invalid_client", "count": 2, "nextAttemptAt": at(100),
+    });
+    let mut failing = condition("Ready", "True", "RefreshFailing");
+    failing["message"] = "invalid_client; the token is valid".into();
+    let report = explain(&found(source(json!({}), json!({"lastFailure": failure, "conditions": [failing]}))));
+    assert_eq!(report.verdict, Level::Attention);
+    let text = report.to_string();
+    for part in [
+        "the token is valid, but something needs attention",
+        "! Next         another attempt at 2027-01-15T08:01:40Z (in 100 s)",
+        "! Last failure ClientRejected, 2 times in a row, at 2027-01-15T07:59:47Z (13 s ago): invalid_client",
+        "compare client id, client secret",
+        "! Ready           True, RefreshFailing\n",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert_eq!(text.matches("invalid_client").count(), 1, "{text}");
+}
+
+#[test]
+fn assess_of_an_unusable_target_is_not_valid() {
+    let none = || json!({});
+    let change = |change: &dyn Fn(&mut Found)| {
+        let mut found = found(source(none(), none()));
+        change(&mut found);
+        explain(&found)
+    };
+    let with = |part: Value, keys: &[&str]| {
+        let source = source(none(), none());
+        let mut record = record(&source, -100, 200);
+        merge(&mut record, part);
+        Ok(Some(facts(record, keys)))
+    };
+    for (report, part) in [
+        (change(&|it| it.target = Ok(None)), "vgs-token does not exist"),
+        (
+            change(&|it| it.target = with(json!({"expiresAt": at(-5)}), &KEYS)),
+            "has ended, at 2027-01-15T07:59:55Z (5 s ago)",
+        ),
+        (
+            change(&|it| it.target = with(json!({"owner": {"name": "other"}}), &KEYS)),
+            "is not this TokenSource's: it belongs to TokenSource other",
+        ),
+        (
+            change(&|it| it.target = with(none(), &["access_token"])),
+            "another writer changed or removed a key",
+        ),
+        (
+            change(&|it| it.target = with(json!({"inputs": {"provider": "other"}}), &KEYS)),
+            "written for an earlier spec",
+        ),
+    ] {
+        assert_eq!(report.verdict, Level::NotValid, "{part}");
+        let text = report.to_string();
+        assert!(
+            text.contains("there is no valid token for the present spec") && text.contains(part),
+            "{part}\n{text}"
+        );
+    }
+    let lags = change(&|it| it.target = with(json!({"tokenId": "000000000000"}), &KEYS));
+    assert!(lags.target.message.contains("status names 3f9a1c0d42be"), "{lags}");
+    assert_eq!(lags.verdict, Level::Attention);
+}
+
+#[test]
+fn assess_next_by_spec_and_status() {
+    let none = || json!({});
+    let failed = |next: Value| json!({"lastFailure": {"at": at(-900), "reason": "RateLimited", "message": "m", "count": 1, "nextAttemptAt": next}});
+    for (spec, status, part) in [
+        (none(), json!({"observedGeneration": -1}), "no operator has reconciled it"),
+        (
+            none(),
+            json!({"observedGeneration": 2}),
+            "not reconciled the present spec (generation 3) yet, only generation 2",
+        ),
+        (json!({"suspend": true}), none(), "nothing: spec.suspend is true"),
+        (none(), failed(Value::Null), "nothing, before something changes"),
+        (
+            none(),
+            failed(json!(at(-600))),
+            "another attempt has been due since 2027-01-15T07:50:00Z (10 min ago): check that the operator runs",
+        ),
+        (none(), json!({"token": {"refreshAt": at(-600)}}), "a new token has been due since"),
+    ] {
+        let next = explain(&found(source(spec, status))).next;
+        assert_eq!(next.level, Level::Attention, "{part}");
+        assert!(next.message.contains(part), "{part}: {}", next.message);
+    }
+    let mut found = found(source(none(), none()));
+    let request = ("tokensource.dev/refresh-requested-at".to_owned(), "1".to_owned());
+    found.source.metadata.annotations = Some([request].into());
+    assert_eq!(explain(&found).next.message, "a new token at once: the annotation asks for it");
+}
+
+#[test]
+fn container_token_by_way_and_start() {
+    let mut subpath = folder();
+    subpath["containers"][0]["volumeMounts"][0]["subPath"] = "access_token".into();
+    let annotated = |seconds: i64| json!({"tokensource.dev/refreshed": at(seconds)});
+    let token =
+        |issued: i64| HeldToken { id: String::new(), issued_at: at(issued), expires_at: at(issued + 300) };
+    for (issued, pod, level, part) in [
+        (
+            -100,
+            pod("p", -9000, folder(), json!({})),
+            Level::Well,
+            "has had this token since 2027-01-15T07:59:50Z",
+        ),
+        (
+            -20,
+            pod("p", -9000, folder(), json!({})),
+            Level::Well,
+            "may read the token before it until 2027-01-15T08:01:10Z (in 70 s)",
+        ),
+        (-20, pod("p", -10, folder(), json!({})), Level::Well, "has had this token since its start at"),
+        (
+            -20,
+            pod("p", -9000, folder(), annotated(-15)),
+            Level::Well,
+            "was annotated for this token at 2027-01-15T07:59:45Z",
+        ),
+        (-20, pod("p", -9000, folder(), annotated(-500)), Level::Well, "may read the token before it"),
+        (-20, pod("p", -10, environment(), json!({})), Level::Attention, "has this token from its start at"),
+        (
+            -20,
+            pod("p", -200, environment(), json!({})),
+            Level::Attention,
+            "(3 min 20 s ago), which is an earlier one (tokens live 5 min)",
+        ),
+        (
+            -20,
+            pod("p", -7200, subpath, json!({})),
+            Level::Attention,
+            "(2 h ago), which has ended by now (tokens live 5 min)",
+        ),
+    ] {
+        let uses = pod.uses("vgs-token");
+        let found = container_token(at(0), Some(&token(issued)), 90, &pod, uses[0]);
+        assert_eq!(found.level, level, "{part}");
+        assert!(found.message.contains(part), "{part}: {}", found.message);
+    }
+}
+
+#[test]
+fn assess_without_rights_reports_the_status_and_what_is_not_known() {
+    let forbidden = |action: &str| ReadError::Forbidden {
+        action: action.to_owned(),
+        namespace: "payments".to_owned(),
+        error: CallError::Refused(String::new()),
+    };
+    let found = Found {
+        source: source(json!({}), json!({})),
+        target: Err(forbidden("read Secret vgs-token")),
+        credentials: Err(forbidden("read Secret vgs-client")),
+        pods: Err(forbidden("list pods")),
+    };
+    let report = explain(&found);
+    assert_eq!(report.verdict, Level::Well, "{report}");
+    let text = report.to_string();
+    for part in [
+        "  Token        3f9a1c0d42be is valid until",
+        "vgs-token, as status says",
+        "Not known\n  - you may not read Secret vgs-token in payments, so what status says of the token is taken for true\n",
+        "  - you may not read Secret vgs-client in payments, so whether the credentials are complete is not known\n",
+        "  - you may not list pods in payments, so who uses Secret vgs-token, and how, is not known\n",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains("Who uses"), "{text}");
+}
+
+#[test]
+fn assess_names_a_missing_key_of_the_credentials() {
+    let mut found = found(source(json!({}), json!({})));
+    found.credentials = Ok(Some(Secret::default()));
+    let report = explain(&found);
+    let credentials = report.credentials.unwrap();
+    assert_eq!((credentials.level, report.verdict), (Level::Attention, Level::Attention));
+    assert!(
+        credentials.message.contains("Secret vgs-client has no key client_id"),
+        "{}",
+        credentials.message
+    );
+}
+
+#[test]
+fn troubleshooting_page_shows_the_output() {
+    const PAGE: &str = include_str!("../../../../docs/troubleshooting.md");
+    let message = "the token endpoint answered HTTP 401, invalid_client";
+    let failure = json!({
+        "at": at(-13), "reason": "ClientRejected", "message": message, "count": 2, "nextAttemptAt": at(100),
+    });
+    let mut failing = condition("Ready", "True", "RefreshFailing");
+    failing["message"] = message.into();
+    let conditions = [failing, condition("PropagationSafe", "True", "LifetimeSufficient")];
+    let mut found = found(source(json!({}), json!({"lastFailure": failure, "conditions": conditions})));
+    found.pods = Ok(vec![
+        pod("batch-7", -9000, environment(), json!({})),
+        pod("web-1", -9000, folder(), json!({})),
+        pod("web-2", -30, folder(), json!({})),
+    ]);
+    let output = explain(&found).to_string();
+    assert!(
+        PAGE.contains(&format!("\n$ tokensource-operator explain -n payments vault-api\n{output}```\n")),
+        "the page lacks:\n{output}"
+    );
+}

@@ -1,0 +1,15 @@
+//! What a token is requested for.
+
+use k8s_openapi::api::core::v1::Secret;
+
+use crate::token_request::tls::Named;
+use tokensource_api::TokenSource;
+
+/// A TokenSource, and its credentials where they exist. No `Debug`: that of a Secret prints its values.
+pub(super) struct Input {
+    pub(super) namespace: Option<String>,
+    pub(super) source: TokenSource,
+    pub(super) credentials: Option<Secret>,
+    /// The objects that `spec.tls` names.
+    pub(super) named: Named,
+}

@@ -1,0 +1,216 @@
+//! What all reconciliations and token requests share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use token_endpoint::{Discovery, Limits, Transport};
+use tokio::time::Instant;
+
+use super::api_permits::{ApiPermits, Stake};
+use super::cache::namespaces::Namespaces;
+use super::cache::secrets::Secrets;
+use super::cache::sources::Sources;
+use super::mint_queue::MintQueue;
+use super::propagation::Rounds;
+use super::refresh_token::UnsavedOriginals;
+use super::state::States;
+use super::work_queue::{Urgency, WorkQueue};
+use crate::cluster::Kubernetes;
+use crate::heartbeat::Heartbeats;
+use crate::key::Key;
+use crate::leadership::Leadership;
+use crate::metrics::Metrics;
+use crate::refresh::Policy;
+use crate::secret::{Facts, Record};
+use crate::time::seconds_between;
+
+/// Calls to the API server at once, each by one reconciliation or token request. More would only wait there.
+const API_PERMITS: usize = 32;
+/// Of these, the permits for TokenSources whose token is at stake.
+const RESERVED_API_PERMITS: usize = 8;
+/// A first token should be requested this long after the TokenSource was created.
+const FIRST_TOKEN: Duration = Duration::from_secs(30);
+/// The latest deadline of a reconciliation: those that are triggered later than this go behind it.
+const MAX_DEADLINE: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub struct Context {
+    pub(super) kubernetes: Kubernetes,
+    pub(super) transport: Transport,
+    pub(super) discovery: Discovery,
+    pub(super) sources: Sources,
+    pub(super) secrets: Secrets,
+    pub(super) namespaces: Namespaces,
+    pub(super) states: States,
+    pub(super) unsaved_originals: UnsavedOriginals,
+    pub(super) work: WorkQueue,
+    pub(super) mints: MintQueue,
+    pub(super) rounds: Arc<Rounds>,
+    pub(super) permits: Arc<ApiPermits>,
+    pub(super) heartbeats: Arc<Heartbeats>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) leadership: Leadership,
+    /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
+    pub(super) propagation_delay: u64,
+    require_credentials_label: bool,
+    /// The reporter of events: the pod's name.
+    pub(super) instance: String,
+    /// When this process started.
+    pub(super) since: Timestamp,
+    /// Earlier than every deadline: results are written before anything new is begun.
+    earliest: Instant,
+}
+
+/// What a [`Context`] is made of.
+pub struct Parts {
+    /// The API server.
+    pub kubernetes: Kubernetes,
+    /// Token endpoints.
+    pub transport: Transport,
+    /// How often each of them is asked at most.
+    pub limits: Limits,
+    /// How many watches on Secrets there will be.
+    pub watches: usize,
+    /// Whether this process may act.
+    pub leadership: Leadership,
+    /// Where heartbeats go.
+    pub heartbeats: Arc<Heartbeats>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
+    pub propagation_delay: u64,
+    /// The labels of the namespaces to reconcile in; `None` for all that are watched.
+    pub namespace_selector: Option<String>,
+    /// Read only Secrets as credentials that are labelled for it.
+    pub require_credentials_label: bool,
+    /// The reporter of events: the pod's name.
+    pub instance: String,
+}
+
+impl Context {
+    /// A context with empty caches.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Context {
+            rounds: Rounds::new(parts.kubernetes.clone()),
+            kubernetes: parts.kubernetes,
+            discovery: Discovery::new(parts.transport.clone()),
+            transport: parts.transport,
+            sources: Sources::default(),
+            secrets: Secrets::new(parts.watches),
+            namespaces: Namespaces::new(parts.namespace_selector),
+            states: States::default(),
+            unsaved_originals: UnsavedOriginals::default(),
+            work: WorkQueue::new(),
+            mints: MintQueue::new(parts.limits),
+            permits: ApiPermits::new(API_PERMITS, RESERVED_API_PERMITS),
+            heartbeats: parts.heartbeats,
+            metrics: parts.metrics,
+            leadership: parts.leadership,
+            propagation_delay: parts.propagation_delay,
+            require_credentials_label: parts.require_credentials_label,
+            instance: parts.instance,
+            since: Timestamp::now(),
+            earliest: Instant::now(),
+        }
+    }
+
+    /// Has a TokenSource reconciled.
+    pub(super) fn trigger(&self, source: Key) {
+        let urgency = self.urgency(&source);
+        self.work.trigger(source, urgency);
+    }
+
+    /// How urgent the reconciliation of a TokenSource is that something triggers now: a result is to be written first of
+    /// all, a token refreshed in time for the readers of its file, and a first one requested soon.
+    pub(super) fn urgency(&self, source: &Key) -> Urgency {
+        if self.mints.has_result(source) {
+            return Urgency { deadline: self.earliest, stake: Stake::Token };
+        }
+        let now = Instant::now();
+        match self.expiry(source) {
+            Some(expires_at) => {
+                let left = seconds_between(self.now(), expires_at).saturating_sub(self.propagation_delay);
+                let left = Duration::from_secs(left).min(MAX_DEADLINE);
+                Urgency { deadline: now + left, stake: Stake::Token }
+            }
+            None => Urgency { deadline: now + FIRST_TOKEN, stake: Stake::Nothing },
+        }
+    }
+
+    /// When a new token should be there: a refresh in time for the readers of the file, a first one soon.
+    pub(super) fn deadline(&self, policy: &Policy, record: Option<&Record>) -> Instant {
+        let remaining = record.map_or(0, |record| seconds_between(self.now(), record.expires_at));
+        let left = Duration::from_secs(remaining.saturating_sub(policy.propagation_delay));
+        Instant::now() + if remaining > 0 { left } else { FIRST_TOKEN }
+    }
+
+    /// The deadline of what must not wait: the only copy of a token or of a refresh token is in memory.
+    pub(super) fn at_once(&self) -> Instant {
+        self.earliest
+    }
+
+    /// When the token expires that a TokenSource's target holds.
+    fn expiry(&self, source: &Key) -> Option<Timestamp> {
+        let cached = self.sources.get(source)?;
+        self.secrets.expiry(&source.sibling(Arc::clone(cached.secrets.first()?)))
+    }
+
+    /// Writes all metrics. Those of TokenSources are written by the leader.
+    pub fn write_metrics(&self, text: &mut impl fmt::Write) {
+        let leads = self.leadership.leads();
+        if !leads {
+            self.metrics.forget_all();
+        }
+        self.metrics.leads(leads);
+        self.metrics.queues(self.work.pending(), self.mints.queued(), self.mints.unwritten());
+        self.metrics.write(text);
+    }
+
+    /// Whether a TokenSource exists and is reconciled.
+    pub(super) fn serves(&self, source: &Key) -> bool {
+        self.leadership.leads() && self.namespaces.selects(&source.namespace) && self.sources.knows(source)
+    }
+
+    /// Whether something of a TokenSource is in memory that the API server should have.
+    pub(super) fn has_unwritten(&self, source: &Key) -> bool {
+        self.mints.has_result(source) || self.states.has_unwritten(source)
+    }
+
+    /// Whether a Secret may be read as credentials.
+    pub(super) fn may_use(&self, secret: &Facts) -> bool {
+        secret.released || !self.require_credentials_label
+    }
+
+    /// When which part of the process last showed that it makes progress.
+    #[must_use]
+    pub fn heartbeats(&self) -> &Heartbeats {
+        &self.heartbeats
+    }
+
+    /// Whether this process may act.
+    #[must_use]
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
+    }
+
+    /// Waits until all TokenSources and the metadata of their Secrets have been read once.
+    pub async fn warm(&self) {
+        self.namespaces.ready().await;
+        self.secrets.ready().await;
+    }
+
+    /// Whether all TokenSources and the metadata of their Secrets have been read once.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        // Secrets are listed after TokenSources.
+        self.namespaces.is_ready() && self.secrets.is_ready()
+    }
+
+    /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}

@@ -1,0 +1,77 @@
+//! Reads the credentials Secret, and what `spec.tls` names.
+
+use kube::ResourceExt;
+use token_endpoint::{Credentials, Tls};
+use tokensource_api::{Reason, TokenSource};
+
+use super::context::Context;
+use super::outcome::Outcome;
+use crate::key::Key;
+use crate::providers::{ReadCredentials, read_credentials};
+use crate::secret::{CREDENTIALS_LABEL, Facts, Version};
+use crate::spec::{Identity, Resolved};
+use crate::token_request::tls::Named;
+
+/// The credentials of a TokenSource as they are in the cluster.
+pub(super) struct Read {
+    pub(super) version: Version,
+    pub(super) credentials: Credentials,
+    pub(super) remarks: Vec<String>,
+}
+
+/// Reads the credentials Secret, and notes in the cache which state of it was read.
+///
+/// # Errors
+/// [`Outcome::Retry`] where it is gone or may not be used any more; with the state that was read, where its values
+/// cannot be used.
+pub(super) async fn read(
+    context: &Context,
+    source: &TokenSource,
+    identity: &Identity,
+    spec: &Resolved,
+) -> Result<Read, (Option<Version>, Outcome)> {
+    let key = &identity.credentials;
+    let secret = context.kubernetes.secret(key).await.map_err(|error| (None, error.into()))?;
+    let facts = secret.as_ref().and_then(|secret| Facts::of(&secret.metadata));
+    let usable = facts.as_ref().filter(|facts| context.may_use(facts));
+    let version = usable.map(|facts| facts.version.clone());
+    context.secrets.observe(key, facts);
+    let (Some(secret), Some(version)) = (secret, version) else { return Err((None, Outcome::Retry)) };
+    let data = secret.data.unwrap_or_default();
+    match read_credentials(&source.spec.credentials, &spec.description, secret.type_.as_deref(), &data) {
+        Ok(ReadCredentials { credentials, remarks }) => Ok(Read { version, credentials, remarks }),
+        Err(error) => Err((Some(version), Outcome::configuration(error.reason(), error.to_string()))),
+    }
+}
+
+/// Reads what `spec.tls` names. Nothing of it is watched or kept: a certificate that was renewed is used from the next
+/// request on.
+///
+/// # Errors
+/// It is missing, not what it should be, or not released for use. That may be corrected without a trigger, so that it is
+/// tried again and again.
+pub(super) async fn tls(
+    context: &Context,
+    source: &TokenSource,
+    identity: &Identity,
+) -> Result<Tls, Outcome> {
+    let Some(spec) = &source.spec.tls else { return Ok(Tls::default()) };
+    let named = Named::fetch(spec, &context.kubernetes, &identity.key.namespace).await?;
+    for secret in [&named.bundle_secret, &named.client_certificate].into_iter().flatten() {
+        let facts = Facts::of(&secret.metadata);
+        if !facts.is_some_and(|facts| context.may_use(&facts)) {
+            let key = Key::new(&identity.key.namespace, &secret.name_any());
+            return Err(Outcome::passing(Reason::CredentialsInvalid, not_released(&key)));
+        }
+    }
+    named.tls(spec).map_err(|error| Outcome::passing(Reason::SpecInvalid, error.to_string()))
+}
+
+/// What to do about a Secret that its owner has not released for use as credentials.
+pub(super) fn not_released(secret: &Key) -> String {
+    let Key { namespace, name } = secret;
+    let (label, value) = CREDENTIALS_LABEL;
+    format!(
+        "Secret {name} is not labelled {label}={value}, and this operator uses no other Secrets (--require-credentials-label): kubectl label secret {name} -n {namespace} {label}={value}"
+    )
+}

@@ -1,0 +1,335 @@
+//! The token requests that wait, are in flight, or have a result: one slot for each TokenSource.
+//!
+//! ```text
+//! Idle ─request─▶ Queued ─begin─▶ InFlight ─finish─▶ Done ─take_result─▶ Idle
+//!   ▲               │  ▲            │  │
+//!   └────cancel─────┘  └──its client├──┘ not needed any more: Idle
+//!                        is busy ───┘
+//! ```
+//!
+//! A slot outlives the deletion of its TokenSource while it is in flight: the response may hold a rotated refresh token.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use token_endpoint::{CircuitOpen, Digest, EndpointPermit, Limiter, Limits};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use url::Url;
+
+use super::outcome::Outcome;
+use super::refresh_token::{KnownOriginal, UnsavedRefreshToken};
+use crate::key::Key;
+use crate::refresh::{MintReason, Policy, Tried};
+use crate::secret::{Record, Version};
+
+/// Responses that may wait to be written before no token request begins: with more, tokens would fill memory, and be lost
+/// when the process ends.
+const MAX_UNWRITTEN: usize = 256;
+
+/// See the module.
+pub(super) struct MintQueue {
+    limiter: Limiter<Key>,
+    slots: Mutex<HashMap<Key, Slot>>,
+    unwritten: watch::Sender<usize>,
+}
+
+enum Slot {
+    Queued(MintRequest),
+    InFlight,
+    Done(Box<MintResult>),
+}
+
+/// What a token request needs beside the TokenSource and its Secrets.
+#[derive(Clone, Debug)]
+pub(super) struct MintRequest {
+    pub(super) reason: MintReason,
+    /// The schedule by which it is needed: it depends on whether pods can be annotated.
+    pub(super) policy: Policy,
+    /// A person has changed the spec, or asked for a token, since the last attempt failed.
+    pub(super) expedite: bool,
+    pub(super) original: Option<Box<KnownOriginal>>,
+}
+
+/// What came of a token request.
+pub(super) struct MintResult {
+    /// The uid of the TokenSource that it was made for.
+    pub(super) uid: String,
+    pub(super) reason: MintReason,
+    /// When it was sent, if it was.
+    pub(super) sent_at: Option<Timestamp>,
+    /// What it was made with.
+    pub(super) tried: Option<Tried>,
+    /// The state of the credentials Secret that was read, with a digest of its values where they could be used.
+    pub(super) credentials: Option<(Version, Option<Digest>)>,
+    pub(super) original: Option<Box<KnownOriginal>>,
+    /// A rotated refresh token that could not be saved.
+    pub(super) refresh_token: Option<UnsavedRefreshToken>,
+    pub(super) outcome: Result<Box<NewToken>, Outcome>,
+}
+
+impl MintResult {
+    /// Nothing was read, and nothing sent.
+    pub(super) fn empty(uid: String, reason: MintReason) -> Self {
+        MintResult {
+            uid,
+            reason,
+            sent_at: None,
+            tried: None,
+            credentials: None,
+            original: None,
+            refresh_token: None,
+            outcome: Err(Outcome::Retry),
+        }
+    }
+}
+
+/// A token that is in memory alone.
+pub(super) struct NewToken {
+    /// The record that goes with it.
+    pub(super) record: Record,
+    pub(super) access_token: SecretString,
+    /// What `response.values` names.
+    pub(super) values: BTreeMap<String, SecretString>,
+    /// A digest of the user's values that it was requested with, where they were read.
+    pub(super) credentials: Option<Digest>,
+    /// When it would be refreshed: from then on it is not written any more.
+    pub(super) refresh_at: Timestamp,
+    /// Holds token requests back while this waits to be written; `None` once the API server has refused the write.
+    pub(super) unwritten: Option<Unwritten>,
+}
+
+impl std::fmt::Debug for NewToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewToken").field("refresh_at", &self.refresh_at).finish_non_exhaustive()
+    }
+}
+
+/// Counts one token that waits to be written, until it is dropped.
+pub(super) struct Unwritten(watch::Sender<usize>);
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
+impl MintQueue {
+    pub(super) fn new(limits: Limits) -> Self {
+        MintQueue { limiter: Limiter::new(limits), slots: Mutex::default(), unwritten: watch::Sender::new(0) }
+    }
+
+    /// The limiter, for what it knows of endpoints and clients.
+    pub(super) fn limiter(&self) -> &Limiter<Key> {
+        &self.limiter
+    }
+
+    /// Asks for a token, from `endpoint` (a token URL or an issuer) and by `deadline`. What waits already moves to this
+    /// endpoint, and its deadline only moves earlier. Returns whether it is new.
+    pub(super) fn request(&self, key: &Key, request: MintRequest, endpoint: &Url, deadline: Instant) -> bool {
+        let slots = &mut *self.lock();
+        let is_new = match slots.get_mut(key) {
+            None => {
+                slots.insert(key.clone(), Slot::Queued(request));
+                true
+            }
+            Some(Slot::Queued(queued)) => {
+                *queued = MintRequest { expedite: queued.expedite || request.expedite, ..request };
+                false
+            }
+            Some(Slot::InFlight | Slot::Done(_)) => return false,
+        };
+        self.limiter.enqueue(key.clone(), endpoint, deadline);
+        is_new
+    }
+
+    /// Takes a request back that has not begun.
+    pub(super) fn cancel(&self, key: &Key) {
+        let slots = &mut *self.lock();
+        if let Some(Slot::Queued(_)) = slots.get(key) {
+            slots.remove(key);
+            self.limiter.remove(key);
+        }
+    }
+
+    /// Takes all requests back that have not begun.
+    pub(super) fn clear(&self) {
+        let slots = &mut *self.lock();
+        slots.retain(|key, slot| {
+            let queued = matches!(slot, Slot::Queued(_));
+            if queued {
+                self.limiter.remove(key);
+            }
+            !queued
+        });
+    }
+
+    /// Waits until a request may begin: of all that may, the one with the earliest deadline.
+    pub(super) async fn next(&self) -> (Key, EndpointPermit<Key>) {
+        self.limiter.next().await
+    }
+
+    /// Waits until fewer tokens than [`MAX_UNWRITTEN`] wait to be written.
+    pub(super) async fn has_room(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.unwritten.subscribe().wait_for(|count| *count < MAX_UNWRITTEN).await;
+    }
+
+    /// A request begins. `None`: it was taken back.
+    pub(super) fn begin(&self, key: &Key) -> Option<MintRequest> {
+        let mut slots = self.lock();
+        let slot = slots.get_mut(key)?;
+        match std::mem::replace(slot, Slot::InFlight) {
+            Slot::Queued(request) => Some(request),
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
+    /// A request that has begun is about to wait for its client.
+    pub(super) fn requeue(&self, key: &Key, request: MintRequest) {
+        self.lock().insert(key.clone(), Slot::Queued(request));
+    }
+
+    /// A request that has begun is not needed any more.
+    pub(super) fn abandon(&self, key: &Key) {
+        let slots = &mut *self.lock();
+        if let Some(Slot::InFlight) = slots.get(key) {
+            slots.remove(key);
+        }
+    }
+
+    /// A request that has begun has this result.
+    pub(super) fn finish(&self, key: &Key, result: MintResult) {
+        self.lock().insert(key.clone(), Slot::Done(Box::new(result)));
+    }
+
+    /// The result, which is the caller's from now on.
+    pub(super) fn take_result(&self, key: &Key) -> Option<MintResult> {
+        let slots = &mut *self.lock();
+        match slots.remove(key)? {
+            Slot::Done(result) => Some(*result),
+            other => {
+                slots.insert(key.clone(), other);
+                None
+            }
+        }
+    }
+
+    /// Whether there is a result.
+    pub(super) fn has_result(&self, key: &Key) -> bool {
+        matches!(self.lock().get(key), Some(Slot::Done(_)))
+    }
+
+    /// Whether a request waits, or is in flight.
+    pub(super) fn is_minting(&self, key: &Key) -> bool {
+        matches!(self.lock().get(key), Some(Slot::Queued(_) | Slot::InFlight))
+    }
+
+    /// Whether a request is in flight, or has a result.
+    pub(super) fn has_begun(&self, key: &Key) -> bool {
+        matches!(self.lock().get(key), Some(Slot::InFlight | Slot::Done(_)))
+    }
+
+    /// Why a request that waits makes no progress, if its endpoint fails for all.
+    pub(super) fn circuit(&self, endpoint: &Url) -> Option<CircuitOpen> {
+        self.limiter.circuit(endpoint)
+    }
+
+    /// Counts a token that waits to be written, until what is returned is dropped.
+    pub(super) fn count_unwritten(&self) -> Unwritten {
+        self.unwritten.send_modify(|count| *count += 1);
+        Unwritten(self.unwritten.clone())
+    }
+
+    /// How many requests wait.
+    pub(super) fn queued(&self) -> usize {
+        self.limiter.len()
+    }
+
+    /// How many tokens wait to be written.
+    pub(super) fn unwritten(&self) -> usize {
+        *self.unwritten.borrow()
+    }
+
+    /// Whether no request has begun without its result being taken.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.lock().values().any(|slot| matches!(slot, Slot::InFlight | Slot::Done(_)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Slot>> {
+        // Every change is complete before anything can panic.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for MintQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MintQueue").field("queued", &self.queued()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn request(reason: MintReason) -> MintRequest {
+        let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
+        MintRequest { reason, policy, expedite: false, original: None }
+    }
+
+    fn url() -> Url {
+        "https://idp.example.com/token".parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slot_goes_from_queued_to_in_flight_to_done_and_holds_one_request() {
+        let (mints, key, now) = (MintQueue::new(Limits::default()), Key::new("ns", "a"), Instant::now());
+        assert!(mints.request(&key, request(MintReason::Due), &url(), now + Duration::from_secs(60)));
+        assert!(!mints.request(&key, request(MintReason::SpecChanged), &url(), now));
+        assert!(mints.is_minting(&key) && !mints.has_begun(&key));
+        let (next, permit) = mints.next().await;
+        assert_eq!((&next, mints.begin(&key).unwrap().reason), (&key, MintReason::SpecChanged));
+        assert!(!mints.request(&key, request(MintReason::Due), &url(), now), "one at a time");
+        assert!(mints.begin(&key).is_none() && mints.queued() == 0 && !mints.is_idle());
+        mints.cancel(&key);
+        assert!(mints.has_begun(&key), "what has begun is not taken back");
+        mints.finish(&key, MintResult::empty("u".into(), MintReason::SpecChanged));
+        drop(permit);
+        assert!(mints.has_result(&key) && !mints.is_idle());
+        assert_eq!(mints.take_result(&key).unwrap().reason, MintReason::SpecChanged);
+        assert!(mints.is_idle() && mints.take_result(&key).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cancelled_requests_do_not_begin() {
+        let (mints, now) = (MintQueue::new(Limits::default()), Instant::now());
+        let [a, b, c] = ["a", "b", "c"].map(|name| Key::new("ns", name));
+        for key in [&a, &b, &c] {
+            mints.request(key, request(MintReason::Due), &url(), now);
+        }
+        mints.cancel(&a);
+        let (next, _permit) = mints.next().await;
+        assert_eq!(next, b);
+        mints.cancel(&b);
+        assert!(mints.begin(&b).is_none(), "taken back between its turn and its beginning");
+        mints.clear();
+        assert_eq!((mints.queued(), mints.is_idle()), (0, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_there_while_few_tokens_wait_to_be_written() {
+        let mints = MintQueue::new(Limits::default());
+        let mut unwritten: Vec<_> = (0..MAX_UNWRITTEN).map(|_| mints.count_unwritten()).collect();
+        assert!(tokio::time::timeout(Duration::from_secs(1), mints.has_room()).await.is_err());
+        unwritten.pop();
+        mints.has_room().await;
+        assert_eq!(mints.unwritten(), MAX_UNWRITTEN - 1);
+    }
+}

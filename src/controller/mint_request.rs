@@ -1,0 +1,404 @@
+//! One token request: sees whether a token is still needed, reads what the request needs, sends it once, and saves a rotated
+//! refresh token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use token_endpoint::{
+    Admission, Answer, Credentials, Digest, EndpointPermit, Error, RequestDescription, Tls,
+};
+use tokensource_api::TokenSource;
+use tracing::{debug, info};
+
+use super::api_permits::{ApiPermit, Stake};
+use super::cache::secrets::CachedSecret;
+use super::cache::source::CachedSource;
+use super::context::Context;
+use super::mint_queue::{MintRequest, MintResult, NewToken};
+use super::outcome::Outcome;
+use super::refresh_token::{KnownOriginal, Lineage, Rotation, UnsavedRefreshToken, choose};
+use super::{credentials, spans};
+use crate::key::Key;
+use crate::refresh::{MintReason, Observed, attempt_timeout, needed, refresh_at};
+use crate::secret::{Inputs, Ownership, Record, Version, ownership};
+use crate::spec::{Identity, Resolved};
+use crate::status::reason;
+use crate::time::seconds_between;
+use crate::token_request::send;
+
+/// A shorter wait is not logged.
+const WAIT_TO_LOG: Duration = Duration::from_millis(100);
+
+/// How a token request ended.
+pub(super) enum Ended {
+    Result(Box<MintResult>),
+    /// It waits for its client, and begins anew.
+    Parked,
+    /// The TokenSource is reconciled, to see what it needs.
+    NotNeeded,
+}
+
+/// What a request needs, as it was read.
+struct Material {
+    tls: Tls,
+    credentials: Credentials,
+    version: Version,
+    remarks: Vec<String>,
+    /// A digest of the user's values, where they were read. A stored refresh token is none of them.
+    values: Option<Digest>,
+    lineage: Option<Lineage>,
+    original: Option<Box<KnownOriginal>>,
+}
+
+/// One request, for the TokenSource as it is in the caches now.
+struct TokenRequest<'a> {
+    context: &'a Context,
+    source: &'a TokenSource,
+    identity: &'a Identity,
+    spec: &'a Resolved,
+    /// The record on the target, where that is ours.
+    record: Option<Arc<Record>>,
+}
+
+/// Requests a token for a TokenSource as it is in the caches now.
+pub(super) async fn request_token(
+    context: &Context,
+    key: &Key,
+    request: MintRequest,
+    permit: EndpointPermit<Key>,
+) -> Ended {
+    let waited = permit.waited();
+    let Some(cached) = context.sources.get(key) else { return Ended::NotNeeded };
+    let Some((source, identity, mut spec)) = resolved(&cached, context) else { return Ended::NotNeeded };
+    spec.policy = request.policy;
+    let Some(mint_reason) = still_needed(context, &source, &identity, &spec) else { return Ended::NotNeeded };
+    spans::is_about(spec.host());
+    let record = record(context, &identity);
+    let minting = TokenRequest { context, source: &source, identity: &identity, spec: &spec, record };
+
+    let permit = match minting.screen(&request, permit) {
+        Some(Admission::Granted(permit)) => permit,
+        Some(Admission::Parked) => return Ended::Parked,
+        Some(Admission::Rejected(known)) => {
+            let credentials = minting.cached_credentials();
+            let mut result = MintResult::empty(identity.owner.uid.clone(), mint_reason);
+            result.tried = Some(spec.tried(credentials.as_ref()));
+            result.outcome = Err(Outcome::known_rejection(&known));
+            return Ended::Result(Box::new(result));
+        }
+        None => return Ended::NotNeeded,
+    };
+    context.metrics.request_waited(spec.host(), waited);
+    if waited >= WAIT_TO_LOG {
+        let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        debug!(source = %key, host = spec.host(), waited_ms, "token request waited for its endpoint");
+    }
+    minting.run(request, mint_reason, permit).await
+}
+
+fn resolved(cached: &CachedSource, context: &Context) -> Option<(Box<TokenSource>, Identity, Resolved)> {
+    let source = cached.source().ok()?;
+    let identity = Identity::of(&source, &cached.key)?;
+    let spec = Resolved::of(&source, context.propagation_delay).ok()?;
+    Some((source, identity, spec))
+}
+
+/// Why a token is needed by the caches and the present spec, if it is.
+fn still_needed(
+    context: &Context,
+    source: &TokenSource,
+    identity: &Identity,
+    spec: &Resolved,
+) -> Option<MintReason> {
+    if !context.leadership.may_start() || !context.namespaces.selects(&identity.key.namespace) {
+        return None;
+    }
+    let present = |key| match context.secrets.known(key) {
+        CachedSecret::Unknown => None,
+        CachedSecret::Absent => Some(None),
+        CachedSecret::Present(facts) => Some(Some(facts)),
+    };
+    let target = present(&identity.target)?;
+    let credentials = present(&identity.credentials)?.filter(|facts| context.may_use(facts))?;
+    let is_ours = target.as_deref().is_none_or(|target| {
+        let ownership = ownership(target, &identity.owner);
+        !target.terminating && matches!(ownership, Ownership::Ours | Ownership::Offered)
+    });
+    let is_wanted =
+        source.metadata.deletion_timestamp.is_none() && source.spec.suspend != Some(true) && is_ours;
+    let observed = Observed {
+        credentials: Some(&credentials.version),
+        target: target.as_deref(),
+        ..Observed::nothing(&identity.owner, &spec.wanted, spec.policy, context.since)
+    };
+    needed(context.now(), &observed).filter(|_| is_wanted)
+}
+
+/// The record on the target, where that is ours.
+fn record(context: &Context, identity: &Identity) -> Option<Arc<Record>> {
+    match context.secrets.known(&identity.target) {
+        CachedSecret::Present(facts) if ownership(&facts, &identity.owner) == Ownership::Ours => {
+            facts.record.clone()
+        }
+        _ => None,
+    }
+}
+
+impl TokenRequest<'_> {
+    /// Parks or rejects an entry whose client is known from an earlier request with the same credentials, before anything is
+    /// read for it. `None`: it was taken back meanwhile.
+    fn screen(&self, request: &MintRequest, permit: EndpointPermit<Key>) -> Option<Admission<Key>> {
+        // A certificate may have been renewed, and a refresh token has changed since: that is another client.
+        let may_know = !self.spec.sends_refresh_token() && self.spec.tls.is_none();
+        let known = may_know.then(|| self.cached_credentials()).flatten().and_then(|version| {
+            self.context.secrets.client(&self.identity.credentials, &version, &self.spec.wanted.provider)
+        });
+        let Some(client) = known else { return Some(Admission::Granted(permit)) };
+        if request.expedite {
+            self.context.mints.limiter().expedite(client);
+        }
+        self.judged(request, |permit| permit.screen(client, false), permit)
+    }
+
+    /// Before it is parked it must be back in its slot: it may begin anew at once.
+    fn judged(
+        &self,
+        request: &MintRequest,
+        judge: impl FnOnce(EndpointPermit<Key>) -> Admission<Key>,
+        permit: EndpointPermit<Key>,
+    ) -> Option<Admission<Key>> {
+        let (mints, key) = (&self.context.mints, &self.identity.key);
+        mints.requeue(key, request.clone());
+        match judge(permit) {
+            Admission::Parked => Some(Admission::Parked),
+            other => mints.begin(key).map(|_| other),
+        }
+    }
+
+    fn cached_credentials(&self) -> Option<Version> {
+        match self.context.secrets.known(&self.identity.credentials) {
+            CachedSecret::Present(facts) => Some(facts.version.clone()),
+            _ => None,
+        }
+    }
+
+    fn rotation(&self) -> Rotation<'_> {
+        Rotation {
+            kubernetes: &self.context.kubernetes,
+            secrets: &self.context.secrets,
+            unsaved: &self.context.unsaved_originals,
+            identity: self.identity,
+        }
+    }
+
+    /// A permit to call the API server. What has begun goes before what has not: it holds an endpoint's permit, which a
+    /// more urgent request may wait for.
+    async fn api_permit(&self) -> ApiPermit {
+        self.context.permits.acquire(self.context.at_once(), Stake::Token).await
+    }
+
+    async fn run(self, request: MintRequest, mint_reason: MintReason, permit: EndpointPermit<Key>) -> Ended {
+        let mut result = MintResult::empty(self.identity.owner.uid.clone(), mint_reason);
+        let material = match self.material(request.original.as_deref(), &mut result).await {
+            Ok(material) => material,
+            Err(outcome) => {
+                result.outcome = Err(outcome);
+                return Ended::Result(Box::new(result));
+            }
+        };
+        result.tried = Some(self.spec.tried(Some(&material.version)));
+        if material.values.is_some() {
+            result.credentials = Some((material.version.clone(), material.values));
+        }
+        result.original.clone_from(&material.original);
+
+        let asked = &self.spec.description.request;
+        let located = self.context.discovery.locate(asked, &material.tls, self.timeout()).await;
+        let description = match located {
+            Ok(description) => description,
+            Err(error) => {
+                result.outcome = Err(self.not_sent(&error));
+                permit.finish(&Err::<(), _>(error));
+                return Ended::Result(Box::new(result));
+            }
+        };
+        let limiter = self.context.mints.limiter();
+        let client = limiter.client(&description, &material.credentials, &material.tls);
+        self.context.secrets.remember_client(
+            &self.identity.credentials,
+            &material.version,
+            &self.spec.wanted.provider,
+            client,
+        );
+        if request.expedite {
+            limiter.expedite(client);
+        }
+        let exclusive = self.spec.sends_refresh_token();
+        match self.judged(&request, |permit| permit.admit(client, exclusive), permit) {
+            Some(Admission::Granted(permit)) => {
+                result.outcome = self.send(&description, material, permit, &mut result).await;
+            }
+            Some(Admission::Parked) => return Ended::Parked,
+            Some(Admission::Rejected(known)) => result.outcome = Err(Outcome::known_rejection(&known)),
+            None => return Ended::NotNeeded,
+        }
+        Ended::Result(Box::new(result))
+    }
+
+    /// Reads TLS material, credentials, and the stored refresh token.
+    async fn material(
+        &self,
+        known: Option<&KnownOriginal>,
+        result: &mut MintResult,
+    ) -> Result<Material, Outcome> {
+        let _permit = self.api_permit().await;
+        let tls = Box::pin(credentials::tls(self.context, self.source, self.identity)).await?;
+        let rotation = self.rotation();
+        let rotates = self.spec.sends_refresh_token();
+        let stored = if rotates { rotation.stored().await? } else { None };
+        let spec = &self.source.spec.credentials;
+        let alone = stored
+            .as_ref()
+            .and_then(|stored| rotation.stored_alone(stored, known, spec, &self.spec.description));
+        if let Some((credentials, lineage, version)) = alone {
+            let original = known.cloned().map(Box::new);
+            let lineage = Some(lineage);
+            return Ok(Material {
+                tls,
+                credentials,
+                version,
+                remarks: vec![],
+                values: None,
+                lineage,
+                original,
+            });
+        }
+        let read = credentials::read(self.context, self.source, self.identity, self.spec).await;
+        let credentials::Read { version, mut credentials, remarks } =
+            read.map_err(|(version, outcome)| {
+                result.tried = version.as_ref().map(|version| self.spec.tried(Some(version)));
+                outcome
+            })?;
+        let values = Some(self.context.mints.limiter().digest(&credentials));
+        let chosen = if rotates { choose(&mut credentials, stored, &version, known) } else { None };
+        let (lineage, original) =
+            chosen.map_or((None, None), |(lineage, original)| (Some(lineage), Some(original)));
+        let original = original.map(Box::new);
+        Ok(Material { tls, credentials, version, remarks, values, lineage, original })
+    }
+
+    async fn send(
+        &self,
+        description: &RequestDescription,
+        material: Material,
+        permit: EndpointPermit<Key>,
+        result: &mut MintResult,
+    ) -> Result<Box<NewToken>, Outcome> {
+        if let (Some(lineage), Some(original)) = (&material.lineage, &mut result.original)
+            && lineage.is_original
+            && !original.is_exclusive
+        {
+            let _permit = self.api_permit().await;
+            self.rotation().check_exclusive(&lineage.original_sha256).await?;
+            original.is_exclusive = true;
+        }
+        let leadership = &self.context.leadership;
+        let timeout = leadership.request_timeout(self.timeout()).await.ok_or(Outcome::NotLeading)?;
+        let transport = &self.context.transport;
+        // Not before its turn has come: what is signed lives for less than a minute.
+        let request = description
+            .attempt(&material.credentials, &transport.attempt(&description.token_url))
+            .map_err(|error| self.not_sent(&Error::from(error)))?;
+        let sent = Box::pin(send(transport, &request, &material.tls, timeout)).await;
+        result.sent_at = Some(sent.at);
+        let failed = sent.outcome.as_ref().err().map(|error| reason(error.kind()));
+        self.context.metrics.token_requested(self.spec.host(), failed, Some(sent.took));
+
+        let refresh_token = match &sent.outcome {
+            Ok(answer) => answer.refresh_token.as_ref(),
+            Err(error) => error.refresh_token(),
+        };
+        let unsaved =
+            self.rotation().received(refresh_token, material.lineage.as_ref(), &material.credentials);
+        if let Some(unsaved) = unsaved {
+            result.refresh_token = self.save(unsaved).await;
+        }
+        permit.finish(&sent.outcome);
+        let remark = self.clock_remark(description);
+        match sent.outcome {
+            Ok(answer) => Ok(self.new_token(answer, material, remark, result.reason, sent.at, sent.took)),
+            Err(error) => Err(Outcome::token_request(&error).with_remark(remark)),
+        }
+    }
+
+    /// Tries once to save a rotated refresh token. What comes back is still the only copy.
+    async fn save(&self, unsaved: UnsavedRefreshToken) -> Option<UnsavedRefreshToken> {
+        let _permit = self.api_permit().await;
+        self.rotation().save(&unsaved).await.err().map(|_| unsaved)
+    }
+
+    fn new_token(
+        &self,
+        answer: Answer,
+        material: Material,
+        remark: Option<String>,
+        mint_reason: MintReason,
+        sent_at: Timestamp,
+        took: Duration,
+    ) -> Box<NewToken> {
+        let mut minted = self.spec.minted(&answer, &material.credentials, sent_at);
+        minted.remarks.splice(0..0, material.remarks.into_iter().chain(remark));
+        let wanted = &self.spec.wanted;
+        let inputs = Inputs { provider: wanted.provider.clone(), credentials: material.version };
+        let owner = self.identity.owner.clone();
+        let record =
+            Record::new(owner, inputs, wanted.refresh_request.clone(), minted, self.record.as_deref());
+        let refresh_at =
+            refresh_at(sent_at, self.context.since, &self.identity.owner.uid, &self.spec.policy, &record);
+        info!(
+            source = %self.identity.key,
+            host = self.spec.host(),
+            reason = %mint_reason,
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            lifetime_seconds = record.lifetime(),
+            token_id = %record.token_id,
+            refresh_at = %refresh_at,
+            "token received"
+        );
+        spans::received(&record.token_id);
+        Box::new(NewToken {
+            record,
+            access_token: answer.access_token,
+            values: answer.values,
+            credentials: material.values,
+            refresh_at,
+            unwritten: Some(self.context.mints.count_unwritten()),
+        })
+    }
+
+    /// A request that failed before it was sent.
+    fn not_sent(&self, error: &Error) -> Outcome {
+        self.context.metrics.token_requested(self.spec.host(), Some(reason(error.kind())), None);
+        Outcome::token_request(error)
+    }
+
+    fn timeout(&self) -> Duration {
+        let now = self.context.now();
+        let remaining = self.record.as_ref().map_or(0, |record| seconds_between(now, record.expires_at));
+        Duration::from_secs(attempt_timeout(remaining))
+    }
+
+    /// Servers refuse assertions that are dated by another clock than theirs.
+    fn clock_remark(&self, description: &RequestDescription) -> Option<String> {
+        let offset = self.context.transport.clock_offset(&description.token_url)?.as_secs();
+        description.signs().then(|| {
+            format!(
+                "the clock of {} is {} s {} this one's, so assertions are dated by it: is the node's clock right?",
+                description.token_url.host_str().unwrap_or_default(),
+                offset.unsigned_abs(),
+                if offset > 0 { "ahead of" } else { "behind" },
+            )
+        })
+    }
+}

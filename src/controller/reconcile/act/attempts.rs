@@ -1,0 +1,130 @@
+//! Attempts that failed or that are blocked: how long to wait, and what to report.
+
+use std::sync::Arc;
+
+use token_endpoint::Class;
+use tokensource_api::Reason;
+use tracing::warn;
+
+use super::super::reconciliation::Reconciliation;
+use crate::controller::cache::secrets::CachedSecret;
+use crate::controller::credentials::not_released;
+use crate::controller::outcome::Attempt;
+use crate::controller::state::FailedAttempts;
+use crate::providers::CredentialsError;
+use crate::refresh::{Blocked, FailedAttempt, Failure, Tried, wait};
+use crate::secret::Record;
+use crate::status::Problem;
+use crate::time::plus;
+
+/// The wait before the next attempt after a failure that ends without a trigger, in seconds: the addresses of a name,
+/// another TokenSource's refresh token.
+const UNWATCHED_RETRY: u64 = 5 * 60;
+
+impl Reconciliation<'_> {
+    /// What blocks the next attempt.
+    pub(crate) fn blocked(&mut self, blocked: Blocked) -> Problem {
+        let target = &self.identity.target.name;
+        let passes = blocked == Blocked::AwaitingDeletion;
+        let (reason, message) = match blocked {
+            Blocked::Conflict { whose, adoptable } => {
+                (Reason::TargetConflict, self.foreign_target(&whose, adoptable))
+            }
+            Blocked::AwaitingDeletion => (
+                Reason::TargetConflict,
+                format!("Secret {target} is being deleted; it will be created again when it has gone"),
+            ),
+            Blocked::ForeignRefreshToken => (
+                Reason::TargetConflict,
+                format!(
+                    "Secret {} is where the refresh token of this TokenSource would be kept, but this operator did not create it for this TokenSource: delete it if nobody needs it, or give the TokenSource another name",
+                    self.identity.refresh_token.name
+                ),
+            ),
+            Blocked::CredentialsMissing if self.credentials_exist() => {
+                (Reason::CredentialsInvalid, not_released(&self.identity.credentials))
+            }
+            Blocked::CredentialsMissing => {
+                let error =
+                    CredentialsError::secret_not_found(&self.source.spec.credentials, &self.spec.description);
+                (error.reason(), error.to_string())
+            }
+        };
+        if !passes && self.state.blocked.replace(reason) != Some(reason) {
+            warn!(source = %self.identity.key, host = self.spec.host(), %reason, error = %message, "token request blocked");
+        }
+        Problem { reason, message, passes }
+    }
+
+    /// The credentials Secret is there, whether or not it may be used.
+    fn credentials_exist(&self) -> bool {
+        matches!(self.context.secrets.known(&self.identity.credentials), CachedSecret::Present(_))
+    }
+
+    /// The failed attempts as a problem, while they are why nothing happens.
+    pub(crate) fn failing(&self) -> Option<Problem> {
+        let failed = self.state.failed.as_ref()?;
+        // A quota or a policy may let a write pass at the next attempt; where there is none, a person must act.
+        let passes = failed.reason == Reason::TargetRefused && failed.failure.next_attempt_at.is_some();
+        Some(Problem { reason: failed.reason, message: failed.message.clone(), passes })
+    }
+
+    /// Takes in a failed attempt. `tried` is what it was made with; `None`: with what is known now.
+    pub(crate) fn failed(&mut self, attempt: Attempt, tried: Option<Tried>) {
+        let now = self.context.now();
+        let tried = tried.unwrap_or_else(|| self.tried_now());
+        let is_known = attempt.known_rejection.is_some();
+        let count = FailedAttempts::count_with(self.state.failed.as_deref(), &tried, is_known);
+        let fits = |record: &Arc<Record>| record.inputs.provider == self.spec.wanted.provider;
+        let retry_after = attempt.retry_after.map(|wait| wait.as_secs());
+        let waits = wait(
+            now,
+            &FailedAttempt {
+                class: attempt.class,
+                count,
+                retry_after,
+                expires_at: self.record().filter(fits).map(|record| record.expires_at),
+                propagation_delay: self.spec.policy.propagation_delay,
+                uid: &self.identity.owner.uid,
+            },
+        );
+        // The server may have spent the refresh token: once more at once, while it may still remember the answer.
+        let at_once = attempt.outcome_unknown && self.spec.sends_refresh_token() && count == 1;
+        let is_unwatched = matches!(attempt.reason, Reason::EndpointRefusedByPolicy | Reason::GrantRejected);
+        let known = attempt.known_rejection.map(|wait| wait.as_secs().saturating_add(1));
+        let waits =
+            if at_once { Some(1) } else { known.or(waits).or(is_unwatched.then_some(UNWATCHED_RETRY)) };
+        let next_attempt_at = waits.map(|seconds| plus(now, seconds));
+        let (source, host) = (&self.identity.key, self.spec.host());
+        let next = next_attempt_at.map(tracing::field::display);
+        let (reason, error) = (attempt.reason, &attempt.message);
+        if matches!(reason, Reason::TargetRefused | Reason::TargetConflict) {
+            warn!(%source, host, %reason, %error, count, next_attempt_at = next, "token not written");
+        } else {
+            warn!(%source, host, %reason, %error, count, next_attempt_at = next, "token request failed");
+        }
+        self.state.failed = Some(Box::new(FailedAttempts {
+            failure: Failure {
+                tried,
+                next_attempt_at,
+                issuer_asks_to_wait: attempt.retry_after.is_some() || attempt.class == Class::LockedOut,
+                refused_target: attempt.refused_target,
+            },
+            count,
+            values_changed: false,
+            at: now,
+            reason: attempt.reason,
+            message: attempt.message,
+        }));
+    }
+
+    /// What an attempt is made with that is made now. Of the credentials, the state that was read: they may have been
+    /// corrected meanwhile.
+    fn tried_now(&self) -> Tried {
+        let read = self.state.seen_credentials.as_ref().map(|(version, _)| version);
+        match self.context.secrets.known(&self.identity.credentials) {
+            CachedSecret::Present(facts) => self.spec.tried(Some(read.unwrap_or(&facts.version))),
+            CachedSecret::Absent | CachedSecret::Unknown => self.spec.tried(None),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Asks for a token, and takes in what the request brought.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokensource_api::Reason;
+
+use super::super::reconciliation::{Reconciliation, Rest, Step};
+use crate::cluster::CallError;
+use crate::controller::mint_queue::{MintRequest, MintResult};
+use crate::controller::outcome::Outcome;
+use crate::controller::state::Restoration;
+use crate::refresh::MintReason;
+use crate::status::Problem;
+use crate::time::plus;
+
+/// A TokenSource whose token request waits is reconciled again after this time, in seconds, to report why.
+const MINTING_CHECK: u64 = 60;
+
+impl Reconciliation<'_> {
+    /// Takes in the result of a token request, if there is one.
+    pub(crate) fn take_result(&mut self) -> Result<(), Outcome> {
+        let Some(result) = self.context.mints.take_result(&self.identity.key) else { return Ok(()) };
+        let MintResult { uid, reason, sent_at, tried, credentials, original, refresh_token, outcome } =
+            result;
+        if let Some(refresh_token) = refresh_token {
+            // Whatever else is wrong with the response.
+            self.state.pending.refresh_token = Some(Box::new(refresh_token));
+        }
+        if uid != self.identity.owner.uid {
+            return Ok(()); // a token for an object of this name that is gone
+        }
+        self.state.seen_credentials = credentials.or(self.state.seen_credentials.take());
+        self.state.original = original.or(self.state.original.take());
+        if let Some(sent_at) = sent_at
+            && reason.restores()
+            && (self.state.restored.is_some() || self.reported.has_token)
+        {
+            let again = Restoration::again(self.state.restored.as_deref(), sent_at, self.other_writer());
+            self.state.restored = Some(Box::new(again));
+        }
+        match outcome {
+            Ok(token) => {
+                self.state.pending.token = Some(token);
+                Ok(())
+            }
+            Err(Outcome::Failed(attempt)) => {
+                self.failed(attempt, tried);
+                Ok(())
+            }
+            Err(Outcome::ApiServer(message)) => Err(Outcome::ApiServer(message)),
+            // Decided again, with what is there now.
+            Err(Outcome::Retry | Outcome::Gone | Outcome::NotLeading) => Ok(()),
+        }
+    }
+
+    /// Queues a token request, when it is known that the API server would accept the write.
+    pub(crate) async fn request_token(&mut self, reason: MintReason) -> Result<Step, Outcome> {
+        if !self.context.leadership.may_start() {
+            return Err(Outcome::NotLeading);
+        }
+        self.template()?;
+        self.check_write(reason).await?;
+        self.queue(reason);
+        Ok(Step::Rest(Rest { until: self.minting_check(), problem: None, is_quiet: true }))
+    }
+
+    /// Waits for a token request that waits itself, or is in flight.
+    pub(crate) fn wait_for_token(&mut self, reason: MintReason) -> Step {
+        if !self.context.mints.has_begun(&self.identity.key) {
+            // The endpoint may be another one by now.
+            self.queue(reason);
+        }
+        let problem = self.failing().or_else(|| self.open_circuit());
+        Step::rest(self.minting_check(), problem)
+    }
+
+    /// When to reconcile again while a token request waits.
+    fn minting_check(&self) -> Option<Timestamp> {
+        Some(plus(self.context.now(), MINTING_CHECK))
+    }
+
+    fn queue(&self, reason: MintReason) {
+        let request = MintRequest {
+            reason,
+            policy: self.spec.policy,
+            expedite: self.is_asked_for(),
+            original: self.state.original.clone(),
+        };
+        let deadline = self.context.deadline(&self.spec.policy, self.record().as_deref());
+        let endpoint = &self.spec.description.request.token_url;
+        self.context.mints.request(&self.identity.key, request, endpoint, deadline);
+    }
+
+    /// Why a token request waits whose endpoint fails for all.
+    fn open_circuit(&self) -> Option<Problem> {
+        let circuit = self.context.mints.circuit(&self.spec.description.request.token_url)?;
+        Some(Problem { reason: Reason::EndpointUnavailable, message: circuit.to_string(), passes: true })
+    }
+
+    /// A person has changed the spec, or asked for a token, since the last attempt failed.
+    fn is_asked_for(&self) -> bool {
+        let tried = self.spec.tried(None);
+        self.state.failed.as_ref().is_some_and(|failed| failed.failure.tried.is_asked_otherwise(&tried))
+    }
+
+    /// Before the first token request of this process, and before one that creates the Secret: does the TokenSource still
+    /// exist, and would the API server accept the write? A quota, a policy or an immutable Secret then costs no
+    /// token.
+    async fn check_write(&mut self, reason: MintReason) -> Result<(), Outcome> {
+        if self.state.write_allowed && !reason.restores() && reason != MintReason::TemplateChanged {
+            return Ok(());
+        }
+        self.check_alive().await?;
+        let target = self.target();
+        let version = target.as_ref().map(|facts| facts.version.clone());
+        let body = self.dry_run_body(version.as_ref())?;
+        let tried = self.context.kubernetes.apply_secret(&self.identity.target, &body, true).await;
+        match (tried, target) {
+            (Err(CallError::AnotherType), Some(target)) => {
+                self.replace(&Arc::clone(&target), true).await?;
+            }
+            (Err(error), _) => return Err(self.write_failed(error, version).await),
+            (Ok(_), _) => {}
+        }
+        self.state.write_allowed = true;
+        Ok(())
+    }
+
+    /// Stops if the TokenSource is gone, going, or another object by now: then nothing is restored.
+    pub(crate) async fn check_alive(&self) -> Result<(), Outcome> {
+        let identity = self.identity;
+        if self.context.kubernetes.source_exists(&identity.key, &identity.owner.uid).await? {
+            Ok(())
+        } else {
+            Err(Outcome::Gone)
+        }
+    }
+}

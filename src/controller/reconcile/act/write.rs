@@ -1,0 +1,181 @@
+//! Writes what a token request brought: the refresh token first, then the target.
+
+use std::collections::BTreeMap;
+
+use secrecy::SecretString;
+use tokensource_api::Reason;
+use tokio::time::Instant;
+
+use super::super::reconciliation::{Reconciliation, Step};
+use crate::cluster::CallError;
+use crate::controller::mint_queue::NewToken;
+use crate::controller::outcome::Outcome;
+use crate::controller::refresh_token::Rotation;
+use crate::controller::spans;
+use crate::secret::{
+    Inputs, Minted, Ownership, Record, Rendered, TargetSecret, Template, Version, ownership,
+};
+
+impl Reconciliation<'_> {
+    pub(crate) async fn write(&mut self) -> Result<Step, Outcome> {
+        self.save_refresh_token().await?;
+        let Some(mut token) = self.state.pending.token.take() else { return Ok(Step::Again) };
+        let written = self.write_token(&mut token).await;
+        if written.is_err() {
+            self.state.pending.token = Some(token);
+        }
+        written.map(|()| Step::Again)
+    }
+
+    /// Saves a rotated refresh token that the token request could not save.
+    pub(crate) async fn save_refresh_token(&mut self) -> Result<(), Outcome> {
+        let Some(unsaved) = &self.state.pending.refresh_token else { return Ok(()) };
+        let rotation = Rotation {
+            kubernetes: &self.context.kubernetes,
+            secrets: &self.context.secrets,
+            unsaved: &self.context.unsaved_originals,
+            identity: self.identity,
+        };
+        Box::pin(rotation.save(unsaved)).await?;
+        self.state.pending.refresh_token = None;
+        Ok(())
+    }
+
+    async fn write_token(&mut self, token: &mut NewToken) -> Result<(), Outcome> {
+        let target = self.target();
+        let ownership = target.as_ref().map(|target| ownership(target, &self.identity.owner));
+        let is_ours = matches!(ownership, None | Some(Ownership::Ours | Ownership::Offered));
+        if !is_ours || target.as_ref().is_some_and(|target| target.terminating) {
+            // A Secret of this name was created while the token was requested: that is to be decided anew.
+            return Err(Outcome::Retry);
+        }
+        if matches!(ownership, None | Some(Ownership::Offered)) {
+            // The request took its time: for a TokenSource that has gone meanwhile nothing is created, and nothing taken
+            // over that would then be garbage.
+            self.check_alive().await?;
+        }
+        let seen = target.as_ref().map(|target| target.version.clone());
+        // The template may have changed since.
+        token.record.template.clone_from(&self.spec.wanted.template);
+        let rendered = self.render(&token.record, &token.access_token, &token.values)?;
+        let body = TargetSecret {
+            name: &self.identity.target.name,
+            record: &token.record,
+            rendered: &rendered,
+            owner_reference: self.spec.wanted.owner_reference,
+        }
+        .apply(seen.as_ref());
+        let key = &self.identity.target;
+        let writing = self.context.kubernetes.apply_secret(key, &body, false);
+        let error = match spans::within(spans::apply(key), writing).await {
+            Ok(facts) => {
+                self.context.secrets.observe(key, Some(facts));
+                self.state.write_allowed = true;
+                self.state.minted_with = token.credentials.or(self.state.minted_with);
+                self.state.failed = None;
+                if let Some(prompt) = &mut self.state.prompt {
+                    prompt.written(Instant::now());
+                }
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let secrets = [&token.access_token].into_iter().chain(rendered.data.values());
+        let error = secrets.chain(token.values.values()).fold(error, CallError::without);
+        Err(match (error, self.target()) {
+            (CallError::AnotherType, Some(target)) => match self.replace(&target, false).await {
+                Ok(()) => Outcome::Retry,
+                Err(outcome) => outcome,
+            },
+            (error, _) => self.write_failed(error, seen).await,
+        })
+    }
+
+    /// The body of a write that is only tried (`dryRun=All`): as the real one, but for the token.
+    ///
+    /// # Errors
+    /// The template cannot be used.
+    pub(crate) fn dry_run_body(&self, seen: Option<&Version>) -> Result<serde_json::Value, Outcome> {
+        let minted = Minted {
+            issued_at: self.context.now(),
+            expires_at: self.context.now(),
+            token_id: "000000000000".into(),
+            token_type: "Bearer".into(),
+            scope: None,
+            remarks: vec![],
+        };
+        let credentials = Version { uid: String::new(), resource_version: String::new() };
+        let inputs = Inputs { provider: self.spec.wanted.provider.clone(), credentials };
+        let record = Record::new(self.identity.owner.clone(), inputs, None, minted, None);
+        let values = &self.spec.description.request.response.values;
+        let values = values.keys().map(|name| (name.clone(), "1".into())).collect();
+        let rendered = self.render(&record, &"dry-run".into(), &values)?;
+        Ok(TargetSecret {
+            name: &self.identity.target.name,
+            record: &record,
+            rendered: &rendered,
+            owner_reference: self.spec.wanted.owner_reference,
+        }
+        .apply(seen))
+    }
+
+    /// The template of the target, which has been tried with stand-ins.
+    ///
+    /// # Errors
+    /// It cannot be used: only a change of the spec helps.
+    pub(crate) fn template(&self) -> Result<Template<'_>, Outcome> {
+        let template = self.source.spec.target.as_ref().and_then(|target| target.template.as_ref());
+        let values = &self.spec.description.request.response.values;
+        let values: Vec<&str> = values.keys().map(String::as_str).collect();
+        Template::of(template, &values)
+            .map_err(|error| Outcome::configuration(Reason::TemplateInvalid, error.to_string()))
+    }
+
+    fn render(
+        &self,
+        record: &Record,
+        access_token: &SecretString,
+        values: &BTreeMap<String, SecretString>,
+    ) -> Result<Rendered, Outcome> {
+        let token = self.spec.token(record, access_token, values);
+        // With stand-ins it went well: something is wrong with this response, and the next may be another.
+        self.template()?
+            .render(&token)
+            .map_err(|error| Outcome::unusable(Reason::TemplateInvalid, error.to_string()))
+    }
+
+    /// What a failed write of the target leads to.
+    pub(crate) async fn write_failed(&mut self, error: CallError, seen: Option<Version>) -> Outcome {
+        let name = &self.identity.target.name;
+        match error {
+            CallError::Conflict | CallError::NotFound => {
+                // Another writer was faster: decide again with what is there now, and with what is in memory.
+                let key = &self.identity.target;
+                match self.context.kubernetes.secret_facts(key).await {
+                    Ok(facts) => {
+                        self.context.secrets.observe(key, facts);
+                        Outcome::Retry
+                    }
+                    Err(error) => error.into(),
+                }
+            }
+            CallError::Refused(message) => {
+                self.state.write_allowed = false;
+                let message = format!("the API server refuses to write Secret {name}: {message}");
+                Outcome::passing(Reason::TargetRefused, message).of_target(seen)
+            }
+            CallError::Immutable => {
+                self.state.write_allowed = false;
+                let message = format!(
+                    "the API server refuses to write Secret {name}: it is immutable; delete it, and it is made anew at once: kubectl -n {} delete secret {name}",
+                    self.identity.target.namespace
+                );
+                // It stays so for as long as it is there.
+                Outcome::configuration(Reason::TargetRefused, message).of_target(seen)
+            }
+            // Decided again, with what is there now.
+            CallError::AnotherType => Outcome::Retry,
+            unavailable @ CallError::Unavailable(_) => unavailable.into(),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! One reconciliation of one TokenSource, in the order in which it happens. It calls the API server, and never waits for a
+//! token endpoint: a token request is a task of its own, whose result triggers the next reconciliation.
+
+mod act;
+mod observe;
+mod propagate;
+mod reconciliation;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::{error, warn};
+
+use super::cache::source::CachedSource;
+use super::context::Context;
+use super::outcome::Outcome;
+use super::propagation::Prompt;
+use super::spans;
+use super::state::SourceState;
+use crate::refresh::Decision;
+use crate::spec::{Identity, NO_HOST, Resolved};
+use crate::status::Problem;
+use reconciliation::{Reconciliation, Rest, Step};
+
+/// Decisions in one reconciliation, before others go first.
+const MAX_STEPS: usize = 12;
+/// The longest that a timer is set for. Nothing is done when it ends early.
+const MAX_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
+/// The wait before trying again what the API server did not answer.
+const API_SERVER_RETRY: Duration = Duration::from_secs(5);
+
+/// Reconciles a TokenSource. Returns after how long to do it again, if nothing triggers it before.
+pub(super) async fn reconcile(
+    cached: &CachedSource,
+    state: &mut SourceState,
+    context: &Arc<Context>,
+) -> Option<Duration> {
+    let source = match cached.source() {
+        Ok(source) => source,
+        Err(error) => {
+            error!(source = %cached.key, %error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
+            return None;
+        }
+    };
+    let identity = Identity::of(&source, &cached.key)?;
+    let reported = &cached.reported;
+    state.is_about(reported, &identity.owner);
+    let mut spec = match Resolved::of(&source, context.propagation_delay) {
+        Ok(spec) => spec,
+        Err(error) => {
+            context.mints.cancel(&identity.key);
+            state.keep_refresh_token_of(context.mints.take_result(&identity.key));
+            context.metrics.set_host(&identity.key, NO_HOST);
+            let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
+            report::invalid(context, &source, reported, &identity, state, problem).await;
+            return None;
+        }
+    };
+    context.metrics.set_host(&identity.key, spec.host());
+    spans::is_about(spec.host());
+    state.prompt = spec.prompt.then(|| {
+        state.prompt.take().unwrap_or_else(|| Box::new(Prompt::take_up(reported, source.metadata.generation)))
+    });
+    if state.prompt.as_ref().is_some_and(|prompt| prompt.fails()) {
+        spec.use_unprompted_delay();
+    }
+    let mut reconciliation =
+        Reconciliation { context, source: &source, reported, identity: &identity, spec: &spec, state };
+    match reconciliation.run().await {
+        Ok(again) => again,
+        Err(Outcome::ApiServer(message)) => {
+            warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
+            Some(API_SERVER_RETRY)
+        }
+        Err(Outcome::Gone | Outcome::NotLeading) => None,
+        Err(Outcome::Retry | Outcome::Failed(_)) => Some(API_SERVER_RETRY),
+    }
+}
+
+impl Reconciliation<'_> {
+    async fn run(&mut self) -> Result<Option<Duration>, Outcome> {
+        self.take_result()?;
+        let rest = self.observe_decide_act().await;
+        if matches!(rest, Ok(_) | Err(Outcome::Gone)) {
+            self.hold_nothing_back();
+        }
+        let rest = rest?;
+        let again = self.next(&rest);
+        self.settle_propagation();
+        if !rest.is_quiet {
+            self.report(rest.problem).await?;
+        }
+        self.propagate();
+        Ok(again.map(timer).into_iter().chain(self.next_propagation()).min())
+    }
+
+    async fn observe_decide_act(&mut self) -> Result<Rest, Outcome> {
+        for _ in 0..MAX_STEPS {
+            if !self.context.namespaces.selects(&self.identity.key.namespace) {
+                return Err(self.let_go().await);
+            }
+            self.observe().await?;
+            let Some(decision) = self.decide() else { continue };
+            match self.act(decision).await {
+                Ok(Step::Rest(rest)) => return Ok(rest),
+                Ok(Step::Again) | Err(Outcome::Retry) => {}
+                Err(Outcome::Failed(attempt)) => {
+                    self.observe().await?;
+                    self.failed(attempt, None);
+                }
+                Err(outcome) => return Err(outcome),
+            }
+        }
+        Err(Outcome::Retry)
+    }
+
+    async fn act(&mut self, decision: Decision) -> Result<Step, Outcome> {
+        if !matches!(decision, Decision::Blocked(_)) {
+            self.state.blocked = None;
+        }
+        if !matches!(decision, Decision::Mint(_) | Decision::Minting(_)) {
+            self.context.mints.cancel(&self.identity.key);
+        }
+        match decision {
+            Decision::Nothing => Err(Outcome::Gone),
+            Decision::Blocked(blocked) => Ok(Step::rest(None, Some(self.blocked(blocked)))),
+            Decision::Suspended => {
+                // When it goes on, an attempt is made at once, unless the issuer wants none.
+                self.state.failed =
+                    self.state.failed.take().filter(|failed| failed.failure.issuer_asks_to_wait);
+                Ok(Step::rest(None, None))
+            }
+            Decision::Fresh(until) => {
+                // What failed is not needed any more: the request or the edit was taken back. Nor is a token that was not
+                // written: the one that is there fits, and may be newer, by another process.
+                self.state.failed = None;
+                self.state.pending.token = None;
+                Ok(Step::rest(until, None))
+            }
+            Decision::Wait(until) => Ok(Step::rest(until, self.failing().or_else(|| self.conflicting()))),
+            Decision::Compare => self.compare_credentials().await,
+            Decision::UpdateMetadata => Box::pin(self.update_metadata()).await,
+            Decision::Mint(reason) => Box::pin(self.request_token(reason)).await,
+            Decision::Minting(reason) => Ok(self.wait_for_token(reason)),
+            Decision::Write => Box::pin(self.write()).await,
+        }
+    }
+
+    /// Does nothing more for a namespace that is not selected any more, but to save a refresh token that may be the only copy.
+    async fn let_go(&mut self) -> Outcome {
+        self.context.mints.cancel(&self.identity.key);
+        match self.save_refresh_token().await {
+            Ok(()) => {
+                self.state.pending.token = None;
+                Outcome::NotLeading
+            }
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// A token that is still not written waits for a person, a quota or the like, and not for the API server: it holds no
+    /// token request back, else one tenant could stop all.
+    fn hold_nothing_back(&mut self) {
+        if let Some(token) = &mut self.state.pending.token {
+            token.unwritten = None;
+        }
+    }
+
+    /// When to reconcile again: Ready turns False at expiry, even if nothing else happens.
+    fn next(&self, rest: &Rest) -> Option<Timestamp> {
+        let now = self.context.now();
+        let expires_at = self.record().map(|record| record.expires_at).filter(|expires_at| *expires_at > now);
+        [rest.until, expires_at].into_iter().flatten().min()
+    }
+}
+
+/// From now until `next`, by the wall clock; its steps are watched for elsewhere.
+fn timer(next: Timestamp) -> Duration {
+    let left = next.duration_since(Timestamp::now());
+    Duration::try_from(left).unwrap_or_default().min(MAX_TIMER)
+}

@@ -1,0 +1,332 @@
+//! What the process remembers of a TokenSource between reconciliations, beside the record and the status. All of it may be
+//! lost, except for what waits to be written: a restart costs one more comparison and no token request.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use token_endpoint::Digest;
+use tokensource_api::{LastFailure, Reason};
+
+use super::mint_queue::{MintResult, NewToken};
+use super::propagation::Prompt;
+use super::refresh_token::{KnownOriginal, UnsavedRefreshToken};
+use crate::key::Key;
+use crate::refresh::{self, Failure, Tried};
+use crate::secret::{Owner, Version};
+use crate::status::Reported;
+use crate::time::seconds_between;
+
+/// The resourceVersion of the status that was written last, and what it reported.
+pub type Written = (u64, Reported);
+
+/// The state of one TokenSource.
+#[derive(Debug, Default)]
+pub struct SourceState {
+    /// `metadata.uid`. The state of an earlier object of the same name does not apply.
+    pub uid: String,
+    /// The attempts that failed since the last success.
+    pub failed: Option<Box<FailedAttempts>>,
+    /// The version of the credentials Secret that was last read, and a digest of its values; the digest is `None` where
+    /// the values could not be used.
+    pub seen_credentials: Option<(Version, Option<Digest>)>,
+    /// A digest of the values that the token in the target was requested with.
+    pub minted_with: Option<Digest>,
+    /// What waits to be written. No other member holds a token.
+    pub pending: Unwritten,
+    /// The last restoration of the target by a token request, after another writer had changed it.
+    pub restored: Option<Box<Restoration>>,
+    /// The last restoration of the target's metadata alone, with the generation of the spec.
+    pub metadata_restored: Option<Box<(i64, Restoration)>>,
+    /// Whether the API server has accepted a write, or a dry run, of this target.
+    pub write_allowed: bool,
+    /// The original refresh token, where it is the one that is sent.
+    pub original: Option<Box<KnownOriginal>>,
+    /// The pods that mount the target, where the spec asks for prompt propagation.
+    pub prompt: Option<Box<Prompt>>,
+    /// What blocked the last attempt.
+    pub blocked: Option<Reason>,
+    /// The status that was written last, until the watch has caught up.
+    pub reported: Option<Box<Written>>,
+}
+
+/// Restorations less than this apart count as one conflict, in seconds.
+const CONFLICT_WINDOW: u64 = 10 * 60;
+
+/// Restorations of a target that another writer has changed, in a row.
+#[derive(Clone, Debug)]
+pub struct Restoration {
+    /// The last one.
+    pub at: Timestamp,
+    /// Their number.
+    pub times: u32,
+    /// The field manager of the other writer, where managedFields name it.
+    pub by: Option<Box<str>>,
+}
+
+impl Restoration {
+    /// Counts a restoration at `now`; the row starts anew where `before` is not recent.
+    #[must_use]
+    pub fn again(before: Option<&Self>, now: Timestamp, by: Option<Box<str>>) -> Self {
+        let before = before.filter(|before| before.is_recent(now));
+        Restoration {
+            at: now,
+            times: before.map_or(1, |before| before.times.saturating_add(1)),
+            by: by.or_else(|| before?.by.clone()),
+        }
+    }
+
+    /// Whether the last one was less than 10 minutes before `now`.
+    #[must_use]
+    pub fn is_recent(&self, now: Timestamp) -> bool {
+        seconds_between(self.at, now) < CONFLICT_WINDOW
+    }
+}
+
+/// Failed attempts in a row, with the report of the last one.
+#[derive(Clone, Debug)]
+pub struct FailedAttempts {
+    /// The part that decisions need.
+    pub failure: Failure,
+    /// Their number.
+    pub count: u32,
+    /// Whether the values of the credentials have changed since: the next attempt is the first of a new row.
+    pub values_changed: bool,
+    /// When the last one failed.
+    pub at: Timestamp,
+    /// The reason of the last failure.
+    pub reason: Reason,
+    /// Its message, with the remedy.
+    pub message: String,
+}
+
+/// The part of a token response that is not written to the API server yet.
+#[derive(Debug, Default)]
+pub struct Unwritten {
+    /// `None` where the response had a refresh token but no usable access token.
+    pub token: Option<Box<NewToken>>,
+    /// The only copy of a rotated refresh token.
+    pub refresh_token: Option<Box<UnsavedRefreshToken>>,
+}
+
+impl Unwritten {
+    /// Whether everything is written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.token.is_none() && self.refresh_token.is_none()
+    }
+
+    /// The part that decisions need.
+    #[must_use]
+    pub fn for_decision(&self) -> Option<refresh::Pending<'_>> {
+        (!self.is_empty()).then(|| refresh::Pending {
+            inputs: self.token.as_ref().map(|token| &token.record.inputs),
+            refresh_at: self.token.as_ref().map(|token| token.refresh_at),
+            unsaved_refresh_token: self.refresh_token.is_some(),
+        })
+    }
+}
+
+impl SourceState {
+    /// Makes this the state of `owner`. For another object than before, it keeps only an unsaved refresh token, and
+    /// restores the wait after a failure from the reported status.
+    pub fn is_about(&mut self, reported: &Reported, owner: &Owner) {
+        if self.uid == owner.uid {
+            return;
+        }
+        *self = SourceState {
+            uid: owner.uid.clone(),
+            failed: reported.last_failure.as_deref().and_then(FailedAttempts::from_status).map(Box::new),
+            pending: Unwritten { token: None, refresh_token: self.pending.refresh_token.take() },
+            ..SourceState::default()
+        };
+    }
+
+    /// Of what a token request brought, keeps the refresh token, which is the only copy.
+    pub fn keep_refresh_token_of(&mut self, result: Option<MintResult>) {
+        if let Some(refresh_token) = result.and_then(|result| result.refresh_token) {
+            self.pending.refresh_token = Some(Box::new(refresh_token));
+        }
+    }
+
+    fn has_unwritten(&self) -> bool {
+        let refused = self.failed.as_ref().is_some_and(|failed| failed.failure.refused_target.is_some());
+        !self.pending.is_empty() && !refused
+    }
+}
+
+impl FailedAttempts {
+    /// Restores the failed attempts that a previous process reported; `None` where no wait is to be continued.
+    #[must_use]
+    pub fn from_status(last: &LastFailure) -> Option<Self> {
+        let mut inputs = last.inputs.as_deref()?.split('/').map(str::to_owned);
+        let tried = Tried { spec: inputs.next()?, request: inputs.next()?, credentials: inputs.next()? };
+        let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == last.reason)?;
+        if reason == Reason::EndpointRefusedByPolicy {
+            // This process may have another egress policy, and checking it costs no token request.
+            return None;
+        }
+        let waits_for_a_change = last.next_attempt_at.is_none();
+        if waits_for_a_change
+            && matches!(reason, Reason::TargetRefused | Reason::TargetConflict | Reason::TemplateInvalid)
+        {
+            // Ends with another target, or another build of the operator; the status does not say which ones failed.
+            return None;
+        }
+        let count = u32::try_from(last.count).ok().filter(|count| *count > 0)?;
+        Some(FailedAttempts {
+            failure: Failure {
+                tried,
+                next_attempt_at: last.next_attempt_at,
+                issuer_asks_to_wait: reason == Reason::RateLimited,
+                refused_target: None,
+            },
+            count,
+            values_changed: false,
+            at: last.at,
+            reason,
+            message: last.message.clone(),
+        })
+    }
+
+    /// The number of failed attempts in a row, including the current one, which used `tried`. Another spec or other values
+    /// of the credentials start a new row. A `known_rejection` was not sent, and does not increase the number.
+    #[must_use]
+    pub fn count_with(before: Option<&Self>, tried: &Tried, known_rejection: bool) -> u32 {
+        let continues = |before: &&Self| before.failure.tried.spec == tried.spec && !before.values_changed;
+        let before = before.filter(continues);
+        let count = before.map_or(0, |before| before.count);
+        if known_rejection { count.max(1) } else { count.saturating_add(1) }
+    }
+
+    /// `status.lastFailure`.
+    #[must_use]
+    pub fn to_status(&self) -> LastFailure {
+        let Tried { spec, request, credentials } = &self.failure.tried;
+        LastFailure {
+            at: self.at,
+            reason: self.reason.to_string(),
+            message: self.message.clone(),
+            count: i32::try_from(self.count).unwrap_or(i32::MAX),
+            next_attempt_at: self.failure.next_attempt_at,
+            inputs: Some(format!("{spec}/{request}/{credentials}")),
+        }
+    }
+}
+
+/// The states of all TokenSources. A reconciliation takes its state out, and puts it back when it ends, even by a panic.
+#[derive(Debug, Default)]
+pub struct States(Mutex<HashMap<Key, SourceState>>);
+
+impl States {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, SourceState>> {
+        // Ignores poisoning: no code panics between the steps of a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes out the state of a TokenSource; a new one where there is none.
+    #[must_use]
+    pub fn take(&self, source: &Key) -> SourceState {
+        self.lock().remove(source).unwrap_or_default()
+    }
+
+    /// Puts a state back. For a TokenSource that is gone, only if it holds an unsaved refresh token.
+    pub fn put(&self, source: &Key, state: SourceState, is_gone: bool) {
+        if !is_gone || state.pending.refresh_token.is_some() {
+            self.lock().insert(source.clone(), state);
+        }
+    }
+
+    /// Removes the state of a TokenSource, unless it holds an unsaved refresh token: a TokenSource of the same name
+    /// uses it.
+    pub fn forget(&self, source: &Key) {
+        let states = &mut *self.lock();
+        if states.get(source).is_some_and(|state| state.pending.refresh_token.is_none()) {
+            states.remove(source);
+        }
+    }
+
+    /// Drops the result of a token request for a TokenSource that is gone, except for a refresh token.
+    pub fn drop_result(&self, source: &Key, result: Option<MintResult>) {
+        let mut state = self.take(source);
+        state.keep_refresh_token_of(result);
+        self.put(source, state, true);
+    }
+
+    /// Whether something waits to be written, and the API server has not refused it.
+    #[must_use]
+    pub fn has_unwritten(&self, source: &Key) -> bool {
+        self.lock().get(source).is_some_and(SourceState::has_unwritten)
+    }
+
+    /// The TokenSources for which [`Self::has_unwritten`] holds.
+    #[must_use]
+    pub fn unwritten(&self) -> Vec<Key> {
+        let states = self.lock();
+        states.iter().filter(|(_, state)| state.has_unwritten()).map(|(key, _)| key.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_attempts_from_status_continue_unless_the_restart_may_have_ended_the_wait() {
+        let last = |reason: Reason, count| LastFailure {
+            at: Timestamp::UNIX_EPOCH,
+            reason: reason.to_string(),
+            message: "m".into(),
+            count,
+            next_attempt_at: Some(Timestamp::UNIX_EPOCH),
+            inputs: Some("spec/request/credentials".into()),
+        };
+        let rejected = last(Reason::ClientRejected, 2);
+        assert_eq!(FailedAttempts::from_status(&rejected).map(|failed| failed.to_status()), Some(rejected));
+        assert!(
+            FailedAttempts::from_status(&last(Reason::ClientRejected, 0)).is_none(),
+            "a count of 0 means recovered"
+        );
+        assert!(
+            FailedAttempts::from_status(&last(Reason::EndpointRefusedByPolicy, 1)).is_none(),
+            "the egress policy may be another one"
+        );
+        let refused = last(Reason::TargetRefused, 1);
+        assert!(FailedAttempts::from_status(&refused).is_some());
+        let without_retry = LastFailure { next_attempt_at: None, ..refused };
+        assert!(
+            FailedAttempts::from_status(&without_retry).is_none(),
+            "the target may have been deleted since"
+        );
+    }
+
+    #[test]
+    fn failed_attempts_count_restarts_with_another_spec_or_other_values() {
+        let tried = |spec: &str, request: &str, credentials: &str| Tried {
+            spec: spec.into(),
+            request: request.into(),
+            credentials: credentials.into(),
+        };
+        let before = FailedAttempts {
+            failure: Failure {
+                tried: tried("s", "r", "c"),
+                next_attempt_at: None,
+                issuer_asks_to_wait: false,
+                refused_target: None,
+            },
+            count: 3,
+            values_changed: false,
+            at: Timestamp::UNIX_EPOCH,
+            reason: Reason::ClientRejected,
+            message: String::new(),
+        };
+        let count = |tried: &Tried, is_known| FailedAttempts::count_with(Some(&before), tried, is_known);
+        assert_eq!((count(&tried("s", "r", "c"), false), count(&tried("s", "r", "c"), true)), (4, 3));
+        assert_eq!(count(&tried("s", "again", "c"), false), 4, "a new refresh request");
+        assert_eq!((count(&tried("t", "r", "c"), false), count(&tried("t", "r", "c"), true)), (1, 1));
+        assert_eq!(count(&tried("s", "r", "d"), false), 4, "another version, perhaps of the same values");
+        let before = FailedAttempts { values_changed: true, ..before.clone() };
+        assert_eq!(FailedAttempts::count_with(Some(&before), &tried("s", "r", "d"), false), 1);
+        assert_eq!(FailedAttempts::count_with(None, &tried("s", "r", "c"), true), 1);
+    }
+}

@@ -1,0 +1,28 @@
+//! Sends a token request.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use token_endpoint::{Answer, Error, Tls, TokenRequest, Transport};
+use tokio::time::Instant;
+
+/// A token request that was sent, and its outcome.
+pub(crate) struct Sent {
+    pub(crate) outcome: Result<Answer, Error>,
+    /// When it was sent, in whole seconds. Lifetimes count from then.
+    pub(crate) at: Timestamp,
+    pub(crate) took: Duration,
+}
+
+/// Sends `request` once, and reads the response within `timeout`.
+pub(crate) async fn send(
+    transport: &Transport,
+    request: &TokenRequest,
+    tls: &Tls,
+    timeout: Duration,
+) -> Sent {
+    let at = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let begun = Instant::now();
+    let outcome = Box::pin(transport.send_over(request, tls, timeout)).await;
+    Sent { outcome, at, took: begun.elapsed() }
+}

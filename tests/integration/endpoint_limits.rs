@@ -1,0 +1,127 @@
+//! The limiter of token endpoints: known rejections are shared, and rates are kept.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::support::authorization_server::{Behaviour, ClientSpec};
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_sharing_wrong_secret_cost_one_failed_login_and_recover_together() {
+    let scene = Scene::new("polite", 300).await;
+    scene.credentials("wrong").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let items: Vec<Value> = (0..10)
+        .map(|n| {
+            let mut source = scene.source(json!({"target": {"name": format!("token-{n}")}}));
+            source["metadata"]["name"] = json!(format!("source-{n}"));
+            source
+        })
+        .collect();
+    scene.apply(json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
+    for n in 0..10 {
+        scene.condition(&format!("source-{n}"), "Ready", "False ClientRejected").await;
+    }
+    assert_eq!(scene.mints().await, 1, "one rejection for all");
+
+    scene.credentials("right").await;
+    for n in 0..10 {
+        scene.condition(&format!("source-{n}"), "Ready", "True TokenValid").await;
+    }
+    assert_eq!(scene.mints().await, 11, "each has a token of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limiter_keeps_configured_rate() {
+    let scene = Scene::new("pace", 300).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--endpoint-max-per-second", "1"];
+    let operator = Operator::start_with(&scene.namespace, &flags).await;
+    for name in ["one", "two", "three"] {
+        let mut source = scene.source(json!({"target": {"name": format!("{name}-token")}}));
+        source["metadata"]["name"] = json!(name);
+        scene.apply(source).await;
+    }
+    for name in ["one", "two", "three"] {
+        scene.condition(name, "Ready", "True TokenValid").await;
+    }
+    eventually("the wait is logged", SOON, async || {
+        match operator.said("token request waited for its endpoint") {
+            0 => Err(operator.log()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failing_endpoint_gets_one_request_at_a_time_and_waiting_sources_report_it_and_recover() {
+    const CLIENTS: usize = 8;
+    let scene = Scene::new("circuit", 300).await;
+    let client = |n| format!("{}-{n}", scene.namespace);
+    let fails = Behaviour { status: Some(503), ..Behaviour::default() };
+    let mut items = vec![];
+    for n in 0..CLIENTS {
+        let spec = ClientSpec {
+            id: client(n),
+            token_endpoint_auth_method: "client_secret_post",
+            ..ClientSpec::default()
+        };
+        scene.server.client(spec).await;
+        scene.server.behave(&client(n), Some(fails.clone())).await;
+        scene
+            .secret(&format!("credentials-{n}"), &[("client_id", &client(n)), ("client_secret", "secret")])
+            .await;
+        let mut source = scene.source(json!({
+            "credentials": {"secretRef": {"name": format!("credentials-{n}")}}, "target": {"name": format!("token-{n}")},
+        }));
+        // An endpoint of its own: others of this test server are not to be held up.
+        source["spec"]["provider"]["vgs"]["tokenURL"] =
+            json!(format!("{}?circuit", scene.server.vgs_token_url()));
+        source["metadata"]["name"] = json!(format!("source-{n}"));
+        items.push(source);
+    }
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
+
+    let requests = async || {
+        let mut total = 0;
+        for n in 0..CLIENTS {
+            total += scene.server.requests(&client(n)).await.total;
+        }
+        total
+    };
+    eventually("the circuit opens", SOON, async || match requests().await {
+        5.. => Ok(()),
+        few => Err(few),
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    // Without the circuit, eight sources would have asked three times each.
+    let total = requests().await;
+    assert!((6..=15).contains(&total), "{total} requests");
+
+    eventually("a source that waits reports why", 3 * SOON, async || {
+        let mut texts = vec![];
+        for n in 0..CLIENTS {
+            texts.push(scene.status_text(&format!("source-{n}")).await);
+        }
+        let waits = |text: &String| text.contains("is asked one request at a time");
+        if texts.iter().any(waits) { Ok(()) } else { Err(texts) }
+    })
+    .await;
+
+    for n in 0..CLIENTS {
+        scene.server.behave(&client(n), None).await;
+    }
+    for n in 0..CLIENTS {
+        let source = format!("source-{n}");
+        eventually(&source, 3 * SOON, async || {
+            let text = scene.status_text(&source).await;
+            if text.contains("TokenValid") { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+}
