@@ -56,11 +56,11 @@ fn report_when_asked() {
 async fn measure() {
     let sources = setting("SOURCES", 1000);
     let refreshes = sources.min(1000);
-    let mut nobody = Operator::start();
+    let mut without_sources = Operator::start();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let empty = nobody.heap();
+    let empty = without_sources.heap();
     println!("without TokenSources: {}", empty.kept());
-    drop(nobody);
+    drop(without_sources);
 
     println!("creating {sources} TokenSources, all with the same credentials Secret");
     let fleet = Fleet::create(sources, 3600).await;
