@@ -78,7 +78,7 @@ fuzz: ## Fuzz the parser of responses and the templates, for FUZZ_SECONDS=60 eac
 	done
 
 .PHONY: bench
-bench: $(NPM_STAMPS) ## Measure what a fleet of SOURCES=1000 TokenSources costs, or one load (SCENARIO=overload).
+bench: $(NPM_STAMPS) ## Measure memory, CPU and refreshes a second of SOURCES=1000 TokenSources, or one load (SCENARIO=overload).
 	$(CARGO) bench --bench scale
 
 .PHONY: bench-heap

@@ -1,4 +1,4 @@
-//! What a fleet keeps on the heap and what a refresh allocates, counted by DHAT: `make bench-heap SOURCES=1000`.
+//! The heap of a fleet and the allocations of a refresh, counted by DHAT: `make bench-heap SOURCES=1000`.
 //! `HEAP_PROFILE=FILE` writes a profile for <https://nnethercote.github.io/dh_view/dh_view.html>.
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ fn main() {
     }
 }
 
-/// Answers each line of standard input with the figures of the heap.
+/// Answers each line of standard input with statistics of the heap.
 fn report_when_asked() {
     for _ in std::io::stdin().lines() {
         let heap = dhat::HeapStats::get();
@@ -77,7 +77,7 @@ async fn measure() {
     let each = |bytes: usize| bytes.saturating_sub(empty.bytes) / sources;
     println!("kept for each TokenSource: {} bytes", each(restarted.bytes));
 
-    // The first refresh of a process makes a dry run of the write; the second is like all that follow.
+    // The first refresh of a process does a dry run of the write; the second is like all further ones.
     for request in ["1", "2"] {
         let (before, mints) = (operator.heap(), fleet.mints().await);
         fleet.request_refreshes(refreshes, request).await;
@@ -94,7 +94,7 @@ async fn measure() {
     operator.stop();
 }
 
-/// This program as the operator, with its heap counted.
+/// This program, run as the operator with a counted heap.
 struct Operator {
     process: Child,
     ask: ChildStdin,

@@ -1,11 +1,12 @@
-//! What a fleet costs, against a real control plane and a real authorization server:
-//! `make bench SOURCES=10000` (default: 1000). `STEADY=600` then has all tokens live for `LIFETIME=300`
-//! seconds and measures their refreshes for 600 seconds. `HANGS=60` begins with an endpoint that does not answer for 60
-//! seconds. `FAILS=60` has the client rejected for 60 seconds, and then ends. `SCENARIO=overload` measures one
-//! load of `benches/scenarios` instead. `hack/limit-memory.sh` makes the memory limit of a pod.
+//! The cost of a fleet, with a real control plane and a real authorization server: `make bench SOURCES=10000` (default
+//! 1000). `STEADY=600` replaces all tokens by some of `LIFETIME=300` seconds and observes their refreshes for so many
+//! seconds. `HANGS=60` begins with an endpoint that does not respond for so many seconds. `FAILS=60` rejects the client for
+//! so many seconds, and then ends. `SCENARIO=overload` measures one load of `benches/scenarios` instead.
+//! `OPERATOR_BINARY=old:new` measures these programs one after the other, each with a control plane of its own.
+//! `hack/limit-memory.sh` sets the memory limit of a pod.
 //!
-//! Memory is absolute; time is a ratio to a bare loop that does the same calls in the same run, because machines
-//! are noisy. `OPERATOR_BINARY=old:new` measures these programs one after the other, each with a control plane of its own.
+//! Memory is absolute; time is a ratio to a bare loop that makes the same calls in the same run, because machines are
+//! noisy.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -107,7 +108,7 @@ async fn figures() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     println!("idle for 20 s: {:.2} s of CPU", operator.usage().cpu - restarted.cpu);
 
-    // The first refresh of a process makes a dry run of the write; the second is like all that follow.
+    // The first refresh of a process does a dry run of the write; the second is like all further ones.
     let refreshes = sources.min(2000);
     let (first, _) = refresh(&mut operator, &fleet, refreshes, "1").await;
     let (second, rate) = refresh(&mut operator, &fleet, refreshes, "2").await;
@@ -129,7 +130,7 @@ async fn figures() {
     }
 }
 
-/// Runs an operator for so many seconds, and reports what it has used.
+/// Runs an operator for so many seconds, and prints its usage.
 async fn run_for(seconds: usize, what: &str) {
     let mut operator = Operator::start();
     tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
@@ -137,15 +138,15 @@ async fn run_for(seconds: usize, what: &str) {
     println!("{what} for {seconds} s: {:.1} s of CPU; {}", usage.cpu, usage.memory());
 }
 
-/// Reads the operator's metrics every ten seconds, as Prometheus does.
+/// Reads the operator's metrics regularly, as Prometheus does.
 async fn scrape() {
     loop {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let _ = fleet::metrics().await; // it may be down just now
+        let _ = fleet::metrics().await; // it may be down at the moment
     }
 }
 
-/// Asks for that many refreshes; returns the seconds of CPU that each cost the operator, and how many there were a second.
+/// Requests so many refreshes; returns the operator's CPU seconds for each, and the refreshes per second.
 async fn refresh(operator: &mut Operator, fleet: &Fleet, refreshes: usize, request: &str) -> (f64, f64) {
     let mints = fleet.mints().await;
     let (before, begun) = (operator.usage(), Instant::now());
@@ -156,7 +157,7 @@ async fn refresh(operator: &mut Operator, fleet: &Fleet, refreshes: usize, reque
     ((operator.usage().cpu - before.cpu) / refreshes as f64, rate)
 }
 
-/// Replaces all tokens by ones that live for `lifetime` seconds, and measures their refreshes for `steady` seconds.
+/// Replaces all tokens by some of `lifetime` seconds, and observes their refreshes for `steady` seconds.
 async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: usize) {
     fleet.accept("secret", lifetime).await;
     let mints = fleet.mints().await;
@@ -190,7 +191,7 @@ async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: us
     );
 }
 
-/// The calls that every refresh needs: token request, credentials, target, status.
+/// The minimum that an operator must do for a refresh: token request, credentials, target, status.
 async fn bare_loop(fleet: &Fleet, refreshes: usize) {
     let http = http_client();
     let (secrets, sources, url) = (fleet.secrets(), fleet.api(), fleet.server.vgs_token_url());

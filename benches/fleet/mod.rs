@@ -16,7 +16,7 @@ use tokensource_api::TokenSource;
 use crate::support::authorization_server::{AuthorizationServer, ClientSpec};
 use crate::support::control_plane::ControlPlane;
 
-/// How many calls the benchmark itself has under way.
+/// The concurrent calls of the benchmark itself.
 pub const AT_ONCE: usize = 32;
 /// The fleet's client at the authorization server.
 pub const CLIENT: &str = "fleet";
@@ -32,7 +32,7 @@ pub const RUN: [&str; 7] = [
 ];
 const ADMIN: &str = "127.0.0.1:18080";
 
-/// That many TokenSources, all with the same credentials Secret.
+/// So many TokenSources, all with the same credentials Secret.
 pub struct Fleet {
     pub client: Client,
     pub namespace: String,
@@ -47,7 +47,7 @@ pub fn setting(name: &str, default: usize) -> usize {
 }
 
 impl Fleet {
-    /// Creates the TokenSources; their tokens will live for `lifetime` seconds.
+    /// Creates the TokenSources; their tokens have a lifetime of `lifetime` seconds.
     pub async fn create(sources: usize, lifetime: u32) -> Self {
         Self::create_at(&[AuthorizationServer::shared().vgs_token_url()], sources, lifetime).await
     }
@@ -86,7 +86,7 @@ impl Fleet {
         fleet
     }
 
-    /// Has the authorization server accept this secret (the fleet's is `secret`) for tokens that live for `lifetime` seconds.
+    /// Sets the secret that the authorization server accepts (the fleet's is `secret`) and the tokens' lifetime in seconds.
     pub async fn accept(&self, secret: &str, lifetime: u32) {
         let client = ClientSpec {
             id: CLIENT.into(),
@@ -99,7 +99,7 @@ impl Fleet {
         self.server.client(client).await;
     }
 
-    /// Asks for a refresh of the first `refreshes` TokenSources; `request` must be new.
+    /// Requests a refresh of the first `refreshes` TokenSources; `request` must be new.
     pub async fn request_refreshes(&self, refreshes: usize, request: &str) {
         let body = json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": request}}});
         let (api, patch) = (self.api(), Patch::Merge(body));
@@ -121,7 +121,7 @@ impl Fleet {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// How many tokens were asked for so far.
+    /// The number of token requests so far.
     pub async fn mints(&self) -> usize {
         usize::try_from(self.server.requests(CLIENT).await.total).unwrap()
     }
@@ -139,7 +139,7 @@ impl Fleet {
         list.items.len() + usize::try_from(others).unwrap() - 1
     }
 
-    /// Waits until that many tokens were asked for.
+    /// Waits for so many token requests.
     pub async fn until_minted(&self, total: usize) {
         let begun = Instant::now();
         while self.mints().await < total {

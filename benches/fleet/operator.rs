@@ -1,4 +1,4 @@
-//! The operator as a process of its own, and what it uses.
+//! The operator as a process, and its resource usage.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::RUN;
 use crate::support::control_plane::ControlPlane;
 
-/// The variable that names the operators to measure, separated as in PATH.
+/// The environment variable with the operators to measure, separated as in PATH.
 pub const BINARY: &str = "OPERATOR_BINARY";
 
 /// A running operator. Dropping it kills it.
@@ -24,7 +24,7 @@ impl Operator {
         Self::start_at(&ControlPlane::shared().kubeconfig_path(), flags)
     }
 
-    /// Starts `OPERATOR_BINARY`, by default the program that was built, by `OPERATOR_WRAPPER` where that is set.
+    /// Starts `OPERATOR_BINARY` (default: the program that Cargo built), through `OPERATOR_WRAPPER` where that is set.
     pub fn start_at(kubeconfig: &Path, flags: &[&str]) -> Self {
         let program =
             std::env::var_os(BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_tokensource-operator").into());
@@ -74,15 +74,15 @@ impl Drop for Operator {
     }
 }
 
-/// What a process has used, from /proc (Linux).
+/// The resource usage of a process, from /proc (Linux).
 pub struct Usage {
-    /// MiB of memory in use.
+    /// Resident memory, in MiB.
     pub resident: u64,
-    /// MiB of that which are not pages of a file.
+    /// The part of it that is not pages of a file, in MiB.
     pub own: u64,
-    /// MiB of memory in use at the most.
+    /// The peak of resident memory, in MiB.
     pub peak: u64,
-    /// Seconds of CPU.
+    /// CPU time, in seconds.
     pub cpu: f64,
 }
 
@@ -96,12 +96,12 @@ impl Usage {
         };
         let stat = read("stat");
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        // Clock ticks, of which Linux has 100 a second for user space.
+        // Clock ticks: 100 a second for user space on Linux.
         let ticks = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
         Usage { resident: mib("VmRSS:"), own: mib("RssAnon:"), peak: mib("VmHWM:"), cpu: ticks / 100.0 }
     }
 
-    /// Of kube-apiserver, whose process the control plane's script has noted.
+    /// The usage of kube-apiserver, whose process id the control plane's script writes to a file.
     pub fn of_api_server() -> Self {
         let folder = ControlPlane::shared().kubeconfig_path();
         let processes = std::fs::read_to_string(folder.with_file_name("pids")).unwrap();

@@ -1,4 +1,4 @@
-//! The loads by which a change of the controller is judged: `make bench SCENARIO=overload`, with `SOURCES` TokenSources.
+//! Loads for comparing two versions of the controller: `make bench SCENARIO=overload`, with `SOURCES` TokenSources.
 //!
 //! | scenario | load | must hold |
 //! |---|---|---|

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::fleet::operator::Operator;
 use crate::fleet::{Fleet, setting};
 use crate::support::eventually;
-use crate::support::relay::Relay;
+use crate::support::relay::{Relay, Slow};
 
 const CALL: Duration = Duration::from_millis(200);
 /// Refreshed 90 s before its end, which is after 30 s: refreshes that come so soon have no jitter.
@@ -27,7 +27,7 @@ pub async fn run() -> Result<(), String> {
     let ends = time(&record(&urgent).await.unwrap(), "expiresAt");
 
     let relay = Relay::start(urgent.client.clone()).await;
-    relay.delay(CALL);
+    relay.delay(Slow::Calls, CALL);
     let wait = Timestamp::now().duration_until(deadline) - HEAD_START;
     tokio::time::sleep(wait.try_into().expect("the deadline is far enough away")).await;
     let _operator = Operator::start_at(

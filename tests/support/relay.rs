@@ -33,8 +33,17 @@ struct RelayState {
     writes: Mutex<Vec<String>>,
     /// The paths whose next watch gets 410 Gone.
     expired: Mutex<Vec<String>>,
-    /// How long each request but watches and lists waits before it is passed on.
-    delay: Mutex<Duration>,
+    /// How long slow requests wait before they are passed on.
+    delay: Mutex<Option<(Slow, Duration)>>,
+}
+
+/// Which requests are slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slow {
+    /// All but watches and lists, which would delay only the start.
+    Calls,
+    /// Those that change an object, as with a slow disk of etcd; dry runs do not.
+    Writes,
 }
 
 impl RelayState {
@@ -91,9 +100,9 @@ impl Relay {
         self.state.held.send_replace(Some(what));
     }
 
-    /// Has each request wait so long, as at a slow API server. Watches and lists do not: they would delay only the start.
-    pub fn delay(&self, delay: Duration) {
-        *self.state.delay.lock().unwrap() = delay;
+    /// Delays these requests, as a slow API server does.
+    pub fn delay(&self, slow: Slow, delay: Duration) {
+        *self.state.delay.lock().unwrap() = Some((slow, delay));
     }
 
     /// Passes everything again.
@@ -150,11 +159,18 @@ async fn serve(mut stream: TcpStream, state: &RelayState) -> Option<()> {
         return stream.shutdown().await.ok();
     }
 
-    // Nobody asks for one object of these by a path without its name.
+    // A GET of a path without an object's name is a list.
     let is_list = method == "GET" && (path.ends_with("/tokensources") || path.ends_with("/secrets"));
-    if !is_list {
-        let delay = *state.delay.lock().unwrap();
-        tokio::time::sleep(delay).await;
+    let delay = *state.delay.lock().unwrap();
+    if let Some((slow, delay)) = delay {
+        let is_write = method != "GET" && !uri.contains("dryRun=");
+        let is_slow = match slow {
+            Slow::Calls => !is_list,
+            Slow::Writes => is_write,
+        };
+        if is_slow {
+            tokio::time::sleep(delay).await;
+        }
     }
 
     let mut request = Request::builder().method(method).uri(uri);
