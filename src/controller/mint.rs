@@ -21,6 +21,9 @@ use crate::refresh::MintReason;
 /// How often the queue shows that it makes progress.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// The wait before a TokenSource is reconciled that needed no token when its turn came.
+const NOT_NEEDED_WAIT: Duration = Duration::from_secs(1);
+
 /// Begins token requests while this process leads, by the earliest deadline; then takes back those that have not begun, and
 /// waits for those that have.
 pub(super) async fn run(context: &Arc<Context>) {
@@ -64,7 +67,12 @@ async fn mint(context: Arc<Context>, key: Key, request: MintRequest, permit: End
     match Box::pin(requested.instrument(span)).await {
         Ended::Result(result) => slot.finish(*result),
         Ended::Parked => slot.is_over = true,
-        Ended::NotNeeded => slot.abandon(),
+        Ended::NotNeeded => {
+            slot.abandon();
+            // Not urgent, because a trigger says what has changed; and a brake, should the reconciliation see it otherwise.
+            sleep(NOT_NEEDED_WAIT).await;
+            context.trigger(key.clone());
+        }
     }
 }
 
@@ -86,7 +94,6 @@ impl SlotInFlight<'_> {
     fn abandon(&mut self) {
         self.is_over = true;
         self.context.mints.abandon(self.key);
-        self.context.trigger(self.key.clone());
     }
 }
 

@@ -91,13 +91,14 @@ type Original = (Arc<str>, String);
 struct Claim {
     originals: UnsavedOriginals,
     original: Original,
+    source: Key,
 }
 
 impl UnsavedOriginals {
     fn claim(&self, source: &Key, original_sha256: &str) -> Claim {
         let original = (Arc::clone(&source.namespace), original_sha256.to_owned());
         self.lock().insert(original.clone(), source.clone());
-        Claim { originals: self.clone(), original }
+        Claim { originals: self.clone(), original, source: source.clone() }
     }
 
     fn holder(&self, source: &Key, original_sha256: &str) -> Option<Key> {
@@ -111,7 +112,10 @@ impl UnsavedOriginals {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.originals.lock().remove(&self.original);
+        let originals = &mut *self.originals.lock();
+        if originals.get(&self.original) == Some(&self.source) {
+            originals.remove(&self.original);
+        }
     }
 }
 
