@@ -57,7 +57,7 @@ async fn limiter_keeps_configured_rate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failing_endpoint_gets_one_request_at_a_time_and_waiting_sources_report_it_and_recover() {
+async fn failing_endpoint_gets_one_request_at_a_time_and_all_sources_recover() {
     const CLIENTS: usize = 8;
     let scene = Scene::new("circuit", 300).await;
     let client = |n| format!("{}-{n}", scene.namespace);
@@ -102,16 +102,6 @@ async fn failing_endpoint_gets_one_request_at_a_time_and_waiting_sources_report_
     // Without the circuit, eight sources would have asked three times each.
     let total = requests().await;
     assert!((6..=15).contains(&total), "{total} requests");
-
-    eventually("a source that waits reports why", 3 * SOON, async || {
-        let mut texts = vec![];
-        for n in 0..CLIENTS {
-            texts.push(scene.status_text(&format!("source-{n}")).await);
-        }
-        let waits = |text: &String| text.contains("is asked one request at a time");
-        if texts.iter().any(waits) { Ok(()) } else { Err(texts) }
-    })
-    .await;
 
     for n in 0..CLIENTS {
         scene.server.behave(&client(n), None).await;
