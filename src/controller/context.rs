@@ -23,7 +23,8 @@ use crate::key::Key;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
 use crate::refresh::Policy;
-use crate::secret::{Facts, Record};
+use crate::secret::{Facts, Ownership, Record, ownership};
+use crate::spec::Identity;
 use crate::time::seconds_between;
 
 /// Calls to the API server at once, each by one reconciliation or token request. More would only wait there.
@@ -150,6 +151,13 @@ impl Context {
     /// The deadline of what must not wait: the only copy of a token or of a refresh token is in memory.
     pub(super) fn at_once(&self) -> Instant {
         self.earliest
+    }
+
+    /// The record on the target, where that is ours.
+    pub(super) fn record(&self, identity: &Identity) -> Option<Arc<Record>> {
+        let target = self.secrets.known(&identity.target).present()?;
+        let is_ours = ownership(&target, &identity.owner) == Ownership::Ours;
+        target.record.clone().filter(|_| is_ours)
     }
 
     /// When the token expires that a TokenSource's target holds.

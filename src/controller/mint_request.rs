@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::api_permits::{ApiPermit, Stake};
-use super::cache::secrets::CachedSecret;
 use super::cache::source::CachedSource;
 use super::context::Context;
 use super::mint_queue::{MintRequest, MintResult, NewToken};
@@ -75,7 +74,7 @@ pub(super) async fn request_token(
     spec.policy = request.policy;
     let Some(mint_reason) = still_needed(context, &source, &identity, &spec) else { return Ended::NotNeeded };
     spans::is_about(spec.host());
-    let record = record(context, &identity);
+    let record = context.record(&identity);
     let minting = TokenRequest { context, source: &source, identity: &identity, spec: &spec, record };
 
     let permit = match minting.screen(&request, permit) {
@@ -115,13 +114,9 @@ fn still_needed(
     if !context.leadership.may_start() || !context.namespaces.selects(&identity.key.namespace) {
         return None;
     }
-    let present = |key| match context.secrets.known(key) {
-        CachedSecret::Unknown => None,
-        CachedSecret::Absent => Some(None),
-        CachedSecret::Present(facts) => Some(Some(facts)),
-    };
-    let target = present(&identity.target)?;
-    let credentials = present(&identity.credentials)?.filter(|facts| context.may_use(facts))?;
+    let target = context.secrets.known(&identity.target).observed()?;
+    let credentials = context.secrets.known(&identity.credentials).present();
+    let credentials = credentials.filter(|facts| context.may_use(facts))?;
     let is_ours = target.as_deref().is_none_or(|target| {
         let ownership = ownership(target, &identity.owner);
         !target.terminating && matches!(ownership, Ownership::Ours | Ownership::Offered)
@@ -134,16 +129,6 @@ fn still_needed(
         ..Observed::nothing(&identity.owner, &spec.wanted, spec.policy, context.since)
     };
     needed(context.now(), &observed).filter(|_| is_wanted)
-}
-
-/// The record on the target, where that is ours.
-fn record(context: &Context, identity: &Identity) -> Option<Arc<Record>> {
-    match context.secrets.known(&identity.target) {
-        CachedSecret::Present(facts) if ownership(&facts, &identity.owner) == Ownership::Ours => {
-            facts.record.clone()
-        }
-        _ => None,
-    }
 }
 
 impl TokenRequest<'_> {
@@ -178,10 +163,8 @@ impl TokenRequest<'_> {
     }
 
     fn cached_credentials(&self) -> Option<Version> {
-        match self.context.secrets.known(&self.identity.credentials) {
-            CachedSecret::Present(facts) => Some(facts.version.clone()),
-            _ => None,
-        }
+        let credentials = self.context.secrets.known(&self.identity.credentials).present()?;
+        Some(credentials.version.clone())
     }
 
     fn rotation(&self) -> Rotation<'_> {

@@ -22,6 +22,24 @@ pub enum CachedSecret {
     Present(Arc<Facts>),
 }
 
+impl CachedSecret {
+    /// Its metadata, where it exists as far as is known.
+    #[must_use]
+    pub fn present(self) -> Option<Arc<Facts>> {
+        self.observed().flatten()
+    }
+
+    /// Its metadata where it exists, once that is known.
+    #[must_use]
+    pub fn observed(self) -> Option<Option<Arc<Facts>>> {
+        match self {
+            CachedSecret::Unknown => None,
+            CachedSecret::Absent => Some(None),
+            CachedSecret::Present(facts) => Some(Some(facts)),
+        }
+    }
+}
+
 /// The Secrets that TokenSources name, kept up to date by watches and by the operator's own writes.
 #[derive(Debug)]
 pub struct Secrets {

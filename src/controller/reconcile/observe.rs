@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use super::reconciliation::Reconciliation;
 use crate::cluster::CallError;
-use crate::controller::cache::secrets::CachedSecret;
 use crate::controller::refresh_token::stores_refresh_token_of;
 use crate::controller::state::Restoration;
 use crate::refresh::{Decision, Observed, decide};
-use crate::secret::{Facts, Ownership, Record, Version, ownership};
+use crate::secret::{Facts, Record, Version};
 
 impl Reconciliation<'_> {
     /// Reads the metadata of Secrets that the watch has not shown yet: those of a new TokenSource.
@@ -23,11 +22,7 @@ impl Reconciliation<'_> {
     /// Decides from what is known; `None` where something is not known yet.
     pub(super) fn decide(&mut self) -> Option<Decision> {
         self.forget_what_is_written();
-        let known = |key| match self.context.secrets.known(key) {
-            CachedSecret::Unknown => None,
-            CachedSecret::Absent => Some(None),
-            CachedSecret::Present(facts) => Some(Some(facts)),
-        };
+        let known = |key| self.context.secrets.known(key).observed();
         let target = known(&self.identity.target)?;
         let credentials = known(&self.identity.credentials)?.filter(|facts| self.context.may_use(facts));
         let foreign_refresh_token = self.spec.sends_refresh_token()
@@ -70,17 +65,12 @@ impl Reconciliation<'_> {
 
     /// The target, if it exists.
     pub(super) fn target(&self) -> Option<Arc<Facts>> {
-        match self.context.secrets.known(&self.identity.target) {
-            CachedSecret::Present(facts) => Some(facts),
-            CachedSecret::Absent | CachedSecret::Unknown => None,
-        }
+        self.context.secrets.known(&self.identity.target).present()
     }
 
     /// The record on the target, where that is ours.
     pub(super) fn record(&self) -> Option<Arc<Record>> {
-        let target = self.target()?;
-        let is_ours = ownership(&target, &self.identity.owner) == Ownership::Ours;
-        target.record.clone().filter(|_| is_ours)
+        self.context.record(self.identity)
     }
 
     /// Whether no other writer has changed or removed what was written into the target.

@@ -7,7 +7,6 @@ use tokensource_api::Reason;
 use tracing::warn;
 
 use super::super::reconciliation::Reconciliation;
-use crate::controller::cache::secrets::CachedSecret;
 use crate::controller::credentials::not_released;
 use crate::controller::outcome::Attempt;
 use crate::controller::state::FailedAttempts;
@@ -58,7 +57,7 @@ impl Reconciliation<'_> {
 
     /// The credentials Secret is there, whether or not it may be used.
     fn credentials_exist(&self) -> bool {
-        matches!(self.context.secrets.known(&self.identity.credentials), CachedSecret::Present(_))
+        self.context.secrets.known(&self.identity.credentials).present().is_some()
     }
 
     /// The failed attempts as a problem, while they are why nothing happens.
@@ -122,9 +121,7 @@ impl Reconciliation<'_> {
     /// corrected meanwhile.
     fn tried_now(&self) -> Tried {
         let read = self.state.seen_credentials.as_ref().map(|(version, _)| version);
-        match self.context.secrets.known(&self.identity.credentials) {
-            CachedSecret::Present(facts) => self.spec.tried(Some(read.unwrap_or(&facts.version))),
-            CachedSecret::Absent | CachedSecret::Unknown => self.spec.tried(None),
-        }
+        let credentials = self.context.secrets.known(&self.identity.credentials).present();
+        self.spec.tried(credentials.as_deref().map(|facts| read.unwrap_or(&facts.version)))
     }
 }
