@@ -14,7 +14,7 @@ use super::cache::secrets::Secrets;
 use super::cache::sources::Sources;
 use super::mint_queue::MintQueue;
 use super::propagation::Rounds;
-use super::refresh_token::UnsavedOriginals;
+use super::refresh_token::{Rotation, UnsavedOriginals};
 use super::state::States;
 use super::work_queue::{Urgency, WorkQueue};
 use crate::cluster::Kubernetes;
@@ -158,6 +158,16 @@ impl Context {
         let target = self.secrets.known(&identity.target).present()?;
         let is_ours = ownership(&target, &identity.owner) == Ownership::Ours;
         target.record.clone().filter(|_| is_ours)
+    }
+
+    /// The refresh token of a TokenSource, as the cluster and this process hold it.
+    pub(super) fn rotation<'a>(&'a self, identity: &'a Identity) -> Rotation<'a> {
+        Rotation {
+            kubernetes: &self.kubernetes,
+            secrets: &self.secrets,
+            unsaved: &self.unsaved_originals,
+            identity,
+        }
     }
 
     /// When the token expires that a TokenSource's target holds.

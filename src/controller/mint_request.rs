@@ -168,12 +168,7 @@ impl TokenRequest<'_> {
     }
 
     fn rotation(&self) -> Rotation<'_> {
-        Rotation {
-            kubernetes: &self.context.kubernetes,
-            secrets: &self.context.secrets,
-            unsaved: &self.context.unsaved_originals,
-            identity: self.identity,
-        }
+        self.context.rotation(self.identity)
     }
 
     /// A permit to call the API server. What has begun goes before what has not: it holds an endpoint's permit, which a
@@ -266,8 +261,7 @@ impl TokenRequest<'_> {
             })?;
         let values = Some(self.context.mints.limiter().digest(&credentials));
         let chosen = if rotates { choose(&mut credentials, stored, &version, known) } else { None };
-        let (lineage, original) =
-            chosen.map_or((None, None), |(lineage, original)| (Some(lineage), Some(original)));
+        let (lineage, original) = chosen.unzip();
         let original = original.map(Box::new);
         Ok(Material { tls, credentials, version, remarks, values, lineage, original })
     }

@@ -10,7 +10,6 @@ use super::super::reconciliation::{Reconciliation, Step};
 use crate::cluster::CallError;
 use crate::controller::mint_queue::NewToken;
 use crate::controller::outcome::Outcome;
-use crate::controller::refresh_token::Rotation;
 use crate::controller::spans;
 use crate::secret::{
     Inputs, Minted, Ownership, Record, Rendered, TargetSecret, Template, Version, ownership,
@@ -30,13 +29,7 @@ impl Reconciliation<'_> {
     /// Saves a rotated refresh token that the token request could not save.
     pub(crate) async fn save_refresh_token(&mut self) -> Result<(), Outcome> {
         let Some(unsaved) = &self.state.pending.refresh_token else { return Ok(()) };
-        let rotation = Rotation {
-            kubernetes: &self.context.kubernetes,
-            secrets: &self.context.secrets,
-            unsaved: &self.context.unsaved_originals,
-            identity: self.identity,
-        };
-        Box::pin(rotation.save(unsaved)).await?;
+        Box::pin(self.context.rotation(self.identity).save(unsaved)).await?;
         self.state.pending.refresh_token = None;
         Ok(())
     }
