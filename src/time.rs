@@ -10,6 +10,12 @@ pub fn plus(at: Timestamp, seconds: u64) -> Timestamp {
     at.saturating_add(seconds).unwrap_or(Timestamp::MAX)
 }
 
+/// `at` without the part of a second.
+#[must_use]
+pub fn in_whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 /// The whole seconds from `from` to `to`; 0 where `to` is earlier.
 #[must_use]
 pub fn seconds_between(from: Timestamp, to: Timestamp) -> u64 {

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::refresh::Policy;
 use crate::secret::{Facts, Ownership, Record, ownership};
 use crate::spec::Identity;
-use crate::time::seconds_between;
+use crate::time::{in_whole_seconds, seconds_between};
 
 /// Calls to the API server at once, each by one reconciliation or token request. More would only wait there.
 const API_PERMITS: usize = 32;
@@ -122,6 +122,11 @@ impl Context {
     pub(super) fn trigger(&self, source: Key) {
         let urgency = self.urgency(&source);
         self.work.trigger(source, urgency);
+    }
+
+    /// Has every TokenSource reconciled.
+    pub(super) fn trigger_all(&self) {
+        self.sources.keys(|_| true).into_iter().for_each(|source| self.trigger(source));
     }
 
     /// How urgent the reconciliation of a TokenSource is that something triggers now: a result is to be written first of
@@ -229,6 +234,6 @@ impl Context {
 
     /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.
     pub(super) fn now(&self) -> Timestamp {
-        Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
+        in_whole_seconds(Timestamp::now())
     }
 }

@@ -49,7 +49,7 @@ async fn lead(context: &Arc<Context>) {
             () = context.leadership.wait_until_stopping() => return,
             () = keep_beating(context) => {}
         }
-        context.sources.keys(|_| true).into_iter().for_each(|source| context.trigger(source));
+        context.trigger_all();
         let ended = Notify::new();
         let mints = async {
             mint::run(context).await;

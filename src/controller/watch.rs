@@ -155,7 +155,7 @@ async fn clock(context: &Context) {
             context.metrics.clock_stepped();
             let seconds = difference.as_secs();
             warn!(seconds, "the clock was set, or the machine slept: every TokenSource is reconciled");
-            context.sources.keys(|_| true).into_iter().for_each(|source| context.trigger(source));
+            context.trigger_all();
         }
         before = now;
     }

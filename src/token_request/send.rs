@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use token_endpoint::{Answer, Error, Tls, TokenRequest, Transport};
 use tokio::time::Instant;
 
+use crate::time::in_whole_seconds;
+
 /// A token request that was sent, and its outcome.
 pub(crate) struct Sent {
     pub(crate) outcome: Result<Answer, Error>,
@@ -21,7 +23,7 @@ pub(crate) async fn send(
     tls: &Tls,
     timeout: Duration,
 ) -> Sent {
-    let at = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let at = in_whole_seconds(Timestamp::now());
     let begun = Instant::now();
     let outcome = Box::pin(transport.send_over(request, tls, timeout)).await;
     Sent { outcome, at, took: begun.elapsed() }
