@@ -55,7 +55,7 @@ impl Leadership {
         wait(self.lease.clone(), |lease| lease.is_some()).await;
     }
 
-    /// Waits until this process stops leading or is told to stop.
+    /// Waits until this process stops leading, or must stop.
     pub async fn wait_until_ended(&self) {
         tokio::select! {
             () = wait(self.lease.clone(), |lease| lease.is_none()) => {}
@@ -63,7 +63,7 @@ impl Leadership {
         }
     }
 
-    /// Waits until this process is told to stop.
+    /// Waits until this process must stop.
     pub async fn wait_until_stopping(&self) {
         wait(self.stopping.clone(), |stopping| *stopping).await;
     }

@@ -101,7 +101,7 @@ pub(super) struct NewToken {
     pub(super) received_at: Instant,
     /// Holds token requests back while this waits for the API server; `None` once it waits for something else, or has
     /// waited for long.
-    pub(super) unwritten: Option<Unwritten>,
+    pub(super) unwritten: Option<UnwrittenCount>,
     /// It waits for a person, a quota or the like: the API server need not be tried again before the process ends.
     pub(super) is_blocked: bool,
 }
@@ -113,9 +113,9 @@ impl std::fmt::Debug for NewToken {
 }
 
 /// Counts one token that waits to be written, until it is dropped.
-pub(super) struct Unwritten(watch::Sender<usize>);
+pub(super) struct UnwrittenCount(watch::Sender<usize>);
 
-impl Drop for Unwritten {
+impl Drop for UnwrittenCount {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count = count.saturating_sub(1));
     }
@@ -246,9 +246,9 @@ impl MintQueue {
     }
 
     /// Counts a token that waits to be written, until what is returned is dropped.
-    pub(super) fn count_unwritten(&self) -> Unwritten {
+    pub(super) fn count_unwritten(&self) -> UnwrittenCount {
         self.unwritten.send_modify(|count| *count += 1);
-        Unwritten(self.unwritten.clone())
+        UnwrittenCount(self.unwritten.clone())
     }
 
     /// How many requests wait.

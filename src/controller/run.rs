@@ -28,7 +28,7 @@ const LAST_WRITE_WAIT: Duration = Duration::from_secs(1);
 /// How long that is tried, after the last token request has ended.
 const LAST_WRITES: Duration = Duration::from_secs(20);
 
-/// Keeps the tokens of the TokenSources of `namespaces` (all where empty) fresh whenever this process leads, until it is told to
+/// Keeps the tokens of the TokenSources of `namespaces` (all where empty) fresh whenever this process leads, until it must
 /// stop. A process that does not lead follows the watches too, and so can act at once when it does.
 pub async fn run(client: Client, namespaces: &[String], context: Arc<Context>) {
     tokio::select! {
@@ -37,7 +37,7 @@ pub async fn run(client: Client, namespaces: &[String], context: Arc<Context>) {
     }
 }
 
-/// Runs both queues whenever this process leads, until it is told to stop and what had begun has ended.
+/// Runs both queues whenever this process leads, until it must stop and what had begun has ended.
 async fn lead(context: &Arc<Context>) {
     while !context.leadership.is_stopping() {
         let may_act = async {
@@ -264,16 +264,7 @@ mod tests {
         let (next, permit) = context.mints.next().await;
         context.mints.begin(&next).unwrap();
         drop(permit);
-        let result = MintResult {
-            uid: "u".into(),
-            reason: MintReason::Due,
-            sent_at: None,
-            tried: None,
-            credentials: None,
-            original: None,
-            refresh_token: None,
-            outcome,
-        };
+        let result = MintResult { outcome, ..MintResult::empty("u".into(), MintReason::Due) };
         context.mints.finish(key, result);
     }
 

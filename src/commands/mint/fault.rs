@@ -103,7 +103,7 @@ impl Fault {
             Some(seconds) => {
                 format!("the operator would try again after {seconds} s or so, and later if it fails again")
             }
-            // Its message speaks to whoever runs the operator.
+            // Where a flag would help, its message names the one of the operator.
             None if error.kind() == oauth::ErrorKind::EgressRefused => {
                 "mint takes the same flag; the operator would not try again before something changes"
                     .to_owned()

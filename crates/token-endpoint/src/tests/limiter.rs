@@ -234,7 +234,7 @@ async fn no_more_than_the_limits() {
             drop(place);
         });
     }
-    // Another origin waits for nobody.
+    // A request to another origin does not wait.
     let elsewhere = "https://idp.example.com:8443/token".parse().unwrap();
     let place = gate.enter(&elsewhere, party(&gate, 99), Instant::now() + seconds(900)).await.unwrap();
     assert_eq!(place.waited(), Duration::ZERO);
@@ -293,7 +293,7 @@ async fn a_thousand_sources_with_one_wrong_secret_are_one_failed_login_per_wait(
             }
         });
     }
-    // Whoever has another secret is not concerned.
+    // A client with another secret does not wait.
     for client in 0..7 {
         let place = gate.enter(&url(), party(&gate, client), Instant::now()).await.unwrap();
         place.finish(&Ok(()));
@@ -360,7 +360,7 @@ async fn people_who_ask_shorten_the_wait_to_half_a_minute_and_do_not_hammer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scope_that_is_refused_is_nobody_elses_business() {
+async fn a_refused_scope_holds_back_no_other_request() {
     let gate = Gate::default();
     let who = party(&gate, 1);
     for body in [r#"{"error":"invalid_scope"}"#, r#"{"error":"invalid_request"}"#, "{}"] {
