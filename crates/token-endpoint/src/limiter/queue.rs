@@ -187,8 +187,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 
     /// What `client` may do now. A client that goes is in flight until [`Self::client_left`].
     pub(super) fn judge(&mut self, client: ClientIdentity, exclusive: bool, now: Instant) -> Verdict {
-        let limit = f64::from(self.limits.per_second);
-        let state = self.clients.entry(client).or_insert_with(|| Client::new(limit, now));
+        let state = self.client(client, now);
         match state.standing(exclusive, now) {
             Standing::Rejected { error, retry_in } => {
                 Verdict::Reject(KnownRejection { error: Box::new(error.clone()), retry_in })
@@ -200,17 +199,15 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 
     /// A request of `client` is sent.
     pub(super) fn client_began(&mut self, client: ClientIdentity, now: Instant) {
-        let limit = f64::from(self.limits.per_second);
-        let state = self.clients.entry(client).or_insert_with(|| Client::new(limit, now));
+        let state = self.client(client, now);
         state.in_flight += 1;
         state.rate.take(now);
     }
 
     /// An entry that has begun waits for its client.
     pub(super) fn park(&mut self, client: ClientIdentity, turn: Turn, parked: Parked<K>, now: Instant) {
-        let limit = f64::from(self.limits.per_second);
         self.places.insert(parked.key.clone(), Place::Parked(client, turn));
-        let state = self.clients.entry(client).or_insert_with(|| Client::new(limit, now));
+        let state = self.client(client, now);
         state.parked.insert(turn, parked);
         self.time_client(client, now);
     }
@@ -361,6 +358,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         if let Some(at) = wanted {
             self.timers.insert((at, Timer::Client(client)));
         }
+    }
+
+    fn client(&mut self, client: ClientIdentity, now: Instant) -> &mut Client<K> {
+        let limit = f64::from(self.limits.per_second);
+        self.clients.entry(client).or_insert_with(|| Client::new(limit, now))
     }
 
     fn endpoint(&mut self, endpoint: &str, origin: &str, now: Instant) -> Arc<str> {
