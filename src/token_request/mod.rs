@@ -6,4 +6,4 @@ pub(crate) mod tls;
 
 pub use endpoints::{EndpointArgs, EndpointError};
 pub(crate) use endpoints::{propagation_delay, transport, unused_proxies};
-pub(crate) use send::send;
+pub(crate) use send::{Sent, send};

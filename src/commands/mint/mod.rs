@@ -14,9 +14,8 @@ mod token_file;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -28,7 +27,7 @@ use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::attempt_timeout;
 use crate::secret::Template;
 use crate::spec::Resolved;
-use crate::token_request;
+use crate::token_request::{self, Sent, send};
 use fault::Fault;
 use input::Input;
 use manifests::{ManifestError, Manifests};
@@ -119,9 +118,8 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     };
     // Until the new refresh token is saved, Ctrl-C must not end the process: it may be the only valid one.
     let _blocked = if token_file.is_some() { block_signals()? } else { vec![] };
-    let (sent_at, begun) = (Timestamp::now(), Instant::now());
-    let outcome = Box::pin(transport.send_over(&request, &tls, REQUEST_TIMEOUT)).await;
-    let took = begun.elapsed();
+    let Sent { outcome, at: sent_at, took } =
+        Box::pin(send(&transport, &request, &tls, REQUEST_TIMEOUT)).await;
 
     let refresh_token = match &outcome {
         Ok(answer) => answer.refresh_token.as_ref(),

@@ -18,6 +18,7 @@ use tokensource_api::TokenSource;
 /// A request that was answered.
 #[derive(Clone, Copy)]
 pub(super) struct Exchange {
+    /// In whole seconds.
     pub(super) sent_at: Timestamp,
     pub(super) took: Duration,
     pub(super) show_secrets: bool,
@@ -33,7 +34,7 @@ pub(super) fn report_response(
     exchange: Exchange,
 ) -> Record {
     let show = exchange.show_secrets;
-    let at = Timestamp::from_second(exchange.sent_at.as_second()).unwrap_or(exchange.sent_at);
+    let at = exchange.sent_at;
     let lifetime = answer.lifetime(at, resolved.default_lifetime);
     let minted = resolved.minted(answer, credentials, at);
     let text = |text: &str| match credentials.are_told_in(text) {
