@@ -1,6 +1,7 @@
 //! A fleet of TokenSources on a real control plane, with a real authorization server.
 #![allow(dead_code, unreachable_pub, reason = "each benchmark uses its own part of this")]
 
+pub mod bare_loop;
 pub mod operator;
 
 use std::collections::BTreeMap;

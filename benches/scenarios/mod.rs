@@ -14,6 +14,7 @@ mod slow_api;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::fleet::bare_loop::{self, Cost};
 use crate::fleet::operator::{Operator, Usage};
 use crate::fleet::{self, Fleet, setting};
 
@@ -44,14 +45,18 @@ async fn overload() {
     tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
     let (usage, api) = (operator.usage(), Usage::of_api_server());
     let refreshes = (fleet.answered().await - answered) as f64;
-    println!(
-        "overload: {:.1} refreshes/s; each costs the operator {:.2} ms of CPU and kube-apiserver {:.2} ms; {}",
-        refreshes / begun.elapsed().as_secs_f64(),
-        (usage.cpu - before.cpu) / refreshes * 1e3,
-        (api.cpu - api_before.cpu) / refreshes * 1e3,
-        usage.memory()
-    );
+    let cost = Cost {
+        rate: refreshes / begun.elapsed().as_secs_f64(),
+        cpu: (usage.cpu - before.cpu) / refreshes,
+        api_server: (api.cpu - api_before.cpu) / refreshes,
+    };
+    println!("overload: {cost}; {}", usage.memory());
     print_calls("refresh", refreshes, &calls_before, &calls().await);
+    operator.stop(Duration::from_secs(60)).await;
+    println!(
+        "a bare loop of the same calls: {}",
+        bare_loop::run(&fleet, refreshes as usize, cost.rate).await
+    );
 }
 
 async fn hang() {
