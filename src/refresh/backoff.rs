@@ -10,6 +10,16 @@ use token_endpoint::Class;
 const REJECTED_WAITS: [u64; 4] = [30, 2 * 60, 10 * 60, 30 * 60];
 /// The wait after a lock-out, and the longest one after rejections, in seconds.
 const LOCKED_OUT_WAIT: u64 = 30 * 60;
+/// The first wait after "too many requests", in seconds; it doubles.
+const LIMITED_WAIT: u64 = 30;
+/// Likewise, where the endpoint asks for a wait of its own, which it may ask for again and again.
+const LIMITED_WAIT_IF_ASKED: u64 = 5;
+/// Bounds those two, in seconds.
+const MAX_LIMITED_WAIT: u64 = 10 * 60;
+/// The wait after a server error with a code of refusal, where nothing is known of the client, in seconds.
+const AMBIGUOUS_WAIT: u64 = 10;
+/// The shortest wait before the last attempt in the lifetime of a token, in seconds.
+const MIN_LAST_WAIT: u64 = 30;
 
 /// The inputs of the back-off.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +30,9 @@ pub struct FailedAttempt<'a> {
     pub count: u32,
     /// `Retry-After` of the response, in seconds.
     pub retry_after: Option<u64>,
+    /// How long requests like this one are held back for all sources that send them, in seconds. It replaces the wait by
+    /// `count`.
+    pub held_back: Option<u64>,
     /// When the token in the target expires, if it is one for the present spec.
     pub expires_at: Option<Timestamp>,
     /// The longest time by which a mounted file lags behind the Secret, in seconds.
@@ -33,27 +46,53 @@ pub struct FailedAttempt<'a> {
 pub fn wait(now: Timestamp, failed: &FailedAttempt<'_>) -> Option<u64> {
     let remaining = failed.expires_at.map_or(0, |at| seconds_between(now, at));
     let nth = failed.count.max(1) - 1;
+    let asked = failed.retry_after.unwrap_or(0);
+    let wait = |own: u64| failed.held_back.unwrap_or(own).max(asked);
+    // One attempt early enough for readers of the file, in case the issuer accepts the client by then.
+    let at_the_latest = |wait: u64| match last_attempt_in(remaining, failed.propagation_delay) {
+        Some(last) => wait.min(last.max(MIN_LAST_WAIT)),
+        None => wait,
+    };
     match failed.class {
         Class::Transient => {
-            Some(jittered(now, failed.uid, transient(nth, remaining)).max(failed.retry_after.unwrap_or(0)))
+            let wait = wait(jittered(now, failed.uid, transient(nth, remaining)));
+            Some(if remaining > 0 { wait.min(patience(remaining)) } else { wait })
         }
         Class::Limited => {
-            let least = failed.retry_after.unwrap_or(0).max(30);
-            Some(least.saturating_add(spread(failed.uid, now, least / 4)))
+            let first = if failed.retry_after.is_some() { LIMITED_WAIT_IF_ASKED } else { LIMITED_WAIT };
+            let wait = wait(doubled(first, nth).min(MAX_LIMITED_WAIT));
+            Some(at_the_latest(wait.saturating_add(spread(failed.uid, now, wait / 4))))
         }
         Class::Unclear if remaining > 0 => {
-            Some(jittered(now, failed.uid, transient(nth, remaining)).clamp(15, 60))
+            Some(at_the_latest(wait(jittered(now, failed.uid, transient(nth, remaining)).clamp(15, 60))))
         }
-        Class::Unclear => Some(5 * 60),
+        Class::Unclear => Some(wait(5 * 60)),
+        Class::Ambiguous => Some(at_the_latest(wait(AMBIGUOUS_WAIT))),
         Class::Rejected | Class::Malformed => {
-            let wait = REJECTED_WAITS.get(nth as usize).copied().unwrap_or(LOCKED_OUT_WAIT);
-            // One attempt early enough for readers of the file, in case the issuer accepts the client by then.
-            let last_chance = remaining.saturating_sub(failed.propagation_delay.saturating_add(SKEW)).max(30);
-            Some(if remaining > 0 { wait.min(last_chance) } else { wait })
+            let own = REJECTED_WAITS.get(nth as usize).copied().unwrap_or(LOCKED_OUT_WAIT);
+            Some(at_the_latest(wait(own)))
         }
-        Class::LockedOut => Some(LOCKED_OUT_WAIT.max(failed.retry_after.unwrap_or(0))),
+        Class::LockedOut => Some(wait(LOCKED_OUT_WAIT)),
         Class::Configuration => None,
     }
+}
+
+/// How long a token that lives for `remaining` more seconds may wait for an endpoint that fails by itself, in seconds.
+#[must_use]
+pub fn patience(remaining: u64) -> u64 {
+    (remaining / 6).max(5)
+}
+
+/// The seconds until the last attempt with which readers of the file never find an expired token; `None` once that has
+/// passed.
+fn last_attempt_in(remaining: u64, propagation_delay: u64) -> Option<u64> {
+    remaining.checked_sub(propagation_delay.saturating_add(SKEW)).filter(|seconds| *seconds > 0)
+}
+
+/// Whether an attempt now is the last one, or a later one, in the lifetime of a token.
+#[must_use]
+pub fn is_last_attempt(remaining: u64, propagation_delay: u64) -> bool {
+    remaining > 0 && last_attempt_in(remaining, propagation_delay).is_none()
 }
 
 /// The timeout of one token request, in seconds, where the old token lives for `remaining` more seconds.
@@ -63,8 +102,11 @@ pub fn attempt_timeout(remaining: u64) -> u64 {
 }
 
 fn transient(nth: u32, remaining: u64) -> u64 {
-    let doubled = |first: u64| first.saturating_mul(1u64.checked_shl(nth).unwrap_or(u64::MAX));
-    if remaining > 0 { doubled(2).min((remaining / 6).clamp(5, 300)) } else { doubled(5).min(60) }
+    if remaining > 0 { doubled(2, nth).min(patience(remaining).min(300)) } else { doubled(5, nth).min(60) }
+}
+
+fn doubled(first: u64, nth: u32) -> u64 {
+    first.saturating_mul(1u64.checked_shl(nth).unwrap_or(u64::MAX))
 }
 
 /// A time between half and all of `wait`, at least 1 s.
@@ -83,7 +125,8 @@ mod tests {
 
     fn failed(class: Class, count: u32, remaining: u64) -> FailedAttempt<'static> {
         let expires_at = (remaining > 0).then(|| plus(NOW, remaining));
-        FailedAttempt { class, count, retry_after: None, expires_at, propagation_delay: 90, uid: "u" }
+        let (retry_after, held_back) = (None, None);
+        FailedAttempt { class, count, retry_after, held_back, expires_at, propagation_delay: 90, uid: "u" }
     }
 
     fn between(class: Class, count: u32, remaining: u64, low: u64, high: u64) {
@@ -116,13 +159,71 @@ mod tests {
         assert_eq!(wait(NOW, &failed(Class::LockedOut, 1, 700)), Some(1800));
     }
 
+    fn asked(class: Class, count: u32, remaining: u64, retry_after: u64) -> FailedAttempt<'static> {
+        FailedAttempt { retry_after: Some(retry_after), ..failed(class, count, remaining) }
+    }
+
     #[test]
-    fn wait_after_rate_limits_is_at_least_retry_after() {
-        between(Class::Limited, 1, 100, 30, 37);
-        let limited = FailedAttempt { retry_after: Some(120), ..failed(Class::Limited, 1, 100) };
-        assert!((120..=150).contains(&wait(NOW, &limited).unwrap()));
-        let unavailable = FailedAttempt { retry_after: Some(120), ..failed(Class::Transient, 1, 100) };
-        assert_eq!(wait(NOW, &unavailable), Some(120), "Retry-After of a 503 holds too");
+    fn wait_after_rate_limits_is_retry_after_or_doubles_from_half_a_minute_to_ten_minutes() {
+        between(Class::Limited, 1, 0, 30, 37);
+        between(Class::Limited, 2, 0, 60, 75);
+        between(Class::Limited, 9, 0, 600, 750);
+        for (count, retry_after, low, high) in [
+            (1, 120, 120, 150),
+            (1, 3600, 3600, 4500),
+            (1, 0, 5, 6),
+            (1, 1, 5, 6),
+            (4, 1, 40, 50),
+            (9, 1, 600, 750),
+        ] {
+            let wait = wait(NOW, &asked(Class::Limited, count, 0, retry_after)).unwrap();
+            assert!((low..=high).contains(&wait), "{count} {retry_after}: {wait}");
+        }
+    }
+
+    /// Sources of tokens that live for an hour and less lose them by a `Retry-After` of an hour.
+    #[test]
+    fn wait_after_rate_limits_allows_one_attempt_before_readers_see_an_expired_token() {
+        let wait = |remaining| wait(NOW, &asked(Class::Limited, 1, remaining, 3600)).unwrap();
+        assert_eq!(wait(700), 600, "P+S before the end");
+        assert_eq!(wait(110), 30, "but not sooner than 30 s");
+        assert!(wait(100) >= 3600 && wait(40) >= 3600, "and once");
+    }
+
+    /// A server error waits a sixth of the remaining life at most; only 429 obeys an hour.
+    #[test]
+    fn wait_after_server_errors_is_retry_after_and_at_most_a_sixth_of_the_remaining_lifetime() {
+        for (remaining, retry_after, expected) in [
+            (150, 3600, 25),
+            (6000, 120, 120),
+            (6000, 3600, 1000),
+            (20, 3600, 5),
+            (86_400, 3600, 3600),
+            (0, 3600, 3600),
+        ] {
+            let failed = asked(Class::Transient, 1, remaining, retry_after);
+            assert_eq!(wait(NOW, &failed), Some(expected), "{remaining} {retry_after}");
+        }
+    }
+
+    #[test]
+    fn wait_of_requests_that_are_held_back_lasts_as_long_and_ends_before_the_token_expires() {
+        let held = |class, held_back, remaining| {
+            wait(NOW, &FailedAttempt { held_back: Some(held_back), ..failed(class, 1, remaining) })
+        };
+        assert_eq!(held(Class::Rejected, 1700, 0), Some(1700));
+        assert_eq!(held(Class::Rejected, 1700, 700), Some(600));
+        assert_eq!(held(Class::Rejected, 7, 0), Some(7), "a person asked for an attempt");
+        assert_eq!(held(Class::Transient, 3600, 150), Some(25));
+        assert_eq!(held(Class::Ambiguous, 120, 0), Some(120));
+        assert_eq!(held(Class::LockedOut, 1900, 150), Some(1900), "no attempt sooner");
+        assert_eq!(wait(NOW, &failed(Class::Ambiguous, 1, 0)), Some(10));
+    }
+
+    #[test]
+    fn last_attempt_is_due_once_readers_may_see_an_expired_token() {
+        let due: Vec<bool> = [0, 1, 100, 101, 300].map(|remaining| is_last_attempt(remaining, 90)).into();
+        assert_eq!(due, [false, true, true, false, false]);
     }
 
     #[test]
@@ -143,8 +244,8 @@ mod tests {
     proptest! {
         #[test]
         fn wait_of_any_numbers_is_at_least_a_second(count in any::<u32>(), remaining in any::<u64>(), retry_after in proptest::option::of(any::<u64>()), delay in any::<u64>()) {
-            for class in [Class::Transient, Class::Limited, Class::Unclear, Class::Rejected, Class::LockedOut, Class::Malformed] {
-                let failed = FailedAttempt { retry_after, propagation_delay: delay, ..failed(class, count, remaining) };
+            for class in [Class::Transient, Class::Limited, Class::Unclear, Class::Ambiguous, Class::Rejected, Class::LockedOut, Class::Malformed] {
+                let failed = FailedAttempt { retry_after, held_back: retry_after, propagation_delay: delay, ..failed(class, count, remaining) };
                 prop_assert!(wait(NOW, &failed).unwrap() >= 1);
             }
         }

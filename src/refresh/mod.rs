@@ -4,7 +4,7 @@ mod backoff;
 mod decision;
 mod schedule;
 
-pub use backoff::{FailedAttempt, attempt_timeout, wait};
+pub use backoff::{FailedAttempt, attempt_timeout, is_last_attempt, patience, wait};
 pub use decision::{
     Blocked, Decision, Failure, MintReason, Observed, Pending, Tried, Wanted, decide, needed, refresh_at,
 };

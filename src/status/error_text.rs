@@ -9,6 +9,16 @@ pub fn error_text(error: &Error) -> String {
     error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}{}", remedy(&hint)))
 }
 
+/// The message for `mint`, which is run by people who may send requests to the endpoint themselves: with the server's text
+/// beside an unknown error code. Status has no such texts: with them, a TokenSource could read other services.
+#[must_use]
+pub fn error_text_in_full(error: &Error) -> String {
+    match error.detail() {
+        Some(detail) => format!("{}; the endpoint says: {detail}", error_text(error)),
+        None => error_text(error),
+    }
+}
+
 /// The end of the sentence, with its punctuation.
 fn remedy(hint: &Hint) -> String {
     match hint {
@@ -65,6 +75,10 @@ mod tests {
     use super::*;
 
     fn answered(status: u16, body: &str, response: ResponseMapping) -> String {
+        error_text(&refused(status, body, response))
+    }
+
+    fn refused(status: u16, body: &str, response: ResponseMapping) -> Error {
         let description = RequestDescription {
             response,
             ..RequestDescription::new(
@@ -80,7 +94,21 @@ mod tests {
         };
         let request = description.request(&credentials).unwrap();
         let status = StatusCode::from_u16(status).unwrap();
-        error_text(&read(status, &HeaderMap::new(), body.as_bytes(), &request).unwrap_err())
+        read(status, &HeaderMap::new(), body.as_bytes(), &request).unwrap_err()
+    }
+
+    #[test]
+    fn error_text_of_unknown_codes_and_messages_has_the_text_of_the_server_only_in_full() {
+        for (body, text) in [
+            (r#"{"error":"odd_code","error_description":"Ask the owner."}"#, "HTTP 400, odd_code"),
+            (r#"{"message":"Ask the owner."}"#, "HTTP 400 with a message and no error code"),
+        ] {
+            let error = refused(400, body, ResponseMapping::default());
+            assert_eq!(error_text(&error), format!("the token endpoint answered {text}"));
+            assert_eq!(error_text_in_full(&error), format!("{error}; the endpoint says: Ask the owner."));
+        }
+        let known = refused(400, r#"{"error":"invalid_scope","message":"m"}"#, ResponseMapping::default());
+        assert_eq!(error_text_in_full(&known), error_text(&known));
     }
 
     fn rules(texts: &[&str]) -> Vec<EgressRule> {
@@ -112,6 +140,11 @@ mod tests {
                 404,
                 r#"{"error":"Realm does not exist"}"#,
                 ": Realm does not exist (check the path of tokenURL)",
+            ),
+            (
+                404,
+                r#"{"message":"the db password is x"}"#,
+                "HTTP 404 with a message and no error code (check the path of tokenURL)",
             ),
             (407, "", "(a proxy on the way asks for authentication)"),
             (

@@ -14,7 +14,7 @@ use tokensource_api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStat
 mod error_text;
 mod reason;
 
-pub use error_text::error_text;
+pub use error_text::{error_text, error_text_in_full};
 pub use reason::reason;
 
 const READY: &str = "Ready";

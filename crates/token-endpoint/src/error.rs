@@ -4,9 +4,12 @@
 
 pub(crate) mod body;
 mod class;
+mod codes;
 mod hint;
 mod refusal;
 mod request;
+mod retry_after;
+mod sentences;
 mod undiscovered;
 mod unusable;
 
@@ -16,7 +19,9 @@ pub use refusal::Refusal;
 pub use request::RequestError;
 pub use undiscovered::Undiscovered;
 pub use unusable::Unusable;
-pub(crate) use {refusal::Shape, undiscovered::DiscoveryProblem, unusable::ResponseProblem};
+pub(crate) use {class::Reach, codes::KnownCode};
+pub(crate) use {refusal::Shape, retry_after::RetryAfter};
+pub(crate) use {undiscovered::DiscoveryProblem, unusable::ResponseProblem};
 
 use crate::egress::EgressRefused;
 use crate::tls::CertificateProblem;
@@ -136,7 +141,7 @@ impl Error {
             | Error::Proxy { wants_authentication: true, .. } => Class::Rejected,
             Error::Proxy { .. } => Class::Unclear,
             Error::Discovery(undiscovered) => undiscovered.problem.class(),
-            Error::Refused(refusal) => refusal.classify().0,
+            Error::Refused(refusal) => refusal.meaning().class,
             Error::Unusable(_) => Class::Malformed,
         }
     }
@@ -197,16 +202,59 @@ impl Error {
             | Error::Timeout { .. }
             | Error::Cut { .. } => ErrorKind::Unavailable,
             Error::Discovery(undiscovered) => undiscovered.problem.kind(),
-            Error::Refused(refusal) => refusal.classify().1,
+            Error::Refused(refusal) => refusal.meaning().kind,
             Error::Unusable(_) => ErrorKind::MalformedResponse,
         }
     }
 
-    /// The seconds to wait at least that the endpoint asks for (`Retry-After`), capped at one hour.
+    /// The seconds to wait at least that the endpoint asks for (`Retry-After`), capped at one hour; at 5 minutes where an
+    /// intermediary seems to ask.
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Error::Refused(refusal) => refusal.retry_after,
+            Error::Refused(refusal) => refusal.retry_after.map(|asked| asked.seconds),
+            _ => None,
+        }
+    }
+
+    /// The same where it concerns all requests of the client.
+    pub(crate) fn shared_retry_after(&self) -> Option<u64> {
+        match self {
+            Error::Refused(refusal) => {
+                refusal.retry_after.filter(|asked| asked.reach == Reach::Client).map(|asked| asked.seconds)
+            }
+            _ => None,
+        }
+    }
+
+    /// Which other requests would get the same answer.
+    pub(crate) fn reach(&self) -> Reach {
+        match self {
+            Error::Refused(refusal) => refusal.meaning().reach,
+            _ => Reach::Own,
+        }
+    }
+
+    /// For [`Class::Ambiguous`]: the status and the code.
+    pub(crate) fn ambiguous(&self) -> Option<(StatusCode, &'static KnownCode)> {
+        match self {
+            Error::Refused(refusal) => refusal.ambiguous(),
+            _ => None,
+        }
+    }
+
+    /// What failed, if a failure of [`Class::Ambiguous`] does not pass.
+    #[must_use]
+    pub fn lasting_kind(&self) -> ErrorKind {
+        self.ambiguous().map_or(self.kind(), |(_, known)| known.kind)
+    }
+
+    /// The server's text beside an unknown error code, without secrets. `Display` leaves it out: show it only to people who
+    /// may send requests to the endpoint themselves.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Error::Refused(refusal) => refusal.detail(),
             _ => None,
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct Redactor {
     sent: Vec<SecretString>,
     /// The secrets among them, unencoded.
     secrets: Vec<SecretString>,
+    /// Values that may appear in messages: scopes, audiences, resources.
+    plain: Vec<String>,
 }
 
 impl Redactor {
@@ -69,6 +71,21 @@ impl Redactor {
                 self.sent.push(form.into());
             }
         }
+    }
+
+    /// Adds a value that is not redacted in messages.
+    pub(super) fn add_plain(&mut self, value: &str) {
+        self.plain.extend(value.split_whitespace().map(str::to_owned));
+        self.plain.push(value.to_owned());
+    }
+
+    /// `text` without everything that was sent, also without what messages may show.
+    pub(super) fn without_sent(&self, text: &str) -> String {
+        let mut plain: Vec<String> = self.plain.iter().map(|value| value.to_lowercase()).collect();
+        plain.retain(|value| !value.is_empty());
+        plain.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
+        let redacted = self.redact(text).replace(REDACTED, " ").to_lowercase();
+        plain.iter().fold(redacted, |text, value| text.replace(value, " "))
     }
 
     /// `text` without what was sent and without what looks like a token, reduced to the characters that RFC 6749, 5.2 allows in

@@ -3,7 +3,7 @@
 
 use super::answer::Answer;
 use super::error::body::{self as error_body, ErrorBody};
-use super::error::{Error, Refusal, ResponseProblem, Shape, Unusable};
+use super::error::{Error, Refusal, ResponseProblem, RetryAfter, Shape, Unusable};
 use super::json::{parse, seconds};
 use super::lifetime::MAX_LIFETIME;
 use super::mapping::{self, Pointer, ResponseMapping};
@@ -16,9 +16,6 @@ use jiff::fmt::rfc2822;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// Caps `Retry-After`, in seconds.
-const MAX_RETRY_AFTER: u64 = 60 * 60;
 
 /// Bounds each of [`Answer::values`], in bytes.
 const MAX_VALUE_LENGTH: usize = 4096;
@@ -45,18 +42,32 @@ pub fn read(
         .filter(|_| status.is_success())
         .and_then(|document| refresh_token(document, mapping));
 
+    let mut error_body = None;
     if status.is_success() && !object.is_some_and(error_body::reports_error) {
-        return match &document {
+        let read = match &document {
             Some(document) => token(document, request, date, refresh_token.clone()),
             None => Err(ResponseProblem::NotJson(shape(headers, body, request.sent()))),
+        };
+        let problem = match read {
+            Ok(answer) => return Ok(answer),
+            Err(problem) => problem,
+        };
+        // Without a token, further members may say why.
+        let no_token = object.filter(|_| matches!(problem, ResponseProblem::NoToken(_)));
+        error_body = no_token.map(|object| error_body::read(object, request.sent()));
+        if !error_body.as_ref().is_some_and(ErrorBody::names_cause) {
+            return Err(Error::Unusable(Box::new(Unusable { status, problem, refresh_token })));
         }
-        .map_err(|problem| Error::Unusable(Box::new(Unusable { status, problem, refresh_token })));
     }
+    let read_body = || object.map_or(ErrorBody::NotJson, |object| error_body::read(object, request.sent()));
+    let error_body = error_body.unwrap_or_else(read_body);
+    let shape = shape(headers, body, request.sent());
+    let asked = header(headers, &RETRY_AFTER).and_then(|value| retry_after(value, date));
     Err(Error::Refused(Box::new(Refusal {
         status,
-        body: object.map_or(ErrorBody::Nothing, |object| error_body::read(object, request.sent())),
-        shape: shape(headers, body, request.sent()),
-        retry_after: header(headers, &RETRY_AFTER).and_then(|value| retry_after(value, date)),
+        retry_after: asked.map(|seconds| RetryAfter::of(seconds, status, &error_body, &shape)),
+        body: error_body,
+        shape,
         encoded_differs: request.encoded_differs(),
         refresh_token,
     })))
@@ -178,7 +189,7 @@ fn retry_after(value: &str, date: Option<Timestamp>) -> Option<u64> {
         let until = http_date(value)?.as_second().saturating_sub(date?.as_second());
         u64::try_from(until).unwrap_or_default()
     };
-    Some(seconds.min(MAX_RETRY_AFTER))
+    Some(seconds)
 }
 
 /// The media type is text of the server: it is dropped unless it has the form of one, and redacted.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::providers::CredentialsError;
 use crate::refresh::{FailedAttempt, wait};
 use crate::secret::TemplateError;
-use crate::status::{error_text, reason};
+use crate::status::{error_text_in_full, reason};
 use token_endpoint as oauth;
 use tokensource_api::Reason;
 
@@ -95,6 +95,7 @@ impl Fault {
             class: error.class(),
             count: 1,
             retry_after: error.retry_after(),
+            held_back: None,
             expires_at: None,
             propagation_delay,
             uid: "",
@@ -110,7 +111,7 @@ impl Fault {
             }
             None => "the operator would not try again before something changes".to_owned(),
         };
-        Fault { then: Some(then), ..Fault::told(reason(error.kind()), error_text(error)) }
+        Fault { then: Some(then), ..Fault::told(reason(error.kind()), error_text_in_full(error)) }
     }
 }
 

@@ -36,6 +36,9 @@ pub enum Class {
     Limited,
     /// The answer is not recognised: the failure may pass, or the configuration must change.
     Unclear,
+    /// A server error (5xx) with an error code that refuses the request, as gateways answer when they throttle: it may pass,
+    /// or frequent attempts may do harm.
+    Ambiguous,
     /// The configuration, here or at the issuer, must change; frequent attempts do harm.
     Rejected,
     /// The endpoint has locked the client out; each further failed login extends that.
@@ -44,4 +47,17 @@ pub enum Class {
     Malformed,
     /// Nothing was sent, and nothing can be until the configuration changes.
     Configuration,
+}
+
+/// Which other requests would get the same answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Those of the caller's own retries: nothing is shared.
+    Own,
+    /// Requests with the same parameters.
+    Request,
+    /// Requests with the same refresh token, subject token or assertion.
+    Grant,
+    /// Requests of the same client.
+    Client,
 }

@@ -1,8 +1,11 @@
 //! Failures that a token endpoint reports.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::body::{ErrorBody, KnownCode};
-use super::class::{Class, ErrorKind};
+use super::body::ErrorBody;
+use super::class::{Class, ErrorKind, Reach};
+use super::codes::KnownCode;
 use super::hint::Hint;
+use super::retry_after::RetryAfter;
 use http::StatusCode;
 use secrecy::SecretString;
 use std::fmt;
@@ -14,6 +17,12 @@ pub(crate) struct Shape {
     pub(crate) media_type: Option<String>,
     /// Bytes of the body that were read.
     pub(crate) length: usize,
+}
+
+impl Shape {
+    pub(super) fn is_web_page(&self) -> bool {
+        matches!(self.media_type.as_deref(), Some("text/html" | "application/xhtml+xml"))
+    }
 }
 
 impl fmt::Display for Shape {
@@ -32,47 +41,117 @@ pub struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) body: ErrorBody,
     pub(crate) shape: Shape,
-    /// Seconds.
-    pub(crate) retry_after: Option<u64>,
+    pub(crate) retry_after: Option<RetryAfter>,
     /// Whether Basic authentication percent-encoded something that the server may not have decoded.
     pub(crate) encoded_differs: bool,
     /// A success whose body reports an error may hold one.
     pub(crate) refresh_token: Option<SecretString>,
 }
 
+/// What an answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Meaning {
+    pub(super) class: Class,
+    pub(super) kind: ErrorKind,
+    pub(super) reach: Reach,
+}
+
+const fn means(class: Class, kind: ErrorKind, reach: Reach) -> Meaning {
+    Meaning { class, kind, reach }
+}
+
 impl std::error::Error for Refusal {}
 
 impl Refusal {
-    /// A known code decides, at any status; without one the status does.
-    pub(super) fn classify(&self) -> (Class, ErrorKind) {
-        if let Some(KnownCode { class, kind, .. }) = self.body.known() {
-            return (*class, *kind);
-        }
-        match self.status.as_u16() {
-            408 | 425 | 500..=599 => (Class::Transient, ErrorKind::Unavailable),
-            429 => (Class::Limited, ErrorKind::RateLimited),
-            401 => (Class::Rejected, ErrorKind::ClientRejected),
-            300..=399 | 407 => (Class::Rejected, ErrorKind::RequestRejected),
-            200..=299 if matches!(self.body, ErrorBody::Unknown(_)) => {
-                (Class::Rejected, ErrorKind::RequestRejected)
+    /// The first that fits: a lock-out, 429, another failure of the server, a known code, a known sentence, the status.
+    pub(super) fn meaning(&self) -> Meaning {
+        let known = self.body.known();
+        match (self.status.as_u16(), known) {
+            (_, Some(code)) if code.class == Class::LockedOut => means(code.class, code.kind, Reach::Client),
+            (429, _) => means(Class::Limited, ErrorKind::RateLimited, Reach::Client),
+            (500..=599, Some(code)) if code.refuses() => {
+                means(Class::Ambiguous, ErrorKind::Unavailable, Reach::Client)
             }
-            200..=299 => (Class::Malformed, ErrorKind::MalformedResponse),
-            404 | 410 => (Class::Unclear, self.unclear_kind()),
-            _ if matches!(self.body, ErrorBody::Unknown(_)) => (Class::Rejected, ErrorKind::RequestRejected),
-            _ => (Class::Unclear, self.unclear_kind()),
+            (408 | 425 | 500..=599, code) => {
+                let is_limited = code.is_some_and(|code| code.kind == ErrorKind::RateLimited);
+                let kind = if is_limited { ErrorKind::RateLimited } else { ErrorKind::Unavailable };
+                means(Class::Transient, kind, Reach::Own)
+            }
+            // ServiceNow: a wrong secret as `server_error` with 401.
+            (401, Some(code)) if code.class == Class::Transient => self.meaning_of_status(),
+            (_, Some(code)) => means(code.class, code.kind, self.reach_of(code)),
+            (_, None) => self.meaning_without_code(),
+        }
+    }
+
+    /// Which other requests a known code concerns.
+    fn reach_of(&self, known: &KnownCode) -> Reach {
+        match (known.class, known.code) {
+            (Class::Limited, _) if known.is_standard => Reach::Client,
+            (Class::Rejected, "invalid_client" | "AUTHENTICATION_FAILED") => Reach::Client,
+            (Class::Rejected, "invalid_grant") => Reach::Grant,
+            (Class::Rejected, "unauthorized_client") => self.reach_of_status(),
+            (Class::Rejected, _) if known.is_standard => Reach::Request,
+            (Class::Rejected, _) => self.reach_of_status(),
+            _ => Reach::Own,
+        }
+    }
+
+    fn reach_of_status(&self) -> Reach {
+        if self.status == StatusCode::UNAUTHORIZED { Reach::Client } else { Reach::Request }
+    }
+
+    /// A sentence says what failed. It slows this request down and no other one, and makes none faster.
+    fn meaning_without_code(&self) -> Meaning {
+        let by_status = self.meaning_of_status();
+        match self.body.known_sentence() {
+            Some(sentence) if slowness(sentence.class) > slowness(by_status.class) => {
+                means(sentence.class, sentence.kind, by_status.reach)
+            }
+            Some(sentence) => Meaning { kind: sentence.kind, ..by_status },
+            None => by_status,
+        }
+    }
+
+    fn meaning_of_status(&self) -> Meaning {
+        let has_code = matches!(self.body, ErrorBody::Unknown(..));
+        match self.status.as_u16() {
+            401 => means(Class::Rejected, ErrorKind::ClientRejected, Reach::Client),
+            300..=399 | 407 => means(Class::Rejected, ErrorKind::RequestRejected, Reach::Own),
+            404 | 410 => means(Class::Unclear, self.unclear_kind(), Reach::Own),
+            200..=299 if !has_code => means(Class::Malformed, ErrorKind::MalformedResponse, Reach::Own),
+            _ if has_code => means(Class::Rejected, ErrorKind::RequestRejected, Reach::Request),
+            _ => means(Class::Unclear, self.unclear_kind(), Reach::Own),
         }
     }
 
     /// An answer without JSON comes mostly from an intermediary and not from the endpoint.
     fn unclear_kind(&self) -> ErrorKind {
         match self.body {
-            ErrorBody::Nothing => ErrorKind::Unavailable,
+            ErrorBody::NotJson | ErrorBody::Unreadable => ErrorKind::Unavailable,
             _ => ErrorKind::RequestRejected,
         }
     }
 
+    /// A failure of the server with a code that refuses the request: the status with the code, by which such answers are
+    /// counted.
+    pub(super) fn ambiguous(&self) -> Option<(StatusCode, &'static KnownCode)> {
+        let known = self.body.known()?;
+        (self.meaning().class == Class::Ambiguous).then_some((self.status, known))
+    }
+
+    /// What the server says beside a known code, without secrets: a text of an unknown service, which not everyone who may
+    /// name a URL may read.
+    pub(super) fn detail(&self) -> Option<&str> {
+        match &self.body {
+            ErrorBody::Unknown(_, text) => text.as_deref(),
+            ErrorBody::Sentence(text, None) => Some(text),
+            _ => None,
+        }
+    }
+
     pub(super) fn hint(&self) -> Option<Hint> {
-        let (class, kind) = self.classify();
+        let Meaning { class, kind, .. } = self.meaning();
         if class == Class::LockedOut {
             return Some(Hint::WaitForUnlock);
         }
@@ -85,11 +164,21 @@ impl Refusal {
         match (self.status.as_u16(), &self.body) {
             (300..=399, _) => Some(Hint::UseRedirectTarget),
             (401, _) => Some(Hint::CheckClientCredentials),
-            (403, ErrorBody::Nothing) => Some(Hint::CheckIntermediary),
+            (403, ErrorBody::NotJson) => Some(Hint::CheckIntermediary),
             (404, _) => Some(Hint::CheckTokenUrlPath),
             (407, _) => Some(Hint::AuthenticateToProxy),
             _ => None,
         }
+    }
+}
+
+/// Orders the classes of answers without a code by their waits.
+fn slowness(class: Class) -> u8 {
+    match class {
+        Class::Transient | Class::Unclear => 0,
+        Class::Limited => 1,
+        Class::LockedOut => 3,
+        _ => 2,
     }
 }
 
@@ -99,9 +188,10 @@ impl fmt::Display for Refusal {
         match &self.body {
             ErrorBody::Known(known, None) => write!(f, ", {}", known.code),
             ErrorBody::Known(known, Some(description)) => write!(f, ", {}: {description}", known.code),
-            ErrorBody::Unknown(code) => write!(f, ", {code}"),
-            ErrorBody::Sentence(sentence) => write!(f, ": {sentence}"),
-            ErrorBody::Nothing => write!(f, " with {} and no error code", self.shape),
+            ErrorBody::Unknown(code, _) => write!(f, ", {code}"),
+            ErrorBody::Sentence(sentence, Some(_)) => write!(f, ": {sentence}"),
+            ErrorBody::Sentence(_, None) => f.write_str(" with a message and no error code"),
+            ErrorBody::Unreadable | ErrorBody::NotJson => write!(f, " with {} and no error code", self.shape),
         }
     }
 }

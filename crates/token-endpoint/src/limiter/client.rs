@@ -2,7 +2,7 @@
 
 use super::entry::{Parked, Turn};
 use super::rate::Rate;
-use crate::error::{Class, Error, ErrorKind};
+use crate::error::{Class, Error, Reach};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -89,7 +89,7 @@ impl<K> Client<K> {
         };
         let wait = REJECTION_WAITS.get(count - 1).copied().unwrap_or(LOCK_OUT);
         let wait = if error.class() == Class::LockedOut { LOCK_OUT } else { wait };
-        let wait = wait.max(Duration::from_secs(error.retry_after().unwrap_or_default()));
+        let wait = wait.max(Duration::from_secs(error.shared_retry_after().unwrap_or_default()));
         self.rejection = Some(Rejection { error: error.clone(), count, at: now, until: now + wait });
     }
 
@@ -97,7 +97,7 @@ impl<K> Client<K> {
     pub(super) fn expedite(&mut self) {
         if let Some(rejection) = &mut self.rejection
             && rejection.error.class() != Class::LockedOut
-            && rejection.error.retry_after().is_none()
+            && rejection.error.shared_retry_after().is_none()
         {
             let [first, ..] = REJECTION_WAITS;
             rejection.until = rejection.until.min(rejection.at + first);
@@ -116,9 +116,6 @@ impl<K> Client<K> {
 
 /// Whether every request with this credential would get the same rejection. A scope or a parameter is not the client's.
 pub(super) fn is_about_the_client(error: &Error) -> bool {
-    match error.class() {
-        Class::LockedOut => true,
-        Class::Rejected => matches!(error.kind(), ErrorKind::ClientRejected | ErrorKind::GrantRejected),
-        _ => false,
-    }
+    matches!(error.class(), Class::Ambiguous | Class::Rejected | Class::LockedOut)
+        && matches!(error.reach(), Reach::Client | Reach::Grant)
 }

@@ -147,16 +147,19 @@ impl RequestDescription {
         signer: Option<&Signer<'a>>,
     ) -> Result<(), RequestError> {
         if let Some(audience) = &self.audience {
+            draft.sent.add_plain(audience);
             draft.plain("audience", audience);
         }
         for resource in &self.resources {
             if resource.contains('#') || Url::parse(resource).is_err() {
                 return Err(RequestError::Resource(resource.clone()));
             }
+            draft.sent.add_plain(resource);
             draft.plain("resource", resource);
         }
         let in_assertion = signer.is_some_and(|signer| signer.claims_scope());
         let scope = self.scopes.join(" ");
+        draft.sent.add_plain(&scope);
         if !scope.is_empty() && !in_assertion {
             draft.plain("scope", scope);
         }

@@ -1,5 +1,6 @@
 //! Tests of requests, answers and the egress policy, without a network.
 
+mod answers;
 mod discovery;
 mod egress;
 mod errors;

@@ -76,12 +76,14 @@ impl Reconciliation<'_> {
         let count = FailedAttempts::count_with(self.state.failed.as_deref(), &tried, is_known);
         let fits = |record: &Arc<Record>| record.inputs.provider == self.spec.wanted.provider;
         let retry_after = attempt.retry_after.map(|wait| wait.as_secs());
+        let held_back = attempt.known_rejection.map(|wait| wait.as_secs().saturating_add(1));
         let waits = wait(
             now,
             &FailedAttempt {
                 class: attempt.class,
                 count,
                 retry_after,
+                held_back,
                 expires_at: self.record().filter(fits).map(|record| record.expires_at),
                 propagation_delay: self.spec.policy.propagation_delay,
                 uid: &self.identity.owner.uid,
@@ -90,9 +92,7 @@ impl Reconciliation<'_> {
         // The server may have spent the refresh token: once more at once, while it may still remember the answer.
         let at_once = attempt.outcome_unknown && self.spec.sends_refresh_token() && count == 1;
         let is_unwatched = matches!(attempt.reason, Reason::EndpointRefusedByPolicy | Reason::GrantRejected);
-        let known = attempt.known_rejection.map(|wait| wait.as_secs().saturating_add(1));
-        let waits =
-            if at_once { Some(1) } else { known.or(waits).or(is_unwatched.then_some(UNWATCHED_RETRY)) };
+        let waits = if at_once { Some(1) } else { waits.or(is_unwatched.then_some(UNWATCHED_RETRY)) };
         let next_attempt_at = waits.map(|seconds| plus(now, seconds));
         let (source, host) = (&self.identity.key, self.spec.host());
         let next = next_attempt_at.map(tracing::field::display);
