@@ -10,6 +10,7 @@ mod refusal;
 mod request;
 mod retry_after;
 mod sentences;
+mod shape;
 mod undiscovered;
 mod unusable;
 
@@ -20,7 +21,7 @@ pub use request::RequestError;
 pub use undiscovered::Undiscovered;
 pub use unusable::Unusable;
 pub(crate) use {class::Reach, codes::KnownCode};
-pub(crate) use {refusal::Shape, retry_after::RetryAfter};
+pub(crate) use {retry_after::RetryAfter, shape::Shape};
 pub(crate) use {undiscovered::DiscoveryProblem, unusable::ResponseProblem};
 
 use crate::egress::EgressRefused;

@@ -6,34 +6,10 @@ use super::class::{Class, ErrorKind, Reach};
 use super::codes::KnownCode;
 use super::hint::Hint;
 use super::retry_after::RetryAfter;
+use super::shape::Shape;
 use http::StatusCode;
 use secrecy::SecretString;
 use std::fmt;
-
-/// What came instead of the JSON that was expected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// `type/subtype` in lower case; `None` if absent or not safe to repeat.
-    pub(crate) media_type: Option<String>,
-    /// Bytes of the body that were read.
-    pub(crate) length: usize,
-}
-
-impl Shape {
-    pub(super) fn is_web_page(&self) -> bool {
-        matches!(self.media_type.as_deref(), Some("text/html" | "application/xhtml+xml"))
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.length, self.media_type.as_deref()) {
-            (0, _) => f.write_str("an empty body"),
-            (length, Some(media_type)) => write!(f, "{length} bytes of {media_type}"),
-            (length, None) => write!(f, "{length} bytes of no known media type"),
-        }
-    }
-}
 
 /// An answer that reports a failure: its status, and its body in any of the known formats.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 
 use super::body::ErrorBody;
 use super::class::Reach;
-use super::refusal::Shape;
+use super::shape::Shape;
 use http::StatusCode;
 
 /// Caps what an endpoint asks for, in seconds.

@@ -1,7 +1,7 @@
 //! Successes without a usable token.
 
 use super::hint::Hint;
-use super::refusal::Shape;
+use super::shape::Shape;
 use crate::Pointer;
 use http::StatusCode;
 use secrecy::SecretString;
