@@ -249,6 +249,8 @@ mod tests {
             token_id: token_id.into(),
             token_type: "Bearer".into(),
             scope: None,
+            lifetime_is_assumed: false,
+            is_jwt: false,
             remarks: vec![],
         };
         let version = Version { uid: "c".into(), resource_version: "1".into() };

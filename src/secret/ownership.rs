@@ -68,6 +68,8 @@ mod tests {
                 token_id: String::new(),
                 token_type: String::new(),
                 scope: None,
+                lifetime_is_assumed: false,
+                is_jwt: false,
                 remarks: vec![],
             };
             let inputs = Inputs { provider: String::new(), credentials: version.clone() };

@@ -84,13 +84,25 @@ pub struct Minted {
     pub token_type: String,
     /// The scope that was granted, where the endpoint states it.
     pub scope: Option<String>,
+    /// Neither the endpoint nor the token states a lifetime.
+    pub lifetime_is_assumed: bool,
+    /// Whether the token is a JWT.
+    pub is_jwt: bool,
     /// Remarks for the Ready condition's message.
     pub remarks: Vec<String>,
 }
 
+impl Minted {
+    /// Whether the same token says nothing about a cache: the times in a JWT are whole seconds, so that two JWTs of one second
+    /// may be the same.
+    fn coincides_with(&self, before: &Record) -> bool {
+        self.is_jwt && crate::time::seconds_between(before.issued_at, self.issued_at) <= 1
+    }
+}
+
 impl Record {
     /// The record of a new token. `before` is the record of the token that it replaces. If both have the same id, the
-    /// earlier of the two expiries holds.
+    /// earlier of the two expiries holds, unless both are assumed: a session that is used again lives on.
     #[must_use]
     pub fn new(
         owner: Owner,
@@ -100,7 +112,14 @@ impl Record {
         before: Option<&Record>,
     ) -> Self {
         let same = before.filter(|before| before.token_id == minted.token_id);
-        let expires_at = same.map_or(minted.expires_at, |before| before.expires_at.min(minted.expires_at));
+        let expires_at = match same {
+            Some(before) if !minted.lifetime_is_assumed => before.expires_at.min(minted.expires_at),
+            _ => minted.expires_at,
+        };
+        let cached = same.is_some_and(|before| match minted.coincides_with(before) {
+            true => before.cached,
+            false => !minted.lifetime_is_assumed,
+        });
         Record {
             version: RECORD_VERSION,
             owner,
@@ -110,7 +129,7 @@ impl Record {
             token_id: minted.token_id,
             token_type: minted.token_type,
             scope: minted.scope,
-            cached: same.is_some(),
+            cached,
             refresh_request,
             remarks: minted.remarks,
             template: None,
@@ -160,18 +179,27 @@ impl Record {
 mod tests {
     use super::*;
 
-    fn record(token_id: &str, issued: i64, expires: i64, before: Option<&Record>) -> Record {
-        let version = Version { uid: "c".into(), resource_version: "7".into() };
-        let minted = Minted {
+    fn minted(token_id: &str, issued: i64, expires: i64) -> Minted {
+        Minted {
             issued_at: Timestamp::from_second(issued).unwrap(),
             expires_at: Timestamp::from_second(expires).unwrap(),
             token_id: token_id.into(),
             token_type: "Bearer".into(),
             scope: None,
+            lifetime_is_assumed: false,
+            is_jwt: false,
             remarks: vec![],
-        };
+        }
+    }
+
+    fn recorded(minted: Minted, before: Option<&Record>) -> Record {
+        let version = Version { uid: "c".into(), resource_version: "7".into() };
         let owner = Owner { name: "vault-api".into(), uid: "u".into() };
         Record::new(owner, Inputs { provider: "p".into(), credentials: version }, None, minted, before)
+    }
+
+    fn record(token_id: &str, issued: i64, expires: i64, before: Option<&Record>) -> Record {
+        recorded(minted(token_id, issued, expires), before)
     }
 
     #[test]
@@ -204,5 +232,24 @@ mod tests {
         assert_eq!(again.expires_at, first.expires_at);
         assert_eq!(again.issued_at.as_second(), 100);
         assert!(!record("b", 100, 400, Some(&first)).cached);
+    }
+
+    #[test]
+    fn record_new_with_the_same_token_of_assumed_life_lives_on_from_now() {
+        let assumed = |issued, expires| Minted { lifetime_is_assumed: true, ..minted("a", issued, expires) };
+        let first = recorded(assumed(0, 900), None);
+        let again = recorded(assumed(600, 1500), Some(&first));
+        assert_eq!((again.expires_at.as_second(), again.lifetime(), again.cached), (1500, 900, false));
+    }
+
+    #[test]
+    fn record_new_with_the_same_jwt_within_a_second_is_no_sign_of_a_cache() {
+        let jwt = |issued| Minted { is_jwt: true, ..minted("a", issued, 300) };
+        let first = recorded(jwt(0), None);
+        assert!(!recorded(jwt(1), Some(&first)).cached);
+        assert!(recorded(jwt(2), Some(&first)).cached);
+        assert!(record("a", 1, 300, Some(&first)).cached, "an opaque token");
+        let cached = recorded(jwt(100), Some(&first));
+        assert!(recorded(jwt(101), Some(&cached)).cached, "a cache that is known");
     }
 }

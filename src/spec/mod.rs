@@ -16,7 +16,7 @@ use crate::secret::{
     Minted, Owner, REFRESH_REQUEST_ANNOTATION, Record, Token, Version, template_digest, template_keys,
 };
 use crate::time::plus;
-use token_endpoint::{Answer, Credentials, Grant};
+use token_endpoint::{Answer, Credentials, Grant, Lifetime, LifetimeSource};
 use tokensource_api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec};
 
 /// The host in metrics and logs for a TokenSource whose spec has no valid one.
@@ -147,7 +147,8 @@ impl Resolved {
     #[must_use]
     pub fn minted(&self, answer: &Answer, credentials: &Credentials, sent_at: Timestamp) -> Minted {
         let mut remarks = vec![];
-        let lifetime = answer.lifetime(sent_at, self.default_lifetime).seconds.unwrap_or_else(|| {
+        let Lifetime { seconds, source } = answer.lifetime(sent_at, self.default_lifetime);
+        let lifetime = seconds.unwrap_or_else(|| {
             remarks.push(format!("neither the answer nor the token says how long it lives, so {ASSUMED_LIFETIME} s are assumed: set spec.refresh.defaultLifetime"));
             ASSUMED_LIFETIME
         });
@@ -163,6 +164,8 @@ impl Resolved {
             token_id: answer.token_id(),
             token_type: answer.token_type.clone(),
             scope: answer.scope.clone().filter(is_reportable),
+            lifetime_is_assumed: matches!(source, LifetimeSource::Default | LifetimeSource::Unknown),
+            is_jwt: answer.is_jwt(),
             remarks,
         }
     }

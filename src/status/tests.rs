@@ -13,6 +13,8 @@ fn record(lifetime: i64) -> Record {
         token_id: "3f9a1c0d42be".into(),
         token_type: "Bearer".into(),
         scope: None,
+        lifetime_is_assumed: false,
+        is_jwt: false,
         remarks: vec![],
     };
     let credentials = Version { uid: "c".into(), resource_version: "1".into() };

@@ -167,6 +167,25 @@ async fn transport_content_length_that_cuts_json_is_malformed() {
 }
 
 #[tokio::test]
+async fn transport_token_dead_on_arrival_is_malformed_and_leaves_its_refresh_token() {
+    // {"exp":1500000000}
+    let body =
+        r#"{"access_token":"e30.eyJleHAiOjE1MDAwMDAwMDB9.c2ln","expires_in":300,"refresh_token":"next"}"#;
+    for (date, dead) in [
+        ("", true),
+        ("Date: Tue, 14 Jul 2026 02:40:31 GMT\r\n", true),
+        ("Date: Fri, 14 Jul 2017 02:40:00 GMT\r\n", false),
+    ] {
+        let outcome = send(vec![Read, answer("200 OK", date, body)], TIMEOUT).await;
+        assert_eq!(outcome.is_err(), dead, "{date}");
+        let Err(error) = outcome else { continue };
+        assert_eq!((error.class(), error.kind()), (Class::Malformed, ErrorKind::MalformedResponse));
+        assert_eq!(error.refresh_token().unwrap().expose_secret(), "next");
+        assert!(error.to_string().contains("HTTP 200, but with a token that had expired "), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn transport_redirect_is_not_followed() {
     let elsewhere = Server::start(vec![Read, answer("200 OK", "", TOKEN)]).await;
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {

@@ -22,6 +22,9 @@ pub struct Answer {
     pub expires_in: Option<u64>,
     /// The expiry, if the answer has it as an absolute time.
     pub expires_at: Option<Timestamp>,
+    /// An expiry under a usual name that no mapping names. It only tells whether [`expires_in`](field@Self::expires_in) is in
+    /// milliseconds.
+    pub unmapped_expiry: Option<Timestamp>,
     /// Replaces the refresh token that was sent (RFC 6749, 6).
     pub refresh_token: Option<SecretString>,
     /// The server's clock (header `Date`).

@@ -20,6 +20,10 @@ use std::collections::BTreeMap;
 /// Bounds each of [`Answer::values`], in bytes.
 const MAX_VALUE_LENGTH: usize = 4096;
 
+/// Names under which servers send an absolute expiry.
+const EXPIRY_MEMBERS: [&str; 6] =
+    ["expires_at", "expiresAt", "expires_on", "expiresOn", "expiration", "expiry"];
+
 /// Reads the answer to `request`, whose secrets are redacted in messages.
 ///
 /// # Errors
@@ -107,6 +111,7 @@ fn token(
             .as_ref()
             .and_then(|pointer| pointer.find(document))
             .and_then(mapping::time),
+        unmapped_expiry: EXPIRY_MEMBERS.iter().find_map(|name| document.get(*name)).and_then(mapping::time),
         refresh_token,
         date,
         values,

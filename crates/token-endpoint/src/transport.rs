@@ -126,7 +126,7 @@ impl Transport {
         };
         let (status, headers, body) = within(timeout, url, exchange).await?;
         match body {
-            Some(body) => read(status, &headers, &body, request),
+            Some(body) => alive(read(status, &headers, &body, request)?, status, Timestamp::now()),
             None if status.is_success() => Err(Error::Unusable(Box::new(Unusable {
                 status,
                 problem: ResponseProblem::TooLarge(MAX_BODY),
@@ -193,6 +193,13 @@ impl Transport {
         clients.insert(key, client.clone());
         Ok(client)
     }
+}
+
+/// Refuses a token that is dead on arrival: a success would be repeated at once, and overwrite a token that lives.
+fn alive(answer: Answer, status: StatusCode, now: Timestamp) -> Result<Answer, Error> {
+    let Some(dead_for) = answer.dead_for(now) else { return Ok(answer) };
+    let problem = ResponseProblem::Dead(dead_for);
+    Err(Error::Unusable(Box::new(Unusable { status, problem, refresh_token: answer.refresh_token })))
 }
 
 async fn within<T>(

@@ -45,7 +45,7 @@ pub(super) fn report_response(
     report.answer = Some(ResponseReport {
         milliseconds: u64::try_from(exchange.took.as_millis()).unwrap_or(u64::MAX),
         access_token: RedactedValue::secret(token, show),
-        form: if token.starts_with("eyJ") && token.split('.').count() == 3 { "JWT" } else { "opaque" },
+        form: if answer.is_jwt() { "JWT" } else { "opaque" },
         token_id: minted.token_id.clone(),
         token_type: text(&answer.token_type),
         scope: answer.scope.as_deref().map(text),
@@ -69,9 +69,13 @@ pub(super) fn report_response(
     });
     let held = source.status.as_ref().and_then(|status| status.token.as_ref());
     if held.is_some_and(|held| held.id == minted.token_id) {
-        report
-            .remarks
-            .push("this is the token that the target holds already: the issuer caches tokens".to_owned());
+        report.remarks.push(
+            match minted.lifetime_is_assumed {
+                true => "this is the token that the target holds already",
+                false => "this is the token that the target holds already: the issuer caches tokens",
+            }
+            .to_owned(),
+        );
     }
     schedule(report, source, resolved, minted)
 }

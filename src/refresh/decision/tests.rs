@@ -43,6 +43,8 @@ fn world() -> World {
         token_id: "3f9a1c0d42be".into(),
         token_type: "Bearer".into(),
         scope: None,
+        lifetime_is_assumed: false,
+        is_jwt: false,
         remarks: vec![],
     };
     let inputs = Inputs { provider: "p".into(), credentials: credentials.clone() };

@@ -28,7 +28,8 @@ impl Unusable {
             | ResponseProblem::EmptyToken
             | ResponseProblem::TokenCharacters
             | ResponseProblem::ControlCharacters(_)
-            | ResponseProblem::TokenType(_) => None,
+            | ResponseProblem::TokenType(_)
+            | ResponseProblem::Dead(_) => None,
         }
     }
 }
@@ -63,6 +64,11 @@ pub(crate) enum ResponseProblem {
     SecretValue(Pointer),
     #[error("with a token of type {0}, which can be used only with a proof of possession of a key")]
     TokenType(&'static str),
+    /// Seconds between its expiry and its arrival.
+    #[error(
+        "with a token that had expired {0} s before: does the issuer hand out old tokens, and is the clock of this machine right?"
+    )]
+    Dead(u64),
 }
 
 fn no_token(pointer: Option<&Pointer>) -> String {

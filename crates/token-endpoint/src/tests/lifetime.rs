@@ -116,3 +116,70 @@ fn lifetime_above_maximum_is_clamped() {
     check(&answer("opaque", "18446744073709551615"), None, Some(MAX_LIFETIME), InAnswer);
     check(&answer("opaque", "null"), Some(u64::MAX), Some(MAX_LIFETIME), Default);
 }
+
+/// An answer whose `Date` is `offset` seconds ahead of our clock.
+fn dated(claims: &str, offset: i64) -> Answer {
+    Answer { date: Some(Timestamp::from_second(NOW + offset).unwrap()), ..answer(&jwt(claims), "null") }
+}
+
+#[test]
+fn lifetime_token_issued_by_the_clock_of_date_counts_from_iat_however_far_that_is() {
+    let day = 86_400;
+    for offset in [-day, -4000, 4000, day] {
+        let (iat, exp) = (NOW + offset - 50, NOW + offset + 250);
+        let answer = dated(&format!(r#"{{"exp":{exp},"iat":{iat}}}"#), offset);
+        check(&answer, None, Some(300), Token);
+        assert_eq!(answer.dead_for(now()), None, "{offset}");
+        // Without iat, Date decides only where our clock says that the token is dead.
+        let expected = if offset < 0 { 250 } else { 250 + u64::try_from(offset).unwrap() };
+        check(&dated(&format!(r#"{{"exp":{exp}}}"#), offset), None, Some(expected), Token);
+    }
+}
+
+#[test]
+fn dead_for_needs_both_clocks_past_the_expiry() {
+    for (claims, offset, expected) in [
+        (r#"{"exp":1799999969}"#, 0, Some(31)),
+        (r#"{"exp":1799999970}"#, 0, None),
+        (r#"{"exp":1799999900}"#, 5000, Some(100)),
+        (r#"{"exp":1799999900}"#, -71, None),
+        (r#"{"exp":1799999900}"#, -60, Some(40)),
+        // Issued just now by its issuer's clock, without a life.
+        (r#"{"exp":1800000000,"iat":1800000000}"#, 0, Some(0)),
+        (r#"{"exp":1800000000,"iat":1800000001}"#, 5000, None),
+        (r#"{"iat":1700000000}"#, 0, None),
+    ] {
+        assert_eq!(dated(claims, offset).dead_for(now()), expected, "{claims} {offset}");
+    }
+    assert_eq!(answer(&jwt(r#"{"exp":1799999900}"#), "300").dead_for(now()), Some(100), "no Date");
+    assert_eq!(answer("opaque", "300").dead_for(now()), None);
+    let absolute = |at| Answer { expires_at: Timestamp::from_second(at).ok(), ..answer("opaque", "300") };
+    assert_eq!(absolute(NOW - 31).dead_for(now()), Some(31));
+    assert_eq!(absolute(NOW - 30).dead_for(now()), None);
+}
+
+#[test]
+fn lifetime_in_milliseconds_needs_a_second_member_that_agrees() {
+    let with = |members: &str| {
+        answer_with(200, &[], &format!(r#"{{"access_token":"opaque","expires_in":3600000{members}}}"#))
+            .unwrap()
+    };
+    check(&with(""), None, Some(3_600_000), InAnswer);
+    for members in [
+        r#","expires_at":1800003600"#,
+        r#","expires_on":"1800003600""#,
+        r#","expiration":1800003600000"#,
+        r#","expiresAt":"2027-01-15T09:00:00Z""#,
+        r#","expiry":1800003570"#, // within 1 %
+    ] {
+        check(&with(members), None, Some(3600), InAnswer);
+    }
+    // Seconds, and a member that means something else or disagrees: what is not mapped never decides.
+    for members in [r#","expires_at":1800003500"#, r#","expiration":60"#, r#","expires_at":0"#] {
+        check(&with(members), None, Some(3_600_000), InAnswer);
+    }
+    // The smaller of two wins, whatever the unit.
+    check(&answer(&jwt(r#"{"exp":1800003590}"#), "3600000"), None, Some(3590), Token);
+    check(&answer(&jwt(r#"{"exp":1800003610}"#), "3600000"), None, Some(3600), InAnswer);
+    check(&answer(&jwt(r#"{"exp":1800000300}"#), "3600000"), None, Some(300), Token);
+}

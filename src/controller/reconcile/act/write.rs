@@ -95,6 +95,8 @@ impl Reconciliation<'_> {
             token_id: "000000000000".into(),
             token_type: "Bearer".into(),
             scope: None,
+            lifetime_is_assumed: false,
+            is_jwt: false,
             remarks: vec![],
         };
         let credentials = Version { uid: String::new(), resource_version: String::new() };
