@@ -14,7 +14,8 @@
 //!
 //! A file imports only from its own folder or from modules further down this list, and none in a circle; `tests/layout` holds
 //! that: [`cli`]; [`commands`]; [`operator`]; [`controller`]; `token_request`; [`cluster`]; [`metrics`]; `heartbeat`,
-//! `leadership`; and, pure, `spec`; `status`; [`providers`]; [`refresh`]; [`secret`]; `key`, `time`, `digest`.
+//! `leadership`; and, pure, `spec`; `status`; [`providers`]; [`refresh`]; [`secret`]; `key`, `time`,
+//! `digest`, `text`.
 
 pub mod cli;
 pub mod cluster;
@@ -31,5 +32,6 @@ pub mod refresh;
 pub mod secret;
 mod spec;
 mod status;
+mod text;
 mod time;
 mod token_request;

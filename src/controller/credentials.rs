@@ -17,6 +17,8 @@ pub(super) struct Read {
     pub(super) version: Version,
     pub(super) credentials: Credentials,
     pub(super) remarks: Vec<String>,
+    /// For the message of a rejection.
+    pub(super) doubts: Vec<String>,
 }
 
 /// Reads the credentials Secret, and notes in the cache which state of it was read.
@@ -39,7 +41,9 @@ pub(super) async fn read(
     let (Some(secret), Some(version)) = (secret, version) else { return Err((None, Outcome::Retry)) };
     let data = secret.data.unwrap_or_default();
     match read_credentials(&source.spec.credentials, &spec.description, secret.type_.as_deref(), &data) {
-        Ok(ReadCredentials { credentials, remarks }) => Ok(Read { version, credentials, remarks }),
+        Ok(ReadCredentials { credentials, remarks, doubts }) => {
+            Ok(Read { version, credentials, remarks, doubts })
+        }
         Err(error) => Err((Some(version), Outcome::configuration(error.reason(), error.to_string()))),
     }
 }

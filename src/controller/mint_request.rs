@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use token_endpoint::{
-    Admission, Answer, Credentials, Digest, EndpointPermit, Error, RequestDescription, Tls,
+    Admission, Answer, Class, Credentials, Digest, EndpointPermit, Error, RequestDescription, Tls,
 };
 use tokensource_api::TokenSource;
 use tokio::time::Instant;
@@ -45,6 +45,8 @@ struct Material {
     credentials: Credentials,
     version: Version,
     remarks: Vec<String>,
+    /// What may be wrong with the credentials, should they be rejected.
+    doubts: Vec<String>,
     /// A digest of the user's values, where they were read. A stored refresh token is none of them.
     values: Option<Digest>,
     lineage: Option<Lineage>,
@@ -248,13 +250,14 @@ impl TokenRequest<'_> {
                 credentials,
                 version,
                 remarks: vec![],
+                doubts: vec![],
                 values: None,
                 lineage,
                 original,
             });
         }
         let read = credentials::read(self.context, self.source, self.identity, self.spec).await;
-        let credentials::Read { version, mut credentials, remarks } =
+        let credentials::Read { version, mut credentials, remarks, doubts } =
             read.map_err(|(version, outcome)| {
                 result.tried = version.as_ref().map(|version| self.spec.tried(Some(version)));
                 outcome
@@ -263,7 +266,7 @@ impl TokenRequest<'_> {
         let chosen = if rotates { choose(&mut credentials, stored, &version, known) } else { None };
         let (lineage, original) = chosen.unzip();
         let original = original.map(Box::new);
-        Ok(Material { tls, credentials, version, remarks, values, lineage, original })
+        Ok(Material { tls, credentials, version, remarks, doubts, values, lineage, original })
     }
 
     async fn send(
@@ -306,7 +309,12 @@ impl TokenRequest<'_> {
         let remark = self.clock_remark(description);
         match sent.outcome {
             Ok(answer) => Ok(self.new_token(answer, material, remark, result.reason, sent.at, sent.took)),
-            Err(error) => Err(Outcome::token_request(&error).with_remark(remark)),
+            Err(error) => {
+                let doubts = material.doubts.into_iter().filter(|_| error.class() == Class::Rejected);
+                Err(doubts.chain(remark).fold(Outcome::token_request(&error), |outcome, remark| {
+                    outcome.with_remark(Some(remark))
+                }))
+            }
         }
     }
 

@@ -311,7 +311,7 @@ pub(super) fn choose(
     version: &Version,
     known: Option<&KnownOriginal>,
 ) -> Option<(Lineage, KnownOriginal)> {
-    let original_sha256 = read.refresh_token.as_ref().map(sha256)?;
+    let original_sha256 = read.stored_refresh_token().map(sha256)?;
     let descends = stored.as_ref().is_some_and(|stored| stored.original_sha256 == original_sha256);
     let lineage = Lineage {
         original_sha256: original_sha256.clone(),
@@ -319,7 +319,7 @@ pub(super) fn choose(
         stored: stored.as_ref().map(|stored| stored.version.clone()),
     };
     if let Some(stored) = stored.filter(|_| descends) {
-        read.refresh_token = Some(stored.refresh_token);
+        read.replace_refresh_token(stored.refresh_token);
     }
     let is_exclusive = known.is_some_and(|known| known.sha256 == original_sha256 && known.is_exclusive);
     Some((lineage, KnownOriginal { version: version.clone(), sha256: original_sha256, is_exclusive }))

@@ -1,13 +1,16 @@
 //! Reads the credentials of a token request from the data of the credentials Secret.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
 use secrecy::SecretString;
 
 use super::description::Description;
+use super::stored_value::{Cut, cut, doubt};
 use super::vgs::{ServiceAccountError, read_service_account};
-use token_endpoint::{ClientAuthentication, Credentials, Grant};
+use crate::text::{BYTE_ORDER_MARK, decode};
+use token_endpoint::{ClientAuthentication, Credential, Credentials, Grant};
 use tokensource_api::{self as api, Reason};
 
 /// Types of Secrets that are never sent to an endpoint: credentials of the cluster itself, and Helm releases.
@@ -21,6 +24,8 @@ pub struct ReadCredentials {
     pub credentials: Credentials,
     /// Remarks for the Ready condition's message.
     pub remarks: Vec<String>,
+    /// What may be wrong with the values, for the message of a rejection.
+    pub doubts: Vec<String>,
 }
 
 /// Credentials that cannot be used. Messages name the Secret, the key and the remedy, and contain no value.
@@ -152,6 +157,26 @@ impl CredentialKind {
     }
 }
 
+impl CredentialKind {
+    /// PEM, which readers of keys and certificates judge.
+    fn has_lines(self) -> bool {
+        matches!(self, CredentialKind::PrivateKey | CredentialKind::Certificate)
+    }
+
+    fn credential(self) -> Option<Credential> {
+        Some(match self {
+            CredentialKind::ClientId => Credential::ClientId,
+            CredentialKind::ClientSecret => Credential::ClientSecret,
+            CredentialKind::RefreshToken => Credential::RefreshToken,
+            CredentialKind::PrivateKey => Credential::PrivateKey,
+            CredentialKind::Certificate => Credential::Certificate,
+            CredentialKind::SubjectToken => Credential::SubjectToken,
+            CredentialKind::ActorToken => Credential::ActorToken,
+            CredentialKind::ServiceAccount | CredentialKind::Named => return None,
+        })
+    }
+}
+
 /// The keys that `spec` and `description` need, with default names where the spec has none.
 fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> Vec<WantedKey<'a>> {
     let key = |kind, name: &'a Option<String>, default, field| WantedKey {
@@ -253,6 +278,7 @@ pub fn read_credentials(
     let mut resolved = ReadCredentials {
         credentials: Credentials { client_id: spec.client_id.clone(), ..Credentials::default() },
         remarks: vec![],
+        doubts: vec![],
     };
     for key in wanted_keys(spec, description) {
         let Some(bytes) = data.get(key.name) else {
@@ -266,61 +292,75 @@ pub fn read_credentials(
                 present: present(data),
             });
         };
-        let text =
-            std::str::from_utf8(&bytes.0).map_err(|_| not_a_line(secret, &key, "is not text (UTF-8)"))?;
+        let text = decode(&bytes.0).map_err(|_| not_a_line(secret, &key, "is not text (UTF-8)"))?;
+        let place = format!("key {} of Secret {secret}", key.name);
+        if let Cow::Owned(_) = text {
+            let remark = "is in UTF-16, as `>` of Windows PowerShell writes it, and was read so";
+            resolved.remarks.push(format!("{place} {remark}"));
+        }
+        let text: &str = &text;
         let credentials = &mut resolved.credentials;
         if key.kind == CredentialKind::ServiceAccount {
-            let (id, client_secret) =
-                read_service_account(text).map_err(|problem: ServiceAccountError| {
-                    CredentialsError::ServiceAccount {
-                        secret: secret.clone(),
-                        key: key.name.to_owned(),
-                        problem: problem.to_string(),
-                    }
+            let (id, client_secret) = read_service_account(text.trim_start_matches(BYTE_ORDER_MARK))
+                .map_err(|problem: ServiceAccountError| CredentialsError::ServiceAccount {
+                    secret: secret.clone(),
+                    key: key.name.to_owned(),
+                    problem: problem.to_string(),
                 })?;
             credentials.client_id = Some(id);
             credentials.client_secret = Some(client_secret);
             continue;
         }
-        let line = match key.kind {
+        let Cut { value, remark } = match key.kind {
             // PEM has several lines and ends in a newline.
-            CredentialKind::PrivateKey | CredentialKind::Certificate => not_empty(secret, &key, text)?,
-            _ => one_line(secret, &key, text, &mut resolved.remarks)?,
+            CredentialKind::PrivateKey | CredentialKind::Certificate => Cut { value: text, remark: None },
+            // A password may begin and end in anything but the newline that `echo` writes.
+            CredentialKind::Named => cut_newline(text),
+            _ => cut(text),
         };
+        let value = not_empty(secret, &key, value)?;
+        if !key.kind.has_lines() {
+            one_line(secret, &key, value)?;
+            resolved
+                .doubts
+                .extend(doubt(value, key.kind.description()).map(|doubt| format!("{place} {doubt}")));
+        }
+        resolved.remarks.extend(remark.map(|remark| format!("{place} {remark}")));
+        let stored = cut_newline(text).value;
+        if let Some(which) = key.kind.credential().filter(|_| stored != value && !key.kind.has_lines()) {
+            credentials.stored.insert(which, stored.into());
+        }
         match key.kind {
-            CredentialKind::PrivateKey => credentials.private_key = Some(SecretString::from(line)),
-            CredentialKind::Certificate => credentials.certificate = Some(line.to_owned()),
-            CredentialKind::SubjectToken => credentials.subject_token = Some(SecretString::from(line)),
-            CredentialKind::ActorToken => credentials.actor_token = Some(SecretString::from(line)),
-            CredentialKind::ClientId => credentials.client_id = Some(line.to_owned()),
-            CredentialKind::ClientSecret => credentials.client_secret = Some(SecretString::from(line)),
-            CredentialKind::RefreshToken => credentials.refresh_token = Some(SecretString::from(line)),
+            CredentialKind::PrivateKey => credentials.private_key = Some(value.into()),
+            CredentialKind::Certificate => credentials.certificate = Some(value.to_owned()),
+            CredentialKind::SubjectToken => credentials.subject_token = Some(value.into()),
+            CredentialKind::ActorToken => credentials.actor_token = Some(value.into()),
+            CredentialKind::ClientId => credentials.client_id = Some(value.to_owned()),
+            CredentialKind::ClientSecret => credentials.client_secret = Some(value.into()),
+            CredentialKind::RefreshToken => credentials.refresh_token = Some(value.into()),
             CredentialKind::Named | CredentialKind::ServiceAccount => {
-                credentials.values.insert(key.name.to_owned(), SecretString::from(line));
+                credentials.values.insert(key.name.to_owned(), SecretString::from(value));
             }
         }
     }
     Ok(resolved)
 }
 
-/// The value without the trailing newline that `echo` writes.
-fn one_line<'a>(
-    secret: &str,
-    key: &WantedKey<'_>,
-    text: &'a str,
-    remarks: &mut Vec<String>,
-) -> Result<&'a str, CredentialsError> {
-    let line = not_empty(secret, key, text)?.trim_end_matches(['\n', '\r']);
-    if line.contains(['\n', '\r']) {
+/// The value without the trailing newline that `echo` writes. This form identifies a credential, whatever is cut off besides.
+fn cut_newline(text: &str) -> Cut<'_> {
+    let value = text.trim_end_matches(['\n', '\r']);
+    let remark = (value.len() != text.len()).then(|| "ends in a newline, which was left out".to_owned());
+    Cut { value, remark }
+}
+
+fn one_line(secret: &str, key: &WantedKey<'_>, value: &str) -> Result<(), CredentialsError> {
+    if value.contains(['\n', '\r']) {
         return Err(not_a_line(secret, key, "has several lines"));
     }
-    if line.chars().any(char::is_control) {
+    if value.chars().any(char::is_control) {
         return Err(not_a_line(secret, key, "has a control character in it"));
     }
-    if line.len() != text.len() {
-        remarks.push(format!("key {} of Secret {secret} ends in a newline, which was left out", key.name));
-    }
-    Ok(line)
+    Ok(())
 }
 
 fn not_empty<'a>(secret: &str, key: &WantedKey<'_>, text: &'a str) -> Result<&'a str, CredentialsError> {

@@ -5,6 +5,7 @@ mod credentials;
 mod description;
 mod oauth2;
 mod spec_error;
+mod stored_value;
 mod values;
 mod vgs;
 mod vmware_cloud_director;

@@ -1,6 +1,7 @@
 //! TLS material for the connection to a token endpoint. It is read for each token request and not cached, so that a rotated
 //! certificate needs no watch; without `spec.tls` there is no further call.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
@@ -10,6 +11,7 @@ use secrecy::SecretString;
 
 use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
+use crate::text::{NotText, decode};
 use token_endpoint::{Tls, TlsError};
 use tokensource_api::{self as api, CaBundle, KeyReference};
 
@@ -85,9 +87,9 @@ impl Named {
         };
         let chain_and_key = client.as_ref().map(|(chain, key)| (chain.text.as_str(), key));
         Tls::new(bundle.as_ref().map(|bundle| bundle.text.as_str()), chain_and_key).map_err(|source| {
-            let text = match &source {
-                TlsError::EmptyBundle | TlsError::DamagedBundle(_) => bundle.as_ref(),
-                _ => client.as_ref().map(|(chain, _)| chain),
+            let text = match source.is_about_bundle() {
+                true => bundle.as_ref(),
+                false => client.as_ref().map(|(chain, _)| chain),
             };
             let place = text.map(|text| text.place.clone()).unwrap_or_default();
             TlsMaterialError::Unusable { place, source }
@@ -108,13 +110,13 @@ fn ca_bundle(
             };
             let binary = found.binary_data.unwrap_or_default();
             let text = found.data.unwrap_or_default().remove(key);
-            let text = text.map(Ok).or_else(|| Some(utf8(binary.get(key)?)));
+            let text = text.map(Ok).or_else(|| Some(decoded(binary.get(key)?)));
             read(place, text)
         }
         (None, Some(KeyReference { name, key })) => {
             let place = format!("spec.tls.caBundle, key {key} of Secret {name}");
             let data = secret_data(secret, &place)?;
-            read(place, data.get(key).map(utf8))
+            read(place, data.get(key).map(decoded))
         }
         (None, None) => Err(TlsMaterialError::NoBundleReference),
     }
@@ -123,7 +125,7 @@ fn ca_bundle(
 fn chain_and_key(name: &str, secret: Option<Secret>) -> Result<(Text, SecretString), TlsMaterialError> {
     let place = format!("spec.tls.clientCertificateRef, Secret {name}");
     let data = secret_data(secret, &place)?;
-    let text = |key| read(format!("{place}, key {key}"), data.get(key).map(utf8));
+    let text = |key| read(format!("{place}, key {key}"), data.get(key).map(decoded));
     let key = text("tls.key")?.text.into();
     Ok((Text { place: place.clone(), ..text("tls.crt")? }, key))
 }
@@ -138,17 +140,14 @@ fn secret_data(
     }
 }
 
-/// The bytes are not UTF-8.
-struct NotUtf8;
-
-fn utf8(bytes: &ByteString) -> Result<String, NotUtf8> {
-    String::from_utf8(bytes.0.clone()).map_err(|_| NotUtf8)
+fn decoded(bytes: &ByteString) -> Result<String, NotText> {
+    decode(&bytes.0).map(Cow::into_owned)
 }
 
-fn read(place: String, text: Option<Result<String, NotUtf8>>) -> Result<Text, TlsMaterialError> {
+fn read(place: String, text: Option<Result<String, NotText>>) -> Result<Text, TlsMaterialError> {
     match text {
         Some(Ok(text)) => Ok(Text { place, text }),
-        Some(Err(NotUtf8)) => Err(TlsMaterialError::NotText { place }),
+        Some(Err(NotText)) => Err(TlsMaterialError::NotText { place }),
         None => Err(TlsMaterialError::NoKey { place }),
     }
 }

@@ -11,6 +11,8 @@ mod site;
 mod support;
 mod tls;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret;
@@ -86,12 +88,13 @@ async fn transport_sends_expected_bytes() {
     assert_eq!(
         lines,
         [
-            "accept: application/json".to_owned(),
-            "authorization: Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW".to_owned(),
-            "content-length: 41".to_owned(),
-            "content-type: application/x-www-form-urlencoded".to_owned(),
-            format!("host: 127.0.0.1:{}", server.port),
-            "user-agent: token-endpoint/test".to_owned(),
+            "Accept-Encoding: identity".to_owned(),
+            "Accept: application/json".to_owned(),
+            "Authorization: Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW".to_owned(),
+            "Content-Length: 41".to_owned(),
+            "Content-Type: application/x-www-form-urlencoded".to_owned(),
+            format!("Host: 127.0.0.1:{}", server.port),
+            "User-Agent: token-endpoint/test".to_owned(),
         ]
     );
     assert_eq!(body, "grant_type=client_credentials&scope=email");
@@ -204,10 +207,54 @@ async fn transport_failure_is_not_retried() {
     assert_eq!(server.requests().len(), 1);
 }
 
+/// `{"access_token":"t","expires_in":300,"refresh_token":"next"}` as `gzip` writes it.
+const GZIP: &str =
+    "H4sIAAAAAAACA6tWSkxOTi0uji/Jz07NU7JSKlHSUUqtKMgsSi2OzwQKGBsY6CgVpaYB+RlwRXmpFSVKtQCIcNhLPAAAAA==";
+
+fn with_body(status: &str, headers: &str, body: &[u8]) -> Vec<Step> {
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+    vec![Read, Write([head.as_bytes(), body].concat())]
+}
+
 #[tokio::test]
-async fn transport_content_encoding_is_ignored() {
-    let gzip = answer("200 OK", "Content-Encoding: gzip\r\n", TOKEN);
-    assert!(send(vec![Read, gzip], TIMEOUT).await.is_ok());
+async fn transport_compressed_body_is_decoded_whatever_its_label() {
+    let gzip = BASE64_STANDARD.decode(GZIP).unwrap();
+    for label in
+        ["", "Content-Encoding: gzip\r\n", "Content-Encoding: br\r\n", "Content-Encoding: identity\r\n"]
+    {
+        let answer = send(with_body("200 OK", label, &gzip), TIMEOUT).await.unwrap();
+        assert_eq!(answer.access_token.expose_secret(), "t", "{label}");
+        assert_eq!(answer.refresh_token.unwrap().expose_secret(), "next", "{label}");
+    }
+    assert!(send(vec![Read, answer("200 OK", "Content-Encoding: gzip\r\n", TOKEN)], TIMEOUT).await.is_ok());
+}
+
+#[tokio::test]
+async fn transport_truncated_compressed_body_leaves_outcome_unknown() {
+    let gzip = BASE64_STANDARD.decode(GZIP).unwrap();
+    let cut = &gzip[..30];
+    let error = send(with_body("200 OK", "", cut), TIMEOUT).await.unwrap_err();
+    assert!(matches!(error, Error::Cut { .. }) && error.outcome_unknown(), "{error:?}");
+    let error = send(with_body("503 Unavailable", "", cut), TIMEOUT).await.unwrap_err();
+    assert!(error.to_string().contains("HTTP 503"), "{error}");
+    // The document is whole, and may hold the only valid refresh token.
+    let answer = send(with_body("200 OK", "", &gzip[..gzip.len() - 8]), TIMEOUT).await.unwrap();
+    assert_eq!(answer.refresh_token.unwrap().expose_secret(), "next");
+}
+
+#[tokio::test]
+async fn transport_body_in_another_encoding_is_named() {
+    for (status, class) in [("200 OK", Class::Malformed), ("400 Bad Request", Class::Unclear)] {
+        let steps =
+            with_body(status, "Content-Encoding: BR\r\nContent-Type: application/json\r\n", b"\x0b\x02\x80");
+        let error = send(steps, TIMEOUT).await.unwrap_err();
+        assert_eq!(error.class(), class);
+        let text = error.to_string();
+        assert!(
+            text.contains("3 bytes of application/json in the encoding br, though none was asked for"),
+            "{text}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Server and client certificates of the transport.
 
 use crate::support::authority::{Authority, Leaf};
+use crate::support::process::{RUN_LIMIT, first_line, wait_within};
 use crate::{TIMEOUT, TOKEN, request, transport};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
 use rustls::ServerConfig;
@@ -8,6 +9,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::server::WebPkiClientVerifier;
 use secrecy::{ExposeSecret, SecretString};
 use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use token_endpoint::transport::install_crypto_provider;
@@ -177,6 +179,74 @@ async fn tls_client_certificate_of_known_authority_is_accepted() {
 }
 
 #[tokio::test]
+async fn tls_client_certificate_by_renegotiation_is_named_and_not_tried_at_speed() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = Authority::new("trusted");
+    let leaf = trusted.issue(|_| ());
+    let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    std::fs::write(&certificate, &leaf.pem).unwrap();
+    std::fs::write(&key, leaf.key_pem()).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/token_endpoint/renegotiation.mjs");
+    let mut node = Command::new("node");
+    node.args([script.as_ref(), certificate.as_os_str(), key.as_os_str()]);
+    // It ends when its stdin closes: with this value, however the test ends.
+    let mut node = node.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let port = first_line(node.stdout.take().unwrap(), RUN_LIMIT).unwrap().trim().parse().unwrap();
+    let server = Server { port, connections: Arc::default() };
+
+    let transport = transport(&["127.0.0.1"]);
+    let client = trusted.issue_client("client");
+    let with_certificate = Tls::new(Some(&trusted.pem), Some((&client.pem, &client.secret()))).unwrap();
+    for tls in [with_certificate, roots(&trusted.pem)] {
+        let error = ask(&transport, &server, &tls).await.unwrap_err();
+        assert!(matches!(error, Error::Renegotiation { .. }), "{error:?}");
+        assert_eq!((error.class(), error.kind()), (Class::Unclear, ErrorKind::Unavailable));
+        assert!(
+            error.outcome_unknown() && error.to_string().contains("have it ask in the handshake"),
+            "{error}"
+        );
+    }
+    drop(node.stdin.take());
+    wait_within(&mut node, "renegotiation.mjs", RUN_LIMIT);
+}
+
+#[tokio::test]
+async fn tls_cut_connection_may_be_renegotiation_only_with_a_client_certificate_and_tls_1_2() {
+    let trusted = Authority::new("trusted");
+    let leaf = trusted.issue(|_| ());
+    let client = trusted.issue_client("client");
+    let with_certificate = Tls::new(Some(&trusted.pem), Some((&client.pem, &client.secret()))).unwrap();
+    for (versions, tls, may_be) in [
+        (&[&rustls::version::TLS12][..], &with_certificate, true),
+        (&[&rustls::version::TLS12], &roots(&trusted.pem), false),
+        (&[&rustls::version::TLS13], &with_certificate, false),
+    ] {
+        let server = closing(&leaf, versions);
+        let error = ask(&transport(&["127.0.0.1"]), &server, tls).await.unwrap_err();
+        assert_eq!(matches!(error, Error::Renegotiation { .. }), may_be, "{error:?}");
+        assert_eq!(matches!(error, Error::Cut { .. }), !may_be, "{error:?}");
+    }
+}
+
+/// Closes each connection when it has read a request.
+fn closing(leaf: &Leaf, versions: &[&'static rustls::SupportedProtocolVersion]) -> Server {
+    install_crypto_provider();
+    let key = PrivatePkcs8KeyDer::from(leaf.key.serialize_der()).into();
+    let builder = ServerConfig::builder_with_protocol_versions(versions).with_no_client_auth();
+    let config = Arc::new(builder.with_single_cert(vec![leaf.der.clone()], key).unwrap());
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut tls = rustls::StreamOwned::new(connection, stream.unwrap());
+            let _ = tls.read(&mut [0; 4096]);
+        }
+    });
+    Server { port, connections: Arc::default() }
+}
+
+#[tokio::test]
 async fn tls_rotated_certificates_take_effect_at_once() {
     let (before, after) = (Authority::new("before"), Authority::new("after"));
     let transport = transport(&["127.0.0.1"]);
@@ -201,13 +271,29 @@ fn tls_invalid_certificate_or_key_is_refused() {
     let (client, other) = (trusted.issue_client("a"), trusted.issue_client("b"));
     let bundle = |text: &str| Tls::new(Some(text), None).unwrap_err();
     assert_eq!(bundle(""), TlsError::EmptyBundle);
-    assert_eq!(bundle(&client.key.serialize_pem()), TlsError::EmptyBundle);
+    let other_pem = |label: &str, in_bundle| TlsError::OtherPem { label: label.to_owned(), in_bundle };
+    assert_eq!(bundle(&client.key.serialize_pem()), other_pem("PRIVATE KEY", true));
+    let pkcs7 = bundle("-----BEGIN PKCS7-----\nAAAA\n-----END PKCS7-----\n");
+    assert!(pkcs7.to_string().contains("`openssl pkcs7 -print_certs"), "{pkcs7}");
+    let openssl = |pem: &str| {
+        pem.replace("CERTIFICATE-----", "TRUSTED CERTIFICATE-----").replace(" TRUSTED TRUSTED", " TRUSTED")
+    };
+    for pem in [openssl(&trusted.pem), [trusted.pem.as_str(), &openssl(&trusted.pem)].concat()] {
+        let error = bundle(&pem);
+        assert_eq!(error, TlsError::Trusted { in_bundle: true });
+        assert!(
+            error.is_about_bundle() && error.to_string().contains("`openssl x509 -in trusted.pem"),
+            "{error}"
+        );
+    }
     let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert_eq!(bundle(&format!("{}{damaged}", trusted.pem)), TlsError::DamagedBundle(2));
 
     let with = |chain: &str, key: SecretString| Tls::new(None, Some((chain, &key))).unwrap_err();
     assert_eq!(with("", client.secret()), TlsError::ClientCertificate);
     assert_eq!(with(damaged, client.secret()), TlsError::ClientCertificate);
+    assert_eq!(with(&openssl(&client.pem), client.secret()), TlsError::Trusted { in_bundle: false });
+    assert_eq!(with(&client.key.serialize_pem(), client.secret()), other_pem("PRIVATE KEY", false));
     assert_eq!(with(&client.pem, other.secret()), TlsError::OtherKey);
     assert!(TlsError::OtherKey.to_string().contains("openssl x509"));
     assert_eq!(with(&client.pem, client.pem.clone().into()), TlsError::Key(KeyError::Certificate));

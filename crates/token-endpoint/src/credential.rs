@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// One of the [`Credentials`](crate::Credentials).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Credential {
     /// [`Credentials::client_id`](field@crate::Credentials::client_id).
     ClientId,

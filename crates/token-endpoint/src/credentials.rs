@@ -26,23 +26,47 @@ pub struct Credentials {
     pub actor_token: Option<SecretString>,
     /// The values of secret parameters and headers, by key.
     pub values: BTreeMap<String, SecretString>,
+    /// Credentials as they were stored, where something was cut off them before they are sent. Digests are of these, and both
+    /// forms are redacted.
+    pub stored: BTreeMap<Credential, SecretString>,
 }
 
 impl Credentials {
-    /// All values in a fixed order, including absent ones, so that a digest over them identifies the credentials.
+    /// All values in a fixed order and as they were stored, including absent ones, so that a digest over them identifies the
+    /// credentials.
     pub(super) fn all(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        let plain = [&self.client_id, &self.certificate].map(|value| value.as_deref().map(str::as_bytes));
-        let secrets = [
-            &self.client_secret,
-            &self.refresh_token,
-            &self.private_key,
-            &self.subject_token,
-            &self.actor_token,
+        let plain = [
+            self.as_stored(Credential::ClientId, self.client_id.as_deref()),
+            self.as_stored(Credential::Certificate, self.certificate.as_deref()),
         ];
-        let secrets = secrets.map(|value| value.as_ref().map(|value| value.expose_secret().as_bytes()));
+        let secrets = [
+            (Credential::ClientSecret, &self.client_secret),
+            (Credential::RefreshToken, &self.refresh_token),
+            (Credential::PrivateKey, &self.private_key),
+            (Credential::SubjectToken, &self.subject_token),
+            (Credential::ActorToken, &self.actor_token),
+        ];
+        let secrets = secrets
+            .map(|(which, value)| self.as_stored(which, value.as_ref().map(ExposeSecret::expose_secret)));
         let values = self.values.iter();
         let values = values.flat_map(|(key, value)| [key.as_str(), value.expose_secret()]);
         plain.into_iter().chain(secrets).chain(values.map(|value| Some(value.as_bytes())))
+    }
+
+    fn as_stored<'a>(&'a self, which: Credential, sent: Option<&'a str>) -> Option<&'a [u8]> {
+        self.stored.get(&which).map(ExposeSecret::expose_secret).or(sent).map(str::as_bytes)
+    }
+
+    /// The refresh token as it was stored, which identifies it.
+    #[must_use]
+    pub fn stored_refresh_token(&self) -> Option<&SecretString> {
+        self.stored.get(&Credential::RefreshToken).or(self.refresh_token.as_ref())
+    }
+
+    /// Replaces the refresh token by one that descends from it.
+    pub fn replace_refresh_token(&mut self, refresh_token: SecretString) {
+        self.stored.remove(&Credential::RefreshToken);
+        self.refresh_token = Some(refresh_token);
     }
 
     /// Whether `text` contains one of the secrets.
@@ -52,6 +76,12 @@ impl Credentials {
             .into_iter()
             .flatten()
             .chain(self.values.values())
+            .chain(
+                self.stored
+                    .iter()
+                    .filter(|(which, _)| **which != Credential::ClientId)
+                    .map(|(_, value)| value),
+            )
             .map(ExposeSecret::expose_secret)
             .any(|secret| !secret.is_empty() && text.contains(secret))
     }

@@ -33,12 +33,13 @@ impl DigestKey {
 
 #[cfg(test)]
 mod tests {
+    use super::super::credential::Credential;
     use super::super::credentials::Credentials;
     use super::*;
 
     #[test]
     fn digest_any_credential_changed_differs() {
-        let changes: [fn(&mut Credentials); 8] = [
+        let changes: [fn(&mut Credentials); 9] = [
             |credentials| credentials.client_id = Some("v".into()),
             |credentials| credentials.client_secret = Some("v".into()),
             |credentials| credentials.refresh_token = Some("v".into()),
@@ -47,6 +48,10 @@ mod tests {
             |credentials| credentials.subject_token = Some("v".into()),
             |credentials| credentials.actor_token = Some("v".into()),
             |credentials| drop(credentials.values.insert("k".into(), "v".into())),
+            |credentials| {
+                credentials.client_secret = Some("v".into());
+                credentials.stored.insert(Credential::ClientSecret, "\u{feff}v".into());
+            },
         ];
         let key = DigestKey::new();
         let digest = |change: fn(&mut Credentials)| {
@@ -57,7 +62,7 @@ mod tests {
         let mut digests: Vec<_> = changes.into_iter().chain([(|_| {}) as fn(&mut _)]).map(digest).collect();
         digests.sort_unstable();
         digests.dedup();
-        assert_eq!(digests.len(), 9);
+        assert_eq!(digests.len(), 10);
     }
 
     #[test]

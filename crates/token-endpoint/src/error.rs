@@ -114,6 +114,18 @@ pub enum Error {
         /// The HTTP library's message.
         cause: String,
     },
+    /// The connection ended when it stood, as where a server asks for a client certificate by renegotiation (RFC 5246, 7.4.1.1),
+    /// which this client refuses.
+    #[error(
+        "{host} ended the connection after the TLS handshake ({cause}): if it asks for a client certificate only then, by \
+         renegotiation in TLS 1.2, have it ask in the handshake, since this client does not renegotiate"
+    )]
+    Renegotiation {
+        /// As in the URL.
+        host: String,
+        /// The server's alert, or the HTTP library's message.
+        cause: String,
+    },
     /// The issuer's metadata (RFC 8414) cannot be used.
     #[error(transparent)]
     Discovery(Box<Undiscovered>),
@@ -140,7 +152,7 @@ impl Error {
             Error::Certificate { .. }
             | Error::ClientCertificate { .. }
             | Error::Proxy { wants_authentication: true, .. } => Class::Rejected,
-            Error::Proxy { .. } => Class::Unclear,
+            Error::Proxy { .. } | Error::Renegotiation { .. } => Class::Unclear,
             Error::Discovery(undiscovered) => undiscovered.problem.class(),
             Error::Refused(refusal) => refusal.meaning().class,
             Error::Unusable(_) => Class::Malformed,
@@ -170,7 +182,8 @@ impl Error {
             | Error::ClientCertificate { .. }
             | Error::Handshake { .. }
             | Error::Timeout { .. }
-            | Error::Cut { .. } => None,
+            | Error::Cut { .. }
+            | Error::Renegotiation { .. } => None,
         }
     }
 
@@ -201,7 +214,8 @@ impl Error {
             | Error::Certificate { .. }
             | Error::Handshake { .. }
             | Error::Timeout { .. }
-            | Error::Cut { .. } => ErrorKind::Unavailable,
+            | Error::Cut { .. }
+            | Error::Renegotiation { .. } => ErrorKind::Unavailable,
             Error::Discovery(undiscovered) => undiscovered.problem.kind(),
             Error::Refused(refusal) => refusal.meaning().kind,
             Error::Unusable(_) => ErrorKind::MalformedResponse,
@@ -274,7 +288,7 @@ impl Error {
     #[must_use]
     pub fn outcome_unknown(&self) -> bool {
         match self {
-            Error::Timeout { .. } | Error::Cut { .. } => true,
+            Error::Timeout { .. } | Error::Cut { .. } | Error::Renegotiation { .. } => true,
             Error::Refused(refusal) => {
                 matches!(refusal.status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
                     && refusal.body.known().is_none()

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::der::{DerReader, INTEGER, OBJECT_IDENTIFIER, SEQUENCE};
+use super::pem::unfold;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
@@ -124,12 +125,12 @@ pub enum KeyError {
          -pkeyopt rsa_keygen_bits:2048 -out key.pem` makes one that can be used, to be registered at the issuer"
     )]
     TooSmall,
-    /// P-521, secp256k1, Ed448, RSA-PSS and other types.
+    /// P-521, secp256k1, Ed448, RSA-PSS and other types, by name.
     #[error(
-        "the private key is of a type that is not supported: use RSA, EC on P-256 or P-384, or Ed25519, as in \
+        "the private key is of a type that is not supported ({0}): use RSA, EC on P-256 or P-384, or Ed25519, as in \
          `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem`"
     )]
-    Unsupported,
+    Unsupported(&'static str),
     /// PEM of a certificate.
     #[error("this is a certificate, not a private key: store the key that it was made for")]
     Certificate,
@@ -206,7 +207,7 @@ impl PrivateKey {
             "OPENSSH PRIVATE KEY" => return Err(KeyError::OpenSsh),
             "DSA PRIVATE KEY" => return Err(KeyError::Dsa),
             "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {}
-            _ => return Err(KeyError::Unsupported),
+            _ => return Err(KeyError::Unsupported("by the label of its PEM")),
         }
         if text.contains("Proc-Type: 4,ENCRYPTED") {
             return Err(KeyError::Encrypted); // RFC 1421, 4.6.1.1, as OpenSSL writes it
@@ -221,7 +222,7 @@ impl PrivateKey {
             PrivateKeyDer::Pkcs1(_) => KeyType::Rsa,
             PrivateKeyDer::Sec1(key) => sec1_type(key)?,
             PrivateKeyDer::Pkcs8(key) => pkcs8_type(key)?,
-            _ => return Err(KeyError::Unsupported),
+            _ => return Err(KeyError::Unsupported("by the label of its PEM")),
         };
         let key = Self { der, key_type, google: None };
         key.public()?; // fails if the key cannot be loaded
@@ -285,7 +286,7 @@ impl PrivateKey {
         }
         .map_err(|rejected| match rejected.to_string().as_str() {
             "TooSmall" => KeyError::TooSmall,
-            "TooLarge" => KeyError::Unsupported,
+            "TooLarge" => KeyError::Unsupported("RSA of more than 8192 bits"),
             _ => KeyError::Damaged,
         })
     }
@@ -322,15 +323,15 @@ fn label(text: &str) -> Result<&str, KeyError> {
     })
 }
 
-/// Restores PEM that was indented (YAML) or whose line breaks are written as `\n` (environment variables).
-pub(super) fn unfold(text: &str) -> String {
-    text.replace("\\r", "").replace("\\n", "\n").lines().map(str::trim).collect::<Vec<_>>().join("\n")
-}
-
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01]; // 1.2.840.113549.1.1.1
 const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01]; // 1.2.840.10045.2.1
 const DSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x38, 0x04, 0x01]; // 1.2.840.10040.4.1
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70]; // 1.3.101.112
+const RSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a]; // 1.2.840.113549.1.1.10
+const ED448: &[u8] = &[0x2b, 0x65, 0x71]; // 1.3.101.113
+const X25519: &[u8] = &[0x2b, 0x65, 0x6e]; // 1.3.101.110
+const P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23]; // 1.3.132.0.35
+const SECP256K1: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x0a]; // 1.3.132.0.10
 const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]; // 1.2.840.10045.3.1.7
 const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22]; // 1.3.132.0.34
 
@@ -345,7 +346,10 @@ fn pkcs8_type(key: &PrivatePkcs8KeyDer<'_>) -> Result<KeyType, KeyError> {
         ED25519 => Ok(KeyType::Ed25519),
         DSA => Err(KeyError::Dsa),
         EC => curve(algorithm.expect(OBJECT_IDENTIFIER)),
-        _ => Err(KeyError::Unsupported),
+        RSA_PSS => Err(KeyError::Unsupported("RSA-PSS")),
+        ED448 => Err(KeyError::Unsupported("Ed448")),
+        X25519 => Err(KeyError::Unsupported("X25519, which signs nothing")),
+        _ => Err(KeyError::Unsupported("an unknown algorithm")),
     }
 }
 
@@ -355,7 +359,7 @@ fn sec1_type(key: &PrivateSec1KeyDer<'_>) -> Result<KeyType, KeyError> {
         .enter(SEQUENCE)
         .ok_or(KeyError::Damaged)?
         .find(|element| element.tag == 0xa0)
-        .ok_or(KeyError::Unsupported)?;
+        .ok_or(KeyError::Unsupported("EC without the name of its curve"))?;
     curve(DerReader(parameters.content).expect(OBJECT_IDENTIFIER))
 }
 
@@ -363,6 +367,9 @@ fn curve(named: Option<&[u8]>) -> Result<KeyType, KeyError> {
     match named {
         Some(P256) => Ok(KeyType::P256),
         Some(P384) => Ok(KeyType::P384),
-        _ => Err(KeyError::Unsupported),
+        Some(P521) => Err(KeyError::Unsupported("EC on P-521")),
+        Some(SECP256K1) => Err(KeyError::Unsupported("EC on secp256k1")),
+        Some(_) => Err(KeyError::Unsupported("EC on another curve")),
+        None => Err(KeyError::Unsupported("EC without the name of its curve")),
     }
 }

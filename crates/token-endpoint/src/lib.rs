@@ -73,6 +73,7 @@ mod key;
 mod lifetime;
 pub mod limiter;
 mod mapping;
+mod pem;
 mod proxy;
 mod redact;
 mod request;

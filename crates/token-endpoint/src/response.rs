@@ -9,7 +9,7 @@ use super::lifetime::MAX_LIFETIME;
 use super::mapping::{self, Pointer, ResponseMapping};
 use super::redact::Redactor;
 use super::request::TokenRequest;
-use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
@@ -197,17 +197,24 @@ fn retry_after(value: &str, date: Option<Timestamp>) -> Option<u64> {
     Some(seconds)
 }
 
-/// The media type is text of the server: it is dropped unless it has the form of one, and redacted.
+/// Media type and encoding are text of the server: they are dropped unless they have the form of one, and redacted.
 fn shape(headers: &HeaderMap, body: &[u8], sent: &Redactor) -> Shape {
-    let is_media_type = |name: &&str| {
+    let plain = |name: &&str, slashes: usize| {
         name.len() <= 64
-            && name.split('/').count() == 2
+            && name.split('/').count() == slashes + 1
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/+-.".contains(&b))
     };
-    let media_type = header(headers, &CONTENT_TYPE)
-        .and_then(|value| value.split(';').next())
-        .map(str::trim)
-        .filter(is_media_type)
-        .and_then(|name| sent.clean(&name.to_ascii_lowercase()));
-    Shape { media_type, length: body.len() }
+    let shown = |value: &str, slashes: usize| {
+        let name = Some(value.trim()).filter(|name| plain(name, slashes))?;
+        sent.clean(&name.to_ascii_lowercase())
+    };
+    Shape {
+        media_type: header(headers, &CONTENT_TYPE)
+            .and_then(|value| value.split(';').next())
+            .and_then(|value| shown(value, 1)),
+        encoding: header(headers, &CONTENT_ENCODING)
+            .and_then(|value| shown(value, 0))
+            .filter(|name| name != "identity"),
+        length: body.len(),
+    }
 }

@@ -2,13 +2,13 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::certificate::CertificateFields;
-use super::key::{KeyError, PrivateKey, unfold};
+use super::key::{KeyError, PrivateKey};
+use super::pem::{PemProblem, certificates};
 use aws_lc_rs::digest;
 use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -18,6 +18,7 @@ use rustls::{
 use secrecy::SecretString;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The TLS configuration of connections; by default the system's roots and no client certificate. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +40,23 @@ pub enum TlsError {
     /// The certificate at this position, from 1, cannot be decoded.
     #[error("the CA bundle is damaged at certificate {0}: store the file unchanged")]
     DamagedBundle(usize),
+    /// A certificate in the form that OpenSSL writes with `-trustout`.
+    #[error(
+        "this is a TRUSTED CERTIFICATE, which only OpenSSL reads: store what `openssl x509 -in trusted.pem -out plain.pem` \
+         writes"
+    )]
+    Trusted {
+        /// Else it is the client certificate.
+        in_bundle: bool,
+    },
+    /// PEM of something else.
+    #[error("this is PEM of a {label} and holds no certificate: store PEM with -----BEGIN CERTIFICATE-----{}", conversion(.label))]
+    OtherPem {
+        /// The label of the first block.
+        label: String,
+        /// Else it is the client certificate.
+        in_bundle: bool,
+    },
     /// The client certificate is absent or cannot be decoded.
     #[error("the client certificate is not PEM: store the file that begins with -----BEGIN CERTIFICATE-----")]
     ClientCertificate,
@@ -51,6 +69,18 @@ pub enum TlsError {
          `openssl pkey -in tls.key -pubout` must print the same"
     )]
     OtherKey,
+}
+
+impl TlsError {
+    /// Whether it is about the CA bundle and not about the client certificate.
+    #[must_use]
+    pub fn is_about_bundle(&self) -> bool {
+        match self {
+            TlsError::EmptyBundle | TlsError::DamagedBundle(_) => true,
+            TlsError::Trusted { in_bundle } | TlsError::OtherPem { in_bundle, .. } => *in_bundle,
+            TlsError::ClientCertificate | TlsError::Key(_) | TlsError::OtherKey => false,
+        }
+    }
 }
 
 impl Tls {
@@ -86,10 +116,10 @@ impl Tls {
         self.digest
     }
 
-    /// For rustls, with HTTP/1.1 only.
-    pub(super) fn config(&self) -> Result<ClientConfig, rustls::Error> {
+    /// For rustls, with HTTP/1.1 only. `used_tls12` is set once a connection is made with TLS 1.2.
+    pub(super) fn config(&self, used_tls12: Arc<AtomicBool>) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Arc::new(Verifier::new(self.roots.as_deref(), Arc::clone(&provider))?);
+        let verifier = Arc::new(Verifier::new(self.roots.as_deref(), Arc::clone(&provider), used_tls12)?);
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -106,21 +136,34 @@ impl Tls {
     }
 }
 
-fn read_bundle(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let mut certificates = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(unfold(pem).as_bytes()) {
-        let damaged = TlsError::DamagedBundle(certificates.len() + 1);
-        let certificate = certificate.map_err(|_| damaged.clone())?;
-        CertificateFields::read(&certificate).ok_or(damaged)?;
-        certificates.push(certificate);
+/// The command that takes the certificates out of a form that holds some.
+fn conversion(label: &str) -> &'static str {
+    match label {
+        "PKCS7" | "CMS" => " (`openssl pkcs7 -print_certs -in FILE -out certificates.pem` takes it out)",
+        _ => "",
     }
-    if certificates.is_empty() { Err(TlsError::EmptyBundle) } else { Ok(certificates) }
+}
+
+fn read_bundle(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = certificates(pem).map_err(|problem| match problem {
+        PemProblem::NoPem => TlsError::EmptyBundle,
+        PemProblem::Damaged(at) => TlsError::DamagedBundle(at),
+        PemProblem::Trusted => TlsError::Trusted { in_bundle: true },
+        PemProblem::Other(label) => TlsError::OtherPem { label, in_bundle: true },
+    })?;
+    let damaged = certificates.iter().position(|certificate| CertificateFields::read(certificate).is_none());
+    match damaged {
+        Some(at) => Err(TlsError::DamagedBundle(at + 1)),
+        None => Ok(certificates),
+    }
 }
 
 fn read_client(chain: &str, key: &SecretString) -> Result<CertifiedKey, TlsError> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(unfold(chain).as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|_| TlsError::ClientCertificate)?;
+    let chain = certificates(chain).map_err(|problem| match problem {
+        PemProblem::NoPem | PemProblem::Damaged(_) => TlsError::ClientCertificate,
+        PemProblem::Trusted => TlsError::Trusted { in_bundle: false },
+        PemProblem::Other(label) => TlsError::OtherPem { label, in_bundle: false },
+    })?;
     let leaf =
         chain.first().and_then(|leaf| CertificateFields::read(leaf)).ok_or(TlsError::ClientCertificate)?;
     let key = PrivateKey::read(key)?;
@@ -128,7 +171,7 @@ fn read_client(chain: &str, key: &SecretString) -> Result<CertifiedKey, TlsError
         return Err(TlsError::OtherKey);
     }
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key.into_der())
-        .map_err(|_| KeyError::Unsupported)?;
+        .map_err(|_| KeyError::Unsupported("by the TLS library"))?;
     Ok(CertifiedKey::new(chain, key))
 }
 
@@ -213,23 +256,25 @@ impl std::error::Error for CertificateProblem {}
 struct Verifier {
     inner: Arc<dyn ServerCertVerifier>,
     pinned: Vec<CertificateDer<'static>>,
+    used_tls12: Arc<AtomicBool>,
 }
 
 impl Verifier {
     fn new(
         roots: Option<&[CertificateDer<'static>]>,
         provider: Arc<CryptoProvider>,
+        used_tls12: Arc<AtomicBool>,
     ) -> Result<Self, rustls::Error> {
         let Some(roots) = roots else {
             let inner = Arc::new(rustls_platform_verifier::Verifier::new(provider)?);
-            return Ok(Self { inner, pinned: Vec::new() });
+            return Ok(Self { inner, pinned: Vec::new(), used_tls12 });
         };
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(roots.iter().cloned());
         let inner = WebPkiServerVerifier::builder_with_provider(store.into(), provider)
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
-        Ok(Self { inner, pinned: roots.to_vec() })
+        Ok(Self { inner, pinned: roots.to_vec(), used_tls12 })
     }
 }
 
@@ -264,6 +309,7 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.used_tls12.store(true, Ordering::Relaxed);
         self.inner.verify_tls12_signature(message, leaf, signed)
     }
 

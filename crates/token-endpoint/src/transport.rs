@@ -2,6 +2,7 @@
 
 mod client;
 mod clock;
+mod decode;
 mod failure;
 mod limits;
 mod resolver;
@@ -17,13 +18,14 @@ use super::proxy::Proxies;
 use super::request::TokenRequest;
 use super::response::read;
 use super::tls::Tls;
-use client::{ClientCache, ClientKey, Route, build};
+use client::{ClientCache, ClientKey, HttpClient, Route, build};
 use clock::ServerClocks;
+use decode::{Decoded, decode};
 use failure::{failure, host};
 use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
-use reqwest::{Client, RequestBuilder};
+use reqwest::RequestBuilder;
 use secrecy::ExposeSecret;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,7 +37,7 @@ pub fn install_crypto_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default(); // an error: there is one already
 }
 
-/// Sends token requests: HTTP/1.1, without redirects, retries and decompression, and without a proxy unless configured. Cheap to
+/// Sends token requests: HTTP/1.1, without redirects and retries, and without a proxy unless configured. Cheap to
 /// clone; clones share connections.
 #[derive(Clone, Debug)]
 pub struct Transport {
@@ -119,10 +121,11 @@ impl Transport {
         let exchange = async {
             let client = self.client_for(url, !request.spends_credential(), tls)?;
             let post = client
+                .client
                 .post(url.clone())
                 .headers(request.headers().clone())
                 .body(request.body().expose_secret().to_owned());
-            self.exchange(url, post).await
+            self.exchange(url, &client, post).await
         };
         let (status, headers, body) = within(timeout, url, exchange).await?;
         match body {
@@ -144,8 +147,9 @@ impl Transport {
         timeout: Duration,
     ) -> Result<(StatusCode, Option<Vec<u8>>), Error> {
         let exchange = async {
-            let get = self.client_for(url, false, tls)?.get(url.clone()).header(ACCEPT, "application/json");
-            self.exchange(url, get).await
+            let client = self.client_for(url, false, tls)?;
+            let get = client.client.get(url.clone()).header(ACCEPT, "application/json");
+            self.exchange(url, &client, get).await
         };
         let (status, _, body) = within(timeout, url, exchange).await?;
         Ok((status, body))
@@ -160,26 +164,39 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends a request and reads the answer. The body is `None` if it exceeds [`MAX_BODY`].
+    /// Sends a request and reads the answer. The body is `None` if it exceeds [`MAX_BODY`], as sent or decoded.
     async fn exchange(
         &self,
         url: &Url,
+        client: &HttpClient,
         request: RequestBuilder,
     ) -> Result<(StatusCode, HeaderMap, Option<Vec<u8>>), Error> {
-        let mut response = request.send().await.map_err(|error| failure(error, url))?;
+        let failed = |error| failure(error, url, client.may_renegotiate());
+        let mut response = request.send().await.map_err(failed)?;
         self.clocks.record(url, response.headers());
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| failure(error, url))? {
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > MAX_BODY {
                 return Ok((response.status(), response.headers().clone(), None));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((response.status(), response.headers().clone(), Some(body)))
+        let body = match decode(body) {
+            Decoded::Body(body) => Some(body),
+            Decoded::TooLarge => None,
+            Decoded::Truncated if response.status().is_success() => {
+                return Err(Error::Cut {
+                    host: host(url),
+                    cause: "its compressed body ends early".to_owned(),
+                });
+            }
+            Decoded::Truncated => Some(Vec::new()), // the status alone classifies the failure
+        };
+        Ok((response.status(), response.headers().clone(), body))
     }
 
     /// Checks the URL, and returns a client for it.
-    fn client_for(&self, url: &Url, keep_alive: bool, tls: &Tls) -> Result<Client, Error> {
+    fn client_for(&self, url: &Url, keep_alive: bool, tls: &Tls) -> Result<HttpClient, Error> {
         self.check_url(url)?;
         let port = url.port_or_known_default().unwrap_or(443);
         let proxy = self.proxies.proxy_for(url);

@@ -33,7 +33,7 @@ use input::Input;
 use manifests::{ManifestError, Manifests};
 use report::MintReport;
 use response::{Exchange, report_response, target_preview};
-use token_endpoint::{self as oauth, Discovery, Tls};
+use token_endpoint::{self as oauth, Class, Discovery, Tls};
 use token_file::TokenFile;
 use tokensource_api::{Reason, TokenSource};
 
@@ -149,6 +149,9 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     }
     if let Some(offset) = transport.clock_offset(&located.token_url) {
         report.remarks.push(format!("the endpoint's clock is {} s ahead of this one", offset.as_secs()));
+    }
+    if outcome.as_ref().is_err_and(|error| error.class() == Class::Rejected) {
+        report.remarks.extend(read.doubts);
     }
     let answer = outcome.map_err(failed)?;
     let limit = attempt_timeout(0);

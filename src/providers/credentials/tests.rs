@@ -84,7 +84,7 @@ fn credentials_errors_name_secret_key_and_remedy_and_no_value() {
             "key client_secret of Secret idp has several lines: write the client secret alone into it",
         ),
         (
-            &[("client_id", "id"), ("client_secret", "s3\u{0}")],
+            &[("client_id", "id"), ("client_secret", "s\u{0}3")],
             Reason::CredentialsInvalid,
             "key client_secret of Secret idp has a control character in it: write the client secret alone into it",
         ),
@@ -93,7 +93,7 @@ fn credentials_errors_name_secret_key_and_remedy_and_no_value() {
         assert_eq!(error.to_string(), message);
         assert_eq!(error.reason(), reason);
     }
-    let binary = BTreeMap::from([("client_id".to_owned(), ByteString(vec![0xff, 0xfe]))]);
+    let binary = BTreeMap::from([("client_id".to_owned(), ByteString(vec![0xff, 0xff]))]);
     let error = read_credentials(&spec(), &request(json!({"vgs": {}})), None, &binary).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -195,4 +195,95 @@ fn read_credentials_keeps_the_lines_of_a_private_key() {
         read("\n").unwrap_err().to_string(),
         "key private_key.pem of Secret idp is empty: write the private key into it"
     );
+}
+
+#[test]
+fn read_credentials_cuts_what_no_credential_has_and_keeps_the_stored_form() {
+    let utf16 = |text: &str| {
+        let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+        ByteString([0xff, 0xfe].into_iter().chain(units).collect())
+    };
+    let plain = |text: &str| ByteString(text.as_bytes().to_vec());
+    for (stored, remarks, kept) in [
+        (plain("s3\n"), &["ends in a newline, which was left out"][..], None),
+        (plain("\u{feff}s3"), &["begins with a byte order mark, which was left out"], Some("\u{feff}s3")),
+        (
+            plain("\u{feff}s3\u{a0}\r\n"),
+            &["begins with a byte order mark and ends in what is no printable ASCII, which were left out"],
+            Some("\u{feff}s3\u{a0}"),
+        ),
+        (
+            utf16("s3\r\n"),
+            &[
+                "is in UTF-16, as `>` of Windows PowerShell writes it, and was read so",
+                "ends in a newline, which was left out",
+            ],
+            None,
+        ),
+    ] {
+        let data = BTreeMap::from([
+            ("client_id".to_owned(), plain("id")),
+            ("client_secret".to_owned(), stored.clone()),
+            ("refresh_token".to_owned(), stored),
+        ]);
+        let oauth2 = json!({"oauth2": {"tokenURL": "https://a/t", "grant": {"refreshToken": {}}}});
+        let read = read_credentials(&spec(), &request(oauth2), None, &data).unwrap();
+        let credentials = read.credentials;
+        assert_eq!(credentials.client_secret.as_ref().unwrap().expose_secret(), "s3");
+        assert_eq!(credentials.refresh_token.as_ref().unwrap().expose_secret(), "s3");
+        let of = |key: &str| {
+            remarks.iter().map(move |it| format!("key {key} of Secret idp {it}")).collect::<Vec<_>>()
+        };
+        assert_eq!(read.remarks, [of("client_secret"), of("refresh_token")].concat());
+        assert!(read.doubts.is_empty());
+        // The form that identifies the original of a rotated refresh token is that of earlier builds.
+        let identity = credentials.stored_refresh_token().unwrap().expose_secret();
+        assert_eq!(identity, kept.unwrap_or("s3"));
+    }
+}
+
+#[test]
+fn read_credentials_doubts_what_may_be_right_and_leaves_it() {
+    let read = read(&[("client_id", " id"), ("client_secret", "\"s3\"")]).unwrap();
+    assert_eq!(read.credentials.client_id.as_deref(), Some(" id"));
+    assert_eq!(read.credentials.client_secret.unwrap().expose_secret(), "\"s3\"");
+    assert_eq!(
+        read.doubts,
+        [
+            "key client_id of Secret idp begins or ends in a space: is that a part of the client id?",
+            "key client_secret of Secret idp is in quotes: are they a part of the client secret?",
+        ]
+    );
+    assert!(read.remarks.is_empty());
+}
+
+#[test]
+fn read_credentials_cuts_no_secret_parameter() {
+    let oauth2 = request(json!({"oauth2": {
+        "tokenURL": "https://idp.example.com/t",
+        "clientAuthentication": {"none": {}},
+        "secretParameters": {"password": "password"},
+    }}));
+    let read = read_credentials(&spec(), &oauth2, None, &data(&[("password", "\u{feff}p\u{a0}\n")])).unwrap();
+    assert_eq!(read.credentials.values["password"].expose_secret(), "\u{feff}p\u{a0}");
+    assert_eq!(read.remarks, ["key password of Secret idp ends in a newline, which was left out"]);
+    assert_eq!(
+        read.doubts,
+        ["key password of Secret idp begins or ends in a space: is that a part of the value?"]
+    );
+}
+
+#[test]
+fn read_credentials_reads_a_service_account_as_powershell_writes_it() {
+    let spec = api::Credentials { vgs_service_account_key: Some("credentials.yaml".into()), ..spec() };
+    let yaml = "kind: ServiceAccount\r\ndata:\r\n  clientId: id\r\n  clientSecret: s3\r\n";
+    let units = yaml.encode_utf16().flat_map(u16::to_le_bytes);
+    let utf16 = ByteString([0xff, 0xfe].into_iter().chain(units).collect());
+    for (bytes, remarks) in [(utf16, 1), (ByteString(format!("\u{feff}{yaml}").into_bytes()), 0)] {
+        let data = BTreeMap::from([("credentials.yaml".to_owned(), bytes)]);
+        let read = read_credentials(&spec, &request(json!({"vgs": {}})), None, &data).unwrap();
+        assert_eq!(read.credentials.client_id.as_deref(), Some("id"));
+        assert_eq!(read.credentials.client_secret.unwrap().expose_secret(), "s3");
+        assert_eq!(read.remarks.len(), remarks);
+    }
 }

@@ -8,6 +8,8 @@ use std::fmt;
 pub(crate) struct Shape {
     /// `type/subtype` in lower case; `None` if absent or not safe to repeat.
     pub(crate) media_type: Option<String>,
+    /// `Content-Encoding`, where it is none that can be decoded; `None` if absent or not safe to repeat.
+    pub(crate) encoding: Option<String>,
     /// Bytes of the body that were read.
     pub(crate) length: usize,
 }
@@ -24,6 +26,15 @@ impl fmt::Display for Shape {
             (0, _) => f.write_str("an empty body"),
             (length, Some(media_type)) => write!(f, "{length} bytes of {media_type}"),
             (length, None) => write!(f, "{length} bytes of no known media type"),
+        }?;
+        match &self.encoding {
+            Some(encoding) if self.length > 0 => {
+                write!(
+                    f,
+                    " in the encoding {encoding}, though none was asked for (Accept-Encoding: identity)"
+                )
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -8,9 +8,8 @@ use crate::credentials::Credentials;
 use crate::discovery::Issuer;
 use crate::error::RequestError;
 use crate::grant::{Grant, JwtBearer, PrivateKeyJwt};
-use crate::key::{PrivateKey, unfold};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use crate::key::PrivateKey;
+use crate::pem::{PemProblem, certificates};
 
 /// The inputs of an assertion.
 pub(super) struct Signer<'a> {
@@ -79,9 +78,15 @@ impl Signer<'_> {
     }
 
     fn thumbprint(&self) -> Result<String, RequestError> {
-        let pem = unfold(self.credentials.certificate()?);
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|_| RequestError::Certificate("is not PEM of a certificate"))?;
+        let certificates = certificates(self.credentials.certificate()?).map_err(|problem| {
+            RequestError::Certificate(match problem {
+                PemProblem::Trusted => {
+                    "is a TRUSTED CERTIFICATE, which only OpenSSL reads: store what `openssl x509 -in trusted.pem -out plain.pem` writes"
+                }
+                _ => "is not PEM of a certificate",
+            })
+        })?;
+        let certificate = certificates.into_iter().next().ok_or(RequestError::Certificate("is absent"))?;
         let fields = CertificateFields::read(&certificate).ok_or(RequestError::Certificate("is damaged"))?;
         if fields.public_key != self.key.public()?.as_slice() {
             return Err(RequestError::Certificate("is not that of the private key"));

@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::ExposeSecret as _;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use url::Url;
@@ -37,6 +38,9 @@ impl RequestDescription {
             (None, _) => None,
         };
         let mut draft = Draft::default();
+        for stored in credentials.stored.values() {
+            draft.sent.add_name(stored.expose_secret());
+        }
         draft.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         self.write_grant(&mut draft, credentials, signer.as_ref())?;
         self.write_client(&mut draft, credentials, signer.as_ref())?;

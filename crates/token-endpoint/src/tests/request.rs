@@ -1,4 +1,4 @@
-use super::{credentials, description, request};
+use super::{SECRET, credentials, description, request};
 use crate::{
     BasicEncoding, ClientAuthentication, Credential, Credentials, Encoding, Grant, RESERVED,
     RequestDescription, RequestError, TokenRequest, is_reserved,
@@ -192,4 +192,15 @@ fn request_debug_prints_no_secret() {
         assert!(!printed.contains(secret), "{printed}");
     }
     assert!(!format!("{:?}", request()).contains("Basic"));
+}
+
+#[test]
+fn request_redacts_a_credential_as_it_was_stored_and_as_it_is_sent() {
+    let mut credentials = credentials();
+    credentials.stored.insert(Credential::ClientSecret, format!("\u{feff}{SECRET}\u{a0}").into());
+    let request = description().request(&credentials).unwrap();
+    for echo in [format!("\u{feff}{SECRET}\u{a0}"), SECRET.to_owned()] {
+        assert_eq!(request.sent().clean(&format!("no '{echo}' here")).unwrap(), "no '[redacted]' here");
+        assert!(credentials.are_told_in(&echo));
+    }
 }

@@ -5,9 +5,12 @@ use super::limits::CONNECT_TIMEOUT;
 use super::resolver::{PolicyResolver, ProxyResolver};
 use crate::egress::Egress;
 use crate::tls::{Tls, TlsDigest};
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 use reqwest::{Client, redirect, retry};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use url::Url;
 
@@ -43,15 +46,30 @@ impl Route {
     }
 }
 
+/// An HTTP client, and what is known of its connections.
+#[derive(Clone, Debug)]
+pub(super) struct HttpClient {
+    pub(super) client: Client,
+    used_tls12: Arc<AtomicBool>,
+    has_certificate: bool,
+}
+
+impl HttpClient {
+    /// Whether a server may ask for the client's certificate by renegotiation, which TLS 1.3 does not have.
+    pub(super) fn may_renegotiate(&self) -> bool {
+        self.has_certificate && self.used_tls12.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct ClientCache {
     /// With the value of `uses` at the last use.
-    clients: HashMap<ClientKey, (Client, u64)>,
+    clients: HashMap<ClientKey, (HttpClient, u64)>,
     uses: u64,
 }
 
 impl ClientCache {
-    pub(super) fn get(&mut self, key: ClientKey) -> Option<Client> {
+    pub(super) fn get(&mut self, key: ClientKey) -> Option<HttpClient> {
         self.uses += 1;
         let (client, used) = self.clients.get_mut(&key)?;
         *used = self.uses;
@@ -59,7 +77,7 @@ impl ClientCache {
     }
 
     /// Evicts the least recently used client if the cache is full.
-    pub(super) fn insert(&mut self, key: ClientKey, client: Client) {
+    pub(super) fn insert(&mut self, key: ClientKey, client: HttpClient) {
         if self.clients.len() >= MAX_CLIENTS
             && let Some(oldest) = self.clients.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key)
         {
@@ -74,6 +92,11 @@ impl ClientCache {
 #[error("cannot build an HTTP client: {0}")]
 pub struct TransportError(String);
 
+/// A compressed body gains nothing at this size, and some gateways damage it.
+fn default_headers() -> HeaderMap {
+    [(ACCEPT_ENCODING, HeaderValue::from_static("identity"))].into_iter().collect()
+}
+
 /// Builds a client for URLs with this port, directly or through `proxy`.
 pub(super) fn build(
     egress: &Arc<Egress>,
@@ -82,11 +105,16 @@ pub(super) fn build(
     keep_alive: bool,
     tls: &Tls,
     proxy: Option<&Url>,
-) -> Result<Client, TransportError> {
+) -> Result<HttpClient, TransportError> {
+    let used_tls12 = Arc::new(AtomicBool::new(false));
+    let config = tls.config(Arc::clone(&used_tls12)).map_err(|error| TransportError(error.to_string()))?;
     let failed = |error: reqwest::Error| TransportError(root_cause(&error.without_url()));
     let builder = Client::builder()
-        .tls_backend_preconfigured(tls.config().map_err(|error| TransportError(error.to_string()))?)
+        .tls_backend_preconfigured(config)
         .user_agent(user_agent)
+        .default_headers(default_headers())
+        // Some servers and gateways compare the names of headers as they are usually written.
+        .http1_title_case_headers()
         .redirect(redirect::Policy::none())
         .retry(retry::never())
         .referer(false)
@@ -95,7 +123,7 @@ pub(super) fn build(
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(if keep_alive { 4 } else { 0 });
-    match proxy {
+    let client = match proxy {
         None => builder.dns_resolver(PolicyResolver { egress: Arc::clone(egress), port }),
         // The caller has decided which URLs use the proxy. This client resolves no other name.
         Some(proxy) => builder
@@ -103,5 +131,6 @@ pub(super) fn build(
             .dns_resolver(ProxyResolver { proxy: proxy.clone() }),
     }
     .build()
-    .map_err(failed)
+    .map_err(failed)?;
+    Ok(HttpClient { client, used_tls12, has_certificate: tls.has_client_certificate() })
 }

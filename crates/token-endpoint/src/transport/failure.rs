@@ -8,8 +8,9 @@ use rustls::AlertDescription;
 use std::error::Error as StdError;
 use url::Url;
 
-/// Classifies by the sources of reqwest's error, since its own kinds are too coarse.
-pub(super) fn failure(error: reqwest::Error, url: &Url) -> Error {
+/// Classifies by the sources of reqwest's error, since its own kinds are too coarse. `may_renegotiate`: the server may have
+/// asked for the client's certificate when the connection stood.
+pub(super) fn failure(error: reqwest::Error, url: &Url, may_renegotiate: bool) -> Error {
     let error = error.without_url();
     let host = host(url);
     if let Some(refused) = find::<EgressRefused>(&error) {
@@ -22,6 +23,12 @@ pub(super) fn failure(error: reqwest::Error, url: &Url) -> Error {
         }
         Some(rustls::Error::AlertReceived(alert)) if is_about_client(*alert) => {
             return Error::ClientCertificate { host, cause };
+        }
+        // Servers on OpenSSL send these when a client has refused to renegotiate.
+        Some(rustls::Error::AlertReceived(
+            AlertDescription::HandshakeFailure | AlertDescription::NoRenegotiation,
+        )) if !error.is_connect() => {
+            return Error::Renegotiation { host, cause };
         }
         Some(_) => return Error::Handshake { host, cause },
         None => {}
@@ -37,6 +44,8 @@ pub(super) fn failure(error: reqwest::Error, url: &Url) -> Error {
         Error::ConnectTimeout { host, seconds: CONNECT_TIMEOUT.as_secs() }
     } else if error.is_connect() {
         Error::Connect { host, cause }
+    } else if may_renegotiate {
+        Error::Renegotiation { host, cause } // others close the connection
     } else {
         Error::Cut { host, cause }
     }
