@@ -37,7 +37,7 @@ const LAYERS: [&[&str]; 15] = [
     &["providers"],
     &["refresh"],
     &["secret"],
-    &["key", "time", "digest"],
+    &["key", "time", "digest", "text"],
 ];
 
 /// Imports that are forbidden although they go down: a module, and what it must not import.
