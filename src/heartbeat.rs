@@ -39,6 +39,8 @@ pub enum Loop {
     MintQueue,
     /// It renews the lease, or waits for it.
     LeaderElection,
+    /// It saves unsaved refresh tokens.
+    RefreshTokenSaver,
 }
 
 impl Loop {
@@ -47,6 +49,7 @@ impl Loop {
             Loop::WorkQueue => "the work queue",
             Loop::MintQueue => "the mint queue",
             Loop::LeaderElection => "leader election",
+            Loop::RefreshTokenSaver => "the saver of refresh tokens",
         }
     }
 }
@@ -171,6 +174,7 @@ mod tests {
             (Loop::WorkQueue, "the work queue"),
             (Loop::MintQueue, "the mint queue"),
             (Loop::LeaderElection, "leader election"),
+            (Loop::RefreshTokenSaver, "the saver of refresh tokens"),
         ] {
             let heartbeats = Heartbeats::default();
             assert_eq!(heartbeats.check(of, after(3600)), Ok(()), "it has not started");
@@ -178,7 +182,7 @@ mod tests {
             assert_eq!(heartbeats.check(of, after(110)), Ok(()));
             let error = heartbeats.check(of, after(130)).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name} has had no heartbeat for 1")), "{error}");
-            let others = [Loop::WorkQueue, Loop::MintQueue, Loop::LeaderElection];
+            let others = [Loop::WorkQueue, Loop::MintQueue, Loop::LeaderElection, Loop::RefreshTokenSaver];
             let silent = others.into_iter().filter(|it| heartbeats.check(*it, after(130)).is_err());
             assert_eq!(silent.collect::<Vec<_>>(), [of]);
         }

@@ -14,11 +14,12 @@ use super::cache::secrets::Secrets;
 use super::cache::sources::Sources;
 use super::mint_queue::MintQueue;
 use super::propagation::Rounds;
-use super::refresh_token::{Rotation, UnsavedOriginals};
+use super::refresh_token::{RefreshTokens, Rotation};
+use super::refresh_token_saver::Saver;
 use super::state::States;
 use super::work_queue::{Urgency, WorkQueue};
 use crate::cluster::Kubernetes;
-use crate::heartbeat::Heartbeats;
+use crate::heartbeat::{Heartbeats, Loop};
 use crate::key::Key;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
@@ -45,7 +46,8 @@ pub struct Context {
     pub(super) secrets: Secrets,
     pub(super) namespaces: Namespaces,
     pub(super) states: States,
-    pub(super) unsaved_originals: UnsavedOriginals,
+    pub(super) refresh_tokens: RefreshTokens,
+    pub(super) saver: Saver,
     pub(super) work: WorkQueue,
     pub(super) mints: MintQueue,
     pub(super) rounds: Arc<Rounds>,
@@ -88,6 +90,10 @@ pub struct Parts {
     pub require_credentials_label: bool,
     /// The reporter of events: the pod's name.
     pub instance: String,
+    /// The name of this process, which no other has.
+    pub process: String,
+    /// How long a predecessor may lead after its last renewal of the lease; zero without leader election.
+    pub lease_duration: Duration,
 }
 
 impl Context {
@@ -103,7 +109,8 @@ impl Context {
             secrets: Secrets::new(parts.watches),
             namespaces: Namespaces::new(parts.namespace_selector),
             states: States::default(),
-            unsaved_originals: UnsavedOriginals::default(),
+            refresh_tokens: RefreshTokens::new(parts.process, parts.lease_duration),
+            saver: Saver::new(),
             work: WorkQueue::new(),
             mints: MintQueue::new(parts.limits),
             permits: ApiPermits::new(API_PERMITS, RESERVED_API_PERMITS),
@@ -170,7 +177,7 @@ impl Context {
         Rotation {
             kubernetes: &self.kubernetes,
             secrets: &self.secrets,
-            unsaved: &self.unsaved_originals,
+            tokens: &self.refresh_tokens,
             identity,
         }
     }
@@ -189,6 +196,7 @@ impl Context {
         }
         self.metrics.leads(leads);
         self.metrics.queues(self.work.pending(), self.mints.queued(), self.mints.unwritten());
+        self.metrics.unsaved_refresh_tokens(self.saver.len());
         self.metrics.write(text);
     }
 
@@ -204,7 +212,33 @@ impl Context {
 
     /// Whether a Secret may be read as credentials.
     pub(super) fn may_use(&self, secret: &Facts) -> bool {
-        secret.released || !self.require_credentials_label
+        // A stored refresh token is spent by its own TokenSource alone.
+        secret.refresh_token_of.is_none() && (secret.released || !self.require_credentials_label)
+    }
+
+    /// Saves unsaved refresh tokens, for as long as the process lives: whoever leads, and also while it stops.
+    pub async fn save_refresh_tokens(&self) {
+        let beat = || self.heartbeats.beat(Loop::RefreshTokenSaver);
+        self.saver.run(&self.kubernetes, &self.secrets, beat, |source| self.trigger(source)).await;
+    }
+
+    /// Waits until every refresh token is saved.
+    pub async fn refresh_tokens_saved(&self) {
+        self.saver.all_saved().await;
+    }
+
+    /// How many refresh tokens are in memory alone.
+    #[must_use]
+    pub fn unsaved_refresh_tokens(&self) -> usize {
+        self.saver.len()
+    }
+
+    /// A term of leadership has ended, and what had begun in it: another process may lead. Of what is remembered only the
+    /// unsaved refresh tokens stay, which the saver holds, because the rest may be older than what that process did.
+    pub(super) fn end_term(&self) {
+        self.mints.drop_results();
+        self.states.clear();
+        self.refresh_tokens.end_term();
     }
 
     /// When which part of the process last showed that it makes progress.

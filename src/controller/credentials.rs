@@ -62,18 +62,24 @@ pub(super) async fn tls(
     let Some(spec) = &source.spec.tls else { return Ok(Tls::default()) };
     let named = Named::fetch(spec, &context.kubernetes, &identity.key.namespace).await?;
     for secret in [&named.bundle_secret, &named.client_certificate].into_iter().flatten() {
-        let facts = Facts::of(&secret.metadata);
-        if !facts.is_some_and(|facts| context.may_use(&facts)) {
+        let Some(facts) = Facts::of(&secret.metadata) else { continue };
+        if !context.may_use(&facts) {
             let key = Key::new(&identity.key.namespace, &secret.name_any());
-            return Err(Outcome::passing(Reason::CredentialsInvalid, not_released(&key)));
+            return Err(Outcome::passing(Reason::CredentialsInvalid, not_usable(&key, &facts)));
         }
     }
     named.tls(spec).map_err(|error| Outcome::passing(Reason::SpecInvalid, error.to_string()))
 }
 
-/// What to do about a Secret that its owner has not released for use as credentials.
-pub(super) fn not_released(secret: &Key) -> String {
+/// What to do about a Secret that may not be used as credentials: its owner has not released it, or it stores a refresh
+/// token.
+pub(super) fn not_usable(secret: &Key, facts: &Facts) -> String {
     let Key { namespace, name } = secret;
+    if let Some(source) = &facts.refresh_token_of {
+        return format!(
+            "Secret {name} stores the refresh token of TokenSource {source}, which alone may send it, because it changes with every use: name the Secret that you wrote in spec.credentials.secretRef.name"
+        );
+    }
     let (label, value) = CREDENTIALS_LABEL;
     format!(
         "Secret {name} is not labelled {label}={value}, and this operator uses no other Secrets (--require-credentials-label): kubectl label secret {name} -n {namespace} {label}={value}"

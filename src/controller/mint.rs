@@ -49,7 +49,13 @@ pub(super) async fn run(context: &Arc<Context>) {
         }
     }
     context.mints.clear();
-    while tasks.join_next().await.is_some() {}
+    while !tasks.is_empty() {
+        context.heartbeats.beat(Loop::MintQueue);
+        tokio::select! {
+            _ = tasks.join_next() => {}
+            () = sleep(HEARTBEAT) => {}
+        }
+    }
 }
 
 async fn mint(context: Arc<Context>, key: Key, request: MintRequest, permit: EndpointPermit<Key>) {

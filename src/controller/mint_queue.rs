@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::outcome::Outcome;
-use super::refresh_token::{KnownOriginal, UnsavedRefreshToken};
+use super::refresh_token::KnownOriginal;
 use crate::key::Key;
 use crate::refresh::{MintReason, Policy, Tried};
 use crate::secret::{Record, Version};
@@ -65,8 +65,6 @@ pub(super) struct MintResult {
     /// The state of the credentials Secret that was read, with a digest of its values where they could be used.
     pub(super) credentials: Option<(Version, Option<Digest>)>,
     pub(super) original: Option<Box<KnownOriginal>>,
-    /// A rotated refresh token that could not be saved.
-    pub(super) refresh_token: Option<UnsavedRefreshToken>,
     pub(super) outcome: Result<Box<NewToken>, Outcome>,
 }
 
@@ -80,7 +78,6 @@ impl MintResult {
             tried: None,
             credentials: None,
             original: None,
-            refresh_token: None,
             outcome: Err(Outcome::Retry),
         }
     }
@@ -90,6 +87,8 @@ impl MintResult {
 pub(super) struct NewToken {
     /// The record that goes with it.
     pub(super) record: Record,
+    /// The id of the token that it was requested to replace, in the target; `None` where there was none.
+    pub(super) replaces: Option<String>,
     pub(super) access_token: SecretString,
     /// What `response.values` names.
     pub(super) values: BTreeMap<String, SecretString>,
@@ -223,6 +222,11 @@ impl MintQueue {
                 None
             }
         }
+    }
+
+    /// Drops the results that were not taken.
+    pub(super) fn drop_results(&self) {
+        self.lock().retain(|_, slot| !matches!(slot, Slot::Done(_)));
     }
 
     /// Whether there is a result.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use secrecy::SecretString;
 use token_endpoint::{
     Admission, Answer, Class, Credentials, Digest, EndpointPermit, Error, RequestDescription, Tls,
 };
@@ -17,7 +18,7 @@ use super::cache::source::CachedSource;
 use super::context::Context;
 use super::mint_queue::{MintRequest, MintResult, NewToken};
 use super::outcome::Outcome;
-use super::refresh_token::{KnownOriginal, Lineage, Rotation, UnsavedRefreshToken, choose};
+use super::refresh_token::{KnownOriginal, Lineage, Rotation, StoredSecret, choose};
 use super::{credentials, spans};
 use crate::key::Key;
 use crate::refresh::{MintReason, Observed, attempt_timeout, needed, refresh_at};
@@ -25,7 +26,7 @@ use crate::secret::{Inputs, Ownership, Record, Version, ownership};
 use crate::spec::{Identity, Resolved};
 use crate::status::reason;
 use crate::time::seconds_between;
-use crate::token_request::send;
+use crate::token_request::{Sent, send};
 
 /// A shorter wait is not logged.
 const WAIT_TO_LOG: Duration = Duration::from_millis(100);
@@ -218,6 +219,12 @@ impl TokenRequest<'_> {
         let exclusive = self.spec.sends_refresh_token();
         match self.judged(&request, |permit| permit.admit(client, exclusive), permit) {
             Some(Admission::Granted(permit)) => {
+                // Another TokenSource may present the same refresh token as another client.
+                let refresh_token = material.credentials.refresh_token.clone().filter(|_| exclusive);
+                let sending = refresh_token.map(|it| self.context.refresh_tokens.begin_sending(&it));
+                if let Some(None) = sending {
+                    return Ended::NotNeeded;
+                }
                 result.outcome = self.send(&description, material, permit, &mut result).await;
             }
             Some(Admission::Parked) => return Ended::Parked,
@@ -237,12 +244,10 @@ impl TokenRequest<'_> {
         let tls = Box::pin(credentials::tls(self.context, self.source, self.identity)).await?;
         let rotation = self.rotation();
         let rotates = self.spec.sends_refresh_token();
-        let stored = if rotates { rotation.stored().await? } else { None };
+        let stored = if rotates { rotation.stored().await? } else { StoredSecret::default() };
         let spec = &self.source.spec.credentials;
-        let alone = stored
-            .as_ref()
-            .and_then(|stored| rotation.stored_alone(stored, known, spec, &self.spec.description));
-        if let Some((credentials, lineage, version)) = alone {
+        let alone = rotation.stored_alone(&stored, known, spec, &self.spec.description);
+        if let Some((credentials, lineage, version)) = alone.filter(|_| rotates) {
             let original = known.cloned().map(Box::new);
             let lineage = Some(lineage);
             return Ok(Material {
@@ -272,39 +277,15 @@ impl TokenRequest<'_> {
     async fn send(
         &self,
         description: &RequestDescription,
-        material: Material,
+        mut material: Material,
         permit: EndpointPermit<Key>,
         result: &mut MintResult,
     ) -> Result<Box<NewToken>, Outcome> {
-        if let (Some(lineage), Some(original)) = (&material.lineage, &mut result.original)
-            && lineage.is_original
-            && !original.is_exclusive
-        {
-            let _permit = self.api_permit().await;
-            self.rotation().check_exclusive(&lineage.original_sha256).await?;
-            original.is_exclusive = true;
-        }
-        let leadership = &self.context.leadership;
-        let timeout = leadership.request_timeout(self.timeout()).await.ok_or(Outcome::NotLeading)?;
-        let transport = &self.context.transport;
-        // Not before its turn has come: what is signed lives for less than a minute.
-        let request = description
-            .attempt(&material.credentials, &transport.attempt(&description.token_url))
-            .map_err(|error| self.not_sent(&Error::from(error)))?;
-        let sent = Box::pin(send(transport, &request, &material.tls, timeout)).await;
+        self.prepare(&mut material, result.original.as_deref_mut()).await?;
+        let sent = self.exchange(description, &material).await;
+        self.settle(&material, sent.as_ref().is_ok_and(|sent| sent.outcome.is_ok())).await;
+        let sent = sent?;
         result.sent_at = Some(sent.at);
-        let failed = sent.outcome.as_ref().err().map(|error| reason(error.kind()));
-        self.context.metrics.token_requested(self.spec.host(), failed, Some(sent.took));
-
-        let refresh_token = match &sent.outcome {
-            Ok(answer) => answer.refresh_token.as_ref(),
-            Err(error) => error.refresh_token(),
-        };
-        let unsaved =
-            self.rotation().received(refresh_token, material.lineage.as_ref(), &material.credentials);
-        if let Some(unsaved) = unsaved {
-            result.refresh_token = self.save(unsaved).await;
-        }
         permit.finish(&sent.outcome);
         let remark = self.clock_remark(description);
         match sent.outcome {
@@ -318,10 +299,53 @@ impl TokenRequest<'_> {
         }
     }
 
-    /// Tries once to save a rotated refresh token. What comes back is still the only copy.
-    async fn save(&self, unsaved: UnsavedRefreshToken) -> Option<UnsavedRefreshToken> {
+    /// Before a refresh token is sent: no other TokenSource may rotate it, and its successor must find a place.
+    async fn prepare(
+        &self,
+        material: &mut Material,
+        original: Option<&mut KnownOriginal>,
+    ) -> Result<(), Outcome> {
+        let (Some(lineage), Some(original)) = (&mut material.lineage, original) else { return Ok(()) };
+        let Some(refresh_token) = &material.credentials.refresh_token else { return Ok(()) };
         let _permit = self.api_permit().await;
-        self.rotation().save(&unsaved).await.err().map(|_| unsaved)
+        self.rotation().check_exclusive(lineage, original).await?;
+        self.rotation().announce(lineage, refresh_token).await
+    }
+
+    /// Sends the request. A new refresh token is the saver's before the rest of the response is read.
+    async fn exchange(&self, description: &RequestDescription, material: &Material) -> Result<Sent, Outcome> {
+        let leadership = &self.context.leadership;
+        let timeout = leadership.request_timeout(self.timeout()).await.ok_or(Outcome::NotLeading)?;
+        let transport = &self.context.transport;
+        // Not before its turn has come: what is signed lives for less than a minute.
+        let request = description
+            .attempt(&material.credentials, &transport.attempt(&description.token_url))
+            .map_err(|error| self.not_sent(&Error::from(error)))?;
+        let keep = |refresh_token: &SecretString| {
+            let (Some(lineage), Some(sent)) = (&material.lineage, &material.credentials.refresh_token) else {
+                return;
+            };
+            if let Some(unsaved) = self.rotation().received(refresh_token, lineage, sent) {
+                self.context.saver.hold(unsaved);
+            }
+        };
+        let sent = Box::pin(send(transport, &request, &material.tls, timeout, keep)).await;
+        let failed = sent.outcome.as_ref().err().map(|error| reason(error.kind()));
+        self.context.metrics.token_requested(self.spec.host(), failed, Some(sent.took));
+        Ok(sent)
+    }
+
+    /// After a refresh token was sent, or was not: the first attempt to save its successor, while the permits are held, so
+    /// that no other request sends what was spent. The saver makes the further ones.
+    async fn settle(&self, material: &Material, succeeded: bool) {
+        let Some(lineage) = &material.lineage else { return };
+        let Context { saver, kubernetes, secrets, .. } = self.context;
+        if saver.holds(&self.identity.key) {
+            saver.attempt(&self.identity.key, kubernetes, secrets).await;
+        } else {
+            let _permit = self.api_permit().await;
+            self.rotation().withdraw(lineage, succeeded).await;
+        }
     }
 
     fn new_token(
@@ -338,8 +362,8 @@ impl TokenRequest<'_> {
         let wanted = &self.spec.wanted;
         let inputs = Inputs { provider: wanted.provider.clone(), credentials: material.version };
         let owner = self.identity.owner.clone();
-        let record =
-            Record::new(owner, inputs, wanted.refresh_request.clone(), minted, self.record.as_deref());
+        let before = self.record.as_deref();
+        let record = Record::new(owner, inputs, wanted.refresh_request.clone(), minted, before);
         let refresh_at =
             refresh_at(sent_at, self.context.since, &self.identity.owner.uid, &self.spec.policy, &record);
         info!(
@@ -355,6 +379,7 @@ impl TokenRequest<'_> {
         spans::received(&record.token_id);
         Box::new(NewToken {
             record,
+            replaces: before.map(|record| record.token_id.clone()),
             access_token: answer.access_token,
             values: answer.values,
             credentials: material.values,

@@ -54,9 +54,18 @@ async fn lead(context: &Arc<Context>) {
         let mints = async {
             mint::run(context).await;
             ended.notify_one();
+            // The work queue may still write results.
+            loop {
+                context.heartbeats.beat(Loop::MintQueue);
+                sleep(HEARTBEAT).await;
+            }
         };
-        tokio::join!(mints, work(context, &ended));
+        tokio::select! {
+            () = mints => {}
+            () = work(context, &ended) => {}
+        }
         context.heartbeats.rest();
+        context.end_term();
     }
 }
 
@@ -71,7 +80,7 @@ async fn keep_beating(context: &Context) {
 }
 
 /// Reconciles what is due while this process leads. Then only writes what token requests have brought and still bring: it
-/// is in memory alone, and may be the only copy of a refresh token.
+/// is in memory alone.
 async fn work(context: &Arc<Context>, mints_ended: &Notify) {
     let mut running = JoinSet::new();
     let mut last_result_at = None;
@@ -134,9 +143,9 @@ async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) -> (K
             }
             again
         }
-        // Gone meanwhile: of what a token request brings, nothing is kept but a refresh token.
+        // Gone meanwhile, with what a token request brings.
         None => {
-            context.states.drop_result(&key, context.mints.take_result(&key));
+            drop(context.mints.take_result(&key));
             None
         }
         Some(_) => None,
@@ -198,8 +207,13 @@ mod tests {
 
     /// The same, with the calls to the API server.
     fn context_with_calls() -> (watch::Sender<bool>, Arc<Context>, Arc<Mutex<Vec<String>>>) {
-        token_endpoint::transport::install_crypto_provider();
         let (stop, stopping) = watch::channel(false);
+        let (context, calls) = context_led_by(Leadership::without_election(stopping));
+        (stop, context, calls)
+    }
+
+    fn context_led_by(leadership: Leadership) -> (Arc<Context>, Arc<Mutex<Vec<String>>>) {
+        token_endpoint::transport::install_crypto_provider();
         let calls = Arc::<Mutex<Vec<String>>>::default();
         let made = Arc::clone(&calls);
         let unavailable = tower::service_fn(move |request: http::Request<kube::client::Body>| {
@@ -214,16 +228,18 @@ mod tests {
             transport: Transport::new(Arc::new(Egress::new(vec![], None, false, vec![])), "test").unwrap(),
             limits: Limits::default(),
             watches: 1,
-            leadership: Leadership::without_election(stopping),
+            leadership,
             heartbeats: Arc::new(Heartbeats::default()),
             metrics: Arc::new(Metrics::new()),
             propagation_delay: 90,
             namespace_selector: None,
             require_credentials_label: false,
             instance: "test".into(),
+            process: "test_1".into(),
+            lease_duration: Duration::from_secs(15),
         });
         context.secrets.first_list_read();
-        (stop, Arc::new(context), calls)
+        (Arc::new(context), calls)
     }
 
     /// A TokenSource in the cache.
@@ -273,6 +289,7 @@ mod tests {
     fn new_token(context: &Context) -> Box<NewToken> {
         Box::new(NewToken {
             record: record("new", 600),
+            replaces: None,
             access_token: "token".into(),
             values: Default::default(),
             credentials: None,
@@ -323,6 +340,7 @@ mod tests {
             labelled: true,
             released: false,
             refresh_token_of: None,
+            refresh_token_sent: None,
             offered_to: None,
             other_writer: None,
             owned_keys: KeySet::from_iter(["access_token"]),
@@ -331,6 +349,68 @@ mod tests {
         requested(&context, &key, Ok(new_token(&context))).await;
         let took = stops(&stop, &context).await;
         assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+
+    /// While this process did not lead, another one may have written a newer token.
+    #[tokio::test(start_paused = true)]
+    async fn pending_token_does_not_survive_a_lost_term() {
+        let (lease, leads) = watch::channel(Some(Instant::now() + Duration::from_secs(3600)));
+        let (_stop, stopping) = watch::channel(false);
+        let (context, calls) = context_led_by(Leadership::new(leads, stopping));
+        let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}});
+        let key = source(&context, spec);
+        context.secrets.observe(&key.sibling("c"), None);
+        context.secrets.observe(&key, None);
+        requested(&context, &key, Ok(new_token(&context))).await;
+        let running = tokio::spawn({
+            let context = Arc::clone(&context);
+            async move { lead(&context).await }
+        });
+        sleep(Duration::from_secs(10)).await;
+        lease.send_replace(None);
+        sleep(Duration::from_secs(60)).await;
+        let count = || context.mints.unwritten();
+        assert_eq!(count(), 0, "{:?}", calls.lock().unwrap());
+        lease.send_replace(Some(Instant::now() + Duration::from_secs(3600)));
+        sleep(Duration::from_secs(10)).await;
+        assert!(context.states.take(&key).pending.is_none());
+        running.abort();
+    }
+
+    /// Requests in flight may wait for the API server, for minutes; a restart would help nobody.
+    #[tokio::test(start_paused = true)]
+    async fn mint_queue_has_heartbeats_while_its_requests_end_after_a_lost_lease() {
+        let (lease, leads) = watch::channel(Some(Instant::now() + Duration::from_secs(3600)));
+        let (_stop, stopping) = watch::channel(false);
+        let (context, _) = context_led_by(Leadership::new(leads, stopping));
+        let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}});
+        let key = source(&context, spec);
+        let facts = json!({"uid": "u", "resourceVersion": "1"});
+        let facts = Facts::of(&serde_json::from_value(facts).unwrap());
+        context.secrets.observe(&key.sibling("c"), facts);
+        context.secrets.observe(&key, None);
+        let mut permits = vec![];
+        for _ in 0..32 {
+            permits.push(context.permits.acquire(Instant::now(), Stake::Token).await);
+        }
+        let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
+        let request = MintRequest { reason: MintReason::Due, policy, expedite: false, original: None };
+        context.mints.request(&key, request, &"https://idp.example.com".parse().unwrap(), Instant::now());
+        let running = tokio::spawn({
+            let context = Arc::clone(&context);
+            async move { lead(&context).await }
+        });
+        sleep(Duration::from_secs(5)).await;
+        assert!(!context.mints.is_idle(), "in flight");
+        lease.send_replace(None);
+        for _ in 0..20 {
+            sleep(Duration::from_secs(15)).await;
+            for queue in [Loop::WorkQueue, Loop::MintQueue] {
+                assert_eq!(context.heartbeats.check(queue, Instant::now()), Ok(()));
+            }
+        }
+        drop(permits);
+        running.abort();
     }
 
     /// The operator was down when the token expired, and its endpoint may be slow.
@@ -349,6 +429,7 @@ mod tests {
             labelled: true,
             released: false,
             refresh_token_of: None,
+            refresh_token_sent: None,
             offered_to: None,
             other_writer: None,
             owned_keys: wanted.keys,

@@ -1,5 +1,6 @@
 //! What the process remembers of a TokenSource between reconciliations, beside the record and the status. All of it may be
-//! lost, except for what waits to be written: a restart costs one more comparison and no token request.
+//! lost, and is when a term of leadership ends, except for a token that waits to be written: a restart costs one more
+//! comparison and no token request.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,9 +11,9 @@ use token_endpoint::Digest;
 use tokensource_api::{LastFailure, Reason};
 use tokio::time::Instant;
 
-use super::mint_queue::{MintResult, NewToken};
+use super::mint_queue::NewToken;
 use super::propagation::Prompt;
-use super::refresh_token::{KnownOriginal, UnsavedRefreshToken};
+use super::refresh_token::KnownOriginal;
 use crate::key::Key;
 use crate::refresh::{self, Failure, Tried};
 use crate::secret::{Owner, Version};
@@ -34,8 +35,8 @@ pub struct SourceState {
     pub seen_credentials: Option<(Version, Option<Digest>)>,
     /// A digest of the values that the token in the target was requested with.
     pub minted_with: Option<Digest>,
-    /// What waits to be written. No other member holds a token.
-    pub pending: Unwritten,
+    /// A token that waits to be written. No other member holds one.
+    pub pending: Option<Box<NewToken>>,
     /// The last restoration of the target by a token request, after another writer had changed it.
     pub restored: Option<Box<Restoration>>,
     /// The last restoration of the target's metadata alone, with the generation of the spec.
@@ -107,33 +108,6 @@ pub struct FailedAttempts {
     pub message: String,
 }
 
-/// The part of a token response that is not written to the API server yet.
-#[derive(Debug, Default)]
-pub struct Unwritten {
-    /// `None` where the response had a refresh token but no usable access token.
-    pub token: Option<Box<NewToken>>,
-    /// The only copy of a rotated refresh token.
-    pub refresh_token: Option<Box<UnsavedRefreshToken>>,
-}
-
-impl Unwritten {
-    /// Whether everything is written.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.token.is_none() && self.refresh_token.is_none()
-    }
-
-    /// The part that decisions need.
-    #[must_use]
-    pub fn for_decision(&self) -> Option<refresh::Pending<'_>> {
-        (!self.is_empty()).then(|| refresh::Pending {
-            inputs: self.token.as_ref().map(|token| &token.record.inputs),
-            refresh_at: self.token.as_ref().map(|token| token.refresh_at),
-            unsaved_refresh_token: self.refresh_token.is_some(),
-        })
-    }
-}
-
 /// The events about an expired token. At an endpoint that is too slow for its TokenSources, each token would be followed by
 /// two of them; like client-go's filter, only the first pair in [`EXPIRY_EVENTS_INTERVAL`] is published.
 #[derive(Debug, Default)]
@@ -163,8 +137,8 @@ impl ExpiryEvents {
 }
 
 impl SourceState {
-    /// Makes this the state of `owner`. For another object than before, it keeps only an unsaved refresh token, and
-    /// restores the wait after a failure from the reported status.
+    /// Makes this the state of `owner`. For another object than before, it restores only the wait after a failure, from the
+    /// reported status.
     pub fn is_about(&mut self, reported: &Reported, owner: &Owner) {
         if self.uid == owner.uid {
             return;
@@ -172,23 +146,22 @@ impl SourceState {
         *self = SourceState {
             uid: owner.uid.clone(),
             failed: reported.last_failure.as_deref().and_then(FailedAttempts::from_status).map(Box::new),
-            pending: Unwritten { token: None, refresh_token: self.pending.refresh_token.take() },
             ..SourceState::default()
         };
     }
 
-    /// Of what a token request brought, keeps the refresh token, which is the only copy.
-    pub fn keep_refresh_token_of(&mut self, result: Option<MintResult>) {
-        if let Some(refresh_token) = result.and_then(|result| result.refresh_token) {
-            self.pending.refresh_token = Some(Box::new(refresh_token));
-        }
+    /// The part of a token that waits to be written that decisions need.
+    #[must_use]
+    pub fn pending_for_decision(&self) -> Option<refresh::Pending<'_>> {
+        let token = self.pending.as_deref()?;
+        Some(refresh::Pending { inputs: &token.record.inputs, refresh_at: token.refresh_at })
     }
 
     /// A token that is still not written after a reconciliation that ended well waits for a person, a quota or the like, and
     /// not for the API server: it holds no token request back, else one tenant could stop all. So could the tenants behind
     /// an admission webhook that fails: a token holds requests back for [`MAX_HOLD`] only.
     pub fn hold_nothing_back(&mut self, ended_well: bool) {
-        if let Some(token) = &mut self.pending.token {
+        if let Some(token) = &mut self.pending {
             token.is_blocked = ended_well;
             if ended_well || token.received_at.elapsed() > MAX_HOLD {
                 token.unwritten = None;
@@ -198,8 +171,7 @@ impl SourceState {
 
     fn has_unwritten(&self) -> bool {
         let refused = self.failed.as_ref().is_some_and(|failed| failed.failure.refused_target.is_some());
-        let waits = self.pending.token.as_ref().is_some_and(|token| !token.is_blocked);
-        (self.pending.refresh_token.is_some() || waits) && !refused
+        self.pending.as_ref().is_some_and(|token| !token.is_blocked) && !refused
     }
 }
 
@@ -278,31 +250,21 @@ impl States {
         self.lock().remove(source).unwrap_or_default()
     }
 
-    /// Puts a state back. For a TokenSource that is gone, only if it holds an unsaved refresh token.
-    pub fn put(&self, source: &Key, mut state: SourceState, is_gone: bool) {
-        if is_gone {
-            state.pending.token = None;
-        }
-        if !is_gone || state.pending.refresh_token.is_some() {
+    /// Puts a state back, unless the TokenSource is gone.
+    pub fn put(&self, source: &Key, state: SourceState, is_gone: bool) {
+        if !is_gone {
             self.lock().insert(source.clone(), state);
         }
     }
 
-    /// Removes the state of a TokenSource, unless it holds an unsaved refresh token: a TokenSource of the same name
-    /// uses it.
+    /// Removes the state of a TokenSource.
     pub fn forget(&self, source: &Key) {
-        let states = &mut *self.lock();
-        if let Some(mut state) = states.remove(source).filter(|state| state.pending.refresh_token.is_some()) {
-            state.pending.token = None;
-            states.insert(source.clone(), state);
-        }
+        self.lock().remove(source);
     }
 
-    /// Drops the result of a token request for a TokenSource that is gone, except for a refresh token.
-    pub fn drop_result(&self, source: &Key, result: Option<MintResult>) {
-        let mut state = self.take(source);
-        state.keep_refresh_token_of(result);
-        self.put(source, state, true);
+    /// Removes all states.
+    pub fn clear(&self) {
+        self.lock().clear();
     }
 
     /// Whether something waits to be written, and the API server has not refused it.

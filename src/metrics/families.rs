@@ -109,6 +109,7 @@ pub(super) struct Families {
     pub(super) reconciles_pending: Gauge,
     pub(super) requests_queued: Gauge,
     pub(super) unwritten: Gauge,
+    pub(super) unsaved_refresh_tokens: Gauge,
     pub(super) reconcile_duration: Histogram,
     pub(super) prompt_failures: Counter,
     pub(super) leader: Gauge,
@@ -127,6 +128,7 @@ impl Families {
             reconciles_pending: Gauge::default(),
             requests_queued: Gauge::default(),
             unwritten: Gauge::default(),
+            unsaved_refresh_tokens: Gauge::default(),
             reconcile_duration: reconcile_duration(),
             prompt_failures: Counter::default(),
             leader: Gauge::default(),
@@ -172,6 +174,11 @@ impl Families {
             "tokensource_unwritten_tokens",
             "Tokens that were received and wait to be written",
             &self.unwritten,
+        );
+        add(
+            "tokensource_unsaved_refresh_tokens",
+            "Rotated refresh tokens that are in the memory of this replica alone",
+            &self.unsaved_refresh_tokens,
         );
         add(
             "tokensource_reconcile_duration_seconds",

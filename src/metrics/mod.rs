@@ -106,6 +106,11 @@ impl Metrics {
         self.families.unwritten.set(number(unwritten));
     }
 
+    /// How many rotated refresh tokens are in memory alone.
+    pub fn unsaved_refresh_tokens(&self, unsaved: usize) {
+        self.families.unsaved_refresh_tokens.set(i64::try_from(unsaved).unwrap_or(i64::MAX));
+    }
+
     /// A reconciliation of a TokenSource starts. It ends when the returned timer is dropped.
     #[must_use]
     pub fn reconciling(&self, source: &Key) -> ReconcileTimer<'_> {

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::admin::{HealthCheck, Probe};
+use super::liveness::Liveness;
 use crate::controller::Context;
-use crate::heartbeat::Loop;
 
 /// 2026-01-01: this program is not older, so an earlier time is wrong.
 const MIN_TIME: i64 = 1_767_225_600;
@@ -16,19 +16,14 @@ const MAX_TIME: i64 = 4_102_444_800;
 
 /// Live: this process makes progress, and its clock is plausible. An API server or a token endpoint that is down does not
 /// count, because a restart would not help.
-pub(super) fn live(context: Arc<Context>) -> Probe {
+pub(super) fn live(liveness: Arc<Liveness>) -> Probe {
     Box::new(move || {
-        let now = Instant::now();
-        let heartbeats = context.heartbeats();
-        vec![
-            // Passes by being answered.
-            HealthCheck::passed("ping"),
-            HealthCheck::new("watches", heartbeats.check_watches(now)),
-            HealthCheck::new("work-queue", heartbeats.check(Loop::WorkQueue, now)),
-            HealthCheck::new("mint-queue", heartbeats.check(Loop::MintQueue, now)),
-            HealthCheck::new("leader-election", heartbeats.check(Loop::LeaderElection, now)),
-            HealthCheck::new("clock", check_clock(Timestamp::now())),
-        ]
+        let parts = liveness.parts(Instant::now());
+        // Passes by being answered.
+        let mut checks = vec![HealthCheck::passed("ping")];
+        checks.extend(parts.into_iter().map(|(name, part)| HealthCheck::new(name, part)));
+        checks.push(HealthCheck::new("clock", check_clock(Timestamp::now())));
+        checks
     })
 }
 

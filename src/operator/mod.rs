@@ -5,21 +5,25 @@ mod arguments;
 mod chunked_text;
 mod health;
 mod lease;
+mod liveness;
 mod signals;
 mod telemetry;
 mod traces;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
 
 pub use admin::{AdminAddress, AdminAddressError};
 use admin::{AdminServer, Pages};
 pub use arguments::RunArgs;
 use lease::{Candidacy, LeaderElection};
 pub use lease::{LeaseTimings, LeaseTimingsError, LeaseUnusable};
+use liveness::Liveness;
 pub use telemetry::LogFormat;
 
 use crate::cluster::{Cluster, ClusterError, Kubernetes, LeaseName};
@@ -30,9 +34,11 @@ use crate::metrics::Metrics;
 use crate::token_request::{EndpointError, transport, unused_proxies};
 use token_endpoint::Limits;
 
-/// How long the controller may take to stop. Together with the release of the Lease it is less than the 45 s after which
-/// Kubernetes kills the pod.
+/// How long the controller may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(35);
+/// How long after SIGTERM unsaved refresh tokens are tried to be saved. It is less than the 45 s after which Kubernetes kills
+/// the pod.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// The operator cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -88,33 +94,59 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         Some(_) => Leadership::new(leads, stopping),
         None => Leadership::without_election(stopping),
     };
-    let context = context(&arguments, &cluster, leadership.clone(), Arc::clone(&heartbeats), metrics)?;
-    let admin = AdminServer::start(arguments.admin_address, pages(&context))
+    let process = process_name();
+    let lease_duration = lease_timings.map(|timings| timings.duration).unwrap_or_default();
+    let parts = parts(&arguments, &cluster, leadership.clone(), Arc::clone(&heartbeats), metrics)?;
+    let context = Arc::new(Context::new(Parts { process: process.clone(), lease_duration, ..parts }));
+    let liveness = {
+        let context = Arc::clone(&context);
+        Arc::new(Liveness::new(Arc::clone(&heartbeats), move || context.unsaved_refresh_tokens()))
+    };
+    let admin = AdminServer::start(arguments.admin_address, pages(&context, &liveness))
         .await
         .map_err(|error| StartError::Admin { address: arguments.admin_address, error })?;
     let election = match lease_timings {
         Some(timings) => {
-            let candidacy = candidacy(&arguments, &cluster, timings).await?;
+            let candidacy = candidacy(&arguments, &cluster, process, timings).await?;
             let caches = Arc::clone(&context);
-            Some(LeaderElection::start(candidacy, lease, heartbeats, async move { caches.warm().await }))
+            let warm = async move { caches.warm().await };
+            let may_lead = move || liveness.may_lead(Instant::now());
+            Some(LeaderElection::start(candidacy, lease, heartbeats, warm, may_lead))
         }
         None => None,
     };
     info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?arguments.namespaces, "starting");
 
+    let saver = tokio::spawn({
+        let context = Arc::clone(&context);
+        async move { context.save_refresh_tokens().await }
+    });
+
     // From SIGTERM on the process is not ready and starts nothing new. Running work ends, and its results are written.
-    let deadline = async {
-        leadership.wait_until_stopping().await;
-        tokio::time::sleep(STOP_TIMEOUT).await;
+    let deadline = |timeout| {
+        let leadership = leadership.clone();
+        async move {
+            leadership.wait_until_stopping().await;
+            tokio::time::sleep(timeout).await;
+        }
     };
+    let save_deadline = tokio::spawn(deadline(SAVE_TIMEOUT));
     tokio::select! {
-        () = controller::run(cluster.client, &arguments.namespaces, context) => info!("stopped"),
-        () = deadline => warn!("stopped, though not every reconciliation had ended"),
+        () = controller::run(cluster.client, &arguments.namespaces, Arc::clone(&context)) => info!("stopped"),
+        () = deadline(STOP_TIMEOUT) => warn!("stopped, though not every reconciliation had ended"),
     }
-    // From here on another process may lead.
+    // From here on another process may lead. It sends no refresh token that this one has announced and not saved.
     if let Some(election) = election {
         election.end().await;
     }
+    tokio::select! {
+        () = context.refresh_tokens_saved() => {}
+        _ = save_deadline => {
+            let unsaved = context.unsaved_refresh_tokens();
+            error!(unsaved, "stopped, though not every refresh token is saved: they are lost");
+        }
+    }
+    saver.abort();
     if let Some(traces) = traces {
         traces.end().await;
     }
@@ -140,21 +172,22 @@ fn lease_timings(arguments: &RunArgs) -> Result<Option<LeaseTimings>, LeaseTimin
 async fn candidacy(
     arguments: &RunArgs,
     cluster: &Cluster,
+    process: String,
     timings: LeaseTimings,
 ) -> Result<Candidacy, LeaseUnusable> {
     let lease = LeaseName {
         namespace: arguments.leader_election_namespace.as_ref().unwrap_or(&cluster.namespace).clone(),
         name: arguments.leader_election_lease_name.clone(),
     };
-    let candidacy = Candidacy::new(cluster.lease(&lease), lease, &instance(), timings);
+    let candidacy = Candidacy::new(cluster.lease(&lease), lease, process, timings);
     candidacy.check().await?;
     Ok(candidacy)
 }
 
 /// The pages of the admin server.
-fn pages(context: &Arc<Context>) -> Pages {
+fn pages(context: &Arc<Context>, liveness: &Arc<Liveness>) -> Pages {
     Pages {
-        live: health::live(Arc::clone(context)),
+        live: health::live(Arc::clone(liveness)),
         ready: health::ready(Arc::clone(context)),
         metrics: {
             let context = Arc::clone(context);
@@ -163,21 +196,21 @@ fn pages(context: &Arc<Context>) -> Pages {
     }
 }
 
-/// The shared state of the controller.
-fn context(
+/// What the shared state of the controller is made of.
+fn parts(
     arguments: &RunArgs,
     cluster: &Cluster,
     leadership: Leadership,
     heartbeats: Arc<Heartbeats>,
     metrics: Arc<Metrics>,
-) -> Result<Arc<Context>, EndpointError> {
+) -> Result<Parts, EndpointError> {
     let endpoints = &arguments.endpoints;
     if let Some(unused) = unused_proxies(endpoints) {
         info!("{unused}");
     }
     let limits =
         Limits { in_flight: arguments.endpoint_max_in_flight, per_second: arguments.endpoint_max_per_second };
-    Ok(Arc::new(Context::new(Parts {
+    Ok(Parts {
         kubernetes: Kubernetes::new(cluster.client.clone()),
         transport: transport(endpoints, cluster.addresses.clone())?,
         limits,
@@ -189,10 +222,20 @@ fn context(
         namespace_selector: arguments.namespace_selector.clone(),
         require_credentials_label: arguments.require_credentials_label,
         instance: instance(),
-    })))
+        process: String::new(),
+        lease_duration: Duration::ZERO,
+    })
 }
 
 /// The name of this replica.
 fn instance() -> String {
     std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "local".into())
+}
+
+/// The name of this process: that of the replica with a random suffix, because a process that crashed in the same pod may
+/// still hold the Lease, or have announced a request.
+fn process_name() -> String {
+    // RandomState is seeded by the system in each process.
+    let random = RandomState::new().build_hasher().finish();
+    format!("{}_{random:016x}", instance())
 }

@@ -40,8 +40,12 @@ pub struct Observed<'a> {
     pub failure: Option<&'a Failure>,
     /// Whether a token request is queued or in flight.
     pub minting: bool,
-    /// A token response that is not completely written yet.
+    /// A token that is not written yet.
     pub pending: Option<Pending<'a>>,
+    /// Whether the only copy of a rotated refresh token is in memory.
+    pub unsaved_refresh_token: bool,
+    /// Until when another process may hold the next refresh token, which it would save.
+    pub predecessor_until: Option<Timestamp>,
     /// When this process last requested a token to restore the target.
     pub restored_at: Option<Timestamp>,
     /// When this process last restored the target's metadata.
@@ -68,6 +72,8 @@ impl<'a> Observed<'a> {
             failure: None,
             minting: false,
             pending: None,
+            unsaved_refresh_token: false,
+            predecessor_until: None,
             restored_at: None,
             metadata_restored_at: None,
             since,
@@ -122,15 +128,13 @@ impl Tried {
     }
 }
 
-/// A token response that is in memory only.
+/// A token that is in memory only.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending<'a> {
-    /// What its token was requested with; `None` where it has no usable token.
-    pub inputs: Option<&'a Inputs>,
-    /// When its token would be refreshed, if it has one. From then on it is not written.
-    pub refresh_at: Option<Timestamp>,
-    /// Whether it has the only copy of a rotated refresh token.
-    pub unsaved_refresh_token: bool,
+    /// What its token was requested with.
+    pub inputs: &'a Inputs,
+    /// When its token would be refreshed. From then on it is not written.
+    pub refresh_at: Timestamp,
 }
 
 /// What to do.
@@ -150,7 +154,11 @@ pub enum Decision {
     Mint(MintReason),
     /// Wait for the token request that is queued or in flight.
     Minting(MintReason),
-    /// Write the token response.
+    /// Wait until the refresh token is saved, which the saver does.
+    Saving,
+    /// Wait until this time for another process, which may hold the next refresh token.
+    HandingOver(Timestamp),
+    /// Write the token.
     Write,
     /// Nothing is needed before this time.
     Fresh(Option<Timestamp>),
@@ -237,8 +245,8 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
         return Decision::Nothing;
     }
     // The rotated refresh token is the only copy of a credential: saving it comes first.
-    if observed.pending.is_some_and(|pending| pending.unsaved_refresh_token) {
-        return unless_waiting(now, observed, tried, Decision::Write);
+    if observed.unsaved_refresh_token {
+        return Decision::Saving;
     }
     if let Some(target) = observed.target {
         match ownership(target, observed.source) {
@@ -288,13 +296,16 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
         |inputs: &Inputs| inputs.provider == observed.wanted.provider && inputs.credentials != *credentials;
     let waits_for_credentials = reason == MintReason::CredentialsChanged
         // A label that was set while the token was requested costs no other token.
-        || observed.pending.and_then(|pending| pending.inputs).is_some_and(moved_since)
+        || observed.pending.is_some_and(|pending| moved_since(pending.inputs))
         || observed.failure.is_some_and(|failure| failure.tried.credentials != tried.credentials);
     if waits_for_credentials && observed.seen_credentials.is_some_and(|seen| seen != credentials) {
         return Decision::Compare;
     }
     if pending_fits(now, observed, credentials) {
         return unless_waiting(now, observed, tried, Decision::Write);
+    }
+    if let Some(until) = observed.predecessor_until.filter(|until| now < *until) {
+        return Decision::HandingOver(until);
     }
     if observed.minting {
         return Decision::Minting(reason);
@@ -438,7 +449,7 @@ fn pending_fits(now: Timestamp, observed: &Observed<'_>, credentials: &Version) 
         let requested_with_these = |inputs: &Inputs| {
             inputs.provider == observed.wanted.provider && inputs.credentials == *credentials
         };
-        pending.refresh_at.is_some_and(|at| now < at) && pending.inputs.is_some_and(requested_with_these)
+        now < pending.refresh_at && requested_with_these(pending.inputs)
     })
 }
 

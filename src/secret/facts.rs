@@ -15,11 +15,14 @@ use serde::de::IgnoredAny;
 use super::record::{Record, Version};
 use super::{
     ADOPT_ANNOTATION, CREDENTIALS_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, RECORD_ANNOTATION,
-    REFRESH_TOKEN_ANNOTATION,
+    REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_SENT_ANNOTATION,
 };
 
 /// The most characters of a field manager's name that are stored.
 const MAX_MANAGER_CHARS: usize = 64;
+
+/// The most characters of [`REFRESH_TOKEN_SENT_ANNOTATION`] that are stored: a digest and the name of a process.
+const MAX_SENT_CHARS: usize = 400;
 
 /// The metadata of a Secret that decisions need.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +41,8 @@ pub struct Facts {
     pub released: bool,
     /// The TokenSource whose rotating refresh token it holds.
     pub refresh_token_of: Option<String>,
+    /// [`REFRESH_TOKEN_SENT_ANNOTATION`], while a request with the refresh token is under way.
+    pub refresh_token_sent: Option<Box<str>>,
     /// The TokenSource that it is handed over to, see [`ADOPT_ANNOTATION`].
     pub offered_to: Option<Box<str>>,
     /// The field manager that wrote data last beside the operator. Only for Secrets of the operator.
@@ -105,6 +110,8 @@ struct SecretAnnotations {
     record: Option<String>,
     #[serde(rename = "tokensource.dev/refresh-token-of")]
     refresh_token_of: Option<String>,
+    #[serde(rename = "tokensource.dev/refresh-token-sent")]
+    refresh_token_sent: Option<String>,
     #[serde(rename = "tokensource.dev/adopt")]
     adopt: Option<String>,
 }
@@ -151,6 +158,7 @@ impl From<&ObjectMeta> for SecretMetadata {
             annotations: Some(SecretAnnotations {
                 record: value(&metadata.annotations, RECORD_ANNOTATION),
                 refresh_token_of: value(&metadata.annotations, REFRESH_TOKEN_ANNOTATION),
+                refresh_token_sent: value(&metadata.annotations, REFRESH_TOKEN_SENT_ANNOTATION),
                 adopt: value(&metadata.annotations, ADOPT_ANNOTATION),
             }),
             owner_references: metadata.owner_references.clone(),
@@ -188,6 +196,9 @@ impl SecretMetadata {
             labelled,
             released: labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
             refresh_token_of: annotations.refresh_token_of,
+            refresh_token_sent: annotations
+                .refresh_token_sent
+                .map(|sent| sent.chars().take(MAX_SENT_CHARS).collect::<String>().into()),
             offered_to: annotations.adopt.map(String::into_boxed_str),
             other_writer: other_writer(&managed_fields).filter(|_| is_ours),
             owned_keys: owned_keys(&managed_fields),
@@ -260,7 +271,10 @@ mod tests {
         let facts = facts(json!({
             "uid": "u", "resourceVersion": "12", "deletionTimestamp": "2026-01-01T00:00:00Z",
             "labels": {CREDENTIALS_LABEL.0: CREDENTIALS_LABEL.1, MANAGED_BY_LABEL.0: MANAGED_BY_LABEL.1},
-            "annotations": {REFRESH_TOKEN_ANNOTATION: "a", ADOPT_ANNOTATION: "b", RECORD_ANNOTATION: "none"},
+            "annotations": {
+                REFRESH_TOKEN_ANNOTATION: "a", REFRESH_TOKEN_SENT_ANNOTATION: "c", ADOPT_ANNOTATION: "b",
+                RECORD_ANNOTATION: "none",
+            },
             "ownerReferences": [
                 {"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "1"},
                 {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "2", "controller": true},
@@ -268,6 +282,7 @@ mod tests {
         }));
         assert!(facts.released && facts.labelled && facts.terminating && facts.record.is_none());
         assert_eq!((facts.refresh_token_of.as_deref(), facts.offered_to.as_deref()), (Some("a"), Some("b")));
+        assert_eq!(facts.refresh_token_sent.as_deref(), Some("c"));
         assert_eq!(facts.controller.unwrap().kind, "Pod");
     }
 

@@ -22,6 +22,8 @@ pub const RECORD_ANNOTATION: &str = "tokensource.dev/record";
 pub const ADOPT_ANNOTATION: &str = "tokensource.dev/adopt";
 /// The annotation on the Secret with a rotating refresh token; its value is the name of the TokenSource.
 pub const REFRESH_TOKEN_ANNOTATION: &str = "tokensource.dev/refresh-token-of";
+/// The annotation on that Secret that announces which refresh token is about to be sent, and by which process.
+pub const REFRESH_TOKEN_SENT_ANNOTATION: &str = "tokensource.dev/refresh-token-sent";
 /// Label and value of Secrets with a rotating refresh token.
 pub const REFRESH_TOKEN_LABEL: (&str, &str) = ("tokensource.dev/holds", "refresh-token");
 /// The annotation on a TokenSource by which a user requests a new token now.

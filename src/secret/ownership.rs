@@ -87,6 +87,7 @@ mod tests {
             labelled: true,
             released: false,
             refresh_token_of: None,
+            refresh_token_sent: None,
             offered_to: None,
             other_writer: None,
             owned_keys: KeySet::default(),

@@ -10,13 +10,16 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::facts::Facts;
 use super::record::{Owner, Record, Version};
 use super::template::Rendered;
-use super::{MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL};
+use super::{
+    MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL,
+    REFRESH_TOKEN_SENT_ANNOTATION,
+};
 use tokensource_api::permitted::DEFAULT_TYPE;
 
 /// A target Secret to be written.
@@ -37,10 +40,10 @@ pub struct RefreshTokenSecret<'a> {
     pub name: &'a str,
     /// The TokenSource's name. No ownerReference: the Secret survives deletion and re-creation of the TokenSource.
     pub source: &'a str,
-    /// The stored refresh token.
-    pub refresh_token: &'a SecretString,
-    /// SHA-256, in hex, of the original refresh token: the user's, from which the stored one descends.
-    pub seed_sha256: &'a str,
+    /// The data: the stored refresh token, and what is known of it.
+    pub data: &'a [(&'a str, &'a str)],
+    /// The announcement of a request that is about to be sent.
+    pub sent: Option<&'a str>,
 }
 
 impl TargetSecret<'_> {
@@ -70,8 +73,10 @@ impl RefreshTokenSecret<'_> {
         let (label, value) = REFRESH_TOKEN_LABEL;
         metadata["labels"][label] = json!(value);
         metadata["annotations"] = json!({REFRESH_TOKEN_ANNOTATION: self.source});
-        let data = [("refresh_token", self.refresh_token.expose_secret()), ("seed_sha256", self.seed_sha256)];
-        secret(metadata, DEFAULT_TYPE, data.into_iter())
+        if let Some(sent) = self.sent {
+            metadata["annotations"][REFRESH_TOKEN_SENT_ANNOTATION] = json!(sent);
+        }
+        secret(metadata, DEFAULT_TYPE, self.data.iter().copied())
     }
 }
 

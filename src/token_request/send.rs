@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use secrecy::SecretString;
 use token_endpoint::{Answer, Error, Tls, TokenRequest, Transport};
 use tokio::time::Instant;
 
@@ -16,15 +17,16 @@ pub(crate) struct Sent {
     pub(crate) took: Duration,
 }
 
-/// Sends `request` once, and reads the response within `timeout`.
+/// Sends `request` once, and reads the response within `timeout`. A new refresh token is given to `keep` first.
 pub(crate) async fn send(
     transport: &Transport,
     request: &TokenRequest,
     tls: &Tls,
     timeout: Duration,
+    keep: impl FnOnce(&SecretString),
 ) -> Sent {
     let at = in_whole_seconds(Timestamp::now());
     let begun = Instant::now();
-    let outcome = Box::pin(transport.send_over(request, tls, timeout)).await;
+    let outcome = Box::pin(transport.send_keeping(request, tls, timeout, keep)).await;
     Sent { outcome, at, took: begun.elapsed() }
 }

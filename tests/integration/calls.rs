@@ -65,11 +65,13 @@ async fn refresh_with_static_credentials_costs_one_token_request_and_three_calls
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refresh_with_rotating_refresh_token_costs_one_more_call() {
+async fn refresh_with_rotating_refresh_token_costs_two_more_calls() {
     let scene = director("calls-rotating", 20, true).await;
     let source = director_source(&scene, "source");
     let expected = [
         "get secrets source-refresh-token",
+        // The announcement, and the save.
+        "patch secrets source-refresh-token",
         "patch secrets source-refresh-token",
         "patch secrets token",
         "patch tokensources source/status",

@@ -1,13 +1,17 @@
 //! Rotating refresh tokens: the newest one is the only valid copy of a credential, and the authorization server revokes the
 //! whole grant when a spent one is presented. So as long as refreshes succeed, no spent token was sent.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::support::authorization_server::{Behaviour, ClientSpec};
+use super::support::control_plane::ControlPlane;
 use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::policy::Refusal;
+use super::support::relay::Relay;
 use super::support::scene::{COLLECTED, SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
@@ -248,22 +252,22 @@ async fn rotation_refresh_token_is_saved_before_target_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rotation_unsaved_refresh_token_stays_in_memory_and_blocks_token_requests() {
     let scene = director("rotation-memory", 2_592_000, true).await;
-    let _operator = Operator::start(&scene.namespace).await;
+    let operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     let old = scene.new_token(None).await;
     let before = stored(&scene).await.unwrap();
 
-    let refusal = Refusal::of(&scene, STORED, "'not today'").await;
+    // The announcement passes, and the save does not.
+    let refusal = Refusal::of_data(&scene, STORED, "'not today'").await;
     request_refresh(&scene, "now").await;
     let message = scene.ready("True RefreshFailing").await;
     assert!(message.contains(STORED) && message.contains("not today"), "{message}");
-    let failures =
-        async || scene.sources().get("source").await.unwrap().status.unwrap().last_failure.unwrap().count;
-    eventually("the save is retried", SOON, async || match failures().await {
-        0 | 1 => Err("once"),
+    eventually("the save is retried", SOON, async || match operator.said("refresh token not saved") {
+        0 | 1 => Err(operator.log()),
         _ => Ok(()),
     })
     .await;
+    assert!(operator.admin("/metrics").await.2.contains("\ntokensource_unsaved_refresh_tokens 1\n"));
     request_refresh(&scene, "again").await;
     assert_eq!(stored(&scene).await, Some(before.clone()));
     assert_eq!(scene.token().await, Some(old.clone()), "nothing is written before the refresh token");
@@ -280,6 +284,160 @@ async fn rotation_unsaved_refresh_token_stays_in_memory_and_blocks_token_request
     scene.ready("True TokenValid").await;
     refreshed(&scene, "afterwards").await;
     assert_no_failure(&scene).await;
+}
+
+/// A quota, or a policy, that only the request for the next token would meet.
+#[tokio::test(flavor = "multi_thread")]
+async fn rotation_refused_secret_is_found_before_a_refresh_token_is_spent() {
+    let scene = director("rotation-refused", 2_592_000, true).await;
+    let refusal = Refusal::of(&scene, STORED, "'no room'").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(director_source(&scene, "source")).await;
+    scene.reports("False TargetRefused", &[STORED, "no room"]).await;
+    assert_eq!((scene.mints().await, scene.token().await), (0, None));
+
+    refusal.lift().await;
+    request_refresh(&scene, "now").await;
+    scene.ready("True TokenValid").await;
+    assert_no_failure(&scene).await;
+}
+
+/// A person has written another original refresh token, and labels the Secret while it is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn rotation_of_new_original_is_saved_although_its_secret_is_labelled_meanwhile() {
+    let scene = director("rotation-label", 2_592_000, true).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(director_source(&scene, "source")).await;
+    let old = scene.new_token(None).await;
+    let slow = Behaviour { delay_ms: 3_000, times: Some(1), ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    let new = new_original(&scene).await;
+    mints(&scene, 2).await;
+    scene.kubectl(&["label", "secret", STORED, "a=label"], "").await;
+    let announcement = scene.secrets().get(STORED).await.unwrap().metadata.annotations.unwrap();
+    let announced = &announcement["tokensource.dev/refresh-token-sent"];
+    assert!(announced.starts_with(&sha256(&new)) && announced.contains(" alone_"), "{announced}");
+
+    scene.new_token(Some(&old)).await;
+    assert_eq!(scene.value(STORED, "seed_sha256").await, Some(sha256(&new)));
+    let metadata = scene.secrets().get(STORED).await.unwrap().metadata;
+    assert!(metadata.labels.unwrap().contains_key("a"));
+    assert!(!metadata.annotations.unwrap().contains_key("tokensource.dev/refresh-token-sent"));
+    refreshed(&scene, "with its successor").await;
+    assert_no_failure(&scene).await;
+}
+
+/// The leader loses the lease while packets vanish, with a new refresh token in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn rotation_successor_waits_for_the_refresh_token_in_its_predecessors_memory() {
+    let scene = director("rotation-successor", 2_592_000, true).await;
+    let relay = Relay::start(scene.client.clone()).await;
+    let lease = ["--leader-election-lease-duration", "10s", "--leader-election-renew-deadline", "6s"];
+    let first = Operator::replica(&relay.kubeconfig_path(), &scene.namespace, "first", &lease).await;
+    scene.apply(director_source(&scene, "source")).await;
+    let old = scene.new_token(None).await;
+    let before = stored(&scene).await.unwrap();
+    let slow = Behaviour { delay_ms: 2_000, times: Some(1), ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    request_refresh(&scene, "now").await;
+    mints(&scene, 2).await;
+    relay.hold("/");
+    let kubeconfig = ControlPlane::shared().kubeconfig_path();
+    let second = Operator::replica(&kubeconfig, &scene.namespace, "second", &lease).await;
+    scene.reports("True RefreshFailing", &["(first_", "may hold the next one"]).await;
+    eventually("the saver of the first one tries", SOON, async || {
+        match first.said("refresh token not saved") {
+            0 => Err(first.log()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    assert_eq!(stored(&scene).await, Some(before.clone()));
+    mints(&scene, 2).await;
+
+    relay.release();
+    new_kept(&scene, Some(&before)).await;
+    scene.new_token(Some(&old)).await;
+    scene.ready("True TokenValid").await;
+    refreshed(&scene, "again").await;
+    assert_no_failure(&scene).await;
+    let saved_by_second = u64::try_from(second.said("refresh token saved")).unwrap();
+    assert_eq!(saved_by_second + 2, scene.mints().await, "the first one saved two: {}", first.log());
+}
+
+/// Longer than the writes of tokens are tried.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes half a minute"]
+async fn rotation_refresh_token_is_saved_until_forty_seconds_after_sigterm() {
+    let scene = director("rotation-end", 2_592_000, true).await;
+    let relay = Relay::start(scene.client.clone()).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+    let operator = Operator::start_at(&relay.kubeconfig_path(), &scene.namespace, &flags).await;
+    scene.apply(director_source(&scene, "source")).await;
+    scene.new_token(None).await;
+    let before = stored(&scene).await.unwrap();
+    let slow = Behaviour { delay_ms: 2_000, times: Some(1), ..Behaviour::default() };
+    scene.server.behave(&scene.namespace, Some(slow)).await;
+    request_refresh(&scene, "now").await;
+    mints(&scene, 2).await;
+    relay.hold("/secrets");
+    operator.signal("TERM");
+    // By then everything else is given up.
+    eventually("the controller stops", 2 * SOON, async || match operator.said("INFO stopped") {
+        0 => Err(operator.log()),
+        _ => Ok(()),
+    })
+    .await;
+    assert_eq!(stored(&scene).await, Some(before.clone()));
+    relay.release();
+    operator.ends().await;
+    assert_ne!(stored(&scene).await, Some(before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotation_stored_refresh_token_is_no_credentials_of_another_source() {
+    let scene = director("rotation-stolen", 2_592_000, true).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(director_source(&scene, "source")).await;
+    scene.new_token(None).await;
+    let mut thief = director_source(&scene, "thief");
+    thief["spec"]["credentials"]["secretRef"]["name"] = json!(STORED);
+    scene.apply(thief).await;
+    let message = scene.condition("thief", "Ready", "False CredentialsInvalid").await;
+    assert!(message.contains(STORED) && message.contains("TokenSource source"), "{message}");
+    refreshed(&scene, "now").await;
+    mints(&scene, 2).await;
+    assert_no_failure(&scene).await;
+}
+
+/// Different client authentication makes different clients, which the limiter does not hold apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn rotation_refresh_token_of_two_clients_is_sent_by_one_at_a_time() {
+    let scene = Scene::bare("rotation-clients").await;
+    let answer = json!({"access_token": "a1", "expires_in": 3600, "refresh_token": "r1"}).to_string();
+    // Longer than both of them take to begin.
+    let server = ScriptedServer::start([Reply::Drip(answer, Duration::from_millis(10))]).await;
+    scene
+        .secret("credentials", &[("refresh_token", "shared"), ("client_id", "a"), ("client_secret", "b")])
+        .await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let mut other = scripted(&server);
+    other["metadata"]["name"] = json!("other");
+    other["spec"]["target"]["name"] = json!("other-token");
+    other["spec"]["provider"]["oauth2"]["clientAuthentication"] = json!({"basic": {}});
+    let both = json!({"apiVersion": "v1", "kind": "List", "items": [scripted(&server), other]});
+    scene.apply(both).await;
+    eventually("one is ready and the other stalled", SOON, async || {
+        let mut ready = vec![];
+        for name in ["source", "other"] {
+            let status = scene.sources().get(name).await.unwrap().status.unwrap_or_default();
+            ready.extend(status.conditions.first().map(|it| format!("{} {}", it.status, it.reason)));
+        }
+        ready.sort();
+        if ready == ["False GrantRejected", "True TokenValid"] { Ok(()) } else { Err(ready) }
+    })
+    .await;
+    assert_eq!(server.requests().len(), 1, "the other one would have spent it again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,6 +465,8 @@ async fn rotation_secrets_created_during_token_request_are_not_overwritten() {
     let _operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     mints(&scene, 1).await;
+    // The announcement has made it.
+    scene.kubectl(&["delete", "secret", STORED], "").await;
     scene.secret(STORED, &[("refresh_token", "theirs")]).await;
     scene.secret("token", &[("access_token", "theirs")]).await;
 
@@ -375,13 +535,22 @@ async fn rotation_second_source_with_same_refresh_token_is_stalled_and_sends_not
 #[tokio::test(flavor = "multi_thread")]
 async fn refresh_token_without_rotation_may_be_shared() {
     let scene = director("rotation-user", 2_592_000, false).await;
-    let _operator = Operator::start(&scene.namespace).await;
+    let operator = Operator::start(&scene.namespace).await;
     scene.apply(director_source(&scene, "source")).await;
     scene.apply(director_source(&scene, "other")).await;
     scene.ready("True TokenValid").await;
     scene.condition("other", "Ready", "True TokenValid").await;
     refreshed(&scene, "again").await;
     assert_eq!(stored(&scene).await, None, "nothing to store");
+    let unrotated =
+        scene.value(STORED, "unrotated_sha256").await.expect("known, so that it is not announced again");
+    assert_eq!(unrotated, sha256(&scene.value("credentials", "refresh_token").await.unwrap()));
+    let version = async || scene.secrets().get(STORED).await.unwrap().metadata.resource_version;
+    let before = version().await;
+    operator.kill();
+    let _operator = Operator::start(&scene.namespace).await;
+    refreshed(&scene, "after a kill").await;
+    assert_eq!(version().await, before);
     assert_no_failure(&scene).await;
 }
 

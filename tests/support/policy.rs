@@ -18,6 +18,15 @@ impl<'a> Refusal<'a> {
     /// Refuses writes of Secret `secret` in the scene's namespace. `message` is a CEL expression. Returns when the policy
     /// has taken effect.
     pub async fn of(scene: &'a Scene, secret: &str, message: &str) -> Self {
+        Self::unless(scene, secret, "false", message).await
+    }
+
+    /// The same, for writes that change the data of an existing Secret.
+    pub async fn of_data(scene: &'a Scene, secret: &str, message: &str) -> Self {
+        Self::unless(scene, secret, "oldObject == null || object.?data == oldObject.?data", message).await
+    }
+
+    async fn unless(scene: &'a Scene, secret: &str, allowed: &str, message: &str) -> Self {
         let namespace = &scene.namespace;
         let name = format!("{namespace}-{secret}");
         let policy = json!({
@@ -30,7 +39,7 @@ impl<'a> Refusal<'a> {
                     "operations": ["CREATE", "UPDATE"],
                 }]},
                 "matchConditions": [{"name": "name", "expression": format!("request.name == '{secret}'")}],
-                "validations": [{"expression": "false", "messageExpression": message}],
+                "validations": [{"expression": allowed, "messageExpression": message}],
             },
         });
         let binding = json!({
@@ -46,7 +55,8 @@ impl<'a> Refusal<'a> {
         scene.apply(policy).await;
         scene.apply(binding).await;
         let refusal = Refusal { scene, name };
-        let try_it = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}}).to_string();
+        let try_it = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "stringData": {"probe": "x"}})
+            .to_string();
         eventually("the policy takes effect", Duration::from_secs(60), async || {
             let tried = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
             match scene.try_kubectl(&tried, &try_it).await {

@@ -35,17 +35,30 @@ pub fn read(
     body: &[u8],
     request: &TokenRequest,
 ) -> Result<Answer, Error> {
-    let document = parse(body);
-    let object = document.as_ref().and_then(Value::as_object);
-    let mapping = request.response();
-    let date = header(headers, &DATE).and_then(http_date);
+    read_keeping(status, headers, body, request, |_| {})
+}
 
-    // Read before anything can fail: it may be the only valid refresh token.
+/// As [`read`]. A new refresh token is given to `keep` before anything else is read: it may be the only valid copy, and must
+/// outlive a failure, or a panic, of what follows.
+pub(super) fn read_keeping(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    request: &TokenRequest,
+    keep: impl FnOnce(&SecretString),
+) -> Result<Answer, Error> {
+    let document = parse(body);
+    let mapping = request.response();
     let refresh_token = document
         .as_ref()
         .filter(|_| status.is_success())
         .and_then(|document| refresh_token(document, mapping));
+    if let Some(refresh_token) = &refresh_token {
+        keep(refresh_token);
+    }
+    let date = header(headers, &DATE).and_then(http_date);
 
+    let object = document.as_ref().and_then(Value::as_object);
     let mut error_body = None;
     if status.is_success() && !object.is_some_and(error_body::reports_error) {
         let read = match &document {

@@ -16,7 +16,7 @@ use super::egress::Egress;
 use super::error::{Error, ResponseProblem, Unusable};
 use super::proxy::Proxies;
 use super::request::TokenRequest;
-use super::response::read;
+use super::response::{read, read_keeping};
 use super::tls::Tls;
 use client::{ClientCache, ClientKey, HttpClient, Route, build};
 use clock::ServerClocks;
@@ -26,7 +26,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::RequestBuilder;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
@@ -117,6 +117,21 @@ impl Transport {
         tls: &Tls,
         timeout: Duration,
     ) -> Result<Answer, Error> {
+        self.send_keeping(request, tls, timeout, |_| {}).await
+    }
+
+    /// As [`send_over`](Self::send_over). A new refresh token is given to `keep` before the rest of the answer is read: the
+    /// server may have spent the one that was sent, so it must outlive a failure, or a panic, of what follows.
+    ///
+    /// # Errors
+    /// Those of [`send_over`](Self::send_over).
+    pub async fn send_keeping(
+        &self,
+        request: &TokenRequest,
+        tls: &Tls,
+        timeout: Duration,
+        keep: impl FnOnce(&SecretString),
+    ) -> Result<Answer, Error> {
         let url = request.url();
         let exchange = async {
             let client = self.client_for(url, !request.spends_credential(), tls)?;
@@ -129,7 +144,9 @@ impl Transport {
         };
         let (status, headers, body) = within(timeout, url, exchange).await?;
         match body {
-            Some(body) => alive(read(status, &headers, &body, request)?, status, Timestamp::now()),
+            Some(body) => {
+                alive(read_keeping(status, &headers, &body, request, keep)?, status, Timestamp::now())
+            }
             None if status.is_success() => Err(Error::Unusable(Box::new(Unusable {
                 status,
                 problem: ResponseProblem::TooLarge(MAX_BODY),

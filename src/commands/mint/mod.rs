@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use arguments::MintArgs;
@@ -118,15 +118,16 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     };
     // Until the new refresh token is saved, Ctrl-C must not end the process: it may be the only valid one.
     let _blocked = if token_file.is_some() { block_signals()? } else { vec![] };
-    let Sent { outcome, at: sent_at, took } =
-        Box::pin(send(&transport, &request, &tls, REQUEST_TIMEOUT)).await;
-
-    let refresh_token = match &outcome {
-        Ok(answer) => answer.refresh_token.as_ref(),
-        Err(error) => error.refresh_token(),
+    let mut saved = None;
+    // Before the rest of the response is read.
+    let keep = |token: &SecretString| {
+        saved = token_file.as_mut().map(|file| file.save(token).map_err(|error| (error, token.clone())));
     };
-    if let (Some(file), Some(token)) = (&mut token_file, refresh_token) {
-        if let Err(error) = file.save(token) {
+    let Sent { outcome, at: sent_at, took } =
+        Box::pin(send(&transport, &request, &tls, REQUEST_TIMEOUT, keep)).await;
+
+    if let (Some(file), Some(saved)) = (&token_file, saved) {
+        if let Err((error, token)) = saved {
             return Err(Fault {
                 exit: Exit::NotSaved,
                 reason: None,

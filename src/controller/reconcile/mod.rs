@@ -83,10 +83,10 @@ pub(super) async fn reconcile(
     }
 }
 
-/// The spec cannot be used: takes back what is queued, and keeps only the refresh token of a result.
+/// The spec cannot be used: takes back what is queued, and drops a result.
 fn drop_request(context: &Context, key: &Key, state: &mut SourceState) {
     context.mints.cancel(key);
-    state.keep_refresh_token_of(context.mints.take_result(key));
+    drop(context.mints.take_result(key));
     state.hold_nothing_back(true);
 }
 
@@ -108,7 +108,7 @@ impl Reconciliation<'_> {
     async fn observe_decide_act(&mut self) -> Result<Rest, Outcome> {
         for _ in 0..MAX_STEPS {
             if !self.context.namespaces.selects(&self.identity.key.namespace) {
-                return Err(self.let_go().await);
+                return Err(self.let_go());
             }
             self.observe().await?;
             let Some(decision) = self.decide() else { continue };
@@ -145,7 +145,7 @@ impl Reconciliation<'_> {
                 // What failed is not needed any more: the request or the edit was taken back. Nor is a token that was not
                 // written: the one that is there fits, and may be newer, by another process.
                 self.state.failed = None;
-                self.state.pending.token = None;
+                self.state.pending = None;
                 Ok(Step::rest(until, None))
             }
             Decision::Wait(until) => Ok(Step::rest(until, self.failing().or_else(|| self.conflicting()))),
@@ -153,20 +153,21 @@ impl Reconciliation<'_> {
             Decision::UpdateMetadata => Box::pin(self.update_metadata()).await,
             Decision::Mint(reason) => Box::pin(self.request_token(reason)).await,
             Decision::Minting(reason) => Ok(self.wait_for_token(reason)),
+            // The saver triggers the next reconciliation.
+            Decision::Saving => Ok(Step::rest(
+                None,
+                self.context.saver.problem(&self.identity.key).or_else(|| self.failing()),
+            )),
+            Decision::HandingOver(until) => Ok(Step::rest(Some(until), Some(self.handing_over(until)))),
             Decision::Write => Box::pin(self.write()).await,
         }
     }
 
-    /// Does nothing more for a namespace that is not selected any more, but to save a refresh token that may be the only copy.
-    async fn let_go(&mut self) -> Outcome {
+    /// Does nothing more for a namespace that is not selected any more.
+    fn let_go(&mut self) -> Outcome {
         self.context.mints.cancel(&self.identity.key);
-        match self.save_refresh_token().await {
-            Ok(()) => {
-                self.state.pending.token = None;
-                Outcome::NotLeading
-            }
-            Err(outcome) => outcome,
-        }
+        self.state.pending = None;
+        Outcome::NotLeading
     }
 
     /// Whether the token has expired, and Ready is still reported: that does not wait for the endpoint.

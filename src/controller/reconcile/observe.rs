@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::reconciliation::Reconciliation;
 use crate::cluster::CallError;
 use crate::controller::refresh_token::stores_refresh_token_of;
 use crate::controller::state::Restoration;
 use crate::refresh::{Decision, Observed, decide};
 use crate::secret::{Facts, Record, Version};
+use crate::time::plus;
 
 impl Reconciliation<'_> {
     /// Reads the metadata of Secrets that the watch has not shown yet: those of a new TokenSource.
@@ -25,9 +28,10 @@ impl Reconciliation<'_> {
         let known = |key| self.context.secrets.known(key).observed();
         let target = known(&self.identity.target)?;
         let credentials = known(&self.identity.credentials)?.filter(|facts| self.context.may_use(facts));
-        let foreign_refresh_token = self.spec.sends_refresh_token()
-            && known(&self.identity.refresh_token)?
-                .is_some_and(|facts| !stores_refresh_token_of(&facts, &self.identity.key));
+        let refresh_token =
+            if self.spec.sends_refresh_token() { known(&self.identity.refresh_token)? } else { None };
+        let foreign_refresh_token =
+            refresh_token.as_deref().is_some_and(|facts| !stores_refresh_token_of(facts, &self.identity.key));
         let credentials = credentials.as_deref().map(|facts| &facts.version);
         let tried = self.spec.tried(credentials);
         let observed = Observed {
@@ -43,7 +47,9 @@ impl Reconciliation<'_> {
             foreign_refresh_token,
             failure: self.state.failed.as_deref().map(|failed| &failed.failure),
             minting: self.context.mints.is_minting(&self.identity.key),
-            pending: self.state.pending.for_decision(),
+            pending: self.state.pending_for_decision(),
+            unsaved_refresh_token: self.context.saver.holds(&self.identity.key),
+            predecessor_until: refresh_token.and_then(|facts| self.predecessor_until(&facts)),
             restored_at: self.state.restored.as_ref().map(|restored| restored.at),
             metadata_restored_at: self.metadata_restored().map(|restored| restored.at),
             since: self.context.since,
@@ -51,16 +57,28 @@ impl Reconciliation<'_> {
         Some(decide(self.context.now(), &observed, &tried))
     }
 
-    /// A write whose answer was lost may have happened: its token need not stay in memory.
+    /// A write whose answer was lost may have happened: its token need not stay in memory. Nor need one that another
+    /// process has outrun: it led meanwhile, and what it wrote is newer.
     fn forget_what_is_written(&mut self) {
-        let Some(token) = &self.state.pending.token else { return };
+        let Some(token) = &self.state.pending else { return };
         let template = &self.spec.wanted.template;
-        let is_written = self.record().is_some_and(|written| {
-            written.token_id == token.record.token_id && written.template == *template && !token.record.cached
+        let is_done = self.record().is_some_and(|written| {
+            if written.token_id == token.record.token_id {
+                written.template == *template && !token.record.cached
+            } else {
+                token.replaces.as_ref() != Some(&written.token_id)
+            }
         });
-        if is_written {
-            self.state.pending.token = None;
+        if is_done {
+            self.state.pending = None;
         }
+    }
+
+    /// Until when another process may hold the next refresh token.
+    fn predecessor_until(&self, refresh_token: &Facts) -> Option<Timestamp> {
+        let key = &self.identity.refresh_token;
+        let wait = self.context.refresh_tokens.wait_for_predecessor(key, refresh_token)?;
+        Some(plus(self.context.now(), wait.as_secs().saturating_add(1)))
     }
 
     /// The target, if it exists.

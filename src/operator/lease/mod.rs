@@ -5,7 +5,6 @@
 
 mod candidate;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ pub(super) struct LeaderElection {
 pub(super) struct Candidacy {
     client: LeaseClient,
     lease: LeaseName,
-    /// Unique for each process: a process that crashed in the same pod may still hold the Lease.
+    /// Unique for each process.
     identity: String,
     timings: LeaseTimings,
 }
@@ -55,11 +54,14 @@ pub struct LeaseUnusable {
 }
 
 impl Candidacy {
-    /// The identity is `name` with a random suffix.
-    pub(super) fn new(client: LeaseClient, lease: LeaseName, name: &str, timings: LeaseTimings) -> Self {
-        // RandomState is seeded by the system in each process.
-        let random = RandomState::new().build_hasher().finish();
-        Candidacy { client, lease, identity: format!("{name}_{random:016x}"), timings }
+    /// The settings of the process with this identity.
+    pub(super) fn new(
+        client: LeaseClient,
+        lease: LeaseName,
+        identity: String,
+        timings: LeaseTimings,
+    ) -> Self {
+        Candidacy { client, lease, identity, timings }
     }
 
     /// Reads the Lease once, so that missing rights stop the process at its start.
@@ -71,12 +73,13 @@ impl Candidacy {
 
 impl LeaderElection {
     /// Starts the election when `warm` completes: a leader whose caches are empty would only keep another from leading.
-    /// `leads_until` receives the end of the Lease while this process holds it.
+    /// `leads_until` receives the end of the Lease while this process holds it. While `may_lead` says no, it holds none.
     pub(super) fn start(
         candidacy: Candidacy,
         leads_until: watch::Sender<Option<Instant>>,
         heartbeats: Arc<Heartbeats>,
         warm: impl Future<Output = ()> + Send + 'static,
+        may_lead: impl Fn() -> bool + Send + 'static,
     ) -> Self {
         let (end, ended) = oneshot::channel();
         let task = tokio::spawn(async move {
@@ -88,7 +91,11 @@ impl LeaderElection {
             let mut elector = Elector::new(candidacy, leads_until);
             loop {
                 heartbeats.beat(Loop::LeaderElection);
-                elector.run_once().await;
+                if may_lead() {
+                    elector.run_once().await;
+                } else {
+                    elector.release().await;
+                }
                 tokio::select! {
                     _ = &mut ended => break,
                     () = sleep(elector.pause()) => {}

@@ -17,7 +17,9 @@ struct World {
     target: Option<Facts>,
     foreign_refresh_token: bool,
     failure: Option<Failure>,
-    pending: Option<(Inputs, Timestamp, bool)>,
+    pending: Option<(Inputs, Timestamp)>,
+    unsaved_refresh_token: bool,
+    predecessor_until: Option<Timestamp>,
     restored_at: Option<Timestamp>,
     metadata_restored_at: Option<Timestamp>,
     deleting: bool,
@@ -62,6 +64,7 @@ fn world() -> World {
             labelled: true,
             released: false,
             refresh_token_of: None,
+            refresh_token_sent: None,
             offered_to: None,
             other_writer: None,
             owned_keys: keys,
@@ -80,6 +83,8 @@ fn world() -> World {
         foreign_refresh_token: false,
         failure: None,
         pending: None,
+        unsaved_refresh_token: false,
+        predecessor_until: None,
         restored_at: None,
         metadata_restored_at: None,
         deleting: false,
@@ -124,11 +129,12 @@ impl World {
             target: self.target.as_ref(),
             foreign_refresh_token: self.foreign_refresh_token,
             failure: self.failure.as_ref(),
-            pending: self.pending.as_ref().map(|(inputs, refresh_at, unsaved_refresh_token)| Pending {
-                inputs: Some(inputs),
-                refresh_at: Some(*refresh_at),
-                unsaved_refresh_token: *unsaved_refresh_token,
-            }),
+            pending: self
+                .pending
+                .as_ref()
+                .map(|(inputs, refresh_at)| Pending { inputs, refresh_at: *refresh_at }),
+            unsaved_refresh_token: self.unsaved_refresh_token,
+            predecessor_until: self.predecessor_until,
             minting: false,
             restored_at: self.restored_at,
             metadata_restored_at: self.metadata_restored_at,
@@ -343,7 +349,7 @@ fn decide_failed_attempt_waits_until_its_inputs_change() {
 fn decide_refused_write_is_retried_with_the_same_token_until_its_refresh_is_due() {
     let inputs = Inputs { provider: "p".into(), credentials: version("cred", "7") };
     let pending = world().with(|w| {
-        w.pending = Some((inputs, at(500), false));
+        w.pending = Some((inputs, at(500)));
         let target = w.target().version.clone();
         w.failed(Some(300)).refused_target = Some(Some(target));
     });
@@ -358,12 +364,25 @@ fn decide_refused_write_is_retried_with_the_same_token_until_its_refresh_is_due(
 
 #[test]
 fn decide_rotated_refresh_token_is_saved_before_anything_else() {
-    let inputs = Inputs { provider: "old".into(), credentials: version("other", "1") };
-    let unsaved = world().with(|w| w.pending = Some((inputs, at(0), true)));
-    assert_eq!(unsaved.decide(1000), Decision::Write);
-    assert_eq!(unsaved.clone().with(|w| w.suspended = true).decide(1), Decision::Write);
+    let unsaved = world().with(|w| {
+        w.unsaved_refresh_token = true;
+        w.failed(Some(3000));
+    });
+    assert_eq!(unsaved.decide(1000), Decision::Saving, "whatever failed before");
+    assert_eq!(unsaved.clone().with(|w| w.suspended = true).decide(1), Decision::Saving);
     let foreign = unsaved.with(|w| w.target().controller.as_mut().unwrap().kind = "Deployment".into());
-    assert_eq!(foreign.decide(1), Decision::Write, "it is saved in another Secret than the target");
+    assert_eq!(foreign.decide(1), Decision::Saving, "it is saved in another Secret than the target");
+}
+
+#[test]
+fn decide_refresh_token_that_another_process_announced_is_sent_after_a_wait() {
+    let waits = world().with(|w| w.predecessor_until = Some(at(1075)));
+    assert!(matches!(waits.decide(100), Decision::Fresh(_)), "no token is needed");
+    assert_eq!(waits.decide(1000), Decision::HandingOver(at(1075)));
+    assert_eq!(waits.decide(1075), Decision::Mint(MintReason::Due));
+    let inputs = Inputs { provider: "p".into(), credentials: version("cred", "7") };
+    let received = waits.with(|w| w.pending = Some((inputs, at(2000))));
+    assert_eq!(received.decide(1000), Decision::Write, "it sends nothing");
 }
 
 #[test]
@@ -411,7 +430,7 @@ proptest! {
 fn pending_token_whose_credentials_secret_moved_is_compared_before_another_is_requested() {
     let inputs = Inputs { provider: "p".into(), credentials: version("cred", "7") };
     let moved = world().with(|world| {
-        world.pending = Some((inputs.clone(), at(400), false));
+        world.pending = Some((inputs.clone(), at(400)));
         world.seen_credentials = Some(version("cred", "7"));
         world.credentials = Some(version("cred", "8"));
         world.target = None;

@@ -1,7 +1,9 @@
-use super::{answer, answer_with};
+use super::{answer, answer_with, header_map, request};
 use crate::ErrorKind;
+use crate::response::read_keeping;
 use crate::{Class, Error, MAX_LIFETIME};
-use secrecy::ExposeSecret;
+use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
 
 #[test]
 fn read_vendor_answers_returns_tokens() {
@@ -172,6 +174,27 @@ fn read_json_with_any_media_type_is_a_token() {
         assert!(read.is_ok(), "{media_type}");
     }
     assert!(answer_with(200, &[], r#"{"access_token":"t"}"#).is_ok());
+}
+
+/// What is read afterwards may fail, or panic.
+#[test]
+fn read_gives_a_new_refresh_token_away_before_the_rest_is_read() {
+    let kept = |status: u16, body: &str| {
+        let mut kept = vec![];
+        let headers = header_map(&[("date", "not a date"), ("retry-after", "soon")]);
+        let status = StatusCode::from_u16(status).unwrap();
+        let keep = |token: &SecretString| kept.push(token.expose_secret().to_owned());
+        let _ = read_keeping(status, &headers, body.as_bytes(), &request(), keep);
+        kept
+    };
+    for body in [
+        r#"{"access_token":"t","refresh_token":"next"}"#,
+        r#"{"refresh_token":"next"}"#,
+        r#"{"access_token":1,"token_type":"DPoP","error":"odd","refresh_token":"next"}"#,
+    ] {
+        assert_eq!(kept(200, body), ["next"], "{body}");
+        assert_eq!(kept(400, body), [""; 0], "a failure does not rotate it");
+    }
 }
 
 #[test]

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use token_endpoint::Class;
 use tokensource_api::Reason;
 use tracing::warn;
 
 use super::super::reconciliation::Reconciliation;
-use crate::controller::credentials::not_released;
+use crate::controller::credentials::not_usable;
 use crate::controller::outcome::Attempt;
+use crate::controller::refresh_token::announcer;
 use crate::controller::state::FailedAttempts;
 use crate::providers::CredentialsError;
 use crate::refresh::{Blocked, FailedAttempt, Failure, Tried, wait};
@@ -40,13 +42,17 @@ impl Reconciliation<'_> {
                     self.identity.refresh_token.name
                 ),
             ),
-            Blocked::CredentialsMissing if self.credentials_exist() => {
-                (Reason::CredentialsInvalid, not_released(&self.identity.credentials))
-            }
             Blocked::CredentialsMissing => {
-                let error =
-                    CredentialsError::secret_not_found(&self.source.spec.credentials, &self.spec.description);
-                (error.reason(), error.to_string())
+                match self.context.secrets.known(&self.identity.credentials).present() {
+                    Some(facts) => {
+                        (Reason::CredentialsInvalid, not_usable(&self.identity.credentials, &facts))
+                    }
+                    None => {
+                        let (spec, description) = (&self.source.spec.credentials, &self.spec.description);
+                        let error = CredentialsError::secret_not_found(spec, description);
+                        (error.reason(), error.to_string())
+                    }
+                }
             }
         };
         if !passes && self.state.blocked.replace(reason) != Some(reason) {
@@ -55,9 +61,15 @@ impl Reconciliation<'_> {
         Problem { reason, message, passes }
     }
 
-    /// The credentials Secret is there, whether or not it may be used.
-    fn credentials_exist(&self) -> bool {
-        self.context.secrets.known(&self.identity.credentials).present().is_some()
+    /// Another process may hold the next refresh token.
+    pub(crate) fn handing_over(&self, until: Timestamp) -> Problem {
+        let name = &self.identity.refresh_token.name;
+        let facts = self.context.secrets.known(&self.identity.refresh_token).present();
+        let process = facts.as_deref().map(announcer).unwrap_or_default();
+        let message = format!(
+            "another process of the operator ({process}) was about to send the refresh token, and may hold the next one: nothing is sent before {until}, unless that process saves it into Secret {name}"
+        );
+        Problem { reason: Reason::Requesting, message, passes: true }
     }
 
     /// The failed attempts as a problem, while they are why nothing happens.

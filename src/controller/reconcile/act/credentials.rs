@@ -27,7 +27,7 @@ impl Reconciliation<'_> {
             failed.failure.tried.credentials = self.spec.tried(Some(&version)).credentials;
         }
         // A token that was requested with these values is as good as before.
-        if let Some(token) = &mut self.state.pending.token
+        if let Some(token) = &mut self.state.pending
             && (token.credentials == Some(digest)
                 || same_before.as_ref() == Some(&token.record.inputs.credentials))
         {

@@ -21,12 +21,7 @@ impl Reconciliation<'_> {
     /// Takes in the result of a token request, if there is one.
     pub(crate) fn take_result(&mut self) -> Result<(), Outcome> {
         let Some(result) = self.context.mints.take_result(&self.identity.key) else { return Ok(()) };
-        let MintResult { uid, reason, sent_at, tried, credentials, original, refresh_token, outcome } =
-            result;
-        if let Some(refresh_token) = refresh_token {
-            // Whatever else is wrong with the response.
-            self.state.pending.refresh_token = Some(Box::new(refresh_token));
-        }
+        let MintResult { uid, reason, sent_at, tried, credentials, original, outcome } = result;
         if uid != self.identity.owner.uid {
             return Ok(()); // a token for an object of this name that is gone
         }
@@ -41,7 +36,7 @@ impl Reconciliation<'_> {
         }
         match outcome {
             Ok(token) => {
-                self.state.pending.token = Some(token);
+                self.state.pending = Some(token);
                 Ok(())
             }
             Err(Outcome::Failed(attempt)) => {

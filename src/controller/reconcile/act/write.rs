@@ -1,4 +1,4 @@
-//! Writes what a token request brought: the refresh token first, then the target.
+//! Writes the token that a request brought. The saver has saved its refresh token before.
 
 use std::collections::BTreeMap;
 
@@ -17,21 +17,12 @@ use crate::secret::{
 
 impl Reconciliation<'_> {
     pub(crate) async fn write(&mut self) -> Result<Step, Outcome> {
-        self.save_refresh_token().await?;
-        let Some(mut token) = self.state.pending.token.take() else { return Ok(Step::Again) };
+        let Some(mut token) = self.state.pending.take() else { return Ok(Step::Again) };
         let written = self.write_token(&mut token).await;
         if written.is_err() {
-            self.state.pending.token = Some(token);
+            self.state.pending = Some(token);
         }
         written.map(|()| Step::Again)
-    }
-
-    /// Saves a rotated refresh token that the token request could not save.
-    pub(crate) async fn save_refresh_token(&mut self) -> Result<(), Outcome> {
-        let Some(unsaved) = &self.state.pending.refresh_token else { return Ok(()) };
-        Box::pin(self.context.rotation(self.identity).save(unsaved)).await?;
-        self.state.pending.refresh_token = None;
-        Ok(())
     }
 
     async fn write_token(&mut self, token: &mut NewToken) -> Result<(), Outcome> {
