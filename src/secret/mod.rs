@@ -24,6 +24,10 @@ pub const ADOPT_ANNOTATION: &str = "tokensource.dev/adopt";
 pub const REFRESH_TOKEN_ANNOTATION: &str = "tokensource.dev/refresh-token-of";
 /// The annotation on that Secret that announces which refresh token is about to be sent, and by which process.
 pub const REFRESH_TOKEN_SENT_ANNOTATION: &str = "tokensource.dev/refresh-token-sent";
+/// The data key of the stored refresh token.
+pub const STORED_REFRESH_TOKEN_KEY: &str = "refresh_token";
+/// The data key of the digest of an original refresh token whose response had no new one.
+pub const UNROTATED_KEY: &str = "unrotated_sha256";
 /// Label and value of Secrets with a rotating refresh token.
 pub const REFRESH_TOKEN_LABEL: (&str, &str) = ("tokensource.dev/holds", "refresh-token");
 /// The annotation on a TokenSource by which a user requests a new token now.

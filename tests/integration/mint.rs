@@ -44,6 +44,11 @@ async fn mint_does_not_use_refresh_token_stored_by_operator() {
     let file = folder.path().join("next");
     let said = mint(&scene, "source", &["--save-refresh-token", file.to_str().unwrap()]).await;
     said.assert(1, &["the operator keeps the refresh token"]);
+    let mut thief = director_source(&scene, "thief");
+    thief["spec"]["credentials"]["secretRef"]["name"] = json!("source-refresh-token");
+    scene.apply(thief).await;
+    let said = mint(&scene, "thief", &["--save-refresh-token", file.to_str().unwrap()]).await;
+    said.assert(2, &["stores the refresh token of TokenSource source"]);
     assert!(!file.exists());
     // The operator continues with it.
     refreshed(&scene, "1").await;

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+use k8s_openapi::api::core::v1::Secret;
+
 use super::fault::Fault;
 use super::input::Input;
 use crate::cluster::{CallError, UserCluster, UserClusterError};
 use crate::key::Key;
+use crate::secret::{REFRESH_TOKEN_ANNOTATION, STORED_REFRESH_TOKEN_KEY, UNROTATED_KEY};
 use crate::token_request::tls::Named;
 use tokensource_api::TokenSource;
 
@@ -27,7 +30,8 @@ pub(super) async fn read(
     };
     if sends_refresh_token(&source) {
         let stored = Key::new(&namespace, &source.refresh_token_secret_name());
-        if kubernetes.secret_facts(&stored).await.map_err(unreadable(&stored.name))?.is_some() {
+        let secret = kubernetes.secret(&stored).await.map_err(unreadable(&stored.name))?;
+        if secret.is_some_and(|secret| may_hold_refresh_token(&secret)) {
             return Err(Fault::usage(format!(
                 "the operator keeps the refresh token of this TokenSource in Secret {}, because it changes with every use: to use it here would leave the operator with a spent one. Try with `mint -f` and a refresh token of your own",
                 stored.name
@@ -36,6 +40,12 @@ pub(super) async fn read(
     }
     let secret = Key::new(&namespace, &source.spec.credentials.secret_ref.name);
     let credentials = kubernetes.secret(&secret).await.map_err(unreadable(&secret.name))?;
+    if let Some(owner) = credentials.as_ref().and_then(stores_refresh_token_of) {
+        return Err(Fault::credentials(format!(
+            "Secret {} stores the refresh token of TokenSource {owner}, which alone may send it, because it changes with every use",
+            secret.name
+        )));
+    }
     let named = match &source.spec.tls {
         Some(spec) => Named::fetch(spec, &kubernetes, &namespace)
             .await
@@ -43,4 +53,16 @@ pub(super) async fn read(
         None => Named::default(),
     };
     Ok((Input { namespace: Some(namespace), source, credentials, named }, addresses))
+}
+
+/// Whether the operator's Secret for a refresh token holds one, or may as soon as a request has ended. It holds none where the
+/// server has not rotated the original.
+fn may_hold_refresh_token(secret: &Secret) -> bool {
+    let has = |key: &str| secret.data.as_ref().is_some_and(|data| data.contains_key(key));
+    has(STORED_REFRESH_TOKEN_KEY) || !has(UNROTATED_KEY)
+}
+
+/// The TokenSource whose refresh token the operator stores in a Secret.
+fn stores_refresh_token_of(secret: &Secret) -> Option<&String> {
+    secret.metadata.annotations.as_ref()?.get(REFRESH_TOKEN_ANNOTATION)
 }

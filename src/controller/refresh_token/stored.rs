@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cluster::CallError;
 use crate::digest::sha256;
 use crate::key::Key;
-use crate::secret::{Facts, RefreshTokenSecret, Version};
+use crate::secret::{Facts, RefreshTokenSecret, STORED_REFRESH_TOKEN_KEY, UNROTATED_KEY, Version};
 
 /// The Secret `<name>-refresh-token` as it was read. The default: it is absent.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,7 @@ impl StoredSecret {
         let mut data = secret.data.unwrap_or_default();
         let mut text = |name| data.remove(name).and_then(|ByteString(bytes)| String::from_utf8(bytes).ok());
         let rotations = text("rotations").and_then(|text| text.parse().ok()).unwrap_or_default();
-        let token = text("refresh_token").zip(text("seed_sha256"));
+        let token = text(STORED_REFRESH_TOKEN_KEY).zip(text("seed_sha256"));
         StoredSecret {
             version: Some(facts.version.clone()),
             token: token.map(|(value, original_sha256)| StoredToken {
@@ -80,7 +80,7 @@ impl StoredSecret {
                 original_sha256,
                 rotations,
             }),
-            unrotated_sha256: text("unrotated_sha256"),
+            unrotated_sha256: text(UNROTATED_KEY),
             announced: facts.refresh_token_sent.as_deref().and_then(Announcement::parse),
         }
     }
@@ -90,12 +90,12 @@ impl StoredSecret {
         let rotations = self.token.as_ref().map(|token| token.rotations.to_string()).unwrap_or_default();
         let token = self.token.iter().flat_map(|token| {
             [
-                ("refresh_token", token.value.expose_secret()),
+                (STORED_REFRESH_TOKEN_KEY, token.value.expose_secret()),
                 ("seed_sha256", &token.original_sha256),
                 ("rotations", &rotations),
             ]
         });
-        let unrotated = self.unrotated_sha256.as_deref().map(|digest| ("unrotated_sha256", digest));
+        let unrotated = self.unrotated_sha256.as_deref().map(|digest| (UNROTATED_KEY, digest));
         let data: Vec<_> = token.chain(unrotated).collect();
         let announced = self.announced.as_ref().map(Announcement::to_string);
         RefreshTokenSecret {
