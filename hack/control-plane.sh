@@ -7,6 +7,9 @@
 #                               start it; prints "READY <DIR>/kubeconfig"; ends on SIGTERM, SIGHUP or SIGINT (unless that
 #                               was ignored when it started), or when stdin closes
 #
+# A test that restores a snapshot of etcd (its address is in DIR/etcd-url) puts the data directory that etcdutl has made at
+# DIR/restored: all components stop, and start again with it, on their ports.
+#
 # Uses the binaries in $KUBEBUILDER_ASSETS, if there are any. Runs on bash 3.2 (macOS).
 set -euo pipefail
 
@@ -120,16 +123,25 @@ start_etcd() {
   rm -rf "$dir/etcd"
   free_port
   etcd_url=http://127.0.0.1:$port
+  run_etcd
+}
+
+run_etcd() {
   component etcd "$bin/etcd" --data-dir "$dir/etcd" --unsafe-no-fsync \
     --listen-client-urls "$etcd_url" --advertise-client-urls "$etcd_url" --listen-peer-urls http://127.0.0.1:0
   etcd_pid=$pid
   # Checks its log, not a connection: another etcd might listen on the port.
-  until_ready etcd 60 grep -q 'serving client traffic' "$dir/etcd.log"
+  until_ready etcd 60 grep -q 'serving client traffic' "$dir/etcd.log" || return
+  echo "$etcd_url" >"$dir/etcd-url"
 }
 
 start_apiserver() {
   free_port
   api_port=$port
+  run_apiserver
+}
+
+run_apiserver() {
   # The server generates its certificate; the same key signs ServiceAccount tokens.
   # No limits on concurrent requests, because many tests share the server.
   component kube-apiserver "$bin/kube-apiserver" --etcd-servers "$etcd_url" \
@@ -154,6 +166,18 @@ start_controller_manager() {
     --root-ca-file "$dir/certs/apiserver.crt" --kube-api-qps 500 --kube-api-burst 1000
   manager_pid=$pid
   until_ready kube-controller-manager 60 kubectl -n default get serviceaccount/default configmap/kube-root-ca.crt
+}
+
+# Starts all components again with the data in $dir/restored.
+restore() {
+  say 'etcd is restored from a snapshot'
+  # KILL, because an API server waits for open watches.
+  kill -KILL "$manager_pid" "$apiserver_pid" "$etcd_pid"
+  wait "$manager_pid" "$apiserver_pid" "$etcd_pid" 2>/dev/null || true
+  rm -rf "$dir/etcd"
+  mv "$dir/restored" "$dir/etcd"
+  if ! run_etcd || ! run_apiserver; then die "a port was taken meanwhile"; fi
+  start_controller_manager
 }
 
 # Another process may take the port between the check and the start: then other ports are tried.
@@ -200,7 +224,7 @@ run() {
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
     # Only the files of an earlier run.
-    for left in etcd certs bin pids kubeconfig controller-manager.kubeconfig tokens.csv audit-policy.yaml \
+    for left in etcd etcd-url restored certs bin pids kubeconfig controller-manager.kubeconfig tokens.csv audit-policy.yaml \
       audit.log etcd.log kube-apiserver.log kube-controller-manager.log; do
       rm -rf "${dir:?}/$left"
     done
@@ -235,6 +259,7 @@ run() {
 
   echo "READY $dir/kubeconfig"
   while :; do
+    if [ -d "$dir/restored" ]; then restore; fi
     alive "$etcd_pid" || failed etcd "exited unexpectedly"
     alive "$apiserver_pid" || failed kube-apiserver "exited unexpectedly"
     alive "$manager_pid" || failed kube-controller-manager "exited unexpectedly"

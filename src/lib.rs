@@ -14,8 +14,8 @@
 //!
 //! A file imports only from its own folder or from modules further down this list, and none in a circle; `tests/layout` holds
 //! that: [`cli`]; [`commands`]; [`operator`]; [`controller`]; `token_request`; [`cluster`]; [`metrics`]; `heartbeat`,
-//! `leadership`; and, pure, `spec`; `status`; [`providers`]; [`refresh`]; [`secret`]; `key`, `time`,
-//! `digest`, `text`.
+//! `leadership`, `restorations`; and, pure, `spec`; `status`; [`providers`]; [`refresh`]; [`secret`]; `key`, `time`, `digest`,
+//! `text`.
 
 pub mod cli;
 pub mod cluster;
@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod operator;
 pub mod providers;
 pub mod refresh;
+mod restorations;
 pub mod secret;
 mod spec;
 mod status;

@@ -20,6 +20,7 @@ packages() {
 binary_of() {
   case $1 in
     go.etcd.io/etcd/server/*) echo etcd ;;
+    go.etcd.io/etcd/etcdutl/*) echo etcdutl ;;
     *) basename "$1" ;;
   esac
 }

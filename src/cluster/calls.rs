@@ -1,6 +1,7 @@
 //! The calls of reconciliation to the API server: first the reads, then the writes. Each has a timeout. None is repeated
 //! here, because reconciliation schedules retries itself.
 
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -27,8 +28,10 @@ const SECRET_PAGE_SIZE: u32 = 100;
 const POD_PAGE_SIZE: u32 = 50;
 /// The timeout of one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most characters of an event's note. The API server refuses notes of more than 1 kB.
-const MAX_NOTE_CHARS: usize = 900;
+/// The limits of the API server for parts of an event, in bytes. It refuses longer ones.
+const MAX_NOTE_BYTES: usize = 1024;
+const MAX_EVENT_NAME_BYTES: usize = 253;
+const MAX_INSTANCE_BYTES: usize = 128;
 
 /// A failed call, classified by what is done next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +53,42 @@ pub enum CallError {
     Refused(String),
     /// No response, or an error of the API server itself.
     #[error("the Kubernetes API server did not answer as expected: {0}")]
-    Unavailable(String),
+    Unavailable(Unavailable),
+}
+
+/// Why there is no response, and how long the API server asks to wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unavailable {
+    /// The error.
+    pub message: String,
+    /// `retryAfterSeconds`.
+    pub retry_after: Option<Duration>,
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<String> for Unavailable {
+    fn from(message: String) -> Self {
+        Unavailable { message, retry_after: None }
+    }
+}
+
+impl From<&kube::core::Status> for Unavailable {
+    fn from(status: &kube::core::Status) -> Self {
+        let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        let retry_after = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+        Unavailable { message: format!("status {}", status.code), retry_after }
+    }
+}
+
+/// Whether a rejection (4xx) is about the operator itself or about this moment, and not about what was asked for: 401 (its own
+/// token has expired or was revoked), 408 and 429.
+fn is_about_the_moment(code: u16) -> bool {
+    matches!(code, 401 | 408 | 429)
 }
 
 /// The message of Kubernetes for a write to an immutable Secret, in all versions that have immutable Secrets.
@@ -74,13 +112,17 @@ impl From<kube::Error> for CallError {
             kube::Error::Api(status) if status.code == 422 && status.message.contains(IMMUTABLE_MESSAGE) => {
                 CallError::Immutable
             }
-            kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
+            kube::Error::Api(status)
+                if (400..500).contains(&status.code) && !is_about_the_moment(status.code) =>
+            {
                 CallError::Refused(status.message.clone())
             }
-            kube::Error::Api(status) => CallError::Unavailable(format!("status {}", status.code)),
+            kube::Error::Api(status) => CallError::Unavailable(Unavailable::from(&*status)),
             // Its message may quote the response, which may be a Secret.
-            kube::Error::SerdeError(_) => CallError::Unavailable("an answer that cannot be read".into()),
-            other => CallError::Unavailable(other.to_string()),
+            kube::Error::SerdeError(_) => {
+                CallError::Unavailable("an answer that cannot be read".to_owned().into())
+            }
+            other => CallError::Unavailable(other.to_string().into()),
         }
     }
 }
@@ -98,7 +140,9 @@ impl CallError {
         let clean = |message: String| message.replace(&encoded, "[redacted]").replace(raw, "[redacted]");
         match self {
             CallError::Refused(message) => CallError::Refused(clean(message)),
-            CallError::Unavailable(message) => CallError::Unavailable(clean(message)),
+            CallError::Unavailable(Unavailable { message, retry_after }) => {
+                CallError::Unavailable(Unavailable { message: clean(message), retry_after })
+            }
             other => other,
         }
     }
@@ -121,7 +165,10 @@ impl Kubernetes {
         // Boxed: the future of every reconciliation would otherwise have the size of the largest call.
         match tokio::time::timeout(CALL_TIMEOUT, Box::pin(call)).await {
             Ok(result) => result.map_err(CallError::from),
-            Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
+            Err(_) => {
+                let message = format!("no answer within {} s", CALL_TIMEOUT.as_secs());
+                Err(CallError::Unavailable(message.into()))
+            }
         }
     }
 
@@ -161,15 +208,16 @@ impl Kubernetes {
         self.bounded(api.get_opt(&key.name)).await
     }
 
-    /// Whether a TokenSource still exists as this very object and is not being deleted.
+    /// The generation of a TokenSource that still exists as this very object and is not being deleted.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn source_exists(&self, key: &Key, uid: &str) -> Result<bool, CallError> {
+    pub async fn source_generation(&self, key: &Key, uid: &str) -> Result<Option<i64>, CallError> {
         let found = self.bounded(self.sources(&key.namespace).get_opt(&key.name)).await?;
-        Ok(found.is_some_and(|source| {
+        let found = found.filter(|source| {
             source.meta().deletion_timestamp.is_none() && source.meta().uid.as_deref() == Some(uid)
-        }))
+        });
+        Ok(found.map(|source| source.meta().generation.unwrap_or_default()))
     }
 
     /// Another TokenSource of the namespace than `source` whose stored refresh token descends from the original refresh token
@@ -214,7 +262,7 @@ impl Kubernetes {
         let page = ListParams::default().fields(selector).limit(POD_PAGE_SIZE);
         let page = ListParams { continue_token: next.map(str::to_owned), ..page };
         let request = Request::new(Pod::url_path(&(), Some(namespace))).list(&page);
-        let request = request.map_err(|error| CallError::Unavailable(error.to_string()))?;
+        let request = request.map_err(|error| CallError::Unavailable(error.to_string().into()))?;
         // Not with the types of k8s-openapi, which would hold the whole of each pod, with the values of its environment.
         let text = self.bounded(self.client.request_text(request)).await?;
         serde_json::from_str(&text).map_err(|error| kube::Error::SerdeError(error).into())
@@ -261,7 +309,7 @@ impl Kubernetes {
     ) -> Result<Facts, CallError> {
         let api: Api<SecretObject> = Api::namespaced(self.client.clone(), &key.namespace);
         let written = self.bounded(api.patch(&key.name, params, patch)).await?;
-        written.facts.ok_or_else(|| CallError::Unavailable("an answer without a version".into()))
+        written.facts.ok_or_else(|| CallError::Unavailable("an answer without a version".to_owned().into()))
     }
 
     /// Writes the status of a TokenSource and returns its new resourceVersion.
@@ -311,20 +359,23 @@ impl Kubernetes {
         let now = jiff::Timestamp::now();
         let namespace = regarding.namespace.clone().unwrap_or_default();
         let name = regarding.name.clone().unwrap_or_default();
+        let suffix = format!(".{:x}", now.as_nanosecond());
+        // A prefix of a name may end in what a name must not end in.
+        let name = prefix(&name, MAX_EVENT_NAME_BYTES - suffix.len()).trim_end_matches(['.', '-']);
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                name: Some(format!("{name}{suffix}")),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },
             event_time: Some(MicroTime(now)),
             type_: Some(if warning { "Warning" } else { "Normal" }.into()),
             reason: Some(reason.to_owned()),
-            note: Some(note.chars().take(MAX_NOTE_CHARS).collect()),
+            note: Some(prefix(note, MAX_NOTE_BYTES).to_owned()),
             action: Some("Refresh".into()),
             regarding: Some(regarding),
             reporting_controller: Some("tokensource.dev/tokensource-operator".into()),
-            reporting_instance: Some(reporter.to_owned()),
+            reporting_instance: Some(prefix(reporter, MAX_INSTANCE_BYTES).to_owned()),
             ..Event::default()
         };
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
@@ -332,9 +383,39 @@ impl Kubernetes {
     }
 }
 
+/// The longest beginning of `text` with at most `bytes` bytes that ends between two characters.
+fn prefix(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefix_counts_bytes_and_ends_between_characters() {
+        assert_eq!((prefix("abc", 5), prefix("abc", 2), prefix("", 1)), ("abc", "ab", ""));
+        assert_eq!((prefix("a\u{20ac}b", 3), prefix("a\u{20ac}b", 4)), ("a", "a\u{20ac}"));
+        assert_eq!(prefix(&"\u{20ac}".repeat(900), MAX_NOTE_BYTES).len(), 1023);
+    }
+
+    #[test]
+    fn rejection_of_the_operator_itself_or_of_this_moment_is_no_refusal_of_the_object() {
+        let answered = |code: u16, retry_after: u32| {
+            let status = json!({"code": code, "message": "m", "status": "Failure", "details": {"retryAfterSeconds": retry_after}});
+            let status: kube::core::Status = serde_json::from_value(status).unwrap();
+            CallError::from(kube::Error::Api(Box::new(status)))
+        };
+        for code in [401, 408, 429, 500, 503] {
+            let unavailable =
+                Unavailable { message: format!("status {code}"), retry_after: Some(Duration::from_secs(7)) };
+            assert_eq!(answered(code, 7), CallError::Unavailable(unavailable));
+        }
+        for code in [400, 403, 413, 422] {
+            assert_eq!(answered(code, 0), CallError::Refused("m".into()));
+        }
+    }
 
     fn rejection(message: &str, cause: &str) -> CallError {
         let status = json!({

@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client, Config};
-use tower::util::MapRequestLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use super::lease::{LeaseClient, LeaseName};
 use super::message::message;
+use super::retry_after::as_status;
 use crate::heartbeat::Heartbeats;
 use crate::metrics::{CountRequests, Metrics};
 use tokensource_api::TokenSource;
@@ -71,8 +72,11 @@ impl Cluster {
         let pod_namespace = std::env::var("POD_NAMESPACE").ok().filter(|namespace| !namespace.is_empty());
         let namespace = pod_namespace.unwrap_or_else(|| configuration.default_namespace.clone());
         let counts = CountRequests(Arc::clone(metrics));
-        let lease_client =
-            ClientBuilder::try_from(configuration.clone()).map_err(unusable)?.with_layer(&counts).build();
+        let lease_client = ClientBuilder::try_from(configuration.clone())
+            .map_err(unusable)?
+            .with_layer(&counts)
+            .with_layer(&MapResponseLayer::new(as_status))
+            .build();
         let heartbeats = Arc::clone(heartbeats);
         let client = ClientBuilder::try_from(configuration)
             .map_err(unusable)?
@@ -81,6 +85,7 @@ impl Cluster {
                 request
             }))
             .with_layer(&counts)
+            .with_layer(&MapResponseLayer::new(as_status))
             .build();
         Ok(Cluster { client, lease_client, addresses, namespace })
     }

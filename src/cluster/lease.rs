@@ -1,6 +1,7 @@
 //! The calls of leader election: reads and writes of one Lease of coordination.k8s.io.
 
 use std::fmt;
+use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::PostParams;
@@ -8,6 +9,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+use super::calls::Unavailable;
 use super::message::message;
 
 /// Namespace and name of the Lease.
@@ -35,6 +37,19 @@ pub enum LeaseError {
     /// Any other error.
     #[error("{}", message(.0))]
     Api(#[source] Box<kube::Error>),
+}
+
+impl LeaseError {
+    /// How long the API server asks to wait.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            LeaseError::Api(error) => match &**error {
+                kube::Error::Api(status) => Unavailable::from(&**status).retry_after,
+                _ => None,
+            },
+            LeaseError::Conflict | LeaseError::Timeout => None,
+        }
+    }
 }
 
 /// Reads and writes one Lease.

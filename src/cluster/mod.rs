@@ -5,10 +5,11 @@ mod client;
 mod lease;
 mod message;
 mod objects;
+mod retry_after;
 mod user;
 mod watches;
 
-pub use calls::{CallError, Kubernetes};
+pub use calls::{CallError, Kubernetes, Unavailable};
 pub(crate) use client::{AGENT, Cluster, ClusterError};
 pub(crate) use lease::LeaseClient;
 pub use lease::{LeaseError, LeaseName};

@@ -16,6 +16,7 @@ use super::mint_queue::MintQueue;
 use super::propagation::Rounds;
 use super::refresh_token::{RefreshTokens, Rotation};
 use super::refresh_token_saver::Saver;
+use super::report_rate::ReportRate;
 use super::state::States;
 use super::work_queue::{Urgency, WorkQueue};
 use crate::cluster::Kubernetes;
@@ -24,6 +25,7 @@ use crate::key::Key;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
 use crate::refresh::Policy;
+use crate::restorations::Restorations;
 use crate::secret::{Facts, Ownership, Record, ownership};
 use crate::spec::Identity;
 use crate::time::{in_whole_seconds, seconds_between};
@@ -48,6 +50,7 @@ pub struct Context {
     pub(super) states: States,
     pub(super) refresh_tokens: RefreshTokens,
     pub(super) saver: Saver,
+    pub(super) report_rate: ReportRate,
     pub(super) work: WorkQueue,
     pub(super) mints: MintQueue,
     pub(super) rounds: Arc<Rounds>,
@@ -55,6 +58,7 @@ pub struct Context {
     pub(super) heartbeats: Arc<Heartbeats>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) leadership: Leadership,
+    pub(super) restorations: Arc<Restorations>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub(super) propagation_delay: u64,
     require_credentials_label: bool,
@@ -100,23 +104,26 @@ impl Context {
     /// A context with empty caches.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let restorations = Arc::<Restorations>::default();
         Context {
             rounds: Rounds::new(parts.kubernetes.clone()),
             kubernetes: parts.kubernetes,
             discovery: Discovery::new(parts.transport.clone()),
             transport: parts.transport,
             sources: Sources::default(),
-            secrets: Secrets::new(parts.watches),
+            secrets: Secrets::new(parts.watches, Arc::clone(&restorations)),
             namespaces: Namespaces::new(parts.namespace_selector),
             states: States::default(),
             refresh_tokens: RefreshTokens::new(parts.process, parts.lease_duration),
             saver: Saver::new(),
+            report_rate: ReportRate::default(),
             work: WorkQueue::new(),
             mints: MintQueue::new(parts.limits),
             permits: ApiPermits::new(API_PERMITS, RESERVED_API_PERMITS),
             heartbeats: parts.heartbeats,
             metrics: parts.metrics,
             leadership: parts.leadership,
+            restorations,
             propagation_delay: parts.propagation_delay,
             require_credentials_label: parts.require_credentials_label,
             instance: parts.instance,
@@ -251,6 +258,20 @@ impl Context {
     #[must_use]
     pub fn leadership(&self) -> &Leadership {
         &self.leadership
+    }
+
+    /// Restorations of the API server's storage.
+    #[must_use]
+    pub fn restorations(&self) -> &Arc<Restorations> {
+        &self.restorations
+    }
+
+    /// The storage was restored: everything is read anew, and until then a token is requested only after a live read of what
+    /// it is requested for.
+    pub(super) fn storage_restored(&self) {
+        self.secrets.forget_clients();
+        self.mints.clear();
+        self.trigger_all();
     }
 
     /// Waits until all TokenSources and the metadata of their Secrets have been read once.

@@ -33,11 +33,11 @@ pub(super) async fn read(
     spec: &Resolved,
 ) -> Result<Read, (Option<Version>, Outcome)> {
     let key = &identity.credentials;
-    let secret = context.kubernetes.secret(key).await.map_err(|error| (None, error.into()))?;
+    let read = context.secrets.read_secret(key, &context.kubernetes).await;
+    let secret = read.map_err(|error| (None, error.into()))?;
     let facts = secret.as_ref().and_then(|secret| Facts::of(&secret.metadata));
     let usable = facts.as_ref().filter(|facts| context.may_use(facts));
     let version = usable.map(|facts| facts.version.clone());
-    context.secrets.observe(key, facts);
     let (Some(secret), Some(version)) = (secret, version) else { return Err((None, Outcome::Retry)) };
     let data = secret.data.unwrap_or_default();
     match read_credentials(&source.spec.credentials, &spec.description, secret.type_.as_deref(), &data) {

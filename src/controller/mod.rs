@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A file here imports only from files further down this list: `run` and `watch`, `reconcile/`, `mint`, `mint_request`, `context`, the
-//! queues and caches, `state`, `refresh_token_saver`, `refresh_token`, `outcome`.
+//! queues and caches, `state`, `report_rate`, `refresh_token_saver`, `refresh_token`, `outcome`.
 
 mod api_permits;
 mod cache;
@@ -23,6 +23,7 @@ mod propagation;
 mod reconcile;
 mod refresh_token;
 mod refresh_token_saver;
+mod report_rate;
 mod run;
 mod spans;
 mod state;

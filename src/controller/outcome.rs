@@ -5,7 +5,7 @@ use std::time::Duration;
 use token_endpoint::{Class, KnownRejection};
 use tokensource_api::Reason;
 
-use crate::cluster::CallError;
+use crate::cluster::{CallError, Unavailable};
 use crate::secret::Version;
 use crate::status::{error_text, reason};
 
@@ -18,8 +18,10 @@ pub(crate) enum Outcome {
     Gone,
     /// This process may begin nothing here: another one leads, it was told to stop, or the namespace is not selected.
     NotLeading,
+    /// The API server has a newer state of the TokenSource than the watch has shown.
+    Outdated,
     /// The API server did not answer.
-    ApiServer(String),
+    ApiServer(Unavailable),
     /// An attempt failed.
     Failed(Attempt),
 }
@@ -122,7 +124,7 @@ impl From<CallError> for Outcome {
                     ),
                 )
             }
-            CallError::Unavailable(message) => Outcome::ApiServer(message),
+            CallError::Unavailable(why) => Outcome::ApiServer(why),
         }
     }
 }

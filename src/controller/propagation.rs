@@ -10,6 +10,7 @@ use futures::{StreamExt, stream};
 use tokensource_api::Reason;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
+use tracing::error;
 
 use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
@@ -104,8 +105,12 @@ impl Prompt {
         self.result.as_ref().map_or(self.failed_before, |result| result.failed.is_some())
     }
 
-    /// Handles the result of a round.
-    pub(super) fn settle(&mut self, result: PropagationResult, now: Instant) {
+    /// Handles the result of the round that was requested at `requested_at`. One from before the last write says nothing about
+    /// the token that was written, and one that was lost has been requested again.
+    pub(super) fn settle(&mut self, requested_at: Instant, result: PropagationResult, now: Instant) {
+        if self.requested_at != Some(requested_at) {
+            return;
+        }
         self.requested_at = None;
         if let Some(then) = self.due.take().and_then(|due| due.then) {
             self.due = Some(Due { at: then, then: None });
@@ -133,13 +138,33 @@ pub(super) struct Rounds {
 struct RoundsState {
     /// The requests by namespace. An entry exists while a task serves that namespace.
     requests: HashMap<Arc<str>, Vec<RoundRequest>>,
-    results: HashMap<Key, PropagationResult>,
+    /// With the time at which the round was requested.
+    results: HashMap<Key, (Instant, PropagationResult)>,
 }
 
 /// The request of a TokenSource to annotate the pods that mount this Secret.
 struct RoundRequest {
     source: Key,
     secret: Arc<str>,
+    at: Instant,
+}
+
+/// The task of a namespace. After a panic another task serves the next request, and the lost rounds are requested again.
+struct Serving {
+    rounds: Arc<Rounds>,
+    namespace: Arc<str>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!(
+                namespace = &*self.namespace,
+                "a bug: a round through the pods of this namespace panicked"
+            );
+            self.rounds.lock().requests.remove(&self.namespace);
+        }
+    }
 }
 
 /// The pods that use one Secret, as far as a round has come.
@@ -165,17 +190,18 @@ impl Rounds {
     }
 
     /// Requests a round that annotates the running pods that mount this Secret.
-    pub(super) fn request(self: &Arc<Self>, source: &Key, secret: &Key) {
-        let request = RoundRequest { source: source.clone(), secret: Arc::clone(&secret.name) };
+    pub(super) fn request(self: &Arc<Self>, source: &Key, secret: &Key, at: Instant) {
+        let request = RoundRequest { source: source.clone(), secret: Arc::clone(&secret.name), at };
         let namespace = Arc::clone(&source.namespace);
         match self.lock().requests.entry(Arc::clone(&namespace)) {
             Entry::Occupied(mut entry) => return entry.get_mut().push(request),
             Entry::Vacant(entry) => drop(entry.insert(vec![request])),
         }
-        let rounds = Arc::clone(self);
+        let serving = Serving { rounds: Arc::clone(self), namespace };
         tokio::spawn(async move {
-            while let Some(requests) = rounds.take_requests(&namespace) {
-                rounds.round(&namespace, requests).await;
+            let Serving { rounds, namespace } = &serving;
+            while let Some(requests) = rounds.take_requests(namespace) {
+                rounds.round(namespace, requests).await;
             }
         });
     }
@@ -188,8 +214,8 @@ impl Rounds {
         }
     }
 
-    /// Takes out the result of a TokenSource's round.
-    pub(super) fn take(&self, source: &Key) -> Option<PropagationResult> {
+    /// Takes out the result of a TokenSource's round, with the time at which that was requested.
+    pub(super) fn take(&self, source: &Key) -> Option<(Instant, PropagationResult)> {
         self.lock().results.remove(source)
     }
 
@@ -213,7 +239,8 @@ impl Rounds {
             Err(_) => Some(format!("not all pods could be annotated within {} s", MAX_ROUND.as_secs())),
         };
         for (request, pods) in requests.into_iter().zip(found) {
-            self.lock().results.insert(request.source.clone(), pods.result(stopped.as_deref()));
+            let result = (request.at, pods.result(stopped.as_deref()));
+            self.lock().results.insert(request.source.clone(), result);
             // The receiver lives as long as `self`.
             let _ = self.ended.0.send(request.source);
         }
@@ -320,7 +347,7 @@ mod tests {
 
     fn next_after_settling(prompt: &mut Prompt, failed: bool, now: Instant) -> Option<Instant> {
         prompt.requested(now);
-        prompt.settle(result(failed), now);
+        prompt.settle(now, result(failed), now);
         prompt.next()
     }
 
@@ -347,6 +374,22 @@ mod tests {
         prompt.written(now);
         assert_eq!(next_after_settling(&mut prompt, false, now), Some(now + SECOND_ROUND));
         assert!(!prompt.fails());
+    }
+
+    #[test]
+    fn prompt_round_that_ends_after_the_next_write_is_none_of_that_ones() {
+        let (mut prompt, now) = (Prompt::default(), Instant::now());
+        prompt.written(now);
+        prompt.requested(now);
+        let next = now + Duration::from_secs(3);
+        prompt.written(next);
+        prompt.settle(now, result(false), next);
+        assert_eq!(prompt.next(), Some(next + FIRST_ROUND), "its first round is not skipped");
+        prompt.requested(next + FIRST_ROUND);
+        prompt.settle(now, result(false), next);
+        assert!(prompt.result().is_none(), "nor is an earlier round its own");
+        prompt.settle(next + FIRST_ROUND, result(false), next);
+        assert_eq!(prompt.next(), Some(next + SECOND_ROUND));
     }
 
     #[test]

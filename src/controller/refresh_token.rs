@@ -113,9 +113,8 @@ impl Rotation<'_> {
         let CachedSecret::Present(_) = self.secrets.known_or_read(key, self.kubernetes).await? else {
             return Ok(StoredSecret::default());
         };
-        let read = self.kubernetes.secret(key).await?;
+        let read = self.secrets.read_secret(key, self.kubernetes).await?;
         let facts = read.as_ref().and_then(|secret| Facts::of(&secret.metadata));
-        self.secrets.observe(key, facts.clone());
         let (Some(secret), Some(facts)) = (read, facts) else { return Ok(StoredSecret::default()) };
         let is_ours = stores_refresh_token_of(&facts, &self.identity.key);
         if !is_ours || self.tokens.wait_for_predecessor(key, &facts).is_some() {
@@ -193,16 +192,16 @@ impl Rotation<'_> {
             Announcement { sent_sha256: sha256(refresh_token), process: self.tokens.process.clone() };
         let announcing = StoredSecret { announced: Some(announced), ..lineage.secret.clone() };
         let (key, source) = (&self.identity.refresh_token, &self.identity.key);
+        let sent = self.secrets.sending(key);
         match self.kubernetes.apply_secret(key, &announcing.apply(key, source), false).await {
             Ok(facts) => {
                 lineage.secret = StoredSecret { version: Some(facts.version.clone()), ..announcing };
                 lineage.is_announced = true;
-                self.secrets.observe(key, Some(facts));
+                self.secrets.observe(key, sent, Some(facts));
                 Ok(())
             }
             Err(CallError::Conflict | CallError::NotFound) => {
-                let facts = self.kubernetes.secret_facts(key).await?;
-                self.secrets.observe(key, facts);
+                self.secrets.read_facts(key, self.kubernetes).await?;
                 Err(Outcome::Retry)
             }
             Err(error) => Err(refused(key, announcing.without_token(error))),
@@ -220,8 +219,11 @@ impl Rotation<'_> {
             after.unrotated_sha256 = Some(lineage.original_sha256.clone());
         }
         let (key, source) = (&self.identity.refresh_token, &self.identity.key);
+        let sent = self.secrets.sending(key);
         match self.kubernetes.apply_secret(key, &after.apply(key, source), false).await {
-            Ok(facts) => self.secrets.observe(key, Some(facts)),
+            Ok(facts) => {
+                self.secrets.observe(key, sent, Some(facts));
+            }
             Err(error) => {
                 let error = after.without_token(error);
                 debug!(%source, secret = %key.name, %error, "announcement of a refresh token not withdrawn");
@@ -265,6 +267,7 @@ impl UnsavedRefreshToken {
     /// Tries once to save it. Until that has worked, this is the only copy.
     pub(super) async fn save(&self, kubernetes: &Kubernetes, secrets: &Secrets) -> Result<(), Outcome> {
         let (source, key) = (&self.source, &self.secret);
+        let sent = secrets.sending(key);
         let written = match self.write(kubernetes, self.replaces.clone()).await {
             Err(CallError::Conflict | CallError::NotFound) => match self.overwritten(kubernetes).await? {
                 Some(seen) => self.write(kubernetes, seen).await,
@@ -274,7 +277,7 @@ impl UnsavedRefreshToken {
         };
         match written {
             Ok(facts) => {
-                secrets.observe(key, Some(facts));
+                secrets.observe(key, sent, Some(facts));
                 info!(%source, secret = %key.name, "refresh token saved");
                 Ok(())
             }

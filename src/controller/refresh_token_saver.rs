@@ -101,9 +101,12 @@ impl Saver {
             Ok(Ok(saved)) => saved,
             Ok(Err(_)) => {
                 error!(%source, "a bug: saving a refresh token panicked");
-                Err(Outcome::ApiServer("a bug of the operator: see its log".into()))
+                Err(Outcome::ApiServer("a bug of the operator: see its log".to_owned().into()))
             }
-            Err(_) => Err(Outcome::ApiServer(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs()))),
+            Err(_) => {
+                let message = format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs());
+                Err(Outcome::ApiServer(message.into()))
+            }
         };
         attempt.end(saved)
     }
@@ -193,21 +196,23 @@ impl Attempt<'_> {
             return true;
         };
         entry.failures = entry.failures.saturating_add(1);
+        let mut asked = Duration::ZERO;
         let (problem, max_wait) = match outcome {
             Outcome::Failed(attempt) => {
                 let passes = attempt.reason != Reason::TargetConflict;
                 (Problem { reason: attempt.reason, message: attempt.message, passes }, MAX_REFUSED_WAIT)
             }
-            Outcome::ApiServer(message) => {
-                let message = format!("the new refresh token is not saved yet: {message}");
+            Outcome::ApiServer(why) => {
+                asked = why.retry_after.unwrap_or_default();
+                let message = format!("the new refresh token is not saved yet: {why}");
                 (Problem { reason: Reason::KubernetesApiError, message, passes: true }, MAX_WAIT)
             }
-            Outcome::Retry | Outcome::Gone | Outcome::NotLeading => {
+            Outcome::Retry | Outcome::Gone | Outcome::NotLeading | Outcome::Outdated => {
                 let message = "the new refresh token is not saved yet: its Secret has changed".to_owned();
                 (Problem { reason: Reason::KubernetesApiError, message, passes: true }, MAX_WAIT)
             }
         };
-        let wait = backoff(self.source, entry.failures, max_wait);
+        let wait = backoff(self.source, entry.failures, max_wait).max(asked.min(max_wait));
         entry.state = EntryState::Due(Instant::now() + wait);
         warn!(source = %self.source, error = %problem.message, count = entry.failures, "refresh token not saved; trying again");
         entry.problem.replace(problem.clone()) != Some(problem)
@@ -281,7 +286,7 @@ mod tests {
 
     /// Runs the saver until nothing is left. Returns how long that took, and the longest time between two heartbeats.
     async fn run(saver: &Saver, kubernetes: &Kubernetes) -> (Duration, Duration, Vec<Key>) {
-        let (begun, secrets) = (Instant::now(), Secrets::new(1));
+        let (begun, secrets) = (Instant::now(), Secrets::new(1, Arc::default()));
         let beats = Mutex::new((begun, Duration::ZERO));
         let beat = || {
             let (last, longest) = &mut *beats.lock().unwrap();
@@ -315,7 +320,7 @@ mod tests {
     async fn saver_tries_again_after_an_attempt_whose_token_request_was_dropped() {
         let (saver, key) = holding();
         let kubernetes = api_server([Reply::Never, Reply::Written]);
-        let secrets = Secrets::new(1);
+        let secrets = Secrets::new(1, Arc::default());
         let attempt = saver.attempt(&key, &kubernetes, &secrets);
         assert!(timeout(Duration::from_secs(3), attempt).await.is_err());
         let (took, ..) = run(&saver, &kubernetes).await;

@@ -104,12 +104,7 @@ async fn work(context: &Arc<Context>, mints_ended: &Notify) {
                 running.spawn(reconcile_one(Arc::clone(context), key, permit));
             }
             key = context.rounds.ended() => context.trigger(key),
-            // No reconciliation panics: see reconcile_one.
-            Some(ended) = running.join_next() => {
-                if let Ok((key, again)) = ended {
-                    context.work.done(key, again.map(|after| Instant::now() + after));
-                }
-            }
+            Some(_) = running.join_next() => {}
             () = sleep(if has_ended { LAST_WRITE_WAIT } else { HEARTBEAT }) => {}
         }
         if has_ended {
@@ -126,9 +121,33 @@ async fn work(context: &Arc<Context>, mints_ended: &Notify) {
     context.work.retain(|_| false);
 }
 
-/// Reconciles one TokenSource. It never fails, so that its trouble is its own. Returns after how long to do it again, if
-/// nothing triggers it before.
-async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) -> (Key, Option<Duration>) {
+/// A TokenSource that is being reconciled. It goes back to the work queue however that ends.
+struct Running {
+    context: Arc<Context>,
+    key: Key,
+    /// After how long to do it again, if nothing triggers it before.
+    again: Option<Duration>,
+}
+
+impl Running {
+    fn new(context: Arc<Context>, key: Key) -> Self {
+        Running { context, key, again: Some(PANIC_WAIT) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!(source = %self.key, "a bug: the reconciliation of this TokenSource panicked");
+            self.context.metrics.count_panic();
+        }
+        self.context.work.done(self.key.clone(), self.again.map(|after| Instant::now() + after));
+    }
+}
+
+/// Reconciles one TokenSource. It never fails, so that its trouble is its own.
+async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) {
+    let mut running = Running::new(Arc::clone(&context), key.clone());
     let _beat = context.heartbeats.reconciling();
     let may_begin = context.leadership.may_start();
     let is_selected = context.namespaces.selects(&key.namespace);
@@ -146,6 +165,7 @@ async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) -> (K
         // Gone meanwhile, with what a token request brings.
         None => {
             drop(context.mints.take_result(&key));
+            context.rounds.take(&key);
             None
         }
         Some(_) => None,
@@ -156,7 +176,7 @@ async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) -> (K
     if !context.serves(&key) {
         context.metrics.forget(&key);
     }
-    (key, again)
+    running.again = again;
 }
 
 async fn reconcile_source(source: &Arc<CachedSource>, context: &Arc<Context>) -> Option<Duration> {
@@ -257,6 +277,10 @@ mod tests {
         key
     }
 
+    fn observe(context: &Context, secret: &Key, facts: Option<Facts>) {
+        assert!(context.secrets.observe(secret, context.secrets.sending(secret), facts));
+    }
+
     fn record(token_id: &str, expires_in: i64) -> Record {
         let now = Timestamp::now().as_second();
         let minted = Minted {
@@ -331,7 +355,7 @@ mod tests {
             &context,
             json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}, "suspend": true}),
         );
-        context.secrets.observe(&key.sibling("c"), None);
+        observe(&context, &key.sibling("c"), None);
         let target = Facts {
             version: Version { uid: "t".into(), resource_version: "1".into() },
             terminating: false,
@@ -345,7 +369,7 @@ mod tests {
             other_writer: None,
             owned_keys: KeySet::from_iter(["access_token"]),
         };
-        context.secrets.observe(&key, Some(target));
+        observe(&context, &key, Some(target));
         requested(&context, &key, Ok(new_token(&context))).await;
         let took = stops(&stop, &context).await;
         assert!(took < Duration::from_secs(3), "{took:?}");
@@ -359,8 +383,8 @@ mod tests {
         let (context, calls) = context_led_by(Leadership::new(leads, stopping));
         let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}});
         let key = source(&context, spec);
-        context.secrets.observe(&key.sibling("c"), None);
-        context.secrets.observe(&key, None);
+        observe(&context, &key.sibling("c"), None);
+        observe(&context, &key, None);
         requested(&context, &key, Ok(new_token(&context))).await;
         let running = tokio::spawn({
             let context = Arc::clone(&context);
@@ -387,8 +411,8 @@ mod tests {
         let key = source(&context, spec);
         let facts = json!({"uid": "u", "resourceVersion": "1"});
         let facts = Facts::of(&serde_json::from_value(facts).unwrap());
-        context.secrets.observe(&key.sibling("c"), facts);
-        context.secrets.observe(&key, None);
+        observe(&context, &key.sibling("c"), facts);
+        observe(&context, &key, None);
         let mut permits = vec![];
         for _ in 0..32 {
             permits.push(context.permits.acquire(Instant::now(), Stake::Token).await);
@@ -411,6 +435,24 @@ mod tests {
         }
         drop(permits);
         running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn source_whose_reconciliation_panics_anywhere_is_reconciled_again() {
+        let (_stop, context) = context();
+        let key = Key::new("ns", "a");
+        context.trigger(key.clone());
+        let next = || context.work.next(Stake::Nothing, &context.permits, |key| context.urgency(key));
+        let (begun, _permit) = next().await;
+        let running = Running::new(Arc::clone(&context), begun);
+        let panicked = tokio::spawn(async move {
+            let _running = running;
+            panic!("a bug");
+        });
+        assert!(panicked.await.is_err());
+        let before = Instant::now();
+        assert_eq!(tokio::time::timeout(2 * PANIC_WAIT, next()).await.unwrap().0, key);
+        assert_eq!(before.elapsed(), PANIC_WAIT);
     }
 
     /// The operator was down when the token expired, and its endpoint may be slow.
@@ -436,8 +478,8 @@ mod tests {
         };
         let mut record = record("old", -1);
         record.inputs.provider.clone_from(&wanted.provider);
-        context.secrets.observe(&key.sibling("c"), Some(facts("c", None)));
-        context.secrets.observe(&key, Some(facts("t", Some(record))));
+        observe(&context, &key.sibling("c"), Some(facts("c", None)));
+        observe(&context, &key, Some(facts("t", Some(record))));
         let mut state = context.states.take(&key);
         state.uid = "u".into();
         state.write_allowed = true;

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use super::mint_queue::NewToken;
 use super::propagation::Prompt;
 use super::refresh_token::KnownOriginal;
+use super::report_rate::ReportTimes;
 use crate::key::Key;
-use crate::refresh::{self, Failure, Tried};
+use crate::refresh::{self, Awaiting, Failure, Tried};
 use crate::secret::{Owner, Version};
 use crate::status::Reported;
 use crate::time::seconds_between;
@@ -28,6 +29,8 @@ pub type Written = (u64, Reported);
 pub struct SourceState {
     /// `metadata.uid`. The state of an earlier object of the same name does not apply.
     pub uid: String,
+    /// The restorations of the API server's storage until the last reconciliation.
+    pub restorations: u32,
     /// The attempts that failed since the last success.
     pub failed: Option<Box<FailedAttempts>>,
     /// The version of the credentials Secret that was last read, and a digest of its values; the digest is `None` where
@@ -51,6 +54,10 @@ pub struct SourceState {
     pub blocked: Option<Reason>,
     /// The status that was written last, until the watch has caught up.
     pub reported: Option<Box<Written>>,
+    /// When status was and will be written; `None` while all is well.
+    pub report_times: Option<Box<ReportTimes>>,
+    /// The reconciliations in a row that the API server has failed.
+    pub api_failures: u32,
     /// Which events about an expired token were published.
     pub expiry_events: ExpiryEvents,
 }
@@ -146,6 +153,7 @@ impl SourceState {
         *self = SourceState {
             uid: owner.uid.clone(),
             failed: reported.last_failure.as_deref().and_then(FailedAttempts::from_status).map(Box::new),
+            restorations: self.restorations,
             ..SourceState::default()
         };
     }
@@ -155,6 +163,18 @@ impl SourceState {
     pub fn pending_for_decision(&self) -> Option<refresh::Pending<'_>> {
         let token = self.pending.as_deref()?;
         Some(refresh::Pending { inputs: &token.record.inputs, refresh_at: token.refresh_at })
+    }
+
+    /// The API server's storage was restored so many times: resourceVersions of before say nothing, and the next token is
+    /// requested only after a live read of what it is requested for.
+    pub fn storage_is(&mut self, restorations: u32) {
+        if std::mem::replace(&mut self.restorations, restorations) != restorations {
+            self.seen_credentials = None;
+            self.minted_with = None;
+            self.original = None;
+            self.reported = None;
+            self.write_allowed = false;
+        }
     }
 
     /// A token that is still not written after a reconciliation that ended well waits for a person, a quota or the like, and
@@ -167,6 +187,12 @@ impl SourceState {
                 token.unwritten = None;
             }
         }
+    }
+
+    /// What waits for the API server. The token in the target lives for `remaining` more seconds.
+    #[must_use]
+    pub fn awaiting(&self, remaining: u64) -> Awaiting {
+        if self.pending.is_some() { Awaiting::Token } else { Awaiting::Nothing(remaining) }
     }
 
     fn has_unwritten(&self) -> bool {

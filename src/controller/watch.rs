@@ -1,7 +1,8 @@
-//! Every watch, and what it triggers.
+//! Every watch, and what it triggers. All begin anew where the API server's storage was restored.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
@@ -27,36 +28,58 @@ const CLOCK_CHECK: Duration = Duration::from_secs(10);
 const CLOCK_STEP: Duration = Duration::from_secs(5);
 
 /// Where TokenSources are followed: in one namespace, or in all.
-#[derive(Clone)]
-struct Scope(Option<String>);
+#[derive(Default)]
+struct Scope {
+    namespace: Option<String>,
+    /// Whether its Secrets have been listed once.
+    is_listed: AtomicBool,
+}
 
 impl Scope {
     fn holds(&self, key: &Key) -> bool {
-        self.0.as_deref().is_none_or(|namespace| namespace == &*key.namespace)
+        self.namespace.as_deref().is_none_or(|namespace| namespace == &*key.namespace)
     }
 }
 
 /// Keeps the caches in step with the cluster, and triggers what a change concerns. Never ends.
 pub(super) async fn run(client: Client, namespaces: &[String], context: &Context) {
     let scopes: Vec<Scope> = match namespaces {
-        [] => vec![Scope(None)],
-        some => some.iter().cloned().map(Some).map(Scope).collect(),
+        [] => vec![Scope::default()],
+        some => {
+            let of = |namespace: &String| Scope { namespace: Some(namespace.clone()), ..Scope::default() };
+            some.iter().map(of).collect()
+        }
     };
-    let mut all: Vec<BoxFuture<'_, ()>> = vec![clock(context).boxed(), proofs(context).boxed()];
+    let mut restorations = context.restorations.subscribe();
+    let until_restored = async {
+        loop {
+            tokio::select! {
+                () = watches(&client, &scopes, context) => {}
+                // The sender lives as long as `context`.
+                _ = restorations.changed() => context.storage_restored(),
+            }
+        }
+    };
+    tokio::join!(until_restored, clock(context), proofs(context));
+}
+
+/// Follows everything, from nothing.
+async fn watches(client: &Client, scopes: &[Scope], context: &Context) {
+    let mut all: Vec<BoxFuture<'_, ()>> = vec![];
     if let Some(labels) = context.namespaces.selector() {
         all.push(selected_namespaces(client.clone(), labels, context).boxed());
     }
     for scope in scopes {
         let (listed, sources_listed) = watch::channel(false);
-        all.push(sources(client.clone(), scope.clone(), context, listed).boxed());
+        all.push(sources(client.clone(), scope, context, listed).boxed());
         all.push(secrets(client.clone(), scope, context, sources_listed).boxed());
     }
     join_all(all).await;
 }
 
 /// TokenSources: each that appears or changes.
-async fn sources(client: Client, scope: Scope, context: &Context, listed: watch::Sender<bool>) {
-    let mut events = watch_sources(client, scope.0.as_deref()).boxed();
+async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch::Sender<bool>) {
+    let mut events = watch_sources(client, scope.namespace.as_deref()).boxed();
     let mut epoch = 0;
     while let Some(event) = events.next().await {
         match event {
@@ -95,17 +118,26 @@ fn forget(context: &Context, source: &Key) {
 
 /// The metadata of Secrets: the TokenSources that use one that changed. Only after the TokenSources have been listed is it
 /// known which Secrets matter.
-async fn secrets(client: Client, scope: Scope, context: &Context, mut sources_listed: watch::Receiver<bool>) {
+async fn secrets(
+    client: Client,
+    scope: &Scope,
+    context: &Context,
+    mut sources_listed: watch::Receiver<bool>,
+) {
     let _ = sources_listed.wait_for(|listed| *listed).await;
-    let mut events = watch_secrets(client, scope.0.as_deref()).boxed();
-    let (mut epoch, mut is_listed) = (0, false);
+    let mut events = watch_secrets(client, scope.namespace.as_deref()).boxed();
+    let mut epoch = 0;
     while let Some(event) = events.next().await {
         let concerned = match event {
             Ok(Event::Init) => {
                 epoch = context.secrets.list_begins();
                 vec![]
             }
-            Ok(Event::InitApply(secret) | Event::Apply(secret)) => {
+            Ok(Event::InitApply(secret)) => {
+                let key = secret.key();
+                secret.facts.map(|facts| context.secrets.listed(&key, facts, epoch)).unwrap_or_default()
+            }
+            Ok(Event::Apply(secret)) => {
                 let key = secret.key();
                 secret.facts.map(|facts| context.secrets.changed(&key, facts)).unwrap_or_default()
             }
@@ -115,7 +147,7 @@ async fn secrets(client: Client, scope: Scope, context: &Context, mut sources_li
             }
             Ok(Event::InitDone) => {
                 let gone = context.secrets.list_ends(epoch, |secret| scope.holds(secret));
-                if !std::mem::replace(&mut is_listed, true) {
+                if !scope.is_listed.swap(true, Ordering::Relaxed) {
                     context.secrets.first_list_read();
                 }
                 gone

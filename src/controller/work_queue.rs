@@ -20,6 +20,14 @@ pub(super) struct Urgency {
     pub(super) stake: Stake,
 }
 
+impl Urgency {
+    /// The more urgent of both in each respect: a later trigger takes nothing from an earlier one.
+    fn and(self, other: Self) -> Self {
+        let stake = if self.stake == Stake::Token { self.stake } else { other.stake };
+        Urgency { deadline: self.deadline.min(other.deadline), stake }
+    }
+}
+
 /// See the module. A TokenSource that waits for nothing but a trigger is not in it.
 #[derive(Debug)]
 pub(super) struct WorkQueue {
@@ -76,12 +84,16 @@ impl WorkQueue {
                 (entries.first(stake), entries.next_time())
             };
             match (deadline, time) {
-                (Some(deadline), _) => {
-                    let permit = permits.acquire(deadline, stake).await;
-                    if let Some(key) = self.lock().begin(stake) {
-                        return (key, permit);
+                (Some(deadline), _) => tokio::select! {
+                    biased;
+                    permit = permits.acquire(deadline, stake) => {
+                        if let Some(key) = self.lock().begin(stake) {
+                            return (key, permit);
+                        }
                     }
-                }
+                    // One with an earlier deadline may be due by now.
+                    () = changed => {}
+                },
                 (None, Some(at)) => tokio::select! {
                     () = changed => {}
                     () = sleep_until(at) => {}
@@ -135,10 +147,10 @@ impl Entries {
         match self.states.get(&key).copied() {
             Some(State::Due(before)) => {
                 self.due(before.stake).remove(&(before.deadline, key.clone()));
-                let deadline = urgency.deadline.min(before.deadline);
-                self.is_due(key, Urgency { deadline, ..urgency });
+                self.is_due(key, urgency.and(before));
             }
-            Some(State::Running(_)) => {
+            Some(State::Running(before)) => {
+                let urgency = before.map_or(urgency, |before| urgency.and(before));
                 self.states.insert(key, State::Running(Some(urgency)));
             }
             Some(State::Later(at)) => {
@@ -246,6 +258,21 @@ mod tests {
     }
 
     #[test]
+    fn later_trigger_takes_nothing_from_an_earlier_one() {
+        let (mut entries, now) = (Entries::default(), Instant::now());
+        let late = Urgency { stake: Stake::Nothing, ..by(now, 60) };
+        entries.trigger(key("due"), by(now, 5));
+        entries.trigger(key("due"), late);
+        assert_eq!(entries.first(Stake::Token), Some(now + Duration::from_secs(5)));
+        let running = entries.begin(Stake::Token).unwrap();
+        entries.trigger(key("due"), by(now, 7));
+        entries.trigger(key("due"), late);
+        entries.done(running, None);
+        assert_eq!(entries.first(Stake::Token), Some(now + Duration::from_secs(7)));
+        assert_eq!(entries.first(Stake::Nothing), None);
+    }
+
+    #[test]
     fn time_alone_makes_an_entry_due_unless_a_trigger_did() {
         let (mut entries, now) = (Entries::default(), Instant::now());
         let at = |seconds| now + Duration::from_secs(seconds);
@@ -281,6 +308,26 @@ mod tests {
         assert_eq!(begun(&mut entries), ["kept"]);
         entries.done(key("running"), None);
         assert_eq!(entries.states.len(), 1, "the trigger of what runs is forgotten too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn next_waits_for_its_permit_by_the_earliest_deadline_of_now() {
+        let (queue, permits, now) = (WorkQueue::new(), ApiPermits::new(1, 0), Instant::now());
+        let held = permits.acquire(now, Stake::Token).await;
+        queue.trigger(key("late"), by(now, 30));
+        let waits = async {
+            let next = queue.next(Stake::Token, &permits, |_| by(now, 0));
+            tokio::pin!(next);
+            assert!(tokio::time::timeout(Duration::from_secs(1), &mut next).await.is_err());
+            let other = permits.acquire(now + Duration::from_secs(20), Stake::Token);
+            tokio::pin!(other);
+            assert!(tokio::time::timeout(Duration::from_secs(1), &mut other).await.is_err());
+            queue.trigger(key("urgent"), by(now, 10));
+            assert!(tokio::time::timeout(Duration::from_secs(1), &mut next).await.is_err());
+            drop(held);
+            tokio::select! { biased; _ = other => None, (key, _) = next => Some(key) }
+        };
+        assert_eq!(waits.await, Some(key("urgent")));
     }
 
     #[tokio::test(start_paused = true)]

@@ -109,9 +109,10 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         Some(timings) => {
             let candidacy = candidacy(&arguments, &cluster, process, timings).await?;
             let caches = Arc::clone(&context);
+            let restorations = Arc::clone(context.restorations());
             let warm = async move { caches.warm().await };
             let may_lead = move || liveness.may_lead(Instant::now());
-            Some(LeaderElection::start(candidacy, lease, heartbeats, warm, may_lead))
+            Some(LeaderElection::start(candidacy, lease, heartbeats, restorations, warm, may_lead))
         }
         None => None,
     };

@@ -1,9 +1,11 @@
 //! The refresh schedule, the decision what to do next, and the back-off after failures. Pure.
 
+mod api_server;
 mod backoff;
 mod decision;
 mod schedule;
 
+pub use api_server::{Awaiting, api_server_wait};
 pub use backoff::{FailedAttempt, attempt_timeout, is_last_attempt, patience, wait};
 pub use decision::{
     Blocked, Decision, Failure, MintReason, Observed, Pending, Tried, Wanted, decide, needed, refresh_at,

@@ -12,9 +12,11 @@ use crate::secret::Record;
 use tokensource_api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
 
 mod error_text;
+mod news;
 mod reason;
 
 pub use error_text::{error_text, error_text_in_full};
+pub use news::News;
 pub use reason::reason;
 
 const READY: &str = "Ready";

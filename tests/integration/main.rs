@@ -35,6 +35,7 @@ mod providers;
 mod refresh;
 mod replicas;
 mod restarts;
+mod restorations;
 mod rights;
 mod rotation;
 mod samples;

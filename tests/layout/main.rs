@@ -30,7 +30,7 @@ const LAYERS: [&[&str]; 15] = [
     &["token_request"],
     &["cluster"],
     &["metrics"],
-    &["heartbeat", "leadership"],
+    &["heartbeat", "leadership", "restorations"],
     // Pure from here on: no clock, no client, no randomness.
     &["spec"],
     &["status"],

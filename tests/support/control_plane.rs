@@ -105,6 +105,11 @@ impl ControlPlane {
         Ok(Self { dir, namespaces: AtomicUsize::new(1), _lifeline: lifeline })
     }
 
+    /// Where it keeps its files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// A kubeconfig of an administrator.
     pub fn kubeconfig_path(&self) -> PathBuf {
         self.dir.join("kubeconfig")

@@ -8,8 +8,13 @@ use tokio::sync::watch;
 
 use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
+use crate::restorations::{self, Restorations};
 use crate::secret::{Facts, Version};
+use k8s_openapi::api::core::v1::Secret;
 use token_endpoint::ClientIdentity;
+
+/// How often a Secret is read in a row that changes while it is read.
+const MAX_READS: usize = 3;
 
 /// A Secret as the cache knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +51,7 @@ pub struct Secrets {
     table: Mutex<SecretTable>,
     /// The number of watches that have not read their first list yet.
     unread: watch::Sender<usize>,
+    restorations: Arc<Restorations>,
 }
 
 #[derive(Debug, Default)]
@@ -62,10 +68,22 @@ struct SecretEntry {
     known: CachedSecret,
     /// The newest revision that was seen. Anything older is stale.
     revision: u64,
-    /// The list during or after which it was last observed or first referenced.
+    /// The list during or after which the call was sent, or the watch event came, that last showed it; or during or after
+    /// which it was first referenced.
     epoch: u64,
+    /// The list during or after which that call was answered.
+    answered_epoch: u64,
+    /// How often it was shown.
+    changes: u32,
     /// The client of the last token request with the credentials in it.
     client: Option<Box<KnownClient>>,
+}
+
+/// A Secret's place in the cache when a call about it was sent: what has been shown since may be newer than the answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sent {
+    epoch: u64,
+    changes: u32,
 }
 
 /// The client of a token request with this version of the credentials, for this provider.
@@ -76,16 +94,15 @@ struct KnownClient {
     client: ClientIdentity,
 }
 
-/// The revision in a resourceVersion: an increasing number in every version of Kubernetes, and documented as one since 1.35.
 fn revision(facts: &Facts) -> u64 {
-    facts.version.resource_version.parse().unwrap_or(u64::MAX)
+    restorations::revision(Some(&facts.version.resource_version)).unwrap_or(u64::MAX)
 }
 
 impl Secrets {
     /// An empty cache that `watches` watches will fill.
     #[must_use]
-    pub fn new(watches: usize) -> Self {
-        Secrets { table: Mutex::default(), unread: watch::Sender::new(watches) }
+    pub fn new(watches: usize, restorations: Arc<Restorations>) -> Self {
+        Secrets { table: Mutex::default(), unread: watch::Sender::new(watches), restorations }
     }
 
     /// Waits until every watch has read its first list.
@@ -117,6 +134,8 @@ impl Secrets {
                 known: CachedSecret::Unknown,
                 revision: 0,
                 epoch,
+                answered_epoch: epoch,
+                changes: 0,
                 client: None,
             };
             let secret = table.entries.entry(source.sibling(Arc::clone(name))).or_insert_with(unknown);
@@ -139,17 +158,36 @@ impl Secrets {
         self.lock().entries.get(secret).map_or(CachedSecret::Unknown, |entry| entry.known.clone())
     }
 
-    /// Stores the result of a live read or of the operator's own write: it is newer than the events of the watch so far.
-    pub fn observe(&self, secret: &Key, facts: Option<Facts>) {
+    /// A call about this Secret is about to be sent. Its answer is for [`Self::observe`].
+    #[must_use]
+    pub(crate) fn sending(&self, secret: &Key) -> Sent {
+        let table = self.lock();
+        let changes = table.entries.get(secret).map_or(0, |entry| entry.changes);
+        Sent { epoch: table.epoch, changes }
+    }
+
+    /// Stores the answer to a read or to the operator's own write; `None`: the Secret does not exist. Returns whether it was
+    /// stored: it is not where something newer was shown after the call was sent. An absence has no age, so that it gives way
+    /// to anything that was shown since.
+    pub(crate) fn observe(&self, secret: &Key, sent: Sent, facts: Option<Facts>) -> bool {
         let table = &mut *self.lock();
         let epoch = table.epoch;
-        if let Some(entry) = table.entries.get_mut(secret) {
-            match facts {
-                Some(facts) => entry.present(facts),
-                None => entry.known = CachedSecret::Absent,
-            }
-            entry.epoch = epoch;
+        let Some(entry) = table.entries.get_mut(secret) else { return true };
+        let has_moved = entry.changes != sent.changes;
+        let answered = facts.as_ref().map(revision);
+        if has_moved && answered.is_none_or(|answered| answered < entry.revision) {
+            return false;
         }
+        if let Some(answered) = answered.filter(|answered| *answered < entry.revision) {
+            self.restorations.noticed(&secret.to_string(), entry.revision, answered);
+        }
+        match facts {
+            Some(facts) => entry.present(facts),
+            None => entry.absent(),
+        }
+        entry.epoch = entry.epoch.max(sent.epoch);
+        entry.answered_epoch = epoch;
+        true
     }
 
     /// A Secret as it was last observed; reads its metadata if it is unknown.
@@ -165,9 +203,56 @@ impl Secrets {
         if known != CachedSecret::Unknown {
             return Ok(known);
         }
-        let facts = kubernetes.secret_facts(secret).await?;
-        self.observe(secret, facts.clone());
+        let facts = self.read_facts(secret, kubernetes).await?;
         Ok(facts.map_or(CachedSecret::Absent, |facts| CachedSecret::Present(Arc::new(facts))))
+    }
+
+    /// Reads the metadata of a Secret, and stores it.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub(crate) async fn read_facts(
+        &self,
+        secret: &Key,
+        kubernetes: &Kubernetes,
+    ) -> Result<Option<Facts>, CallError> {
+        self.read(secret, || kubernetes.secret_facts(secret), Clone::clone).await
+    }
+
+    /// Reads a Secret, and stores its metadata.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub(crate) async fn read_secret(
+        &self,
+        secret: &Key,
+        kubernetes: &Kubernetes,
+    ) -> Result<Option<Secret>, CallError> {
+        let facts = |found: &Option<Secret>| found.as_ref().and_then(|found| Facts::of(&found.metadata));
+        self.read(secret, || kubernetes.secret(secret), facts).await
+    }
+
+    /// Reads again where the watch has shown something newer meanwhile.
+    async fn read<T, F: Future<Output = Result<T, CallError>>>(
+        &self,
+        secret: &Key,
+        call: impl Fn() -> F,
+        facts: impl Fn(&T) -> Option<Facts>,
+    ) -> Result<T, CallError> {
+        let mut reads = 1;
+        loop {
+            let sent = self.sending(secret);
+            let found = call().await?;
+            if self.observe(secret, sent, facts(&found)) || reads == MAX_READS {
+                return Ok(found);
+            }
+            reads += 1;
+        }
+    }
+
+    /// The storage was restored: clients are not known by the versions of before, whose numbers may be given again.
+    pub(crate) fn forget_clients(&self) {
+        self.lock().entries.values_mut().for_each(|entry| entry.client = None);
     }
 
     /// The client of the last token request with this version of the credentials, for the provider with this digest.
@@ -208,12 +293,38 @@ impl Secrets {
         table.epoch
     }
 
-    /// Stores a Secret from a list or a watch. Returns the TokenSources that use it, if it has changed.
+    /// Stores a Secret from the list that began as `epoch`: it replaces what was known before the list began. What a call has
+    /// shown that was sent since stays; where the list seems to be newer, or the call was on its way when the list began, the
+    /// Secret is read anew. Returns the TokenSources that use it, if it has changed.
+    pub fn listed(&self, secret: &Key, facts: Facts, epoch: u64) -> Vec<Key> {
+        let table = &mut *self.lock();
+        let Some(entry) = table.entries.get_mut(secret) else { return vec![] };
+        let (listed, known) = (revision(&facts), entry.revision);
+        let is_same = matches!(&entry.known, CachedSecret::Present(known) if **known == facts);
+        let is_before = entry.epoch < epoch;
+        let was_on_its_way = is_before && entry.answered_epoch >= epoch && listed < known;
+        if is_same || (!is_before && listed <= known) {
+            entry.epoch = entry.epoch.max(epoch);
+            return vec![];
+        }
+        if entry.known != CachedSecret::Unknown && (was_on_its_way || !is_before) {
+            entry.unknown();
+        } else {
+            if listed < known {
+                self.restorations.noticed(&secret.to_string(), known, listed);
+            }
+            entry.present(facts);
+        }
+        entry.epoch = epoch;
+        entry.answered_epoch = epoch;
+        entry.users_of(secret)
+    }
+
+    /// Stores a Secret from a watch. Returns the TokenSources that use it, if it has changed.
     pub fn changed(&self, secret: &Key, facts: Facts) -> Vec<Key> {
         let table = &mut *self.lock();
         let epoch = table.epoch;
         let Some(entry) = table.entries.get_mut(secret) else { return vec![] };
-        entry.epoch = epoch;
         // The event of the operator's own write is no change.
         let has_changed = match &entry.known {
             CachedSecret::Present(known) if **known == facts => false,
@@ -223,6 +334,8 @@ impl Secrets {
             return vec![];
         }
         entry.present(facts);
+        entry.epoch = epoch;
+        entry.answered_epoch = epoch;
         entry.users_of(secret)
     }
 
@@ -234,19 +347,28 @@ impl Secrets {
             return vec![];
         }
         entry.revision = revision(last);
-        entry.known = CachedSecret::Absent;
+        entry.absent();
         entry.users_of(secret)
     }
 
-    /// The list that began as `epoch` has ended: the Secrets within its `scope` that it did not contain are absent. Returns
-    /// the TokenSources that use them.
+    /// The list that began as `epoch` has ended: the Secrets within its `scope` that it did not contain are absent, and those
+    /// of them that a call on its way has shown are read anew. Returns the TokenSources that use them.
     pub fn list_ends(&self, epoch: u64, scope: impl Fn(&Key) -> bool) -> Vec<Key> {
         let table = &mut *self.lock();
         let gone = |(secret, entry): (&Key, &mut SecretEntry)| {
-            if !scope(secret) || entry.epoch >= epoch || entry.known == CachedSecret::Absent {
+            if !scope(secret) || entry.epoch >= epoch {
                 return vec![];
             }
-            entry.known = CachedSecret::Absent;
+            // After a restoration of the storage it may appear again with a lower one.
+            entry.revision = 0;
+            if entry.known == CachedSecret::Absent {
+                return vec![];
+            }
+            if entry.answered_epoch >= epoch {
+                entry.unknown()
+            } else {
+                entry.absent()
+            }
             entry.users_of(secret)
         };
         table.entries.iter_mut().flat_map(gone).collect()
@@ -277,7 +399,20 @@ impl SecretTable {
 impl SecretEntry {
     fn present(&mut self, facts: Facts) {
         self.revision = revision(&facts);
-        self.known = CachedSecret::Present(Arc::new(facts));
+        self.shows(CachedSecret::Present(Arc::new(facts)));
+    }
+
+    fn absent(&mut self) {
+        self.shows(CachedSecret::Absent);
+    }
+
+    fn unknown(&mut self) {
+        self.shows(CachedSecret::Unknown);
+    }
+
+    fn shows(&mut self, known: CachedSecret) {
+        self.known = known;
+        self.changes = self.changes.wrapping_add(1);
     }
 
     fn users_of(&self, secret: &Key) -> Vec<Key> {
@@ -286,87 +421,4 @@ impl SecretEntry {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn facts(revision: u64) -> Facts {
-        let metadata = json!({"uid": "u", "resourceVersion": revision.to_string()});
-        Facts::of(&serde_json::from_value(metadata).unwrap()).unwrap()
-    }
-
-    fn key(name: &str) -> Key {
-        Key::new("ns", name)
-    }
-
-    fn names<const N: usize>(names: [&str; N]) -> [Arc<str>; N] {
-        names.map(Into::into)
-    }
-
-    /// A TokenSource `source` with target `t`, listed at revision 10.
-    fn secrets() -> Secrets {
-        let secrets = Secrets::new(1);
-        secrets.reference(&key("source"), &[], &names(["t", "c"]));
-        let epoch = secrets.list_begins();
-        assert_eq!(secrets.changed(&key("t"), facts(10)), [key("source")]);
-        secrets.list_ends(epoch, |_| true);
-        secrets
-    }
-
-    #[test]
-    fn secrets_unreferenced_secret_is_not_cached() {
-        let secrets = secrets();
-        assert!(secrets.changed(&key("other"), facts(11)).is_empty());
-        secrets.observe(&key("other"), Some(facts(11)));
-        assert_eq!(secrets.known(&key("other")), CachedSecret::Unknown);
-        secrets.reference(&key("source"), &names(["t", "c"]), &[]);
-        assert!(secrets.lock().entries.is_empty());
-    }
-
-    #[test]
-    fn secrets_missing_from_the_list_are_absent_and_later_references_unknown() {
-        let secrets = secrets();
-        assert_eq!(secrets.known(&key("c")), CachedSecret::Absent);
-        secrets.reference(&key("later"), &[], &names(["l", "t"]));
-        assert_eq!(secrets.known(&key("l")), CachedSecret::Unknown);
-        assert_eq!(secrets.changed(&key("t"), facts(12)).len(), 2);
-    }
-
-    #[test]
-    fn secrets_events_older_than_our_own_write_are_ignored() {
-        let secrets = secrets();
-        secrets.observe(&key("t"), Some(facts(20)));
-        assert!(secrets.changed(&key("t"), facts(15)).is_empty());
-        assert!(secrets.changed(&key("t"), facts(20)).is_empty(), "our own write is no change");
-        assert!(secrets.deleted(&key("t"), &facts(15)).is_empty());
-        assert_eq!(secrets.known(&key("t")), CachedSecret::Present(Arc::new(facts(20))));
-        assert_eq!(secrets.deleted(&key("t"), &facts(21)), [key("source")]);
-        assert_eq!(secrets.known(&key("t")), CachedSecret::Absent);
-        assert!(secrets.changed(&key("t"), facts(20)).is_empty(), "an event from before the deletion");
-    }
-
-    #[test]
-    fn secrets_second_list_finds_deletions_during_a_watch_outage() {
-        let secrets = secrets();
-        let epoch = secrets.list_begins();
-        assert_eq!(secrets.list_ends(epoch, |_| false), []);
-        assert_eq!(secrets.list_ends(epoch, |_| true), [key("source")]);
-        assert_eq!(secrets.known(&key("t")), CachedSecret::Absent);
-        let epoch = secrets.list_begins();
-        secrets.observe(&key("t"), Some(facts(30)));
-        assert_eq!(secrets.list_ends(epoch, |_| true), [], "written by us during the list");
-    }
-
-    #[test]
-    fn secrets_lists_of_several_namespaces_are_independent() {
-        let secrets = Secrets::new(2);
-        secrets.reference(&key("source"), &[], &names(["t"]));
-        let ours = secrets.list_begins();
-        let _ = secrets.changed(&key("t"), facts(10));
-        let theirs = secrets.list_begins();
-        assert_eq!(secrets.list_ends(ours, |secret| &*secret.namespace == "ns"), []);
-        assert_eq!(secrets.list_ends(theirs, |_| false), []);
-        assert_eq!(secrets.known(&key("t")), CachedSecret::Present(Arc::new(facts(10))));
-    }
-}
+mod tests;

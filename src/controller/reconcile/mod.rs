@@ -20,17 +20,16 @@ use super::propagation::Prompt;
 use super::spans;
 use super::state::SourceState;
 use crate::key::Key;
-use crate::refresh::Decision;
+use crate::refresh::{Decision, api_server_wait};
 use crate::spec::{Identity, NO_HOST, Resolved};
 use crate::status::Problem;
+use crate::time::seconds_between;
 use reconciliation::{Reconciliation, Rest, Step};
 
 /// Decisions in one reconciliation, before others go first.
 const MAX_STEPS: usize = 12;
 /// The longest that a timer is set for. Nothing is done when it ends early.
 const MAX_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
-/// The wait before trying again what the API server did not answer.
-const API_SERVER_RETRY: Duration = Duration::from_secs(5);
 
 /// Reconciles a TokenSource. Returns after how long to do it again, if nothing triggers it before.
 pub(super) async fn reconcile(
@@ -49,14 +48,15 @@ pub(super) async fn reconcile(
     let identity = Identity::of(&source, &cached.key)?;
     let reported = &cached.reported;
     state.is_about(reported, &identity.owner);
+    state.storage_is(context.restorations.count());
     let mut spec = match Resolved::of(&source, context.propagation_delay) {
         Ok(spec) => spec,
         Err(error) => {
             drop_request(context, &identity.key, state);
             context.metrics.set_host(&identity.key, NO_HOST);
             let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
-            report::invalid(context, &source, reported, &identity, state, problem).await;
-            return None;
+            let ended = report::invalid(context, &source, reported, &identity, state, problem).await;
+            return after(context, &identity, state, ended.map_err(Outcome::from));
         }
     };
     context.metrics.set_host(&identity.key, spec.host());
@@ -72,15 +72,33 @@ pub(super) async fn reconcile(
     }
     let mut reconciliation =
         Reconciliation { context, source: &source, reported, identity: &identity, spec: &spec, state };
-    match reconciliation.run().await {
-        Ok(again) => again,
-        Err(Outcome::ApiServer(message)) => {
-            warn!(source = %identity.key, error = %message, "the Kubernetes API server did not answer as expected; trying again");
-            Some(API_SERVER_RETRY)
+    let ended = reconciliation.run().await;
+    after(context, &identity, state, ended)
+}
+
+/// After how long to reconcile again.
+fn after(
+    context: &Context,
+    identity: &Identity,
+    state: &mut SourceState,
+    ended: Result<Option<Duration>, Outcome>,
+) -> Option<Duration> {
+    let asked = match ended {
+        Ok(again) => {
+            state.api_failures = 0;
+            return again;
         }
-        Err(Outcome::Gone | Outcome::NotLeading) => None,
-        Err(Outcome::Retry | Outcome::Failed(_)) => Some(API_SERVER_RETRY),
-    }
+        Err(Outcome::Gone | Outcome::NotLeading) => return None,
+        Err(Outcome::ApiServer(why)) => {
+            warn!(source = %identity.key, error = %why, "the Kubernetes API server did not answer as expected; trying again");
+            why.retry_after
+        }
+        Err(Outcome::Retry | Outcome::Outdated | Outcome::Failed(_)) => None,
+    };
+    state.api_failures = state.api_failures.saturating_add(1);
+    let now = Timestamp::now();
+    let remaining = context.record(identity).map_or(0, |record| seconds_between(now, record.expires_at));
+    Some(api_server_wait(now, &identity.owner.uid, state.api_failures, asked, state.awaiting(remaining)))
 }
 
 /// The spec cannot be used: takes back what is queued, and drops a result.
@@ -97,12 +115,13 @@ impl Reconciliation<'_> {
         self.state.hold_nothing_back(matches!(rest, Ok(_) | Err(Outcome::Gone)));
         let rest = rest?;
         let again = self.next(&rest);
+        let mut next_report = None;
         if !rest.is_quiet || self.expired_unreported() {
             let problem = if rest.is_quiet { self.failing() } else { rest.problem };
-            self.report(problem).await?;
+            next_report = self.report(problem).await?;
         }
         self.propagate();
-        Ok(again.map(timer).into_iter().chain(self.next_propagation()).min())
+        Ok(again.map(timer).into_iter().chain(next_report).chain(self.next_propagation()).min())
     }
 
     async fn observe_decide_act(&mut self) -> Result<Rest, Outcome> {
@@ -129,7 +148,8 @@ impl Reconciliation<'_> {
         if !matches!(decision, Decision::Blocked(_)) {
             self.state.blocked = None;
         }
-        if !matches!(decision, Decision::Mint(_) | Decision::Minting(_)) {
+        // What is queued keeps its deadline while it is found out whether it is still needed.
+        if !matches!(decision, Decision::Mint(_) | Decision::Minting(_) | Decision::Compare) {
             self.context.mints.cancel(&self.identity.key);
         }
         match decision {

@@ -12,12 +12,12 @@ use crate::key::Key;
 
 /// Takes in the result of a round, if there is one. Before all else: the schedule depends on whether pods can be annotated.
 pub(super) fn settle(context: &Context, source: &Key, prompt: &mut Prompt) {
-    let Some(round) = context.rounds.take(source) else { return };
+    let Some((requested_at, round)) = context.rounds.take(source) else { return };
     if let Some(message) = &round.failed {
         context.metrics.prompt_failed();
         warn!(%source, error = %message, "pods could not be annotated after the new token");
     }
-    prompt.settle(round, Instant::now());
+    prompt.settle(requested_at, round, Instant::now());
 }
 
 impl Reconciliation<'_> {
@@ -29,8 +29,9 @@ impl Reconciliation<'_> {
             return;
         }
         if has_token {
-            prompt.requested(Instant::now());
-            self.context.rounds.request(&self.identity.key, &self.identity.target);
+            let now = Instant::now();
+            prompt.requested(now);
+            self.context.rounds.request(&self.identity.key, &self.identity.target, now);
         } else {
             prompt.forget();
         }

@@ -4,6 +4,8 @@
     reason = "writing a member of a JSON object that was made here does not panic"
 )]
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use serde_json::{Value, json};
@@ -14,27 +16,25 @@ use tracing::{debug, warn};
 use super::reconciliation::Reconciliation;
 use crate::cluster::CallError;
 use crate::controller::context::Context;
+use crate::controller::report_rate::{Attempts, Due};
 use crate::controller::spans;
-use crate::controller::state::{ExpiryEvents, FailedAttempts, SourceState, Written};
+use crate::controller::state::{FailedAttempts, SourceState};
 use crate::metrics::{ObservedSource, TokenTimes};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy, refresh_at};
 use crate::secret::Record;
 use crate::spec::Identity;
-use crate::status::{Problem, Reported, Situation, status};
+use crate::status::{News, Problem, Reported, Situation, status};
+use crate::time::seconds_between;
+
+/// The wait before a status is written again that the API server has refused.
+const REFUSED_RETRY: Duration = Duration::from_secs(5 * 60);
 
 impl Reconciliation<'_> {
-    /// Writes status where it changed, and its events.
-    pub(super) async fn report(&mut self, problem: Option<Problem>) -> Result<(), CallError> {
+    /// Writes status where it changed, and its events. Returns after how long to do it where that has to wait.
+    pub(super) async fn report(&mut self, problem: Option<Problem>) -> Result<Option<Duration>, CallError> {
         let before = before(self.source, self.reported, self.state);
         let after = self.status(problem, &before);
-        self.context.metrics.observed(&self.identity.key, observed_source(&after, self.source));
-        let written =
-            write(self.context, self.source, self.identity, &before, after, &mut self.state.expiry_events)
-                .await?;
-        if written.is_some() {
-            self.state.reported = written.map(Box::new);
-        }
-        Ok(())
+        write(self.context, self.source, self.identity, &before, after, self.state).await
     }
 
     fn status(&self, problem: Option<Problem>, before: &Reported) -> TokenSourceStatus {
@@ -91,7 +91,7 @@ pub(super) async fn invalid(
     identity: &Identity,
     state: &mut SourceState,
     problem: Problem,
-) {
+) -> Result<Option<Duration>, CallError> {
     let before = before(source, reported, state);
     let after = status(&Situation {
         now: context.now(),
@@ -113,12 +113,7 @@ pub(super) async fn invalid(
         propagation: None,
         before: &before,
     });
-    context.metrics.observed(&identity.key, observed_source(&after, source));
-    match write(context, source, identity, &before, after, &mut state.expiry_events).await {
-        Ok(None) => {}
-        Ok(written) => state.reported = written.map(Box::new),
-        Err(error) => debug!(source = %identity.key, %error, "the status could not be written"),
-    }
+    write(context, source, identity, &before, after, state).await
 }
 
 /// The last report: the one that this process wrote, or what the watch has shown since.
@@ -132,18 +127,32 @@ fn revision(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
 }
 
-/// Writes a status that differs from the one before, and its events.
-pub(super) async fn write(
+/// Writes a status that has news, and its events. Returns after how long to do it where that has to wait.
+async fn write(
     context: &Context,
     source: &TokenSource,
     identity: &Identity,
     before: &Reported,
     after: TokenSourceStatus,
-    expiries: &mut ExpiryEvents,
-) -> Result<Option<Written>, CallError> {
+    state: &mut SourceState,
+) -> Result<Option<Duration>, CallError> {
+    context.metrics.observed(&identity.key, observed_source(&after, source));
     // Only the leader writes: this write has no precondition, and could overwrite a newer report.
-    if before.is(&after) || !context.serves(&identity.key) {
+    if !context.serves(&identity.key) {
         return Ok(None);
+    }
+    match News::of(before, &after) {
+        News::Nothing => return Ok(None),
+        News::Other => state.report_times = None,
+        news @ (News::Numbers | News::Problem) => {
+            let attempts = (news == News::Numbers).then(|| attempts(context, &after));
+            let times = state.report_times.get_or_insert_default();
+            match times.due(attempts, &context.report_rate, Instant::now()) {
+                Due::Now => {}
+                Due::In(wait) => return Ok(Some(wait)),
+                Due::Never => return Ok(None),
+            }
+        }
     }
     let reported = Reported::of(&after);
     // Before the write: the watch may show it before the API server's answer is here.
@@ -151,16 +160,24 @@ pub(super) async fn write(
     let body = body(identity, &after);
     let writing = context.kubernetes.write_status(&identity.key, &body);
     let resource_version = match spans::within(spans::status(), writing).await {
-        // The TokenSource is gone, or another object has its name.
-        Err(CallError::Conflict | CallError::NotFound) => return Ok(None),
+        Err(error @ (CallError::Conflict | CallError::NotFound)) => {
+            // Where the TokenSource is gone, or another object has its name, nothing is left to say.
+            let alive = context.kubernetes.source_generation(&identity.key, &identity.owner.uid).await?;
+            let why = format!("status: {error}");
+            return alive.map_or(Ok(None), |_| Err(CallError::Unavailable(why.into())));
+        }
         Err(CallError::Refused(message)) => {
             warn!(source = %identity.key, error = %message, "the API server refuses the status");
-            return Ok(None);
+            return Ok(Some(REFUSED_RETRY));
         }
         other => other?,
     };
+    if let Some(times) = &mut state.report_times {
+        times.written(Instant::now());
+    }
+    state.reported = Some(Box::new((revision(resource_version.as_deref()), reported)));
     for (warning, reason, note) in events(before, &after) {
-        if expiries.is_repeated(before, &reason, Instant::now()) {
+        if state.expiry_events.is_repeated(before, &reason, Instant::now()) {
             continue;
         }
         let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };
@@ -169,13 +186,23 @@ pub(super) async fn write(
             debug!(source = %identity.key, %error, "an event could not be sent");
         }
     }
-    Ok(Some((revision(resource_version.as_deref()), reported)))
+    Ok(None)
+}
+
+/// The failed attempts that a status reports.
+fn attempts(context: &Context, status: &TokenSourceStatus) -> Attempts {
+    status.last_failure.as_ref().map_or_else(Attempts::default, |last| Attempts {
+        count: u32::try_from(last.count).unwrap_or_default(),
+        wait: last
+            .next_attempt_at
+            .map_or(Duration::ZERO, |at| Duration::from_secs(seconds_between(context.now(), at))),
+    })
 }
 
 /// The JSON merge patch of a status; members that are absent are set to null.
 fn body(identity: &Identity, status: &TokenSourceStatus) -> Value {
     let mut value = json!(status);
-    for member in ["token", "lastFailure"] {
+    for member in ["observedGeneration", "conditions", "provider", "binding", "token", "lastFailure"] {
         if value.get(member).is_none() {
             value[member] = Value::Null;
         }
@@ -239,6 +266,54 @@ mod tests {
                 inputs: None,
             }),
             ..TokenSourceStatus::default()
+        }
+    }
+
+    /// As the API server applies a merge patch (RFC 7396).
+    fn merge(into: &mut Value, patch: Value) {
+        let Value::Object(patch) = patch else { return *into = patch };
+        if !into.is_object() {
+            *into = json!({});
+        }
+        for (name, value) in patch {
+            if value.is_null() {
+                into.as_object_mut().unwrap().remove(&name);
+            } else {
+                merge(&mut into[name], value);
+            }
+        }
+    }
+
+    #[test]
+    fn patch_of_a_status_leaves_nothing_of_the_one_before() {
+        let full = json!({
+            "observedGeneration": 1, "provider": "vgs", "binding": {"name": "b"},
+            "conditions": reported("True", "TokenValid", None).conditions,
+            "token": {"id": "i", "issuedAt": Timestamp::UNIX_EPOCH, "expiresAt": Timestamp::UNIX_EPOCH,
+                "refreshAt": Timestamp::UNIX_EPOCH, "type": "Bearer", "scope": "s"},
+            "lastFailure": {"at": Timestamp::UNIX_EPOCH, "reason": "r", "message": "m", "count": 1,
+                "nextAttemptAt": Timestamp::UNIX_EPOCH, "inputs": "i"},
+        });
+        let without = |pointer: &str, member: &str| {
+            let mut status = full.clone();
+            let of = status.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
+            of.remove(member).expect(member);
+            status
+        };
+        let some = [("/token", "scope"), ("/lastFailure", "nextAttemptAt"), ("/lastFailure", "inputs")];
+        let members = full.as_object().unwrap().keys().map(|member| ("", member.as_str()));
+        let identity = Identity {
+            key: crate::key::Key::new("ns", "a"),
+            owner: crate::secret::Owner { name: "a".into(), uid: "u".into() },
+            target: crate::key::Key::new("ns", "a"),
+            credentials: crate::key::Key::new("ns", "c"),
+            refresh_token: crate::key::Key::new("ns", "r"),
+        };
+        for (pointer, member) in members.chain(some) {
+            let after: TokenSourceStatus = serde_json::from_value(without(pointer, member)).unwrap();
+            let mut stored = full.clone();
+            merge(&mut stored, body(&identity, &after)["status"].clone());
+            assert_eq!(serde_json::from_value::<TokenSourceStatus>(stored).unwrap(), after, "{member}");
         }
     }
 

@@ -5,10 +5,12 @@
 
 mod candidate;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -19,6 +21,7 @@ pub use candidate::{LeaseTimings, LeaseTimingsError};
 
 use crate::cluster::{LeaseClient, LeaseError, LeaseName};
 use crate::heartbeat::{Heartbeats, Loop};
+use crate::restorations::{Restorations, revision};
 
 /// The timeout of one call. The renew deadline may shorten it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,6 +81,7 @@ impl LeaderElection {
         candidacy: Candidacy,
         leads_until: watch::Sender<Option<Instant>>,
         heartbeats: Arc<Heartbeats>,
+        restorations: Arc<Restorations>,
         warm: impl Future<Output = ()> + Send + 'static,
         may_lead: impl Fn() -> bool + Send + 'static,
     ) -> Self {
@@ -88,7 +92,7 @@ impl LeaderElection {
                 _ = &mut ended => return,
                 () = warm => {}
             }
-            let mut elector = Elector::new(candidacy, leads_until);
+            let mut elector = Elector::new(candidacy, leads_until, restorations);
             loop {
                 heartbeats.beat(Loop::LeaderElection);
                 if may_lead() {
@@ -113,36 +117,61 @@ impl LeaderElection {
     }
 }
 
+/// RandomState is seeded by the system in each process, and differs with each use.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 /// Executes the decisions of a candidate.
 struct Elector {
     candidate: LeaseCandidate,
     timings: LeaseTimings,
     client: LeaseClient,
     leads_until: watch::Sender<Option<Instant>>,
+    restorations: Arc<Restorations>,
+    /// The resourceVersion of the Lease that was read or written last.
+    revision: u64,
+    /// How long the API server asks to wait.
+    asked: Option<Duration>,
     /// The last message, so that the same one is not logged every second.
     last_logged: String,
 }
 
 impl Elector {
-    fn new(candidacy: Candidacy, leads_until: watch::Sender<Option<Instant>>) -> Self {
+    fn new(
+        candidacy: Candidacy,
+        leads_until: watch::Sender<Option<Instant>>,
+        restorations: Arc<Restorations>,
+    ) -> Self {
         let Candidacy { client, lease, identity, timings } = candidacy;
         info!(%lease, %identity, "leader election started");
         let candidate = LeaseCandidate::new(identity, timings);
-        Elector { candidate, timings, client, leads_until, last_logged: String::new() }
+        Elector {
+            candidate,
+            timings,
+            client,
+            leads_until,
+            restorations,
+            revision: 0,
+            asked: None,
+            last_logged: String::new(),
+        }
     }
 
-    /// A standby reads twice as often as a leader renews, so that it acquires a released Lease soon.
-    fn pause(&self) -> Duration {
-        if self.candidate.leads_until().is_some() {
-            self.timings.retry_period
-        } else {
-            self.timings.retry_period / 2
-        }
+    /// A standby reads twice as often as a leader renews, so that it acquires a released Lease soon. Where the API server asks
+    /// to wait, the retry period is the longest that can be waited. Up to a fifth is left out, so that many do not call at once.
+    fn pause(&mut self) -> Duration {
+        let most = self.timings.retry_period;
+        let usual = if self.candidate.leads_until().is_some() { most } else { most / 2 };
+        let pause = self.asked.take().map_or(usual, |asked| asked.clamp(usual, most));
+        let part = u32::try_from(random() % 1000).unwrap_or_default();
+        pause - pause / 5 * part / 1000
     }
 
     /// Acquires or renews the Lease where that is possible, and publishes whether this process leads.
     async fn run_once(&mut self) {
         if let Err(error) = self.acquire_or_renew().await {
+            self.asked = error.retry_after();
             self.log_failure(error.to_string());
         }
         self.candidate.resign_if_overdue(Instant::now());
@@ -176,6 +205,7 @@ impl Elector {
 
     async fn observe(&mut self) -> Result<(), LeaseError> {
         let lease = self.client.get(self.call_deadline()).await?;
+        self.notice_restoration(lease.as_ref());
         self.candidate.observe(Instant::now(), lease);
         Ok(())
     }
@@ -184,8 +214,20 @@ impl Elector {
         let sent = Instant::now();
         let Some(lease) = self.candidate.desired(sent, Timestamp::now()) else { return Ok(()) };
         let lease = self.client.write(lease, self.call_deadline()).await?;
+        self.notice_restoration(Some(&lease));
         self.candidate.written(sent, lease);
         Ok(())
+    }
+
+    /// Each answer about the Lease is newer than the one before, unless the storage was restored.
+    fn notice_restoration(&mut self, lease: Option<&Lease>) {
+        let Some(now) = lease.and_then(|lease| revision(lease.metadata.resource_version.as_deref())) else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.revision, now);
+        if now < before {
+            self.restorations.noticed("the Lease for leader election", before, now);
+        }
     }
 
     /// The calls of a leader end at its renew deadline, so that it resigns in time.

@@ -28,8 +28,7 @@ impl Reconciliation<'_> {
         }
         if !dry_run {
             info!(source = %self.identity.key, target = %key.name, "target deleted, because its type changes");
-            let left = self.context.kubernetes.secret_facts(key).await?;
-            self.context.secrets.observe(key, left);
+            self.context.secrets.read_facts(key, &self.context.kubernetes).await?;
         }
         Ok(())
     }

@@ -19,10 +19,11 @@ impl Reconciliation<'_> {
         let is_conflict = was_removed || !target.labelled;
         let record = record.updated(owner.clone(), self.seen_as_minted().cloned());
         let body = metadata_update(&target, &record, owner_reference);
+        let sent = self.context.secrets.sending(&self.identity.target);
         match self.context.kubernetes.update_secret_metadata(&self.identity.target, &body).await {
             Ok(written) => {
                 info!(source = %self.identity.key, target = %self.identity.target.name, "metadata of the target updated, without a token request");
-                self.context.secrets.observe(&self.identity.target, Some(written));
+                self.context.secrets.observe(&self.identity.target, sent, Some(written));
                 if is_conflict {
                     let generation = self.source.metadata.generation.unwrap_or_default();
                     let again = Restoration::again(self.metadata_restored(), self.context.now(), None);

@@ -43,9 +43,9 @@ impl Reconciliation<'_> {
                 self.failed(attempt, tried);
                 Ok(())
             }
-            Err(Outcome::ApiServer(message)) => Err(Outcome::ApiServer(message)),
+            Err(unanswered @ Outcome::ApiServer(_)) => Err(unanswered),
             // Decided again, with what is there now.
-            Err(Outcome::Retry | Outcome::Gone | Outcome::NotLeading) => Ok(()),
+            Err(Outcome::Retry | Outcome::Gone | Outcome::NotLeading | Outcome::Outdated) => Ok(()),
         }
     }
 
@@ -122,13 +122,14 @@ impl Reconciliation<'_> {
         Ok(())
     }
 
-    /// Stops if the TokenSource is gone, going, or another object by now: then nothing is restored.
+    /// Stops if the TokenSource is gone, going, or another object by now: then nothing is restored. Or if it has another spec
+    /// than the watch has shown.
     pub(crate) async fn check_alive(&self) -> Result<(), Outcome> {
-        let identity = self.identity;
-        if self.context.kubernetes.source_exists(&identity.key, &identity.owner.uid).await? {
-            Ok(())
-        } else {
-            Err(Outcome::Gone)
+        let (identity, cached) = (self.identity, self.source.metadata.generation.unwrap_or_default());
+        match self.context.kubernetes.source_generation(&identity.key, &identity.owner.uid).await? {
+            None => Err(Outcome::Gone),
+            Some(generation) if generation != cached => Err(Outcome::Outdated),
+            Some(_) => Ok(()),
         }
     }
 }

@@ -50,10 +50,11 @@ impl Reconciliation<'_> {
         }
         .apply(seen.as_ref());
         let key = &self.identity.target;
+        let sent = self.context.secrets.sending(key);
         let writing = self.context.kubernetes.apply_secret(key, &body, false);
         let error = match spans::within(spans::apply(key), writing).await {
             Ok(facts) => {
-                self.context.secrets.observe(key, Some(facts));
+                self.context.secrets.observe(key, sent, Some(facts));
                 self.state.write_allowed = true;
                 self.state.minted_with = token.credentials.or(self.state.minted_with);
                 self.state.failed = None;
@@ -137,11 +138,8 @@ impl Reconciliation<'_> {
             CallError::Conflict | CallError::NotFound => {
                 // Another writer was faster: decide again with what is there now, and with what is in memory.
                 let key = &self.identity.target;
-                match self.context.kubernetes.secret_facts(key).await {
-                    Ok(facts) => {
-                        self.context.secrets.observe(key, facts);
-                        Outcome::Retry
-                    }
+                match self.context.secrets.read_facts(key, &self.context.kubernetes).await {
+                    Ok(_) => Outcome::Retry,
                     Err(error) => error.into(),
                 }
             }

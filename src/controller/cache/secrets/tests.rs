@@ -1,0 +1,184 @@
+use serde_json::json;
+
+use super::*;
+
+fn facts(revision: u64) -> Facts {
+    let metadata = json!({"uid": "u", "resourceVersion": revision.to_string()});
+    Facts::of(&serde_json::from_value(metadata).unwrap()).unwrap()
+}
+
+fn key(name: &str) -> Key {
+    Key::new("ns", name)
+}
+
+/// A call that is answered at once.
+fn observe(secrets: &Secrets, name: &str, facts: Option<Facts>) -> bool {
+    secrets.observe(&key(name), secrets.sending(&key(name)), facts)
+}
+
+fn names<const N: usize>(names: [&str; N]) -> [Arc<str>; N] {
+    names.map(Into::into)
+}
+
+/// A TokenSource `source` with target `t`, listed at revision 10.
+fn secrets() -> Secrets {
+    let secrets = Secrets::new(1, Arc::default());
+    secrets.reference(&key("source"), &[], &names(["t", "c"]));
+    let epoch = secrets.list_begins();
+    assert_eq!(secrets.listed(&key("t"), facts(10), epoch), [key("source")]);
+    secrets.list_ends(epoch, |_| true);
+    secrets
+}
+
+#[test]
+fn secrets_unreferenced_secret_is_not_cached() {
+    let secrets = secrets();
+    assert!(secrets.changed(&key("other"), facts(11)).is_empty());
+    observe(&secrets, "other", Some(facts(11)));
+    assert_eq!(secrets.known(&key("other")), CachedSecret::Unknown);
+    secrets.reference(&key("source"), &names(["t", "c"]), &[]);
+    assert!(secrets.lock().entries.is_empty());
+}
+
+#[test]
+fn secrets_missing_from_the_list_are_absent_and_later_references_unknown() {
+    let secrets = secrets();
+    assert_eq!(secrets.known(&key("c")), CachedSecret::Absent);
+    secrets.reference(&key("later"), &[], &names(["l", "t"]));
+    assert_eq!(secrets.known(&key("l")), CachedSecret::Unknown);
+    assert_eq!(secrets.changed(&key("t"), facts(12)).len(), 2);
+}
+
+#[test]
+fn secrets_events_older_than_our_own_write_are_ignored() {
+    let secrets = secrets();
+    observe(&secrets, "t", Some(facts(20)));
+    assert!(secrets.changed(&key("t"), facts(15)).is_empty());
+    assert!(secrets.changed(&key("t"), facts(20)).is_empty(), "our own write is no change");
+    assert!(secrets.deleted(&key("t"), &facts(15)).is_empty());
+    assert_eq!(secrets.known(&key("t")), CachedSecret::Present(Arc::new(facts(20))));
+    assert_eq!(secrets.deleted(&key("t"), &facts(21)), [key("source")]);
+    assert_eq!(secrets.known(&key("t")), CachedSecret::Absent);
+    assert!(secrets.changed(&key("t"), facts(20)).is_empty(), "an event from before the deletion");
+}
+
+#[test]
+fn secrets_second_list_finds_deletions_during_a_watch_outage() {
+    let secrets = secrets();
+    let epoch = secrets.list_begins();
+    assert_eq!(secrets.list_ends(epoch, |_| false), []);
+    assert_eq!(secrets.list_ends(epoch, |_| true), [key("source")]);
+    assert_eq!(secrets.known(&key("t")), CachedSecret::Absent);
+    let sent = secrets.sending(&key("t"));
+    let epoch = secrets.list_begins();
+    observe(&secrets, "t", Some(facts(30)));
+    assert_eq!(secrets.list_ends(epoch, |_| true), [], "written by us during the list");
+    assert!(secrets.observe(&key("c"), sent, Some(facts(29))));
+    let epoch = secrets.list_begins();
+    let sent = secrets.sending(&key("c"));
+    let next = secrets.list_begins();
+    assert!(secrets.observe(&key("c"), sent, Some(facts(31))));
+    assert_eq!(secrets.list_ends(epoch, |_| true), [key("source")]);
+    assert_eq!(secrets.list_ends(next, |secret| *secret == key("c")), [key("source")]);
+    assert_eq!(secrets.known(&key("c")), CachedSecret::Unknown, "written perhaps after it was listed");
+}
+
+/// Another operator completes a Secret step by step, while this one reads it.
+#[test]
+fn secrets_answers_older_than_what_was_shown_after_the_call_was_sent_are_not_stored() {
+    let secrets = secrets();
+    let sent = secrets.sending(&key("c"));
+    assert_eq!(secrets.changed(&key("c"), facts(11)), [key("source")]);
+    assert!(!secrets.observe(&key("c"), sent, None), "it was created after the call was answered");
+    let sent = secrets.sending(&key("c"));
+    let _ = secrets.changed(&key("c"), facts(13));
+    assert!(!secrets.observe(&key("c"), sent, Some(facts(12))), "older");
+    assert_eq!(secrets.known(&key("c")), CachedSecret::Present(Arc::new(facts(13))));
+    assert!(secrets.observe(&key("c"), sent, Some(facts(14))), "newer");
+    let sent = secrets.sending(&key("c"));
+    let _ = secrets.deleted(&key("c"), &facts(15));
+    assert!(!secrets.observe(&key("c"), sent, Some(facts(14))), "it was deleted since");
+    assert_eq!(secrets.known(&key("c")), CachedSecret::Absent);
+    assert!(observe(&secrets, "c", None) && secrets.restorations.count() == 0);
+}
+
+#[tokio::test]
+async fn secrets_read_that_the_watch_overtakes_is_repeated_twice_at_most() {
+    let secrets = secrets();
+    let reads = std::cell::Cell::new(0);
+    let read_until = async |overtaken: u64| {
+        reads.set(0);
+        let (secrets, reads) = (&secrets, &reads);
+        let call = || async move {
+            reads.set(reads.get() + 1);
+            if reads.get() <= overtaken {
+                let _ = secrets.changed(&key("c"), facts(20 * overtaken + reads.get()));
+                return Ok(None);
+            }
+            Ok(Some(facts(100)))
+        };
+        secrets.read(&key("c"), call, Clone::clone).await
+    };
+    assert_eq!(read_until(1).await, Ok(Some(facts(100))));
+    assert_eq!((reads.get(), secrets.known(&key("c"))), (2, CachedSecret::Present(Arc::new(facts(100)))));
+    assert_eq!(read_until(9).await, Ok(None));
+    assert_eq!((reads.get(), secrets.known(&key("c"))), (3, CachedSecret::Present(Arc::new(facts(183)))));
+}
+
+#[test]
+fn secrets_list_replaces_what_was_known_before_it_began_and_nothing_that_was_sent_since() {
+    let secrets = secrets();
+    observe(&secrets, "t", Some(facts(900)));
+    observe(&secrets, "c", Some(facts(950)));
+    let epoch = secrets.list_begins();
+    assert_eq!(secrets.listed(&key("t"), facts(500), epoch), [key("source")]);
+    assert_eq!(secrets.known(&key("t")), CachedSecret::Present(Arc::new(facts(500))), "etcd was restored");
+    assert_eq!(secrets.restorations.count(), 1);
+    assert_eq!(secrets.list_ends(epoch, |_| true), [key("source")]);
+    assert_eq!(secrets.changed(&key("c"), facts(510)), [key("source")], "it is created again");
+
+    let epoch = secrets.list_begins();
+    observe(&secrets, "t", Some(facts(520)));
+    assert_eq!(secrets.listed(&key("t"), facts(515), epoch), [], "an earlier page of the list");
+    assert_eq!(secrets.known(&key("t")), CachedSecret::Present(Arc::new(facts(520))));
+    assert_eq!(
+        secrets.listed(&key("t"), facts(900), epoch),
+        [key("source")],
+        "by a server with an old cache"
+    );
+    assert_eq!(secrets.known(&key("t")), CachedSecret::Unknown, "it is read anew");
+    observe(&secrets, "t", Some(facts(520)));
+    assert_eq!(secrets.list_ends(epoch, |secret| *secret == key("t")), []);
+
+    let sent = secrets.sending(&key("t"));
+    let epoch = secrets.list_begins();
+    assert!(secrets.observe(&key("t"), sent, Some(facts(530))));
+    assert_eq!(secrets.listed(&key("t"), facts(525), epoch), [key("source")]);
+    assert_eq!(
+        secrets.known(&key("t")),
+        CachedSecret::Unknown,
+        "the write may have come after it was listed"
+    );
+}
+
+#[test]
+fn secrets_answer_below_what_was_known_before_it_was_sent_is_a_restoration() {
+    let secrets = secrets();
+    observe(&secrets, "t", Some(facts(900)));
+    assert_eq!(secrets.restorations.count(), 0);
+    assert!(observe(&secrets, "t", Some(facts(500))));
+    assert_eq!(secrets.known(&key("t")), CachedSecret::Present(Arc::new(facts(500))));
+    assert_eq!(secrets.restorations.count(), 1);
+}
+
+#[test]
+fn secrets_lists_of_several_namespaces_are_independent() {
+    let secrets = Secrets::new(2, Arc::default());
+    secrets.reference(&key("source"), &[], &names(["t"]));
+    let ours = secrets.list_begins();
+    let _ = secrets.listed(&key("t"), facts(10), ours);
+    let theirs = secrets.list_begins();
+    assert_eq!(secrets.list_ends(ours, |secret| &*secret.namespace == "ns"), []);
+    assert_eq!(secrets.list_ends(theirs, |_| false), []);
+    assert_eq!(secrets.known(&key("t")), CachedSecret::Present(Arc::new(facts(10))));
+}
