@@ -75,6 +75,21 @@ impl Operator {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
+        let operator = Self::spawn_in(kubeconfig, name, arguments, environment);
+        eventually("the operator starts", Duration::from_secs(20), async || {
+            let log = operator.log();
+            if log.contains("starting") { Ok(()) } else { Err(log) }
+        })
+        .await;
+        operator
+    }
+
+    /// Starts a pod of this name with these arguments, which may fail to start.
+    pub fn spawn(kubeconfig: &Path, name: &str, arguments: &[&str]) -> Self {
+        Self::spawn_in(kubeconfig, name, arguments, &[])
+    }
+
+    fn spawn_in(kubeconfig: &Path, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let child = Command::new(PROGRAM)
@@ -88,13 +103,7 @@ impl Operator {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let operator = Operator { child, log, _folder: folder };
-        eventually("the operator starts", Duration::from_secs(20), async || {
-            let log = operator.log();
-            if log.contains("starting") { Ok(()) } else { Err(log) }
-        })
-        .await;
-        operator
+        Operator { child, log, _folder: folder }
     }
 
     /// Its log so far.

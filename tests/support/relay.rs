@@ -203,7 +203,8 @@ async fn serve(mut stream: TcpStream, state: &RelayState) -> Option<()> {
     stream.shutdown().await.ok()
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+/// Head and body of one request; `None` if the client left before it was whole.
+pub async fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
