@@ -62,6 +62,10 @@ test-fast: $(NPM_STAMPS) ## Run tests without a control plane: unit tests, the l
 test: ## Run all tests, against a real control plane (the first run builds it: minutes).
 	@hack/test.sh
 
+.PHONY: test-long
+test-long: ## Run the long tests, at most two hours on two cores; PART=simulation and the like: those whose names contain it.
+	@hack/test.sh --tests -- --ignored --nocapture --test-threads=1 $(PART)
+
 # The coverage flags of cargo-fuzz that stable compilers accept.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

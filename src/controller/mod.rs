@@ -25,6 +25,8 @@ mod refresh_token;
 mod refresh_token_saver;
 mod report_rate;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod spans;
 mod state;
 mod watch;

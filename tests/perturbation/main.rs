@@ -8,3 +8,4 @@ mod support;
 
 mod calls;
 mod random;
+mod specs;

@@ -17,6 +17,8 @@ const AT_ONCE: usize = 8;
 const UNDISTURBED: Duration = Duration::from_secs(15);
 /// The environment variable with a part of the names of the faults that are to be tried again.
 const ONLY: &str = "FAULT";
+/// After how many scenarios a line tells how many there were.
+const PROGRESS: usize = 50;
 /// How much of the operator's log is shown.
 const LOG_LINES: usize = 60;
 /// The most calls of one kind about a lease that are spoiled: it is renewed all the time.
@@ -77,6 +79,7 @@ pub async fn campaign(name: &str, trials: Vec<Trial>) {
     let only = std::env::var(ONLY).ok();
     let is_chosen = |trial: &Trial| only.as_ref().is_none_or(|only| trial.name().contains(only));
     let trials: Vec<_> = trials.into_iter().filter(is_chosen).collect();
+    let count = trials.len();
     let mut findings = Findings::default();
     let running = trials.into_iter().map(async |trial| {
         let outcome = run(trial.scenario, &trial.faults, Some(trial.undisturbed)).await;
@@ -85,6 +88,9 @@ pub async fn campaign(name: &str, trials: Vec<Trial>) {
     let mut ended = stream::iter(running).buffer_unordered(AT_ONCE);
     while let Some((trial, outcome)) = ended.next().await {
         findings.add(&trial, &outcome);
+        if findings.trials.is_multiple_of(PROGRESS) {
+            eprintln!("{name}: {} of {count} scenarios", findings.trials);
+        }
     }
     findings.report(name, begun.elapsed());
 }

@@ -24,7 +24,7 @@ use scenario::Scenario;
 use crate::random::{Random, seed_of_environment};
 
 /// How many single faults `make test` tries.
-const SAMPLE: usize = 20;
+const SAMPLE: usize = 16;
 const PAIRS: usize = 200;
 
 async fn all_of(kind: Kind) -> Vec<Trial> {

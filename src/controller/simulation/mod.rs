@@ -1,0 +1,52 @@
+//! A simulation of the queues, the decisions, the back-off and the limiter in paused time: outages, throttling, rejected
+//! clients and crowds, from a seed. What must hold is checked at every token request, write and reconciliation.
+//! `SEED=n cargo test --lib simulation -- --include-ignored` repeats a seed.
+
+mod endpoint;
+mod plan;
+mod run;
+
+use std::time::Instant;
+
+use plan::Plan;
+
+/// How many seeds `make test` simulates, and `make test-long`.
+const SAMPLE: u64 = 10;
+const ALL: u64 = 1000;
+
+fn simulate(seeds: impl Iterator<Item = u64>) {
+    let seeds: Vec<u64> = match std::env::var("SEED") {
+        Ok(seed) => vec![seed.parse().expect("SEED is a whole number")],
+        Err(_) => seeds.collect(),
+    };
+    let (begun, mut requests, mut reconciliations) = (Instant::now(), 0, 0);
+    let mut failed = String::new();
+    for &seed in &seeds {
+        let outcome = run::run(Plan::of(seed));
+        requests += outcome.requests;
+        reconciliations += outcome.reconciliations;
+        if !outcome.violations.is_empty() {
+            failed += &format!("SEED={seed}: {:#?}\n", outcome.violations);
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{} seeds, {requests} token requests, {reconciliations} reconciliations, {seconds:.1} s",
+        seeds.len()
+    );
+    assert!(
+        failed.is_empty(),
+        "repeat one with SEED=NUMBER cargo test --lib simulation -- --include-ignored --nocapture\n{failed}"
+    );
+}
+
+#[test]
+fn simulation_of_seeded_sample_keeps_tokens_fresh_and_limits() {
+    simulate(1..=SAMPLE);
+}
+
+#[test]
+#[ignore = "make test-long"]
+fn simulation_of_a_thousand_seeds_keeps_tokens_fresh_and_limits() {
+    simulate(1..=ALL);
+}

@@ -1,0 +1,591 @@
+//! The operator of a simulation: the real queues, decisions, back-off and limiter; the calls are simulated.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use token_endpoint::{Admission, EndpointPermit, Error, KnownRejection};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::endpoint::{Endpoints, Who, description, identity};
+use super::plan::{CALM, Plan, RECOVERY, Trouble, TroubleKind};
+use crate::controller::api_permits::{ApiPermits, Stake};
+use crate::controller::mint_queue::{MintQueue, MintRequest, MintResult};
+use crate::controller::work_queue::{Urgency, WorkQueue};
+use crate::key::Key;
+use crate::refresh::{
+    Decision, FailedAttempt, Failure, MintReason, Observed, Pending, Policy, Tried, Wanted, attempt_timeout,
+    decide, needed, refresh_at, wait,
+};
+use crate::secret::{Controller, Facts, Inputs, KeySet, Minted, Owner, Record, Version};
+use crate::time::{plus, seconds_between};
+
+const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
+const POLICY: Policy = Policy { before: None, max_interval: 24 * 60 * 60, propagation_delay: 90 };
+/// Reconciliations of one source within a second that are a loop.
+const LOOP: usize = 40;
+/// A source whose request waits is reconciled again after this time, and one whose write failed after the other.
+const MINTING_CHECK: Duration = Duration::from_secs(60);
+const API_SERVER_RETRY: Duration = Duration::from_secs(5);
+const NOT_NEEDED_WAIT: Duration = Duration::from_secs(1);
+/// An outage that ends so long before a token does costs no token.
+const ROOM: Duration = Duration::from_secs(90);
+/// The same for throttling: 30 s and a quarter, and a rate that has to recover.
+const THROTTLED_ROOM: Duration = Duration::from_secs(180);
+
+pub(super) struct Outcome {
+    pub(super) violations: Vec<String>,
+    pub(super) requests: usize,
+    pub(super) reconciliations: usize,
+}
+
+/// One TokenSource with its Secrets, and what the process remembers of it.
+struct Simulated {
+    n: usize,
+    owner: Owner,
+    wanted: Wanted,
+    target: Option<Facts>,
+    credentials: Version,
+    /// The version that was read, and the number of its secret.
+    seen: Option<(Version, usize)>,
+    minted_with: Option<usize>,
+    pending: Option<(Record, Timestamp, usize)>,
+    failed: Option<(Failure, u32)>,
+    in_second: (u64, usize),
+}
+
+/// What a token request brought.
+struct Brought {
+    tried: Tried,
+    secret: usize,
+    credentials: Version,
+    sent_at: Timestamp,
+    outcome: Result<u64, Failed>,
+}
+
+enum Failed {
+    Answered(Error),
+    Known(KnownRejection),
+}
+
+struct Simulation {
+    plan: Plan,
+    started: Instant,
+    work: WorkQueue,
+    permits: Arc<ApiPermits>,
+    mints: MintQueue,
+    state: Mutex<State>,
+}
+
+struct State {
+    sources: HashMap<Key, Simulated>,
+    brought: HashMap<Key, Brought>,
+    /// The number of the present secret, by client.
+    secrets: Vec<usize>,
+    endpoints: Endpoints,
+    violations: Vec<String>,
+    writes: usize,
+    reconciliations: usize,
+}
+
+pub(super) fn run(plan: Plan) -> Outcome {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let simulation = Simulation::new(plan);
+        let mut tasks = JoinSet::new();
+        for stake in [Stake::Token, Stake::Token, Stake::Token, Stake::Nothing] {
+            tasks.spawn(worker(Arc::clone(&simulation), stake));
+        }
+        tasks.spawn(mint_loop(Arc::clone(&simulation)));
+        tasks.spawn(events(Arc::clone(&simulation)));
+        sleep_until(simulation.started + CALM + RECOVERY).await;
+        simulation.check_end();
+        drop(tasks);
+        let state = simulation.state();
+        Outcome {
+            violations: state.violations.clone(),
+            requests: state.endpoints.requests,
+            reconciliations: state.reconciliations,
+        }
+    })
+}
+
+/// What users do, by the plan.
+async fn events(simulation: Arc<Simulation>) {
+    let plan = &simulation.plan;
+    let mut due: Vec<(Duration, Box<dyn Fn(&mut State, &Key, &mut bool) + Send>)> = Vec::new();
+    for (n, source) in plan.sources.iter().enumerate() {
+        let created = move |state: &mut State, key: &Key, triggers: &mut bool| {
+            *triggers = state.sources[key].n == n;
+        };
+        due.push((source.created, Box::new(created)));
+    }
+    for (client, wrong) in plan.wrong.iter().enumerate() {
+        let Some((_, to)) = wrong else { continue };
+        let clients: Vec<usize> = plan.sources.iter().map(|source| source.client).collect();
+        let corrected = move |state: &mut State, key: &Key, triggers: &mut bool| {
+            state.secrets[client] = 1;
+            if let Some(source) = state.sources.get_mut(key)
+                && clients[source.n] == client
+            {
+                source.credentials.resource_version = "2".into();
+                *triggers = true;
+            }
+        };
+        due.push((*to, Box::new(corrected)));
+    }
+    for (n, crowd) in plan.crowds.iter().enumerate() {
+        let requested = move |state: &mut State, key: &Key, triggers: &mut bool| {
+            if let Some(source) = state.sources.get_mut(key) {
+                source.wanted.refresh_request = Some(n.to_string());
+                *triggers = true;
+            }
+        };
+        due.push((*crowd, Box::new(requested)));
+    }
+    due.sort_by_key(|(at, _)| *at);
+    for (at, event) in due {
+        sleep_until(simulation.started + at).await;
+        for key in simulation.keys() {
+            let mut triggers = false;
+            event(&mut simulation.state(), &key, &mut triggers);
+            let n = simulation.state().sources[&key].n;
+            if triggers && plan.sources[n].created <= at {
+                simulation.trigger(key);
+            }
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn worker(simulation: Arc<Simulation>, stake: Stake) {
+    loop {
+        let urgency = |key: &Key| simulation.urgency(key);
+        let (key, _permit) = simulation.work.next(stake, &simulation.permits, urgency).await;
+        let again = simulation.reconcile(&key).await;
+        simulation.work.done(key, again.map(|wait| Instant::now() + wait));
+    }
+}
+
+async fn mint_loop(simulation: Arc<Simulation>) {
+    let mut tasks = JoinSet::new();
+    loop {
+        simulation.mints.has_room().await;
+        let (key, permit) = simulation.mints.next().await;
+        if let Some(request) = simulation.mints.begin(&key) {
+            tasks.spawn(mint(Arc::clone(&simulation), key, request, permit));
+        }
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+async fn mint(simulation: Arc<Simulation>, key: Key, request: MintRequest, permit: EndpointPermit<Key>) {
+    let now = simulation.now();
+    let (n, tried, credentials, timeout, is_needed) = {
+        let state = simulation.state();
+        let source = &state.sources[&key];
+        let observed = source.observed(true);
+        let remaining = source.record().map_or(0, |record| seconds_between(now, record.expires_at));
+        let timeout = Duration::from_secs(attempt_timeout(remaining));
+        (source.n, source.tried(), source.credentials.clone(), timeout, needed(now, &observed).is_some())
+    };
+    if !is_needed {
+        simulation.mints.abandon(&key);
+        sleep(NOT_NEEDED_WAIT).await;
+        return simulation.trigger(key);
+    }
+    let planned = simulation.plan.sources[n].clone();
+    sleep(simulation.plan.api_latency).await;
+    let secret = simulation.state().secrets[planned.client];
+    let limiter = simulation.mints.limiter();
+    let client = identity(limiter, planned.endpoint, planned.client, secret);
+    if request.expedite {
+        limiter.expedite(client);
+    }
+    simulation.mints.requeue(&key, request.clone());
+    let outcome = match permit.admit(client, false) {
+        Admission::Parked => return,
+        Admission::Rejected(known) => {
+            if simulation.mints.begin(&key).is_none() {
+                return;
+            }
+            Err(Failed::Known(known))
+        }
+        Admission::Granted(permit) => {
+            if simulation.mints.begin(&key).is_none() {
+                return;
+            }
+            simulation.send(&key, (planned.endpoint, planned.client, secret), permit, timeout).await
+        }
+    };
+    let outcome = outcome.map(|()| planned.lifetime);
+    let brought = Brought { tried, secret, credentials, sent_at: now, outcome };
+    simulation.state().brought.insert(key.clone(), brought);
+    simulation.mints.finish(&key, MintResult::empty(String::new(), request.reason));
+    simulation.trigger(key);
+}
+
+impl Simulation {
+    fn new(plan: Plan) -> Arc<Self> {
+        let keys = KeySet::from_iter(["access_token"]);
+        let sources = plan.sources.iter().enumerate().map(|(n, _)| {
+            let owner = Owner { name: format!("source-{n}"), uid: format!("uid-{}-{n}", plan.seed) };
+            let wanted = Wanted {
+                provider: "p".into(),
+                refresh_request: None,
+                template: None,
+                keys,
+                owner_reference: true,
+            };
+            let simulated = Simulated {
+                n,
+                owner,
+                wanted,
+                target: None,
+                credentials: Version { uid: "credentials".into(), resource_version: "1".into() },
+                seen: None,
+                minted_with: None,
+                pending: None,
+                failed: None,
+                in_second: (0, 0),
+            };
+            (Key::new("simulation", &format!("source-{n}")), simulated)
+        });
+        let state = State {
+            sources: sources.collect(),
+            brought: HashMap::new(),
+            secrets: vec![0; plan.wrong.len()],
+            endpoints: Endpoints::new(&plan),
+            violations: Vec::new(),
+            writes: 0,
+            reconciliations: 0,
+        };
+        Arc::new(Simulation {
+            started: Instant::now(),
+            work: WorkQueue::new(),
+            permits: ApiPermits::new(8, 2),
+            mints: MintQueue::new(plan.limits),
+            state: Mutex::new(state),
+            plan,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        let mut keys: Vec<_> = self.state().sources.keys().cloned().collect();
+        keys.sort();
+        keys
+    }
+
+    fn now(&self) -> Timestamp {
+        START + self.started.elapsed()
+    }
+
+    fn violated(&self, what: String) {
+        self.state().violations.push(format!("{:?}: {what}", self.started.elapsed()));
+    }
+
+    fn trigger(&self, key: Key) {
+        let urgency = self.urgency(&key);
+        self.work.trigger(key, urgency);
+    }
+
+    fn urgency(&self, key: &Key) -> Urgency {
+        let has_record = self.state().sources[key].record().is_some();
+        let stake = if has_record { Stake::Token } else { Stake::Nothing };
+        Urgency { deadline: self.deadline(key), stake }
+    }
+
+    fn deadline(&self, key: &Key) -> Instant {
+        let state = self.state();
+        let remaining =
+            state.sources[key].record().map_or(0, |record| seconds_between(self.now(), record.expires_at));
+        let left = remaining.saturating_sub(POLICY.propagation_delay);
+        Instant::now() + Duration::from_secs(if remaining > 0 { left } else { 30 })
+    }
+
+    async fn reconcile(&self, key: &Key) -> Option<Duration> {
+        sleep(self.plan.api_latency).await;
+        if self.is_loop(key) {
+            self.violated(format!("{key} is reconciled in a loop"));
+            return Some(Duration::from_secs(3600));
+        }
+        if self.mints.take_result(key).is_some() {
+            self.take_in(key);
+        }
+        loop {
+            let now = self.now();
+            let minting = self.mints.is_minting(key);
+            let decision = {
+                let state = self.state();
+                let source = &state.sources[key];
+                decide(now, &source.observed(minting), &source.tried())
+            };
+            if !matches!(decision, Decision::Mint(_) | Decision::Minting(_)) {
+                self.mints.cancel(key);
+            }
+            let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            match decision {
+                Decision::Fresh(at) => {
+                    let mut state = self.state();
+                    let source = state.sources.get_mut(key)?;
+                    source.failed = None;
+                    source.pending = None;
+                    return at.map(until);
+                }
+                Decision::Wait(at) => return at.map(until),
+                Decision::Compare => {
+                    let mut state = self.state();
+                    let client = self.plan.sources[state.sources[key].n].client;
+                    let secret = state.secrets[client];
+                    let source = state.sources.get_mut(key)?;
+                    source.seen = Some((source.credentials.clone(), secret));
+                }
+                Decision::UpdateMetadata => {
+                    let mut state = self.state();
+                    let source = state.sources.get_mut(key)?;
+                    let credentials = source.credentials.clone();
+                    let record = source.target.as_mut()?.record.as_mut()?;
+                    Arc::make_mut(record).inputs.credentials = credentials;
+                }
+                Decision::Mint(reason) => {
+                    if minting {
+                        self.violated(format!("{key} is to request a second token at once"));
+                    }
+                    self.request(key, reason);
+                    return Some(MINTING_CHECK);
+                }
+                Decision::Minting(reason) => {
+                    if !self.mints.has_begun(key) {
+                        self.request(key, reason);
+                    }
+                    return Some(MINTING_CHECK);
+                }
+                Decision::Write => {
+                    sleep(self.plan.api_latency).await;
+                    if !self.write(key) {
+                        return Some(API_SERVER_RETRY);
+                    }
+                }
+                Decision::Nothing | Decision::Suspended | Decision::Blocked(_) => {
+                    self.violated(format!("{key}: {decision:?}"));
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn is_loop(&self, key: &Key) -> bool {
+        let second = self.started.elapsed().as_secs();
+        let mut state = self.state();
+        state.reconciliations += 1;
+        let Some(source) = state.sources.get_mut(key) else { return true };
+        let (at, times) = source.in_second;
+        source.in_second = if at == second { (at, times + 1) } else { (second, 1) };
+        source.in_second.1 > LOOP
+    }
+
+    fn request(&self, key: &Key, reason: MintReason) {
+        let (endpoint, expedite) = {
+            let state = self.state();
+            let source = &state.sources[key];
+            let asked = |(failure, _): &(Failure, u32)| failure.tried.is_asked_otherwise(&source.tried());
+            (self.plan.sources[source.n].endpoint, source.failed.as_ref().is_some_and(asked))
+        };
+        let request = MintRequest { reason, policy: POLICY, expedite, original: None };
+        self.mints.request(key, request, &description(endpoint).token_url, self.deadline(key));
+    }
+
+    async fn send(
+        &self,
+        key: &Key,
+        who: Who,
+        permit: EndpointPermit<Key>,
+        timeout: Duration,
+    ) -> Result<(), Failed> {
+        let (arrived, wrong) = self.state().endpoints.arrive(&self.plan, key, who, self.started);
+        if let Some(wrong) = wrong {
+            self.violated(wrong);
+        }
+        let outcome = arrived.answer(self.plan.latency, timeout).await;
+        self.state().endpoints.leave(key, &arrived, &outcome);
+        permit.finish(&outcome);
+        outcome.map_err(Failed::Answered)
+    }
+
+    /// Takes in what a token request brought, as the reconciliation does.
+    fn take_in(&self, key: &Key) {
+        let now = self.now();
+        let mut state = self.state();
+        let Some(brought) = state.brought.remove(key) else { return };
+        let Some(source) = state.sources.get_mut(key) else { return };
+        source.seen = Some((brought.credentials.clone(), brought.secret));
+        match brought.outcome {
+            Ok(lifetime) => {
+                let minted = Minted {
+                    issued_at: brought.sent_at,
+                    expires_at: plus(brought.sent_at, lifetime),
+                    token_id: format!("{:012x}", now.as_millisecond()),
+                    token_type: "Bearer".into(),
+                    scope: None,
+                    remarks: vec![],
+                };
+                let inputs = Inputs { provider: "p".into(), credentials: brought.credentials };
+                let before = source.record().cloned();
+                let request = source.wanted.refresh_request.clone();
+                let record = Record::new(source.owner.clone(), inputs, request, minted, before.as_ref());
+                let due = refresh_at(now, START, &source.owner.uid, &POLICY, &record);
+                source.pending = Some((record, due, brought.secret));
+            }
+            Err(failed) => source.failed(now, brought.tried, failed),
+        }
+    }
+
+    /// Writes what is pending. False: the API server did not answer.
+    fn write(&self, key: &Key) -> bool {
+        let now = self.now();
+        let mut state = self.state();
+        state.writes += 1;
+        let writes = state.writes;
+        if self.plan.failed_writes.is_some_and(|nth| writes.is_multiple_of(nth)) {
+            return false;
+        }
+        let Some(source) = state.sources.get_mut(key) else { return true };
+        let Some((record, _, secret)) = source.pending.take() else { return true };
+        let n = source.n;
+        let before = source.record().cloned();
+        source.write(record, secret);
+        drop(state);
+        if let Some(before) = before
+            && before.expires_at < now
+        {
+            self.check_lost(n, &before);
+        }
+        true
+    }
+
+    /// A token has expired before the next one was written: only trouble excuses that.
+    fn check_lost(&self, n: usize, lost: &Record) {
+        let since = |at: Timestamp| Duration::try_from(at.duration_since(START)).unwrap_or_default();
+        let (issued, expired) = (since(lost.issued_at), since(lost.expires_at));
+        let planned = &self.plan.sources[n];
+        let excuses = |trouble: &Trouble| {
+            let room = match trouble.kind {
+                TroubleKind::Throttled { .. } => THROTTLED_ROOM,
+                TroubleKind::Unavailable | TroubleKind::Hanging => ROOM,
+            };
+            trouble.endpoint == planned.endpoint && trouble.from < expired && trouble.to + room > expired
+        };
+        let rejected = self.plan.wrong[planned.client]
+            .is_some_and(|(from, to)| from < expired && to + ROOM > issued.max(expired.saturating_sub(ROOM)));
+        if !rejected && !self.plan.troubles.iter().any(excuses) {
+            self.violated(format!("source {n} lost the token from {issued:?} to {expired:?} without need"));
+        }
+    }
+
+    /// When all trouble is long over, every source has a valid token, and nothing is stuck.
+    fn check_end(&self) {
+        let now = self.now();
+        let missing: Vec<_> = {
+            let state = self.state();
+            let is_stale =
+                |source: &&Simulated| source.record().is_none_or(|record| record.expires_at <= now);
+            let stale = state.sources.values().filter(is_stale);
+            stale.map(|source| (source.n, format!("{:?}", source.failed))).collect()
+        };
+        if !missing.is_empty() {
+            self.violated(format!("no valid token although all is well for {RECOVERY:?}: {missing:?}"));
+        }
+    }
+}
+
+impl Simulated {
+    fn record(&self) -> Option<&Record> {
+        self.target.as_ref()?.record.as_deref()
+    }
+
+    fn tried(&self) -> Tried {
+        Tried {
+            spec: "s".into(),
+            request: self.wanted.refresh_request.clone().unwrap_or_default(),
+            credentials: self.credentials.resource_version.clone(),
+        }
+    }
+
+    fn observed(&self, minting: bool) -> Observed<'_> {
+        let seen_as_minted = match (&self.seen, self.minted_with) {
+            (Some((_, seen)), Some(minted)) => *seen == minted,
+            _ => false,
+        };
+        Observed {
+            credentials: Some(&self.credentials),
+            seen_credentials: self.seen.as_ref().map(|(version, _)| version),
+            seen_as_minted,
+            target: self.target.as_ref(),
+            failure: self.failed.as_ref().map(|(failure, _)| failure),
+            minting,
+            pending: self.pending.as_ref().map(|(record, due, _)| Pending {
+                inputs: Some(&record.inputs),
+                refresh_at: Some(*due),
+                unsaved_refresh_token: false,
+            }),
+            ..Observed::nothing(&self.owner, &self.wanted, POLICY, START)
+        }
+    }
+
+    /// A failed attempt, as the reconciliation takes it in.
+    fn failed(&mut self, now: Timestamp, tried: Tried, failed: Failed) {
+        let before = self.failed.as_ref().map_or(0, |(_, count)| *count);
+        let (error, known) = match failed {
+            Failed::Answered(error) => (error, None),
+            Failed::Known(known) => (*known.error, Some(known.retry_in.as_secs() + 1)),
+        };
+        let count = if known.is_some() { before.max(1) } else { before + 1 };
+        let waits = wait(
+            now,
+            &FailedAttempt {
+                class: error.class(),
+                count,
+                retry_after: error.retry_after(),
+                expires_at: self.record().map(|record| record.expires_at),
+                propagation_delay: POLICY.propagation_delay,
+                uid: &self.owner.uid,
+            },
+        );
+        let failure = Failure {
+            tried,
+            next_attempt_at: known.or(waits).map(|seconds| plus(now, seconds)),
+            issuer_asks_to_wait: error.retry_after().is_some(),
+            refused_target: None,
+        };
+        self.failed = Some((failure, count));
+    }
+
+    fn write(&mut self, record: Record, secret: usize) {
+        let version =
+            self.target.as_ref().map_or(0, |it| it.version.resource_version.parse().unwrap_or(0)) + 1;
+        self.minted_with = Some(secret);
+        self.target = Some(Facts {
+            version: Version { uid: "target".into(), resource_version: version.to_string() },
+            terminating: false,
+            controller: Some(Controller {
+                kind: "TokenSource".into(),
+                name: self.owner.name.clone(),
+                uid: self.owner.uid.clone(),
+            }),
+            record: Some(Arc::new(record)),
+            labelled: true,
+            released: false,
+            refresh_token_of: None,
+            offered_to: None,
+            other_writer: None,
+            owned_keys: self.wanted.keys,
+        });
+    }
+}
