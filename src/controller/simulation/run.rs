@@ -542,17 +542,18 @@ impl Simulated {
     /// A failed attempt, as the reconciliation takes it in.
     fn failed(&mut self, now: Timestamp, tried: Tried, failed: Failed) {
         let before = self.failed.as_ref().map_or(0, |(_, count)| *count);
-        let (error, known) = match failed {
+        let (error, held_back) = match failed {
             Failed::Answered(error) => (error, None),
             Failed::Known(known) => (*known.error, Some(known.retry_in.as_secs() + 1)),
         };
-        let count = if known.is_some() { before.max(1) } else { before + 1 };
+        let count = if held_back.is_some() { before.max(1) } else { before + 1 };
         let waits = wait(
             now,
             &FailedAttempt {
                 class: error.class(),
                 count,
                 retry_after: error.retry_after(),
+                held_back,
                 expires_at: self.record().map(|record| record.expires_at),
                 propagation_delay: POLICY.propagation_delay,
                 uid: &self.owner.uid,
@@ -560,7 +561,7 @@ impl Simulated {
         );
         let failure = Failure {
             tried,
-            next_attempt_at: known.or(waits).map(|seconds| plus(now, seconds)),
+            next_attempt_at: waits.map(|seconds| plus(now, seconds)),
             issuer_asks_to_wait: error.retry_after().is_some(),
             refused_target: None,
         };

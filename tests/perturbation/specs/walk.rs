@@ -225,6 +225,7 @@ impl Walk {
         let Some(target) = self.scene.secrets().get_opt("token").await.map_err(text)? else { return Ok(()) };
         let a_key = target.data.iter().flatten().next().map(|(key, _)| key.clone()).unwrap_or_default();
         let patch = match change {
+            TargetChange::KeyEdited | TargetChange::KeyRemoved if a_key.is_empty() => return Ok(()),
             TargetChange::Deleted => return self.delete_secret("token").await,
             TargetChange::KeyEdited => json!({"stringData": {a_key: "edited"}}),
             TargetChange::KeyRemoved => json!({"data": {a_key: null}}),
