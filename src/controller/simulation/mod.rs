@@ -1,6 +1,7 @@
 //! A simulation of the queues, the decisions, the back-off and the limiter in paused time: outages, throttling, rejected
 //! clients and crowds, from a seed. What must hold is checked at every token request, write and reconciliation.
 //! `SEED=n cargo test --lib simulation -- --include-ignored` repeats a seed.
+#![allow(clippy::print_stdout, reason = "how much was simulated")]
 
 mod endpoint;
 mod plan;

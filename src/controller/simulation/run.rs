@@ -113,10 +113,13 @@ pub(super) fn run(plan: Plan) -> Outcome {
     })
 }
 
+/// Something that a user does, for one source; sets the flag where that triggers it.
+type Event = Box<dyn Fn(&mut State, &Key, &mut bool) + Send>;
+
 /// What users do, by the plan.
 async fn events(simulation: Arc<Simulation>) {
     let plan = &simulation.plan;
-    let mut due: Vec<(Duration, Box<dyn Fn(&mut State, &Key, &mut bool) + Send>)> = Vec::new();
+    let mut due: Vec<(Duration, Event)> = Vec::new();
     for (n, source) in plan.sources.iter().enumerate() {
         let created = move |state: &mut State, key: &Key, triggers: &mut bool| {
             *triggers = state.sources[key].n == n;
@@ -434,6 +437,8 @@ impl Simulation {
                     token_id: format!("{:012x}", now.as_millisecond()),
                     token_type: "Bearer".into(),
                     scope: None,
+                    is_jwt: false,
+                    lifetime_is_assumed: false,
                     remarks: vec![],
                 };
                 let inputs = Inputs { provider: "p".into(), credentials: brought.credentials };
