@@ -1,6 +1,6 @@
 //! A simulation of the queues, the decisions, the back-off and the limiter in paused time: outages, throttling, rejected
 //! clients and crowds, from a seed. What must hold is checked at every token request, write and reconciliation.
-//! `SEED=n cargo test --lib simulation -- --include-ignored` repeats a seed.
+//! `SEED=n cargo test --lib simulation_of_seeded -- --nocapture` repeats a seed, and prints its plan and every step.
 #![allow(clippy::print_stdout, reason = "how much was simulated")]
 
 mod endpoint;
@@ -16,14 +16,19 @@ const SAMPLE: u64 = 10;
 const ALL: u64 = 1000;
 
 fn simulate(seeds: impl Iterator<Item = u64>) {
-    let seeds: Vec<u64> = match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("SEED is a whole number")],
-        Err(_) => seeds.collect(),
+    let repeated = std::env::var("SEED").ok();
+    let seeds: Vec<u64> = match &repeated {
+        Some(seed) => vec![seed.parse().expect("SEED is a whole number")],
+        None => seeds.collect(),
     };
     let (begun, mut requests, mut reconciliations) = (Instant::now(), 0, 0);
     let mut failed = String::new();
     for &seed in &seeds {
-        let outcome = run::run(Plan::of(seed));
+        let plan = Plan::of(seed);
+        if repeated.is_some() {
+            println!("{plan:#?}");
+        }
+        let outcome = run::run(plan, repeated.is_some());
         requests += outcome.requests;
         reconciliations += outcome.reconciliations;
         if !outcome.violations.is_empty() {
@@ -37,7 +42,7 @@ fn simulate(seeds: impl Iterator<Item = u64>) {
     );
     assert!(
         failed.is_empty(),
-        "repeat one with SEED=NUMBER cargo test --lib simulation -- --include-ignored --nocapture\n{failed}"
+        "repeat one with SEED=NUMBER cargo test --lib simulation_of_seeded -- --nocapture\n{failed}"
     );
 }
 

@@ -54,6 +54,7 @@ struct Simulated {
     pending: Option<(Record, Timestamp, usize)>,
     failed: Option<(Failure, u32)>,
     in_second: (u64, usize),
+    write_failed: bool,
 }
 
 /// What a token request brought.
@@ -77,6 +78,8 @@ struct Simulation {
     permits: Arc<ApiPermits>,
     mints: MintQueue,
     state: Mutex<State>,
+    /// Whether every step is printed.
+    tells: bool,
 }
 
 struct State {
@@ -90,11 +93,12 @@ struct State {
     reconciliations: usize,
 }
 
-pub(super) fn run(plan: Plan) -> Outcome {
+/// Runs the simulation. `tells`: prints every step.
+pub(super) fn run(plan: Plan, tells: bool) -> Outcome {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let simulation = Simulation::new(plan);
+        let simulation = Simulation::new(plan, tells);
         let mut tasks = JoinSet::new();
         for stake in [Stake::Token, Stake::Token, Stake::Token, Stake::Nothing] {
             tasks.spawn(worker(Arc::clone(&simulation), stake));
@@ -232,7 +236,7 @@ async fn mint(simulation: Arc<Simulation>, key: Key, request: MintRequest, permi
 }
 
 impl Simulation {
-    fn new(plan: Plan) -> Arc<Self> {
+    fn new(plan: Plan, tells: bool) -> Arc<Self> {
         let keys = KeySet::from_iter(["access_token"]);
         let sources = plan.sources.iter().enumerate().map(|(n, _)| {
             let owner = Owner { name: format!("source-{n}"), uid: format!("uid-{}-{n}", plan.seed) };
@@ -254,6 +258,7 @@ impl Simulation {
                 pending: None,
                 failed: None,
                 in_second: (0, 0),
+                write_failed: false,
             };
             (Key::new("simulation", &format!("source-{n}")), simulated)
         });
@@ -272,6 +277,7 @@ impl Simulation {
             permits: ApiPermits::new(8, 2),
             mints: MintQueue::new(plan.limits),
             state: Mutex::new(state),
+            tells,
             plan,
         })
     }
@@ -292,6 +298,13 @@ impl Simulation {
 
     fn violated(&self, what: String) {
         self.state().violations.push(format!("{:?}: {what}", self.started.elapsed()));
+    }
+
+    /// Prints a step, where one seed is repeated.
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.tells {
+            println!("{:?} {}", self.started.elapsed(), what());
+        }
     }
 
     fn trigger(&self, key: Key) {
@@ -330,6 +343,7 @@ impl Simulation {
                 let source = &state.sources[key];
                 decide(now, &source.observed(minting), &source.tried())
             };
+            self.tell(|| format!("{key} {decision:?}"));
             if !matches!(decision, Decision::Mint(_) | Decision::Minting(_)) {
                 self.mints.cancel(key);
             }
@@ -416,7 +430,9 @@ impl Simulation {
         if let Some(wrong) = wrong {
             self.violated(wrong);
         }
+        self.tell(|| format!("{key} asks {who:?}"));
         let outcome = arrived.answer(self.plan.latency, timeout).await;
+        self.tell(|| format!("{key} is answered {:?}", outcome.as_ref().map_err(Error::class)));
         self.state().endpoints.leave(key, &arrived, &outcome);
         permit.finish(&outcome);
         outcome.map_err(Failed::Answered)
@@ -457,11 +473,15 @@ impl Simulation {
         let now = self.now();
         let mut state = self.state();
         state.writes += 1;
-        let writes = state.writes;
-        if self.plan.failed_writes.is_some_and(|nth| writes.is_multiple_of(nth)) {
+        let fails = self.plan.failed_writes.is_some_and(|nth| state.writes.is_multiple_of(nth));
+        let Some(source) = state.sources.get_mut(key) else { return true };
+        // Not twice in a row: how long the API server fails is no question of this simulation.
+        source.write_failed = fails && !source.write_failed;
+        if source.write_failed {
+            drop(state);
+            self.tell(|| format!("{key} is not written"));
             return false;
         }
-        let Some(source) = state.sources.get_mut(key) else { return true };
         let Some((record, _, secret)) = source.pending.take() else { return true };
         let n = source.n;
         let before = source.record().cloned();
