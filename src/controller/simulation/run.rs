@@ -390,8 +390,9 @@ impl Simulation {
                         return Some(API_SERVER_RETRY);
                     }
                 }
-                Decision::Nothing | Decision::Suspended | Decision::Blocked(_) => {
-                    self.violated(format!("{key}: {decision:?}"));
+                // No source of these has a refresh token, or is suspended, deleted or in conflict.
+                other => {
+                    self.violated(format!("{key}: {other:?}"));
                     return None;
                 }
             }
@@ -555,11 +556,10 @@ impl Simulated {
             target: self.target.as_ref(),
             failure: self.failed.as_ref().map(|(failure, _)| failure),
             minting,
-            pending: self.pending.as_ref().map(|(record, due, _)| Pending {
-                inputs: Some(&record.inputs),
-                refresh_at: Some(*due),
-                unsaved_refresh_token: false,
-            }),
+            pending: self
+                .pending
+                .as_ref()
+                .map(|(record, due, _)| Pending { inputs: &record.inputs, refresh_at: *due }),
             ..Observed::nothing(&self.owner, &self.wanted, POLICY, START)
         }
     }
@@ -609,6 +609,7 @@ impl Simulated {
             labelled: true,
             released: false,
             refresh_token_of: None,
+            refresh_token_sent: None,
             offered_to: None,
             other_writer: None,
             owned_keys: self.wanted.keys,

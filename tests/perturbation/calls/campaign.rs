@@ -100,7 +100,7 @@ struct Findings {
     faults: usize,
     reached: usize,
     excused: usize,
-    longest: Duration,
+    longest: (Duration, String),
     unreached: Vec<String>,
     known: Vec<String>,
     failed: Vec<String>,
@@ -112,8 +112,10 @@ impl Findings {
         self.faults += trial.faults.len();
         self.reached += outcome.reached;
         self.excused += usize::from(outcome.is_excused);
-        self.longest = self.longest.max(outcome.elapsed);
         let name = trial.name();
+        if outcome.elapsed > self.longest.0 {
+            self.longest = (outcome.elapsed, name.clone());
+        }
         if outcome.reached < trial.faults.len() {
             self.unreached.push(name.clone());
         }
@@ -130,7 +132,7 @@ impl Findings {
 
     fn report(&self, name: &str, elapsed: Duration) {
         eprintln!(
-            "{name}: {} scenarios with {} faults, {} reached, {} excused, {} known, {} failed; {:.0} s, the longest {:.0} s",
+            "{name}: {} scenarios with {} faults, {} reached, {} excused, {} known, {} failed; {:.0} s, the longest {:.0} s: {}",
             self.trials,
             self.faults,
             self.reached,
@@ -138,7 +140,8 @@ impl Findings {
             self.known.len(),
             self.failed.len(),
             elapsed.as_secs_f64(),
-            self.longest.as_secs_f64(),
+            self.longest.0.as_secs_f64(),
+            self.longest.1,
         );
         for (what, all) in [("not reached", &self.unreached), ("known", &self.known)] {
             for one in all {

@@ -16,9 +16,10 @@ use super::journal::Journal;
 use crate::support::authorization_server::ClientSpec;
 use crate::support::scene::Scene;
 
-/// After a fault the source must have come to a valid token within this: the 12 s of what is late, a back-off of the operator or
-/// of its watches, 30 s between two restorations or after a 429 of the endpoint, and a busy machine.
-const RECOVERY: Duration = Duration::from_secs(75);
+/// After a fault the source must have come to a valid token within this: the 12 s of what is late; a back-off of the operator
+/// or of its watches; 30 s between two restorations or after a 429 of the endpoint; lease and 60 s where a process was killed
+/// that may hold the next refresh token; and a busy machine.
+const RECOVERY: Duration = Duration::from_secs(120);
 /// The Secrets that the operator may write.
 const ITS_SECRETS: [&str; 2] = ["secrets/token", "secrets/source-refresh-token"];
 const STORED: &str = "source-refresh-token";
