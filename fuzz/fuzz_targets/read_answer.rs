@@ -33,6 +33,7 @@ static REQUESTS: LazyLock<[TokenRequest; 2]> = LazyLock::new(|| {
             expires_in: pointer("/data/0/in"),
             expires_at: pointer("/data/0/at"),
             refresh_token: pointer("/data/0/next"),
+            omits_token_type: false,
             values: [("value".to_owned(), "/data/0/value".parse().unwrap())].into(),
         },
         ..plain.clone()

@@ -120,6 +120,7 @@ fn still_needed(
     let target = context.secrets.known(&identity.target).observed()?;
     let credentials = context.secrets.known(&identity.credentials).present();
     let credentials = credentials.filter(|facts| context.may_use(facts))?;
+    let credentials = spec.credentials_version(&credentials.version);
     let is_ours = target.as_deref().is_none_or(|target| {
         let ownership = ownership(target, &identity.owner);
         !target.terminating && matches!(ownership, Ownership::Ours | Ownership::Offered)
@@ -127,7 +128,7 @@ fn still_needed(
     let is_wanted =
         source.metadata.deletion_timestamp.is_none() && source.spec.suspend != Some(true) && is_ours;
     let observed = Observed {
-        credentials: Some(&credentials.version),
+        credentials: Some(&credentials),
         target: target.as_deref(),
         ..Observed::nothing(&identity.owner, &spec.wanted, spec.policy, context.since)
     };
@@ -167,7 +168,7 @@ impl TokenRequest<'_> {
 
     fn cached_credentials(&self) -> Option<Version> {
         let credentials = self.context.secrets.known(&self.identity.credentials).present()?;
-        Some(credentials.version.clone())
+        Some(self.spec.credentials_version(&credentials.version))
     }
 
     fn rotation(&self) -> Rotation<'_> {

@@ -128,6 +128,8 @@ enum CredentialKind {
     Certificate,
     SubjectToken,
     ActorToken,
+    Assertion,
+    ClientAssertion,
     /// The value of a secret parameter or header.
     Named,
 }
@@ -152,6 +154,8 @@ impl CredentialKind {
             CredentialKind::Certificate => "certificate",
             CredentialKind::SubjectToken => "subject token",
             CredentialKind::ActorToken => "actor token",
+            CredentialKind::Assertion => "assertion",
+            CredentialKind::ClientAssertion => "client assertion",
             CredentialKind::Named => "value",
         }
     }
@@ -172,6 +176,8 @@ impl CredentialKind {
             CredentialKind::Certificate => Credential::Certificate,
             CredentialKind::SubjectToken => Credential::SubjectToken,
             CredentialKind::ActorToken => Credential::ActorToken,
+            CredentialKind::Assertion => Credential::Assertion,
+            CredentialKind::ClientAssertion => Credential::ClientAssertion,
             CredentialKind::ServiceAccount | CredentialKind::Named => return None,
         })
     }
@@ -196,8 +202,12 @@ fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> 
         });
     } else {
         // A public client may have an id. VMware Cloud Director has none, and the API server refuses one there.
-        let has_id =
-            request.client_authentication != ClientAuthentication::None || spec.client_id_key.is_some();
+        let may_lack_id = matches!(
+            request.client_authentication,
+            ClientAuthentication::None | ClientAuthentication::Assertion { .. }
+        );
+        let signs_by_id = matches!(request.grant, Grant::GitHubApp(_));
+        let has_id = !may_lack_id || signs_by_id || spec.client_id_key.is_some();
         // The id is the issuer of the assertion, if neither the spec nor Google's key file has one.
         let may_have_id = matches!(&request.grant, Grant::JwtBearer(grant) if grant.issuer.is_none());
         if spec.client_id.is_none() && (has_id || may_have_id) {
@@ -229,6 +239,14 @@ fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> 
         let field = "spec.provider.oauth2.grant.tokenExchange.subjectTokenKey";
         keys.push(key(CredentialKind::SubjectToken, &named.subject_token, "subject_token", field));
     }
+    if request.grant == Grant::Assertion {
+        let field = "spec.provider.oauth2.grant.assertion.key";
+        keys.push(key(CredentialKind::Assertion, &named.assertion, "assertion", field));
+    }
+    if matches!(request.client_authentication, ClientAuthentication::Assertion { .. }) {
+        let field = "spec.provider.oauth2.clientAuthentication.assertion.key";
+        keys.push(key(CredentialKind::ClientAssertion, &named.client_assertion, "client_assertion", field));
+    }
     for (kind, name, field) in [
         (
             CredentialKind::ActorToken,
@@ -256,6 +274,16 @@ fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> 
 #[must_use]
 pub fn needs_only_refresh_token(spec: &api::Credentials, description: &Description) -> bool {
     wanted_keys(spec, description).iter().all(|key| key.kind == CredentialKind::RefreshToken)
+}
+
+/// Whether a request needs nothing of the credentials Secret but assertions that another program renews. A changed Secret
+/// then means nothing.
+#[must_use]
+pub fn needs_only_assertions(spec: &api::Credentials, description: &Description) -> bool {
+    let is_assertion =
+        |key: &WantedKey<'_>| matches!(key.kind, CredentialKind::Assertion | CredentialKind::ClientAssertion);
+    let keys = wanted_keys(spec, description);
+    !keys.is_empty() && keys.iter().all(is_assertion)
 }
 
 /// Reads the credentials that `description` needs from the data of the credentials Secret.
@@ -335,6 +363,8 @@ pub fn read_credentials(
             CredentialKind::Certificate => credentials.certificate = Some(value.to_owned()),
             CredentialKind::SubjectToken => credentials.subject_token = Some(value.into()),
             CredentialKind::ActorToken => credentials.actor_token = Some(value.into()),
+            CredentialKind::Assertion => credentials.assertion = Some(value.into()),
+            CredentialKind::ClientAssertion => credentials.client_assertion = Some(value.into()),
             CredentialKind::ClientId => credentials.client_id = Some(value.to_owned()),
             CredentialKind::ClientSecret => credentials.client_secret = Some(value.into()),
             CredentialKind::RefreshToken => credentials.refresh_token = Some(value.into()),

@@ -25,6 +25,10 @@ pub struct NamedKeys {
     pub subject_token: Option<String>,
     /// The key of the actor token (RFC 8693).
     pub actor_token: Option<String>,
+    /// The key of the assertion that another program makes (RFC 7523, 2.1).
+    pub assertion: Option<String>,
+    /// The key of the client assertion that another program makes (RFC 7521, 4.2).
+    pub client_assertion: Option<String>,
 }
 
 impl Description {

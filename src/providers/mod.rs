@@ -3,6 +3,7 @@
 
 mod credentials;
 mod description;
+mod github_app;
 mod oauth2;
 mod spec_error;
 mod stored_value;
@@ -11,9 +12,11 @@ mod vgs;
 mod vmware_cloud_director;
 mod vng_cloud;
 
-use tokensource_api::TokenSourceSpec;
+use tokensource_api::{self as api, TokenSourceSpec};
 
-pub use credentials::{CredentialsError, ReadCredentials, needs_only_refresh_token, read_credentials};
+pub use credentials::{
+    CredentialsError, ReadCredentials, needs_only_assertions, needs_only_refresh_token, read_credentials,
+};
 pub use description::{Description, NamedKeys};
 pub use spec_error::SpecError;
 pub use values::parse_seconds;
@@ -24,11 +27,13 @@ pub use values::parse_seconds;
 /// The spec violates a rule that the API server applies, or contains a URL that only the API server's parser accepts.
 pub fn describe(spec: &TokenSourceSpec) -> Result<Description, SpecError> {
     let provider = &spec.provider;
-    match (&provider.vgs, &provider.vng_cloud, &provider.vmware_cloud_director, &provider.oauth2) {
-        (Some(vgs), None, None, None) => vgs::describe(vgs),
-        (None, Some(vng_cloud), None, None) => vng_cloud::describe(vng_cloud),
-        (None, None, Some(vcd), None) => vmware_cloud_director::describe(vcd),
-        (None, None, None, Some(oauth2)) => oauth2::describe(oauth2),
+    let api::Provider { vgs, vng_cloud, vmware_cloud_director, git_hub_app, oauth2 } = provider;
+    match (vgs, vng_cloud, vmware_cloud_director, git_hub_app, oauth2) {
+        (Some(vgs), None, None, None, None) => vgs::describe(vgs),
+        (None, Some(vng_cloud), None, None, None) => vng_cloud::describe(vng_cloud),
+        (None, None, Some(vcd), None, None) => vmware_cloud_director::describe(vcd),
+        (None, None, None, Some(app), None) => github_app::describe(app),
+        (None, None, None, None, Some(oauth2)) => oauth2::describe(oauth2),
         _ => Err(SpecError::Provider),
     }
 }

@@ -12,6 +12,9 @@ use token_endpoint::{
 };
 use tokensource_api as api;
 
+/// RFC 7523, 2.2.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
 pub(super) fn describe(spec: &api::OAuth2) -> Result<Description, SpecError> {
     let default_grant = api::Grant::default();
     let grant = spec.grant.as_ref().unwrap_or(&default_grant);
@@ -40,6 +43,12 @@ pub(super) fn describe(spec: &api::OAuth2) -> Result<Description, SpecError> {
             certificate: signed.and_then(|signed| signed.certificate_key.clone()),
             subject_token: exchange.and_then(|exchange| exchange.subject_token_key.clone()),
             actor_token: exchange.and_then(|exchange| exchange.actor_token_key.clone()),
+            assertion: grant.assertion.as_ref().and_then(|it| it.key.clone()),
+            client_assertion: spec
+                .client_authentication
+                .as_ref()
+                .and_then(|it| it.assertion.as_ref())
+                .and_then(|it| it.key.clone()),
         },
         ..Description::new("oauth2", request)
     })
@@ -78,6 +87,7 @@ fn grant(spec: &api::Grant) -> Result<Grant, SpecError> {
                 lifetime: lifetime.transpose()?.unwrap_or(ASSERTION_LIFETIME),
             }))
         }
+        api::Grant { assertion: Some(_), .. } => Grant::Assertion,
         api::Grant { token_exchange: Some(spec), .. } => Grant::TokenExchange(TokenExchange {
             subject_token_type: spec.subject_token_type.clone(),
             actor_token_type: spec.actor_token_type.clone(),
@@ -113,6 +123,7 @@ fn response(spec: &api::ResponseMapping) -> Result<ResponseMapping, SpecError> {
         expires_in: pointer("spec.provider.oauth2.response.expiresIn", spec.expires_in.as_deref())?,
         expires_at: pointer("spec.provider.oauth2.response.expiresAt", spec.expires_at.as_deref())?,
         refresh_token: pointer("spec.provider.oauth2.response.refreshToken", spec.refresh_token.as_deref())?,
+        omits_token_type: false,
         values: spec.values.iter().flatten().map(value).collect::<Result<_, _>>()?,
     })
 }
@@ -151,6 +162,9 @@ fn client_authentication(
                 certificate: spec.certificate_key.is_some(),
             })
         }
+        Some(api::ClientAuthentication { assertion: Some(spec), .. }) => ClientAuthentication::Assertion {
+            assertion_type: spec.assertion_type.clone().unwrap_or_else(|| JWT_BEARER.to_owned()),
+        },
         Some(api::ClientAuthentication { basic: Some(basic), .. }) => {
             ClientAuthentication::Basic(match basic.encoding.unwrap_or_default() {
                 api::BasicEncoding::Percent => BasicEncoding::Percent,
@@ -158,7 +172,7 @@ fn client_authentication(
             })
         }
         // The assertion identifies the client.
-        _ if grant.jwt_bearer.is_some() => ClientAuthentication::None,
+        _ if grant.jwt_bearer.is_some() || grant.assertion.is_some() => ClientAuthentication::None,
         _ => ClientAuthentication::Basic(BasicEncoding::Percent),
     }
 }

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
-use token_endpoint::{Credentials, TokenRequest};
+use token_endpoint::{ClientAuthentication, Credentials, Grant, TokenRequest};
 
 fn spec(provider: Value) -> TokenSourceSpec {
     let spec = json!({"provider": provider, "credentials": {"secretRef": {"name": "client"}}});
@@ -50,6 +50,64 @@ accept: application/json
 content-type: application/x-www-form-urlencoded
 
 grant_type=client_credentials&client_id=ACme~1&client_secret=s3cret%2F%2B%3D"
+    );
+}
+
+#[test]
+fn request_of_vgs_with_scopes_asks_for_those() {
+    let scoped = golden(json!({"vgs": {"scopes": ["cards:write", "network-tokens:read"]}}));
+    assert!(
+        scoped.ends_with("&client_secret=s3cret%2F%2B%3D&scope=cards%3Awrite%20network-tokens%3Aread"),
+        "{scoped}"
+    );
+}
+
+#[test]
+fn url_of_github_app_follows_host_and_installation() {
+    for (spec, expected) in [
+        (json!({"installationID": 42}), "https://api.github.com/app/installations/42/access_tokens"),
+        (
+            json!({"installationID": 42, "host": "GitHub.com"}),
+            "https://api.github.com/app/installations/42/access_tokens",
+        ),
+        (
+            json!({"installationID": 42, "host": "acme.ghe.com"}),
+            "https://api.acme.ghe.com/app/installations/42/access_tokens",
+        ),
+        (
+            json!({"installationID": 42, "host": "github.example.com:8443"}),
+            "https://github.example.com:8443/api/v3/app/installations/42/access_tokens",
+        ),
+    ] {
+        let description = describe(&self::spec(json!({"gitHubApp": spec}))).unwrap();
+        assert_eq!(description.request.token_url.as_str(), expected);
+        assert!(description.request.signs());
+    }
+    let app = json!({"installationID": 1, "repositories": ["website"], "permissions": {"contents": "read"}});
+    let limited = describe(&spec(json!({"gitHubApp": app}))).unwrap();
+    let Grant::GitHubApp(app) = limited.request.grant else { panic!("{limited:?}") };
+    assert_eq!((app.repositories, app.permissions["contents"].as_str()), (vec!["website".into()], "read"));
+}
+
+#[test]
+fn describe_oauth2_made_assertions() {
+    let oauth2 = json!({
+        "tokenURL": "https://idp.example.com/t",
+        "clientAuthentication": {"assertion": {"from": "secretKey", "key": "svid.jwt"}},
+    });
+    let description = describe(&spec(json!({"oauth2": oauth2}))).unwrap();
+    let expected = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned();
+    assert_eq!(
+        description.request.client_authentication,
+        ClientAuthentication::Assertion { assertion_type: expected }
+    );
+    assert_eq!(description.keys.client_assertion.as_deref(), Some("svid.jwt"));
+    let grant = json!({"assertion": {"from": "secretKey"}});
+    let oauth2 = json!({"tokenURL": "https://idp.example.com/t", "grant": grant});
+    let request = describe(&spec(json!({"oauth2": oauth2}))).unwrap().request;
+    assert_eq!(
+        (request.grant, request.client_authentication),
+        (Grant::Assertion, ClientAuthentication::None)
     );
 }
 

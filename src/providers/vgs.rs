@@ -12,16 +12,19 @@ use tokensource_api::Vgs;
 
 const TOKEN_URL: &str = "https://auth.verygoodsecurity.com/auth/realms/vgs/protocol/openid-connect/token";
 
-/// A form with id and secret in the body. No scope: the scopes belong to the client.
+/// A form with id and secret in the body. The scopes belong to the client; the spec may ask for fewer.
 pub(super) fn describe(spec: &Vgs) -> Result<Description, SpecError> {
     let token_url = spec.token_url.as_deref().unwrap_or(TOKEN_URL);
     Ok(Description::new(
         "vgs",
-        RequestDescription::new(
-            parse_url("spec.provider.vgs.tokenURL", token_url)?,
-            Grant::ClientCredentials,
-            ClientAuthentication::Post,
-        ),
+        RequestDescription {
+            scopes: spec.scopes.clone().unwrap_or_default(),
+            ..RequestDescription::new(
+                parse_url("spec.provider.vgs.tokenURL", token_url)?,
+                Grant::ClientCredentials,
+                ClientAuthentication::Post,
+            )
+        },
     ))
 }
 

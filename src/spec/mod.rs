@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use crate::digest::{provider_digest, short_digest};
 use crate::key::Key;
-use crate::providers::{Description, SpecError, describe, parse_seconds};
+use crate::providers::{Description, SpecError, describe, needs_only_assertions, parse_seconds};
 use crate::refresh::{PROMPT_DELAY, Policy, Tried, Wanted};
 use crate::secret::{
     Minted, Owner, REFRESH_REQUEST_ANNOTATION, Record, Token, Version, template_digest, template_keys,
@@ -42,6 +42,8 @@ pub struct Resolved {
     unprompted_delay: u64,
     /// `spec.refresh.defaultLifetime`, in seconds.
     pub default_lifetime: Option<u64>,
+    /// Nothing of the credentials Secret is needed but assertions that another program renews.
+    pub needs_only_assertions: bool,
     /// `spec.tls` as JSON. A change of it causes another attempt after a failure, but does not invalidate a token.
     pub tls: Option<String>,
     /// The desired state of the target.
@@ -112,6 +114,7 @@ impl Resolved {
             prompt,
             unprompted_delay: spec_delay.unwrap_or(propagation_delay),
             default_lifetime: seconds("spec.refresh.defaultLifetime", refresh.default_lifetime.as_deref())?,
+            needs_only_assertions: needs_only_assertions(&spec.credentials, &description),
             tls: spec.tls.as_ref().map(|tls| serde_json::to_string(tls).unwrap_or_default()),
             wanted: Wanted {
                 provider: provider_digest(spec),
@@ -141,6 +144,16 @@ impl Resolved {
     #[must_use]
     pub fn sends_refresh_token(&self) -> bool {
         self.description.request.grant == Grant::RefreshToken
+    }
+
+    /// The version of the credentials Secret on which a token depends: of a Secret with nothing but assertions, which change
+    /// every few minutes, on none.
+    #[must_use]
+    pub fn credentials_version(&self, version: &Version) -> Version {
+        match self.needs_only_assertions {
+            true => Version { uid: String::new(), resource_version: String::new() },
+            false => version.clone(),
+        }
     }
 
     /// The members of the record that follow from the response to a request sent at `sent_at` with `credentials`.

@@ -55,7 +55,12 @@ fn remedy(hint: &Hint) -> String {
         Hint::WaitForUnlock => {
             " (the client is locked out after failed logins; the next attempt waits)".into()
         }
-        Hint::CheckClientCredentials | Hint::CheckIntermediary | Hint::AuthenticateToProxy => {
+        Hint::CheckGitHubInstallation => {
+            " (is the app of this key installed as installationID, not suspended, and are the repositories and \
+             permissions among those that the installation was granted?)"
+                .into()
+        }
+        Hint::CheckGitHubKey | Hint::CheckClientCredentials | Hint::CheckIntermediary | Hint::AuthenticateToProxy => {
             format!(" ({hint})")
         }
         Hint::CheckAccessTokenPointer => ", where response.accessToken says that the token is".into(),

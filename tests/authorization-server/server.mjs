@@ -7,6 +7,7 @@ import https from 'node:https';
 import { parseArgs } from 'node:util';
 
 import { control, resource } from './control.mjs';
+import { github } from './fronts/github.mjs';
 import { vcd } from './fronts/vcd.mjs';
 import { vng } from './fronts/vng.mjs';
 import { Refusal, sendJson } from './http.mjs';
@@ -60,6 +61,7 @@ const controlled = control({ ...authorizationServer, requests });
 const tokenEndpoints = [
   vng({ clients, providerUrl }),
   vcd({ ...authorizationServer, providerUrl }),
+  github({ clients, providerUrl }),
   { serves: (path) => path === TOKEN_PATH, clientOf: standardClientOf, answer: toProvider },
 ];
 

@@ -12,7 +12,7 @@ export async function serveToken(endpoint, { requests, clients }, req, res, path
   let byProvider = false;
   const end = res.end.bind(res);
   res.end = (...args) => {
-    settle(res.statusCode, byProvider && res.statusCode === 200);
+    settle(res.statusCode, byProvider && [200, 201].includes(res.statusCode));
     return end(...args);
   };
   res.once('close', () => settle(null, false));

@@ -299,3 +299,50 @@ async fn token_exchange_new_subject_token_is_exchanged_at_once() {
     )
     .await;
 }
+
+/// As `spiffe-helper` keeps a JWT-SVID in a Secret: a renewed one alone is no reason to request a token.
+#[tokio::test(flavor = "multi_thread")]
+async fn made_assertion_that_is_renewed_requests_no_token_and_an_old_one_is_not_sent() {
+    let scene = Scene::bare("made-assertion").await;
+    let server = ScriptedServer::start([token("first")]).await;
+    let svid = |id: u32, lives: i64| {
+        let exp = jiff::Timestamp::now().as_second() + lives;
+        let encode = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        format!("{}.{}.c2ln", encode(json!({"alg": "none"})), encode(json!({"jti": id, "exp": exp})))
+    };
+    let write = async |svid: &str| scene.secret("credentials", &[("svid.jwt", svid)]).await;
+    write(&svid(0, -60)).await;
+    let operator = Operator::start(&scene.namespace).await;
+    let oauth2 = json!({
+        "tokenURL": server.url("/token"),
+        "clientAuthentication": {"assertion": {"from": "secretKey", "key": "svid.jwt"}},
+    });
+    let mut manifest = source(&scene, oauth2);
+    manifest["spec"]["credentials"]["clientID"] = json!("workload");
+    scene.apply(manifest).await;
+    scene
+        .reports("False CredentialsInvalid", &["the assertion expired 6", "does what renews it still run"])
+        .await;
+    assert_eq!(server.requests().len(), 0);
+
+    // Not watched for, but seen at the next attempt.
+    let live = svid(1, 600);
+    write(&live).await;
+    scene.new_token(None).await;
+    let requests = server.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(member(&requests[0], "client_assertion"), Some(live));
+    assert_eq!(member(&requests[0], "client_id").as_deref(), Some("workload"));
+
+    // Renewed while the operator runs, and while it does not.
+    let record = scene.record().await;
+    write(&svid(2, 600)).await;
+    scene.secrets_are_seen().await;
+    operator.stop().await;
+    write(&svid(3, 600)).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.secrets_are_seen().await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(server.requests().len(), 1);
+    assert_eq!(scene.record().await, record);
+}

@@ -322,7 +322,7 @@ fn ways() -> Vec<(&'static str, Value, Vec<&'static str>)> {
                 "grant": {"custom": {"grantType": "vendor"}}, "clientAuthentication": {"none": {}},
                 "secretParameters": {"pin": "pin"}, "secretHeaders": {"X-Api-Key": "header"},
             }),
-            vec!["pin=", "x-api-key: "],
+            vec!["pin=", "X-Api-Key: "],
         ),
     ]
 }

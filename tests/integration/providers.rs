@@ -1,11 +1,16 @@
 //! Each provider against the authorization server, whose fronts refuse every byte that the vendor does not document.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{KeyPair, PublicKeyData as _};
 use serde_json::{Value, json};
 
 use super::rotation::{director, director_source, refreshed};
-use super::support::authorization_server::{ClientSpec, LastRequest};
+use super::support::authority::Leaf;
+use super::support::authorization_server::{AuthorizationServer, ClientSpec, LastRequest};
 use super::support::operator::Operator;
 use super::support::scene::Scene;
+use super::tls;
 
 /// Applies a TokenSource of this provider, waits for its token, and returns the token request.
 async fn minted(scene: &Scene, provider: Value) -> LastRequest {
@@ -19,6 +24,65 @@ async fn minted(scene: &Scene, provider: Value) -> LastRequest {
     let requests = scene.server.requests(&scene.namespace).await;
     assert_eq!((requests.total, requests.succeeded), (1, 1), "{requests:?}");
     requests.last.unwrap()
+}
+
+const RSA: &str = include_str!("../../crates/token-endpoint/src/tests/keys/rsa.pem");
+
+/// The public half of a key of 2048 bits as a JWK.
+fn rsa_jwk() -> Value {
+    // RSAPublicKey ::= SEQUENCE { modulus INTEGER, publicExponent INTEGER } (RFC 8017, A.1.1)
+    let pair = KeyPair::from_pem(RSA).unwrap();
+    let modulus = URL_SAFE_NO_PAD.encode(&pair.der_bytes()[9..265]);
+    json!({"kty": "RSA", "n": modulus, "e": "AQAB", "kid": "app"})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn github_app_token_is_requested_as_documented_and_refusals_are_not_repeated() {
+    let leaf = Leaf::self_signed(|_| ());
+    let scene = tls::scene("github", AuthorizationServer::start_self_signed(&leaf)).await;
+    let client = ClientSpec {
+        id: scene.namespace.clone(),
+        jwks: Some(json!({"keys": [rsa_jwk()]})),
+        tenant: Some("42".into()),
+        resources: Some(vec!["website".into()]),
+        access_token_ttl: 3600,
+        ..basic_client("")
+    };
+    scene.server.client(client).await;
+    scene.secret("credentials", &[("private_key.pem", RSA)]).await;
+    scene.secret("github", &[("certificate", &leaf.pem)]).await;
+    let _operator = Operator::start_with(&scene.namespace, &["--egress-allow", "127.0.0.0/8"]).await;
+    let mut source = scene.source(json!({}));
+    source["spec"]["provider"] = json!({"gitHubApp": {
+        "installationID": 42,
+        "host": scene.server.url().trim_start_matches("https://"),
+        "repositories": ["website"],
+        "permissions": {"contents": "read"},
+    }});
+    source["spec"]["credentials"]["clientID"] = json!(scene.namespace);
+    source["spec"]["tls"] = json!({"caBundle": {"secretKeyRef": {"name": "github", "key": "certificate"}}});
+    scene.apply(source.clone()).await;
+    let token = scene.new_token(None).await;
+    assert!(scene.server.is_valid(&token).await);
+    assert!(!scene.ready("True TokenValid").await.contains("token_type"), "GitHub sends none");
+    let last = scene.server.requests(&scene.namespace).await.last.unwrap();
+    assert_eq!(last.parameters, ["permissions", "repositories"]);
+    assert_eq!(last.authorization.as_deref(), Some("Bearer"));
+    let status = scene.sources().get("source").await.unwrap().status.unwrap().token.unwrap();
+    let lifetime = status.expires_at.duration_since(status.issued_at).as_secs();
+    assert!((3598..=3602).contains(&lifetime), "{lifetime}");
+
+    for (member, value, status) in
+        [("installationID", json!(43), "HTTP 404"), ("repositories", json!(["secrets"]), "HTTP 422")]
+    {
+        let before = scene.server.requests(&scene.namespace).await.total;
+        let mut wrong = source.clone();
+        wrong["spec"]["provider"]["gitHubApp"][member] = value;
+        scene.apply(wrong).await;
+        scene.reports("False RequestRejected", &[status, "installed as installationID"]).await;
+        scene.condition("source", "Stalled", "True RequestRejected").await;
+        assert_eq!(scene.server.requests(&scene.namespace).await.total, before + 1, "{member}");
+    }
 }
 
 /// A scene with this client, whose id is the namespace's name.

@@ -10,7 +10,7 @@ use super::support::operator::Operator;
 use super::support::scene::Scene;
 
 /// A scene with this server, which runs until this process ends.
-async fn scene(prefix: &str, server: AuthorizationServer) -> Scene {
+pub(super) async fn scene(prefix: &str, server: AuthorizationServer) -> Scene {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace(prefix).await;
     Scene {

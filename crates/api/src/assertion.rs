@@ -62,6 +62,43 @@ pub struct PrivateKeyJwt {
     pub certificate_key: Option<String>,
 }
 
+/// An assertion that another program makes and renews (RFC 7523, section 2.1). A renewed one alone requests no token.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AssertionGrant {
+    /// Where the assertion is from.
+    pub from: AssertionSource,
+    /// The key of the credentials Secret that holds the assertion, with from: secretKey; default: assertion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub key: Option<String>,
+}
+
+/// An assertion that another program makes and renews, for example a SPIFFE JWT-SVID (RFC 7521, section 4.2). A renewed one alone requests no token. client_id is in the body where clientID or clientIDKey is set.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientAssertion {
+    /// Where the assertion is from.
+    pub from: AssertionSource,
+    /// The key of the credentials Secret that holds the assertion, with from: secretKey; default: client_assertion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
+    pub key: Option<String>,
+    /// The value of client_assertion_type; default: `urn:ietf:params:oauth:client-assertion-type:jwt-bearer`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub assertion_type: Option<String>,
+}
+
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where an assertion is from. secretKey: a key of the credentials Secret.
+pub enum AssertionSource {
+    #[default]
+    /// A key of the credentials Secret, which another program keeps fresh.
+    #[serde(rename = "secretKey")]
+    SecretKey,
+}
+
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 /// A signature algorithm of JWS. RS256, RS384, RS512 and PS256 are for RSA keys, ES256 for keys on P-256, ES384 for P-384, EdDSA for Ed25519; default: RS256.
 pub enum Algorithm {

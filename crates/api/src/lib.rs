@@ -4,6 +4,7 @@
 
 mod assertion;
 mod crd;
+mod github_app;
 mod oauth2;
 pub mod permitted;
 mod reason;
@@ -16,8 +17,9 @@ mod template;
 mod tls;
 mod token_source;
 
-pub use assertion::{Algorithm, JwtBearer, PrivateKeyJwt};
+pub use assertion::{Algorithm, AssertionGrant, AssertionSource, ClientAssertion, JwtBearer, PrivateKeyJwt};
 pub use crd::crd;
+pub use github_app::GitHubApp;
 pub use oauth2::{
     Basic, BasicEncoding, ClientAuthentication, CustomGrant, Empty, Grant, OAuth2, RequestEncoding,
     ResponseMapping, TokenExchange,

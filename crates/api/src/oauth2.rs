@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::assertion::{JwtBearer, PrivateKeyJwt};
+use super::assertion::{AssertionGrant, ClientAssertion, JwtBearer, PrivateKeyJwt};
 use super::rules;
 
 /// Any OAuth 2.0 token endpoint.
@@ -30,7 +30,7 @@ pub struct OAuth2 {
     /// The grant by which the token is requested: exactly one member; default: clientCredentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<Grant>,
-    /// How the client authenticates: exactly one member; default: basic (with grant jwtBearer: none).
+    /// How the client authenticates: exactly one member; default: basic (with the grants jwtBearer and assertion: none).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_authentication: Option<ClientAuthentication>,
     /// The encoding of the request's body: Form (application/x-www-form-urlencoded, RFC 6749) or JSON; default: Form.
@@ -45,10 +45,10 @@ pub struct OAuth2 {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub audience: Option<String>,
-    /// The resources at which the token will be used (RFC 8707): absolute URIs without a fragment.
+    /// The resources at which the token will be used (RFC 8707): absolute URIs without a fragment, or the GUIDs of applications, as Microsoft Entra ID and AD FS take them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 2048)))]
-    #[x_kube(validation = Rule::new(rules::RESOURCES).message("write absolute URIs without fragment and spaces (RFC 8707), for example https://api.example.com"), merge_strategy = ListMerge::Atomic)]
+    #[x_kube(validation = Rule::new(rules::RESOURCES).message("write absolute URIs without fragment and spaces (RFC 8707), for example https://api.example.com, or the bare GUID of an application"), merge_strategy = ListMerge::Atomic)]
     pub resources: Option<Vec<String>>,
     /// Further members of the request's body. Not for secrets: they are readable by everyone who may read the TokenSource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,7 +105,7 @@ pub struct ResponseMapping {
 /// The grant by which the token is requested: exactly one member.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_GRANT).message("exactly one of clientCredentials, refreshToken, jwtBearer, tokenExchange and custom must be set; a member left empty is dropped, so write `refreshToken: {}`, not `refreshToken:`"))]
+#[x_kube(validation = Rule::new(rules::ONE_GRANT).message("exactly one of clientCredentials, refreshToken, jwtBearer, assertion, tokenExchange and custom must be set; a member left empty is dropped, so write `refreshToken: {}`, not `refreshToken:`"))]
 pub struct Grant {
     /// The client credentials grant (RFC 6749, section 4.4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +116,9 @@ pub struct Grant {
     /// An assertion that the client signs (RFC 7523, section 2.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt_bearer: Option<JwtBearer>,
+    /// An assertion that another program makes and renews (RFC 7523, section 2.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<AssertionGrant>,
     /// Token exchange (RFC 8693).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_exchange: Option<TokenExchange>,
@@ -163,7 +166,7 @@ pub struct CustomGrant {
 /// How the client authenticates: exactly one member.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT, tls and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
+#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT, assertion, tls and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
 pub struct ClientAuthentication {
     /// HTTP Basic with id and secret (RFC 6749, section 2.3.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,6 +177,9 @@ pub struct ClientAuthentication {
     /// An assertion that the client signs (RFC 7523, section 2.2), and client_id in the body.
     #[serde(default, rename = "privateKeyJWT", skip_serializing_if = "Option::is_none")]
     pub private_key_jwt: Option<PrivateKeyJwt>,
+    /// An assertion that another program makes and renews, for example a SPIFFE JWT-SVID (RFC 7521, section 4.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<ClientAssertion>,
     /// The client certificate in spec.tls.clientCertificateRef (RFC 8705), and client_id in the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Empty>,

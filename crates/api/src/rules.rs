@@ -19,12 +19,12 @@ pub(super) const ONE_CA_BUNDLE: &str = "has(self.configMapKeyRef) != has(self.se
 pub(super) const TLS_NEEDS_CERTIFICATE: &str = "!(has(self.provider.oauth2) && has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.tls)) || (has(self.tls) && has(self.tls.clientCertificateRef))";
 pub(super) const VCD_HAS_NO_CLIENT: &str = "!has(self.provider.vmwareCloudDirector) || !(has(self.credentials.clientID) || has(self.credentials.clientIDKey) || has(self.credentials.clientSecretKey))";
 
-pub(super) const ONE_PROVIDER: &str = "[has(self.vgs), has(self.vngCloud), has(self.vmwareCloudDirector), has(self.oauth2)].filter(x, x).size() == 1";
-pub(super) const ONE_GRANT: &str = "[has(self.clientCredentials), has(self.refreshToken), has(self.jwtBearer), has(self.tokenExchange), has(self.custom)].filter(x, x).size() == 1";
+pub(super) const ONE_PROVIDER: &str = "[has(self.vgs), has(self.vngCloud), has(self.vmwareCloudDirector), has(self.gitHubApp), has(self.oauth2)].filter(x, x).size() == 1";
+pub(super) const ONE_GRANT: &str = "[has(self.clientCredentials), has(self.refreshToken), has(self.jwtBearer), has(self.assertion), has(self.tokenExchange), has(self.custom)].filter(x, x).size() == 1";
 /// A custom grant `refresh_token` would not be treated as rotating, and the new refresh token would be lost.
 pub(super) const CUSTOM_GRANT: &str = "!(self in ['client_credentials', 'refresh_token', 'urn:ietf:params:oauth:grant-type:jwt-bearer', 'urn:ietf:params:oauth:grant-type:token-exchange'])";
 pub(super) const ACTOR: &str = "has(self.actorTokenKey) == has(self.actorTokenType)";
-pub(super) const ONE_CLIENT_AUTHENTICATION: &str = "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.tls), has(self.none)].filter(x, x).size() == 1";
+pub(super) const ONE_CLIENT_AUTHENTICATION: &str = "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.assertion), has(self.tls), has(self.none)].filter(x, x).size() == 1";
 pub(super) const TENANT_OR_SYSTEM: &str = "has(self.tenant) != (has(self.system) && self.system)";
 pub(super) const ONE_CLIENT_ID: &str = "!(has(self.clientID) && has(self.clientIDKey))";
 pub(super) const VGS_KEY_ALONE: &str = "!has(self.vgsServiceAccountKey) || !(has(self.clientID) || has(self.clientIDKey) || has(self.clientSecretKey))";
@@ -37,6 +37,9 @@ pub(super) const TOKEN_URL_MESSAGE: &str = "write an absolute https URL without 
 
 /// A host name or an IP address, and optionally a port from 1 to 65535.
 pub(super) const HOST: &str = "self.matches('^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\\\\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|\\\\[[0-9a-fA-F:.]+\\\\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$')";
+/// Not `.` and `..`, and no owner.
+pub(super) const REPOSITORIES: &str =
+    "self.all(name, name.matches('^[-._a-zA-Z0-9]+$') && !(name in ['.', '..']))";
 pub(super) const TENANT: &str =
     "!(self in ['.', '..']) && self.matches('^[^/\\\\\\\\\\\\x00-\\\\x1f\\\\x7f]+$')";
 
@@ -45,8 +48,8 @@ pub(super) const SCOPES: &str = "self.all(s, s.matches('^[\\\\x21\\\\x23-\\\\x5b
 pub(super) const SCOPES_MESSAGE: &str =
     "write one scope per list item, without spaces, quotes and backslashes";
 
-/// RFC 8707, section 2.
-pub(super) const RESOURCES: &str = "self.all(r, r.matches('^[a-zA-Z][-+.a-zA-Z0-9]*:[^#\\\\s]+$'))";
+/// RFC 8707, section 2; and the GUID of an application.
+pub(super) const RESOURCES: &str = "self.all(r, r.matches('^([a-zA-Z][-+.a-zA-Z0-9]*:[^#\\\\s]+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$'))";
 
 /// RFC 6901, section 3.
 pub(super) const POINTER: &str = "self.matches('^(/([^~/]|~[01])*)+$')";

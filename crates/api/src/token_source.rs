@@ -1,6 +1,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use super::github_app::GitHubApp;
 use super::oauth2::OAuth2;
 use super::reference::SecretReference;
 use super::rules;
@@ -66,7 +67,7 @@ pub struct TokenSourceSpec {
 /// The provider at which the token is requested: exactly one member.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_PROVIDER).message("exactly one of vgs, vngCloud, vmwareCloudDirector and oauth2 must be set; a member left empty is dropped, so write `vgs: {}`, not `vgs:`"))]
+#[x_kube(validation = Rule::new(rules::ONE_PROVIDER).message("exactly one of vgs, vngCloud, vmwareCloudDirector, gitHubApp and oauth2 must be set; a member left empty is dropped, so write `vgs: {}`, not `vgs:`"))]
 pub struct Provider {
     /// Very Good Security: Vault API, Account Updater and Network Tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +78,9 @@ pub struct Provider {
     /// VMware Cloud Director, for example Hi GIO Cloud, with an API token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vmware_cloud_director: Option<VmwareCloudDirector>,
+    /// A GitHub App: installation access tokens, for repositories and the API of GitHub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_hub_app: Option<GitHubApp>,
     /// Any other OAuth 2.0 token endpoint (RFC 6749).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oauth2: Option<OAuth2>,
@@ -86,6 +90,11 @@ pub struct Provider {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Vgs {
+    /// The scopes to request, of those that the service account has; default: none are named, and VGS grants all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
+    #[x_kube(validation = Rule::new(rules::SCOPES).message(rules::SCOPES_MESSAGE), merge_strategy = ListMerge::Atomic)]
+    pub scopes: Option<Vec<String>>,
     /// Replaces the token endpoint of VGS.
     #[serde(default, rename = "tokenURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]

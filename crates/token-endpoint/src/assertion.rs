@@ -77,9 +77,19 @@ impl Assertion<'_> {
         claims.insert("exp".into(), expires.into());
         claims.insert("jti".into(), self.jti.into());
 
-        let encode = |map: Map<String, Value>| URL_SAFE_NO_PAD.encode(Value::from(map).to_string());
-        let signed = [encode(header), encode(claims)].join(".");
-        let signature = key.sign(algorithm, signed.as_bytes())?;
-        Ok([signed, URL_SAFE_NO_PAD.encode(signature)].join("."))
+        jws(header, claims, key, algorithm)
     }
+}
+
+/// A JWS in compact form (RFC 7515, 7.1).
+pub(super) fn jws(
+    header: Map<String, Value>,
+    claims: Map<String, Value>,
+    key: &PrivateKey,
+    algorithm: Algorithm,
+) -> Result<String, KeyError> {
+    let encode = |map: Map<String, Value>| URL_SAFE_NO_PAD.encode(Value::from(map).to_string());
+    let signed = [encode(header), encode(claims)].join(".");
+    let signature = key.sign(algorithm, signed.as_bytes())?;
+    Ok([signed, URL_SAFE_NO_PAD.encode(signature)].join("."))
 }

@@ -20,6 +20,10 @@ pub enum Credential {
     SubjectToken,
     /// [`Credentials::actor_token`](field@crate::Credentials::actor_token).
     ActorToken,
+    /// [`Credentials::assertion`](field@crate::Credentials::assertion).
+    Assertion,
+    /// [`Credentials::client_assertion`](field@crate::Credentials::client_assertion).
+    ClientAssertion,
 }
 
 impl fmt::Display for Credential {
@@ -32,6 +36,8 @@ impl fmt::Display for Credential {
             Credential::Certificate => "certificate",
             Credential::SubjectToken => "subject token",
             Credential::ActorToken => "actor token",
+            Credential::Assertion => "assertion",
+            Credential::ClientAssertion => "client assertion",
         })
     }
 }

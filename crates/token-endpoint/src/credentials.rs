@@ -24,6 +24,10 @@ pub struct Credentials {
     pub subject_token: Option<SecretString>,
     /// For [`Grant::TokenExchange`](super::Grant::TokenExchange).
     pub actor_token: Option<SecretString>,
+    /// For [`Grant::Assertion`](super::Grant::Assertion). Another program renews it: it identifies nothing.
+    pub assertion: Option<SecretString>,
+    /// For [`ClientAuthentication::Assertion`](super::ClientAuthentication::Assertion). Likewise.
+    pub client_assertion: Option<SecretString>,
     /// The values of secret parameters and headers, by key.
     pub values: BTreeMap<String, SecretString>,
     /// Credentials as they were stored, where something was cut off them before they are sent. Digests are of these, and both
@@ -33,7 +37,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// All values in a fixed order and as they were stored, including absent ones, so that a digest over them identifies the
-    /// credentials.
+    /// credentials. Not the assertions, of which each lives for minutes.
     pub(super) fn all(&self) -> impl Iterator<Item = Option<&[u8]>> {
         let plain = [
             self.as_stored(Credential::ClientId, self.client_id.as_deref()),
@@ -72,18 +76,22 @@ impl Credentials {
     /// Whether `text` contains one of the secrets.
     #[must_use]
     pub fn are_told_in(&self, text: &str) -> bool {
-        [&self.client_secret, &self.refresh_token, &self.subject_token, &self.actor_token]
-            .into_iter()
-            .flatten()
-            .chain(self.values.values())
-            .chain(
-                self.stored
-                    .iter()
-                    .filter(|(which, _)| **which != Credential::ClientId)
-                    .map(|(_, value)| value),
-            )
-            .map(ExposeSecret::expose_secret)
-            .any(|secret| !secret.is_empty() && text.contains(secret))
+        [
+            &self.client_secret,
+            &self.refresh_token,
+            &self.subject_token,
+            &self.actor_token,
+            &self.assertion,
+            &self.client_assertion,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(self.values.values())
+        .chain(
+            self.stored.iter().filter(|(which, _)| **which != Credential::ClientId).map(|(_, value)| value),
+        )
+        .map(ExposeSecret::expose_secret)
+        .any(|secret| !secret.is_empty() && text.contains(secret))
     }
 }
 
@@ -100,6 +108,8 @@ impl fmt::Debug for Credentials {
             .field("certificate", &shown(self.certificate.as_ref()))
             .field("subject_token", &shown(self.subject_token.as_ref()))
             .field("actor_token", &shown(self.actor_token.as_ref()))
+            .field("assertion", &shown(self.assertion.as_ref()))
+            .field("client_assertion", &shown(self.client_assertion.as_ref()))
             .field("values", &self.values.keys())
             .finish()
     }
@@ -133,6 +143,14 @@ impl Credentials {
 
     pub(super) fn actor_token(&self) -> Result<&str, RequestError> {
         expose(self.actor_token.as_ref(), Credential::ActorToken)
+    }
+
+    pub(super) fn assertion(&self) -> Result<&str, RequestError> {
+        expose(self.assertion.as_ref(), Credential::Assertion)
+    }
+
+    pub(super) fn client_assertion(&self) -> Result<&str, RequestError> {
+        expose(self.client_assertion.as_ref(), Credential::ClientAssertion)
     }
 
     pub(super) fn value(&self, key: &str) -> Result<&str, RequestError> {

@@ -142,6 +142,8 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
+            // Nothing tells when it is renewed.
+            Error::Request(RequestError::ExpiredAssertion(_)) => Class::Transient,
             Error::Request(_) | Error::Egress(_) => Class::Configuration,
             Error::Dns { .. }
             | Error::Connect { .. }
@@ -196,6 +198,7 @@ impl Error {
                 RequestError::ColonInClientId
                 | RequestError::Key(_)
                 | RequestError::Certificate(_)
+                | RequestError::ExpiredAssertion(_)
                 | RequestError::HeaderValue(_) => ErrorKind::UnusableCredential,
                 RequestError::Reserved(_)
                 | RequestError::ReservedClaim(_)

@@ -4,6 +4,7 @@
 use super::assertion::ASSERTION_LIFETIME;
 use super::key::Algorithm;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// The authorization grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +15,13 @@ pub enum Grant {
     RefreshToken,
     /// An assertion that this client signs (RFC 7523, 2.1): Google, Salesforce, Box, DocuSign.
     JwtBearer(Box<JwtBearer>),
+    /// An assertion that another program has made (RFC 7523, 2.1): [`Credentials::assertion`](field@super::Credentials::assertion).
+    Assertion,
     /// Exchanges one token for another (RFC 8693).
     TokenExchange(TokenExchange),
+    /// An installation access token of a GitHub App, which is GitHub's own and no OAuth: `Authorization` is signed by the app's
+    /// key, and the body holds what the token is limited to. Nothing else of a description is sent.
+    GitHubApp(GitHubApp),
     /// An extension grant (RFC 6749, 4.5); its members are parameters of the request.
     Custom {
         /// The value of `grant_type`.
@@ -56,6 +62,16 @@ impl Default for JwtBearer {
     }
 }
 
+/// What an installation access token is limited to; empty: nothing less than the installation.
+/// <https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app>
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GitHubApp {
+    /// Names of repositories, without their owner.
+    pub repositories: Vec<String>,
+    /// Permission -> `read`, `write` or `admin`.
+    pub permissions: BTreeMap<String, String>,
+}
+
 /// RFC 8693, 2.1. The tokens themselves are credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenExchange {
@@ -78,6 +94,12 @@ pub enum ClientAuthentication {
     None,
     /// An assertion that the client signs (RFC 7523, 2.2; OpenID Connect Core 9, `private_key_jwt`).
     PrivateKeyJwt(PrivateKeyJwt),
+    /// An assertion that another program has made (RFC 7521, 4.2), for example a SPIFFE JWT-SVID, with `client_id` in the body
+    /// if there is one: [`Credentials::client_assertion`](field@super::Credentials::client_assertion).
+    Assertion {
+        /// `client_assertion_type`, for example `urn:ietf:params:oauth:client-assertion-type:jwt-bearer`.
+        assertion_type: String,
+    },
     /// The client certificate of the connection (RFC 8705), with `client_id` in the body.
     Tls,
 }

@@ -92,7 +92,9 @@ pub use discovery::{Issuer, IssuerError};
 pub use discovery_cache::Discovery;
 pub use egress::{Egress, EgressRefused, EgressRule, EgressRuleError, RuleNeeded};
 pub use error::{Class, Error, ErrorKind, Hint, Refusal, RequestError, Undiscovered, Unusable};
-pub use grant::{BasicEncoding, ClientAuthentication, Grant, JwtBearer, PrivateKeyJwt, TokenExchange};
+pub use grant::{
+    BasicEncoding, ClientAuthentication, GitHubApp, Grant, JwtBearer, PrivateKeyJwt, TokenExchange,
+};
 pub use headers::{REFUSED_HEADERS, is_refused_header};
 pub use key::{Algorithm, KeyError, KeyType};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};

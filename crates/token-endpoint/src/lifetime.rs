@@ -104,6 +104,11 @@ fn in_seconds(expires_in: u64, others: [Option<u64>; 3]) -> u64 {
     if others.into_iter().flatten().any(agrees) { thousandth } else { expires_in }
 }
 
+/// `exp` of a JWT, in seconds since the epoch.
+pub(super) fn expiry(token: &str) -> Option<i64> {
+    claims(token).map(|claims| claims.expires)
+}
+
 /// Seconds since the epoch.
 struct Claims {
     expires: i64,

@@ -71,6 +71,8 @@ pub struct ResponseMapping {
     pub expires_at: Option<Pointer>,
     /// A refresh token that replaces the one that was sent.
     pub refresh_token: Option<Pointer>,
+    /// Whether answers have no `token_type` by their documentation, so that its absence says nothing.
+    pub omits_token_type: bool,
     /// Further members, by their names in [`Answer::values`](super::Answer::values).
     pub values: BTreeMap<String, Pointer>,
 }

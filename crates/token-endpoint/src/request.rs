@@ -1,6 +1,7 @@
 //! Token requests (RFC 6749, 4.4.2, 4.5 and 6; RFC 7521, 4; RFC 8693, 2.1; RFC 8707, 2).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod github;
 mod signer;
 mod write;
 
@@ -60,7 +61,7 @@ pub struct RequestDescription {
     pub scopes: Vec<String>,
     /// The intended audience of the token (RFC 8693, 2.1; also Auth0 and others).
     pub audience: Option<String>,
-    /// The resources at which the token will be used (RFC 8707, 2): absolute URIs without a fragment.
+    /// The resources at which the token will be used (RFC 8707, 2): absolute URIs without a fragment, or GUIDs.
     pub resources: Vec<String>,
     /// Further members of the body, written last. Names in [`RESERVED`] are refused.
     pub parameters: BTreeMap<String, String>,
@@ -107,7 +108,7 @@ impl RequestDescription {
     /// Whether each attempt signs an assertion, so that only [`Self::attempt`] can write the request.
     #[must_use]
     pub fn signs(&self) -> bool {
-        matches!(self.grant, Grant::JwtBearer(_))
+        matches!(self.grant, Grant::JwtBearer(_) | Grant::GitHubApp(_))
             || matches!(self.client_authentication, ClientAuthentication::PrivateKeyJwt(_))
     }
 
@@ -143,6 +144,7 @@ pub struct TokenRequest {
     sent: Redactor,
     spends_credential: bool,
     encoded_differs: bool,
+    is_for_github: bool,
     response: ResponseMapping,
 }
 
@@ -175,6 +177,11 @@ impl TokenRequest {
     /// rejects it.
     pub(super) fn encoded_differs(&self) -> bool {
         self.encoded_differs
+    }
+
+    /// Whether it is answered in the words of GitHub's API.
+    pub(super) fn is_for_github(&self) -> bool {
+        self.is_for_github
     }
 
     /// Where the members of the answer are.

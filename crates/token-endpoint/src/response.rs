@@ -79,8 +79,10 @@ pub(super) fn read_keeping(
     let read_body = || object.map_or(ErrorBody::NotJson, |object| error_body::read(object, request.sent()));
     let error_body = error_body.unwrap_or_else(read_body);
     let shape = shape(headers, body, request.sent());
-    let asked = header(headers, &RETRY_AFTER).and_then(|value| retry_after(value, date));
+    let limit = || request.is_for_github().then(|| github_limit(status, headers, date)).flatten();
+    let asked = header(headers, &RETRY_AFTER).and_then(|value| retry_after(value, date)).or_else(limit);
     Err(Error::Refused(Box::new(Refusal {
+        is_of_github: request.is_for_github(),
         status,
         retry_after: asked.map(|seconds| RetryAfter::of(seconds, status, &error_body, &shape)),
         body: error_body,
@@ -116,7 +118,7 @@ fn token(
     Ok(Answer {
         access_token: access_token.into(),
         token_type: token_type_text.map_or(Ok("Bearer"), token_type)?.to_owned(),
-        token_type_missing: token_type_text.is_none(),
+        token_type_missing: token_type_text.is_none() && !mapping.omits_token_type,
         scope: scope.map(str::to_owned),
         expires_in: expires_in.map(|seconds| seconds.min(MAX_LIFETIME)),
         expires_at: mapping
@@ -208,6 +210,16 @@ fn retry_after(value: &str, date: Option<Timestamp>) -> Option<u64> {
         u64::try_from(until).unwrap_or_default()
     };
     Some(seconds)
+}
+
+/// The seconds until GitHub's primary rate limit is reset, where it is exhausted.
+/// <https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api>
+fn github_limit(status: StatusCode, headers: &HeaderMap, date: Option<Timestamp>) -> Option<u64> {
+    let is_limited = matches!(status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS)
+        && header(headers, &HeaderName::from_static("x-ratelimit-remaining")) == Some("0");
+    let reset: i64 = header(headers, &HeaderName::from_static("x-ratelimit-reset"))?.parse().ok()?;
+    let wait = u64::try_from(reset.saturating_sub(date?.as_second())).unwrap_or_default();
+    is_limited.then_some(wait)
 }
 
 /// Media type and encoding are text of the server: they are dropped unless they have the form of one, and redacted.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::secret::Rendered;
-use token_endpoint::{RequestDescription, TokenRequest};
+use token_endpoint::{Grant, RequestDescription, TokenRequest};
 
 /// Members of a request whose values are never secret.
 const PUBLIC_MEMBERS: [&str; 8] = [
@@ -92,7 +92,8 @@ pub(super) fn request_view(
     show: bool,
 ) -> RequestView {
     let is_public = |name: &str, value: &str| {
-        PUBLIC_MEMBERS.contains(&name)
+        matches!(description.grant, Grant::GitHubApp(_)) // the body is from the TokenSource alone
+            || PUBLIC_MEMBERS.contains(&name)
             || (name == "client_id" && client_id == Some(value))
             || description.parameters.get(name).is_some_and(|public| public == value)
     };
@@ -202,7 +203,7 @@ pub(super) fn target_data(rendered: &Rendered, redacted: Option<&Rendered>, show
 mod tests {
     use super::*;
     use token_endpoint::{
-        Algorithm, Attempt, BasicEncoding, ClientAuthentication, Credentials, Encoding, Grant, PrivateKeyJwt,
+        Algorithm, Attempt, BasicEncoding, ClientAuthentication, Credentials, Encoding, PrivateKeyJwt,
     };
 
     const KEY: &str = include_str!("../../../crates/token-endpoint/src/tests/keys/p256.pem");

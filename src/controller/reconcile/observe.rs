@@ -32,7 +32,8 @@ impl Reconciliation<'_> {
             if self.spec.sends_refresh_token() { known(&self.identity.refresh_token)? } else { None };
         let foreign_refresh_token =
             refresh_token.as_deref().is_some_and(|facts| !stores_refresh_token_of(facts, &self.identity.key));
-        let credentials = credentials.as_deref().map(|facts| &facts.version);
+        let credentials = credentials.map(|facts| self.spec.credentials_version(&facts.version));
+        let credentials = credentials.as_ref();
         let tried = self.spec.tried(credentials);
         let observed = Observed {
             source: &self.identity.owner,

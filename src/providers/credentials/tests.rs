@@ -184,6 +184,40 @@ fn wanted_keys_of_assertions_and_token_exchange() {
 }
 
 #[test]
+fn wanted_keys_of_made_assertions_and_github_apps() {
+    let keys = |provider: serde_json::Value, spec: &api::Credentials| {
+        let description = request(provider);
+        let keys = wanted_keys(spec, &description);
+        let names: Vec<_> =
+            keys.iter().map(|key| format!("{}{}", key.name, if key.required { "" } else { "?" })).collect();
+        (names.join(" "), needs_only_assertions(spec, &description))
+    };
+    let oauth2 = |more: serde_json::Value| {
+        let mut provider = json!({"tokenURL": "https://idp.example.com/t"});
+        provider.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"oauth2": provider})
+    };
+    let assertion = || json!({"assertion": {"from": "secretKey"}});
+    let client = json!({"clientAuthentication": {"assertion": {"from": "secretKey", "key": "svid"}}});
+    let named = api::Credentials { client_id_key: Some("id".into()), ..spec() };
+    let plain = api::Credentials { client_id: Some("id".into()), ..spec() };
+    let text = |text: &str, only| (text.to_owned(), only);
+    assert_eq!(keys(oauth2(client.clone()), &spec()), text("svid", true));
+    assert_eq!(keys(oauth2(client.clone()), &plain), text("svid", true));
+    assert_eq!(keys(oauth2(client), &named), text("id svid", false));
+    assert_eq!(keys(oauth2(json!({"grant": assertion()})), &spec()), text("assertion", true));
+    let post = json!({"grant": assertion(), "clientAuthentication": {"post": {}}});
+    assert_eq!(keys(oauth2(post), &spec()), text("client_id client_secret assertion", false));
+    let github = json!({"gitHubApp": {"installationID": 1}});
+    assert_eq!(keys(github.clone(), &spec()), text("client_id private_key.pem", false));
+    assert_eq!(keys(github, &plain), text("private_key.pem", false));
+    assert_eq!(
+        keys(json!({"oauth2": {"tokenURL": "https://a/t", "clientAuthentication": {"none": {}}}}), &spec()),
+        text("", false)
+    );
+}
+
+#[test]
 fn read_credentials_keeps_the_lines_of_a_private_key() {
     let signed = request(json!({"oauth2": {"tokenURL": "https://a/t", "grant": {"jwtBearer": {}}}}));
     let pem = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";

@@ -21,6 +21,17 @@ pub(super) fn accepted() -> Vec<Value> {
         oauth2(json!({"response": {"values": {"instance_url": "/instance_url", "_1": "/data/0/token_type"}}})),
         of(json!({"vgs": {"tokenURL": "http://127.0.0.1:8080/token"}})),
         of(json!({"vngCloud": {"scopes": ["email", "a:b/c.d"]}})),
+        of(json!({"vgs": {"scopes": ["cards:write", "network-tokens:read"]}})),
+        of(json!({"gitHubApp": {"installationID": 9_007_199_254_740_991_i64}})),
+        of(json!({"gitHubApp": {
+            "installationID": 1, "host": "github.example.com:8443",
+            "repositories": ["website", ".github", "a_b-c.d"], "permissions": {"contents": "read", "pull_requests": "write"},
+        }})),
+        oauth2(json!({"resources": ["00000003-0000-0000-C000-000000000000"]})),
+        oauth2(json!({
+            "grant": {"assertion": {"from": "secretKey"}},
+            "clientAuthentication": {"assertion": {"from": "secretKey", "key": "svid.jwt", "type": "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"}},
+        })),
         vcd(json!({"host": "vcd.example.com", "tenant": "My Org & Söhne"})),
         vcd(json!({"host": "vcd.example.com:8443", "system": true})),
         vcd(json!({"host": "[2001:db8::1]:8443", "tenant": "a", "system": false})),

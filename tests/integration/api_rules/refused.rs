@@ -6,19 +6,21 @@ use super::{credentials, named, oauth2, of, source, vcd, vgs, with};
 
 const TOKEN_URL: &str = "write an absolute https URL without user name, password and fragment, for example https://idp.example.com/oauth/token";
 const DURATION: &str = "write a duration from 1s to 8760h in whole hours (h), minutes (m) and seconds (s), for example 90s or 1h30m";
-const ONE_PROVIDER: &str = "exactly one of vgs, vngCloud, vmwareCloudDirector and oauth2 must be set";
+const ONE_PROVIDER: &str =
+    "exactly one of vgs, vngCloud, vmwareCloudDirector, gitHubApp and oauth2 must be set";
 const TENANT: &str = "no slash, backslash or control character, and not `.` or `..`";
 const HOST: &str = "write the host alone, with a port if it is not 443";
 const RESERVED: &str = "members of the request that have a field of their own";
-const ONE_GRANT: &str =
-    "exactly one of clientCredentials, refreshToken, jwtBearer, tokenExchange and custom must be set";
-const ONE_AUTHENTICATION: &str = "exactly one of basic, post, privateKeyJWT, tls and none must be set";
+const ONE_GRANT: &str = "exactly one of clientCredentials, refreshToken, jwtBearer, assertion, tokenExchange and custom must be set";
+const ONE_AUTHENTICATION: &str =
+    "exactly one of basic, post, privateKeyJWT, assertion, tls and none must be set";
 const ISSUER: &str = "write the issuer exactly as its metadata has it";
 const ONE_BUNDLE: &str = "exactly one of configMapKeyRef and secretKeyRef must be set";
 const HEADERS: &str = "headers of the connection, of proxies and of the operator itself";
 const HEADER_NAME: &str = "a header's name must have between 1 and 128 letters";
 const POINTER: &str = "write a JSON pointer (RFC 6901)";
 const RESOURCES: &str = "write absolute URIs without fragment and spaces (RFC 8707)";
+const REPOSITORIES: &str = "write the names of repositories without their owner";
 const SCOPES: &str = "one scope per list item, without spaces, quotes and backslashes";
 const TYPE: &str = "write one of Opaque, kubernetes.io/dockerconfigjson";
 const DATA_KEY: &str = "a key may have at most 253 letters, digits";
@@ -37,6 +39,7 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
     let labels = |labels: Value| template(json!({"metadata": {"labels": labels}}));
     let annotations = |annotations: Value| template(json!({"metadata": {"annotations": annotations}}));
     let values = |values: Value| oauth2(json!({"response": {"values": values}}));
+    let github = |github: Value| of(json!({"gitHubApp": github}));
     let tls = |tls: Value| vgs(json!({"tls": tls}));
     let reference = json!({"name": "roots", "key": "ca.crt"});
     let many = |n: usize| (0..n).map(|n| format!("s{n}")).collect::<Vec<_>>();
@@ -52,6 +55,32 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
         (oauth2(json!({"clientAuthentication": {}})), ONE_AUTHENTICATION),
         (oauth2(json!({"clientAuthentication": {"post": null}})), "write `post: {}`, not `post:`"),
         (oauth2(json!({"clientAuthentication": {"post": {}, "none": {}}})), ONE_AUTHENTICATION),
+        (oauth2(json!({"grant": {"jwtBearer": {}, "assertion": {"from": "secretKey"}}})), ONE_GRANT),
+        (
+            oauth2(json!({"clientAuthentication": {"none": {}, "assertion": {"from": "secretKey"}}})),
+            ONE_AUTHENTICATION,
+        ),
+        (of(json!({"gitHubApp": {"installationID": 1}, "oauth2": {"tokenURL": "https://a"}})), ONE_PROVIDER),
+        // Assertions that another program makes.
+        (oauth2(json!({"grant": {"assertion": {}}})), "grant.assertion.from: Required value"),
+        (oauth2(json!({"grant": {"assertion": {"from": "file"}}})), "supported values: \"secretKey\""),
+        (
+            oauth2(json!({"clientAuthentication": {"assertion": {"from": "secretKey", "key": "a/b"}}})),
+            "clientAuthentication.assertion.key",
+        ),
+        // GitHub Apps.
+        (github(json!({})), "spec.provider.gitHubApp.installationID: Required value"),
+        (github(json!({"installationID": 0})), "should be greater than or equal to 1"),
+        (github(json!({"installationID": 1, "host": "https://github.example.com"})), HOST),
+        (github(json!({"installationID": 1, "host": "github.example.com/api/v3"})), HOST),
+        (github(json!({"installationID": 1, "repositories": ["acme/website"]})), REPOSITORIES),
+        (github(json!({"installationID": 1, "repositories": [".."]})), REPOSITORIES),
+        (github(json!({"installationID": 1, "repositories": []})), "should have at least 1 items"),
+        (github(json!({"installationID": 1, "permissions": {"contents": "all"}})), "supported values: \"read\""),
+        (
+            github(json!({"installationID": 1, "permissions": {"Pull Requests": "read"}})),
+            "write permissions as GitHub's API names them",
+        ),
 // Required fields.
         (json!({"credentials": {"secretRef": {"name": "c"}}}), "spec.provider: Required value"),
         (json!({"provider": {"vgs": {}}}), "spec.credentials: Required value"),
@@ -117,6 +146,9 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
         (oauth2(json!({"scopes": [long(257)]})), "Too long: may not be more than 256"),
         (oauth2(json!({"scopes": many(65)})), "must have at most 64 items"),
         (of(json!({"vngCloud": {"scopes": ["e mail"]}})), SCOPES),
+        (of(json!({"vgs": {"scopes": ["cards:read cards:write"]}})), SCOPES),
+        (oauth2(json!({"resources": ["00000003-0000-0000-c000-00000000000"]})), RESOURCES),
+        (oauth2(json!({"resources": ["00000003-0000-0000-c000-000000000000/x"]})), RESOURCES),
         (parameters(json!({"grant_type": "password"})), RESERVED),
         (parameters(json!({"Client_Secret": "s"})), RESERVED),
         (parameters(json!({"scope": "a"})), RESERVED),

@@ -34,6 +34,10 @@ pub enum Hint {
     CheckTokenUrl,
     /// HTTP 401 without an error code.
     CheckClientCredentials,
+    /// HTTP 401 from GitHub for the JWT of an app.
+    CheckGitHubKey,
+    /// HTTP 403, 404 or 422 from GitHub: another app's installation, or more than it was granted.
+    CheckGitHubInstallation,
     /// The endpoint may not decode what Basic authentication percent-encodes (RFC 6749, 2.3.1).
     AvoidPercentEncoding,
     /// The client is locked out after failed logins; each further attempt may extend that.
@@ -73,6 +77,13 @@ impl fmt::Display for Hint {
             Hint::CheckTokenUrlPath => "check the path of the token URL",
             Hint::CheckTokenUrl => "is the token URL that of the token endpoint?",
             Hint::CheckClientCredentials => "check the client id and secret",
+            Hint::CheckGitHubKey => {
+                "is the private key one of this app, and the client id (or app id) the app's own?"
+            }
+            Hint::CheckGitHubInstallation => {
+                "is the app of this key installed there, not suspended, and are the repositories and permissions among \
+                 those that the installation was granted?"
+            }
             Hint::AvoidPercentEncoding => {
                 "the client id or secret has characters that Basic authentication percent-encodes (RFC 6749, 2.3.1): \
                  if both are right, the server may not decode them; then use raw Basic authentication or post"

@@ -18,6 +18,8 @@ pub struct Refusal {
     pub(crate) body: ErrorBody,
     pub(crate) shape: Shape,
     pub(crate) retry_after: Option<RetryAfter>,
+    /// An answer of GitHub's API, which has no codes: its statuses mean more than elsewhere.
+    pub(crate) is_of_github: bool,
     /// Whether Basic authentication percent-encoded something that the server may not have decoded.
     pub(crate) encoded_differs: bool,
     /// A success whose body reports an error may hold one.
@@ -41,6 +43,9 @@ impl std::error::Error for Refusal {}
 impl Refusal {
     /// The first that fits: a lock-out, 429, another failure of the server, a known code, a known sentence, the status.
     pub(super) fn meaning(&self) -> Meaning {
+        if let Some(meaning) = self.meaning_at_github() {
+            return meaning;
+        }
         let known = self.body.known();
         match (self.status.as_u16(), known) {
             (_, Some(code)) if code.class == Class::LockedOut => means(code.class, code.kind, Reach::Client),
@@ -57,6 +62,19 @@ impl Refusal {
             (401, Some(code)) if code.class == Class::Transient => self.meaning_of_status(),
             (_, Some(code)) => means(code.class, code.kind, self.reach_of(code)),
             (_, None) => self.meaning_without_code(),
+        }
+    }
+
+    /// <https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app>: 404 for an installation of
+    /// another app or none, 422 for what the app was not granted, 403 with a wait for rate limits.
+    fn meaning_at_github(&self) -> Option<Meaning> {
+        match self.status.as_u16() {
+            _ if !self.is_of_github || self.body == ErrorBody::NotJson => None,
+            403 if self.retry_after.is_some() => {
+                Some(means(Class::Limited, ErrorKind::RateLimited, Reach::Client))
+            }
+            403 | 404 | 422 => Some(means(Class::Rejected, ErrorKind::RequestRejected, Reach::Request)),
+            _ => None,
         }
     }
 
@@ -133,6 +151,12 @@ impl Refusal {
         }
         if kind == ErrorKind::ClientRejected && self.encoded_differs {
             return Some(Hint::AvoidPercentEncoding);
+        }
+        if self.is_of_github && class == Class::Rejected {
+            return Some(match self.status.as_u16() {
+                401 => Hint::CheckGitHubKey,
+                _ => Hint::CheckGitHubInstallation,
+            });
         }
         if self.body.known().is_some() {
             return None;

@@ -25,7 +25,7 @@ pub enum RequestError {
     #[error("the value of the header {0:?} holds characters that a header cannot carry")]
     HeaderValue(String),
     /// RFC 8707, 2.
-    #[error("the resource {0:?} is no absolute URI without a fragment (RFC 8707)")]
+    #[error("the resource {0:?} is neither an absolute URI without a fragment (RFC 8707) nor a GUID")]
     Resource(String),
     /// RFC 7617, 2: the server would split the id at its colon, and count a failed login.
     #[error(
@@ -41,6 +41,11 @@ pub enum RequestError {
     /// The certificate that an assertion names cannot be used.
     #[error("the certificate {0}")]
     Certificate(&'static str),
+    /// The assertion that another program makes is past its `exp`. It may be renewed at any time.
+    #[error(
+        "the assertion expired {0} s ago, so that nothing was sent: does what renews it still run, and is the clock of this machine right?"
+    )]
+    ExpiredAssertion(u64),
     /// A caller's error: the description signs, and [`RequestDescription::attempt`](crate::RequestDescription::attempt) was not used.
     #[error("the request must be signed, and no time of signing was given")]
     NotAnAttempt,

@@ -2,13 +2,14 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::signer::Signer;
-use super::{Encoding, RequestDescription, TokenRequest, is_reserved};
+use super::{Encoding, RequestDescription, TokenRequest, github, is_reserved};
 use crate::assertion::Attempt;
 use crate::credentials::Credentials;
 use crate::error::RequestError;
-use crate::grant::{BasicEncoding, ClientAuthentication, Grant, TokenExchange};
+use crate::grant::{BasicEncoding, ClientAuthentication, GitHubApp, Grant, TokenExchange};
 use crate::headers::is_refused_header;
 use crate::key::PrivateKey;
+use crate::lifetime::expiry;
 use crate::redact::{Redactor, percent_encode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -37,13 +38,16 @@ impl RequestDescription {
             (Some(_), None) => return Err(RequestError::NotAnAttempt),
             (None, _) => None,
         };
+        if let (Grant::GitHubApp(app), Some(signer)) = (&self.grant, &signer) {
+            return self.write_for_github(app, signer);
+        }
         let mut draft = Draft::default();
         for stored in credentials.stored.values() {
             draft.sent.add_name(stored.expose_secret());
         }
         draft.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        self.write_grant(&mut draft, credentials, signer.as_ref())?;
-        self.write_client(&mut draft, credentials, signer.as_ref())?;
+        self.write_grant(&mut draft, credentials, attempt, signer.as_ref())?;
+        self.write_client(&mut draft, credentials, attempt, signer.as_ref())?;
         self.write_target(&mut draft, signer.as_ref())?;
         self.write_parameters(&mut draft, credentials)?;
         self.write_headers(&mut draft, credentials)?;
@@ -60,6 +64,26 @@ impl RequestDescription {
             sent: draft.sent,
             spends_credential: self.grant == Grant::RefreshToken,
             encoded_differs: draft.encoded_differs,
+            is_for_github: false,
+            response: self.response.clone(),
+        })
+    }
+
+    fn write_for_github(&self, app: &GitHubApp, signer: &Signer<'_>) -> Result<TokenRequest, RequestError> {
+        let assertion = github::assertion(signer)?;
+        let (mut headers, mut sent) = (HeaderMap::new(), Redactor::default());
+        github::set_headers(&mut headers, assertion.expose_secret())?;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        sent.add(assertion.expose_secret());
+        sent.add_name(signer.credentials.client_id()?);
+        Ok(TokenRequest {
+            url: self.token_url.clone(),
+            headers,
+            body: github::body(app).into(),
+            sent,
+            spends_credential: false,
+            encoded_differs: false,
+            is_for_github: true,
             response: self.response.clone(),
         })
     }
@@ -68,6 +92,7 @@ impl RequestDescription {
         &'a self,
         draft: &mut Draft<'a>,
         credentials: &'a Credentials,
+        attempt: Option<&Attempt>,
         signer: Option<&Signer<'a>>,
     ) -> Result<(), RequestError> {
         match &self.grant {
@@ -80,6 +105,12 @@ impl RequestDescription {
                 draft.plain("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
                 let signer = signer.ok_or(RequestError::NotAnAttempt)?;
                 draft.secret("assertion", signer.grant(grant)?);
+            }
+            Grant::Assertion => {
+                draft.plain("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+                let assertion = credentials.assertion()?;
+                check_alive(assertion, attempt)?;
+                draft.secret("assertion", assertion);
             }
             Grant::TokenExchange(exchange) => {
                 let TokenExchange { subject_token_type, actor_token_type, requested_token_type } = exchange;
@@ -94,6 +125,8 @@ impl RequestDescription {
                     draft.plain("requested_token_type", requested);
                 }
             }
+            // Written by itself.
+            Grant::GitHubApp(_) => return Err(RequestError::NotAnAttempt),
             Grant::Custom { grant_type } => draft.plain("grant_type", grant_type),
         }
         Ok(())
@@ -103,6 +136,7 @@ impl RequestDescription {
         &'a self,
         draft: &mut Draft<'a>,
         credentials: &'a Credentials,
+        attempt: Option<&Attempt>,
         signer: Option<&Signer<'a>>,
     ) -> Result<(), RequestError> {
         match &self.client_authentication {
@@ -139,6 +173,15 @@ impl RequestDescription {
                 let signer = signer.ok_or(RequestError::NotAnAttempt)?;
                 draft.secret("client_assertion", signer.client(method)?);
             }
+            ClientAuthentication::Assertion { assertion_type } => {
+                if let Ok(id) = credentials.client_id() {
+                    draft.name("client_id", id);
+                }
+                let assertion = credentials.client_assertion()?;
+                check_alive(assertion, attempt)?;
+                draft.plain("client_assertion_type", assertion_type);
+                draft.secret("client_assertion", assertion);
+            }
             ClientAuthentication::Tls => draft.name("client_id", credentials.client_id()?),
         }
         Ok(())
@@ -155,7 +198,8 @@ impl RequestDescription {
             draft.plain("audience", audience);
         }
         for resource in &self.resources {
-            if resource.contains('#') || Url::parse(resource).is_err() {
+            let is_uri = !resource.contains('#') && Url::parse(resource).is_ok();
+            if !is_uri && !is_guid(resource) {
                 return Err(RequestError::Resource(resource.clone()));
             }
             draft.sent.add_plain(resource);
@@ -248,6 +292,22 @@ impl<'a> Draft<'a> {
         self.sent.add(&value);
         self.members.push((name, value));
     }
+}
+
+/// Refuses an assertion whose time is over: the endpoint would count a failed login. One that is no JWT is not judged.
+fn check_alive(assertion: &str, attempt: Option<&Attempt>) -> Result<(), RequestError> {
+    let ends = attempt.and_then(|attempt| Some(attempt.now.as_second() - expiry(assertion)?));
+    match ends.and_then(|ended_for| u64::try_from(ended_for).ok()) {
+        Some(ended_for) => Err(RequestError::ExpiredAssertion(ended_for)),
+        None => Ok(()),
+    }
+}
+
+/// The id of an application: Microsoft Entra and AD FS take it in place of a URI.
+fn is_guid(text: &str) -> bool {
+    let groups =
+        text.split('-').map(|group| group.bytes().all(|b| b.is_ascii_hexdigit()).then_some(group.len()));
+    groups.eq([8, 4, 4, 4, 12].map(Some))
 }
 
 fn basic(pair: &str) -> HeaderValue {

@@ -248,7 +248,15 @@ fn request_several_resources_are_repeated_or_an_array() {
         body(&json.request(&credentials()).unwrap()),
         r#"{"grant_type":"client_credentials","resource":["https://cal.example.com/","https://contacts.example.com/"]}"#
     );
-    for resource in ["relative", "https://a.example/#fragment", ""] {
+    let guid = RequestDescription {
+        resources: vec!["00000003-0000-0000-C000-000000000000".into()],
+        ..description()
+    };
+    assert!(
+        body(&guid.request(&credentials()).unwrap())
+            .ends_with("&resource=00000003-0000-0000-C000-000000000000")
+    );
+    for resource in ["relative", "https://a.example/#fragment", "", "00000003-0000-0000-C000-00000000000g"] {
         let description = RequestDescription { resources: vec![resource.into()], ..description() };
         let error = description.request(&credentials()).unwrap_err();
         assert_eq!(error, RequestError::Resource(resource.into()));

@@ -103,6 +103,7 @@ proptest! {
                 expires_in: Some(pointer.clone()),
                 expires_at: Some(pointer.clone()),
                 refresh_token: Some(pointer.clone()),
+                omits_token_type: false,
                 values: [("value".to_owned(), pointer.clone())].into(),
             };
             let request = RequestDescription { response, ..description() }

@@ -1,0 +1,91 @@
+//! Assertions that another program makes: sent as they are, unless their time is over.
+
+use super::grants::{NOW, attempt, body};
+use super::{credentials, description};
+use crate::limiter::{Limiter, Limits};
+use crate::{
+    Class, ClientAuthentication, Credential, Credentials, Error, ErrorKind, Grant, RequestDescription,
+    RequestError, Tls,
+};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+fn jwt(expires: i64) -> String {
+    format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{expires}}}"#)))
+}
+
+fn with(assertion: &str) -> Credentials {
+    Credentials {
+        client_id: None,
+        assertion: Some(assertion.into()),
+        client_assertion: Some(assertion.into()),
+        ..credentials()
+    }
+}
+
+fn grant() -> RequestDescription {
+    RequestDescription {
+        grant: Grant::Assertion,
+        client_authentication: ClientAuthentication::None,
+        ..description()
+    }
+}
+
+fn client() -> RequestDescription {
+    let assertion_type = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe".to_owned();
+    RequestDescription {
+        client_authentication: ClientAuthentication::Assertion { assertion_type },
+        ..description()
+    }
+}
+
+#[test]
+fn made_assertion_is_sent_as_grant_and_as_client_authentication() {
+    let live = jwt(NOW + 1);
+    let request = |description: RequestDescription, credentials: &Credentials| {
+        body(&description.attempt(credentials, &attempt()).unwrap()).to_owned()
+    };
+    assert_eq!(
+        request(grant(), &with(&live)),
+        format!("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={live}")
+    );
+    let client_assertion = format!(
+        "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-spiffe&client_assertion={live}"
+    );
+    assert_eq!(request(client(), &with(&live)), format!("grant_type=client_credentials&{client_assertion}"));
+    let named = Credentials { client_id: Some("id".into()), ..with(&live) };
+    assert_eq!(
+        request(client(), &named),
+        format!("grant_type=client_credentials&client_id=id&{client_assertion}")
+    );
+    // One that is no JWT is the endpoint's to judge.
+    assert!(grant().attempt(&with("opaque"), &attempt()).is_ok());
+}
+
+#[test]
+fn made_assertion_that_is_over_is_not_sent_and_tried_again_by_itself() {
+    for description in [grant(), client()] {
+        for (expires, ago) in [(NOW, 0), (NOW - 90, 90)] {
+            let error = description.attempt(&with(&jwt(expires)), &attempt()).unwrap_err();
+            assert_eq!(error, RequestError::ExpiredAssertion(ago));
+            let error = Error::from(error);
+            assert_eq!((error.class(), error.kind()), (Class::Transient, ErrorKind::UnusableCredential));
+            assert!(error.to_string().contains("does what renews it still run"), "{error}");
+        }
+    }
+    let missing = grant().attempt(&credentials(), &attempt()).unwrap_err();
+    assert_eq!(missing, RequestError::Missing(Credential::Assertion));
+}
+
+#[test]
+fn made_assertion_identifies_no_credentials_and_is_redacted() {
+    let limiter = Limiter::<u8>::new(Limits::default());
+    let (first, second) = (with(&jwt(NOW + 1)), with(&jwt(NOW + 2)));
+    assert_eq!(limiter.digest(&first), limiter.digest(&second), "a renewed one is no change");
+    for description in [grant(), client()] {
+        let client = |credentials| limiter.client(&description, credentials, &Tls::default());
+        assert_eq!(client(&first), client(&second));
+    }
+    assert!(first.are_told_in(&format!("is {} bad?", jwt(NOW + 1))));
+    assert!(!format!("{first:?}").contains("c2ln"));
+}
