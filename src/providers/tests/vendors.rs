@@ -2,6 +2,8 @@
 //! the documented response must be accepted. The source of a row is the page that its section of docs/vendors.md links to;
 //! the order of members, and a JWT's `jti`, `iat` and `exp`, are our own.
 
+mod plain;
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -282,7 +284,7 @@ fn vendor_grants() -> Vec<Row> {
 }
 
 fn rows() -> Vec<Row> {
-    [client_credentials(), signed(), vendor_grants()].into_iter().flatten().collect()
+    [client_credentials(), signed(), vendor_grants(), plain::rows()].into_iter().flatten().collect()
 }
 
 /// The manifest under each heading of docs/vendors.md, with its vendor.
@@ -364,7 +366,8 @@ fn vendor_manifests_lead_to_the_documented_request_and_response() {
 
         let response = row.response.to_string();
         let response = read(StatusCode::OK, &HeaderMap::new(), response.as_bytes(), &request).unwrap();
-        assert_eq!(response.token_type, "Bearer", "{vendor}");
+        let token_type = if vendor == "eBay" { "Application Access Token" } else { "Bearer" };
+        assert_eq!(response.token_type, token_type, "{vendor}");
         assert_eq!(response.lifetime(attempt.now, None).seconds, row.lifetime, "{vendor}");
     }
     assert!(manifests.is_empty(), "no row for {:?}", manifests.keys());
