@@ -260,6 +260,12 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
             Ownership::Ours | Ownership::Offered => {}
         }
     }
+    // Whether or not a token can be had: with the reference, the Secret would be deleted with the TokenSource.
+    if is_to_be_released(observed)
+        && let update @ Decision::UpdateMetadata = unless_write_refused(now, observed, tried)
+    {
+        return update;
+    }
     let Some(reason) = needed(now, observed) else {
         return match observed.target.and_then(|target| Some((target, target.record.as_deref()?))) {
             Some((target, record))
@@ -270,14 +276,7 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
                 {
                     return Decision::Fresh(Some(next.min(due_at(now, observed, record))));
                 }
-                // Only a refused write delays it; other failures are unrelated.
-                let refused = observed.failure.filter(|failure| failure.refused_target.is_some());
-                unless_waiting(
-                    now,
-                    &Observed { failure: refused, ..*observed },
-                    tried,
-                    Decision::UpdateMetadata,
-                )
+                unless_write_refused(now, observed, tried)
             }
             Some((_, record)) => Decision::Fresh(Some(due_at(now, observed, record))),
             None => Decision::Fresh(None),
@@ -314,6 +313,21 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
         return Decision::Wait(Some(next));
     }
     unless_waiting(now, observed, tried, Decision::Mint(reason))
+}
+
+/// Whether the target has an ownerReference that `deletionPolicy: Retain` has no use for.
+fn is_to_be_released(observed: &Observed<'_>) -> bool {
+    let is_ours = |target: &&Facts| ownership(target, observed.source) == Ownership::Ours;
+    observed.target.filter(is_ours).is_some_and(|target| {
+        let is_readable = target.record.as_deref().is_some_and(|record| !record.is_of_another_version());
+        is_readable && target.controller.is_some() && !observed.wanted.owner_reference
+    })
+}
+
+/// [`Decision::UpdateMetadata`], which only a refused write delays; other failures are unrelated.
+fn unless_write_refused(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decision {
+    let refused = observed.failure.filter(|failure| failure.refused_target.is_some());
+    unless_waiting(now, &Observed { failure: refused, ..*observed }, tried, Decision::UpdateMetadata)
 }
 
 /// When a target that was restored at `last` may be restored again, if that is in the future.

@@ -227,6 +227,30 @@ fn decide_metadata_update_waits_after_a_refused_write_but_not_after_other_failur
     assert_eq!(refused.decide(40), Decision::UpdateMetadata);
 }
 
+/// Else the Secret would be deleted with the TokenSource.
+#[test]
+fn decide_retain_removes_the_owner_reference_although_no_token_can_be_had() {
+    let retained = world().with(|w| w.wanted.owner_reference = false);
+    for change in [
+        (|w: &mut World| w.suspended = true) as fn(&mut World),
+        |w| w.credentials = None,
+        |w| w.wanted.provider = "changed".into(),
+        |w| {
+            let _ = w.failed(None);
+        },
+        |w| {
+            let _ = w.failed(Some(9000));
+        },
+    ] {
+        assert_eq!(retained.clone().with(change).decide(1000), Decision::UpdateMetadata);
+    }
+    let refused = retained.with(|w| {
+        let target = w.target().version.clone();
+        w.failed(Some(9000)).refused_target = Some(Some(target));
+    });
+    assert_eq!(refused.decide(1000), Decision::Wait(Some(at(9000))));
+}
+
 #[test]
 fn decide_credentials_with_another_version_are_compared_where_their_values_were_read() {
     let moved = world().with(|w| w.credentials = Some(version("cred", "8")));

@@ -256,9 +256,7 @@ impl Walk {
         self.until("the target has no owner", async |walk| {
             let target = walk.scene.secrets().get_opt("token").await.map_err(text)?;
             let owners = target.and_then(|target| target.metadata.owner_references).unwrap_or_default();
-            // It is not removed while a token is needed and cannot be had.
-            let is_well = walk.last.as_ref().is_some_and(|last| last.ready() == "Ready True TokenValid");
-            Ok(owners.is_empty() || !is_well)
+            Ok(owners.is_empty())
         })
         .await?;
         self.delete("source").await?;
