@@ -55,10 +55,12 @@ async fn serve(
     let (head, body) = read_request(&mut stream).await?;
     let _in_flight = journal.in_flight("token");
     let refresh_token = parameter(&body, "refresh_token");
-    // Sent, whatever becomes of it.
     let way = journal.enter(0, "request", "token");
     if let Some(refresh_token) = refresh_token.clone() {
         journal.exchanged(Exchange::Sent { refresh_token });
+    }
+    if matches!(way, Some(Way::Status(_) | Way::Reset | Way::KilledBefore)) {
+        journal.exchanged(Exchange::Unspent);
     }
     match way {
         Some(Way::Status(status)) => return refuse(&mut stream, status).await,
@@ -85,10 +87,11 @@ async fn serve(
     }
     // Before the operator can send the next one.
     let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    if let (Some(spent), Some(successor)) = (refresh_token, answer["refresh_token"].as_str())
-        && spent != successor
-    {
-        journal.exchanged(Exchange::Received { spent, successor: successor.to_owned() });
+    match (refresh_token, answer["refresh_token"].as_str()) {
+        (Some(spent), Some(successor)) if spent != successor => {
+            journal.exchanged(Exchange::Received { spent, successor: successor.to_owned() });
+        }
+        _ => journal.exchanged(Exchange::Unspent),
     }
     let head = head_of(status, &headers, Some(body.len()));
     stream.write_all(head.as_bytes()).await.ok()?;

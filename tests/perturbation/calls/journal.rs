@@ -34,11 +34,18 @@ struct JournalState {
     lost_only_copy: bool,
 }
 
-/// A token request with a refresh token, or its answer with the successor.
+/// A token request with a refresh token, or what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exchange {
-    Sent { refresh_token: String },
-    Received { spent: String, successor: String },
+    Sent {
+        refresh_token: String,
+    },
+    /// The authorization server has not taken it.
+    Unspent,
+    Received {
+        spent: String,
+        successor: String,
+    },
 }
 
 /// Counts as in flight until it is dropped.
@@ -130,7 +137,7 @@ impl Journal {
     pub async fn kill(&self, replica: usize) {
         let process = {
             let mut state = self.state.lock().unwrap();
-            if state.received() > state.saves {
+            if state.is_under_way() || state.received() > state.saves {
                 state.lost_only_copy = true;
             }
             state.processes[replica].take()
@@ -140,7 +147,7 @@ impl Journal {
         }
     }
 
-    /// The only exception: between an answer with a refresh token and its save, the operator has the only copy.
+    /// The only exception: from when a refresh token is spent until its successor is saved, the process has the only copy.
     pub fn lost_only_copy(&self) -> bool {
         self.state.lock().unwrap().lost_only_copy
     }
@@ -162,7 +169,7 @@ impl Journal {
         let state = self.state.lock().unwrap();
         state.exchanges.iter().rev().find_map(|exchange| match exchange {
             Exchange::Received { successor, .. } => Some(successor.clone()),
-            Exchange::Sent { .. } => None,
+            Exchange::Sent { .. } | Exchange::Unspent => None,
         })
     }
 
@@ -176,11 +183,17 @@ impl Journal {
                 false
             }
             Exchange::Sent { refresh_token } => spent.contains(refresh_token),
+            Exchange::Unspent => false,
         })
     }
 }
 
 impl JournalState {
+    /// Whether the last token request with a refresh token has no answer yet.
+    fn is_under_way(&self) -> bool {
+        matches!(self.exchanges.last(), Some(Exchange::Sent { .. }))
+    }
+
     fn received(&self) -> usize {
         self.exchanges.iter().filter(|it| matches!(it, Exchange::Received { .. })).count()
     }

@@ -3,8 +3,8 @@
 //! valid token by itself, no refresh token is sent after its successor was received, at most one token request more is
 //! made, no other Secret is written, and the status is true.
 //!
-//! The only exception: a process that is killed between an answer with a rotated refresh token and its save has the only
-//! copy; no client can make that safe.
+//! The only exception: a process that is killed between the moment in which the authorization server spends a refresh token
+//! that rotates and the save of its successor has the only copy; no client can make that safe.
 
 mod campaign;
 mod endpoint;
