@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Generates the CustomResourceDefinition from the Rust types, and the chart's README and the manifests of deploy/ from the
-# chart.
+# Generates the CustomResourceDefinition and the rules for Secrets from the Rust sources, and the chart's README and the
+# manifests of deploy/ from the chart.
 #
 #   generate.sh           write it into the working tree
 #   generate.sh --check   print the differences from the working tree; exit code 1 if there are any
@@ -18,6 +18,7 @@ ${CARGO:-cargo} run --quiet -- crd >$out/crds/tokensource.dev_tokensources.yaml
 
 cp -R $chart $out/charts/
 cp $out/crds/tokensource.dev_tokensources.yaml $out/$chart/files/crd.yaml
+${CARGO:-cargo} run --quiet --package tokensource-api --example secret_rules >$out/$chart/files/secret-rules.json
 # Assigned first: `set -e` ignores a failure inside an argument.
 helm=$(hack/tools.sh helm)/helm
 helm_docs=$(hack/tools.sh helm-docs)/helm-docs

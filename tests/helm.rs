@@ -251,7 +251,8 @@ async fn chart_and_manifests_install_upgrade_and_uninstall() {
     let mut other = values.clone();
     other["replicaCount"] = json!(3);
     other["log"] = json!({"level": "debug"});
-    other["namespaceSelector"] = json!(format!("kubernetes.io/metadata.name!={NAMESPACE}"));
+    let elsewhere = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [NAMESPACE]});
+    other["namespaceSelector"] = json!({"matchExpressions": [elsewhere]});
     run_helm(&["upgrade", RELEASE, CHART], other).await;
     assert!(crd_has_suspend().await, "the CustomResourceDefinition is upgraded");
     assert_eq!(get("deployment", RELEASE).await["spec"]["replicas"], 3);

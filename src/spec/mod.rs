@@ -17,6 +17,7 @@ use crate::secret::{
 };
 use crate::time::plus;
 use token_endpoint::{Answer, Credentials, Grant, Lifetime, LifetimeSource};
+use tokensource_api::permitted::{HELM_NAME_PREFIX, is_permitted_name};
 use tokensource_api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec};
 
 /// The host in metrics and logs for a TokenSource whose spec has no valid one.
@@ -95,6 +96,7 @@ impl Resolved {
     /// As [`describe`], and for an invalid duration.
     pub fn of(source: &TokenSource, propagation_delay: u64) -> Result<Self, SpecError> {
         let spec = &source.spec;
+        check_names(source)?;
         let description = describe(spec)?;
         let refresh = spec.refresh.clone().unwrap_or_default();
         let target = spec.target.as_ref();
@@ -218,6 +220,20 @@ impl Resolved {
                 .map_or_else(none, |version| short_digest(&[&version.uid, &version.resource_version])),
         }
     }
+}
+
+/// Refuses names that belong to Helm, of the target and of the Secret with the refresh token. The API server applies the same
+/// rule; the operator repeats it because an older CustomResourceDefinition may be installed.
+fn check_names(source: &TokenSource) -> Result<(), SpecError> {
+    let own = source.metadata.name.as_deref().unwrap_or_default();
+    for (field, name) in [("metadata.name", own), ("spec.target.name", source.target_name())] {
+        if !is_permitted_name(name) {
+            let problem =
+                format!("names that begin with {HELM_NAME_PREFIX} belong to Helm; write another one");
+            return Err(SpecError::Invalid { field, problem });
+        }
+    }
+    Ok(())
 }
 
 /// A refresh request as it is recorded: the value, or its digest where it is too long.

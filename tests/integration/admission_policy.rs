@@ -9,7 +9,7 @@ use super::support::scene::{SOON, Scene};
 const OURS: (&str, &str) = ("app.kubernetes.io/managed-by", "tokensource-operator");
 
 /// Installs a release with the admission policy in the scene's namespace; its ServiceAccount is cluster-admin.
-async fn cluster_admin(scene: &Scene, prompt: bool) -> Account {
+pub(super) async fn cluster_admin(scene: &Scene, prompt: bool) -> Account {
     let namespace = &scene.namespace;
     let values = json!({
         "crds": {"enabled": false},
@@ -39,26 +39,31 @@ async fn cluster_admin(scene: &Scene, prompt: bool) -> Account {
     account
 }
 
-async fn act(scene: &Scene, account: &Account, arguments: &[&str], stdin: &str) -> Result<String, String> {
+pub(super) async fn act(
+    scene: &Scene,
+    account: &Account,
+    arguments: &[&str],
+    stdin: &str,
+) -> Result<String, String> {
     account.kubectl(&[&["-n", &scene.namespace], arguments].concat(), stdin).await
 }
 
 /// Checks that the admission policy refused the request with a message that contains `words`.
-fn refused(said: &Result<String, String>, words: &str) -> Result<(), String> {
+pub(super) fn refused(said: &Result<String, String>, words: &str) -> Result<(), String> {
     match said {
         Err(said) if said.contains("ValidatingAdmissionPolicy") && said.contains(words) => Ok(()),
         other => Err(format!("{words:?}: {other:?}")),
     }
 }
 
-fn secret(name: &str, kind: &str, label: bool) -> Value {
+pub(super) fn secret(name: &str, kind: &str, label: bool) -> Value {
     let labels = if label { json!({OURS.0: OURS.1}) } else { json!({}) };
     let metadata = json!({"name": name, "labels": labels});
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": {"a": "Yg=="}})
 }
 
 /// Applies a manifest with the operator's field manager.
-async fn apply(scene: &Scene, account: &Account, manifest: &Value) -> Result<String, String> {
+pub(super) async fn apply(scene: &Scene, account: &Account, manifest: &Value) -> Result<String, String> {
     let apply =
         ["apply", "--server-side", "--force-conflicts", "--field-manager", "tokensource-operator", "-f", "-"];
     act(scene, account, &apply, &manifest.to_string()).await
@@ -147,7 +152,7 @@ async fn reserved_secret_type_is_refused() {
     apply(&scene, &account, &of_argo_cd("repository")).await.unwrap();
     apply(&scene, &account, &of_argo_cd("repo-creds")).await.unwrap();
     let said = apply(&scene, &account, &of_argo_cd("cluster")).await;
-    refused(&said, "argocd.argoproj.io/secret-type=repository or repo-creds").unwrap();
+    refused(&said, "may not set the label argocd.argoproj.io/secret-type=cluster").unwrap();
     let said = apply(&scene, &account, &secret("unlabelled", "Opaque", false)).await;
     refused(&said, "must have the label app.kubernetes.io/managed-by=tokensource-operator").unwrap();
 }
@@ -168,12 +173,14 @@ async fn pod_change_is_limited_to_the_refreshed_annotation() {
         &["label", "pod", "pod", "other=value"],
         &["label", "pod", "pod", "a-"],
         &["set", "image", "pod/pod", "c=evil"],
-        &["patch", "pod", "pod", "-p", r#"{"metadata": {"finalizers": ["example.com/never"]}}"#],
         &["patch", "pod", "pod", "-p", r#"{"spec": {"activeDeadlineSeconds": 1}}"#],
     ] {
         let said = act(&scene, &account, arguments, "").await;
         refused(&said, "tokensource.dev/refreshed of a pod and nothing else").unwrap();
     }
+    let finalizer = r#"{"metadata": {"finalizers": ["example.com/never"]}}"#;
+    let said = act(&scene, &account, &["patch", "pod", "pod", "-p", finalizer], "").await;
+    refused(&said, "may not change finalizers").unwrap();
 
     let scene = Scene::bare("policy-no-pods").await;
     let account = cluster_admin(&scene, false).await;
@@ -223,8 +230,8 @@ async fn other_change_is_refused() {
     let event = json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "said"},
         "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal", "reason": "TokenValid", "action": "Refresh",
-        "reportingController": "a", "reportingInstance": "b",
-        "regarding": {"kind": "TokenSource", "namespace": scene.namespace, "name": "source"},
+        "reportingController": "tokensource.dev/tokensource-operator", "reportingInstance": "b",
+        "regarding": {"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "namespace": scene.namespace, "name": "source"},
     });
     act(&scene, &account, &["create", "-f", "-"], &event.to_string()).await.unwrap();
     // Only the operator's own Lease.

@@ -42,5 +42,6 @@ mod samples;
 mod template_samples;
 mod templates;
 mod tenancy;
+mod thief;
 mod tls;
 mod traces;

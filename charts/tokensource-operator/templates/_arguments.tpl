@@ -4,7 +4,7 @@
 {{- range .Values.namespaces }}
 {{- $arguments = append $arguments (printf "--namespace=%s" .) }}
 {{- end }}
-{{- with .Values.namespaceSelector }}
+{{- with include "tokensource-operator.namespaceSelector" . }}
 {{- $arguments = append $arguments (printf "--namespace-selector=%s" .) }}
 {{- end }}
 {{- range .Values.egress.allow }}

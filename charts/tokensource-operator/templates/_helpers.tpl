@@ -98,6 +98,59 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{- /* namespaceSelector as the flag takes it. */}}
+{{- define "tokensource-operator.namespaceSelector" -}}
+{{- $terms := list }}
+{{- range $key, $value := .Values.namespaceSelector.matchLabels }}
+{{- $terms = append $terms (printf "%s=%s" $key $value) }}
+{{- end }}
+{{- range .Values.namespaceSelector.matchExpressions }}
+{{- $form := get (dict "In" "%s in (%s)" "NotIn" "%s notin (%s)" "Exists" "%s%s" "DoesNotExist" "!%s%s") .operator }}
+{{- $terms = append $terms (printf $form .key (default list .values | join ",")) }}
+{{- end }}
+{{- join "," $terms }}
+{{- end }}
+
+{{- /* A namespace as text of the admission policy. The operator's own is not named, so that kustomize can change it in one
+place. Takes a dict of root and namespace (empty: the release's). */}}
+{{- define "tokensource-operator.namespaceInPolicy" -}}
+{{- if or (not .namespace) (eq .namespace .root.Release.Namespace) -}}
+variables.ownNamespace
+{{- else -}}
+'{{ .namespace }}'
+{{- end }}
+{{- end }}
+
+{{- /* The CEL expression of the admission policy that is true in a namespace that is served; empty: in all. */}}
+{{- define "tokensource-operator.servedNamespaces" -}}
+{{- $terms := list }}
+{{- if .Values.namespaces }}
+{{- $names := list }}
+{{- range .Values.namespaces | uniq | sortAlpha }}
+{{- $names = append $names (include "tokensource-operator.namespaceInPolicy" (dict "root" $ "namespace" .)) }}
+{{- end }}
+{{- $terms = append $terms (printf "request.?namespace.orValue('') in [%s]" (join ", " $names)) }}
+{{- end }}
+{{- $labels := "variables.namespaceLabels" }}
+{{- range $key, $value := .Values.namespaceSelector.matchLabels }}
+{{- $terms = append $terms (printf "%s[?'%s'] == optional.of('%s')" $labels $key $value) }}
+{{- end }}
+{{- range .Values.namespaceSelector.matchExpressions }}
+{{- $has := ternary (printf "'%s' in %s" .key $labels) (printf "!('%s' in %s)" .key $labels) (has .operator (list "In" "Exists")) }}
+{{- $in := printf "%s[?'%s'].orValue('') in %s" $labels .key (default list .values | toJson) }}
+{{- if eq .operator "In" }}
+{{- $has = printf "(%s && %s)" $has $in }}
+{{- else if eq .operator "NotIn" }}
+{{- $has = printf "(%s || !(%s))" $has $in }}
+{{- end }}
+{{- $terms = append $terms $has }}
+{{- end }}
+{{- if .Values.namespaceSelector }}
+{{- $terms = prepend $terms "namespaceObject != null" }}
+{{- end }}
+{{- join " && " $terms }}
+{{- end }}
+
 {{- /* Refuses combinations of values that exclude each other. */}}
 {{- define "tokensource-operator.check" -}}
 {{- if and .Values.namespaces .Values.namespaceSelector }}

@@ -7,21 +7,26 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The type of a Secret whose template has none.
 pub const DEFAULT_TYPE: &str = "Opaque";
 /// The built-in types of Kubernetes that hold only credentials.
 pub const ALLOWED_TYPES: [&str; 4] =
     [DEFAULT_TYPE, "kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg", "kubernetes.io/basic-auth"];
-/// Domains whose other types are refused because the cluster acts on them: Kubernetes writes a permanent token into a
-/// `kubernetes.io/service-account-token`, a `bootstrap.kubernetes.io/token` admits nodes, and Helm's types hold releases.
-pub const REFUSED_TYPE_DOMAINS: [&str; 3] = ["kubernetes.io", "k8s.io", "helm.sh"];
-/// Domains whose labels and annotations are refused because the cluster or its tools act on them: Kubernetes, its special
-/// interest groups, this operator, Helm, Argo CD, and three tools that copy Secrets into other namespaces (Reflector,
-/// Kubernetes Replicator, Config Syncer). With the latter, the creator of a TokenSource could write to namespaces to
-/// which they have no access.
-pub const REFUSED_DOMAINS: [&str; 9] = [
+/// Domains whose other types are refused because the cluster or its tools act on them: Kubernetes writes a permanent token
+/// into a `kubernetes.io/service-account-token`, a `bootstrap.kubernetes.io/token` admits nodes, Helm's types hold releases,
+/// those of Cluster API (`cluster.x-k8s.io`) and Rancher (`rke.cattle.io`) hold access to clusters and plans for machines,
+/// and Istio's hold keys.
+pub const REFUSED_TYPE_DOMAINS: [&str; 6] =
+    ["kubernetes.io", "k8s.io", "x-k8s.io", "helm.sh", "istio.io", "cattle.io"];
+/// Domains whose labels and annotations are refused because the cluster or its tools act on them: Kubernetes and its special
+/// interest groups (Cluster API among them), this operator, Helm, Argo CD, tools that copy Secrets into other namespaces
+/// (Reflector, Kubernetes Replicator, Config Syncer), and tools that trust a Secret for its label: Istio (clusters of a mesh),
+/// Sealed Secrets (private keys), cert-manager, Rancher and Open Cluster Management (clusters), Jenkins (credentials).
+/// Otherwise the creator of a TokenSource could write to namespaces to which they have no access, or give a Secret a power
+/// that they do not have. No such list is complete: `--template-metadata-only` permits some keys and no others.
+pub const REFUSED_DOMAINS: [&str; 16] = [
     "kubernetes.io",
     "k8s.io",
     "x-k8s.io",
@@ -31,9 +36,18 @@ pub const REFUSED_DOMAINS: [&str; 9] = [
     "k8s.emberstack.com",
     "replicator.v1.mittwald.de",
     "kubed.appscode.com",
+    "istio",
+    "istio.io",
+    "sealedsecrets.bitnami.com",
+    "cert-manager.io",
+    "cattle.io",
+    "open-cluster-management.io",
+    "jenkins.io",
 ];
 /// The label by which Helm finds its releases. Helm trusts every Secret that has it, of any type.
 pub const HELM_LABEL: (&str, &str) = ("owner", "helm");
+/// The prefix of the names of Helm's releases, by which Helm reads them.
+pub const HELM_NAME_PREFIX: &str = "sh.helm.release.v1.";
 /// The label of Argo CD that is not refused, because Argo CD finds repository credentials by it.
 pub const ARGO_CD_TYPE_LABEL: &str = "argocd.argoproj.io/secret-type";
 /// The permitted values of [`ARGO_CD_TYPE_LABEL`]. Not `cluster`: Argo CD would deploy to the cluster that the Secret
@@ -55,6 +69,26 @@ pub fn is_permitted_label(key: &str, value: &str) -> bool {
 /// Whether a template may set this annotation.
 pub fn is_permitted_annotation(key: &str) -> bool {
     !is_under(key, &REFUSED_DOMAINS)
+}
+
+/// Whether a Secret may have this name.
+#[must_use]
+pub fn is_permitted_name(name: &str) -> bool {
+    !name.starts_with(HELM_NAME_PREFIX)
+}
+
+/// These rules as a document, from which the chart makes its admission policy (`files/secret-rules.json`).
+#[must_use]
+pub fn secret_rules() -> Value {
+    json!({
+        "allowedTypes": ALLOWED_TYPES,
+        "refusedTypeDomains": REFUSED_TYPE_DOMAINS,
+        "refusedDomains": REFUSED_DOMAINS,
+        "refusedLabel": HELM_LABEL,
+        "refusedNamePrefix": HELM_NAME_PREFIX,
+        "argoCdLabel": ARGO_CD_TYPE_LABEL,
+        "argoCdTypes": ARGO_CD_SECRET_TYPES,
+    })
 }
 
 fn is_under(name: &str, domains: &[&str]) -> bool {
@@ -164,6 +198,9 @@ mod tests {
             "bootstrap.kubernetes.io/token",
             "a.k8s.io/b",
             "helm.sh/release.v1",
+            "cluster.x-k8s.io/secret",
+            "rke.cattle.io/machine-plan",
+            "istio.io/key-and-cert",
         ] {
             assert!(!is_permitted_type(kind), "{kind}");
         }
@@ -178,6 +215,8 @@ mod tests {
             "kubernetes.io",
             "helm.sh/a",
             "emberstack.com/a",
+            "myistio/a",
+            "example.com/istio",
         ] {
             assert!(is_permitted_annotation(key), "{key}");
         }
@@ -193,6 +232,12 @@ mod tests {
             "reflector.v1.k8s.emberstack.com/reflection-auto-enabled",
             "replicator.v1.mittwald.de/replicate-to",
             "kubed.appscode.com/sync",
+            "istio/multiCluster",
+            "security.istio.io/a",
+            "sealedsecrets.bitnami.com/sealed-secrets-key",
+            "cert-manager.io/allow-direct-injection",
+            "provisioning.cattle.io/a",
+            "jenkins.io/credentials-type",
         ] {
             assert!(!is_permitted_annotation(key) && !is_permitted_label(key, "a"), "{key}");
         }

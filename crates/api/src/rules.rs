@@ -9,6 +9,8 @@ pub(super) const NAME_FITS: &str = "size(self.metadata.name) <= 239";
 pub(super) const TARGET_IS_NOT_CREDENTIALS: &str = "(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentials.secretRef.name";
 pub(super) const TARGET_IS_NOT_TLS: &str = "!has(self.spec.tls) || !((has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) in [has(self.spec.tls.clientCertificateRef) ? self.spec.tls.clientCertificateRef.name : '', has(self.spec.tls.caBundle) && has(self.spec.tls.caBundle.secretKeyRef) ? self.spec.tls.caBundle.secretKeyRef.name : ''])";
 pub(super) const TARGET_IS_NOT_REFRESH_TOKEN: &str = "!(has(self.spec.target) && has(self.spec.target.name)) || self.spec.target.name != self.metadata.name + '-refresh-token'";
+/// `HELM_NAME_PREFIX` in `permitted`. The name of the TokenSource begins that of `<name>-refresh-token`, too.
+pub(super) const NAMES_ARE_NOT_HELMS: &str = "!self.metadata.name.startsWith('sh.helm.release.v1.') && !(has(self.spec.target) && has(self.spec.target.name) && self.spec.target.name.startsWith('sh.helm.release.v1.'))";
 pub(super) const CREDENTIALS_ARE_NOT_REFRESH_TOKEN: &str =
     "self.spec.credentials.secretRef.name != self.metadata.name + '-refresh-token'";
 pub(super) const TARGET_IMMUTABLE: &str = "(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) == (has(oldSelf.spec.target) && has(oldSelf.spec.target.name) ? oldSelf.spec.target.name : oldSelf.metadata.name)";

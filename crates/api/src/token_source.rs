@@ -36,6 +36,7 @@ use super::tls::Tls;
     validation = Rule::new(rules::TARGET_IS_NOT_CREDENTIALS).message("the target Secret (spec.target.name, else the TokenSource's own name) must not be the credentials Secret: the token would overwrite the credentials; write another spec.target.name"),
     validation = Rule::new(rules::TARGET_IS_NOT_TLS).message("the target Secret (spec.target.name, else the TokenSource's own name) must not be a Secret that spec.tls names: the token would overwrite the certificates; write another spec.target.name"),
     validation = Rule::new(rules::TARGET_IS_NOT_REFRESH_TOKEN).message("the Secret `<name>-refresh-token` is where the operator keeps a refresh token that rotates; write another spec.target.name"),
+    validation = Rule::new(rules::NAMES_ARE_NOT_HELMS).message("names that begin with sh.helm.release.v1. belong to Helm, which would read the target Secret as a release; write another metadata.name or spec.target.name"),
     validation = Rule::new(rules::CREDENTIALS_ARE_NOT_REFRESH_TOKEN).message("the Secret `<name>-refresh-token` belongs to the operator; write another spec.credentials.secretRef.name"),
     validation = Rule::new(rules::TARGET_IMMUTABLE).message("spec.target.name cannot be changed, because pods would go on reading the old Secret; create another TokenSource"),
 )]

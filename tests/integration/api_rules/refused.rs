@@ -313,6 +313,8 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
         (annotations(json!({"multicluster.x-k8s.io/a": "b"})), METADATA),
         (annotations(json!({"reflector.v1.k8s.emberstack.com/reflects": "b"})), METADATA),
         (annotations(json!({"replicator.v1.mittwald.de/replicate-to": "*"})), METADATA),
+        (labels(json!({"istio/multiCluster": "true"})), METADATA),
+        (labels(json!({"sealedsecrets.bitnami.com/sealed-secrets-key": "active"})), METADATA),
         (annotations(json!({"/a": "b"})), "write keys as Kubernetes has them"),
         (values(json!({"url": "instance_url"})), POINTER),
         (values(json!({"a-b": "/a"})), "a value's name must have between 1 and 64 letters"),
@@ -322,6 +324,7 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
         (values(json!({"a": "/id_token"})), OUT_OF_REACH),
         (values(json!({"a": "/client_secret"})), OUT_OF_REACH),
 // Names that collide.
+        (vgs(json!({"target": {"name": "sh.helm.release.v1.a.v1"}})), "belong to Helm"),
         (vgs(json!({"target": {"name": "credentials"}})), "must not be the credentials Secret"),
         (
             credentials(json!({"secretRef": {"name": "source"}})),
@@ -344,5 +347,6 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
     .into_iter()
     .map(|(spec, sentence)| (source(spec), sentence))
     .chain([(named(&"n".repeat(240), vgs(json!({}))), "the name may have at most 239 characters")])
+    .chain([(named("sh.helm.release.v1.a.v1", vgs(json!({}))), "belong to Helm")])
     .collect()
 }
