@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{explain, mint};
+use crate::commands::{explain, mint, probe};
 use crate::operator;
 
 const MINT_USAGE: &str = "tokensource-operator mint -f FILE [-f FILE]... [NAME]
@@ -31,6 +31,8 @@ pub enum Command {
     /// Report whether the token is valid, which pods read it, what failed last and what to do, with your own rights.
     #[command(after_help = explain::HELP)]
     Explain(Box<explain::ExplainArgs>),
+    /// Ask the operator of this pod whether it is live or ready; exit code 0: yes. For exec probes.
+    Probe(probe::ProbeArgs),
     /// Print the CustomResourceDefinition.
     Crd,
 }
@@ -45,6 +47,10 @@ impl Cli {
             },
             Command::Mint(arguments) => ExitCode::from(mint::run(*arguments).await.code()),
             Command::Explain(arguments) => ExitCode::from(explain::run(*arguments).await),
+            Command::Probe(arguments) => match probe::run(&arguments).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failure(&error.to_string()),
+            },
             Command::Crd => match serde_saphyr::to_string(&tokensource_api::crd()) {
                 Ok(yaml) => {
                     #[expect(clippy::print_stdout, reason = "the output of the command")]

@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tokensource_operator::cli::Cli;
+use tokensource_operator::cli::{Cli, Command};
+use tokio::runtime::Builder;
 
 /// The allocations of reconciliations fragment the heap of glibc: after ten thousand first token requests it used 104 MiB,
 /// and mimalloc 67 MiB (docs/sizing.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     disable_huge_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -20,7 +20,21 @@ async fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    cli.run().await
+    // The kubelet runs a probe every few seconds: it needs no thread for each core of the node.
+    let mut builder = match cli.command {
+        Command::Probe(_) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    match builder.enable_all().build() {
+        Ok(runtime) => runtime.block_on(cli.run()),
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the exit message")]
+            {
+                eprintln!("tokensource-operator: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Disables huge pages, which the allocator requests and the kernel may use by itself: a pod may need a few KiB of a page

@@ -18,6 +18,7 @@ fn every_flag() -> [Value; 2] {
         "allowHTTP": true,
         "proxyFromEnvironment": true,
         "requireCredentialsLabel": true,
+        "templateMetadata": {"only": ["team", "example.com/team"]},
         "defaultPropagationDelay": "2m",
         "endpoint": {"maxInFlight": 3, "maxPerSecond": 4},
         "log": {"format": "text", "level": "debug"},
@@ -93,7 +94,7 @@ fn chart_defaults_equal_operator_defaults() {
     let flags = flags();
     for argument in arguments(&render(NAMESPACE, &json!({}))).iter().skip(1) {
         let (flag, value) = argument.trim_start_matches("--").split_once('=').unwrap();
-        if flag != "log-format" {
+        if !["log-format", "probe-socket"].contains(&flag) {
             assert_eq!(flags[flag].as_deref(), Some(value), "{flag}");
         }
     }
@@ -253,7 +254,7 @@ fn image_reference_with_digest_omits_tag() {
 fn every_value_changes_a_rendered_object() {
     let marked: Value = serde_saphyr::from_str(include_str!("chart-values.yaml")).unwrap();
     let text = template(NAMESPACE, &marked).unwrap();
-    for number in 1..=42 {
+    for number in 1..=43 {
         assert!(text.contains(&format!("marker-{number}")), "marker-{number}");
     }
     for words in [
@@ -292,7 +293,9 @@ fn every_value_changes_a_rendered_object() {
 
 #[test]
 fn monitors_select_the_service_and_port_of_the_operator() {
-    let metrics = |kind: &str| render(NAMESPACE, &json!({"metrics": {kind: {"enabled": true}}}));
+    let from = json!([{"namespaceSelector": {}}]);
+    let metrics =
+        |kind: &str| render(NAMESPACE, &json!({"metrics": {"from": from, kind: {"enabled": true}}}));
     let objects = metrics("serviceMonitor");
     let monitor = find(&objects, "ServiceMonitor", "");
     let service = find(&objects, "Service", "metrics");
@@ -304,8 +307,66 @@ fn monitors_select_the_service_and_port_of_the_operator() {
     assert_eq!(service["spec"]["ports"][0]["targetPort"], port);
     let objects = metrics("podMonitor");
     assert_eq!(find(&objects, "PodMonitor", "")["spec"]["podMetricsEndpoints"][0]["port"], port);
-    for probe in ["livenessProbe", "readinessProbe"] {
-        assert_eq!(container(&objects)[probe]["httpGet"]["port"], port);
+}
+
+#[test]
+fn probes_use_the_socket_of_the_operator() {
+    let objects = render(NAMESPACE, &json!({}));
+    let mounts = container(&objects)["volumeMounts"].as_array().unwrap();
+    let folder =
+        mounts.iter().find(|it| it["name"] == "probe-socket").unwrap()["mountPath"].as_str().unwrap();
+    let socket = format!("{folder}/probe.sock");
+    assert!(arguments(&objects).contains(&format!("--probe-socket={socket}")));
+    for (probe, page) in [("livenessProbe", "livez"), ("readinessProbe", "readyz")] {
+        assert_eq!(
+            container(&objects)[probe]["exec"]["command"],
+            json!(["/tokensource-operator", "probe", page])
+        );
+        // It asks at that socket.
+        let said = String::from_utf8(operator(&["probe".into(), page.into()]).stderr).unwrap();
+        assert!(said.contains(&format!("{socket} does not answer")), "{said}");
+    }
+}
+
+#[test]
+fn pod_token_is_valid_for_an_hour_and_mounted_by_the_operator_alone() {
+    let values = json!({"extraContainers": [{"name": "other"}], "extraVolumes": [{"name": "a"}]});
+    let objects = render(NAMESPACE, &values);
+    let pod = &find(&objects, "Deployment", "")["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(find(&objects, "ServiceAccount", "")["automountServiceAccountToken"], false);
+    let volume =
+        pod["volumes"].as_array().unwrap().iter().find(|it| it["name"] == "kube-api-access").unwrap();
+    let tokens: Vec<_> = volume["projected"]["sources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|source| !source["serviceAccountToken"].is_null())
+        .collect();
+    // 3607 s would be extended to a year.
+    assert_eq!(tokens, [&json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}})]);
+    let mounts = container(&objects)["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|it| it["name"] == "kube-api-access").unwrap();
+    assert_eq!(mount["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
+    assert_eq!(pod["containers"][1], json!({"name": "other"}));
+}
+
+#[test]
+fn network_policy_admits_scrapers_and_a_monitor_asks_for_them() {
+    let from = |values: Value| {
+        find(&render(NAMESPACE, &values), "NetworkPolicy", "")["spec"]["ingress"][0]["from"].clone()
+    };
+    let peer = |name: &str| json!({"podSelector": {"matchLabels": {"app": name}}});
+    assert_eq!(from(json!({})), Value::Null);
+    let both = json!({"metrics": {"from": [peer("prometheus")]}, "networkPolicy": {"from": [peer("a")]}});
+    assert_eq!(from(both), json!([peer("a"), peer("prometheus")]));
+    for monitor in ["serviceMonitor", "podMonitor"] {
+        let values = |from: Value| json!({"metrics": {"from": from, monitor: {"enabled": true}}});
+        let said = template(NAMESPACE, &values(json!([]))).unwrap_err();
+        assert!(said.contains("metrics.from is empty") && said.contains("ipBlock"), "{said}");
+        assert_eq!(from(values(json!([peer("prometheus")]))), json!([peer("prometheus")]));
+        let off = json!({"networkPolicy": {"enabled": false}, "metrics": {monitor: {"enabled": true}}});
+        template(NAMESPACE, &off).unwrap();
     }
 }
 
@@ -389,11 +450,13 @@ fn plain_manifests_equal_the_rendered_chart() {
     cluster.retain(|object| object["kind"] != "Namespace");
     assert_eq!(identities(&cluster), identities(&chart), "deploy/ and the chart");
 
-    let values = json!({
-        "namespaces": [NAMESPACE], "crds": {"enabled": false}, "admissionPolicy": {"enabled": false},
-        "rbac": {"aggregateToDefaultRoles": false},
-    });
-    let chart = plain(render(NAMESPACE, &values));
+    let values = |policy: bool| {
+        json!({
+            "namespaces": [NAMESPACE], "crds": {"enabled": false}, "admissionPolicy": {"enabled": policy},
+            "rbac": {"aggregateToDefaultRoles": false},
+        })
+    };
+    let chart = plain(render(NAMESPACE, &values(true)));
     let namespaced = kustomize("deploy/overlays/namespaced");
     assert!(arguments(&namespaced).contains(&"--namespace=$(POD_NAMESPACE)".to_owned()));
     let without_arguments = |objects: Vec<Value>| -> Vec<Value> {
@@ -408,6 +471,37 @@ fn plain_manifests_equal_the_rendered_chart() {
             .collect()
     };
     assert_eq!(identities(&without_arguments(namespaced)), identities(&without_arguments(chart)));
+    let team = without_arguments(kustomize("deploy/overlays/team"));
+    let chart = without_arguments(plain(render(NAMESPACE, &values(false))));
+    assert_eq!(identities(&team), identities(&chart));
+}
+
+/// As docs/namespaced.md says.
+#[test]
+fn namespaced_overlay_in_another_namespace_has_the_policy_of_its_service_account() {
+    let folder = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp")
+        .args(["-R", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy")])
+        .arg(folder.path())
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let overlay = folder.path().join("deploy/overlays/namespaced");
+    let file = folder.path().join("deploy/overlays/team/kustomization.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("namespace: tokensource-system", "namespace: payments")).unwrap();
+    let mut command = Command::new(kubectl_of_control_plane());
+    command.arg("kustomize").arg(&overlay);
+    let overlay = objects(&result(&output(command, "")).unwrap());
+    let chart = render("payments", &json!({"namespaces": ["payments"]}));
+    for kind in ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"] {
+        let [overlay, chart] = [&overlay, &chart].map(|objects| find(objects, kind, "payments"));
+        assert_eq!(overlay["metadata"]["name"], chart["metadata"]["name"]);
+        assert_eq!(overlay["spec"], chart["spec"]);
+    }
+    let user = "request.userInfo.username == 'system:serviceaccount:payments:tokensource-operator'";
+    let policy = find(&overlay, "ValidatingAdmissionPolicy", "payments");
+    assert_eq!(policy["spec"]["matchConditions"][0]["expression"], user);
 }
 
 fn kubectl_of_control_plane() -> std::path::PathBuf {

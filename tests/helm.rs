@@ -88,6 +88,8 @@ async fn pod() -> Operator {
         container["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
     // The port may be in use on this machine.
     arguments.retain(|argument| !argument.starts_with("--admin-address"));
+    // It lies in a volume of the pod.
+    arguments.retain(|argument| !argument.starts_with("--probe-socket"));
     arguments.push("--admin-address=127.0.0.1:0");
     // A pod has this from its environment.
     let namespace = format!("--leader-election-namespace={NAMESPACE}");
@@ -216,12 +218,18 @@ async fn plain_manifests() {
         )
         .await;
     }
-    let overlay = format!("{deploy}/overlays/namespaced");
+    let overlay = format!("{deploy}/overlays/team");
     eventually("the owner may apply the overlay", SOON, async || {
         try_kubectl(&["apply", "--as=owner", "-k", &overlay], "").await
     })
     .await;
     assert!(exists("role", "tokensource-operator.tokensource-system").await);
+    // With the admission policy, by an administrator.
+    let overlay = format!("{deploy}/overlays/namespaced");
+    kubectl(&["apply", "-k", &overlay], "").await;
+    let policy = "validatingadmissionpolicy";
+    assert!(exists(policy, "tokensource-operator.tokensource-system").await);
+    kubectl(&["delete", &format!("{policy}binding,{policy}"), "--all"], "").await;
     kubectl(&["delete", "namespace", NAMESPACE], "").await;
     kubectl(&["delete", "crd", CRD], "").await;
 }

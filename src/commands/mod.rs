@@ -3,3 +3,4 @@
 pub mod explain;
 pub mod mint;
 mod output;
+pub mod probe;

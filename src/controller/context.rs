@@ -62,6 +62,8 @@ pub struct Context {
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub(super) propagation_delay: u64,
     require_credentials_label: bool,
+    /// The labels and annotations that templates may set; empty: any.
+    pub(super) template_metadata_only: Vec<String>,
     /// The reporter of events: the pod's name.
     pub(super) instance: String,
     /// When this process started.
@@ -92,6 +94,8 @@ pub struct Parts {
     pub namespace_selector: Option<String>,
     /// Read only Secrets as credentials that are labelled for it.
     pub require_credentials_label: bool,
+    /// The labels and annotations that templates may set; empty: any.
+    pub template_metadata_only: Vec<String>,
     /// The reporter of events: the pod's name.
     pub instance: String,
     /// The name of this process, which no other has.
@@ -126,6 +130,7 @@ impl Context {
             restorations,
             propagation_delay: parts.propagation_delay,
             require_credentials_label: parts.require_credentials_label,
+            template_metadata_only: parts.template_metadata_only,
             instance: parts.instance,
             since: Timestamp::now(),
             earliest: Instant::now(),

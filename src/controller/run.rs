@@ -254,6 +254,7 @@ mod tests {
             propagation_delay: 90,
             namespace_selector: None,
             require_credentials_label: false,
+            template_metadata_only: vec![],
             instance: "test".into(),
             process: "test_1".into(),
             lease_duration: Duration::from_secs(15),

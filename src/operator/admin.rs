@@ -1,9 +1,12 @@
-//! The admin server: `/livez`, `/readyz` and `/metrics`, over plain HTTP. Its responses contain no secret.
+//! The admin server: `/livez`, `/readyz` and `/metrics`, over plain HTTP. Its responses contain no secret. The kubelet's probes
+//! ask at a Unix socket, so that no connection from the network can make them fail.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +17,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
@@ -25,8 +29,8 @@ use super::chunked_text::ChunkedText;
 const MAX_CONNECTIONS: usize = 64;
 /// The most responses with metrics at the same time: each has megabytes with ten thousand TokenSources.
 const MAX_SCRAPES: usize = 2;
-/// The timeout for the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout for the head of a request: connections without one must not hold the permits of others.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// The timeout for request and response together.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_BUFFER_BYTES: usize = 16 * 1024;
@@ -109,7 +113,7 @@ pub(super) struct AdminServer(JoinHandle<()>);
 
 impl AdminServer {
     /// Listens and serves; `None` for [`AdminAddress::Off`].
-    pub(super) async fn start(address: AdminAddress, pages: Pages) -> io::Result<Option<Self>> {
+    pub(super) async fn start(address: AdminAddress, pages: Arc<Pages>) -> io::Result<Option<Self>> {
         let listener = match address {
             AdminAddress::Off => return Ok(None),
             AdminAddress::At(address) => TcpListener::bind(address).await?,
@@ -122,7 +126,17 @@ impl AdminServer {
             },
         };
         info!(address = %listener.local_addr()?, "serving /livez, /readyz and /metrics");
-        Ok(Some(AdminServer(tokio::spawn(accept(listener, Arc::new(pages))))))
+        Ok(Some(AdminServer(tokio::spawn(accept(Listener::Tcp(listener), pages)))))
+    }
+
+    /// Serves the same at a Unix socket, which processes of this pod alone can reach.
+    pub(super) fn start_at_socket(path: &Path, pages: Arc<Pages>) -> io::Result<Self> {
+        // One that this container left when it was restarted. Anything else is an error of the path.
+        if path.symlink_metadata().is_ok_and(|it| it.file_type().is_socket()) {
+            std::fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        Ok(AdminServer(tokio::spawn(accept(Listener::Socket(listener), pages))))
     }
 }
 
@@ -132,13 +146,31 @@ impl Drop for AdminServer {
     }
 }
 
-async fn accept(listener: TcpListener, pages: Arc<Pages>) {
+enum Listener {
+    Tcp(TcpListener),
+    Socket(UnixListener),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Listener::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Listener::Socket(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+async fn accept(listener: Listener, pages: Arc<Pages>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let scrapes = Arc::new(Semaphore::new(MAX_SCRAPES));
     loop {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok(stream) = listener.accept().await else {
             // Usually too many open files, which is temporary.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -156,7 +188,7 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>) {
 }
 
 /// Serves one request. Connections are not kept alive, because an idle one would occupy a permit.
-async fn serve(stream: TcpStream, pages: &Pages, scrapes: &Semaphore) -> hyper::Result<()> {
+async fn serve(stream: Box<dyn Stream>, pages: &Pages, scrapes: &Semaphore) -> hyper::Result<()> {
     // Held until the whole response is sent.
     let scrape_permit = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {

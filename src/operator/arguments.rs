@@ -1,5 +1,6 @@
 //! The flags of `run`.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Args};
@@ -25,6 +26,10 @@ pub struct RunArgs {
     /// Secrets that spec.tls names.
     #[arg(long, env = "TOKENSOURCE_REQUIRE_CREDENTIALS_LABEL")]
     pub require_credentials_label: bool,
+
+    /// Let templates set only these labels and annotations, of those that they may set at all; may be repeated.
+    #[arg(long, value_name = "KEY", env = "TOKENSOURCE_TEMPLATE_METADATA_ONLY", value_delimiter = ',')]
+    pub template_metadata_only: Vec<String>,
 
     /// The flags about token endpoints.
     #[command(flatten)]
@@ -74,6 +79,11 @@ pub struct RunArgs {
     /// (:8080), or off.
     #[arg(long, value_name = "ADDRESS", env = "TOKENSOURCE_ADMIN_ADDRESS", default_value = ":8080")]
     pub admin_address: AdminAddress,
+
+    /// Serve the same at this Unix socket, where tokensource-operator probe asks: no connection from the network can make a
+    /// probe fail.
+    #[arg(long, value_name = "PATH", env = "TOKENSOURCE_PROBE_SOCKET")]
+    pub probe_socket: Option<PathBuf>,
 
     /// The format of log lines.
     #[arg(long, value_enum, env = "TOKENSOURCE_LOG_FORMAT", default_value = "text")]

@@ -11,6 +11,7 @@ mod telemetry;
 mod traces;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,15 @@ pub enum StartError {
         #[source]
         error: std::io::Error,
     },
+    /// The Unix socket for probes cannot be opened.
+    #[error("--probe-socket {path}: {error}", path = path.display())]
+    ProbeSocket {
+        /// The path of the flag.
+        path: PathBuf,
+        /// The error of the operating system.
+        #[source]
+        error: std::io::Error,
+    },
     /// Signals cannot be received.
     #[error("signals cannot be received: {0}")]
     Signals(#[from] std::io::Error),
@@ -102,7 +112,13 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         let context = Arc::clone(&context);
         Arc::new(Liveness::new(Arc::clone(&heartbeats), move || context.unsaved_refresh_tokens()))
     };
-    let admin = AdminServer::start(arguments.admin_address, pages(&context, &liveness))
+    let pages = Arc::new(pages(&context, &liveness));
+    let probes = arguments.probe_socket.as_ref().map(|path| {
+        AdminServer::start_at_socket(path, Arc::clone(&pages))
+            .map_err(|error| StartError::ProbeSocket { path: path.clone(), error })
+    });
+    let probes = probes.transpose()?;
+    let admin = AdminServer::start(arguments.admin_address, pages)
         .await
         .map_err(|error| StartError::Admin { address: arguments.admin_address, error })?;
     let election = match lease_timings {
@@ -152,7 +168,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         traces.end().await;
     }
     // Last, so that /readyz reports the shutdown until the end.
-    drop(admin);
+    drop((admin, probes));
     Ok(())
 }
 
@@ -222,6 +238,7 @@ fn parts(
         propagation_delay: endpoints.default_propagation_delay,
         namespace_selector: arguments.namespace_selector.clone(),
         require_credentials_label: arguments.require_credentials_label,
+        template_metadata_only: arguments.template_metadata_only.clone(),
         instance: instance(),
         process: String::new(),
         lease_duration: Duration::ZERO,

@@ -37,3 +37,16 @@ pub const REFRESH_REQUEST_ANNOTATION: &str = "tokensource.dev/refresh-requested-
 pub const CREDENTIALS_LABEL: (&str, &str) = ("tokensource.dev/credentials", "true");
 /// Label and value of every Secret that the operator writes.
 pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "tokensource-operator");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_annotations_are_those_that_the_admission_policy_permits() {
+        assert_eq!(
+            tokensource_api::permitted::OWN_ANNOTATIONS,
+            [RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_SENT_ANNOTATION]
+        );
+    }
+}

@@ -1,7 +1,13 @@
 //! The admin server of a running operator.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
 use super::support::eventually;
 use super::support::operator::Operator;
+use super::support::program::{PROGRAM, output_beside, result};
 use super::support::relay::Relay;
 use super::support::scene::{SOON, Scene};
 
@@ -42,6 +48,53 @@ async fn operator_waiting_for_first_list_is_live_but_not_ready() {
     relay.release();
     eventually("the operator is ready", SOON, async || match operator.admin("/readyz").await {
         (200, ..) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_request_neither_fail_probes_nor_last() {
+    let scene = Scene::bare("half-requests").await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("probe.sock");
+    let probe = async |page: &str| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["probe", page, "--socket"]).arg(&socket);
+        result(&output_beside(command, "").await)
+    };
+    assert!(
+        probe("livez").await.unwrap_err().contains("probe.sock does not answer: "),
+        "there is no operator"
+    );
+    // As it is left by a container that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let flags = ["--probe-socket", socket.to_str().unwrap()];
+    let operator = Operator::start_with(&scene.namespace, &flags).await;
+    eventually("the operator is ready", SOON, async || probe("readyz").await).await;
+
+    let half = || {
+        let mut connection = TcpStream::connect(operator.admin_address()).unwrap();
+        connection.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n").unwrap();
+        connection.set_read_timeout(Some(SOON)).unwrap();
+        connection
+    };
+    let (began, mut first) = (Instant::now(), half());
+    let mut connections: Vec<_> = (0..300).map(|_| half()).collect();
+    for page in ["livez", "readyz"] {
+        probe(page).await.unwrap_or_else(|said| panic!("{page} during the attack: {said}"));
+    }
+    // A head must arrive within a second.
+    first.read_to_end(&mut vec![]).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    connections.clear();
+    let (status, ..) = operator.admin("/metrics").await;
+    assert_eq!(status, 200);
+
+    // The kubelet reports why a probe fails.
+    operator.signal("STOP");
+    eventually("the probe fails", SOON, async || match probe("livez").await {
+        Err(said) if said.contains("probe.sock does not answer: timed out") => Ok(()),
         other => Err(other),
     })
     .await;

@@ -23,6 +23,7 @@ async fn chart_objects_pass_strict_validation() {
     let namespaced = json!({"namespaces": [scene.namespace]});
     let monitored = json!({
         "metrics": {
+            "from": [{"ipBlock": {"cidr": "10.0.0.0/16"}}],
             "serviceMonitor": {
                 "enabled": true,
                 "relabelings": [{"targetLabel": "cluster", "replacement": "a"}],
@@ -37,7 +38,7 @@ async fn chart_objects_pass_strict_validation() {
         "networkPolicy": {"egress": [{"ports": [{"port": 443}]}], "from": [{"namespaceSelector": {}}]},
         "podDisruptionBudget": {"maxUnavailable": null, "minAvailable": "50%"},
     });
-    let pods = json!({"metrics": {"podMonitor": {"enabled": true}}});
+    let pods = json!({"metrics": {"from": [{"podSelector": {}}], "podMonitor": {"enabled": true}}});
     for values in [json!({}), namespaced, monitored, pods] {
         assert_accepted(&scene, &values).await;
     }

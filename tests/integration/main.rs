@@ -23,6 +23,7 @@ mod gitops;
 mod handover;
 mod hanging;
 mod harness;
+mod known_issuers;
 mod logs;
 mod main_job;
 mod metrics;

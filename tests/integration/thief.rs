@@ -1,10 +1,13 @@
 //! What a thief of the operator's token can do, with the chart's own roles and policy: docs/security.md lists it.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::admission_policy::{apply, refused, secret};
 use super::support::chart::{Account, install};
 use super::support::eventually;
+use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
 /// Installs a release in the scene's namespace, and steals the token of its ServiceAccount.
@@ -31,6 +34,10 @@ fn ours(name: &str, metadata: Value) -> Value {
         }
     }
     manifest
+}
+
+fn list(items: &[Value]) -> Value {
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
 /// What the thief writes, and the words of the refusal.
@@ -93,19 +100,31 @@ fn event(changes: Value) -> Value {
 async fn thief_cannot_forge_secrets_with_a_meaning_to_others() {
     let scene = Scene::bare("thief").await;
     let account = thief(&scene, json!({})).await;
-    apply(&scene, &account, &ours("target", json!({"labels": {"team": "a"}}))).await.unwrap();
-    let write = ["-n", "kube-system", "apply", "--server-side", "--force-conflicts"];
     let mut succeeded = vec![];
-    for (manifest, words) in forgeries() {
-        // In another namespace, as a new Secret, and as a change of the operator's own.
-        let said = account.kubectl(&[&write[..], &["-f", "-"]].concat(), &manifest.to_string()).await;
-        let mut change = manifest.clone();
-        if change["metadata"]["name"] == "forged" && change["type"] == "Opaque" {
-            change["metadata"]["name"] = json!("target");
+    let mut forgeries = forgeries();
+    let mut targets = vec![];
+    for (number, (manifest, _)) in forgeries.iter_mut().enumerate() {
+        if manifest["metadata"]["name"] == "forged" {
+            let name = format!("forged-{number}");
+            manifest["metadata"]["name"] = json!(name);
+            // The type of one that exists cannot be changed.
+            if manifest["type"] == "Opaque" {
+                targets.push(ours(&name, json!({})));
+            }
         }
-        for said in [said, apply(&scene, &account, &change).await] {
-            if let Err(problem) = refused(&said, words) {
-                succeeded.push(format!("{manifest}: {problem}"));
+    }
+    let manifests: Vec<_> = forgeries.iter().map(|(manifest, _)| manifest.clone()).collect();
+    apply(&scene, &account, &list(&targets)).await.unwrap();
+    // As new Secrets of another namespace, and as changes of the operator's own.
+    for namespace in ["kube-system", scene.namespace.as_str()] {
+        let write = ["-n", namespace, "apply", "--server-side", "--force-conflicts", "-f", "-"];
+        let said = account.kubectl(&write, &list(&manifests).to_string()).await;
+        let said = said.expect_err("all of them are refused");
+        for (manifest, words) in &forgeries {
+            let name = manifest["metadata"]["name"].as_str().unwrap();
+            let line = said.lines().find(|line| line.contains(&format!("secrets \"{name}\" is forbidden")));
+            if !line.is_some_and(|line| line.contains("ValidatingAdmissionPolicy") && line.contains(words)) {
+                succeeded.push(format!("{namespace}: {manifest}: {line:?}"));
             }
         }
     }
@@ -244,5 +263,122 @@ async fn thief_can_change_nothing_outside_of_selected_namespaces() {
             apply(&scene, &account, &ours("target", json!({}))).await
         })
         .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn template_may_set_permitted_keys_only() {
+    let scene = Scene::new("thief-allowlist", 600).await;
+    let key = "argocd.argoproj.io/secret-type";
+    let account = thief(&scene, json!({"templateMetadata": {"only": ["team", key]}})).await;
+    let with = async |labels: Value, annotations: Value| {
+        let target = ours("target", json!({"labels": labels, "annotations": annotations}));
+        apply(&scene, &account, &target).await
+    };
+    // What the operator writes by itself, too.
+    let stored = json!({"labels": {"tokensource.dev/holds": "refresh-token"}, "annotations": {"tokensource.dev/refresh-token-of": "a"}});
+    apply(&scene, &account, &ours("stored", stored)).await.unwrap();
+    with(json!({"team": "a", key: "repository"}), json!({"team": "a", "tokensource.dev/record": "{}"}))
+        .await
+        .unwrap();
+    for (labels, annotations, words) in [
+        (json!({"other": "a"}), json!({}), "may not set the label other=a"),
+        (json!({}), json!({"other": "a"}), "may not set the annotation other"),
+        (json!({key: "cluster"}), json!({}), "may not set the label argocd.argoproj.io/secret-type=cluster"),
+        (json!({}), json!({key: "repository"}), "may not set the annotation argocd"),
+    ] {
+        refused(&with(labels, annotations).await, words).unwrap();
+    }
+
+    // The operator refuses them before it requests a token.
+    let flags = ["--template-metadata-only", "team", "--template-metadata-only", key];
+    let _operator = Operator::replica(&account.kubeconfig(), &scene.namespace, "replica", &flags).await;
+    let source =
+        |labels: Value| scene.source(json!({"target": {"template": {"metadata": {"labels": labels}}}}));
+    scene.apply(source(json!({"other": "a"}))).await;
+    let words = ["spec.target.template.metadata.labels: other is not", "--template-metadata-only"];
+    scene.reports("False TemplateInvalid", &words).await;
+    assert_eq!(scene.mints().await, 0);
+    scene.apply(source(json!({"team": "a"}))).await;
+    scene.ready("True TokenValid").await;
+}
+
+/// The tables of docs/security.md between `<!-- thief: NAME -->` and the next empty line but one: resource and verbs.
+fn documented(name: &str) -> BTreeMap<String, String> {
+    let page = include_str!("../../docs/security.md");
+    let (_, rest) = page.split_once(&format!("<!-- thief: {name} -->")).unwrap_or_else(|| panic!("{name}"));
+    let rows = rest.trim_start().lines().take_while(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| {
+        let cells: Vec<_> = row.split('|').map(|cell| cell.replace('`', "").trim().to_owned()).collect();
+        (cells[1].clone(), cells[2].clone())
+    })
+    .collect()
+}
+
+/// What `kubectl auth can-i --list` says of a namespace, without what every user may do: resource and verbs.
+async fn rights(account: &Account, namespace: &str) -> BTreeMap<String, String> {
+    let said =
+        account.kubectl(&["auth", "can-i", "--list", "-n", namespace, "--no-headers"], "").await.unwrap();
+    let mut rights = BTreeMap::<String, Vec<String>>::new();
+    for line in said.lines() {
+        let (Some((resource, _)), Some((_, verbs))) = (line.split_once(' '), line.rsplit_once('[')) else {
+            continue;
+        };
+        if resource.is_empty()
+            || resource.ends_with("reviews.authentication.k8s.io")
+            || resource.ends_with("reviews.authorization.k8s.io")
+        {
+            continue; // paths of discovery, and questions about oneself
+        }
+        let verbs = verbs.trim_end_matches(']').split(' ').map(str::to_owned);
+        rights.entry(resource.to_owned()).or_default().extend(verbs);
+    }
+    let text = |mut verbs: Vec<String>| {
+        verbs.sort();
+        verbs.dedup();
+        verbs.join(", ")
+    };
+    rights.into_iter().map(|(resource, verbs)| (resource, text(verbs))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thief_has_exactly_the_documented_rights() {
+    let (served, own) = (documented("served"), documented("own"));
+    let everything: BTreeMap<_, _> = served.clone().into_iter().chain(own.clone()).collect();
+    let other = Scene::bare("thief-other").await.namespace;
+    for mode in ["all", "namespaces", "namespaceSelector"] {
+        let scene = Scene::bare("thief-rights").await;
+        let namespace = &scene.namespace;
+        let mut elsewhere = served.clone();
+        let values = match mode {
+            "namespaces" => {
+                elsewhere.clear();
+                json!({"namespaces": [namespace]})
+            }
+            "namespaceSelector" => {
+                json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}})
+            }
+            _ => json!({}),
+        };
+        let selects: BTreeMap<_, _> =
+            if mode == "namespaceSelector" { documented("selector") } else { BTreeMap::new() };
+        let account = thief(&scene, values).await;
+        let with = |rights: &BTreeMap<String, String>| {
+            rights.clone().into_iter().chain(selects.clone()).collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(rights(&account, namespace).await, with(&everything), "{mode}: where it runs");
+        assert_eq!(rights(&account, &other).await, with(&elsewhere), "{mode}: elsewhere");
+        // What the policy leaves of the rights to change.
+        let said = account
+            .kubectl(
+                &["-n", &other, "create", "--dry-run=server", "-f", "-"],
+                &ours("a", json!({})).to_string(),
+            )
+            .await;
+        match mode {
+            "all" => drop(said.unwrap()),
+            "namespaces" => assert!(said.unwrap_err().contains("cannot create resource"), "{mode}"),
+            _ => refused(&said, "does not serve the namespace").unwrap(),
+        }
     }
 }

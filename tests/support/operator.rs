@@ -116,12 +116,17 @@ impl Operator {
         self.log().matches(words).count()
     }
 
-    /// A request to its admin server: status, media type and body.
-    pub async fn admin(&self, path: &str) -> (u16, String, String) {
+    /// The address of its admin server.
+    pub fn admin_address(&self) -> String {
         let log = self.log();
         let line =
             log.lines().find(|line| line.contains("serving /livez")).expect("a log line with the address");
-        let address = line.split_once("address=").expect("an address").1.trim();
+        line.split_once("address=").expect("an address").1.trim().to_owned()
+    }
+
+    /// A request to its admin server: status, media type and body.
+    pub async fn admin(&self, path: &str) -> (u16, String, String) {
+        let address = self.admin_address();
         let response = http_client().get(format!("http://{address}{path}")).send().await.unwrap();
         let media_type = response.headers()["content-type"].to_str().unwrap().to_owned();
         (response.status().as_u16(), media_type, response.text().await.unwrap())

@@ -22,6 +22,9 @@
 {{- if .Values.requireCredentialsLabel }}
 {{- $arguments = append $arguments "--require-credentials-label" }}
 {{- end }}
+{{- range .Values.templateMetadata.only }}
+{{- $arguments = append $arguments (printf "--template-metadata-only=%s" .) }}
+{{- end }}
 {{- $arguments = append $arguments (printf "--default-propagation-delay=%s" .Values.defaultPropagationDelay) }}
 {{- $arguments = append $arguments (printf "--endpoint-max-in-flight=%d" (int .Values.endpoint.maxInFlight)) }}
 {{- $arguments = append $arguments (printf "--endpoint-max-per-second=%d" (int .Values.endpoint.maxPerSecond)) }}
@@ -36,6 +39,7 @@
 {{- $arguments = append $arguments (printf "--leader-election-retry-period=%s" .Values.leaderElection.retryPeriod) }}
 {{- end }}
 {{- $arguments = append $arguments (printf "--admin-address=:%d" (int .Values.admin.port)) }}
+{{- $arguments = append $arguments "--probe-socket=/run/tokensource-operator/probe.sock" }}
 {{- $arguments = append $arguments (printf "--log-format=%s" .Values.log.format) }}
 {{- $arguments = append $arguments (printf "--log-level=%s" .Values.log.level) }}
 {{- toYaml (concat $arguments .Values.extraArgs) }}

@@ -77,6 +77,10 @@ pub fn is_permitted_name(name: &str) -> bool {
     !name.starts_with(HELM_NAME_PREFIX)
 }
 
+/// The annotations of this operator's own domain that it writes to Secrets itself; `tokensource.dev/adopt` is not among them.
+pub const OWN_ANNOTATIONS: [&str; 3] =
+    ["tokensource.dev/record", "tokensource.dev/refresh-token-of", "tokensource.dev/refresh-token-sent"];
+
 /// These rules as a document, from which the chart makes its admission policy (`files/secret-rules.json`).
 #[must_use]
 pub fn secret_rules() -> Value {
@@ -85,6 +89,7 @@ pub fn secret_rules() -> Value {
         "refusedTypeDomains": REFUSED_TYPE_DOMAINS,
         "refusedDomains": REFUSED_DOMAINS,
         "refusedLabel": HELM_LABEL,
+        "ownAnnotations": OWN_ANNOTATIONS,
         "refusedNamePrefix": HELM_NAME_PREFIX,
         "argoCdLabel": ARGO_CD_TYPE_LABEL,
         "argoCdTypes": ARGO_CD_SECRET_TYPES,

@@ -119,6 +119,24 @@ impl<'a> Template<'a> {
         Ok(template)
     }
 
+    /// The template, if it sets only these labels and annotations; none given: any.
+    ///
+    /// # Errors
+    /// It sets another one.
+    pub fn limited_to(self, only: &[String]) -> Result<Self, TemplateError> {
+        let is_refused = |key: &&String| !only.is_empty() && !only.contains(key);
+        let refused = |field, keys: &BTreeMap<String, String>| {
+            keys.keys().find(is_refused).map(|key| {
+                TemplateError::new(
+                    &format!(".metadata.{field}"),
+                    format!("{key} is not among the keys that the platform permits: remove it, or have the platform add it to --template-metadata-only"),
+                )
+            })
+        };
+        let error = refused("labels", &self.labels).or_else(|| refused("annotations", &self.annotations));
+        error.map_or(Ok(self), Err)
+    }
+
     fn check(&self, values: &[&str]) -> Result<(), TemplateError> {
         if !is_permitted_type(self.kind) {
             let allowed = ALLOWED_TYPES.join(", ");

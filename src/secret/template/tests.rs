@@ -24,6 +24,26 @@ fn token<'a>(access_token: &'a SecretString, values: &'a BTreeMap<String, Secret
     }
 }
 
+#[test]
+fn template_limited_to_keys_names_the_first_other_one() {
+    let metadata = json!({"labels": {"team": "a"}, "annotations": {"example.com/b": "c"}});
+    let spec = spec(json!({"metadata": metadata}));
+    let limited = |only: &[&str]| {
+        let only: Vec<String> = only.iter().map(|key| (*key).to_owned()).collect();
+        Template::of(Some(&spec), &[]).unwrap().limited_to(&only).map(drop).map_err(|it| it.to_string())
+    };
+    assert_eq!(limited(&[]), Ok(()));
+    assert_eq!(limited(&["example.com/b", "team"]), Ok(()));
+    assert!(
+        limited(&["team"])
+            .unwrap_err()
+            .starts_with("spec.target.template.metadata.annotations: example.com/b is not")
+    );
+    let said = limited(&["example.com/b", "Team"]).unwrap_err();
+    assert!(said.starts_with("spec.target.template.metadata.labels: team is not"), "{said}");
+    assert!(said.ends_with("add it to --template-metadata-only"), "{said}");
+}
+
 /// Renders one key.
 fn rendered(template: &str) -> Result<String, String> {
     let spec = spec(json!({"data": {"key": template}}));

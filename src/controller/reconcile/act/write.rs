@@ -115,6 +115,7 @@ impl Reconciliation<'_> {
         let values = &self.spec.description.request.response.values;
         let values: Vec<&str> = values.keys().map(String::as_str).collect();
         Template::of(template, &values)
+            .and_then(|template| template.limited_to(&self.context.template_metadata_only))
             .map_err(|error| Outcome::configuration(Reason::TemplateInvalid, error.to_string()))
     }
 
