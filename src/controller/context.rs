@@ -61,6 +61,8 @@ pub struct Context {
     pub(super) restorations: Arc<Restorations>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub(super) propagation_delay: u64,
+    /// The shortest time between two token requests that changes by others cause.
+    pub(super) change_interval: Duration,
     require_credentials_label: bool,
     /// The labels and annotations that templates may set; empty: any.
     pub(super) template_metadata_only: Vec<String>,
@@ -90,6 +92,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// How long a mounted file may lag behind the Secret where a spec does not say, in seconds.
     pub propagation_delay: u64,
+    /// The shortest time between two token requests that changes of credentials, spec or refresh request cause.
+    pub change_interval: Duration,
     /// The labels of the namespaces to reconcile in; `None` for all that are watched.
     pub namespace_selector: Option<String>,
     /// Read only Secrets as credentials that are labelled for it.
@@ -129,6 +133,7 @@ impl Context {
             leadership: parts.leadership,
             restorations,
             propagation_delay: parts.propagation_delay,
+            change_interval: parts.change_interval,
             require_credentials_label: parts.require_credentials_label,
             template_metadata_only: parts.template_metadata_only,
             instance: parts.instance,

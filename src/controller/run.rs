@@ -252,6 +252,7 @@ mod tests {
             heartbeats: Arc::new(Heartbeats::default()),
             metrics: Arc::new(Metrics::new()),
             propagation_delay: 90,
+            change_interval: Duration::from_secs(30),
             namespace_selector: None,
             require_credentials_label: false,
             template_metadata_only: vec![],
@@ -265,10 +266,14 @@ mod tests {
 
     /// A TokenSource in the cache.
     fn source(context: &Context, spec: Value) -> Key {
+        source_named(context, "a", spec)
+    }
+
+    fn source_named(context: &Context, name: &str, spec: Value) -> Key {
         let ready = json!({"type": "Ready", "status": "True", "reason": "TokenValid", "message": "",
             "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let status = json!({"conditions": [ready]});
-        let metadata = json!({"namespace": "ns", "name": "a", "uid": "u", "resourceVersion": "1", "generation": 1,
+        let metadata = json!({"namespace": "ns", "name": name, "uid": "u", "resourceVersion": "1", "generation": 1,
             "annotations": {"tokensource.dev/refresh-requested-at": "now"}});
         let object: SourceObject =
             serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap();
@@ -454,6 +459,39 @@ mod tests {
         let before = Instant::now();
         assert_eq!(tokio::time::timeout(2 * PANIC_WAIT, next()).await.unwrap().0, key);
         assert_eq!(before.elapsed(), PANIC_WAIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sources_that_request_tokens_with_what_they_write_are_stalled() {
+        let (_stop, context, calls) = context_with_calls();
+        let spec = |target: &str, credentials: &str| json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": credentials}}, "target": {"name": target}});
+        let circle = [("x", "y", "z"), ("y", "z", "x"), ("z", "x", "y")];
+        let circle =
+            circle.map(|(name, target, credentials)| source_named(&context, name, spec(target, credentials)));
+        // One whose credentials are written by one of them, and one of a chain that begins with a person.
+        let fed = source_named(&context, "fed", spec("fed", "x"));
+        let chain = source_named(&context, "chain", spec("chain", "fed"));
+        let reports = async |key: &Key| {
+            let before = calls.lock().unwrap().len();
+            let cached = context.sources.get(key).unwrap();
+            let mut state = context.states.take(key);
+            reconcile(&cached, &mut state, &context).await;
+            calls.lock().unwrap()[before..].concat()
+        };
+        for key in &circle {
+            let made = reports(key).await;
+            assert_eq!(
+                made,
+                format!(
+                    "PATCH /apis/tokensource.dev/v1alpha1/namespaces/ns/tokensources/{}/status",
+                    key.name
+                )
+            );
+        }
+        for key in [&fed, &chain] {
+            let made = reports(key).await;
+            assert!(made.starts_with("GET /api/v1/namespaces/ns/secrets/"), "{made}");
+        }
     }
 
     /// The operator was down when the token expired, and its endpoint may be slow.

@@ -16,7 +16,7 @@ use super::propagation::Prompt;
 use super::refresh_token::KnownOriginal;
 use super::report_rate::ReportTimes;
 use crate::key::Key;
-use crate::refresh::{self, Awaiting, Failure, Tried};
+use crate::refresh::{self, Awaiting, Dampings, Failure, Tried};
 use crate::secret::{Owner, Version};
 use crate::status::Reported;
 use crate::time::seconds_between;
@@ -42,6 +42,8 @@ pub struct SourceState {
     pub pending: Option<Box<NewToken>>,
     /// The last restoration of the target by a token request, after another writer had changed it.
     pub restored: Option<Box<Restoration>>,
+    /// How often the changes of others lead to token requests; `None` before the first.
+    pub dampings: Option<Box<Dampings>>,
     /// The last restoration of the target's metadata alone, with the generation of the spec.
     pub metadata_restored: Option<Box<(i64, Restoration)>>,
     /// Whether the API server has accepted a write, or a dry run, of this target.

@@ -90,6 +90,9 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
                 let Change { key, before, is_own_report } = context.sources.put(cached);
                 let before = before.map(|before| Arc::clone(&before.secrets)).unwrap_or_default();
                 context.secrets.reference(&key, &before, &names);
+                if before != names {
+                    before.first().into_iter().chain(names.first()).for_each(|it| readers(context, &key, it));
+                }
                 if !is_own_report {
                     context.trigger(key);
                 }
@@ -106,10 +109,17 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
     }
 }
 
+/// The TokenSources that request tokens with what this one writes: whether that is a circle depends on it.
+fn readers(context: &Context, source: &Key, target: &Arc<str>) {
+    let users = context.secrets.users(&source.sibling(Arc::clone(target)));
+    users.into_iter().filter(|user| user != source).for_each(|user| context.trigger(user));
+}
+
 /// A TokenSource is gone. A token request in flight ends, and its result is dropped, but for a refresh token.
 fn forget(context: &Context, source: &Key) {
     if let Some(before) = context.sources.remove(source) {
         context.secrets.reference(source, &before.secrets, &[]);
+        before.secrets.first().into_iter().for_each(|target| readers(context, source, target));
     }
     context.mints.cancel(source);
     context.states.forget(source);

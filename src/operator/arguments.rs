@@ -75,6 +75,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_LEADER_ELECTION_RETRY_PERIOD", default_value = "2s", value_parser = seconds)]
     pub leader_election_retry_period: u64,
 
+    /// For tests, which change a TokenSource more often than people do: the shortest time between two token requests that
+    /// changes of credentials, spec or refresh request cause.
+    #[arg(long, hide = true, value_name = "DURATION", env = "TOKENSOURCE_CHANGE_INTERVAL", default_value = "30s", value_parser = seconds)]
+    pub change_interval: u64,
+
     /// Serve /livez, /readyz and /metrics here, over plain HTTP: an IP address and a port, a port alone for all addresses
     /// (:8080), or off.
     #[arg(long, value_name = "ADDRESS", env = "TOKENSOURCE_ADMIN_ADDRESS", default_value = ":8080")]

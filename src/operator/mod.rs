@@ -236,6 +236,7 @@ fn parts(
         heartbeats,
         metrics,
         propagation_delay: endpoints.default_propagation_delay,
+        change_interval: Duration::from_secs(arguments.change_interval),
         namespace_selector: arguments.namespace_selector.clone(),
         require_credentials_label: arguments.require_credentials_label,
         template_metadata_only: arguments.template_metadata_only.clone(),

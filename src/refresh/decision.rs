@@ -6,6 +6,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use super::damping::Cause;
 use super::schedule::{MIN_REFRESH_INTERVAL, Policy, cached_retry_after, spread};
 use crate::secret::{Facts, Inputs, KeySet, Owner, Ownership, Record, Version, ownership};
 use crate::time::{plus, seconds_between};
@@ -46,8 +47,6 @@ pub struct Observed<'a> {
     pub unsaved_refresh_token: bool,
     /// Until when another process may hold the next refresh token, which it would save.
     pub predecessor_until: Option<Timestamp>,
-    /// When this process last requested a token to restore the target.
-    pub restored_at: Option<Timestamp>,
     /// When this process last restored the target's metadata.
     pub metadata_restored_at: Option<Timestamp>,
     /// When this process started.
@@ -74,7 +73,6 @@ impl<'a> Observed<'a> {
             pending: None,
             unsaved_refresh_token: false,
             predecessor_until: None,
-            restored_at: None,
             metadata_restored_at: None,
             since,
         }
@@ -152,6 +150,9 @@ pub enum Decision {
     UpdateMetadata,
     /// Request a token.
     Mint(MintReason),
+    /// A token is needed because of what others did, who have done so just before: not before this time. That is found after
+    /// [`decide`].
+    Held(Cause, Timestamp),
     /// Wait for the token request that is queued or in flight.
     Minting(MintReason),
     /// Wait until the refresh token is saved, which the saver does.
@@ -208,8 +209,7 @@ pub enum MintReason {
 }
 
 impl MintReason {
-    /// Whether it restores the target after another writer. Such token requests are limited in their rate, because two
-    /// controllers that overwrite each other must not load the endpoint.
+    /// Whether it restores the target after another writer.
     #[must_use]
     pub fn restores(self) -> bool {
         matches!(
@@ -309,9 +309,6 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
     if observed.minting {
         return Decision::Minting(reason);
     }
-    if let Some(next) = next_restoration(now, observed.restored_at).filter(|_| reason.restores()) {
-        return Decision::Wait(Some(next));
-    }
     unless_waiting(now, observed, tried, Decision::Mint(reason))
 }
 
@@ -330,14 +327,14 @@ fn unless_write_refused(now: Timestamp, observed: &Observed<'_>, tried: &Tried) 
     unless_waiting(now, &Observed { failure: refused, ..*observed }, tried, Decision::UpdateMetadata)
 }
 
-/// When a target that was restored at `last` may be restored again, if that is in the future.
+/// When the metadata of a target that was restored at `last` may be restored again, if that is in the future.
 fn next_restoration(now: Timestamp, last: Option<Timestamp>) -> Option<Timestamp> {
     let last = last?;
     let next = plus(last, MIN_REFRESH_INTERVAL);
     (now < next && last <= now).then_some(next)
 }
 
-fn due_at(now: Timestamp, observed: &Observed<'_>, record: &Record) -> Timestamp {
+pub(super) fn due_at(now: Timestamp, observed: &Observed<'_>, record: &Record) -> Timestamp {
     refresh_at(now, observed.since, &observed.source.uid, &observed.policy, record)
 }
 

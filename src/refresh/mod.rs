@@ -2,11 +2,15 @@
 
 mod api_server;
 mod backoff;
+mod cause;
+mod damping;
 mod decision;
 mod schedule;
 
 pub use api_server::{Awaiting, api_server_wait};
 pub use backoff::{FailedAttempt, attempt_timeout, is_last_attempt, patience, wait};
+pub use cause::{Caused, caused};
+pub use damping::{Cause, Dampings};
 pub use decision::{
     Blocked, Decision, Failure, MintReason, Observed, Pending, Tried, Wanted, decide, needed, refresh_at,
 };

@@ -36,6 +36,7 @@ impl News {
         let tried = |of: &Reported| of.last_failure.as_ref().and_then(|last| last.inputs.clone());
         let is_same = now.failing() == before.failing()
             && tried(&now) == tried(before)
+            && !says_something_else(before, &now)
             && now.has_token == before.has_token
             && now.conditions.len() == before.conditions.len()
             && now.conditions.iter().zip(&before.conditions).all(|(now, before)| {
@@ -44,6 +45,21 @@ impl News {
         let repeats = now.failing().is_some() || is_unavailable(&now);
         if is_same && repeats { News::Numbers } else { News::Problem }
     }
+}
+
+/// The same reason, but a person has to correct something else. What endpoints say differs from one attempt to the next.
+fn says_something_else(before: &Reported, now: &Reported) -> bool {
+    let message = |of: &Reported| of.last_failure.as_ref().map(|last| last.message.clone());
+    let is_of_the_cluster = matches!(
+        now.ready().and_then(|(_, reason)| reason),
+        Some(
+            Reason::CredentialsInvalid
+                | Reason::SpecInvalid
+                | Reason::TemplateInvalid
+                | Reason::TargetRefused
+        )
+    );
+    is_of_the_cluster && message(before) != message(now)
 }
 
 /// Without an attempt of its own: its endpoint fails for all.
@@ -78,6 +94,10 @@ mod tests {
             failing.last_failure.as_mut().unwrap().inputs = Some("other".into());
             failing
         };
+        let another_message = |mut failing: TokenSourceStatus| {
+            failing.last_failure.as_mut().unwrap().message = "another key".into();
+            failing
+        };
         let waiting = |message| {
             let mut waiting = status(1, "False", "EndpointUnavailable", 0);
             waiting.conditions[0].message = message;
@@ -92,6 +112,11 @@ mod tests {
             (failing(2), status(2, "False", "SpecInvalid", 0), News::Other),
             (status(1, "False", "TargetConflict", 0), status(1, "False", "TargetRefused", 0), News::Problem),
             (failing(2), with_inputs(failing(2)), News::Problem),
+            (
+                status(1, "False", "CredentialsInvalid", 2),
+                another_message(status(1, "False", "CredentialsInvalid", 3)),
+                News::Problem,
+            ),
             (waiting("5 failures".into()), waiting("6 failures".into()), News::Numbers),
         ] {
             assert_eq!(News::of(&Reported::of(&before), &after), news, "{before:?} {after:?}");

@@ -205,3 +205,21 @@ async fn credentials_changed_end_any_wait() {
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 4, "the limited one, and the one with other credentials");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_flap_cost_few_token_requests_and_the_last_ones_win() {
+    let scene = Scene::new("flapping", 600).await;
+    let _operator = Operator::start_in(&scene.namespace, &[("TOKENSOURCE_CHANGE_INTERVAL", "3s")]).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    for n in 0..20 {
+        scene.credentials(&format!("wrong {n}")).await;
+    }
+    scene.server.set_secret(&scene.namespace, "last").await;
+    scene.credentials("last").await;
+    let first = scene.status().await.token.unwrap().issued_at;
+    scene.issued_at_other_than(first).await;
+    // The first token, the first change at once, then after 3, 6 and 12 s at the latest.
+    let mints = scene.mints().await;
+    assert!((3..=5).contains(&mints), "{mints}");
+}

@@ -98,7 +98,25 @@ async fn failing_endpoint_gets_one_request_at_a_time_and_all_sources_recover() {
         few => Err(few),
     })
     .await;
-    tokio::time::sleep(Duration::from_secs(15)).await;
+    // One that waits for the endpoint, and has made no attempt, says why.
+    let mut waits = scene.source(json!({
+        "credentials": {"secretRef": {"name": "credentials-0"}}, "target": {"name": "token-waits"},
+    }));
+    waits["spec"]["provider"]["vgs"]["tokenURL"] = json!(format!("{}?circuit", scene.server.vgs_token_url()));
+    waits["metadata"]["name"] = json!("waits");
+    scene.apply(waits).await;
+    eventually("the open circuit is reported", SOON, async || {
+        // Anything that triggers it again: its request has been queued.
+        let now = format!("now={}", jiff::Timestamp::now().as_millisecond());
+        scene.kubectl(&["label", "tokensource", "waits", "--overwrite", &now], "").await;
+        let status = scene.sources().get("waits").await.unwrap().status.unwrap_or_default();
+        let ready = status.conditions.iter().find(|it| it.type_ == "Ready");
+        let reported = ready
+            .is_some_and(|ready| ready.reason == "EndpointUnavailable" && ready.message.contains("in a row"));
+        if reported && status.last_failure.is_none() { Ok(()) } else { Err(status) }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
     // Without the circuit, eight sources would have asked three times each.
     let total = requests().await;
     assert!((6..=15).contains(&total), "{total} requests");

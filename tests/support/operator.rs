@@ -97,6 +97,8 @@ impl Operator {
             .env("TOKENSOURCE_LOG_LEVEL", "debug,hyper=info,h2=info")
             .env("KUBECONFIG", kubeconfig)
             .env("POD_NAME", name)
+            // Tests change credentials, specs and refresh requests more often than people do.
+            .env("TOKENSOURCE_CHANGE_INTERVAL", "0s")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(File::create(folder.path().join("stdout")).unwrap())

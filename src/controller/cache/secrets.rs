@@ -63,8 +63,10 @@ struct SecretTable {
 
 #[derive(Debug)]
 struct SecretEntry {
-    /// The names of the TokenSources that use it.
+    /// The names of the TokenSources that use it, first those whose target it is.
     users: Vec<Arc<str>>,
+    /// The number of those.
+    writers: u32,
     known: CachedSecret,
     /// The newest revision that was seen. Anything older is stale.
     revision: u64,
@@ -117,7 +119,8 @@ impl Secrets {
         *self.unread.borrow() == 0
     }
 
-    /// Sets which Secrets a TokenSource uses instead of those `before`. Secrets without a user are removed.
+    /// Sets which Secrets a TokenSource uses instead of those `before`; the first is its target. Secrets without a user are
+    /// removed.
     pub fn reference(&self, source: &Key, before: &[Arc<str>], names: &[Arc<str>]) {
         // The common case: this is called for every event.
         if before == names {
@@ -125,12 +128,19 @@ impl Secrets {
         }
         let table = &mut *self.lock();
         let epoch = table.epoch;
-        for name in before.iter().filter(|name| !names.contains(name)) {
+        // A Secret that becomes the target, or is it no more, is referenced anew.
+        let stays = |name: &Arc<str>| {
+            before.contains(name)
+                && names.contains(name)
+                && (before.first() == Some(name)) == (names.first() == Some(name))
+        };
+        for name in before.iter().filter(|name| !stays(name)) {
             table.release(&source.sibling(Arc::clone(name)), source);
         }
-        for name in names.iter().filter(|name| !before.contains(name)) {
+        for (at, name) in names.iter().enumerate().filter(|(_, name)| !stays(name)) {
             let unknown = || SecretEntry {
                 users: Vec::with_capacity(1),
+                writers: 0,
                 known: CachedSecret::Unknown,
                 revision: 0,
                 epoch,
@@ -139,8 +149,17 @@ impl Secrets {
                 client: None,
             };
             let secret = table.entries.entry(source.sibling(Arc::clone(name))).or_insert_with(unknown);
-            secret.users.push(Arc::clone(&source.name));
+            secret.add(Arc::clone(&source.name), at == 0);
         }
+    }
+
+    /// The TokenSources whose target a Secret is.
+    #[must_use]
+    pub fn writers(&self, secret: &Key) -> Vec<Key> {
+        let table = self.lock();
+        let Some(entry) = table.entries.get(secret) else { return vec![] };
+        let count = usize::try_from(entry.writers).unwrap_or(usize::MAX);
+        entry.users.iter().take(count).map(|user| secret.sibling(Arc::clone(user))).collect()
     }
 
     /// When the token in a target expires.
@@ -156,6 +175,12 @@ impl Secrets {
     #[must_use]
     pub fn known(&self, secret: &Key) -> CachedSecret {
         self.lock().entries.get(secret).map_or(CachedSecret::Unknown, |entry| entry.known.clone())
+    }
+
+    /// The TokenSources that use a Secret.
+    #[must_use]
+    pub fn users(&self, secret: &Key) -> Vec<Key> {
+        self.lock().entries.get(secret).map_or_else(Vec::new, |entry| entry.users_of(secret))
     }
 
     /// A call about this Secret is about to be sent. Its answer is for [`Self::observe`].
@@ -388,7 +413,7 @@ impl Secrets {
 impl SecretTable {
     fn release(&mut self, secret: &Key, source: &Key) {
         if let Some(entry) = self.entries.get_mut(secret) {
-            entry.users.retain(|user| *user != source.name);
+            entry.remove(&source.name);
             if entry.users.is_empty() {
                 self.entries.remove(secret);
             }
@@ -400,6 +425,25 @@ impl SecretEntry {
     fn present(&mut self, facts: Facts) {
         self.revision = revision(&facts);
         self.shows(CachedSecret::Present(Arc::new(facts)));
+    }
+
+    fn add(&mut self, user: Arc<str>, writes: bool) {
+        let at = if writes { 0 } else { self.users.len() };
+        self.users.insert(at, user);
+        self.writers += u32::from(writes);
+    }
+
+    fn remove(&mut self, user: &Arc<str>) {
+        let (mut at, mut writers) = (0, self.writers);
+        self.users.retain(|it| {
+            let stays = it != user;
+            if !stays && at < self.writers {
+                writers -= 1;
+            }
+            at += 1;
+            stays
+        });
+        self.writers = writers;
     }
 
     fn absent(&mut self) {

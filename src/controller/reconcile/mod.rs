@@ -2,6 +2,7 @@
 //! token endpoint: a token request is a task of its own, whose result triggers the next reconciliation.
 
 mod act;
+mod feeding;
 mod observe;
 mod propagate;
 mod reconciliation;
@@ -28,6 +29,8 @@ use reconciliation::{Reconciliation, Rest, Step};
 
 /// Decisions in one reconciliation, before others go first.
 const MAX_STEPS: usize = 12;
+/// How often a circle of TokenSources is looked for again: a change of one that is not next to this one triggers nothing here.
+const CIRCLE_CHECK: Duration = Duration::from_secs(5 * 60);
 /// The longest that a timer is set for. Nothing is done when it ends early.
 const MAX_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -49,14 +52,22 @@ pub(super) async fn reconcile(
     let reported = &cached.reported;
     state.is_about(reported, &identity.owner);
     state.storage_is(context.restorations.count());
-    let mut spec = match Resolved::of(&source, context.propagation_delay) {
+    let resolved = Resolved::of(&source, context.propagation_delay)
+        .map_err(|error| {
+            (Problem { reason: error.reason(), message: error.to_string(), passes: false }, None)
+        })
+        .and_then(|spec| {
+            feeding::feeds_itself(context, &identity)
+                .map_or(Ok(spec), |problem| Err((problem, Some(CIRCLE_CHECK))))
+        });
+    let mut spec = match resolved {
         Ok(spec) => spec,
-        Err(error) => {
+        Err((problem, again)) => {
             drop_request(context, &identity.key, state);
             context.metrics.set_host(&identity.key, NO_HOST);
-            let problem = Problem { reason: error.reason(), message: error.to_string(), passes: false };
             let ended = report::invalid(context, &source, reported, &identity, state, problem).await;
-            return after(context, &identity, state, ended.map_err(Outcome::from));
+            let next = after(context, &identity, state, ended.map_err(Outcome::from));
+            return next.into_iter().chain(again).min();
         }
     };
     context.metrics.set_host(&identity.key, spec.host());
@@ -70,8 +81,16 @@ pub(super) async fn reconcile(
             spec.use_unprompted_delay();
         }
     }
-    let mut reconciliation =
-        Reconciliation { context, source: &source, reported, identity: &identity, spec: &spec, state };
+    let mut reconciliation = Reconciliation {
+        context,
+        source: &source,
+        reported,
+        identity: &identity,
+        spec: &spec,
+        state,
+        cause: None,
+        held: None,
+    };
     let ended = reconciliation.run().await;
     after(context, &identity, state, ended)
 }
@@ -168,7 +187,11 @@ impl Reconciliation<'_> {
                 self.state.pending = None;
                 Ok(Step::rest(until, None))
             }
-            Decision::Wait(until) => Ok(Step::rest(until, self.failing().or_else(|| self.conflicting()))),
+            Decision::Wait(until) => Ok(Step::rest(until, self.failing())),
+            Decision::Held(cause, until) => {
+                self.held = Some((cause, until));
+                Ok(Step::rest(Some(until), self.failing().or_else(|| self.held_back(cause, until))))
+            }
             Decision::Compare => self.compare_credentials().await,
             Decision::UpdateMetadata => Box::pin(self.update_metadata()).await,
             Decision::Mint(reason) => Box::pin(self.request_token(reason)).await,

@@ -1,14 +1,20 @@
 //! What is known of a TokenSource and its Secrets, and what follows from it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::reconciliation::Reconciliation;
+use super::report::before;
 use crate::cluster::CallError;
 use crate::controller::refresh_token::stores_refresh_token_of;
 use crate::controller::state::Restoration;
-use crate::refresh::{Decision, Observed, decide};
+use crate::refresh::{
+    Cause, Caused, Decision, MIN_REFRESH_INTERVAL, MintReason, Observed, Tried, caused, decide,
+};
 use crate::secret::{Facts, Record, Version};
 use crate::time::plus;
 
@@ -51,11 +57,67 @@ impl Reconciliation<'_> {
             pending: self.state.pending_for_decision(),
             unsaved_refresh_token: self.context.saver.holds(&self.identity.key),
             predecessor_until: refresh_token.and_then(|facts| self.predecessor_until(&facts)),
-            restored_at: self.state.restored.as_ref().map(|restored| restored.at),
             metadata_restored_at: self.metadata_restored().map(|restored| restored.at),
             since: self.context.since,
         };
-        Some(decide(self.context.now(), &observed, &tried))
+        let now = self.context.now();
+        let decision = decide(now, &observed, &tried);
+        let Decision::Mint(reason) = decision else { return Some(decision) };
+        let caused = caused(now, &observed, &tried, reason);
+        let change = caused.and_then(|caused| self.change(caused.cause, &tried));
+        Some(self.damped(reason, caused.zip(change)))
+    }
+
+    /// A digest of what others have changed; `None` where that is not damped.
+    fn change(&mut self, cause: Cause, tried: &Tried) -> Option<u64> {
+        match cause {
+            // The first token, whose absence is not a change by others.
+            Cause::Target if !self.has_had_token() => None,
+            Cause::Target => {
+                let version = |target: Arc<Facts>| {
+                    (target.version.uid.clone(), target.version.resource_version.clone())
+                };
+                Some(digest(self.target().map(version)))
+            }
+            // Values that were read, and that cannot be used, cause no request.
+            Cause::Credentials
+                if self.state.seen_credentials.as_ref().is_some_and(|(_, values)| values.is_none()) =>
+            {
+                None
+            }
+            Cause::Credentials => Some(digest(&tried.credentials)),
+            Cause::Request => Some(digest(&tried.request)),
+            Cause::Spec => Some(digest(&tried.spec)),
+        }
+    }
+
+    fn has_had_token(&mut self) -> bool {
+        self.state.restored.is_some() || before(self.source, self.reported, self.state).has_token
+    }
+
+    /// The token request, unless it is caused by a change that came too soon after the one before. That delays it at most
+    /// until it is made in any case.
+    fn damped(&mut self, reason: MintReason, caused: Option<(Caused, u64)>) -> Decision {
+        self.cause = None;
+        let Some((Caused { cause, in_any_case_at }, change)) = caused else { return Decision::Mint(reason) };
+        let (now, least) = (self.context.now(), self.least_interval(cause));
+        let dampings = self.state.dampings.get_or_insert_default();
+        let refresh_at = dampings.refresh_at;
+        let Some(until) = dampings.of(cause).holds(change, least, Instant::now()) else {
+            self.cause = Some(cause);
+            return Decision::Mint(reason);
+        };
+        let until = plus(now, until.saturating_duration_since(Instant::now()).as_secs().saturating_add(1));
+        let until = [in_any_case_at, refresh_at].into_iter().flatten().fold(until, Timestamp::min);
+        if until <= now { Decision::Mint(reason) } else { Decision::Held(cause, until) }
+    }
+
+    /// The shortest time between two token requests for this cause.
+    pub(super) fn least_interval(&self, cause: Cause) -> Duration {
+        match cause {
+            Cause::Target => Duration::from_secs(MIN_REFRESH_INTERVAL),
+            Cause::Credentials | Cause::Request | Cause::Spec => self.context.change_interval,
+        }
     }
 
     /// A write whose answer was lost may have happened: its token need not stay in memory. Nor need one that another
@@ -109,4 +171,10 @@ impl Reconciliation<'_> {
         let (generation, restored) = self.state.metadata_restored.as_deref()?;
         (Some(*generation) == self.source.metadata.generation).then_some(restored)
     }
+}
+
+fn digest(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }

@@ -5,6 +5,7 @@ use tokensource_api::TokenSource;
 
 use crate::controller::context::Context;
 use crate::controller::state::SourceState;
+use crate::refresh::Cause;
 use crate::spec::{Identity, Resolved};
 use crate::status::{Problem, Reported};
 
@@ -18,6 +19,10 @@ pub(super) struct Reconciliation<'a> {
     pub(super) identity: &'a Identity,
     pub(super) spec: &'a Resolved,
     pub(super) state: &'a mut SourceState,
+    /// What others have changed, where that leads to the token request that was decided on.
+    pub(super) cause: Option<Cause>,
+    /// Until when that is held back.
+    pub(super) held: Option<(Cause, Timestamp)>,
 }
 
 /// How a reconciliation ended, where it went well.

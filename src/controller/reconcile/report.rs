@@ -57,7 +57,7 @@ impl Reconciliation<'_> {
                 }),
             suspended: self.source.spec.suspend == Some(true),
             problem,
-            remark: self.repeated_conflict(),
+            remark: self.repeated_conflict().or_else(|| self.held_remark()),
             last_failure: self.state.failed.as_deref().map(FailedAttempts::to_status),
             policy: self.spec.policy,
             prompt: self.spec.prompt,

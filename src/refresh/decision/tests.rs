@@ -2,6 +2,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::super::cause::caused;
+use super::super::damping::Cause;
 use super::super::schedule::DEFAULT_MAX_INTERVAL;
 use super::*;
 use crate::secret::{Controller, Minted};
@@ -20,7 +22,6 @@ struct World {
     pending: Option<(Inputs, Timestamp)>,
     unsaved_refresh_token: bool,
     predecessor_until: Option<Timestamp>,
-    restored_at: Option<Timestamp>,
     metadata_restored_at: Option<Timestamp>,
     deleting: bool,
     suspended: bool,
@@ -85,7 +86,6 @@ fn world() -> World {
         pending: None,
         unsaved_refresh_token: false,
         predecessor_until: None,
-        restored_at: None,
         metadata_restored_at: None,
         deleting: false,
         suspended: false,
@@ -116,8 +116,8 @@ impl World {
         })
     }
 
-    fn decide(&self, now: i64) -> Decision {
-        let observed = Observed {
+    fn observed(&self) -> Observed<'_> {
+        Observed {
             source: &self.source,
             deleting: self.deleting,
             suspended: self.suspended,
@@ -136,11 +136,20 @@ impl World {
             unsaved_refresh_token: self.unsaved_refresh_token,
             predecessor_until: self.predecessor_until,
             minting: false,
-            restored_at: self.restored_at,
             metadata_restored_at: self.metadata_restored_at,
             since: at(0),
-        };
-        decide(at(now), &observed, &self.tried)
+        }
+    }
+
+    fn decide(&self, now: i64) -> Decision {
+        decide(at(now), &self.observed(), &self.tried)
+    }
+
+    /// Whose change a token request answers, and when it is made in any case.
+    fn caused(&self, now: i64) -> Option<(Cause, Option<i64>)> {
+        let Decision::Mint(reason) = self.decide(now) else { panic!("no token is requested") };
+        let caused = caused(at(now), &self.observed(), &self.tried, reason)?;
+        Some((caused.cause, caused.in_any_case_at.map(Timestamp::as_second)))
     }
 }
 
@@ -294,13 +303,29 @@ fn decide_target_of_another_owner_or_being_deleted_is_blocked() {
 }
 
 #[test]
-fn decide_missing_target_is_restored_at_once_and_then_every_30_s() {
+fn caused_names_what_others_changed_unless_the_refresh_or_an_attempt_is_due() {
     let gone = world().with(|w| w.target = None);
-    assert_eq!(gone.decide(10), Decision::Mint(MintReason::TargetMissing));
-    let again = gone.with(|w| w.restored_at = Some(at(10)));
-    assert_eq!(again.decide(12), Decision::Wait(Some(at(40))));
-    assert_eq!(again.decide(40), Decision::Mint(MintReason::TargetMissing));
-    assert_eq!(again.decide(5), Decision::Mint(MintReason::TargetMissing), "the clock was set back");
+    assert_eq!(gone.caused(10), Some((Cause::Target, None)));
+    let edited = world().with(|w| w.target().owned_keys = KeySet::default());
+    let Some((Cause::Target, Some(due))) = edited.caused(10) else { panic!("the target was changed") };
+    assert!((135..=150).contains(&due));
+    assert_eq!(edited.caused(150), None, "the refresh is due, though the target was changed, too");
+    assert_eq!(world().caused(150), None);
+    let cause = |change: fn(&mut World)| world().with(change).caused(10).unwrap().0;
+    assert_eq!(cause(|w| w.wanted.provider = "q".into()), Cause::Spec);
+    assert_eq!(cause(|w| w.wanted.template = Some("t".into())), Cause::Spec);
+    assert_eq!(cause(|w| w.wanted.refresh_request = Some("now".into())), Cause::Request);
+    assert_eq!(cause(|w| w.credentials = Some(version("cred", "8"))), Cause::Credentials);
+
+    // What ends the wait after a failure.
+    let failing = gone.with(|w| {
+        w.failed(Some(60));
+    });
+    assert_eq!(failing.caused(60), None, "another attempt is due");
+    let tried = |change: fn(&mut Tried)| failing.clone().with(|w| change(&mut w.tried)).caused(10);
+    assert_eq!(tried(|it| it.credentials = "d".into()), Some((Cause::Credentials, Some(60))));
+    assert_eq!(tried(|it| it.spec = "t".into()), Some((Cause::Spec, Some(60))));
+    assert_eq!(tried(|it| it.request = "again".into()), Some((Cause::Request, Some(60))));
 }
 
 #[test]
@@ -437,12 +462,11 @@ fn decide_cached_token_is_refreshed_in_time_and_not_in_a_loop() {
 
 proptest! {
     #[test]
-    fn decide_never_panics(now in any::<i32>(), issued in any::<i32>(), expires in any::<i32>(), cached in any::<bool>(), restored in any::<i32>(), next in any::<i32>()) {
+    fn decide_never_panics(now in any::<i32>(), issued in any::<i32>(), expires in any::<i32>(), cached in any::<bool>(), next in any::<i32>()) {
         let world = world().with(|w| {
             w.record().issued_at = at(i64::from(issued));
             w.record().expires_at = at(i64::from(expires));
             w.record().cached = cached;
-            w.restored_at = Some(at(i64::from(restored)));
             w.failed(Some(i64::from(next)));
         });
         let _ = world.decide(i64::from(now));

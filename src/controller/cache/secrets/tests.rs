@@ -83,6 +83,22 @@ fn secrets_second_list_finds_deletions_during_a_watch_outage() {
     assert_eq!(secrets.known(&key("c")), CachedSecret::Unknown, "written perhaps after it was listed");
 }
 
+#[test]
+fn secrets_writers_are_the_sources_whose_target_it_is() {
+    let secrets = secrets();
+    secrets.reference(&key("other"), &[], &names(["c", "t"]));
+    secrets.reference(&key("third"), &[], &names(["x", "c"]));
+    assert_eq!(
+        (secrets.writers(&key("t")), secrets.writers(&key("c"))),
+        (vec![key("source")], vec![key("other")])
+    );
+    secrets.reference(&key("third"), &names(["x", "c"]), &names(["c", "x"]));
+    assert_eq!(secrets.writers(&key("c")), [key("third"), key("other")]);
+    secrets.reference(&key("other"), &names(["c", "t"]), &[]);
+    assert_eq!((secrets.writers(&key("c")), secrets.users(&key("c")).len()), (vec![key("third")], 2));
+    assert!(secrets.writers(&key("x")).is_empty());
+}
+
 /// Another operator completes a Secret step by step, while this one reads it.
 #[test]
 fn secrets_answers_older_than_what_was_shown_after_the_call_was_sent_are_not_stored() {

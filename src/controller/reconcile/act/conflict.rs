@@ -1,5 +1,6 @@
 //! Other writers of the target: a Secret of another type, of another owner, or one that is changed again and again.
 
+use jiff::Timestamp;
 use tokensource_api::Reason;
 use tokensource_api::permitted::is_permitted_type;
 use tracing::info;
@@ -7,10 +8,9 @@ use tracing::info;
 use super::super::reconciliation::Reconciliation;
 use crate::controller::outcome::Outcome;
 use crate::controller::state::Restoration;
-use crate::refresh::MIN_REFRESH_INTERVAL;
+use crate::refresh::Cause;
 use crate::secret::{ADOPT_ANNOTATION, Facts, Ownership, ownership};
 use crate::status::Problem;
-use crate::time::plus;
 
 impl Reconciliation<'_> {
     /// Deletes a target of another type, which cannot be changed, so that it is created anew with the token in memory. With `dry_run` only finds out whether it could be.
@@ -61,18 +61,42 @@ impl Reconciliation<'_> {
         self.target().and_then(|target| target.other_writer.clone())
     }
 
+    /// A token is needed because others have changed something again, just after they had done so before.
+    pub(crate) fn held_back(&self, cause: Cause, until: Timestamp) -> Option<Problem> {
+        match cause {
+            Cause::Target => Some(self.conflicting(until)),
+            Cause::Spec => Some(Problem {
+                reason: Reason::Requesting,
+                message: format!(
+                    "the spec has changed again, so that the next token is requested at {until}"
+                ),
+                passes: true,
+            }),
+            Cause::Credentials | Cause::Request => None,
+        }
+    }
+
+    /// The same, where the token in the target fits.
+    pub(crate) fn held_remark(&self) -> Option<String> {
+        let (cause, until) = self.held?;
+        let what = match cause {
+            Cause::Credentials => "the credentials have changed again",
+            Cause::Request => "another token was requested just before",
+            Cause::Target | Cause::Spec => return None,
+        };
+        Some(format!("{what}, so that the next token is requested at {until}"))
+    }
+
     /// The target was restored just now, and was changed again: it waits.
-    pub(crate) fn conflicting(&self) -> Option<Problem> {
-        let restored = self.state.restored.as_deref()?;
+    fn conflicting(&self, until: Timestamp) -> Problem {
         let name = &self.identity.target.name;
         let by = self.other_writer();
         let did = if self.target().is_some() { "changed" } else { "deleted" };
         let message = format!(
-            "Secret {name} was {did} again by {} after it had been restored; it is restored every {MIN_REFRESH_INTERVAL} s at most, next at {}: let only one of them write it",
+            "Secret {name} was {did} again by {} after it had been restored; it is restored next at {until}, and less often the more often that happens: let only one of them write it",
             writer(by.as_deref()),
-            plus(restored.at, MIN_REFRESH_INTERVAL),
         );
-        Some(Problem { reason: Reason::ConflictingWriter, message, passes: true })
+        Problem { reason: Reason::ConflictingWriter, message, passes: true }
     }
 
     /// What people should know of a target that holds a token, but not for long.

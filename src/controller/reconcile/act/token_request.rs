@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokensource_api::Reason;
+use tokio::time::Instant;
 
 use super::super::reconciliation::{Reconciliation, Rest, Step};
 use crate::cluster::CallError;
@@ -75,7 +76,7 @@ impl Reconciliation<'_> {
         Some(plus(self.context.now(), MINTING_CHECK))
     }
 
-    fn queue(&self, reason: MintReason) {
+    fn queue(&mut self, reason: MintReason) {
         let request = MintRequest {
             reason,
             policy: self.spec.policy,
@@ -84,7 +85,11 @@ impl Reconciliation<'_> {
         };
         let deadline = self.context.deadline(&self.spec.policy, self.record().as_deref());
         let endpoint = &self.spec.description.request.token_url;
-        self.context.mints.request(&self.identity.key, request, endpoint, deadline);
+        let is_new = self.context.mints.request(&self.identity.key, request, endpoint, deadline);
+        if let Some(cause) = self.cause.take().filter(|_| is_new) {
+            let least = self.least_interval(cause);
+            self.state.dampings.get_or_insert_default().of(cause).requested(least, Instant::now());
+        }
     }
 
     /// Why a token request waits whose endpoint fails for all.

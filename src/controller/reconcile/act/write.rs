@@ -58,6 +58,9 @@ impl Reconciliation<'_> {
                 self.state.write_allowed = true;
                 self.state.minted_with = token.credentials.or(self.state.minted_with);
                 self.state.failed = None;
+                if let Some(dampings) = &mut self.state.dampings {
+                    dampings.refresh_at = Some(token.refresh_at);
+                }
                 if let Some(prompt) = &mut self.state.prompt {
                     prompt.written(Instant::now());
                 }

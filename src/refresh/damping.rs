@@ -1,0 +1,140 @@
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+//! How often the changes of others lead to token requests: the first after a quiet time at once, then at least an interval
+//! apart, which doubles while they come faster than that. Times are monotonic, because a wall clock can be set.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+/// The longest interval.
+const MAX_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// The time without a change and without a token request after which all is forgotten.
+const QUIET: Duration = Duration::from_secs(10 * 60);
+
+/// What others have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The target: it is restored.
+    Target,
+    /// The credentials.
+    Credentials,
+    /// The annotation that requests a refresh.
+    Request,
+    /// The spec.
+    Spec,
+}
+
+/// The damping of one TokenSource, for each cause.
+#[derive(Debug, Default)]
+pub struct Dampings {
+    /// When the token is refreshed that was written last, also where it is not in the target any more.
+    pub refresh_at: Option<Timestamp>,
+    target: Damping,
+    credentials: Damping,
+    request: Damping,
+    spec: Damping,
+}
+
+impl Dampings {
+    /// The damping of a cause.
+    pub fn of(&mut self, cause: Cause) -> &mut Damping {
+        match cause {
+            Cause::Target => &mut self.target,
+            Cause::Credentials => &mut self.credentials,
+            Cause::Request => &mut self.request,
+            Cause::Spec => &mut self.spec,
+        }
+    }
+}
+
+/// The damping of one cause.
+#[derive(Debug, Default)]
+pub struct Damping {
+    /// When a change last led to a token request.
+    requested_at: Option<Instant>,
+    /// The least time until the next one.
+    interval: Duration,
+    /// When the last change came.
+    changed_at: Option<Instant>,
+    /// A digest of it, while it waits.
+    change: Option<u64>,
+    /// Since the last token request, two changes came faster than `least`.
+    is_crowded: bool,
+}
+
+impl Damping {
+    /// The time before which `change`, a digest of what it leads to, is not to cause a token request; `None`: now. `least` is
+    /// the shortest interval.
+    pub fn holds(&mut self, change: u64, least: Duration, now: Instant) -> Option<Instant> {
+        if self.change != Some(change) {
+            let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+            if since(self.changed_at.max(self.requested_at)).is_none_or(|quiet| quiet >= QUIET) {
+                *self = Damping::default();
+            }
+            self.is_crowded |= since(self.changed_at).is_some_and(|apart| apart < least);
+            self.change = Some(change);
+            self.changed_at = Some(now);
+        }
+        let until = self.requested_at? + self.interval.max(least);
+        (now < until).then_some(until)
+    }
+
+    /// The change leads to a token request now.
+    pub fn requested(&mut self, least: Duration, now: Instant) {
+        let interval = if self.is_crowded { self.interval.max(least) * 2 } else { self.interval / 2 };
+        self.interval = interval.clamp(least, MAX_INTERVAL.max(least));
+        self.requested_at = Some(now);
+        self.change = None;
+        self.is_crowded = false;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "an Instant has no other constructor")]
+mod tests {
+    use super::*;
+
+    const LEAST: Duration = Duration::from_secs(30);
+
+    /// The seconds at which changes that come at these seconds lead to token requests.
+    fn requests(changes: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let (mut damping, start) = (Damping::default(), Instant::now());
+        let (mut requests, mut pending) = (vec![], None::<(u64, u64)>);
+        let mut changes = changes.into_iter().peekable();
+        for second in 0..20_000 {
+            while let Some(change) = changes.next_if(|change| *change <= second) {
+                pending = Some((change, second));
+            }
+            let now = start + Duration::from_secs(second);
+            if let Some((change, _)) = pending
+                && damping.holds(change, LEAST, now).is_none()
+            {
+                damping.requested(LEAST, now);
+                requests.push(second);
+                pending = None;
+            }
+        }
+        requests
+    }
+
+    #[test]
+    fn damping_first_change_acts_at_once_and_a_flood_less_and_less_often() {
+        assert_eq!(requests(0..30), [0, 30], "the last one wins");
+        assert_eq!(requests(0..2000), [0, 30, 90, 210, 450, 930, 1530, 2130]);
+    }
+
+    #[test]
+    fn damping_changes_that_are_30_s_apart_never_escalate() {
+        let chain: Vec<u64> = (0..100).map(|n| n * 30).collect();
+        assert_eq!(requests(chain.clone()), chain);
+    }
+
+    #[test]
+    fn damping_is_forgotten_after_ten_quiet_minutes_and_calms_down_before() {
+        let after = |quiet: u64| requests((0..200).chain([449 + 1 + quiet, 449 + 1 + quiet + 5]));
+        assert_eq!(requests(0..200), [0, 30, 90, 210]);
+        assert_eq!(after(600)[4..], [1050, 1080], "as in the beginning");
+        assert_eq!(after(200)[4..], [650, 770], "the interval of 240 s had passed, and is halved");
+    }
+}
