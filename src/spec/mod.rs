@@ -217,6 +217,7 @@ impl Resolved {
             spec: short_digest(&spec),
             request: request.map_or_else(none, |request| short_digest(&[request])),
             credentials: credentials
+                .map(|version| self.credentials_version(version))
                 .map_or_else(none, |version| short_digest(&[&version.uid, &version.resource_version])),
         }
     }
@@ -243,4 +244,33 @@ fn bounded_request(request: &str) -> String {
 
 fn seconds(field: &'static str, value: Option<&str>) -> Result<Option<u64>, SpecError> {
     value.map(|value| parse_seconds(field, value)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tried(client_authentication: serde_json::Value, resource_version: &str) -> Tried {
+        let source = serde_json::from_value(json!({
+            "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "source"},
+            "spec": {
+                "provider": {"oauth2": {
+                    "tokenURL": "https://idp.example.com/t", "clientAuthentication": client_authentication,
+                }},
+                "credentials": {"secretRef": {"name": "svid"}, "clientID": "id"},
+            },
+        }));
+        let version = Version { uid: "u".into(), resource_version: resource_version.into() };
+        Resolved::of(&source.unwrap(), 90).unwrap().tried(Some(&version))
+    }
+
+    #[test]
+    fn tried_of_a_secret_with_assertions_alone_does_not_depend_on_its_version() {
+        let made = || json!({"assertion": {"from": "secretKey"}});
+        assert_eq!(tried(made(), "1"), tried(made(), "2"), "a renewed assertion resets no wait");
+        let post = || json!({"post": {}});
+        assert_ne!(tried(post(), "1"), tried(post(), "2"));
+    }
 }
