@@ -279,7 +279,7 @@ impl Context {
     /// The storage was restored: everything is read anew, and until then a token is requested only after a live read of what
     /// it is requested for.
     pub(super) fn storage_restored(&self) {
-        self.secrets.forget_clients();
+        self.secrets.forget_requests();
         self.mints.clear();
         self.trigger_all();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use token_endpoint::{
-    Admission, Answer, Class, Credentials, Digest, EndpointPermit, Error, RequestDescription, Tls,
+    Admission, Answer, Class, Credentials, Digest, EndpointPermit, Error, RequestDescription, Terms, Tls,
 };
 use tokensource_api::TokenSource;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ use super::outcome::Outcome;
 use super::refresh_token::{KnownOriginal, Lineage, Rotation, StoredSecret, choose};
 use super::{credentials, spans};
 use crate::key::Key;
-use crate::refresh::{MintReason, Observed, attempt_timeout, needed, refresh_at};
+use crate::refresh::{MintReason, Observed, attempt_timeout, is_last_attempt, needed, patience, refresh_at};
 use crate::secret::{Inputs, Ownership, Record, Version, ownership};
 use crate::spec::{Identity, Resolved};
 use crate::status::reason;
@@ -142,13 +142,30 @@ impl TokenRequest<'_> {
         // A certificate may have been renewed, and a refresh token has changed since: that is another client.
         let may_know = !self.spec.sends_refresh_token() && self.spec.tls.is_none();
         let known = may_know.then(|| self.cached_credentials()).flatten().and_then(|version| {
-            self.context.secrets.client(&self.identity.credentials, &version, &self.spec.wanted.provider)
+            self.context.secrets.request_identity(
+                &self.identity.credentials,
+                &version,
+                &self.spec.wanted.provider,
+            )
         });
-        let Some(client) = known else { return Some(Admission::Granted(permit)) };
+        let Some(identity) = known else { return Some(Admission::Granted(permit)) };
         if request.expedite {
-            self.context.mints.limiter().expedite(client);
+            self.context.mints.limiter().expedite(identity);
         }
-        self.judged(request, |permit| permit.screen(client, false), permit)
+        self.judged(request, |permit| permit.screen(identity, self.terms()), permit)
+    }
+
+    /// How the request may wait: it depends on the life that is left of the token that it would replace.
+    fn terms(&self) -> Terms {
+        let fits = |record: &&Arc<Record>| record.inputs.provider == self.spec.wanted.provider;
+        let now = self.context.now();
+        let remaining =
+            self.record.as_ref().filter(fits).map_or(0, |record| seconds_between(now, record.expires_at));
+        Terms {
+            exclusive: self.spec.sends_refresh_token(),
+            patience: (remaining > 0).then(|| Duration::from_secs(patience(remaining))),
+            is_last_attempt: is_last_attempt(remaining, self.spec.policy.propagation_delay),
+        }
     }
 
     /// Before it is parked it must be back in its slot: it may begin anew at once.
@@ -207,21 +224,21 @@ impl TokenRequest<'_> {
             }
         };
         let limiter = self.context.mints.limiter();
-        let client = limiter.client(&description, &material.credentials, &material.tls);
-        self.context.secrets.remember_client(
+        let identity = limiter.identity(&description, &material.credentials, &material.tls);
+        self.context.secrets.remember_request(
             &self.identity.credentials,
             &material.version,
             &self.spec.wanted.provider,
-            client,
+            identity,
         );
         if request.expedite {
-            limiter.expedite(client);
+            limiter.expedite(identity);
         }
-        let exclusive = self.spec.sends_refresh_token();
-        match self.judged(&request, |permit| permit.admit(client, exclusive), permit) {
+        match self.judged(&request, |permit| permit.admit(identity, self.terms()), permit) {
             Some(Admission::Granted(permit)) => {
                 // Another TokenSource may present the same refresh token as another client.
-                let refresh_token = material.credentials.refresh_token.clone().filter(|_| exclusive);
+                let refresh_token = material.credentials.refresh_token.clone();
+                let refresh_token = refresh_token.filter(|_| self.spec.sends_refresh_token());
                 let sending = refresh_token.map(|it| self.context.refresh_tokens.begin_sending(&it));
                 if let Some(None) = sending {
                     return Ended::NotNeeded;
@@ -287,15 +304,14 @@ impl TokenRequest<'_> {
         self.settle(&material, sent.as_ref().is_ok_and(|sent| sent.outcome.is_ok())).await;
         let sent = sent?;
         result.sent_at = Some(sent.at);
-        permit.finish(&sent.outcome);
+        let held_back = permit.finish(&sent.outcome);
         let remark = self.clock_remark(description);
         match sent.outcome {
             Ok(answer) => Ok(self.new_token(answer, material, remark, result.reason, sent.at, sent.took)),
             Err(error) => {
                 let doubts = material.doubts.into_iter().filter(|_| error.class() == Class::Rejected);
-                Err(doubts.chain(remark).fold(Outcome::token_request(&error), |outcome, remark| {
-                    outcome.with_remark(Some(remark))
-                }))
+                let outcome = Outcome::token_request(&error, held_back);
+                Err(doubts.chain(remark).fold(outcome, |outcome, remark| outcome.with_remark(Some(remark))))
             }
         }
     }
@@ -394,7 +410,7 @@ impl TokenRequest<'_> {
     /// A request that failed before it was sent.
     fn not_sent(&self, error: &Error) -> Outcome {
         self.context.metrics.token_requested(self.spec.host(), Some(reason(error.kind())), None);
-        Outcome::token_request(error)
+        Outcome::token_request(error, None)
     }
 
     fn timeout(&self) -> Duration {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use token_endpoint::{Class, KnownRejection};
+use token_endpoint::{Class, KnownRejection, SharedBy};
 use tokensource_api::Reason;
 
 use crate::cluster::{CallError, Unavailable};
@@ -38,8 +38,10 @@ pub(crate) struct Attempt {
     pub(crate) outcome_unknown: bool,
     /// The API server refused to write the target in this state of it (`None` inside: absent).
     pub(crate) refused_target: Option<Option<Version>>,
-    /// Nothing was sent, because this client's rejection is known; it is tried again after this time.
-    pub(crate) known_rejection: Option<Duration>,
+    /// Nothing was sent, because the answer to such requests is known.
+    pub(crate) is_known: bool,
+    /// How long such requests are held back for all TokenSources.
+    pub(crate) held_back: Option<Duration>,
 }
 
 impl Attempt {
@@ -51,7 +53,8 @@ impl Attempt {
             retry_after: None,
             outcome_unknown: false,
             refused_target: None,
-            known_rejection: None,
+            is_known: false,
+            held_back: None,
         }
     }
 }
@@ -90,24 +93,47 @@ impl Outcome {
         }
     }
 
-    /// A token request that was not sent, because its client is known to be rejected.
+    /// A token request that was not sent, because the answer is known.
     pub(crate) fn known_rejection(known: &KnownRejection) -> Self {
         let error = &known.error;
-        let message = format!(
-            "{}; the rejection holds for all TokenSources with these credentials, which are tried again in {} s",
-            error_text(error),
-            known.retry_in.as_secs().max(1)
-        );
-        let attempt = Attempt::new(error.class(), reason(error.kind()), message);
-        Outcome::Failed(Attempt { known_rejection: Some(known.retry_in), ..attempt })
+        let who = match known.shared_by {
+            SharedBy::Client => "these credentials",
+            SharedBy::Grant => "this grant",
+            SharedBy::Request => "this request",
+        };
+        let seconds = known.retry_in.as_secs().max(1);
+        let (reason, holds) = match known.class {
+            Class::Limited | Class::LockedOut => {
+                (Reason::RateLimited, format!("all TokenSources with {who} wait for {seconds} s more"))
+            }
+            Class::Transient | Class::Ambiguous => (
+                Reason::EndpointUnavailable,
+                format!("all TokenSources with {who} wait for {seconds} s more"),
+            ),
+            _ => (
+                reason(error.lasting_kind()),
+                format!(
+                    "the rejection holds for all TokenSources with {who}, which are tried again in {seconds} s"
+                ),
+            ),
+        };
+        let attempt = Attempt::new(known.class, reason, format!("{}; {holds}", error_text(error)));
+        Outcome::Failed(Attempt { is_known: true, held_back: Some(known.retry_in), ..attempt })
     }
 
-    /// A failed token request.
-    pub(crate) fn token_request(error: &token_endpoint::Error) -> Self {
+    /// A failed token request. `held_back`: for how long such requests wait, and as which class of failure, where the error
+    /// does not say.
+    pub(crate) fn token_request(error: &token_endpoint::Error, held_back: Option<(Class, Duration)>) -> Self {
+        let (class, held_back) = match held_back {
+            Some((class, wait)) => (class, Some(wait)),
+            None => (error.class(), None),
+        };
+        let kind = if class == Class::Rejected { error.lasting_kind() } else { error.kind() };
         Outcome::Failed(Attempt {
             retry_after: error.retry_after().map(Duration::from_secs),
             outcome_unknown: error.outcome_unknown(),
-            ..Attempt::new(error.class(), reason(error.kind()), error_text(error))
+            held_back,
+            ..Attempt::new(class, reason(kind), error_text(error))
         })
     }
 }

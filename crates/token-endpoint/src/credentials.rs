@@ -39,22 +39,35 @@ impl Credentials {
     /// All values in a fixed order and as they were stored, including absent ones, so that a digest over them identifies the
     /// credentials. Not the assertions, of which each lives for minutes.
     pub(super) fn all(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        self.of_client().chain(self.of_grant())
+    }
+
+    /// Those with which the client proves itself.
+    pub(super) fn of_client(&self) -> impl Iterator<Item = Option<&[u8]>> {
         let plain = [
             self.as_stored(Credential::ClientId, self.client_id.as_deref()),
             self.as_stored(Credential::Certificate, self.certificate.as_deref()),
         ];
+        let secrets =
+            [(Credential::ClientSecret, &self.client_secret), (Credential::PrivateKey, &self.private_key)];
+        plain.into_iter().chain(secrets.map(|(which, value)| self.secret_as_stored(which, value)))
+    }
+
+    /// The others.
+    pub(super) fn of_grant(&self) -> impl Iterator<Item = Option<&[u8]>> {
         let secrets = [
-            (Credential::ClientSecret, &self.client_secret),
             (Credential::RefreshToken, &self.refresh_token),
-            (Credential::PrivateKey, &self.private_key),
             (Credential::SubjectToken, &self.subject_token),
             (Credential::ActorToken, &self.actor_token),
         ];
-        let secrets = secrets
-            .map(|(which, value)| self.as_stored(which, value.as_ref().map(ExposeSecret::expose_secret)));
+        let secrets = secrets.map(|(which, value)| self.secret_as_stored(which, value));
         let values = self.values.iter();
         let values = values.flat_map(|(key, value)| [key.as_str(), value.expose_secret()]);
-        plain.into_iter().chain(secrets).chain(values.map(|value| Some(value.as_bytes())))
+        secrets.into_iter().chain(values.map(|value| Some(value.as_bytes())))
+    }
+
+    fn secret_as_stored<'a>(&'a self, which: Credential, sent: &'a Option<SecretString>) -> Option<&'a [u8]> {
+        self.as_stored(which, sent.as_ref().map(ExposeSecret::expose_secret))
     }
 
     fn as_stored<'a>(&'a self, which: Credential, sent: Option<&'a str>) -> Option<&'a [u8]> {

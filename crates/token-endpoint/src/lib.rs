@@ -98,7 +98,8 @@ pub use grant::{
 pub use headers::{REFUSED_HEADERS, is_refused_header};
 pub use key::{Algorithm, KeyError, KeyType};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
-pub use limiter::{Admission, CircuitOpen, ClientIdentity, EndpointPermit, KnownRejection, Limiter, Limits};
+pub use limiter::{Admission, CircuitOpen, EndpointPermit, KnownRejection, Limiter, Limits};
+pub use limiter::{RequestIdentity, SharedBy, Terms};
 pub use mapping::{Pointer, PointerError, ResponseMapping, SECRET_MEMBERS};
 pub use proxy::{Proxies, ProxyError};
 pub use request::{Encoding, RESERVED, RequestDescription, TokenRequest, is_reserved};

@@ -11,7 +11,7 @@ use crate::key::Key;
 use crate::restorations::{self, Restorations};
 use crate::secret::{Facts, Version};
 use k8s_openapi::api::core::v1::Secret;
-use token_endpoint::ClientIdentity;
+use token_endpoint::RequestIdentity;
 
 /// How often a Secret is read in a row that changes while it is read.
 const MAX_READS: usize = 3;
@@ -77,8 +77,8 @@ struct SecretEntry {
     answered_epoch: u64,
     /// How often it was shown.
     changes: u32,
-    /// The client of the last token request with the credentials in it.
-    client: Option<Box<KnownClient>>,
+    /// The identity of the last token request with the credentials in it.
+    request: Option<Box<KnownRequest>>,
 }
 
 /// A Secret's place in the cache when a call about it was sent: what has been shown since may be newer than the answer.
@@ -88,12 +88,12 @@ pub(crate) struct Sent {
     changes: u32,
 }
 
-/// The client of a token request with this version of the credentials, for this provider.
+/// The identity of a token request with this version of the credentials, for this provider.
 #[derive(Debug)]
-struct KnownClient {
+struct KnownRequest {
     version: Version,
     provider: String,
-    client: ClientIdentity,
+    identity: RequestIdentity,
 }
 
 fn revision(facts: &Facts) -> u64 {
@@ -146,7 +146,7 @@ impl Secrets {
                 epoch,
                 answered_epoch: epoch,
                 changes: 0,
-                client: None,
+                request: None,
             };
             let secret = table.entries.entry(source.sibling(Arc::clone(name))).or_insert_with(unknown);
             secret.add(Arc::clone(&source.name), at == 0);
@@ -275,38 +275,38 @@ impl Secrets {
         }
     }
 
-    /// The storage was restored: clients are not known by the versions of before, whose numbers may be given again.
-    pub(crate) fn forget_clients(&self) {
-        self.lock().entries.values_mut().for_each(|entry| entry.client = None);
+    /// The storage was restored: requests are not known by the versions of before, whose numbers may be given again.
+    pub(crate) fn forget_requests(&self) {
+        self.lock().entries.values_mut().for_each(|entry| entry.request = None);
     }
 
-    /// The client of the last token request with this version of the credentials, for the provider with this digest.
-    pub(crate) fn client(
+    /// The identity of the last token request with this version of the credentials, for the provider with this digest.
+    pub(crate) fn request_identity(
         &self,
         credentials: &Key,
         version: &Version,
         provider: &str,
-    ) -> Option<ClientIdentity> {
+    ) -> Option<RequestIdentity> {
         let table = self.lock();
-        let known = table.entries.get(credentials)?.client.as_deref()?;
-        (known.version == *version && known.provider == provider).then_some(known.client)
+        let known = table.entries.get(credentials)?.request.as_deref()?;
+        (known.version == *version && known.provider == provider).then_some(known.identity)
     }
 
-    /// Stores the client of a token request.
-    pub(crate) fn remember_client(
+    /// Stores the identity of a token request.
+    pub(crate) fn remember_request(
         &self,
         credentials: &Key,
         version: &Version,
         provider: &str,
-        client: ClientIdentity,
+        identity: RequestIdentity,
     ) {
         if let Some(entry) = self.lock().entries.get_mut(credentials) {
-            let is_known = entry.client.as_deref().is_some_and(|known| {
-                known.client == client && known.version == *version && known.provider == provider
+            let is_known = entry.request.as_deref().is_some_and(|known| {
+                known.identity == identity && known.version == *version && known.provider == provider
             });
             if !is_known {
                 let (version, provider) = (version.clone(), provider.to_owned());
-                entry.client = Some(Box::new(KnownClient { version, provider, client }));
+                entry.request = Some(Box::new(KnownRequest { version, provider, identity }));
             }
         }
     }

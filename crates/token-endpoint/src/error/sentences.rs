@@ -26,6 +26,7 @@ static KNOWN: &[KnownSentence] = &[
     sentence("rate limit exceeded", Class::Limited, ErrorKind::RateLimited),
     sentence("api rate limit exceeded", Class::Limited, ErrorKind::RateLimited), // GitHub
     // Zoho
+    sentence("you have made too many requests continuously", Class::Limited, ErrorKind::RateLimited),
     sentence("you have made too many requests continuously please try again after some time", Class::Limited, ErrorKind::RateLimited),
     sentence("realm does not exist", Class::Unclear, ErrorKind::RequestRejected), // Keycloak
     sentence("account is locked", Class::LockedOut, ErrorKind::RateLimited),
@@ -40,6 +41,11 @@ static KNOWN: &[KnownSentence] = &[
     sentence("client authentication failed", Class::Rejected, ErrorKind::ClientRejected), // PayPal
     sentence("bad client credentials", Class::Rejected, ErrorKind::ClientRejected), // Spring
     sentence("bad credentials", Class::Rejected, ErrorKind::ClientRejected), // Spring, GitHub
+    sentence("unable to verify your credentials", Class::Rejected, ErrorKind::ClientRejected), // X
+    sentence("access denied authorization failed", Class::Rejected, ErrorKind::ClientRejected), // CrowdStrike
+    sentence("failed to generate access token for clientid", Class::Rejected, ErrorKind::ClientRejected), // CrowdStrike
+    sentence("api token invalid", Class::Rejected, ErrorKind::ClientRejected), // Tailscale
+    sentence("oauth client cannot grant scopes", Class::Rejected, ErrorKind::ScopeRejected), // Tailscale
     sentence("invalid refresh token", Class::Rejected, ErrorKind::GrantRejected), // Twitch
     sentence("unknown or invalid refresh token", Class::Rejected, ErrorKind::GrantRejected), // Auth0
     sentence("refresh token expired", Class::Rejected, ErrorKind::GrantRejected),

@@ -1,6 +1,6 @@
 //! Whether an endpoint fails for every client that asks it.
 
-use super::identity::ClientIdentity;
+use super::identity::Identity;
 use crate::error::Error;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ pub(super) struct Circuit {
     /// Transient, in a row.
     failures: u32,
     /// The first two clients that they were for.
-    clients: Vec<ClientIdentity>,
+    clients: Vec<Identity>,
     last: Option<Error>,
     probing: bool,
     next_probe: Option<Instant>,
@@ -74,7 +74,7 @@ impl Circuit {
     }
 
     /// A request failed for a moment.
-    pub(super) fn failed(&mut self, client: Option<ClientIdentity>, error: &Error, now: Instant) {
+    pub(super) fn failed(&mut self, client: Option<Identity>, error: &Error, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if let Some(client) = client
             && self.clients.len() < 2

@@ -6,6 +6,9 @@ use tokio::time::Instant;
 /// A place in a queue: the deadline, then the order of arrival.
 pub(super) type Turn = (Instant, u64);
 
+/// A place among the entries that wait for one client: requests that were never sent go before those that were refused.
+pub(super) type ParkedTurn = (bool, Turn);
+
 /// An entry in the queue of its endpoint.
 pub(super) struct Entry<K> {
     pub(super) key: K,

@@ -1,30 +1,61 @@
-//! Which requests are of one client.
+//! Which requests get the same answers.
 
 use crate::credentials::Credentials;
 use crate::digest::{Digest, DigestKey};
+use crate::grant::Grant;
 use crate::request::RequestDescription;
 use crate::tls::Tls;
 
-/// A client with a credential at a token URL, as a keyed digest: it tells clients apart and says nothing about them.
+/// A client, a grant or a request, as a keyed digest: it tells them apart and says nothing about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientIdentity(Digest);
+pub(crate) struct Identity(Digest);
 
-impl ClientIdentity {
+/// What the answer to a request may depend on, from what most requests share to what fewest do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestIdentity {
+    /// Token URL, client id, secret or key or certificate, and the method of authentication.
+    pub(super) client: Identity,
+    /// The client with its refresh token, subject token or assertion, and with secret parameters and headers.
+    pub(super) grant: Identity,
+    /// The grant with its type, scopes, audience, resources and parameters.
+    pub(super) request: Identity,
+}
+
+impl RequestIdentity {
     pub(super) fn of(
         key: &DigestKey,
         description: &RequestDescription,
         credentials: &Credentials,
         tls: &Tls,
     ) -> Self {
-        let how = [
-            description.token_url.as_str().to_owned(),
-            format!("{:?}", description.client_authentication),
-            // An assertion's subject is a part of what is let in.
-            format!("{:?}", description.grant),
-        ];
+        let url = description.token_url.as_str().as_bytes();
+        let method = format!("{:?}", description.client_authentication);
         // A renewed certificate is another credential.
         let certificate = tls.has_client_certificate().then(|| tls.digest());
-        let how = how.iter().map(|it| Some(it.as_bytes())).chain([certificate.as_ref().map(AsRef::as_ref)]);
-        Self(key.of(how.chain(credentials.all())))
+        let client = [Some(url), Some(method.as_bytes()), certificate.as_ref().map(AsRef::as_ref)];
+        let client = Identity(key.of(client.into_iter().chain(credentials.of_client())));
+
+        // The subject of an assertion is what a server grants or not.
+        let assertion = match &description.grant {
+            Grant::JwtBearer(assertion) => format!("{assertion:?}"),
+            _ => String::new(),
+        };
+        let grant = [Some(client.0.as_ref()), Some(assertion.as_bytes())];
+        let grant = Identity(key.of(grant.into_iter().chain(credentials.of_grant())));
+
+        let RequestDescription { scopes, audience, resources, parameters, headers, .. } = description;
+        let asked = [
+            format!("{:?}", description.grant),
+            format!("{:?}", (&description.encoding, scopes, audience, resources)),
+            format!("{:?}", (parameters, headers)),
+            format!("{:?}", (&description.secret_parameters, &description.secret_headers)),
+        ];
+        let asked = asked.iter().map(|it| Some(it.as_bytes()));
+        let request = Identity(key.of([Some(grant.0.as_ref())].into_iter().chain(asked)));
+        Self { client, grant, request }
+    }
+
+    pub(crate) fn all(&self) -> [Identity; 3] {
+        [self.client, self.grant, self.request]
     }
 }

@@ -1,16 +1,31 @@
 //! What is answered in place of a request whose result is known.
 
-use crate::error::Error;
+use crate::error::{Class, Error};
 use std::fmt;
 use std::time::Duration;
 
-/// The endpoint rejected this client a short time ago, so that nothing was sent.
+/// The endpoint rejected such a request a short time ago, or asked to wait, so that nothing was sent.
 #[derive(Clone, Debug)]
 pub struct KnownRejection {
     /// What the endpoint answered.
     pub error: Box<Error>,
-    /// When the client is tried again.
+    /// What the answer implies for all requests that share it.
+    pub class: Class,
+    /// Which requests share it.
+    pub shared_by: SharedBy,
+    /// When one of them is tried again.
     pub retry_in: Duration,
+}
+
+/// The requests that share an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedBy {
+    /// Those with the same client and credential.
+    Client,
+    /// Those that also have the same refresh token, subject token or assertion.
+    Grant,
+    /// Those that also have the same scopes and parameters.
+    Request,
 }
 
 impl std::error::Error for KnownRejection {
@@ -21,11 +36,16 @@ impl std::error::Error for KnownRejection {
 
 impl fmt::Display for KnownRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = match self.shared_by {
+            SharedBy::Client => "with these credentials",
+            SharedBy::Grant => "with this grant",
+            SharedBy::Request => "that are the same",
+        };
+        let seconds = self.retry_in.as_secs().max(1);
         write!(
             f,
-            "{}; the rejection holds for all requests with these credentials, which are tried again in {} s",
-            self.error,
-            self.retry_in.as_secs().max(1)
+            "{}; the answer holds for all requests {who}, which are tried again in {seconds} s",
+            self.error
         )
     }
 }

@@ -4,36 +4,43 @@
 //!   all endpoints that may be asked now.
 //! - One origin has a limit of requests in flight and of requests that begin in a second.
 //! - A circuit opens at an endpoint that fails for several clients in a row: it is asked one request at a time.
-//! - A rejected client is known: its requests are answered here. A client that has not succeeded yet is tried by one
-//!   request at a time.
+//! - A rejection is known: requests that would get it too are answered here. Depending on the answer, those are the
+//!   requests of the same client, with the same grant, or with the same parameters. A client that has not succeeded yet
+//!   is tried by one request at a time.
 //!
 //! ```text
-//! enqueue(key, endpoint, deadline) ─▶ next() ─▶ EndpointPermit ─▶ admit(client) ─▶ send ─▶ finish(outcome)
+//! enqueue(key, endpoint, deadline) ─▶ next() ─▶ EndpointPermit ─▶ admit(identity) ─▶ send ─▶ finish(outcome)
 //!                ▲                                                    │
-//!                └──────────────── parked, until the client is free ◀─┘
+//!                └──────────────── parked, until it is free ◀─────────┘
 //! ```
 //!
 //! The only clock here is tokio's, so that tests can pause it.
 
 mod circuit;
-mod client;
+mod doubt;
 mod entry;
+mod hold;
 mod identity;
+mod identity_state;
 mod known_rejection;
 mod limits;
 mod permit;
 mod queue;
 mod rate;
 mod shared;
+mod terms;
+mod verdict;
 
 pub use circuit::CircuitOpen;
-pub use identity::ClientIdentity;
-pub use known_rejection::KnownRejection;
+pub use identity::RequestIdentity;
+pub use known_rejection::{KnownRejection, SharedBy};
 pub use limits::Limits;
 pub use permit::{Admission, EndpointPermit};
+pub use terms::Terms;
 
 use super::credentials::Credentials;
 use super::digest::Digest;
+use super::error::Error;
 use super::request::RequestDescription;
 use super::tls::Tls;
 use queue::Next;
@@ -75,15 +82,15 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         Self { shared: Arc::new(Shared::new(limits)) }
     }
 
-    /// The client of a request. Scopes, parameters and the like make no other client: their rejection is not shared.
+    /// What the answer to a request may depend on.
     #[must_use]
-    pub fn client(
+    pub fn identity(
         &self,
         description: &RequestDescription,
         credentials: &Credentials,
         tls: &Tls,
-    ) -> ClientIdentity {
-        ClientIdentity::of(&self.shared.digest_key, description, credentials, tls)
+    ) -> RequestIdentity {
+        RequestIdentity::of(&self.shared.digest_key, description, credentials, tls)
     }
 
     /// A digest that is the same for credentials with the same values, in this process.
@@ -123,10 +130,17 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         self.shared.queue().circuit(endpoint.as_str())
     }
 
-    /// A person has changed something, or asks for a token: a client that was rejected is tried again 30 s after the
+    /// The last refusal of a client that has never succeeded and was refused several times, if the entry of `key` waits
+    /// because of that: such a client sends one request in two minutes.
+    #[must_use]
+    pub fn doubt(&self, key: &K) -> Option<Error> {
+        self.shared.queue().doubt(key)
+    }
+
+    /// A person has changed something, or asks for a token: a request that was rejected is tried again 30 s after the
     /// rejection, and not only at the end of a wait that may have grown to half an hour. However many ask, it is tried once.
-    pub fn expedite(&self, client: ClientIdentity) {
-        self.shared.queue().expedite(client);
+    pub fn expedite(&self, who: RequestIdentity) {
+        self.shared.queue().expedite(who);
     }
 
     /// Waits until an entry may begin, and takes it out: of all that may, the one with the earliest deadline. A deadline

@@ -1,11 +1,12 @@
 //! The right to send one request, and what becomes of it.
 
 use super::entry::{Begun, Parked};
-use super::identity::ClientIdentity;
+use super::identity::{Identity, RequestIdentity};
 use super::known_rejection::KnownRejection;
-use super::queue::Verdict;
 use super::shared::Shared;
-use crate::error::Error;
+use super::terms::Terms;
+use super::verdict::Verdict;
+use crate::error::{Class, Error};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -17,7 +18,9 @@ pub struct EndpointPermit<K: Clone + Eq + Hash> {
     shared: Arc<Shared<K>>,
     begun: Begun<K>,
     began: Instant,
-    client: Option<ClientIdentity>,
+    who: Option<RequestIdentity>,
+    /// The identities that count the request as in flight.
+    counted: [Option<Identity>; 3],
     is_over: bool,
 }
 
@@ -39,7 +42,7 @@ impl<K: Clone + Eq + Hash> fmt::Debug for EndpointPermit<K> {
 
 impl<K: Clone + Eq + Hash> EndpointPermit<K> {
     pub(super) fn new(shared: Arc<Shared<K>>, begun: Begun<K>, now: Instant) -> Self {
-        Self { shared, begun, began: now, client: None, is_over: false }
+        Self { shared, begun, began: now, who: None, counted: [None; 3], is_over: false }
     }
 
     /// How long the entry waited.
@@ -48,35 +51,35 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         self.began.saturating_duration_since(self.begun.since)
     }
 
-    /// What `client` may do, before anything is read for it: an entry whose client is known from an earlier request costs
-    /// no read where it would be parked or rejected. `exclusive`: the request spends its credential, and goes alone.
+    /// What a request may do, before anything is read for it: an entry whose identity is known from an earlier request
+    /// costs no read where it would be parked or rejected.
     #[must_use]
-    pub fn screen(self, client: ClientIdentity, exclusive: bool) -> Admission<K> {
-        self.judge(client, exclusive, false)
+    pub fn screen(self, who: RequestIdentity, terms: Terms) -> Admission<K> {
+        self.judge(who, terms, false)
     }
 
-    /// Has `client` send its request, if it may.
+    /// Has a request sent, if it may be.
     #[must_use]
-    pub fn admit(self, client: ClientIdentity, exclusive: bool) -> Admission<K> {
-        self.judge(client, exclusive, true)
+    pub fn admit(self, who: RequestIdentity, terms: Terms) -> Admission<K> {
+        self.judge(who, terms, true)
     }
 
-    fn judge(mut self, client: ClientIdentity, exclusive: bool, begins: bool) -> Admission<K> {
+    fn judge(mut self, who: RequestIdentity, terms: Terms, begins: bool) -> Admission<K> {
         let now = Instant::now();
         let shared = Arc::clone(&self.shared);
         let mut queue = shared.queue();
-        let verdict = queue.judge(client, exclusive, now);
+        let verdict = queue.judge(who, terms, now);
         match verdict {
             Verdict::Go => {
                 if begins {
-                    queue.client_began(client, now);
-                    self.client = Some(client);
+                    self.counted = queue.began(who, terms, now);
+                    self.who = Some(who);
                     self.began = now;
                 }
                 drop(queue);
                 return Admission::Granted(self);
             }
-            Verdict::Park => {
+            Verdict::Park(identity, was_tried) => {
                 let Begun { key, since, turn, endpoint, origin, .. } = &self.begun;
                 let parked = Parked {
                     key: key.clone(),
@@ -84,7 +87,7 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
                     endpoint: Arc::clone(endpoint),
                     origin: Arc::clone(origin),
                 };
-                queue.park(client, *turn, parked, now);
+                queue.park(identity, (was_tried, *turn), parked, now);
             }
             Verdict::Reject(_) => {}
         }
@@ -99,9 +102,14 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         }
     }
 
-    /// Ends the permit, and has the others learn from the outcome of the request.
-    pub fn finish<T>(mut self, outcome: &Result<T, Error>) {
+    /// Ends the permit, and has the others learn from the outcome of the request. Returns how long requests of its client are
+    /// held back after a failure of [`Class::Ambiguous`], and as which class they are paced.
+    #[allow(clippy::must_use_candidate)] // most outcomes say enough by themselves
+    pub fn finish<T>(mut self, outcome: &Result<T, Error>) -> Option<(Class, Duration)> {
         self.leave(Some(outcome.as_ref().map(|_| ())));
+        let is_ambiguous = outcome.as_ref().is_err_and(|error| error.class() == Class::Ambiguous);
+        let client = self.who.filter(|_| is_ambiguous)?.client;
+        self.shared.queue().held(client, Instant::now())
     }
 
     fn leave(&mut self, outcome: Option<Result<(), &Error>>) {
@@ -112,11 +120,11 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         let Begun { endpoint, origin, probe, .. } = &self.begun;
         let mut queue = self.shared.queue();
         if let Some(outcome) = outcome {
-            queue.learn((endpoint, origin), self.client, outcome, self.began, now);
+            queue.learn((endpoint, origin), self.who, outcome, self.began, now);
         }
-        queue.permit_left(endpoint, origin, *probe, outcome.is_some() || self.client.is_some(), now);
-        if let Some(client) = self.client {
-            queue.client_left(client, outcome, now);
+        queue.permit_left(endpoint, origin, *probe, outcome.is_some() || self.who.is_some(), now);
+        for identity in self.counted.into_iter().flatten() {
+            queue.left(identity, matches!(outcome, Some(Ok(()))), now);
         }
         drop(queue);
         self.shared.changed.notify_one();

@@ -3,30 +3,29 @@
 //! An endpoint's first entry is a head of its origin while the endpoint's circuit lets it through; an origin's first head
 //! is ready while the origin has room and its rate allows. What time alone changes is a timer.
 
+mod index;
+mod sharing;
+
 use super::circuit::{Circuit, CircuitOpen, Passage};
-use super::client::{Client, Standing, is_about_the_client};
-use super::entry::{Begun, Entry, Parked, Turn};
-use super::identity::ClientIdentity;
-use super::known_rejection::KnownRejection;
+use super::entry::{Begun, Entry, Parked, ParkedTurn, Turn};
+use super::identity::Identity;
+use super::identity_state::IdentityState;
 use super::limits::Limits;
 use super::rate::Rate;
-use crate::error::{Class, Error};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
 
-/// Origins, endpoints and clients together, above which those that say nothing are forgotten.
+/// Origins, endpoints and identities together, above which those that say nothing are forgotten.
 const PRUNE_ABOVE: usize = 4096;
-/// Two clients that are answered "too many requests" within this time mean the origin, and not one of them.
-const SAME_LIMIT: Duration = Duration::from_secs(60);
-
 pub(super) struct Queue<K> {
     limits: Limits,
     origins: HashMap<Arc<str>, Origin>,
     endpoints: HashMap<Arc<str>, Endpoint<K>>,
-    clients: HashMap<ClientIdentity, Client<K>>,
+    identities: HashMap<Identity, IdentityState<K>>,
+    /// Clients that have succeeded in this process, also those whose state is forgotten.
+    succeeded: HashSet<Identity>,
     places: HashMap<K, Place>,
     /// Origins that have room now, by their first heads.
     ready: BTreeSet<(Turn, Arc<str>)>,
@@ -42,7 +41,7 @@ struct Origin {
     heads: BTreeSet<(Turn, Arc<str>)>,
     listed: Listed,
     /// The client that was answered "too many requests" last, and when.
-    limited: Option<(ClientIdentity, Instant)>,
+    limited: Option<(Identity, Instant)>,
 }
 
 /// Where an origin or an endpoint stands in the indexes.
@@ -62,14 +61,14 @@ struct Endpoint<K> {
 
 enum Place {
     Queued(Arc<str>, Turn),
-    Parked(ClientIdentity, Turn),
+    Parked(Identity, ParkedTurn),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Origin(Arc<str>),
     Endpoint(Arc<str>),
-    Client(ClientIdentity),
+    Identity(Identity),
 }
 
 /// The next entry, or when to look again.
@@ -79,20 +78,14 @@ pub(super) enum Next<K> {
     Nothing,
 }
 
-/// What a client's state says to a request.
-pub(super) enum Verdict {
-    Go,
-    Park,
-    Reject(KnownRejection),
-}
-
 impl<K: Clone + Eq + Hash> Queue<K> {
     pub(super) fn new(limits: Limits) -> Self {
         Queue {
             limits,
             origins: HashMap::new(),
             endpoints: HashMap::new(),
-            clients: HashMap::new(),
+            identities: HashMap::new(),
+            succeeded: HashSet::new(),
             places: HashMap::new(),
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -113,14 +106,15 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     pub(super) fn enqueue(&mut self, key: K, endpoint: &str, origin: &str, deadline: Instant, now: Instant) {
         let mut entry = (Entry { key: key.clone(), since: now }, deadline);
         match self.places.get(&key) {
-            Some(Place::Parked(client, turn)) => {
-                let (client, turn) = (*client, *turn);
-                let parked = self.clients.get_mut(&client).and_then(|it| it.parked.get(&turn));
-                if parked.is_some_and(|parked| *parked.endpoint == *endpoint) && turn.0 <= deadline {
+            Some(Place::Parked(identity, turn)) => {
+                let (identity, turn) = (*identity, *turn);
+                let parked = self.identities.get(&identity).and_then(|it| it.parked.get(&turn));
+                let before = turn.1.0;
+                if parked.is_some_and(|parked| *parked.endpoint == *endpoint) && before <= deadline {
                     return;
                 }
-                if let Some(before) = self.remove_parked(client, turn) {
-                    entry = (Entry { since: before.since, ..entry.0 }, deadline.min(turn.0));
+                if let Some(parked) = self.remove_parked(identity, turn) {
+                    entry = (Entry { since: parked.since, ..entry.0 }, deadline.min(before));
                 }
             }
             Some(Place::Queued(at, turn)) => {
@@ -148,9 +142,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 let (endpoint, turn) = (Arc::clone(endpoint), *turn);
                 self.remove_queued(&endpoint, turn, now).is_some()
             }
-            Some(Place::Parked(client, turn)) => {
-                let (client, turn) = (*client, *turn);
-                self.remove_parked(client, turn).is_some()
+            Some(Place::Parked(identity, turn)) => {
+                let (identity, turn) = (*identity, *turn);
+                self.remove_parked(identity, turn).is_some()
             }
             None => false,
         }
@@ -185,33 +179,6 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         Next::Begin(Begun { key, since, turn, endpoint, origin, probe })
     }
 
-    /// What `client` may do now. A client that goes is in flight until [`Self::client_left`].
-    pub(super) fn judge(&mut self, client: ClientIdentity, exclusive: bool, now: Instant) -> Verdict {
-        let state = self.client(client, now);
-        match state.standing(exclusive, now) {
-            Standing::Rejected { error, retry_in } => {
-                Verdict::Reject(KnownRejection { error: Box::new(error.clone()), retry_in })
-            }
-            Standing::Busy | Standing::Slow(_) => Verdict::Park,
-            Standing::Free => Verdict::Go,
-        }
-    }
-
-    /// A request of `client` is sent.
-    pub(super) fn client_began(&mut self, client: ClientIdentity, now: Instant) {
-        let state = self.client(client, now);
-        state.in_flight += 1;
-        state.rate.take(now);
-    }
-
-    /// An entry that has begun waits for its client.
-    pub(super) fn park(&mut self, client: ClientIdentity, turn: Turn, parked: Parked<K>, now: Instant) {
-        self.places.insert(parked.key.clone(), Place::Parked(client, turn));
-        let state = self.client(client, now);
-        state.parked.insert(turn, parked);
-        self.time_client(client, now);
-    }
-
     /// A permit ends. `sent`: a request was sent, or could have been; else its place is given back.
     pub(super) fn permit_left(
         &mut self,
@@ -234,73 +201,6 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.list_origin(origin, now);
     }
 
-    /// A request of `client` has ended. Those that wait for the client go on: all of them where the result says how, else
-    /// the first, which is the next to find out. Those that wait for its rate have a timer.
-    pub(super) fn client_left(
-        &mut self,
-        client: ClientIdentity,
-        outcome: Option<Result<(), &Error>>,
-        now: Instant,
-    ) {
-        let Some(state) = self.clients.get_mut(&client) else { return };
-        state.in_flight = state.in_flight.saturating_sub(1);
-        let is_known = match outcome {
-            Some(Ok(())) => true,
-            Some(Err(error)) => is_about_the_client(error),
-            None => false,
-        };
-        let count = match state.standing(false, now) {
-            Standing::Slow(_) => 0,
-            Standing::Rejected { .. } => usize::MAX,
-            _ if is_known && !state.rate.is_slow(now) => usize::MAX,
-            _ => 1,
-        };
-        self.unpark(client, count, now);
-        self.time_client(client, now);
-    }
-
-    /// What the outcome of a request says about endpoint, client and rate.
-    pub(super) fn learn(
-        &mut self,
-        (endpoint, origin): (&Arc<str>, &Arc<str>),
-        client: Option<ClientIdentity>,
-        outcome: Result<(), &Error>,
-        began: Instant,
-        now: Instant,
-    ) {
-        let class = outcome.err().map(Error::class);
-        if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
-            match (class, outcome) {
-                (Some(Class::Transient), Err(error)) => endpoint.circuit.failed(client, error, now),
-                (Some(Class::Configuration), _) => return, // nothing was sent
-                _ => endpoint.circuit.answered(),
-            }
-        }
-        let Some(client) = client else { return };
-        let Some(state) = self.clients.get_mut(&client) else { return };
-        match outcome {
-            Ok(()) => state.succeeded(),
-            Err(error) if is_about_the_client(error) => state.rejected(error, began, now),
-            Err(_) => {}
-        }
-        if class == Some(Class::Limited)
-            && let Some(origin) = self.origins.get_mut(origin)
-        {
-            let others = origin
-                .limited
-                .replace((client, now))
-                .is_some_and(|(other, at)| other != client && now.saturating_duration_since(at) < SAME_LIMIT);
-            // One client's quota does not concern the others.
-            if others { origin.rate.slow_down(now) } else { state.rate.slow_down(now) }
-        }
-    }
-
-    pub(super) fn expedite(&mut self, client: ClientIdentity) {
-        if let Some(state) = self.clients.get_mut(&client) {
-            state.expedite();
-        }
-    }
-
     fn run_timers(&mut self, now: Instant) {
         while let Some((at, timer)) = self.timers.first().cloned()
             && at <= now
@@ -312,57 +212,15 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                     self.list_origin(&origin, now);
                 }
                 Timer::Endpoint(endpoint) => self.list_endpoint(&endpoint, now),
-                Timer::Client(client) => {
-                    if let Some(state) = self.clients.get_mut(&client) {
+                Timer::Identity(identity) => {
+                    if let Some(state) = self.identities.get_mut(&identity) {
                         state.timer = None;
                     }
-                    self.unpark(client, 1, now);
-                    self.time_client(client, now);
+                    self.unpark(identity, 1, now);
+                    self.set_timer(identity, now);
                 }
             }
         }
-    }
-
-    /// Puts the first `count` entries that wait for `client` back into their queues, with their own deadlines.
-    fn unpark(&mut self, client: ClientIdentity, count: usize, now: Instant) {
-        for _ in 0..count {
-            let state = self.clients.get_mut(&client);
-            let Some((turn, parked)) = state.and_then(|state| state.parked.pop_first()) else { return };
-            let Parked { key, since, endpoint, origin } = parked;
-            // It may have been forgotten while the request was prepared.
-            let endpoint = self.endpoint(&endpoint, &origin, now);
-            self.insert(endpoint, turn, Entry { key, since }, now);
-        }
-    }
-
-    /// Sets the timer of a client whose entries wait for its rate, or for nothing in flight. One entry at a time goes back:
-    /// each that begins in vain costs as much as one that is sent.
-    fn time_client(&mut self, client: ClientIdentity, now: Instant) {
-        let Some(state) = self.clients.get_mut(&client) else { return };
-        let wanted = match state.standing(false, now) {
-            _ if state.parked.is_empty() => None,
-            Standing::Slow(at) => Some(at),
-            Standing::Free if state.in_flight == 0 || state.rate.is_slow(now) => {
-                Some(now + state.rate.interval())
-            }
-            _ => None,
-        };
-        // A frequent cause of this call must not put the timer off again and again.
-        let wanted = wanted.map(|at| state.timer.map_or(at, |before| before.min(at)));
-        if state.timer == wanted {
-            return;
-        }
-        if let Some(before) = std::mem::replace(&mut state.timer, wanted) {
-            self.timers.remove(&(before, Timer::Client(client)));
-        }
-        if let Some(at) = wanted {
-            self.timers.insert((at, Timer::Client(client)));
-        }
-    }
-
-    fn client(&mut self, client: ClientIdentity, now: Instant) -> &mut Client<K> {
-        let limit = f64::from(self.limits.per_second);
-        self.clients.entry(client).or_insert_with(|| Client::new(limit, now))
     }
 
     fn endpoint(&mut self, endpoint: &str, origin: &str, now: Instant) -> Arc<str> {
@@ -406,90 +264,19 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         Some(entry)
     }
 
-    fn remove_parked(&mut self, client: ClientIdentity, turn: Turn) -> Option<Parked<K>> {
-        let parked = self.clients.get_mut(&client)?.parked.remove(&turn)?;
+    fn remove_parked(&mut self, identity: Identity, turn: ParkedTurn) -> Option<Parked<K>> {
+        let parked = self.identities.get_mut(&identity)?.parked.remove(&turn)?;
         self.places.remove(&parked.key);
         Some(parked)
     }
 
-    /// Puts the first entry of an endpoint where it belongs now.
-    fn list_endpoint(&mut self, name: &Arc<str>, now: Instant) {
-        let Some(endpoint) = self.endpoints.get_mut(name) else { return };
-        let wanted = match (endpoint.queue.first_key_value(), endpoint.circuit.passage(now)) {
-            (Some((turn, _)), Passage::Closed | Passage::Probe) => Listed::Ready(*turn),
-            (Some(_), Passage::Blocked(Some(at))) => Listed::At(at),
-            _ => Listed::Nowhere,
-        };
-        let before = std::mem::replace(&mut endpoint.listed, wanted);
-        let origin_name = Arc::clone(&endpoint.origin);
-        if before != wanted {
-            let origin = self.origins.get_mut(&origin_name);
-            match before {
-                Listed::Ready(turn) => {
-                    origin.map(|origin| origin.heads.remove(&(turn, Arc::clone(name))));
-                }
-                Listed::At(at) => {
-                    self.timers.remove(&(at, Timer::Endpoint(Arc::clone(name))));
-                }
-                Listed::Nowhere => {}
-            }
-            let origin = self.origins.get_mut(&origin_name);
-            match wanted {
-                Listed::Ready(turn) => {
-                    origin.map(|origin| origin.heads.insert((turn, Arc::clone(name))));
-                }
-                Listed::At(at) => {
-                    self.timers.insert((at, Timer::Endpoint(Arc::clone(name))));
-                }
-                Listed::Nowhere => {}
-            }
-        }
-        self.list_origin(&origin_name, now);
-    }
-
-    /// Puts an origin where it belongs now.
-    fn list_origin(&mut self, name: &Arc<str>, now: Instant) {
-        let Some(origin) = self.origins.get_mut(name) else { return };
-        let wanted = match origin.heads.first() {
-            Some((turn, _)) if origin.in_flight < self.limits.in_flight => {
-                if origin.rate.next > now {
-                    Listed::At(origin.rate.next)
-                } else {
-                    Listed::Ready(*turn)
-                }
-            }
-            _ => Listed::Nowhere,
-        };
-        if origin.listed == wanted {
-            return;
-        }
-        self.unlist_origin(name);
-        match wanted {
-            Listed::Ready(turn) => drop(self.ready.insert((turn, Arc::clone(name)))),
-            Listed::At(at) => drop(self.timers.insert((at, Timer::Origin(Arc::clone(name))))),
-            Listed::Nowhere => {}
-        }
-        if let Some(origin) = self.origins.get_mut(name) {
-            origin.listed = wanted;
-        }
-    }
-
-    fn unlist_origin(&mut self, name: &Arc<str>) {
-        let Some(origin) = self.origins.get_mut(name) else { return };
-        match std::mem::replace(&mut origin.listed, Listed::Nowhere) {
-            Listed::Ready(turn) => drop(self.ready.remove(&(turn, Arc::clone(name)))),
-            Listed::At(at) => drop(self.timers.remove(&(at, Timer::Origin(Arc::clone(name))))),
-            Listed::Nowhere => {}
-        }
-    }
-
-    /// Forgets what says nothing, now and then: endpoints and clients are the tenants' choice.
+    /// Forgets what says nothing, now and then: endpoints and identities are the tenants' choice.
     fn prune(&mut self, now: Instant) {
         if self.remembered() < self.prune_at.max(PRUNE_ABOVE) {
             return;
         }
-        self.clients.retain(|_, client| !client.is_idle(now));
-        let parked_at = self.clients.values().flat_map(|client| client.parked.values());
+        self.identities.retain(|_, state| !state.is_idle(now));
+        let parked_at = self.identities.values().flat_map(|state| state.parked.values());
         let used: BTreeSet<Arc<str>> = parked_at.map(|parked| Arc::clone(&parked.endpoint)).collect();
         self.endpoints.retain(|name, endpoint| {
             !endpoint.queue.is_empty() || !endpoint.circuit.is_idle() || used.contains(name)
@@ -501,6 +288,6 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 
     pub(super) fn remembered(&self) -> usize {
-        self.origins.len() + self.endpoints.len() + self.clients.len()
+        self.origins.len() + self.endpoints.len() + self.identities.len()
     }
 }

@@ -15,6 +15,7 @@ mod properties;
 mod proxy;
 mod request;
 mod response;
+mod vendor_answers;
 
 use super::{
     Answer, BasicEncoding, ClientAuthentication, Credentials, Error, Grant, RequestDescription, TokenRequest,

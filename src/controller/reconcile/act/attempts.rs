@@ -84,11 +84,10 @@ impl Reconciliation<'_> {
     pub(crate) fn failed(&mut self, attempt: Attempt, tried: Option<Tried>) {
         let now = self.context.now();
         let tried = tried.unwrap_or_else(|| self.tried_now());
-        let is_known = attempt.known_rejection.is_some();
-        let count = FailedAttempts::count_with(self.state.failed.as_deref(), &tried, is_known);
+        let count = FailedAttempts::count_with(self.state.failed.as_deref(), &tried, attempt.is_known);
         let fits = |record: &Arc<Record>| record.inputs.provider == self.spec.wanted.provider;
         let retry_after = attempt.retry_after.map(|wait| wait.as_secs());
-        let held_back = attempt.known_rejection.map(|wait| wait.as_secs().saturating_add(1));
+        let held_back = attempt.held_back.map(|wait| wait.as_secs().saturating_add(1));
         let waits = wait(
             now,
             &FailedAttempt {

@@ -12,7 +12,7 @@ use crate::controller::mint_queue::{MintRequest, MintResult};
 use crate::controller::outcome::Outcome;
 use crate::controller::state::Restoration;
 use crate::refresh::MintReason;
-use crate::status::Problem;
+use crate::status::{Problem, error_text, reason};
 use crate::time::plus;
 
 /// A TokenSource whose token request waits is reconciled again after this time, in seconds, to report why.
@@ -67,7 +67,7 @@ impl Reconciliation<'_> {
             // The endpoint may be another one by now.
             self.queue(reason);
         }
-        let problem = self.failing().or_else(|| self.open_circuit());
+        let problem = self.failing().or_else(|| self.doubt()).or_else(|| self.open_circuit());
         Step::rest(self.minting_check(), problem)
     }
 
@@ -90,6 +90,16 @@ impl Reconciliation<'_> {
             let least = self.least_interval(cause);
             self.state.dampings.get_or_insert_default().of(cause).requested(least, Instant::now());
         }
+    }
+
+    /// Why a token request waits whose client has never succeeded, and was refused several times.
+    fn doubt(&self) -> Option<Problem> {
+        let error = self.context.mints.limiter().doubt(&self.identity.key)?;
+        let message = format!(
+            "{}; several requests with these credentials were refused and none has succeeded, so that one is sent every 2 min",
+            error_text(&error)
+        );
+        Some(Problem { reason: reason(error.lasting_kind()), message, passes: true })
     }
 
     /// Why a token request waits whose endpoint fails for all.

@@ -1,0 +1,165 @@
+//! How long an answer holds requests back that would get it too.
+
+use super::terms::Terms;
+use crate::error::{Class, Error, KnownCode};
+use http::StatusCode;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// After the first rejection, the second, ...
+const REJECTION_WAITS: [Duration; 4] = [seconds(30), seconds(120), seconds(600), seconds(1800)];
+/// After a server error with a code of refusal, until it is paced as a rejection.
+const AMBIGUOUS_WAITS: [Duration; 2] = [seconds(10), seconds(30)];
+/// The first wait after such an error for a credential that has succeeded; it doubles.
+const FIRST_TRANSIENT_WAIT: Duration = seconds(2);
+/// For such a credential, so many of these errors pass as transient.
+const TRANSIENT_AMBIGUITIES: usize = 5;
+/// The least time for which a lock-out is taken to last.
+const LOCK_OUT: Duration = seconds(1800);
+/// How long the count of rejections outlives the wait.
+const COUNT_KEPT: Duration = seconds(3600);
+/// A shorter wait that the endpoint asks for is waited for in the queue, without a word.
+const SHORT_WAIT: Duration = seconds(5);
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// An answer that holds requests back.
+pub(super) struct Hold {
+    pub(super) error: Error,
+    /// What it is paced as: Transient, Limited, Ambiguous, Rejected or `LockedOut`.
+    pub(super) class: Class,
+    pub(super) until: Instant,
+    /// Rejections in a row.
+    count: usize,
+    at: Instant,
+    /// The endpoint asked for the wait: a person cannot shorten it.
+    is_asked: bool,
+    /// The one attempt was made that the end of a token's life allows.
+    had_last_attempt: bool,
+}
+
+/// Server errors with a code of refusal, by status and code.
+#[derive(Default)]
+pub(super) struct Ambiguities(Vec<((StatusCode, &'static str), usize)>);
+
+impl Ambiguities {
+    /// Counts one, and says what it is paced as, and how long.
+    pub(super) fn pace(
+        &mut self,
+        (status, code): (StatusCode, &'static KnownCode),
+        has_succeeded: bool,
+        counts: bool,
+    ) -> (Class, Duration) {
+        let key = (status, code.code);
+        let nth = match self.0.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, count)) => {
+                *count += usize::from(counts);
+                *count
+            }
+            None => {
+                self.0.push((key, 1));
+                1
+            }
+        };
+        let transient = if has_succeeded { TRANSIENT_AMBIGUITIES } else { 0 };
+        if nth <= transient {
+            let doublings = u32::try_from(nth - 1).unwrap_or_default();
+            return (Class::Transient, FIRST_TRANSIENT_WAIT * (1 << doublings.min(8)));
+        }
+        let nth = nth - transient - 1;
+        let rejection = |nth: usize| REJECTION_WAITS.get(nth).copied().unwrap_or(LOCK_OUT);
+        match AMBIGUOUS_WAITS.get(nth) {
+            Some(wait) => (Class::Ambiguous, *wait),
+            None => (Class::Rejected, rejection(nth + 1 - AMBIGUOUS_WAITS.len())),
+        }
+    }
+}
+
+impl Hold {
+    /// After a rejection or a lock-out of a request that `began` then.
+    pub(super) fn rejected(before: Option<&Hold>, error: &Error, began: Instant, now: Instant) -> Self {
+        // What was in flight when the rejection came is rejected for the same reason, and counts once.
+        let count = match before {
+            Some(before) if before.concerns(began) => before.count.max(1),
+            Some(before) => before.count + 1,
+            None => 1,
+        };
+        let class = error.class();
+        let wait = REJECTION_WAITS.get(count - 1).copied().unwrap_or(LOCK_OUT);
+        let wait = if class == Class::LockedOut { LOCK_OUT } else { wait };
+        Hold { count, ..Hold::new(before, error, class, wait, began, now) }
+    }
+
+    /// For so long.
+    pub(super) fn new(
+        before: Option<&Hold>,
+        error: &Error,
+        class: Class,
+        wait: Duration,
+        began: Instant,
+        now: Instant,
+    ) -> Self {
+        let asked = error.shared_retry_after().map(Duration::from_secs);
+        Hold {
+            error: error.clone(),
+            class,
+            until: now + asked.unwrap_or_default().max(wait),
+            count: before.map_or(0, |before| before.count),
+            at: now,
+            is_asked: asked.is_some() || class == Class::LockedOut,
+            // A request that began before the end of the wait is that attempt, or one by patience.
+            had_last_attempt: before.is_some_and(|before| before.had_last_attempt && began < before.until),
+        }
+    }
+
+    /// Whether a request that began then was on its way when the answer came.
+    pub(super) fn concerns(&self, began: Instant) -> bool {
+        began <= self.at
+    }
+
+    /// Whether a request with these terms is held back now.
+    pub(super) fn holds(&self, terms: Terms, now: Instant) -> bool {
+        let is_patient = || {
+            terms.patience.is_none_or(|patience| {
+                self.class != Class::Transient || now.saturating_duration_since(self.at) < patience
+            })
+        };
+        self.until > now && !self.allows_last_attempt(terms) && is_patient()
+    }
+
+    fn allows_last_attempt(&self, terms: Terms) -> bool {
+        terms.is_last_attempt && !self.had_last_attempt && self.class != Class::LockedOut
+    }
+
+    /// A request with these terms begins.
+    pub(super) fn begins(&mut self, terms: Terms, now: Instant) {
+        if self.until > now && self.allows_last_attempt(terms) {
+            self.had_last_attempt = true;
+        }
+    }
+
+    /// Whether the wait is so short that nothing is reported.
+    pub(super) fn is_short(&self, now: Instant) -> bool {
+        matches!(self.class, Class::Limited | Class::Transient) && self.until <= now + SHORT_WAIT
+    }
+
+    /// Whether the endpoint asked all requests to wait, which a success of an earlier request does not end.
+    pub(super) fn outlasts_success(&self, began: Instant) -> bool {
+        matches!(self.class, Class::Limited | Class::Transient) && self.is_asked && self.concerns(began)
+    }
+
+    /// The first wait is enough, unless the server itself asked for more.
+    pub(super) fn expedite(&mut self) {
+        if !self.is_asked {
+            let [first, ..] = REJECTION_WAITS;
+            self.until = self.until.min(self.at + first);
+        }
+    }
+
+    /// Whether forgetting it would change nothing.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.until + COUNT_KEPT <= now
+    }
+}

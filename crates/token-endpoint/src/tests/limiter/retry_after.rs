@@ -1,0 +1,109 @@
+//! Waits that the endpoint asks for.
+
+use super::*;
+
+const LAST_ATTEMPT: Terms = Terms { exclusive: false, patience: None, is_last_attempt: true };
+
+fn asked(status: u16, seconds: &'static str, body: &str) -> Error {
+    answer_with(status, &[("retry-after", seconds), ("content-type", "application/json")], body).unwrap_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_holds_back_the_client_and_no_other_and_then_one_goes_first() {
+    for (status, body) in
+        [(429, ""), (503, ""), (429, r#"{"error":"invalid_client"}"#), (400, r#"{"message":"x"}"#)]
+    {
+        let simulation = Simulation::default();
+        let in_flight = simulation.enter(&url(), simulation.scope(0), Instant::now()).await.unwrap();
+        in_flight.finish(&Ok::<_, Error>(()));
+        let in_flight = simulation.enter(&url(), simulation.scope(0), Instant::now()).await.unwrap();
+        simulation.send(simulation.scope(1), Err(asked(status, "600", body))).await.unwrap();
+        in_flight.finish(&Ok::<_, Error>(()));
+        let known = simulation.send(simulation.scope(2), Ok(())).await.unwrap_err();
+        assert_eq!(rounded(known.retry_in), seconds(600), "{status}: not ended by what began before");
+        let class = if status == 503 { Class::Transient } else { Class::Limited };
+        assert_eq!(known.class, class, "{status}");
+        simulation.send(simulation.client(7), Ok(())).await.unwrap();
+        simulation.expedite(simulation.scope(2));
+        assert!(simulation.send(simulation.scope(2), Ok(())).await.is_err(), "nor by a person");
+
+        sleep(seconds(600)).await;
+        let first = simulation.enter(&url(), simulation.scope(2), Instant::now()).await.unwrap();
+        let second = timeout(seconds(9), simulation.send(simulation.scope(3), Ok(()))).await;
+        assert!(second.is_err(), "{status}: one goes first");
+        first.finish(&Ok::<_, Error>(()));
+        simulation.send(simulation.scope(3), Ok(())).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_a_web_page_holds_back_no_other_request() {
+    let simulation = Simulation::default();
+    for (status, body) in [(403, "<html>"), (429, "<html>"), (503, "<html>"), (404, "")] {
+        let headers = [("retry-after", "600"), ("content-type", "text/html")];
+        let error = answer_with(status, &headers, body).unwrap_err();
+        simulation.send(simulation.scope(1), Err(error)).await.unwrap();
+        simulation.send(simulation.scope(2), Ok(())).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_few_seconds_is_waited_for_in_the_queue() {
+    let simulation = Simulation::default();
+    let started = Instant::now();
+    simulation.send(simulation.scope(1), Err(asked(429, "3", ""))).await.unwrap();
+    simulation.send(simulation.scope(2), Ok(())).await.unwrap();
+    assert_eq!(started.elapsed().as_secs(), 3);
+}
+
+/// A server error waits a sixth of the remaining life of a token at most, whatever it asks for.
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_a_server_error_holds_a_live_token_no_longer_than_its_patience() {
+    let simulation = Simulation::default();
+    let who = simulation.scope(1);
+    let patient = Terms { patience: Some(seconds(25)), ..Terms::default() };
+    let failure = || Err(asked(503, "3600", ""));
+    simulation.send(who, failure()).await.unwrap();
+    let mut sent = vec![];
+    let started = Instant::now();
+    for _ in 0..30 {
+        // Of ten sources that ask, one is sent in this time.
+        for scope in 0..10 {
+            if simulation.send_with(simulation.scope(scope), patient, failure()).await.is_ok() {
+                sent.push(started.elapsed().as_secs());
+            }
+        }
+        sleep(seconds(5)).await;
+    }
+    assert_eq!(sent, [25, 50, 75, 100, 125], "once for all in 25 s");
+    let limited = simulation.client(2);
+    simulation.send(limited, Err(asked(429, "3600", ""))).await.unwrap();
+    sleep(seconds(1800)).await;
+    assert!(simulation.send_with(limited, patient, Ok(())).await.is_err(), "only 429 is obeyed");
+}
+
+/// A token that readers still have is not lost to a long wait, and a crowd of them is one attempt.
+#[tokio::test(start_paused = true)]
+async fn last_attempt_is_allowed_once_for_a_client_and_never_after_a_lock_out() {
+    for (error, allowed) in [
+        (asked(429, "3600", ""), 1),
+        (rejected(), 1),
+        (refused(400, "TOO_MANY_FAILED_LOGINS"), 0),
+        (asked(429, "3600", r#"{"error":"TOO_MANY_FAILED_LOGINS"}"#), 0),
+    ] {
+        let simulation = Simulation::default();
+        simulation.send(simulation.scope(0), Ok(())).await.unwrap();
+        simulation.send(simulation.scope(0), Err(error.clone())).await.unwrap();
+        let mut sent = 0;
+        for scope in 0..100 {
+            let tried = simulation.send_with(simulation.scope(scope), LAST_ATTEMPT, Err(error.clone())).await;
+            sent += usize::from(tried.is_ok());
+        }
+        assert_eq!(sent, allowed, "{error}");
+        let known = simulation.send(simulation.scope(0), Ok(())).await.unwrap_err();
+        sleep(known.retry_in).await;
+        simulation.send(simulation.scope(0), Err(error.clone())).await.unwrap();
+        let again = simulation.send_with(simulation.scope(1), LAST_ATTEMPT, Ok(())).await;
+        assert_eq!(again.is_ok(), allowed == 1, "after the next wait has begun: {error}");
+    }
+}
