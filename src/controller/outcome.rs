@@ -154,3 +154,78 @@ impl From<CallError> for Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+    use token_endpoint::{
+        BasicEncoding, ClientAuthentication, Credentials, Error, Grant, RequestDescription, read,
+    };
+
+    use super::*;
+
+    fn refused(status: u16, code: &str) -> Error {
+        let description = RequestDescription::new(
+            "https://idp.example.com/token".parse().unwrap(),
+            Grant::ClientCredentials,
+            ClientAuthentication::Basic(BasicEncoding::Percent),
+        );
+        let credentials = Credentials {
+            client_id: Some("id".into()),
+            client_secret: Some("secret".into()),
+            ..Credentials::default()
+        };
+        let request = description.request(&credentials).unwrap();
+        let body = format!(r#"{{"error":"{code}"}}"#);
+        let status = StatusCode::from_u16(status).unwrap();
+        read(status, &HeaderMap::new(), body.as_bytes(), &request).unwrap_err()
+    }
+
+    fn attempt(outcome: Outcome) -> (Class, Reason, Option<u64>, String) {
+        let Outcome::Failed(attempt) = outcome else { panic!("{outcome:?}") };
+        (attempt.class, attempt.reason, attempt.held_back.map(|wait| wait.as_secs()), attempt.message)
+    }
+
+    #[test]
+    fn token_request_ambiguous_failure_is_reported_as_what_it_is_paced_as() {
+        let error = refused(503, "access_denied");
+        for (held_back, class, reason) in [
+            (None, Class::Ambiguous, Reason::EndpointUnavailable),
+            (Some((Class::Transient, 4)), Class::Transient, Reason::EndpointUnavailable),
+            (Some((Class::Ambiguous, 30)), Class::Ambiguous, Reason::EndpointUnavailable),
+            (Some((Class::Rejected, 120)), Class::Rejected, Reason::ClientRejected),
+        ] {
+            let held = held_back.map(|(class, wait)| (class, Duration::from_secs(wait)));
+            let seen = attempt(Outcome::token_request(&error, held));
+            assert_eq!((seen.0, seen.1, seen.2), (class, reason, held_back.map(|(_, wait)| wait)));
+        }
+    }
+
+    #[test]
+    fn known_rejection_reports_what_is_shared_and_the_reason_of_the_wait() {
+        let known = |error: Error, class, shared_by| {
+            let retry_in = Duration::from_secs(90);
+            attempt(Outcome::known_rejection(&KnownRejection {
+                error: Box::new(error),
+                class,
+                shared_by,
+                retry_in,
+            }))
+        };
+        // One source's refused scope came with a Retry-After for all: the others' scopes are not refused.
+        let asked = known(refused(400, "invalid_scope"), Class::Limited, SharedBy::Client);
+        assert_eq!((asked.0, asked.1, asked.2), (Class::Limited, Reason::RateLimited, Some(90)));
+        assert!(
+            asked.3.ends_with("all TokenSources with these credentials wait for 90 s more"),
+            "{}",
+            asked.3
+        );
+        let failing = known(refused(503, "x"), Class::Transient, SharedBy::Client);
+        assert_eq!(failing.1, Reason::EndpointUnavailable);
+        let rejected = known(refused(400, "invalid_grant"), Class::Rejected, SharedBy::Grant);
+        assert_eq!(rejected.1, Reason::GrantRejected);
+        assert!(
+            rejected.3.contains("holds for all TokenSources with this grant, which are tried again in 90 s")
+        );
+    }
+}
