@@ -51,6 +51,8 @@ pub fn wait(now: Timestamp, failed: &FailedAttempt<'_>) -> Option<u64> {
     // One attempt early enough for readers of the file, in case the issuer accepts the client by then.
     let at_the_latest = |wait: u64| match last_attempt_in(remaining, failed.propagation_delay) {
         Some(last) => wait.min(last.max(MIN_LAST_WAIT)),
+        // Another source's answer: the one attempt of all may still be due.
+        None if failed.held_back.is_some() && remaining > MIN_LAST_WAIT => wait.min(MIN_LAST_WAIT),
         None => wait,
     };
     match failed.class {
@@ -214,6 +216,12 @@ mod tests {
         assert_eq!(held(Class::Rejected, 1700, 0), Some(1700));
         assert_eq!(held(Class::Rejected, 1700, 700), Some(600));
         assert_eq!(held(Class::Rejected, 7, 0), Some(7), "a person asked for an attempt");
+        assert_eq!(
+            held(Class::Rejected, 1700, 90),
+            Some(30),
+            "nothing was sent: asks again in vain, or as the last"
+        );
+        assert_eq!(held(Class::Rejected, 1700, 30), Some(1700));
         assert_eq!(held(Class::Transient, 3600, 150), Some(25));
         assert_eq!(held(Class::Ambiguous, 120, 0), Some(120));
         assert_eq!(held(Class::LockedOut, 1900, 150), Some(1900), "no attempt sooner");

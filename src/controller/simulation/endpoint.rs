@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use token_endpoint::{
-    BasicEncoding, ClientAuthentication, ClientIdentity, Credentials, Error, Grant, Limiter, Limits,
-    RequestDescription, Tls, read,
+    BasicEncoding, ClientAuthentication, Credentials, Error, Grant, Limiter, Limits, RequestDescription,
+    RequestIdentity, Tls, read,
 };
 use tokio::time::{Instant, sleep};
 
@@ -71,8 +71,8 @@ pub(super) fn identity(
     endpoint: usize,
     client: usize,
     secret: usize,
-) -> ClientIdentity {
-    limiter.client(&description(endpoint), &credentials(client, secret), &Tls::default())
+) -> RequestIdentity {
+    limiter.identity(&description(endpoint), &credentials(client, secret), &Tls::default())
 }
 
 fn error(status: u16, retry_after: Option<u64>, body: &str) -> Error {

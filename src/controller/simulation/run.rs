@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use token_endpoint::{Admission, EndpointPermit, Error, KnownRejection};
+use token_endpoint::{Admission, EndpointPermit, Error, KnownRejection, Terms};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -17,7 +17,7 @@ use crate::controller::work_queue::{Urgency, WorkQueue};
 use crate::key::Key;
 use crate::refresh::{
     Decision, FailedAttempt, Failure, MintReason, Observed, Pending, Policy, Tried, Wanted, attempt_timeout,
-    decide, needed, refresh_at, wait,
+    decide, is_last_attempt, needed, patience, refresh_at, wait,
 };
 use crate::secret::{Controller, Facts, Inputs, KeySet, Minted, Owner, Record, Version};
 use crate::time::{plus, seconds_between};
@@ -191,13 +191,14 @@ async fn mint_loop(simulation: Arc<Simulation>) {
 
 async fn mint(simulation: Arc<Simulation>, key: Key, request: MintRequest, permit: EndpointPermit<Key>) {
     let now = simulation.now();
-    let (n, tried, credentials, timeout, is_needed) = {
+    let (n, tried, credentials, timeout, remaining, is_needed) = {
         let state = simulation.state();
         let source = &state.sources[&key];
         let observed = source.observed(true);
         let remaining = source.record().map_or(0, |record| seconds_between(now, record.expires_at));
         let timeout = Duration::from_secs(attempt_timeout(remaining));
-        (source.n, source.tried(), source.credentials.clone(), timeout, needed(now, &observed).is_some())
+        let is_needed = needed(now, &observed).is_some();
+        (source.n, source.tried(), source.credentials.clone(), timeout, remaining, is_needed)
     };
     if !is_needed {
         simulation.mints.abandon(&key);
@@ -212,8 +213,13 @@ async fn mint(simulation: Arc<Simulation>, key: Key, request: MintRequest, permi
     if request.expedite {
         limiter.expedite(client);
     }
+    let terms = Terms {
+        exclusive: false,
+        patience: (remaining > 0).then(|| Duration::from_secs(patience(remaining))),
+        is_last_attempt: is_last_attempt(remaining, POLICY.propagation_delay),
+    };
     simulation.mints.requeue(&key, request.clone());
-    let outcome = match permit.admit(client, false) {
+    let outcome = match permit.admit(client, terms) {
         Admission::Parked => return,
         Admission::Rejected(known) => {
             if simulation.mints.begin(&key).is_none() {
@@ -567,17 +573,18 @@ impl Simulated {
     /// A failed attempt, as the reconciliation takes it in.
     fn failed(&mut self, now: Timestamp, tried: Tried, failed: Failed) {
         let before = self.failed.as_ref().map_or(0, |(_, count)| *count);
-        let (error, held_back) = match failed {
-            Failed::Answered(error) => (error, None),
-            Failed::Known(known) => (*known.error, Some(known.retry_in.as_secs() + 1)),
+        let (class, error, held_back) = match failed {
+            Failed::Answered(error) => (error.class(), error, None),
+            Failed::Known(known) => (known.class, *known.error, Some(known.retry_in.as_secs() + 1)),
         };
+        let retry_after = error.retry_after().filter(|_| held_back.is_none());
         let count = if held_back.is_some() { before.max(1) } else { before + 1 };
         let waits = wait(
             now,
             &FailedAttempt {
-                class: error.class(),
+                class,
                 count,
-                retry_after: error.retry_after(),
+                retry_after,
                 held_back,
                 expires_at: self.record().map(|record| record.expires_at),
                 propagation_delay: POLICY.propagation_delay,
@@ -587,7 +594,7 @@ impl Simulated {
         let failure = Failure {
             tried,
             next_attempt_at: waits.map(|seconds| plus(now, seconds)),
-            issuer_asks_to_wait: error.retry_after().is_some(),
+            issuer_asks_to_wait: retry_after.is_some(),
             refused_target: None,
         };
         self.failed = Some((failure, count));

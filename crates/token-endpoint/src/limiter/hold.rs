@@ -126,16 +126,21 @@ impl Hold {
                 self.class != Class::Transient || now.saturating_duration_since(self.at) < patience
             })
         };
-        self.until > now && !self.allows_last_attempt(terms) && is_patient()
+        self.until > now && !self.allows_last_attempt(terms, now) && is_patient()
     }
 
-    fn allows_last_attempt(&self, terms: Terms) -> bool {
-        terms.is_last_attempt && !self.had_last_attempt && self.class != Class::LockedOut
+    /// Not sooner than half a minute after the answer, which another request may just have got.
+    fn allows_last_attempt(&self, terms: Terms, now: Instant) -> bool {
+        let [first, ..] = REJECTION_WAITS;
+        terms.is_last_attempt
+            && !self.had_last_attempt
+            && self.class != Class::LockedOut
+            && now >= self.at + first
     }
 
     /// A request with these terms begins.
     pub(super) fn begins(&mut self, terms: Terms, now: Instant) {
-        if self.until > now && self.allows_last_attempt(terms) {
+        if self.until > now && self.allows_last_attempt(terms, now) {
             self.had_last_attempt = true;
         }
     }

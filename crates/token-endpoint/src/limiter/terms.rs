@@ -10,7 +10,7 @@ pub struct Terms {
     /// A token lives that it would replace: it waits no longer than this for an endpoint that fails by itself, whatever the
     /// endpoint asks for.
     pub patience: Option<Duration>,
-    /// The token that it would replace is about to expire: one such request of a client does not wait, unless the client is
-    /// locked out.
+    /// The token that it would replace is about to expire: one such request of a client waits for half a minute at most,
+    /// unless the client is locked out.
     pub is_last_attempt: bool,
 }

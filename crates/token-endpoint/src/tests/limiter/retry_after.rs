@@ -87,13 +87,16 @@ async fn retry_after_of_a_server_error_holds_a_live_token_no_longer_than_its_pat
 async fn last_attempt_is_allowed_once_for_a_client_and_never_after_a_lock_out() {
     for (error, allowed) in [
         (asked(429, "3600", ""), 1),
-        (rejected(), 1),
+        (answer_with(401, &[("retry-after", "900")], r#"{"error":"invalid_client"}"#).unwrap_err(), 1),
         (refused(400, "TOO_MANY_FAILED_LOGINS"), 0),
         (asked(429, "3600", r#"{"error":"TOO_MANY_FAILED_LOGINS"}"#), 0),
     ] {
         let simulation = Simulation::default();
         simulation.send(simulation.scope(0), Ok(())).await.unwrap();
         simulation.send(simulation.scope(0), Err(error.clone())).await.unwrap();
+        let at_once = simulation.send_with(simulation.scope(1), LAST_ATTEMPT, Ok(())).await;
+        assert!(at_once.is_err(), "not sooner than half a minute after the answer");
+        sleep(seconds(30)).await;
         let mut sent = 0;
         for scope in 0..100 {
             let tried = simulation.send_with(simulation.scope(scope), LAST_ATTEMPT, Err(error.clone())).await;
@@ -103,6 +106,7 @@ async fn last_attempt_is_allowed_once_for_a_client_and_never_after_a_lock_out() 
         let known = simulation.send(simulation.scope(0), Ok(())).await.unwrap_err();
         sleep(known.retry_in).await;
         simulation.send(simulation.scope(0), Err(error.clone())).await.unwrap();
+        sleep(seconds(30)).await;
         let again = simulation.send_with(simulation.scope(1), LAST_ATTEMPT, Ok(())).await;
         assert_eq!(again.is_ok(), allowed == 1, "after the next wait has begun: {error}");
     }
