@@ -83,8 +83,8 @@ fn made_assertion_identifies_no_credentials_and_is_redacted() {
     let (first, second) = (with(&jwt(NOW + 1)), with(&jwt(NOW + 2)));
     assert_eq!(limiter.digest(&first), limiter.digest(&second), "a renewed one is no change");
     for description in [grant(), client()] {
-        let client = |credentials| limiter.client(&description, credentials, &Tls::default());
-        assert_eq!(client(&first), client(&second));
+        let identity = |credentials| limiter.identity(&description, credentials, &Tls::default());
+        assert_eq!(identity(&first), identity(&second));
     }
     assert!(first.are_told_in(&format!("is {} bad?", jwt(NOW + 1))));
     assert!(!format!("{first:?}").contains("c2ln"));
