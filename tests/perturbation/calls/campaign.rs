@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream;
 
-use super::fault::{Call, Change, Fault, Kind, Phase};
+use super::fault::{Call, Change, Fault, Kind, Phase, Way};
 use super::known::issue_of;
 use super::scenario::{Outcome, Scenario, run};
 
@@ -33,6 +33,12 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Not so where a process is killed that may hold the next refresh token: its successor waits for a minute and more.
+    pub fn is_quick(&self) -> bool {
+        let kills = |fault: &Fault| matches!(fault.way, Way::KilledBefore | Way::KilledAfter);
+        !(self.scenario.kind.rotates() && self.faults.iter().any(kills))
+    }
+
     fn name(&self) -> String {
         let faults: Vec<_> = self.faults.iter().map(ToString::to_string).collect();
         format!("{}: {}", self.scenario, faults.join(" + "))
