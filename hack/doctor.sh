@@ -89,6 +89,10 @@ tool git git "the scripts need it"
 tool curl curl "the demo and the documentation's examples use it"
 tool shellcheck shellcheck "'make lint-scripts' runs it"
 tool python3 python3 "'make test' runs the documentation's examples"
+if [ "$(uname -s)" != Linux ] || compgen -G '/usr/lib*/*/faketime/libfaketime.so.1' >/dev/null ||
+  compgen -G '/usr/lib*/faketime/libfaketime.so.1' >/dev/null; then ok libfaketime; else
+  missing "libfaketime: 'make test' sets the wall clock of operators by it" libfaketime ""
+fi
 have=$(version_of javac -version)
 if [ -n "$have" ] && at_least "$have" 17 && works java -version; then ok "JDK $have"; else
   missing "a JDK, 17 or later: 'make test' runs the documentation's examples (found: ${have:-none})" default-jdk-headless "macOS: brew install openjdk, and put it on the PATH"

@@ -1,9 +1,12 @@
 //! Leadership: whether this process may act, and until when.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::Instant;
+
+use crate::clock::{Clock, Moment};
 
 /// The shortest timeout with which a token request is started.
 const MIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -14,28 +17,34 @@ const CLOCK_MARGIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Leadership {
     /// When the Lease of this process ends; `None` while it holds none.
-    lease: watch::Receiver<Option<Instant>>,
+    lease: watch::Receiver<Option<Moment>>,
     stopping: watch::Receiver<bool>,
+    /// Timers stand still while the machine is suspended, and the Lease ends.
+    clock: Arc<Clock>,
 }
 
 impl Leadership {
     /// Leadership by a Lease.
     #[must_use]
-    pub fn new(lease: watch::Receiver<Option<Instant>>, stopping: watch::Receiver<bool>) -> Self {
-        Leadership { lease, stopping }
+    pub fn new(
+        lease: watch::Receiver<Option<Moment>>,
+        clock: Arc<Clock>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Leadership { lease, stopping, clock }
     }
 
     /// Leadership without leader election.
     #[must_use]
-    pub fn without_election(stopping: watch::Receiver<bool>) -> Self {
-        let years = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-        Leadership { lease: watch::channel(Some(Instant::now() + years)).1, stopping }
+    pub fn without_election(clock: Arc<Clock>, stopping: watch::Receiver<bool>) -> Self {
+        let never = Moment { awake: Duration::MAX, slept: Duration::ZERO, wall: Timestamp::MAX };
+        Leadership { lease: watch::channel(Some(never)).1, stopping, clock }
     }
 
     /// Whether this process leads. It may then write the results of what it has started, also after it was told to stop.
     #[must_use]
     pub fn leads(&self) -> bool {
-        self.lease.borrow().is_some_and(|end| Instant::now() < end)
+        self.lease.borrow().is_some_and(|end| !self.clock.moment().has_reached(end))
     }
 
     /// Whether this process was told to stop.
@@ -76,7 +85,7 @@ impl Leadership {
         loop {
             let left = lease
                 .borrow_and_update()
-                .map(|end| end.saturating_duration_since(Instant::now()).saturating_sub(CLOCK_MARGIN));
+                .map(|end| self.clock.moment().left_until(end).saturating_sub(CLOCK_MARGIN));
             match left {
                 None => return None,
                 Some(_) if self.is_stopping() => return None,
@@ -100,7 +109,10 @@ async fn wait<T>(mut receiver: watch::Receiver<T>, condition: impl FnMut(&T) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use futures::FutureExt;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -108,10 +120,47 @@ mod tests {
 
     fn leadership(
         lease: Option<Duration>,
-    ) -> (watch::Sender<Option<Instant>>, watch::Sender<bool>, Leadership) {
-        let (lease, leads) = watch::channel(lease.map(|left| Instant::now() + left));
+    ) -> (watch::Sender<Option<Moment>>, watch::Sender<bool>, Leadership) {
+        let start = Instant::now();
+        let wall = move || Timestamp::UNIX_EPOCH + start.elapsed();
+        let read = move || Moment { awake: start.elapsed(), wall: wall(), ..Moment::default() };
+        by_clock(lease, Arc::new(Clock::reading(read)))
+    }
+
+    fn by_clock(
+        lease: Option<Duration>,
+        clock: Arc<Clock>,
+    ) -> (watch::Sender<Option<Moment>>, watch::Sender<bool>, Leadership) {
+        let (lease, leads) = watch::channel(lease.map(|left| clock.moment().plus(left)));
         let (stop, stopping) = watch::channel(false);
-        (lease, stop, Leadership::new(leads, stopping))
+        (lease, stop, Leadership::new(leads, clock, stopping))
+    }
+
+    fn ends_in(leadership: &Leadership, left: Duration) -> Option<Moment> {
+        Some(leadership.clock.moment().plus(left))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leadership_of_a_machine_that_wakes_has_ended_with_the_lease() {
+        for by_sleep in [true, false] {
+            let missed = Arc::new(Mutex::new(Duration::ZERO));
+            let (passed, start) = (Arc::clone(&missed), Instant::now());
+            let clock = Arc::new(Clock::reading(move || {
+                let (awake, missed) = (start.elapsed(), *passed.lock().unwrap());
+                let now = Moment { awake, ..Moment::default() }.plus(Duration::ZERO);
+                // A suspended machine counts its sleep; a paused one notices nothing but a step of its wall clock.
+                let slept = if by_sleep { missed } else { Duration::ZERO };
+                Moment { slept, wall: now.wall + awake + missed, ..now }
+            }));
+            let (lease, _stop, leadership) = by_clock(Some(15 * SECOND), clock);
+            assert!(leadership.may_start());
+            *missed.lock().unwrap() = 3600 * SECOND;
+            assert!(!leadership.may_start() && !leadership.leads(), "{by_sleep}");
+            let waiting = leadership.request_timeout(5 * SECOND).now_or_never();
+            assert_eq!(waiting, None, "it waits for the renewal");
+            lease.send_replace(ends_in(&leadership, 15 * SECOND));
+            assert!(leadership.may_start(), "it was renewed");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -123,9 +172,10 @@ mod tests {
         assert_eq!(leadership.request_timeout(30 * SECOND).await, Some(5 * SECOND));
         tokio::time::advance(SECOND).await;
         assert_eq!(leadership.request_timeout(4 * SECOND).await, Some(4 * SECOND), "not more than wanted");
+        let renewed = ends_in(&leadership, 16 * SECOND);
         let waiting = tokio::spawn(async move { leadership.request_timeout(30 * SECOND).await });
         tokio::time::advance(SECOND).await;
-        lease.send_replace(Some(Instant::now() + 15 * SECOND));
+        lease.send_replace(renewed);
         assert_eq!(waiting.await.unwrap(), Some(14 * SECOND), "after the renewal");
     }
 
@@ -134,7 +184,7 @@ mod tests {
         let (lease, _stop, standby) = leadership(None);
         assert!(!standby.leads() && standby.wait_until_leading().now_or_never().is_none());
         assert_eq!(standby.request_timeout(SECOND).await, None);
-        lease.send_replace(Some(Instant::now() + 10 * SECOND));
+        lease.send_replace(ends_in(&standby, 10 * SECOND));
         standby.wait_until_leading().await;
         assert!(standby.leads() && standby.wait_until_ended().now_or_never().is_none());
         tokio::time::advance(11 * SECOND).await;
@@ -142,7 +192,7 @@ mod tests {
         lease.send_replace(None);
         standby.wait_until_ended().await;
         let (_stop, stopping) = watch::channel(false);
-        let alone = Leadership::without_election(stopping);
+        let alone = Leadership::without_election(Arc::default(), stopping);
         alone.wait_until_leading().await;
         assert!(alone.may_start() && alone.wait_until_ended().now_or_never().is_none());
         assert_eq!(alone.request_timeout(30 * SECOND).await, Some(30 * SECOND));

@@ -12,9 +12,11 @@ use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client, Config};
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
+use super::date::ReadDate;
 use super::lease::{LeaseClient, LeaseName};
 use super::message::message;
 use super::retry_after::as_status;
+use crate::clock::Clock;
 use crate::heartbeat::Heartbeats;
 use crate::metrics::{CountRequests, Metrics};
 use tokensource_api::TokenSource;
@@ -60,6 +62,7 @@ impl Cluster {
     pub(crate) async fn of_environment(
         heartbeats: &Arc<Heartbeats>,
         metrics: &Arc<Metrics>,
+        clock: &Arc<Clock>,
     ) -> Result<Self, ClusterError> {
         let mut configuration =
             Config::infer().await.map_err(|error| ClusterError::Configuration(Box::new(error)))?;
@@ -72,9 +75,11 @@ impl Cluster {
         let pod_namespace = std::env::var("POD_NAMESPACE").ok().filter(|namespace| !namespace.is_empty());
         let namespace = pod_namespace.unwrap_or_else(|| configuration.default_namespace.clone());
         let counts = CountRequests(Arc::clone(metrics));
+        let dates = ReadDate(Arc::clone(clock));
         let lease_client = ClientBuilder::try_from(configuration.clone())
             .map_err(unusable)?
             .with_layer(&counts)
+            .with_layer(&dates)
             .with_layer(&MapResponseLayer::new(as_status))
             .build();
         let heartbeats = Arc::clone(heartbeats);
@@ -85,6 +90,7 @@ impl Cluster {
                 request
             }))
             .with_layer(&counts)
+            .with_layer(&dates)
             .with_layer(&MapResponseLayer::new(as_status))
             .build();
         Ok(Cluster { client, lease_client, addresses, namespace })

@@ -2,6 +2,7 @@
 
 mod calls;
 mod client;
+mod date;
 mod lease;
 mod message;
 mod objects;

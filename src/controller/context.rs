@@ -12,6 +12,7 @@ use super::api_permits::{ApiPermits, Stake};
 use super::cache::namespaces::Namespaces;
 use super::cache::secrets::Secrets;
 use super::cache::sources::Sources;
+use super::issue_times::IssueTimes;
 use super::mint_queue::MintQueue;
 use super::propagation::Rounds;
 use super::refresh_token::{RefreshTokens, Rotation};
@@ -19,16 +20,17 @@ use super::refresh_token_saver::Saver;
 use super::report_rate::ReportRate;
 use super::state::States;
 use super::work_queue::{Urgency, WorkQueue};
+use crate::clock::Clock;
 use crate::cluster::Kubernetes;
 use crate::heartbeat::{Heartbeats, Loop};
 use crate::key::Key;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
-use crate::refresh::Policy;
+use crate::refresh::{DatedRecord, Policy};
 use crate::restorations::Restorations;
 use crate::secret::{Facts, Ownership, Record, ownership};
 use crate::spec::Identity;
-use crate::time::{in_whole_seconds, seconds_between};
+use crate::time::seconds_between;
 
 /// Calls to the API server at once, each by one reconciliation or token request. More would only wait there.
 const API_PERMITS: usize = 32;
@@ -41,6 +43,8 @@ const MAX_DEADLINE: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct Context {
+    pub(super) clock: Arc<Clock>,
+    pub(super) issue_times: IssueTimes,
     pub(super) kubernetes: Kubernetes,
     pub(super) transport: Transport,
     pub(super) discovery: Discovery,
@@ -68,14 +72,14 @@ pub struct Context {
     pub(super) template_metadata_only: Vec<String>,
     /// The reporter of events: the pod's name.
     pub(super) instance: String,
-    /// When this process started.
-    pub(super) since: Timestamp,
     /// Earlier than every deadline: results are written before anything new is begun.
     earliest: Instant,
 }
 
 /// What a [`Context`] is made of.
 pub struct Parts {
+    /// What time it is.
+    pub clock: Arc<Clock>,
     /// The API server.
     pub kubernetes: Kubernetes,
     /// Token endpoints.
@@ -114,6 +118,8 @@ impl Context {
     pub fn new(parts: Parts) -> Self {
         let restorations = Arc::<Restorations>::default();
         Context {
+            issue_times: IssueTimes::new(Arc::clone(&parts.clock)),
+            clock: parts.clock,
             rounds: Rounds::new(parts.kubernetes.clone()),
             kubernetes: parts.kubernetes,
             discovery: Discovery::new(parts.transport.clone()),
@@ -137,7 +143,6 @@ impl Context {
             require_credentials_label: parts.require_credentials_label,
             template_metadata_only: parts.template_metadata_only,
             instance: parts.instance,
-            since: Timestamp::now(),
             earliest: Instant::now(),
         }
     }
@@ -182,11 +187,11 @@ impl Context {
         self.earliest
     }
 
-    /// The record on the target, where that is ours.
-    pub(super) fn record(&self, identity: &Identity) -> Option<Arc<Record>> {
+    /// The record on the target, where that is ours, with its times by the corrected clock.
+    pub(super) fn record(&self, identity: &Identity) -> Option<DatedRecord> {
         let target = self.secrets.known(&identity.target).present()?;
         let is_ours = ownership(&target, &identity.owner) == Ownership::Ours;
-        target.record.clone().filter(|_| is_ours)
+        is_ours.then(|| self.issue_times.dated(&identity.key, &identity.owner.uid, &target)).flatten()
     }
 
     /// The refresh token of a TokenSource, as the cluster and this process hold it.
@@ -202,7 +207,8 @@ impl Context {
     /// When the token expires that a TokenSource's target holds.
     fn expiry(&self, source: &Key) -> Option<Timestamp> {
         let cached = self.sources.get(source)?;
-        self.secrets.expiry(&source.sibling(Arc::clone(cached.secrets.first()?)))
+        let expires_at = self.secrets.expiry(&source.sibling(Arc::clone(cached.secrets.first()?)))?;
+        Some(self.issue_times.expiry(source, expires_at))
     }
 
     /// Writes all metrics. Those of TokenSources are written by the leader.
@@ -297,8 +303,8 @@ impl Context {
         self.namespaces.is_ready() && self.secrets.is_ready()
     }
 
-    /// The time in whole seconds: a finer clock would make refreshes depend on what status cannot hold.
+    /// The corrected time, in whole seconds.
     pub(super) fn now(&self) -> Timestamp {
-        in_whole_seconds(Timestamp::now())
+        self.clock.second()
     }
 }

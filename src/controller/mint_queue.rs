@@ -96,6 +96,8 @@ pub(super) struct NewToken {
     pub(super) credentials: Option<Digest>,
     /// When it would be refreshed: from then on it is not written any more.
     pub(super) refresh_at: Timestamp,
+    /// By how many seconds the clock had been set back when it was requested.
+    pub(super) rewound: u64,
     /// When the response came.
     pub(super) received_at: Instant,
     /// Holds token requests back while this waits for the API server; `None` once it waits for something else, or has

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use token_endpoint::{
     Admission, Answer, Class, Credentials, Digest, EndpointPermit, Error, RequestDescription, Terms, Tls,
 };
 use tokensource_api::TokenSource;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
+use url::Url;
 
 use super::api_permits::{ApiPermit, Stake};
 use super::cache::source::CachedSource;
@@ -20,6 +21,7 @@ use super::mint_queue::{MintRequest, MintResult, NewToken};
 use super::outcome::Outcome;
 use super::refresh_token::{KnownOriginal, Lineage, Rotation, StoredSecret, choose};
 use super::{credentials, spans};
+use crate::clock::NOTABLE_DIFFERENCE;
 use crate::key::Key;
 use crate::refresh::{MintReason, Observed, attempt_timeout, is_last_attempt, needed, patience, refresh_at};
 use crate::secret::{Inputs, Ownership, Record, Version, ownership};
@@ -77,7 +79,7 @@ pub(super) async fn request_token(
     spec.policy = request.policy;
     let Some(mint_reason) = still_needed(context, &source, &identity, &spec) else { return Ended::NotNeeded };
     spans::is_about(spec.host());
-    let record = context.record(&identity);
+    let record = context.record(&identity).map(|dated| dated.record);
     let minting = TokenRequest { context, source: &source, identity: &identity, spec: &spec, record };
 
     let permit = match minting.screen(&request, permit) {
@@ -127,10 +129,12 @@ fn still_needed(
     });
     let is_wanted =
         source.metadata.deletion_timestamp.is_none() && source.spec.suspend != Some(true) && is_ours;
+    let dated = context.record(identity);
     let observed = Observed {
         credentials: Some(&credentials),
         target: target.as_deref(),
-        ..Observed::nothing(&identity.owner, &spec.wanted, spec.policy, context.since)
+        dated: dated.as_ref(),
+        ..Observed::nothing(&identity.owner, &spec.wanted, spec.policy)
     };
     needed(context.now(), &observed).filter(|_| is_wanted)
 }
@@ -300,6 +304,7 @@ impl TokenRequest<'_> {
         result: &mut MintResult,
     ) -> Result<Box<NewToken>, Outcome> {
         self.prepare(&mut material, result.original.as_deref_mut()).await?;
+        let rewound = self.context.clock.rewound();
         let sent = self.exchange(description, &material).await;
         self.settle(&material, sent.as_ref().is_ok_and(|sent| sent.outcome.is_ok())).await;
         let sent = sent?;
@@ -307,7 +312,9 @@ impl TokenRequest<'_> {
         let held_back = permit.finish(&sent.outcome);
         let remark = self.clock_remark(description);
         match sent.outcome {
-            Ok(answer) => Ok(self.new_token(answer, material, remark, result.reason, sent.at, sent.took)),
+            Ok(answer) => {
+                Ok(self.new_token(answer, material, remark, result.reason, (sent.at, rewound), sent.took))
+            }
             Err(error) => {
                 let doubts = material.doubts.into_iter().filter(|_| error.class() == Class::Rejected);
                 let outcome = Outcome::token_request(&error, held_back);
@@ -346,9 +353,11 @@ impl TokenRequest<'_> {
                 self.context.saver.hold(unsaved);
             }
         };
-        let sent = Box::pin(send(transport, &request, &material.tls, timeout, keep)).await;
+        let (now, differed) = (self.context.now(), transport.clock_difference(&description.token_url));
+        let sent = Box::pin(send(transport, &request, &material.tls, timeout, now, keep)).await;
         let failed = sent.outcome.as_ref().err().map(|error| reason(error.kind()));
         self.context.metrics.token_requested(self.spec.host(), failed, Some(sent.took));
+        self.note_clock(&description.token_url, differed);
         Ok(sent)
     }
 
@@ -371,7 +380,7 @@ impl TokenRequest<'_> {
         material: Material,
         remark: Option<String>,
         mint_reason: MintReason,
-        sent_at: Timestamp,
+        (sent_at, rewound): (Timestamp, u64),
         took: Duration,
     ) -> Box<NewToken> {
         let mut minted = self.spec.minted(&answer, &material.credentials, sent_at);
@@ -381,8 +390,7 @@ impl TokenRequest<'_> {
         let owner = self.identity.owner.clone();
         let before = self.record.as_deref();
         let record = Record::new(owner, inputs, wanted.refresh_request.clone(), minted, before);
-        let refresh_at =
-            refresh_at(sent_at, self.context.since, &self.identity.owner.uid, &self.spec.policy, &record);
+        let refresh_at = refresh_at(&self.identity.owner.uid, &self.spec.policy, &record);
         info!(
             source = %self.identity.key,
             host = self.spec.host(),
@@ -401,6 +409,7 @@ impl TokenRequest<'_> {
             values: answer.values,
             credentials: material.values,
             refresh_at,
+            rewound,
             received_at: Instant::now(),
             unwritten: Some(self.context.mints.count_unwritten()),
             is_blocked: false,
@@ -417,6 +426,17 @@ impl TokenRequest<'_> {
         let now = self.context.now();
         let remaining = self.record.as_ref().map_or(0, |record| seconds_between(now, record.expires_at));
         Duration::from_secs(attempt_timeout(remaining))
+    }
+
+    /// Shows how far the clock of the endpoint is ahead, which was `before` ahead at its last response.
+    fn note_clock(&self, endpoint: &Url, before: Option<SignedDuration>) {
+        let Some(ahead) = self.context.transport.clock_difference(endpoint) else { return };
+        let (host, seconds) = (self.spec.host(), ahead.as_secs());
+        self.context.metrics.endpoint_clock_difference(host, seconds);
+        let is_notable = |difference: SignedDuration| difference.abs() >= NOTABLE_DIFFERENCE;
+        if is_notable(ahead) && !before.is_some_and(is_notable) {
+            warn!(host, seconds, "the clock of the token endpoint's host is ahead by so much");
+        }
     }
 
     /// Servers refuse assertions that are dated by another clock than theirs.

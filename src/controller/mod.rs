@@ -8,13 +8,16 @@
 //!                                                       ─▶ token request ─▶ save a rotated refresh token
 //! ```
 //!
-//! A file here imports only from files further down this list: `run` and `watch`, `reconcile/`, `mint`, `mint_request`, `context`, the
-//! queues and caches, `state`, `report_rate`, `refresh_token_saver`, `refresh_token`, `outcome`.
+//! A file here imports only from files further down this list: `run` and `watch`, `clock_check`, `reconcile/`, `mint`,
+//! `mint_request`, `context`, `issue_times`, the queues and caches, `state`, `report_rate`, `refresh_token_saver`,
+//! `refresh_token`, `outcome`.
 
 mod api_permits;
 mod cache;
+mod clock_check;
 mod context;
 mod credentials;
+mod issue_times;
 mod mint;
 mod mint_queue;
 mod mint_request;

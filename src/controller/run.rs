@@ -210,6 +210,7 @@ mod tests {
     use super::super::outcome::Outcome;
     use super::super::state::SourceState;
     use super::*;
+    use crate::clock::Clock;
     use crate::cluster::{Kubernetes, SourceObject};
     use crate::heartbeat::Heartbeats;
     use crate::leadership::Leadership;
@@ -228,7 +229,7 @@ mod tests {
     /// The same, with the calls to the API server.
     fn context_with_calls() -> (watch::Sender<bool>, Arc<Context>, Arc<Mutex<Vec<String>>>) {
         let (stop, stopping) = watch::channel(false);
-        let (context, calls) = context_led_by(Leadership::without_election(stopping));
+        let (context, calls) = context_led_by(Leadership::without_election(Arc::default(), stopping));
         (stop, context, calls)
     }
 
@@ -243,6 +244,7 @@ mod tests {
                 Ok::<_, std::convert::Infallible>(response.body(kube::client::Body::empty()).unwrap())
             }
         });
+        let clock = Arc::new(Clock::new());
         let context = Context::new(Parts {
             kubernetes: Kubernetes::new(Client::new(unavailable, "default")),
             transport: Transport::new(Arc::new(Egress::new(vec![], None, false, vec![])), "test").unwrap(),
@@ -250,7 +252,8 @@ mod tests {
             watches: 1,
             leadership,
             heartbeats: Arc::new(Heartbeats::default()),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Metrics::new(Arc::clone(&clock))),
+            clock,
             propagation_delay: 90,
             change_interval: Duration::from_secs(30),
             namespace_selector: None,
@@ -324,6 +327,7 @@ mod tests {
             values: Default::default(),
             credentials: None,
             refresh_at: Timestamp::MAX,
+            rewound: 0,
             received_at: Instant::now(),
             unwritten: Some(context.mints.count_unwritten()),
             is_blocked: false,
@@ -374,6 +378,7 @@ mod tests {
             offered_to: None,
             other_writer: None,
             owned_keys: KeySet::from_iter(["access_token"]),
+            stored_at: None,
         };
         observe(&context, &key, Some(target));
         requested(&context, &key, Ok(new_token(&context))).await;
@@ -384,9 +389,11 @@ mod tests {
     /// While this process did not lead, another one may have written a newer token.
     #[tokio::test(start_paused = true)]
     async fn pending_token_does_not_survive_a_lost_term() {
-        let (lease, leads) = watch::channel(Some(Instant::now() + Duration::from_secs(3600)));
+        let clock = Arc::new(Clock::new());
+        let lease_end = || Some(clock.moment().plus(Duration::from_secs(3600)));
+        let (lease, leads) = watch::channel(lease_end());
         let (_stop, stopping) = watch::channel(false);
-        let (context, calls) = context_led_by(Leadership::new(leads, stopping));
+        let (context, calls) = context_led_by(Leadership::new(leads, Arc::clone(&clock), stopping));
         let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}});
         let key = source(&context, spec);
         observe(&context, &key.sibling("c"), None);
@@ -401,7 +408,7 @@ mod tests {
         sleep(Duration::from_secs(60)).await;
         let count = || context.mints.unwritten();
         assert_eq!(count(), 0, "{:?}", calls.lock().unwrap());
-        lease.send_replace(Some(Instant::now() + Duration::from_secs(3600)));
+        lease.send_replace(lease_end());
         sleep(Duration::from_secs(10)).await;
         assert!(context.states.take(&key).pending.is_none());
         running.abort();
@@ -410,9 +417,11 @@ mod tests {
     /// Requests in flight may wait for the API server, for minutes; a restart would help nobody.
     #[tokio::test(start_paused = true)]
     async fn mint_queue_has_heartbeats_while_its_requests_end_after_a_lost_lease() {
-        let (lease, leads) = watch::channel(Some(Instant::now() + Duration::from_secs(3600)));
+        let clock = Arc::new(Clock::new());
+        let lease_end = || Some(clock.moment().plus(Duration::from_secs(3600)));
+        let (lease, leads) = watch::channel(lease_end());
         let (_stop, stopping) = watch::channel(false);
-        let (context, _) = context_led_by(Leadership::new(leads, stopping));
+        let (context, _) = context_led_by(Leadership::new(leads, Arc::clone(&clock), stopping));
         let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}});
         let key = source(&context, spec);
         let facts = json!({"uid": "u", "resourceVersion": "1"});
@@ -514,6 +523,7 @@ mod tests {
             offered_to: None,
             other_writer: None,
             owned_keys: wanted.keys,
+            stored_at: None,
         };
         let mut record = record("old", -1);
         record.inputs.provider.clone_from(&wanted.provider);

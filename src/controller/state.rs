@@ -225,6 +225,7 @@ impl FailedAttempts {
         Some(FailedAttempts {
             failure: Failure {
                 tried,
+                failed_at: last.at,
                 next_attempt_at: last.next_attempt_at,
                 issuer_asks_to_wait: reason == Reason::RateLimited,
                 refused_target: None,
@@ -352,6 +353,7 @@ mod tests {
         let before = FailedAttempts {
             failure: Failure {
                 tried: tried("s", "r", "c"),
+                failed_at: Timestamp::UNIX_EPOCH,
                 next_attempt_at: None,
                 issuer_asks_to_wait: false,
                 refused_target: None,

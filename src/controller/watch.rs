@@ -7,25 +7,20 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt, StreamExt};
-use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::watcher::Event;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::cache::source::CachedSource;
 use super::cache::sources::Change;
+use super::clock_check;
 use super::context::Context;
 use crate::cluster::{watch_namespaces, watch_secrets, watch_sources};
 use crate::key::Key;
 
 /// How often a TokenSource is reconciled to show that reconciliations are made.
 const PROOF: Duration = Duration::from_secs(60);
-/// How often the two clocks are compared.
-const CLOCK_CHECK: Duration = Duration::from_secs(10);
-/// How far they may drift apart between two comparisons.
-const CLOCK_STEP: Duration = Duration::from_secs(5);
 
 /// Where TokenSources are followed: in one namespace, or in all.
 #[derive(Default)]
@@ -60,7 +55,7 @@ pub(super) async fn run(client: Client, namespaces: &[String], context: &Context
             }
         }
     };
-    tokio::join!(until_restored, clock(context), proofs(context));
+    tokio::join!(until_restored, clock_check::run(context), proofs(context));
 }
 
 /// Follows everything, from nothing.
@@ -123,6 +118,7 @@ fn forget(context: &Context, source: &Key) {
     }
     context.mints.cancel(source);
     context.states.forget(source);
+    context.issue_times.forget(source);
     context.metrics.forget(source);
 }
 
@@ -181,25 +177,6 @@ async fn selected_namespaces(client: Client, labels: &str, context: &Context) {
             let of_them = |source: &Key| changed.iter().any(|it| **it == *source.namespace);
             context.sources.keys(of_them).into_iter().for_each(|source| context.trigger(source));
         }
-    }
-}
-
-/// Timers sleep on the monotonic clock, tokens expire by the wall clock: when the two part, because the clock was set or the
-/// machine slept, every TokenSource is reconciled. While they agree, none costs anything.
-async fn clock(context: &Context) {
-    let mut before = (Instant::now(), Timestamp::now());
-    loop {
-        tokio::time::sleep(CLOCK_CHECK).await;
-        let now = (Instant::now(), Timestamp::now());
-        let passed = now.0.duration_since(before.0);
-        let difference = now.1.duration_since(before.1).unsigned_abs().abs_diff(passed);
-        if difference > CLOCK_STEP {
-            context.metrics.clock_stepped();
-            let seconds = difference.as_secs();
-            warn!(seconds, "the clock was set, or the machine slept: every TokenSource is reconciled");
-            context.trigger_all();
-        }
-        before = now;
     }
 }
 

@@ -114,6 +114,8 @@ pub(super) struct Families {
     pub(super) prompt_failures: Counter,
     pub(super) leader: Gauge,
     pub(super) clock_steps: Counter,
+    pub(super) clock_difference: Gauge,
+    pub(super) endpoint_clock_difference: Family<HostLabel, Gauge>,
     pub(super) panics: Counter,
 }
 
@@ -133,6 +135,8 @@ impl Families {
             prompt_failures: Counter::default(),
             leader: Gauge::default(),
             clock_steps: Counter::default(),
+            clock_difference: Gauge::default(),
+            endpoint_clock_difference: Family::default(),
             panics: Counter::default(),
         }
     }
@@ -192,6 +196,16 @@ impl Families {
         );
         add("tokensource_leader", "Whether this replica leads", &self.leader);
         add("tokensource_clock_steps", "How often the clock was set or the machine slept", &self.clock_steps);
+        add(
+            "tokensource_clock_difference_seconds",
+            "By how many seconds the Kubernetes API server's clock is ahead of the wall clock of this node; 0 until it is known",
+            &self.clock_difference,
+        );
+        add(
+            "tokensource_endpoint_clock_difference_seconds",
+            "By how many seconds the clock of the token endpoint's host is ahead, when it last answered",
+            &self.endpoint_clock_difference,
+        );
         add("tokensource_panics", "Panics, each of which ended one reconciliation", &self.panics);
         let version: Family<VersionLabel, Gauge> = Family::default();
         version.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);

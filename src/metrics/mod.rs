@@ -14,13 +14,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 
 pub use requests::CountRequests;
 pub use sources::{ObservedSource, TokenTimes};
 
+use crate::clock::Clock;
 use crate::key::Key;
 use families::{ApiRequestLabels, Families, HostLabel, TokenRequestLabels};
 use hosts::Hosts;
@@ -38,6 +38,7 @@ pub struct Metrics {
     sources: Arc<Mutex<SourceTable>>,
     hosts: Mutex<Hosts>,
     families: Families,
+    clock: Arc<Clock>,
 }
 
 /// Measures the duration of a reconciliation, until it is dropped.
@@ -47,23 +48,18 @@ pub struct ReconcileTimer<'a> {
     begun: Instant,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Metrics {
-    /// Metrics with all counts at 0.
+    /// Metrics with all counts at 0. Whether a token has expired is told by `clock`.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(clock: Arc<Clock>) -> Self {
         let mut registry = Registry::default();
         let families = Families::new();
         families.register(&mut registry);
         let sources = Arc::default();
-        registry.register_collector(Box::new(sources::SourceCollector(Arc::clone(&sources))));
+        registry
+            .register_collector(Box::new(sources::SourceCollector(Arc::clone(&sources), Arc::clone(&clock))));
         registry.register_collector(Box::new(process::ProcessCollector));
-        Metrics { registry, sources, hosts: Mutex::default(), families }
+        Metrics { registry, sources, hosts: Mutex::default(), families, clock }
     }
 
     /// Writes all metrics in the text format of Prometheus.
@@ -125,7 +121,7 @@ impl Metrics {
 
     /// Sets the state of a TokenSource after a reconciliation.
     pub fn observed(&self, source: &Key, observed: ObservedSource) {
-        lock(&self.sources).set_observed(source, observed, Timestamp::now());
+        lock(&self.sources).set_observed(source, observed, self.clock.now());
     }
 
     /// Removes the series of a TokenSource that is deleted or no longer selected.
@@ -159,6 +155,17 @@ impl Metrics {
         self.families.clock_steps.inc();
     }
 
+    /// Sets by how many seconds the API server's clock is ahead of this node's, if that is known.
+    pub fn clock_difference(&self, seconds: Option<i64>) {
+        self.families.clock_difference.set(seconds.unwrap_or(0));
+    }
+
+    /// Sets by how many seconds the clock of a token endpoint's host is ahead.
+    pub fn endpoint_clock_difference(&self, host: &str, seconds: i64) {
+        let host = self.host(host);
+        self.families.endpoint_clock_difference.get_or_create(&HostLabel { host }).set(seconds);
+    }
+
     /// Counts a panic of a reconciliation.
     pub fn count_panic(&self) {
         self.families.panics.inc();
@@ -174,7 +181,7 @@ impl Metrics {
         let mut hosts = lock(&self.hosts);
         let gone = before.and_then(|before| hosts.release(&before));
         let host = hosts.claim(host);
-        sources.set_host(source, Arc::clone(&host), Timestamp::now());
+        sources.set_host(source, Arc::clone(&host), self.clock.now());
         drop((sources, hosts));
         self.create_counters(&host);
         if let Some(gone) = gone {
@@ -211,6 +218,7 @@ impl Metrics {
         let label = HostLabel { host: Arc::clone(host) };
         self.families.token_request_duration.remove(&label);
         self.families.token_request_wait.remove(&label);
+        self.families.endpoint_clock_difference.remove(&label);
     }
 }
 

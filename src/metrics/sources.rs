@@ -10,6 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::lock::lock;
+use crate::clock::Clock;
 use crate::key::Key;
 use tokensource_api::Reason;
 
@@ -121,11 +122,12 @@ impl TrackedSource {
 
 /// Computes the series at each scrape.
 #[derive(Debug)]
-pub(super) struct SourceCollector(pub(super) Arc<Mutex<SourceTable>>);
+pub(super) struct SourceCollector(pub(super) Arc<Mutex<SourceTable>>, pub(super) Arc<Clock>);
 
 impl Collector for SourceCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        lock(&self.0).encode(encoder, Timestamp::now().as_second())
+        let now = self.1.now().as_second();
+        lock(&self.0).encode(encoder, now)
     }
 }
 

@@ -27,10 +27,11 @@ fn reconcile(metrics: &Metrics, source: &Key, host: &str, observed: ObservedSour
 
 /// Metrics with at least one series of each.
 pub(super) fn one_of_each() -> Metrics {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Arc::default());
     reconcile(&metrics, &Key::new("ns", "a"), "h", valid());
     metrics.token_requested("h", None, Some(Duration::ZERO));
     metrics.request_waited("h", Duration::ZERO);
+    metrics.endpoint_clock_difference("h", 1);
     metrics.api_request("get", "secrets", Some(200));
     metrics
 }
@@ -42,7 +43,7 @@ fn lines(metrics: &Metrics, name: &str) -> Vec<String> {
 
 #[test]
 fn series_of_a_source_are_removed_with_it() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Arc::default());
     let (a, b) = (Key::new("ns", "a"), Key::new("ns", "b"));
     reconcile(&metrics, &a, "idp.example.com", valid());
     reconcile(&metrics, &b, "idp.example.com", valid());
@@ -75,7 +76,7 @@ fn series_of_a_source_are_removed_with_it() {
 
 #[test]
 fn series_of_a_host_are_removed_when_its_last_source_changes_the_host() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Arc::default());
     let source = Key::new("ns", "a");
     reconcile(&metrics, &source, "one.example.com", valid());
     reconcile(&metrics, &source, "two.example.com", valid());
@@ -87,7 +88,7 @@ fn series_of_a_host_are_removed_when_its_last_source_changes_the_host() {
 
 #[test]
 fn series_of_hosts_are_bounded() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Arc::default());
     for n in 0..hosts::MAX_HOSTS + 20 {
         reconcile(&metrics, &Key::new("ns", &n.to_string()), &format!("host-{n}"), valid());
     }
@@ -107,7 +108,7 @@ fn series_of_hosts_are_bounded() {
 
 #[test]
 fn reconciliations_are_counted_timed_and_overdue() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Arc::default());
     let source = Key::new("ns", "a");
     reconcile(&metrics, &source, "h", valid());
     drop(metrics.reconciling(&source));
@@ -127,14 +128,14 @@ fn reconciliations_are_counted_timed_and_overdue() {
 
 #[test]
 fn label_values_are_escaped() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Arc::default());
     reconcile(&metrics, &Key::new("ns", "a"), "evil\"} 1\nfake 2", valid());
     assert_eq!(lines(&metrics, "fake"), Vec::<String>::new());
 }
 
 #[test]
 fn text_of_ten_thousand_sources_has_less_than_6_mib() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(Arc::default());
     for n in 0..10_000 {
         reconcile(
             &metrics,

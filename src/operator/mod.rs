@@ -27,6 +27,7 @@ pub use lease::{LeaseTimings, LeaseTimingsError, LeaseUnusable};
 use liveness::Liveness;
 pub use telemetry::LogFormat;
 
+use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError, Kubernetes, LeaseName};
 use crate::controller::{self, Context, Parts};
 use crate::heartbeat::Heartbeats;
@@ -92,8 +93,9 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let lease_timings = lease_timings(&arguments)?;
     let stopping = signals::stop_requested()?;
     let heartbeats = Arc::new(Heartbeats::default());
-    let metrics = Arc::new(Metrics::new());
-    let cluster = Cluster::of_environment(&heartbeats, &metrics).await?;
+    let clock = Arc::new(Clock::new());
+    let metrics = Arc::new(Metrics::new(Arc::clone(&clock)));
+    let cluster = Cluster::of_environment(&heartbeats, &metrics, &clock).await?;
     cluster.check_sources(&arguments.namespaces).await?;
     if let Some(selector) = &arguments.namespace_selector {
         cluster.check_namespaces(selector).await?;
@@ -101,12 +103,12 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
 
     let (lease, leads) = watch::channel(None);
     let leadership = match lease_timings {
-        Some(_) => Leadership::new(leads, stopping),
-        None => Leadership::without_election(stopping),
+        Some(_) => Leadership::new(leads, Arc::clone(&clock), stopping),
+        None => Leadership::without_election(Arc::clone(&clock), stopping),
     };
     let process = process_name();
     let lease_duration = lease_timings.map(|timings| timings.duration).unwrap_or_default();
-    let parts = parts(&arguments, &cluster, leadership.clone(), Arc::clone(&heartbeats), metrics)?;
+    let parts = parts(&arguments, &cluster, leadership.clone(), Arc::clone(&heartbeats), metrics, &clock)?;
     let context = Arc::new(Context::new(Parts { process: process.clone(), lease_duration, ..parts }));
     let liveness = {
         let context = Arc::clone(&context);
@@ -123,7 +125,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         .map_err(|error| StartError::Admin { address: arguments.admin_address, error })?;
     let election = match lease_timings {
         Some(timings) => {
-            let candidacy = candidacy(&arguments, &cluster, process, timings).await?;
+            let candidacy = candidacy(&arguments, &cluster, process, timings, clock).await?;
             let caches = Arc::clone(&context);
             let restorations = Arc::clone(context.restorations());
             let warm = async move { caches.warm().await };
@@ -191,12 +193,13 @@ async fn candidacy(
     cluster: &Cluster,
     process: String,
     timings: LeaseTimings,
+    clock: Arc<Clock>,
 ) -> Result<Candidacy, LeaseUnusable> {
     let lease = LeaseName {
         namespace: arguments.leader_election_namespace.as_ref().unwrap_or(&cluster.namespace).clone(),
         name: arguments.leader_election_lease_name.clone(),
     };
-    let candidacy = Candidacy::new(cluster.lease(&lease), lease, process, timings);
+    let candidacy = Candidacy::new(cluster.lease(&lease), lease, process, timings, clock);
     candidacy.check().await?;
     Ok(candidacy)
 }
@@ -220,6 +223,7 @@ fn parts(
     leadership: Leadership,
     heartbeats: Arc<Heartbeats>,
     metrics: Arc<Metrics>,
+    clock: &Arc<Clock>,
 ) -> Result<Parts, EndpointError> {
     let endpoints = &arguments.endpoints;
     if let Some(unused) = unused_proxies(endpoints) {
@@ -227,9 +231,12 @@ fn parts(
     }
     let limits =
         Limits { in_flight: arguments.endpoint_max_in_flight, per_second: arguments.endpoint_max_per_second };
+    let now = Arc::clone(clock);
+    let transport = transport(endpoints, cluster.addresses.clone())?.with_clock(move || now.now());
     Ok(Parts {
+        clock: Arc::clone(clock),
         kubernetes: Kubernetes::new(cluster.client.clone()),
-        transport: transport(endpoints, cluster.addresses.clone())?,
+        transport,
         limits,
         watches: arguments.namespaces.len().max(1),
         leadership,

@@ -7,12 +7,13 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::damping::Cause;
-use super::schedule::{MIN_REFRESH_INTERVAL, Policy, cached_retry_after, spread};
+use super::issue_time::DatedRecord;
+use super::schedule::{MIN_REFRESH_INTERVAL, Policy};
 use crate::secret::{Facts, Inputs, KeySet, Owner, Ownership, Record, Version, ownership};
-use crate::time::{plus, seconds_between};
+use crate::time::plus;
 
-/// How far a record's issue time may lie in the future, in seconds, before its times are ignored.
-const CLOCK_TOLERANCE: u64 = 5 * 60;
+/// How far the time of a failure may lie in the future, in seconds: the clocks of two processes differ a little.
+const MAX_CLOCK_DIFFERENCE: u64 = 30;
 
 /// Everything that a decision depends on, except for the time.
 #[derive(Clone, Copy, Debug)]
@@ -49,14 +50,14 @@ pub struct Observed<'a> {
     pub predecessor_until: Option<Timestamp>,
     /// When this process last restored the target's metadata.
     pub metadata_restored_at: Option<Timestamp>,
-    /// When this process started.
-    pub since: Timestamp,
+    /// The record on the target, with its times by the clock of `now`.
+    pub dated: Option<&'a DatedRecord>,
 }
 
 impl<'a> Observed<'a> {
     /// An observation without Secrets and without past attempts.
     #[must_use]
-    pub fn nothing(source: &'a Owner, wanted: &'a Wanted, policy: Policy, since: Timestamp) -> Self {
+    pub fn nothing(source: &'a Owner, wanted: &'a Wanted, policy: Policy) -> Self {
         Observed {
             source,
             deleting: false,
@@ -74,7 +75,7 @@ impl<'a> Observed<'a> {
             unsaved_refresh_token: false,
             predecessor_until: None,
             metadata_restored_at: None,
-            since,
+            dated: None,
         }
     }
 }
@@ -99,6 +100,8 @@ pub struct Wanted {
 pub struct Failure {
     /// What the last attempt was made with.
     pub tried: Tried,
+    /// When it failed.
+    pub failed_at: Timestamp,
     /// When the next attempt is due; `None` where only a change helps.
     pub next_attempt_at: Option<Timestamp>,
     /// Whether the issuer asked to wait: then only changed values of the credentials cause an attempt sooner.
@@ -274,11 +277,11 @@ pub fn decide(now: Timestamp, observed: &Observed<'_>, tried: &Tried) -> Decisio
                 if let Some(next) = next_restoration(now, observed.metadata_restored_at)
                     && !only_metadata_moved(observed, record)
                 {
-                    return Decision::Fresh(Some(next.min(due_at(now, observed, record))));
+                    return Decision::Fresh([Some(next), due_at(observed)].into_iter().flatten().min());
                 }
                 unless_write_refused(now, observed, tried)
             }
-            Some((_, record)) => Decision::Fresh(Some(due_at(now, observed, record))),
+            Some(_) => Decision::Fresh(due_at(observed)),
             None => Decision::Fresh(None),
         };
     };
@@ -334,28 +337,8 @@ fn next_restoration(now: Timestamp, last: Option<Timestamp>) -> Option<Timestamp
     (now < next && last <= now).then_some(next)
 }
 
-pub(super) fn due_at(now: Timestamp, observed: &Observed<'_>, record: &Record) -> Timestamp {
-    refresh_at(now, observed.since, &observed.source.uid, &observed.policy, record)
-}
-
-/// When the refresh of the token of `record` is due. `since` is when this process started.
-#[must_use]
-pub fn refresh_at(
-    now: Timestamp,
-    since: Timestamp,
-    uid: &str,
-    policy: &Policy,
-    record: &Record,
-) -> Timestamp {
-    let lifetime = record.lifetime();
-    if seconds_between(now, record.issued_at) > CLOCK_TOLERANCE {
-        // One of two clocks is wrong, so the record's times are meaningless: refresh soon, spread over a third of the lifetime.
-        return plus(since.min(now), spread(uid, record.issued_at, lifetime / 3));
-    }
-    if record.cached {
-        return plus(record.issued_at, cached_retry_after(lifetime));
-    }
-    policy.refresh_at(uid, record.issued_at, lifetime)
+pub(super) fn due_at(observed: &Observed<'_>) -> Option<Timestamp> {
+    observed.dated.map(|dated| dated.refresh_at(&observed.source.uid, &observed.policy))
 }
 
 /// The input of the checks.
@@ -429,7 +412,8 @@ fn requested(input: &CheckInput<'_>) -> Option<MintReason> {
 }
 
 fn due(input: &CheckInput<'_>) -> Option<MintReason> {
-    (input.now >= due_at(input.now, input.observed, input.record?)).then_some(MintReason::Due)
+    input.record?;
+    (input.now >= due_at(input.observed)?).then_some(MintReason::Due)
 }
 
 /// Whether the credentials Secret has another version than the token was requested with.
@@ -477,7 +461,8 @@ fn unless_waiting(now: Timestamp, observed: &Observed<'_>, tried: &Tried, decisi
         return decision;
     }
     match failure.next_attempt_at {
-        Some(at) if at <= now => decision,
+        // A failure in the future was dated by another clock: how long ago it was is unknown.
+        Some(at) if at <= now || failure.failed_at > plus(now, MAX_CLOCK_DIFFERENCE) => decision,
         waits => Decision::Wait(waits),
     }
 }

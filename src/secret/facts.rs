@@ -49,6 +49,9 @@ pub struct Facts {
     pub other_writer: Option<Box<str>>,
     /// The data keys that only the operator has written since its last apply.
     pub owned_keys: KeySet,
+    /// When the operator's last apply was stored, by the API server's clock, in seconds since 1970. Only for Secrets of the
+    /// operator.
+    pub stored_at: Option<u32>,
 }
 
 /// The controller of an object, from its ownerReferences.
@@ -127,6 +130,10 @@ struct FieldManager {
 }
 
 impl FieldManager {
+    fn is_our_apply(&self) -> bool {
+        self.manager.as_deref() == Some(FIELD_MANAGER) && self.operation.as_deref() == Some("Apply")
+    }
+
     fn data_keys(&self) -> Option<&BTreeMap<String, IgnoredAny>> {
         self.fields_v1.as_ref()?.data.as_ref()
     }
@@ -202,6 +209,7 @@ impl SecretMetadata {
             offered_to: annotations.adopt.map(String::into_boxed_str),
             other_writer: other_writer(&managed_fields).filter(|_| is_ours),
             owned_keys: owned_keys(&managed_fields),
+            stored_at: stored_at(&managed_fields).filter(|_| is_ours),
         })
     }
 }
@@ -225,14 +233,18 @@ fn other_writer(entries: &[FieldManager]) -> Option<Box<str>> {
         })
 }
 
+/// When the operator's entry of managedFields was written.
+fn stored_at(entries: &[FieldManager]) -> Option<u32> {
+    let ours = entries.iter().filter(|entry| entry.is_our_apply());
+    ours.filter_map(|entry| u32::try_from(entry.time.as_ref()?.0.as_second()).ok()).max()
+}
+
 /// The data keys in the operator's entry of managedFields. When another manager edits or removes a key, the API server
 /// removes it from this entry.
 fn owned_keys(entries: &[FieldManager]) -> KeySet {
     entries
         .iter()
-        .filter(|entry| {
-            entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
-        })
+        .filter(|entry| entry.is_our_apply())
         .filter_map(FieldManager::data_keys)
         .flat_map(|data| data.keys())
         .filter_map(|key| key.strip_prefix("f:"))
@@ -252,7 +264,8 @@ mod tests {
             "labels": {"app.kubernetes.io/managed-by": "tokensource-operator"},
             "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "a secret"},
             "managedFields": [
-                {"manager": manager, "operation": "Apply", "fieldsV1": {"f:data": data, "f:type": {}}},
+                {"manager": manager, "operation": "Apply", "time": "2026-11-24T20:00:00Z",
+                    "fieldsV1": {"f:data": data, "f:type": {}}},
                 {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:data": {"f:mine": {}}}},
             ],
         })
@@ -303,6 +316,8 @@ mod tests {
         assert_ne!(ours.owned_keys, KeySet::from_iter(["a", "b", "mine"]));
         assert!(ours.labelled && ours.record.is_none() && !ours.terminating);
         assert_eq!(ours.other_writer.as_deref(), Some("kubectl-edit"));
+        let stored_at: jiff::Timestamp = "2026-11-24T20:00:00Z".parse().unwrap();
+        assert_eq!(ours.stored_at.map(i64::from), Some(stored_at.as_second()));
         assert_eq!(facts(metadata("helm", &["a"])).owned_keys, KeySet::default());
     }
 

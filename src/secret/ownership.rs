@@ -91,6 +91,7 @@ mod tests {
             offered_to: None,
             other_writer: None,
             owned_keys: KeySet::default(),
+            stored_at: None,
         }
     }
 

@@ -7,8 +7,6 @@ use secrecy::SecretString;
 use token_endpoint::{Answer, Error, Tls, TokenRequest, Transport};
 use tokio::time::Instant;
 
-use crate::time::in_whole_seconds;
-
 /// A token request that was sent, and its outcome.
 pub(crate) struct Sent {
     pub(crate) outcome: Result<Answer, Error>,
@@ -17,16 +15,17 @@ pub(crate) struct Sent {
     pub(crate) took: Duration,
 }
 
-/// Sends `request` once, and reads the response within `timeout`. A new refresh token is given to `keep` first.
+/// Sends `request` once, and reads the response within `timeout`. It is `now`, in whole seconds. A new refresh token is given
+/// to `keep` first.
 pub(crate) async fn send(
     transport: &Transport,
     request: &TokenRequest,
     tls: &Tls,
     timeout: Duration,
+    now: Timestamp,
     keep: impl FnOnce(&SecretString),
 ) -> Sent {
-    let at = in_whole_seconds(Timestamp::now());
     let begun = Instant::now();
     let outcome = Box::pin(transport.send_keeping(request, tls, timeout, keep)).await;
-    Sent { outcome, at, took: begun.elapsed() }
+    Sent { outcome, at: now, took: begun.elapsed() }
 }

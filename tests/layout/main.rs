@@ -21,7 +21,7 @@ use imports::{Import, Imports, Sources, imports_of};
 use process::{RUN_LIMIT, output_within};
 
 /// The layers of `src/`, the highest first. Modules of one layer do not import each other.
-const LAYERS: [&[&str]; 15] = [
+const LAYERS: [&[&str]; 16] = [
     &["main"],
     &["cli"],
     &["commands"],
@@ -31,6 +31,7 @@ const LAYERS: [&[&str]; 15] = [
     &["cluster"],
     &["metrics"],
     &["heartbeat", "leadership", "restorations"],
+    &["clock"],
     // Pure from here on: no clock, no client, no randomness.
     &["spec"],
     &["status"],

@@ -17,6 +17,7 @@ pub mod promtool;
 pub mod relay;
 pub mod scene;
 pub mod scripted_server;
+pub mod wall_clock;
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};

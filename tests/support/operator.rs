@@ -69,7 +69,8 @@ impl Operator {
         Self::launch_in(kubeconfig, name, arguments, &[]).await
     }
 
-    async fn launch_in(
+    /// The same with these variables.
+    pub async fn launch_in(
         kubeconfig: &Path,
         name: &str,
         arguments: &[&str],

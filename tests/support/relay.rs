@@ -182,8 +182,10 @@ async fn serve(mut stream: TcpStream, state: &RelayState) -> Option<()> {
     }
     let answer = state.client.send(request.body(Body::from(body)).ok()?).await.ok()?;
     let mut head = format!("HTTP/1.1 {} .\r\nconnection: close\r\n", answer.status().as_u16());
-    if let Some(media_type) = answer.headers().get("content-type").and_then(|it| it.to_str().ok()) {
-        head.push_str(&format!("content-type: {media_type}\r\n"));
+    for name in ["content-type", "date"] {
+        if let Some(value) = answer.headers().get(name).and_then(|it| it.to_str().ok()) {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
     }
     stream.write_all(format!("{head}\r\n").as_bytes()).await.ok()?;
     let mut body = answer.into_body();

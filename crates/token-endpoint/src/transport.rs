@@ -19,7 +19,7 @@ use super::request::TokenRequest;
 use super::response::{read, read_keeping};
 use super::tls::Tls;
 use client::{ClientCache, ClientKey, HttpClient, Route, build};
-use clock::ServerClocks;
+use clock::{LocalClock, ServerClocks};
 use decode::{Decoded, decode};
 use failure::{failure, host};
 use http::header::ACCEPT;
@@ -46,6 +46,7 @@ pub struct Transport {
     proxies: Arc<Proxies>,
     clients: Arc<Mutex<ClientCache>>,
     clocks: Arc<ServerClocks>,
+    local: LocalClock,
 }
 
 impl Transport {
@@ -75,7 +76,15 @@ impl Transport {
             proxies: Arc::new(proxies),
             clients: Arc::default(),
             clocks: Arc::default(),
+            local: LocalClock::default(),
         })
+    }
+
+    /// Takes `now` for the local clock, instead of the system's wall clock.
+    #[must_use]
+    pub fn with_clock(mut self, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        self.local = LocalClock(Arc::new(now));
+        self
     }
 
     /// The time and id with which the next request to `url` is signed: the server's time if its clock is known to differ, and a
@@ -86,7 +95,7 @@ impl Transport {
         // It fails only if the operating system has no randomness, and then TLS does not work either.
         let _ = aws_lc_rs::rand::fill(&mut random);
         let offset = self.clock_offset(url).unwrap_or_default();
-        let now = Timestamp::now();
+        let now = (self.local.0)();
         Attempt {
             now: now.checked_add(offset).unwrap_or(now),
             jti: random.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -97,6 +106,12 @@ impl Transport {
     #[must_use]
     pub fn clock_offset(&self, url: &Url) -> Option<SignedDuration> {
         self.clocks.offset(url)
+    }
+
+    /// How far the clock of `url`'s server was ahead of the local one at the last response, however large that is.
+    #[must_use]
+    pub fn clock_difference(&self, url: &Url) -> Option<SignedDuration> {
+        self.clocks.difference(url)
     }
 
     /// Sends `request` once and reads the answer within `timeout`, with the system's roots.
@@ -145,7 +160,7 @@ impl Transport {
         let (status, headers, body) = within(timeout, url, exchange).await?;
         match body {
             Some(body) => {
-                alive(read_keeping(status, &headers, &body, request, keep)?, status, Timestamp::now())
+                alive(read_keeping(status, &headers, &body, request, keep)?, status, (self.local.0)())
             }
             None if status.is_success() => Err(Error::Unusable(Box::new(Unusable {
                 status,
@@ -190,7 +205,7 @@ impl Transport {
     ) -> Result<(StatusCode, HeaderMap, Option<Vec<u8>>), Error> {
         let failed = |error| failure(error, url, client.may_renegotiate());
         let mut response = request.send().await.map_err(failed)?;
-        self.clocks.record(url, response.headers());
+        self.clocks.record(url, response.headers(), (self.local.0)());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > MAX_BODY {

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -27,6 +28,7 @@ use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::attempt_timeout;
 use crate::secret::Template;
 use crate::spec::Resolved;
+use crate::time::in_whole_seconds;
 use crate::token_request::{self, Sent, send};
 use fault::Fault;
 use input::Input;
@@ -118,13 +120,14 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     };
     // Until the new refresh token is saved, Ctrl-C must not end the process: it may be the only valid one.
     let _blocked = if token_file.is_some() { block_signals()? } else { vec![] };
+    let now = in_whole_seconds(Timestamp::now());
     let mut saved = None;
     // Before the rest of the response is read.
     let keep = |token: &SecretString| {
         saved = token_file.as_mut().map(|file| file.save(token).map_err(|error| (error, token.clone())));
     };
     let Sent { outcome, at: sent_at, took } =
-        Box::pin(send(&transport, &request, &tls, REQUEST_TIMEOUT, keep)).await;
+        Box::pin(send(&transport, &request, &tls, REQUEST_TIMEOUT, now, keep)).await;
 
     if let (Some(file), Some(saved)) = (&token_file, saved) {
         if let Err((error, token)) = saved {

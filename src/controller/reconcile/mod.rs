@@ -115,8 +115,9 @@ fn after(
         Err(Outcome::Retry | Outcome::Outdated | Outcome::Failed(_)) => None,
     };
     state.api_failures = state.api_failures.saturating_add(1);
-    let now = Timestamp::now();
-    let remaining = context.record(identity).map_or(0, |record| seconds_between(now, record.expires_at));
+    let now = context.clock.now();
+    let remaining =
+        context.record(identity).map_or(0, |record| seconds_between(now, record.record.expires_at));
     Some(api_server_wait(now, &identity.owner.uid, state.api_failures, asked, state.awaiting(remaining)))
 }
 
@@ -140,7 +141,8 @@ impl Reconciliation<'_> {
             next_report = self.report(problem).await?;
         }
         self.propagate();
-        Ok(again.map(timer).into_iter().chain(next_report).chain(self.next_propagation()).min())
+        let again = again.map(|next| timer(self.context.clock.now(), next));
+        Ok(again.into_iter().chain(next_report).chain(self.next_propagation()).min())
     }
 
     async fn observe_decide_act(&mut self) -> Result<Rest, Outcome> {
@@ -228,8 +230,7 @@ impl Reconciliation<'_> {
     }
 }
 
-/// From now until `next`, by the wall clock; its steps are watched for elsewhere.
-fn timer(next: Timestamp) -> Duration {
-    let left = next.duration_since(Timestamp::now());
-    Duration::try_from(left).unwrap_or_default().min(MAX_TIMER)
+/// From `now` until `next`. Timers stand still while the machine is suspended: `clock_check` sees that.
+fn timer(now: Timestamp, next: Timestamp) -> Duration {
+    Duration::try_from(next.duration_since(now)).unwrap_or_default().min(MAX_TIMER)
 }

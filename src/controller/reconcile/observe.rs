@@ -41,6 +41,7 @@ impl Reconciliation<'_> {
         let credentials = credentials.map(|facts| self.spec.credentials_version(&facts.version));
         let credentials = credentials.as_ref();
         let tried = self.spec.tried(credentials);
+        let dated = self.context.record(self.identity);
         let observed = Observed {
             source: &self.identity.owner,
             deleting: self.source.metadata.deletion_timestamp.is_some(),
@@ -58,7 +59,7 @@ impl Reconciliation<'_> {
             unsaved_refresh_token: self.context.saver.holds(&self.identity.key),
             predecessor_until: refresh_token.and_then(|facts| self.predecessor_until(&facts)),
             metadata_restored_at: self.metadata_restored().map(|restored| restored.at),
-            since: self.context.since,
+            dated: dated.as_ref(),
         };
         let now = self.context.now();
         let decision = decide(now, &observed, &tried);
@@ -149,9 +150,9 @@ impl Reconciliation<'_> {
         self.context.secrets.known(&self.identity.target).present()
     }
 
-    /// The record on the target, where that is ours.
+    /// The record on the target, where that is ours, with its times by the corrected clock.
     pub(super) fn record(&self) -> Option<Arc<Record>> {
-        self.context.record(self.identity)
+        self.context.record(self.identity).map(|dated| dated.record)
     }
 
     /// Whether no other writer has changed or removed what was written into the target.

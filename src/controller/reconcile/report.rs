@@ -20,8 +20,7 @@ use crate::controller::report_rate::{Attempts, Due};
 use crate::controller::spans;
 use crate::controller::state::{FailedAttempts, SourceState};
 use crate::metrics::{ObservedSource, TokenTimes};
-use crate::refresh::{DEFAULT_MAX_INTERVAL, Policy, refresh_at};
-use crate::secret::Record;
+use crate::refresh::{DEFAULT_MAX_INTERVAL, DatedRecord, Policy};
 use crate::spec::Identity;
 use crate::status::{News, Problem, Reported, Situation, status};
 use crate::time::seconds_between;
@@ -38,19 +37,17 @@ impl Reconciliation<'_> {
     }
 
     fn status(&self, problem: Option<Problem>, before: &Reported) -> TokenSourceStatus {
-        let record = self.record();
-        let now = self.context.now();
-        let due = |record: &Record| {
-            refresh_at(now, self.context.since, &self.identity.owner.uid, &self.spec.policy, record)
-        };
+        let dated = self.context.record(self.identity);
+        let record = dated.as_ref().map(|dated| &*dated.record);
+        let due = |dated: &DatedRecord| dated.refresh_at(&self.identity.owner.uid, &self.spec.policy);
         status(&Situation {
-            now,
+            now: self.context.now(),
             generation: self.source.metadata.generation.unwrap_or_default(),
             provider: Some(self.spec.description.provider),
             target: &self.identity.target.name,
-            token: record.as_deref().map(|record| (record, due(record))),
+            token: record.zip(dated.as_ref().map(due)),
             fits_spec: self.target_is_intact()
-                && record.as_ref().is_some_and(|record| {
+                && record.is_some_and(|record| {
                     record.is_of_another_version()
                         || (record.inputs.provider == self.spec.wanted.provider
                             && record.template == self.spec.wanted.template)

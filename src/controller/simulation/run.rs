@@ -16,8 +16,8 @@ use crate::controller::mint_queue::{MintQueue, MintRequest, MintResult};
 use crate::controller::work_queue::{Urgency, WorkQueue};
 use crate::key::Key;
 use crate::refresh::{
-    Decision, FailedAttempt, Failure, MintReason, Observed, Pending, Policy, Tried, Wanted, attempt_timeout,
-    decide, is_last_attempt, needed, patience, refresh_at, wait,
+    DatedRecord, Decision, FailedAttempt, Failure, MintReason, Observed, Pending, Policy, Tried, Wanted,
+    attempt_timeout, decide, is_last_attempt, needed, patience, refresh_at, wait,
 };
 use crate::secret::{Controller, Facts, Inputs, KeySet, Minted, Owner, Record, Version};
 use crate::time::{plus, seconds_between};
@@ -47,6 +47,8 @@ struct Simulated {
     owner: Owner,
     wanted: Wanted,
     target: Option<Facts>,
+    /// The record on the target.
+    dated: Option<DatedRecord>,
     credentials: Version,
     /// The version that was read, and the number of its secret.
     seen: Option<(Version, usize)>,
@@ -258,6 +260,7 @@ impl Simulation {
                 owner,
                 wanted,
                 target: None,
+                dated: None,
                 credentials: Version { uid: "credentials".into(), resource_version: "1".into() },
                 seen: None,
                 minted_with: None,
@@ -468,7 +471,7 @@ impl Simulation {
                 let before = source.record().cloned();
                 let request = source.wanted.refresh_request.clone();
                 let record = Record::new(source.owner.clone(), inputs, request, minted, before.as_ref());
-                let due = refresh_at(now, START, &source.owner.uid, &POLICY, &record);
+                let due = refresh_at(&source.owner.uid, &POLICY, &record);
                 source.pending = Some((record, due, brought.secret));
             }
             Err(failed) => source.failed(now, brought.tried, failed),
@@ -566,7 +569,8 @@ impl Simulated {
                 .pending
                 .as_ref()
                 .map(|(record, due, _)| Pending { inputs: &record.inputs, refresh_at: *due }),
-            ..Observed::nothing(&self.owner, &self.wanted, POLICY, START)
+            dated: self.dated.as_ref(),
+            ..Observed::nothing(&self.owner, &self.wanted, POLICY)
         }
     }
 
@@ -593,6 +597,7 @@ impl Simulated {
         );
         let failure = Failure {
             tried,
+            failed_at: now,
             next_attempt_at: waits.map(|seconds| plus(now, seconds)),
             issuer_asks_to_wait: retry_after.is_some(),
             refused_target: None,
@@ -604,6 +609,8 @@ impl Simulated {
         let version =
             self.target.as_ref().map_or(0, |it| it.version.resource_version.parse().unwrap_or(0)) + 1;
         self.minted_with = Some(secret);
+        let record = Arc::new(record);
+        self.dated = Some(DatedRecord { record: Arc::clone(&record), replace_at: None });
         self.target = Some(Facts {
             version: Version { uid: "target".into(), resource_version: version.to_string() },
             terminating: false,
@@ -612,7 +619,7 @@ impl Simulated {
                 name: self.owner.name.clone(),
                 uid: self.owner.uid.clone(),
             }),
-            record: Some(Arc::new(record)),
+            record: Some(Arc::clone(&record)),
             labelled: true,
             released: false,
             refresh_token_of: None,
@@ -620,6 +627,7 @@ impl Simulated {
             offered_to: None,
             other_writer: None,
             owned_keys: self.wanted.keys,
+            stored_at: None,
         });
     }
 }

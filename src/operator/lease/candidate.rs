@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use tokio::time::Instant;
+
+use crate::clock::Moment;
 
 /// The durations of leader election, with the meaning that they have in Kubernetes' own components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +60,10 @@ pub(super) struct LeaseCandidate {
     identity: String,
     timings: LeaseTimings,
     observed: Option<ObservedLease>,
+    /// When this process first observed that there is no Lease.
+    absent_since: Option<Moment>,
     /// While this process leads: when it sent its last successful write of the Lease.
-    renewed_at: Option<Instant>,
+    renewed_at: Option<Moment>,
     /// Another process held the Lease since, and this has not been published yet.
     loss_pending: bool,
 }
@@ -69,24 +72,31 @@ pub(super) struct LeaseCandidate {
 #[derive(Debug)]
 struct ObservedLease {
     lease: Lease,
-    /// When this process first observed this version, by its own monotonic clock. The times in the Lease are not used,
-    /// because they are from the holder's clock.
-    since: Instant,
+    /// When this process first observed this version. The times in the Lease are not used, because they are from the
+    /// holder's clock.
+    since: Moment,
 }
 
 impl LeaseCandidate {
     pub(super) fn new(identity: String, timings: LeaseTimings) -> Self {
-        LeaseCandidate { identity, timings, observed: None, renewed_at: None, loss_pending: false }
+        LeaseCandidate {
+            identity,
+            timings,
+            observed: None,
+            absent_since: None,
+            renewed_at: None,
+            loss_pending: false,
+        }
     }
 
     /// When the Lease ends, while this process holds it.
-    pub(super) fn leads_until(&self) -> Option<Instant> {
-        self.renewed_at.map(|at| at + self.timings.duration)
+    pub(super) fn leads_until(&self) -> Option<Moment> {
+        self.renewed_at.map(|at| at.plus(self.timings.duration))
     }
 
     /// When this process stops leading unless it renews before.
-    pub(super) fn resigns_at(&self) -> Option<Instant> {
-        self.renewed_at.map(|at| at + self.timings.renew_deadline)
+    pub(super) fn resigns_at(&self) -> Option<Moment> {
+        self.renewed_at.map(|at| at.plus(self.timings.renew_deadline))
     }
 
     /// The holder in the last observed version of the Lease.
@@ -95,12 +105,13 @@ impl LeaseCandidate {
     }
 
     /// Applies the result of a read.
-    pub(super) fn observe(&mut self, now: Instant, lease: Option<Lease>) {
+    pub(super) fn observe(&mut self, now: Moment, lease: Option<Lease>) {
         let version = |lease: &Lease| lease.metadata.resource_version.clone();
         self.observed = lease.map(|lease| match self.observed.take() {
             Some(observed) if version(&observed.lease) == version(&lease) => observed,
             _ => ObservedLease { lease, since: now },
         });
+        self.absent_since = self.observed.is_none().then(|| self.absent_since.unwrap_or(now));
         if self.holder() != Some(self.identity.as_str()) {
             self.loss_pending |= self.renewed_at.take().is_some();
         }
@@ -111,8 +122,9 @@ impl LeaseCandidate {
         self.loss_pending = false;
     }
 
-    /// The Lease that this process should write now: it is the holder, or the Lease is free.
-    pub(super) fn desired(&self, now: Instant, wall: Timestamp) -> Option<Lease> {
+    /// The Lease that this process should write now: it is the holder, or the Lease is free. `is_doubtful`: its clock is, so
+    /// it leaves a free Lease to others for as long as a Lease lasts; if all clocks are wrong, one must lead.
+    pub(super) fn desired(&self, now: Moment, time: Timestamp, is_doubtful: bool) -> Option<Lease> {
         // A loss must be published before this process leads again, also where the Lease is free again: another process
         // may have used the refresh token that this one is about to send.
         if self.loss_pending {
@@ -120,7 +132,12 @@ impl LeaseCandidate {
         }
         let observed = self.observed.as_ref();
         let ours = observed.and_then(ObservedLease::holder) == Some(self.identity.as_str());
-        if !ours && observed.is_some_and(|observed| !observed.is_free(now)) {
+        let hesitates = if is_doubtful { self.timings.duration } else { Duration::ZERO };
+        let is_free = match observed {
+            Some(observed) => observed.is_free(now, hesitates),
+            None => self.absent_since.map_or(Duration::ZERO, |since| now.since(since)) >= hesitates,
+        };
+        if !ours && !is_free {
             return None;
         }
         let (metadata, before) = observed
@@ -132,8 +149,8 @@ impl LeaseCandidate {
         let spec = LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: i32::try_from(self.timings.duration.as_secs()).ok(),
-            renew_time: Some(MicroTime(wall)),
-            acquire_time: if ours { before.acquire_time } else { Some(MicroTime(wall)) },
+            renew_time: Some(MicroTime(time)),
+            acquire_time: if ours { before.acquire_time } else { Some(MicroTime(time)) },
             lease_transitions: Some(if ours || observed.is_none() {
                 transitions
             } else {
@@ -145,26 +162,37 @@ impl LeaseCandidate {
     }
 
     /// The desired Lease was written, by a request sent at `sent`: this process leads.
-    pub(super) fn written(&mut self, sent: Instant, lease: Lease) {
+    pub(super) fn written(&mut self, sent: Moment, lease: Lease) {
+        self.absent_since = None;
         self.observed = Some(ObservedLease { lease, since: sent });
         self.renewed_at = Some(sent);
     }
 
     /// Stops leading after the renew deadline.
-    pub(super) fn resign_if_overdue(&mut self, now: Instant) {
-        if self.resigns_at().is_some_and(|at| now >= at) {
+    pub(super) fn resign_if_overdue(&mut self, now: Moment) {
+        if self.resigns_at().is_some_and(|at| now.has_reached(at)) {
             self.renewed_at = None;
         }
     }
 
+    /// Stops leading if the Lease has ended unnoticed: the process stood still, or the machine was suspended. Returns whether
+    /// it has; the loss must be published before this process leads again.
+    pub(super) fn resign_if_ended(&mut self, now: Moment) -> bool {
+        let has_ended = self.leads_until().is_some_and(|end| now.has_reached(end));
+        if has_ended {
+            self.renewed_at = None;
+        }
+        has_ended
+    }
+
     /// Stops leading; returns the Lease without a holder, so that another process can acquire it at once.
-    pub(super) fn release(&mut self, wall: Timestamp) -> Option<Lease> {
+    pub(super) fn release(&mut self, time: Timestamp) -> Option<Lease> {
         self.renewed_at.take()?;
         let ObservedLease { lease, .. } = self.observed.take()?;
         let spec = LeaseSpec {
             holder_identity: None,
             lease_duration_seconds: Some(1),
-            renew_time: Some(MicroTime(wall)),
+            renew_time: Some(MicroTime(time)),
             ..lease.spec.unwrap_or_default()
         };
         Some(Lease { metadata: lease.metadata, spec: Some(spec) })
@@ -176,11 +204,14 @@ impl ObservedLease {
         self.lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
     }
 
-    /// Whether it has no holder, or has not changed for its duration.
-    fn is_free(&self, now: Instant) -> bool {
+    /// Whether it has had no holder, or has not changed for its duration, `hesitates` ago already.
+    fn is_free(&self, now: Moment, hesitates: Duration) -> bool {
         let seconds = self.lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or(0);
-        let duration = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        self.holder().is_none() || now.saturating_duration_since(self.since) >= duration
+        let duration = match self.holder() {
+            Some(_) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+            None => Duration::ZERO,
+        };
+        now.since(self.since) >= duration.saturating_add(hesitates)
     }
 }
 
@@ -218,29 +249,29 @@ mod tests {
         }
     }
 
-    fn at(start: Instant, seconds: u64) -> Instant {
-        start + Duration::from_secs(seconds)
+    fn at(start: Moment, seconds: u64) -> Moment {
+        start.plus(Duration::from_secs(seconds))
     }
 
     fn wall() -> Timestamp {
         Timestamp::UNIX_EPOCH
     }
 
-    fn observe(candidate: &mut LeaseCandidate, server: &Server, now: Instant) {
+    fn observe(candidate: &mut LeaseCandidate, server: &Server, now: Moment) {
         candidate.observe(now, server.lease.clone());
     }
 
     /// Writes the desired Lease; returns whether the candidate leads then.
-    fn try_to_lead(candidate: &mut LeaseCandidate, server: &mut Server, now: Instant) -> bool {
-        if let Some(written) = candidate.desired(now, wall()).and_then(|lease| server.write(lease)) {
+    fn try_to_lead(candidate: &mut LeaseCandidate, server: &mut Server, now: Moment) -> bool {
+        if let Some(written) = candidate.desired(now, wall(), false).and_then(|lease| server.write(lease)) {
             candidate.written(now, written);
         }
         candidate.leads_until().is_some()
     }
 
-    fn two() -> (LeaseCandidate, LeaseCandidate, Server, Instant) {
+    fn two() -> (LeaseCandidate, LeaseCandidate, Server, Moment) {
         let [a, b] = ["a", "b"].map(|name| LeaseCandidate::new(name.into(), TIMINGS));
-        (a, b, Server::default(), Instant::now())
+        (a, b, Server::default(), Moment::default())
     }
 
     #[test]
@@ -251,7 +282,7 @@ mod tests {
         assert!(try_to_lead(&mut a, &mut server, start));
         assert!(!try_to_lead(&mut b, &mut server, start), "the Lease exists by now");
         observe(&mut b, &server, start);
-        assert_eq!((b.holder(), b.desired(start, wall())), (Some("a"), None));
+        assert_eq!((b.holder(), b.desired(start, wall(), false)), (Some("a"), None));
     }
 
     #[test]
@@ -263,7 +294,7 @@ mod tests {
             assert!(try_to_lead(&mut a, &mut server, now));
             assert_eq!(a.leads_until(), Some(at(start, seconds + 15)));
             observe(&mut b, &server, now);
-            assert_eq!(b.desired(now, "2200-01-01T00:00:00Z".parse().unwrap()), None);
+            assert_eq!(b.desired(now, "2200-01-01T00:00:00Z".parse().unwrap(), false), None);
         }
     }
 
@@ -273,15 +304,18 @@ mod tests {
         assert!(try_to_lead(&mut a, &mut server, start));
         observe(&mut b, &server, at(start, 1));
         observe(&mut b, &server, at(start, 15));
-        assert_eq!(b.desired(at(start, 15), wall()), None, "it was first observed at 1 s");
+        assert_eq!(b.desired(at(start, 15), wall(), false), None, "it was first observed at 1 s");
         assert!(try_to_lead(&mut b, &mut server, at(start, 16)));
         let spec = server.lease.as_ref().unwrap().spec.clone().unwrap();
         assert_eq!((spec.lease_transitions, spec.holder_identity.as_deref()), (Some(1), Some("b")));
 
-        assert!(a.leads_until().unwrap() < at(start, 16), "a paused leader must not act when it resumes");
-        assert_eq!(a.desired(at(start, 99), wall()).and_then(|lease| server.write(lease)), None);
+        assert!(
+            at(start, 16).has_reached(a.leads_until().unwrap()),
+            "a paused leader must not act when it resumes"
+        );
+        assert_eq!(a.desired(at(start, 99), wall(), false).and_then(|lease| server.write(lease)), None);
         observe(&mut a, &server, at(start, 99));
-        assert_eq!((a.leads_until(), a.desired(at(start, 99), wall())), (None, None));
+        assert_eq!((a.leads_until(), a.desired(at(start, 99), wall(), false)), (None, None));
     }
 
     #[test]
@@ -291,7 +325,7 @@ mod tests {
         observe(&mut b, &server, start);
         assert!(try_to_lead(&mut a, &mut server, at(start, 98)));
         observe(&mut b, &server, at(start, 99));
-        assert_eq!(b.desired(at(start, 99), wall()), None);
+        assert_eq!(b.desired(at(start, 99), wall(), false), None);
     }
 
     #[test]
@@ -311,7 +345,7 @@ mod tests {
     #[test]
     fn candidate_recognises_its_write_whose_response_was_lost() {
         let (mut a, _, mut server, start) = two();
-        let lost = a.desired(start, wall()).unwrap();
+        let lost = a.desired(start, wall(), false).unwrap();
         server.write(lost).unwrap();
         assert!(!try_to_lead(&mut a, &mut server, at(start, 1)), "409");
         observe(&mut a, &server, at(start, 2));
@@ -348,7 +382,10 @@ mod tests {
         let released = b.release(wall()).unwrap();
         server.write(released).unwrap();
 
-        assert!(a.desired(at(start, 20), wall()).and_then(|lease| server.write(lease)).is_none(), "409");
+        assert!(
+            a.desired(at(start, 20), wall(), false).and_then(|lease| server.write(lease)).is_none(),
+            "409"
+        );
         observe(&mut a, &server, at(start, 20));
         assert!(!try_to_lead(&mut a, &mut server, at(start, 20)), "though the Lease is free");
         a.loss_published();
@@ -362,7 +399,7 @@ mod tests {
         let mut labelled = server.lease.clone().unwrap();
         labelled.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
         server.write(labelled).unwrap();
-        assert!(a.desired(at(start, 2), wall()).and_then(|lease| server.write(lease)).is_none());
+        assert!(a.desired(at(start, 2), wall(), false).and_then(|lease| server.write(lease)).is_none());
         observe(&mut a, &server, at(start, 2));
         assert!(a.leads_until().is_some());
         assert!(try_to_lead(&mut a, &mut server, at(start, 2)));
@@ -385,5 +422,50 @@ mod tests {
         ] {
             assert_eq!(check(timings.0, timings.1, timings.2), Err(error), "{timings:?}");
         }
+    }
+
+    #[test]
+    fn candidate_that_wakes_after_the_end_of_its_lease_publishes_the_loss_before_it_leads_again() {
+        let (mut a, _, mut server, start) = two();
+        assert!(try_to_lead(&mut a, &mut server, start));
+        let suspended = Moment { slept: Duration::from_secs(3600), ..at(start, 1) };
+        assert!(!a.resign_if_ended(at(start, 14)) && a.resign_if_ended(suspended));
+        assert_eq!(a.leads_until(), None);
+        assert!(try_to_lead(&mut a, &mut server, suspended), "nothing else leads");
+
+        // A virtual machine may notice a pause by its wall clock alone.
+        let paused = Moment { wall: suspended.plus(Duration::from_secs(3600)).wall, ..suspended };
+        assert!(a.resign_if_ended(paused));
+        let set_back = Moment { wall: Timestamp::UNIX_EPOCH, ..suspended };
+        assert!(try_to_lead(&mut a, &mut server, suspended) && !a.resign_if_ended(set_back));
+    }
+
+    #[test]
+    fn candidate_does_not_take_the_lease_of_another_when_its_wall_clock_is_set() {
+        let (mut a, mut b, mut server, start) = two();
+        assert!(try_to_lead(&mut a, &mut server, start));
+        observe(&mut b, &server, start);
+        let set = Moment { wall: at(start, 86_400).wall, ..at(start, 1) };
+        assert_eq!(b.desired(set, wall(), false), None);
+    }
+
+    #[test]
+    fn candidate_of_doubtful_clock_waits_a_lease_longer_and_never_refuses() {
+        let (mut a, mut b, mut server, start) = two();
+        observe(&mut b, &server, start);
+        assert_eq!(b.desired(at(start, 14), wall(), true), None, "there is none yet");
+        assert!(b.desired(at(start, 15), wall(), true).is_some());
+
+        assert!(try_to_lead(&mut a, &mut server, start));
+        observe(&mut b, &server, start);
+        assert_eq!(b.desired(at(start, 29), wall(), true), None, "it has expired");
+        assert!(b.desired(at(start, 30), wall(), true).is_some());
+        assert!(a.desired(at(start, 1), wall(), true).is_some(), "the holder renews");
+
+        let released = a.release(wall()).unwrap();
+        server.write(released).unwrap();
+        observe(&mut b, &server, at(start, 40));
+        assert_eq!(b.desired(at(start, 54), wall(), true), None, "it was released");
+        assert!(b.desired(at(start, 55), wall(), true).is_some());
     }
 }

@@ -9,7 +9,6 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -19,6 +18,7 @@ use tracing::{info, warn};
 use candidate::LeaseCandidate;
 pub use candidate::{LeaseTimings, LeaseTimingsError};
 
+use crate::clock::{Clock, Moment, Standing};
 use crate::cluster::{LeaseClient, LeaseError, LeaseName};
 use crate::heartbeat::{Heartbeats, Loop};
 use crate::restorations::{Restorations, revision};
@@ -43,6 +43,7 @@ pub(super) struct Candidacy {
     /// Unique for each process.
     identity: String,
     timings: LeaseTimings,
+    clock: Arc<Clock>,
 }
 
 /// The Lease cannot be read.
@@ -63,8 +64,9 @@ impl Candidacy {
         lease: LeaseName,
         identity: String,
         timings: LeaseTimings,
+        clock: Arc<Clock>,
     ) -> Self {
-        Candidacy { client, lease, identity, timings }
+        Candidacy { client, lease, identity, timings, clock }
     }
 
     /// Reads the Lease once, so that missing rights stop the process at its start.
@@ -79,7 +81,7 @@ impl LeaderElection {
     /// `leads_until` receives the end of the Lease while this process holds it. While `may_lead` says no, it holds none.
     pub(super) fn start(
         candidacy: Candidacy,
-        leads_until: watch::Sender<Option<Instant>>,
+        leads_until: watch::Sender<Option<Moment>>,
         heartbeats: Arc<Heartbeats>,
         restorations: Arc<Restorations>,
         warm: impl Future<Output = ()> + Send + 'static,
@@ -127,7 +129,8 @@ struct Elector {
     candidate: LeaseCandidate,
     timings: LeaseTimings,
     client: LeaseClient,
-    leads_until: watch::Sender<Option<Instant>>,
+    leads_until: watch::Sender<Option<Moment>>,
+    clock: Arc<Clock>,
     restorations: Arc<Restorations>,
     /// The resourceVersion of the Lease that was read or written last.
     revision: u64,
@@ -140,10 +143,10 @@ struct Elector {
 impl Elector {
     fn new(
         candidacy: Candidacy,
-        leads_until: watch::Sender<Option<Instant>>,
+        leads_until: watch::Sender<Option<Moment>>,
         restorations: Arc<Restorations>,
     ) -> Self {
-        let Candidacy { client, lease, identity, timings } = candidacy;
+        let Candidacy { client, lease, identity, timings, clock } = candidacy;
         info!(%lease, %identity, "leader election started");
         let candidate = LeaseCandidate::new(identity, timings);
         Elector {
@@ -151,6 +154,7 @@ impl Elector {
             timings,
             client,
             leads_until,
+            clock,
             restorations,
             revision: 0,
             asked: None,
@@ -170,11 +174,18 @@ impl Elector {
 
     /// Acquires or renews the Lease where that is possible, and publishes whether this process leads.
     async fn run_once(&mut self) {
-        if let Err(error) = self.acquire_or_renew().await {
+        if self.clock.standing() == Standing::Implausible {
+            self.log_implausible();
+            return self.release().await;
+        }
+        // A leader that was suspended must not continue as if nothing had been, even if no other has led meanwhile.
+        if !self.candidate.resign_if_ended(self.clock.moment())
+            && let Err(error) = self.acquire_or_renew().await
+        {
             self.asked = error.retry_after();
             self.log_failure(error.to_string());
         }
-        self.candidate.resign_if_overdue(Instant::now());
+        self.candidate.resign_if_overdue(self.clock.moment());
         let until = self.candidate.leads_until();
         let before = self.leads_until.send_replace(until);
         self.candidate.loss_published();
@@ -206,13 +217,14 @@ impl Elector {
     async fn observe(&mut self) -> Result<(), LeaseError> {
         let lease = self.client.get(self.call_deadline()).await?;
         self.notice_restoration(lease.as_ref());
-        self.candidate.observe(Instant::now(), lease);
+        self.candidate.observe(self.clock.moment(), lease);
         Ok(())
     }
 
     async fn write_desired(&mut self) -> Result<(), LeaseError> {
-        let sent = Instant::now();
-        let Some(lease) = self.candidate.desired(sent, Timestamp::now()) else { return Ok(()) };
+        let sent = self.clock.moment();
+        let is_doubtful = self.clock.standing() == Standing::Doubtful;
+        let Some(lease) = self.candidate.desired(sent, self.clock.now(), is_doubtful) else { return Ok(()) };
         let lease = self.client.write(lease, self.call_deadline()).await?;
         self.notice_restoration(Some(&lease));
         self.candidate.written(sent, lease);
@@ -232,12 +244,12 @@ impl Elector {
 
     /// The calls of a leader end at its renew deadline, so that it resigns in time.
     fn call_deadline(&self) -> Instant {
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        self.candidate.resigns_at().map_or(deadline, |resigns_at| resigns_at.min(deadline))
+        let left = self.candidate.resigns_at().map(|at| self.clock.moment().left_until(at));
+        Instant::now() + left.map_or(CALL_TIMEOUT, |left| left.min(CALL_TIMEOUT))
     }
 
     async fn release(&mut self) {
-        let released = self.candidate.release(Timestamp::now());
+        let released = self.candidate.release(self.clock.now());
         self.leads_until.send_replace(None);
         let Some(released) = released else { return };
         match self.client.write(released, Instant::now() + RELEASE_TIMEOUT).await {
@@ -245,6 +257,14 @@ impl Elector {
             Err(error) => {
                 warn!(%error, "the lease could not be released: another process takes it when it ends")
             }
+        }
+    }
+
+    fn log_implausible(&mut self) {
+        const WORDS: &str = "the time of this node's clock cannot be right, so this process does not lead";
+        if self.last_logged != WORDS {
+            warn!(time = %self.clock.moment().wall, "{WORDS}");
+            self.last_logged = WORDS.to_owned();
         }
     }
 

@@ -23,6 +23,7 @@ struct World {
     unsaved_refresh_token: bool,
     predecessor_until: Option<Timestamp>,
     metadata_restored_at: Option<Timestamp>,
+    replace_at: Option<Timestamp>,
     deleting: bool,
     suspended: bool,
     tried: Tried,
@@ -69,6 +70,7 @@ fn world() -> World {
             offered_to: None,
             other_writer: None,
             owned_keys: keys,
+            stored_at: None,
         }),
         source,
         wanted: Wanted {
@@ -87,6 +89,7 @@ fn world() -> World {
         unsaved_refresh_token: false,
         predecessor_until: None,
         metadata_restored_at: None,
+        replace_at: None,
         deleting: false,
         suspended: false,
         tried: Tried { spec: "s".into(), request: "r".into(), credentials: "c".into() },
@@ -110,13 +113,19 @@ impl World {
     fn failed(&mut self, next_attempt_at: Option<i64>) -> &mut Failure {
         self.failure.insert(Failure {
             tried: self.tried.clone(),
+            failed_at: at(0),
             next_attempt_at: next_attempt_at.map(at),
             issuer_asks_to_wait: false,
             refused_target: None,
         })
     }
 
-    fn observed(&self) -> Observed<'_> {
+    fn dated(&self) -> Option<DatedRecord> {
+        let record = self.target.as_ref().and_then(|target| target.record.clone());
+        record.map(|record| DatedRecord { record, replace_at: self.replace_at })
+    }
+
+    fn observed<'a>(&'a self, dated: Option<&'a DatedRecord>) -> Observed<'a> {
         Observed {
             source: &self.source,
             deleting: self.deleting,
@@ -137,18 +146,18 @@ impl World {
             predecessor_until: self.predecessor_until,
             minting: false,
             metadata_restored_at: self.metadata_restored_at,
-            since: at(0),
+            dated,
         }
     }
 
     fn decide(&self, now: i64) -> Decision {
-        decide(at(now), &self.observed(), &self.tried)
+        decide(at(now), &self.observed(self.dated().as_ref()), &self.tried)
     }
 
     /// Whose change a token request answers, and when it is made in any case.
     fn caused(&self, now: i64) -> Option<(Cause, Option<i64>)> {
         let Decision::Mint(reason) = self.decide(now) else { panic!("no token is requested") };
-        let caused = caused(at(now), &self.observed(), &self.tried, reason)?;
+        let caused = caused(at(now), &self.observed(self.dated().as_ref()), &self.tried, reason)?;
         Some((caused.cause, caused.in_any_case_at.map(Timestamp::as_second)))
     }
 }
@@ -435,19 +444,21 @@ fn decide_refresh_token_that_another_process_announced_is_sent_after_a_wait() {
 }
 
 #[test]
-fn decide_issue_time_in_the_future_refreshes_within_a_third_of_the_lifetime() {
-    let future = |seconds: i64| {
-        world().with(move |w| {
-            w.record().issued_at = at(seconds);
-            w.record().expires_at = at(seconds + 300);
-        })
-    };
-    assert!(matches!(future(300).decide(0), Decision::Fresh(Some(until)) if until > at(400)));
-    // Beyond the tolerance its times are ignored: within a third of the lifetime from the start of the process.
-    assert!(matches!(future(1000).decide(0), Decision::Fresh(Some(until)) if until <= at(100)));
-    assert_eq!(future(1000).decide(101), Decision::Mint(MintReason::Due));
+fn decide_token_of_doubtful_age_is_replaced_when_its_time_has_come() {
+    let doubtful = world().with(|w| w.replace_at = Some(at(20)));
+    assert_eq!(doubtful.decide(19), Decision::Fresh(Some(at(20))));
+    assert_eq!(doubtful.decide(20), Decision::Mint(MintReason::Due));
+    let late = world().with(|w| w.replace_at = Some(at(1000)));
+    assert!(waits_for_the_refresh(&late.decide(0)), "it is not refreshed later than without");
     // The machine was suspended until after the expiry.
     assert_eq!(world().decide(i64::from(i32::MAX)), Decision::Mint(MintReason::Due));
+}
+
+#[test]
+fn decide_wait_after_a_failure_that_another_clock_dated_is_over() {
+    let failed = |at_second: i64| world().with(move |w| w.failed(Some(100_300)).failed_at = at(at_second));
+    assert_eq!(failed(10_000).decide(9_980), Decision::Wait(Some(at(100_300))), "a little ahead");
+    assert_eq!(failed(100_000).decide(9_980), Decision::Mint(MintReason::Due));
 }
 
 #[test]

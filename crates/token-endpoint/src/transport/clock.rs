@@ -1,11 +1,12 @@
-//! Offsets of the servers' clocks, by the header `Date`.
+//! What time it is, by the caller's clock, and how far the clocks of servers are ahead of it, by the header `Date`.
 
 use crate::response::http_date;
 use http::HeaderMap;
 use http::header::DATE;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use url::Url;
 
 /// Bounds the memory: origins may be the choice of untrusted parties.
@@ -15,27 +16,46 @@ const CLOCK_TOLERANCE: i64 = 30;
 /// A clock that differs by more than this is ignored, in seconds.
 const MAX_CLOCK_OFFSET: i64 = 60 * 60;
 
+/// The caller's clock.
+#[derive(Clone)]
+pub(super) struct LocalClock(pub(super) Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Default for LocalClock {
+    fn default() -> Self {
+        LocalClock(Arc::new(Timestamp::now))
+    }
+}
+
+impl fmt::Debug for LocalClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LocalClock")
+    }
+}
+
 /// Seconds by which the clock of an origin is ahead of the local one.
 #[derive(Debug, Default)]
 pub(super) struct ServerClocks(Mutex<HashMap<String, i64>>);
 
 impl ServerClocks {
+    /// The difference by which assertions are dated, where that is needed.
     pub(super) fn offset(&self, url: &Url) -> Option<SignedDuration> {
+        self.difference(url)
+            .filter(|ahead| (CLOCK_TOLERANCE + 1..=MAX_CLOCK_OFFSET).contains(&ahead.as_secs().abs()))
+    }
+
+    /// The difference at the last response, however large it is.
+    pub(super) fn difference(&self, url: &Url) -> Option<SignedDuration> {
         let clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         clocks.get(&url.origin().ascii_serialization()).map(|&seconds| SignedDuration::from_secs(seconds))
     }
 
-    pub(super) fn record(&self, url: &Url, headers: &HeaderMap) {
+    pub(super) fn record(&self, url: &Url, headers: &HeaderMap, now: Timestamp) {
         let Some(date) = headers.get(DATE).and_then(|value| http_date(value.to_str().ok()?.trim())) else {
             return;
         };
-        let ahead = date.as_second() - Timestamp::now().as_second();
+        let ahead = date.as_second() - now.as_second();
         let origin = url.origin().ascii_serialization();
         let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if ahead.abs() <= CLOCK_TOLERANCE || ahead.abs() > MAX_CLOCK_OFFSET {
-            clocks.remove(&origin);
-            return;
-        }
         if clocks.len() >= MAX_CLOCKS {
             clocks.clear(); // the next answers fill it again
         }

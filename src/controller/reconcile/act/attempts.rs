@@ -116,6 +116,7 @@ impl Reconciliation<'_> {
         self.state.failed = Some(Box::new(FailedAttempts {
             failure: Failure {
                 tried,
+                failed_at: now,
                 next_attempt_at,
                 issuer_asks_to_wait: attempt.retry_after.is_some() || attempt.class == Class::LockedOut,
                 refused_target: attempt.refused_target,

@@ -54,6 +54,7 @@ impl Reconciliation<'_> {
         let writing = self.context.kubernetes.apply_secret(key, &body, false);
         let error = match spans::within(spans::apply(key), writing).await {
             Ok(facts) => {
+                self.context.issue_times.wrote(&self.identity.key, &token.record, token.rewound);
                 self.context.secrets.observe(key, sent, Some(facts));
                 self.state.write_allowed = true;
                 self.state.minted_with = token.credentials.or(self.state.minted_with);
