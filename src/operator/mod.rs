@@ -38,8 +38,8 @@ use token_endpoint::Limits;
 
 /// How long the controller may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(35);
-/// How long after SIGTERM unsaved refresh tokens are tried to be saved. It is less than the 45 s after which Kubernetes kills
-/// the pod.
+/// How long after SIGTERM the process tries to save unsaved refresh tokens. It is less than the 45 s after which Kubernetes
+/// kills the pod.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// The operator cannot start.
