@@ -1,5 +1,5 @@
-//! Vendors' error answers, each with its source: the vendor's documentation, or a public report. Ping, Adobe, HCP and the
-//! token endpoint of MongoDB Atlas document no error bodies, or those of RFC 6749.
+//! Vendors' error answers, each with its source: the vendor's documentation, or a public report. No error bodies were found
+//! for Ping, Adobe, HCP and the token endpoint of MongoDB Atlas.
 
 use super::{ID, answer_with, credentials, description};
 use crate::Class::{self, Limited, Rejected, Transient, Unclear};
