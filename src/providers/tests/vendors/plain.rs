@@ -29,8 +29,8 @@ pub(super) fn rows() -> Vec<Row> {
             CLIENT,
             BASIC,
             "grant_type=client_credentials",
-            json!({"issued_at": "1420262924658", "scope": "READ", "application_name": "ce1e94a2", "refresh_token_issued_at": "0", "status": "approved", "expires_in": "1799", "client_id": "id", "access_token": "opaque", "refresh_token_expires_in": "0", "refresh_count": "0"}),
-            Some(1799),
+            json!({"issued_at": "1416157639014", "application_name": "e49ef95f", "scope": "", "status": "approved", "expires_in": "3599", "token_type": "BearerToken", "client_id": "id", "access_token": "opaque", "refresh_token_expires_in": "0", "refresh_count": "0"}),
+            Some(3599),
         ),
         row(
             "Atlassian",
@@ -189,8 +189,8 @@ pub(super) fn rows() -> Vec<Row> {
             CLIENT,
             BASIC,
             "grant_type=client_credentials",
-            json!({"access_token": "opaque", "scope": "default", "token_type": "Bearer", "expires_in": 3600}),
-            Some(3600),
+            json!({"token_type": "Bearer", "expires_in": 2061, "access_token": "opaque"}),
+            Some(2061),
         ),
         row(
             "X",
