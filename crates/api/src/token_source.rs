@@ -169,7 +169,7 @@ pub struct Credentials {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
     pub refresh_token_key: Option<String>,
-    /// The key of the Secret that holds the private key for privateKeyJWT and jwtBearer, in PEM (PKCS#8, PKCS#1 or SEC 1), or Google's key file of a service account; default: private_key.pem.
+    /// The key of the Secret that holds the private key for privateKeyJWT, jwtBearer and gitHubApp, in PEM (PKCS#8, PKCS#1 or SEC 1), or Google's key file of a service account; default: private_key.pem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
     pub private_key_key: Option<String>,

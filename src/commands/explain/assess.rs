@@ -15,7 +15,7 @@ use crate::refresh::Wanted;
 use crate::secret::{Facts, Owner, Ownership, Pod, Record, Use, UseKind, ownership};
 use crate::spec::Resolved;
 use crate::time::{plus, seconds_between};
-use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
+use tokensource_api::{Reason, TokenSource, TokenSourceStatus, TokenStatus};
 
 /// A refresh or an attempt that is overdue by more than this is a finding, in seconds.
 const MAX_DELAY: u64 = 120;
@@ -76,7 +76,8 @@ impl Assessment<'_> {
         self.report.not_known.push(format!("{error}, so {consequence}"));
     }
 
-    /// The token and the Secret that holds it. The record on the Secret is authoritative, not the status.
+    /// The token and the Secret that holds it. The record on the Secret is authoritative, not the status; only where another
+    /// clock wrote the record, status may know better how old the token is.
     fn token(&mut self, found: &Found) -> Option<HeldToken> {
         let secret = self.source.target_name().to_owned();
         let reported = self.status.token.as_ref().map(|token| HeldToken {
@@ -138,12 +139,18 @@ impl Assessment<'_> {
                 None,
             );
         };
+        let reported = self.reported(record);
         let token = HeldToken {
             id: record.token_id.clone(),
-            issued_at: record.issued_at,
-            expires_at: record.expires_at,
+            issued_at: reported.map_or(record.issued_at, |it| it.issued_at.min(record.issued_at)),
+            expires_at: reported.map_or(record.expires_at, |it| it.expires_at.min(record.expires_at)),
         };
         (self.own_target(secret, facts, record), Some(token))
+    }
+
+    /// What status says of the token that the record names.
+    fn reported(&self, record: &Record) -> Option<&TokenStatus> {
+        self.status.token.as_ref().filter(|reported| reported.id == record.token_id)
     }
 
     /// A target Secret with a record of this TokenSource: whether it is unchanged and for the present spec.
@@ -161,12 +168,12 @@ impl Assessment<'_> {
         if !record.is_of_another_version() && wanted.is_some_and(is_earlier) {
             return not_valid("holds a token that was written for an earlier spec");
         }
-        match &self.status.token {
-            Some(reported) if reported.id == record.token_id && reported.expires_at == record.expires_at => {
+        match self.reported(record) {
+            Some(_) => {
                 Finding::new(Level::Well, format!("{secret} holds it as it was written, and status agrees"))
             }
-            reported => {
-                let reported = reported.as_ref().map_or("no token", |token| &token.id);
+            None => {
+                let reported = self.status.token.as_ref().map_or("no token", |token| &token.id);
                 Finding::new(
                     Level::Attention,
                     format!(

@@ -128,6 +128,16 @@ Who uses the Secret
     assert!(!json.to_string().contains("hidden"));
 }
 
+/// The operator dates a token by its corrected clock where the record was written by a clock that was ahead.
+#[test]
+fn assess_of_a_record_by_another_clock_takes_the_times_of_status() {
+    let mut found = found(source(json!({}), json!({})));
+    found.target = Ok(Some(facts(record(&found.source, 7100, 7400), &KEYS)));
+    let report = explain(&found).to_string();
+    assert!(report.contains("is valid until 2027-01-15T08:03:20Z"), "{report}");
+    assert!(report.contains("and status agrees"), "{report}");
+}
+
 #[test]
 fn assess_of_a_failure_has_its_message_once_with_the_remedy() {
     let failure = json!({
