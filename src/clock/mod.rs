@@ -1,4 +1,5 @@
-//! The corrected clock: the one owner of what time it is. Every other part asks it, and none the wall clock.
+//! The corrected clock: the one owner of what time it is. Whatever is decided by the time asks it; the wall clock only dates
+//! events and annotations for people.
 //!
 //! It runs evenly, whatever is done to the wall clock: by the monotonic clock plus what the machine slept. `correction`
 //! says when it follows the wall clock; it is pure, and this file reads the clocks.

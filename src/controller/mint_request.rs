@@ -435,7 +435,7 @@ impl TokenRequest<'_> {
         self.context.metrics.endpoint_clock_difference(host, seconds);
         let is_notable = |difference: SignedDuration| difference.abs() >= NOTABLE_DIFFERENCE;
         if is_notable(ahead) && !before.is_some_and(is_notable) {
-            warn!(host, seconds, "the clock of the token endpoint's host is ahead by so much");
+            warn!(host, seconds, "the clock of the token endpoint's host differs from ours by `seconds`");
         }
     }
 
@@ -444,7 +444,7 @@ impl TokenRequest<'_> {
         let offset = self.context.transport.clock_offset(&description.token_url)?.as_secs();
         description.signs().then(|| {
             format!(
-                "the clock of {} is {} s {} this one's, so assertions are dated by it: is the node's clock right?",
+                "the clock of {} is {} s {} this one's, so assertions are dated by the endpoint's: is the node's clock right?",
                 description.token_url.host_str().unwrap_or_default(),
                 offset.unsigned_abs(),
                 if offset > 0 { "ahead of" } else { "behind" },

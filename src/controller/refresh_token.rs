@@ -334,6 +334,11 @@ impl UnsavedRefreshToken {
         if stored.announced.as_ref() == Some(&self.announced) {
             return Winner::Ours;
         }
+        // A backup from before the first rotation, or a successor that has nothing but the original, which is spent.
+        let sends_original = |announced: &Announcement| announced.sent_sha256 == self.token.original_sha256;
+        if held.is_none() && stored.announced.as_ref().is_some_and(sends_original) {
+            return Winner::Ours;
+        }
         // A successor sends neither what was sent for this one nor what is stored: a person has written another original.
         let is_other = |announced: &Announcement| {
             announced.sent_sha256 != self.announced.sent_sha256
@@ -387,7 +392,8 @@ pub(super) fn choose(
     version: &Version,
     known: Option<&KnownOriginal>,
 ) -> Option<(Lineage, KnownOriginal)> {
-    let original_sha256 = read.stored_refresh_token().map(sha256)?;
+    // Of the form that is sent: a person who removes a byte order mark around a spent token has not written another one.
+    let original_sha256 = read.refresh_token.as_ref().map(sha256)?;
     let lineage = Lineage::of(stored, &original_sha256);
     if let Some(stored) = lineage.secret.token.as_ref().filter(|_| !lineage.is_original) {
         read.replace_refresh_token(stored.value.clone());

@@ -150,12 +150,20 @@ impl Saver {
         Some(Attempt { saver: self, source, token: Arc::clone(&entry.token) })
     }
 
-    /// The TokenSources whose refresh token is to be tried now.
+    /// The TokenSources whose refresh token is to be tried now. The longest due goes first, so that those whose attempts hang
+    /// keep none from its turn.
     fn due(&self, count: usize) -> Vec<Key> {
         let now = Instant::now();
         let entries = self.lock();
-        let due = entries.iter().filter(|(_, entry)| matches!(entry.state, EntryState::Due(at) if at <= now));
-        due.map(|(source, _)| source.clone()).take(count).collect()
+        let mut due: Vec<_> = entries
+            .iter()
+            .filter_map(|(source, entry)| match entry.state {
+                EntryState::Due(at) if at <= now => Some((at, source)),
+                _ => None,
+            })
+            .collect();
+        due.sort_unstable();
+        due.into_iter().take(count).map(|(_, source)| source.clone()).collect()
     }
 
     /// How long nothing is due.
@@ -168,6 +176,11 @@ impl Saver {
         // Where attempts are limited, something is due already: one of them ends first.
         let next = due.min().map_or(HEARTBEAT, |at| at.saturating_duration_since(Instant::now()));
         next.clamp(Duration::from_millis(100), HEARTBEAT)
+    }
+
+    /// Another attempt has its time.
+    fn wake(&self) {
+        self.held.send_modify(|_| {});
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
@@ -214,6 +227,7 @@ impl Attempt<'_> {
         };
         let wait = backoff(self.source, entry.failures, max_wait).max(asked.min(max_wait));
         entry.state = EntryState::Due(Instant::now() + wait);
+        self.saver.wake();
         warn!(source = %self.source, error = %problem.message, count = entry.failures, "refresh token not saved; trying again");
         entry.problem.replace(problem.clone()) != Some(problem)
     }
@@ -227,6 +241,7 @@ impl Drop for Attempt<'_> {
             && Arc::ptr_eq(&entry.token, &self.token)
         {
             entry.state = EntryState::Due(Instant::now() + FIRST_WAIT);
+            self.saver.wake();
         }
     }
 }

@@ -206,7 +206,11 @@ impl Families {
             "By how many seconds the clock of the token endpoint's host is ahead, when it last answered",
             &self.endpoint_clock_difference,
         );
-        add("tokensource_panics", "Panics, each of which ended one reconciliation or token request", &self.panics);
+        add(
+            "tokensource_panics",
+            "Panics, each of which ended one reconciliation or token request",
+            &self.panics,
+        );
         let version: Family<VersionLabel, Gauge> = Family::default();
         version.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
         add("tokensource_build_info", "The version of the operator; always 1", &version);

@@ -44,7 +44,7 @@ fn named(cut: &str) -> &'static str {
     } else if cut.chars().all(|c| matches!(c, '\r' | '\n')) {
         NEWLINE
     } else {
-        "what is no printable ASCII"
+        "characters that are not printable ASCII"
     }
 }
 
@@ -93,14 +93,18 @@ mod tests {
             ("s\u{a0}\u{feff}3", "s\u{a0}\u{feff}3", None),
             ("s3\r\n\n", "s3", Some("ends in a newline, which was left out")),
             ("\u{feff}s3", "s3", Some("begins with a byte order mark, which was left out")),
-            ("\n\ts3", "s3", Some("begins with what is no printable ASCII, which was left out")),
-            ("s3\u{200b}", "s3", Some("ends in what is no printable ASCII, which was left out")),
+            ("\n\ts3", "s3", Some("begins with characters that are not printable ASCII, which was left out")),
+            ("s3\u{200b}", "s3", Some("ends in characters that are not printable ASCII, which was left out")),
             (
                 "\u{feff}s3\r\n",
                 "s3",
                 Some("begins with a byte order mark and ends in a newline, which were left out"),
             ),
-            ("\u{feff}\n", "", Some("begins with what is no printable ASCII, which was left out")),
+            (
+                "\u{feff}\n",
+                "",
+                Some("begins with characters that are not printable ASCII, which was left out"),
+            ),
         ] {
             let cut = cut(text);
             assert_eq!((cut.value, cut.remark.as_deref()), (value, remark), "{text:?}");

@@ -233,7 +233,7 @@ async fn assertion_server_clock_skew_is_reported_and_compensated() {
     scene.apply(source(&scene, oauth2)).await;
     scene.reports("False RequestRejected", &["the clock of 127.0.0.1 is ", "s ahead of this one's"]).await;
     scene.force_refresh("again").await;
-    scene.reports("True TokenValid", &["ahead of this one's", "dated by it"]).await;
+    scene.reports("True TokenValid", &["ahead of this one's", "dated by the endpoint's"]).await;
     let issued: Vec<_> = server
         .requests()
         .iter()

@@ -74,12 +74,6 @@ impl Credentials {
         self.stored.get(&which).map(ExposeSecret::expose_secret).or(sent).map(str::as_bytes)
     }
 
-    /// The refresh token as it was stored, which identifies it.
-    #[must_use]
-    pub fn stored_refresh_token(&self) -> Option<&SecretString> {
-        self.stored.get(&Credential::RefreshToken).or(self.refresh_token.as_ref())
-    }
-
     /// Replaces the refresh token by one that descends from it.
     pub fn replace_refresh_token(&mut self, refresh_token: SecretString) {
         self.stored.remove(&Credential::RefreshToken);

@@ -132,7 +132,9 @@ impl Reconciliation<'_> {
     async fn run(&mut self) -> Result<Option<Duration>, Outcome> {
         self.take_result()?;
         let rest = self.observe_decide_act().await;
-        self.state.hold_nothing_back(matches!(rest, Ok(_) | Err(Outcome::Gone)));
+        // A token that waits until its refresh token is saved is written soon, also when this process ends.
+        let is_saving = self.context.saver.holds(&self.identity.key);
+        self.state.hold_nothing_back(!is_saving && matches!(rest, Ok(_) | Err(Outcome::Gone)));
         let rest = rest?;
         let again = self.next(&rest);
         let mut next_report = None;

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::registry::UnsavedOriginals;
 use super::stored::is_by;
 use super::*;
+use token_endpoint::Credential;
 
 fn version(resource_version: &str) -> Version {
     Version { uid: "u".into(), resource_version: resource_version.into() }
@@ -99,6 +100,14 @@ fn original_that_a_person_replaced_wins_over_the_stored_one() {
     assert!(choose(&mut Credentials::default(), StoredSecret::default(), &version("1"), None).is_none());
 }
 
+#[test]
+fn original_that_a_person_only_cleaned_up_is_the_same_one() {
+    let mut marked = of_user("original");
+    marked.stored.insert(Credential::RefreshToken, "\u{feff}original".into());
+    let (lineage, _) = choose(&mut marked, StoredSecret::default(), &version("1"), None).unwrap();
+    assert_eq!(lineage.original_sha256, digest("original"));
+}
+
 /// Whose wins when the Secret was written between the announcement and the save.
 #[test]
 fn winner_of_a_conflict_is_the_newer_token_of_the_newer_original() {
@@ -121,6 +130,7 @@ fn winner_of_a_conflict_is_the_newer_token_of_the_newer_original() {
         (of_new(), chain("second", 1), Winner::Ours, "labelled, and the announcement was removed"),
         (of_new(), stored("newest-1", "newest", 1), Winner::Theirs, "the original was replaced again"),
         (unsaved("first", "original", 1, "original", None), StoredSecret::default(), Winner::Ours, "emptied"),
+        (third(), StoredSecret::default().announced("original", "old"), Winner::Ours, "restored from before"),
     ] {
         assert_eq!(unsaved.winner(&held), winner, "{why}");
     }

@@ -13,7 +13,8 @@ use crate::secret::{ADOPT_ANNOTATION, Facts, Ownership, ownership};
 use crate::status::Problem;
 
 impl Reconciliation<'_> {
-    /// Deletes a target of another type, which cannot be changed, so that it is created anew with the token in memory. With `dry_run` only finds out whether it could be.
+    /// Deletes a target of another type, so that it is created anew with the token in memory: a Secret's type cannot be
+    /// changed. With `dry_run`, only checks that it may be deleted.
     ///
     /// # Errors
     /// The Secret holds what is not ours, or the API server refuses.
