@@ -10,11 +10,13 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client, Config};
+use tokio::time::timeout;
 use tower::util::{MapRequestLayer, MapResponseLayer};
+use tracing::warn;
 
 use super::date::ReadDate;
 use super::lease::{LeaseClient, LeaseName};
-use super::message::message;
+use super::message::{is_outage, message};
 use super::retry_after::as_status;
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeats;
@@ -23,6 +25,9 @@ use tokensource_api::TokenSource;
 
 /// The `User-Agent` of requests to the API server and to token endpoints.
 pub(crate) const AGENT: &str = concat!("tokensource-operator/", env!("CARGO_PKG_VERSION"));
+
+/// How long a check at the start may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The cluster cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -107,15 +112,33 @@ impl Cluster {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
-        let listed = api.list_metadata(&ListParams::default().limit(1)).await;
-        listed.map(drop).map_err(|error| ClusterError::Sources(Box::new(error)))
+        check(api.list_metadata(&ListParams::default().limit(1)), ClusterError::Sources).await
     }
 
     /// Lists namespaces by the selector once, for the same purpose.
     pub(crate) async fn check_namespaces(&self, selector: &str) -> Result<(), ClusterError> {
         let api: Api<Namespace> = Api::all(self.client.clone());
-        let listed = api.list_metadata(&ListParams::default().limit(1).labels(selector)).await;
-        listed.map(drop).map_err(|error| ClusterError::Namespaces(Box::new(error)))
+        check(api.list_metadata(&ListParams::default().limit(1).labels(selector)), ClusterError::Namespaces)
+            .await
+    }
+}
+
+/// Makes a call that shows whether the cluster can be used. An outage is no reason to end: Kubernetes would start the operator
+/// again ever later, while tokens expire. The watches go on trying.
+async fn check<T>(
+    call: impl Future<Output = kube::Result<T>>,
+    unusable: impl FnOnce(Box<kube::Error>) -> ClusterError,
+) -> Result<(), ClusterError> {
+    match timeout(CHECK_TIMEOUT, call).await {
+        Ok(Err(error)) if is_outage(&error) => {
+            warn!(error = %message(&error), "the API server does not answer at the start");
+            Ok(())
+        }
+        Ok(listed) => listed.map(drop).map_err(|error| unusable(Box::new(error))),
+        Err(_) => {
+            warn!(error = "no answer in time", "the API server does not answer at the start");
+            Ok(())
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::calls::Unavailable;
-use super::message::message;
+use super::message::{is_outage, message};
 
 /// Namespace and name of the Lease.
 #[derive(Clone, Debug)]
@@ -40,6 +40,15 @@ pub enum LeaseError {
 }
 
 impl LeaseError {
+    /// Whether it is a failure of the moment.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            LeaseError::Timeout => true,
+            LeaseError::Api(error) => is_outage(error),
+            LeaseError::Conflict => false,
+        }
+    }
+
     /// How long the API server asks to wait.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -1,5 +1,14 @@
 //! Error messages of the API server.
 
+/// Whether it is a failure of the moment: the API server does not answer, or says that it cannot now.
+pub(super) fn is_outage(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        kube::Error::Service(_) | kube::Error::HyperError(_) => true,
+        _ => false,
+    }
+}
+
 /// The message of an error. kube's own text of an API error repeats the whole status.
 pub(super) fn message(error: &kube::Error) -> String {
     match error {

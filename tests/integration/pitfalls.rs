@@ -59,7 +59,7 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
     ),
     (
         "memory that grows with Secrets of others",
-        "src/controller/cache/secrets",
+        "src/controller/cache/secrets/tests",
         &["secrets_unreferenced_secret_is_not_cached"],
     ),
     (

@@ -214,3 +214,14 @@ async fn relist_costs_no_token_request_and_finds_deleted_objects() {
     scene.new_token(Some(&token)).await;
     assert_eq!(scene.mints().await, 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_started_during_an_outage_of_the_api_server_goes_on_after_it() {
+    let scene = Scene::new("startoutage", 600).await;
+    scene.apply(scene.source(json!({}))).await;
+    let relay = Relay::start(scene.client.clone()).await;
+    relay.hold("/");
+    let _operator = Operator::replica(&relay.kubeconfig_path(), &scene.namespace, "a", &[]).await;
+    relay.release();
+    scene.ready("True TokenValid").await;
+}

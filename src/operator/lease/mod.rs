@@ -26,7 +26,7 @@ use crate::restorations::{Restorations, revision};
 /// The timeout of one call. The renew deadline may shorten it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The timeout of the read at the start.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The timeout of the release of the Lease.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -69,10 +69,16 @@ impl Candidacy {
         Candidacy { client, lease, identity, timings, clock }
     }
 
-    /// Reads the Lease once, so that missing rights stop the process at its start.
+    /// Reads the Lease once, so that missing rights stop the process at its start. An outage does not.
     pub(super) async fn check(&self) -> Result<(), LeaseUnusable> {
-        let lease = self.client.get(Instant::now() + CHECK_TIMEOUT).await;
-        lease.map(drop).map_err(|error| LeaseUnusable { lease: self.lease.clone(), error })
+        match self.client.get(Instant::now() + CHECK_TIMEOUT).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_outage() => {
+                warn!(%error, "the Lease cannot be read at the start");
+                Ok(())
+            }
+            Err(error) => Err(LeaseUnusable { lease: self.lease.clone(), error }),
+        }
     }
 }
 
