@@ -34,10 +34,10 @@ pub(super) struct Hold {
     /// Rejections in a row.
     count: usize,
     at: Instant,
-    /// The endpoint asked for the wait: a person cannot shorten it.
-    is_asked: bool,
-    /// The one attempt was made that the end of a token's life allows.
-    had_last_attempt: bool,
+    /// Until when the endpoint asked to wait: a person cannot shorten that.
+    asked_until: Option<Instant>,
+    /// When the one attempt began that the end of a token's life allows.
+    last_attempt: Option<Instant>,
 }
 
 /// Server errors with a code of refusal, by status and code.
@@ -92,7 +92,8 @@ impl Hold {
         Hold { count, ..Hold::new(before, error, class, wait, began, now) }
     }
 
-    /// For so long.
+    /// For so long. The wait that `before` was asked for goes on: an answer that was on its way then, or to a last attempt,
+    /// does not shorten it, and says nothing of the end of a lock-out.
     pub(super) fn new(
         before: Option<&Hold>,
         error: &Error,
@@ -102,15 +103,20 @@ impl Hold {
         now: Instant,
     ) -> Self {
         let asked = error.shared_retry_after().map(Duration::from_secs);
+        let wait = now + asked.unwrap_or_default().max(wait);
+        let asked = if class == Class::LockedOut { Some(wait) } else { asked.map(|asked| now + asked) };
+        let still_asked = before.and_then(|before| before.asked_until).filter(|until| *until > now);
+        let asked_until = asked.max(still_asked);
+        let locked_out = before.filter(|before| before.class == Class::LockedOut && before.until > now);
         Hold {
-            error: error.clone(),
-            class,
-            until: now + asked.unwrap_or_default().max(wait),
+            error: locked_out.map_or(error, |before| &before.error).clone(),
+            class: locked_out.map_or(class, |before| before.class),
+            until: asked_until.map_or(wait, |asked| asked.max(wait)),
             count: before.map_or(0, |before| before.count),
             at: now,
-            is_asked: asked.is_some() || class == Class::LockedOut,
+            asked_until,
             // A request that began before the end of the wait is that attempt, or one by patience.
-            had_last_attempt: before.is_some_and(|before| before.had_last_attempt && began < before.until),
+            last_attempt: before.filter(|before| began < before.until).and_then(|before| before.last_attempt),
         }
     }
 
@@ -133,16 +139,23 @@ impl Hold {
     fn allows_last_attempt(&self, terms: Terms, now: Instant) -> bool {
         let [first, ..] = REJECTION_WAITS;
         terms.is_last_attempt
-            && !self.had_last_attempt
+            && self.last_attempt.is_none()
             && self.class != Class::LockedOut
             && now >= self.at + first
     }
 
-    /// A request with these terms begins.
-    pub(super) fn begins(&mut self, terms: Terms, now: Instant) {
-        if self.until > now && self.allows_last_attempt(terms, now) {
-            self.had_last_attempt = true;
+    /// A request with these terms begins. Returns the time of the last attempt, if it is that.
+    pub(super) fn begins(&mut self, terms: Terms, now: Instant) -> Option<Instant> {
+        if self.until <= now || !self.allows_last_attempt(terms, now) {
+            return None;
         }
+        self.last_attempt = Some(now);
+        self.last_attempt
+    }
+
+    /// The last attempt that began then was not sent: another request may make it.
+    pub(super) fn give_back(&mut self, last_attempt: Instant) {
+        self.last_attempt.take_if(|at| *at == last_attempt);
     }
 
     /// Whether the wait is so short that nothing is reported.
@@ -150,17 +163,18 @@ impl Hold {
         matches!(self.class, Class::Limited | Class::Transient) && self.until <= now + SHORT_WAIT
     }
 
-    /// Whether the endpoint asked all requests to wait, which a success of an earlier request does not end.
+    /// Whether the endpoint asked all requests to wait, or locked the client out, which a success of an earlier request
+    /// does not end.
     pub(super) fn outlasts_success(&self, began: Instant) -> bool {
-        matches!(self.class, Class::Limited | Class::Transient) && self.is_asked && self.concerns(began)
+        let is_asked = self.asked_until.is_some_and(|asked| asked >= self.until);
+        (is_asked || self.class == Class::LockedOut) && self.concerns(began)
     }
 
     /// The first wait is enough, unless the server itself asked for more.
     pub(super) fn expedite(&mut self) {
-        if !self.is_asked {
-            let [first, ..] = REJECTION_WAITS;
-            self.until = self.until.min(self.at + first);
-        }
+        let [first, ..] = REJECTION_WAITS;
+        let first = self.at + first;
+        self.until = self.until.min(self.asked_until.map_or(first, |asked| asked.max(first)));
     }
 
     /// Whether forgetting it would change nothing.

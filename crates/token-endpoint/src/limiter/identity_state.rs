@@ -1,12 +1,12 @@
 //! What is known of a client, a grant or a request: whether it is accepted, and how fast it may be sent.
 
-use super::doubt::Doubt;
-use super::entry::{Parked, ParkedTurn};
+use super::doubt::{Doubt, DoubtTurn};
+use super::entry::{Parked, ParkedTurn, Turn};
 use super::hold::{Ambiguities, Hold};
 use super::rate::Rate;
 use super::terms::Terms;
 use crate::error::Error;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 pub(super) struct IdentityState<K> {
@@ -21,9 +21,18 @@ pub(super) struct IdentityState<K> {
     pub(super) doubt: Doubt,
     pub(super) rate: Rate,
     /// Entries that wait for this client, grant or request, and for nothing else.
-    pub(super) parked: BTreeMap<ParkedTurn, Parked<K>>,
+    parked: BTreeMap<ParkedTurn, Parked<K>>,
+    /// Those of them that go back by their deadline at the latest while the client is in doubt, for a last attempt.
+    last_attempts: BTreeSet<(Turn, bool)>,
     /// When the next of them goes back into its queue by time alone.
     pub(super) timer: Option<Instant>,
+}
+
+/// What a request took when it began, which it gives back if it is not sent.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Taken {
+    last_attempt: Option<Instant>,
+    doubt: Option<DoubtTurn>,
 }
 
 /// What a request may do now.
@@ -50,6 +59,7 @@ impl<K> IdentityState<K> {
             doubt: Doubt::default(),
             rate: Rate::new(limit, now),
             parked: BTreeMap::new(),
+            last_attempts: BTreeSet::new(),
             timer: None,
         }
     }
@@ -61,7 +71,7 @@ impl<K> IdentityState<K> {
         if self.in_flight > 0 && (terms.exclusive || !self.is_accepted) {
             return Standing::Busy;
         }
-        if let Some(at) = self.doubt.next(now) {
+        if let Some(at) = self.doubt.next_with(terms, now) {
             return Standing::Doubted(at);
         }
         // At full speed the origin's rate is limit enough.
@@ -72,12 +82,20 @@ impl<K> IdentityState<K> {
     }
 
     /// A request with these terms is sent.
-    pub(super) fn began(&mut self, terms: Terms, now: Instant) {
+    pub(super) fn began(&mut self, terms: Terms, now: Instant) -> Taken {
         self.in_flight += 1;
         self.rate.take(now);
-        self.doubt.begins(now);
-        if let Some(hold) = &mut self.hold {
-            hold.begins(terms, now);
+        let last_attempt = self.hold.as_mut().and_then(|hold| hold.begins(terms, now));
+        Taken { last_attempt, doubt: self.doubt.begins(now) }
+    }
+
+    /// A request that began was not sent.
+    pub(super) fn give_back(&mut self, taken: Taken, now: Instant) {
+        if let (Some(hold), Some(at)) = (&mut self.hold, taken.last_attempt) {
+            hold.give_back(at);
+        }
+        if let Some(turn) = taken.doubt {
+            self.doubt.give_back(turn, now);
         }
     }
 
@@ -117,6 +135,42 @@ impl<K> IdentityState<K> {
         if let Some(hold) = &mut self.hold {
             hold.expedite();
         }
+    }
+
+    /// An entry waits. Where a token lives, a request is the last attempt by its deadline. One that has passed its deadline
+    /// and is none would go back again and again.
+    pub(super) fn park(&mut self, turn: ParkedTurn, parked: Parked<K>, terms: Terms, now: Instant) {
+        let (was_tried, place) = turn;
+        if terms.is_last_attempt || terms.patience.is_some() && place.0 > now {
+            self.last_attempts.insert((place, was_tried));
+        }
+        self.parked.insert(turn, parked);
+    }
+
+    pub(super) fn parked(&self) -> &BTreeMap<ParkedTurn, Parked<K>> {
+        &self.parked
+    }
+
+    /// Takes an entry out that waits.
+    pub(super) fn remove_parked(&mut self, turn: ParkedTurn) -> Option<Parked<K>> {
+        let (was_tried, place) = turn;
+        self.last_attempts.remove(&(place, was_tried));
+        self.parked.remove(&turn)
+    }
+
+    /// The entry that goes back into its queue first: while the client is in doubt, the one that may make a last attempt.
+    pub(super) fn next_parked(&self, now: Instant) -> Option<ParkedTurn> {
+        let first = self.parked.first_key_value().map(|(turn, _)| *turn);
+        let last_attempt = self.last_attempts.first().filter(|_| {
+            self.doubt.next(now).is_some() && self.next_last_attempt(now).is_some_and(|at| at <= now)
+        });
+        last_attempt.map(|(turn, was_tried)| (*was_tried, *turn)).or(first)
+    }
+
+    /// When the first entry may make a last attempt in spite of doubt, as far as is known.
+    pub(super) fn next_last_attempt(&self, now: Instant) -> Option<Instant> {
+        let ((deadline, _), _) = self.last_attempts.first()?;
+        Some(self.doubt.next_last_attempt(now).max(*deadline))
     }
 
     /// Whether an entry waits that was never refused.

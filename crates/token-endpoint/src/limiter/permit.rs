@@ -2,6 +2,7 @@
 
 use super::entry::{Begun, Parked};
 use super::identity::{Identity, RequestIdentity};
+use super::identity_state::Taken;
 use super::known_rejection::KnownRejection;
 use super::shared::Shared;
 use super::terms::Terms;
@@ -19,8 +20,8 @@ pub struct EndpointPermit<K: Clone + Eq + Hash> {
     begun: Begun<K>,
     began: Instant,
     who: Option<RequestIdentity>,
-    /// The identities that count the request as in flight.
-    counted: [Option<Identity>; 3],
+    /// The identities that count the request as in flight, and what it took of each.
+    counted: Vec<(Identity, Taken)>,
     is_over: bool,
 }
 
@@ -42,7 +43,7 @@ impl<K: Clone + Eq + Hash> fmt::Debug for EndpointPermit<K> {
 
 impl<K: Clone + Eq + Hash> EndpointPermit<K> {
     pub(super) fn new(shared: Arc<Shared<K>>, begun: Begun<K>, now: Instant) -> Self {
-        Self { shared, begun, began: now, who: None, counted: [None; 3], is_over: false }
+        Self { shared, begun, began: now, who: None, counted: Vec::new(), is_over: false }
     }
 
     /// How long the entry waited.
@@ -87,7 +88,7 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
                     endpoint: Arc::clone(endpoint),
                     origin: Arc::clone(origin),
                 };
-                queue.park(identity, (was_tried, *turn), parked, now);
+                queue.park(identity, (was_tried, *turn), parked, terms, now);
             }
             Verdict::Reject(_) => {}
         }
@@ -123,7 +124,15 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
             queue.learn((endpoint, origin), self.who, outcome, self.began, now);
         }
         queue.permit_left(endpoint, origin, *probe, outcome.is_some() || self.who.is_some(), now);
-        for identity in self.counted.into_iter().flatten() {
+        // Without an outcome it was not sent, or nobody waits for the answer any more.
+        let is_unsent = match outcome {
+            Some(outcome) => outcome.is_err_and(|error| error.class() == Class::Configuration),
+            None => true,
+        };
+        for (identity, taken) in self.counted.drain(..) {
+            if is_unsent {
+                queue.give_back(identity, taken, now);
+            }
             queue.left(identity, matches!(outcome, Some(Ok(()))), now);
         }
         drop(queue);

@@ -108,7 +108,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         match self.places.get(&key) {
             Some(Place::Parked(identity, turn)) => {
                 let (identity, turn) = (*identity, *turn);
-                let parked = self.identities.get(&identity).and_then(|it| it.parked.get(&turn));
+                let parked = self.identities.get(&identity).and_then(|it| it.parked().get(&turn));
                 let before = turn.1.0;
                 if parked.is_some_and(|parked| *parked.endpoint == *endpoint) && before <= deadline {
                     return;
@@ -265,7 +265,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 
     fn remove_parked(&mut self, identity: Identity, turn: ParkedTurn) -> Option<Parked<K>> {
-        let parked = self.identities.get_mut(&identity)?.parked.remove(&turn)?;
+        let parked = self.identities.get_mut(&identity)?.remove_parked(turn)?;
         self.places.remove(&parked.key);
         Some(parked)
     }
@@ -276,7 +276,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             return;
         }
         self.identities.retain(|_, state| !state.is_idle(now));
-        let parked_at = self.identities.values().flat_map(|state| state.parked.values());
+        let parked_at = self.identities.values().flat_map(|state| state.parked().values());
         let used: BTreeSet<Arc<str>> = parked_at.map(|parked| Arc::clone(&parked.endpoint)).collect();
         self.endpoints.retain(|name, endpoint| {
             !endpoint.queue.is_empty() || !endpoint.circuit.is_idle() || used.contains(name)

@@ -88,18 +88,19 @@ impl Reconciliation<'_> {
         let fits = |record: &Arc<Record>| record.inputs.provider == self.spec.wanted.provider;
         let retry_after = attempt.retry_after.map(|wait| wait.as_secs());
         let held_back = attempt.held_back.map(|wait| wait.as_secs().saturating_add(1));
-        let waits = wait(
-            now,
-            &FailedAttempt {
-                class: attempt.class,
-                count,
-                retry_after,
-                held_back,
-                expires_at: self.record().filter(fits).map(|record| record.expires_at),
-                propagation_delay: self.spec.policy.propagation_delay,
-                uid: &self.identity.owner.uid,
-            },
-        );
+        let failed = FailedAttempt {
+            class: attempt.class,
+            count,
+            retry_after,
+            held_back,
+            expires_at: self.record().filter(fits).map(|record| record.expires_at),
+            propagation_delay: self.spec.policy.propagation_delay,
+            uid: &self.identity.owner.uid,
+        };
+        let waits = wait(now, &failed);
+        // A corrected spec need not wait where the operator's own wait is the longer one. After 429, that is only a guess.
+        let own = wait(now, &FailedAttempt { retry_after: None, held_back: None, ..failed });
+        let is_asked = retry_after > own.filter(|_| attempt.class != Class::Limited);
         // The server may have spent the refresh token: once more at once, while it may still remember the answer.
         let at_once = attempt.outcome_unknown && self.spec.sends_refresh_token() && count == 1;
         let is_unwatched = matches!(attempt.reason, Reason::EndpointRefusedByPolicy | Reason::GrantRejected);
@@ -118,7 +119,7 @@ impl Reconciliation<'_> {
                 tried,
                 failed_at: now,
                 next_attempt_at,
-                issuer_asks_to_wait: attempt.retry_after.is_some() || attempt.class == Class::LockedOut,
+                issuer_asks_to_wait: is_asked || attempt.class == Class::LockedOut,
                 refused_target: attempt.refused_target,
             },
             count,

@@ -3,7 +3,7 @@
 use super::super::entry::{Parked, Turn};
 use super::super::hold::Hold;
 use super::super::identity::{Identity, RequestIdentity};
-use super::super::identity_state::{IdentityState, Standing};
+use super::super::identity_state::{IdentityState, Standing, Taken};
 use super::super::known_rejection::{KnownRejection, SharedBy};
 use super::super::terms::Terms;
 use super::super::verdict::Verdict;
@@ -40,7 +40,13 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 Standing::Busy | Standing::Slow(_) | Standing::Doubted(_) => {
                     return Verdict::Park(identity, was_tried);
                 }
-                Standing::Free if state.doubt.is_doubted() && was_tried && state.has_untried() => {
+                // A last attempt takes no turn of those that were never tried.
+                Standing::Free
+                    if state.doubt.is_doubted()
+                        && state.doubt.next(now).is_none()
+                        && was_tried
+                        && state.has_untried() =>
+                {
                     return Verdict::Park(identity, was_tried);
                 }
                 Standing::Free => {}
@@ -55,16 +61,23 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         who: RequestIdentity,
         terms: Terms,
         now: Instant,
-    ) -> [Option<Identity>; 3] {
+    ) -> Vec<(Identity, Taken)> {
         self.client(who.client, now);
         if terms.exclusive {
             self.state(who.grant, now);
         }
-        who.all().map(|identity| {
+        let counted = who.all().into_iter().filter_map(|identity| {
             let state = self.identities.get_mut(&identity)?;
-            state.began(terms, now);
-            Some(identity)
-        })
+            Some((identity, state.began(terms, now)))
+        });
+        counted.collect()
+    }
+
+    /// A request that began was not sent.
+    pub(in crate::limiter) fn give_back(&mut self, identity: Identity, taken: Taken, now: Instant) {
+        if let Some(state) = self.identities.get_mut(&identity) {
+            state.give_back(taken, now);
+        }
     }
 
     /// An entry that has begun waits for a client, grant or request.
@@ -73,11 +86,12 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         identity: Identity,
         (was_tried, turn): (bool, Turn),
         parked: Parked<K>,
+        terms: Terms,
         now: Instant,
     ) {
         let turn = (was_tried, turn);
         self.places.insert(parked.key.clone(), Place::Parked(identity, turn));
-        self.state(identity, now).parked.insert(turn, parked);
+        self.state(identity, now).park(turn, parked, terms, now);
         self.set_timer(identity, now);
     }
 
@@ -199,8 +213,10 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Puts the first `count` entries that wait for `identity` back into their queues, with their own deadlines.
     pub(super) fn unpark(&mut self, identity: Identity, count: usize, now: Instant) {
         for _ in 0..count {
-            let state = self.identities.get_mut(&identity);
-            let Some(((_, turn), parked)) = state.and_then(|state| state.parked.pop_first()) else { return };
+            let Some(state) = self.identities.get_mut(&identity) else { return };
+            let Some(turn) = state.next_parked(now) else { return };
+            let Some(parked) = state.remove_parked(turn) else { return };
+            let (_, turn) = turn;
             let Parked { key, since, endpoint, origin } = parked;
             // It may have been forgotten while the request was prepared.
             let endpoint = self.endpoint(&endpoint, &origin, now);
@@ -213,8 +229,12 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     pub(super) fn set_timer(&mut self, identity: Identity, now: Instant) {
         let Some(state) = self.identities.get_mut(&identity) else { return };
         let wanted = match state.standing(Terms::default(), now) {
-            _ if state.parked.is_empty() => None,
-            Standing::Slow(at) | Standing::Doubted(at) => Some(at),
+            _ if state.parked().is_empty() => None,
+            Standing::Slow(at) => Some(at),
+            Standing::Doubted(at) => {
+                let last_attempt = state.next_last_attempt(now).map(|at| at.max(now + state.rate.interval()));
+                Some(last_attempt.map_or(at, |last| last.min(at)))
+            }
             Standing::Free if state.in_flight == 0 || state.rate.is_slow(now) => {
                 Some(now + state.rate.interval())
             }

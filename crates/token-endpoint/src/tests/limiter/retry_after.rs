@@ -111,3 +111,88 @@ async fn last_attempt_is_allowed_once_for_a_client_and_never_after_a_lock_out() 
         assert_eq!(again.is_ok(), allowed == 1, "after the next wait has begun: {error}");
     }
 }
+
+/// The permit is dropped where a request turns out not to be needed, or cannot be prepared.
+#[tokio::test(start_paused = true)]
+async fn last_attempt_that_was_not_sent_is_given_back() {
+    let simulation = Simulation::default();
+    let attempt = async |scope| {
+        simulation.enter_with(&url(), simulation.scope(scope), Instant::now(), LAST_ATTEMPT).await
+    };
+    simulation.send(simulation.scope(0), Ok(())).await.unwrap();
+    simulation.send(simulation.scope(0), Err(asked(429, "3600", ""))).await.unwrap();
+    sleep(seconds(30)).await;
+    drop(attempt(1).await.unwrap());
+    let not_written: Error = crate::RequestError::Reserved("scope".into()).into();
+    attempt(2).await.unwrap().finish(&Err::<(), _>(not_written));
+    attempt(3).await.unwrap().finish(&Err::<(), _>(asked(429, "3600", "")));
+    assert!(attempt(4).await.is_err(), "it was sent");
+}
+
+/// What was in flight when the endpoint asked to wait, or locked the client out, and the answer to it.
+#[tokio::test(start_paused = true)]
+async fn hold_that_was_asked_for_is_not_shortened_by_what_was_in_flight() {
+    const CODE: &str = "TOO_MANY_FAILED_LOGINS";
+    let locked = || refused(400, CODE);
+    let limited = || asked(429, "1200", "");
+    let cases = [
+        (locked(), Err(rejected()), 1800, Class::LockedOut),
+        (locked(), Err(asked(429, "60", "")), 1800, Class::LockedOut),
+        (locked(), Err(asked(429, "3600", "")), 3600, Class::LockedOut),
+        (locked(), Err(refused(503, "access_denied")), 1800, Class::LockedOut),
+        (locked(), Ok(()), 1800, Class::LockedOut),
+        (limited(), Err(rejected()), 1200, Class::Rejected),
+        (limited(), Err(refused(503, "access_denied")), 1200, Class::Transient),
+        (limited(), Ok(()), 1200, Class::Limited),
+        (limited(), Err(locked()), 1800, Class::LockedOut),
+        (rejected(), Err(asked(429, "60", "")), 60, Class::Limited),
+    ];
+    for (first, second, wait, class) in cases {
+        let simulation = Simulation::default();
+        let name = format!("{first} {second:?}");
+        simulation.send(simulation.scope(0), Ok(())).await.unwrap();
+        let enter = async |scope| simulation.enter(&url(), simulation.scope(scope), Instant::now()).await;
+        let (one, other, last) = (enter(1).await.unwrap(), enter(2).await.unwrap(), enter(3).await.unwrap());
+        one.finish(&Err::<(), _>(first));
+        other.finish(&second);
+        simulation.expedite(simulation.scope(0));
+        let known = enter(4).await.unwrap_err();
+        assert_eq!((rounded(known.retry_in), known.class), (seconds(wait), class), "{name}");
+        last.finish(&Ok(()));
+        assert!(enter(4).await.is_err(), "{name}: nor is it ended");
+        sleep(seconds(60)).await;
+        if class == Class::LockedOut {
+            let attempt = simulation.send_with(simulation.scope(5), LAST_ATTEMPT, Ok(())).await;
+            assert_eq!(attempt.unwrap_err().error.code(), Some(CODE), "{name}: no attempt");
+        }
+        sleep(seconds(wait)).await;
+        simulation.send(simulation.scope(4), Ok(())).await.unwrap();
+        simulation.send(simulation.scope(5), Ok(())).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hold_that_was_asked_for_outlasts_the_rejection_of_the_last_attempt() {
+    let simulation = Simulation::default();
+    simulation.send(simulation.scope(0), Err(asked(429, "3600", ""))).await.unwrap();
+    sleep(seconds(600)).await;
+    simulation.send_with(simulation.scope(1), LAST_ATTEMPT, Err(rejected())).await.unwrap();
+    let known = simulation.send(simulation.scope(2), Ok(())).await.unwrap_err();
+    assert_eq!((rounded(known.retry_in), known.class), (seconds(3000), Class::Rejected));
+}
+
+/// A person may shorten the limiter's own wait, and not below what the endpoint asks for.
+#[tokio::test(start_paused = true)]
+async fn retry_after_that_is_shorter_than_the_own_wait_is_no_more_than_the_least_wait() {
+    for (asked_for, wait) in [("1", 30), ("60", 60), ("120", 120), ("900", 900)] {
+        let simulation = Simulation::default();
+        let client = simulation.client(1);
+        simulation.send(client, Err(rejected())).await.unwrap();
+        sleep(seconds(30)).await;
+        let error = asked(401, asked_for, r#"{"error":"invalid_client"}"#);
+        simulation.send(client, Err(error)).await.unwrap();
+        simulation.expedite(client);
+        let known = simulation.send(client, Ok(())).await.unwrap_err();
+        assert_eq!(rounded(known.retry_in), seconds(wait), "{asked_for}");
+    }
+}
