@@ -219,8 +219,7 @@ async fn assertion_server_clock_skew_is_reported_and_compensated() {
     let late = |status, body: Value| {
         Reply::Answer(status, vec![("date", in_words(600))], body.to_string().into_bytes())
     };
-    // Without a code, so that no hold outlasts the request below.
-    let refusal = late(400, json!({"message": "the assertion is dated too early"}));
+    let refusal = late(400, json!({"error": "invalid_request"}));
     let answer = late(200, json!({"access_token": "t", "token_type": "Bearer", "expires_in": 300}));
     let server = ScriptedServer::start([refusal, answer]).await;
     let (_, private) = key();

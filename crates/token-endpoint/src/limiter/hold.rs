@@ -18,6 +18,10 @@ const TRANSIENT_AMBIGUITIES: usize = 5;
 const LOCK_OUT: Duration = seconds(1800);
 /// How long the count of rejections outlives the wait.
 const COUNT_KEPT: Duration = seconds(3600);
+/// The wait after a rejection where a person asks for a new attempt: of a client or a grant, which a failed login may lock.
+pub(super) const EXPEDITED: Duration = seconds(30);
+/// Likewise, of a request with its scopes and parameters alone.
+pub(super) const EXPEDITED_REQUEST: Duration = seconds(2);
 /// A shorter wait that the endpoint asks for is waited for in the queue, without a word.
 const SHORT_WAIT: Duration = seconds(5);
 
@@ -171,9 +175,8 @@ impl Hold {
     }
 
     /// The first wait is enough, unless the server itself asked for more.
-    pub(super) fn expedite(&mut self) {
-        let [first, ..] = REJECTION_WAITS;
-        let first = self.at + first;
+    pub(super) fn expedite(&mut self, least: Duration) {
+        let first = self.at + least;
         self.until = self.until.min(self.asked_until.map_or(first, |asked| asked.max(first)));
     }
 

@@ -7,6 +7,7 @@ use super::rate::Rate;
 use super::terms::Terms;
 use crate::error::Error;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) struct IdentityState<K> {
@@ -131,9 +132,9 @@ impl<K> IdentityState<K> {
         }
     }
 
-    pub(super) fn expedite(&mut self) {
+    pub(super) fn expedite(&mut self, least: Duration) {
         if let Some(hold) = &mut self.hold {
-            hold.expedite();
+            hold.expedite(least);
         }
     }
 

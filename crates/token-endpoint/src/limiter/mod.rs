@@ -138,7 +138,8 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
     }
 
     /// A person has changed something, or asks for a token: a request that was rejected is tried again 30 s after the
-    /// rejection, and not only at the end of a wait that may have grown to half an hour. However many ask, it is tried once.
+    /// rejection (2 s where its client and its grant were not), and not only at the end of a wait that may have grown to half
+    /// an hour. However many ask, it is tried once.
     pub fn expedite(&self, who: RequestIdentity) {
         self.shared.queue().expedite(who);
     }

@@ -1,7 +1,7 @@
 //! Which requests wait for the answer to another one with the same client, grant or parameters.
 
 use super::super::entry::{Parked, Turn};
-use super::super::hold::Hold;
+use super::super::hold::{EXPEDITED, EXPEDITED_REQUEST, Hold};
 use super::super::identity::{Identity, RequestIdentity};
 use super::super::identity_state::{IdentityState, Standing, Taken};
 use super::super::known_rejection::{KnownRejection, SharedBy};
@@ -203,9 +203,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 
     pub(in crate::limiter) fn expedite(&mut self, who: RequestIdentity) {
-        for identity in who.all() {
+        for (identity, least) in
+            [(who.client, EXPEDITED), (who.grant, EXPEDITED), (who.request, EXPEDITED_REQUEST)]
+        {
             if let Some(state) = self.identities.get_mut(&identity) {
-                state.expedite();
+                state.expedite(least);
             }
         }
     }

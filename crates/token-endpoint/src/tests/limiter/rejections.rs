@@ -95,6 +95,19 @@ async fn expedite_shortens_the_wait_to_half_a_minute_however_often() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn expedite_of_a_request_that_alone_was_rejected_shortens_the_wait_to_two_seconds() {
+    let simulation = Simulation::default();
+    let scope = simulation.scope(1);
+    simulation.send(simulation.scope(2), Ok(())).await.unwrap();
+    let refused = answer(400, r#"{"error":"invalid_scope"}"#).unwrap_err();
+    simulation.send(scope, Err(refused)).await.unwrap();
+    let known = async || rounded(simulation.enter(&url(), scope, Instant::now()).await.unwrap_err().retry_in);
+    assert_eq!(known().await, seconds(30));
+    simulation.expedite(scope);
+    assert_eq!(known().await, seconds(2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn rejection_unknown_credential_is_tried_by_one_request() {
     let simulation = Simulation::default();
     let client = simulation.client(1);
