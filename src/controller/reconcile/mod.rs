@@ -212,6 +212,7 @@ impl Reconciliation<'_> {
     fn let_go(&mut self) -> Outcome {
         self.context.mints.cancel(&self.identity.key);
         self.state.pending = None;
+        self.state.report_times = None;
         Outcome::NotLeading
     }
 
