@@ -124,7 +124,9 @@ fn after(
 /// The spec cannot be used: takes back what is queued, and drops a result.
 fn drop_request(context: &Context, key: &Key, state: &mut SourceState) {
     context.mints.cancel(key);
-    drop(context.mints.take_result(key));
+    if let Some(result) = context.mints.take_result(key).filter(|result| result.uid == state.uid) {
+        act::token_request::count_cause(context, state, &result);
+    }
     state.hold_nothing_back(true);
 }
 
