@@ -585,6 +585,24 @@ mod tests {
         assert_eq!(damping.holds(0, least, now), Some(now + least), "it has not escalated");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn pods_do_not_wait_for_a_status_that_cannot_be_written() {
+        let (_stop, context, calls) = context_with_calls();
+        let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}},
+            "target": {"propagation": "Prompt"}, "suspend": true});
+        let key = source(&context, spec);
+        let (cached, mut state) = with_token(&context, &key, 3000);
+        reconcile(&cached, &mut state, &context).await;
+        sleep(Duration::from_millis(1)).await;
+        let calls = calls.lock().unwrap();
+        for call in [
+            "PATCH /apis/tokensource.dev/v1alpha1/namespaces/ns/tokensources/a/status",
+            "GET /api/v1/namespaces/ns/pods",
+        ] {
+            assert!(calls.iter().any(|made| made == call), "{calls:?}");
+        }
+    }
+
     /// The operator was down when the token expired, and its endpoint may be slow.
     #[tokio::test(start_paused = true)]
     async fn expired_token_is_reported_before_the_response_of_its_endpoint() {

@@ -135,6 +135,10 @@ impl Reconciliation<'_> {
         self.take_result()?;
         let rest = self.observe_decide_act().await;
         self.state.hold_nothing_back(matches!(rest, Ok(_) | Err(Outcome::Gone)));
+        // Before the report: pods do not wait for status.
+        if matches!(rest, Ok(_) | Err(Outcome::ApiServer(_))) {
+            self.propagate();
+        }
         let rest = rest?;
         let again = self.next(&rest);
         let mut next_report = None;
@@ -142,7 +146,6 @@ impl Reconciliation<'_> {
             let problem = if rest.is_quiet { self.failing() } else { rest.problem };
             next_report = self.report(problem).await?;
         }
-        self.propagate();
         let again = again.map(|next| timer(self.context.clock.now(), next));
         Ok(again.into_iter().chain(next_report).chain(self.next_propagation()).min())
     }
