@@ -131,6 +131,11 @@ impl ReportTimes {
         self.reserved = None;
     }
 
+    #[cfg(test)]
+    pub(super) fn is_waiting(&self) -> bool {
+        self.reserved.is_some()
+    }
+
     /// A report was written.
     pub(super) fn written(&mut self, now: Instant) {
         self.written_at = Some(now);

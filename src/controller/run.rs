@@ -208,6 +208,7 @@ mod tests {
     use super::super::context::Parts;
     use super::super::mint_queue::{MintRequest, MintResult, NewToken};
     use super::super::outcome::Outcome;
+    use super::super::report_rate::ReportTimes;
     use super::super::state::{Restoration, SourceState};
     use super::*;
     use crate::clock::Clock;
@@ -234,14 +235,28 @@ mod tests {
     }
 
     fn context_led_by(leadership: Leadership) -> (Arc<Context>, Arc<Mutex<Vec<String>>>) {
+        context_with_api_server(leadership, false)
+    }
+
+    /// With an API server that accepts a status, or answers nothing but errors.
+    fn context_with_api_server(
+        leadership: Leadership,
+        accepts_status: bool,
+    ) -> (Arc<Context>, Arc<Mutex<Vec<String>>>) {
         token_endpoint::transport::install_crypto_provider();
         let calls = Arc::<Mutex<Vec<String>>>::default();
         let made = Arc::clone(&calls);
         let unavailable = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             made.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
-            async {
-                let response = http::Response::builder().status(503);
-                Ok::<_, std::convert::Infallible>(response.body(kube::client::Body::empty()).unwrap())
+            let accepts = accepts_status && request.uri().path().ends_with("/status");
+            async move {
+                let (status, body) = if accepts {
+                    (200, json!({"metadata": {"resourceVersion": "2"}}).to_string().into_bytes())
+                } else {
+                    (503, vec![])
+                };
+                let response = http::Response::builder().status(status);
+                Ok::<_, std::convert::Infallible>(response.body(kube::client::Body::from(body)).unwrap())
             }
         });
         let clock = Arc::new(Clock::new());
@@ -583,6 +598,33 @@ mod tests {
         let now = Instant::now();
         damping.requested(least, now);
         assert_eq!(damping.holds(0, least, now), Some(now + least), "it has not escalated");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn report_that_waits_gives_its_place_back_where_the_problem_passes() {
+        let (_stop, stopping) = watch::channel(false);
+        let leadership = Leadership::without_election(Arc::default(), stopping);
+        let (context, calls) = context_with_api_server(leadership, true);
+        let spec =
+            json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}, "suspend": true});
+        let key = source(&context, spec);
+        let (cached, mut state) = with_token(&context, &key, 3000);
+        let target = context.secrets.known(&key).present().unwrap();
+        reconcile(&cached, &mut state, &context).await;
+        let patches = || calls.lock().unwrap().iter().filter(|call| call.starts_with("PATCH")).count();
+        assert_eq!((patches(), state.reported.is_some()), (1, true));
+        let mut others: Vec<ReportTimes> = (0..200).map(|_| ReportTimes::default()).collect();
+        let now = Instant::now();
+        for times in &mut others {
+            times.due(None, false, &context.report_rate, now);
+        }
+        let waits = |state: &SourceState| state.report_times.as_ref().is_some_and(|times| times.is_waiting());
+        observe(&context, &key, None);
+        reconcile(&cached, &mut state, &context).await;
+        assert_eq!((patches(), waits(&state)), (1, true));
+        observe(&context, &key, Some(Facts::clone(&target)));
+        reconcile(&cached, &mut state, &context).await;
+        assert_eq!((patches(), waits(&state)), (1, false));
     }
 
     #[tokio::test(start_paused = true)]
