@@ -117,6 +117,6 @@ impl Drop for SlotInFlight<'_> {
         let uid = self.context.sources.get(self.key).and_then(|source| source.uid().map(str::to_owned));
         let message = "the token request ended by a bug of the operator: see its log".to_owned();
         let outcome = Err(Outcome::passing(Reason::EndpointUnavailable, message));
-        self.finish(MintResult { outcome, ..MintResult::empty(uid.unwrap_or_default(), self.reason) });
+        self.finish(MintResult { outcome, ..MintResult::empty(uid.unwrap_or_default(), self.reason, None) });
     }
 }

@@ -22,7 +22,7 @@ use url::Url;
 use super::outcome::Outcome;
 use super::refresh_token::KnownOriginal;
 use crate::key::Key;
-use crate::refresh::{MintReason, Policy, Tried};
+use crate::refresh::{Cause, MintReason, Policy, Tried};
 use crate::secret::{Record, Version};
 
 /// Responses that may wait to be written before no token request begins: with more, tokens would fill memory, and be lost
@@ -46,6 +46,8 @@ enum Slot {
 #[derive(Clone, Debug)]
 pub(super) struct MintRequest {
     pub(super) reason: MintReason,
+    /// What others have changed, where that is why.
+    pub(super) cause: Option<Cause>,
     /// The schedule by which it is needed: it depends on whether pods can be annotated.
     pub(super) policy: Policy,
     /// A person has changed the spec, or asked for a token, since the last attempt failed.
@@ -58,8 +60,10 @@ pub(super) struct MintResult {
     /// The uid of the TokenSource that it was made for.
     pub(super) uid: String,
     pub(super) reason: MintReason,
-    /// When it was sent, if it was.
-    pub(super) sent_at: Option<Timestamp>,
+    /// See [`MintRequest::cause`]. It counts only where the request was sent.
+    pub(super) cause: Option<Cause>,
+    /// When it was sent, if it was: by the clock, and by one that cannot be set.
+    pub(super) sent_at: Option<(Timestamp, Instant)>,
     /// What it was made with.
     pub(super) tried: Option<Tried>,
     /// The state of the credentials Secret that was read, with a digest of its values where they could be used.
@@ -70,10 +74,11 @@ pub(super) struct MintResult {
 
 impl MintResult {
     /// Nothing was read, and nothing sent.
-    pub(super) fn empty(uid: String, reason: MintReason) -> Self {
+    pub(super) fn empty(uid: String, reason: MintReason, cause: Option<Cause>) -> Self {
         MintResult {
             uid,
             reason,
+            cause,
             sent_at: None,
             tried: None,
             credentials: None,
@@ -133,22 +138,20 @@ impl MintQueue {
     }
 
     /// Asks for a token, from `endpoint` (a token URL or an issuer) and by `deadline`. What waits already moves to this
-    /// endpoint, and its deadline only moves earlier. Returns whether it is new.
-    pub(super) fn request(&self, key: &Key, request: MintRequest, endpoint: &Url, deadline: Instant) -> bool {
+    /// endpoint, and its deadline only moves earlier.
+    pub(super) fn request(&self, key: &Key, request: MintRequest, endpoint: &Url, deadline: Instant) {
         let slots = &mut *self.lock();
-        let is_new = match slots.get_mut(key) {
+        match slots.get_mut(key) {
             None => {
                 slots.insert(key.clone(), Slot::Queued(request));
-                true
             }
             Some(Slot::Queued(queued)) => {
-                *queued = MintRequest { expedite: queued.expedite || request.expedite, ..request };
-                false
+                let (expedite, cause) = (queued.expedite || request.expedite, request.cause.or(queued.cause));
+                *queued = MintRequest { expedite, cause, ..request };
             }
-            Some(Slot::InFlight | Slot::Done(_)) => return false,
-        };
+            Some(Slot::InFlight | Slot::Done(_)) => return,
+        }
         self.limiter.enqueue(key.clone(), endpoint, deadline);
-        is_new
     }
 
     /// Takes a request back that has not begun.
@@ -293,7 +296,7 @@ mod tests {
 
     fn request(reason: MintReason) -> MintRequest {
         let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
-        MintRequest { reason, policy, expedite: false, original: None }
+        MintRequest { reason, cause: None, policy, expedite: false, original: None }
     }
 
     fn url() -> Url {
@@ -303,16 +306,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slot_goes_from_queued_to_in_flight_to_done_and_holds_one_request() {
         let (mints, key, now) = (MintQueue::new(Limits::default()), Key::new("ns", "a"), Instant::now());
-        assert!(mints.request(&key, request(MintReason::Due), &url(), now + Duration::from_secs(60)));
-        assert!(!mints.request(&key, request(MintReason::SpecChanged), &url(), now));
+        let changed = MintRequest { cause: Some(Cause::Target), ..request(MintReason::TargetChanged) };
+        mints.request(&key, changed, &url(), now + Duration::from_secs(60));
+        mints.request(&key, request(MintReason::SpecChanged), &url(), now);
         assert!(mints.is_minting(&key) && !mints.has_begun(&key));
         let (next, permit) = mints.next().await;
-        assert_eq!((&next, mints.begin(&key).unwrap().reason), (&key, MintReason::SpecChanged));
-        assert!(!mints.request(&key, request(MintReason::Due), &url(), now), "one at a time");
-        assert!(mints.begin(&key).is_none() && mints.queued() == 0 && !mints.is_idle());
+        let begun = mints.begin(&key).unwrap();
+        let expected = (&key, MintReason::SpecChanged, Some(Cause::Target));
+        assert_eq!((&next, begun.reason, begun.cause), expected, "what waits already keeps its cause");
+        mints.request(&key, request(MintReason::Due), &url(), now);
+        assert!(mints.begin(&key).is_none() && mints.queued() == 0 && !mints.is_idle(), "one at a time");
         mints.cancel(&key);
         assert!(mints.has_begun(&key), "what has begun is not taken back");
-        mints.finish(&key, MintResult::empty("u".into(), MintReason::SpecChanged));
+        mints.finish(&key, MintResult::empty("u".into(), MintReason::SpecChanged, None));
         drop(permit);
         assert!(mints.has_result(&key) && !mints.is_idle());
         assert_eq!(mints.take_result(&key).unwrap().reason, MintReason::SpecChanged);

@@ -87,7 +87,7 @@ pub(super) async fn request_token(
         Some(Admission::Parked) => return Ended::Parked,
         Some(Admission::Rejected(known)) => {
             let credentials = minting.cached_credentials();
-            let mut result = MintResult::empty(identity.owner.uid.clone(), mint_reason);
+            let mut result = MintResult::empty(identity.owner.uid.clone(), mint_reason, request.cause);
             result.tried = Some(spec.tried(credentials.as_ref()));
             result.outcome = Err(Outcome::known_rejection(&known));
             return Ended::Result(Box::new(result));
@@ -203,7 +203,7 @@ impl TokenRequest<'_> {
     }
 
     async fn run(self, request: MintRequest, mint_reason: MintReason, permit: EndpointPermit<Key>) -> Ended {
-        let mut result = MintResult::empty(self.identity.owner.uid.clone(), mint_reason);
+        let mut result = MintResult::empty(self.identity.owner.uid.clone(), mint_reason, request.cause);
         let material = match self.material(request.original.as_deref(), &mut result).await {
             Ok(material) => material,
             Err(outcome) => {
@@ -305,10 +305,11 @@ impl TokenRequest<'_> {
     ) -> Result<Box<NewToken>, Outcome> {
         self.prepare(&mut material, result.original.as_deref_mut()).await?;
         let rewound = self.context.clock.rewound();
+        let begun_at = Instant::now();
         let sent = self.exchange(description, &material).await;
         self.settle(&material, sent.as_ref().is_ok_and(|sent| sent.outcome.is_ok())).await;
         let sent = sent?;
-        result.sent_at = Some(sent.at);
+        result.sent_at = Some((sent.at, begun_at));
         let held_back = permit.finish(&sent.outcome);
         let remark = self.clock_remark(description);
         match sent.outcome {

@@ -208,14 +208,15 @@ mod tests {
     use super::super::context::Parts;
     use super::super::mint_queue::{MintRequest, MintResult, NewToken};
     use super::super::outcome::Outcome;
-    use super::super::state::SourceState;
+    use super::super::report_rate::ReportTimes;
+    use super::super::state::{Restoration, SourceState};
     use super::*;
     use crate::clock::Clock;
     use crate::cluster::{Kubernetes, SourceObject};
     use crate::heartbeat::Heartbeats;
     use crate::leadership::Leadership;
     use crate::metrics::Metrics;
-    use crate::refresh::{MintReason, Policy};
+    use crate::refresh::{Cause, MintReason, Policy};
     use crate::secret::{Facts, Inputs, KeySet, Minted, Owner, Record, Version};
     use crate::spec::Resolved;
     use token_endpoint::{Egress, Limits, Transport};
@@ -234,14 +235,28 @@ mod tests {
     }
 
     fn context_led_by(leadership: Leadership) -> (Arc<Context>, Arc<Mutex<Vec<String>>>) {
+        context_with_api_server(leadership, false)
+    }
+
+    /// With an API server that accepts a status, or answers nothing but errors.
+    fn context_with_api_server(
+        leadership: Leadership,
+        accepts_status: bool,
+    ) -> (Arc<Context>, Arc<Mutex<Vec<String>>>) {
         token_endpoint::transport::install_crypto_provider();
         let calls = Arc::<Mutex<Vec<String>>>::default();
         let made = Arc::clone(&calls);
         let unavailable = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             made.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
-            async {
-                let response = http::Response::builder().status(503);
-                Ok::<_, std::convert::Infallible>(response.body(kube::client::Body::empty()).unwrap())
+            let accepts = accepts_status && request.uri().path().ends_with("/status");
+            async move {
+                let (status, body) = if accepts {
+                    (200, json!({"metadata": {"resourceVersion": "2"}}).to_string().into_bytes())
+                } else {
+                    (503, vec![])
+                };
+                let response = http::Response::builder().status(status);
+                Ok::<_, std::convert::Infallible>(response.body(kube::client::Body::from(body)).unwrap())
             }
         });
         let clock = Arc::new(Clock::new());
@@ -310,12 +325,13 @@ mod tests {
     /// A token request in flight gets this result.
     async fn requested(context: &Context, key: &Key, outcome: Result<Box<NewToken>, Outcome>) {
         let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
-        let request = MintRequest { reason: MintReason::Due, policy, expedite: false, original: None };
+        let request =
+            MintRequest { reason: MintReason::Due, cause: None, policy, expedite: false, original: None };
         context.mints.request(key, request, &"https://idp.example.com".parse().unwrap(), Instant::now());
         let (next, permit) = context.mints.next().await;
         context.mints.begin(&next).unwrap();
         drop(permit);
-        let result = MintResult { outcome, ..MintResult::empty("u".into(), MintReason::Due) };
+        let result = MintResult { outcome, ..MintResult::empty("u".into(), MintReason::Due, None) };
         context.mints.finish(key, result);
     }
 
@@ -433,7 +449,8 @@ mod tests {
             permits.push(context.permits.acquire(Instant::now(), Stake::Token).await);
         }
         let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
-        let request = MintRequest { reason: MintReason::Due, policy, expedite: false, original: None };
+        let request =
+            MintRequest { reason: MintReason::Due, cause: None, policy, expedite: false, original: None };
         context.mints.request(&key, request, &"https://idp.example.com".parse().unwrap(), Instant::now());
         let running = tokio::spawn({
             let context = Arc::clone(&context);
@@ -503,16 +520,24 @@ mod tests {
         }
     }
 
-    /// The operator was down when the token expired, and its endpoint may be slow.
-    #[tokio::test(start_paused = true)]
-    async fn expired_token_is_reported_before_the_response_of_its_endpoint() {
-        let (_stop, context, calls) = context_with_calls();
-        let key =
-            source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
-        let cached = context.sources.get(&key).unwrap();
+    /// The target holds a token that was requested for the spec.
+    fn with_token(context: &Context, key: &Key, expires_in: i64) -> (Arc<CachedSource>, SourceState) {
+        let cached = context.sources.get(key).unwrap();
         let wanted = Resolved::of(&cached.source().unwrap(), 90).unwrap().wanted;
-        let facts = |uid: &str, record: Option<Record>| Facts {
-            version: Version { uid: uid.into(), resource_version: "1".into() },
+        let mut record = record("old", expires_in);
+        record.inputs.provider.clone_from(&wanted.provider);
+        record.template.clone_from(&wanted.template);
+        observe(context, &key.sibling("c"), Some(facts("c", "1", None, wanted.keys)));
+        observe(context, key, Some(facts("t", "1", Some(record), wanted.keys)));
+        let mut state = context.states.take(key);
+        state.uid = "u".into();
+        state.write_allowed = true;
+        (cached, state)
+    }
+
+    fn facts(uid: &str, resource_version: &str, record: Option<Record>, owned_keys: KeySet) -> Facts {
+        Facts {
+            version: Version { uid: uid.into(), resource_version: resource_version.into() },
             terminating: false,
             controller: None,
             record: record.map(Arc::new),
@@ -522,16 +547,111 @@ mod tests {
             refresh_token_sent: None,
             offered_to: None,
             other_writer: None,
-            owned_keys: wanted.keys,
+            owned_keys,
             stored_at: None,
-        };
-        let mut record = record("old", -1);
-        record.inputs.provider.clone_from(&wanted.provider);
-        observe(&context, &key.sibling("c"), Some(facts("c", None)));
-        observe(&context, &key, Some(facts("t", Some(record))));
-        let mut state = context.states.take(&key);
-        state.uid = "u".into();
-        state.write_allowed = true;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn change_counts_as_the_cause_of_a_request_only_where_that_was_sent() {
+        let (_stop, context) = context();
+        let key =
+            source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
+        let (cached, mut state) = with_token(&context, &key, 3000);
+        let sent_at = Some((Timestamp::now(), Instant::now()));
+        sleep(Duration::from_secs(20)).await;
+        for (sent_at, expected) in [(None, true), (None, true), (sent_at, false)] {
+            reconcile(&cached, &mut state, &context).await;
+            let (next, permit) = context.mints.next().await;
+            let request = context.mints.begin(&next).unwrap();
+            assert_eq!(request.cause, Some(Cause::Request));
+            drop(permit);
+            let result = MintResult::empty("u".into(), request.reason, request.cause);
+            context.mints.finish(&key, MintResult { sent_at, ..result });
+            reconcile(&cached, &mut state, &context).await;
+            assert_eq!(context.mints.is_minting(&key), expected, "sent at {sent_at:?}");
+        }
+        sleep(Duration::from_secs(11)).await;
+        reconcile(&cached, &mut state, &context).await;
+        assert!(context.mints.is_minting(&key), "30 s after it was sent, whenever the response came");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn label_that_is_set_while_a_change_is_held_back_is_no_other_change() {
+        let (_stop, context) = context();
+        let key =
+            source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
+        let (cached, mut state) = with_token(&context, &key, 3000);
+        let now = Timestamp::now();
+        state.restored = Some(Box::new(Restoration::again(None, now, None)));
+        let least = Duration::from_secs(30);
+        state.dampings.get_or_insert_default().of(Cause::Target).requested(least, Instant::now());
+        let record = context.secrets.known(&key).present().unwrap().record.as_deref().cloned();
+        for resource_version in ["2", "3"] {
+            sleep(Duration::from_secs(1)).await;
+            let changed = facts("t", resource_version, record.clone(), KeySet::default());
+            observe(&context, &key, Some(changed));
+            reconcile(&cached, &mut state, &context).await;
+            assert!(!context.mints.is_minting(&key), "held back");
+        }
+        let damping = state.dampings.as_mut().unwrap().of(Cause::Target);
+        let now = Instant::now();
+        damping.requested(least, now);
+        assert_eq!(damping.holds(0, least, now), Some(now + least), "it has not escalated");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn report_that_waits_gives_its_place_back_where_the_problem_passes() {
+        let (_stop, stopping) = watch::channel(false);
+        let leadership = Leadership::without_election(Arc::default(), stopping);
+        let (context, calls) = context_with_api_server(leadership, true);
+        let spec =
+            json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}, "suspend": true});
+        let key = source(&context, spec);
+        let (cached, mut state) = with_token(&context, &key, 3000);
+        let target = context.secrets.known(&key).present().unwrap();
+        reconcile(&cached, &mut state, &context).await;
+        let patches = || calls.lock().unwrap().iter().filter(|call| call.starts_with("PATCH")).count();
+        assert_eq!((patches(), state.reported.is_some()), (1, true));
+        let mut others: Vec<ReportTimes> = (0..200).map(|_| ReportTimes::default()).collect();
+        let now = Instant::now();
+        for times in &mut others {
+            times.due(None, false, &context.report_rate, now);
+        }
+        let waits = |state: &SourceState| state.report_times.as_ref().is_some_and(|times| times.is_waiting());
+        observe(&context, &key, None);
+        reconcile(&cached, &mut state, &context).await;
+        assert_eq!((patches(), waits(&state)), (1, true));
+        observe(&context, &key, Some(Facts::clone(&target)));
+        reconcile(&cached, &mut state, &context).await;
+        assert_eq!((patches(), waits(&state)), (1, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_do_not_wait_for_a_status_that_cannot_be_written() {
+        let (_stop, context, calls) = context_with_calls();
+        let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}},
+            "target": {"propagation": "Prompt"}, "suspend": true});
+        let key = source(&context, spec);
+        let (cached, mut state) = with_token(&context, &key, 3000);
+        reconcile(&cached, &mut state, &context).await;
+        sleep(Duration::from_millis(1)).await;
+        let calls = calls.lock().unwrap();
+        for call in [
+            "PATCH /apis/tokensource.dev/v1alpha1/namespaces/ns/tokensources/a/status",
+            "GET /api/v1/namespaces/ns/pods",
+        ] {
+            assert!(calls.iter().any(|made| made == call), "{calls:?}");
+        }
+    }
+
+    /// The operator was down when the token expired, and its endpoint may be slow.
+    #[tokio::test(start_paused = true)]
+    async fn expired_token_is_reported_before_the_response_of_its_endpoint() {
+        let (_stop, context, calls) = context_with_calls();
+        let key =
+            source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
+        let (cached, mut state) = with_token(&context, &key, -1);
         reconcile(&cached, &mut state, &context).await;
         assert!(context.mints.is_minting(&key));
         let calls = calls.lock().unwrap();

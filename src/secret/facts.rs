@@ -66,7 +66,7 @@ pub struct Controller {
 }
 
 /// A digest of a set of key names in eight bytes. Comparable only within one process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
 pub struct KeySet(u64);
 
 impl<S: AsRef<str>> FromIterator<S> for KeySet {

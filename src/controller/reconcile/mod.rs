@@ -124,7 +124,9 @@ fn after(
 /// The spec cannot be used: takes back what is queued, and drops a result.
 fn drop_request(context: &Context, key: &Key, state: &mut SourceState) {
     context.mints.cancel(key);
-    drop(context.mints.take_result(key));
+    if let Some(result) = context.mints.take_result(key).filter(|result| result.uid == state.uid) {
+        act::token_request::count_cause(context, state, &result);
+    }
     state.hold_nothing_back(true);
 }
 
@@ -135,6 +137,10 @@ impl Reconciliation<'_> {
         // A token that waits until its refresh token is saved is written soon, also when this process ends.
         let is_saving = self.context.saver.holds(&self.identity.key);
         self.state.hold_nothing_back(!is_saving && matches!(rest, Ok(_) | Err(Outcome::Gone)));
+        // Before the report: pods do not wait for status.
+        if matches!(rest, Ok(_) | Err(Outcome::ApiServer(_))) {
+            self.propagate();
+        }
         let rest = rest?;
         let again = self.next(&rest);
         let mut next_report = None;
@@ -142,7 +148,6 @@ impl Reconciliation<'_> {
             let problem = if rest.is_quiet { self.failing() } else { rest.problem };
             next_report = self.report(problem).await?;
         }
-        self.propagate();
         let again = again.map(|next| timer(self.context.clock.now(), next));
         Ok(again.into_iter().chain(next_report).chain(self.next_propagation()).min())
     }
@@ -214,6 +219,7 @@ impl Reconciliation<'_> {
     fn let_go(&mut self) -> Outcome {
         self.context.mints.cancel(&self.identity.key);
         self.state.pending = None;
+        self.state.report_times = None;
         Outcome::NotLeading
     }
 

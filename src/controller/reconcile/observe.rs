@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::reconciliation::Reconciliation;
 use super::report::before;
 use crate::cluster::CallError;
+use crate::controller::context::Context;
 use crate::controller::refresh_token::stores_refresh_token_of;
 use crate::controller::state::Restoration;
 use crate::refresh::{
@@ -75,10 +76,11 @@ impl Reconciliation<'_> {
             // The first token, whose absence is not a change by others.
             Cause::Target if !self.has_had_token() => None,
             Cause::Target => {
-                let version = |target: Arc<Facts>| {
-                    (target.version.uid.clone(), target.version.resource_version.clone())
-                };
-                Some(digest(self.target().map(version)))
+                // Not its resourceVersion, which any label changes.
+                let token = |target: &Facts| target.record.as_ref().map(|record| record.token_id.clone());
+                let content =
+                    |target: Arc<Facts>| (target.version.uid.clone(), target.owned_keys, token(&target));
+                Some(digest(self.target().map(content)))
             }
             // Values that were read, and that cannot be used, cause no request.
             Cause::Credentials
@@ -101,7 +103,7 @@ impl Reconciliation<'_> {
     fn damped(&mut self, reason: MintReason, caused: Option<(Caused, u64)>) -> Decision {
         self.cause = None;
         let Some((Caused { cause, in_any_case_at }, change)) = caused else { return Decision::Mint(reason) };
-        let (now, least) = (self.context.now(), self.least_interval(cause));
+        let (now, least) = (self.context.now(), least_interval(self.context, cause));
         let dampings = self.state.dampings.get_or_insert_default();
         let refresh_at = dampings.refresh_at;
         let Some(until) = dampings.of(cause).holds(change, least, Instant::now()) else {
@@ -111,14 +113,6 @@ impl Reconciliation<'_> {
         let until = plus(now, until.saturating_duration_since(Instant::now()).as_secs().saturating_add(1));
         let until = [in_any_case_at, refresh_at].into_iter().flatten().fold(until, Timestamp::min);
         if until <= now { Decision::Mint(reason) } else { Decision::Held(cause, until) }
-    }
-
-    /// The shortest time between two token requests for this cause.
-    pub(super) fn least_interval(&self, cause: Cause) -> Duration {
-        match cause {
-            Cause::Target => Duration::from_secs(MIN_REFRESH_INTERVAL),
-            Cause::Credentials | Cause::Request | Cause::Spec => self.context.change_interval,
-        }
     }
 
     /// A write whose answer was lost may have happened: its token need not stay in memory. Nor need one that another
@@ -171,6 +165,14 @@ impl Reconciliation<'_> {
     pub(super) fn metadata_restored(&self) -> Option<&Restoration> {
         let (generation, restored) = self.state.metadata_restored.as_deref()?;
         (Some(*generation) == self.source.metadata.generation).then_some(restored)
+    }
+}
+
+/// The shortest time between two token requests for this cause.
+pub(super) fn least_interval(context: &Context, cause: Cause) -> Duration {
+    match cause {
+        Cause::Target => Duration::from_secs(MIN_REFRESH_INTERVAL),
+        Cause::Credentials | Cause::Request | Cause::Spec => context.change_interval,
     }
 }
 

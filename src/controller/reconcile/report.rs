@@ -139,12 +139,19 @@ async fn write(
         return Ok(None);
     }
     match News::of(before, &after) {
-        News::Nothing => return Ok(None),
+        News::Nothing => {
+            if let Some(times) = &mut state.report_times {
+                times.nothing_is_due();
+            }
+            return Ok(None);
+        }
         News::Other => state.report_times = None,
         news @ (News::Numbers | News::Problem) => {
             let attempts = (news == News::Numbers).then(|| attempts(context, &after));
             let times = state.report_times.get_or_insert_default();
-            match times.due(attempts, &context.report_rate, Instant::now()) {
+            let ready = |of: &Reported| of.ready().is_some_and(|(ready, _)| ready);
+            let ends_ready = ready(before) && !ready(&Reported::of(&after));
+            match times.due(attempts, ends_ready, &context.report_rate, Instant::now()) {
                 Due::Now => {}
                 Due::In(wait) => return Ok(Some(wait)),
                 Due::Never => return Ok(None),

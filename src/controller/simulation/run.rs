@@ -239,7 +239,7 @@ async fn mint(simulation: Arc<Simulation>, key: Key, request: MintRequest, permi
     let outcome = outcome.map(|()| planned.lifetime);
     let brought = Brought { tried, secret, credentials, sent_at: now, outcome };
     simulation.state().brought.insert(key.clone(), brought);
-    simulation.mints.finish(&key, MintResult::empty(String::new(), request.reason));
+    simulation.mints.finish(&key, MintResult::empty(String::new(), request.reason, None));
     simulation.trigger(key);
 }
 
@@ -425,7 +425,7 @@ impl Simulation {
             let asked = |(failure, _): &(Failure, u32)| failure.tried.is_asked_otherwise(&source.tried());
             (self.plan.sources[source.n].endpoint, source.failed.as_ref().is_some_and(asked))
         };
-        let request = MintRequest { reason, policy: POLICY, expedite, original: None };
+        let request = MintRequest { reason, cause: None, policy: POLICY, expedite, original: None };
         self.mints.request(key, request, &description(endpoint).token_url, self.deadline(key));
     }
 

@@ -4,5 +4,5 @@ mod attempts;
 mod conflict;
 mod credentials;
 mod metadata;
-mod token_request;
+pub(super) mod token_request;
 mod write;

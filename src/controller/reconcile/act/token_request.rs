@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokensource_api::Reason;
-use tokio::time::Instant;
 
+use super::super::observe::least_interval;
 use super::super::reconciliation::{Reconciliation, Rest, Step};
 use crate::cluster::CallError;
+use crate::controller::context::Context;
 use crate::controller::mint_queue::{MintRequest, MintResult};
 use crate::controller::outcome::Outcome;
-use crate::controller::state::Restoration;
+use crate::controller::state::{Restoration, SourceState};
 use crate::refresh::MintReason;
 use crate::status::{Problem, error_text, reason};
 use crate::time::plus;
@@ -18,17 +19,27 @@ use crate::time::plus;
 /// A TokenSource whose token request waits is reconciled again after this time, in seconds, to report why.
 const MINTING_CHECK: u64 = 60;
 
+/// Counts what others have changed as the cause of a token request. One that was not sent has not loaded the endpoint, and
+/// the same change is to cause the next.
+pub(crate) fn count_cause(context: &Context, state: &mut SourceState, result: &MintResult) {
+    if let (Some(cause), Some((_, sent_at))) = (result.cause, result.sent_at) {
+        let least = least_interval(context, cause);
+        state.dampings.get_or_insert_default().of(cause).requested(least, sent_at);
+    }
+}
+
 impl Reconciliation<'_> {
     /// Takes in the result of a token request, if there is one.
     pub(crate) fn take_result(&mut self) -> Result<(), Outcome> {
         let Some(result) = self.context.mints.take_result(&self.identity.key) else { return Ok(()) };
-        let MintResult { uid, reason, sent_at, tried, credentials, original, outcome } = result;
-        if uid != self.identity.owner.uid {
+        if result.uid != self.identity.owner.uid {
             return Ok(()); // a token for an object of this name that is gone
         }
+        count_cause(self.context, self.state, &result);
+        let MintResult { reason, sent_at, tried, credentials, original, outcome, .. } = result;
         self.state.seen_credentials = credentials.or(self.state.seen_credentials.take());
         self.state.original = original.or(self.state.original.take());
-        if let Some(sent_at) = sent_at
+        if let Some((sent_at, _)) = sent_at
             && reason.restores()
             && (self.state.restored.is_some() || self.reported.has_token)
         {
@@ -79,17 +90,14 @@ impl Reconciliation<'_> {
     fn queue(&mut self, reason: MintReason) {
         let request = MintRequest {
             reason,
+            cause: self.cause.take(),
             policy: self.spec.policy,
             expedite: self.is_asked_for(),
             original: self.state.original.clone(),
         };
         let deadline = self.context.deadline(&self.spec.policy, self.record().as_deref());
         let endpoint = &self.spec.description.request.token_url;
-        let is_new = self.context.mints.request(&self.identity.key, request, endpoint, deadline);
-        if let Some(cause) = self.cause.take().filter(|_| is_new) {
-            let least = self.least_interval(cause);
-            self.state.dampings.get_or_insert_default().of(cause).requested(least, Instant::now());
-        }
+        self.context.mints.request(&self.identity.key, request, endpoint, deadline);
     }
 
     /// Why a token request waits whose client has never succeeded, and was refused several times.
