@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use serde_json::{Value, json};
@@ -37,14 +37,17 @@ impl std::fmt::Display for Cost {
     }
 }
 
-/// Refreshes so many targets, at most `rate` a second, beside the two watches that an operator has open. The loop uses one
-/// TokenSource's status, so the operator must have reported one, and must have ended.
+/// Refreshes so many targets, at most `rate` a second, beside the two watches that an operator has open. The loop writes
+/// the status of one TokenSource, so the operator must have reported one, and must have ended.
 pub async fn run(fleet: &Fleet, refreshes: usize, rate: f64) -> Cost {
     let watches = [tokio::spawn(follow_secrets(fleet)), tokio::spawn(follow_sources(fleet))];
     // The watches list what there is first.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let status = fleet.api().get("source-0").await.unwrap().status;
-    let call = Calls { fleet, http: http_client(), url: fleet.server.vgs_token_url(), status: json!(status) };
+    // One that names a token, as the status of every refresh does.
+    let sources = fleet.api().list(&ListParams::default().limit(500)).await.unwrap();
+    let mut statuses = sources.items.into_iter().filter_map(|source| source.status);
+    let status = json!(statuses.find(|status| status.token.is_some()).expect("a source with a token"));
+    let call = Calls { fleet, http: http_client(), url: fleet.server.vgs_token_url(), status };
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
     let (before, api_before, begun) = (Usage::of(std::process::id()), Usage::of_api_server(), Instant::now());
     let paced = stream::poll_fn(|context| ticks.poll_tick(context).map(Some)).enumerate().take(refreshes);
