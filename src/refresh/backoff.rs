@@ -5,11 +5,8 @@ use super::schedule::{SKEW, spread};
 use crate::time::seconds_between;
 use jiff::Timestamp;
 use token_endpoint::Class;
+use token_endpoint::limiter::{LOCK_OUT_WAIT, rejection_wait};
 
-/// The waits after rejections, in seconds. They are long because repeated attempts with a wrong secret lock accounts.
-const REJECTED_WAITS: [u64; 4] = [30, 2 * 60, 10 * 60, 30 * 60];
-/// The wait after a lock-out, and the longest one after rejections, in seconds.
-const LOCKED_OUT_WAIT: u64 = 30 * 60;
 /// The first wait after "too many requests", in seconds; it doubles.
 const LIMITED_WAIT: u64 = 30;
 /// Likewise, where the endpoint asks for a wait of its own, which it may ask for again and again.
@@ -71,10 +68,10 @@ pub fn wait(now: Timestamp, failed: &FailedAttempt<'_>) -> Option<u64> {
         Class::Unclear => Some(wait(5 * 60)),
         Class::Ambiguous => Some(at_the_latest(wait(AMBIGUOUS_WAIT))),
         Class::Rejected | Class::Malformed => {
-            let own = REJECTED_WAITS.get(nth as usize).copied().unwrap_or(LOCKED_OUT_WAIT);
+            let own = rejection_wait(nth as usize).as_secs();
             Some(at_the_latest(wait(own)))
         }
-        Class::LockedOut => Some(wait(LOCKED_OUT_WAIT)),
+        Class::LockedOut => Some(wait(LOCK_OUT_WAIT.as_secs())),
         Class::Configuration => None,
     }
 }

@@ -15,7 +15,7 @@ const FIRST_TRANSIENT_WAIT: Duration = seconds(2);
 /// For such a credential, so many of these errors pass as transient.
 const TRANSIENT_AMBIGUITIES: usize = 5;
 /// The least time for which a lock-out is taken to last.
-const LOCK_OUT: Duration = seconds(1800);
+pub const LOCK_OUT_WAIT: Duration = seconds(1800);
 /// How long the count of rejections outlives the wait.
 const COUNT_KEPT: Duration = seconds(3600);
 /// The wait after a rejection where a person asks for a new attempt: of a client or a grant, which a failed login may lock.
@@ -24,6 +24,12 @@ pub(super) const EXPEDITED: Duration = seconds(30);
 pub(super) const EXPEDITED_REQUEST: Duration = seconds(2);
 /// A shorter wait that the endpoint asks for is waited for in the queue, without a word.
 const SHORT_WAIT: Duration = seconds(5);
+
+/// The wait after so many rejections in a row before this one.
+#[must_use]
+pub fn rejection_wait(before: usize) -> Duration {
+    REJECTION_WAITS.get(before).copied().unwrap_or(LOCK_OUT_WAIT)
+}
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -73,10 +79,9 @@ impl Ambiguities {
             return (Class::Transient, FIRST_TRANSIENT_WAIT * (1 << doublings.min(8)));
         }
         let nth = nth - transient - 1;
-        let rejection = |nth: usize| REJECTION_WAITS.get(nth).copied().unwrap_or(LOCK_OUT);
         match AMBIGUOUS_WAITS.get(nth) {
             Some(wait) => (Class::Ambiguous, *wait),
-            None => (Class::Rejected, rejection(nth + 1 - AMBIGUOUS_WAITS.len())),
+            None => (Class::Rejected, rejection_wait(nth + 1 - AMBIGUOUS_WAITS.len())),
         }
     }
 }
@@ -91,8 +96,7 @@ impl Hold {
             None => 1,
         };
         let class = error.class();
-        let wait = REJECTION_WAITS.get(count - 1).copied().unwrap_or(LOCK_OUT);
-        let wait = if class == Class::LockedOut { LOCK_OUT } else { wait };
+        let wait = if class == Class::LockedOut { LOCK_OUT_WAIT } else { rejection_wait(count - 1) };
         Hold { count, ..Hold::new(before, error, class, wait, began, now) }
     }
 
@@ -141,11 +145,10 @@ impl Hold {
 
     /// Not sooner than half a minute after the answer, which another request may just have got.
     fn allows_last_attempt(&self, terms: Terms, now: Instant) -> bool {
-        let [first, ..] = REJECTION_WAITS;
         terms.is_last_attempt
             && self.last_attempt.is_none()
             && self.class != Class::LockedOut
-            && now >= self.at + first
+            && now >= self.at + rejection_wait(0)
     }
 
     /// A request with these terms begins. Returns the time of the last attempt, if it is that.

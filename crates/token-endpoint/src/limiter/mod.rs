@@ -32,6 +32,7 @@ mod terms;
 mod verdict;
 
 pub use circuit::CircuitOpen;
+pub use hold::{LOCK_OUT_WAIT, rejection_wait};
 pub use identity::RequestIdentity;
 pub use known_rejection::{KnownRejection, SharedBy};
 pub use limits::Limits;
