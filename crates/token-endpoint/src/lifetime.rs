@@ -14,7 +14,7 @@ pub const MAX_LIFETIME: u64 = 100 * 365 * 24 * 60 * 60;
 /// A JWT with an older `iat` is not new but comes from an issuer's cache. Seconds.
 const MAX_IAT_AGE: u64 = 60;
 /// A server's clock that differs by more is ignored. Seconds.
-const MAX_CLOCK_OFFSET: u64 = 60 * 60;
+pub(super) const MAX_CLOCK_OFFSET: u64 = 60 * 60;
 /// A token whose expiry is longer past than this when it comes cannot be used. Less may be a difference of clocks. Seconds.
 const MAX_DEAD_ON_ARRIVAL: u64 = 30;
 

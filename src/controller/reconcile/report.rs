@@ -21,6 +21,7 @@ use crate::controller::spans;
 use crate::controller::state::{FailedAttempts, SourceState};
 use crate::metrics::{ObservedSource, TokenTimes};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, DatedRecord, Policy};
+use crate::restorations;
 use crate::spec::Identity;
 use crate::status::{News, Problem, Reported, Situation, status};
 use crate::time::seconds_between;
@@ -120,8 +121,9 @@ pub(super) fn before(source: &TokenSource, reported: &Reported, state: &mut Sour
     state.reported.as_ref().map_or(reported, |written| &written.1).clone()
 }
 
+/// What cannot be read counts as newer than everything.
 fn revision(resource_version: Option<&str>) -> u64 {
-    resource_version.and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+    restorations::revision(resource_version).unwrap_or(u64::MAX)
 }
 
 /// Writes a status that has news, and its events. Returns after how long to do it where that has to wait.

@@ -1,5 +1,6 @@
 //! What time it is, by the caller's clock, and how far the clocks of servers are ahead of it, by the header `Date`.
 
+use crate::lifetime::MAX_CLOCK_OFFSET;
 use crate::response::http_date;
 use http::HeaderMap;
 use http::header::DATE;
@@ -12,9 +13,7 @@ use url::Url;
 /// Bounds the memory: origins may be the choice of untrusted parties.
 const MAX_CLOCKS: usize = 1024;
 /// Assertions are dated by a server's clock if that differs by more than this, in seconds.
-const CLOCK_TOLERANCE: i64 = 30;
-/// A clock that differs by more than this is ignored, in seconds.
-const MAX_CLOCK_OFFSET: i64 = 60 * 60;
+const CLOCK_TOLERANCE: u64 = 30;
 
 /// The caller's clock.
 #[derive(Clone)]
@@ -39,8 +38,9 @@ pub(super) struct ServerClocks(Mutex<HashMap<String, i64>>);
 impl ServerClocks {
     /// The difference by which assertions are dated, where that is needed.
     pub(super) fn offset(&self, url: &Url) -> Option<SignedDuration> {
-        self.difference(url)
-            .filter(|ahead| (CLOCK_TOLERANCE + 1..=MAX_CLOCK_OFFSET).contains(&ahead.as_secs().abs()))
+        self.difference(url).filter(|ahead| {
+            (CLOCK_TOLERANCE + 1..=MAX_CLOCK_OFFSET).contains(&ahead.as_secs().unsigned_abs())
+        })
     }
 
     /// The difference at the last response, however large it is.
