@@ -252,6 +252,27 @@ fn owned_keys(entries: &[FieldManager]) -> KeySet {
 }
 
 #[cfg(test)]
+impl Facts {
+    /// A Secret with the operator's label and nothing else.
+    pub(crate) fn labelled(version: Version) -> Self {
+        Facts {
+            version,
+            terminating: false,
+            controller: None,
+            record: None,
+            labelled: true,
+            released: false,
+            refresh_token_of: None,
+            refresh_token_sent: None,
+            offered_to: None,
+            other_writer: None,
+            owned_keys: KeySet::default(),
+            stored_at: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

@@ -54,7 +54,7 @@ pub fn ownership(secret: &Facts, source: &Owner) -> Ownership {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::facts::{Controller, KeySet};
+    use super::super::facts::Controller;
     use super::super::record::Version;
     use super::super::record::{Inputs, Minted, Record};
     use super::*;
@@ -76,22 +76,13 @@ mod tests {
             Arc::new(Record::new(Owner { name: name.into(), uid: "old".into() }, inputs, None, minted, None))
         });
         Facts {
-            version,
-            terminating: false,
             controller: controller.map(|(kind, name, uid)| Controller {
                 kind: kind.into(),
                 name: name.into(),
                 uid: uid.into(),
             }),
             record,
-            labelled: true,
-            released: false,
-            refresh_token_of: None,
-            refresh_token_sent: None,
-            offered_to: None,
-            other_writer: None,
-            owned_keys: KeySet::default(),
-            stored_at: None,
+            ..Facts::labelled(version)
         }
     }
 

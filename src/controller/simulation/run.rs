@@ -612,22 +612,14 @@ impl Simulated {
         let record = Arc::new(record);
         self.dated = Some(DatedRecord { record: Arc::clone(&record), replace_at: None });
         self.target = Some(Facts {
-            version: Version { uid: "target".into(), resource_version: version.to_string() },
-            terminating: false,
             controller: Some(Controller {
                 kind: "TokenSource".into(),
                 name: self.owner.name.clone(),
                 uid: self.owner.uid.clone(),
             }),
             record: Some(Arc::clone(&record)),
-            labelled: true,
-            released: false,
-            refresh_token_of: None,
-            refresh_token_sent: None,
-            offered_to: None,
-            other_writer: None,
             owned_keys: self.wanted.keys,
-            stored_at: None,
+            ..Facts::labelled(Version { uid: "target".into(), resource_version: version.to_string() })
         });
     }
 }

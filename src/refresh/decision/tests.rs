@@ -55,22 +55,14 @@ fn world() -> World {
     let keys = KeySet::from_iter(["access_token"]);
     World {
         target: Some(Facts {
-            version: version("target", "12"),
-            terminating: false,
             controller: Some(Controller {
                 kind: "TokenSource".into(),
                 name: source.name.clone(),
                 uid: source.uid.clone(),
             }),
             record: Some(Arc::new(Record::new(source.clone(), inputs, None, minted, None))),
-            labelled: true,
-            released: false,
-            refresh_token_of: None,
-            refresh_token_sent: None,
-            offered_to: None,
-            other_writer: None,
             owned_keys: keys,
-            stored_at: None,
+            ..Facts::labelled(version("target", "12"))
         }),
         source,
         wanted: Wanted {

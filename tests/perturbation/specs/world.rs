@@ -64,6 +64,19 @@ pub enum TargetChange {
     OwnerRemoved,
 }
 
+impl TargetChange {
+    const ALL: [Self; 8] = [
+        Self::Deleted,
+        Self::KeyEdited,
+        Self::KeyRemoved,
+        Self::KeyAdded,
+        Self::LabelRemoved,
+        Self::LabelAdded,
+        Self::RecordRemoved,
+        Self::OwnerRemoved,
+    ];
+}
+
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -103,22 +116,7 @@ impl World {
                 Credentials::WithoutSecret,
                 Credentials::Missing,
             ])),
-            4..=6 => {
-                use TargetChange::{
-                    Deleted, KeyAdded, KeyEdited, KeyRemoved, LabelAdded, LabelRemoved, OwnerRemoved,
-                    RecordRemoved,
-                };
-                Transition::Target(*random.one_of(&[
-                    Deleted,
-                    KeyEdited,
-                    KeyRemoved,
-                    KeyAdded,
-                    LabelRemoved,
-                    LabelAdded,
-                    RecordRemoved,
-                    OwnerRemoved,
-                ]))
-            }
+            4..=6 => Transition::Target(*random.one_of(&TargetChange::ALL)),
             7 => Transition::Recreated,
             8 => Transition::Retained,
             9 => Transition::Adopted,
