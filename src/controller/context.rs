@@ -239,7 +239,7 @@ impl Context {
         secret.refresh_token_of.is_none() && (secret.released || !self.require_credentials_label)
     }
 
-    /// Saves unsaved refresh tokens, for as long as the process lives: whoever leads, and also while it stops.
+    /// Saves unsaved refresh tokens, for as long as the process lives, also while it does not lead and while it stops.
     pub async fn save_refresh_tokens(&self) {
         let beat = || self.heartbeats.beat(Loop::RefreshTokenSaver);
         self.saver.run(&self.kubernetes, &self.secrets, beat, |source| self.trigger(source)).await;

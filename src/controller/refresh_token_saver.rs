@@ -1,5 +1,5 @@
-//! Holds the unsaved refresh tokens, and tries to save each until that has worked: whoever leads, and whether or not the
-//! TokenSource still exists. What a save is, and whose token wins, is in `refresh_token`.
+//! Holds the unsaved refresh tokens, and tries to save each until that has worked, also while this process does not
+//! lead and after the TokenSource is deleted. What a save is, and whose token wins, is in `refresh_token`.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -311,7 +311,7 @@ mod tests {
         let changed = Mutex::new(vec![]);
         tokio::select! {
             () = saver.run(kubernetes, &secrets, beat, |source| changed.lock().unwrap().push(source)) => {}
-            // Until what ended the last attempt is told.
+            // Until the end of the last attempt is reported.
             () = async { saver.all_saved().await; sleep(HEARTBEAT).await } => {}
         }
         let longest = beats.lock().unwrap().1;

@@ -49,7 +49,7 @@ pub struct ReconcileTimer<'a> {
 }
 
 impl Metrics {
-    /// Metrics with all counts at 0. Whether a token has expired is told by `clock`.
+    /// Metrics with all counts at 0. `clock` decides whether a token has expired.
     #[must_use]
     pub fn new(clock: Arc<Clock>) -> Self {
         let mut registry = Registry::default();

@@ -74,7 +74,7 @@ pub async fn recorded(scenarios: &[Scenario]) -> Vec<Trial> {
 /// Calls of the phases that all scenarios of a kind have in common are spoiled in one of them.
 fn is_to_spoil(call: &Call, scenario: Scenario) -> bool {
     let is_own = matches!(call.phase, Phase::Change(_)) || scenario.change == Change::ALL[0];
-    // With one replica, nobody else writes the lease.
+    // With one replica, no other process writes the Lease.
     let is_new = scenario.kind != Kind::Replicas || call.replica == 1 || call.resource.starts_with("leases");
     let is_renewal = call.resource.starts_with("leases") && call.number > MOST_OF_LEASE;
     is_own && (is_new || matches!(call.phase, Phase::Change(_))) && !is_renewal

@@ -238,7 +238,7 @@ impl Walk {
                 self.world.foreign.push("example.com/added".into());
                 json!({"metadata": {"labels": {"example.com/added": "a"}}})
             }
-            // Without record and owner it is nobody's, and would be left alone for good.
+            // Without record and owner it belongs to no TokenSource, and would never be written again.
             TargetChange::RecordRemoved if target.metadata.owner_references.is_none() => return Ok(()),
             TargetChange::RecordRemoved => {
                 json!({"metadata": {"annotations": {"tokensource.dev/record": null}}})

@@ -124,7 +124,7 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
             queue.learn((endpoint, origin), self.who, outcome, self.began, now);
         }
         queue.permit_left(endpoint, origin, *probe, outcome.is_some() || self.who.is_some(), now);
-        // Without an outcome it was not sent, or nobody waits for the answer any more.
+        // Without an outcome it was not sent, or its caller has stopped waiting for the answer.
         let is_unsent = match outcome {
             Some(outcome) => outcome.is_err_and(|error| error.class() == Class::Configuration),
             None => true,
