@@ -442,11 +442,20 @@ impl TokenRequest<'_> {
 
     /// Servers refuse assertions that are dated by another clock than theirs.
     fn clock_remark(&self, description: &RequestDescription) -> Option<String> {
-        let offset = self.context.transport.clock_offset(&description.token_url)?.as_secs();
+        let (transport, url) = (&self.context.transport, &description.token_url);
+        let dated = transport.clock_offset(url)?.as_secs();
+        let offset = transport.clock_difference(url)?.as_secs();
         description.signs().then(|| {
+            let dated_so = match dated == offset {
+                true => "so assertions are dated by the endpoint's".to_owned(),
+                false => format!(
+                    "so assertions are dated {} s towards the endpoint's, and no further",
+                    dated.unsigned_abs()
+                ),
+            };
             format!(
-                "the clock of {} is {} s {} this one's, so assertions are dated by the endpoint's: is the node's clock right?",
-                description.token_url.host_str().unwrap_or_default(),
+                "the clock of {} is {} s {} this one's, {dated_so}: is the node's clock right?",
+                url.host_str().unwrap_or_default(),
                 offset.unsigned_abs(),
                 if offset > 0 { "ahead of" } else { "behind" },
             )

@@ -10,6 +10,7 @@ use super::description::Description;
 use super::stored_value::{Cut, cut, doubt};
 use super::vgs::{ServiceAccountError, read_service_account};
 use crate::text::{BYTE_ORDER_MARK, decode};
+use token_endpoint::limits::MAX_CREDENTIAL;
 use token_endpoint::{ClientAuthentication, Credential, Credentials, Grant};
 use tokensource_api::{self as api, Reason};
 
@@ -60,6 +61,20 @@ pub enum CredentialsError {
         key: String,
         /// What the value should be.
         what: &'static str,
+    },
+    /// The value is longer than any credential.
+    #[error("key {key} of Secret {secret} has {length} bytes, and a {what} may have at most {max}: write the {what} alone into it, or the right key in {field}", max = MAX_CREDENTIAL)]
+    TooLong {
+        /// The Secret's name.
+        secret: String,
+        /// The key.
+        key: String,
+        /// The path of the field that names the key.
+        field: &'static str,
+        /// What the value should be.
+        what: &'static str,
+        /// Its bytes.
+        length: usize,
     },
     /// The value is not one line of text.
     #[error("key {key} of Secret {secret} {problem}: write the {what} alone into it")]
@@ -320,6 +335,15 @@ pub fn read_credentials(
                 present: present(data),
             });
         };
+        if bytes.0.len() > MAX_CREDENTIAL {
+            return Err(CredentialsError::TooLong {
+                secret: secret.clone(),
+                key: key.name.to_owned(),
+                field: key.field,
+                what: key.kind.description(),
+                length: bytes.0.len(),
+            });
+        }
         let text = decode(&bytes.0).map_err(|_| not_a_line(secret, &key, "is not text (UTF-8)"))?;
         let place = format!("key {} of Secret {secret}", key.name);
         if let Cow::Owned(_) = text {

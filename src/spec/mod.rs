@@ -18,7 +18,7 @@ use crate::secret::{
 use crate::time::plus;
 use token_endpoint::{Answer, Credentials, Grant, Lifetime, LifetimeSource};
 use tokensource_api::permitted::{HELM_NAME_PREFIX, is_permitted_name};
-use tokensource_api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec};
+use tokensource_api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec, oversize};
 
 /// The host in metrics and logs for a TokenSource whose spec has no valid one.
 pub const NO_HOST: &str = "unknown";
@@ -27,8 +27,6 @@ pub const NO_HOST: &str = "unknown";
 const MAX_REFRESH_REQUEST_BYTES: usize = 64;
 /// The lifetime in seconds where response, token and spec state none.
 const ASSUMED_LIFETIME: u64 = 15 * 60;
-/// The most bytes of a scope in record and status; a longer one is left out.
-const MAX_SCOPE_BYTES: usize = 1024;
 
 /// A validated spec.
 #[derive(Debug)]
@@ -97,6 +95,7 @@ impl Resolved {
     pub fn of(source: &TokenSource, propagation_delay: u64) -> Result<Self, SpecError> {
         let spec = &source.spec;
         check_names(source)?;
+        oversize(spec).map_or(Ok(()), |oversize| Err(SpecError::TooLarge(oversize)))?;
         let description = describe(spec)?;
         let refresh = spec.refresh.clone().unwrap_or_default();
         let target = spec.target.as_ref();
@@ -170,9 +169,8 @@ impl Resolved {
         if answer.token_type_missing {
             remarks.push("the answer has no token_type, so Bearer is assumed".into());
         }
-        // The scope is written into the record and the status: it must be short and contain no credential.
-        let is_reportable =
-            |scope: &String| scope.len() <= MAX_SCOPE_BYTES && !credentials.are_told_in(scope);
+        // The scope is written into the record and the status: it must contain no credential, sent or not.
+        let is_reportable = |scope: &String| !credentials.are_told_in(scope);
         Minted {
             issued_at: sent_at,
             expires_at: plus(sent_at, lifetime),

@@ -187,6 +187,13 @@ fn answers() -> Vec<(&'static str, Reply)> {
         ("header", Reply::Raw(format!("HTTP/1.1 200 OK\r\n{SECRET}\r\n\r\n").into_bytes())),
         ("scope", token(json!({"scope": format!("read {SECRET}"), "refresh_token": ROTATED}))),
         ("expiry", token(json!({"expires_in": SECRET}))),
+        // Members that status and the record keep.
+        ("type", token(json!({"token_type": SECRET}))),
+        ("type-encoded", token(json!({"token_type": STANDARD.encode(SECRET)}))),
+        ("type-token", token(json!({"token_type": STANDARD.encode(format!("x{TOKEN}"))}))),
+        ("scope-token", token(json!({"scope": format!("read {TOKEN} {}", STANDARD.encode(TOKEN))}))),
+        ("scope-rotated", token(json!({"scope": STANDARD.encode(ROTATED), "refresh_token": ROTATED}))),
+        ("scope-identity", token(json!({"scope": "Kanarie.5", "id_token": "Kanarie.5"}))),
     ]
 }
 

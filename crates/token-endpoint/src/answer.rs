@@ -11,11 +11,13 @@ use std::collections::BTreeMap;
 pub struct Answer {
     /// Not empty, and of printable ASCII only (RFC 6749, A.12).
     pub access_token: SecretString,
-    /// `Bearer` for every spelling of it; other types as the server writes them.
+    /// `Bearer` for every spelling of it; other types as the server writes them, of RFC 6749's NQSCHAR and at most
+    /// [`MAX_TOKEN_TYPE`](crate::limits::MAX_TOKEN_TYPE) bytes. It repeats no secret.
     pub token_type: String,
-    /// The answer has no `token_type`; Bearer is assumed.
+    /// The answer has no `token_type`, or none that can be told; Bearer is assumed.
     pub token_type_missing: bool,
-    /// As the server writes it (RFC 6749, 3.3), without control characters.
+    /// As the server writes it (RFC 6749, 3.3), of at most [`MAX_SCOPE`](crate::limits::MAX_SCOPE) bytes. `None` also where it
+    /// would repeat a secret.
     pub scope: Option<String>,
     /// Seconds, rounded down, at most [`MAX_LIFETIME`](crate::MAX_LIFETIME). `None`: unknown. 0 means unknown for a new token, and expired for one
     /// that was returned before.

@@ -32,7 +32,11 @@ pub(super) struct CertificateFields<'a> {
 impl<'a> CertificateFields<'a> {
     /// Reads DER. `None`: it is not a certificate.
     pub(super) fn read(certificate: &'a [u8]) -> Option<Self> {
-        let mut tbs = DerReader(certificate).enter(SEQUENCE)?.enter(SEQUENCE)?;
+        let mut whole = DerReader(certificate);
+        let mut tbs = whole.enter(SEQUENCE)?.enter(SEQUENCE)?;
+        if whole.next().is_some() || !whole.0.is_empty() {
+            return None;
+        }
         let _ = tbs.enter(0xa0); // version, absent in v1
         tbs.expect(INTEGER)?; // serial number
         tbs.expect(SEQUENCE)?; // signature algorithm

@@ -3,11 +3,12 @@
 
 use super::credential::Credential;
 use super::error::RequestError;
+use super::limits::MAX_CREDENTIAL;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The credentials of a request. Those that a description does not need are ignored.
+/// The credentials of a request, each of at most [`MAX_CREDENTIAL`] bytes. Those that a description does not need are ignored.
 #[derive(Clone, Default)]
 pub struct Credentials {
     /// The client identifier (RFC 6749, 2.2).
@@ -127,6 +128,14 @@ impl Credentials {
         present(self.client_id.as_deref(), Credential::ClientId)
     }
 
+    /// That of a public client, which may have none.
+    pub(super) fn client_id_if_any(&self) -> Result<Option<&str>, RequestError> {
+        match self.client_id() {
+            Err(RequestError::Missing(_)) => Ok(None),
+            id => id.map(Some),
+        }
+    }
+
     pub(super) fn client_secret(&self) -> Result<&str, RequestError> {
         expose(self.client_secret.as_ref(), Credential::ClientSecret)
     }
@@ -161,16 +170,19 @@ impl Credentials {
     }
 
     pub(super) fn value(&self, key: &str) -> Result<&str, RequestError> {
-        self.values
-            .get(key)
-            .map(ExposeSecret::expose_secret)
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| RequestError::MissingValue(key.to_owned()))
+        let value = self.values.get(key).map(ExposeSecret::expose_secret).filter(|value| !value.is_empty());
+        match value.ok_or_else(|| RequestError::MissingValue(key.to_owned()))? {
+            long if long.len() > MAX_CREDENTIAL => Err(RequestError::LongValue(key.to_owned())),
+            value => Ok(value),
+        }
     }
 }
 
 fn present(value: Option<&str>, which: Credential) -> Result<&str, RequestError> {
-    value.filter(|value| !value.is_empty()).ok_or(RequestError::Missing(which))
+    match value.filter(|value| !value.is_empty()).ok_or(RequestError::Missing(which))? {
+        long if long.len() > MAX_CREDENTIAL => Err(RequestError::LongCredential(which)),
+        value => Ok(value),
+    }
 }
 
 fn expose(value: Option<&SecretString>, which: Credential) -> Result<&str, RequestError> {

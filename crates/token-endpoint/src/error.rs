@@ -199,11 +199,15 @@ impl Error {
                 | RequestError::Key(_)
                 | RequestError::Certificate(_)
                 | RequestError::ExpiredAssertion(_)
+                | RequestError::LongCredential(_)
+                | RequestError::LongValue(_)
                 | RequestError::HeaderValue(_) => ErrorKind::UnusableCredential,
                 RequestError::Reserved(_)
                 | RequestError::ReservedClaim(_)
                 | RequestError::RefusedHeader(_)
                 | RequestError::Resource(_)
+                | RequestError::LongBody(_)
+                | RequestError::LongHeaders(_)
                 | RequestError::UserInfoInUrl
                 | RequestError::NotAnAttempt
                 | RequestError::NotDiscovered => ErrorKind::InvalidDescription,

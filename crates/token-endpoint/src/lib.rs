@@ -72,6 +72,7 @@ mod json;
 mod key;
 mod lifetime;
 pub mod limiter;
+pub mod limits;
 mod mapping;
 mod pem;
 mod proxy;

@@ -1,17 +1,29 @@
 //! Redacts in a server's texts what was sent and what looks like a token: some servers echo credentials in error descriptions.
+//!
+//! What a text costs is bounded, although both the text and the values are the choice of others: a text is searched up to
+//! [`MAX_SEARCHED`] bytes, once for all values, each of which is found by its beginning.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Bounds a server's text in a message, in characters.
 const MAX_LENGTH: usize = 200;
 /// A longer text is not a description, and is dropped without being searched. Bytes.
 const MAX_INPUT_LENGTH: usize = 8 * 1024;
+/// What follows in a text is dropped. Bytes.
+const MAX_SEARCHED: usize = 2 * 1024;
+/// A value is found by as many bytes of its beginning.
+const ANCHOR_LENGTH: usize = 32;
+/// A value that begins before [`MAX_SEARCHED`] is found although it ends later: percent-encoding makes three bytes of one.
+const LOOK_AHEAD: usize = 4 * ANCHOR_LENGTH;
 /// A run of base64url of this length or more is treated as a token.
 const MIN_TOKEN_LENGTH: usize = 32;
 /// A shorter secret may be part of another text by coincidence. Bytes.
@@ -27,14 +39,16 @@ pub(super) fn percent_encode(value: &str) -> String {
     utf8_percent_encode(value, RESERVED_BYTES).to_string()
 }
 
-/// The values that were sent, in every encoding in which a server may echo them.
+/// The values that were sent, which are found in every encoding in which a server may echo them.
 #[derive(Clone, Default)]
 pub(super) struct Redactor {
-    sent: Vec<SecretString>,
-    /// The secrets among them, unencoded.
+    values: Vec<SecretString>,
+    /// The secrets, which are among the values too.
     secrets: Vec<SecretString>,
     /// Values that may appear in messages: scopes, audiences, resources.
     plain: Vec<String>,
+    /// Built when a first text is searched: most answers have none.
+    anchors: OnceLock<Anchors>,
 }
 
 impl Redactor {
@@ -46,6 +60,34 @@ impl Redactor {
         self.add_name(secret);
     }
 
+    /// Adds a value that is redacted in messages but is not a secret.
+    pub(super) fn add_name(&mut self, value: &str) {
+        if !value.is_empty() {
+            self.values.push(value.into());
+            self.anchors = OnceLock::new();
+        }
+    }
+
+    /// Adds a value that is not redacted in messages.
+    pub(super) fn add_plain(&mut self, value: &str) {
+        self.plain.extend(value.split_whitespace().map(str::to_owned));
+        self.plain.push(value.to_owned());
+    }
+
+    /// The same, with the answer's own tokens, which it may repeat.
+    pub(super) fn with<'a>(&self, tokens: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut with = self.clone();
+        for token in tokens {
+            match token.len() {
+                0 => {}
+                // No token, and in every text.
+                1..MIN_CONTAINED_LENGTH => with.secrets.push(token.into()),
+                _ => with.add(token),
+            }
+        }
+        with
+    }
+
     /// Whether `text` is one of the secrets, or contains one that is too long for a coincidence.
     pub(super) fn secret_is_in(&self, text: &str) -> bool {
         self.secrets
@@ -54,29 +96,12 @@ impl Redactor {
             .any(|secret| text == secret || (secret.len() >= MIN_CONTAINED_LENGTH && text.contains(secret)))
     }
 
-    /// Adds a value that is redacted in messages but is not a secret: unencoded, percent-encoded, form-encoded, JSON-escaped and
-    /// in both alphabets of base64.
-    pub(super) fn add_name(&mut self, value: &str) {
-        let json = serde_json::Value::from(value).to_string();
-        let forms = [
-            value.to_owned(),
-            percent_encode(value),
-            url::form_urlencoded::byte_serialize(value.as_bytes()).collect(),
-            json.trim_matches('"').to_owned(),
-            STANDARD_NO_PAD.encode(value),
-            URL_SAFE_NO_PAD.encode(value),
-        ];
-        for form in forms {
-            if !form.is_empty() && !self.sent.iter().any(|known| known.expose_secret() == form) {
-                self.sent.push(form.into());
-            }
-        }
-    }
-
-    /// Adds a value that is not redacted in messages.
-    pub(super) fn add_plain(&mut self, value: &str) {
-        self.plain.extend(value.split_whitespace().map(str::to_owned));
-        self.plain.push(value.to_owned());
+    /// Whether a message may have `text` unchanged. Of its words, those that were sent as what messages may have are permitted anyway.
+    pub(super) fn permits(&self, text: &str) -> bool {
+        let others: Vec<&str> =
+            text.split(' ').filter(|word| !self.plain.iter().any(|plain| plain == word)).collect();
+        let others = others.join(" ");
+        others.len() <= MAX_SEARCHED && self.redact(&others) == others
     }
 
     /// `text` without everything that was sent, also without what messages may show.
@@ -115,27 +140,28 @@ impl Redactor {
         }
     }
 
-    /// Replaces every part of `text` that was sent or looks like a token. All are found before any is replaced, so that a short
-    /// value inside of a long one does not hide the long one.
+    /// Replaces every part of the beginning of `text` that was sent or looks like a token. All are found before any is replaced,
+    /// so that a short value inside of a long one does not hide the long one.
     fn redact(&self, text: &str) -> String {
-        let mut hidden = vec![false; text.len()];
+        let shown = beginning(text, MAX_SEARCHED);
+        let searched = beginning(text, shown.len() + LOOK_AHEAD);
+        let anchors = self.anchors.get_or_init(|| Anchors::of(&self.values));
+        let mut hidden = vec![false; searched.len()];
+        anchors.hide(searched.as_bytes(), &mut hidden);
         // Encoders differ in what they percent-encode: the decoded text has the raw value in every case.
-        let (decoded, origins) = percent_decode(text.as_bytes());
+        let (decoded, origins) = percent_decode(searched.as_bytes());
         let mut hidden_decoded = vec![false; decoded.len()];
-        for sent in &self.sent {
-            hide_occurrences(text.as_bytes(), sent.expose_secret().as_bytes(), &mut hidden);
-            hide_occurrences(&decoded, sent.expose_secret().as_bytes(), &mut hidden_decoded);
-        }
+        anchors.hide(&decoded, &mut hidden_decoded);
         for (origin, _) in origins.into_iter().zip(hidden_decoded).filter(|(_, hide)| *hide) {
             if let Some(marks) = hidden.get_mut(origin) {
                 marks.fill(true);
             }
         }
-        hide_tokens(text, &mut hidden);
+        hide_tokens(searched, &mut hidden);
 
-        let mut out = String::with_capacity(text.len());
+        let mut out = String::with_capacity(shown.len());
         let mut inside = false;
-        for (at, c) in text.char_indices() {
+        for (at, c) in shown.char_indices() {
             let hide = hidden.get(at).copied().unwrap_or_default();
             if hide && !inside {
                 out.push_str(REDACTED);
@@ -151,8 +177,88 @@ impl Redactor {
 
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redactor({} values)", self.sent.len())
+        write!(f, "Redactor({} values)", self.values.len())
     }
+}
+
+/// Finds the beginnings of values, in one pass for all of them.
+#[derive(Clone)]
+struct Anchors {
+    /// `None`: it could not be built, and everything is hidden.
+    automaton: Option<AhoCorasick>,
+    /// How many bytes are hidden from an anchor on, by its number.
+    lengths: Vec<usize>,
+}
+
+impl Anchors {
+    fn of(values: &[SecretString]) -> Self {
+        let mut anchors: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        for value in values {
+            // What follows cannot be in a text that is searched.
+            for form in forms(beginning(value.expose_secret(), MAX_SEARCHED + LOOK_AHEAD)) {
+                let anchor: Vec<u8> =
+                    form.bytes().take(ANCHOR_LENGTH).map(|byte| byte.to_ascii_lowercase()).collect();
+                let length = anchors.entry(anchor).or_default();
+                *length = form.len().max(*length);
+            }
+        }
+        anchors.remove(&Vec::new());
+        let (anchors, lengths): (Vec<_>, Vec<_>) = anchors.into_iter().unzip();
+        // In any ASCII case: percent-encoding has two.
+        let automaton = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .kind(Some(AhoCorasickKind::NoncontiguousNFA))
+            .build(anchors)
+            .ok();
+        Self { automaton, lengths }
+    }
+
+    fn hide(&self, text: &[u8], hidden: &mut [bool]) {
+        let Some(automaton) = &self.automaton else { return hidden.fill(true) };
+        // Where what begins here or before ends: each byte is marked once, however many values overlap.
+        let mut ends = vec![0; text.len()];
+        for found in automaton.find_overlapping_iter(text) {
+            let length = self.lengths.get(found.pattern().as_usize()).copied().unwrap_or_default();
+            if let Some(end) = ends.get_mut(found.start()) {
+                *end = length.saturating_add(found.start()).max(*end);
+            }
+        }
+        let mut until = 0;
+        for (at, (end, hide)) in ends.into_iter().zip(hidden).enumerate() {
+            until = until.max(end);
+            *hide |= at < until;
+        }
+    }
+}
+
+/// A value unencoded, percent-encoded, form-encoded, JSON-escaped, and in both alphabets of base64, alone and inside of a longer
+/// value.
+fn forms(value: &str) -> Vec<String> {
+    let json = serde_json::Value::from(value).to_string();
+    let mut forms = vec![
+        value.to_owned(),
+        percent_encode(value),
+        url::form_urlencoded::byte_serialize(value.as_bytes()).collect(),
+        json.trim_matches('"').to_owned(),
+    ];
+    for alphabet in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+        forms.push(alphabet.encode(value));
+        // The characters at both ends depend on the neighbours.
+        for before in 0..3 {
+            let bytes: Vec<u8> = std::iter::repeat_n(0, before).chain(value.bytes()).collect();
+            let whole = bytes.get(..bytes.len() / 3 * 3).unwrap_or_default();
+            let inner: String =
+                alphabet.encode(whole).chars().skip(if before == 0 { 0 } else { 4 }).collect();
+            forms.extend((inner.len() >= MIN_CONTAINED_LENGTH).then_some(inner));
+        }
+    }
+    forms
+}
+
+/// At most the first `max` bytes, of whole characters.
+fn beginning(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
 /// The bytes of `text` with `%XX` decoded, and the range in `text` from which each byte came.
@@ -171,20 +277,6 @@ fn percent_decode(text: &[u8]) -> (Vec<u8>, Vec<Range<usize>>) {
         at += length;
     }
     (decoded, origins)
-}
-
-/// Marks every occurrence of `needle`, in any ASCII case (percent-encoding has two).
-fn hide_occurrences(text: &[u8], needle: &[u8], hidden: &mut [bool]) {
-    if needle.is_empty() {
-        return;
-    }
-    for (at, window) in text.windows(needle.len()).enumerate() {
-        if window.eq_ignore_ascii_case(needle)
-            && let Some(marks) = hidden.get_mut(at..at + needle.len())
-        {
-            marks.fill(true);
-        }
-    }
 }
 
 /// Marks JWTs (`eyJ...`) and long runs of base64url.

@@ -6,6 +6,7 @@ use super::error::body::{self as error_body, ErrorBody};
 use super::error::{Error, Refusal, ResponseProblem, RetryAfter, Shape, Unusable};
 use super::json::{parse, seconds};
 use super::lifetime::MAX_LIFETIME;
+use super::limits::{MAX_SCOPE, MAX_TOKEN_TYPE, MAX_VALUE};
 use super::mapping::{self, Pointer, ResponseMapping};
 use super::redact::Redactor;
 use super::request::TokenRequest;
@@ -13,12 +14,9 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// Bounds each of [`Answer::values`], in bytes.
-const MAX_VALUE_LENGTH: usize = 4096;
 
 /// Names under which servers send an absolute expiry.
 const EXPIRY_MEMBERS: [&str; 6] =
@@ -36,6 +34,31 @@ pub fn read(
     request: &TokenRequest,
 ) -> Result<Answer, Error> {
     read_keeping(status, headers, body, request, |_| {})
+}
+
+/// What no message, and no member that is kept, may repeat: what was sent, and the answer's own tokens.
+struct Known<'a> {
+    sent: &'a Redactor,
+    document: Option<&'a Value>,
+    mapping: &'a ResponseMapping,
+}
+
+impl Known<'_> {
+    /// Redacts all of it.
+    fn redactor(&self) -> Redactor {
+        let access_token = self.token(self.mapping.access_token.as_ref(), "access_token");
+        self.secrets().with(access_token)
+    }
+
+    /// All of it but the access token, which templates may use.
+    fn secrets(&self) -> Redactor {
+        let refresh_token = self.token(self.mapping.refresh_token.as_ref(), "refresh_token");
+        self.sent.with(refresh_token.into_iter().chain(self.token(None, "id_token")))
+    }
+
+    fn token(&self, pointer: Option<&Pointer>, name: &str) -> Option<&str> {
+        mapped(self.document?, pointer, name).and_then(Value::as_str)
+    }
 }
 
 /// As [`read`]. A new refresh token is given to `keep` before anything else is read: it may be the only valid copy, and must
@@ -57,12 +80,13 @@ pub(super) fn read_keeping(
         keep(refresh_token);
     }
     let date = header(headers, &DATE).and_then(http_date);
+    let known = Known { sent: request.sent(), document: document.as_ref(), mapping };
 
     let object = document.as_ref().and_then(Value::as_object);
     let mut error_body = None;
     if status.is_success() && !object.is_some_and(error_body::reports_error) {
         let read = match &document {
-            Some(document) => token(document, request, date, refresh_token.clone()),
+            Some(document) => token(document, request, &known, date, refresh_token.clone()),
             None => Err(ResponseProblem::NotJson(shape(headers, body, request.sent()))),
         };
         let problem = match read {
@@ -71,12 +95,13 @@ pub(super) fn read_keeping(
         };
         // Without a token, further members may say why.
         let no_token = object.filter(|_| matches!(problem, ResponseProblem::NoToken(_)));
-        error_body = no_token.map(|object| error_body::read(object, request.sent()));
+        error_body = no_token.map(|object| error_body::read(object, &known.redactor()));
         if !error_body.as_ref().is_some_and(ErrorBody::names_cause) {
             return Err(Error::Unusable(Box::new(Unusable { status, problem, refresh_token })));
         }
     }
-    let read_body = || object.map_or(ErrorBody::NotJson, |object| error_body::read(object, request.sent()));
+    let read_body =
+        || object.map_or(ErrorBody::NotJson, |object| error_body::read(object, &known.redactor()));
     let error_body = error_body.unwrap_or_else(read_body);
     let shape = shape(headers, body, request.sent());
     let limit = || request.is_for_github().then(|| github_limit(status, headers, date)).flatten();
@@ -95,6 +120,7 @@ pub(super) fn read_keeping(
 fn token(
     document: &Value,
     request: &TokenRequest,
+    known: &Known<'_>,
     date: Option<Timestamp>,
     refresh_token: Option<SecretString>,
 ) -> Result<Answer, ResponseProblem> {
@@ -109,17 +135,18 @@ fn token(
         return Err(ResponseProblem::TokenCharacters);
     }
     let token_type_text = text(document, "token_type").map(str::trim).filter(|text| !text.is_empty());
+    let token_type = token_type_text.map(|text| token_type(text, known)).transpose()?.flatten();
     let scope = text(document, "scope");
     if scope.is_some_and(|scope| scope.contains(is_control)) {
         return Err(ResponseProblem::ControlCharacters("scope".to_owned()));
     }
-    let values = values(document, request, refresh_token.as_ref())?;
+    let values = values(document, request, known)?;
     let expires_in = mapped(document, mapping.expires_in.as_ref(), "expires_in").and_then(seconds);
     Ok(Answer {
         access_token: access_token.into(),
-        token_type: token_type_text.map_or(Ok("Bearer"), token_type)?.to_owned(),
-        token_type_missing: token_type_text.is_none() && !mapping.omits_token_type,
-        scope: scope.map(str::to_owned),
+        token_type: token_type.unwrap_or(BEARER).to_owned(),
+        token_type_missing: token_type.is_none() && !mapping.omits_token_type,
+        scope: scope.filter(|scope| can_be_told(scope, known)).map(str::to_owned),
         expires_in: expires_in.map(|seconds| seconds.min(MAX_LIFETIME)),
         expires_at: mapping
             .expires_at
@@ -137,19 +164,22 @@ fn token(
 fn values(
     document: &Value,
     request: &TokenRequest,
-    refresh_token: Option<&SecretString>,
+    known: &Known<'_>,
 ) -> Result<BTreeMap<String, SecretString>, ResponseProblem> {
-    let refresh_token = refresh_token.map(ExposeSecret::expose_secret);
     let mut values = BTreeMap::new();
+    if request.response().values.is_empty() {
+        return Ok(values);
+    }
+    let secrets = known.secrets();
     for (name, pointer) in &request.response().values {
         let Some(value) = pointer.find(document).and_then(mapping::scalar) else { continue };
         if value.contains(is_control) {
             return Err(ResponseProblem::ControlCharacters(pointer.to_string()));
         }
-        if value.len() > MAX_VALUE_LENGTH {
+        if value.len() > MAX_VALUE {
             return Err(ResponseProblem::LongValue(pointer.clone()));
         }
-        if pointer.is_secret() || refresh_token == Some(&value) || request.sent().secret_is_in(&value) {
+        if pointer.is_secret() || secrets.secret_is_in(&value) {
             return Err(ResponseProblem::SecretValue(pointer.clone()));
         }
         values.insert(name.clone(), value.into());
@@ -157,15 +187,31 @@ fn values(
     Ok(values)
 }
 
-fn token_type(text: &str) -> Result<&str, ResponseProblem> {
+const BEARER: &str = "Bearer";
+
+/// RFC 6749's NQSCHAR: types have spaces at eBay.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
+/// `None`: it is long, has other characters, or repeats a secret. A type is written where many may read it.
+fn token_type<'a>(text: &'a str, known: &Known<'_>) -> Result<Option<&'a str>, ResponseProblem> {
     match text.to_ascii_lowercase().as_str() {
-        "bearer" | "bearertoken" => Ok("Bearer"),
+        "bearer" | "bearertoken" => Ok(Some(BEARER)),
         "dpop" => Err(ResponseProblem::TokenType("DPoP")),
         "mac" => Err(ResponseProblem::TokenType("mac")),
         "pop" => Err(ResponseProblem::TokenType("pop")),
         _ if text.contains(is_control) => Err(ResponseProblem::ControlCharacters("token_type".to_owned())),
-        _ => Ok(text),
+        _ => {
+            let has_form = text.len() <= MAX_TOKEN_TYPE && is_plain(text);
+            Ok(Some(text).filter(|text| has_form && known.redactor().permits(text)))
+        }
     }
+}
+
+/// Whether a scope is one of RFC 6749, 3.3, and repeats no secret.
+fn can_be_told(scope: &str, known: &Known<'_>) -> bool {
+    scope.len() <= MAX_SCOPE && is_plain(scope) && known.redactor().permits(scope)
 }
 
 /// Control characters and Unicode's line separators: some readers of files and headers start a new line at them.

@@ -3,6 +3,7 @@
 
 use super::certificate::CertificateFields;
 use super::key::{KeyError, PrivateKey};
+use super::limits::{MAX_BUNDLE, MAX_BUNDLE_CERTIFICATES, MAX_CHAIN, MAX_CHAIN_CERTIFICATES, MAX_CREDENTIAL};
 use super::pem::{PemProblem, certificates};
 use aws_lc_rs::digest;
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,20 @@ pub enum TlsError {
     /// The certificate at this position, from 1, cannot be decoded.
     #[error("the CA bundle is damaged at certificate {0}: store the file unchanged")]
     DamagedBundle(usize),
+    /// No certificate of the bundle can be that of an authority or of a server.
+    #[error(
+        "the CA bundle holds no certificate that can be used: it must be X.509 version 3, in DER without further bytes"
+    )]
+    UnusableBundle,
+    /// More than [`MAX_BUNDLE`] bytes or [`MAX_BUNDLE_CERTIFICATES`] certificates.
+    #[error("the CA bundle has more than {max} bytes or {many} certificates: store only those of the authorities of this endpoint", max = MAX_BUNDLE, many = MAX_BUNDLE_CERTIFICATES)]
+    LongBundle,
+    /// More than [`MAX_CHAIN`] bytes or [`MAX_CHAIN_CERTIFICATES`] certificates.
+    #[error("the client certificate has more than {max} bytes or {many} certificates: store it with its intermediates alone", max = MAX_CHAIN, many = MAX_CHAIN_CERTIFICATES)]
+    LongChain,
+    /// The private key of the client certificate has more than [`MAX_CREDENTIAL`] bytes.
+    #[error("the private key of the client certificate has more than {max} bytes: store it alone", max = MAX_CREDENTIAL)]
+    LongKey,
     /// A certificate in the form that OpenSSL writes with `-trustout`.
     #[error(
         "this is a TRUSTED CERTIFICATE, which only OpenSSL reads: store what `openssl x509 -in trusted.pem -out plain.pem` \
@@ -76,9 +91,16 @@ impl TlsError {
     #[must_use]
     pub fn is_about_bundle(&self) -> bool {
         match self {
-            TlsError::EmptyBundle | TlsError::DamagedBundle(_) => true,
+            TlsError::EmptyBundle
+            | TlsError::DamagedBundle(_)
+            | TlsError::UnusableBundle
+            | TlsError::LongBundle => true,
             TlsError::Trusted { in_bundle } | TlsError::OtherPem { in_bundle, .. } => *in_bundle,
-            TlsError::ClientCertificate | TlsError::Key(_) | TlsError::OtherKey => false,
+            TlsError::ClientCertificate
+            | TlsError::LongChain
+            | TlsError::LongKey
+            | TlsError::Key(_)
+            | TlsError::OtherKey => false,
         }
     }
 }
@@ -145,6 +167,9 @@ fn conversion(label: &str) -> &'static str {
 }
 
 fn read_bundle(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    if pem.len() > MAX_BUNDLE {
+        return Err(TlsError::LongBundle);
+    }
     let certificates = certificates(pem).map_err(|problem| match problem {
         PemProblem::NoPem => TlsError::EmptyBundle,
         PemProblem::Damaged(at) => TlsError::DamagedBundle(at),
@@ -152,18 +177,30 @@ fn read_bundle(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         PemProblem::Other(label) => TlsError::OtherPem { label, in_bundle: true },
     })?;
     let damaged = certificates.iter().position(|certificate| CertificateFields::read(certificate).is_none());
-    match damaged {
-        Some(at) => Err(TlsError::DamagedBundle(at + 1)),
-        None => Ok(certificates),
+    if let Some(at) = damaged {
+        return Err(TlsError::DamagedBundle(at + 1));
     }
+    if certificates.len() > MAX_BUNDLE_CERTIFICATES {
+        return Err(TlsError::LongBundle);
+    }
+    Ok(certificates)
 }
 
 fn read_client(chain: &str, key: &SecretString) -> Result<CertifiedKey, TlsError> {
+    if chain.len() > MAX_CHAIN {
+        return Err(TlsError::LongChain);
+    }
+    if key.expose_secret().len() > MAX_CREDENTIAL {
+        return Err(TlsError::LongKey);
+    }
     let chain = certificates(chain).map_err(|problem| match problem {
         PemProblem::NoPem | PemProblem::Damaged(_) => TlsError::ClientCertificate,
         PemProblem::Trusted => TlsError::Trusted { in_bundle: false },
         PemProblem::Other(label) => TlsError::OtherPem { label, in_bundle: false },
     })?;
+    if chain.len() > MAX_CHAIN_CERTIFICATES {
+        return Err(TlsError::LongChain);
+    }
     let leaf =
         chain.first().and_then(|leaf| CertificateFields::read(leaf)).ok_or(TlsError::ClientCertificate)?;
     let key = PrivateKey::read(key)?;

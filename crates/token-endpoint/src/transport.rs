@@ -102,7 +102,8 @@ impl Transport {
         }
     }
 
-    /// How far the clock of `url`'s server is ahead of the local one, if it differs by more than 30 s and at most an hour.
+    /// By how much later than by the local clock requests to `url` are signed: as far as its server's clock is ahead, if it differs by
+    /// more than 30 s and at most an hour, and at most [`MAX_ASSERTION_OFFSET`](crate::limits::MAX_ASSERTION_OFFSET).
     #[must_use]
     pub fn clock_offset(&self, url: &Url) -> Option<SignedDuration> {
         self.clocks.offset(url)

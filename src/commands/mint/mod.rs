@@ -151,7 +151,8 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
             _ => "no refresh token came back, so that nothing was saved".to_owned(),
         });
     }
-    if let Some(offset) = transport.clock_offset(&located.token_url) {
+    let differs = transport.clock_offset(&located.token_url).is_some();
+    if let Some(offset) = transport.clock_difference(&located.token_url).filter(|_| differs) {
         report.remarks.push(format!("the endpoint's clock is {} s ahead of this one", offset.as_secs()));
     }
     if outcome.as_ref().is_err_and(|error| error.class() == Class::Rejected) {

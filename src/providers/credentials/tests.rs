@@ -102,6 +102,26 @@ fn credentials_errors_name_secret_key_and_remedy_and_no_value() {
 }
 
 #[test]
+fn read_credentials_refuses_a_long_value_and_names_field_and_bound() {
+    let long = "\"".repeat(1_000_000);
+    let error = read(&[("client_id", "id"), ("client_secret", &long)]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "key client_secret of Secret idp has 1000000 bytes, and a client secret may have at most 32768: write the client secret alone into it, or the right key in spec.credentials.clientSecretKey"
+    );
+    assert_eq!(error.reason(), Reason::CredentialsInvalid);
+    let named: BTreeMap<String, String> =
+        (0..32).map(|n| (format!("p{n}"), "client_id".to_owned())).collect();
+    let provider = json!({"oauth2": {"tokenURL": "https://idp.example.com/", "secretParameters": named, "clientAuthentication": {"none": {}}}});
+    let error =
+        read_credentials(&spec(), &request(provider), None, &data(&[("client_id", &long)])).unwrap_err();
+    assert!(
+        error.to_string().ends_with("or the right key in spec.provider.oauth2.secretParameters"),
+        "{error}"
+    );
+}
+
+#[test]
 fn read_credentials_refuses_secrets_of_the_cluster() {
     for refused in REFUSED_TYPES {
         let values = data(&[("client_id", "id"), ("client_secret", "s3")]);

@@ -2,6 +2,7 @@
 
 use crate::credential::Credential;
 use crate::key::KeyError;
+use crate::limits::{MAX_CREDENTIAL, MAX_REQUEST_BODY, MAX_REQUEST_HEADERS};
 
 /// A request cannot be written from a description and credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +13,18 @@ pub enum RequestError {
     /// A secret parameter or header needs a value that is absent or empty.
     #[error("the request needs a value under the key {0:?}, and the credentials hold none")]
     MissingValue(String),
+    /// More than [`MAX_CREDENTIAL`].
+    #[error("the {0} has more than {max} bytes", max = MAX_CREDENTIAL)]
+    LongCredential(Credential),
+    /// The value of a secret parameter or header has more than [`MAX_CREDENTIAL`].
+    #[error("the value under the key {0:?} has more than {max} bytes", max = MAX_CREDENTIAL)]
+    LongValue(String),
+    /// More than [`MAX_REQUEST_BODY`], with the longest member.
+    #[error("the request's body would have more than {max} bytes, most of them in {0:?}: shorten what it is made of", max = MAX_REQUEST_BODY)]
+    LongBody(String),
+    /// More than [`MAX_REQUEST_HEADERS`], with the longest header.
+    #[error("the request's headers would have more than {max} bytes, most of them in {0:?}: shorten what they are made of", max = MAX_REQUEST_HEADERS)]
+    LongHeaders(String),
     /// A parameter is named like a member of [`RESERVED`](crate::RESERVED), or both kinds of parameters have the same name.
     #[error("the parameter {0:?} is reserved: this client sets it itself")]
     Reserved(String),

@@ -3,6 +3,7 @@
 use super::hint::Hint;
 use super::shape::Shape;
 use crate::Pointer;
+use crate::limits::MAX_VALUE;
 use http::StatusCode;
 use secrecy::SecretString;
 use std::fmt;
@@ -58,7 +59,7 @@ pub(crate) enum ResponseProblem {
     TokenCharacters,
     #[error("with control characters in {0}")]
     ControlCharacters(String),
-    #[error("with more than 4096 bytes at {0}")]
+    #[error("with more than {max} bytes at {0}", max = MAX_VALUE)]
     LongValue(Pointer),
     #[error("with a secret at {0}")]
     SecretValue(Pointer),

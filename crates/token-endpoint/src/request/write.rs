@@ -10,6 +10,7 @@ use crate::grant::{BasicEncoding, ClientAuthentication, GitHubApp, Grant, TokenE
 use crate::headers::is_refused_header;
 use crate::key::PrivateKey;
 use crate::lifetime::expiry;
+use crate::limits::{MAX_REQUEST_BODY, MAX_REQUEST_HEADERS};
 use crate::redact::{Redactor, percent_encode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -53,10 +54,11 @@ impl RequestDescription {
         self.write_headers(&mut draft, credentials)?;
 
         let (content_type, body) = match self.encoding {
-            Encoding::Form => ("application/x-www-form-urlencoded", form(&draft.members)),
-            Encoding::Json => ("application/json", json(&draft.members)),
+            Encoding::Form => ("application/x-www-form-urlencoded", draft.body(form)?),
+            Encoding::Json => ("application/json", draft.body(json)?),
         };
         draft.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        check_headers(&draft.headers)?;
         Ok(TokenRequest {
             url: self.token_url.clone(),
             headers: draft.headers,
@@ -76,6 +78,7 @@ impl RequestDescription {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         sent.add(assertion.expose_secret());
         sent.add_name(signer.credentials.client_id()?);
+        check_headers(&headers)?;
         Ok(TokenRequest {
             url: self.token_url.clone(),
             headers,
@@ -161,7 +164,7 @@ impl RequestDescription {
                 draft.secret("client_secret", credentials.client_secret()?);
             }
             ClientAuthentication::None => {
-                if let Ok(id) = credentials.client_id() {
+                if let Some(id) = credentials.client_id_if_any()? {
                     draft.name("client_id", id);
                 }
             }
@@ -174,7 +177,7 @@ impl RequestDescription {
                 draft.secret("client_assertion", signer.client(method)?);
             }
             ClientAuthentication::Assertion { assertion_type } => {
-                if let Ok(id) = credentials.client_id() {
+                if let Some(id) = credentials.client_id_if_any()? {
                     draft.name("client_id", id);
                 }
                 let assertion = credentials.client_assertion()?;
@@ -253,12 +256,13 @@ impl RequestDescription {
             let mut written =
                 HeaderValue::try_from(value).map_err(|_| RequestError::HeaderValue(name.clone()))?;
             written.set_sensitive(is_secret);
+            draft.headers.insert(header, written);
+            check_headers(&draft.headers)?;
             if is_secret {
                 draft.sent.add(value);
             } else {
                 draft.sent.add_name(value);
             }
-            draft.headers.insert(header, written);
         }
         Ok(())
     }
@@ -269,6 +273,10 @@ impl RequestDescription {
 struct Draft<'a> {
     headers: HeaderMap,
     members: Vec<(&'a str, Cow<'a, str>)>,
+    /// Of all members, also of those that were left out because they are too many.
+    bytes: usize,
+    /// The longest member, and its bytes.
+    longest: (&'a str, usize),
     sent: Redactor,
     encoded_differs: bool,
 }
@@ -276,22 +284,53 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// Adds a member that may appear in messages.
     fn plain(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
-        self.members.push((name, value.into()));
+        self.push(name, value.into(), |_, _| {});
     }
 
     /// Adds a member that is redacted in messages.
     fn name(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
-        let value = value.into();
-        self.sent.add_name(&value);
-        self.members.push((name, value));
+        self.push(name, value.into(), Redactor::add_name);
     }
 
     /// Adds a secret, which is redacted in messages and not allowed in mapped values.
     fn secret(&mut self, name: &'a str, value: impl Into<Cow<'a, str>>) {
-        let value = value.into();
-        self.sent.add(&value);
-        self.members.push((name, value));
+        self.push(name, value.into(), Redactor::add);
     }
+
+    /// Keeps no more than a body may have: one value may be that of many parameters.
+    fn push(&mut self, name: &'a str, value: Cow<'a, str>, redact: impl FnOnce(&mut Redactor, &str)) {
+        let bytes = name.len() + value.len();
+        self.bytes = self.bytes.saturating_add(bytes);
+        if bytes > self.longest.1 {
+            self.longest = (name, bytes);
+        }
+        if self.bytes <= MAX_REQUEST_BODY {
+            redact(&mut self.sent, &value);
+            self.members.push((name, value));
+        }
+    }
+
+    fn body(
+        &self,
+        encode: impl FnOnce(&[(&str, Cow<'_, str>)]) -> Option<String>,
+    ) -> Result<String, RequestError> {
+        let body = if self.bytes <= MAX_REQUEST_BODY { encode(&self.members) } else { None };
+        body.ok_or_else(|| RequestError::LongBody(self.longest.0.to_owned()))
+    }
+}
+
+/// The bytes of a header in a request: name, colon, space, value and line break.
+fn header_length(name: &HeaderName, value: &HeaderValue) -> usize {
+    name.as_str().len() + value.len() + 4
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<(), RequestError> {
+    let lengths = || headers.iter().map(|(name, value)| (header_length(name, value), name));
+    if lengths().map(|(length, _)| length).sum::<usize>() <= MAX_REQUEST_HEADERS {
+        return Ok(());
+    }
+    let longest = lengths().max_by_key(|(length, _)| *length);
+    Err(RequestError::LongHeaders(longest.map(|(_, name)| name.to_string()).unwrap_or_default()))
 }
 
 /// Refuses an assertion whose time is over: the endpoint would count a failed login. One that is no JWT is not judged.
@@ -317,27 +356,37 @@ fn basic(pair: &str) -> HeaderValue {
     value
 }
 
-fn form(members: &[(&str, Cow<'_, str>)]) -> String {
-    let pairs: Vec<String> =
-        members.iter().map(|(name, value)| [percent_encode(name), percent_encode(value)].join("=")).collect();
-    pairs.join("&")
+/// `None`: it would have more than [`MAX_REQUEST_BODY`] bytes.
+fn form(members: &[(&str, Cow<'_, str>)]) -> Option<String> {
+    let mut form = String::new();
+    for (name, value) in members {
+        let separator = if form.is_empty() { "" } else { "&" };
+        form.extend([separator, &percent_encode(name), "=", &percent_encode(value)]);
+        if form.len() > MAX_REQUEST_BODY {
+            return None;
+        }
+    }
+    Some(form)
 }
 
 /// An object with its members in order, which a map type would sort. A member with several values (`resource`) is an array.
-fn json(members: &[(&str, Cow<'_, str>)]) -> String {
+/// `None`: it would have more than [`MAX_REQUEST_BODY`] bytes.
+fn json(members: &[(&str, Cow<'_, str>)]) -> Option<String> {
     let quote = |text: &str| serde_json::Value::from(text).to_string();
-    let pairs: Vec<String> = members
-        .chunk_by(|one, next| one.0 == next.0)
-        .filter_map(|same| {
-            let values: Vec<String> = same.iter().map(|(_, value)| quote(value)).collect();
-            let value = values.join(",");
-            let (name, _) = same.first()?;
-            Some(if values.len() == 1 {
-                format!("{}:{value}", quote(name))
-            } else {
-                format!("{}:[{value}]", quote(name))
-            })
-        })
-        .collect();
-    format!("{{{}}}", pairs.join(","))
+    let mut json = "{".to_owned();
+    for same in members.chunk_by(|one, next| one.0 == next.0) {
+        let Some((name, _)) = same.first() else { continue };
+        let is_array = same.len() > 1;
+        let separator = if json.len() > 1 { "," } else { "" };
+        json.extend([separator, &quote(name), ":", if is_array { "[" } else { "" }]);
+        for (at, (_, value)) in same.iter().enumerate() {
+            json.extend([if at > 0 { "," } else { "" }, &quote(value)]);
+            if json.len() > MAX_REQUEST_BODY {
+                return None;
+            }
+        }
+        json.push_str(if is_array { "]" } else { "" });
+    }
+    json.push('}');
+    (json.len() <= MAX_REQUEST_BODY).then_some(json)
 }

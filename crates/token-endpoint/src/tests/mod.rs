@@ -9,6 +9,7 @@ mod grants;
 mod keys;
 mod lifetime;
 mod limiter;
+mod limits;
 mod made_assertions;
 mod mapping;
 mod properties;

@@ -1,6 +1,7 @@
 //! What time it is, by the caller's clock, and how far the clocks of servers are ahead of it, by the header `Date`.
 
 use crate::lifetime::MAX_CLOCK_OFFSET;
+use crate::limits::MAX_ASSERTION_OFFSET;
 use crate::response::http_date;
 use http::HeaderMap;
 use http::header::DATE;
@@ -36,11 +37,12 @@ impl fmt::Debug for LocalClock {
 pub(super) struct ServerClocks(Mutex<HashMap<String, i64>>);
 
 impl ServerClocks {
-    /// The difference by which assertions are dated, where that is needed.
+    /// The difference by which assertions are dated, where that is needed: whoever answers must not have them signed for any time.
     pub(super) fn offset(&self, url: &Url) -> Option<SignedDuration> {
-        self.difference(url).filter(|ahead| {
+        let ahead = self.difference(url).filter(|ahead| {
             (CLOCK_TOLERANCE + 1..=MAX_CLOCK_OFFSET).contains(&ahead.as_secs().unsigned_abs())
-        })
+        });
+        ahead.map(|ahead| ahead.clamp(-MAX_ASSERTION_OFFSET, MAX_ASSERTION_OFFSET))
     }
 
     /// The difference at the last response, however large it is.
