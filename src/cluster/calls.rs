@@ -21,6 +21,7 @@ use crate::key::Key;
 use crate::secret::{
     FIELD_MANAGER, Facts, PodList, PodMetadata, REFRESH_TOKEN_LABEL, REFRESHED_ANNOTATION, Version,
 };
+use crate::text::shown;
 
 /// The most Secrets of one page.
 const SECRET_PAGE_SIZE: u32 = 100;
@@ -48,8 +49,9 @@ pub enum CallError {
     /// The Secret is immutable.
     #[error("the Secret is immutable")]
     Immutable,
-    /// Another rejection (4xx): quota, admission, RBAC, validation.
-    #[error("{0}")]
+    /// Another rejection (4xx): quota, admission, RBAC, validation. It is shown as text of others, and not before what it quotes
+    /// was taken out of the whole ([`CallError::without`]).
+    #[error("{}", shown(.0))]
     Refused(String),
     /// No response, or an error of the API server itself.
     #[error("the Kubernetes API server did not answer as expected: {0}")]
@@ -67,7 +69,7 @@ pub struct Unavailable {
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&shown(&self.message))
     }
 }
 

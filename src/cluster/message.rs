@@ -1,4 +1,6 @@
-//! Error messages of the API server.
+//! Error messages of the API server, which admission webhooks and the authors of objects may write: as they are shown.
+
+use crate::text::shown;
 
 /// Whether it is a failure of the moment: the API server does not answer, or says that it cannot now.
 pub(super) fn is_outage(error: &kube::Error) -> bool {
@@ -12,7 +14,7 @@ pub(super) fn is_outage(error: &kube::Error) -> bool {
 /// The message of an error. kube's own text of an API error repeats the whole status.
 pub(super) fn message(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
+        kube::Error::Api(status) => shown(&status.message).into_owned(),
+        error => shown(&error.to_string()).into_owned(),
     }
 }

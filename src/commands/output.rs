@@ -6,6 +6,8 @@ use clap::ValueEnum;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 
+use crate::text::{escaped, is_active, shown_message};
+
 /// The format of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
@@ -31,6 +33,8 @@ pub(crate) struct ConditionReport {
 impl From<Condition> for ConditionReport {
     fn from(condition: Condition) -> Self {
         let Condition { type_: kind, status, reason, message, .. } = condition;
+        let shown = |text: String| shown_message(&text).into_owned();
+        let (kind, status, reason, message) = (shown(kind), shown(status), shown(reason), shown(message));
         ConditionReport { kind, status, reason, message, remedy: None }
     }
 }
@@ -43,13 +47,15 @@ pub(crate) fn report<R: Serialize>(format: OutputFormat, report: &R, text: impl 
     });
 }
 
-/// Writes text to standard output.
+/// Writes text to standard output. What it quotes must not reach the terminal as more than text.
 pub(crate) fn print(text: &str) {
+    let text = escaped(text, |c| is_active(c) && !matches!(c, '\n' | '\t'));
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// Writes an error message to standard error.
 pub(crate) fn print_error(message: &str) {
+    let message = shown_message(message);
     let _ = std::io::stderr().write_all(format!("tokensource-operator: {message}\n").as_bytes());
 }

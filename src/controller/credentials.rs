@@ -10,6 +10,7 @@ use crate::key::Key;
 use crate::providers::{ReadCredentials, read_credentials};
 use crate::secret::{CREDENTIALS_LABEL, Facts, Version};
 use crate::spec::{Identity, Resolved};
+use crate::text::shown;
 use crate::token_request::tls::Named;
 
 /// The credentials of a TokenSource as they are in the cluster.
@@ -81,7 +82,8 @@ pub(super) fn not_usable(secret: &Key, facts: &Facts) -> String {
     let Key { namespace, name } = secret;
     if let Some(source) = &facts.refresh_token_of {
         return format!(
-            "Secret {name} stores the refresh token of TokenSource {source}, which alone may send it, because it changes with every use: name the Secret that you wrote in spec.credentials.secretRef.name"
+            "Secret {name} stores the refresh token of TokenSource {}, which alone may send it, because it changes with every use: name the Secret that you wrote in spec.credentials.secretRef.name",
+            shown(source)
         );
     }
     let (label, value) = CREDENTIALS_LABEL;

@@ -8,6 +8,7 @@ use tokensource_api::Reason;
 use crate::cluster::{CallError, Unavailable};
 use crate::secret::Version;
 use crate::status::{error_text, reason};
+use crate::text::shown_message;
 
 /// Why it goes no further.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl Attempt {
         Attempt {
             class,
             reason,
-            message,
+            message: shown_message(&message).into_owned(),
             retry_after: None,
             outcome_unknown: false,
             refused_target: None,

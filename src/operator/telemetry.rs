@@ -1,6 +1,6 @@
 //! Log lines, and traces if they are enabled.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
 use clap::ValueEnum;
 use tracing::warn;
@@ -11,6 +11,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use super::traces::Traces;
 use crate::controller::SPANS;
+use crate::text::{escaped, is_active};
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -32,7 +33,7 @@ pub(super) fn start(format: LogFormat, filter: &str) -> Result<Option<Traces>, P
         .parse(format!("kube_runtime=warn,{filter}"))?
         .add_directive(no_responses)
         .add_directive(no_spans);
-    let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
+    let lines = fmt::layer().with_ansi(false).with_writer(|| OneLine(io::stderr()));
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
@@ -46,4 +47,67 @@ pub(super) fn start(format: LogFormat, filter: &str) -> Result<Option<Traces>, P
         warn!("no traces are exported: {error}");
         None
     }))
+}
+
+/// Writes each event on one line, whatever its members quote: a line break would forge another event, and ESC would reach the
+/// terminal of the reader.
+struct OneLine<W>(W);
+
+impl<W: io::Write> io::Write for OneLine<W> {
+    /// The subscriber writes an event as a whole.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = escaped(text.strip_suffix('\n').unwrap_or(&text), is_active);
+        self.0.write_all(format!("{line}\n").as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt::format::FmtSpan;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn log_event_stays_on_one_line_whatever_it_quotes() {
+        let forged = "x\n2026-11-26T00:00:00Z ERROR forged\u{1b}[2J\u{202e}\u{2028}";
+        for json in [false, true] {
+            let written = Written::default();
+            let to = written.clone();
+            let lines = fmt::layer().with_ansi(false).with_span_events(FmtSpan::NONE);
+            let lines = lines.with_writer(move || OneLine(to.clone()));
+            let lines: Box<dyn Layer<Registry> + Send + Sync> =
+                if json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+                warn!(error = %forged, debugged = ?forged, quoted = forged, "a message: {forged}");
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            let line = text.strip_suffix('\n').unwrap();
+            assert!(!line.contains(is_active), "{line:?}");
+            if json {
+                let event: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert_eq!(event["error"], forged);
+            }
+        }
+    }
 }

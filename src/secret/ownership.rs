@@ -3,6 +3,7 @@
 
 use super::facts::Facts;
 use super::record::Owner;
+use crate::text::shown;
 
 /// Who owns the Secret under the target's name, from the point of view of a TokenSource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,17 +36,17 @@ pub fn ownership(secret: &Facts, source: &Owner) -> Ownership {
         } else if controller.kind == "TokenSource" && controller.name == source.name {
             Ownership::Predecessors
         } else {
-            foreign(format!("it belongs to {} {}", controller.kind, controller.name), false)
+            foreign(format!("it belongs to {} {}", shown(&controller.kind), shown(&controller.name)), false)
         };
     }
     if let Some(other) = &secret.refresh_token_of {
         // It may be the only copy of the refresh token.
-        return foreign(format!("it keeps the refresh token of TokenSource {other}"), false);
+        return foreign(format!("it keeps the refresh token of TokenSource {}", shown(other)), false);
     }
     match &secret.record {
         Some(record) if record.owner.name == source.name => Ownership::Ours,
         _ if secret.offered_to.as_deref() == Some(&source.name) => Ownership::Offered,
-        Some(record) => foreign(format!("it belongs to TokenSource {}", record.owner.name), true),
+        Some(record) => foreign(format!("it belongs to TokenSource {}", shown(&record.owner.name)), true),
         None => foreign("this operator did not create it".into(), true),
     }
 }

@@ -5,8 +5,14 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::text::shown;
+
 /// The version of the record's format.
 const RECORD_VERSION: u32 = 1;
+/// The most remarks of a record, and the most bytes of one.
+const MAX_REMARKS: usize = 8;
+/// A longer annotation was not written by this operator.
+const MAX_RECORD_BYTES: usize = 16 * 1024;
 
 /// The description of the token in a target Secret. It contains no secret and, except for the token's id, no digest of one.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -131,7 +137,7 @@ impl Record {
             scope: minted.scope,
             cached,
             refresh_request,
-            remarks: minted.remarks,
+            remarks: bounded(minted.remarks),
             template: None,
         }
     }
@@ -151,7 +157,7 @@ impl Record {
     /// Parses the annotation's value; `None` where this build cannot parse it.
     #[must_use]
     pub fn parse(annotation: &str) -> Option<Self> {
-        serde_json::from_str(annotation).ok()
+        if annotation.len() > MAX_RECORD_BYTES { None } else { serde_json::from_str(annotation).ok() }
     }
 
     /// The annotation's value.
@@ -175,9 +181,25 @@ impl Record {
     }
 }
 
+/// The first remarks, each as text that is shown: an annotation that everyone reads who may read Secrets' metadata.
+fn bounded(remarks: Vec<String>) -> Vec<String> {
+    remarks.into_iter().take(MAX_REMARKS).map(|remark| shown(&remark).into_owned()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn record_has_few_short_remarks_and_another_annotation_is_none() {
+        let long = || "x\u{1b}".repeat(10_000);
+        let record = recorded(Minted { remarks: vec![long(); 100], ..minted("a", 0, 300) }, None);
+        let written = record.to_annotation();
+        assert!(written.len() < MAX_RECORD_BYTES, "{}", written.len());
+        assert_eq!(Record::parse(&written), Some(record.clone()));
+        let forged = Record { remarks: vec![long(); 10], ..record };
+        assert_eq!(Record::parse(&forged.to_annotation()), None);
+    }
 
     fn minted(token_id: &str, issued: i64, expires: i64) -> Minted {
         Minted {

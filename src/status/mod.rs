@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::refresh::{Policy, PropagationSafety};
 use crate::secret::Record;
+use crate::text::{shown, shown_message};
 use tokensource_api::{Binding, LastFailure, Reason, TokenSourceStatus, TokenStatus};
 
 mod error_text;
@@ -194,20 +195,27 @@ pub fn status(situation: &Situation<'_>) -> TokenSourceStatus {
     let mut conditions = Conditions { situation, all: vec![] };
     conditions.ready();
     conditions.propagation();
+    for condition in &mut conditions.all {
+        condition.message = shown_message(&condition.message).into_owned();
+    }
     TokenSourceStatus {
         observed_generation: Some(situation.generation),
         conditions: conditions.all,
         provider: situation.provider.map(str::to_owned),
         binding: Some(Binding { name: situation.target.to_owned() }),
         token: situation.token.map(|(record, refresh_at)| TokenStatus {
-            id: record.token_id.clone(),
+            id: shown(&record.token_id).into_owned(),
             issued_at: record.issued_at,
             expires_at: record.expires_at,
             refresh_at,
-            token_type: record.token_type.clone(),
-            scope: record.scope.clone(),
+            token_type: shown(&record.token_type).into_owned(),
+            scope: record.scope.as_deref().map(|scope| shown(scope).into_owned()),
         }),
-        last_failure: last_failure(situation),
+        last_failure: last_failure(situation).map(|last| LastFailure {
+            reason: shown(&last.reason).into_owned(),
+            message: shown_message(&last.message).into_owned(),
+            ..last
+        }),
     }
 }
 

@@ -272,3 +272,35 @@ fn last_failure_after_recovery_has_count_zero() {
     assert_eq!((last.count, last.next_attempt_at, last.inputs), (0, None, None));
     assert_eq!(last.message, "m");
 }
+
+#[test]
+fn status_shows_texts_of_others_on_one_line_and_cut() {
+    let foreign = format!("x\n\u{1b}[31m\u{202e}{}", "y".repeat(240_000));
+    let none = Reported::default();
+    let mut forged = record(300);
+    forged.remarks = vec![foreign.clone()];
+    forged.token_id.clone_from(&foreign);
+    forged.token_type.clone_from(&foreign);
+    forged.scope = Some(foreign.clone());
+    let problem = Problem { reason: Reason::TargetRefused, message: foreign.clone(), passes: false };
+    let last_failure = LastFailure {
+        at: at(1),
+        reason: foreign.clone(),
+        message: foreign.clone(),
+        count: 1,
+        next_attempt_at: None,
+        inputs: None,
+    };
+    for problem in [None, Some(problem)] {
+        let situation = Situation {
+            problem,
+            last_failure: Some(last_failure.clone()),
+            ..situation(10, Some(&forged), None, &none)
+        };
+        let written = serde_json::to_string(&status(&situation)).unwrap();
+        assert!(written.len() < 20_000, "{}", written.len());
+        for message in status(&situation).conditions.iter().map(|it| &it.message) {
+            assert!(!message.contains(crate::text::is_active) && message.len() < 5000, "{message}");
+        }
+    }
+}

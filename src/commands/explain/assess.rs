@@ -14,6 +14,7 @@ use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::Wanted;
 use crate::secret::{Facts, Owner, Ownership, Pod, Record, Use, UseKind, ownership};
 use crate::spec::Resolved;
+use crate::text::{shown, shown_message};
 use crate::time::{plus, seconds_between};
 use tokensource_api::{Reason, TokenSource, TokenSourceStatus, TokenStatus};
 
@@ -73,7 +74,7 @@ pub(super) fn assess(
 
 impl Assessment<'_> {
     fn unknown(&mut self, error: &ReadError, consequence: &str) {
-        self.report.not_known.push(format!("{error}, so {consequence}"));
+        self.report.not_known.push(format!("{}, so {consequence}", shown_message(&error.to_string())));
     }
 
     /// The token and the Secret that holds it. The record on the Secret is authoritative, not the status; only where another
@@ -279,8 +280,8 @@ impl Assessment<'_> {
         self.report.last_failure = self.status.last_failure.as_ref().map(|last| LastFailureReport {
             at: last.at,
             ago: span(seconds_between(last.at, self.now)),
-            reason: last.reason.clone(),
-            message: last.message.clone(),
+            reason: shown(&last.reason).into_owned(),
+            message: shown_message(&last.message).into_owned(),
             count: last.count,
             remedy: reason(&last.reason).map(Reason::remedy),
         });

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::commands::output::ConditionReport;
 use crate::secret::UseKind;
+use crate::text::shown_message;
 use crate::time::seconds_between;
 
 /// The severity of a finding. In the order of severity.
@@ -29,7 +30,7 @@ pub(super) struct Finding {
 
 impl Finding {
     pub(super) fn new(level: Level, message: impl Into<String>) -> Self {
-        Finding { level, message: message.into() }
+        Finding { level, message: shown_message(&message.into()).into_owned() }
     }
 }
 

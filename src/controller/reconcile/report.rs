@@ -24,6 +24,7 @@ use crate::refresh::{DEFAULT_MAX_INTERVAL, DatedRecord, Policy};
 use crate::restorations;
 use crate::spec::Identity;
 use crate::status::{News, Problem, Reported, Situation, status};
+use crate::text::shown;
 use crate::time::seconds_between;
 
 /// The wait before a status is written again that the API server has refused.
@@ -173,7 +174,7 @@ async fn write(
             return alive.map_or(Ok(None), |_| Err(CallError::Unavailable(why.into())));
         }
         Err(CallError::Refused(message)) => {
-            warn!(source = %identity.key, error = %message, "the API server refuses the status");
+            warn!(source = %identity.key, error = %shown(&message), "the API server refuses the status");
             return Ok(Some(REFUSED_RETRY));
         }
         other => other?,

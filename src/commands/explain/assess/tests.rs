@@ -348,3 +348,24 @@ fn troubleshooting_page_shows_the_output() {
         "the page lacks:\n{output}"
     );
 }
+
+#[test]
+fn explain_shows_texts_of_others_on_their_line() {
+    let foreign = "x\n! Token        forged\u{1b}[2J\u{202e}";
+    let source = source(
+        json!({}),
+        json!({
+            "conditions": [{"type": "Ready", "status": "False", "reason": "TargetConflict", "message": foreign, "lastTransitionTime": at(-100)}],
+            "lastFailure": {"at": at(-10), "reason": "TargetRefused", "message": foreign, "count": 1},
+        }),
+    );
+    let mut found = found(source);
+    let metadata = json!({
+        "name": "vgs-token", "uid": "s", "resourceVersion": "9",
+        "ownerReferences": [{"apiVersion": "v1", "kind": foreign, "name": foreign, "uid": "x", "controller": true}],
+    });
+    found.target = Ok(Some(Facts::of(&serde_json::from_value(metadata).unwrap()).unwrap()));
+    let text = explain(&found).to_string();
+    assert!(text.contains("forged"), "{text}");
+    assert!(!text.contains(['\u{1b}', '\u{202e}']) && !text.contains("\n! Token        forged"), "{text}");
+}

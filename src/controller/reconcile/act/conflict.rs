@@ -11,6 +11,7 @@ use crate::controller::state::Restoration;
 use crate::refresh::Cause;
 use crate::secret::{ADOPT_ANNOTATION, Facts, Ownership, ownership};
 use crate::status::Problem;
+use crate::text::shown;
 
 impl Reconciliation<'_> {
     /// Deletes a target of another type, so that it is created anew with the token in memory: a Secret's type cannot be
@@ -39,6 +40,7 @@ impl Reconciliation<'_> {
         let name = &self.identity.target.name;
         let secret = self.context.kubernetes.secret(&self.identity.target).await?;
         let kind = secret.and_then(|secret| secret.type_).unwrap_or_default();
+        let shown_kind = shown(&kind);
         let (reason, why) = match &seen.other_writer {
             Some(other) if is_ours => (
                 Reason::TargetRefused,
@@ -52,7 +54,7 @@ impl Reconciliation<'_> {
             "delete"
         };
         let message = format!(
-            "Secret {name} is of type {kind}, which cannot be changed without deleting it, {why}: {remedy} the Secret, if nobody needs it"
+            "Secret {name} is of type {shown_kind}, which cannot be changed without deleting it, {why}: {remedy} the Secret, if nobody needs it"
         );
         Ok(Outcome::configuration(reason, message).of_target(Some(seen.version.clone())))
     }

@@ -14,6 +14,7 @@ use crate::controller::spans;
 use crate::secret::{
     Inputs, Minted, Ownership, Record, Rendered, TargetSecret, Template, Version, ownership,
 };
+use crate::text::shown;
 
 impl Reconciliation<'_> {
     pub(crate) async fn write(&mut self) -> Result<Step, Outcome> {
@@ -150,7 +151,7 @@ impl Reconciliation<'_> {
             }
             CallError::Refused(message) => {
                 self.state.write_allowed = false;
-                let message = format!("the API server refuses to write Secret {name}: {message}");
+                let message = format!("the API server refuses to write Secret {name}: {}", shown(&message));
                 Outcome::passing(Reason::TargetRefused, message).of_target(seen)
             }
             CallError::Immutable => {
