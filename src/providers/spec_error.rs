@@ -1,6 +1,6 @@
 //! Errors in specs.
 
-use tokensource_api::Reason;
+use tokensource_api::{Oversize, Reason};
 
 /// An error in a spec that the validation rules of the API server did not find.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum SpecError {
         /// The problem and the value.
         problem: String,
     },
+    /// A part is larger than the schema permits, which is newer than the object.
+    #[error("{0}")]
+    TooLarge(Oversize),
     /// A duration cannot be parsed.
     #[error("{field}: {value:?} is not a duration; write for example 90s or 1h30m")]
     Duration {

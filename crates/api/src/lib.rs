@@ -12,6 +12,7 @@ mod reference;
 mod remedy;
 pub mod reserved;
 mod rules;
+mod sizes;
 mod status;
 mod template;
 mod tls;
@@ -26,6 +27,7 @@ pub use oauth2::{
 };
 pub use reason::Reason;
 pub use reference::{KeyReference, SecretReference};
+pub use sizes::{Oversize, oversize};
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
 pub use template::{Template, TemplateMetadata};
 pub use tls::{CaBundle, Tls};

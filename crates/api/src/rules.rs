@@ -79,25 +79,48 @@ pub(super) const PROPAGATION_DELAY_MESSAGE: &str = "write a duration from 1s to 
 pub(super) const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 pub(super) const SECRET_KEY: &str = "^[-._a-zA-Z0-9]+$";
 
+/// The bounds of all values of a map together, in characters: what fits into each alone would be 512 kB of templates.
+pub(super) const TOTALS: [(&str, u64); 5] = [
+    ("spec.target.template.data", MAX_TEMPLATES),
+    ("spec.target.template.metadata.annotations", MAX_ANNOTATIONS),
+    ("spec.provider.oauth2.parameters", MAX_PARAMETERS),
+    ("spec.provider.oauth2.headers", MAX_HEADERS),
+    ("spec.provider.oauth2.grant.jwtBearer.claims", MAX_CLAIMS),
+];
+pub(super) const MAX_TEMPLATES: u64 = 64 * 1024;
+pub(super) const MAX_ANNOTATIONS: u64 = 16 * 1024;
+pub(super) const MAX_PARAMETERS: u64 = 32 * 1024;
+pub(super) const MAX_HEADERS: u64 = 16 * 1024;
+pub(super) const MAX_CLAIMS: u64 = 16 * 1024;
+
+/// The rule of the API server for such a map.
+pub(super) fn total_rule(max: u64) -> Value {
+    json!({
+        "rule": format!("self.map(name, size(self[name])).sum() <= {max}"),
+        "message": format!("all values together may have at most {max} characters"),
+    })
+}
+
 /// At most 32 parameters, none of them reserved.
 pub(super) fn parameters_schema(_: &mut SchemaGenerator) -> Schema {
-    parameters(&json!({"type": "string", "maxLength": 4096}))
+    parameters(&json!({"type": "string", "maxLength": 4096}), Some(total_rule(MAX_PARAMETERS)))
 }
 
 /// As [`parameters_schema`], with keys of the credentials Secret as values.
 pub(super) fn secret_parameters_schema(_: &mut SchemaGenerator) -> Schema {
-    parameters(&key())
+    parameters(&key(), None)
 }
 
 /// At most 32 headers, none of them refused.
 pub(super) fn headers_schema(_: &mut SchemaGenerator) -> Schema {
     // Printable ASCII, without leading and trailing spaces.
-    headers(&json!({"type": "string", "maxLength": 4096, "pattern": "^([!-~]([ !-~]*[!-~])?)?$"}))
+    let value = json!({"type": "string", "maxLength": 4096, "pattern": "^([!-~]([ !-~]*[!-~])?)?$"});
+    headers(&value, Some(total_rule(MAX_HEADERS)))
 }
 
 /// As [`headers_schema`], with keys of the credentials Secret as values.
 pub(super) fn secret_headers_schema(_: &mut SchemaGenerator) -> Schema {
-    headers(&key())
+    headers(&key(), None)
 }
 
 /// At most 32 claims, none of them reserved.
@@ -118,6 +141,7 @@ pub(super) fn claims_schema(_: &mut SchemaGenerator) -> Schema {
                 "rule": format!("self.all(name, !(name in [{reserved}]))"),
                 "message": "claims that the operator writes by itself (iss, sub, aud, exp, iat, nbf, jti) cannot be set here; for the first three there are issuer, subject and audience",
             },
+            total_rule(MAX_CLAIMS),
         ],
     })
 }
@@ -152,47 +176,51 @@ fn key() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": SECRET_KEY})
 }
 
-fn parameters(value: &Value) -> Schema {
+fn parameters(value: &Value, total: Option<Value>) -> Schema {
     let reserved: Vec<String> =
         crate::reserved::RESERVED_PARAMETERS.iter().map(|name| format!("'{name}'")).collect();
     let reserved = reserved.join(", ");
+    let rules = [
+        json!({
+            "rule": "self.all(name, size(name) > 0 && size(name) <= 128)",
+            "message": "a parameter's name must have between 1 and 128 characters",
+        }),
+        json!({
+            "rule": format!("self.all(name, !(name.lowerAscii() in [{reserved}]))"),
+            "message": "members of the request that have a field of their own (grant_type, client_id, scope, ...) cannot be set here; use that field, or a key of the credentials Secret",
+        }),
+    ];
+    let rules: Vec<Value> = rules.into_iter().chain(total).collect();
     json_schema!({
         "type": "object",
         "maxProperties": 32,
         "additionalProperties": value,
-        "x-kubernetes-validations": [
-            {
-                "rule": "self.all(name, size(name) > 0 && size(name) <= 128)",
-                "message": "a parameter's name must have between 1 and 128 characters",
-            },
-            {
-                "rule": format!("self.all(name, !(name.lowerAscii() in [{reserved}]))"),
-                "message": "members of the request that have a field of their own (grant_type, client_id, scope, ...) cannot be set here; use that field, or a key of the credentials Secret",
-            },
-        ],
+        "x-kubernetes-validations": rules,
     })
 }
 
-fn headers(value: &Value) -> Schema {
+fn headers(value: &Value, total: Option<Value>) -> Schema {
     let refused: Vec<String> = crate::reserved::REFUSED_HEADERS
         .iter()
         .map(|name| name.strip_suffix('*').map_or_else(|| format!("{name}$"), str::to_owned))
         .collect();
     let refused = refused.join("|");
+    let rules = [
+        json!({
+            // RFC 9110, section 5.6.2: token.
+            "rule": "self.all(name, name.matches('^[-!#$%&*+.^_`|~0-9a-zA-Z]{1,128}$'))",
+            "message": "a header's name must have between 1 and 128 letters, digits and -_.",
+        }),
+        json!({
+            "rule": format!("self.all(name, !name.lowerAscii().matches('^({refused})'))"),
+            "message": "headers of the connection, of proxies and of the operator itself (Authorization, Cookie, Host, Content-*, Connection, Transfer-Encoding, Proxy-*, Forwarded, X-Forwarded-*, Metadata*, X-aws-*, Impersonate-* and the like) cannot be set; for Authorization use clientAuthentication",
+        }),
+    ];
+    let rules: Vec<Value> = rules.into_iter().chain(total).collect();
     json_schema!({
         "type": "object",
         "maxProperties": 32,
         "additionalProperties": value,
-        "x-kubernetes-validations": [
-            {
-                // RFC 9110, section 5.6.2: token.
-                "rule": "self.all(name, name.matches('^[-!#$%&*+.^_`|~0-9a-zA-Z]{1,128}$'))",
-                "message": "a header's name must have between 1 and 128 letters, digits and -_.",
-            },
-            {
-                "rule": format!("self.all(name, !name.lowerAscii().matches('^({refused})'))"),
-                "message": "headers of the connection, of proxies and of the operator itself (Authorization, Cookie, Host, Content-*, Connection, Transfer-Encoding, Proxy-*, Forwarded, X-Forwarded-*, Metadata*, X-aws-*, Impersonate-* and the like) cannot be set; for Authorization use clientAuthentication",
-            },
-        ],
+        "x-kubernetes-validations": rules,
     })
 }

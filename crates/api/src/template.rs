@@ -7,7 +7,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::rules;
+use super::rules::{self, MAX_ANNOTATIONS, MAX_TEMPLATES, total_rule};
 use crate::permitted::{
     ALLOWED_TYPES, ARGO_CD_SECRET_TYPES, ARGO_CD_TYPE_LABEL, HELM_LABEL, REFUSED_DOMAINS,
     REFUSED_TYPE_DOMAINS,
@@ -75,7 +75,7 @@ fn data_schema(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [{
             "rule": format!("self.all(key, size(key) <= 253 && key.matches('{}') && key != '.' && !key.startsWith('..'))", rules::SECRET_KEY),
             "message": "a key may have at most 253 letters, digits, and the characters - _ . and must not begin with two dots",
-        }],
+        }, total_rule(MAX_TEMPLATES)],
     })
 }
 
@@ -93,7 +93,7 @@ fn labels_schema(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn annotations_schema(_: &mut SchemaGenerator) -> Schema {
-    metadata(&json!({"type": "string", "maxLength": 4096}), "", "", None)
+    metadata(&json!({"type": "string", "maxLength": 4096}), "", "", Some(total_rule(MAX_ANNOTATIONS)))
 }
 
 fn metadata(value: &Value, exception: &str, exception_in_words: &str, further: Option<Value>) -> Schema {

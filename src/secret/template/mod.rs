@@ -9,6 +9,8 @@ mod grammar;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -32,6 +34,11 @@ const MAX_SECRET_BYTES: usize = 1024 * 1024;
 const MAX_TOKEN_BYTES: usize = 32 * 1024;
 /// The most bytes of a filter's result.
 const MAX_FILTER_BYTES: usize = 256 * 1024;
+/// The most bytes that all filters of all keys take and make together. `~` joins at most as many results as fit into this, and
+/// 64 variables (the nesting is bounded).
+const MAX_WORK_BYTES: usize = 2 * 1024 * 1024;
+/// The most characters that `trim` takes off.
+const MAX_TRIMMED: usize = 64;
 /// The most bytes of the template of one key.
 const MAX_TEMPLATE_BYTES: usize = 16 * 1024;
 /// The most tokens of the template language, in all keys together.
@@ -264,15 +271,45 @@ fn environment() -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_keep_trailing_newline(true);
     environment.set_fuel(Some(MAX_INSTRUCTIONS));
-    environment.add_filter("b64encode", |text: String| bounded(STANDARD.encode(text)));
-    environment.add_filter("tojson", to_json);
-    environment
-        .add_filter("urlencode", |text: String| bounded(utf8_percent_encode(&text, URL_ESCAPED).to_string()));
+    let work = Work(Arc::new(AtomicUsize::new(MAX_WORK_BYTES)));
+    let spend = work.clone();
+    environment.add_filter("b64encode", move |text: Cow<'_, str>| {
+        spend.filter(text.len(), text.len().div_ceil(3) * 4)?;
+        Ok(STANDARD.encode(&*text))
+    });
+    let spend = work.clone();
+    environment.add_filter("tojson", move |value: Value| to_json(&value, &spend));
+    let spend = work.clone();
+    environment.add_filter("urlencode", move |text: Cow<'_, str>| {
+        let encoded = || utf8_percent_encode(&text, URL_ESCAPED);
+        spend.filter(text.len(), encoded().map(str::len).sum())?;
+        Ok(encoded().to_string())
+    });
+    let spend = work.clone();
+    environment.add_filter("lower", move |text: Cow<'_, str>| {
+        spend.filter(text.len(), in_another_case(&text))?;
+        Ok(text.to_lowercase())
+    });
+    let spend = work.clone();
+    environment.add_filter("upper", move |text: Cow<'_, str>| {
+        spend.filter(text.len(), in_another_case(&text))?;
+        Ok(text.to_uppercase())
+    });
+    let spend = work.clone();
+    environment.add_filter("trim", move |text: Cow<'_, str>, characters: Option<Cow<'_, str>>| {
+        spend.filter(text.len(), text.len())?;
+        let characters = characters.map(|all| all.chars().take(MAX_TRIMMED + 1).collect::<Vec<char>>());
+        match characters {
+            // Each character of the text is compared with each of these.
+            Some(many) if many.len() > MAX_TRIMMED => Err(Error::from(ErrorKind::InvalidOperation)),
+            Some(characters) => Ok(text.trim_matches(&*characters).to_owned()),
+            None => Ok(text.trim().to_owned()),
+        }
+    });
+    environment.add_filter("replace", move |text: Cow<'_, str>, from: Cow<'_, str>, to: Cow<'_, str>| {
+        replace(&text, &from, &to, &work)
+    });
     environment.add_filter("default", filters::default);
-    environment.add_filter("lower", filters::lower);
-    environment.add_filter("upper", filters::upper);
-    environment.add_filter("trim", filters::trim);
-    environment.add_filter("replace", replace);
     environment.add_filter("int", filters::int);
     environment.add_test("defined", jinja::is_defined);
     environment.add_test("undefined", jinja::is_undefined);
@@ -287,27 +324,42 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-fn to_json(value: Value) -> Result<String, Error> {
+/// What the filters of a template may still take and make, in bytes. It is spent before a text is made.
+#[derive(Clone)]
+struct Work(Arc<AtomicUsize>);
+
+/// The most bytes of a text in another case: one character may become three.
+fn in_another_case(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { text.len().saturating_mul(3) }
+}
+
+impl Work {
+    fn filter(&self, takes: usize, makes: usize) -> Result<(), Error> {
+        let spend =
+            |left: usize| left.checked_sub(takes.saturating_add(makes)).filter(|_| makes <= MAX_FILTER_BYTES);
+        let spent = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
+        spent.map(drop).map_err(|_| Error::from(ErrorKind::WriteFailure))
+    }
+}
+
+fn to_json(value: &Value, work: &Work) -> Result<String, Error> {
     if matches!(value.kind(), ValueKind::Undefined) {
         return Err(Error::from(ErrorKind::UndefinedError));
     }
-    bounded(serde_json::to_string(&value).map_err(|_| Error::from(ErrorKind::BadSerialization))?)
+    let mut output = BoundedWriter { text: vec![], max_bytes: MAX_FILTER_BYTES };
+    serde_json::to_writer(&mut output, value).map_err(|_| Error::from(ErrorKind::WriteFailure))?;
+    work.filter(value.as_str().map_or(0, str::len), output.text.len())?;
+    String::from_utf8(output.text).map_err(|_| Error::from(ErrorKind::BadSerialization))
 }
 
-fn replace(text: String, from: String, to: String) -> Result<String, Error> {
+fn replace(text: &str, from: &str, to: &str, work: &Work) -> Result<String, Error> {
     if from.is_empty() {
         return Err(Error::from(ErrorKind::InvalidOperation));
     }
-    let growth = text.matches(&from).count().saturating_mul(to.len());
-    if text.len().saturating_add(growth) > MAX_FILTER_BYTES {
-        return Err(Error::from(ErrorKind::WriteFailure));
-    }
-    Ok(text.replace(&from, &to))
-}
-
-/// Refuses results that are too long: filters that lengthen a text can be chained.
-fn bounded(text: String) -> Result<String, Error> {
-    if text.len() <= MAX_FILTER_BYTES { Ok(text) } else { Err(Error::from(ErrorKind::WriteFailure)) }
+    let count = text.matches(from).count();
+    let makes = (text.len() - count * from.len()).saturating_add(count.saturating_mul(to.len()));
+    work.filter(text.len(), makes)?;
+    Ok(text.replace(from, to))
 }
 
 /// A message for an error of the engine, whose own message may quote a secret value.

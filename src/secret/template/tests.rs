@@ -144,6 +144,10 @@ fn template_that_is_large_or_deeply_nested_is_refused() {
         ("{% if scope %}".to_owned() + &"{% elif scope %}".repeat(100) + "{% endif %}", "nested too deep"),
         ("{{ scope }}".repeat(400), "at most 512 words"),
         ("x".repeat(MAX_TEMPLATE_BYTES + 1), "at most 16384 bytes"),
+        (
+            "{{ access_token | trim(access_token ~ access_token ~ access_token) }}".to_owned(),
+            "not made for it",
+        ),
     ] {
         let error = rendered(&template).unwrap_err();
         assert!(error.contains(expected), "{error}: {template:.80}");
@@ -155,6 +159,38 @@ fn template_that_is_large_or_deeply_nested_is_refused() {
     assert!(error.to_string().contains("a Secret holds 1 MiB"), "{error}");
     let error = template.render(&token(&"x".repeat(MAX_TOKEN_BYTES + 1).into(), &none)).err().unwrap();
     assert!(error.to_string().contains("the token has 32769 bytes"), "{error}");
+}
+
+/// What is made and not written costs as much: it must end before it is made.
+#[test]
+fn template_work_is_bounded_although_nothing_of_it_is_written() {
+    let token_32k: SecretString = "h".repeat(MAX_TOKEN_BYTES).into();
+    let none = values(&[]);
+    let render = |text: &str, times: usize| {
+        let joined = vec![text; times].join(" ~ ");
+        let spec = spec(
+            json!({"data": {"a": format!("{{{{ 'y' if ({joined}) is startingwith('x') else 'n' }}}}")}}),
+        );
+        let template = Template::of(Some(&spec), &[]).unwrap();
+        template
+            .render(&token(&token_32k, &none))
+            .map(|it| it.data["a"].expose_secret().to_owned())
+            .map_err(|it| it.to_string())
+    };
+    for (text, times) in [
+        ("access_token | replace('h', '12345678')", 46),
+        ("access_token | b64encode", 46),
+        ("access_token | urlencode", 46),
+        ("access_token | tojson", 46),
+        ("access_token | upper", 46),
+        ("access_token | trim('x')", 46),
+        ("access_token | replace('h', '123456789')", 1),
+    ] {
+        let made = render(text, times);
+        assert!(made.as_ref().is_err_and(|it| it.contains("this makes too much")), "{text}: {made:?}");
+    }
+    assert_eq!(render("access_token", 46).as_deref(), Ok("n"));
+    assert_eq!(render("access_token | b64encode", 10).as_deref(), Ok("n"));
 }
 
 #[test]

@@ -159,6 +159,10 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
             parameters(Value::Object(many(33).into_iter().map(|name| (name, json!("a"))).collect())),
             "must have at most 32 items",
         ),
+        (
+            parameters((0..9).map(|n| (format!("p{n}"), json!(long(4096)))).collect::<serde_json::Map<_, _>>().into()),
+            "all values together may have at most 32768 characters",
+        ),
         (oauth2(json!({"secretParameters": {"client_secret": "k"}})), RESERVED),
         (oauth2(json!({"secretParameters": {"apikey": "a/b"}})), "secretParameters.apikey"),
         (
@@ -316,6 +320,14 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
         (labels(json!({"istio/multiCluster": "true"})), METADATA),
         (labels(json!({"sealedsecrets.bitnami.com/sealed-secrets-key": "active"})), METADATA),
         (annotations(json!({"/a": "b"})), "write keys as Kubernetes has them"),
+        (
+            annotations((0..5).map(|n| (format!("a{n}"), json!(long(4096)))).collect::<serde_json::Map<_, _>>().into()),
+            "all values together may have at most 16384 characters",
+        ),
+        (
+            template(json!({"data": (0..5).map(|n| (format!("k{n}"), json!(long(16384)))).collect::<serde_json::Map<_, _>>()})),
+            "all values together may have at most 65536 characters",
+        ),
         (values(json!({"url": "instance_url"})), POINTER),
         (values(json!({"a-b": "/a"})), "a value's name must have between 1 and 64 letters"),
         (values(json!({"a": "/refresh_token"})), OUT_OF_REACH),
