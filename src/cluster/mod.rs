@@ -7,6 +7,7 @@ mod lease;
 mod message;
 mod objects;
 mod retry_after;
+mod service_networks;
 mod user;
 mod watches;
 
@@ -15,5 +16,6 @@ pub(crate) use client::{AGENT, Cluster, ClusterError};
 pub(crate) use lease::LeaseClient;
 pub use lease::{LeaseError, LeaseName};
 pub(crate) use objects::SourceObject;
+pub(crate) use service_networks::service_networks;
 pub(crate) use user::{UserCluster, UserClusterError};
 pub(crate) use watches::{watch_namespaces, watch_secrets, watch_sources};

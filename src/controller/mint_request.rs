@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use token_endpoint::{
-    Admission, Answer, Class, Credentials, Digest, EndpointPermit, Error, RequestDescription, Terms, Tls,
+    Admission, Answer, Class, Credentials, Digest, Discovery, EndpointPermit, Error, RequestDescription,
+    Terms, Tls,
 };
 use tokensource_api::TokenSource;
 use tokio::time::Instant;
@@ -218,7 +219,7 @@ impl TokenRequest<'_> {
         result.original.clone_from(&material.original);
 
         let asked = &self.spec.description.request;
-        let located = self.context.discovery.locate(asked, &material.tls, self.timeout()).await;
+        let located = self.discovery().locate(asked, &material.tls, self.timeout()).await;
         let description = match located {
             Ok(description) => description,
             Err(error) => {
@@ -296,6 +297,11 @@ impl TokenRequest<'_> {
         Ok(Material { tls, credentials, version, remarks, doubts, values, lineage, original })
     }
 
+    /// Look-ups of names are shared out among namespaces.
+    fn discovery(&self) -> Discovery {
+        self.context.discovery.for_tenant(&self.identity.key.namespace)
+    }
+
     async fn send(
         &self,
         description: &RequestDescription,
@@ -341,7 +347,7 @@ impl TokenRequest<'_> {
     async fn exchange(&self, description: &RequestDescription, material: &Material) -> Result<Sent, Outcome> {
         let leadership = &self.context.leadership;
         let timeout = leadership.request_timeout(self.timeout()).await.ok_or(Outcome::NotLeading)?;
-        let transport = &self.context.transport;
+        let transport = &self.context.transport.for_tenant(&self.identity.key.namespace);
         // Not before its turn has come: what is signed lives for less than a minute.
         let request = description
             .attempt(&material.credentials, &transport.attempt(&description.token_url))

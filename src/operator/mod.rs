@@ -6,6 +6,7 @@ mod chunked_text;
 mod health;
 mod lease;
 mod liveness;
+mod service_networks;
 mod signals;
 mod telemetry;
 mod traces;
@@ -25,6 +26,7 @@ pub use arguments::RunArgs;
 use lease::{Candidacy, LeaderElection};
 pub use lease::{LeaseTimings, LeaseTimingsError, LeaseUnusable};
 use liveness::Liveness;
+use service_networks::ServiceNetworks;
 pub use telemetry::LogFormat;
 
 use crate::clock::Clock;
@@ -109,6 +111,11 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let process = process_name();
     let lease_duration = lease_timings.map(|timings| timings.duration).unwrap_or_default();
     let parts = parts(&arguments, &cluster, leadership.clone(), Arc::clone(&heartbeats), metrics, &clock)?;
+    // In namespaced mode the operator has no right to list what belongs to the cluster.
+    let service_networks = match arguments.namespaces.is_empty() {
+        true => Some(ServiceNetworks::start(cluster.client.clone(), parts.transport.clone()).await),
+        false => None,
+    };
     let context = Arc::new(Context::new(Parts { process: process.clone(), lease_duration, ..parts }));
     let liveness = {
         let context = Arc::clone(&context);
@@ -170,7 +177,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         traces.end().await;
     }
     // Last, so that /readyz reports the shutdown until the end.
-    drop((admin, probes));
+    drop((admin, probes, service_networks));
     Ok(())
 }
 

@@ -31,7 +31,26 @@ fn remedy(hint: &Hint) -> String {
         Hint::AllowProtectedAddress(rule) => format!(
             " (it is the Kubernetes API server): start the operator with --egress-allow {rule} (Helm value egress.allow)"
         ),
+        Hint::AllowNetwork(network) => format!(
+            ": a resolver hands out such addresses, another one each time, so that a rule for the host does not suffice: \
+             start the operator with --egress-allow {network} (Helm value egress.allow)"
+        ),
+        Hint::RemoveDenial(network) => {
+            format!(": the operator runs with --egress-deny {network} (Helm value egress.deny)")
+        }
+        Hint::UseSystemRoots => {
+            ": remove spec.tls.caBundle, or start the operator without --egress-tenant-ca-bundle=false (Helm value \
+             egress.tenantCABundle)"
+                .into()
+        }
+        Hint::AvoidProxy => {
+            ": remove spec.tls.clientCertificateRef, or except the host in NO_PROXY, or use a proxy at an http URL".into()
+        }
         Hint::AddToOnly(_) => ": add it to --egress-only (Helm value egress.only)".into(),
+        Hint::ListName(rule) => format!(
+            " (names are looked up as absolute; if this one is for the cluster's search list or hostAliases, start the \
+             operator with --egress-allow {rule} (Helm value egress.allow))"
+        ),
         Hint::CheckFirewall => ": is there a firewall or a NetworkPolicy on the way?".into(),
         Hint::TrustCertificate => {
             ": if it is the right one, put it into spec.tls.caBundle (`openssl s_client -showcerts -connect HOST:443` \
@@ -188,6 +207,16 @@ mod tests {
                 "policy: start the operator with --egress-allow idp.corp:8443 (Helm value egress.allow)",
             ),
             (
+                "idp.example.com",
+                "198.18.0.37",
+                "does not suffice: start the operator with --egress-allow 198.18.0.0/15 (Helm value egress.allow)",
+            ),
+            (
+                "idp.example.com",
+                "34.118.230.1",
+                "policy: the operator runs with --egress-deny 34.118.224.0/20 (Helm value egress.deny)",
+            ),
+            (
                 "::1",
                 "::1",
                 "policy: start the operator with --egress-allow [::1]:8443 (Helm value egress.allow)",
@@ -198,6 +227,7 @@ mod tests {
                 "(it is the Kubernetes API server): start the operator with --egress-allow 10.96.0.1:8443 (Helm value egress.allow)",
             ),
         ] {
+            let egress = egress.clone().with_denied(vec!["34.118.224.0/20".parse().unwrap()]);
             let refused = egress.check_address(host, 8443, ip.parse().unwrap()).unwrap_err();
             let text = error_text(&refused.into());
             assert!(text.ends_with(end), "{text}");
@@ -223,6 +253,18 @@ mod tests {
         use token_endpoint::CertificateProblem::{SelfSigned, UnknownAuthority};
         let host = || "idp.example.com".to_owned();
         for (error, end) in [
+            (
+                Error::Dns {
+                    host: "keycloak.auth.svc".to_owned(),
+                    cause: String::new(),
+                    made_absolute: true,
+                },
+                "start the operator with --egress-allow keycloak.auth.svc (Helm value egress.allow))",
+            ),
+            (
+                Error::Dns { host: host(), cause: "no such name".to_owned(), made_absolute: true },
+                "the name idp.example.com cannot be resolved: no such name",
+            ),
             (
                 Error::ConnectTimeout { host: host(), seconds: 5 },
                 "within 5 s: is there a firewall or a NetworkPolicy on the way?",

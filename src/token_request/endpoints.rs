@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{ArgAction, Args, ValueEnum};
 
 use crate::cluster::AGENT;
-use token_endpoint::{Egress, EgressRule, Proxies, ProxyError, Transport, TransportError};
+use token_endpoint::{
+    Egress, EgressNetwork, EgressRule, Proxied, Proxies, ProxyError, Transport, TransportError,
+};
 
 /// The flags about token endpoints, with the same meaning for `run` and `mint`. Each can be set by an environment variable.
 #[derive(Debug, Args)]
@@ -18,6 +20,19 @@ pub struct EndpointArgs {
     /// Allow token endpoints at these hosts and networks and nowhere else; may be repeated.
     #[arg(long, value_name = "HOST[:PORT]|CIDR", env = "TOKENSOURCE_EGRESS_ONLY", value_delimiter = ',')]
     pub egress_only: Vec<EgressRule>,
+
+    /// Refuse token endpoints in this network, whatever allows them; may be repeated. The networks of a cluster's Services
+    /// may look public.
+    #[arg(long, value_name = "CIDR", env = "TOKENSOURCE_EGRESS_DENY", value_delimiter = ',')]
+    pub egress_deny: Vec<EgressNetwork>,
+
+    /// What a proxy may be asked to connect to: names of the public DNS, or only hosts of --egress-allow and --egress-only.
+    #[arg(long, value_enum, env = "TOKENSOURCE_EGRESS_PROXIED", default_value = "public")]
+    pub egress_proxied: ProxiedHosts,
+
+    /// Let TokenSources replace the system's certificate authorities (spec.tls.caBundle).
+    #[arg(long, value_name = "BOOL", env = "TOKENSOURCE_EGRESS_TENANT_CA_BUNDLE", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    pub egress_tenant_ca_bundle: bool,
 
     /// Allow token endpoints without TLS, for tests and demos: credentials then cross the network in the clear.
     #[arg(long, env = "TOKENSOURCE_ALLOW_HTTP")]
@@ -34,6 +49,15 @@ pub struct EndpointArgs {
     pub default_propagation_delay: u64,
 }
 
+/// A value of `--egress-proxied`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProxiedHosts {
+    /// Names that end in a top-level domain of the public DNS, and what is listed.
+    Public,
+    /// What is listed.
+    Listed,
+}
+
 /// The flags or the environment describe no usable transport.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
@@ -48,12 +72,19 @@ pub enum EndpointError {
 /// The transport that the flags describe. It never connects to the addresses of `api_server`.
 pub(crate) fn transport(flags: &EndpointArgs, api_server: Vec<IpAddr>) -> Result<Transport, EndpointError> {
     let only = (!flags.egress_only.is_empty()).then_some(flags.egress_only.clone());
-    let egress = Arc::new(Egress::new(flags.egress_allow.clone(), only, flags.allow_http, api_server));
+    let proxied = match flags.egress_proxied {
+        ProxiedHosts::Public => Proxied::Public,
+        ProxiedHosts::Listed => Proxied::Listed,
+    };
+    let egress = Egress::new(flags.egress_allow.clone(), only, flags.allow_http, api_server)
+        .with_denied(flags.egress_deny.clone())
+        .with_proxied(proxied);
+    let egress = if flags.egress_tenant_ca_bundle { egress } else { egress.without_custom_roots() };
     let proxies = match flags.proxy_from_environment {
         true => Proxies::from_environment(|name| std::env::var(name).ok())?,
         false => Proxies::default(),
     };
-    Ok(Transport::with_proxies(egress, AGENT, proxies)?)
+    Ok(Transport::with_proxies(Arc::new(egress), AGENT, proxies)?)
 }
 
 /// A remark where the environment names proxies and the flag to use them is not set.

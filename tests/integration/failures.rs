@@ -27,7 +27,7 @@ fn says(said: &str, parts: &[&str]) {
     }
 }
 
-fn token_url(url: &str) -> Value {
+pub(super) fn token_url(url: &str) -> Value {
     json!({"provider": {"vgs": {"tokenURL": url}}})
 }
 

@@ -28,6 +28,7 @@ mod logs;
 mod main_job;
 mod metrics;
 mod mint;
+mod networks;
 mod oauth2;
 mod ownership;
 mod pitfalls;

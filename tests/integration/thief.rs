@@ -360,8 +360,11 @@ async fn thief_has_exactly_the_documented_rights() {
             }
             _ => json!({}),
         };
-        let selects: BTreeMap<_, _> =
-            if mode == "namespaceSelector" { documented("selector") } else { BTreeMap::new() };
+        let mut selects: BTreeMap<_, _> =
+            if mode == "namespaces" { BTreeMap::new() } else { documented("cluster") };
+        if mode == "namespaceSelector" {
+            selects.extend(documented("selector"));
+        }
         let account = thief(&scene, values).await;
         let with = |rights: &BTreeMap<String, String>| {
             rights.clone().into_iter().chain(selects.clone()).collect::<BTreeMap<_, _>>()

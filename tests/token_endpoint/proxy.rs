@@ -2,33 +2,64 @@
 
 use crate::server::{Server, Step::Read, answer, read_request, write};
 use crate::support::authority::Authority;
+use crate::support::process::{RUN_LIMIT, output_within};
 use crate::tls::{roots, serve};
 use crate::{TIMEOUT, TOKEN, request};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::{Arc, Mutex};
-use token_endpoint::{Class, Egress, EgressRefused, Error, Grant, Proxies, Transport};
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use token_endpoint::transport::install_crypto_provider;
+use token_endpoint::{Class, Egress, EgressRefused, Error, Grant, Proxies, Tls, Transport};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+type Requests = Arc<Mutex<Vec<String>>>;
 
 /// A tunnelling proxy that resolves every name to loopback. Returns its port and the requests that it received.
-async fn tunnel() -> (u16, Arc<Mutex<Vec<String>>>) {
+async fn tunnel() -> (u16, Requests) {
+    tunnel_over(None).await
+}
+
+/// The same, which connections reach by TLS.
+async fn secure_tunnel(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> (u16, Requests) {
+    install_crypto_provider();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![certificate], key).unwrap();
+    tunnel_over(Some(TlsAcceptor::from(Arc::new(config)))).await
+}
+
+async fn tunnel_over(tls: Option<TlsAcceptor>) -> (u16, Requests) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&asked);
     tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let seen = Arc::clone(&seen);
+        while let Ok((client, _)) = listener.accept().await {
+            let (seen, tls) = (Arc::clone(&seen), tls.clone());
             tokio::spawn(async move {
-                let request = read_request(&mut client).await.unwrap().unwrap();
-                let port = request.split([':', ' ']).nth(2).unwrap().parse().unwrap();
-                seen.lock().unwrap().push(request);
-                let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-                let _ = copy_bidirectional(&mut client, &mut server).await;
+                match tls {
+                    None => relay(client, seen).await,
+                    // Fails where the client does not trust the proxy.
+                    Some(tls) => {
+                        if let Ok(client) = tls.accept(client).await {
+                            relay(client, seen).await;
+                        }
+                    }
+                }
             });
         }
     });
     (port, asked)
+}
+
+async fn relay(mut client: impl AsyncRead + AsyncWrite + Unpin, seen: Requests) {
+    let request = read_request(&mut client).await.unwrap().unwrap();
+    let port = request.split([':', ' ']).nth(2).unwrap().parse().unwrap();
+    seen.lock().unwrap().push(request);
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let _ = copy_bidirectional(&mut client, &mut server).await;
 }
 
 fn through(proxy: &str, no_proxy: &str, allow: &[&str]) -> Transport {
@@ -108,4 +139,53 @@ async fn proxy_refusal_is_classified_by_status() {
         assert_eq!((error.class(), error.outcome_unknown()), (class, false));
         assert!(error.to_string().contains(message), "{error}");
     }
+}
+
+/// Runs itself in a process whose system roots are `authority.crt`.
+#[tokio::test]
+async fn proxy_with_tls_is_trusted_by_system_roots_alone() {
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/token_endpoint/authority.crt");
+    if std::env::var("SSL_CERT_FILE").as_deref() != Ok(authority) {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "proxy::proxy_with_tls_is_trusted_by_system_roots_alone"]);
+        command.env("SSL_CERT_FILE", authority).env_remove("SSL_CERT_DIR");
+        let child = output_within(command, "", RUN_LIMIT);
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+        return;
+    }
+    let tenants = Authority::new("tenant");
+    let named = tenants.issue(|params| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("idp.example.com".try_into().unwrap())];
+    });
+    let endpoint = serve(&named, None);
+    let request =
+        request(&format!("https://idp.example.com:{}/token", endpoint.port), Grant::ClientCredentials);
+
+    // A proxy with a certificate of the system's roots, and an endpoint with one of the tenant's.
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("server.crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("server.key")).unwrap();
+    let (port, asked) = secure_tunnel(certificate, key).await;
+    let transport = through(&format!("https://localhost:{port}"), "", &[]);
+    assert!(transport.send_over(&request, &roots(&tenants.pem), TIMEOUT).await.is_ok());
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    // The system's roots do not apply to the endpoint.
+    let error = transport.send(&request, TIMEOUT).await.unwrap_err();
+    assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
+
+    // A client certificate would be offered to the proxy, too.
+    let client = tenants.issue_client("client");
+    let tls = Tls::new(None, Some((&client.pem, &client.key.serialize_pem().into()))).unwrap();
+    let error = transport.send_over(&request, &tls, TIMEOUT).await.unwrap_err();
+    assert!(matches!(error, Error::Egress(EgressRefused::CertificateThroughProxy { .. })), "{error:?}");
+    assert_eq!(asked.lock().unwrap().len(), 2);
+
+    // The tenant's authority vouches for no proxy.
+    let fake = tenants.issue(|params| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())];
+    });
+    let (port, asked) = secure_tunnel(fake.der.clone(), fake.key.serialize_der().try_into().unwrap()).await;
+    let transport = through(&format!("https://localhost:{port}"), "", &[]);
+    let error = transport.send_over(&request, &roots(&tenants.pem), TIMEOUT).await.unwrap_err();
+    assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
+    assert!(asked.lock().unwrap().is_empty());
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A step of the script for a connection.
@@ -88,7 +88,7 @@ async fn play(mut stream: TcpStream, steps: Vec<Step>, seen: Arc<Mutex<Vec<Strin
     stream.shutdown().await
 }
 
-pub(crate) async fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
+pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Option<String>> {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();

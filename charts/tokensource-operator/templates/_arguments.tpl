@@ -13,6 +13,11 @@
 {{- range .Values.egress.only }}
 {{- $arguments = append $arguments (printf "--egress-only=%s" .) }}
 {{- end }}
+{{- range .Values.egress.deny }}
+{{- $arguments = append $arguments (printf "--egress-deny=%s" .) }}
+{{- end }}
+{{- $arguments = append $arguments (printf "--egress-proxied=%s" .Values.egress.proxied) }}
+{{- $arguments = append $arguments (printf "--egress-tenant-ca-bundle=%t" .Values.egress.tenantCABundle) }}
 {{- if .Values.allowHTTP }}
 {{- $arguments = append $arguments "--allow-http" }}
 {{- end }}

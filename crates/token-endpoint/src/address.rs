@@ -1,7 +1,17 @@
 //! Classification of IP addresses by IANA's special-purpose address registries.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// For benchmarks (RFC 2544); fake-IP resolvers use all of it.
+const BENCHMARKS: IpNet = IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0)), 15);
+/// Likewise for IPv6 (RFC 5180).
+const BENCHMARKS_V6: IpNet = IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0)), 48);
+/// Reserved (RFC 1112, 4).
+const RESERVED: IpNet = IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(240, 0, 0, 0)), 4);
+/// The part of it that Istio uses.
+const RESERVED_ISTIO: IpNet = IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(240, 240, 0, 0)), 16);
 
 /// How the egress policy treats an address by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +22,9 @@ pub(super) enum AddressKind {
     Private(&'static str),
     /// Of this host, of the cloud platform, or reserved: allowed only by a rule for a network.
     Protected(&'static str),
+    /// Of a network that has no meaning on the Internet, and whose addresses fake-IP resolvers and service meshes hand out:
+    /// allowed only by a rule for a network. With the network that such a resolver uses.
+    HandedOut(&'static str, IpNet),
 }
 
 /// Extracts the IPv4 address that an IPv6 address embeds: mapped and compatible (RFC 4291, 2.5.5), translated
@@ -42,7 +55,7 @@ pub(super) fn kind(ip: IpAddr) -> AddressKind {
 }
 
 fn kind_v4(ip: Ipv4Addr) -> AddressKind {
-    use AddressKind::{Private, Protected, Public};
+    use AddressKind::{HandedOut, Private, Protected, Public};
     match ip.octets() {
         // Metadata and platform services outside of 169.254.0.0/16: Azure, Alibaba, Oracle.
         [168, 63, 129, 16] | [100, 100, 100, 200] | [192, 0, 0, 192] => {
@@ -55,17 +68,18 @@ fn kind_v4(ip: Ipv4Addr) -> AddressKind {
         [100, 64..=127, ..] => Private("a shared address (RFC 6598)"),
         [192, 0, 0, _] => Protected("an address for IETF protocols"),
         [192, 88, 99, _] => Protected("a 6to4 relay"),
-        [198, 18 | 19, ..] => Protected("an address for benchmarks"),
+        [198, 18 | 19, ..] => HandedOut("an address for benchmarks", BENCHMARKS),
         [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Protected("an address for documentation"),
         [224..=239, ..] => Protected("a multicast address"),
         [255, 255, 255, 255] => Protected("the broadcast address"),
-        [240..=255, ..] => Protected("a reserved address"),
+        [240, 240, ..] => HandedOut("a reserved address", RESERVED_ISTIO),
+        [240..=255, ..] => HandedOut("a reserved address", RESERVED),
         _ => Public,
     }
 }
 
 fn kind_v6(ip: Ipv6Addr) -> AddressKind {
-    use AddressKind::{Private, Protected, Public};
+    use AddressKind::{HandedOut, Private, Protected, Public};
     match ip.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Protected("an address of this host"),
         [0, 0, 0, 0, 0, 0, 0, 1] => Protected("a loopback address"),
@@ -76,6 +90,7 @@ fn kind_v6(ip: Ipv6Addr) -> AddressKind {
         [0xfe80..=0xfebf, ..] => Protected("a link-local address"),
         [0xff00..=0xffff, ..] => Protected("a multicast address"),
         [0x2001, 0, ..] => Protected("a Teredo address"),
+        [0x2001, 2, 0, ..] => HandedOut("an address for benchmarks", BENCHMARKS_V6),
         [0x2001, 0x1..=0x1ff, ..] => Protected("an address for IETF protocols"),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Protected("an address for documentation"),
         [0x2000..=0x3fff, ..] => Public,

@@ -51,6 +51,12 @@ impl Discovery {
         Self { transport, slots: Arc::default() }
     }
 
+    /// The same cache, with requests for one tenant: see [`Transport::for_tenant`].
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &str) -> Self {
+        Self { transport: self.transport.for_tenant(tenant), slots: Arc::clone(&self.slots) }
+    }
+
     /// Returns `description` with the token endpoint of its issuer, or unchanged if it has no issuer. With a client certificate
     /// the endpoint is the issuer's alias for mutual TLS, if there is one. The egress policy has been checked for it.
     ///

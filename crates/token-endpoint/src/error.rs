@@ -24,7 +24,7 @@ pub(crate) use {class::Reach, codes::KnownCode};
 pub(crate) use {retry_after::RetryAfter, shape::Shape};
 pub(crate) use {undiscovered::DiscoveryProblem, unusable::ResponseProblem};
 
-use crate::egress::EgressRefused;
+use crate::egress::{EgressRefused, EgressRule, is_public_name};
 use crate::tls::CertificateProblem;
 use http::StatusCode;
 use secrecy::SecretString;
@@ -45,6 +45,8 @@ pub enum Error {
         host: String,
         /// The system's message.
         cause: String,
+        /// It was looked up as absolute, though it was not written so.
+        made_absolute: bool,
     },
     /// No TCP connection.
     #[error("cannot connect to {host}: {cause}")]
@@ -166,6 +168,9 @@ impl Error {
     pub fn hint(&self) -> Option<Hint> {
         match self {
             Error::Egress(refused) => refused.hint(),
+            Error::Dns { host, made_absolute: true, .. } if !is_public_name(host) => {
+                Some(Hint::ListName(EgressRule::for_name(host)))
+            }
             Error::ConnectTimeout { .. } => Some(Hint::CheckFirewall),
             Error::Certificate { problem: CertificateProblem::SelfSigned, .. } => {
                 Some(Hint::TrustCertificate)

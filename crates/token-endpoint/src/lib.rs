@@ -91,7 +91,10 @@ pub use credentials::Credentials;
 pub use digest::Digest;
 pub use discovery::{Issuer, IssuerError};
 pub use discovery_cache::Discovery;
-pub use egress::{Egress, EgressRefused, EgressRule, EgressRuleError, RuleNeeded};
+pub use egress::{
+    Egress, EgressNetwork, EgressNetworkError, EgressRefused, EgressRule, EgressRuleError, Proxied,
+    RuleNeeded,
+};
 pub use error::{Class, Error, ErrorKind, Hint, Refusal, RequestError, Undiscovered, Unusable};
 pub use grant::{
     BasicEncoding, ClientAuthentication, GitHubApp, Grant, JwtBearer, PrivateKeyJwt, TokenExchange,

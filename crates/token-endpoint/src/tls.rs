@@ -134,14 +134,27 @@ impl Tls {
         self.client.is_some()
     }
 
+    pub(super) fn has_custom_roots(&self) -> bool {
+        self.roots.is_some()
+    }
+
     pub(super) fn digest(&self) -> TlsDigest {
         self.digest
     }
 
-    /// For rustls, with HTTP/1.1 only. `used_tls12` is set once a connection is made with TLS 1.2.
-    pub(super) fn config(&self, used_tls12: Arc<AtomicBool>) -> Result<ClientConfig, rustls::Error> {
+    /// For rustls, with HTTP/1.1 only. `used_tls12` is set once a connection is made with TLS 1.2. The system's roots apply to
+    /// the server that is called `proxy`, whatever the others are.
+    pub(super) fn config(
+        &self,
+        used_tls12: Arc<AtomicBool>,
+        proxy: Option<&str>,
+    ) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Arc::new(Verifier::new(self.roots.as_deref(), Arc::clone(&provider), used_tls12)?);
+        let mut verifier = Verifier::new(self.roots.as_deref(), Arc::clone(&provider), used_tls12)?;
+        if let Some(proxy) = proxy.filter(|_| self.roots.is_some()) {
+            verifier.proxy = Some(ProxyVerifier::new(proxy, Arc::clone(&provider))?);
+        }
+        let verifier = Arc::new(verifier);
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -294,6 +307,22 @@ struct Verifier {
     inner: Arc<dyn ServerCertVerifier>,
     pinned: Vec<CertificateDer<'static>>,
     used_tls12: Arc<AtomicBool>,
+    proxy: Option<ProxyVerifier>,
+}
+
+/// Verifies the certificate of a proxy by the system's roots.
+#[derive(Debug)]
+struct ProxyVerifier {
+    name: ServerName<'static>,
+    inner: rustls_platform_verifier::Verifier,
+}
+
+impl ProxyVerifier {
+    fn new(host: &str, provider: Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        Ok(Self { name, inner: rustls_platform_verifier::Verifier::new(provider)? })
+    }
 }
 
 impl Verifier {
@@ -304,14 +333,14 @@ impl Verifier {
     ) -> Result<Self, rustls::Error> {
         let Some(roots) = roots else {
             let inner = Arc::new(rustls_platform_verifier::Verifier::new(provider)?);
-            return Ok(Self { inner, pinned: Vec::new(), used_tls12 });
+            return Ok(Self { inner, pinned: Vec::new(), used_tls12, proxy: None });
         };
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(roots.iter().cloned());
         let inner = WebPkiServerVerifier::builder_with_provider(store.into(), provider)
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
-        Ok(Self { inner, pinned: roots.to_vec(), used_tls12 })
+        Ok(Self { inner, pinned: roots.to_vec(), used_tls12, proxy: None })
     }
 }
 
@@ -324,6 +353,9 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.name == *name) {
+            return proxy.inner.verify_server_cert(leaf, intermediates, name, ocsp, now);
+        }
         let refused = match self.inner.verify_server_cert(leaf, intermediates, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(refused)) => refused,
             verdict => return verdict,

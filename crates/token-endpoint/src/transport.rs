@@ -5,14 +5,15 @@ mod clock;
 mod decode;
 mod failure;
 mod limits;
+mod lookups;
 mod resolver;
 
 pub use client::TransportError;
-pub use limits::{CONNECT_TIMEOUT, MAX_BODY};
+pub use limits::{CONNECT_TIMEOUT, LOOKUP_TIMEOUT, MAX_BODY, MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT};
 
 use super::answer::Answer;
 use super::assertion::Attempt;
-use super::egress::Egress;
+use super::egress::{Egress, EgressRefused};
 use super::error::{Error, ResponseProblem, Unusable};
 use super::proxy::Proxies;
 use super::request::TokenRequest;
@@ -25,7 +26,9 @@ use failure::{failure, host};
 use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use lookups::{Lookups, Tenant};
 use reqwest::RequestBuilder;
+use resolver::TENANT;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,6 +48,8 @@ pub struct Transport {
     user_agent: String,
     proxies: Arc<Proxies>,
     clients: Arc<Mutex<ClientCache>>,
+    lookups: Arc<Lookups>,
+    tenant: Tenant,
     clocks: Arc<ServerClocks>,
     local: LocalClock,
 }
@@ -69,12 +74,15 @@ impl Transport {
         proxies: Proxies,
     ) -> Result<Self, TransportError> {
         install_crypto_provider();
-        build(&egress, user_agent, 443, true, &Tls::default(), None)?;
+        let lookups = Arc::default();
+        build(&egress, &lookups, user_agent, 443, true, &Tls::default(), None)?;
         Ok(Self {
             egress,
             user_agent: user_agent.to_owned(),
             proxies: Arc::new(proxies),
             clients: Arc::default(),
+            lookups,
+            tenant: Tenant::default(),
             clocks: Arc::default(),
             local: LocalClock::default(),
         })
@@ -85,6 +93,12 @@ impl Transport {
     pub fn with_clock(mut self, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         self.local = LocalClock(Arc::new(now));
         self
+    }
+
+    /// The same transport, for requests of one tenant: an opaque key, by which look-ups of names are shared out.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &str) -> Self {
+        Self { tenant: Tenant::from(tenant), ..self.clone() }
     }
 
     /// The time and id with which the next request to `url` is signed: the server's time if its clock is known to differ, and a
@@ -158,7 +172,8 @@ impl Transport {
                 .body(request.body().expose_secret().to_owned());
             self.exchange(url, &client, post).await
         };
-        let (status, headers, body) = within(timeout, url, exchange).await?;
+        let (status, headers, body) =
+            within(timeout, url, TENANT.scope(self.tenant.clone(), exchange)).await?;
         match body {
             Some(body) => {
                 alive(read_keeping(status, &headers, &body, request, keep)?, status, (self.local.0)())
@@ -184,8 +199,14 @@ impl Transport {
             let get = client.client.get(url.clone()).header(ACCEPT, "application/json");
             self.exchange(url, &client, get).await
         };
-        let (status, _, body) = within(timeout, url, exchange).await?;
+        let (status, _, body) = within(timeout, url, TENANT.scope(self.tenant.clone(), exchange)).await?;
         Ok((status, body))
+    }
+
+    /// The egress policy.
+    #[must_use]
+    pub fn egress(&self) -> &Egress {
+        &self.egress
     }
 
     /// Applies the policy to `url`, for the route by which it would be reached.
@@ -231,14 +252,20 @@ impl Transport {
     /// Checks the URL, and returns a client for it.
     fn client_for(&self, url: &Url, keep_alive: bool, tls: &Tls) -> Result<HttpClient, Error> {
         self.check_url(url)?;
+        self.egress.check_roots(tls.has_custom_roots())?;
         let port = url.port_or_known_default().unwrap_or(443);
         let proxy = self.proxies.proxy_for(url);
+        // The HTTP library has one configuration for the connections to the proxy and to the endpoint. The roots are told apart
+        // by the name; a client certificate would be offered to both.
+        if proxy.is_some_and(|proxy| proxy.scheme() == "https") && tls.has_client_certificate() {
+            return Err(EgressRefused::CertificateThroughProxy { host: host(url) }.into());
+        }
         let key = ClientKey { port, keep_alive, tls: tls.digest(), route: Route::of(url, proxy) };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(key) {
             return Ok(client);
         }
-        let client = build(&self.egress, &self.user_agent, port, keep_alive, tls, proxy)
+        let client = build(&self.egress, &self.lookups, &self.user_agent, port, keep_alive, tls, proxy)
             .map_err(|error| Error::Connect { host: host(url), cause: error.to_string() })?;
         clients.insert(key, client.clone());
         Ok(client)

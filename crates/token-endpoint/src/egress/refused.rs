@@ -1,5 +1,6 @@
 //! Refusals of the egress policy.
 
+use super::rule::EgressNetwork;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -10,6 +11,18 @@ pub enum EgressRefused {
     Scheme,
     /// http, which the policy does not allow.
     PlainHttp,
+    /// A name with an empty label: no resolver knows it, and a proxy may take it for another.
+    EmptyLabel {
+        /// As in the URL.
+        host: String,
+    },
+    /// The policy allows no roots but the system's.
+    CustomRoots,
+    /// A client certificate, on a connection through a proxy that uses TLS itself: it would be offered to the proxy.
+    CertificateThroughProxy {
+        /// As in the URL.
+        host: String,
+    },
     /// Not in the list of the only hosts and networks allowed.
     NotListed {
         /// As in the URL.
@@ -19,7 +32,14 @@ pub enum EgressRefused {
         /// `None`: the name alone was checked.
         ip: Option<IpAddr>,
     },
-    /// A name of a private network, which a proxy would resolve, and no rule allows it.
+    /// Not in the list of what is allowed, by a policy that lets a proxy connect to what is listed only.
+    ProxiedUnlisted {
+        /// As in the URL.
+        host: String,
+        /// Of the URL.
+        port: u16,
+    },
+    /// No name of the public DNS, for a proxy to resolve, and no rule allows it.
     ProxiedName {
         /// As in the URL.
         host: String,
@@ -50,6 +70,11 @@ pub enum RuleNeeded {
     HostOrNetwork,
     /// A rule for a network: the address is loopback, link-local or reserved.
     Network,
+    /// A rule for this network as a whole: resolvers of this host or of a service mesh hand out its addresses, another one for
+    /// a name each time.
+    WholeNetwork(EgressNetwork),
+    /// None: the policy denies this network.
+    NotDenied(EgressNetwork),
     /// A rule for a network: the address is one of those passed to [`Egress::new`](crate::Egress::new) as protected.
     NetworkOfProtected,
 }
@@ -61,12 +86,22 @@ impl fmt::Display for EgressRefused {
         match self {
             EgressRefused::Scheme => f.write_str("the token URL must be an https URL with a host"),
             EgressRefused::PlainHttp => f.write_str("the token URL has no TLS"),
+            EgressRefused::EmptyLabel { host } => {
+                write!(f, "{host} is no host name: there is nothing between two of its dots")
+            }
+            EgressRefused::CustomRoots => {
+                f.write_str("the egress policy allows no CA bundle but the system's")
+            }
+            EgressRefused::CertificateThroughProxy { host } => write!(
+                f,
+                "the way to {host} is a proxy that uses TLS, to which the client certificate would be offered, too"
+            ),
+            EgressRefused::ProxiedUnlisted { host, port } => {
+                write_authority(f, host, *port)?;
+                f.write_str(" would be reached through a proxy, and is not listed by the egress policy")
+            }
             EgressRefused::NotListed { host, port, ip } => {
-                if host.contains(':') {
-                    write!(f, "[{host}]:{port}")?;
-                } else {
-                    write!(f, "{host}:{port}")?;
-                }
+                write_authority(f, host, *port)?;
                 if let Some(ip) = ip {
                     write!(f, " ({ip})")?;
                 }
@@ -74,8 +109,8 @@ impl fmt::Display for EgressRefused {
             }
             EgressRefused::ProxiedName { host, .. } => write!(
                 f,
-                "{host} is a name of a private network, which the proxy would resolve, and not allowed by the egress \
-                 policy"
+                "{host} is no name of the public DNS, so that the proxy would resolve it in a private network, and not \
+                 allowed by the egress policy"
             ),
             EgressRefused::Address { host, ip, canonical, kind, .. } => {
                 if host.parse() == Ok(*ip) {
@@ -91,4 +126,8 @@ impl fmt::Display for EgressRefused {
             }
         }
     }
+}
+
+fn write_authority(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
+    if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
 }

@@ -18,6 +18,9 @@ pub enum EgressRule {
         host: String,
         /// `None`: any.
         port: Option<u16>,
+        /// Written with a final dot: it is looked up as absolute. Without, it is looked up as written, so that `/etc/hosts` and
+        /// the resolver's search list apply.
+        absolute: bool,
     },
     /// Every address in the network, whatever name resolves to it.
     Network {
@@ -33,8 +36,13 @@ impl EgressRule {
     pub(crate) fn for_host(host: &str, port: u16) -> Self {
         match host.parse() {
             Ok(ip) => Self::for_address(ip, port),
-            Err(_) => EgressRule::Host { host: host.to_owned(), port: Some(port) },
+            Err(_) => EgressRule::Host { host: host.to_owned(), port: Some(port), absolute: false },
         }
+    }
+
+    /// The rule for a name at every port, as it is written.
+    pub(crate) fn for_name(host: &str) -> Self {
+        EgressRule::Host { host: host.to_owned(), port: None, absolute: false }
     }
 
     pub(crate) fn for_address(ip: IpAddr, port: u16) -> Self {
@@ -42,15 +50,16 @@ impl EgressRule {
     }
 
     fn network(network: IpNet, port: Option<u16>) -> Result<Self, &'static str> {
-        if address::canonical(network.addr()) != network.addr() {
-            return Err("an address that embeds an IPv4 address is treated as that: write the IPv4 network");
-        }
-        Ok(EgressRule::Network { network, port })
+        Ok(EgressRule::Network { network: not_embedding(network)?, port })
     }
 
     pub(super) fn names(&self, host: &str, port: u16) -> bool {
-        matches!(self, EgressRule::Host { host: name, port: only }
+        matches!(self, EgressRule::Host { host: name, port: only, .. }
             if name == host && only.is_none_or(|only| only == port))
+    }
+
+    pub(super) fn is_absolute(&self) -> bool {
+        matches!(self, EgressRule::Host { absolute: true, .. })
     }
 
     pub(super) fn contains(&self, ip: IpAddr, port: u16) -> bool {
@@ -62,8 +71,10 @@ impl EgressRule {
 impl fmt::Display for EgressRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EgressRule::Host { host, port: None } => f.write_str(host),
-            EgressRule::Host { host, port: Some(port) } => write!(f, "{host}:{port}"),
+            EgressRule::Host { host, port, absolute } => {
+                write!(f, "{host}{}", if *absolute { "." } else { "" })?;
+                port.map_or(Ok(()), |port| write!(f, ":{port}"))
+            }
             // A network has a port only where it is a single address.
             EgressRule::Network { network, port: Some(port) } => {
                 write!(f, "{}", SocketAddr::new(network.addr(), *port))
@@ -96,12 +107,8 @@ impl FromStr for EgressRule {
             return Err(error("wildcards are not supported"));
         }
         if text.contains('/') {
-            let network: IpNet =
-                text.parse().map_err(|_| error("what has a slash must be a network such as 10.0.0.0/8"))?;
-            if network.trunc() != network {
-                return Err(error("the address has bits set outside of the prefix"));
-            }
-            return Self::network(network, None).map_err(error);
+            let network = parse_network(text).map_err(error)?;
+            return Ok(EgressRule::Network { network, port: None });
         }
         if let Ok(ip) = text.parse::<IpAddr>() {
             return Self::network(ip.into(), None).map_err(error);
@@ -121,10 +128,67 @@ impl FromStr for EgressRule {
             Host::Ipv6(ip) => Self::network(IpAddr::from(ip).into(), port).map_err(error),
             Host::Domain(name) => match normalise(&name) {
                 "" => Err(error("it is neither a host name nor an address")),
-                name => Ok(EgressRule::Host { host: name.to_owned(), port }),
+                host if has_empty_label(host) => Err(error("it has two dots in a row")),
+                host => Ok(EgressRule::Host { host: host.to_owned(), port, absolute: host != name }),
             },
         }
     }
+}
+
+/// A network that an [`Egress`](crate::Egress) denies. Parsed from and written as a CIDR; an address alone is a network of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EgressNetwork(pub(super) IpNet);
+
+impl EgressNetwork {
+    pub(super) fn contains(&self, ip: IpAddr) -> bool {
+        self.0.contains(&ip)
+    }
+}
+
+impl fmt::Display for EgressNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A text is not an [`EgressNetwork`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no CIDR: {problem}")]
+pub struct EgressNetworkError {
+    text: String,
+    problem: &'static str,
+}
+
+impl FromStr for EgressNetwork {
+    type Err = EgressNetworkError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let network = match text.parse::<IpAddr>() {
+            Ok(ip) => not_embedding(ip.into()),
+            Err(_) => parse_network(text),
+        };
+        network.map(Self).map_err(|problem| EgressNetworkError { text: text.to_owned(), problem })
+    }
+}
+
+fn parse_network(text: &str) -> Result<IpNet, &'static str> {
+    let network: IpNet = text.parse().map_err(|_| "write a network such as 10.0.0.0/8")?;
+    if network.trunc() != network {
+        return Err("the address has bits set outside of the prefix");
+    }
+    not_embedding(network)
+}
+
+fn not_embedding(network: IpNet) -> Result<IpNet, &'static str> {
+    if address::canonical(network.addr()) != network.addr() {
+        return Err("an address that embeds an IPv4 address is treated as that: write the IPv4 network");
+    }
+    Ok(network)
+}
+
+/// Whether a name without its final dot has nothing between two dots, or in front of the first.
+pub(super) fn has_empty_label(host: &str) -> bool {
+    host.split('.').any(str::is_empty)
 }
 
 /// Removes the dot that makes a name absolute. [`url::Url`] and [`Host`] have lowered the case already.

@@ -1,6 +1,6 @@
 //! Remedies as data.
 
-use crate::egress::{EgressRefused, EgressRule, RuleNeeded};
+use crate::egress::{EgressNetwork, EgressRefused, EgressRule, RuleNeeded};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -12,10 +12,20 @@ pub enum Hint {
     AllowHttp,
     /// Add this rule to the list of what the egress policy allows.
     AllowEgress(EgressRule),
+    /// Likewise, for a network as a whole: a resolver hands out its addresses, and a rule for the host does not allow them.
+    AllowNetwork(EgressNetwork),
+    /// Nothing allows it while the egress policy denies this network.
+    RemoveDenial(EgressNetwork),
+    /// The egress policy allows the system's roots only.
+    UseSystemRoots,
+    /// Through a proxy with TLS, no client certificate can be used.
+    AvoidProxy,
     /// Likewise, for an address that was passed to [`Egress::new`](crate::Egress::new) as protected.
     AllowProtectedAddress(EgressRule),
     /// Add this rule to the list of the only hosts and networks that the egress policy allows.
     AddToOnly(EgressRule),
+    /// Names are looked up as absolute, except for those that the egress policy allows by a rule such as this one.
+    ListName(EgressRule),
     /// No connection within the time limit, as behind a firewall that drops packets.
     CheckFirewall,
     /// The server's certificate is self-signed: if it is the right one, add it to the CA bundle of [`Tls`](crate::Tls).
@@ -61,8 +71,21 @@ impl fmt::Display for Hint {
             Hint::AllowEgress(rule) | Hint::AllowProtectedAddress(rule) => {
                 return write!(f, "allow {rule} in the egress policy");
             }
+            Hint::AllowNetwork(network) => {
+                return write!(f, "allow the network {network} in the egress policy: a rule for the host does not");
+            }
+            Hint::RemoveDenial(network) => return write!(f, "the egress policy denies {network}"),
+            Hint::UseSystemRoots => "remove the CA bundle, or let the egress policy allow it",
+            Hint::AvoidProxy => "use a proxy at an http URL, or none for this host",
             Hint::AddToOnly(rule) => {
                 return write!(f, "add {rule} to the only hosts and networks that the egress policy allows");
+            }
+            Hint::ListName(rule) => {
+                return write!(
+                    f,
+                    "names are looked up as absolute; if this one is for the search list or /etc/hosts, allow {rule} in the \
+                     egress policy"
+                );
             }
             Hint::CheckFirewall => "is there a firewall on the way?",
             Hint::TrustCertificate => {
@@ -106,10 +129,14 @@ impl EgressRefused {
     #[must_use]
     pub fn hint(&self) -> Option<Hint> {
         Some(match self {
-            EgressRefused::Scheme => return None,
+            EgressRefused::Scheme | EgressRefused::EmptyLabel { .. } => return None,
+            EgressRefused::CustomRoots => Hint::UseSystemRoots,
+            EgressRefused::CertificateThroughProxy { .. } => Hint::AvoidProxy,
             EgressRefused::PlainHttp => Hint::AllowHttp,
             EgressRefused::NotListed { host, port, .. } => Hint::AddToOnly(EgressRule::for_host(host, *port)),
-            EgressRefused::ProxiedName { host, port } => Hint::AllowEgress(EgressRule::for_host(host, *port)),
+            EgressRefused::ProxiedName { host, port } | EgressRefused::ProxiedUnlisted { host, port } => {
+                Hint::AllowEgress(EgressRule::for_host(host, *port))
+            }
             EgressRefused::Address { host, port, canonical, needs, .. } => {
                 let address = EgressRule::for_address(*canonical, *port);
                 match needs {
@@ -117,6 +144,8 @@ impl EgressRefused {
                         Hint::AllowEgress(EgressRule::for_host(host, *port))
                     }
                     RuleNeeded::HostOrNetwork | RuleNeeded::Network => Hint::AllowEgress(address),
+                    RuleNeeded::WholeNetwork(network) => Hint::AllowNetwork(*network),
+                    RuleNeeded::NotDenied(network) => Hint::RemoveDenial(*network),
                     RuleNeeded::NetworkOfProtected => Hint::AllowProtectedAddress(address),
                 }
             }

@@ -1,5 +1,9 @@
-use crate::{Egress, EgressRefused, EgressRule, Hint};
+use crate::{Egress, EgressNetwork, EgressRefused, EgressRule, Hint, Tls};
 use std::net::IpAddr;
+
+fn networks(texts: &[&str]) -> Vec<EgressNetwork> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
 
 fn rules(texts: &[&str]) -> Vec<EgressRule> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -272,12 +276,14 @@ fn egress_refusal_hints_at_rule_that_allows_it() {
 
 #[test]
 fn egress_rule_parses_every_notation() {
-    let host = |host: &str, port| EgressRule::Host { host: host.to_owned(), port };
+    let host = |host: &str, port| EgressRule::Host { host: host.to_owned(), port, absolute: false };
+    let absolute = |host: &str, port| EgressRule::Host { host: host.to_owned(), port, absolute: true };
     let network = |network: &str, port| EgressRule::Network { network: network.parse().unwrap(), port };
     for (text, rule) in [
         ("idp.example.com", host("idp.example.com", None)),
         ("idp.example.com:8443", host("idp.example.com", Some(8443))),
-        ("IDP.Example.com.", host("idp.example.com", None)),
+        ("IDP.Example.com.", absolute("idp.example.com", None)),
+        ("idp.example.com.:8443", absolute("idp.example.com", Some(8443))),
         ("bücher.example", host("xn--bcher-kva.example", None)),
         ("localhost:80", host("localhost", Some(80))),
         ("10.0.0.0/8", network("10.0.0.0/8", None)),
@@ -311,10 +317,127 @@ fn egress_rule_parses_every_notation() {
         ("[fd00::g]", "neither a host name nor an address"),
         ("a b", "neither a host name nor an address"),
         (".", "neither a host name nor an address"),
+        ("idp..example.com", "two dots in a row"),
+        ("idp.example.com..", "two dots in a row"),
         ("::ffff:10.0.0.1", "IPv4 network"),
         ("64:ff9b::/96", "IPv4 network"),
     ] {
         let error = text.parse::<EgressRule>().unwrap_err().to_string();
         assert!(error.contains(problem), "{text}: {error}");
     }
+}
+
+#[test]
+fn egress_denied_network_is_refused_whatever_allows_it() {
+    let deny = networks(&["34.118.224.0/20", "2a00:1450::/32", "10.1.0.0/16", "9.9.9.9"]);
+    let everything = ["0.0.0.0/0", "::/0", "idp.example.com"];
+    for egress in [policy(&[]), policy(&everything), only(&everything, &everything)] {
+        let egress = egress.with_denied(deny.clone());
+        for ip in [
+            "34.118.224.0",
+            "34.118.239.255",
+            "::ffff:34.118.230.1",
+            "64:ff9b::34.118.230.1",
+            "2a00:1450::1",
+            "10.1.2.3",
+            "9.9.9.9",
+        ] {
+            let refused = check(&egress, ip).unwrap_err();
+            assert!(refused.to_string().contains("is an address of a denied network"), "{refused}");
+            assert!(matches!(refused.hint(), Some(Hint::RemoveDenial(_))), "{refused:?}");
+        }
+        assert!(check_url(&egress, "https://34.118.230.1/token").is_err());
+        for ip in ["34.118.240.0", "8.8.8.8"] {
+            assert_eq!(check(&egress, ip), Ok(()), "{ip}");
+        }
+    }
+    for (text, problem) in [
+        ("", "network such as"),
+        ("idp.example.com", "network such as"),
+        ("10.0.0.0/33", "network such as"),
+        ("10.0.0.1/8", "bits set"),
+        ("64:ff9b::/96", "IPv4 network"),
+    ] {
+        let error = text.parse::<EgressNetwork>().unwrap_err().to_string();
+        assert!(error.contains(problem), "{text}: {error}");
+    }
+}
+
+#[test]
+fn egress_internal_network_is_refused_unless_listed() {
+    let internal = || networks(&["34.118.224.0/20", "2a00:1450::/112"]);
+    let egress = policy(&[]);
+    assert_eq!(check(&egress, "34.118.230.1"), Ok(()), "not known yet");
+    egress.clone().set_internal(internal());
+    for ip in ["34.118.230.1", "::ffff:34.118.230.1", "2a00:1450::1"] {
+        let refused = check(&egress, ip).unwrap_err();
+        assert!(refused.to_string().contains("is an address of an internal network"), "{refused}");
+        assert_eq!(refused.hint(), Some(Hint::AllowEgress("idp.example.com:443".parse().unwrap())));
+    }
+    assert!(check_url(&egress, "https://34.118.230.1/token").is_err());
+    assert_eq!(check(&egress, "34.118.240.1"), Ok(()));
+    for egress in [policy(&["idp.example.com"]), policy(&["34.118.230.1"]), only(&["idp.example.com"], &[])] {
+        egress.set_internal(internal());
+        assert_eq!(check(&egress, "34.118.230.1"), Ok(()));
+    }
+    egress.set_internal(Vec::new());
+    assert_eq!(check(&egress, "34.118.230.1"), Ok(()));
+}
+
+#[test]
+fn egress_address_that_resolvers_hand_out_needs_its_network() {
+    for (ip, network) in [
+        ("198.18.0.37", "198.18.0.0/15"),
+        ("198.19.255.255", "198.18.0.0/15"),
+        ("240.240.0.12", "240.240.0.0/16"),
+        ("241.0.0.1", "240.0.0.0/4"),
+        ("2001:2::1f", "2001:2::/48"),
+    ] {
+        // Allowed, and refused nevertheless.
+        let refused = check(&policy(&["idp.example.com"]), ip).unwrap_err();
+        let hint = refused.hint().unwrap();
+        assert_eq!(hint, Hint::AllowNetwork(network.parse().unwrap()), "{ip}");
+        let text = hint.to_string();
+        assert!(text.contains(network) && !text.contains(ip), "{text}");
+        assert_eq!(check(&policy(&[network]), ip), Ok(()), "{ip}");
+    }
+}
+
+#[test]
+fn egress_name_with_empty_label_is_refused() {
+    let egress = policy(&["vault.internal", "0.0.0.0/0"]);
+    for host in ["vault.internal..", "127.0.0.1..", "idp..example.com", ".idp.example.com"] {
+        let refused = check_url(&egress, &format!("https://{host}/token")).unwrap_err();
+        assert!(matches!(refused, EgressRefused::EmptyLabel { .. }), "{refused:?}");
+        assert!(refused.to_string().starts_with(host), "{refused}");
+    }
+}
+
+#[test]
+fn egress_name_is_looked_up_as_absolute_unless_listed_without_dot() {
+    let egress = policy(&["keycloak.auth.svc", "idp.corp:8443", "idp.example.com.", "10.0.0.0/8"]);
+    for (host, port, looked_up) in [
+        ("idp.example.org", 443, "idp.example.org."),
+        ("idp.example.org.", 443, "idp.example.org."),
+        ("vault", 443, "vault."),
+        ("idp.example.com", 443, "idp.example.com."), // listed with a dot
+        ("keycloak.auth.svc", 443, "keycloak.auth.svc"),
+        ("keycloak.auth.svc.", 443, "keycloak.auth.svc."),
+        ("idp.corp", 8443, "idp.corp"),
+        ("idp.corp", 443, "idp.corp."),
+        ("localhost", 443, "localhost"),
+    ] {
+        assert_eq!(egress.lookup_name(host, port), looked_up, "{host}:{port}");
+    }
+    let egress = only(&["keycloak.auth.svc"], &[]);
+    assert_eq!(egress.lookup_name("keycloak.auth.svc", 443), "keycloak.auth.svc");
+}
+
+#[test]
+fn egress_custom_roots_are_refused_by_choice() {
+    assert_eq!(policy(&[]).check_roots(true), Ok(()));
+    let strict = only(&["idp.example.com"], &[]).without_custom_roots();
+    assert_eq!(strict.check_roots(Tls::default().has_custom_roots()), Ok(()));
+    let refused = strict.check_roots(true).unwrap_err();
+    assert_eq!(refused.hint(), Some(Hint::UseSystemRoots));
 }

@@ -1,4 +1,4 @@
-use crate::{Egress, EgressRefused, Hint, Proxies};
+use crate::{Egress, EgressRefused, Hint, Proxied, Proxies};
 
 fn proxies(variables: &[(&str, &str)]) -> Proxies {
     Proxies::from_environment(|name| {
@@ -78,16 +78,49 @@ fn egress_proxied_name_must_be_public_or_listed() {
     let check = |egress: &Egress, url: &str| egress.check_proxied(&url.parse().unwrap());
     let default = Egress::new(Vec::new(), None, false, Vec::new());
     assert_eq!(check(&default, "https://idp.example.com/"), Ok(()));
-    for name in ["localhost", "api", "api.default.svc", "x.cluster.local", "metadata.google.internal."] {
+    for name in [
+        "localhost",
+        "api",
+        "com",
+        "api.default.svc",
+        "x.cluster.local",
+        "metadata.google.internal.",
+        "vault.vault",
+        "kubernetes.default",
+        "router.lan",
+        "intranet.corp",
+        "printer.home.arpa",
+        "hidden.onion",
+        "idp.example",
+    ] {
         let refused = check(&default, &format!("https://{name}/")).unwrap_err();
         assert!(matches!(refused, EgressRefused::ProxiedName { .. }), "{refused}");
-        let rule = format!("{name}:443").parse().unwrap();
+        let rule = format!("{}:443", name.trim_end_matches('.')).parse().unwrap();
         assert_eq!(refused.hint(), Some(Hint::AllowEgress(rule)));
         let allowed = Egress::new(rules(&[name]), None, false, Vec::new());
         assert_eq!(check(&allowed, &format!("https://{name}/")), Ok(()), "{name}");
     }
-    for address in ["10.0.0.1", "169.254.169.254", "[::1]", "2130706433"] {
+    for address in [
+        "10.0.0.1",
+        "169.254.169.254",
+        "[::1]",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "127.1",
+        "127.0.0.1.",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:10.0.0.1]",
+        "127.0.0.1..",
+        "10.0.0.1..",
+        "vault.internal..",
+        "idp.example.com..",
+    ] {
         assert!(check(&default, &format!("https://{address}/")).is_err(), "{address}");
+    }
+    for name in ["idp.example.com.", "idp.example.co.uk", "xn--bcher-kva.example.de", "idp.xn--p1ai", "b.dev"]
+    {
+        assert_eq!(check(&default, &format!("https://{name}/")), Ok(()), "{name}");
     }
     assert_eq!(check(&default, "http://idp.example.com/"), Err(EgressRefused::PlainHttp));
 
@@ -95,4 +128,26 @@ fn egress_proxied_name_must_be_public_or_listed() {
     let only = Egress::new(Vec::new(), Some(rules(&["idp.example.com", "0.0.0.0/0"])), false, Vec::new());
     assert_eq!(check(&only, "https://idp.example.com/"), Ok(()));
     assert!(matches!(check(&only, "https://other.example.com/"), Err(EgressRefused::NotListed { .. })));
+}
+
+#[test]
+fn egress_proxied_listed_allows_listed_hosts_alone() {
+    let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+    let listed = |allow: &[&str], only: Option<&[&str]>| {
+        Egress::new(rules(allow), only.map(rules), false, Vec::new()).with_proxied(Proxied::Listed)
+    };
+    let check =
+        |egress: &Egress, host: &str| egress.check_proxied(&format!("https://{host}/").parse().unwrap());
+    let egress = listed(&["idp.example.com", "192.0.9.0/24"], None);
+    for host in ["idp.example.com", "IDP.example.com.", "192.0.9.1"] {
+        assert_eq!(check(&egress, host), Ok(()), "{host}");
+    }
+    for (host, rule) in [("other.example.com", "other.example.com:443"), ("8.8.8.8", "8.8.8.8:443")] {
+        let refused = check(&egress, host).unwrap_err();
+        assert!(matches!(refused, EgressRefused::ProxiedUnlisted { .. }), "{refused:?}");
+        assert_eq!(refused.hint(), Some(Hint::AllowEgress(rule.parse().unwrap())));
+    }
+    let egress = listed(&["other.example.com"], Some(&["idp.example.com"]));
+    assert_eq!(check(&egress, "idp.example.com"), Ok(()));
+    assert!(check(&egress, "other.example.com").is_err());
 }

@@ -2,6 +2,7 @@
 
 use super::failure::root_cause;
 use super::limits::CONNECT_TIMEOUT;
+use super::lookups::Lookups;
 use super::resolver::{PolicyResolver, ProxyResolver};
 use crate::egress::Egress;
 use crate::tls::{Tls, TlsDigest};
@@ -100,6 +101,7 @@ fn default_headers() -> HeaderMap {
 /// Builds a client for URLs with this port, directly or through `proxy`.
 pub(super) fn build(
     egress: &Arc<Egress>,
+    lookups: &Arc<Lookups>,
     user_agent: &str,
     port: u16,
     keep_alive: bool,
@@ -107,7 +109,10 @@ pub(super) fn build(
     proxy: Option<&Url>,
 ) -> Result<HttpClient, TransportError> {
     let used_tls12 = Arc::new(AtomicBool::new(false));
-    let config = tls.config(Arc::clone(&used_tls12)).map_err(|error| TransportError(error.to_string()))?;
+    let secure_proxy = proxy.filter(|proxy| proxy.scheme() == "https").and_then(Url::host_str);
+    let config = tls
+        .config(Arc::clone(&used_tls12), secure_proxy)
+        .map_err(|error| TransportError(error.to_string()))?;
     let failed = |error: reqwest::Error| TransportError(root_cause(&error.without_url()));
     let builder = Client::builder()
         .tls_backend_preconfigured(config)
@@ -124,11 +129,15 @@ pub(super) fn build(
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(if keep_alive { 4 } else { 0 });
     let client = match proxy {
-        None => builder.dns_resolver(PolicyResolver { egress: Arc::clone(egress), port }),
+        None => builder.dns_resolver(PolicyResolver {
+            egress: Arc::clone(egress),
+            lookups: Arc::clone(lookups),
+            port,
+        }),
         // The caller has decided which URLs use the proxy. This client resolves no other name.
         Some(proxy) => builder
             .proxy(reqwest::Proxy::all(proxy.clone()).map_err(failed)?)
-            .dns_resolver(ProxyResolver { proxy: proxy.clone() }),
+            .dns_resolver(ProxyResolver { proxy: proxy.clone(), lookups: Arc::clone(lookups) }),
     }
     .build()
     .map_err(failed)?;

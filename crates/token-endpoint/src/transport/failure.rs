@@ -1,6 +1,7 @@
 //! Classifies the failures of an HTTP exchange.
 
 use super::limits::CONNECT_TIMEOUT;
+use super::resolver::Unresolved;
 use crate::egress::EgressRefused;
 use crate::error::Error;
 use crate::tls::CertificateProblem;
@@ -39,7 +40,8 @@ pub(super) fn failure(error: reqwest::Error, url: &Url, may_renegotiate: bool) -
         return Error::Proxy { host, cause, wants_authentication };
     }
     if error.is_dns() {
-        Error::Dns { host, cause }
+        let made_absolute = find::<Unresolved>(&error).is_some_and(|unresolved| unresolved.made_absolute);
+        Error::Dns { host, cause, made_absolute }
     } else if error.is_connect() && error.is_timeout() {
         Error::ConnectTimeout { host, seconds: CONNECT_TIMEOUT.as_secs() }
     } else if error.is_connect() {

@@ -6,3 +6,9 @@ use std::time::Duration;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds the body of an answer, in bytes.
 pub const MAX_BODY: usize = 256 * 1024;
+/// Bounds a look-up of a name, waiting included: less than [`CONNECT_TIMEOUT`], so that the error says what took long.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
+/// Bounds the look-ups of a process that are under way. Each occupies a thread until the system's resolver gives up.
+pub const MAX_LOOKUPS: usize = 128;
+/// Bounds those of one tenant. A tenant's look-ups of one name at the same time count as one.
+pub const MAX_LOOKUPS_OF_TENANT: usize = 4;

@@ -1,0 +1,169 @@
+use super::super::Transport;
+use super::{LookupError, Lookups, Tenant};
+use crate::transport::{LOOKUP_TIMEOUT, MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT};
+use crate::{BasicEncoding, ClientAuthentication, Credentials, Egress, Error, Grant, RequestDescription};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A resolver whose name server is dead: it blocks for each name that begins with `dead`, until it is told to give up.
+struct DeadServer {
+    lookups: Arc<Lookups>,
+    /// The names, in the order in which their look-ups begin.
+    begun: UnboundedReceiver<String>,
+    give_ups: Arc<(Mutex<usize>, Condvar)>,
+}
+
+impl DeadServer {
+    fn new() -> Self {
+        let (begin, begun) = unbounded_channel();
+        let give_ups: Arc<(Mutex<usize>, Condvar)> = Arc::default();
+        let given = Arc::clone(&give_ups);
+        let lookups = Lookups::new(move |name| {
+            begin.send(name.to_owned()).unwrap();
+            if name.starts_with("dead") {
+                let (count, changed) = &*given;
+                let mut count = changed.wait_while(count.lock().unwrap(), |count| *count == 0).unwrap();
+                *count -= 1;
+                return Err(std::io::Error::other("dead"));
+            }
+            Ok(vec![ADDRESS])
+        });
+        Self { lookups: Arc::new(lookups), begun, give_ups }
+    }
+
+    /// Has this many of the look-ups end.
+    fn give_up(&self, lookups: usize) {
+        *self.give_ups.0.lock().unwrap() = lookups;
+        self.give_ups.1.notify_all();
+    }
+
+    async fn next(&mut self) -> String {
+        self.begun.recv().await.unwrap()
+    }
+
+    /// Waits until every task has come to its wait.
+    async fn settle(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn lookup(&self, tenant: &str, name: &str) -> JoinHandle<Result<Vec<IpAddr>, LookupError>> {
+        let (lookups, tenant, name) = (Arc::clone(&self.lookups), Tenant::from(tenant), name.to_owned());
+        tokio::spawn(async move { lookups.lookup(&tenant, &name).await })
+    }
+}
+
+impl Drop for DeadServer {
+    /// The runtime waits for its threads.
+    fn drop(&mut self) {
+        self.give_up(usize::MAX);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lookups_of_a_tenant_occupy_its_share_alone() {
+    let mut server = DeadServer::new();
+    let dead: Vec<_> = (0..100).map(|number| server.lookup("a", &format!("dead-{number}."))).collect();
+    for _ in 0..MAX_LOOKUPS_OF_TENANT {
+        assert!(server.next().await.starts_with("dead"));
+    }
+    assert_eq!(server.lookup("b", "idp.example.com.").await.unwrap().unwrap(), [ADDRESS]);
+    assert_eq!(server.next().await, "idp.example.com.", "no further one of the other tenant has begun");
+
+    // Those that wait end with their time. Those that have begun hold their turns until the resolver gives up.
+    tokio::time::advance(LOOKUP_TIMEOUT).await;
+    for lookup in dead {
+        assert!(matches!(lookup.await.unwrap(), Err(LookupError::Timeout)));
+    }
+    let waiting = server.lookup("a", "alive.");
+    server.settle().await;
+    assert!(!waiting.is_finished());
+    server.give_up(1);
+    assert_eq!(waiting.await.unwrap().unwrap(), [ADDRESS]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lookups_of_the_tenant_with_the_fewest_go_first() {
+    let mut server = DeadServer::new();
+    let tenants = MAX_LOOKUPS / MAX_LOOKUPS_OF_TENANT;
+    let mut dead = Vec::new();
+    for tenant in 0..tenants {
+        for name in 0..2 * MAX_LOOKUPS_OF_TENANT {
+            dead.push(server.lookup(&format!("tenant-{tenant}"), &format!("dead-{name}.")));
+        }
+    }
+    for _ in 0..MAX_LOOKUPS {
+        server.next().await;
+    }
+    let honest = server.lookup("honest", "idp.example.com.");
+    server.settle().await;
+    assert!(!honest.is_finished(), "the process is at its limit");
+    server.give_up(1);
+    assert_eq!(honest.await.unwrap().unwrap(), [ADDRESS]);
+    assert_eq!(server.next().await, "idp.example.com.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lookups_of_one_name_at_the_same_time_are_one() {
+    let mut server = DeadServer::new();
+    let first: Vec<_> = (0..50).map(|_| server.lookup("a", "dead.")).collect();
+    let other = server.lookup("b", "dead.");
+    assert_eq!((server.next().await, server.next().await), ("dead.".to_owned(), "dead.".to_owned()));
+    server.give_up(2);
+    for lookup in first.into_iter().chain([other]) {
+        assert!(matches!(lookup.await.unwrap(), Err(LookupError::System(_))));
+    }
+    assert!(server.begun.try_recv().is_err());
+    // Nothing is kept.
+    server.lookup("a", "alive.").await.unwrap().unwrap();
+    server.lookup("a", "alive.").await.unwrap().unwrap();
+    assert_eq!((server.next().await, server.next().await), ("alive.".to_owned(), "alive.".to_owned()));
+    assert!(server.lookups.flights.lock().unwrap().len() <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn transport_counts_lookups_for_its_tenant() {
+    let mut server = DeadServer::new();
+    let egress = Arc::new(Egress::new(Vec::new(), None, true, Vec::new()));
+    let transport = Transport {
+        lookups: Arc::clone(&server.lookups),
+        ..Transport::new(egress, "token-endpoint/test").unwrap()
+    };
+    let send = |tenant: &str, host: &str| {
+        let transport = transport.for_tenant(tenant);
+        let description = RequestDescription::new(
+            format!("http://{host}/token").parse().unwrap(),
+            Grant::ClientCredentials,
+            ClientAuthentication::Basic(BasicEncoding::Percent),
+        );
+        let credentials = Credentials {
+            client_id: Some("client".into()),
+            client_secret: Some("secret".into()),
+            ..Credentials::default()
+        };
+        let request = description.request(&credentials).unwrap();
+        tokio::spawn(async move { transport.send(&request, Duration::from_secs(20)).await })
+    };
+    let dead: Vec<_> =
+        (0..2 * MAX_LOOKUPS_OF_TENANT).map(|name| send("a", &format!("dead-{name}"))).collect();
+    for _ in 0..MAX_LOOKUPS_OF_TENANT {
+        assert!(server.next().await.starts_with("dead"));
+    }
+    // Loopback, which the policy refuses.
+    let answered = send("b", "idp.example.com").await.unwrap();
+    assert!(matches!(answered, Err(Error::Egress(_))), "{answered:?}");
+    assert_eq!(server.next().await, "idp.example.com.", "absolute");
+
+    tokio::time::advance(LOOKUP_TIMEOUT).await;
+    for sent in dead {
+        let error = sent.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Dns { .. }), "{error:?}");
+        assert!(error.to_string().ends_with("cannot be resolved: no answer within 4 s"), "{error}");
+    }
+}
