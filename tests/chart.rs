@@ -35,7 +35,9 @@ fn every_flag() -> [Value; 2] {
         values[name] = value;
         values
     };
-    [with("namespaces", json!(["a", "b"])), with("namespaceSelector", json!({"matchLabels": {"team": "a"}}))]
+    let mut selected = with("namespaceSelector", json!({"matchLabels": {"team": "a"}}));
+    selected["metrics"] = json!({"secure": true, "tls": {"port": 9443, "secretName": "certificate"}});
+    [with("namespaces", json!(["a", "b"])), selected]
 }
 
 fn container(objects: &[Value]) -> &Value {
@@ -314,6 +316,65 @@ fn monitors_select_the_service_and_port_of_the_operator() {
     assert_eq!(service["spec"]["ports"][0]["targetPort"], port);
     let objects = metrics("podMonitor");
     assert_eq!(find(&objects, "PodMonitor", "")["spec"]["podMetricsEndpoints"][0]["port"], port);
+}
+
+#[test]
+fn secure_metrics_have_their_port_rights_and_monitors() {
+    let secure = |mut metrics: Value| {
+        metrics["secure"] = json!(true);
+        metrics["from"] = json!([{"namespaceSelector": {}}]);
+        json!({"metrics": metrics})
+    };
+    let objects = render(NAMESPACE, &secure(json!({"serviceMonitor": {"enabled": true}})));
+    let operator = container(&objects);
+    let arguments = arguments(&objects);
+    for argument in ["--admin-address=:8443", "--metrics-secure"] {
+        assert!(arguments.iter().any(|it| it == argument), "{argument}: {arguments:?}");
+    }
+    assert_eq!(operator["ports"][0], json!({"name": "admin", "containerPort": 8443}));
+    let ports = &find(&objects, "NetworkPolicy", "")["spec"]["ingress"][0]["ports"];
+    assert_eq!(ports, &json!([{"port": "admin", "protocol": "TCP"}]));
+    let endpoint = |objects: &[Value], kind: &str, endpoints: &str| {
+        find(objects, kind, "")["spec"][endpoints][0].clone()
+    };
+    let scraped = endpoint(&objects, "ServiceMonitor", "endpoints");
+    assert_eq!(scraped["scheme"], "https");
+    assert_eq!(scraped["tlsConfig"], json!({"insecureSkipVerify": true}));
+    assert_eq!(scraped["bearerTokenFile"], "/var/run/secrets/kubernetes.io/serviceaccount/token");
+    let reader = find(&objects, "ClusterRole", "-metrics-reader");
+    assert_eq!(reader["rules"], json!([{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]));
+
+    let files = json!({"tls": {"secretName": "certificate"}, "serviceMonitor": {"enabled": true}});
+    let objects = render(NAMESPACE, &secure(files));
+    let mounts = container(&objects)["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|it| it["name"] == "metrics-certificate").unwrap();
+    let flag = format!("--metrics-cert-path={}", mount["mountPath"].as_str().unwrap());
+    assert!(self::arguments(&objects).contains(&flag), "{flag}");
+    let tls = &endpoint(&objects, "ServiceMonitor", "endpoints")["tlsConfig"];
+    let service = find(&objects, "Service", "metrics")["metadata"]["name"].as_str().unwrap();
+    assert_eq!(tls["serverName"], format!("{service}.{NAMESPACE}.svc"));
+    assert_eq!(tls["ca"]["secret"], json!({"name": "certificate", "key": "ca.crt"}));
+
+    let authorization = json!({"credentials": {"name": "token", "key": "token"}});
+    let pods = json!({"podMonitor": {"enabled": true}, "serviceMonitor": {"authorization": authorization}});
+    let objects = render(NAMESPACE, &secure(pods));
+    let scraped = endpoint(&objects, "PodMonitor", "podMetricsEndpoints");
+    assert_eq!((&scraped["authorization"], &scraped["bearerTokenFile"]), (&authorization, &Value::Null));
+
+    for (values, words) in [
+        (secure(json!({"podMonitor": {"enabled": true}})), "metrics.serviceMonitor.authorization"),
+        (
+            json!({"namespaces": ["a"], "metrics": {"secure": true}}),
+            "metrics.secure needs rights in the cluster",
+        ),
+    ] {
+        let said = template(NAMESPACE, &values).unwrap_err();
+        assert!(said.contains(words), "{said}");
+    }
+    // Off by default, with no further rights.
+    let objects = render(NAMESPACE, &json!({}));
+    assert!(!self::arguments(&objects).iter().any(|it| it.contains("--metrics")));
+    assert!(!format!("{objects:?}").contains("tokenreviews"));
 }
 
 #[test]

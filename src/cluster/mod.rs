@@ -1,5 +1,6 @@
 //! The Kubernetes API server: client set-up, calls, and objects as they are read.
 
+mod access;
 mod calls;
 mod client;
 mod date;
@@ -11,6 +12,7 @@ mod service_networks;
 mod user;
 mod watches;
 
+pub(crate) use access::{Verdict, review};
 pub use calls::{CallError, Kubernetes, Unavailable};
 pub(crate) use client::{AGENT, Cluster, ClusterError};
 pub(crate) use lease::LeaseClient;

@@ -86,6 +86,9 @@ fn resource(path: &str) -> &'static str {
         Some(("leases", None)) => "leases",
         Some(("namespaces", None)) => "namespaces",
         Some(("pods", None)) => "pods",
+        Some(("servicecidrs", None)) => "servicecidrs",
+        Some(("tokenreviews", None)) => "tokenreviews",
+        Some(("subjectaccessreviews", None)) => "subjectaccessreviews",
         _ => "other",
     }
 }
@@ -126,6 +129,8 @@ mod tests {
             ("GET", "/api/v1/namespaces?&watch=true", ("watch", "namespaces")),
             ("GET", "/api/v1/namespaces/a", ("get", "namespaces")),
             ("DELETE", "/api/v1/namespaces/a/secrets/b?", ("delete", "secrets")),
+            ("GET", "/apis/networking.k8s.io/v1/servicecidrs?&limit=100", ("list", "servicecidrs")),
+            ("POST", "/apis/authentication.k8s.io/v1/tokenreviews?", ("create", "tokenreviews")),
             ("GET", "/version", ("list", "other")),
             ("GET", "/apis/apps/v1/deployments", ("list", "other")),
         ] {

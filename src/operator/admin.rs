@@ -1,5 +1,6 @@
-//! The admin server: `/livez`, `/readyz` and `/metrics`, over plain HTTP. Its responses contain no secret. The kubelet's probes
-//! ask at a Unix socket, so that no connection from the network can make them fail.
+//! The admin server: `/livez`, `/readyz` and `/metrics`, over plain HTTP, or over TLS with `/metrics` for authorized scrapers.
+//! Its responses contain no secret. The kubelet's probes ask at a Unix socket, so that no connection from the network can make
+//! them fail.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,7 +12,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -24,18 +25,21 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
 use super::chunked_text::ChunkedText;
+use super::metrics_access::{Access, MetricsAccess};
+use super::metrics_tls::MetricsTls;
+use crate::cluster::Verdict;
 
 /// The most connections that are served at the same time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
 /// The most responses with metrics at the same time: each has megabytes with ten thousand TokenSources.
 const MAX_SCRAPES: usize = 2;
-/// The timeout for the head of a request: connections without one must not hold the permits of others.
+/// The timeout for the head of a request, and for the TLS handshake before it: connections without one must not hold the permits of others.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// The timeout for request and response together.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_BUFFER_BYTES: usize = 16 * 1024;
 
-const METRICS_PATH: &str = "/metrics";
+pub(super) const METRICS_PATH: &str = "/metrics";
 
 const PLAIN_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
@@ -108,12 +112,22 @@ pub(super) struct Pages {
     pub(super) metrics: Box<dyn Fn(&mut ChunkedText) + Send + Sync>,
 }
 
+/// TLS, and who may scrape.
+pub(super) struct Security {
+    pub(super) tls: MetricsTls,
+    pub(super) access: MetricsAccess,
+}
+
 /// A running admin server. It stops when it is dropped.
 pub(super) struct AdminServer(JoinHandle<()>);
 
 impl AdminServer {
     /// Listens and serves; `None` for [`AdminAddress::Off`].
-    pub(super) async fn start(address: AdminAddress, pages: Arc<Pages>) -> io::Result<Option<Self>> {
+    pub(super) async fn start(
+        address: AdminAddress,
+        pages: Arc<Pages>,
+        security: Option<Security>,
+    ) -> io::Result<Option<Self>> {
         let listener = match address {
             AdminAddress::Off => return Ok(None),
             AdminAddress::At(address) => TcpListener::bind(address).await?,
@@ -125,8 +139,9 @@ impl AdminServer {
                 listener => listener?,
             },
         };
-        info!(address = %listener.local_addr()?, "serving /livez, /readyz and /metrics");
-        Ok(Some(AdminServer(tokio::spawn(accept(Listener::Tcp(listener), pages)))))
+        let tls = security.is_some();
+        info!(tls, address = %listener.local_addr()?, "serving /livez, /readyz and /metrics");
+        Ok(Some(AdminServer(tokio::spawn(accept(Listener::Tcp(listener), pages, security)))))
     }
 
     /// Serves the same at a Unix socket, which processes of this pod alone can reach.
@@ -136,7 +151,7 @@ impl AdminServer {
             std::fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;
-        Ok(AdminServer(tokio::spawn(accept(Listener::Socket(listener), pages))))
+        Ok(AdminServer(tokio::spawn(accept(Listener::Socket(listener), pages, None))))
     }
 }
 
@@ -164,7 +179,8 @@ impl Listener {
     }
 }
 
-async fn accept(listener: Listener, pages: Arc<Pages>) {
+async fn accept(listener: Listener, pages: Arc<Pages>, security: Option<Security>) {
+    let security = Arc::new(security);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let scrapes = Arc::new(Semaphore::new(MAX_SCRAPES));
     loop {
@@ -175,10 +191,17 @@ async fn accept(listener: Listener, pages: Arc<Pages>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (pages, scrapes) = (Arc::clone(&pages), Arc::clone(&scrapes));
+        let (pages, scrapes, security) = (Arc::clone(&pages), Arc::clone(&scrapes), Arc::clone(&security));
         tokio::spawn(async move {
             let _permit = permit;
-            match tokio::time::timeout(CONNECTION_TIMEOUT, serve(stream, &pages, &scrapes)).await {
+            let exchange = async {
+                let (stream, access) = match &*security {
+                    Some(security) => (handshake(stream, &security.tls).await?, Some(&security.access)),
+                    None => (stream, None),
+                };
+                serve(stream, &pages, &scrapes, access).await.map_err(io::Error::other)
+            };
+            match tokio::time::timeout(CONNECTION_TIMEOUT, exchange).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%error, "admin request failed"),
                 Err(_) => debug!("admin request timed out"),
@@ -187,14 +210,31 @@ async fn accept(listener: Listener, pages: Arc<Pages>) {
     }
 }
 
+async fn handshake(stream: Box<dyn Stream>, tls: &MetricsTls) -> io::Result<Box<dyn Stream>> {
+    match tokio::time::timeout(HEAD_TIMEOUT, tls.acceptor.accept(stream)).await {
+        Ok(accepted) => Ok(Box::new(accepted?)),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
 /// Serves one request. Connections are not kept alive, because an idle one would occupy a permit.
-async fn serve(stream: Box<dyn Stream>, pages: &Pages, scrapes: &Semaphore) -> hyper::Result<()> {
+async fn serve(
+    stream: Box<dyn Stream>,
+    pages: &Pages,
+    scrapes: &Semaphore,
+    access: Option<&MetricsAccess>,
+) -> hyper::Result<()> {
     // Held until the whole response is sent.
     let scrape_permit = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
         let scrape_permit = &scrape_permit;
         async move {
             if request.uri().path() == METRICS_PATH {
+                if let Some(access) = access
+                    && let Some(refusal) = refusal(access.check(request.headers()).await)
+                {
+                    return Ok(refusal);
+                }
                 let permit = scrapes.acquire().await.ok();
                 *scrape_permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
             }
@@ -208,6 +248,26 @@ async fn serve(stream: Box<dyn Stream>, pages: &Pages, scrapes: &Semaphore) -> h
         .max_buf_size(MAX_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .await
+}
+
+/// The response to a scrape that is not answered.
+fn refusal(access: Access) -> Option<Response<ChunkedText>> {
+    let (status, text) = match access {
+        Access::Reviewed(Verdict::Allowed) => return None,
+        Access::Reviewed(Verdict::Unauthenticated) => {
+            (StatusCode::UNAUTHORIZED, "send the token of a ServiceAccount as bearer token\n")
+        }
+        Access::Reviewed(Verdict::Forbidden) => {
+            (StatusCode::FORBIDDEN, "this user may not get /metrics: bind the ClusterRole metrics-reader\n")
+        }
+        Access::Busy => (StatusCode::TOO_MANY_REQUESTS, "too many unknown tokens\n"),
+        Access::Unknown => (StatusCode::SERVICE_UNAVAILABLE, "the token could not be reviewed\n"),
+    };
+    let mut response = page(status, PLAIN_TYPE, text.to_owned());
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    Some(response)
 }
 
 /// The response to a request. Its body is ignored.

@@ -80,12 +80,22 @@ pub struct RunArgs {
     #[arg(long, hide = true, value_name = "DURATION", env = "TOKENSOURCE_CHANGE_INTERVAL", default_value = "30s", value_parser = seconds)]
     pub change_interval: u64,
 
-    /// Serve /livez, /readyz and /metrics here, over plain HTTP: an IP address and a port, a port alone for all addresses
+    /// Serve /livez, /readyz and /metrics here, over plain HTTP unless --metrics-secure is set: an IP address and a port, a port alone for all addresses
     /// (:8080), or off.
     #[arg(long, value_name = "ADDRESS", env = "TOKENSOURCE_ADMIN_ADDRESS", default_value = ":8080")]
     pub admin_address: AdminAddress,
 
-    /// Serve the same at this Unix socket, where tokensource-operator probe asks: no connection from the network can make a
+    /// Serve the admin address over TLS, and /metrics only to users who may get it: the API server reviews their tokens. Not with
+    /// --namespace, because this needs rights in the cluster.
+    #[arg(long, env = "TOKENSOURCE_METRICS_SECURE", conflicts_with = "namespaces")]
+    pub metrics_secure: bool,
+
+    /// The folder with tls.crt and tls.key for --metrics-secure, which are read again when they change. Without it, a
+    /// certificate is made at the start, which no client can verify.
+    #[arg(long, value_name = "FOLDER", env = "TOKENSOURCE_METRICS_CERT_PATH")]
+    pub metrics_cert_path: Option<PathBuf>,
+
+    /// Serve the pages at this Unix socket, where tokensource-operator probe asks: no connection from the network can make a
     /// probe fail.
     #[arg(long, value_name = "PATH", env = "TOKENSOURCE_PROBE_SOCKET")]
     pub probe_socket: Option<PathBuf>,

@@ -6,6 +6,8 @@ mod chunked_text;
 mod health;
 mod lease;
 mod liveness;
+mod metrics_access;
+mod metrics_tls;
 mod service_networks;
 mod signals;
 mod telemetry;
@@ -21,16 +23,19 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 pub use admin::{AdminAddress, AdminAddressError};
-use admin::{AdminServer, Pages};
+use admin::{AdminServer, Pages, Security};
 pub use arguments::RunArgs;
 use lease::{Candidacy, LeaderElection};
 pub use lease::{LeaseTimings, LeaseTimingsError, LeaseUnusable};
 use liveness::Liveness;
+use metrics_access::MetricsAccess;
+pub use metrics_tls::MetricsCertificateError;
+use metrics_tls::MetricsTls;
 use service_networks::ServiceNetworks;
 pub use telemetry::LogFormat;
 
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterError, Kubernetes, LeaseName};
+use crate::cluster::{Cluster, ClusterError, Kubernetes, LeaseName, review};
 use crate::controller::{self, Context, Parts};
 use crate::heartbeat::Heartbeats;
 use crate::leadership::Leadership;
@@ -71,6 +76,9 @@ pub enum StartError {
         #[source]
         error: std::io::Error,
     },
+    /// The certificate of metrics cannot be used.
+    #[error("--metrics-cert-path: {0}")]
+    MetricsCertificate(#[from] MetricsCertificateError),
     /// The Unix socket for probes cannot be opened.
     #[error("--probe-socket {path}: {error}", path = path.display())]
     ProbeSocket {
@@ -127,7 +135,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
             .map_err(|error| StartError::ProbeSocket { path: path.clone(), error })
     });
     let probes = probes.transpose()?;
-    let admin = AdminServer::start(arguments.admin_address, pages)
+    let admin = AdminServer::start(arguments.admin_address, pages, security(&arguments, &cluster)?)
         .await
         .map_err(|error| StartError::Admin { address: arguments.admin_address, error })?;
     let election = match lease_timings {
@@ -209,6 +217,19 @@ async fn candidacy(
     let candidacy = Candidacy::new(cluster.lease(&lease), lease, process, timings, clock);
     candidacy.check().await?;
     Ok(candidacy)
+}
+
+/// How metrics are protected, if they are.
+fn security(arguments: &RunArgs, cluster: &Cluster) -> Result<Option<Security>, MetricsCertificateError> {
+    if !arguments.metrics_secure {
+        return Ok(None);
+    }
+    let client = cluster.client.clone();
+    let access = MetricsAccess::new(move |token| {
+        let client = client.clone();
+        Box::pin(async move { review(&client, &token, admin::METRICS_PATH).await })
+    });
+    Ok(Some(Security { tls: MetricsTls::start(arguments.metrics_cert_path.clone())?, access }))
 }
 
 /// The pages of the admin server.

@@ -39,7 +39,23 @@ async fn chart_objects_pass_strict_validation() {
         "podDisruptionBudget": {"maxUnavailable": null, "minAvailable": "50%"},
     });
     let pods = json!({"metrics": {"from": [{"podSelector": {}}], "podMonitor": {"enabled": true}}});
-    for values in [json!({}), namespaced, monitored, pods] {
+    let secure = json!({
+        "metrics": {
+            "secure": true,
+            "tls": {"secretName": "certificate"},
+            "from": [{"podSelector": {}}],
+            "serviceMonitor": {"enabled": true},
+        },
+    });
+    let secure_pods = json!({
+        "metrics": {
+            "secure": true,
+            "from": [{"podSelector": {}}],
+            "podMonitor": {"enabled": true},
+            "serviceMonitor": {"authorization": {"credentials": {"name": "scraper", "key": "token"}}},
+        },
+    });
+    for values in [json!({}), namespaced, monitored, pods, secure, secure_pods] {
         assert_accepted(&scene, &values).await;
     }
 }

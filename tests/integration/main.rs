@@ -41,6 +41,7 @@ mod restorations;
 mod rights;
 mod rotation;
 mod samples;
+mod secure_metrics;
 mod template_samples;
 mod templates;
 mod tenancy;

@@ -43,7 +43,13 @@
 {{- $arguments = append $arguments (printf "--leader-election-renew-deadline=%s" .Values.leaderElection.renewDeadline) }}
 {{- $arguments = append $arguments (printf "--leader-election-retry-period=%s" .Values.leaderElection.retryPeriod) }}
 {{- end }}
-{{- $arguments = append $arguments (printf "--admin-address=:%d" (int .Values.admin.port)) }}
+{{- $arguments = append $arguments (printf "--admin-address=:%s" (include "tokensource-operator.adminPort" .)) }}
+{{- if .Values.metrics.secure }}
+{{- $arguments = append $arguments "--metrics-secure" }}
+{{- if .Values.metrics.tls.secretName }}
+{{- $arguments = append $arguments "--metrics-cert-path=/etc/tokensource-operator/metrics" }}
+{{- end }}
+{{- end }}
 {{- $arguments = append $arguments "--probe-socket=/run/tokensource-operator/probe.sock" }}
 {{- $arguments = append $arguments (printf "--log-format=%s" .Values.log.format) }}
 {{- $arguments = append $arguments (printf "--log-level=%s" .Values.log.level) }}

@@ -67,6 +67,11 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{- /* The port of the admin server. */}}
+{{- define "tokensource-operator.adminPort" -}}
+{{- .Values.metrics.secure | ternary .Values.metrics.tls.port .Values.admin.port | int }}
+{{- end }}
+
 {{- /* The rights of the operator in each namespace that it serves. */}}
 {{- define "tokensource-operator.rules" -}}
 - apiGroups: [tokensource.dev]
@@ -161,6 +166,12 @@ variables.ownNamespace
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
 {{- fail "metrics.serviceMonitor and metrics.podMonitor would scrape every pod twice: enable one of them" }}
+{{- end }}
+{{- if and .Values.metrics.secure .Values.namespaces }}
+{{- fail "metrics.secure needs rights in the cluster, which the operator does not have with namespaces: limit who may connect by metrics.from" }}
+{{- end }}
+{{- if and .Values.metrics.secure .Values.metrics.podMonitor.enabled (not .Values.metrics.serviceMonitor.authorization) }}
+{{- fail "a PodMonitor has no token of Prometheus's own: with metrics.secure set metrics.serviceMonitor.authorization, for example {credentials: {name: SECRET, key: token}}, or use metrics.serviceMonitor" }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
 {{- fail "metrics.serviceMonitor needs metrics.service.enabled" }}
