@@ -10,6 +10,12 @@ pub fn plus(at: Timestamp, seconds: u64) -> Timestamp {
     at.saturating_add(seconds).unwrap_or(Timestamp::MAX)
 }
 
+/// `at` moved by `seconds`, which may be negative.
+#[must_use]
+pub fn moved(at: Timestamp, seconds: i64) -> Timestamp {
+    at.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(at)
+}
+
 /// `at` without the part of a second.
 #[must_use]
 pub fn in_whole_seconds(at: Timestamp) -> Timestamp {

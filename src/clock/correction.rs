@@ -57,7 +57,9 @@ pub enum Standing {
 pub(super) struct Correction {
     /// Of the corrected time.
     origin: Timestamp,
-    /// By how many seconds the corrected time was set back in total.
+    /// By how many seconds the corrected time was set in total.
+    corrected: i64,
+    /// The same, where it was set back.
     rewound: u64,
     /// Of the wall clock, when it was last compared.
     wall: Timestamp,
@@ -75,6 +77,7 @@ impl Correction {
         let wall = origin(now.wall, now.uptime());
         Correction {
             origin: wall,
+            corrected: 0,
             rewound: 0,
             wall,
             slept: now.slept,
@@ -93,6 +96,11 @@ impl Correction {
     /// was, so its dates move by as much.
     pub(super) fn rewound(&self) -> u64 {
         self.rewound
+    }
+
+    /// By how many seconds the corrected time was set since the process started.
+    pub(super) fn corrected(&self) -> i64 {
+        self.corrected
     }
 
     /// Compares the clocks. Where wall clock and corrected time disagree, the API server's clock decides: it agrees with the
@@ -177,6 +185,7 @@ impl Correction {
     fn follow(&mut self, other: Timestamp) {
         let by = seconds(other.duration_since(self.origin));
         self.origin = saturating_add(self.origin, SignedDuration::from_secs(by));
+        self.corrected = self.corrected.saturating_add(by);
         self.rewound = self.rewound.saturating_add(u64::try_from(by.saturating_neg()).unwrap_or(0));
         self.changes.corrected = self.changes.corrected.saturating_add(by);
     }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::time::in_whole_seconds;
+use crate::time::{in_whole_seconds, moved};
 use correction::Correction;
 pub use correction::{Changes, NOTABLE_DIFFERENCE, Standing};
 pub use moment::Moment;
@@ -82,6 +82,20 @@ impl Clock {
     #[must_use]
     pub fn rewound(&self) -> u64 {
         self.lock().rewound()
+    }
+
+    /// A time that was determined when the corrected time had been set back by `rewound` seconds, by the clock of now.
+    #[must_use]
+    pub fn since(&self, at: Timestamp, rewound: u64) -> Timestamp {
+        let since = self.rewound().saturating_sub(rewound);
+        moved(at, i64::try_from(since).unwrap_or(i64::MAX).saturating_neg())
+    }
+
+    /// By how many seconds the corrected time was set since the process started, forwards or back. Waits go on for as long as
+    /// they were meant to, so their ends move by as much.
+    #[must_use]
+    pub fn corrected(&self) -> i64 {
+        self.lock().corrected()
     }
 
     /// Takes in the `Date` of a response of the API server to a request that was sent at `sent`.

@@ -59,6 +59,7 @@ fn handle(context: &Context, changes: Changes) {
             "the time is taken from the wall clock anew, with which the API server's agrees: every TokenSource is reconciled"
         );
     }
+    context.mints.limiter().has_slept(slept);
     if slept > 0 || corrected != 0 {
         context.trigger_all();
     }

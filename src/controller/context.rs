@@ -194,6 +194,13 @@ impl Context {
         is_ours.then(|| self.issue_times.dated(&identity.key, &identity.owner.uid, &target)).flatten()
     }
 
+    /// A TokenSource is gone: nothing more is kept of it.
+    pub(super) fn forget(&self, source: &Key) {
+        self.issue_times.forget(source);
+        self.refresh_tokens.forget(source);
+        self.metrics.forget(source);
+    }
+
     /// The refresh token of a TokenSource, as the cluster and this process hold it.
     pub(super) fn rotation<'a>(&'a self, identity: &'a Identity) -> Rotation<'a> {
         Rotation {

@@ -116,8 +116,9 @@ impl Rotation<'_> {
         let read = self.secrets.read_secret(key, self.kubernetes).await?;
         let facts = read.as_ref().and_then(|secret| Facts::of(&secret.metadata));
         let (Some(secret), Some(facts)) = (read, facts) else { return Ok(StoredSecret::default()) };
-        let is_ours = stores_refresh_token_of(&facts, &self.identity.key);
-        if !is_ours || self.tokens.wait_for_predecessor(key, &facts).is_some() {
+        let source = &self.identity.key;
+        let is_ours = stores_refresh_token_of(&facts, source);
+        if !is_ours || self.tokens.wait_for_predecessor(source, &facts).is_some() {
             return Err(Outcome::Retry);
         }
         Ok(StoredSecret::of(secret, &facts))

@@ -188,7 +188,11 @@ async fn reconcile_source(source: &Arc<CachedSource>, context: &Arc<Context>) ->
         AssertUnwindSafe(Box::pin(work)).catch_unwind().await
     };
     // What waits to be written outlives a panic.
-    context.states.put(key, state, !context.sources.knows(key));
+    let is_gone = !context.sources.knows(key);
+    context.states.put(key, state, is_gone);
+    if is_gone {
+        context.forget(key);
+    }
     reconciled.unwrap_or_else(|_| {
         error!(source = %key, "a bug: the reconciliation of this TokenSource panicked");
         context.metrics.count_panic();

@@ -16,10 +16,10 @@ use super::propagation::Prompt;
 use super::refresh_token::KnownOriginal;
 use super::report_rate::ReportTimes;
 use crate::key::Key;
-use crate::refresh::{self, Awaiting, Dampings, Failure, Tried};
+use crate::refresh::{self, Awaiting, Cause, Dampings, Failure, Tried};
 use crate::secret::{Owner, Version};
 use crate::status::Reported;
-use crate::time::seconds_between;
+use crate::time::{moved, seconds_between};
 
 /// The resourceVersion of the status that was written last, and what it reported.
 pub type Written = (u64, Reported);
@@ -31,6 +31,8 @@ pub struct SourceState {
     pub uid: String,
     /// The restorations of the API server's storage until the last reconciliation.
     pub restorations: u32,
+    /// By how many seconds the corrected clock had been set until the last reconciliation.
+    pub corrected: i64,
     /// The attempts that failed since the last success.
     pub failed: Option<Box<FailedAttempts>>,
     /// The version of the credentials Secret that was last read, and a digest of its values; the digest is `None` where
@@ -156,8 +158,36 @@ impl SourceState {
             uid: owner.uid.clone(),
             failed: reported.last_failure.as_deref().and_then(FailedAttempts::from_status).map(Box::new),
             restorations: self.restorations,
+            corrected: self.corrected,
             ..SourceState::default()
         };
+    }
+
+    /// The corrected clock was set by so many seconds since the process started. What happened before is as long ago as it
+    /// was, and what was waited for is as far away.
+    pub fn clock_is(&mut self, corrected: i64) {
+        let by = corrected.saturating_sub(std::mem::replace(&mut self.corrected, corrected));
+        if by == 0 {
+            return;
+        }
+        let shift = |at: &mut Timestamp| *at = moved(*at, by);
+        if let Some(failed) = &mut self.failed {
+            shift(&mut failed.at);
+            shift(&mut failed.failure.failed_at);
+            failed.failure.next_attempt_at.iter_mut().for_each(shift);
+        }
+        if let Some(token) = &mut self.pending {
+            shift(&mut token.refresh_at);
+        }
+        if let Some(dampings) = &mut self.dampings {
+            dampings.refresh_at.iter_mut().for_each(shift);
+        }
+        if let Some(restored) = &mut self.restored {
+            shift(&mut restored.at);
+        }
+        if let Some(restored) = &mut self.metadata_restored {
+            shift(&mut restored.1.at);
+        }
     }
 
     /// The part of a token that waits to be written that decisions need.
@@ -239,10 +269,23 @@ impl FailedAttempts {
     }
 
     /// The number of failed attempts in a row, including the current one, which used `tried`. Another spec or other values
-    /// of the credentials start a new row. A `known_rejection` was not sent, and does not increase the number.
+    /// of the credentials start a new row; but where the endpoint itself fails, values change nothing, and another spec only
+    /// if it caused the attempt, which is damped. A `known_rejection` was not sent, and does not increase the number.
     #[must_use]
-    pub fn count_with(before: Option<&Self>, tried: &Tried, known_rejection: bool) -> u32 {
-        let continues = |before: &&Self| before.failure.tried.spec == tried.spec && !before.values_changed;
+    pub fn count_with(
+        before: Option<&Self>,
+        tried: &Tried,
+        cause: Option<Cause>,
+        known_rejection: bool,
+    ) -> u32 {
+        let continues = |before: &&Self| {
+            let has_same_spec = before.failure.tried.spec == tried.spec;
+            if before.reason == Reason::EndpointUnavailable {
+                has_same_spec || cause != Some(Cause::Spec)
+            } else {
+                has_same_spec && !before.values_changed
+            }
+        };
         let before = before.filter(continues);
         let count = before.map_or(0, |before| before.count);
         if known_rejection { count.max(1) } else { count.saturating_add(1) }
@@ -344,6 +387,38 @@ mod tests {
     }
 
     #[test]
+    fn clock_is_keeps_waits_as_long_as_they_were_when_the_clock_is_set() {
+        let at = |second| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        for by in [-86_400, 86_400] {
+            let last = LastFailure {
+                at: at(by),
+                reason: Reason::ClientRejected.to_string(),
+                message: "m".into(),
+                count: 4,
+                next_attempt_at: Some(at(by + 600)),
+                inputs: Some("spec/request/credentials".into()),
+            };
+            let restored = || Restoration::again(None, at(by + 10), None);
+            let mut state = SourceState {
+                failed: FailedAttempts::from_status(&last).map(Box::new),
+                dampings: Some(Box::new(Dampings { refresh_at: Some(at(by + 60)), ..Dampings::default() })),
+                restored: Some(Box::new(restored())),
+                metadata_restored: Some(Box::new((1, restored()))),
+                corrected: by,
+                ..SourceState::default()
+            };
+            // Set back by what it had been set before.
+            state.clock_is(0);
+            state.clock_is(0);
+            let failed = state.failed.unwrap();
+            assert_eq!((failed.at, failed.failure.failed_at), (at(0), at(0)));
+            assert_eq!(failed.failure.next_attempt_at, Some(at(600)));
+            assert_eq!(state.dampings.unwrap().refresh_at, Some(at(60)));
+            assert_eq!((state.restored.unwrap().at, state.metadata_restored.unwrap().1.at), (at(10), at(10)));
+        }
+    }
+
+    #[test]
     fn failed_attempts_count_restarts_with_another_spec_or_other_values() {
         let tried = |spec: &str, request: &str, credentials: &str| Tried {
             spec: spec.into(),
@@ -364,14 +439,23 @@ mod tests {
             reason: Reason::ClientRejected,
             message: String::new(),
         };
-        let count = |tried: &Tried, is_known| FailedAttempts::count_with(Some(&before), tried, is_known);
+        let count =
+            |tried: &Tried, is_known| FailedAttempts::count_with(Some(&before), tried, None, is_known);
         assert_eq!((count(&tried("s", "r", "c"), false), count(&tried("s", "r", "c"), true)), (4, 3));
         assert_eq!(count(&tried("s", "again", "c"), false), 4, "a new refresh request");
         assert_eq!((count(&tried("t", "r", "c"), false), count(&tried("t", "r", "c"), true)), (1, 1));
         assert_eq!(count(&tried("s", "r", "d"), false), 4, "another version, perhaps of the same values");
         let before = FailedAttempts { values_changed: true, ..before.clone() };
-        assert_eq!(FailedAttempts::count_with(Some(&before), &tried("s", "r", "d"), false), 1);
-        assert_eq!(FailedAttempts::count_with(None, &tried("s", "r", "c"), true), 1);
+        let count = |before: Option<&FailedAttempts>, tried: &Tried, cause| {
+            FailedAttempts::count_with(before, tried, cause, false)
+        };
+        assert_eq!(count(Some(&before), &tried("s", "r", "d"), None), 1);
+        assert_eq!(FailedAttempts::count_with(None, &tried("s", "r", "c"), None, true), 1);
+        // An endpoint that is down is not healed by values, nor by a spec that changes again and again.
+        let down = FailedAttempts { reason: Reason::EndpointUnavailable, ..before };
+        assert_eq!(count(Some(&down), &tried("s", "r", "d"), Some(Cause::Credentials)), 4);
+        assert_eq!(count(Some(&down), &tried("t", "r", "c"), None), 4);
+        assert_eq!(count(Some(&down), &tried("t", "r", "c"), Some(Cause::Spec)), 1);
     }
 
     #[test]

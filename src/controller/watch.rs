@@ -118,8 +118,7 @@ fn forget(context: &Context, source: &Key) {
     }
     context.mints.cancel(source);
     context.states.forget(source);
-    context.issue_times.forget(source);
-    context.metrics.forget(source);
+    context.forget(source);
 }
 
 /// The metadata of Secrets: the TokenSources that use one that changed. Only after the TokenSources have been listed is it

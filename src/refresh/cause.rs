@@ -21,9 +21,11 @@ pub struct Caused {
 #[must_use]
 pub fn caused(now: Timestamp, observed: &Observed<'_>, tried: &Tried, reason: MintReason) -> Option<Caused> {
     let record = observed.target.and_then(|target| target.record.as_deref());
-    let due_at = record.and_then(|_| due_at(observed));
-    let retry_at = observed.failure.and_then(|failure| failure.next_attempt_at);
-    let in_any_case_at = [due_at, retry_at].into_iter().flatten().min();
+    let in_any_case_at = match observed.failure {
+        // Also where the refresh is due: else each change in an outage would be an attempt.
+        Some(failure) => failure.next_attempt_at,
+        None => record.and_then(|_| due_at(observed)),
+    };
     if in_any_case_at.is_some_and(|at| at <= now) {
         return None;
     }

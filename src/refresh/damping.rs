@@ -65,8 +65,8 @@ pub struct Damping {
 
 impl Damping {
     /// The time before which `change`, a digest of what it leads to, is not to cause a token request; `None`: now. `least` is
-    /// the shortest interval.
-    pub fn holds(&mut self, change: u64, least: Duration, now: Instant) -> Option<Instant> {
+    /// the shortest interval, and the longest one where the refresh `is_overdue`.
+    pub fn holds(&mut self, change: u64, least: Duration, is_overdue: bool, now: Instant) -> Option<Instant> {
         if self.change != Some(change) {
             let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
             if since(self.changed_at.max(self.requested_at)).is_none_or(|quiet| quiet >= QUIET) {
@@ -76,7 +76,7 @@ impl Damping {
             self.change = Some(change);
             self.changed_at = Some(now);
         }
-        let until = self.requested_at? + self.interval.max(least);
+        let until = self.requested_at? + if is_overdue { least } else { self.interval.max(least) };
         (now < until).then_some(until)
     }
 
@@ -108,7 +108,7 @@ mod tests {
             }
             let now = start + Duration::from_secs(second);
             if let Some((change, _)) = pending
-                && damping.holds(change, LEAST, now).is_none()
+                && damping.holds(change, LEAST, false, now).is_none()
             {
                 damping.requested(LEAST, now);
                 requests.push(second);
@@ -128,6 +128,19 @@ mod tests {
     fn damping_changes_that_are_30_s_apart_never_escalate() {
         let chain: Vec<u64> = (0..100).map(|n| n * 30).collect();
         assert_eq!(requests(chain.clone()), chain);
+    }
+
+    #[test]
+    fn damping_of_an_overdue_refresh_is_the_shortest_interval() {
+        let (mut damping, start) = (Damping::default(), Instant::now());
+        for change in 0..9 {
+            damping.holds(change, LEAST, false, start + Duration::from_secs(change));
+            damping.requested(LEAST, start + Duration::from_secs(change));
+        }
+        let after = |until: Option<Instant>| until.map(|until| (until - start).as_secs());
+        let now = start + Duration::from_secs(9);
+        assert_eq!(after(damping.holds(9, LEAST, false, now)), Some(8 + 600));
+        assert_eq!(after(damping.holds(9, LEAST, true, now)), Some(8 + 30));
     }
 
     #[test]

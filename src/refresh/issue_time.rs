@@ -5,11 +5,11 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::schedule::{Policy, SKEW, cached_retry_after, spread};
 use crate::secret::Record;
-use crate::time::plus;
+use crate::time::{moved, plus};
 
 /// How far a record's issue time may lie ahead without a doubt about the token's age, in seconds: this, or a tenth of its
 /// lifetime, but no more than [`MAX_AHEAD`].
@@ -123,10 +123,6 @@ impl IssueTime {
     fn since(&self, rewound: u64) -> i64 {
         i64::try_from(rewound.saturating_sub(self.rewound)).unwrap_or(i64::MAX)
     }
-}
-
-fn moved(at: Timestamp, by: i64) -> Timestamp {
-    at.saturating_add(SignedDuration::from_secs(by)).unwrap_or(at)
 }
 
 fn digest(record: &Record) -> u64 {

@@ -50,6 +50,7 @@ pub(super) async fn reconcile(
     };
     let identity = Identity::of(&source, &cached.key)?;
     let reported = &cached.reported;
+    state.clock_is(context.clock.corrected());
     state.is_about(reported, &identity.owner);
     state.storage_is(context.restorations.count());
     let resolved = Resolved::of(&source, context.propagation_delay)
@@ -164,7 +165,7 @@ impl Reconciliation<'_> {
                 Ok(Step::Again) | Err(Outcome::Retry) => {}
                 Err(Outcome::Failed(attempt)) => {
                     self.observe().await?;
-                    self.failed(attempt, None);
+                    self.failed(attempt, None, None);
                 }
                 Err(outcome) => return Err(outcome),
             }

@@ -104,15 +104,20 @@ impl Reconciliation<'_> {
         self.cause = None;
         let Some((Caused { cause, in_any_case_at }, change)) = caused else { return Decision::Mint(reason) };
         let (now, least) = (self.context.now(), least_interval(self.context, cause));
+        let is_failing = self.state.failed.is_some();
         let dampings = self.state.dampings.get_or_insert_default();
         let refresh_at = dampings.refresh_at;
-        let Some(until) = dampings.of(cause).holds(change, least, Instant::now()) else {
+        let is_overdue = refresh_at.is_some_and(|at| at <= now);
+        if is_overdue && !is_failing {
+            return Decision::Mint(reason);
+        }
+        let Some(until) = dampings.of(cause).holds(change, least, is_overdue, Instant::now()) else {
             self.cause = Some(cause);
             return Decision::Mint(reason);
         };
         let until = plus(now, until.saturating_duration_since(Instant::now()).as_secs().saturating_add(1));
-        let until = [in_any_case_at, refresh_at].into_iter().flatten().fold(until, Timestamp::min);
-        if until <= now { Decision::Mint(reason) } else { Decision::Held(cause, until) }
+        let refresh_at = refresh_at.filter(|_| !is_overdue);
+        Decision::Held(cause, [in_any_case_at, refresh_at].into_iter().flatten().fold(until, Timestamp::min))
     }
 
     /// A write whose answer was lost may have happened: its token need not stay in memory. Nor need one that another
@@ -134,7 +139,7 @@ impl Reconciliation<'_> {
 
     /// Until when another process may hold the next refresh token.
     fn predecessor_until(&self, refresh_token: &Facts) -> Option<Timestamp> {
-        let key = &self.identity.refresh_token;
+        let key = &self.identity.key;
         let wait = self.context.refresh_tokens.wait_for_predecessor(key, refresh_token)?;
         Some(plus(self.context.now(), wait.as_secs().saturating_add(1)))
     }

@@ -28,7 +28,7 @@ pub(in crate::controller) struct RefreshTokens {
     epoch: AtomicU64,
     /// SHA-256 of the refresh tokens that are being sent.
     sending: Mutex<HashSet<String>>,
-    /// The announcements of other processes, by Secret, since this process met them in office.
+    /// The announcements of other processes, by TokenSource, since this process met them in office.
     met: Mutex<HashMap<Key, (String, Instant)>>,
     pub(super) unsaved: UnsavedOriginals,
 }
@@ -83,6 +83,11 @@ impl RefreshTokens {
         lock(&self.met).clear();
     }
 
+    /// A TokenSource is gone.
+    pub(in crate::controller) fn forget(&self, source: &Key) {
+        lock(&self.met).remove(source);
+    }
+
     /// A refresh token is about to be sent. `None`: it is being sent, for another TokenSource.
     pub(in crate::controller) fn begin_sending(&self, refresh_token: &SecretString) -> Option<Sending<'_>> {
         let sha256 = sha256(refresh_token);
@@ -94,17 +99,17 @@ impl RefreshTokens {
     /// process first met the announcement in office, by its own clock.
     pub(in crate::controller) fn wait_for_predecessor(
         &self,
-        secret: &Key,
+        source: &Key,
         facts: &Facts,
     ) -> Option<Duration> {
         let mut met = lock(&self.met);
         let announced = facts.refresh_token_sent.as_deref();
         let Some(announced) = announced.filter(|announced| !is_by(announced, &self.process)) else {
-            met.remove(secret);
+            met.remove(source);
             return None;
         };
         let now = Instant::now();
-        let (known, since) = met.entry(secret.clone()).or_insert_with(|| (announced.to_owned(), now));
+        let (known, since) = met.entry(source.clone()).or_insert_with(|| (announced.to_owned(), now));
         if known != announced {
             (*known, *since) = (announced.to_owned(), now);
         }

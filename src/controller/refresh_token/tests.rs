@@ -139,8 +139,8 @@ fn winner_of_a_conflict_is_the_newer_token_of_the_newer_original() {
 #[tokio::test(start_paused = true)]
 async fn announcement_of_another_process_holds_a_successor_up_for_lease_and_saver() {
     let tokens = RefreshTokens::new("me".into(), Duration::from_secs(15));
-    let secret = Key::new("ns", "a-refresh-token");
-    let wait = |announced: Option<&Announcement>| tokens.wait_for_predecessor(&secret, &facts(announced));
+    let source = Key::new("ns", "a");
+    let wait = |announced: Option<&Announcement>| tokens.wait_for_predecessor(&source, &facts(announced));
     let (mine, theirs) = (announcement("token", "me"), announcement("token", "predecessor"));
     assert_eq!((wait(None), wait(Some(&mine))), (None, None));
     assert_eq!(wait(Some(&theirs)), Some(Duration::from_secs(75)));
@@ -155,6 +155,10 @@ async fn announcement_of_another_process_holds_a_successor_up_for_lease_and_save
     assert_eq!(wait(Some(&another)), Some(Duration::from_secs(75)));
     assert_eq!(wait(None), None, "saved");
     assert_eq!(wait(Some(&another)), Some(Duration::from_secs(75)));
+    tokio::time::advance(Duration::from_secs(75)).await;
+    assert_eq!(wait(Some(&another)), None);
+    tokens.forget(&source);
+    assert_eq!(wait(Some(&another)), Some(Duration::from_secs(75)), "a new object of this name");
 }
 
 #[test]

@@ -391,7 +391,7 @@ async fn label_that_is_set_while_a_change_is_held_back_is_no_other_change() {
     let damping = state.dampings.as_mut().unwrap().of(Cause::Target);
     let now = Instant::now();
     damping.requested(least, now);
-    assert_eq!(damping.holds(0, least, now), Some(now + least), "it has not escalated");
+    assert_eq!(damping.holds(0, least, false, now), Some(now + least), "it has not escalated");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use token_endpoint::Limits;
 
 /// Token lifetimes, in seconds.
-const LIFETIMES: [u64; 5] = [60, 120, 300, 1800, 7200];
+const LIFETIMES: [u64; 8] = [60, 120, 300, 600, 600, 900, 1800, 7200];
 /// When all trouble is over.
 pub(super) const CALM: Duration = Duration::from_secs(50 * 60);
 /// How long it then takes at most until every source has a valid token: the longest wait after throttling, 10 min with

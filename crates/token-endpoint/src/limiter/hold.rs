@@ -46,6 +46,8 @@ pub(super) struct Hold {
     at: Instant,
     /// Until when the endpoint asked to wait: a person cannot shorten that.
     asked_until: Option<Instant>,
+    /// Until when it limits requests, while it fails for longer: till then a token's life does not shorten the wait.
+    limited_until: Option<Instant>,
     /// When the one attempt began that the end of a token's life allows.
     last_attempt: Option<Instant>,
 }
@@ -123,6 +125,7 @@ impl Hold {
             count: before.map_or(0, |before| before.count),
             at: now,
             asked_until,
+            limited_until: None,
             // A request that began before the end of the wait is that attempt, or one by patience.
             last_attempt: before.filter(|before| began < before.until).and_then(|before| before.last_attempt),
         }
@@ -137,7 +140,9 @@ impl Hold {
     pub(super) fn holds(&self, terms: Terms, now: Instant) -> bool {
         let is_patient = || {
             terms.patience.is_none_or(|patience| {
-                self.class != Class::Transient || now.saturating_duration_since(self.at) < patience
+                self.class != Class::Transient
+                    || now.saturating_duration_since(self.at) < patience
+                    || self.limited_until.is_some_and(|until| until > now)
             })
         };
         self.until > now && !self.allows_last_attempt(terms, now) && is_patient()
@@ -149,6 +154,11 @@ impl Hold {
             && self.last_attempt.is_none()
             && self.class != Class::LockedOut
             && now >= self.at + rejection_wait(0)
+    }
+
+    /// The endpoint limits requests meanwhile.
+    pub(super) fn limit(&mut self, until: Instant) {
+        self.limited_until = self.limited_until.max(Some(until));
     }
 
     /// A request with these terms begins. Returns the time of the last attempt, if it is that.

@@ -5,7 +5,7 @@ use super::entry::{Parked, ParkedTurn, Turn};
 use super::hold::{Ambiguities, Hold};
 use super::rate::Rate;
 use super::terms::Terms;
-use crate::error::Error;
+use crate::error::{Class, Error};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -124,11 +124,18 @@ impl<K> IdentityState<K> {
         self.hold = Some(Hold::new(self.hold.as_ref(), error, class, wait, began, now));
     }
 
-    /// The endpoint asked all requests to wait. The first one after that goes alone.
-    pub(super) fn asked_to_wait(&mut self, hold: Hold) {
-        if self.hold.as_ref().is_none_or(|before| before.until < hold.until) {
-            self.is_accepted = false;
-            self.hold = Some(hold);
+    /// The endpoint asked all requests to wait until then. The first one after `hold` goes alone.
+    pub(super) fn asked_to_wait(&mut self, hold: Hold, asked_until: Instant) {
+        match &mut self.hold {
+            Some(longer) if longer.until >= hold.until => {
+                if hold.class == Class::Limited {
+                    longer.limit(asked_until);
+                }
+            }
+            shorter => {
+                self.is_accepted = false;
+                *shorter = Some(hold);
+            }
         }
     }
 

@@ -14,7 +14,7 @@
 //!                └──────────────── parked, until it is free ◀─────────┘
 //! ```
 //!
-//! The only clock here is tokio's, so that tests can pause it.
+//! The only clock here is tokio's, so that tests can pause it, plus what the owner says that the machine slept.
 
 mod circuit;
 mod doubt;
@@ -49,7 +49,7 @@ use shared::Shared;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 use url::Url;
 
 /// See the module. Cheap to clone; all clones are one limiter. `K` names an entry: one key has one entry.
@@ -104,13 +104,14 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
     /// that `key` has already moves to this endpoint; its deadline only moves earlier.
     pub fn enqueue(&self, key: K, endpoint: &Url, deadline: Instant) {
         let origin = endpoint.origin().ascii_serialization();
-        self.shared.queue().enqueue(key, endpoint.as_str(), &origin, deadline, Instant::now());
+        let (now, deadline) = (self.shared.now(), deadline + self.shared.slept());
+        self.shared.queue().enqueue(key, endpoint.as_str(), &origin, deadline, now);
         self.shared.changed.notify_one();
     }
 
     /// Takes the entry of `key` out. Returns whether it had one.
     pub fn remove(&self, key: &K) -> bool {
-        self.shared.queue().remove(key, Instant::now())
+        self.shared.queue().remove(key, self.shared.now())
     }
 
     /// How many entries wait.
@@ -145,12 +146,17 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         self.shared.queue().expedite(who);
     }
 
+    /// The machine was suspended for so many seconds, which tokio's clock does not count: every wait ends sooner by as much.
+    pub fn has_slept(&self, seconds: u64) {
+        self.shared.has_slept(seconds);
+    }
+
     /// Waits until an entry may begin, and takes it out: of all that may, the one with the earliest deadline. A deadline
     /// that has passed is still the earliest. For one caller at a time; nothing is lost if it stops waiting.
     pub async fn next(&self) -> (K, EndpointPermit<K>) {
         loop {
             let changed = self.shared.changed.notified();
-            let now = Instant::now();
+            let now = self.shared.now();
             let next = self.shared.queue().next(now);
             match next {
                 Next::Begin(begun) => {
@@ -159,7 +165,7 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
                 }
                 Next::At(at) => tokio::select! {
                     () = changed => {}
-                    () = sleep_until(at) => {}
+                    () = sleep(at.saturating_duration_since(now)) => {}
                 },
                 Next::Nothing => changed.await,
             }

@@ -66,8 +66,8 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
     }
 
     fn judge(mut self, who: RequestIdentity, terms: Terms, begins: bool) -> Admission<K> {
-        let now = Instant::now();
         let shared = Arc::clone(&self.shared);
+        let now = shared.now();
         let mut queue = shared.queue();
         let verdict = queue.judge(who, terms, now);
         match verdict {
@@ -110,14 +110,14 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         self.leave(Some(outcome.as_ref().map(|_| ())));
         let is_ambiguous = outcome.as_ref().is_err_and(|error| error.class() == Class::Ambiguous);
         let client = self.who.filter(|_| is_ambiguous)?.client;
-        self.shared.queue().held(client, Instant::now())
+        self.shared.queue().held(client, self.shared.now())
     }
 
     fn leave(&mut self, outcome: Option<Result<(), &Error>>) {
         if std::mem::replace(&mut self.is_over, true) {
             return;
         }
-        let now = Instant::now();
+        let now = self.shared.now();
         let Begun { endpoint, origin, probe, .. } = &self.begun;
         let mut queue = self.shared.queue();
         if let Some(outcome) = outcome {

@@ -13,7 +13,7 @@ use crate::controller::outcome::Attempt;
 use crate::controller::refresh_token::announcer;
 use crate::controller::state::FailedAttempts;
 use crate::providers::CredentialsError;
-use crate::refresh::{Blocked, FailedAttempt, Failure, Tried, wait};
+use crate::refresh::{Blocked, Cause, FailedAttempt, Failure, Tried, wait};
 use crate::secret::Record;
 use crate::status::Problem;
 use crate::time::plus;
@@ -80,11 +80,13 @@ impl Reconciliation<'_> {
         Some(Problem { reason: failed.reason, message: failed.message.clone(), passes })
     }
 
-    /// Takes in a failed attempt. `tried` is what it was made with; `None`: with what is known now.
-    pub(crate) fn failed(&mut self, attempt: Attempt, tried: Option<Tried>) {
+    /// Takes in a failed attempt. `tried` is what it was made with; `None`: with what is known now. `cause` is the change by
+    /// others that caused it.
+    pub(crate) fn failed(&mut self, attempt: Attempt, tried: Option<Tried>, cause: Option<Cause>) {
         let now = self.context.now();
         let tried = tried.unwrap_or_else(|| self.tried_now());
-        let count = FailedAttempts::count_with(self.state.failed.as_deref(), &tried, attempt.is_known);
+        let before = self.state.failed.as_deref();
+        let count = FailedAttempts::count_with(before, &tried, cause, attempt.is_known);
         let fits = |record: &Arc<Record>| record.inputs.provider == self.spec.wanted.provider;
         let retry_after = attempt.retry_after.map(|wait| wait.as_secs());
         let held_back = attempt.held_back.map(|wait| wait.as_secs().saturating_add(1));

@@ -36,7 +36,7 @@ impl Reconciliation<'_> {
             return Ok(()); // a token for an object of this name that is gone
         }
         count_cause(self.context, self.state, &result);
-        let MintResult { reason, sent_at, tried, credentials, original, outcome, .. } = result;
+        let MintResult { reason, cause, sent_at, tried, credentials, original, outcome, .. } = result;
         self.state.seen_credentials = credentials.or(self.state.seen_credentials.take());
         self.state.original = original.or(self.state.original.take());
         if let Some((sent_at, _)) = sent_at
@@ -47,12 +47,13 @@ impl Reconciliation<'_> {
             self.state.restored = Some(Box::new(again));
         }
         match outcome {
-            Ok(token) => {
+            Ok(mut token) => {
+                token.refresh_at = self.context.clock.since(token.refresh_at, token.rewound);
                 self.state.pending = Some(token);
                 Ok(())
             }
             Err(Outcome::Failed(attempt)) => {
-                self.failed(attempt, tried);
+                self.failed(attempt, tried, cause);
                 Ok(())
             }
             Err(unanswered @ Outcome::ApiServer(_)) => Err(unanswered),

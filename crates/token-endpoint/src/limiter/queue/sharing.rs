@@ -169,11 +169,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             }
             _ => {}
         }
-        if error.shared_retry_after().is_some_and(|seconds| seconds > 0) {
+        if let Some(seconds) = error.shared_retry_after().filter(|seconds| *seconds > 0) {
             let class = if error.class() == Class::Transient { Class::Transient } else { Class::Limited };
             let client = self.client(who.client, now);
             let hold = Hold::new(client.hold.as_ref(), error, class, Duration::ZERO, began, now);
-            client.asked_to_wait(hold);
+            client.asked_to_wait(hold, now + Duration::from_secs(seconds));
         }
     }
 

@@ -82,6 +82,43 @@ async fn retry_after_of_a_server_error_holds_a_live_token_no_longer_than_its_pat
     assert!(simulation.send_with(limited, patient, Ok(())).await.is_err(), "only 429 is obeyed");
 }
 
+/// The answer to a request that was in flight when the server began to fail.
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_a_rate_limit_is_obeyed_during_a_longer_wait_for_a_server_error() {
+    let simulation = Simulation::default();
+    let who = simulation.scope(1);
+    simulation.send(who, Ok(())).await.unwrap();
+    let in_flight = simulation.enter(&url(), simulation.scope(2), Instant::now()).await.unwrap();
+    simulation.send(who, Err(asked(503, "3600", ""))).await.unwrap();
+    in_flight.finish(&Err::<(), _>(asked(429, "300", "")));
+    let patient = Terms { patience: Some(seconds(25)), ..Terms::default() };
+    sleep(seconds(299)).await;
+    assert!(simulation.send_with(who, patient, Ok(())).await.is_err());
+    sleep(seconds(2)).await;
+    assert!(simulation.send_with(who, patient, Ok(())).await.is_ok());
+}
+
+/// tokio's timers stand still in that time.
+#[tokio::test(start_paused = true)]
+async fn waits_end_sooner_by_the_time_for_which_the_machine_was_suspended() {
+    let simulation = Simulation::default();
+    let who = simulation.scope(1);
+    simulation.send(who, Err(asked(429, "600", ""))).await.unwrap();
+    assert!(simulation.send(who, Ok(())).await.is_err());
+    simulation.limiter.has_slept(600);
+    simulation.send(who, Ok(())).await.unwrap();
+
+    let started = Instant::now();
+    simulation.send(simulation.client(2), Err(asked(429, "5", ""))).await.unwrap();
+    let waits = simulation.send(simulation.client(2), Ok(()));
+    let sleeps = async {
+        sleep(seconds(1)).await;
+        simulation.limiter.has_slept(60);
+    };
+    tokio::join!(waits, sleeps).0.unwrap();
+    assert_eq!(started.elapsed(), seconds(1), "the timer that runs is noticed");
+}
+
 /// A token that readers still have is not lost to a long wait, and a crowd of them is one attempt.
 #[tokio::test(start_paused = true)]
 async fn last_attempt_is_allowed_once_for_a_client_and_never_after_a_lock_out() {
