@@ -58,6 +58,11 @@ pub(crate) fn revision(resource_version: Option<&str>) -> Option<u64> {
     resource_version?.parse().ok()
 }
 
+/// The same, to compare with others: what cannot be read counts as newer than everything.
+pub(crate) fn comparable(resource_version: Option<&str>) -> u64 {
+    revision(resource_version).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

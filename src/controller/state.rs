@@ -227,6 +227,11 @@ impl SourceState {
         if self.pending.is_some() { Awaiting::Token } else { Awaiting::Nothing(remaining) }
     }
 
+    /// The watch has shown this version: what was written before need not be remembered.
+    pub fn has_shown(&mut self, revision: u64) {
+        self.reported.take_if(|written| written.0 <= revision);
+    }
+
     fn has_unwritten(&self) -> bool {
         let refused = self.failed.as_ref().is_some_and(|failed| failed.failure.refused_target.is_some());
         self.pending.as_ref().is_some_and(|token| !token.is_blocked) && !refused
@@ -308,24 +313,31 @@ impl FailedAttempts {
 
 /// The states of all TokenSources. A reconciliation takes its state out, and puts it back when it ends, even by a panic.
 #[derive(Debug, Default)]
-pub struct States(Mutex<HashMap<Key, SourceState>>);
+pub struct States(Mutex<HashMap<Key, Box<SourceState>>>);
 
 impl States {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, SourceState>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Box<SourceState>>> {
         // Ignores poisoning: no code panics between the steps of a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes out the state of a TokenSource; a new one where there is none.
     #[must_use]
-    pub fn take(&self, source: &Key) -> SourceState {
+    pub fn take(&self, source: &Key) -> Box<SourceState> {
         self.lock().remove(source).unwrap_or_default()
     }
 
     /// Puts a state back, unless the TokenSource is gone.
-    pub fn put(&self, source: &Key, state: SourceState, is_gone: bool) {
+    pub fn put(&self, source: &Key, state: Box<SourceState>, is_gone: bool) {
         if !is_gone {
             self.lock().insert(source.clone(), state);
+        }
+    }
+
+    /// The watch has shown this version of a TokenSource.
+    pub fn has_shown(&self, source: &Key, revision: u64) {
+        if let Some(state) = self.lock().get_mut(source) {
+            state.has_shown(revision);
         }
     }
 
@@ -342,7 +354,7 @@ impl States {
     /// Whether something waits to be written, and the API server has not refused it.
     #[must_use]
     pub fn has_unwritten(&self, source: &Key) -> bool {
-        self.lock().get(source).is_some_and(SourceState::has_unwritten)
+        self.lock().get(source).is_some_and(|state| state.has_unwritten())
     }
 
     /// The TokenSources for which [`Self::has_unwritten`] holds.
@@ -399,15 +411,17 @@ mod tests {
                 inputs: Some("spec/request/credentials".into()),
             };
             let restored = || Restoration::again(None, at(by + 10), None);
+            let mut dampings = Dampings::default();
+            dampings.refresh_at = Some(at(by + 60));
             let mut state = SourceState {
                 failed: FailedAttempts::from_status(&last).map(Box::new),
-                dampings: Some(Box::new(Dampings { refresh_at: Some(at(by + 60)), ..Dampings::default() })),
+                dampings: Some(Box::new(dampings)),
                 restored: Some(Box::new(restored())),
                 metadata_restored: Some(Box::new((1, restored()))),
                 corrected: by,
                 ..SourceState::default()
             };
-            // Set back by what it had been set before.
+            // What had been set is set back.
             state.clock_is(0);
             state.clock_is(0);
             let failed = state.failed.unwrap();

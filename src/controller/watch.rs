@@ -81,14 +81,16 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
             Ok(Event::Init) => epoch = context.sources.list_begins(),
             Ok(Event::Apply(source) | Event::InitApply(source)) => {
                 let cached = CachedSource::from(source);
-                let names = Arc::clone(&cached.secrets);
+                let (names, revision) = (Arc::clone(&cached.secrets), cached.revision());
                 let Change { key, before, is_own_report } = context.sources.put(cached);
                 let before = before.map(|before| Arc::clone(&before.secrets)).unwrap_or_default();
                 context.secrets.reference(&key, &before, &names);
                 if before != names {
                     before.first().into_iter().chain(names.first()).for_each(|it| readers(context, &key, it));
                 }
-                if !is_own_report {
+                if is_own_report {
+                    context.states.has_shown(&key, revision);
+                } else {
                     context.trigger(key);
                 }
             }

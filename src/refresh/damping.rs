@@ -25,26 +25,36 @@ pub enum Cause {
     Spec,
 }
 
-/// The damping of one TokenSource, for each cause.
+/// The damping of one TokenSource, for each cause that there was: few have any.
 #[derive(Debug, Default)]
 pub struct Dampings {
     /// When the token is refreshed that was written last, also where it is not in the target any more.
     pub refresh_at: Option<Timestamp>,
-    target: Damping,
-    credentials: Damping,
-    request: Damping,
-    spec: Damping,
+    target: Option<Box<Damping>>,
+    credentials: Option<Box<Damping>>,
+    request: Option<Box<Damping>>,
+    spec: Option<Box<Damping>>,
 }
 
 impl Dampings {
     /// The damping of a cause.
     pub fn of(&mut self, cause: Cause) -> &mut Damping {
-        match cause {
+        let damping = match cause {
             Cause::Target => &mut self.target,
             Cause::Credentials => &mut self.credentials,
             Cause::Request => &mut self.request,
             Cause::Spec => &mut self.spec,
-        }
+        };
+        damping.get_or_insert_default()
+    }
+
+    /// Drops what a quiet time has ended. Returns whether nothing is left.
+    pub fn forget_quiet(&mut self, now: Instant) -> bool {
+        let all = [&mut self.target, &mut self.credentials, &mut self.request, &mut self.spec];
+        all.into_iter().fold(true, |nothing_left, damping| {
+            damping.take_if(|damping| damping.is_quiet(now));
+            nothing_left && damping.is_none()
+        })
     }
 }
 
@@ -68,16 +78,21 @@ impl Damping {
     /// the shortest interval, and the longest one where the refresh `is_overdue`.
     pub fn holds(&mut self, change: u64, least: Duration, is_overdue: bool, now: Instant) -> Option<Instant> {
         if self.change != Some(change) {
-            let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
-            if since(self.changed_at.max(self.requested_at)).is_none_or(|quiet| quiet >= QUIET) {
+            if self.is_quiet(now) {
                 *self = Damping::default();
             }
-            self.is_crowded |= since(self.changed_at).is_some_and(|apart| apart < least);
+            let apart = self.changed_at.map(|at| now.saturating_duration_since(at));
+            self.is_crowded |= apart.is_some_and(|apart| apart < least);
             self.change = Some(change);
             self.changed_at = Some(now);
         }
         let until = self.requested_at? + if is_overdue { least } else { self.interval.max(least) };
         (now < until).then_some(until)
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        let last = self.changed_at.max(self.requested_at);
+        last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET)
     }
 
     /// The change leads to a token request now.
@@ -128,6 +143,14 @@ mod tests {
     fn damping_changes_that_are_30_s_apart_never_escalate() {
         let chain: Vec<u64> = (0..100).map(|n| n * 30).collect();
         assert_eq!(requests(chain.clone()), chain);
+    }
+
+    #[test]
+    fn dampings_keep_nothing_of_causes_that_are_quiet() {
+        let (mut dampings, start) = (Dampings::default(), Instant::now());
+        dampings.of(Cause::Spec).requested(LEAST, start);
+        assert!(!dampings.forget_quiet(start + QUIET - LEAST) && dampings.spec.is_some());
+        assert!(dampings.forget_quiet(start + QUIET) && dampings.spec.is_none());
     }
 
     #[test]

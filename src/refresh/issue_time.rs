@@ -3,6 +3,7 @@
 //! wrote it.
 
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -20,16 +21,17 @@ const MAX_AHEAD: u64 = 30;
 const MAX_REPLACEMENT_SPREAD: u64 = 5 * 60;
 
 /// What is known of a token's age since this process first saw its record. From then on the age is known, whatever is done
-/// to clocks.
+/// to clocks. Small, because there is one for each TokenSource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IssueTime {
     /// A digest of the token's id and of what the record says.
     of: u64,
     /// From the record's issue time to the true one, in seconds.
-    offset: i64,
+    offset: i32,
     /// By how much the clock had been set back, in seconds.
-    rewound: u64,
-    replace_at: Option<Timestamp>,
+    rewound: u32,
+    /// When the token is to be replaced, in seconds since 1970.
+    replace_at: Option<NonZeroU32>,
 }
 
 /// A record with its times by the corrected clock.
@@ -64,7 +66,7 @@ impl IssueTime {
     /// Of a token that this process requested, while its clock had been set back by `rewound` seconds.
     #[must_use]
     pub fn of_own(record: &Record, rewound: u64) -> Self {
-        IssueTime { of: digest(record), offset: 0, rewound, replace_at: None }
+        IssueTime { of: digest(record), offset: 0, rewound: small(rewound), replace_at: None }
     }
 
     /// Of a token that another process requested, first seen at `now`. `stored_at` is when the API server stored the record,
@@ -84,9 +86,11 @@ impl IssueTime {
         let issued_at = stored_at.filter(contradicts).unwrap_or(record.issued_at);
         let may_lie_ahead = (lifetime / 10).clamp(MIN_AHEAD, MAX_AHEAD);
         let replace_at = (issued_at > plus(now, may_lie_ahead))
-            .then(|| plus(now, spread(uid, record.issued_at, (lifetime / 10).min(MAX_REPLACEMENT_SPREAD))));
+            .then(|| plus(now, spread(uid, record.issued_at, (lifetime / 10).min(MAX_REPLACEMENT_SPREAD))))
+            .and_then(|at| NonZeroU32::new(small(at.as_second())));
         let offset = issued_at.min(now).as_second().saturating_sub(record.issued_at.as_second());
-        IssueTime { of: digest(record), offset, rewound, replace_at }
+        let offset = i32::try_from(offset).unwrap_or(if offset < 0 { i32::MIN } else { i32::MAX });
+        IssueTime { of: digest(record), offset, rewound: small(rewound), replace_at }
     }
 
     /// Whether this is about the token of `record`.
@@ -98,7 +102,8 @@ impl IssueTime {
     /// The record with its times by a clock that has been set back by `rewound` seconds.
     #[must_use]
     pub fn dated(&self, record: &Arc<Record>, rewound: u64) -> DatedRecord {
-        let replace_at = self.replace_at.map(|at| moved(at, self.since(rewound).saturating_neg()));
+        let replace_at = self.replace_at.and_then(|at| Timestamp::from_second(at.get().into()).ok());
+        let replace_at = replace_at.map(|at| moved(at, self.since(rewound).saturating_neg()));
         let offset = self.offset(rewound);
         if offset == 0 {
             return DatedRecord { record: Arc::clone(record), replace_at };
@@ -116,13 +121,17 @@ impl IssueTime {
     }
 
     fn offset(&self, rewound: u64) -> i64 {
-        self.offset.saturating_sub(self.since(rewound))
+        i64::from(self.offset).saturating_sub(self.since(rewound))
     }
 
     /// By how much the clock was set back since this was known.
     fn since(&self, rewound: u64) -> i64 {
-        i64::try_from(rewound.saturating_sub(self.rewound)).unwrap_or(i64::MAX)
+        i64::try_from(rewound.saturating_sub(self.rewound.into())).unwrap_or(i64::MAX)
     }
+}
+
+fn small(number: impl TryInto<u32>) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
 }
 
 fn digest(record: &Record) -> u64 {

@@ -97,7 +97,7 @@ struct KnownRequest {
 }
 
 fn revision(facts: &Facts) -> u64 {
-    restorations::revision(Some(&facts.version.resource_version)).unwrap_or(u64::MAX)
+    restorations::comparable(Some(&facts.version.resource_version))
 }
 
 impl Secrets {

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use crate::cluster::SourceObject;
 use crate::key::Key;
+use crate::restorations::comparable;
 use crate::secret::REFRESH_REQUEST_ANNOTATION;
 use crate::spec::Identity;
 use crate::status::Reported;
@@ -46,6 +47,11 @@ impl CachedSource {
             && self.generation == other.generation
             && self.deletion_timestamp == other.deletion_timestamp
             && self.refresh_request == other.refresh_request
+    }
+
+    /// `metadata.resourceVersion`, to compare with others.
+    pub(crate) fn revision(&self) -> u64 {
+        comparable(self.resource_version.as_deref())
     }
 
     /// `metadata.uid`.

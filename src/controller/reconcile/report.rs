@@ -21,7 +21,7 @@ use crate::controller::spans;
 use crate::controller::state::{FailedAttempts, SourceState};
 use crate::metrics::{ObservedSource, TokenTimes};
 use crate::refresh::{DEFAULT_MAX_INTERVAL, DatedRecord, Policy};
-use crate::restorations;
+use crate::restorations::comparable;
 use crate::spec::Identity;
 use crate::status::{News, Problem, Reported, Situation, status};
 use crate::text::shown;
@@ -117,14 +117,8 @@ pub(super) async fn invalid(
 
 /// The last report: the one that this process wrote, or what the watch has shown since.
 pub(super) fn before(source: &TokenSource, reported: &Reported, state: &mut SourceState) -> Reported {
-    let seen = revision(source.metadata.resource_version.as_deref());
-    state.reported = state.reported.take().filter(|written| seen < written.0);
+    state.has_shown(comparable(source.metadata.resource_version.as_deref()));
     state.reported.as_ref().map_or(reported, |written| &written.1).clone()
-}
-
-/// What cannot be read counts as newer than everything.
-fn revision(resource_version: Option<&str>) -> u64 {
-    restorations::revision(resource_version).unwrap_or(u64::MAX)
 }
 
 /// Writes a status that has news, and its events. Returns after how long to do it where that has to wait.
@@ -182,7 +176,7 @@ async fn write(
     if let Some(times) = &mut state.report_times {
         times.written(Instant::now());
     }
-    state.reported = Some(Box::new((revision(resource_version.as_deref()), reported)));
+    state.reported = Some(Box::new((comparable(resource_version.as_deref()), reported)));
     for (warning, reason, note) in events(before, &after) {
         if state.expiry_events.is_repeated(before, &reason, Instant::now()) {
             continue;

@@ -326,7 +326,7 @@ async fn sources_that_request_tokens_with_what_they_write_are_stalled() {
 }
 
 /// The target holds a token that was requested for the spec.
-fn with_token(context: &Context, key: &Key, expires_in: i64) -> (Arc<CachedSource>, SourceState) {
+fn with_token(context: &Context, key: &Key, expires_in: i64) -> (Arc<CachedSource>, Box<SourceState>) {
     let cached = context.sources.get(key).unwrap();
     let wanted = Resolved::of(&cached.source().unwrap(), 90).unwrap().wanted;
     let mut record = record("old", expires_in);

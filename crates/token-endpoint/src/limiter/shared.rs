@@ -21,7 +21,12 @@ pub(super) struct Shared<K> {
 
 impl<K: Clone + Eq + Hash> Shared<K> {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { digest_key: DigestKey::new(), queue: Mutex::new(Queue::new(limits)), changed: Notify::new(), slept: AtomicU64::new(0) }
+        Self {
+            digest_key: DigestKey::new(),
+            queue: Mutex::new(Queue::new(limits)),
+            changed: Notify::new(),
+            slept: AtomicU64::new(0),
+        }
     }
 
     /// The time by the limiter's clock, which goes on while the machine is suspended.

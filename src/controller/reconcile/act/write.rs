@@ -60,6 +60,7 @@ impl Reconciliation<'_> {
                 self.state.write_allowed = true;
                 self.state.minted_with = token.credentials.or(self.state.minted_with);
                 self.state.failed = None;
+                self.state.dampings.take_if(|dampings| dampings.forget_quiet(Instant::now()));
                 if let Some(dampings) = &mut self.state.dampings {
                     dampings.refresh_at = Some(token.refresh_at);
                 }

@@ -116,7 +116,7 @@ async fn waits_end_sooner_by_the_time_for_which_the_machine_was_suspended() {
         simulation.limiter.has_slept(60);
     };
     tokio::join!(waits, sleeps).0.unwrap();
-    assert_eq!(started.elapsed(), seconds(1), "the timer that runs is noticed");
+    assert!(started.elapsed() < seconds(2), "the timer that runs ends, too");
 }
 
 /// A token that readers still have is not lost to a long wait, and a crowd of them is one attempt.
