@@ -92,10 +92,10 @@ impl Clock {
     }
 
     /// By how many seconds the corrected time was set since the process started, forwards or back. Waits go on for as long as
-    /// they were meant to, so their ends move by as much.
+    /// they were meant to, so their ends move by as much. Corrections of more than 68 years are not told.
     #[must_use]
-    pub fn corrected(&self) -> i64 {
-        self.lock().corrected()
+    pub fn corrected(&self) -> i32 {
+        i32::try_from(self.lock().corrected()).unwrap_or_default()
     }
 
     /// Takes in the `Date` of a response of the API server to a request that was sent at `sent`.

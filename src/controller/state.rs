@@ -32,7 +32,7 @@ pub struct SourceState {
     /// The restorations of the API server's storage until the last reconciliation.
     pub restorations: u32,
     /// By how many seconds the corrected clock had been set until the last reconciliation.
-    pub corrected: i64,
+    pub corrected: i32,
     /// The attempts that failed since the last success.
     pub failed: Option<Box<FailedAttempts>>,
     /// The version of the credentials Secret that was last read, and a digest of its values; the digest is `None` where
@@ -165,8 +165,8 @@ impl SourceState {
 
     /// The corrected clock was set by so many seconds since the process started. What happened before is as long ago as it
     /// was, and what was waited for is as far away.
-    pub fn clock_is(&mut self, corrected: i64) {
-        let by = corrected.saturating_sub(std::mem::replace(&mut self.corrected, corrected));
+    pub fn clock_is(&mut self, corrected: i32) {
+        let by = i64::from(corrected) - i64::from(std::mem::replace(&mut self.corrected, corrected));
         if by == 0 {
             return;
         }
@@ -401,18 +401,18 @@ mod tests {
     #[test]
     fn clock_is_keeps_waits_as_long_as_they_were_when_the_clock_is_set() {
         let at = |second| Timestamp::from_second(1_800_000_000 + second).unwrap();
-        for by in [-86_400, 86_400] {
+        for by in [-86_400, 86_400_i32] {
             let last = LastFailure {
-                at: at(by),
+                at: at(i64::from(by)),
                 reason: Reason::ClientRejected.to_string(),
                 message: "m".into(),
                 count: 4,
-                next_attempt_at: Some(at(by + 600)),
+                next_attempt_at: Some(at(i64::from(by) + 600)),
                 inputs: Some("spec/request/credentials".into()),
             };
-            let restored = || Restoration::again(None, at(by + 10), None);
+            let restored = || Restoration::again(None, at(i64::from(by) + 10), None);
             let mut dampings = Dampings::default();
-            dampings.refresh_at = Some(at(by + 60));
+            dampings.refresh_at = Some(at(i64::from(by) + 60));
             let mut state = SourceState {
                 failed: FailedAttempts::from_status(&last).map(Box::new),
                 dampings: Some(Box::new(dampings)),
