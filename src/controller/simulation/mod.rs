@@ -12,7 +12,7 @@ use std::time::Instant;
 use plan::Plan;
 
 /// How many seeds `make test` simulates, and `make test-long`.
-const SAMPLE: u64 = 10;
+const SAMPLE: u64 = 30;
 const ALL: u64 = 1000;
 
 fn simulate(seeds: impl Iterator<Item = u64>) {
