@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::calls::Unavailable;
+use super::call_error::Unavailable;
 use super::message::{is_outage, message};
 
 /// Namespace and name of the Lease.

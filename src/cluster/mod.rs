@@ -1,23 +1,31 @@
 //! The Kubernetes API server: client set-up, calls, and objects as they are read.
 
 mod access;
+mod body;
+mod call_error;
 mod calls;
 mod client;
 mod date;
+mod follow;
+mod kept;
 mod lease;
 mod message;
 mod objects;
+mod reduce;
 mod retry_after;
 mod service_networks;
 mod user;
 mod watches;
 
 pub(crate) use access::{Verdict, review};
-pub use calls::{CallError, Kubernetes, Unavailable};
+pub use call_error::{CallError, Unavailable};
+pub use calls::Kubernetes;
 pub(crate) use client::{AGENT, Cluster, ClusterError};
+pub(crate) use follow::{Event, FollowError};
+pub(crate) use kept::{MAX_MANAGED_FIELDS_BYTES, MAX_SPEC_BYTES};
 pub(crate) use lease::LeaseClient;
 pub use lease::{LeaseError, LeaseName};
-pub(crate) use objects::SourceObject;
+pub(crate) use objects::{NamespaceObject, SourceObject};
 pub(crate) use service_networks::service_networks;
 pub(crate) use user::{UserCluster, UserClusterError};
 pub(crate) use watches::{watch_namespaces, watch_secrets, watch_sources};

@@ -5,16 +5,49 @@
 use std::borrow::Cow;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Pod as PodKind, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::body::parse;
+use super::kept::{self, Responses};
+use super::reduce::Reduced;
 use crate::key::Key;
-use crate::secret::{Facts, SecretMetadata};
+use crate::secret::{Facts, LargePart, Pod, SecretMetadata};
 use crate::status::Reported;
 use tokensource_api::{TokenSource, TokenSourceStatus};
+
+/// An object that is read in bounded memory.
+pub(crate) trait Read: Resource<DynamicType = ()> + DeserializeOwned {
+    /// What is kept of responses.
+    fn responses() -> &'static Responses;
+
+    /// These members were too large to be kept.
+    fn lacks(&mut self, members: &[String]);
+
+    /// Parses what was kept of an object.
+    fn read(reduced: &Reduced) -> kube::Result<Self> {
+        let mut object: Self = parse(reduced)?;
+        object.lacks(&reduced.too_large);
+        Ok(object)
+    }
+
+    /// Parses what was kept of an event, in which the object is a member.
+    fn read_changed(reduced: &Reduced) -> kube::Result<Self> {
+        let Changed::<Self> { mut object } = parse(reduced)?;
+        let members = reduced.too_large.iter().map(|path| path.trim_start_matches("object.").to_owned());
+        object.lacks(&members.collect::<Vec<_>>());
+        Ok(object)
+    }
+}
+
+#[derive(Deserialize)]
+struct Changed<T> {
+    object: T,
+}
 
 /// The metadata of a Secret.
 #[derive(Clone, Debug)]
@@ -40,12 +73,28 @@ pub(crate) struct SourceMetadata {
     metadata: ObjectMeta,
 }
 
+/// A pod, as far as its use of Secrets is concerned.
+#[derive(Debug)]
+pub(crate) struct PodObject {
+    metadata: ObjectMeta,
+    pub(crate) pod: Pod,
+}
+
+/// The name of a namespace.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NamespaceObject {
+    pub(crate) metadata: ObjectMeta,
+}
+
 /// A TokenSource. Its spec is parsed by the reconciliation, so that one malformed object does not break the watch of all.
 #[derive(Clone, Debug)]
 pub(crate) struct SourceObject {
     pub(crate) metadata: ObjectMeta,
     pub(crate) refresh_request: Option<String>,
+    /// null where it is too large.
     pub(crate) spec: Value,
+    /// Whether the spec has more than [`kept::MAX_SPEC_BYTES`].
+    pub(crate) is_too_large: bool,
     pub(crate) reported: Reported,
 }
 
@@ -128,14 +177,28 @@ impl<'de> Deserialize<'de> for StoredRefreshToken {
     }
 }
 
+impl<'de> Deserialize<'de> for PodObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(PodObject { metadata: ObjectMeta::default(), pod: Pod::deserialize(deserializer)? })
+    }
+}
+
+#[derive(Deserialize)]
+struct ReadIdentity {
+    metadata: ReadMetadata,
+}
+
 impl<'de> Deserialize<'de> for SourceMetadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Object {
-            metadata: ReadMetadata,
-        }
-        let object = Object::deserialize(deserializer)?;
+        let object = ReadIdentity::deserialize(deserializer)?;
         Ok(SourceMetadata { metadata: object.metadata.into() })
+    }
+}
+
+impl<'de> Deserialize<'de> for NamespaceObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = ReadIdentity::deserialize(deserializer)?;
+        Ok(NamespaceObject { metadata: object.metadata.into() })
     }
 }
 
@@ -156,14 +219,27 @@ impl<'de> Deserialize<'de> for SourceObject {
             refresh_request: metadata.annotations.take().and_then(|annotations| annotations.refresh_request),
             metadata: metadata.into(),
             spec,
+            is_too_large: false,
             reported: status.as_ref().map(Reported::of).unwrap_or_default(),
         })
     }
 }
 
-/// Implements `Resource` for a type that is deserialized from `$kind`; from its metadata alone if `$metadata` is true.
+/// Implements `Resource` for a type that is deserialized from `$kind`; from its metadata alone if `$metadata` is true. Of
+/// responses `$kept` is kept.
 macro_rules! reads {
-    ($type:ty, of $kind:ty, metadata: $metadata:literal) => {
+    ($type:ty, of $kind:ty, metadata: $metadata:literal, kept: $kept:ident, |$object:ident, $members:ident| $lacks:expr) => {
+        impl Read for $type {
+            fn responses() -> &'static Responses {
+                &kept::$kept
+            }
+
+            fn lacks(&mut self, $members: &[String]) {
+                let $object = self;
+                $lacks
+            }
+        }
+
         impl Resource for $type {
             type DynamicType = ();
             type Scope = <$kind as Resource>::Scope;
@@ -199,10 +275,22 @@ macro_rules! reads {
     };
 }
 
-reads!(SecretObject, of Secret, metadata: true);
-reads!(StoredRefreshToken, of Secret, metadata: false);
-reads!(SourceMetadata, of TokenSource, metadata: true);
-reads!(SourceObject, of TokenSource, metadata: false);
+reads!(SecretObject, of Secret, metadata: true, kept: SECRET_FACTS, |secret, members| {
+    // A label or an annotation that is too large is not the operator's.
+    if let Some(facts) = &mut secret.facts {
+        facts.too_large = members.iter().find_map(|path| LargePart::of(path));
+    }
+});
+reads!(StoredRefreshToken, of Secret, metadata: false, kept: STORED_REFRESH_TOKEN, |_secret, _members| ());
+reads!(SourceMetadata, of TokenSource, metadata: true, kept: IDENTITY, |_source, _members| ());
+// A status that is too large is replaced, like one that cannot be parsed.
+reads!(SourceObject, of TokenSource, metadata: false, kept: SOURCE, |source, members| {
+    source.is_too_large = members.iter().any(|path| path == "spec");
+});
+reads!(PodObject, of PodKind, metadata: false, kept: POD, |object, members| {
+    object.pod.is_too_large = !members.is_empty();
+});
+reads!(NamespaceObject, of Namespace, metadata: true, kept: IDENTITY, |_namespace, _members| ());
 
 #[cfg(test)]
 mod tests {
@@ -223,6 +311,21 @@ mod tests {
             (stored.source.as_deref(), stored.seed_sha256.unwrap().0),
             (Some("source"), b"ab".to_vec())
         );
+    }
+
+    #[test]
+    fn secret_names_the_part_of_its_metadata_that_was_too_large() {
+        let too_large = |path: &str| {
+            let json =
+                json!({"object": {"metadata": {"uid": "u", "resourceVersion": "7"}}}).to_string().into();
+            let too_large = vec!["object.metadata.labels.x".into(), path.to_owned()];
+            let reduced = Reduced { json, is_item: false, too_large };
+            SecretObject::read_changed(&reduced).unwrap().facts.unwrap().too_large
+        };
+        let managed = "object.metadata.managedFields.fieldsV1.f:data";
+        assert_eq!(too_large(managed), Some(LargePart::ManagedFields));
+        assert_eq!(too_large("object.metadata.ownerReferences"), Some(LargePart::OwnerReferences));
+        assert_eq!(too_large("object.metadata.annotations.tokensource.dev/record"), None);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use http::header::USER_AGENT;
 use kube::config::InferConfigError;
 use kube::{Api, Client, Config};
 
-use super::calls::{CallError, Kubernetes};
+use super::call_error::CallError;
+use super::calls::Kubernetes;
 use super::client::{AGENT, api_server_addresses};
 use crate::key::Key;
 use tokensource_api::TokenSource;

@@ -151,6 +151,7 @@ impl From<CallError> for Outcome {
                     ),
                 )
             }
+            CallError::TooLarge(message) => Outcome::passing(Reason::CredentialsInvalid, message),
             CallError::Unavailable(why) => Outcome::ApiServer(why),
         }
     }

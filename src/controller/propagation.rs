@@ -259,13 +259,11 @@ impl Rounds {
     ) -> Result<(), CallError> {
         let mut next = None;
         loop {
-            let mut page = {
-                let _call = self.calls.acquire().await;
-                self.kubernetes.pods(namespace, "status.phase=Running", next.as_deref()).await?
-            };
-            next = page.next_page();
             let mut mounting = vec![];
-            for pod in page.items.into_iter().filter(|pod| !pod.is_terminating()) {
+            let each = |pod: Pod| {
+                if pod.is_terminating() {
+                    return;
+                }
                 let each = requests.iter().zip(found.iter_mut()).enumerate();
                 let mounted: Vec<usize> = each
                     .filter_map(|(at, (request, pods))| pods.add(&pod, &request.secret).then_some(at))
@@ -273,7 +271,11 @@ impl Rounds {
                 if !mounted.is_empty() {
                     mounting.push((pod.metadata, mounted));
                 }
-            }
+            };
+            next = {
+                let _call = self.calls.acquire().await;
+                self.kubernetes.pods(namespace, "status.phase=Running", next.as_deref(), each).await?
+            };
             let annotate = |(pod, mounted): (PodMetadata, Vec<usize>)| async move {
                 let _call = self.calls.acquire().await;
                 let result = self.kubernetes.annotate_pod(namespace, &pod).await;
@@ -296,8 +298,11 @@ impl Rounds {
 }
 
 impl SecretPods {
-    /// Adds a pod. Returns whether it mounts the Secret as a folder.
+    /// Adds a pod. Returns whether it mounts the Secret as a folder, or may do so.
     fn add(&mut self, pod: &Pod, secret: &str) -> bool {
+        if pod.is_too_large {
+            return true;
+        }
         let uses = pod.uses(secret);
         let static_uses: Vec<_> = uses.iter().filter(|used| !used.way.follows()).collect();
         if !static_uses.is_empty() {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
-use futures::{FutureExt, StreamExt};
 use kube::Client;
-use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -16,8 +15,9 @@ use super::cache::source::CachedSource;
 use super::cache::sources::Change;
 use super::clock_check;
 use super::context::Context;
-use crate::cluster::{watch_namespaces, watch_secrets, watch_sources};
+use crate::cluster::{Event, watch_namespaces, watch_secrets, watch_sources};
 use crate::key::Key;
+use crate::secret::Facts;
 
 /// How often a TokenSource is reconciled to show that reconciliations are made.
 const PROOF: Duration = Duration::from_secs(60);
@@ -74,12 +74,15 @@ async fn watches(client: &Client, scopes: &[Scope], context: &Context) {
 
 /// TokenSources: each that appears or changes.
 async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch::Sender<bool>) {
-    let mut events = watch_sources(client, scope.namespace.as_deref()).boxed();
+    let mut events = watch_sources(client, scope.namespace.as_deref());
     let mut epoch = 0;
-    while let Some(event) = events.next().await {
-        match event {
+    loop {
+        match events.next().await {
             Ok(Event::Init) => epoch = context.sources.list_begins(),
             Ok(Event::Apply(source) | Event::InitApply(source)) => {
+                if source.is_too_large {
+                    context.metrics.object_too_large("tokensources");
+                }
                 let cached = CachedSource::from(source);
                 let (names, revision) = (Arc::clone(&cached.secrets), cached.revision());
                 let Change { key, before, is_own_report } = context.sources.put(cached);
@@ -132,20 +135,22 @@ async fn secrets(
     mut sources_listed: watch::Receiver<bool>,
 ) {
     let _ = sources_listed.wait_for(|listed| *listed).await;
-    let mut events = watch_secrets(client, scope.namespace.as_deref()).boxed();
+    let mut events = watch_secrets(client, scope.namespace.as_deref());
     let mut epoch = 0;
-    while let Some(event) = events.next().await {
-        let concerned = match event {
+    loop {
+        let concerned = match events.next().await {
             Ok(Event::Init) => {
                 epoch = context.secrets.list_begins();
                 vec![]
             }
             Ok(Event::InitApply(secret)) => {
                 let key = secret.key();
+                count_too_large(context, secret.facts.as_ref());
                 secret.facts.map(|facts| context.secrets.listed(&key, facts, epoch)).unwrap_or_default()
             }
             Ok(Event::Apply(secret)) => {
                 let key = secret.key();
+                count_too_large(context, secret.facts.as_ref());
                 secret.facts.map(|facts| context.secrets.changed(&key, facts)).unwrap_or_default()
             }
             Ok(Event::Delete(secret)) => {
@@ -168,12 +173,18 @@ async fn secrets(
     }
 }
 
+fn count_too_large(context: &Context, facts: Option<&Facts>) {
+    if facts.is_some_and(|facts| facts.too_large.is_some()) {
+        context.metrics.object_too_large("secrets");
+    }
+}
+
 /// The namespaces that the platform selects: the TokenSources of those that are selected since, or no more.
 async fn selected_namespaces(client: Client, labels: &str, context: &Context) {
-    let mut events = watch_namespaces(client, labels).boxed();
+    let mut events = watch_namespaces(client, labels);
     let mut list = HashSet::new();
-    while let Some(event) = events.next().await {
-        let changed = context.namespaces.handle(&mut list, event);
+    loop {
+        let changed = context.namespaces.handle(&mut list, events.next().await);
         if !changed.is_empty() {
             let of_them = |source: &Key| changed.iter().any(|it| **it == *source.namespace);
             context.sources.keys(of_them).into_iter().for_each(|source| context.trigger(source));

@@ -64,6 +64,11 @@ impl ApiRequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ResourceLabel {
+    pub(super) resource: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VersionLabel {
     version: &'static str,
 }
@@ -117,6 +122,7 @@ pub(super) struct Families {
     pub(super) clock_difference: Gauge,
     pub(super) endpoint_clock_difference: Family<HostLabel, Gauge>,
     pub(super) panics: Counter,
+    pub(super) too_large: Family<ResourceLabel, Counter>,
 }
 
 impl Families {
@@ -138,6 +144,7 @@ impl Families {
             clock_difference: Gauge::default(),
             endpoint_clock_difference: Family::default(),
             panics: Counter::default(),
+            too_large: Family::default(),
         }
     }
 
@@ -210,6 +217,11 @@ impl Families {
             "tokensource_panics",
             "Panics, each of which ended one reconciliation or token request",
             &self.panics,
+        );
+        add(
+            "tokensource_too_large_objects",
+            "How often an object was listed, or shown by a watch, a part of which is too large to be read",
+            &self.too_large,
         );
         let version: Family<VersionLabel, Gauge> = Family::default();
         version.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);

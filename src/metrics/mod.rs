@@ -22,7 +22,7 @@ pub use sources::{ObservedSource, TokenTimes};
 
 use crate::clock::Clock;
 use crate::key::Key;
-use families::{ApiRequestLabels, Families, HostLabel, TokenRequestLabels};
+use families::{ApiRequestLabels, Families, HostLabel, ResourceLabel, TokenRequestLabels};
 use hosts::Hosts;
 use lock::lock;
 use sources::SourceTable;
@@ -169,6 +169,11 @@ impl Metrics {
     /// Counts a panic of a reconciliation.
     pub fn count_panic(&self) {
         self.families.panics.inc();
+    }
+
+    /// Counts an object that was shown, a part of which is too large to be read.
+    pub fn object_too_large(&self, resource: &'static str) {
+        self.families.too_large.get_or_create(&ResourceLabel { resource }).inc();
     }
 
     /// Sets the host of the token endpoint of a TokenSource.

@@ -33,6 +33,7 @@ pub(super) fn one_of_each() -> Metrics {
     metrics.request_waited("h", Duration::ZERO);
     metrics.endpoint_clock_difference("h", 1);
     metrics.api_request("get", "secrets", Some(200));
+    metrics.object_too_large("secrets");
     metrics
 }
 

@@ -52,6 +52,36 @@ pub struct Facts {
     /// When the operator's last apply was stored, by the API server's clock, in seconds since 1970. Only for Secrets of the
     /// operator.
     pub stored_at: Option<u32>,
+    /// The part of its metadata that is too large to be read: it cannot be known whose the Secret is.
+    pub too_large: Option<LargePart>,
+}
+
+/// A part of the metadata that can be too large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LargePart {
+    /// `metadata.managedFields`.
+    ManagedFields,
+    /// `metadata.ownerReferences`.
+    OwnerReferences,
+}
+
+impl LargePart {
+    /// The part by its path, or by that of something in it.
+    #[must_use]
+    pub fn of(path: &str) -> Option<Self> {
+        [LargePart::ManagedFields, LargePart::OwnerReferences]
+            .into_iter()
+            .find(|part| path.starts_with(part.path()))
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            LargePart::ManagedFields => "metadata.managedFields",
+            LargePart::OwnerReferences => "metadata.ownerReferences",
+        }
+    }
 }
 
 /// The controller of an object, from its ownerReferences.
@@ -210,6 +240,7 @@ impl SecretMetadata {
             other_writer: other_writer(&managed_fields).filter(|_| is_ours),
             owned_keys: owned_keys(&managed_fields),
             stored_at: stored_at(&managed_fields).filter(|_| is_ours),
+            too_large: None,
         })
     }
 }
@@ -268,6 +299,7 @@ impl Facts {
             other_writer: None,
             owned_keys: KeySet::default(),
             stored_at: None,
+            too_large: None,
         }
     }
 }

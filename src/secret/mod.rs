@@ -7,9 +7,9 @@ mod record;
 mod render;
 mod template;
 
-pub use facts::{Controller, Facts, KeySet, SecretMetadata};
+pub use facts::{Controller, Facts, KeySet, LargePart, SecretMetadata};
 pub use ownership::{Ownership, ownership};
-pub use pods::{Pod, PodList, PodMetadata, Pods, REFRESHED_ANNOTATION, Use, UseKind};
+pub use pods::{Pod, PodMetadata, Pods, REFRESHED_ANNOTATION, Use, UseKind};
 pub use record::{Inputs, Minted, Owner, Record, Version};
 pub use render::{RefreshTokenSecret, TargetSecret, metadata_update};
 pub use template::{DEFAULT_KEYS, Rendered, Template, TemplateError, Token, template_digest, template_keys};

@@ -13,22 +13,6 @@ pub const REFRESHED_ANNOTATION: &str = "tokensource.dev/refreshed";
 /// The number of pods that a message names; the rest is counted.
 const MAX_PODS_NAMED: usize = 5;
 
-/// One page of a list of pods.
-#[derive(Deserialize, Debug)]
-pub struct PodList {
-    #[serde(default)]
-    metadata: ListMetadata,
-    /// The pods.
-    #[serde(default)]
-    pub items: Vec<Pod>,
-}
-
-#[derive(Deserialize, Debug, Default)]
-struct ListMetadata {
-    #[serde(default, rename = "continue")]
-    next: Option<String>,
-}
-
 /// A pod, as far as its use of Secrets is concerned.
 #[derive(Deserialize, Debug, Default)]
 #[serde(default)]
@@ -37,6 +21,9 @@ pub struct Pod {
     pub metadata: PodMetadata,
     spec: PodSpec,
     status: PodStatus,
+    /// Whether it is too large to be read: how it uses Secrets is not known.
+    #[serde(skip)]
+    pub is_too_large: bool,
 }
 
 /// The metadata of a pod.
@@ -198,13 +185,6 @@ pub struct Use<'a> {
     pub container: &'a str,
     /// How it reads the Secret.
     pub way: UseKind,
-}
-
-impl PodList {
-    /// Takes the continue token for the next page; `None` on the last page.
-    pub fn next_page(&mut self) -> Option<String> {
-        self.metadata.next.take().filter(|next| !next.is_empty())
-    }
 }
 
 impl Pod {
@@ -421,15 +401,5 @@ mod tests {
         assert_eq!(named(1), "pod p0");
         assert_eq!(named(5), "pods p0, p1, p2, p3, p4");
         assert_eq!(named(7), "pods p0, p1, p2, p3, p4 and 2 more");
-    }
-
-    #[test]
-    fn next_page_of_the_last_page_is_none() {
-        let list = |next: Value| {
-            serde_json::from_value::<PodList>(json!({"metadata": next, "items": []})).unwrap().next_page()
-        };
-        assert_eq!(list(json!({"continue": "abc"})).as_deref(), Some("abc"));
-        assert_eq!(list(json!({"continue": ""})), None);
-        assert_eq!(list(json!({"resourceVersion": "1"})), None);
     }
 }

@@ -60,13 +60,19 @@ impl Named {
         let mut named = Named::default();
         if let Some(reference) = spec.ca_bundle.as_ref().and_then(|bundle| bundle.config_map_key_ref.as_ref())
         {
-            named.bundle_config_map = kubernetes.config_map(&key(&reference.name)).await?;
+            named.bundle_config_map = kubernetes.config_map(&key(&reference.name)).await?.map(|mut found| {
+                found.data.iter_mut().for_each(|data| data.retain(|key, _| *key == reference.key));
+                found.binary_data.iter_mut().for_each(|data| data.retain(|key, _| *key == reference.key));
+                found
+            });
         }
         if let Some(reference) = spec.ca_bundle.as_ref().and_then(|bundle| bundle.secret_key_ref.as_ref()) {
-            named.bundle_secret = kubernetes.secret(&key(&reference.name)).await?;
+            let found = kubernetes.secret(&key(&reference.name)).await?;
+            named.bundle_secret = found.map(|found| with_keys(found, &[&reference.key]));
         }
         if let Some(reference) = &spec.client_certificate_ref {
-            named.client_certificate = kubernetes.secret(&key(&reference.name)).await?;
+            let found = kubernetes.secret(&key(&reference.name)).await?;
+            named.client_certificate = found.map(|found| with_keys(found, &["tls.crt", "tls.key"]));
         }
         Ok(named)
     }
@@ -95,6 +101,12 @@ impl Named {
             TlsMaterialError::Unusable { place, source }
         })
     }
+}
+
+/// The Secret with these keys alone: the rest of it is not in memory while other objects are read.
+fn with_keys(mut secret: Secret, keys: &[&str]) -> Secret {
+    secret.data.iter_mut().for_each(|data| data.retain(|key, _| keys.contains(&key.as_str())));
+    secret
 }
 
 fn ca_bundle(

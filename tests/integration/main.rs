@@ -26,6 +26,7 @@ mod harness;
 mod known_issuers;
 mod logs;
 mod main_job;
+mod memory;
 mod metrics;
 mod mint;
 mod networks;

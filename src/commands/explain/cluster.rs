@@ -67,9 +67,8 @@ async fn pods(kubernetes: &Kubernetes, namespace: &str, secret: &str) -> Result<
     const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
     let (mut found, mut next) = (vec![], None);
     loop {
-        let mut page = kubernetes.pods(namespace, NOT_ENDED, next.as_deref()).await?;
-        next = page.next_page();
-        found.extend(page.items.into_iter().filter(|pod| !pod.uses(secret).is_empty()));
+        let each = |pod: Pod| found.extend(Some(pod).filter(|pod| !pod.uses(secret).is_empty()));
+        next = kubernetes.pods(namespace, NOT_ENDED, next.as_deref(), each).await?;
         if next.is_none() {
             return Ok(found);
         }

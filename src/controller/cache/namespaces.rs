@@ -3,12 +3,11 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
-use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 use tracing::{info, warn};
+
+use crate::cluster::{Event, FollowError, NamespaceObject};
 
 /// The selected namespaces, as a watch has shown them.
 #[derive(Debug)]
@@ -54,10 +53,10 @@ impl Namespaces {
 
     /// Handles an event of the watch of selected namespaces. `list` holds the incomplete list between events. Returns the
     /// namespaces that were added or removed.
-    pub fn handle(
+    pub(crate) fn handle(
         &self,
         list: &mut HashSet<String>,
-        event: watcher::Result<Event<PartialObjectMeta<Namespace>>>,
+        event: Result<Event<NamespaceObject>, FollowError>,
     ) -> Vec<String> {
         match event {
             Ok(Event::Init) => {
@@ -109,8 +108,8 @@ impl Namespaces {
 mod tests {
     use super::*;
 
-    fn namespace(name: &str) -> PartialObjectMeta<Namespace> {
-        let mut namespace = PartialObjectMeta::default();
+    fn namespace(name: &str) -> NamespaceObject {
+        let mut namespace = NamespaceObject::default();
         namespace.metadata.name = Some(name.into());
         namespace
     }

@@ -15,6 +15,9 @@ use crate::spec::Identity;
 use crate::status::Reported;
 use tokensource_api::TokenSource;
 
+/// What stands for a spec that is too large.
+const NO_SPEC: &str = r#"{"provider": {}, "credentials": {"secretRef": {"name": ""}}}"#;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct CachedSource {
@@ -24,9 +27,9 @@ pub(crate) struct CachedSource {
     generation: Option<i64>,
     deletion_timestamp: Option<Time>,
     refresh_request: Option<Box<str>>,
-    /// The spec in JSON. It is checked by the reconciliation: one malformed object must not break the watch of all.
-    spec: Box<str>,
-    /// The names of the Secrets that it uses, the target's first; none where the spec cannot be parsed.
+    /// The spec in JSON, which each reconciliation parses; `None` where it is too large.
+    spec: Option<Box<str>>,
+    /// The names of the Secrets that it uses, the target's first; none where the spec cannot be parsed or is too large.
     pub(crate) secrets: Arc<[Arc<str>]>,
     /// The part of the status that is remembered.
     pub(crate) reported: Reported,
@@ -59,7 +62,12 @@ impl CachedSource {
         self.uid.as_deref()
     }
 
-    /// Parses the TokenSource, without its status.
+    /// Whether the spec is larger than [`MAX_SPEC_BYTES`](crate::cluster::MAX_SPEC_BYTES): it is not kept.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.spec.is_none()
+    }
+
+    /// Parses the TokenSource, without its status, and with an empty spec where it is too large.
     pub(crate) fn source(&self) -> serde_json::Result<Box<TokenSource>> {
         let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
         let request = text(&self.refresh_request);
@@ -74,13 +82,14 @@ impl CachedSource {
                 .map(|value| BTreeMap::from([(REFRESH_REQUEST_ANNOTATION.to_owned(), value)])),
             ..ObjectMeta::default()
         };
-        Ok(Box::new(TokenSource { metadata, spec: serde_json::from_str(&self.spec)?, status: None }))
+        let spec = serde_json::from_str(self.spec.as_deref().unwrap_or(NO_SPEC))?;
+        Ok(Box::new(TokenSource { metadata, spec, status: None }))
     }
 }
 
 impl From<SourceObject> for CachedSource {
     fn from(source: SourceObject) -> Self {
-        let SourceObject { metadata, refresh_request, spec, reported } = source;
+        let SourceObject { metadata, refresh_request, spec, is_too_large, reported } = source;
         let boxed = |text: Option<String>| text.map(String::into_boxed_str);
         let mut cached = CachedSource {
             key: Key::of(&metadata),
@@ -89,11 +98,11 @@ impl From<SourceObject> for CachedSource {
             generation: metadata.generation,
             deletion_timestamp: metadata.deletion_timestamp,
             refresh_request: boxed(refresh_request),
-            spec: spec.to_string().into(),
+            spec: (!is_too_large).then(|| spec.to_string().into()),
             secrets: Arc::default(),
             reported,
         };
-        let source = cached.source().ok();
+        let source = cached.source().ok().filter(|_| !is_too_large);
         let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &cached.key)?, source)));
         if let Some((identity, source)) = identity {
             cached.secrets = identity.secret_names(&source.spec);
@@ -135,6 +144,16 @@ mod tests {
             "annotations": {"tokensource.dev/refresh-requested-at": "now"},
         });
         assert_eq!(serde_json::to_value(&source.metadata).unwrap(), metadata);
+    }
+
+    #[test]
+    fn cached_source_with_a_large_spec_has_key_and_no_secrets() {
+        let source = json!({"metadata": {"name": "n", "namespace": "ns", "uid": "u"}, "spec": null});
+        let mut source: SourceObject = serde_json::from_value(source).unwrap();
+        source.is_too_large = true;
+        let cached = CachedSource::from(source);
+        assert!(cached.is_too_large() && cached.source().is_ok());
+        assert_eq!((cached.key, cached.secrets.len()), (Key::new("ns", "n"), 0));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokensource_api::Reason;
 use tracing::{error, warn};
 
 use super::cache::source::CachedSource;
@@ -20,6 +21,7 @@ use super::outcome::Outcome;
 use super::propagation::Prompt;
 use super::spans;
 use super::state::SourceState;
+use crate::cluster::MAX_SPEC_BYTES;
 use crate::key::Key;
 use crate::refresh::{Decision, api_server_wait};
 use crate::spec::{Identity, NO_HOST, Resolved};
@@ -53,14 +55,16 @@ pub(super) async fn reconcile(
     state.clock_is(context.clock.corrected());
     state.is_about(reported, &identity.owner);
     state.storage_is(context.restorations.count());
-    let resolved = Resolved::of(&source, context.propagation_delay)
-        .map_err(|error| {
-            (Problem { reason: error.reason(), message: error.to_string(), passes: false }, None)
-        })
-        .and_then(|spec| {
-            feeding::feeds_itself(context, &identity)
-                .map_or(Ok(spec), |problem| Err((problem, Some(CIRCLE_CHECK))))
-        });
+    let invalid = |reason, message| (Problem { reason, message, passes: false }, None);
+    let resolved = match cached.is_too_large() {
+        true => Err(invalid(Reason::SpecInvalid, too_large())),
+        false => Resolved::of(&source, context.propagation_delay)
+            .map_err(|error| invalid(error.reason(), error.to_string())),
+    };
+    let resolved = resolved.and_then(|spec| {
+        feeding::feeds_itself(context, &identity)
+            .map_or(Ok(spec), |problem| Err((problem, Some(CIRCLE_CHECK))))
+    });
     let mut spec = match resolved {
         Ok(spec) => spec,
         Err((problem, again)) => {
@@ -94,6 +98,14 @@ pub(super) async fn reconcile(
     };
     let ended = reconciliation.run().await;
     after(context, &identity, state, ended)
+}
+
+/// The message about a spec that is not kept.
+fn too_large() -> String {
+    format!(
+        "spec has more than {} KiB as JSON, and such a spec is not read: shorten spec.target.template and the lists and parameters of spec.provider",
+        MAX_SPEC_BYTES >> 10
+    )
 }
 
 /// After how long to reconcile again.
@@ -159,6 +171,10 @@ impl Reconciliation<'_> {
                 return Err(self.let_go());
             }
             self.observe().await?;
+            if let Some(problem) = self.unreadable_target() {
+                self.context.mints.cancel(&self.identity.key);
+                return Ok(Rest { until: None, problem: Some(problem), is_quiet: false });
+            }
             let Some(decision) = self.decide() else { continue };
             match self.act(decision).await {
                 Ok(Step::Rest(rest)) => return Ok(rest),

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokensource_api::Reason;
 use tokio::time::Instant;
 
 use super::reconciliation::Reconciliation;
 use super::report::before;
-use crate::cluster::CallError;
+use crate::cluster::{CallError, MAX_MANAGED_FIELDS_BYTES};
 use crate::controller::context::Context;
 use crate::controller::refresh_token::stores_refresh_token_of;
 use crate::controller::state::Restoration;
@@ -17,6 +18,7 @@ use crate::refresh::{
     Cause, Caused, Decision, MIN_REFRESH_INTERVAL, MintReason, Observed, Tried, caused, decide,
 };
 use crate::secret::{Facts, Record, Version};
+use crate::status::Problem;
 use crate::time::plus;
 
 impl Reconciliation<'_> {
@@ -27,6 +29,17 @@ impl Reconciliation<'_> {
             self.context.secrets.known_or_read(key, &self.context.kubernetes).await?;
         }
         Ok(())
+    }
+
+    /// Whether the target's metadata is too large to be read: it cannot be known then whose keys it holds.
+    pub(super) fn unreadable_target(&self) -> Option<Problem> {
+        let member = self.target()?.too_large?.path();
+        let name = &self.identity.target.name;
+        let message = format!(
+            "{member} of Secret {name} has more than {} KiB as JSON, and such metadata is not read: remove the keys and owners that others have added, or delete the Secret",
+            MAX_MANAGED_FIELDS_BYTES >> 10
+        );
+        Some(Problem { reason: Reason::TargetConflict, message, passes: false })
     }
 
     /// Decides from what is known; `None` where something is not known yet.

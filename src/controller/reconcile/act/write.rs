@@ -166,7 +166,7 @@ impl Reconciliation<'_> {
             }
             // Decided again, with what is there now.
             CallError::AnotherType => Outcome::Retry,
-            unavailable @ CallError::Unavailable(_) => unavailable.into(),
+            other @ (CallError::Unavailable(_) | CallError::TooLarge(_)) => other.into(),
         }
     }
 }
