@@ -21,6 +21,7 @@ use super::body::{Body, List, ListMetadata, parse};
 use super::message::message;
 use super::objects::Read;
 use super::reduce::Reduced;
+use crate::text::shown;
 
 /// The most objects of a page: the API server has them all in memory.
 const PAGE_SIZE: u32 = 100;
@@ -278,7 +279,7 @@ impl<K: Read> Follow<K> {
         if code == GONE {
             self.place = Place::Start;
         }
-        FollowError::Ended { code, message: status.message.unwrap_or_default() }
+        FollowError::Ended { code, message: shown(&status.message.unwrap_or_default()).into_owned() }
     }
 
     fn failed(&mut self) {

@@ -29,10 +29,7 @@ pub(super) fn start(format: LogFormat, filter: &str) -> Result<Option<Traces>, P
     let no_responses: Directive = "kube_client=error".parse()?;
     // The spans of traces are not for log lines, which name the source themselves.
     let no_spans: Directive = format!("{SPANS}=off").parse()?;
-    let filter = EnvFilter::builder()
-        .parse(format!("kube_runtime=warn,{filter}"))?
-        .add_directive(no_responses)
-        .add_directive(no_spans);
+    let filter = EnvFilter::builder().parse(filter)?.add_directive(no_responses).add_directive(no_spans);
     let lines = fmt::layer().with_ansi(false).with_writer(|| OneLine(io::stderr()));
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => lines.with_target(false).boxed(),
