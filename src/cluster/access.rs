@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
-use super::calls::CallError;
+use super::call_error::CallError;
 
 /// The timeout of both calls together: less than that of the request which waits for them.
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use kube::core::Request;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::calls::CallError;
+use super::call_error::CallError;
 use token_endpoint::EgressNetwork;
 
 /// The versions of ServiceCIDR, in this order: of Kubernetes 1.33, and of 1.31.
