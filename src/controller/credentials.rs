@@ -73,7 +73,9 @@ pub(super) async fn tls(
             return Err(Outcome::passing(Reason::CredentialsInvalid, not_usable(&key, &facts)));
         }
     }
-    named.tls(spec).map_err(|error| Outcome::passing(Reason::SpecInvalid, error.to_string()))
+    named
+        .tls(spec, &context.transport)
+        .map_err(|error| Outcome::passing(Reason::SpecInvalid, error.to_string()))
 }
 
 /// What to do about a Secret that may not be used as credentials: its owner has not released it, or it stores a refresh

@@ -43,9 +43,6 @@ fn remedy(hint: &Hint) -> String {
              egress.tenantCABundle)"
                 .into()
         }
-        Hint::AvoidProxy => {
-            ": remove spec.tls.clientCertificateRef, or except the host in NO_PROXY, or use a proxy at an http URL".into()
-        }
         Hint::AddToOnly(_) => ": add it to --egress-only (Helm value egress.only)".into(),
         Hint::ListName(rule) => format!(
             " (names are looked up as absolute; if this one is for the cluster's search list or hostAliases, start the \

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
 use crate::text::{NotText, decode};
-use token_endpoint::{Tls, TlsError};
+use token_endpoint::{Tls, TlsError, Transport};
 use tokensource_api::{self as api, CaBundle, KeyReference};
 
 /// The objects that `spec.tls` names do not contain usable TLS material. The reason is always `SpecInvalid`.
@@ -81,7 +81,7 @@ impl Named {
     ///
     /// # Errors
     /// An object or a key is missing, or its value is not usable.
-    pub(crate) fn tls(self, spec: &api::Tls) -> Result<Tls, TlsMaterialError> {
+    pub(crate) fn tls(self, spec: &api::Tls, transport: &Transport) -> Result<Tls, TlsMaterialError> {
         let Named { bundle_config_map, bundle_secret, client_certificate } = self;
         let bundle = match &spec.ca_bundle {
             Some(bundle) => Some(ca_bundle(bundle, bundle_config_map, bundle_secret)?),
@@ -92,7 +92,8 @@ impl Named {
             None => None,
         };
         let chain_and_key = client.as_ref().map(|(chain, key)| (chain.text.as_str(), key));
-        Tls::new(bundle.as_ref().map(|bundle| bundle.text.as_str()), chain_and_key).map_err(|source| {
+        let bundle_text = bundle.as_ref().map(|bundle| bundle.text.as_str());
+        transport.tls(bundle_text, chain_and_key).map_err(|source| {
             let text = match source.is_about_bundle() {
                 true => bundle.as_ref(),
                 false => client.as_ref().map(|(chain, _)| chain),

@@ -142,6 +142,55 @@ async fn transport_body_above_limit_is_not_read() {
 }
 
 #[tokio::test]
+async fn transport_header_section_above_limit_is_not_read() {
+    // The library reads some more than the limit, as its buffer grows.
+    let head = |bytes: usize| format!("X-Long: {}\r\n", "x".repeat(bytes));
+    assert!(send(vec![Read, answer("200 OK", &head(30_000), TOKEN)], TIMEOUT).await.is_ok());
+    let many = |count: usize| "A: b\r\n".repeat(count);
+    assert!(send(vec![Read, answer("200 OK", &many(90), TOKEN)], TIMEOUT).await.is_ok());
+    for headers in [head(70_000), head(360_000), many(120)] {
+        // The server goes on waiting: it is the client that ends it.
+        let steps = vec![Read, answer("200 OK", &headers, TOKEN), Wait(TIMEOUT)];
+        let error = send(steps, TIMEOUT).await.unwrap_err();
+        assert!(matches!(error, Error::Cut { .. }), "{error:?}");
+        assert!(error.to_string().ends_with("more than 100 headers, or 32768 bytes of them"), "{error}");
+        assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, true));
+    }
+}
+
+/// Tenants that drip large bodies keep no answer of usual size waiting, nor the large ones of others.
+#[tokio::test]
+async fn transport_large_bodies_are_few_and_shared_among_tenants() {
+    let large = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n{{\"access_token\":\"{}",
+        "t".repeat(20_000)
+    );
+    let dripping = Server::start(vec![Read, write(large), Wait(TIMEOUT)]).await;
+    let transport = transport(&["127.0.0.1"]);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let transport = transport.for_tenant("dripping");
+        let request = request(&format!("http://127.0.0.1:{}/", dripping.port), Grant::ClientCredentials);
+        tasks.spawn(async move { transport.send(&request, TIMEOUT).await });
+    }
+    support::eventually("all have sent their request", TIMEOUT, async || match dripping.requests().len() {
+        40 => Ok(()),
+        sent => Err(sent),
+    })
+    .await;
+    let long = format!("{{\"access_token\":\"{}\"}}", "t".repeat(100_000));
+    for (tenant, body) in [("dripping", TOKEN), ("honest", &long)] {
+        let server = Server::start(vec![Read, answer("200 OK", "", body)]).await;
+        let request = request(&format!("http://127.0.0.1:{}/", server.port), Grant::ClientCredentials);
+        assert!(transport.for_tenant(tenant).send(&request, TIMEOUT).await.is_ok(), "{tenant}");
+    }
+    let server = Server::start(vec![Read, answer("200 OK", "", &long)]).await;
+    let request = request(&format!("http://127.0.0.1:{}/", server.port), Grant::ClientCredentials);
+    let waits = transport.for_tenant("dripping").send(&request, Duration::from_secs(1)).await;
+    assert!(matches!(waits, Err(Error::Timeout { .. })), "{waits:?}");
+}
+
+#[tokio::test]
 async fn transport_cut_connection_leaves_outcome_unknown() {
     for steps in [
         vec![Read],

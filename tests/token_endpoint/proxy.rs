@@ -172,12 +172,15 @@ async fn proxy_with_tls_is_trusted_by_system_roots_alone() {
     let error = transport.send(&request, TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
 
-    // A client certificate would be offered to the proxy, too.
+    // A client certificate is for the endpoint alone: this proxy accepts none.
     let client = tenants.issue_client("client");
-    let tls = Tls::new(None, Some((&client.pem, &client.key.serialize_pem().into()))).unwrap();
-    let error = transport.send_over(&request, &tls, TIMEOUT).await.unwrap_err();
-    assert!(matches!(error, Error::Egress(EgressRefused::CertificateThroughProxy { .. })), "{error:?}");
-    assert_eq!(asked.lock().unwrap().len(), 2);
+    let tls = Tls::new(Some(&tenants.pem), Some((&client.pem, &client.secret()))).unwrap();
+    let strict = serve(&named, Some(&tenants));
+    let url = format!("https://idp.example.com:{}/token", strict.port);
+    let to_strict = super::request(&url, Grant::ClientCredentials);
+    assert!(transport.send_over(&to_strict, &tls, TIMEOUT).await.is_ok());
+    let error = transport.send_over(&to_strict, &roots(&tenants.pem), TIMEOUT).await.unwrap_err();
+    assert!(matches!(error, Error::ClientCertificate { .. }), "{error:?}");
 
     // The tenant's authority vouches for no proxy.
     let fake = tenants.issue(|params| {

@@ -3,6 +3,8 @@
 use crate::support::authority::{Authority, Leaf};
 use crate::support::process::{RUN_LIMIT, first_line, wait_within};
 use crate::{TIMEOUT, TOKEN, request, transport};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -12,6 +14,9 @@ use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use token_endpoint::limits::{
+    MAX_BUNDLE, MAX_BUNDLE_CERTIFICATES, MAX_CHAIN, MAX_CHAIN_CERTIFICATES, MAX_CREDENTIAL,
+};
 use token_endpoint::transport::install_crypto_provider;
 use token_endpoint::{
     Answer, CertificateProblem, Class, Error, ErrorKind, Grant, Hint, KeyError, Tls, TlsError, Transport,
@@ -299,4 +304,75 @@ fn tls_invalid_certificate_or_key_is_refused() {
     assert_eq!(with(&client.pem, client.pem.clone().into()), TlsError::Key(KeyError::Certificate));
     let printed = format!("{:?}", Tls::new(None, Some((&client.pem, &client.secret()))).unwrap());
     assert!(!printed.contains("PRIVATE"), "{printed}");
+}
+
+/// PEM of a certificate with one more byte at its end.
+fn with_trailing_byte(pem: &str) -> String {
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = [BASE64_STANDARD.decode(body).unwrap(), vec![0]].concat();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64_STANDARD.encode(der))
+}
+
+#[test]
+fn tls_bundle_that_no_connection_can_use_is_refused_before_any() {
+    let trusted = Authority::new("trusted");
+    let bundle = |text: &str| Tls::new(Some(text), None).unwrap_err();
+    let damaged = with_trailing_byte(&trusted.pem);
+    assert_eq!(bundle(&damaged), TlsError::DamagedBundle(1));
+    assert_eq!(bundle(&format!("{}{damaged}", trusted.pem)), TlsError::DamagedBundle(2));
+    // The byte inside of the certificate: webpki, which verifies servers, does not read it.
+    let body: String = trusted.pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let mut der = BASE64_STANDARD.decode(body).unwrap();
+    assert_eq!(der[..2], [0x30, 0x82]);
+    let length = u16::from_be_bytes([der[2], der[3]]) + 1;
+    der[2..4].copy_from_slice(&length.to_be_bytes());
+    der.push(0);
+    let inside =
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64_STANDARD.encode(der));
+    assert_eq!(bundle(&inside), TlsError::UnusableBundle);
+    assert!(TlsError::UnusableBundle.is_about_bundle());
+    assert!(Tls::new(Some(&format!("{}{inside}", trusted.pem)), None).is_ok());
+}
+
+#[test]
+fn tls_material_is_bounded() {
+    let trusted = Authority::new("trusted");
+    let bundle = |text: &str| Tls::new(Some(text), None).map(drop);
+    assert_eq!(bundle(&trusted.pem.repeat(MAX_BUNDLE_CERTIFICATES)), Ok(()));
+    assert_eq!(bundle(&trusted.pem.repeat(MAX_BUNDLE_CERTIFICATES + 1)), Err(TlsError::LongBundle));
+    assert_eq!(
+        bundle(&format!("{}{}", "# text\n".repeat(MAX_BUNDLE / 7), trusted.pem)),
+        Err(TlsError::LongBundle)
+    );
+    let client = trusted.issue_client("a");
+    let with = |chain: &str, key: SecretString| Tls::new(None, Some((chain, &key))).map(drop);
+    assert_eq!(with(&client.pem.repeat(MAX_CHAIN_CERTIFICATES), client.secret()), Ok(()));
+    assert_eq!(
+        with(&client.pem.repeat(MAX_CHAIN_CERTIFICATES + 1), client.secret()),
+        Err(TlsError::LongChain)
+    );
+    assert_eq!(with(&"x".repeat(MAX_CHAIN + 1), client.secret()), Err(TlsError::LongChain));
+    assert_eq!(with(&client.pem, "x".repeat(MAX_CREDENTIAL + 1).into()), Err(TlsError::LongKey));
+    assert!(TlsError::LongBundle.to_string().contains("more than 524288 bytes or 512 certificates"));
+}
+
+/// A tenant that has many certificates pushes out its own clients, and no others'.
+#[tokio::test]
+async fn tls_client_of_a_tenant_stays_while_another_tenant_uses_many_certificates() {
+    let trusted = Authority::new("trusted");
+    let server = serve(&trusted.issue(|_| ()), None);
+    let transport = transport(&["127.0.0.1"]);
+    let (honest, other) = (transport.for_tenant("honest"), transport.for_tenant("other"));
+    let tls = honest.tls(Some(&trusted.pem), None).unwrap();
+    ask(&honest, &server, &tls).await.unwrap();
+    assert_eq!(server.connections.load(Ordering::Relaxed), 1);
+    for n in 0..100 {
+        // The same certificate, and another bundle.
+        let tls = other.tls(Some(&format!("# {n}\n{}", trusted.pem)), None).unwrap();
+        ask(&other, &server, &tls).await.unwrap();
+    }
+    let before = server.connections.load(Ordering::Relaxed);
+    // Its connection is still in its pool.
+    ask(&honest, &server, &tls).await.unwrap();
+    assert_eq!(server.connections.load(Ordering::Relaxed), before);
 }

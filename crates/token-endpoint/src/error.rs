@@ -48,6 +48,12 @@ pub enum Error {
         /// It was looked up as absolute, though it was not written so.
         made_absolute: bool,
     },
+    /// An HTTP client cannot be built, so that nothing was sent.
+    #[error("no HTTP client can be built for the certificates of this request: {cause}")]
+    Client {
+        /// The TLS library's message.
+        cause: String,
+    },
     /// No TCP connection.
     #[error("cannot connect to {host}: {cause}")]
     Connect {
@@ -146,7 +152,7 @@ impl Error {
         match self {
             // Nothing tells when it is renewed.
             Error::Request(RequestError::ExpiredAssertion(_)) => Class::Transient,
-            Error::Request(_) | Error::Egress(_) => Class::Configuration,
+            Error::Request(_) | Error::Egress(_) | Error::Client { .. } => Class::Configuration,
             Error::Dns { .. }
             | Error::Connect { .. }
             | Error::ConnectTimeout { .. }
@@ -182,6 +188,7 @@ impl Error {
             Error::Refused(refusal) => refusal.hint(),
             Error::Unusable(unusable) => unusable.hint(),
             Error::Request(_)
+            | Error::Client { .. }
             | Error::Dns { .. }
             | Error::Connect { .. }
             | Error::Proxy { .. }
@@ -213,11 +220,13 @@ impl Error {
                 | RequestError::Resource(_)
                 | RequestError::LongBody(_)
                 | RequestError::LongHeaders(_)
+                | RequestError::Url
                 | RequestError::UserInfoInUrl
                 | RequestError::NotAnAttempt
                 | RequestError::NotDiscovered => ErrorKind::InvalidDescription,
             },
             Error::Egress(_) => ErrorKind::EgressRefused,
+            Error::Client { .. } => ErrorKind::InvalidDescription,
             Error::ClientCertificate { .. } => ErrorKind::ClientRejected,
             Error::Dns { .. }
             | Error::Connect { .. }

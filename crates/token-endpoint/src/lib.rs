@@ -79,9 +79,11 @@ mod proxy;
 mod redact;
 mod request;
 mod response;
+mod roots;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tls_error;
 pub mod transport;
 
 pub use answer::Answer;
@@ -108,5 +110,6 @@ pub use mapping::{Pointer, PointerError, ResponseMapping, SECRET_MEMBERS};
 pub use proxy::{Proxies, ProxyError};
 pub use request::{Encoding, RESERVED, RequestDescription, TokenRequest, is_reserved};
 pub use response::read;
-pub use tls::{CertificateProblem, Tls, TlsError};
+pub use tls::{CertificateProblem, Tls};
+pub use tls_error::TlsError;
 pub use transport::{Transport, TransportError};

@@ -3,8 +3,10 @@
 
 use super::certificate::CertificateFields;
 use super::key::{KeyError, PrivateKey};
-use super::limits::{MAX_BUNDLE, MAX_BUNDLE_CERTIFICATES, MAX_CHAIN, MAX_CHAIN_CERTIFICATES, MAX_CREDENTIAL};
+use super::limits::{MAX_CHAIN, MAX_CHAIN_CERTIFICATES, MAX_CREDENTIAL};
 use super::pem::{PemProblem, certificates};
+use super::roots::Roots;
+use super::tls_error::TlsError;
 use aws_lc_rs::digest;
 use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,9 +15,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::fmt;
 use std::sync::Arc;
@@ -25,85 +25,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
     digest: TlsDigest,
-    roots: Option<Arc<[CertificateDer<'static>]>>,
+    roots: Option<Arc<Roots>>,
     client: Option<Arc<CertifiedKey>>,
 }
 
 /// Identifies a [`Tls`]. Computed from certificates only, since a certificate identifies its key.
 pub(super) type TlsDigest = [u8; 32];
-
-/// Certificates cannot be used. The message has the remedy.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TlsError {
-    /// The text holds no certificate.
-    #[error("the CA bundle holds no certificate: store PEM, from -----BEGIN CERTIFICATE----- on")]
-    EmptyBundle,
-    /// The certificate at this position, from 1, cannot be decoded.
-    #[error("the CA bundle is damaged at certificate {0}: store the file unchanged")]
-    DamagedBundle(usize),
-    /// No certificate of the bundle can be that of an authority or of a server.
-    #[error(
-        "the CA bundle holds no certificate that can be used: it must be X.509 version 3, in DER without further bytes"
-    )]
-    UnusableBundle,
-    /// More than [`MAX_BUNDLE`] bytes or [`MAX_BUNDLE_CERTIFICATES`] certificates.
-    #[error("the CA bundle has more than {max} bytes or {many} certificates: store only those of the authorities of this endpoint", max = MAX_BUNDLE, many = MAX_BUNDLE_CERTIFICATES)]
-    LongBundle,
-    /// More than [`MAX_CHAIN`] bytes or [`MAX_CHAIN_CERTIFICATES`] certificates.
-    #[error("the client certificate has more than {max} bytes or {many} certificates: store it with its intermediates alone", max = MAX_CHAIN, many = MAX_CHAIN_CERTIFICATES)]
-    LongChain,
-    /// The private key of the client certificate has more than [`MAX_CREDENTIAL`] bytes.
-    #[error("the private key of the client certificate has more than {max} bytes: store it alone", max = MAX_CREDENTIAL)]
-    LongKey,
-    /// A certificate in the form that OpenSSL writes with `-trustout`.
-    #[error(
-        "this is a TRUSTED CERTIFICATE, which only OpenSSL reads: store what `openssl x509 -in trusted.pem -out plain.pem` \
-         writes"
-    )]
-    Trusted {
-        /// Else it is the client certificate.
-        in_bundle: bool,
-    },
-    /// PEM of something else.
-    #[error("this is PEM of a {label} and holds no certificate: store PEM with -----BEGIN CERTIFICATE-----{}", conversion(.label))]
-    OtherPem {
-        /// The label of the first block.
-        label: String,
-        /// Else it is the client certificate.
-        in_bundle: bool,
-    },
-    /// The client certificate is absent or cannot be decoded.
-    #[error("the client certificate is not PEM: store the file that begins with -----BEGIN CERTIFICATE-----")]
-    ClientCertificate,
-    /// The private key of the client certificate cannot be used.
-    #[error("for the client certificate: {0}")]
-    Key(#[from] KeyError),
-    /// Certificate and key do not belong together, as after a partial rotation.
-    #[error(
-        "the client certificate is not that of the private key: `openssl x509 -in tls.crt -noout -pubkey` and \
-         `openssl pkey -in tls.key -pubout` must print the same"
-    )]
-    OtherKey,
-}
-
-impl TlsError {
-    /// Whether it is about the CA bundle and not about the client certificate.
-    #[must_use]
-    pub fn is_about_bundle(&self) -> bool {
-        match self {
-            TlsError::EmptyBundle
-            | TlsError::DamagedBundle(_)
-            | TlsError::UnusableBundle
-            | TlsError::LongBundle => true,
-            TlsError::Trusted { in_bundle } | TlsError::OtherPem { in_bundle, .. } => *in_bundle,
-            TlsError::ClientCertificate
-            | TlsError::LongChain
-            | TlsError::LongKey
-            | TlsError::Key(_)
-            | TlsError::OtherKey => false,
-        }
-    }
-}
 
 impl Tls {
     /// `ca_bundle` is PEM that replaces the system's roots; `client` is a certificate chain in PEM, leaf first, and its key.
@@ -111,21 +38,37 @@ impl Tls {
     /// # Errors
     /// A certificate or the key cannot be used, or they do not belong together.
     pub fn new(ca_bundle: Option<&str>, client: Option<(&str, &SecretString)>) -> Result<Self, TlsError> {
-        let roots = ca_bundle.map(read_bundle).transpose()?;
+        Self::with(ca_bundle.map(Roots::read).transpose()?.map(Arc::new), client)
+    }
+
+    /// The same with roots that others may use too.
+    pub(super) fn with(
+        roots: Option<Arc<Roots>>,
+        client: Option<(&str, &SecretString)>,
+    ) -> Result<Self, TlsError> {
         let client = client.map(|(chain, key)| read_client(chain, key)).transpose()?;
         let mut context = digest::Context::new(&digest::SHA256);
-        for certificates in [roots.as_deref(), client.as_ref().map(|client| client.cert.as_slice())] {
-            context.update(&certificates.map_or(u64::MAX, |all| all.len() as u64).to_le_bytes());
-            for certificate in certificates.into_iter().flatten() {
-                context.update(&(certificate.len() as u64).to_le_bytes());
-                context.update(certificate);
-            }
+        context.update(&roots.as_ref().map_or([0; 32], |roots| roots.digest));
+        for certificate in client.iter().flat_map(|client| &client.cert) {
+            context.update(&(certificate.len() as u64).to_le_bytes());
+            context.update(certificate);
         }
-        let mut tls = Self { digest: [0; 32], roots: roots.map(Into::into), client: client.map(Arc::new) };
-        if tls.roots.is_some() || tls.client.is_some() {
+        let mut tls = Self { digest: [0; 32], roots, client: client.map(Arc::new) };
+        if !tls.is_default() {
             tls.digest.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
         }
         Ok(tls)
+    }
+
+    /// Whether it is the system's roots and no client certificate.
+    pub(super) fn is_default(&self) -> bool {
+        self.roots.is_none() && self.client.is_none()
+    }
+
+    /// The bytes of all certificates.
+    pub(super) fn certificate_bytes(&self) -> usize {
+        let chain = self.client.iter().flat_map(|client| &client.cert).map(|certificate| certificate.len());
+        chain.sum::<usize>() + self.roots.as_ref().map_or(0, |roots| roots.bytes)
     }
 
     /// Whether there is a client certificate, so that the issuer's endpoint for mutual TLS is used (RFC 8705, 5).
@@ -142,19 +85,10 @@ impl Tls {
         self.digest
     }
 
-    /// For rustls, with HTTP/1.1 only. `used_tls12` is set once a connection is made with TLS 1.2. The system's roots apply to
-    /// the server that is called `proxy`, whatever the others are.
-    pub(super) fn config(
-        &self,
-        used_tls12: Arc<AtomicBool>,
-        proxy: Option<&str>,
-    ) -> Result<ClientConfig, rustls::Error> {
+    /// For rustls, with HTTP/1.1 only. `used_tls12` is set once a connection is made with TLS 1.2.
+    pub(super) fn config(&self, used_tls12: Arc<AtomicBool>) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut verifier = Verifier::new(self.roots.as_deref(), Arc::clone(&provider), used_tls12)?;
-        if let Some(proxy) = proxy.filter(|_| self.roots.is_some()) {
-            verifier.proxy = Some(ProxyVerifier::new(proxy, Arc::clone(&provider))?);
-        }
-        let verifier = Arc::new(verifier);
+        let verifier = Arc::new(Verifier::new(self.roots.clone(), Arc::clone(&provider), used_tls12)?);
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -169,34 +103,6 @@ impl Tls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
-}
-
-/// The command that takes the certificates out of a form that holds some.
-fn conversion(label: &str) -> &'static str {
-    match label {
-        "PKCS7" | "CMS" => " (`openssl pkcs7 -print_certs -in FILE -out certificates.pem` takes it out)",
-        _ => "",
-    }
-}
-
-fn read_bundle(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    if pem.len() > MAX_BUNDLE {
-        return Err(TlsError::LongBundle);
-    }
-    let certificates = certificates(pem).map_err(|problem| match problem {
-        PemProblem::NoPem => TlsError::EmptyBundle,
-        PemProblem::Damaged(at) => TlsError::DamagedBundle(at),
-        PemProblem::Trusted => TlsError::Trusted { in_bundle: true },
-        PemProblem::Other(label) => TlsError::OtherPem { label, in_bundle: true },
-    })?;
-    let damaged = certificates.iter().position(|certificate| CertificateFields::read(certificate).is_none());
-    if let Some(at) = damaged {
-        return Err(TlsError::DamagedBundle(at + 1));
-    }
-    if certificates.len() > MAX_BUNDLE_CERTIFICATES {
-        return Err(TlsError::LongBundle);
-    }
-    Ok(certificates)
 }
 
 fn read_client(chain: &str, key: &SecretString) -> Result<CertifiedKey, TlsError> {
@@ -305,42 +211,24 @@ impl std::error::Error for CertificateProblem {}
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<dyn ServerCertVerifier>,
-    pinned: Vec<CertificateDer<'static>>,
+    roots: Option<Arc<Roots>>,
     used_tls12: Arc<AtomicBool>,
-    proxy: Option<ProxyVerifier>,
-}
-
-/// Verifies the certificate of a proxy by the system's roots.
-#[derive(Debug)]
-struct ProxyVerifier {
-    name: ServerName<'static>,
-    inner: rustls_platform_verifier::Verifier,
-}
-
-impl ProxyVerifier {
-    fn new(host: &str, provider: Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
-        Ok(Self { name, inner: rustls_platform_verifier::Verifier::new(provider)? })
-    }
 }
 
 impl Verifier {
     fn new(
-        roots: Option<&[CertificateDer<'static>]>,
+        roots: Option<Arc<Roots>>,
         provider: Arc<CryptoProvider>,
         used_tls12: Arc<AtomicBool>,
     ) -> Result<Self, rustls::Error> {
         let Some(roots) = roots else {
             let inner = Arc::new(rustls_platform_verifier::Verifier::new(provider)?);
-            return Ok(Self { inner, pinned: Vec::new(), used_tls12, proxy: None });
+            return Ok(Self { inner, roots: None, used_tls12 });
         };
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(roots.iter().cloned());
-        let inner = WebPkiServerVerifier::builder_with_provider(store.into(), provider)
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.store), provider)
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
-        Ok(Self { inner, pinned: roots.to_vec(), used_tls12, proxy: None })
+        Ok(Self { inner, roots: Some(roots), used_tls12 })
     }
 }
 
@@ -353,15 +241,13 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.name == *name) {
-            return proxy.inner.verify_server_cert(leaf, intermediates, name, ocsp, now);
-        }
         let refused = match self.inner.verify_server_cert(leaf, intermediates, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(refused)) => refused,
             verdict => return verdict,
         };
         let fields = CertificateFields::read(leaf);
-        if let Some(fields) = fields.as_ref().filter(|_| self.pinned.contains(leaf)) {
+        let is_pinned = |leaf| self.roots.as_ref().is_some_and(|roots| roots.contain(leaf));
+        if let Some(fields) = fields.as_ref().filter(|_| is_pinned(leaf)) {
             check_validity(fields, now)?;
             return match verify_server_name(&ParsedCertificate::try_from(leaf)?, name) {
                 Ok(()) => Ok(ServerCertVerified::assertion()),

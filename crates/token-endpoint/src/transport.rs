@@ -1,37 +1,45 @@
 //! The transport: one HTTP exchange with a token endpoint, within a time limit and the egress policy.
 
+mod bodies;
 mod client;
 mod clock;
+mod connector;
 mod decode;
 mod failure;
 mod limits;
 mod lookups;
 mod resolver;
+mod turns;
 
 pub use client::TransportError;
 pub use limits::{CONNECT_TIMEOUT, LOOKUP_TIMEOUT, MAX_BODY, MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT};
 
 use super::answer::Answer;
 use super::assertion::Attempt;
-use super::egress::{Egress, EgressRefused};
-use super::error::{Error, ResponseProblem, Unusable};
+use super::egress::Egress;
+use super::error::{Error, RequestError, ResponseProblem, Unusable};
 use super::proxy::Proxies;
 use super::request::TokenRequest;
 use super::response::{read, read_keeping};
+use super::roots::RootsInUse;
 use super::tls::Tls;
-use client::{ClientCache, ClientKey, HttpClient, Route, build};
+use super::tls_error::TlsError;
+use bodies::Bodies;
+use bytes::Bytes;
+use client::{ClientCache, ClientKey, HttpClient, Route};
 use clock::{LocalClock, ServerClocks};
 use decode::{Decoded, decode};
 use failure::{failure, host};
 use http::header::ACCEPT;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::Full;
 use jiff::{SignedDuration, Timestamp};
-use lookups::{Lookups, Tenant};
-use reqwest::RequestBuilder;
+use lookups::Lookups;
 use resolver::TENANT;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use turns::Tenant;
 use url::Url;
 
 /// Makes aws-lc-rs the default cryptography provider of rustls in this process. Call it before any TLS client is built; further
@@ -45,9 +53,11 @@ pub fn install_crypto_provider() {
 #[derive(Clone, Debug)]
 pub struct Transport {
     egress: Arc<Egress>,
-    user_agent: String,
+    user_agent: HeaderValue,
     proxies: Arc<Proxies>,
     clients: Arc<Mutex<ClientCache>>,
+    roots: Arc<RootsInUse>,
+    bodies: Arc<Bodies>,
     lookups: Arc<Lookups>,
     tenant: Tenant,
     clocks: Arc<ServerClocks>,
@@ -74,18 +84,33 @@ impl Transport {
         proxies: Proxies,
     ) -> Result<Self, TransportError> {
         install_crypto_provider();
-        let lookups = Arc::default();
-        build(&egress, &lookups, user_agent, 443, true, &Tls::default(), None)?;
-        Ok(Self {
+        let transport = Self {
             egress,
-            user_agent: user_agent.to_owned(),
+            user_agent: HeaderValue::try_from(user_agent).map_err(TransportError::of)?,
             proxies: Arc::new(proxies),
             clients: Arc::default(),
-            lookups,
+            roots: Arc::default(),
+            bodies: Arc::default(),
+            lookups: Arc::default(),
             tenant: Tenant::default(),
             clocks: Arc::default(),
             local: LocalClock::default(),
-        })
+        };
+        let direct = ClientKey { keep_alive: true, tls: Tls::default().digest(), route: Route::Direct };
+        transport.build(direct, &Tls::default(), None)?;
+        Ok(transport)
+    }
+
+    /// As [`Tls::new`], with roots that are shared by all who use the same bundle.
+    ///
+    /// # Errors
+    /// Those of [`Tls::new`].
+    pub fn tls(
+        &self,
+        ca_bundle: Option<&str>,
+        client: Option<(&str, &SecretString)>,
+    ) -> Result<Tls, TlsError> {
+        Tls::with(ca_bundle.map(|pem| self.roots.read(pem)).transpose()?, client)
     }
 
     /// Takes `now` for the local clock, instead of the system's wall clock.
@@ -165,11 +190,8 @@ impl Transport {
         let url = request.url();
         let exchange = async {
             let client = self.client_for(url, !request.spends_credential(), tls)?;
-            let post = client
-                .client
-                .post(url.clone())
-                .headers(request.headers().clone())
-                .body(request.body().expose_secret().to_owned());
+            let mut post = to_url(Method::POST, url, request.body().expose_secret().to_owned().into())?;
+            *post.headers_mut() = request.headers().clone();
             self.exchange(url, &client, post).await
         };
         let (status, headers, body) =
@@ -196,7 +218,8 @@ impl Transport {
     ) -> Result<(StatusCode, Option<Vec<u8>>), Error> {
         let exchange = async {
             let client = self.client_for(url, false, tls)?;
-            let get = client.client.get(url.clone()).header(ACCEPT, "application/json");
+            let mut get = to_url(Method::GET, url, Bytes::new())?;
+            get.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
             self.exchange(url, &client, get).await
         };
         let (status, _, body) = within(timeout, url, TENANT.scope(self.tenant.clone(), exchange)).await?;
@@ -223,22 +246,20 @@ impl Transport {
         &self,
         url: &Url,
         client: &HttpClient,
-        request: RequestBuilder,
+        request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, HeaderMap, Option<Vec<u8>>), Error> {
-        let failed = |error| failure(error, url, client.may_renegotiate());
-        let mut response = request.send().await.map_err(failed)?;
-        self.clocks.record(url, response.headers(), (self.local.0)());
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Ok((response.status(), response.headers().clone(), None));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let may_renegotiate = || client.may_renegotiate();
+        let response = client.send(request).await.map_err(|error| failure(&error, url, may_renegotiate()))?;
+        let (head, body) = response.into_parts();
+        self.clocks.record(url, &head.headers, (self.local.0)());
+        let body = self.bodies.read(body, &self.tenant).await;
+        let Some(body) = body.map_err(|error| failure(&error, url, may_renegotiate()))? else {
+            return Ok((head.status, head.headers, None));
+        };
         let body = match decode(body) {
             Decoded::Body(body) => Some(body),
             Decoded::TooLarge => None,
-            Decoded::Truncated if response.status().is_success() => {
+            Decoded::Truncated if head.status.is_success() => {
                 return Err(Error::Cut {
                     host: host(url),
                     cause: "its compressed body ends early".to_owned(),
@@ -246,30 +267,35 @@ impl Transport {
             }
             Decoded::Truncated => Some(Vec::new()), // the status alone classifies the failure
         };
-        Ok((response.status(), response.headers().clone(), body))
+        Ok((head.status, head.headers, body))
     }
 
     /// Checks the URL, and returns a client for it.
     fn client_for(&self, url: &Url, keep_alive: bool, tls: &Tls) -> Result<HttpClient, Error> {
         self.check_url(url)?;
         self.egress.check_roots(tls.has_custom_roots())?;
-        let port = url.port_or_known_default().unwrap_or(443);
         let proxy = self.proxies.proxy_for(url);
-        // The HTTP library has one configuration for the connections to the proxy and to the endpoint. The roots are told apart
-        // by the name; a client certificate would be offered to both.
-        if proxy.is_some_and(|proxy| proxy.scheme() == "https") && tls.has_client_certificate() {
-            return Err(EgressRefused::CertificateThroughProxy { host: host(url) }.into());
-        }
-        let key = ClientKey { port, keep_alive, tls: tls.digest(), route: Route::of(url, proxy) };
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(key) {
+        let key = ClientKey { keep_alive, tls: tls.digest(), route: Route::of(url, proxy) };
+        let cached = || self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = cached().get(key) {
             return Ok(client);
         }
-        let client = build(&self.egress, &self.lookups, &self.user_agent, port, keep_alive, tls, proxy)
-            .map_err(|error| Error::Connect { host: host(url), cause: error.to_string() })?;
-        clients.insert(key, client.clone());
-        Ok(client)
+        // It takes milliseconds, so not under the lock.
+        let built = self.build(key, tls, proxy);
+        let client = built.map_err(|error| Error::Client { cause: error.to_string() })?;
+        Ok(cached().insert(key, client, &self.tenant, tls))
     }
+
+    fn build(&self, key: ClientKey, tls: &Tls, proxy: Option<&Url>) -> Result<HttpClient, TransportError> {
+        HttpClient::build(&self.egress, &self.lookups, &self.user_agent, key, tls, proxy)
+    }
+}
+
+fn to_url(method: Method, url: &Url, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
+    let uri = Uri::try_from(url.as_str()).map_err(|_| Error::Request(RequestError::Url))?;
+    let mut request = Request::new(Full::new(body));
+    (*request.method_mut(), *request.uri_mut()) = (method, uri);
+    Ok(request)
 }
 
 /// Refuses a token that is dead on arrival: a success would be repeated at once, and overwrite a token that lives.

@@ -100,7 +100,9 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
         .map_err(|error| Fault::usage(error.to_string()))?;
     let failed = |error: oauth::Error| Fault::endpoint(&error, propagation_delay);
     let tls = match &source.spec.tls {
-        Some(spec) => named.tls(spec).map_err(|error| Fault::told(Reason::SpecInvalid, error.to_string()))?,
+        Some(spec) => named
+            .tls(spec, &transport)
+            .map_err(|error| Fault::told(Reason::SpecInvalid, error.to_string()))?,
         None => Tls::default(),
     };
     let located =

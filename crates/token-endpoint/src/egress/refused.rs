@@ -18,11 +18,6 @@ pub enum EgressRefused {
     },
     /// The policy allows no roots but the system's.
     CustomRoots,
-    /// A client certificate, on a connection through a proxy that uses TLS itself: it would be offered to the proxy.
-    CertificateThroughProxy {
-        /// As in the URL.
-        host: String,
-    },
     /// Not in the list of the only hosts and networks allowed.
     NotListed {
         /// As in the URL.
@@ -92,10 +87,6 @@ impl fmt::Display for EgressRefused {
             EgressRefused::CustomRoots => {
                 f.write_str("the egress policy allows no CA bundle but the system's")
             }
-            EgressRefused::CertificateThroughProxy { host } => write!(
-                f,
-                "the way to {host} is a proxy that uses TLS, to which the client certificate would be offered, too"
-            ),
             EgressRefused::ProxiedUnlisted { host, port } => {
                 write_authority(f, host, *port)?;
                 f.write_str(" would be reached through a proxy, and is not listed by the egress policy")

@@ -18,8 +18,6 @@ pub enum Hint {
     RemoveDenial(EgressNetwork),
     /// The egress policy allows the system's roots only.
     UseSystemRoots,
-    /// Through a proxy with TLS, no client certificate can be used.
-    AvoidProxy,
     /// Likewise, for an address that was passed to [`Egress::new`](crate::Egress::new) as protected.
     AllowProtectedAddress(EgressRule),
     /// Add this rule to the list of the only hosts and networks that the egress policy allows.
@@ -76,7 +74,6 @@ impl fmt::Display for Hint {
             }
             Hint::RemoveDenial(network) => return write!(f, "the egress policy denies {network}"),
             Hint::UseSystemRoots => "remove the CA bundle, or let the egress policy allow it",
-            Hint::AvoidProxy => "use a proxy at an http URL, or none for this host",
             Hint::AddToOnly(rule) => {
                 return write!(f, "add {rule} to the only hosts and networks that the egress policy allows");
             }
@@ -131,7 +128,6 @@ impl EgressRefused {
         Some(match self {
             EgressRefused::Scheme | EgressRefused::EmptyLabel { .. } => return None,
             EgressRefused::CustomRoots => Hint::UseSystemRoots,
-            EgressRefused::CertificateThroughProxy { .. } => Hint::AvoidProxy,
             EgressRefused::PlainHttp => Hint::AllowHttp,
             EgressRefused::NotListed { host, port, .. } => Hint::AddToOnly(EgressRule::for_host(host, *port)),
             EgressRefused::ProxiedName { host, port } | EgressRefused::ProxiedUnlisted { host, port } => {

@@ -45,6 +45,9 @@ pub enum RequestError {
         "the client id has a colon, which Basic authentication with encoding Raw cannot carry: use encoding Percent, or post"
     )]
     ColonInClientId,
+    /// The token URL has characters that a request cannot carry (RFC 3986).
+    #[error("the token URL has characters that a request cannot carry: percent-encode them (RFC 3986)")]
+    Url,
     /// HTTP clients turn them into an Authorization header.
     #[error("the token URL must not hold a user name or a password")]
     UserInfoInUrl,

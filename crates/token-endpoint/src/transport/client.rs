@@ -1,29 +1,39 @@
 //! HTTP clients, cached by what they are built from.
 
-use super::failure::root_cause;
-use super::limits::CONNECT_TIMEOUT;
+use super::connector::{Connector, Proxy};
+use super::limits::{MAX_ANSWER_HEADER_BYTES, MAX_ANSWER_HEADERS};
 use super::lookups::Lookups;
-use super::resolver::{PolicyResolver, ProxyResolver};
+use super::turns::Tenant;
 use crate::egress::Egress;
 use crate::tls::{Tls, TlsDigest};
-use http::header::ACCEPT_ENCODING;
-use http::{HeaderMap, HeaderValue};
-use reqwest::{Client, redirect, retry};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, PROXY_AUTHORIZATION, USER_AGENT};
+use http::{HeaderValue, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use percent_encoding::percent_decode_str;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::time::Instant;
 use url::Url;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bounds the memory: ports and certificates may be the choice of untrusted parties.
+/// Bounds the memory: certificates may be the choice of untrusted parties.
 const MAX_CLIENTS: usize = 64;
+/// Likewise, in bytes of certificates.
+const MAX_CLIENT_BYTES: usize = 8 * 1024 * 1024;
+/// A client that was not used for so long is dropped, and with it the key of its certificate.
+const CLIENT_TTL: Duration = Duration::from_secs(10 * 60);
 
-/// Identifies a client by what it is built from, so that a rotated certificate gets a new client without a restart. The port is
-/// a part of it because the policy depends on the port and a resolver is passed only a name.
+/// Identifies a client by what it is built from, so that a rotated certificate gets a new client without a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ClientKey {
-    pub(super) port: u16,
     pub(super) keep_alive: bool,
     pub(super) tls: TlsDigest,
     pub(super) route: Route,
@@ -50,96 +60,163 @@ impl Route {
 /// An HTTP client, and what is known of its connections.
 #[derive(Clone, Debug)]
 pub(super) struct HttpClient {
-    pub(super) client: Client,
+    client: Client<Connector, Full<Bytes>>,
+    user_agent: HeaderValue,
+    /// For a proxy that is sent the request itself.
+    proxy_authorization: Option<HeaderValue>,
     used_tls12: Arc<AtomicBool>,
     has_certificate: bool,
 }
 
 impl HttpClient {
+    /// Builds a client for URLs of a route: directly, or through `proxy`.
+    pub(super) fn build(
+        egress: &Arc<Egress>,
+        lookups: &Arc<Lookups>,
+        user_agent: &HeaderValue,
+        key: ClientKey,
+        tls: &Tls,
+        proxy: Option<&Url>,
+    ) -> Result<Self, TransportError> {
+        let used_tls12 = Arc::new(AtomicBool::new(false));
+        let config = tls.config(Arc::clone(&used_tls12)).map_err(TransportError::of)?;
+        let proxy = proxy.map(to_proxy).transpose()?;
+        let proxy_authorization = proxy.as_ref().and_then(|proxy| proxy.authorization.clone());
+        let connector = Connector {
+            egress: Arc::clone(egress),
+            lookups: Arc::clone(lookups),
+            tls: Arc::new(config),
+            proxy,
+            user_agent: user_agent.clone(),
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(if key.keep_alive { 4 } else { 0 })
+            .http1_max_buf_size(MAX_ANSWER_HEADER_BYTES)
+            .http1_max_headers(MAX_ANSWER_HEADERS)
+            // Some servers and gateways compare the names of headers as they are usually written.
+            .http1_title_case_headers(true)
+            .build(connector);
+        Ok(Self {
+            client,
+            user_agent: user_agent.clone(),
+            proxy_authorization: proxy_authorization.filter(|_| key.route == Route::HttpProxy),
+            used_tls12,
+            has_certificate: tls.has_client_certificate(),
+        })
+    }
+
+    /// Sends a request once.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, self.user_agent.clone());
+        // A compressed body gains nothing at this size, and some gateways damage it.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.extend(self.proxy_authorization.clone().map(|it| (PROXY_AUTHORIZATION, it)));
+        self.client.request(request).await
+    }
+
     /// Whether a server may ask for the client's certificate by renegotiation, which TLS 1.3 does not have.
     pub(super) fn may_renegotiate(&self) -> bool {
         self.has_certificate && self.used_tls12.load(Ordering::Relaxed)
     }
 }
 
+fn to_proxy(url: &Url) -> Result<Proxy, TransportError> {
+    let mut bare = url.clone();
+    // They fail only for URLs without a host.
+    let _ = (bare.set_username(""), bare.set_password(None));
+    let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+    let authorization = (bare != *url).then(|| {
+        let pair = [decoded(url.username()), decoded(url.password().unwrap_or_default())].join(&b':');
+        HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))
+    });
+    let mut authorization = authorization.transpose().map_err(TransportError::of)?;
+    authorization.iter_mut().for_each(|it| it.set_sensitive(true));
+    let tls = (url.scheme() == "https").then(|| Tls::default().config(Arc::default())).transpose();
+    Ok(Proxy {
+        uri: bare.as_str().parse().map_err(TransportError::of)?,
+        authorization,
+        tls: tls.map_err(TransportError::of)?.map(Arc::new),
+    })
+}
+
+/// The clients of all tenants.
 #[derive(Debug, Default)]
 pub(super) struct ClientCache {
-    /// With the value of `uses` at the last use.
-    clients: HashMap<ClientKey, (HttpClient, u64)>,
-    uses: u64,
+    clients: HashMap<ClientKey, CachedClient>,
+}
+
+#[derive(Debug)]
+struct CachedClient {
+    client: HttpClient,
+    used: Instant,
+    /// Whose certificates it was built with; nobody's: the system's.
+    tenant: Option<Tenant>,
+    /// Of these certificates.
+    bytes: usize,
 }
 
 impl ClientCache {
     pub(super) fn get(&mut self, key: ClientKey) -> Option<HttpClient> {
-        self.uses += 1;
-        let (client, used) = self.clients.get_mut(&key)?;
-        *used = self.uses;
-        Some(client.clone())
+        let now = Instant::now();
+        self.clients.retain(|_, cached| now.duration_since(cached.used) < CLIENT_TTL);
+        let cached = self.clients.get_mut(&key)?;
+        cached.used = now;
+        Some(cached.client.clone())
     }
 
-    /// Evicts the least recently used client if the cache is full.
-    pub(super) fn insert(&mut self, key: ClientKey, client: HttpClient) {
-        if self.clients.len() >= MAX_CLIENTS
-            && let Some(oldest) = self.clients.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key)
-        {
-            self.clients.remove(&oldest);
+    /// Returns the client of this key that another request has built meanwhile, if there is one. Where the cache is full, the
+    /// tenant with the most clients loses the one that it has not used for longest.
+    pub(super) fn insert(
+        &mut self,
+        key: ClientKey,
+        client: HttpClient,
+        tenant: &Tenant,
+        tls: &Tls,
+    ) -> HttpClient {
+        if let Some(other) = self.get(key) {
+            return other;
         }
-        self.clients.insert(key, (client, self.uses));
+        let bytes = tls.certificate_bytes();
+        let is_full = |all: &Self| all.clients.len() >= MAX_CLIENTS || all.bytes() + bytes > MAX_CLIENT_BYTES;
+        while is_full(self) && self.evict() {}
+        let tenant = (!tls.is_default()).then(|| tenant.clone());
+        let cached = CachedClient { client: client.clone(), used: Instant::now(), tenant, bytes };
+        self.clients.insert(key, cached);
+        client
+    }
+
+    fn bytes(&self) -> usize {
+        self.clients.values().map(|cached| cached.bytes).sum()
+    }
+
+    fn evict(&mut self) -> bool {
+        let mut counts: HashMap<&Tenant, usize> = HashMap::new();
+        for tenant in self.clients.values().filter_map(|cached| cached.tenant.as_ref()) {
+            *counts.entry(tenant).or_default() += 1;
+        }
+        let of_tenants = self
+            .clients
+            .iter()
+            .filter_map(|(key, cached)| Some((key, cached, counts.get(cached.tenant.as_ref()?)?)));
+        let worst = of_tenants.max_by_key(|(_, cached, count)| (**count, std::cmp::Reverse(cached.used)));
+        let worst = worst.map(|(key, ..)| *key);
+        worst.is_some_and(|key| self.clients.remove(&key).is_some())
     }
 }
 
-/// An HTTP client cannot be built: the system has no usable root certificates, or the User-Agent is not valid.
+/// An HTTP client cannot be built: the system has no usable root certificates, or the User-Agent or the proxy is not valid.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot build an HTTP client: {0}")]
 pub struct TransportError(String);
 
-/// A compressed body gains nothing at this size, and some gateways damage it.
-fn default_headers() -> HeaderMap {
-    [(ACCEPT_ENCODING, HeaderValue::from_static("identity"))].into_iter().collect()
-}
-
-/// Builds a client for URLs with this port, directly or through `proxy`.
-pub(super) fn build(
-    egress: &Arc<Egress>,
-    lookups: &Arc<Lookups>,
-    user_agent: &str,
-    port: u16,
-    keep_alive: bool,
-    tls: &Tls,
-    proxy: Option<&Url>,
-) -> Result<HttpClient, TransportError> {
-    let used_tls12 = Arc::new(AtomicBool::new(false));
-    let secure_proxy = proxy.filter(|proxy| proxy.scheme() == "https").and_then(Url::host_str);
-    let config = tls
-        .config(Arc::clone(&used_tls12), secure_proxy)
-        .map_err(|error| TransportError(error.to_string()))?;
-    let failed = |error: reqwest::Error| TransportError(root_cause(&error.without_url()));
-    let builder = Client::builder()
-        .tls_backend_preconfigured(config)
-        .user_agent(user_agent)
-        .default_headers(default_headers())
-        // Some servers and gateways compare the names of headers as they are usually written.
-        .http1_title_case_headers()
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .referer(false)
-        .no_proxy()
-        .http1_only()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(if keep_alive { 4 } else { 0 });
-    let client = match proxy {
-        None => builder.dns_resolver(PolicyResolver {
-            egress: Arc::clone(egress),
-            lookups: Arc::clone(lookups),
-            port,
-        }),
-        // The caller has decided which URLs use the proxy. This client resolves no other name.
-        Some(proxy) => builder
-            .proxy(reqwest::Proxy::all(proxy.clone()).map_err(failed)?)
-            .dns_resolver(ProxyResolver { proxy: proxy.clone(), lookups: Arc::clone(lookups) }),
+impl TransportError {
+    pub(super) fn of(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
     }
-    .build()
-    .map_err(failed)?;
-    Ok(HttpClient { client, used_tls12, has_certificate: tls.has_client_certificate() })
 }

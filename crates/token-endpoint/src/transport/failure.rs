@@ -1,24 +1,29 @@
 //! Classifies the failures of an HTTP exchange.
 
-use super::limits::CONNECT_TIMEOUT;
+use super::connector::ConnectTimedOut;
+use super::limits::{CONNECT_TIMEOUT, MAX_ANSWER_HEADER_BYTES, MAX_ANSWER_HEADERS};
 use super::resolver::Unresolved;
 use crate::egress::EgressRefused;
 use crate::error::Error;
 use crate::tls::CertificateProblem;
+use hyper_util::client::legacy;
 use rustls::AlertDescription;
 use std::error::Error as StdError;
 use url::Url;
 
-/// Classifies by the sources of reqwest's error, since its own kinds are too coarse. `may_renegotiate`: the server may have
-/// asked for the client's certificate when the connection stood.
-pub(super) fn failure(error: reqwest::Error, url: &Url, may_renegotiate: bool) -> Error {
-    let error = error.without_url();
+/// The end of hyper's message; clients cannot ask for the kind.
+const TOO_LARGE: &str = "message head is too large";
+
+/// Classifies by the sources of an error, since the kinds of the HTTP library are too coarse. `may_renegotiate`: the server may
+/// have asked for the client's certificate when the connection stood.
+pub(super) fn failure(error: &(dyn StdError + 'static), url: &Url, may_renegotiate: bool) -> Error {
     let host = host(url);
-    if let Some(refused) = find::<EgressRefused>(&error) {
+    if let Some(refused) = find::<EgressRefused>(error) {
         return Error::Egress(refused.clone());
     }
-    let cause = root_cause(&error);
-    match find::<rustls::Error>(&error) {
+    let cause = root_cause(error);
+    let is_connect = find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect);
+    match find::<rustls::Error>(error) {
         Some(rustls::Error::InvalidCertificate(problem)) => {
             return Error::Certificate { host, problem: CertificateProblem::of(problem) };
         }
@@ -28,7 +33,7 @@ pub(super) fn failure(error: reqwest::Error, url: &Url, may_renegotiate: bool) -
         // Servers on OpenSSL send these when a client has refused to renegotiate.
         Some(rustls::Error::AlertReceived(
             AlertDescription::HandshakeFailure | AlertDescription::NoRenegotiation,
-        )) if !error.is_connect() => {
+        )) if !is_connect => {
             return Error::Renegotiation { host, cause };
         }
         Some(_) => return Error::Handshake { host, cause },
@@ -39,12 +44,15 @@ pub(super) fn failure(error: reqwest::Error, url: &Url, may_renegotiate: bool) -
         let wants_authentication = cause.contains("authorization required");
         return Error::Proxy { host, cause, wants_authentication };
     }
-    if error.is_dns() {
-        let made_absolute = find::<Unresolved>(&error).is_some_and(|unresolved| unresolved.made_absolute);
-        Error::Dns { host, cause, made_absolute }
-    } else if error.is_connect() && error.is_timeout() {
+    if let Some(Unresolved { made_absolute, .. }) = find(error) {
+        Error::Dns { host, cause, made_absolute: *made_absolute }
+    } else if find::<ConnectTimedOut>(error).is_some() {
         Error::ConnectTimeout { host, seconds: CONNECT_TIMEOUT.as_secs() }
-    } else if error.is_connect() {
+    } else if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) && cause.ends_with(TOO_LARGE) {
+        let cause =
+            format!("more than {MAX_ANSWER_HEADERS} headers, or {MAX_ANSWER_HEADER_BYTES} bytes of them");
+        Error::Cut { host, cause }
+    } else if is_connect {
         Error::Connect { host, cause }
     } else if may_renegotiate {
         Error::Renegotiation { host, cause } // others close the connection

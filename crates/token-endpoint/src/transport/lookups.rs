@@ -5,17 +5,14 @@
 mod tests;
 
 use super::limits::{LOOKUP_TIMEOUT, MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT};
+use super::turns::{Tenant, Turns};
 use std::collections::HashMap;
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use tokio::sync::{OnceCell, oneshot};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
-
-/// For whom requests are made: an opaque name, as in [`limiter`](crate::limiter).
-pub(super) type Tenant = Arc<str>;
 
 /// A name was not resolved.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,7 +49,8 @@ impl fmt::Debug for Lookups {
 
 impl Lookups {
     pub(super) fn new(resolver: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
-        Self { resolver: Arc::new(resolver), turns: Arc::default(), flights: Mutex::default() }
+        let turns = Arc::new(Turns::new(MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT));
+        Self { resolver: Arc::new(resolver), turns, flights: Mutex::default() }
     }
 
     /// The addresses of `name`, within [`LOOKUP_TIMEOUT`], waiting included.
@@ -84,83 +82,5 @@ impl Lookups {
         });
         let found = resolved.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         found.map_err(|error| LookupError::System(Arc::new(error)))
-    }
-}
-
-/// Who may look up: of the tenants that wait, the one with the fewest look-ups under way.
-#[derive(Default)]
-struct Turns(Mutex<TurnState>);
-
-#[derive(Default)]
-struct TurnState {
-    under_way: HashMap<Tenant, usize>,
-    total: usize,
-    waiting: VecDeque<(Tenant, oneshot::Sender<Turn>)>,
-}
-
-/// The right to look up one name. It ends when it is dropped.
-struct Turn {
-    tenant: Tenant,
-    turns: Arc<Turns>,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let turns = Arc::clone(&self.turns);
-        turns.ended(&self.tenant);
-        turns.give();
-    }
-}
-
-impl Turns {
-    async fn next(self: &Arc<Self>, tenant: &Tenant) -> Turn {
-        loop {
-            let (sender, turn) = oneshot::channel();
-            self.state().waiting.push_back((tenant.clone(), sender));
-            self.give();
-            if let Ok(turn) = turn.await {
-                return turn;
-            }
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, TurnState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Gives out what is free. A turn that its waiter does not take any more comes back by its drop.
-    fn give(self: &Arc<Self>) {
-        loop {
-            let Some((tenant, waiter)) = self.state().next() else { return };
-            drop(waiter.send(Turn { tenant, turns: Arc::clone(self) }));
-        }
-    }
-
-    fn ended(&self, tenant: &Tenant) {
-        let mut state = self.state();
-        state.total -= 1;
-        if let Some(count) = state.under_way.get_mut(tenant) {
-            *count -= 1;
-            if *count == 0 {
-                state.under_way.remove(tenant);
-            }
-        }
-    }
-}
-
-impl TurnState {
-    /// Takes out the next waiter, and counts its turn.
-    fn next(&mut self) -> Option<(Tenant, oneshot::Sender<Turn>)> {
-        self.waiting.retain(|(_, waiter)| !waiter.is_closed());
-        if self.total >= MAX_LOOKUPS {
-            return None;
-        }
-        let count = |tenant: &Tenant| self.under_way.get(tenant).copied().unwrap_or_default();
-        let waiting = self.waiting.iter().enumerate().map(|(at, (tenant, _))| (count(tenant), at));
-        let (_, at) = waiting.filter(|(count, _)| *count < MAX_LOOKUPS_OF_TENANT).min()?;
-        let (tenant, waiter) = self.waiting.remove(at)?;
-        *self.under_way.entry(tenant.clone()).or_default() += 1;
-        self.total += 1;
-        Some((tenant, waiter))
     }
 }

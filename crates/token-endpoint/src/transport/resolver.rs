@@ -1,14 +1,20 @@
 //! Name resolution within the egress policy.
 
-use super::lookups::{LookupError, Lookups, Tenant};
+use super::lookups::{LookupError, Lookups};
+use super::turns::Tenant;
 use crate::egress::{Egress, EgressRefused};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use url::Url;
+use std::task::{Context, Poll};
+use tower_service::Service;
+
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 tokio::task_local! {
-    /// For whom the request is sent that is polled now: an HTTP client is shared, and passes its resolver only a name.
+    /// For whom the request is sent that is polled now: an HTTP client is shared, and passes its connector only a URI.
     pub(super) static TENANT: Tenant;
 }
 
@@ -22,58 +28,63 @@ pub(super) struct Unresolved {
     error: LookupError,
 }
 
-/// Resolves with the system's resolver, and returns only addresses that the policy allows. The HTTP client connects to these
-/// addresses, so that a name cannot resolve to another address between the check and the connection.
-pub(super) struct PolicyResolver {
-    pub(super) egress: Arc<Egress>,
-    pub(super) lookups: Arc<Lookups>,
-    pub(super) port: u16,
+/// Resolves with the system's resolver, for one connection.
+#[derive(Clone)]
+pub(super) struct Resolver {
+    /// `None`: the policy does not apply, since this is the proxy's name.
+    egress: Option<Arc<Egress>>,
+    lookups: Arc<Lookups>,
+    tenant: Tenant,
+    port: u16,
 }
 
-impl Resolve for PolicyResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (egress, lookups, port) = (Arc::clone(&self.egress), Arc::clone(&self.lookups), self.port);
-        // Here, where the request is polled, and not in the future, which the client may poll elsewhere.
-        let tenant = TENANT.try_with(Tenant::clone).unwrap_or_default();
-        Box::pin(async move {
-            let host = name.as_str();
-            let mut allowed: Vec<SocketAddr> = Vec::new();
-            let mut refused: Option<EgressRefused> = None;
-            let looked_up = egress.lookup_name(host, port);
-            let found = lookups.lookup(&tenant, &looked_up).await;
-            let unresolved = |error| Unresolved { made_absolute: looked_up != host, error };
-            for ip in found.map_err(unresolved)? {
-                match egress.check_address(host, port, ip) {
-                    Ok(()) => allowed.push((ip, port).into()),
-                    Err(error) => refused = refused.or(Some(error)),
-                }
+impl Resolver {
+    /// Returns only addresses that the policy allows. The HTTP client connects to these addresses, so that a name cannot resolve
+    /// to another address between the check and the connection.
+    pub(super) fn within_policy(
+        egress: Arc<Egress>,
+        lookups: Arc<Lookups>,
+        tenant: Tenant,
+        port: u16,
+    ) -> Self {
+        Self { egress: Some(egress), lookups, tenant, port }
+    }
+
+    /// Looks the name up as it is written, once for all tenants.
+    pub(super) fn of_proxy(lookups: Arc<Lookups>, port: u16) -> Self {
+        Self { egress: None, lookups, tenant: Tenant::default(), port }
+    }
+
+    async fn resolve(self, name: Name) -> Result<std::vec::IntoIter<SocketAddr>, BoxError> {
+        let (host, port) = (name.as_str(), self.port);
+        let looked_up = self.egress.as_ref().map_or(host.into(), |egress| egress.lookup_name(host, port));
+        let found = self.lookups.lookup(&self.tenant, &looked_up).await;
+        let unresolved = |error| Unresolved { made_absolute: looked_up != host, error };
+        let mut allowed: Vec<SocketAddr> = Vec::new();
+        let mut refused: Option<EgressRefused> = None;
+        for ip in found.map_err(unresolved)? {
+            match self.egress.as_ref().map_or(Ok(()), |egress| egress.check_address(host, port, ip)) {
+                Ok(()) => allowed.push((ip, port).into()),
+                Err(error) => refused = refused.or(Some(error)),
             }
-            match refused {
-                Some(error) if allowed.is_empty() => Err(error.into()),
-                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
-            }
-        })
+        }
+        match refused {
+            Some(error) if allowed.is_empty() => Err(error.into()),
+            _ => Ok(allowed.into_iter()),
+        }
     }
 }
 
-/// Resolves only the name of the proxy, which the policy does not apply to. It is looked up as it is written, once for all
-/// tenants.
-pub(super) struct ProxyResolver {
-    pub(super) proxy: Url,
-    pub(super) lookups: Arc<Lookups>,
-}
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-impl Resolve for ProxyResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (proxy, lookups) = (self.proxy.clone(), Arc::clone(&self.lookups));
-        Box::pin(async move {
-            let port = proxy.port_or_known_default().unwrap_or_default();
-            if proxy.host_str() != Some(name.as_str()) {
-                return Err("only the name of the proxy is resolved here".into());
-            }
-            let addresses = lookups.lookup(&Tenant::default(), name.as_str()).await?;
-            let addresses: Vec<SocketAddr> = addresses.into_iter().map(|ip| (ip, port).into()).collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        Box::pin(self.clone().resolve(name))
     }
 }

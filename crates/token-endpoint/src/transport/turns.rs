@@ -1,0 +1,94 @@
+//! Turns of tenants: a resource of the process is limited, and shared out among them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// For whom requests are made: an opaque name, as in [`limiter`](crate::limiter).
+pub(super) type Tenant = Arc<str>;
+
+/// Whose turn it is: of the tenants that wait, that of the one with the fewest turns.
+pub(super) struct Turns {
+    max: usize,
+    max_of_tenant: usize,
+    state: Mutex<TurnState>,
+}
+
+#[derive(Default)]
+struct TurnState {
+    under_way: HashMap<Tenant, usize>,
+    total: usize,
+    waiting: VecDeque<(Tenant, oneshot::Sender<Turn>)>,
+}
+
+/// A turn. It ends when it is dropped.
+pub(super) struct Turn {
+    tenant: Tenant,
+    turns: Arc<Turns>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let turns = Arc::clone(&self.turns);
+        turns.ended(&self.tenant);
+        turns.give();
+    }
+}
+
+impl Turns {
+    pub(super) fn new(max: usize, max_of_tenant: usize) -> Self {
+        Self { max, max_of_tenant, state: Mutex::default() }
+    }
+
+    /// Waits for a turn.
+    pub(super) async fn next(self: &Arc<Self>, tenant: &Tenant) -> Turn {
+        loop {
+            let (sender, turn) = oneshot::channel();
+            self.state().waiting.push_back((tenant.clone(), sender));
+            self.give();
+            if let Ok(turn) = turn.await {
+                return turn;
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, TurnState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives out what is free. A turn that its waiter does not take any more comes back by its drop.
+    fn give(self: &Arc<Self>) {
+        loop {
+            let Some((tenant, waiter)) = self.state().next(self.max, self.max_of_tenant) else { return };
+            drop(waiter.send(Turn { tenant, turns: Arc::clone(self) }));
+        }
+    }
+
+    fn ended(&self, tenant: &Tenant) {
+        let mut state = self.state();
+        state.total -= 1;
+        if let Some(count) = state.under_way.get_mut(tenant) {
+            *count -= 1;
+            if *count == 0 {
+                state.under_way.remove(tenant);
+            }
+        }
+    }
+}
+
+impl TurnState {
+    /// Takes out the next waiter, and counts its turn.
+    fn next(&mut self, max: usize, max_of_tenant: usize) -> Option<(Tenant, oneshot::Sender<Turn>)> {
+        self.waiting.retain(|(_, waiter)| !waiter.is_closed());
+        if self.total >= max {
+            return None;
+        }
+        let count = |tenant: &Tenant| self.under_way.get(tenant).copied().unwrap_or_default();
+        let waiting = self.waiting.iter().enumerate().map(|(at, (tenant, _))| (count(tenant), at));
+        let (_, at) = waiting.filter(|(count, _)| *count < max_of_tenant).min()?;
+        let (tenant, waiter) = self.waiting.remove(at)?;
+        *self.under_way.entry(tenant.clone()).or_default() += 1;
+        self.total += 1;
+        Some((tenant, waiter))
+    }
+}
