@@ -21,6 +21,9 @@ use super::{
 /// The most characters of a field manager's name that are stored.
 const MAX_MANAGER_CHARS: usize = 64;
 
+/// The most characters of the name of an object.
+const MAX_NAME_CHARS: usize = 253;
+
 /// The most characters of [`REFRESH_TOKEN_SENT_ANNOTATION`] that are stored: a digest and the name of a process.
 const MAX_SENT_CHARS: usize = 400;
 
@@ -228,15 +231,19 @@ impl SecretMetadata {
                 .into_iter()
                 .flatten()
                 .find(|owner| owner.controller == Some(true))
-                .map(|owner| Controller { kind: owner.kind, name: owner.name, uid: owner.uid }),
+                .map(|owner| Controller {
+                    kind: name(owner.kind),
+                    name: name(owner.name),
+                    uid: name(owner.uid),
+                }),
             record: annotations.record.and_then(|value| Record::parse(&value)).map(Arc::new),
             labelled,
             released: labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
-            refresh_token_of: annotations.refresh_token_of,
+            refresh_token_of: annotations.refresh_token_of.map(name),
             refresh_token_sent: annotations
                 .refresh_token_sent
                 .map(|sent| sent.chars().take(MAX_SENT_CHARS).collect::<String>().into()),
-            offered_to: annotations.adopt.map(String::into_boxed_str),
+            offered_to: annotations.adopt.map(|source| name(source).into()),
             other_writer: other_writer(&managed_fields).filter(|_| is_ours),
             owned_keys: owned_keys(&managed_fields),
             stored_at: stored_at(&managed_fields).filter(|_| is_ours),
@@ -251,6 +258,11 @@ impl Facts {
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
         SecretMetadata::from(metadata).facts()
     }
+}
+
+/// What should be a name, stored up to one character more than a name has: then it is that of no object.
+fn name(text: String) -> String {
+    if text.len() <= MAX_NAME_CHARS { text } else { text.chars().take(MAX_NAME_CHARS + 1).collect() }
 }
 
 /// The other field manager that owns data keys; where there are several, the one that wrote last.
@@ -330,6 +342,21 @@ mod tests {
         let facts = secret.facts().unwrap();
         assert_eq!(Facts::of(&serde_json::from_value(metadata).unwrap()), Some(facts.clone()));
         facts
+    }
+
+    #[test]
+    fn facts_keep_no_more_of_a_name_than_makes_it_that_of_no_object() {
+        let long = "x".repeat(100_000);
+        let metadata = serde_json::json!({
+            "uid": "u", "resourceVersion": "1",
+            "annotations": {"tokensource.dev/refresh-token-of": long, "tokensource.dev/adopt": long},
+            "ownerReferences": [{"apiVersion": "v1", "kind": long, "name": long, "uid": long, "controller": true}],
+        });
+        let facts = serde_json::from_value::<SecretMetadata>(metadata).unwrap().facts().unwrap();
+        let controller = facts.controller.unwrap();
+        let kept = [&controller.kind, &controller.name, &controller.uid, &facts.refresh_token_of.unwrap()];
+        let lengths = kept.map(String::len).into_iter().chain([facts.offered_to.unwrap().len()]);
+        assert_eq!(lengths.collect::<Vec<_>>(), [254; 5]);
     }
 
     #[test]

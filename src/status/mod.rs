@@ -105,9 +105,16 @@ impl Reported {
         Reported {
             digest: digest(status),
             generation: status.observed_generation.unwrap_or(-1),
-            pods: status.conditions.iter().find(|it| is_about_pods(it)).cloned().map(Box::new),
+            pods: status
+                .conditions
+                .iter()
+                .find(|it| is_about_pods(it))
+                .cloned()
+                .map(|it| Box::new(Condition { message: shown_message(&it.message).into_owned(), ..it })),
             conditions: status.conditions.iter().filter_map(reported).collect(),
-            last_failure: status.last_failure.clone().map(Box::new),
+            last_failure: status.last_failure.clone().map(|last| {
+                Box::new(LastFailure { message: shown_message(&last.message).into_owned(), ..last })
+            }),
             has_token: status.token.is_some(),
         }
     }

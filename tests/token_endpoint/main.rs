@@ -3,6 +3,7 @@
 
 mod discovery;
 mod echo;
+mod memory;
 mod provider;
 mod proxy;
 mod server;

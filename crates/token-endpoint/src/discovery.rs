@@ -3,6 +3,7 @@
 
 use super::error::DiscoveryProblem;
 use super::json::parse;
+use super::limits::MAX_ENDPOINT;
 use super::redact::Redactor;
 use http::StatusCode;
 use serde_json::Value;
@@ -110,7 +111,7 @@ pub(super) fn read_metadata(
         return Err(DiscoveryProblem::OtherIssuer(named.and_then(|named| Redactor::default().clean(named))));
     }
     let endpoint = |value: Option<&Value>| {
-        let url = Url::parse(value?.as_str()?).ok()?;
+        let url = Url::parse(value?.as_str().filter(|url| url.len() <= MAX_ENDPOINT)?).ok()?;
         (url.has_host() && url.username().is_empty() && url.password().is_none()).then_some(url)
     };
     Ok(Metadata {

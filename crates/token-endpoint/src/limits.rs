@@ -10,6 +10,10 @@ pub const MAX_REQUEST_BODY: usize = 256 * 1024;
 /// Bounds the header section of a request, in bytes. Most servers accept 8 to 32 KiB.
 pub const MAX_REQUEST_HEADERS: usize = 32 * 1024;
 
+/// Bounds an access token, in bytes. Servers refuse headers of a fraction of this length.
+pub const MAX_TOKEN: usize = 64 * 1024;
+/// Bounds the token endpoint in an issuer's metadata, in bytes.
+pub const MAX_ENDPOINT: usize = 2048;
 /// Bounds `token_type` (RFC 6749, 7.1), in bytes.
 pub const MAX_TOKEN_TYPE: usize = 64;
 /// Bounds `scope` of an answer (RFC 6749, 3.3), in bytes.

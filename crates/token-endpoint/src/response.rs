@@ -6,7 +6,7 @@ use super::error::body::{self as error_body, ErrorBody};
 use super::error::{Error, Refusal, ResponseProblem, RetryAfter, Shape, Unusable};
 use super::json::{parse, seconds};
 use super::lifetime::MAX_LIFETIME;
-use super::limits::{MAX_SCOPE, MAX_TOKEN_TYPE, MAX_VALUE};
+use super::limits::{MAX_CREDENTIAL, MAX_SCOPE, MAX_TOKEN, MAX_TOKEN_TYPE, MAX_VALUE};
 use super::mapping::{self, Pointer, ResponseMapping};
 use super::redact::Redactor;
 use super::request::TokenRequest;
@@ -131,6 +131,14 @@ fn token(
     if access_token.trim().is_empty() {
         return Err(ResponseProblem::EmptyToken);
     }
+    if access_token.len() > MAX_TOKEN {
+        return Err(ResponseProblem::LongToken);
+    }
+    let refresh_token_text =
+        mapped(document, mapping.refresh_token.as_ref(), "refresh_token").and_then(Value::as_str);
+    if refresh_token_text.is_some_and(|token| token.len() > MAX_CREDENTIAL) {
+        return Err(ResponseProblem::LongRefreshToken);
+    }
     if !access_token.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
         return Err(ResponseProblem::TokenCharacters);
     }
@@ -222,7 +230,7 @@ fn is_control(c: char) -> bool {
 fn refresh_token(document: &Value, mapping: &ResponseMapping) -> Option<SecretString> {
     mapped(document, mapping.refresh_token.as_ref(), "refresh_token")
         .and_then(Value::as_str)
-        .filter(|token| !token.is_empty())
+        .filter(|token| (1..=MAX_CREDENTIAL).contains(&token.len()))
         .map(SecretString::from)
 }
 

@@ -26,6 +26,7 @@ use crate::key::Key;
 use crate::refresh::{Decision, api_server_wait};
 use crate::spec::{Identity, NO_HOST, Resolved};
 use crate::status::Problem;
+use crate::text::shown;
 use crate::time::seconds_between;
 use reconciliation::{Reconciliation, Rest, Step};
 
@@ -46,7 +47,7 @@ pub(super) async fn reconcile(
         Ok(source) => source,
         Err(error) => {
             drop_request(context, &cached.key, state);
-            error!(source = %cached.key, %error, "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
+            error!(source = %cached.key, error = %shown(&error.to_string()), "this TokenSource does not fit the schema and is left alone: is the CustomResourceDefinition of another version?");
             return None;
         }
     };

@@ -22,6 +22,7 @@ use crate::clock::{Clock, Moment, Standing};
 use crate::cluster::{LeaseClient, LeaseError, LeaseName};
 use crate::heartbeat::{Heartbeats, Loop};
 use crate::restorations::{Restorations, revision};
+use crate::text::shown;
 
 /// The timeout of one call. The renew deadline may shorten it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -284,7 +285,7 @@ impl Elector {
     fn log_holder(&mut self) {
         let holder = self.candidate.holder().unwrap_or_default();
         if !holder.is_empty() && self.last_logged != holder {
-            info!(%holder, "another process leads; this one stands by");
+            info!(holder = %shown(holder), "another process leads; this one stands by");
             self.last_logged = holder.to_owned();
         }
     }

@@ -3,7 +3,7 @@
 use super::hint::Hint;
 use super::shape::Shape;
 use crate::Pointer;
-use crate::limits::MAX_VALUE;
+use crate::limits::{MAX_CREDENTIAL, MAX_TOKEN, MAX_VALUE};
 use http::StatusCode;
 use secrecy::SecretString;
 use std::fmt;
@@ -27,6 +27,8 @@ impl Unusable {
             ResponseProblem::TooLarge(_)
             | ResponseProblem::NoToken(None)
             | ResponseProblem::EmptyToken
+            | ResponseProblem::LongToken
+            | ResponseProblem::LongRefreshToken
             | ResponseProblem::TokenCharacters
             | ResponseProblem::ControlCharacters(_)
             | ResponseProblem::TokenType(_)
@@ -55,6 +57,11 @@ pub(crate) enum ResponseProblem {
     NoToken(Option<Pointer>),
     #[error("with an empty access_token")]
     EmptyToken,
+    #[error("with an access_token of more than {max} bytes", max = MAX_TOKEN)]
+    LongToken,
+    /// It could never be sent.
+    #[error("with a refresh_token of more than {max} bytes", max = MAX_CREDENTIAL)]
+    LongRefreshToken,
     #[error("with an access_token that holds characters outside of printable ASCII (RFC 6749, A.12)")]
     TokenCharacters,
     #[error("with control characters in {0}")]

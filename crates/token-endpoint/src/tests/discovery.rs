@@ -98,3 +98,14 @@ fn metadata_endpoint_is_url_with_alias_for_mutual_tls() {
         assert_eq!(problem, DiscoveryProblem::NotFound(status));
     }
 }
+
+#[test]
+fn metadata_with_a_long_token_endpoint_has_none() {
+    let read = |length: usize| {
+        let endpoint = format!("https://a.example/{}", "x".repeat(length - "https://a.example/".len()));
+        let body = format!(r#"{{"issuer":"https://a.example","token_endpoint":"{endpoint}"}}"#);
+        read_metadata(&issuer("https://a.example"), StatusCode::OK, Some(body.as_bytes()))
+    };
+    assert!(read(2048).is_ok());
+    assert_eq!(read(2049).unwrap_err(), DiscoveryProblem::NoTokenEndpoint);
+}

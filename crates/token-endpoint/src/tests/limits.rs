@@ -1,7 +1,9 @@
 //! What tenants and servers choose costs no more than the limits say.
 
 use super::{ID, REFRESH, SECRET, credentials, description};
-use crate::limits::{MAX_CREDENTIAL, MAX_REQUEST_BODY, MAX_REQUEST_HEADERS, MAX_SCOPE, MAX_TOKEN_TYPE};
+use crate::limits::{
+    MAX_CREDENTIAL, MAX_REQUEST_BODY, MAX_REQUEST_HEADERS, MAX_SCOPE, MAX_TOKEN, MAX_TOKEN_TYPE,
+};
 use crate::{
     ClientAuthentication, Credentials, Encoding, Error, ErrorKind, Grant, RequestDescription, RequestError,
     TokenRequest, read,
@@ -87,6 +89,26 @@ fn request_credential_above_the_limit_is_named() {
         ),
     ] {
         assert_eq!(description.request(&credentials).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn answer_tokens_are_bounded() {
+    let request = super::request();
+    let answer = |body: serde_json::Value| {
+        read(StatusCode::OK, &HeaderMap::new(), body.to_string().as_bytes(), &request)
+    };
+    let long = |bytes: usize| "x".repeat(bytes);
+    assert!(answer(json!({"access_token": long(MAX_TOKEN), "refresh_token": long(MAX_CREDENTIAL)})).is_ok());
+    for (body, message) in [
+        (json!({"access_token": long(MAX_TOKEN + 1)}), "with an access_token of more than 65536 bytes"),
+        (
+            json!({"access_token": "t", "refresh_token": long(MAX_CREDENTIAL + 1)}),
+            "with a refresh_token of more than 32768 bytes",
+        ),
+    ] {
+        let error = answer(body).unwrap_err();
+        assert!(error.to_string().ends_with(message) && error.refresh_token().is_none(), "{error}");
     }
 }
 
