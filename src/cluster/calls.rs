@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::body::{object, page, parse, whole_object};
 use super::call_error::CallError;
 use super::kept;
-use super::objects::{PodObject, Read, SecretObject, SourceMetadata, StoredRefreshToken};
+use super::objects::{PodObject, Read, SecretObject, SourceMetadata, SourceObject, StoredRefreshToken};
 use super::reduce::Keep;
 use crate::key::Key;
 use crate::secret::{
@@ -115,6 +115,15 @@ impl Kubernetes {
     /// See [`CallError`].
     pub async fn config_map(&self, key: &Key) -> Result<Option<ConfigMap>, CallError> {
         self.whole(key, kept::CONFIG_MAP.object).await
+    }
+
+    /// Reads a TokenSource.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub(crate) async fn source(&self, key: &Key) -> Result<Option<SourceObject>, CallError> {
+        let request = requests::<SourceObject>(&key.namespace).get(&key.name, &GetParams::default());
+        optional(self.read(request).await)
     }
 
     /// The generation of a TokenSource that still exists as this very object and is not being deleted.

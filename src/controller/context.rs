@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::api_permits::{ApiPermits, Stake};
 use super::cache::namespaces::Namespaces;
 use super::cache::secrets::Secrets;
+use super::cache::source::CachedSource;
 use super::cache::sources::Sources;
 use super::issue_times::IssueTimes;
 use super::mint_queue::MintQueue;
@@ -21,7 +22,7 @@ use super::report_rate::ReportRate;
 use super::state::States;
 use super::work_queue::{Urgency, WorkQueue};
 use crate::clock::Clock;
-use crate::cluster::Kubernetes;
+use crate::cluster::{CallError, Kubernetes};
 use crate::heartbeat::{Heartbeats, Loop};
 use crate::key::Key;
 use crate::leadership::Leadership;
@@ -145,6 +146,21 @@ impl Context {
             instance: parts.instance,
             earliest: Instant::now(),
         }
+    }
+
+    /// A TokenSource with its spec, which is read where it is too long to be cached; `None` where it does not exist any more.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub(super) async fn with_spec(
+        &self,
+        cached: &Arc<CachedSource>,
+    ) -> Result<Option<Arc<CachedSource>>, CallError> {
+        if !cached.lacks_spec() {
+            return Ok(Some(Arc::clone(cached)));
+        }
+        let found = self.kubernetes.source(&cached.key).await?.map(CachedSource::whole);
+        Ok(found.filter(|found| found.uid() == cached.uid()).map(Arc::new))
     }
 
     /// Has a TokenSource reconciled.

@@ -76,7 +76,9 @@ pub(super) async fn request_token(
 ) -> Ended {
     let waited = permit.waited();
     let Some(cached) = context.sources.get(key) else { return Ended::NotNeeded };
-    let Some((source, identity, mut spec)) = resolved(&cached, context) else { return Ended::NotNeeded };
+    let Some((source, identity, mut spec)) = resolved(&cached, context).await else {
+        return Ended::NotNeeded;
+    };
     spec.policy = request.policy;
     let Some(mint_reason) = still_needed(context, &source, &identity, &spec) else { return Ended::NotNeeded };
     spans::is_about(spec.host());
@@ -103,8 +105,17 @@ pub(super) async fn request_token(
     minting.run(request, mint_reason, permit).await
 }
 
-fn resolved(cached: &CachedSource, context: &Context) -> Option<(Box<TokenSource>, Identity, Resolved)> {
-    let source = cached.source().ok()?;
+/// `None` where its reconciliation finds out what is wrong.
+async fn resolved(
+    cached: &Arc<CachedSource>,
+    context: &Context,
+) -> Option<(Box<TokenSource>, Identity, Resolved)> {
+    let source = if cached.lacks_spec() {
+        let _permit = context.permits.acquire(context.at_once(), Stake::Token).await;
+        context.with_spec(cached).await.ok()??.source().ok()?
+    } else {
+        cached.source().ok()?
+    };
     let identity = Identity::of(&source, &cached.key)?;
     let spec = Resolved::of(&source, context.propagation_delay).ok()?;
     Some((source, identity, spec))

@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use serde_json::json;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokensource_api::TokenSource;
 
+use super::support::control_plane::ControlPlane;
+use super::support::eventually;
 use super::support::operator::Operator;
-use super::support::scene::Scene;
+use super::support::scene::{SOON, Scene};
 
 const MIB: u64 = 1 << 20;
 
@@ -94,4 +97,145 @@ async fn beside_labelled_secrets(count: usize) -> u64 {
 async fn secrets_with_large_metadata_cost_bounded_memory() {
     let peak = beside_labelled_secrets(30).await;
     assert!(peak < 32 * MIB, "{} MiB", peak / MIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-long"]
+async fn many_secrets_with_large_metadata_cost_bounded_memory() {
+    let peak = beside_labelled_secrets(110).await;
+    assert!(peak < 32 * MIB, "{} MiB", peak / MIB);
+}
+
+/// Such a spec is not cached: each reconciliation and each token request reads it.
+#[tokio::test(flavor = "multi_thread")]
+async fn source_with_a_long_spec_is_refreshed_and_follows_its_edits() {
+    let scene = Scene::new("long-spec", 600).await;
+    let source = |text: &str| {
+        let data = json!({"access_token": "{{ access_token }}", "long": text.repeat(10 << 10)});
+        scene.source(json!({"target": {"template": {"data": data}}}))
+    };
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(source("a")).await;
+    scene.ready("True TokenValid").await;
+    scene.force_refresh("now").await;
+    scene.apply(source("b")).await;
+    eventually("the target has the new template", SOON, async || {
+        let long = scene.value("token", "long").await.unwrap_or_default();
+        if long.starts_with('b') { Ok(()) } else { Err(long.len()) }
+    })
+    .await;
+    assert_eq!(scene.mints().await, 3);
+}
+
+/// A control plane whose CustomResourceDefinition bounds nothing, as one of an older version, and a namespace in it.
+async fn without_schema() -> Scene {
+    let scene = Scene::new_in(ControlPlane::of_its_own(), "old", 600).await;
+    let anything = json!([
+        {"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": {
+            "type": "object",
+            "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+        }},
+    ]);
+    let definition = "tokensources.tokensource.dev";
+    scene.kubectl(&["patch", "crd", definition, "--type=json", "-p", &anything.to_string()], "").await;
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-long"]
+async fn large_specs_of_older_schemas_cost_bounded_memory_and_are_named() {
+    let scene = without_schema().await;
+    let large = |n: usize| {
+        let mut source = scene.source(json!({
+            "suspend": true, "target": {"name": format!("t{n}"), "template": {"data": {"k": "x".repeat(600_000 + 1200 * n)}}},
+        }));
+        source["metadata"]["name"] = json!(format!("large-{n}"));
+        source
+    };
+    let created = |source: Value| {
+        let resource = ApiResource::erase::<TokenSource>(&());
+        let sources: Api<DynamicObject> =
+            Api::namespaced_with(scene.client.clone(), &scene.namespace, &resource);
+        eventually("the definition is changed", SOON, async move || {
+            let object = serde_json::from_value(source.clone()).unwrap();
+            sources.create(&PostParams::default(), &object).await.map(drop)
+        })
+    };
+    created(large(0)).await;
+    stream::iter(1..150).map(|n| created(large(n))).buffer_unordered(4).collect::<()>().await;
+    // Some that are as long as the schema permits, and that are nevertheless not kept.
+    let mut long = scene.source(json!({"suspend": true}));
+    let text = "x".repeat(15 << 10);
+    let data = json!({"access_token": "{{ access_token }}", "a": text, "b": text, "c": text, "d": text});
+    long["spec"]["target"]["template"] = json!({"data": data});
+    let long = |n: usize| {
+        let mut source = long.clone();
+        source["metadata"]["name"] = json!(format!("long-{n}"));
+        source["spec"]["target"]["name"] = json!(format!("long-{n}"));
+        source
+    };
+    stream::iter(0..600).map(|n| created(long(n))).buffer_unordered(4).collect::<()>().await;
+
+    scene.apply(scene.source(json!({}))).await;
+    let kubeconfig = scene.control_plane.kubeconfig_path();
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+    let operator = Operator::start_at(&kubeconfig, &scene.namespace, &flags).await;
+    let peak = Peak::of(operator.pid());
+    scene.ready("True TokenValid").await;
+    for large in ["large-0", "large-149"] {
+        let said = scene.condition(large, "Ready", "False SpecInvalid").await;
+        assert!(said.contains("spec has more than 256 KiB as JSON"), "{said}");
+    }
+    scene.condition("long-599", "Ready", "False Suspended").await;
+    assert!(peak.bytes() < 48 * MIB, "{} MiB", peak.bytes() / MIB);
+}
+
+/// `count` TokenSources that name a ConfigMap of 1 MiB as their CA bundle, and as many with a Secret of 1 MiB as credentials.
+async fn beside_large_objects(count: usize) -> u64 {
+    let scene = Scene::new("large-objects", 600).await;
+    let filler = "x".repeat((1 << 20) - 200);
+    let create = async |n: usize| {
+        let named = |name: String| ObjectMeta { name: Some(name), ..ObjectMeta::default() };
+        let data = Some(BTreeMap::from([("ca.crt".to_owned(), filler.clone())]));
+        let map = ConfigMap { metadata: named(format!("bundle-{n}")), data, ..ConfigMap::default() };
+        let maps: Api<ConfigMap> = Api::namespaced(scene.client.clone(), &scene.namespace);
+        maps.create(&PostParams::default(), &map).await.unwrap();
+        let values = [("client_id", &*scene.namespace), ("client_secret", "right"), ("filler", &*filler)];
+        let data = values.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let metadata = named(format!("credentials-{n}"));
+        let secret = Secret { metadata, string_data: Some(data), ..Secret::default() };
+        scene.secrets().create(&PostParams::default(), &secret).await.unwrap();
+        let bundle = json!({"tls": {"caBundle": {"configMapKeyRef": {"name": format!("bundle-{n}"), "key": "ca.crt"}}}});
+        let large = json!({"credentials": {"secretRef": {"name": format!("credentials-{n}")}}});
+        for (kind, change) in [("bundled", bundle), ("filled", large)] {
+            let mut source = scene.source(change);
+            source["metadata"]["name"] = json!(format!("{kind}-{n}"));
+            source["spec"]["target"]["name"] = json!(format!("{kind}-{n}"));
+            let source = serde_json::from_value(source).unwrap();
+            scene.sources().create(&PostParams::default(), &source).await.unwrap();
+        }
+    };
+    stream::iter(0..count).map(create).buffer_unordered(4).collect::<()>().await;
+    let operator = Operator::start(&scene.namespace).await;
+    let peak = Peak::of(operator.pid());
+    for n in 0..count {
+        let said = scene.condition(&format!("bundled-{n}"), "Ready", "False SpecInvalid").await;
+        assert!(said.contains("524288 bytes"), "{said}");
+        scene.condition(&format!("filled-{n}"), "Ready", "True TokenValid").await;
+    }
+    peak.bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_objects_that_sources_name_cost_bounded_memory() {
+    let peak = beside_large_objects(12).await;
+    assert!(peak < 48 * MIB, "{} MiB", peak / MIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-long"]
+async fn many_large_objects_that_sources_name_cost_bounded_memory() {
+    let peak = beside_large_objects(64).await;
+    assert!(peak < 64 * MIB, "{} MiB", peak / MIB);
 }

@@ -15,7 +15,9 @@ use crate::spec::Identity;
 use crate::status::Reported;
 use tokensource_api::TokenSource;
 
-/// What stands for a spec that is too large.
+/// The most bytes of a spec that is kept, in JSON. Tenants choose the length of specs, and how many there are.
+const MAX_KEPT_SPEC_BYTES: usize = 4 << 10;
+/// What stands for a spec that is not there.
 const NO_SPEC: &str = r#"{"provider": {}, "credentials": {"secretRef": {"name": ""}}}"#;
 
 /// See the module.
@@ -27,7 +29,7 @@ pub(crate) struct CachedSource {
     generation: Option<i64>,
     deletion_timestamp: Option<Time>,
     refresh_request: Option<Box<str>>,
-    /// The spec in JSON, which each reconciliation parses; `None` where it is too large.
+    /// The spec in JSON, which each reconciliation parses; `None` where it is not kept, and empty where it is too large.
     spec: Option<Box<str>>,
     /// The names of the Secrets that it uses, the target's first; none where the spec cannot be parsed or is too large.
     pub(crate) secrets: Arc<[Arc<str>]>,
@@ -62,12 +64,40 @@ impl CachedSource {
         self.uid.as_deref()
     }
 
-    /// Whether the spec is larger than [`MAX_SPEC_BYTES`](crate::cluster::MAX_SPEC_BYTES): it is not kept.
+    /// A TokenSource with its spec, however long, to be used at once.
+    pub(crate) fn whole(source: SourceObject) -> Self {
+        let SourceObject { metadata, refresh_request, spec, is_too_large, reported } = source;
+        let boxed = |text: Option<String>| text.map(String::into_boxed_str);
+        let mut cached = CachedSource {
+            key: Key::of(&metadata),
+            uid: boxed(metadata.uid),
+            resource_version: boxed(metadata.resource_version),
+            generation: metadata.generation,
+            deletion_timestamp: metadata.deletion_timestamp,
+            refresh_request: boxed(refresh_request),
+            spec: Some(if is_too_large { Box::default() } else { spec.to_string().into() }),
+            secrets: Arc::default(),
+            reported,
+        };
+        let source = cached.source().ok().filter(|_| !is_too_large);
+        let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &cached.key)?, source)));
+        if let Some((identity, source)) = identity {
+            cached.secrets = identity.secret_names(&source.spec);
+        }
+        cached
+    }
+
+    /// Whether the spec is too large to be read.
     pub(crate) fn is_too_large(&self) -> bool {
+        self.spec.as_deref() == Some("")
+    }
+
+    /// Whether the spec is read where it is needed, because it is too long to be kept.
+    pub(crate) fn lacks_spec(&self) -> bool {
         self.spec.is_none()
     }
 
-    /// Parses the TokenSource, without its status, and with an empty spec where it is too large.
+    /// Parses the TokenSource, without its status, and with an empty spec where that is not there.
     pub(crate) fn source(&self) -> serde_json::Result<Box<TokenSource>> {
         let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
         let request = text(&self.refresh_request);
@@ -82,31 +112,16 @@ impl CachedSource {
                 .map(|value| BTreeMap::from([(REFRESH_REQUEST_ANNOTATION.to_owned(), value)])),
             ..ObjectMeta::default()
         };
-        let spec = serde_json::from_str(self.spec.as_deref().unwrap_or(NO_SPEC))?;
+        let spec = self.spec.as_deref().filter(|spec| !spec.is_empty()).unwrap_or(NO_SPEC);
+        let spec = serde_json::from_str(spec)?;
         Ok(Box::new(TokenSource { metadata, spec, status: None }))
     }
 }
 
 impl From<SourceObject> for CachedSource {
     fn from(source: SourceObject) -> Self {
-        let SourceObject { metadata, refresh_request, spec, is_too_large, reported } = source;
-        let boxed = |text: Option<String>| text.map(String::into_boxed_str);
-        let mut cached = CachedSource {
-            key: Key::of(&metadata),
-            uid: boxed(metadata.uid),
-            resource_version: boxed(metadata.resource_version),
-            generation: metadata.generation,
-            deletion_timestamp: metadata.deletion_timestamp,
-            refresh_request: boxed(refresh_request),
-            spec: (!is_too_large).then(|| spec.to_string().into()),
-            secrets: Arc::default(),
-            reported,
-        };
-        let source = cached.source().ok().filter(|_| !is_too_large);
-        let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &cached.key)?, source)));
-        if let Some((identity, source)) = identity {
-            cached.secrets = identity.secret_names(&source.spec);
-        }
+        let mut cached = Self::whole(source);
+        cached.spec = cached.spec.filter(|spec| spec.len() <= MAX_KEPT_SPEC_BYTES);
         cached
     }
 }
@@ -147,12 +162,23 @@ mod tests {
     }
 
     #[test]
+    fn cached_source_with_a_long_spec_knows_its_secrets_and_lacks_the_spec() {
+        let parameters = json!({"audience": "x".repeat(MAX_KEPT_SPEC_BYTES)});
+        let oauth2 = json!({"tokenURL": "https://idp.example.com/token", "parameters": parameters});
+        let spec = json!({"provider": {"oauth2": oauth2}, "credentials": {"secretRef": {"name": "c"}}});
+        let cached = cached(spec, json!({"observedGeneration": 3}));
+        assert!(cached.lacks_spec() && !cached.is_too_large());
+        assert_eq!(cached.secrets.iter().map(|name| &**name).collect::<Vec<_>>(), ["n", "c"]);
+        assert_eq!(cached.reported.generation, 3);
+    }
+
+    #[test]
     fn cached_source_with_a_large_spec_has_key_and_no_secrets() {
         let source = json!({"metadata": {"name": "n", "namespace": "ns", "uid": "u"}, "spec": null});
         let mut source: SourceObject = serde_json::from_value(source).unwrap();
         source.is_too_large = true;
         let cached = CachedSource::from(source);
-        assert!(cached.is_too_large() && cached.source().is_ok());
+        assert!(cached.is_too_large() && !cached.lacks_spec() && cached.source().is_ok());
         assert_eq!((cached.key, cached.secrets.len()), (Key::new("ns", "n"), 0));
     }
 

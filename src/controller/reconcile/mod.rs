@@ -39,10 +39,21 @@ const MAX_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reconciles a TokenSource. Returns after how long to do it again, if nothing triggers it before.
 pub(super) async fn reconcile(
-    cached: &CachedSource,
+    cached: &Arc<CachedSource>,
     state: &mut SourceState,
     context: &Arc<Context>,
 ) -> Option<Duration> {
+    let cached = match context.with_spec(cached).await {
+        Ok(Some(cached)) => cached,
+        // The watch shows that, too.
+        Ok(None) => return None,
+        Err(error) => {
+            warn!(source = %cached.key, %error, "the spec cannot be read; trying again");
+            state.api_failures = state.api_failures.saturating_add(1);
+            let (now, uid) = (context.clock.now(), cached.uid().unwrap_or_default());
+            return Some(api_server_wait(now, uid, state.api_failures, None, state.awaiting(0)));
+        }
+    };
     let source = match cached.source() {
         Ok(source) => source,
         Err(error) => {
