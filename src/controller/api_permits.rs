@@ -1,11 +1,12 @@
-//! How many reconciliations and token requests call the API server at once. The earliest deadline goes first, and a part
-//! of the permits is kept for TokenSources whose token is at stake: ten thousand new ones must not hold up a refresh.
+//! How many reconciliations and token requests call the API server at once. A namespace has a share of the permits, and a part
+//! of them is kept for TokenSources whose token is at stake: neither ten thousand new ones nor another namespace hold up a
+//! refresh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tenant_shares::{Turns, has_share};
+use tokio::sync::{Notify, oneshot};
 
 /// What would be lost by a late reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,138 +21,181 @@ pub(super) enum Stake {
 #[derive(Debug)]
 pub(super) struct ApiPermits {
     state: Mutex<State>,
+    /// A permit is free that nothing waits for here.
+    freed: Notify,
 }
 
+/// The permits that are free, and those in use by namespace.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     free: usize,
     /// How many more [`Stake::Nothing`] may take: the others are kept for [`Stake::Token`].
     free_for_nothing: usize,
-    /// Counts the arrivals, so that equal deadlines are served in order.
+    in_use: HashMap<Arc<str>, usize>,
+    /// Counts the arrivals, so that those of a namespace are served in order.
     arrivals: u64,
-    token: Waiting,
-    nothing: Waiting,
+    waiting: HashMap<Arc<str>, BTreeMap<u64, oneshot::Sender<ApiPermit>>>,
+    turns: Turns<Arc<str>, u64>,
 }
-
-type Waiting = BTreeMap<(Instant, u64), oneshot::Sender<ApiPermit>>;
 
 /// The right to make one call to the API server at a time.
 #[derive(Debug)]
-pub(super) struct ApiPermit(Option<(Arc<ApiPermits>, Stake)>);
+pub(super) struct ApiPermit(Option<(Arc<ApiPermits>, Arc<str>, Stake)>);
+
+impl ApiPermit {
+    /// The namespace and the stake that it is for.
+    pub(super) fn of(&self) -> Option<(&Arc<str>, Stake)> {
+        self.0.as_ref().map(|(_, namespace, stake)| (namespace, *stake))
+    }
+}
 
 /// A place among those that wait. One that gives up leaves it.
 struct Place<'a> {
     permits: &'a ApiPermits,
-    stake: Stake,
-    place: (Instant, u64),
+    namespace: Arc<str>,
+    place: u64,
 }
 
 impl ApiPermits {
     /// `all` permits, of which `reserved` are for [`Stake::Token`] alone.
     pub(super) fn new(all: usize, reserved: usize) -> Arc<Self> {
-        let (token, nothing) = Default::default();
-        let free_for_nothing = all.saturating_sub(reserved);
-        let state = State { free: all, free_for_nothing, arrivals: 0, token, nothing };
-        Arc::new(ApiPermits { state: Mutex::new(state) })
+        let state = State {
+            free: all,
+            free_for_nothing: all.saturating_sub(reserved),
+            in_use: HashMap::new(),
+            arrivals: 0,
+            waiting: HashMap::new(),
+            turns: Turns::default(),
+        };
+        Arc::new(ApiPermits { state: Mutex::new(state), freed: Notify::new() })
     }
 
-    /// Waits for a permit.
-    pub(super) async fn acquire(self: &Arc<Self>, deadline: Instant, stake: Stake) -> ApiPermit {
+    /// Waits for a permit, for work of a namespace that has begun: it goes before all that has not.
+    pub(super) async fn acquire(self: &Arc<Self>, namespace: &Arc<str>) -> ApiPermit {
         let (granted, _place) = {
             let mut state = self.lock();
-            if state.may_take(stake) {
-                state.take(stake);
-                return ApiPermit(Some((Arc::clone(self), stake)));
+            if state.may_take(namespace, Stake::Token) {
+                return self.grant(&mut state, namespace, Stake::Token);
             }
             let (grant, granted) = oneshot::channel();
             state.arrivals += 1;
-            let place = (deadline, state.arrivals);
-            state.waiting(stake).insert(place, grant);
-            (granted, Place { permits: self, stake, place })
+            let place = state.arrivals;
+            state.waiting.entry(Arc::clone(namespace)).or_default().insert(place, grant);
+            state.set_turn(namespace);
+            (granted, Place { permits: self, namespace: Arc::clone(namespace), place })
         };
         // Each permit is handed on when it is dropped, so that the sender always answers.
         granted.await.unwrap_or(ApiPermit(None))
+    }
+
+    /// A permit for what `choose` names, of what may have one now.
+    pub(super) fn try_acquire(
+        self: &Arc<Self>,
+        choose: impl FnOnce(&State) -> Option<(Arc<str>, Stake)>,
+    ) -> Option<ApiPermit> {
+        let mut state = self.lock();
+        let (namespace, stake) = choose(&state)?;
+        Some(self.grant(&mut state, &namespace, stake))
+    }
+
+    /// Waits until a permit is free that nothing waits for here. For one caller at a time.
+    pub(super) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    fn grant(self: &Arc<Self>, state: &mut State, namespace: &Arc<str>, stake: Stake) -> ApiPermit {
+        state.take(namespace, stake);
+        ApiPermit(Some((Arc::clone(self), Arc::clone(namespace), stake)))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hand_on(self: &Arc<Self>, mut stake: Stake) {
+    fn hand_on(self: &Arc<Self>, namespace: &str, stake: Stake) {
+        self.lock().give_back(namespace, stake);
         loop {
-            let next = {
+            let (next, permit) = {
                 let mut state = self.lock();
-                state.give_back(stake);
-                let Some((next, its_stake)) = state.next() else { return };
-                stake = its_stake;
-                state.take(stake);
-                next
+                let Some((next, namespace)) = state.next() else { break };
+                (next, self.grant(&mut state, &namespace, Stake::Token))
             };
             // The one that waited may have stopped waiting.
-            match next.send(ApiPermit(Some((Arc::clone(self), stake)))) {
-                Ok(()) => return,
-                Err(mut permit) => permit.0 = None,
+            if let Err(mut permit) = next.send(permit)
+                && let Some((_, namespace, stake)) = permit.0.take()
+            {
+                self.lock().give_back(&namespace, stake);
             }
         }
+        self.freed.notify_one();
     }
 }
 
 impl State {
-    fn waiting(&mut self, stake: Stake) -> &mut Waiting {
-        match stake {
-            Stake::Token => &mut self.token,
-            Stake::Nothing => &mut self.nothing,
-        }
+    /// Whether work of a namespace may have a permit now.
+    pub(super) fn may_take(&self, namespace: &str, stake: Stake) -> bool {
+        let free = match stake {
+            Stake::Token => self.free,
+            Stake::Nothing => self.free.min(self.free_for_nothing),
+        };
+        has_share(self.in_use.get(namespace).copied().unwrap_or_default(), free)
     }
 
-    fn may_take(&self, stake: Stake) -> bool {
-        match stake {
-            Stake::Token => self.free > 0,
-            Stake::Nothing => self.free > 0 && self.free_for_nothing > 0,
-        }
-    }
-
-    fn take(&mut self, stake: Stake) {
-        self.free -= 1;
+    fn take(&mut self, namespace: &Arc<str>, stake: Stake) {
+        self.free = self.free.saturating_sub(1);
         if stake == Stake::Nothing {
-            self.free_for_nothing -= 1;
+            self.free_for_nothing = self.free_for_nothing.saturating_sub(1);
         }
+        *self.in_use.entry(Arc::clone(namespace)).or_default() += 1;
     }
 
-    fn give_back(&mut self, stake: Stake) {
+    fn give_back(&mut self, namespace: &str, stake: Stake) {
         self.free += 1;
         if stake == Stake::Nothing {
             self.free_for_nothing += 1;
         }
+        if let Some(in_use) = self.in_use.get_mut(namespace) {
+            *in_use -= 1;
+            if *in_use == 0 {
+                self.in_use.remove(namespace);
+            }
+        }
     }
 
-    fn next(&mut self) -> Option<(oneshot::Sender<ApiPermit>, Stake)> {
-        let first = |waiting: &Waiting| waiting.first_key_value().map(|(place, _)| *place);
-        let (token, nothing) = (first(&self.token), first(&self.nothing));
-        let stake = match (token, nothing) {
-            (Some(token), Some(nothing)) if nothing < token && self.may_take(Stake::Nothing) => {
-                Stake::Nothing
-            }
-            (Some(_), _) => Stake::Token,
-            (None, Some(_)) if self.may_take(Stake::Nothing) => Stake::Nothing,
-            _ => return None,
-        };
-        self.waiting(stake).pop_first().map(|(_, grant)| (grant, stake))
+    fn next(&mut self) -> Option<(oneshot::Sender<ApiPermit>, Arc<str>)> {
+        let namespace = self.turns.next(|namespace| self.may_take(namespace, Stake::Token));
+        let namespace = namespace.map(|(_, namespace)| Arc::clone(namespace))?;
+        let (_, next) = self.waiting.get_mut(&namespace)?.pop_first()?;
+        self.turns.took(&namespace);
+        self.set_turn(&namespace);
+        Some((next, namespace))
+    }
+
+    fn set_turn(&mut self, namespace: &Arc<str>) {
+        let waiting = self.waiting.get(namespace);
+        let first = waiting.and_then(|waiting| waiting.first_key_value()).map(|(place, _)| *place);
+        if first.is_none() {
+            self.waiting.remove(namespace);
+        }
+        self.turns.set(namespace, first);
     }
 }
 
 impl Drop for ApiPermit {
     fn drop(&mut self) {
-        if let Some((permits, stake)) = self.0.take() {
-            permits.hand_on(stake);
+        if let Some((permits, namespace, stake)) = self.0.take() {
+            permits.hand_on(&namespace, stake);
         }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let Place { permits, stake, place } = self;
-        permits.lock().waiting(*stake).remove(place);
+        let mut state = self.permits.lock();
+        if let Some(waiting) = state.waiting.get_mut(&self.namespace) {
+            waiting.remove(&self.place);
+        }
+        state.set_turn(&self.namespace);
     }
 }
 
@@ -159,92 +203,87 @@ impl Drop for Place<'_> {
 mod tests {
     use std::time::Duration;
 
+    use tokio::task::JoinHandle;
+
     use super::*;
 
-    fn at(now: Instant, seconds: u64) -> Instant {
-        now + Duration::from_secs(seconds)
+    fn namespace(name: &str) -> Arc<str> {
+        name.into()
+    }
+
+    /// Whether work of this namespace and stake gets a permit now.
+    fn try_one(permits: &Arc<ApiPermits>, name: &str, stake: Stake) -> Option<ApiPermit> {
+        permits.try_acquire(|state| state.may_take(name, stake).then(|| (namespace(name), stake)))
+    }
+
+    fn acquire(permits: &Arc<ApiPermits>, name: &str) -> JoinHandle<ApiPermit> {
+        let (permits, namespace) = (Arc::clone(permits), namespace(name));
+        tokio::spawn(async move { permits.acquire(&namespace).await })
+    }
+
+    async fn is_granted(waiting: &mut JoinHandle<ApiPermit>) -> bool {
+        tokio::time::timeout(Duration::from_secs(1), waiting).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn permits_go_to_the_earliest_deadline_and_equal_ones_in_order() {
+    async fn permits_of_one_namespace_go_in_the_order_of_arrival() {
         let permits = ApiPermits::new(1, 0);
-        let now = Instant::now();
-        let held = permits.acquire(now, Stake::Nothing).await;
-        let order = Arc::new(Mutex::new(vec![]));
-        let mut waiting = vec![];
-        let token = Stake::Token;
-        for (name, seconds, stake) in [
-            ("late", 60, Stake::Nothing),
-            ("early", 5, Stake::Nothing),
-            ("early too", 5, token),
-            ("middle", 30, token),
-        ] {
-            let (permits, order) = (Arc::clone(&permits), Arc::clone(&order));
-            waiting.push(tokio::spawn(async move {
-                let _permit = permits.acquire(at(now, seconds), stake).await;
-                order.lock().unwrap().push(name);
-            }));
-            tokio::task::yield_now().await;
-        }
+        let held = permits.acquire(&namespace("a")).await;
+        let (mut first, mut second) = (acquire(&permits, "a"), acquire(&permits, "a"));
+        assert!(!is_granted(&mut second).await);
         drop(held);
-        for task in waiting {
-            task.await.unwrap();
-        }
-        assert_eq!(*order.lock().unwrap(), ["early", "early too", "middle", "late"]);
+        assert!(is_granted(&mut first).await && is_granted(&mut second).await);
         assert_eq!(permits.lock().free, 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn permits_that_are_reserved_go_to_tokens_at_stake_alone() {
         let permits = ApiPermits::new(3, 1);
-        let now = Instant::now();
-        let held = [permits.acquire(now, Stake::Nothing).await, permits.acquire(now, Stake::Nothing).await];
-        let second = Duration::from_secs(1);
-        let new = tokio::time::timeout(second, permits.acquire(now, Stake::Nothing)).await;
-        assert!(new.is_err(), "one is reserved");
-        let token = permits.acquire(at(now, 60), Stake::Token).await;
+        let held = ["a", "b"].map(|name| try_one(&permits, name, Stake::Nothing).unwrap());
+        assert!(try_one(&permits, "c", Stake::Nothing).is_none(), "one is reserved");
+        let token = try_one(&permits, "c", Stake::Token).unwrap();
         drop(held);
-        assert!(tokio::time::timeout(second, permits.acquire(now, Stake::Nothing)).await.is_ok());
+        assert!(try_one(&permits, "c", Stake::Nothing).is_some());
         drop(token);
         assert_eq!(permits.lock().free, 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn permits_go_to_new_sources_by_deadline_however_many_tokens_are_at_stake() {
-        let permits = ApiPermits::new(2, 1);
-        let now = Instant::now();
-        let mut held =
-            vec![permits.acquire(now, Stake::Token).await, permits.acquire(now, Stake::Token).await];
-        let acquire = |seconds, stake| {
-            let permits = Arc::clone(&permits);
-            tokio::spawn(async move { permits.acquire(at(now, seconds), stake).await })
-        };
-        let (mut new, later) = (acquire(30, Stake::Nothing), acquire(60, Stake::Token));
+    async fn permits_of_a_crowd_leave_some_to_other_namespaces() {
+        let permits = ApiPermits::new(40, 10);
+        let crowd: Vec<_> = (0..1000).map(|_| acquire(&permits, "crowd")).collect();
         tokio::task::yield_now().await;
-        held.pop();
-        assert!(tokio::time::timeout(Duration::from_secs(1), &mut new).await.is_ok());
-        assert!(!later.is_finished());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn permits_forget_a_waiter_that_gives_up() {
-        let permits = ApiPermits::new(1, 1);
-        let _held = permits.acquire(Instant::now(), Stake::Token).await;
-        for stake in [Stake::Token, Stake::Nothing] {
-            let wait = permits.acquire(Instant::now(), stake);
-            assert!(tokio::time::timeout(Duration::from_secs(1), wait).await.is_err());
+        assert_eq!(permits.lock().free, 8, "a single namespace has 32");
+        assert!(try_one(&permits, "crowd", Stake::Token).is_none());
+        let others: Vec<_> = ["a", "b"].map(|name| try_one(&permits, name, Stake::Token)).into();
+        assert!(others.iter().all(Option::is_some));
+        // One that waits because all are in use comes soon, however many of the crowd came before it.
+        let mut all = vec![];
+        for n in 0.. {
+            let Some(permit) = try_one(&permits, &format!("ns-{n}"), Stake::Token) else { break };
+            all.push(permit);
         }
-        let state = permits.lock();
-        assert_eq!((state.token.len(), state.nothing.len()), (0, 0));
+        let mut waits = acquire(&permits, "late");
+        tokio::task::yield_now().await;
+        drop(all.pop());
+        assert!(is_granted(&mut waits).await);
+        crowd.into_iter().for_each(|task| task.abort());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn permits_are_not_lost_with_a_waiter_that_gives_up() {
+    async fn permits_forget_a_waiter_that_gives_up_and_lose_nothing() {
         let permits = ApiPermits::new(1, 0);
-        let held = permits.acquire(Instant::now(), Stake::Token).await;
-        let wait = permits.acquire(Instant::now(), Stake::Token);
+        let held = permits.acquire(&namespace("a")).await;
+        let a = namespace("a");
+        let wait = permits.acquire(&a);
         assert!(tokio::time::timeout(Duration::from_secs(1), wait).await.is_err());
+        assert!(permits.lock().waiting.is_empty());
+        let aborted = acquire(&permits, "a");
+        tokio::task::yield_now().await;
         drop(held);
-        assert_eq!(permits.lock().free, 1);
+        aborted.abort();
+        drop(aborted.await);
+        let state = permits.lock();
+        assert_eq!((state.free, state.in_use.len()), (1, 0));
     }
 }

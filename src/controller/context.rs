@@ -33,10 +33,11 @@ use crate::secret::{Facts, Ownership, Record, ownership};
 use crate::spec::Identity;
 use crate::time::seconds_between;
 
-/// Calls to the API server at once, each by one reconciliation or token request. More would only wait there.
-const API_PERMITS: usize = 32;
+/// Calls to the API server at once, each by one reconciliation or token request. More would only wait there. One namespace alone
+/// has 32 of them.
+const API_PERMITS: usize = 40;
 /// Of these, the permits for TokenSources whose token is at stake.
-const RESERVED_API_PERMITS: usize = 8;
+const RESERVED_API_PERMITS: usize = 10;
 /// A first token should be requested this long after the TokenSource was created.
 const FIRST_TOKEN: Duration = Duration::from_secs(30);
 /// The latest deadline of a reconciliation: those that are triggered later than this go behind it.
@@ -196,11 +197,6 @@ impl Context {
         let remaining = record.map_or(0, |record| seconds_between(self.now(), record.expires_at));
         let left = Duration::from_secs(remaining.saturating_sub(policy.propagation_delay));
         Instant::now() + if remaining > 0 { left } else { FIRST_TOKEN }
-    }
-
-    /// The deadline of what must not wait: the only copy of a token or of a refresh token is in memory.
-    pub(super) fn at_once(&self) -> Instant {
-        self.earliest
     }
 
     /// The record on the target, where that is ours, with its times by the corrected clock.

@@ -32,15 +32,11 @@ pub(super) async fn run(context: &Arc<Context>) {
     tokio::pin!(ends);
     loop {
         context.heartbeats.beat(Loop::MintQueue);
-        let next = async {
-            context.mints.has_room().await;
-            context.mints.next().await
-        };
         tokio::select! {
             biased;
             () = &mut ends => break,
             Some(_) = tasks.join_next() => {}
-            (key, permit) = next => {
+            (key, permit) = context.mints.next() => {
                 if let Some(request) = context.mints.begin(&key) {
                     tasks.spawn(mint(Arc::clone(context), key, request, permit));
                 }

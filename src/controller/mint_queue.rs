@@ -10,12 +10,12 @@
 //! A slot outlives the deletion of its TokenSource while it is in flight: the response may hold a rotated refresh token.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use token_endpoint::{CircuitOpen, Digest, EndpointPermit, Limiter, Limits};
-use tokio::sync::watch;
+use token_endpoint::{CircuitOpen, Digest, EndpointPermit, Limiter, Limits, Underway};
 use tokio::time::Instant;
 use url::Url;
 
@@ -25,15 +25,11 @@ use crate::key::Key;
 use crate::refresh::{Cause, MintReason, Policy, Tried};
 use crate::secret::{Record, Version};
 
-/// Responses that may wait to be written before no token request begins: with more, tokens would fill memory, and be lost
-/// when the process ends.
-const MAX_UNWRITTEN: usize = 256;
-
 /// See the module.
 pub(super) struct MintQueue {
     limiter: Limiter<Key>,
     slots: Mutex<HashMap<Key, Slot>>,
-    unwritten: watch::Sender<usize>,
+    unwritten: Arc<AtomicUsize>,
 }
 
 enum Slot {
@@ -105,8 +101,8 @@ pub(super) struct NewToken {
     pub(super) rewound: u64,
     /// When the response came.
     pub(super) received_at: Instant,
-    /// Holds token requests back while this waits for the API server; `None` once it waits for something else, or has
-    /// waited for long.
+    /// Counts as under way while this waits for the API server: with more and more of them, tokens would fill memory, and be lost
+    /// when the process ends. `None` once it waits for something else, or has waited for long.
     pub(super) unwritten: Option<UnwrittenCount>,
     /// It waits for a person, a quota or the like: the API server need not be tried again before the process ends.
     pub(super) is_blocked: bool,
@@ -119,17 +115,20 @@ impl std::fmt::Debug for NewToken {
 }
 
 /// Counts one token that waits to be written, until it is dropped.
-pub(super) struct UnwrittenCount(watch::Sender<usize>);
+pub(super) struct UnwrittenCount {
+    unwritten: Arc<AtomicUsize>,
+    _underway: Arc<Underway<Key>>,
+}
 
 impl Drop for UnwrittenCount {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        self.unwritten.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl MintQueue {
     pub(super) fn new(limits: Limits) -> Self {
-        MintQueue { limiter: Limiter::new(limits), slots: Mutex::default(), unwritten: watch::Sender::new(0) }
+        MintQueue { limiter: Limiter::new(limits), slots: Mutex::default(), unwritten: Arc::default() }
     }
 
     /// The limiter, for what it knows of endpoints and clients.
@@ -151,7 +150,7 @@ impl MintQueue {
             }
             Some(Slot::InFlight | Slot::Done(_)) => return,
         }
-        self.limiter.enqueue(key.clone(), endpoint, deadline);
+        self.limiter.enqueue(key.clone(), &key.namespace, endpoint, deadline);
     }
 
     /// Takes a request back that has not begun.
@@ -175,15 +174,9 @@ impl MintQueue {
         });
     }
 
-    /// Waits until a request may begin: of all that may, the one with the earliest deadline.
+    /// Waits until a request may begin: of all that may, the one with the earliest deadline, where namespaces take turns.
     pub(super) async fn next(&self) -> (Key, EndpointPermit<Key>) {
         self.limiter.next().await
-    }
-
-    /// Waits until fewer tokens than [`MAX_UNWRITTEN`] wait to be written.
-    pub(super) async fn has_room(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.unwritten.subscribe().wait_for(|count| *count < MAX_UNWRITTEN).await;
     }
 
     /// A request begins. `None`: it was taken back.
@@ -249,15 +242,15 @@ impl MintQueue {
         matches!(self.lock().get(key), Some(Slot::InFlight | Slot::Done(_)))
     }
 
-    /// Why a request that waits makes no progress, if its endpoint fails for all.
-    pub(super) fn circuit(&self, endpoint: &Url) -> Option<CircuitOpen> {
-        self.limiter.circuit(endpoint)
+    /// Why a request that waits makes no progress, if its endpoint fails for all of its namespace.
+    pub(super) fn circuit(&self, key: &Key, endpoint: &Url) -> Option<CircuitOpen> {
+        self.limiter.circuit(&key.namespace, endpoint)
     }
 
     /// Counts a token that waits to be written, until what is returned is dropped.
-    pub(super) fn count_unwritten(&self) -> UnwrittenCount {
-        self.unwritten.send_modify(|count| *count += 1);
-        UnwrittenCount(self.unwritten.clone())
+    pub(super) fn count_unwritten(&self, underway: Arc<Underway<Key>>) -> UnwrittenCount {
+        self.unwritten.fetch_add(1, Ordering::Relaxed);
+        UnwrittenCount { unwritten: Arc::clone(&self.unwritten), _underway: underway }
     }
 
     /// How many requests wait.
@@ -267,7 +260,7 @@ impl MintQueue {
 
     /// How many tokens wait to be written.
     pub(super) fn unwritten(&self) -> usize {
-        *self.unwritten.borrow()
+        self.unwritten.load(Ordering::Relaxed)
     }
 
     /// Whether no request has begun without its result being taken.
@@ -341,13 +334,33 @@ mod tests {
         assert_eq!((mints.queued(), mints.is_idle()), (0, true));
     }
 
+    /// Tokens that wait to be written would fill memory.
     #[tokio::test(start_paused = true)]
-    async fn room_is_there_while_few_tokens_wait_to_be_written() {
-        let mints = MintQueue::new(Limits::default());
-        let mut unwritten: Vec<_> = (0..MAX_UNWRITTEN).map(|_| mints.count_unwritten()).collect();
-        assert!(tokio::time::timeout(Duration::from_secs(1), mints.has_room()).await.is_err());
-        unwritten.pop();
-        mints.has_room().await;
-        assert_eq!(mints.unwritten(), MAX_UNWRITTEN - 1);
+    async fn tokens_that_wait_to_be_written_hold_back_requests_of_their_namespace_and_of_no_other() {
+        let mints = MintQueue::new(Limits { in_flight: 64, per_second: 100_000 });
+        let mut unwritten = vec![];
+        for n in 0..1000 {
+            mints.request(
+                &Key::new("crowd", &n.to_string()),
+                request(MintReason::Due),
+                &url(),
+                Instant::now(),
+            );
+        }
+        let later = Instant::now() + Duration::from_secs(60);
+        mints.request(&Key::new("other", "a"), request(MintReason::Due), &url(), later);
+        let mut others = 0;
+        while let Ok((key, permit)) = tokio::time::timeout(Duration::from_secs(1), mints.next()).await {
+            others += usize::from(&*key.namespace == "other");
+            unwritten.push(mints.count_unwritten(permit.underway()));
+        }
+        assert_eq!(others, 1);
+        assert!((250..300).contains(&mints.unwritten()), "{}", mints.unwritten());
+        mints.request(&Key::new("other", "b"), request(MintReason::Due), &url(), later);
+        let next = tokio::time::timeout(Duration::from_secs(1), mints.next()).await;
+        assert_eq!(next.map(|(key, _)| key), Ok(Key::new("other", "b")));
+        unwritten.truncate(100);
+        let next = tokio::time::timeout(Duration::from_secs(1), mints.next()).await;
+        assert_eq!(next.map(|(key, _)| key.namespace).as_deref(), Ok("crowd"));
     }
 }

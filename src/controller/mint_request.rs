@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use url::Url;
 
-use super::api_permits::{ApiPermit, Stake};
+use super::api_permits::ApiPermit;
 use super::cache::source::CachedSource;
 use super::context::Context;
 use super::mint_queue::{MintRequest, MintResult, NewToken};
@@ -166,7 +166,7 @@ impl TokenRequest<'_> {
         });
         let Some(identity) = known else { return Some(Admission::Granted(permit)) };
         if request.expedite {
-            self.context.mints.limiter().expedite(identity);
+            self.context.mints.limiter().expedite(&self.identity.key.namespace, identity);
         }
         self.judged(request, |permit| permit.screen(identity, self.terms()), permit)
     }
@@ -211,7 +211,7 @@ impl TokenRequest<'_> {
     /// A permit to call the API server. What has begun goes before what has not: it holds an endpoint's permit, which a
     /// more urgent request may wait for.
     async fn api_permit(&self) -> ApiPermit {
-        self.context.permits.acquire(self.context.at_once(), Stake::Token).await
+        self.context.permits.acquire(&self.identity.key.namespace).await
     }
 
     async fn run(self, request: MintRequest, mint_reason: MintReason, permit: EndpointPermit<Key>) -> Ended {
@@ -239,8 +239,8 @@ impl TokenRequest<'_> {
                 return Ended::Result(Box::new(result));
             }
         };
-        let limiter = self.context.mints.limiter();
-        let identity = limiter.identity(&description, &material.credentials, &material.tls);
+        let (limiter, tenant) = (self.context.mints.limiter(), &self.identity.key.namespace);
+        let identity = limiter.identity(tenant, &description, &material.credentials, &material.tls);
         self.context.secrets.remember_request(
             &self.identity.credentials,
             &material.version,
@@ -248,7 +248,7 @@ impl TokenRequest<'_> {
             identity,
         );
         if request.expedite {
-            limiter.expedite(identity);
+            limiter.expedite(tenant, identity);
         }
         match self.judged(&request, |permit| permit.admit(identity, self.terms()), permit) {
             Some(Admission::Granted(permit)) => {
@@ -327,11 +327,15 @@ impl TokenRequest<'_> {
         self.settle(&material, sent.as_ref().is_ok_and(|sent| sent.outcome.is_ok())).await;
         let sent = sent?;
         result.sent_at = Some((sent.at, begun_at));
+        let underway = permit.underway();
         let held_back = permit.finish(&sent.outcome);
         let remark = self.clock_remark(description);
         match sent.outcome {
             Ok(answer) => {
-                Ok(self.new_token(answer, material, remark, result.reason, (sent.at, rewound), sent.took))
+                let mut token =
+                    self.new_token(answer, material, remark, result.reason, (sent.at, rewound), sent.took);
+                token.unwritten = Some(self.context.mints.count_unwritten(underway));
+                Ok(token)
             }
             Err(error) => {
                 let doubts = material.doubts.into_iter().filter(|_| error.class() == Class::Rejected);
@@ -429,7 +433,7 @@ impl TokenRequest<'_> {
             refresh_at,
             rewound,
             received_at: Instant::now(),
-            unwritten: Some(self.context.mints.count_unwritten()),
+            unwritten: None,
             is_blocked: false,
         })
     }

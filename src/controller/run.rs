@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, error, warn};
 
-use super::api_permits::{ApiPermit, Stake};
+use super::api_permits::ApiPermit;
 use super::cache::source::CachedSource;
 use super::context::Context;
 use super::reconcile::reconcile;
@@ -97,10 +97,7 @@ async fn work(context: &Arc<Context>, mints_ended: &Notify) {
                 context.states.unwritten().into_iter().for_each(|source| context.trigger(source));
             }
             () = mints_ended.notified(), if last_result_at.is_none() => last_result_at = Some(Instant::now()),
-            (key, permit) = context.work.next(Stake::Token, &context.permits, urgency) => {
-                running.spawn(reconcile_one(Arc::clone(context), key, permit));
-            }
-            (key, permit) = context.work.next(Stake::Nothing, &context.permits, urgency) => {
+            (key, permit) = context.work.next(&context.permits, urgency) => {
                 running.spawn(reconcile_one(Arc::clone(context), key, permit));
             }
             key = context.rounds.ended() => context.trigger(key),

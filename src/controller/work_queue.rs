@@ -1,16 +1,17 @@
 //! Which TokenSource is reconciled when: at once when something triggers it, else at the time that its last
-//! reconciliation named. Of those that are due, the earliest deadline goes first. A TokenSource has one reconciliation at
-//! a time; a trigger meanwhile leads to another one.
+//! reconciliation named. Of those of a namespace that are due, the earliest deadline goes first; namespaces take turns, and each
+//! has a share of the API permits. A TokenSource has one reconciliation at a time; a trigger meanwhile leads to another one.
 //!
 //! What is due is an entry and no future, so that ten thousand cost little and any of them can go first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tenant_shares::Turns;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::api_permits::{ApiPermit, ApiPermits, Stake};
+use super::api_permits::{ApiPermit, ApiPermits, Stake, State as Permits};
 use crate::key::Key;
 
 /// How soon a reconciliation should be made, and what is lost if it is late.
@@ -32,19 +33,25 @@ impl Urgency {
 #[derive(Debug)]
 pub(super) struct WorkQueue {
     entries: Mutex<Entries>,
-    /// For those that wait for [`Stake::Token`], and for [`Stake::Nothing`].
-    changed: [Notify; 2],
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Entries {
     states: HashMap<Key, State>,
-    /// Due, by deadline.
-    token: BTreeSet<(Instant, Key)>,
-    nothing: BTreeSet<(Instant, Key)>,
+    token: Due,
+    nothing: Due,
     /// To be reconciled when this time comes.
     later: BTreeSet<(Instant, Key)>,
     running: usize,
+}
+
+/// Those that are due, by namespace and deadline.
+#[derive(Debug, Default)]
+struct Due {
+    namespaces: HashMap<Arc<str>, BTreeSet<(Instant, Key)>>,
+    turns: Turns<Arc<str>, Instant>,
+    len: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,48 +64,43 @@ enum State {
 
 impl WorkQueue {
     pub(super) fn new() -> Self {
-        WorkQueue { entries: Mutex::default(), changed: Default::default() }
+        WorkQueue { entries: Mutex::default(), changed: Notify::new() }
     }
 
     /// Something concerns this TokenSource.
     pub(super) fn trigger(&self, key: Key, urgency: Urgency) {
         self.lock().trigger(key, urgency);
-        self.has_changed();
+        self.changed.notify_one();
     }
 
-    /// Waits for the next TokenSource to reconcile, and for a permit to do it: of those with this stake, the one with the
-    /// earliest deadline. `urgency` is asked for those that time alone makes due. Nothing is lost if the caller stops
-    /// waiting.
+    /// Waits for the next TokenSource to reconcile, and for a permit to do it. `urgency` is asked for those that time alone makes
+    /// due. For one caller at a time; nothing is lost if it stops waiting.
     pub(super) async fn next(
         &self,
-        stake: Stake,
         permits: &Arc<ApiPermits>,
         urgency: impl Fn(&Key) -> Urgency,
     ) -> (Key, ApiPermit) {
         loop {
-            let [token, nothing] = &self.changed;
-            let changed = if stake == Stake::Token { token } else { nothing }.notified();
-            let (deadline, time) = {
+            let time = {
                 let mut entries = self.lock();
                 entries.ripen(Instant::now(), &urgency);
-                (entries.first(stake), entries.next_time())
+                if let Some(permit) = permits.try_acquire(|permits| entries.first(permits))
+                    && let Some(key) = entries.begin(&permit)
+                {
+                    return (key, permit);
+                }
+                entries.next_time()
             };
-            match (deadline, time) {
-                (Some(deadline), _) => tokio::select! {
-                    biased;
-                    permit = permits.acquire(deadline, stake) => {
-                        if let Some(key) = self.lock().begin(stake) {
-                            return (key, permit);
-                        }
-                    }
-                    // One with an earlier deadline may be due by now.
-                    () = changed => {}
-                },
-                (None, Some(at)) => tokio::select! {
-                    () = changed => {}
-                    () = sleep_until(at) => {}
-                },
-                (None, None) => changed.await,
+            let timer = async {
+                match time {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = permits.freed() => {}
+                () = timer => {}
             }
         }
     }
@@ -106,7 +108,7 @@ impl WorkQueue {
     /// A reconciliation has ended; the next one is at `again`, if nothing triggers one before.
     pub(super) fn done(&self, key: Key, again: Option<Instant>) {
         self.lock().done(key, again);
-        self.has_changed();
+        self.changed.notify_one();
     }
 
     /// Forgets all that are due or will be, but for those that `keep` names.
@@ -117,16 +119,12 @@ impl WorkQueue {
     /// How many are due or running.
     pub(super) fn pending(&self) -> usize {
         let entries = self.lock();
-        entries.token.len() + entries.nothing.len() + entries.running
+        entries.token.len + entries.nothing.len + entries.running
     }
 
     /// How many are due, running, or wait for their time.
     pub(super) fn len(&self) -> usize {
         self.lock().states.len()
-    }
-
-    fn has_changed(&self) {
-        self.changed.iter().for_each(Notify::notify_one);
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -135,8 +133,54 @@ impl WorkQueue {
     }
 }
 
+impl Due {
+    fn insert(&mut self, deadline: Instant, key: Key) {
+        let namespace = Arc::clone(&key.namespace);
+        self.len +=
+            usize::from(self.namespaces.entry(namespace.clone()).or_default().insert((deadline, key)));
+        self.set_turn(&namespace);
+    }
+
+    fn remove(&mut self, deadline: Instant, key: &Key) {
+        if let Some(due) = self.namespaces.get_mut(&key.namespace) {
+            self.len -= usize::from(due.remove(&(deadline, key.clone())));
+        }
+        self.set_turn(&key.namespace);
+    }
+
+    /// The earliest of a namespace begins.
+    fn begin(&mut self, namespace: &Arc<str>) -> Option<Key> {
+        let (_, key) = self.namespaces.get_mut(namespace)?.pop_first()?;
+        self.len -= 1;
+        self.turns.took(namespace);
+        self.set_turn(namespace);
+        Some(key)
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Key) -> bool) {
+        let namespaces: Vec<_> = self.namespaces.keys().cloned().collect();
+        for namespace in namespaces {
+            if let Some(due) = self.namespaces.get_mut(&namespace) {
+                let before = due.len();
+                due.retain(|(_, key)| keep(key));
+                self.len -= before - due.len();
+            }
+            self.set_turn(&namespace);
+        }
+    }
+
+    fn set_turn(&mut self, namespace: &Arc<str>) {
+        let due = self.namespaces.get(namespace);
+        let first = due.and_then(|due| due.first()).map(|(deadline, _)| *deadline);
+        if first.is_none() {
+            self.namespaces.remove(namespace);
+        }
+        self.turns.set(namespace, first);
+    }
+}
+
 impl Entries {
-    fn due(&mut self, stake: Stake) -> &mut BTreeSet<(Instant, Key)> {
+    fn due(&mut self, stake: Stake) -> &mut Due {
         match stake {
             Stake::Token => &mut self.token,
             Stake::Nothing => &mut self.nothing,
@@ -146,8 +190,11 @@ impl Entries {
     fn trigger(&mut self, key: Key, urgency: Urgency) {
         match self.states.get(&key).copied() {
             Some(State::Due(before)) => {
-                self.due(before.stake).remove(&(before.deadline, key.clone()));
-                self.is_due(key, urgency.and(before));
+                let urgency = urgency.and(before);
+                if urgency != before {
+                    self.due(before.stake).remove(before.deadline, &key);
+                    self.is_due(key, urgency);
+                }
             }
             Some(State::Running(before)) => {
                 let urgency = before.map_or(urgency, |before| urgency.and(before));
@@ -162,12 +209,19 @@ impl Entries {
     }
 
     fn is_due(&mut self, key: Key, urgency: Urgency) {
-        self.due(urgency.stake).insert((urgency.deadline, key.clone()));
-        self.states.insert(key, State::Due(urgency));
+        self.states.insert(key.clone(), State::Due(urgency));
+        self.due(urgency.stake).insert(urgency.deadline, key);
     }
 
-    fn first(&mut self, stake: Stake) -> Option<Instant> {
-        self.due(stake).first().map(|(deadline, _)| *deadline)
+    /// The namespace and the stake of what begins next, of what may have a permit.
+    fn first(&self, permits: &Permits) -> Option<(Arc<str>, Stake)> {
+        let first = |due: &Due, stake| {
+            let next = due.turns.next(|namespace| permits.may_take(namespace, stake));
+            next.map(|(deadline, namespace)| (deadline, Arc::clone(namespace), stake))
+        };
+        let both = [first(&self.token, Stake::Token), first(&self.nothing, Stake::Nothing)];
+        let next = both.into_iter().flatten().min_by_key(|(deadline, ..)| *deadline);
+        next.map(|(_, namespace, stake)| (namespace, stake))
     }
 
     fn next_time(&self) -> Option<Instant> {
@@ -183,8 +237,9 @@ impl Entries {
         }
     }
 
-    fn begin(&mut self, stake: Stake) -> Option<Key> {
-        let (_, key) = self.due(stake).pop_first()?;
+    fn begin(&mut self, permit: &ApiPermit) -> Option<Key> {
+        let (namespace, stake) = permit.of()?;
+        let key = self.due(stake).begin(namespace)?;
         self.states.insert(key.clone(), State::Running(None));
         self.running += 1;
         Some(key)
@@ -211,9 +266,10 @@ impl Entries {
             }
             State::Due(_) | State::Later(_) => keep(key),
         });
-        for set in [token, nothing, later] {
-            set.retain(|(_, key)| states.contains_key(key));
+        for due in [token, nothing] {
+            due.retain(|key| states.contains_key(key));
         }
+        later.retain(|(_, key)| states.contains_key(key));
     }
 }
 
@@ -231,8 +287,18 @@ mod tests {
         Urgency { deadline: now + Duration::from_secs(seconds), stake: Stake::Token }
     }
 
+    fn begin(entries: &mut Entries) -> Option<Key> {
+        let permit = ApiPermits::new(100, 0).try_acquire(|permits| entries.first(permits))?;
+        entries.begin(&permit)
+    }
+
     fn begun(entries: &mut Entries) -> Vec<String> {
-        std::iter::from_fn(|| entries.begin(Stake::Token)).map(|key| key.name.to_string()).collect()
+        std::iter::from_fn(|| begin(entries)).map(|key| key.name.to_string()).collect()
+    }
+
+    fn deadline(entries: &Entries, stake: Stake) -> Option<Instant> {
+        let due = if stake == Stake::Token { &entries.token } else { &entries.nothing };
+        due.turns.next(|_| true).map(|(deadline, _)| deadline)
     }
 
     #[test]
@@ -241,7 +307,7 @@ mod tests {
         for (name, seconds) in [("late", 60), ("early", 5), ("middle", 30), ("early", 9), ("late", 20)] {
             entries.trigger(key(name), by(now, seconds));
         }
-        assert_eq!(entries.first(Stake::Token), Some(now + Duration::from_secs(5)));
+        assert_eq!(deadline(&entries, Stake::Token), Some(now + Duration::from_secs(5)));
         assert_eq!(begun(&mut entries), ["early", "late", "middle"]);
     }
 
@@ -249,10 +315,10 @@ mod tests {
     fn triggers_during_a_reconciliation_lead_to_one_more() {
         let (mut entries, now) = (Entries::default(), Instant::now());
         entries.trigger(key("a"), by(now, 0));
-        let a = entries.begin(Stake::Token).unwrap();
+        let a = begin(&mut entries).unwrap();
         entries.trigger(key("a"), by(now, 0));
         entries.trigger(key("a"), by(now, 0));
-        assert!(entries.begin(Stake::Token).is_none(), "one reconciliation at a time");
+        assert!(begin(&mut entries).is_none(), "one reconciliation at a time");
         entries.done(a, Some(now + Duration::from_secs(9)));
         assert_eq!(begun(&mut entries), ["a"]);
     }
@@ -263,13 +329,13 @@ mod tests {
         let late = Urgency { stake: Stake::Nothing, ..by(now, 60) };
         entries.trigger(key("due"), by(now, 5));
         entries.trigger(key("due"), late);
-        assert_eq!(entries.first(Stake::Token), Some(now + Duration::from_secs(5)));
-        let running = entries.begin(Stake::Token).unwrap();
+        assert_eq!(deadline(&entries, Stake::Token), Some(now + Duration::from_secs(5)));
+        let running = begin(&mut entries).unwrap();
         entries.trigger(key("due"), by(now, 7));
         entries.trigger(key("due"), late);
         entries.done(running, None);
-        assert_eq!(entries.first(Stake::Token), Some(now + Duration::from_secs(7)));
-        assert_eq!(entries.first(Stake::Nothing), None);
+        assert_eq!(deadline(&entries, Stake::Token), Some(now + Duration::from_secs(7)));
+        assert_eq!(deadline(&entries, Stake::Nothing), None);
     }
 
     #[test]
@@ -278,7 +344,7 @@ mod tests {
         let at = |seconds| now + Duration::from_secs(seconds);
         for (name, again) in [("a", Some(at(10))), ("b", Some(at(20))), ("c", None)] {
             entries.trigger(key(name), by(now, 0));
-            let key = entries.begin(Stake::Token).unwrap();
+            let key = begin(&mut entries).unwrap();
             entries.done(key, again);
         }
         assert_eq!(entries.next_time(), Some(at(10)));
@@ -297,7 +363,7 @@ mod tests {
         let (mut entries, now) = (Entries::default(), Instant::now());
         for name in ["later", "running"] {
             entries.trigger(key(name), by(now, 0));
-            let _ = entries.begin(Stake::Token);
+            let _ = begin(&mut entries);
         }
         entries.done(key("later"), Some(now));
         entries.trigger(key("running"), by(now, 0));
@@ -311,35 +377,62 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn next_waits_for_its_permit_by_the_earliest_deadline_of_now() {
-        let (queue, permits, now) = (WorkQueue::new(), ApiPermits::new(1, 0), Instant::now());
-        let held = permits.acquire(now, Stake::Token).await;
-        queue.trigger(key("late"), by(now, 30));
-        let waits = async {
-            let next = queue.next(Stake::Token, &permits, |_| by(now, 0));
-            tokio::pin!(next);
-            assert!(tokio::time::timeout(Duration::from_secs(1), &mut next).await.is_err());
-            let other = permits.acquire(now + Duration::from_secs(20), Stake::Token);
-            tokio::pin!(other);
-            assert!(tokio::time::timeout(Duration::from_secs(1), &mut other).await.is_err());
-            queue.trigger(key("urgent"), by(now, 10));
-            assert!(tokio::time::timeout(Duration::from_secs(1), &mut next).await.is_err());
-            drop(held);
-            tokio::select! { biased; _ = other => None, (key, _) = next => Some(key) }
-        };
-        assert_eq!(waits.await, Some(key("urgent")));
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn next_waits_for_a_permit_and_then_takes_the_earliest_of_that_time() {
         let (queue, permits, now) = (WorkQueue::new(), ApiPermits::new(1, 0), Instant::now());
-        let held = permits.acquire(now, Stake::Token).await;
+        let held = permits.acquire(&"ns".into()).await;
         queue.trigger(key("first"), by(now, 30));
-        let next = queue.next(Stake::Token, &permits, |_| by(now, 0));
+        let next = queue.next(&permits, |_| by(now, 0));
         tokio::pin!(next);
         assert!(tokio::time::timeout(Duration::from_secs(1), &mut next).await.is_err());
         queue.trigger(key("urgent"), by(now, 5));
         drop(held);
         assert_eq!(next.await.0, key("urgent"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn next_takes_new_sources_by_deadline_however_many_tokens_are_at_stake() {
+        let (queue, permits, now) = (WorkQueue::new(), ApiPermits::new(8, 2), Instant::now());
+        for name in ["later", "later still"] {
+            queue.trigger(key(name), by(now, 60));
+        }
+        queue.trigger(key("new"), Urgency { stake: Stake::Nothing, ..by(now, 30) });
+        assert_eq!(queue.next(&permits, |_| by(now, 0)).await.0, key("new"));
+    }
+
+    /// How long one waits for a reconciliation while those of a crowd in another namespace take a second each.
+    async fn wait(crowd: Urgency, other: Urgency) -> Duration {
+        let (queue, permits) = (WorkQueue::new(), ApiPermits::new(40, 10));
+        for n in 0..10_000 {
+            queue.trigger(Key::new("crowd", &n.to_string()), crowd);
+        }
+        let mut running = tokio::task::JoinSet::new();
+        let mut triggered = Instant::now();
+        for begun in 0.. {
+            if begun == 100 {
+                triggered = Instant::now();
+                queue.trigger(Key::new("other", "a"), other);
+            }
+            let (key, permit) = queue.next(&permits, |_| crowd).await;
+            if &*key.namespace == "other" {
+                break;
+            }
+            running.spawn(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                drop(permit);
+            });
+        }
+        triggered.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn next_of_a_namespace_does_not_wait_for_the_crowd_of_another() {
+        let now = Instant::now();
+        let [passed, later] = [0, 50].map(|seconds| by(now, seconds));
+        let nothing = |urgency| Urgency { stake: Stake::Nothing, ..urgency };
+        for crowd in [passed, nothing(passed)] {
+            for other in [later, nothing(later)] {
+                assert_eq!(wait(crowd, other).await, Duration::ZERO, "{crowd:?} {other:?}");
+            }
+        }
     }
 }

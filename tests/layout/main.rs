@@ -68,7 +68,12 @@ fn every_module_of_src_has_a_layer() {
 
 #[test]
 fn no_files_or_folders_import_each_other_in_a_circle() {
-    let crates = [("src", operator()), ("crates/api/src", api()), ("crates/token-endpoint/src", endpoint())];
+    let crates = [
+        ("src", operator()),
+        ("crates/api/src", api()),
+        ("crates/token-endpoint/src", endpoint()),
+        ("crates/tenant-shares/src", shares()),
+    ];
     let mut wrong = String::new();
     for (folder, imports) in crates {
         for circle in circles(&imports.internal) {
@@ -109,6 +114,8 @@ fn crates_depend_neither_on_each_other_nor_on_kubes_client() {
         None,
         "crates/token-endpoint knows no Kubernetes"
     );
+    let shares = dependencies("tenant-shares");
+    assert_eq!(names(&shares).next(), None, "crates/tenant-shares needs no other crate");
 }
 
 #[test]
@@ -179,6 +186,10 @@ fn api() -> Imports {
 
 fn endpoint() -> Imports {
     imports_of("crates/token-endpoint/src", "token_endpoint", &read("crates/token-endpoint/src"))
+}
+
+fn shares() -> Imports {
+    imports_of("crates/tenant-shares/src", "tenant_shares", &read("crates/tenant-shares/src"))
 }
 
 /// The Rust files below a folder of this repository.

@@ -152,8 +152,10 @@ impl Error {
         match self {
             // Nothing tells when it is renewed.
             Error::Request(RequestError::ExpiredAssertion(_)) => Class::Transient,
-            Error::Request(_) | Error::Egress(_) | Error::Client { .. } => Class::Configuration,
-            Error::Dns { .. }
+            Error::Request(_) | Error::Egress(_) => Class::Configuration,
+            // What the certificates are read from is not watched.
+            Error::Client { .. }
+            | Error::Dns { .. }
             | Error::Connect { .. }
             | Error::ConnectTimeout { .. }
             | Error::Handshake { .. }
@@ -166,6 +168,34 @@ impl Error {
             Error::Discovery(undiscovered) => undiscovered.problem.class(),
             Error::Refused(refusal) => refusal.meaning().class,
             Error::Unusable(_) => Class::Malformed,
+        }
+    }
+
+    /// Whether nothing was sent, for a reason that is found before any connection.
+    pub(crate) fn is_unsent(&self) -> bool {
+        matches!(self, Error::Client { .. }) || self.class() == Class::Configuration
+    }
+
+    /// Whether the failure comes of what the caller configures (roots, certificates, names, limits, egress policy), so that it
+    /// says nothing of the endpoint.
+    pub(crate) fn is_own(&self) -> bool {
+        match self {
+            Error::Request(_)
+            | Error::Egress(_)
+            | Error::Client { .. }
+            | Error::Certificate { .. }
+            | Error::ClientCertificate { .. }
+            | Error::Proxy { .. } => true,
+            Error::Discovery(_)
+            | Error::Dns { .. }
+            | Error::Connect { .. }
+            | Error::ConnectTimeout { .. }
+            | Error::Handshake { .. }
+            | Error::Timeout { .. }
+            | Error::Cut { .. }
+            | Error::Renegotiation { .. }
+            | Error::Refused(_)
+            | Error::Unusable(_) => false,
         }
     }
 

@@ -154,19 +154,22 @@ fn record(token_id: &str, expires_in: i64) -> Record {
 }
 
 /// A token request in flight gets this result.
-async fn requested(context: &Context, key: &Key, outcome: Result<Box<NewToken>, Outcome>) {
+async fn requested(context: &Context, key: &Key, mut outcome: Result<Box<NewToken>, Outcome>) {
     let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
     let request =
         MintRequest { reason: MintReason::Due, cause: None, policy, expedite: false, original: None };
     context.mints.request(key, request, &"https://idp.example.com".parse().unwrap(), Instant::now());
     let (next, permit) = context.mints.next().await;
     context.mints.begin(&next).unwrap();
+    if let Ok(token) = &mut outcome {
+        token.unwritten = Some(context.mints.count_unwritten(permit.underway()));
+    }
     drop(permit);
     let result = MintResult { outcome, ..MintResult::empty("u".into(), MintReason::Due, None) };
     context.mints.finish(key, result);
 }
 
-fn new_token(context: &Context) -> Box<NewToken> {
+fn new_token() -> Box<NewToken> {
     Box::new(NewToken {
         record: record("new", 600),
         replaces: None,
@@ -176,7 +179,7 @@ fn new_token(context: &Context) -> Box<NewToken> {
         refresh_at: Timestamp::MAX,
         rewound: 0,
         received_at: Instant::now(),
-        unwritten: Some(context.mints.count_unwritten()),
+        unwritten: None,
         is_blocked: false,
     })
 }
@@ -219,7 +222,7 @@ async fn token_that_nothing_can_write_does_not_delay_the_end() {
         ..Facts::labelled(Version { uid: "t".into(), resource_version: "1".into() })
     };
     observe(&context, &key, Some(target));
-    requested(&context, &key, Ok(new_token(&context))).await;
+    requested(&context, &key, Ok(new_token())).await;
     let took = stops(&stop, &context).await;
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
@@ -232,7 +235,7 @@ async fn pending_token_does_not_survive_a_lost_term() {
     let key = source(&context, spec);
     observe(&context, &key.sibling("c"), None);
     observe(&context, &key, None);
-    requested(&context, &key, Ok(new_token(&context))).await;
+    requested(&context, &key, Ok(new_token())).await;
     let running = leading(&context);
     sleep(Duration::from_secs(10)).await;
     lease.lose();
@@ -256,8 +259,8 @@ async fn mint_queue_has_heartbeats_while_its_requests_end_after_a_lost_lease() {
     observe(&context, &key.sibling("c"), facts);
     observe(&context, &key, None);
     let mut permits = vec![];
-    for _ in 0..32 {
-        permits.push(context.permits.acquire(Instant::now(), Stake::Token).await);
+    for n in 0..40 {
+        permits.push(context.permits.acquire(&format!("ns-{n}").into()).await);
     }
     let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
     let request =
@@ -282,7 +285,7 @@ async fn source_whose_reconciliation_panics_anywhere_is_reconciled_again() {
     let (_stop, context) = context();
     let key = Key::new("ns", "a");
     context.trigger(key.clone());
-    let next = || context.work.next(Stake::Nothing, &context.permits, |key| context.urgency(key));
+    let next = || context.work.next(&context.permits, |key| context.urgency(key));
     let (begun, _permit) = next().await;
     let running = Running::new(Arc::clone(&context), begun);
     let panicked = tokio::spawn(async move {
@@ -455,7 +458,7 @@ async fn token_that_the_api_server_does_not_take_is_tried_until_the_end_and_hold
 {
     let (stop, context) = context();
     let key = source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
-    requested(&context, &key, Ok(new_token(&context))).await;
+    requested(&context, &key, Ok(new_token())).await;
     let running = leading(&context);
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(context.mints.unwritten(), 1);

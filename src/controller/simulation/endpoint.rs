@@ -68,11 +68,12 @@ fn credentials(client: usize, secret: usize) -> Credentials {
 
 pub(super) fn identity(
     limiter: &Limiter<Key>,
+    key: &Key,
     endpoint: usize,
     client: usize,
     secret: usize,
 ) -> RequestIdentity {
-    limiter.identity(&description(endpoint), &credentials(client, secret), &Tls::default())
+    limiter.identity(&key.namespace, &description(endpoint), &credentials(client, secret), &Tls::default())
 }
 
 fn error(status: u16, retry_after: Option<u64>, body: &str) -> Error {

@@ -102,9 +102,7 @@ pub(super) fn run(plan: Plan, tells: bool) -> Outcome {
     runtime.block_on(async {
         let simulation = Simulation::new(plan, tells);
         let mut tasks = JoinSet::new();
-        for stake in [Stake::Token, Stake::Token, Stake::Token, Stake::Nothing] {
-            tasks.spawn(worker(Arc::clone(&simulation), stake));
-        }
+        tasks.spawn(work(Arc::clone(&simulation)));
         tasks.spawn(mint_loop(Arc::clone(&simulation)));
         tasks.spawn(events(Arc::clone(&simulation)));
         sleep_until(simulation.started + CALM + RECOVERY).await;
@@ -170,19 +168,24 @@ async fn events(simulation: Arc<Simulation>) {
     std::future::pending::<()>().await;
 }
 
-async fn worker(simulation: Arc<Simulation>, stake: Stake) {
+async fn work(simulation: Arc<Simulation>) {
+    let mut tasks = JoinSet::new();
     loop {
         let urgency = |key: &Key| simulation.urgency(key);
-        let (key, _permit) = simulation.work.next(stake, &simulation.permits, urgency).await;
-        let again = simulation.reconcile(&key).await;
-        simulation.work.done(key, again.map(|wait| Instant::now() + wait));
+        let (key, permit) = simulation.work.next(&simulation.permits, urgency).await;
+        let simulation = Arc::clone(&simulation);
+        tasks.spawn(async move {
+            let again = simulation.reconcile(&key).await;
+            drop(permit);
+            simulation.work.done(key, again.map(|wait| Instant::now() + wait));
+        });
+        while tasks.try_join_next().is_some() {}
     }
 }
 
 async fn mint_loop(simulation: Arc<Simulation>) {
     let mut tasks = JoinSet::new();
     loop {
-        simulation.mints.has_room().await;
         let (key, permit) = simulation.mints.next().await;
         if let Some(request) = simulation.mints.begin(&key) {
             tasks.spawn(mint(Arc::clone(&simulation), key, request, permit));
@@ -211,9 +214,9 @@ async fn mint(simulation: Arc<Simulation>, key: Key, request: MintRequest, permi
     sleep(simulation.plan.api_latency).await;
     let secret = simulation.state().secrets[planned.client];
     let limiter = simulation.mints.limiter();
-    let client = identity(limiter, planned.endpoint, planned.client, secret);
+    let client = identity(limiter, &key, planned.endpoint, planned.client, secret);
     if request.expedite {
-        limiter.expedite(client);
+        limiter.expedite(&key.namespace, client);
     }
     let terms = Terms {
         exclusive: false,

@@ -1,4 +1,4 @@
-//! Whether an endpoint fails for every client that asks it.
+//! Whether an endpoint fails for every client of a tenant that asks it.
 
 use super::identity::Identity;
 use crate::error::Error;
@@ -10,6 +10,9 @@ const FAILURES_TO_OPEN: u32 = 5;
 /// The wait between two probes: it doubles from the first to the second of these.
 const PROBE_WAITS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
 
+/// How long failures count, where no request follows.
+const KEPT: Duration = Duration::from_secs(600);
+
 /// While it is open, the endpoint gets one request at a time, and a pause after each that failed.
 #[derive(Default)]
 pub(super) struct Circuit {
@@ -20,6 +23,7 @@ pub(super) struct Circuit {
     last: Option<Error>,
     probing: bool,
     next_probe: Option<Instant>,
+    failed_at: Option<Instant>,
 }
 
 /// Why requests to an endpoint wait: it failed for several clients in a row.
@@ -60,9 +64,9 @@ impl Circuit {
         Some(CircuitOpen { error: Box::new(error), failures: self.failures })
     }
 
-    /// Whether forgetting it would change nothing.
-    pub(super) fn is_idle(&self) -> bool {
-        self.failures == 0 && !self.probing
+    /// Whether it may be forgotten: no request has failed for long.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        !self.probing && self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= KEPT)
     }
 
     pub(super) fn begin_probe(&mut self) {
@@ -83,6 +87,7 @@ impl Circuit {
             self.clients.push(client);
         }
         self.last = Some(error.clone());
+        self.failed_at = Some(now);
         let [first, longest] = PROBE_WAITS;
         let doublings = self.failures.saturating_sub(FAILURES_TO_OPEN).min(8);
         self.next_probe = Some(now + (first * (1 << doublings)).min(longest));

@@ -1,5 +1,6 @@
 //! A request that waits, in each of its states.
 
+use super::Tenant;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -8,6 +9,13 @@ pub(super) type Turn = (Instant, u64);
 
 /// A place among the entries that wait for one client: requests that were never sent go before those that were refused.
 pub(super) type ParkedTurn = (bool, Turn);
+
+/// An endpoint, as one tenant asks it: it has a queue and a circuit for each.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct EndpointKey {
+    pub(super) tenant: Tenant,
+    pub(super) url: Arc<str>,
+}
 
 /// An entry in the queue of its endpoint.
 pub(super) struct Entry<K> {
@@ -19,7 +27,7 @@ pub(super) struct Entry<K> {
 pub(super) struct Parked<K> {
     pub(super) key: K,
     pub(super) since: Instant,
-    pub(super) endpoint: Arc<str>,
+    pub(super) endpoint: EndpointKey,
     pub(super) origin: Arc<str>,
 }
 
@@ -28,7 +36,7 @@ pub(super) struct Begun<K> {
     pub(super) key: K,
     pub(super) since: Instant,
     pub(super) turn: Turn,
-    pub(super) endpoint: Arc<str>,
+    pub(super) endpoint: EndpointKey,
     pub(super) origin: Arc<str>,
     pub(super) probe: bool,
 }

@@ -13,7 +13,7 @@ pub(crate) struct Identity(Digest);
 /// What the answer to a request may depend on, from what most requests share to what fewest do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestIdentity {
-    /// Token URL, client id, secret or key or certificate, and the method of authentication.
+    /// Tenant, token URL, client id, secret or key or certificate, and the method of authentication.
     pub(super) client: Identity,
     /// The client with its refresh token, subject token or assertion, and with secret parameters and headers.
     pub(super) grant: Identity,
@@ -24,6 +24,7 @@ pub struct RequestIdentity {
 impl RequestIdentity {
     pub(super) fn of(
         key: &DigestKey,
+        tenant: &str,
         description: &RequestDescription,
         credentials: &Credentials,
         tls: &Tls,
@@ -32,7 +33,12 @@ impl RequestIdentity {
         let method = format!("{:?}", description.client_authentication);
         // A renewed certificate is another credential.
         let certificate = tls.has_client_certificate().then(|| tls.digest());
-        let client = [Some(url), Some(method.as_bytes()), certificate.as_ref().map(AsRef::as_ref)];
+        let client = [
+            Some(tenant.as_bytes()),
+            Some(url),
+            Some(method.as_bytes()),
+            certificate.as_ref().map(AsRef::as_ref),
+        ];
         let client = Identity(key.of(client.into_iter().chain(credentials.of_client())));
 
         // The subject of an assertion is what a server grants or not.

@@ -2,14 +2,16 @@
 //!
 //! - A request waits as an entry of a key and a deadline, however many there are; the earliest deadline goes first, over
 //!   all endpoints that may be asked now.
-//! - One origin has a limit of requests in flight and of requests that begin in a second.
-//! - A circuit opens at an endpoint that fails for several clients in a row: it is asked one request at a time.
+//! - One origin has a limit of requests in flight and of requests that begin in a second. Tenants share it, and what the process
+//!   has under way, by the rules of `tenant_shares`.
+//! - A circuit opens at an endpoint that fails for several clients of a tenant in a row: the tenant asks it one request at a
+//!   time.
 //! - A rejection is known: requests that would get it too are answered here. Depending on the answer, those are the
 //!   requests of the same client, with the same grant, or with the same parameters. A client that has not succeeded yet
-//!   is tried by one request at a time.
+//!   is tried by one request at a time. No answer to one tenant concerns another.
 //!
 //! ```text
-//! enqueue(key, endpoint, deadline) ─▶ next() ─▶ EndpointPermit ─▶ admit(identity) ─▶ send ─▶ finish(outcome)
+//! enqueue(key, tenant, endpoint, deadline) ─▶ next() ─▶ EndpointPermit ─▶ admit(identity) ─▶ send ─▶ finish(outcome)
 //!                ▲                                                    │
 //!                └──────────────── parked, until it is free ◀─────────┘
 //! ```
@@ -24,11 +26,14 @@ mod identity;
 mod identity_state;
 mod known_rejection;
 mod limits;
+mod origin;
 mod permit;
 mod queue;
 mod rate;
 mod shared;
+mod tenant;
 mod terms;
+mod underway;
 mod verdict;
 
 pub use circuit::CircuitOpen;
@@ -37,7 +42,9 @@ pub use identity::RequestIdentity;
 pub use known_rejection::{KnownRejection, SharedBy};
 pub use limits::Limits;
 pub use permit::{Admission, EndpointPermit};
+pub use tenant::Tenant;
 pub use terms::Terms;
+pub use underway::Underway;
 
 use super::credentials::Credentials;
 use super::digest::Digest;
@@ -87,11 +94,12 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
     #[must_use]
     pub fn identity(
         &self,
+        tenant: &str,
         description: &RequestDescription,
         credentials: &Credentials,
         tls: &Tls,
     ) -> RequestIdentity {
-        RequestIdentity::of(&self.shared.digest_key, description, credentials, tls)
+        RequestIdentity::of(&self.shared.digest_key, tenant, description, credentials, tls)
     }
 
     /// A digest that is the same for credentials with the same values, in this process.
@@ -100,12 +108,12 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         self.shared.digest_key.of(credentials.all())
     }
 
-    /// Has a request to `endpoint` wait: a token URL, or an issuer whose token endpoint is to be discovered. The entry
+    /// Has a request of `tenant` to `endpoint` wait: a token URL, or an issuer whose token endpoint is to be discovered. The entry
     /// that `key` has already moves to this endpoint; its deadline only moves earlier.
-    pub fn enqueue(&self, key: K, endpoint: &Url, deadline: Instant) {
+    pub fn enqueue(&self, key: K, tenant: &Tenant, endpoint: &Url, deadline: Instant) {
         let origin = endpoint.origin().ascii_serialization();
         let (now, deadline) = (self.shared.now(), deadline + self.shared.slept());
-        self.shared.queue().enqueue(key, endpoint.as_str(), &origin, deadline, now);
+        self.shared.queue().enqueue(key, tenant, endpoint.as_str(), &origin, deadline, now);
         self.shared.changed.notify_one();
     }
 
@@ -126,10 +134,10 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         self.len() == 0
     }
 
-    /// Why entries of `endpoint` wait, if its circuit is open.
+    /// Why entries of `tenant` and `endpoint` wait, if their circuit is open.
     #[must_use]
-    pub fn circuit(&self, endpoint: &Url) -> Option<CircuitOpen> {
-        self.shared.queue().circuit(endpoint.as_str())
+    pub fn circuit(&self, tenant: &str, endpoint: &Url) -> Option<CircuitOpen> {
+        self.shared.queue().circuit(tenant, endpoint.as_str())
     }
 
     /// The last refusal of a client that has never succeeded and was refused several times, if the entry of `key` waits
@@ -142,8 +150,8 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
     /// A person has changed something, or asks for a token: a request that was rejected is tried again 30 s after the
     /// rejection (2 s where its client and its grant were not), and not only at the end of a wait that may have grown to half
     /// an hour. However many ask, it is tried once.
-    pub fn expedite(&self, who: RequestIdentity) {
-        self.shared.queue().expedite(who);
+    pub fn expedite(&self, tenant: &str, who: RequestIdentity) {
+        self.shared.queue().expedite(tenant, who);
     }
 
     /// The machine was suspended for so many seconds, which tokio's clock does not count: every wait ends sooner by as much.
@@ -151,8 +159,8 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         self.shared.has_slept(seconds);
     }
 
-    /// Waits until an entry may begin, and takes it out: of all that may, the one with the earliest deadline. A deadline
-    /// that has passed is still the earliest. For one caller at a time; nothing is lost if it stops waiting.
+    /// Waits until an entry may begin, and takes it out: of all that may, the one with the earliest deadline, where tenants take
+    /// turns. A deadline that has passed is still the earliest. For one caller at a time; nothing is lost if it stops waiting.
     pub async fn next(&self) -> (K, EndpointPermit<K>) {
         loop {
             let changed = self.shared.changed.notified();

@@ -6,6 +6,7 @@ use super::identity_state::Taken;
 use super::known_rejection::KnownRejection;
 use super::shared::Shared;
 use super::terms::Terms;
+use super::underway::Underway;
 use super::verdict::Verdict;
 use crate::error::{Class, Error};
 use std::fmt;
@@ -22,6 +23,7 @@ pub struct EndpointPermit<K: Clone + Eq + Hash> {
     who: Option<RequestIdentity>,
     /// The identities that count the request as in flight, and what it took of each.
     counted: Vec<(Identity, Taken)>,
+    underway: Arc<Underway<K>>,
     is_over: bool,
 }
 
@@ -43,7 +45,14 @@ impl<K: Clone + Eq + Hash> fmt::Debug for EndpointPermit<K> {
 
 impl<K: Clone + Eq + Hash> EndpointPermit<K> {
     pub(super) fn new(shared: Arc<Shared<K>>, begun: Begun<K>, now: Instant) -> Self {
-        Self { shared, begun, began: now, who: None, counted: Vec::new(), is_over: false }
+        let underway = Underway::new(Arc::clone(&shared), Arc::clone(&begun.endpoint.tenant));
+        Self { shared, begun, began: now, who: None, counted: Vec::new(), underway, is_over: false }
+    }
+
+    /// Counts the request as under way for as long as it is kept, also after the permit has ended.
+    #[must_use]
+    pub fn underway(&self) -> Arc<Underway<K>> {
+        Arc::clone(&self.underway)
     }
 
     /// How long the entry waited.
@@ -69,11 +78,12 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         let shared = Arc::clone(&self.shared);
         let now = shared.now();
         let mut queue = shared.queue();
-        let verdict = queue.judge(who, terms, now);
+        let tenant = Arc::clone(&self.begun.endpoint.tenant);
+        let verdict = queue.judge(&tenant, who, terms, now);
         match verdict {
             Verdict::Go => {
                 if begins {
-                    self.counted = queue.began(who, terms, now);
+                    self.counted = queue.began(&tenant, who, terms, now);
                     self.who = Some(who);
                     self.began = now;
                 }
@@ -85,7 +95,7 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
                 let parked = Parked {
                     key: key.clone(),
                     since: *since,
-                    endpoint: Arc::clone(endpoint),
+                    endpoint: endpoint.clone(),
                     origin: Arc::clone(origin),
                 };
                 queue.park(identity, (was_tried, *turn), parked, terms, now);
@@ -110,7 +120,8 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         self.leave(Some(outcome.as_ref().map(|_| ())));
         let is_ambiguous = outcome.as_ref().is_err_and(|error| error.class() == Class::Ambiguous);
         let client = self.who.filter(|_| is_ambiguous)?.client;
-        self.shared.queue().held(client, self.shared.now())
+        let tenant = Arc::clone(&self.begun.endpoint.tenant);
+        self.shared.queue().held(&tenant, client, self.shared.now())
     }
 
     fn leave(&mut self, outcome: Option<Result<(), &Error>>) {
@@ -126,14 +137,14 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         queue.permit_left(endpoint, origin, *probe, outcome.is_some() || self.who.is_some(), now);
         // Without an outcome it was not sent, or its caller has stopped waiting for the answer.
         let is_unsent = match outcome {
-            Some(outcome) => outcome.is_err_and(|error| error.class() == Class::Configuration),
+            Some(outcome) => outcome.is_err_and(Error::is_unsent),
             None => true,
         };
         for (identity, taken) in self.counted.drain(..) {
             if is_unsent {
-                queue.give_back(identity, taken, now);
+                queue.give_back(&endpoint.tenant, identity, taken, now);
             }
-            queue.left(identity, matches!(outcome, Some(Ok(()))), now);
+            queue.left(&endpoint.tenant, identity, matches!(outcome, Some(Ok(()))), now);
         }
         drop(queue);
         self.shared.changed.notify_one();

@@ -1,7 +1,7 @@
 //! Assertions that another program makes: sent as they are, unless their time is over.
 
 use super::grants::{NOW, attempt, body};
-use super::{credentials, description};
+use super::{TENANT, credentials, description};
 use crate::limiter::{Limiter, Limits};
 use crate::{
     Class, ClientAuthentication, Credential, Credentials, Error, ErrorKind, Grant, RequestDescription,
@@ -83,7 +83,7 @@ fn made_assertion_identifies_no_credentials_and_is_redacted() {
     let (first, second) = (with(&jwt(NOW + 1)), with(&jwt(NOW + 2)));
     assert_eq!(limiter.digest(&first), limiter.digest(&second), "a renewed one is no change");
     for description in [grant(), client()] {
-        let identity = |credentials| limiter.identity(&description, credentials, &Tls::default());
+        let identity = |credentials| limiter.identity(TENANT, &description, credentials, &Tls::default());
         assert_eq!(identity(&first), identity(&second));
     }
     assert!(first.are_told_in(&format!("is {} bad?", jwt(NOW + 1))));

@@ -27,6 +27,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 const ID: &str = "the-client-id";
 const SECRET: &str = "correct horse/battery+staple";
 const REFRESH: &str = "Zq5rNfLk2YbWtVx8";
+const TENANT: &str = "a tenant";
 
 fn description() -> RequestDescription {
     RequestDescription::new(

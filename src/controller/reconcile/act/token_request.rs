@@ -111,9 +111,10 @@ impl Reconciliation<'_> {
         Some(Problem { reason: reason(error.lasting_kind()), message, passes: true })
     }
 
-    /// Why a token request waits whose endpoint fails for all.
+    /// Why a token request waits whose endpoint fails for all of its namespace.
     fn open_circuit(&self) -> Option<Problem> {
-        let circuit = self.context.mints.circuit(&self.spec.description.request.token_url)?;
+        let circuit =
+            self.context.mints.circuit(&self.identity.key, &self.spec.description.request.token_url)?;
         Some(Problem { reason: Reason::EndpointUnavailable, message: circuit.to_string(), passes: true })
     }
 

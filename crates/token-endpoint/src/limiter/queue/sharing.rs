@@ -1,10 +1,12 @@
 //! Which requests wait for the answer to another one with the same client, grant or parameters.
 
-use super::super::entry::{Parked, Turn};
+use super::super::Tenant;
+use super::super::entry::{EndpointKey, Parked, Turn};
 use super::super::hold::{EXPEDITED, EXPEDITED_REQUEST, Hold};
 use super::super::identity::{Identity, RequestIdentity};
 use super::super::identity_state::{IdentityState, Standing, Taken};
 use super::super::known_rejection::{KnownRejection, SharedBy};
+use super::super::origin::Limited;
 use super::super::terms::Terms;
 use super::super::verdict::Verdict;
 use super::{Entry, Place, Queue, Timer};
@@ -14,19 +16,21 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Two clients that are answered "too many requests" within this time mean the origin, and not one of them.
-const SAME_LIMIT: Duration = Duration::from_secs(60);
-/// Clients that have succeeded, above which all are forgotten: they are the tenants' choice.
-const MAX_SUCCEEDED: usize = 65_536;
-
 impl<K: Clone + Eq + Hash> Queue<K> {
     /// What a request may do now. One that goes is in flight from [`Self::began`] until [`Self::left`].
-    pub(in crate::limiter) fn judge(&mut self, who: RequestIdentity, terms: Terms, now: Instant) -> Verdict {
-        self.client(who.client, now);
-        let was_tried = self.identities.get(&who.request).is_some_and(|state| state.hold.is_some());
+    pub(in crate::limiter) fn judge(
+        &mut self,
+        tenant: &Tenant,
+        who: RequestIdentity,
+        terms: Terms,
+        now: Instant,
+    ) -> Verdict {
+        self.client(tenant, who.client, now);
+        let identities = &self.tenant(tenant, now).identities;
+        let was_tried = identities.get(&who.request).is_some_and(|state| state.hold.is_some());
         let shared = [SharedBy::Client, SharedBy::Grant, SharedBy::Request];
         for (identity, shared_by) in who.all().into_iter().zip(shared) {
-            let Some(state) = self.identities.get(&identity) else { continue };
+            let Some(state) = identities.get(&identity) else { continue };
             let exclusive = terms.exclusive && shared_by == SharedBy::Grant;
             match state.standing(Terms { exclusive, ..terms }, now) {
                 Standing::Held(hold) => {
@@ -58,24 +62,32 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// A request is sent. Returns those identities whose requests in flight are counted.
     pub(in crate::limiter) fn began(
         &mut self,
+        tenant: &Tenant,
         who: RequestIdentity,
         terms: Terms,
         now: Instant,
     ) -> Vec<(Identity, Taken)> {
-        self.client(who.client, now);
+        self.client(tenant, who.client, now);
         if terms.exclusive {
-            self.state(who.grant, now);
+            self.state(tenant, who.grant, now);
         }
+        let identities = &mut self.tenant(tenant, now).identities;
         let counted = who.all().into_iter().filter_map(|identity| {
-            let state = self.identities.get_mut(&identity)?;
+            let state = identities.get_mut(&identity)?;
             Some((identity, state.began(terms, now)))
         });
         counted.collect()
     }
 
     /// A request that began was not sent.
-    pub(in crate::limiter) fn give_back(&mut self, identity: Identity, taken: Taken, now: Instant) {
-        if let Some(state) = self.identities.get_mut(&identity) {
+    pub(in crate::limiter) fn give_back(
+        &mut self,
+        tenant: &Tenant,
+        identity: Identity,
+        taken: Taken,
+        now: Instant,
+    ) {
+        if let Some(state) = self.identity(tenant, identity) {
             state.give_back(taken, now);
         }
     }
@@ -90,15 +102,22 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         now: Instant,
     ) {
         let turn = (was_tried, turn);
-        self.places.insert(parked.key.clone(), Place::Parked(identity, turn));
-        self.state(identity, now).park(turn, parked, terms, now);
-        self.set_timer(identity, now);
+        let tenant = Arc::clone(&parked.endpoint.tenant);
+        self.places.insert(parked.key.clone(), Place::Parked(Arc::clone(&tenant), identity, turn));
+        self.state(&tenant, identity, now).park(turn, parked, terms, now);
+        self.set_timer(&tenant, identity, now);
     }
 
     /// A request has ended. Those that wait for it go on: all of them where the result says how, else the first, which is
     /// the next to find out. Those that wait for a rate or a time have a timer.
-    pub(in crate::limiter) fn left(&mut self, identity: Identity, has_succeeded: bool, now: Instant) {
-        let Some(state) = self.identities.get_mut(&identity) else { return };
+    pub(in crate::limiter) fn left(
+        &mut self,
+        tenant: &Tenant,
+        identity: Identity,
+        has_succeeded: bool,
+        now: Instant,
+    ) {
+        let Some(state) = self.identity(tenant, identity) else { return };
         state.in_flight = state.in_flight.saturating_sub(1);
         let count = match state.standing(Terms::default(), now) {
             Standing::Slow(_) | Standing::Doubted(_) => 0,
@@ -106,63 +125,77 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             _ if has_succeeded && !state.rate.is_slow(now) => usize::MAX,
             _ => 1,
         };
-        self.unpark(identity, count, now);
-        self.set_timer(identity, now);
+        self.unpark(tenant, identity, count, now);
+        self.set_timer(tenant, identity, now);
     }
 
     /// What the outcome of a request says about its endpoint, and about others with the same client, grant or parameters.
     pub(in crate::limiter) fn learn(
         &mut self,
-        (endpoint, origin): (&Arc<str>, &Arc<str>),
+        (endpoint, origin): (&EndpointKey, &Arc<str>),
         who: Option<RequestIdentity>,
         outcome: Result<(), &Error>,
         began: Instant,
         now: Instant,
     ) {
-        let class = outcome.err().map(Error::class);
-        if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
-            match (class, outcome) {
-                (Some(Class::Transient), Err(error)) => {
+        match outcome {
+            // What is wrong on this side says nothing of the endpoint.
+            Err(error) if error.is_own() => {}
+            Err(error) if error.class() == Class::Transient => {
+                // It may have been forgotten while the request was in flight.
+                self.endpoint(&endpoint.tenant, &endpoint.url, origin, now);
+                if let Some(endpoint) = self.known_endpoint(endpoint) {
                     endpoint.circuit.failed(who.map(|who| who.client), error, now);
                 }
-                (Some(Class::Configuration), _) => return, // nothing was sent
-                _ => endpoint.circuit.answered(),
+            }
+            _ => {
+                if let Some(endpoint) = self.known_endpoint(endpoint) {
+                    endpoint.circuit.answered();
+                }
             }
         }
-        let Some(who) = who else { return };
+        let class = outcome.err().map(Error::class);
+        let Some(who) = who.filter(|_| class != Some(Class::Configuration)) else { return };
+        let tenant = &endpoint.tenant;
         match outcome {
-            Ok(()) => self.learn_success(who, began),
+            Ok(()) => self.learn_success(tenant, who, began, now),
             Err(error) => {
-                self.learn_failure(who, error, began, now);
+                self.learn_failure(tenant, who, error, began, now);
                 if class == Some(Class::Limited) && error.reach() == Reach::Client {
-                    self.slow_down(origin, who.client, now);
+                    self.slow_down(origin, tenant, who.client, now);
                 }
             }
         }
     }
 
-    fn learn_success(&mut self, who: RequestIdentity, began: Instant) {
-        if self.succeeded.len() >= MAX_SUCCEEDED && !self.succeeded.contains(&who.client) {
-            self.succeeded.clear();
-        }
-        self.succeeded.insert(who.client);
+    fn learn_success(&mut self, tenant: &Tenant, who: RequestIdentity, began: Instant, now: Instant) {
+        self.has_succeeded(tenant, who.client, now);
         for identity in who.all() {
-            if let Some(state) = self.identities.get_mut(&identity) {
+            if let Some(state) = self.identity(tenant, identity) {
                 state.succeeded(began);
             }
         }
     }
 
-    fn learn_failure(&mut self, who: RequestIdentity, error: &Error, began: Instant, now: Instant) {
+    fn learn_failure(
+        &mut self,
+        tenant: &Tenant,
+        who: RequestIdentity,
+        error: &Error,
+        began: Instant,
+        now: Instant,
+    ) {
         match (error.class(), error.reach()) {
-            (Class::Ambiguous, _) => self.client(who.client, now).answered_ambiguously(error, began, now),
-            (Class::Rejected | Class::LockedOut, Reach::Client) => {
-                self.client(who.client, now).rejected(error, began, now);
+            (Class::Ambiguous, _) => {
+                self.client(tenant, who.client, now).answered_ambiguously(error, began, now)
             }
-            (Class::Rejected, Reach::Grant) => self.state(who.grant, now).rejected(error, began, now),
+            (Class::Rejected | Class::LockedOut, Reach::Client) => {
+                self.client(tenant, who.client, now).rejected(error, began, now);
+            }
+            (Class::Rejected, Reach::Grant) => self.state(tenant, who.grant, now).rejected(error, began, now),
             (Class::Rejected, Reach::Request) => {
-                self.state(who.request, now).rejected(error, began, now);
-                let client = self.client(who.client, now);
+                self.state(tenant, who.request, now).rejected(error, began, now);
+                let client = self.client(tenant, who.client, now);
                 if !client.has_succeeded {
                     client.doubt.refused(who.request, error, now);
                 }
@@ -171,65 +204,71 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
         if let Some(seconds) = error.shared_retry_after().filter(|seconds| *seconds > 0) {
             let class = if error.class() == Class::Transient { Class::Transient } else { Class::Limited };
-            let client = self.client(who.client, now);
+            let client = self.client(tenant, who.client, now);
             let hold = Hold::new(client.hold.as_ref(), error, class, Duration::ZERO, began, now);
             client.asked_to_wait(hold, now + Duration::from_secs(seconds));
         }
     }
 
-    /// One client's quota does not concern the others.
-    fn slow_down(&mut self, origin: &Arc<str>, client: Identity, now: Instant) {
+    /// One client's quota does not concern the others, nor one tenant's.
+    fn slow_down(&mut self, origin: &Arc<str>, tenant: &Tenant, client: Identity, now: Instant) {
         let Some(origin) = self.origins.get_mut(origin) else { return };
-        let before = origin.limited.replace((client, now));
-        let are_others = before
-            .is_some_and(|(other, at)| other != client && now.saturating_duration_since(at) < SAME_LIMIT);
-        if are_others {
-            origin.rate.slow_down(now);
-        } else {
-            self.client(client, now).rate.slow_down(now);
+        match origin.limited(tenant, client, now) {
+            Limited::Client => self.client(tenant, client, now).rate.slow_down(now),
+            Limited::Lane => {
+                if let Some(lane) = origin.lanes.get_mut(tenant) {
+                    lane.rate.slow_down(now);
+                }
+            }
         }
     }
 
     /// How long a client is held back, and what that is paced as.
-    pub(in crate::limiter) fn held(&self, client: Identity, now: Instant) -> Option<(Class, Duration)> {
-        let hold = self.identities.get(&client)?.hold.as_ref()?;
+    pub(in crate::limiter) fn held(
+        &self,
+        tenant: &Tenant,
+        client: Identity,
+        now: Instant,
+    ) -> Option<(Class, Duration)> {
+        let hold = self.tenants.get(tenant)?.identities.get(&client)?.hold.as_ref()?;
         (hold.until > now).then(|| (hold.class, hold.until - now))
     }
 
     /// The last refusal, where an entry waits because its client is in doubt.
     pub(in crate::limiter) fn doubt(&self, key: &K) -> Option<Error> {
-        let Place::Parked(identity, _) = self.places.get(key)? else { return None };
-        self.identities.get(identity)?.doubt.error().cloned()
+        let Place::Parked(tenant, identity, _) = self.places.get(key)? else { return None };
+        self.tenants.get(tenant)?.identities.get(identity)?.doubt.error().cloned()
     }
 
-    pub(in crate::limiter) fn expedite(&mut self, who: RequestIdentity) {
+    pub(in crate::limiter) fn expedite(&mut self, tenant: &str, who: RequestIdentity) {
+        let Some(state) = self.tenants.get_mut(tenant) else { return };
         for (identity, least) in
             [(who.client, EXPEDITED), (who.grant, EXPEDITED), (who.request, EXPEDITED_REQUEST)]
         {
-            if let Some(state) = self.identities.get_mut(&identity) {
+            if let Some(state) = state.identities.get_mut(&identity) {
                 state.expedite(least);
             }
         }
     }
 
     /// Puts the first `count` entries that wait for `identity` back into their queues, with their own deadlines.
-    pub(super) fn unpark(&mut self, identity: Identity, count: usize, now: Instant) {
+    pub(super) fn unpark(&mut self, tenant: &Tenant, identity: Identity, count: usize, now: Instant) {
         for _ in 0..count {
-            let Some(state) = self.identities.get_mut(&identity) else { return };
+            let Some(state) = self.identity(tenant, identity) else { return };
             let Some(turn) = state.next_parked(now) else { return };
             let Some(parked) = state.remove_parked(turn) else { return };
             let (_, turn) = turn;
             let Parked { key, since, endpoint, origin } = parked;
             // It may have been forgotten while the request was prepared.
-            let endpoint = self.endpoint(&endpoint, &origin, now);
+            let endpoint = self.endpoint(&endpoint.tenant, &endpoint.url, &origin, now);
             self.insert(endpoint, turn, Entry { key, since }, now);
         }
     }
 
     /// Sets the timer of an identity whose entries wait for a rate or a time, or for nothing in flight. One entry at a time
     /// goes back: each that begins in vain costs as much as one that is sent.
-    pub(super) fn set_timer(&mut self, identity: Identity, now: Instant) {
-        let Some(state) = self.identities.get_mut(&identity) else { return };
+    pub(super) fn set_timer(&mut self, tenant: &Tenant, identity: Identity, now: Instant) {
+        let Some(state) = self.identity(tenant, identity) else { return };
         let wanted = match state.standing(Terms::default(), now) {
             _ if state.parked().is_empty() => None,
             Standing::Slow(at) => Some(at),
@@ -248,23 +287,14 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             return;
         }
         if let Some(before) = std::mem::replace(&mut state.timer, wanted) {
-            self.timers.remove(&(before, Timer::Identity(identity)));
+            self.timers.remove(&(before, Timer::Identity(Arc::clone(tenant), identity)));
         }
         if let Some(at) = wanted {
-            self.timers.insert((at, Timer::Identity(identity)));
+            self.timers.insert((at, Timer::Identity(Arc::clone(tenant), identity)));
         }
     }
 
-    fn client(&mut self, client: Identity, now: Instant) -> &mut IdentityState<K> {
-        let limit = f64::from(self.limits.per_second);
-        let has_succeeded = self.succeeded.contains(&client);
-        let state = || IdentityState::new(true, has_succeeded, limit, now);
-        self.identities.entry(client).or_insert_with(state)
-    }
-
-    /// The state of a grant or a request, which exists only where it says something.
-    fn state(&mut self, identity: Identity, now: Instant) -> &mut IdentityState<K> {
-        let limit = f64::from(self.limits.per_second);
-        self.identities.entry(identity).or_insert_with(|| IdentityState::new(false, false, limit, now))
+    fn identity(&mut self, tenant: &Tenant, identity: Identity) -> Option<&mut IdentityState<K>> {
+        self.tenants.get_mut(tenant)?.identities.get_mut(&identity)
     }
 }

@@ -73,6 +73,6 @@ async fn ambiguous_failures_hold_back_no_other_client_and_open_no_circuit() {
     for client in 0..20 {
         simulation.send(simulation.client(client), Err(throttled())).await.unwrap();
     }
-    assert!(simulation.limiter.circuit(&url()).is_none());
+    assert!(simulation.limiter.circuit(TENANT, &url()).is_none());
     simulation.send(simulation.client(99), Ok(())).await.unwrap();
 }

@@ -42,7 +42,7 @@ async fn circuit_open_asks_one_request_at_a_time_until_one_succeeds() {
     for client in [1, 2, 1, 2, 1] {
         fail(&simulation, client).await;
     }
-    let circuit = simulation.limiter.circuit(&url()).unwrap();
+    let circuit = simulation.limiter.circuit(TENANT, &url()).unwrap();
     assert_eq!((circuit.failures, circuit.error.kind()), (5, ErrorKind::Unavailable));
     assert!(circuit.to_string().contains("HTTP 503"), "{circuit}");
     let started = Instant::now();
@@ -74,7 +74,7 @@ async fn circuit_open_asks_one_request_at_a_time_until_one_succeeds() {
         task.await.unwrap().unwrap().finish(&Ok(()));
     }
     assert!((9..=11).contains(&started.elapsed().as_secs()), "100 a second again: {:?}", started.elapsed());
-    assert!(simulation.limiter.circuit(&url()).is_none());
+    assert!(simulation.limiter.circuit(TENANT, &url()).is_none());
 }
 
 #[tokio::test(start_paused = true)]

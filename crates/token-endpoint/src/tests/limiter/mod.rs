@@ -9,11 +9,12 @@ mod queue;
 mod rejections;
 mod retry_after;
 mod sharing;
+mod tenants;
 
-use super::{answer, answer_with, credentials, description};
+use super::{TENANT, answer, answer_with, credentials, description};
 use crate::{
     Admission, Class, Credentials, EndpointPermit, Error, ErrorKind, Grant, KnownRejection, Limiter, Limits,
-    RequestDescription, RequestIdentity, Terms, Tls,
+    RequestDescription, RequestIdentity, Tenant, Terms, Tls,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +31,7 @@ type Waiting = (RequestIdentity, Terms, oneshot::Sender<Result<Permit, KnownReje
 /// A limiter with one task that takes entries as they may begin, and gives each the permit that it waits for.
 #[derive(Clone)]
 struct Simulation {
+    tenant: Tenant,
     limiter: Limiter<usize>,
     waiting: Arc<Mutex<HashMap<usize, Waiting>>>,
     keys: Arc<AtomicUsize>,
@@ -37,8 +39,12 @@ struct Simulation {
 
 impl Simulation {
     fn new(limits: Limits) -> Self {
-        let simulation =
-            Simulation { limiter: Limiter::new(limits), waiting: Arc::default(), keys: Arc::default() };
+        let simulation = Simulation {
+            tenant: TENANT.into(),
+            limiter: Limiter::new(limits),
+            waiting: Arc::default(),
+            keys: Arc::default(),
+        };
         let served = simulation.clone();
         tokio::spawn(async move {
             loop {
@@ -60,6 +66,11 @@ impl Simulation {
         simulation
     }
 
+    /// The same limiter, for another tenant.
+    fn of(&self, tenant: &str) -> Self {
+        Simulation { tenant: tenant.into(), ..self.clone() }
+    }
+
     async fn enter(
         &self,
         url: &Url,
@@ -79,7 +90,7 @@ impl Simulation {
         let (reply, answer) = oneshot::channel();
         let key = self.keys.fetch_add(1, Ordering::Relaxed);
         self.waiting.lock().unwrap().insert(key, (who, terms, reply));
-        self.limiter.enqueue(key, url, deadline);
+        self.limiter.enqueue(key, &self.tenant, url, deadline);
         let _leaves = Leaves(&self.limiter, key);
         answer.await.unwrap()
     }
@@ -102,13 +113,13 @@ impl Simulation {
     /// A client with its own credentials.
     fn client(&self, client: usize) -> RequestIdentity {
         let credentials = Credentials { client_id: Some(format!("client-{client}")), ..credentials() };
-        self.limiter.identity(&description(), &credentials, &Tls::default())
+        self.limiter.identity(&self.tenant, &description(), &credentials, &Tls::default())
     }
 
     /// Requests of one client for different scopes.
     fn scope(&self, scope: usize) -> RequestIdentity {
         let description = RequestDescription { scopes: vec![format!("scope-{scope}")], ..description() };
-        self.limiter.identity(&description, &credentials(), &Tls::default())
+        self.limiter.identity(&self.tenant, &description, &credentials(), &Tls::default())
     }
 
     /// Requests of one client with different refresh tokens.
@@ -116,11 +127,11 @@ impl Simulation {
         let description = RequestDescription { grant: Grant::RefreshToken, ..description() };
         let token = format!("refresh-token-{token}").into();
         let credentials = Credentials { refresh_token: Some(token), ..credentials() };
-        self.limiter.identity(&description, &credentials, &Tls::default())
+        self.limiter.identity(&self.tenant, &description, &credentials, &Tls::default())
     }
 
     fn expedite(&self, who: RequestIdentity) {
-        self.limiter.expedite(who);
+        self.limiter.expedite(&self.tenant, who);
     }
 
     fn remembered(&self) -> usize {

@@ -29,12 +29,12 @@ async fn queue_entries_move_to_an_earlier_deadline_and_to_another_endpoint_and_c
     let limiter = Limiter::new(Limits { in_flight: 64, per_second: 1000 });
     let (now, other) = (Instant::now(), "https://idp.example.com/other".parse().unwrap());
     for (key, at) in [("a", 30), ("b", 20), ("c", 10)] {
-        limiter.enqueue(key, &url(), now + seconds(at));
+        limiter.enqueue(key, &TENANT.into(), &url(), now + seconds(at));
     }
-    limiter.enqueue("a", &url(), now + seconds(5));
-    limiter.enqueue("a", &url(), now + seconds(99));
-    limiter.enqueue("b", &other, now + seconds(99));
-    limiter.enqueue("d", &other, now + seconds(1));
+    limiter.enqueue("a", &TENANT.into(), &url(), now + seconds(5));
+    limiter.enqueue("a", &TENANT.into(), &url(), now + seconds(99));
+    limiter.enqueue("b", &TENANT.into(), &other, now + seconds(99));
+    limiter.enqueue("d", &TENANT.into(), &other, now + seconds(1));
     assert!(limiter.remove(&"d") && !limiter.remove(&"d"));
     let mut order = vec![];
     while !limiter.is_empty() {
@@ -86,16 +86,16 @@ async fn queue_entry_that_parks_after_its_endpoint_was_forgotten_begins_when_its
     let (limiter, now) = (&simulation.limiter, Instant::now());
     let limiter = Limiter::clone(limiter);
     let own = Limiter::<usize>::default();
-    let client = limiter.identity(&description(), &credentials(), &Tls::default());
+    let client = limiter.identity(TENANT, &description(), &credentials(), &Tls::default());
     let mut permits = vec![];
     for key in [1, 2] {
-        own.enqueue(key, &url(), now);
+        own.enqueue(key, &TENANT.into(), &url(), now);
         permits.push(own.next().await.1);
     }
     let second = permits.pop().unwrap();
     let Admission::Granted(first) = permits.pop().unwrap().admit(client, Terms::default()) else { panic!() };
     for other in 0..10_000 {
-        own.enqueue(3, &format!("https://{other}.example.com/").parse().unwrap(), now);
+        own.enqueue(3, &TENANT.into(), &format!("https://{other}.example.com/").parse().unwrap(), now);
     }
     own.remove(&3);
     assert!(matches!(second.admit(client, Terms::default()), Admission::Parked));
@@ -108,10 +108,10 @@ async fn queue_entry_that_parks_after_its_endpoint_was_forgotten_begins_when_its
 /// took, and how many entries have begun for them.
 async fn requests_of_one_client(count: usize, answer: fn(usize) -> Result<(), Error>) -> (Duration, usize) {
     let limiter = Limiter::<usize>::default();
-    let client = limiter.identity(&description(), &credentials(), &Tls::default());
+    let client = limiter.identity(TENANT, &description(), &credentials(), &Tls::default());
     let started = Instant::now();
     for key in 0..count {
-        limiter.enqueue(key, &url(), started + seconds(30));
+        limiter.enqueue(key, &TENANT.into(), &url(), started + seconds(30));
     }
     let mut tasks = JoinSet::new();
     let (mut begun, sent) = (0, Arc::new(AtomicUsize::new(0)));

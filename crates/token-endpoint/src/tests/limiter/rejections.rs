@@ -131,7 +131,12 @@ async fn rejection_ends_with_another_secret_another_endpoint_or_a_success() {
     let of = |description: &RequestDescription, secret: Option<&str>| {
         let id = Credentials { client_id: Some("client-1".into()), ..credentials() };
         let client_secret = secret.map(Into::into).or(id.client_secret.clone());
-        simulation.limiter.identity(description, &Credentials { client_secret, ..id }, &Tls::default())
+        simulation.limiter.identity(
+            TENANT,
+            description,
+            &Credentials { client_secret, ..id },
+            &Tls::default(),
+        )
     };
     let changed = of(&description(), Some("changed"));
     assert_ne!(changed, wrong);

@@ -10,7 +10,7 @@ fn identity_parts_change_client_grant_and_request() {
     let parts = |change: &dyn Fn(&mut RequestDescription, &mut Credentials)| {
         let (mut description, mut credentials) = (description(), credentials());
         change(&mut description, &mut credentials);
-        limiter.identity(&description, &credentials, &Tls::default()).all()
+        limiter.identity(TENANT, &description, &credentials, &Tls::default()).all()
     };
     let same = parts(&|_, _| {});
     type Change = &'static dyn Fn(&mut RequestDescription, &mut Credentials);
@@ -87,7 +87,7 @@ async fn refusal_holds_back_the_requests_that_would_get_it_too() {
                 client_id: Some(id.into()),
                 ..credentials()
             };
-            simulation.limiter.identity(&description, &credentials, &Tls::default())
+            simulation.limiter.identity(TENANT, &description, &credentials, &Tls::default())
         };
         let refused = request("t", "s", "id");
         simulation.send(refused, Ok(())).await.unwrap();
@@ -125,7 +125,7 @@ async fn refusal_of_one_audience_never_delays_a_good_one() {
     let simulation = Simulation::default();
     let audience = |audience: &str| {
         let description = RequestDescription { audience: Some(audience.into()), ..description() };
-        simulation.limiter.identity(&description, &credentials(), &Tls::default())
+        simulation.limiter.identity(TENANT, &description, &credentials(), &Tls::default())
     };
     let all = vec![audience("wrong"), audience("good")];
     let seen = sources(&simulation, all, seconds(7200), |source| match source {
