@@ -105,16 +105,16 @@ impl Outcome {
         let seconds = known.retry_in.as_secs().max(1);
         let (reason, holds) = match known.class {
             Class::Limited | Class::LockedOut => {
-                (Reason::RateLimited, format!("all TokenSources with {who} wait for {seconds} s more"))
+                (Reason::RateLimited, format!("all TokenSources of this namespace with {who} wait for {seconds} s more"))
             }
             Class::Transient | Class::Ambiguous => (
                 Reason::EndpointUnavailable,
-                format!("all TokenSources with {who} wait for {seconds} s more"),
+                format!("all TokenSources of this namespace with {who} wait for {seconds} s more"),
             ),
             _ => (
                 reason(error.lasting_kind()),
                 format!(
-                    "the rejection holds for all TokenSources with {who}, which are tried again in {seconds} s"
+                    "the rejection holds for all TokenSources of this namespace with {who}, which are tried again in {seconds} s"
                 ),
             ),
         };
@@ -218,7 +218,7 @@ mod tests {
         let asked = known(refused(400, "invalid_scope"), Class::Limited, SharedBy::Client);
         assert_eq!((asked.0, asked.1, asked.2), (Class::Limited, Reason::RateLimited, Some(90)));
         assert!(
-            asked.3.ends_with("all TokenSources with these credentials wait for 90 s more"),
+            asked.3.ends_with("all TokenSources of this namespace with these credentials wait for 90 s more"),
             "{}",
             asked.3
         );
@@ -227,7 +227,7 @@ mod tests {
         let rejected = known(refused(400, "invalid_grant"), Class::Rejected, SharedBy::Grant);
         assert_eq!(rejected.1, Reason::GrantRejected);
         assert!(
-            rejected.3.contains("holds for all TokenSources with this grant, which are tried again in 90 s")
+            rejected.3.contains("holds for all TokenSources of this namespace with this grant, which are tried again in 90 s")
         );
     }
 }
