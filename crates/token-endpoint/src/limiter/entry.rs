@@ -1,8 +1,10 @@
 //! A request that waits, in each of its states.
 
-use super::Tenant;
 use std::sync::Arc;
 use tokio::time::Instant;
+
+/// For whom requests are made: an opaque name. What one tenant asks for, and is answered, concerns no other.
+pub type Tenant = Arc<str>;
 
 /// A place in a queue: the deadline, then the order of arrival.
 pub(super) type Turn = (Instant, u64);

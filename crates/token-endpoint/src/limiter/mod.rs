@@ -37,12 +37,12 @@ mod underway;
 mod verdict;
 
 pub use circuit::CircuitOpen;
+pub use entry::Tenant;
 pub use hold::{LOCK_OUT_WAIT, rejection_wait};
 pub use identity::RequestIdentity;
 pub use known_rejection::{KnownRejection, SharedBy};
 pub use limits::Limits;
 pub use permit::{Admission, EndpointPermit};
-pub use tenant::Tenant;
 pub use terms::Terms;
 pub use underway::Underway;
 

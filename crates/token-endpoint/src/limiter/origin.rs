@@ -1,7 +1,6 @@
 //! An origin (scheme, host and port), which is what a server's limits are mostly counted by, and what each tenant has there.
 
-use super::Tenant;
-use super::entry::Turn;
+use super::entry::{Tenant, Turn};
 use super::identity::Identity;
 use super::limits::Limits;
 use super::rate::Rate;

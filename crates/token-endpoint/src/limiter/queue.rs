@@ -8,9 +8,8 @@ mod index;
 mod kept;
 mod sharing;
 
-use super::Tenant;
 use super::circuit::{CircuitOpen, Passage};
-use super::entry::{Begun, EndpointKey, Entry, Parked, ParkedTurn, Turn};
+use super::entry::{Begun, EndpointKey, Entry, Parked, ParkedTurn, Tenant, Turn};
 use super::identity::Identity;
 use super::limits::Limits;
 use super::origin::Origin;

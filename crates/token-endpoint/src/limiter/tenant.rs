@@ -9,9 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// For whom requests are made: an opaque name. What one tenant asks for, and is answered, concerns no other.
-pub type Tenant = Arc<str>;
-
 pub(super) struct TenantState<K> {
     /// Requests in flight, and those whose answers are under way.
     pub(super) underway: usize,

@@ -1,6 +1,6 @@
 //! What a tenant has under way: its requests, and what is still to be done with their answers.
 
-use super::Tenant;
+use super::entry::Tenant;
 use super::shared::Shared;
 use std::fmt;
 use std::hash::Hash;

@@ -1,8 +1,7 @@
 //! Where endpoints, lanes and origins stand in the indexes.
 
-use super::super::Tenant;
 use super::super::circuit::Passage;
-use super::super::entry::EndpointKey;
+use super::super::entry::{EndpointKey, Tenant};
 use super::super::origin::Listed;
 use super::{Queue, Timer};
 use std::hash::Hash;

@@ -1,8 +1,7 @@
 //! What is kept of tenants, endpoints and identities: it ends by time, and is bounded by number. A tenant that has more than its
 //! share loses what is its own.
 
-use super::super::Tenant;
-use super::super::entry::EndpointKey;
+use super::super::entry::{EndpointKey, Tenant};
 use super::super::identity::Identity;
 use super::super::identity_state::IdentityState;
 use super::super::origin::{Lane, Origin};

@@ -1,7 +1,6 @@
 //! Which requests wait for the answer to another one with the same client, grant or parameters.
 
-use super::super::Tenant;
-use super::super::entry::{EndpointKey, Parked, Turn};
+use super::super::entry::{EndpointKey, Parked, Tenant, Turn};
 use super::super::hold::{EXPEDITED, EXPEDITED_REQUEST, Hold};
 use super::super::identity::{Identity, RequestIdentity};
 use super::super::identity_state::{IdentityState, Standing, Taken};
