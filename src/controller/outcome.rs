@@ -104,9 +104,10 @@ impl Outcome {
         };
         let seconds = known.retry_in.as_secs().max(1);
         let (reason, holds) = match known.class {
-            Class::Limited | Class::LockedOut => {
-                (Reason::RateLimited, format!("all TokenSources of this namespace with {who} wait for {seconds} s more"))
-            }
+            Class::Limited | Class::LockedOut => (
+                Reason::RateLimited,
+                format!("all TokenSources of this namespace with {who} wait for {seconds} s more"),
+            ),
             Class::Transient | Class::Ambiguous => (
                 Reason::EndpointUnavailable,
                 format!("all TokenSources of this namespace with {who} wait for {seconds} s more"),
@@ -226,8 +227,8 @@ mod tests {
         assert_eq!(failing.1, Reason::EndpointUnavailable);
         let rejected = known(refused(400, "invalid_grant"), Class::Rejected, SharedBy::Grant);
         assert_eq!(rejected.1, Reason::GrantRejected);
-        assert!(
-            rejected.3.contains("holds for all TokenSources of this namespace with this grant, which are tried again in 90 s")
-        );
+        assert!(rejected.3.contains(
+            "holds for all TokenSources of this namespace with this grant, which are tried again in 90 s"
+        ));
     }
 }
