@@ -43,6 +43,7 @@ mod rights;
 mod rotation;
 mod samples;
 mod secure_metrics;
+mod shares;
 mod template_samples;
 mod templates;
 mod tenancy;
