@@ -20,6 +20,7 @@ fn every_flag() -> [Value; 2] {
         },
         "allowHTTP": true,
         "proxyFromEnvironment": true,
+        "maxSourcesPerNamespace": 100,
         "requireCredentialsLabel": true,
         "templateMetadata": {"only": ["team", "example.com/team"]},
         "defaultPropagationDelay": "2m",

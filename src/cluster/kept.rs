@@ -63,6 +63,7 @@ macro_rules! identity {
             ("uid", NAME),
             ("resourceVersion", WORD),
             ("generation", WORD),
+            ("creationTimestamp", WORD),
             ("deletionTimestamp", WORD),
             $($member),*
         ]))

@@ -112,6 +112,7 @@ struct ReadMetadata {
     uid: Option<String>,
     resource_version: Option<String>,
     generation: Option<i64>,
+    creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     annotations: Option<ReadAnnotations>,
 }
@@ -132,6 +133,7 @@ impl From<ReadMetadata> for ObjectMeta {
             uid: metadata.uid,
             resource_version: metadata.resource_version,
             generation: metadata.generation,
+            creation_timestamp: metadata.creation_timestamp,
             deletion_timestamp: metadata.deletion_timestamp,
             ..ObjectMeta::default()
         }

@@ -88,6 +88,8 @@ pub struct Parts {
     pub transport: Transport,
     /// How often each of them is asked at most.
     pub limits: Limits,
+    /// How many TokenSources of one namespace are served: the oldest; `None` for all.
+    pub max_sources_per_namespace: Option<usize>,
     /// How many watches on Secrets there will be.
     pub watches: usize,
     /// Whether this process may act.
@@ -126,7 +128,7 @@ impl Context {
             kubernetes: parts.kubernetes,
             discovery: Discovery::new(parts.transport.clone()),
             transport: parts.transport,
-            sources: Sources::default(),
+            sources: Sources::limited_to(parts.max_sources_per_namespace),
             secrets: Secrets::new(parts.watches, Arc::clone(&restorations)),
             namespaces: Namespaces::new(parts.namespace_selector),
             states: States::default(),

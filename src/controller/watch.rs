@@ -85,7 +85,8 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
                 }
                 let cached = CachedSource::from(source);
                 let (names, revision) = (Arc::clone(&cached.secrets), cached.revision());
-                let Change { key, before, is_own_report } = context.sources.put(cached);
+                let Change { key, before, is_own_report, displaced } = context.sources.put(cached);
+                displaced.into_iter().for_each(|other| context.trigger(other));
                 let before = before.map(|before| Arc::clone(&before.secrets)).unwrap_or_default();
                 context.secrets.reference(&key, &before, &names);
                 if before != names {
@@ -117,7 +118,8 @@ fn readers(context: &Context, source: &Key, target: &Arc<str>) {
 
 /// A TokenSource is gone. A token request in flight ends, and its result is dropped, but for a refresh token.
 fn forget(context: &Context, source: &Key) {
-    if let Some(before) = context.sources.remove(source) {
+    if let Some((before, next)) = context.sources.remove(source) {
+        next.into_iter().for_each(|other| context.trigger(other));
         context.secrets.reference(source, &before.secrets, &[]);
         before.secrets.first().into_iter().for_each(|target| readers(context, source, target));
     }

@@ -22,6 +22,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "LABELS", env = "TOKENSOURCE_NAMESPACE_SELECTOR", conflicts_with = "namespaces", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub namespace_selector: Option<String>,
 
+    /// Serve at most this many TokenSources of each namespace: the oldest. Default: all.
+    #[arg(long, value_name = "NUMBER", env = "TOKENSOURCE_MAX_SOURCES_PER_NAMESPACE", value_parser = at_least_one::<usize>)]
+    pub max_sources_per_namespace: Option<usize>,
+
     /// Read credentials only from Secrets that are labelled tokensource.dev/credentials=true. The same holds for the
     /// Secrets that spec.tls names.
     #[arg(long, env = "TOKENSOURCE_REQUIRE_CREDENTIALS_LABEL")]

@@ -266,6 +266,7 @@ fn parts(
         kubernetes: Kubernetes::new(cluster.client.clone()),
         transport,
         limits,
+        max_sources_per_namespace: arguments.max_sources_per_namespace,
         watches: arguments.namespaces.len().max(1),
         leadership,
         heartbeats,

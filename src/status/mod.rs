@@ -190,6 +190,7 @@ fn is_stalled_by(reason: Reason) -> bool {
             | Reason::ResponseMalformed
             | Reason::EndpointRefusedByPolicy
             | Reason::SpecInvalid
+            | Reason::TooManySources
             | Reason::TemplateInvalid
             | Reason::TargetConflict
             | Reason::TargetRefused

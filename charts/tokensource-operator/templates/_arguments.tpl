@@ -24,6 +24,9 @@
 {{- if .Values.proxyFromEnvironment }}
 {{- $arguments = append $arguments "--proxy-from-environment" }}
 {{- end }}
+{{- with .Values.maxSourcesPerNamespace }}
+{{- $arguments = append $arguments (printf "--max-sources-per-namespace=%d" (int .)) }}
+{{- end }}
 {{- if .Values.requireCredentialsLabel }}
 {{- $arguments = append $arguments "--require-credentials-label" }}
 {{- end }}

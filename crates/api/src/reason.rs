@@ -35,6 +35,8 @@ pub enum Reason {
     ResponseMalformed,
     /// The spec has an error that the validation rules of the API server do not find.
     SpecInvalid,
+    /// The namespace has more TokenSources than the operator serves there.
+    TooManySources,
     /// The template of the target cannot be used, or does not fit the type of the Secret.
     TemplateInvalid,
     /// The target Secret belongs to another owner.
@@ -65,7 +67,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for documentation and metrics that must be complete.
-    pub const ALL: [Reason; 27] = [
+    pub const ALL: [Reason; 28] = [
         Reason::TokenValid,
         Reason::RefreshFailing,
         Reason::Requesting,
@@ -80,6 +82,7 @@ impl Reason {
         Reason::EndpointRefusedByPolicy,
         Reason::ResponseMalformed,
         Reason::SpecInvalid,
+        Reason::TooManySources,
         Reason::TemplateInvalid,
         Reason::TargetConflict,
         Reason::ConflictingWriter,
@@ -113,6 +116,7 @@ impl Reason {
             Reason::EndpointRefusedByPolicy => "EndpointRefusedByPolicy",
             Reason::ResponseMalformed => "ResponseMalformed",
             Reason::SpecInvalid => "SpecInvalid",
+            Reason::TooManySources => "TooManySources",
             Reason::TemplateInvalid => "TemplateInvalid",
             Reason::TargetConflict => "TargetConflict",
             Reason::ConflictingWriter => "ConflictingWriter",

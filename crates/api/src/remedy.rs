@@ -46,6 +46,9 @@ impl Reason {
                 "correct spec.target.template at the key and line that the message names"
             }
             Reason::SpecInvalid => "correct the field that the message names",
+            Reason::TooManySources => {
+                "delete TokenSources that are not needed, or have the platform raise the bound that the message names"
+            }
             Reason::TargetConflict => {
                 "hand the Secret over if it is yours and the message prints the command, or make a TokenSource with another spec.target.name"
             }

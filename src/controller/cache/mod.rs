@@ -3,4 +3,5 @@
 pub(crate) mod namespaces;
 pub(crate) mod secrets;
 pub(crate) mod source;
+mod source_limit;
 pub(crate) mod sources;

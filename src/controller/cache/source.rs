@@ -15,6 +15,9 @@ use crate::spec::Identity;
 use crate::status::Reported;
 use tokensource_api::TokenSource;
 
+/// When a TokenSource was created, in seconds since 1970, and its name, which decides between those of one second.
+pub(crate) type Age = (i64, Arc<str>);
+
 /// The most bytes of a spec that is kept, in JSON. Tenants choose the length of specs, and how many there are.
 const MAX_KEPT_SPEC_BYTES: usize = 4 << 10;
 /// What stands for a spec that is not there.
@@ -27,6 +30,8 @@ pub(crate) struct CachedSource {
     uid: Option<Box<str>>,
     resource_version: Option<Box<str>>,
     generation: Option<i64>,
+    /// `metadata.creationTimestamp`, in seconds since 1970; 0 where the API server gives none.
+    created_at: i64,
     deletion_timestamp: Option<Time>,
     refresh_request: Option<Box<str>>,
     /// The spec in JSON, which each reconciliation parses; `None` where it is not kept, and empty where it is too large.
@@ -59,6 +64,11 @@ impl CachedSource {
         comparable(self.resource_version.as_deref())
     }
 
+    /// What tells which TokenSources of a namespace are the oldest.
+    pub(crate) fn age(&self) -> Age {
+        (self.created_at, Arc::clone(&self.key.name))
+    }
+
     /// `metadata.uid`.
     pub(crate) fn uid(&self) -> Option<&str> {
         self.uid.as_deref()
@@ -73,6 +83,7 @@ impl CachedSource {
             uid: boxed(metadata.uid),
             resource_version: boxed(metadata.resource_version),
             generation: metadata.generation,
+            created_at: metadata.creation_timestamp.map_or(0, |Time(created)| created.as_second()),
             deletion_timestamp: metadata.deletion_timestamp,
             refresh_request: boxed(refresh_request),
             spec: Some(if is_too_large { Box::default() } else { spec.to_string().into() }),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::source::CachedSource;
+use super::source_limit::SourceLimit;
 use crate::key::Key;
 use crate::status::Reported;
 
@@ -14,6 +15,7 @@ pub(crate) struct Sources(Mutex<CachedSources>);
 #[derive(Debug, Default)]
 struct CachedSources {
     entries: HashMap<Key, SourceEntry>,
+    limit: SourceLimit,
     /// The number of lists that watches have begun.
     epoch: u64,
 }
@@ -35,9 +37,21 @@ pub(crate) struct Change {
     pub(crate) before: Option<Arc<CachedSource>>,
     /// Nothing has changed but the status, which is as this process has written it.
     pub(crate) is_own_report: bool,
+    /// Another one that is not served any more, because this one is older.
+    pub(crate) displaced: Option<Key>,
 }
 
 impl Sources {
+    /// Serves at most so many of a namespace.
+    pub(crate) fn limited_to(max: Option<usize>) -> Self {
+        Sources(Mutex::new(CachedSources { limit: SourceLimit::new(max), ..CachedSources::default() }))
+    }
+
+    /// The limit, if this TokenSource is one of those beyond it: the youngest of its namespace.
+    pub(crate) fn exceeds(&self, source: &CachedSource) -> Option<usize> {
+        self.lock().limit.exceeded_by(&source.key.namespace, &source.age())
+    }
+
     /// Stores a TokenSource.
     pub(crate) fn put(&self, mut cached: CachedSource) -> Change {
         let sources = &mut *self.lock();
@@ -50,9 +64,14 @@ impl Sources {
         let is_own_report = own_report == Some(cached.reported.digest())
             && before.as_ref().is_some_and(|before| before.asks_for_the_same(&cached));
         let key = cached.key.clone();
+        // One of the same name may have taken its place.
+        if let Some(before) = before.as_ref().filter(|before| before.age() != cached.age()) {
+            sources.limit.remove(&key.namespace, &before.age());
+        }
+        let displaced = sources.limit.add(&key.namespace, cached.age()).map(|name| key.sibling(name));
         let entry = SourceEntry { cached: Arc::new(cached), epoch: sources.epoch, own_report };
         sources.entries.insert(key.clone(), entry);
-        Change { key, before, is_own_report }
+        Change { key, before, is_own_report, displaced }
     }
 
     /// This process is about to write this status.
@@ -62,9 +81,12 @@ impl Sources {
         }
     }
 
-    /// Removes a TokenSource. Returns its last version.
-    pub(crate) fn remove(&self, source: &Key) -> Option<Arc<CachedSource>> {
-        self.lock().entries.remove(source).map(|entry| entry.cached)
+    /// Removes a TokenSource. Returns its last version, and another one that is served from now on.
+    pub(crate) fn remove(&self, source: &Key) -> Option<(Arc<CachedSource>, Option<Key>)> {
+        let sources = &mut *self.lock();
+        let cached = sources.entries.remove(source)?.cached;
+        let next = sources.limit.remove(&source.namespace, &cached.age());
+        Some((cached, next.map(|name| source.sibling(name))))
     }
 
     /// The TokenSource with this key.

@@ -68,9 +68,10 @@ pub(super) async fn reconcile(
     state.is_about(reported, &identity.owner);
     state.storage_is(context.restorations.count());
     let invalid = |reason, message| (Problem { reason, message, passes: false }, None);
-    let resolved = match cached.is_too_large() {
-        true => Err(invalid(Reason::SpecInvalid, too_large())),
-        false => Resolved::of(&source, context.propagation_delay)
+    let resolved = match (cached.is_too_large(), context.sources.exceeds(cached)) {
+        (_, Some(max)) => Err(invalid(Reason::TooManySources, too_many(&cached.key.namespace, max))),
+        (true, None) => Err(invalid(Reason::SpecInvalid, too_large())),
+        (false, None) => Resolved::of(&source, context.propagation_delay)
             .map_err(|error| invalid(error.reason(), error.to_string())),
     };
     let resolved = resolved.and_then(|spec| {
@@ -110,6 +111,13 @@ pub(super) async fn reconcile(
     };
     let ended = reconciliation.run().await;
     after(context, &identity, state, ended)
+}
+
+/// The message about a TokenSource that is not served.
+fn too_many(namespace: &str, max: usize) -> String {
+    format!(
+        "namespace {namespace} has more TokenSources than --max-sources-per-namespace {max} of the operator (Helm value maxSourcesPerNamespace), and this is not one of the {max} oldest"
+    )
 }
 
 /// The message about a spec that is not kept.

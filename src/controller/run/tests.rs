@@ -95,6 +95,7 @@ fn context_with_api_server(
         kubernetes: Kubernetes::new(Client::new(unavailable, "default")),
         transport: Transport::new(Arc::new(Egress::new(vec![], None, false, vec![])), "test").unwrap(),
         limits: Limits::default(),
+        max_sources_per_namespace: None,
         watches: 1,
         leadership,
         heartbeats: Arc::new(Heartbeats::default()),
