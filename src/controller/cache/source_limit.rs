@@ -70,7 +70,9 @@ mod tests {
         for order in [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [3, 5, 1, 4, 2]] {
             let mut limit = SourceLimit::new(Some(3));
             let beyond = |limit: &SourceLimit| {
-                (1..=5).filter(|created| limit.exceeded_by("ns", &age(*created)) == Some(3)).collect::<Vec<_>>()
+                (1..=5)
+                    .filter(|created| limit.exceeded_by("ns", &age(*created)) == Some(3))
+                    .collect::<Vec<_>>()
             };
             for created in order {
                 limit.add(&namespace, age(created));

@@ -9,7 +9,7 @@ fn limited() -> Error {
 }
 
 fn setup() -> Error {
-    Error::Setup { host: "idp.example.com".into(), cause: "invalid peer certificate".into() }
+    Error::Client { cause: "invalid peer certificate".into() }
 }
 
 /// One request of this tenant, by this client, that is answered like this.
