@@ -29,7 +29,8 @@ pub(crate) struct CachedSource {
     pub(crate) key: Key,
     uid: Option<Box<str>>,
     resource_version: Option<Box<str>>,
-    generation: Option<i64>,
+    /// 0 where the API server gives none.
+    generation: i64,
     /// `metadata.creationTimestamp`, in seconds since 1970; 0 where the API server gives none.
     created_at: i64,
     deletion_timestamp: Option<Time>,
@@ -82,7 +83,7 @@ impl CachedSource {
             key: Key::of(&metadata),
             uid: boxed(metadata.uid),
             resource_version: boxed(metadata.resource_version),
-            generation: metadata.generation,
+            generation: metadata.generation.unwrap_or_default(),
             created_at: metadata.creation_timestamp.map_or(0, |Time(created)| created.as_second()),
             deletion_timestamp: metadata.deletion_timestamp,
             refresh_request: boxed(refresh_request),
@@ -117,7 +118,7 @@ impl CachedSource {
             namespace: Some(self.key.namespace.to_string()),
             uid: text(&self.uid),
             resource_version: text(&self.resource_version),
-            generation: self.generation,
+            generation: Some(self.generation).filter(|generation| *generation > 0),
             deletion_timestamp: self.deletion_timestamp.clone(),
             annotations: request
                 .map(|value| BTreeMap::from([(REFRESH_REQUEST_ANNOTATION.to_owned(), value)])),
