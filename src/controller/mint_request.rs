@@ -111,7 +111,7 @@ async fn resolved(
     context: &Context,
 ) -> Option<(Box<TokenSource>, Identity, Resolved)> {
     let source = if cached.lacks_spec() {
-        let _permit = context.permits.acquire(context.at_once(), Stake::Token).await;
+        let _permit = context.permits.acquire(&cached.key.namespace).await;
         context.with_spec(cached).await.ok()??.source().ok()?
     } else {
         cached.source().ok()?

@@ -68,7 +68,7 @@ pub(super) async fn reconcile(
     state.is_about(reported, &identity.owner);
     state.storage_is(context.restorations.count());
     let invalid = |reason, message| (Problem { reason, message, passes: false }, None);
-    let resolved = match (cached.is_too_large(), context.sources.exceeds(cached)) {
+    let resolved = match (cached.is_too_large(), context.sources.exceeds(&cached)) {
         (_, Some(max)) => Err(invalid(Reason::TooManySources, too_many(&cached.key.namespace, max))),
         (true, None) => Err(invalid(Reason::SpecInvalid, too_large())),
         (false, None) => Resolved::of(&source, context.propagation_delay)
