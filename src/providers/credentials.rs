@@ -10,7 +10,7 @@ use super::description::Description;
 use super::stored_value::{Cut, cut, doubt};
 use super::vgs::{ServiceAccountError, read_service_account};
 use crate::text::{BYTE_ORDER_MARK, decode};
-use token_endpoint::limits::MAX_CREDENTIAL;
+use token_endpoint::limits::{MAX_CREDENTIAL, MAX_CREDENTIALS};
 use token_endpoint::{ClientAuthentication, Credential, Credentials, Grant};
 use tokensource_api::{self as api, Reason};
 
@@ -75,6 +75,12 @@ pub enum CredentialsError {
         what: &'static str,
         /// Its bytes.
         length: usize,
+    },
+    /// The values are too long together.
+    #[error("the keys of Secret {secret} that are used have more than {max} bytes together: use fewer, or shorter ones", max = MAX_CREDENTIALS)]
+    TooMuch {
+        /// The Secret's name.
+        secret: String,
     },
     /// The value is not one line of text.
     #[error("key {key} of Secret {secret} {problem}: write the {what} alone into it")]
@@ -323,6 +329,8 @@ pub fn read_credentials(
         remarks: vec![],
         doubts: vec![],
     };
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    let mut left = MAX_CREDENTIALS;
     for key in wanted_keys(spec, description) {
         let Some(bytes) = data.get(key.name) else {
             if !key.required {
@@ -343,6 +351,10 @@ pub fn read_credentials(
                 what: key.kind.description(),
                 length: bytes.0.len(),
             });
+        }
+        if seen.insert(key.name) {
+            let rest = left.checked_sub(bytes.0.len());
+            left = rest.ok_or_else(|| CredentialsError::TooMuch { secret: secret.clone() })?;
         }
         let text = decode(&bytes.0).map_err(|_| not_a_line(secret, &key, "is not text (UTF-8)"))?;
         let place = format!("key {} of Secret {secret}", key.name);

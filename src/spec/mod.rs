@@ -167,7 +167,7 @@ impl Resolved {
             ASSUMED_LIFETIME
         });
         if answer.token_type_missing {
-            remarks.push("the answer has no token_type, so Bearer is assumed".into());
+            remarks.push("the answer has no token_type that can be told, so Bearer is assumed".into());
         }
         // The scope is written into the record and the status: it must contain no credential, sent or not.
         let is_reportable = |scope: &String| !credentials.are_told_in(scope);

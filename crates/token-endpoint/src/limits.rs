@@ -5,8 +5,10 @@ use jiff::SignedDuration;
 
 /// Bounds each of the [`Credentials`](crate::Credentials), in bytes.
 pub const MAX_CREDENTIAL: usize = 32 * 1024;
+/// Bounds them together: hundreds of requests hold theirs until their answers come.
+pub const MAX_CREDENTIALS: usize = 48 * 1024;
 /// Bounds the body of a request, in bytes as it is sent: JSON makes up to six bytes of one.
-pub const MAX_REQUEST_BODY: usize = 256 * 1024;
+pub const MAX_REQUEST_BODY: usize = 64 * 1024;
 /// Bounds the header section of a request, in bytes. Most servers accept 8 to 32 KiB.
 pub const MAX_REQUEST_HEADERS: usize = 32 * 1024;
 

@@ -12,10 +12,12 @@ use super::error::RequestError;
 use super::grant::{ClientAuthentication, Grant};
 use super::mapping::ResponseMapping;
 use super::redact::Redactor;
+use bytes::Bytes;
 use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use url::Url;
 
 /// Members of a request that `parameters` cannot set, because this client sets them itself. In ASCII lower case.
@@ -140,7 +142,7 @@ impl RequestDescription {
 pub struct TokenRequest {
     url: Url,
     headers: HeaderMap,
-    body: SecretString,
+    body: Arc<SecretString>,
     sent: Redactor,
     spends_credential: bool,
     encoded_differs: bool,
@@ -165,6 +167,17 @@ impl TokenRequest {
     #[must_use]
     pub fn body(&self) -> &SecretString {
         &self.body
+    }
+
+    /// The same without a copy.
+    pub(super) fn body_bytes(&self) -> Bytes {
+        struct Body(Arc<SecretString>);
+        impl AsRef<[u8]> for Body {
+            fn as_ref(&self) -> &[u8] {
+                self.0.expose_secret().as_bytes()
+            }
+        }
+        Bytes::from_owner(Body(Arc::clone(&self.body)))
     }
 
     /// Whether the request may spend its credential (a refresh token), so that the endpoint accepts it only once.

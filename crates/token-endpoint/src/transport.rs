@@ -36,7 +36,7 @@ use http_body_util::Full;
 use jiff::{SignedDuration, Timestamp};
 use lookups::Lookups;
 use resolver::TENANT;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use turns::Tenant;
@@ -190,7 +190,7 @@ impl Transport {
         let url = request.url();
         let exchange = async {
             let client = self.client_for(url, !request.spends_credential(), tls)?;
-            let mut post = to_url(Method::POST, url, request.body().expose_secret().to_owned().into())?;
+            let mut post = to_url(Method::POST, url, request.body_bytes())?;
             *post.headers_mut() = request.headers().clone();
             self.exchange(url, &client, post).await
         };

@@ -119,6 +119,12 @@ fn read_credentials_refuses_a_long_value_and_names_field_and_bound() {
         error.to_string().ends_with("or the right key in spec.provider.oauth2.secretParameters"),
         "{error}"
     );
+    let read = |id: usize| read(&[("client_id", &"i".repeat(id)), ("client_secret", &"s".repeat(30_000))]);
+    assert!(read(19_152).is_ok());
+    assert_eq!(
+        read(19_153).unwrap_err().to_string(),
+        "the keys of Secret idp that are used have more than 49152 bytes together: use fewer, or shorter ones"
+    );
 }
 
 #[test]

@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret as _;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use url::Url;
 
 impl RequestDescription {
@@ -62,7 +63,7 @@ impl RequestDescription {
         Ok(TokenRequest {
             url: self.token_url.clone(),
             headers: draft.headers,
-            body: body.into(),
+            body: Arc::new(body.into()),
             sent: draft.sent,
             spends_credential: self.grant == Grant::RefreshToken,
             encoded_differs: draft.encoded_differs,
@@ -82,7 +83,7 @@ impl RequestDescription {
         Ok(TokenRequest {
             url: self.token_url.clone(),
             headers,
-            body: github::body(app).into(),
+            body: Arc::new(github::body(app).into()),
             sent,
             spends_credential: false,
             encoded_differs: false,
