@@ -1,5 +1,7 @@
 //! Reads the credentials Secret, and what `spec.tls` names.
 
+use std::collections::BTreeMap;
+
 use kube::ResourceExt;
 use token_endpoint::{Credentials, Tls};
 use tokensource_api::{Reason, TokenSource};
@@ -34,14 +36,15 @@ pub(super) async fn read(
     spec: &Resolved,
 ) -> Result<Read, (Option<Version>, Outcome)> {
     let key = &identity.credentials;
-    let read = context.secrets.read_secret(key, &context.kubernetes).await;
+    let read = context.secrets.read_shared(key, &context.kubernetes).await;
     let secret = read.map_err(|error| (None, error.into()))?;
     let facts = secret.as_ref().and_then(|secret| Facts::of(&secret.metadata));
     let usable = facts.as_ref().filter(|facts| context.may_use(facts));
     let version = usable.map(|facts| spec.credentials_version(&facts.version));
     let (Some(secret), Some(version)) = (secret, version) else { return Err((None, Outcome::Retry)) };
-    let data = secret.data.unwrap_or_default();
-    match read_credentials(&source.spec.credentials, &spec.description, secret.type_.as_deref(), &data) {
+    let none = BTreeMap::new();
+    let data = secret.data.as_ref().unwrap_or(&none);
+    match read_credentials(&source.spec.credentials, &spec.description, secret.type_.as_deref(), data) {
         Ok(ReadCredentials { credentials, remarks, doubts }) => {
             Ok(Read { version, credentials, remarks, doubts })
         }

@@ -11,7 +11,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams,
 use serde_json::{Value, json};
 use tokensource_api::TokenSource;
 
-use super::support::control_plane::ControlPlane;
+use super::support::control_plane::{AuditLine, ControlPlane};
 use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
@@ -238,4 +238,36 @@ async fn large_objects_that_sources_name_cost_bounded_memory() {
 async fn many_large_objects_that_sources_name_cost_bounded_memory() {
     let peak = beside_large_objects(64).await;
     assert!(peak < 64 * MIB, "{} MiB", peak / MIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-long"]
+async fn secret_of_many_sources_that_changes_each_second_is_read_once_for_all_of_them() {
+    const SOURCES: usize = 500;
+    let scene = Scene::new("shared", 3600).await;
+    let create = async |n: usize| {
+        let mut source = scene.source(json!({"target": {"name": format!("t{n}")}}));
+        source["metadata"]["name"] = json!(format!("s{n}"));
+        let source = serde_json::from_value(source).unwrap();
+        scene.sources().create(&PostParams::default(), &source).await.unwrap();
+    };
+    stream::iter(0..SOURCES).map(create).buffer_unordered(4).collect::<()>().await;
+    let _operator = Operator::start(&scene.namespace).await;
+    for n in 0..SOURCES {
+        scene.condition(&format!("s{n}"), "Ready", "True TokenValid").await;
+    }
+    let reads = || {
+        let log = scene.control_plane.audit(&scene.namespace);
+        let of_it = |line: &&AuditLine| line.verb == "get" && line.name == "credentials";
+        log.iter().filter(of_it).filter(|line| line.user_agent.starts_with("tokensource-operator")).count()
+    };
+    let before = reads();
+    for n in 0..10 {
+        scene
+            .patch("secret", "credentials", json!({"metadata": {"annotations": {"n": n.to_string()}}}))
+            .await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let read = reads() - before;
+    assert!((10..SOURCES * 10 / 8).contains(&read), "{read} reads");
 }

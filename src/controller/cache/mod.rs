@@ -2,6 +2,7 @@
 
 pub(crate) mod namespaces;
 pub(crate) mod secrets;
+mod shared_reads;
 pub(crate) mod source;
 mod source_limit;
 pub(crate) mod sources;

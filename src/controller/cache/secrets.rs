@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::shared_reads::SharedReads;
 use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
 use crate::restorations::{self, Restorations};
@@ -52,6 +53,7 @@ pub struct Secrets {
     /// The number of watches that have not read their first list yet.
     unread: watch::Sender<usize>,
     restorations: Arc<Restorations>,
+    reads: SharedReads<Result<Option<Arc<Secret>>, CallError>>,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +106,12 @@ impl Secrets {
     /// An empty cache that `watches` watches will fill.
     #[must_use]
     pub fn new(watches: usize, restorations: Arc<Restorations>) -> Self {
-        Secrets { table: Mutex::default(), unread: watch::Sender::new(watches), restorations }
+        Secrets {
+            table: Mutex::default(),
+            unread: watch::Sender::new(watches),
+            restorations,
+            reads: SharedReads::default(),
+        }
     }
 
     /// Waits until every watch has read its first list.
@@ -255,6 +262,20 @@ impl Secrets {
     ) -> Result<Option<Secret>, CallError> {
         let facts = |found: &Option<Secret>| found.as_ref().and_then(|found| Facts::of(&found.metadata));
         self.read(secret, || kubernetes.secret(secret), facts).await
+    }
+
+    /// Reads a Secret that many TokenSources may read at once, and stores its metadata.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub(crate) async fn read_shared(
+        &self,
+        secret: &Key,
+        kubernetes: &Kubernetes,
+    ) -> Result<Option<Arc<Secret>>, CallError> {
+        let facts = |found: &Option<Arc<Secret>>| Facts::of(&found.as_ref()?.metadata);
+        let call = || async { kubernetes.secret(secret).await.map(|found| found.map(Arc::new)) };
+        self.read(secret, || self.reads.read(secret, call), facts).await
     }
 
     /// Reads again where the watch has shown something newer meanwhile.
