@@ -1,6 +1,7 @@
 //! Metrics over TLS, for authorized scrapers.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,6 +11,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::support::account::kubeconfig_of;
@@ -136,6 +138,11 @@ async fn secure_metrics_are_served_to_authorized_scrapers_alone() {
     };
     // Once for each token, and for each user.
     assert_eq!((count("tokenreviews"), count("subjectaccessreviews")), ("3".to_owned(), "2".to_owned()));
+    // Neither a handshake nor a head that does not come occupies a connection for long.
+    let began = Instant::now();
+    let mut silent = TcpStream::connect(operator.admin_address()).await.unwrap();
+    timeout(SOON, silent.read_to_end(&mut vec![])).await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     let log = operator.log();
     assert!(!log.contains(&scraper) && !log.contains(&other));
 }

@@ -58,7 +58,12 @@ async fn mint_applies_egress_policy() {
     let server = scripted(200, r#"{"access_token":"t"}"#).await;
     let text =
         [oauth2(&server.url("/token"), json!({})), client("c")].map(|it| it.to_string()).join("\n---\n");
-    for flags in [&[][..], &["--allow-http"], &["--allow-http", "--egress-only", "idp.example.com"]] {
+    for flags in [
+        &[][..],
+        &["--allow-http"],
+        &["--allow-http", "--egress-only", "idp.example.com"],
+        &["--allow-http", "--egress-allow", "127.0.0.1", "--egress-deny", "127.0.0.0/8"],
+    ] {
         let said = program(&[&["mint", "-f", "-"], flags].concat(), &text).await;
         said.assert(1, &["EndpointRefusedByPolicy: ", "mint takes the same flag"]);
     }

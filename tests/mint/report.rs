@@ -149,6 +149,10 @@ async fn mint_issuer_with_private_authority_and_mutual_tls_works() {
     let said = mint(&[source.clone(), secret(json!({})), roots.clone(), pair.clone()], &[]).await;
     said.assert(0, &[&format!("as the metadata of {} says", server.issuer()), "client_id: mutual", "300 s"]);
 
+    let flags = ["--egress-tenant-ca-bundle=false"];
+    let said = mint(&[source.clone(), secret(json!({})), roots.clone(), pair.clone()], &flags).await;
+    said.assert(1, &["EndpointRefusedByPolicy: ", "remove spec.tls.caBundle", "egress.tenantCABundle"]);
+
     let said = mint(&[source.clone(), secret(json!({})), pair.clone()], &[]).await;
     said.assert(
         1,

@@ -19,7 +19,8 @@ use token_endpoint::limits::{
 };
 use token_endpoint::transport::install_crypto_provider;
 use token_endpoint::{
-    Answer, CertificateProblem, Class, Error, ErrorKind, Grant, Hint, KeyError, Tls, TlsError, Transport,
+    Answer, CertificateProblem, Class, Egress, EgressRefused, Error, ErrorKind, Grant, Hint, KeyError, Tls,
+    TlsError, Transport,
 };
 
 pub(crate) struct Server {
@@ -107,6 +108,22 @@ async fn tls_ca_bundle_replaces_system_roots() {
     for tls in [roots(&other.pem), Tls::default()] {
         assert_untrusted(ask(&transport, &server, &tls).await, CertificateProblem::UnknownAuthority);
     }
+}
+
+#[tokio::test]
+async fn tls_ca_bundle_is_refused_by_choice() {
+    let trusted = Authority::new("trusted");
+    let server = serve(&trusted.issue(|_| ()), None);
+    let egress = Egress::new(vec!["127.0.0.1".parse().unwrap()], None, true, Vec::new());
+    let egress = Arc::new(egress.without_custom_roots());
+    let transport = Transport::new(egress, "token-endpoint/test").unwrap();
+    let error = ask(&transport, &server, &roots(&trusted.pem)).await.unwrap_err();
+    assert!(matches!(error, Error::Egress(EgressRefused::CustomRoots)), "{error:?}");
+    assert_eq!(server.connections.load(Ordering::Relaxed), 0);
+    // A client certificate is none.
+    let client = trusted.issue_client("client");
+    let tls = Tls::new(None, Some((&client.pem, &client.key.serialize_pem().into()))).unwrap();
+    assert_untrusted(ask(&transport, &server, &tls).await, CertificateProblem::UnknownAuthority);
 }
 
 #[tokio::test]

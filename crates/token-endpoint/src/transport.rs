@@ -12,7 +12,8 @@ mod resolver;
 mod turns;
 
 pub use client::TransportError;
-pub use limits::{CONNECT_TIMEOUT, LOOKUP_TIMEOUT, MAX_BODY, MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT};
+pub use limits::{CONNECT_TIMEOUT, LOOKUP_TIMEOUT, MAX_BODY};
+pub use limits::{MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT};
 
 use super::answer::Answer;
 use super::assertion::Attempt;

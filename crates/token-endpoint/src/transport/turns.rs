@@ -1,13 +1,14 @@
 //! Turns of tenants: a resource of the process is limited, and shared out among them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// For whom requests are made: an opaque name, as in [`limiter`](crate::limiter).
 pub(super) type Tenant = Arc<str>;
 
-/// Whose turn it is: of the tenants that wait, that of the one with the fewest turns.
+/// Whose turn it is: of the tenants that wait, that of the one with the fewest turns; among these, of the one whose last turn began
+/// the longest ago. Half of the turns are reserved for tenants with none, so that a few cannot take all.
 pub(super) struct Turns {
     max: usize,
     max_of_tenant: usize,
@@ -18,6 +19,9 @@ pub(super) struct Turns {
 struct TurnState {
     under_way: HashMap<Tenant, usize>,
     total: usize,
+    /// How many turns were given, and for each tenant which of them was its last.
+    given: u64,
+    last: HashMap<Tenant, u64>,
     waiting: VecDeque<(Tenant, oneshot::Sender<Turn>)>,
 }
 
@@ -84,9 +88,18 @@ impl TurnState {
             return None;
         }
         let count = |tenant: &Tenant| self.under_way.get(tenant).copied().unwrap_or_default();
-        let waiting = self.waiting.iter().enumerate().map(|(at, (tenant, _))| (count(tenant), at));
-        let (_, at) = waiting.filter(|(count, _)| *count < max_of_tenant).min()?;
+        let last = |tenant: &Tenant| self.last.get(tenant).copied().unwrap_or_default();
+        let waiting = self.waiting.iter().enumerate();
+        let waiting = waiting.map(|(at, (tenant, _))| (count(tenant), last(tenant), at));
+        let share = if self.total < max / 2 { max_of_tenant } else { 1 };
+        let (.., at) = waiting.filter(|(count, ..)| *count < share).min()?;
         let (tenant, waiter) = self.waiting.remove(at)?;
+        if self.last.len() > 2 * max {
+            let waits: HashSet<&Tenant> = self.waiting.iter().map(|(tenant, _)| tenant).collect();
+            self.last.retain(|tenant, _| waits.contains(tenant) || self.under_way.contains_key(tenant));
+        }
+        self.given += 1;
+        self.last.insert(tenant.clone(), self.given);
         *self.under_way.entry(tenant.clone()).or_default() += 1;
         self.total += 1;
         Some((tenant, waiter))

@@ -1,6 +1,6 @@
 use super::super::Transport;
 use super::{LookupError, Lookups, Tenant};
-use crate::transport::{LOOKUP_TIMEOUT, MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT};
+use crate::transport::{LOOKUP_TIMEOUT, MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT, RESERVED_LOOKUPS};
 use crate::{BasicEncoding, ClientAuthentication, Credentials, Egress, Error, Grant, RequestDescription};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Condvar, Mutex};
@@ -91,16 +91,23 @@ async fn lookups_of_a_tenant_occupy_its_share_alone() {
 #[tokio::test(start_paused = true)]
 async fn lookups_of_the_tenant_with_the_fewest_go_first() {
     let mut server = DeadServer::new();
-    let tenants = MAX_LOOKUPS / MAX_LOOKUPS_OF_TENANT;
-    let mut dead = Vec::new();
-    for tenant in 0..tenants {
-        for name in 0..2 * MAX_LOOKUPS_OF_TENANT {
-            dead.push(server.lookup(&format!("tenant-{tenant}"), &format!("dead-{name}.")));
-        }
-    }
-    for _ in 0..MAX_LOOKUPS {
+    // So many tenants have all that is not reserved, and so many more one each of what is.
+    let greedy = (MAX_LOOKUPS - RESERVED_LOOKUPS) / MAX_LOOKUPS_OF_TENANT;
+    let attack = |tenants: std::ops::Range<usize>| {
+        let names = tenants.flat_map(|tenant| (0..2 * MAX_LOOKUPS_OF_TENANT).map(move |name| (tenant, name)));
+        names.for_each(|(tenant, name)| {
+            drop(server.lookup(&format!("tenant-{tenant}"), &format!("dead-{name}.")));
+        });
+    };
+    attack(0..greedy + RESERVED_LOOKUPS - 1);
+    for _ in 0..MAX_LOOKUPS - 1 {
         server.next().await;
     }
+    assert_eq!(server.lookup("first", "first.example.com.").await.unwrap().unwrap(), [ADDRESS]);
+    assert_eq!(server.next().await, "first.example.com.");
+
+    drop(server.lookup("last", "dead."));
+    assert_eq!(server.next().await, "dead.");
     let honest = server.lookup("honest", "idp.example.com.");
     server.settle().await;
     assert!(!honest.is_finished(), "the process is at its limit");
