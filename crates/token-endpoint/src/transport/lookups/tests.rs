@@ -1,12 +1,15 @@
 use super::super::Transport;
 use super::{LookupError, Lookups, Tenant};
-use crate::transport::{LOOKUP_TIMEOUT, MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT, RESERVED_LOOKUPS};
+use crate::transport::{LOOKUP_TIMEOUT, MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT};
 use crate::{BasicEncoding, ClientAuthentication, Credentials, Egress, Error, Grant, RequestDescription};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// The longest that a test waits, by the real clock: threads that block stop the paused one.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -14,26 +17,27 @@ const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 struct DeadServer {
     lookups: Arc<Lookups>,
     /// The names, in the order in which their look-ups begin.
-    begun: UnboundedReceiver<String>,
+    begun: Arc<Mutex<Receiver<String>>>,
     give_ups: Arc<(Mutex<usize>, Condvar)>,
 }
 
 impl DeadServer {
     fn new() -> Self {
-        let (begin, begun) = unbounded_channel();
+        let (begin, begun) = channel();
         let give_ups: Arc<(Mutex<usize>, Condvar)> = Arc::default();
         let given = Arc::clone(&give_ups);
         let lookups = Lookups::new(move |name| {
-            begin.send(name.to_owned()).unwrap();
+            let _ = begin.send(name.to_owned()); // an error: the test has ended
             if name.starts_with("dead") {
                 let (count, changed) = &*given;
-                let mut count = changed.wait_while(count.lock().unwrap(), |count| *count == 0).unwrap();
-                *count -= 1;
+                let waited = changed.wait_timeout_while(count.lock().unwrap(), PATIENCE, |count| *count == 0);
+                let mut count = waited.unwrap().0;
+                *count = count.saturating_sub(1);
                 return Err(std::io::Error::other("dead"));
             }
             Ok(vec![ADDRESS])
         });
-        Self { lookups: Arc::new(lookups), begun, give_ups }
+        Self { lookups: Arc::new(lookups), begun: Arc::new(Mutex::new(begun)), give_ups }
     }
 
     /// Has this many of the look-ups end.
@@ -42,8 +46,10 @@ impl DeadServer {
         self.give_ups.1.notify_all();
     }
 
-    async fn next(&mut self) -> String {
-        self.begun.recv().await.unwrap()
+    async fn next(&self) -> String {
+        let begun = Arc::clone(&self.begun);
+        let next = spawn_blocking(move || begun.lock().unwrap().recv_timeout(PATIENCE)).await.unwrap();
+        next.expect("a look-up begins")
     }
 
     /// Waits until every task has come to its wait.
@@ -68,7 +74,7 @@ impl Drop for DeadServer {
 
 #[tokio::test(start_paused = true)]
 async fn lookups_of_a_tenant_occupy_its_share_alone() {
-    let mut server = DeadServer::new();
+    let server = DeadServer::new();
     let dead: Vec<_> = (0..100).map(|number| server.lookup("a", &format!("dead-{number}."))).collect();
     for _ in 0..MAX_LOOKUPS_OF_TENANT {
         assert!(server.next().await.starts_with("dead"));
@@ -90,16 +96,17 @@ async fn lookups_of_a_tenant_occupy_its_share_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn lookups_of_the_tenant_with_the_fewest_go_first() {
-    let mut server = DeadServer::new();
+    let server = DeadServer::new();
     // So many tenants have all that is not reserved, and so many more one each of what is.
-    let greedy = (MAX_LOOKUPS - RESERVED_LOOKUPS) / MAX_LOOKUPS_OF_TENANT;
+    let reserved = MAX_LOOKUPS / 2;
+    let greedy = (MAX_LOOKUPS - reserved) / MAX_LOOKUPS_OF_TENANT;
     let attack = |tenants: std::ops::Range<usize>| {
         let names = tenants.flat_map(|tenant| (0..2 * MAX_LOOKUPS_OF_TENANT).map(move |name| (tenant, name)));
         names.for_each(|(tenant, name)| {
             drop(server.lookup(&format!("tenant-{tenant}"), &format!("dead-{name}.")));
         });
     };
-    attack(0..greedy + RESERVED_LOOKUPS - 1);
+    attack(0..greedy + reserved - 1);
     for _ in 0..MAX_LOOKUPS - 1 {
         server.next().await;
     }
@@ -118,7 +125,7 @@ async fn lookups_of_the_tenant_with_the_fewest_go_first() {
 
 #[tokio::test(start_paused = true)]
 async fn lookups_of_one_name_at_the_same_time_are_one() {
-    let mut server = DeadServer::new();
+    let server = DeadServer::new();
     let first: Vec<_> = (0..50).map(|_| server.lookup("a", "dead.")).collect();
     let other = server.lookup("b", "dead.");
     assert_eq!((server.next().await, server.next().await), ("dead.".to_owned(), "dead.".to_owned()));
@@ -126,7 +133,7 @@ async fn lookups_of_one_name_at_the_same_time_are_one() {
     for lookup in first.into_iter().chain([other]) {
         assert!(matches!(lookup.await.unwrap(), Err(LookupError::System(_))));
     }
-    assert!(server.begun.try_recv().is_err());
+    assert!(server.begun.lock().unwrap().try_recv().is_err());
     // Nothing is kept.
     server.lookup("a", "alive.").await.unwrap().unwrap();
     server.lookup("a", "alive.").await.unwrap().unwrap();
@@ -136,7 +143,7 @@ async fn lookups_of_one_name_at_the_same_time_are_one() {
 
 #[tokio::test(start_paused = true)]
 async fn transport_counts_lookups_for_its_tenant() {
-    let mut server = DeadServer::new();
+    let server = DeadServer::new();
     let egress = Arc::new(Egress::new(Vec::new(), None, true, Vec::new()));
     let transport = Transport {
         lookups: Arc::clone(&server.lookups),
