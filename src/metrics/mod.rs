@@ -1,7 +1,7 @@
 //! The metrics of the operator. Callers use the methods of [`Metrics`] and no type of the Prometheus library.
 //!
 //! Every label has a closed set of values, except the names of TokenSources and of hosts: the series of a TokenSource are
-//! removed with it, and there are at most `hosts::MAX_HOSTS` hosts.
+//! removed with it, and there are at most 250 hosts.
 
 mod families;
 mod hosts;
@@ -185,7 +185,7 @@ impl Metrics {
         }
         let mut hosts = lock(&self.hosts);
         let gone = before.and_then(|before| hosts.release(&before));
-        let host = hosts.claim(host);
+        let host = hosts.claim(host, &source.namespace);
         sources.set_host(source, Arc::clone(&host), self.clock.now());
         drop((sources, hosts));
         self.create_counters(&host);

@@ -125,6 +125,25 @@ async fn credentials_label_missing_is_refused_and_message_has_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sources_beyond_the_limit_of_a_namespace_name_it_and_are_served_when_an_older_one_is_gone() {
+    let scene = Scene::new("limited", 3600).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--max-sources-per-namespace", "1"];
+    let _operator = Operator::start_with(&scene.namespace, &flags).await;
+    for name in ["a", "b"] {
+        let mut source = scene.source(json!({"target": {"name": format!("token-{name}")}}));
+        source["metadata"]["name"] = json!(name);
+        scene.apply(source).await;
+    }
+    scene.condition("a", "Ready", "True TokenValid").await;
+    let message = scene.condition("b", "Stalled", "True TooManySources").await;
+    assert!(message.contains("--max-sources-per-namespace 1"), "{message}");
+    assert_eq!(scene.mints().await, 1);
+    scene.kubectl(&["delete", "tokensource", "a"], "").await;
+    scene.condition("b", "Ready", "True TokenValid").await;
+    assert_eq!(scene.mints().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn credentials_label_is_required_for_tls_secrets() {
     let scene = Scene::new("unlabelled-tls", 3600).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--require-credentials-label"];

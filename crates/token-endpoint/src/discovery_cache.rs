@@ -3,9 +3,9 @@
 use super::discovery::{Issuer, Metadata, read_metadata};
 use super::error::{DiscoveryProblem, Error};
 use super::request::RequestDescription;
+use super::tenant_cache::TenantCache;
 use super::tls::{Tls, TlsDigest};
 use super::transport::Transport;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,30 +25,28 @@ const MAX_ISSUERS: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Discovery {
     transport: Transport,
-    slots: Arc<Mutex<HashMap<CacheKey, CacheSlot>>>,
+    slots: Arc<Mutex<TenantCache<CacheKey, CacheSlot>>>,
 }
 
 /// Metadata fetched with other roots of trust is not shared.
 type CacheKey = (Issuer, TlsDigest);
 
-#[derive(Clone, Debug)]
-struct CacheSlot {
-    last_used: Instant,
-    /// Locked during a request, so that others wait for its result.
-    entry: Arc<tokio::sync::Mutex<CachedMetadata>>,
-}
+/// Locked during a request, so that others wait for its result.
+type CacheSlot = Arc<tokio::sync::Mutex<CachedMetadata>>;
 
 #[derive(Debug, Default)]
 struct CachedMetadata {
     found: Option<(Metadata, Instant)>,
-    failed: Option<(Error, Instant)>,
+    /// With the time limit of the request that failed.
+    failed: Option<(Error, Instant, Duration)>,
 }
 
 impl Discovery {
     /// An empty cache.
     #[must_use]
     pub fn new(transport: Transport) -> Self {
-        Self { transport, slots: Arc::default() }
+        let slots = TenantCache::new(MAX_ISSUERS, MAX_STALE_AGE);
+        Self { transport, slots: Arc::new(Mutex::new(slots)) }
     }
 
     /// The same cache, with requests for one tenant: see [`Transport::for_tenant`].
@@ -85,16 +83,19 @@ impl Discovery {
             return Ok(metadata.clone());
         }
         let failure_ttl = if usable.is_some() { FAILURE_TTL_WITH_STALE } else { FAILURE_TTL };
-        let failed = entry.failed.clone().filter(|(_, at)| within(*at, failure_ttl));
+        // One that was given less time says nothing of a slow issuer.
+        let failed = entry.failed.clone().filter(|(error, at, given)| {
+            within(*at, failure_ttl) && (*given >= timeout || !matches!(error, Error::Timeout { .. }))
+        });
         let error = match failed {
-            Some((error, _)) => error,
+            Some((error, ..)) => error,
             None => match self.fetch(issuer, tls, timeout).await {
                 Ok(metadata) => {
                     *entry = CachedMetadata { found: Some((metadata.clone(), now)), failed: None };
                     return Ok(metadata);
                 }
                 Err(error) => {
-                    entry.failed = Some((error.clone(), Instant::now()));
+                    entry.failed = Some((error.clone(), Instant::now(), timeout));
                     error
                 }
             },
@@ -126,20 +127,8 @@ impl Discovery {
         Err(Error::discovery(host, problem))
     }
 
-    /// Evicts the least recently used issuer if the cache is full.
-    fn entry(&self, key: CacheKey) -> Arc<tokio::sync::Mutex<CachedMetadata>> {
+    fn entry(&self, key: CacheKey) -> CacheSlot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if !slots.contains_key(&key)
-            && slots.len() >= MAX_ISSUERS
-            && let Some(oldest) =
-                slots.iter().min_by_key(|(_, slot)| slot.last_used).map(|(key, _)| key.clone())
-        {
-            slots.remove(&oldest);
-        }
-        let slot = slots
-            .entry(key)
-            .or_insert_with(|| CacheSlot { last_used: Instant::now(), entry: Arc::default() });
-        slot.last_used = Instant::now();
-        Arc::clone(&slot.entry)
+        Arc::clone(slots.get_or_insert_with(key, self.transport.tenant(), Instant::now(), Arc::default))
     }
 }

@@ -80,6 +80,7 @@ mod redact;
 mod request;
 mod response;
 mod roots;
+mod tenant_cache;
 #[cfg(test)]
 mod tests;
 mod tls;

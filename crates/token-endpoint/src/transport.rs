@@ -233,6 +233,10 @@ impl Transport {
         &self.egress
     }
 
+    pub(super) fn tenant(&self) -> &Arc<str> {
+        &self.tenant
+    }
+
     /// Applies the policy to `url`, for the route by which it would be reached.
     pub(super) fn check_url(&self, url: &Url) -> Result<(), Error> {
         match self.proxies.proxy_for(url) {
@@ -252,7 +256,7 @@ impl Transport {
         let may_renegotiate = || client.may_renegotiate();
         let response = client.send(request).await.map_err(|error| failure(&error, url, may_renegotiate()))?;
         let (head, body) = response.into_parts();
-        self.clocks.record(url, &head.headers, (self.local.0)());
+        self.clocks.record(url, &self.tenant, &head.headers, (self.local.0)());
         let body = self.bodies.read(body, &self.tenant).await;
         let Some(body) = body.map_err(|error| failure(&error, url, may_renegotiate()))? else {
             return Ok((head.status, head.headers, None));

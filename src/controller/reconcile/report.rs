@@ -148,7 +148,13 @@ async fn write(
             let times = state.report_times.get_or_insert_default();
             let ready = |of: &Reported| of.ready().is_some_and(|(ready, _)| ready);
             let ends_ready = ready(before) && !ready(&Reported::of(&after));
-            match times.due(attempts, ends_ready, &context.report_rate, Instant::now()) {
+            match times.due(
+                attempts,
+                ends_ready,
+                &context.report_rate,
+                &identity.key.namespace,
+                Instant::now(),
+            ) {
                 Due::Now => {}
                 Due::In(wait) => return Ok(Some(wait)),
                 Due::Never => return Ok(None),

@@ -413,7 +413,7 @@ async fn report_that_waits_gives_its_place_back_where_the_problem_passes() {
     let mut others: Vec<ReportTimes> = (0..200).map(|_| ReportTimes::default()).collect();
     let now = Instant::now();
     for times in &mut others {
-        times.due(None, false, &context.report_rate, now);
+        times.due(None, false, &context.report_rate, &"ns".into(), now);
     }
     let waits = |state: &SourceState| state.report_times.as_ref().is_some_and(|times| times.is_waiting());
     observe(&context, &key, None);

@@ -3,16 +3,20 @@
 use crate::lifetime::MAX_CLOCK_OFFSET;
 use crate::limits::MAX_ASSERTION_OFFSET;
 use crate::response::http_date;
+use crate::tenant_cache::TenantCache;
 use http::HeaderMap;
 use http::header::DATE;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 use url::Url;
 
 /// Bounds the memory: origins may be the choice of untrusted parties.
 const MAX_CLOCKS: usize = 1024;
+/// How long a server's clock is remembered that sends no further response.
+const CLOCK_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Assertions are dated by a server's clock if that differs by more than this, in seconds.
 const CLOCK_TOLERANCE: u64 = 30;
 
@@ -33,8 +37,14 @@ impl fmt::Debug for LocalClock {
 }
 
 /// Seconds by which the clock of an origin is ahead of the local one.
-#[derive(Debug, Default)]
-pub(super) struct ServerClocks(Mutex<HashMap<String, i64>>);
+#[derive(Debug)]
+pub(super) struct ServerClocks(Mutex<TenantCache<String, i64>>);
+
+impl Default for ServerClocks {
+    fn default() -> Self {
+        ServerClocks(Mutex::new(TenantCache::new(MAX_CLOCKS, CLOCK_KEPT)))
+    }
+}
 
 impl ServerClocks {
     /// The difference by which assertions are dated, where that is needed: whoever answers must not have them signed for any time.
@@ -51,16 +61,13 @@ impl ServerClocks {
         clocks.get(&url.origin().ascii_serialization()).map(|&seconds| SignedDuration::from_secs(seconds))
     }
 
-    pub(super) fn record(&self, url: &Url, headers: &HeaderMap, now: Timestamp) {
+    pub(super) fn record(&self, url: &Url, tenant: &Arc<str>, headers: &HeaderMap, now: Timestamp) {
         let Some(date) = headers.get(DATE).and_then(|value| http_date(value.to_str().ok()?.trim())) else {
             return;
         };
         let ahead = date.as_second() - now.as_second();
         let origin = url.origin().ascii_serialization();
         let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if clocks.len() >= MAX_CLOCKS {
-            clocks.clear(); // the next answers fill it again
-        }
-        clocks.insert(origin, ahead);
+        *clocks.get_or_insert_with(origin, tenant, Instant::now(), || ahead) = ahead;
     }
 }
