@@ -163,6 +163,14 @@ pub fn series<'m>(metrics: &'m str, name: &'m str) -> impl Iterator<Item = f64> 
     of_it.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
 }
 
+/// The values of those series of a metric that have this label.
+pub fn series_of<'m>(metrics: &'m str, name: &'m str, label: &'m str) -> impl Iterator<Item = f64> + 'm {
+    let of_it = move |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') && rest.contains(label))
+    };
+    metrics.lines().filter(of_it).map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+}
+
 /// The value of a metric that has no labels, if there is one of this name.
 pub fn value(metrics: &str, name: &str) -> Option<f64> {
     metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
