@@ -53,7 +53,8 @@ async fn observe(name: &str, fleet: &Fleet, seconds: usize) -> Observed {
     let mut operator = Operator::start();
     let mut late = lateness(fleet, Duration::from_secs(seconds as u64)).await;
     late.sort_unstable();
-    let at = |percent: usize| late.get(late.len() * percent / 100).or(late.last()).copied().unwrap_or(i64::MAX);
+    let at =
+        |percent: usize| late.get(late.len() * percent / 100).or(late.last()).copied().unwrap_or(i64::MAX);
     let expired = fleet::series_of(
         &fleet::metrics().await.unwrap(),
         "tokensource_token_expired_seconds_total",
@@ -80,7 +81,9 @@ async fn lateness(fleet: &Fleet, time: Duration) -> Vec<i64> {
     let (until, mut late) = (tokio::time::Instant::now() + time, vec![]);
     let mut due: HashMap<String, (i64, i64)> = HashMap::new();
     while let Ok(Some(event)) = tokio::time::timeout_at(until, events.next()).await {
-        let (watcher::Event::Apply(source) | watcher::Event::InitApply(source)) = event.unwrap() else { continue };
+        let (watcher::Event::Apply(source) | watcher::Event::InitApply(source)) = event.unwrap() else {
+            continue;
+        };
         let Some(token) = source.status.and_then(|status| status.token) else { continue };
         let times = (token.issued_at.as_second(), token.refresh_at.as_second());
         let before = due.insert(source.metadata.name.unwrap_or_default(), times);
@@ -101,10 +104,7 @@ struct Tenant {
 impl Tenant {
     async fn new() -> Self {
         let control_plane = ControlPlane::shared();
-        Tenant {
-            client: control_plane.client().await,
-            namespace: control_plane.namespace("hostile").await,
-        }
+        Tenant { client: control_plane.client().await, namespace: control_plane.namespace("hostile").await }
     }
 
     /// Creates everything, and goes on changing it until the result is dropped.
@@ -115,7 +115,7 @@ impl Tenant {
         let (mut servers, urls) = servers().await;
         let mut sources = self.large_specs();
         sources.extend(self.large_requests(&urls));
-        sources.extend(self.many_templates(fleet));
+        sources.extend(self.many_templates(&urls));
         sources.extend(self.dead_endpoints());
         sources.extend(self.short_tokens(&urls));
         sources.extend(self.crowd(fleet));
@@ -143,7 +143,9 @@ impl Tenant {
         stream::iter(0..110)
             .for_each_concurrent(8, |n| {
                 let labels: HashMap<String, String> = (0..1500)
-                    .map(|label| (format!("{}.example.com/label-{label:04}", "a".repeat(200)), "x".repeat(60)))
+                    .map(|label| {
+                        (format!("{}.example.com/label-{label:04}", "a".repeat(200)), "x".repeat(60))
+                    })
                     .collect();
                 let secret = json!({"apiVersion": "v1", "kind": "Secret",
                     "metadata": {"name": format!("large-{n}"), "labels": labels}});
@@ -154,9 +156,7 @@ impl Tenant {
                 }
             })
             .await;
-        let small = |name: &str, data: Value| {
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data})
-        };
+        let small = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
         let values: HashMap<String, String> =
             (0..128).map(|n| (format!("value-{n}"), format!("{n:04}{}", "v".repeat(4092)))).collect();
         for secret in [
@@ -165,7 +165,10 @@ impl Tenant {
             small("credentials", json!({"client_id": fleet::CLIENT, "client_secret": "secret"})),
             small("own", json!({"client_id": "own", "client_secret": "secret"})),
         ] {
-            self.secrets().create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+            self.secrets()
+                .create(&PostParams::default(), &serde_json::from_value(secret).unwrap())
+                .await
+                .unwrap();
         }
     }
 
@@ -190,13 +193,16 @@ impl Tenant {
         let api = self.sources();
         let results = stream::iter(sources).map(|source| {
             let api = api.clone();
-            async move { api.create(&PostParams::default(), &serde_json::from_value(source).unwrap()).await.is_err() }
+            async move {
+                api.create(&PostParams::default(), &serde_json::from_value(source).unwrap()).await.is_err()
+            }
         });
         results.buffer_unordered(AT_ONCE).filter(|refused| std::future::ready(*refused)).count().await
     }
 
     fn source(&self, name: String, secret: &str, provider: Value, more: Value) -> Value {
-        let mut spec = json!({"provider": {"oauth2": provider}, "credentials": {"secretRef": {"name": secret}}});
+        let mut spec =
+            json!({"provider": {"oauth2": provider}, "credentials": {"secretRef": {"name": secret}}});
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!({"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource",
             "metadata": {"name": name}, "spec": spec})
@@ -223,7 +229,8 @@ impl Tenant {
         let mut all = vec![self.source("quotes".into(), "quotes", provider, json!({}))];
         all.extend((0..64).map(|n| {
             let more = json!({"tls": {"caBundle": {"configMapRef": {"name": format!("bundle-{n}")}}}});
-            let provider = json!({"tokenURL": urls.endless[n % urls.endless.len()].replace("http:", "https:")});
+            let provider =
+                json!({"tokenURL": urls.endless[n % urls.endless.len()].replace("http:", "https:")});
             self.source(format!("bundle-{n}"), "own", provider, more)
         }));
         all.extend((0..300).map(|n| {
@@ -241,18 +248,14 @@ impl Tenant {
         all
     }
 
-    /// Templates that make more of a token than it is.
-    fn many_templates(&self, fleet: &Fleet) -> Vec<Value> {
-        let template = format!(
-            "{}access_token{}",
-            "{{ (".to_owned(),
-            format!("{}) }}}}", " | replace('e', 'eeeeeeee')".repeat(46))
-        );
+    /// Templates that make much of a token of 32 KiB.
+    fn many_templates(&self, urls: &Urls) -> Vec<Value> {
+        let template = "{{ access_token | list | join('-') | replace('-', '+') }}".repeat(46);
         let source = |n| {
-            let data: HashMap<String, &String> = (0..8).map(|key| (format!("key-{key}"), &template)).collect();
+            let data: HashMap<String, &String> =
+                (0..8).map(|key| (format!("key-{key}"), &template)).collect();
             let more = json!({"target": {"template": {"data": data}}});
-            self.source(format!("template-{n}"), "credentials", json!({"tokenURL": fleet.server.vgs_token_url(),
-                "clientAuthentication": {"post": {}}}), more)
+            self.source(format!("template-{n}"), "own", json!({"tokenURL": urls.large}), more)
         };
         (0..8).map(source).collect()
     }
@@ -278,7 +281,8 @@ impl Tenant {
 
     /// At the honest issuer, with its client, and one Secret that changes all the time.
     fn crowd(&self, fleet: &Fleet) -> Vec<Value> {
-        let provider = json!({"tokenURL": fleet.server.vgs_token_url(), "clientAuthentication": {"post": {}}});
+        let provider =
+            json!({"tokenURL": fleet.server.vgs_token_url(), "clientAuthentication": {"post": {}}});
         (0..1000)
             .map(|n| self.source(format!("crowd-{n}"), "credentials", provider.clone(), json!({})))
             .collect()
@@ -290,8 +294,10 @@ impl Tenant {
         for n in 0_u64.. {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let label = json!({"metadata": {"labels": {"n": n.to_string()}}});
-            let request = json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": n.to_string()}}});
-            let url = json!({"spec": {"provider": {"oauth2": {"tokenURL": format!("http://127.0.0.1:9/{n}")}}}});
+            let request =
+                json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": n.to_string()}}});
+            let url =
+                json!({"spec": {"provider": {"oauth2": {"tokenURL": format!("http://127.0.0.1:9/{n}")}}}});
             // The API server may be busy.
             let _ = self.secrets().patch("credentials", &patch, &Patch::Merge(&label)).await;
             let _ = self.sources().patch("dead-0", &patch, &Patch::Merge(&url)).await;
@@ -311,6 +317,8 @@ struct Urls {
     echo: String,
     /// A token of a second.
     short: String,
+    /// A token of 32 KiB.
+    large: String,
 }
 
 async fn servers() -> (JoinSet<()>, Urls) {
@@ -321,7 +329,8 @@ async fn servers() -> (JoinSet<()>, Urls) {
     }
     let echo = serve(&mut servers, Answer::Echo).await;
     let short = serve(&mut servers, Answer::Short).await;
-    (servers, Urls { endless, echo, short })
+    let large = serve(&mut servers, Answer::Large).await;
+    (servers, Urls { endless, echo, short, large })
 }
 
 #[derive(Clone, Copy)]
@@ -329,6 +338,7 @@ enum Answer {
     Endless,
     Echo,
     Short,
+    Large,
 }
 
 async fn serve(servers: &mut JoinSet<()>, answer: Answer) -> String {
@@ -355,8 +365,12 @@ async fn respond(mut stream: TcpStream, answer: Answer) -> std::io::Result<()> {
         )
     };
     match answer {
-        Answer::Short => {
-            let body = json!({"access_token": "short", "token_type": "Bearer", "expires_in": 1});
+        Answer::Short | Answer::Large => {
+            let (token, lifetime) = match answer {
+                Answer::Short => ("short".to_owned(), 1),
+                _ => ("t".repeat(32 * 1024), 60),
+            };
+            let body = json!({"access_token": token, "token_type": "Bearer", "expires_in": lifetime});
             stream.write_all(json("200 OK", &body).as_bytes()).await
         }
         Answer::Echo => {
@@ -366,7 +380,9 @@ async fn respond(mut stream: TcpStream, answer: Answer) -> std::io::Result<()> {
         }
         Answer::Endless => {
             let headers = format!("x-{}: {}\r\n", "h".repeat(20), "v".repeat(3600)).repeat(98);
-            stream.write_all(format!("HTTP/1.1 200 OK\r\n{headers}content-length: 100000\r\n\r\n").as_bytes()).await?;
+            stream
+                .write_all(format!("HTTP/1.1 200 OK\r\n{headers}content-length: 100000\r\n\r\n").as_bytes())
+                .await?;
             loop {
                 stream.write_all(b" ").await?;
                 tokio::time::sleep(Duration::from_millis(200)).await;
