@@ -2,7 +2,7 @@
 //! TokenSources. `OPERATOR_WRAPPER=hack/limit-memory.sh MEMORY_LIMIT=128M SCENARIO=hostile make bench` is the run of
 //! docs/sizing.md.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -120,9 +120,11 @@ impl Tenant {
         sources.extend(self.short_tokens(&urls));
         sources.extend(self.crowd(fleet));
         let (all, refused) = (sources.len(), self.apply(sources).await);
+        let kinds: BTreeSet<&str> = refused.iter().filter_map(|name| name.split('-').next()).collect();
         println!(
-            "the hostile tenant is there after {:.0} s; the API server refused {refused} of its {all} TokenSources",
-            begun.elapsed().as_secs_f64()
+            "the hostile tenant is there after {:.0} s; the API server refused {} of its {all} TokenSources: {kinds:?}",
+            begun.elapsed().as_secs_f64(),
+            refused.len()
         );
         let tenant = Tenant { client: self.client.clone(), namespace: self.namespace.clone() };
         servers.spawn(async move { tenant.change_for_ever().await });
@@ -188,16 +190,17 @@ impl Tenant {
             .await;
     }
 
-    /// Applies them; returns how many the API server refused.
-    async fn apply(&self, sources: Vec<Value>) -> usize {
+    /// Applies them; returns those that the API server refused.
+    async fn apply(&self, sources: Vec<Value>) -> Vec<String> {
         let api = self.sources();
         let results = stream::iter(sources).map(|source| {
-            let api = api.clone();
+            let (api, name) = (api.clone(), source["metadata"]["name"].as_str().unwrap().to_owned());
             async move {
-                api.create(&PostParams::default(), &serde_json::from_value(source).unwrap()).await.is_err()
+                let source = serde_json::from_value(source).unwrap();
+                api.create(&PostParams::default(), &source).await.err().map(|_| name)
             }
         });
-        results.buffer_unordered(AT_ONCE).filter(|refused| std::future::ready(*refused)).count().await
+        results.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
     }
 
     fn source(&self, name: String, secret: &str, provider: Value, more: Value) -> Value {
@@ -228,7 +231,7 @@ impl Tenant {
         let provider = json!({"tokenURL": urls.echo, "requestEncoding": "JSON", "secretParameters": quotes});
         let mut all = vec![self.source("quotes".into(), "quotes", provider, json!({}))];
         all.extend((0..64).map(|n| {
-            let more = json!({"tls": {"caBundle": {"configMapRef": {"name": format!("bundle-{n}")}}}});
+            let more = json!({"tls": {"caBundle": {"configMapKeyRef": {"name": format!("bundle-{n}"), "key": "ca.crt"}}}});
             let provider =
                 json!({"tokenURL": urls.endless[n % urls.endless.len()].replace("http:", "https:")});
             self.source(format!("bundle-{n}"), "own", provider, more)
