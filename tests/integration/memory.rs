@@ -182,7 +182,12 @@ async fn large_specs_of_older_schemas_cost_bounded_memory_and_are_named() {
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
     let operator = Operator::start_at(&kubeconfig, &scene.namespace, &flags).await;
     let peak = Peak::of(operator.pid());
-    scene.ready("True TokenValid").await;
+    eventually("150 MB are listed, and 750 TokenSources report", 6 * SOON, async || {
+        let status = scene.status().await;
+        let ready = status.conditions.iter().find(|it| it.type_ == "Ready" && it.status == "True");
+        ready.map(drop).ok_or(status.conditions)
+    })
+    .await;
     for large in ["large-0", "large-149"] {
         let said = scene.condition(large, "Ready", "False SpecInvalid").await;
         assert!(said.contains("spec has more than 256 KiB as JSON"), "{said}");
