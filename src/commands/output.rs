@@ -1,5 +1,6 @@
 //! The output of `mint` and `explain`. Errors of closed streams are ignored.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 
 use clap::ValueEnum;
@@ -49,13 +50,17 @@ pub(crate) fn report<R: Serialize>(format: OutputFormat, report: &R, text: impl 
 
 /// Writes text to standard output. What it quotes must not reach the terminal as more than text.
 pub(crate) fn print(text: &str) {
-    let text = escaped(text, |c| is_active(c) && !matches!(c, '\n' | '\t'));
+    let text = on_lines(text);
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Writes an error message to standard error.
+fn on_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| is_active(c) && !matches!(c, '\n' | '\t'))
+}
+
+/// Writes an error message to standard error. It is not cut: it may be the only place of a refresh token.
 pub(crate) fn print_error(message: &str) {
-    let message = shown_message(message);
+    let message = on_lines(message);
     let _ = std::io::stderr().write_all(format!("tokensource-operator: {message}\n").as_bytes());
 }

@@ -107,12 +107,16 @@ async fn mint_interrupted_saves_refresh_token_of_response_in_flight() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mint_unsavable_refresh_token_is_printed() {
-    let server = scripted(200, NEXT).await;
-    let folder = tempfile::tempdir().unwrap();
-    let (arguments, text) = spending(&server, &folder.path().join("next"));
-    let mut command = Command::new("bash");
-    // As on a full disk: files cannot grow.
-    command.args(["-c", r#"trap "" XFSZ; ulimit -f 0; exec "$@""#, "bash", PROGRAM]).args(arguments);
-    let said = run(command, &text).await;
-    said.assert(5, &["could not be saved", "\nhunter2-next\n"]);
+    let long = format!("hunter2-{}", "next".repeat(5000));
+    for token in ["hunter2-next", &long] {
+        // However long it is: it may be the only valid one.
+        let server = scripted(200, &NEXT.replace("hunter2-next", token)).await;
+        let folder = tempfile::tempdir().unwrap();
+        let (arguments, text) = spending(&server, &folder.path().join("next"));
+        let mut command = Command::new("bash");
+        // As on a full disk: files cannot grow.
+        command.args(["-c", r#"trap "" XFSZ; ulimit -f 0; exec "$@""#, "bash", PROGRAM]).args(arguments);
+        let said = run(command, &text).await;
+        said.assert(5, &["could not be saved", &format!("\n{token}\n")]);
+    }
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::output::{self, OutputFormat};
+use crate::text::shown_message;
 use crate::token_request::propagation_delay;
 use report::{ExplainReport, Level};
 
@@ -52,7 +53,7 @@ pub async fn run(arguments: ExplainArgs) -> u8 {
     let (namespace, found) = match cluster::read(namespace, &name).await {
         Ok(found) => found,
         Err(error) => {
-            output::print_error(&error.to_string());
+            output::print_error(&shown_message(&error.to_string()));
             return 1;
         }
     };

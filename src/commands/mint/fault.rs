@@ -6,6 +6,7 @@ use crate::providers::CredentialsError;
 use crate::refresh::{FailedAttempt, wait};
 use crate::secret::TemplateError;
 use crate::status::{error_text_in_full, reason};
+use crate::text::shown_message;
 use token_endpoint as oauth;
 use tokensource_api::Reason;
 
@@ -78,15 +79,15 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn usage(message: String) -> Self {
-        Fault { exit: Exit::Configuration, reason: None, message, then: None }
+        Fault { exit: Exit::Configuration, reason: None, message: shown(message), then: None }
     }
 
     pub(super) fn credentials(message: String) -> Self {
-        Fault { exit: Exit::Credentials, reason: None, message, then: None }
+        Fault { exit: Exit::Credentials, reason: None, message: shown(message), then: None }
     }
 
     pub(super) fn told(reason: Reason, message: String) -> Self {
-        Fault { exit: Exit::of(reason), reason: Some(reason), message, then: None }
+        Fault { exit: Exit::of(reason), reason: Some(reason), message: shown(message), then: None }
     }
 
     /// With what the operator would do next, on a first failure and with no token to fall back on.
@@ -113,6 +114,11 @@ impl Fault {
         };
         Fault { then: Some(then), ..Fault::told(reason(error.kind()), error_text_in_full(error)) }
     }
+}
+
+/// It may quote a kubeconfig, a manifest, or a webhook.
+fn shown(message: String) -> String {
+    shown_message(&message).into_owned()
 }
 
 /// Before anything is asked.
