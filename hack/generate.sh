@@ -13,7 +13,7 @@ chart=charts/tokensource-operator
 namespace=tokensource-system
 rm -rf $out
 mkdir -p $out/crds $out/charts $out/deploy/base $out/deploy/overlays/cluster $out/deploy/overlays/namespaced \
-  $out/deploy/overlays/team
+  $out/deploy/overlays/pernamespace $out/deploy/overlays/team
 
 ${CARGO:-cargo} run --quiet -- crd >$out/crds/tokensource.dev_tokensources.yaml
 
@@ -49,6 +49,7 @@ only() {
   manifests overlays/cluster/crd.yaml $(only crd)
   manifests overlays/cluster/rbac.yaml $(only rbac rbac-people)
   manifests overlays/cluster/admission-policy.yaml $(only admission-policy)
+  manifests overlays/pernamespace/rbac-served.yaml --set rbac.mode=perNamespace $(only rbac-served)
   manifests overlays/team/rbac.yaml --set "namespaces={$namespace}" $(only rbac)
   manifests overlays/namespaced/admission-policy.yaml --set "namespaces={$namespace}" $(only admission-policy)
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{explain, mint, probe};
+use crate::commands::{bindings, explain, mint, probe};
 use crate::operator;
 
 const MINT_USAGE: &str = "tokensource-operator mint -f FILE [-f FILE]... [NAME]
@@ -33,6 +33,9 @@ pub enum Command {
     Explain(Box<explain::ExplainArgs>),
     /// Ask the operator of this pod whether it is live or ready; exit code 0: yes. For exec probes.
     Probe(probe::ProbeArgs),
+    /// Print the RoleBindings for all namespaces that have TokenSources, to be applied before the operator has its rights by
+    /// namespace (the chart's rbac.mode perNamespace). Lists TokenSources with your own rights.
+    Bindings(bindings::BindingsArgs),
     /// Print the CustomResourceDefinition.
     Crd,
 }
@@ -48,6 +51,10 @@ impl Cli {
             Command::Mint(arguments) => ExitCode::from(mint::run(*arguments).await.code()),
             Command::Explain(arguments) => ExitCode::from(explain::run(*arguments).await),
             Command::Probe(arguments) => match probe::run(&arguments).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failure(&error.to_string()),
+            },
+            Command::Bindings(arguments) => match bindings::run(arguments).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failure(&error.to_string()),
             },

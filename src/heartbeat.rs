@@ -41,6 +41,8 @@ pub enum Loop {
     LeaderElection,
     /// It saves unsaved refresh tokens.
     RefreshTokenSaver,
+    /// It reads the namespaces that are bound.
+    Namespaces,
 }
 
 impl Loop {
@@ -50,6 +52,7 @@ impl Loop {
             Loop::MintQueue => "the mint queue",
             Loop::LeaderElection => "leader election",
             Loop::RefreshTokenSaver => "the saver of refresh tokens",
+            Loop::Namespaces => "the reader of namespaces",
         }
     }
 }
@@ -175,6 +178,7 @@ mod tests {
             (Loop::MintQueue, "the mint queue"),
             (Loop::LeaderElection, "leader election"),
             (Loop::RefreshTokenSaver, "the saver of refresh tokens"),
+            (Loop::Namespaces, "the reader of namespaces"),
         ] {
             let heartbeats = Heartbeats::default();
             assert_eq!(heartbeats.check(of, after(3600)), Ok(()), "it has not started");

@@ -14,9 +14,10 @@
 //!
 //! A file imports only from its own folder or from modules further down this list, and none in a circle; `tests/layout` holds
 //! that: [`cli`]; [`commands`]; [`operator`]; [`controller`]; `token_request`; [`cluster`]; [`metrics`]; `heartbeat`,
-//! `leadership`, `restorations`; `clock`; and, pure, `spec`; `status`; [`providers`]; [`refresh`]; [`secret`]; `key`, `time`,
-//! `digest`, `text`.
+//! `leadership`, `restorations`; `clock`; and, pure, `spec`; `status`; [`providers`]; [`refresh`]; [[`secret`]; `key`, `time`,
+//! `digest`, `text`, `binding`.
 
+mod binding;
 pub mod cli;
 mod clock;
 pub mod cluster;

@@ -11,7 +11,7 @@ use support::chart::{CHART, NAMESPACE, find, helm, objects, render, template};
 use support::process::{BUILD_LIMIT, output_within};
 use support::program::{PROGRAM, output, result};
 
-/// Sets every value that is a flag of the operator; two sets, because two of the values exclude each other.
+/// Sets every value that is a flag of the operator; two sets, because some of the values exclude each other.
 fn every_flag() -> [Value; 2] {
     let common = json!({
         "egress": {
@@ -38,6 +38,7 @@ fn every_flag() -> [Value; 2] {
     };
     let mut selected = with("namespaceSelector", json!({"matchLabels": {"team": "a"}}));
     selected["metrics"] = json!({"secure": true, "tls": {"port": 9443, "secretName": "certificate"}});
+    selected["rbac"] = json!({"mode": "perNamespace", "watches": 5});
     [with("namespaces", json!(["a", "b"])), selected]
 }
 
@@ -98,9 +99,9 @@ fn chart_passes_each_operator_flag_and_no_other() {
 #[test]
 fn chart_defaults_equal_operator_defaults() {
     let flags = flags();
-    for argument in arguments(&render(NAMESPACE, &json!({}))).iter().skip(1) {
+    for argument in arguments(&render(NAMESPACE, &json!({"rbac": {"mode": "perNamespace"}}))).iter().skip(1) {
         let (flag, value) = argument.trim_start_matches("--").split_once('=').unwrap();
-        if !["log-format", "probe-socket"].contains(&flag) {
+        if !["log-format", "probe-socket", "served-role", "service-account"].contains(&flag) {
             assert_eq!(flags[flag].as_deref(), Some(value), "{flag}");
         }
     }
@@ -138,6 +139,9 @@ fn invalid_values_are_refused_when_rendering() {
             json!({"namespaces": ["a"], "namespaceSelector": {"matchLabels": {"a": "b"}}}),
             "namespaces and namespaceSelector exclude each other",
         ),
+        (json!({"namespaces": ["a"], "rbac": {"mode": "perNamespace"}}), "set rbac.mode to cluster"),
+        (json!({"rbac": {"bind": ["a"]}}), "rbac.bind is for rbac.mode perNamespace"),
+        (json!({"rbac": {"mode": "namespace"}}), "mode"),
         (json!({"leaderElection": {"enabled": false}}), "set replicaCount to 1"),
         (
             json!({"podDisruptionBudget": {"minAvailable": 1}}),
@@ -208,6 +212,40 @@ fn namespaced_mode_grants_the_same_rules_by_roles_and_no_cluster_role() {
         assert_eq!(binding["subjects"], everywhere[&granted("ClusterRoleBinding", "")]["subjects"]);
     }
     assert!(!namespaced.keys().any(|[kind, ..]| kind.starts_with("ClusterRole")), "{namespaced:?}");
+}
+
+#[test]
+fn rights_by_namespace_are_the_same_in_roles_of_which_one_is_bound_in_the_cluster() {
+    let everywhere = render(NAMESPACE, &json!({}));
+    let bind = json!(["b", "a", "b"]);
+    let bound = render(NAMESPACE, &json!({"rbac": {"mode": "perNamespace", "bind": bind}}));
+    let name = format!("tokensource-operator.{NAMESPACE}");
+    let rules = |objects: &[Value], name: &str| {
+        let role = |it: &&Value| it["kind"] == "ClusterRole" && it["metadata"]["name"] == name;
+        objects.iter().find(role).unwrap()["rules"].as_array().unwrap().clone()
+    };
+    let served = format!("{name}-served");
+    let (in_cluster, in_namespace) = (rules(&bound, &name), rules(&bound, &served));
+    let text = |rules: &[Value]| rules.iter().map(Value::to_string).collect::<BTreeSet<_>>();
+    assert_eq!(
+        text(&[in_cluster.clone(), in_namespace].concat()),
+        text(&rules(&everywhere, &name)),
+        "together they are those of the other mode"
+    );
+    let resources = in_cluster.iter().flat_map(|rule| rule["resources"].as_array().unwrap().clone());
+    let resources: BTreeSet<_> = resources.map(|it| it.as_str().unwrap().to_owned()).collect();
+    let expected = ["servicecidrs", "tokensources", "tokensources/status"].map(str::to_owned);
+    assert_eq!(resources, BTreeSet::from(expected));
+
+    let bindings = |kind: &str| -> Vec<_> {
+        let of_kind = bound.iter().filter(|it| it["kind"] == kind && it["roleRef"]["kind"] == "ClusterRole");
+        of_kind.map(|it| (it["metadata"]["namespace"].clone(), it["roleRef"]["name"].clone())).collect()
+    };
+    assert_eq!(bindings("ClusterRoleBinding"), [(Value::Null, json!(name))], "no other role, `bind` least");
+    assert_eq!(bindings("RoleBinding"), ["a", "b"].map(|it| (json!(it), json!(served))));
+    let may_bind = find(&bound, "ClusterRole", "-bind");
+    assert_eq!(may_bind["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-admin"], "true");
+    assert_eq!(may_bind["rules"][0]["resourceNames"], json!([served]));
 }
 
 #[test]
@@ -540,6 +578,25 @@ fn plain_manifests_equal_the_rendered_chart() {
             .collect()
     };
     assert_eq!(identities(&without_arguments(namespaced)), identities(&without_arguments(chart)));
+    let bound = kustomize("deploy/overlays/pernamespace");
+    let chart = json!({"rbac": {"mode": "perNamespace"}, "crds": {"keep": false}});
+    let mut bound_objects = without_arguments(bound.clone());
+    bound_objects.retain(|object| object["kind"] != "Namespace");
+    assert_eq!(
+        identities(&bound_objects),
+        identities(&without_arguments(plain(render(NAMESPACE, &chart))))
+    );
+    let flags = |arguments: Vec<String>| arguments.into_iter().collect::<BTreeSet<_>>();
+    let mut expected = flags(arguments(&render(NAMESPACE, &chart)));
+    expected.remove("--namespace-watches=200"); // the default
+    assert_eq!(flags(arguments(&bound)), expected);
+    let opt_in = include_str!("../deploy/overlays/pernamespace/opt-in.yaml");
+    let opt_in: Value = serde_saphyr::from_str(opt_in).unwrap();
+    let by_chart = render(NAMESPACE, &json!({"rbac": {"mode": "perNamespace", "bind": ["a"]}}));
+    let by_chart =
+        by_chart.iter().find(|it| it["kind"] == "RoleBinding" && it["metadata"]["namespace"] == "a").unwrap();
+    assert_eq!([&opt_in["roleRef"], &opt_in["subjects"]], [&by_chart["roleRef"], &by_chart["subjects"]]);
+
     let team = without_arguments(kustomize("deploy/overlays/team"));
     let chart = without_arguments(plain(render(NAMESPACE, &values(false))));
     assert_eq!(identities(&team), identities(&chart));

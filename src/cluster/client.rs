@@ -58,6 +58,8 @@ pub enum ClusterError {
 /// The clients for a cluster.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
+    /// A client with its own connections, for watches of single namespaces. These are no heartbeats: they come and go.
+    pub(crate) watch_client: Client,
     /// A client with its own connections, for leader election only.
     lease_client: Client,
     /// The API server's own addresses.
@@ -84,14 +86,14 @@ impl Cluster {
         let namespace = pod_namespace.unwrap_or_else(|| configuration.default_namespace.clone());
         let counts = CountRequests(Arc::clone(metrics));
         let dates = ReadDate(Arc::clone(clock));
-        let lease_client = ClientBuilder::try_from(configuration.clone())
-            .map_err(unusable)?
-            .with_layer(&counts)
-            .with_layer(&dates)
-            .with_layer(&MapResponseLayer::new(as_status))
-            .build();
+        let without_heartbeats = || {
+            let builder = ClientBuilder::try_from(configuration.clone()).map_err(unusable)?;
+            let builder = builder.with_layer(&counts).with_layer(&dates);
+            Ok(builder.with_layer(&MapResponseLayer::new(as_status)).build())
+        };
+        let (lease_client, watch_client) = (without_heartbeats()?, without_heartbeats()?);
         let heartbeats = Arc::clone(heartbeats);
-        let client = ClientBuilder::try_from(configuration)
+        let client = ClientBuilder::try_from(configuration.clone())
             .map_err(unusable)?
             .with_layer(&MapRequestLayer::new(move |request: http::Request<Body>| {
                 heartbeats.request(request.uri());
@@ -101,7 +103,7 @@ impl Cluster {
             .with_layer(&dates)
             .with_layer(&MapResponseLayer::new(as_status))
             .build();
-        Ok(Cluster { client, lease_client, addresses, namespace })
+        Ok(Cluster { client, watch_client, lease_client, addresses, namespace })
     }
 
     /// The calls of leader election. They do not wait behind other calls.

@@ -28,7 +28,7 @@ const PAGE_SIZE: u32 = 100;
 /// Pages that are read at once. The buffers of each connection grow to about half a MiB.
 static PAGES: Semaphore = Semaphore::const_new(16);
 /// The timeout of the head of a response. The API server's own is 60 s.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(65);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(65);
 /// The timeout of one item.
 const ITEM_TIMEOUT: Duration = Duration::from_secs(30);
 /// The timeout of a line of a watch: kube asks the API server to end a watch after 290 s.
@@ -40,6 +40,8 @@ const MIN_WAIT: Duration = Duration::from_millis(800);
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// The status of an API server that has no events from this version on any more: everything is listed anew.
 const GONE: u16 = 410;
+/// The status of a request that RBAC does not grant.
+const FORBIDDEN: u16 = 403;
 
 /// What happens to the objects of a kind.
 #[derive(Debug)]
@@ -69,6 +71,14 @@ pub(crate) enum FollowError {
     Timeout,
     #[error("the list has no resourceVersion")]
     NoVersion,
+}
+
+impl FollowError {
+    /// Whether RBAC does not grant the list or the watch.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        let (FollowError::List(error) | FollowError::Watch(error)) = self else { return false };
+        matches!(error, kube::Error::Api(status) if status.code == FORBIDDEN)
+    }
 }
 
 /// Follows the objects of a kind. It never ends.

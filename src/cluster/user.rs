@@ -1,21 +1,30 @@
 //! The cluster of the user who runs a command: their kubeconfig and their rights.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::USER_AGENT;
+use kube::api::ListParams;
 use kube::config::InferConfigError;
-use kube::{Api, Client, Config};
+use kube::core::{Request, Status};
+use kube::{Api, Client, Config, Resource};
 
+use super::body::page;
 use super::call_error::CallError;
 use super::calls::Kubernetes;
 use super::client::{AGENT, api_server_addresses};
+use super::kept;
+use super::objects::{Read, SourceMetadata};
 use crate::key::Key;
 use tokensource_api::TokenSource;
 
 /// The longest that a command waits for the TokenSource. A user can wait longer than a reconciliation.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most TokenSources of a page.
+const PAGE_SIZE: u32 = 500;
 
 /// The cluster of the kubeconfig.
 pub(crate) struct UserCluster {
@@ -37,6 +46,8 @@ pub(crate) enum UserClusterError {
     Timeout,
     #[error("this cluster knows no TokenSources: its CustomResourceDefinition is not installed")]
     NotInstalled,
+    #[error("TokenSources cannot be listed: {0}")]
+    Unlisted(#[source] CallError),
     #[error("TokenSource {0} does not exist")]
     NotFound(Key),
     #[error("TokenSource {key} cannot be read: {error}")]
@@ -45,6 +56,18 @@ pub(crate) enum UserClusterError {
         #[source]
         error: CallError,
     },
+}
+
+fn unlisted(error: kube::Error) -> UserClusterError {
+    match error {
+        kube::Error::Api(status) if is_unknown_kind(&status) => UserClusterError::NotInstalled,
+        error => UserClusterError::Unlisted(error.into()),
+    }
+}
+
+/// Whether the API server does not know the kind.
+fn is_unknown_kind(status: &Status) -> bool {
+    status.code == 404 && status.message.contains("page not found")
 }
 
 impl UserCluster {
@@ -66,6 +89,25 @@ impl UserCluster {
         Kubernetes::new(self.client.clone())
     }
 
+    /// The namespaces that have TokenSources, of all that the user may list.
+    pub(crate) async fn namespaces_with_sources(&self) -> Result<BTreeSet<String>, UserClusterError> {
+        let (mut namespaces, mut next) = (BTreeSet::new(), None);
+        loop {
+            let params = ListParams { continue_token: next, ..ListParams::default() }.limit(PAGE_SIZE);
+            let request = Request::new(SourceMetadata::url_path(&(), None)).list_metadata(&params);
+            let request = request.map_err(|error| unlisted(kube::Error::BuildRequest(error)))?;
+            let page = page(&self.client, request, kept::IDENTITY.list, |reduced| {
+                namespaces.extend(SourceMetadata::read(reduced)?.meta().namespace.clone());
+                Ok(())
+            });
+            let page = tokio::time::timeout(READ_TIMEOUT, page).await;
+            next = page.map_err(|_| UserClusterError::Timeout)?.map_err(unlisted)?;
+            if next.is_none() {
+                return Ok(namespaces);
+            }
+        }
+    }
+
     /// Reads a TokenSource.
     pub(crate) async fn token_source(&self, name: &str) -> Result<TokenSource, UserClusterError> {
         let key = Key::new(&self.namespace, name);
@@ -73,10 +115,7 @@ impl UserCluster {
         match tokio::time::timeout(READ_TIMEOUT, api.get(name)).await {
             Err(_) => Err(UserClusterError::Timeout),
             Ok(Ok(source)) => Ok(source),
-            // The API server's message where it does not know the kind.
-            Ok(Err(kube::Error::Api(status)))
-                if status.code == 404 && status.message.contains("page not found") =>
-            {
+            Ok(Err(kube::Error::Api(status))) if is_unknown_kind(&status) => {
                 Err(UserClusterError::NotInstalled)
             }
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(UserClusterError::NotFound(key)),

@@ -1,8 +1,13 @@
 //! The watches. Each lists first, follows, and lists again where it has lost its place; it never ends.
 
-use kube::Client;
+use kube::api::ListParams;
+use kube::core::Request;
+use kube::{Client, Resource};
+use tokio::time::timeout;
 
-use super::follow::Follow;
+use super::body::page;
+use super::follow::{Follow, FollowError, HEAD_TIMEOUT};
+use super::kept;
 use super::objects::{NamespaceObject, SecretObject, SourceObject};
 
 /// The TokenSources of a namespace, or of all.
@@ -18,4 +23,16 @@ pub(crate) fn watch_secrets(client: Client, namespace: Option<&str>) -> Follow<S
 /// The namespaces with these labels.
 pub(crate) fn watch_namespaces(client: Client, labels: &str) -> Follow<NamespaceObject> {
     Follow::new(client, None, Some(labels))
+}
+
+/// Whether the Secrets of a namespace may be listed, as the list of one says.
+///
+/// # Errors
+/// They may not ([`FollowError::is_forbidden`]), or the API server does not answer.
+pub(crate) async fn may_list_secrets(client: &Client, namespace: &str) -> Result<(), FollowError> {
+    let request = Request::new(SecretObject::url_path(&(), Some(namespace)));
+    let request = request.list_metadata(&ListParams::default().limit(1));
+    let request = request.map_err(|error| FollowError::List(kube::Error::BuildRequest(error)))?;
+    let listed = timeout(HEAD_TIMEOUT, page(client, request, kept::IDENTITY.list, |_| Ok(()))).await;
+    listed.map_err(|_| FollowError::Timeout)?.map(drop).map_err(FollowError::List)
 }

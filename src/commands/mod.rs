@@ -1,5 +1,6 @@
 //! The commands for users. None of them uses the controller.
 
+pub mod bindings;
 pub mod explain;
 pub mod mint;
 mod output;

@@ -9,6 +9,7 @@ use token_endpoint::{Discovery, Limits, Transport};
 use tokio::time::Instant;
 
 use super::api_permits::{ApiPermits, Stake};
+use super::cache::bindings::{Access, Bindings};
 use super::cache::namespaces::Namespaces;
 use super::cache::secrets::Secrets;
 use super::cache::source::CachedSource;
@@ -21,6 +22,7 @@ use super::refresh_token_saver::Saver;
 use super::report_rate::ReportRate;
 use super::state::States;
 use super::work_queue::{Urgency, WorkQueue};
+use crate::binding::Grant;
 use crate::clock::Clock;
 use crate::cluster::{CallError, Kubernetes};
 use crate::heartbeat::{Heartbeats, Loop};
@@ -53,6 +55,7 @@ pub struct Context {
     pub(super) sources: Sources,
     pub(super) secrets: Secrets,
     pub(super) namespaces: Namespaces,
+    pub(super) bindings: Bindings,
     pub(super) states: States,
     pub(super) refresh_tokens: RefreshTokens,
     pub(super) saver: Saver,
@@ -104,6 +107,8 @@ pub struct Parts {
     pub change_interval: Duration,
     /// The labels of the namespaces to reconcile in; `None` for all that are watched.
     pub namespace_selector: Option<String>,
+    /// What RoleBindings grant, where the operator has its rights by namespace.
+    pub grant: Option<Grant>,
     /// Read only Secrets as credentials that are labelled for it.
     pub require_credentials_label: bool,
     /// The labels and annotations that templates may set; empty: any.
@@ -131,6 +136,7 @@ impl Context {
             sources: Sources::limited_to(parts.max_sources_per_namespace),
             secrets: Secrets::new(parts.watches, Arc::clone(&restorations)),
             namespaces: Namespaces::new(parts.namespace_selector),
+            bindings: Bindings::new(parts.grant),
             states: States::default(),
             refresh_tokens: RefreshTokens::new(parts.process, parts.lease_duration),
             saver: Saver::new(),
@@ -247,6 +253,11 @@ impl Context {
     /// Whether a TokenSource exists and is reconciled.
     pub(super) fn serves(&self, source: &Key) -> bool {
         self.leadership.leads() && self.namespaces.selects(&source.namespace) && self.sources.knows(source)
+    }
+
+    /// Whether the operator may do something for TokenSources of a namespace but say why not.
+    pub(super) fn may_act_in(&self, namespace: &str) -> bool {
+        self.namespaces.selects(namespace) && self.bindings.access(namespace) == Access::Granted
     }
 
     /// Whether something of a TokenSource is in memory that the API server should have.

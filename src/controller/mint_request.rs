@@ -128,7 +128,7 @@ fn still_needed(
     identity: &Identity,
     spec: &Resolved,
 ) -> Option<MintReason> {
-    if !context.leadership.may_start() || !context.namespaces.selects(&identity.key.namespace) {
+    if !context.leadership.may_start() || !context.may_act_in(&identity.key.namespace) {
         return None;
     }
     let target = context.secrets.known(&identity.target).observed()?;

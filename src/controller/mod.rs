@@ -8,7 +8,7 @@
 //!                                                       ─▶ token request ─▶ save a rotated refresh token
 //! ```
 //!
-//! A file here imports only from files further down this list: `run` and `watch`, `clock_check`, `reconcile/`, `mint`,
+//! A file here imports only from files further down this list: `run` and `watch`, `served/`, `secret_events`, `clock_check`, `reconcile/`, `mint`,
 //! `mint_request`, `context`, `issue_times`, the queues and caches, `state`, `report_rate`, `refresh_token_saver`,
 //! `refresh_token`, `outcome`.
 
@@ -28,6 +28,8 @@ mod refresh_token;
 mod refresh_token_saver;
 mod report_rate;
 mod run;
+mod secret_events;
+mod served;
 #[cfg(test)]
 mod simulation;
 mod spans;
@@ -38,3 +40,4 @@ mod work_queue;
 pub use context::{Context, Parts};
 pub use run::run;
 pub(crate) use spans::TARGET as SPANS;
+pub use watch::Followed;

@@ -12,9 +12,11 @@ use tokio::time::{Instant, sleep};
 use tracing::{Instrument, error, warn};
 
 use super::api_permits::ApiPermit;
+use super::cache::bindings::Access;
 use super::cache::source::CachedSource;
 use super::context::Context;
 use super::reconcile::reconcile;
+use super::watch::Followed;
 use super::{mint, spans, watch};
 use crate::heartbeat::Loop;
 use crate::key::Key;
@@ -28,11 +30,10 @@ const LAST_WRITE_WAIT: Duration = Duration::from_secs(1);
 /// How long that is tried, after the last token request has ended.
 const LAST_WRITES: Duration = Duration::from_secs(20);
 
-/// Keeps the tokens of the TokenSources of `namespaces` (all where empty) fresh whenever this process leads, until it must
-/// stop. A process that does not lead follows the watches too, and so can act at once when it does.
-pub async fn run(client: Client, namespaces: &[String], context: Arc<Context>) {
+/// Keeps the tokens of the TokenSources that are followed fresh whenever this process leads, until it must stop. A process that does not lead follows the watches too, and so can act at once when it does.
+pub async fn run(client: Client, followed: &Followed, context: Arc<Context>) {
     tokio::select! {
-        () = watch::run(client, namespaces, &context) => {}
+        () = watch::run(client, followed, &context) => {}
         () = lead(&context) => {}
     }
 }
@@ -147,7 +148,8 @@ async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) {
     let mut running = Running::new(Arc::clone(&context), key.clone());
     let _beat = context.heartbeats.reconciling();
     let may_begin = context.leadership.may_start();
-    let is_selected = context.namespaces.selects(&key.namespace);
+    let is_selected = context.namespaces.selects(&key.namespace)
+        && context.bindings.access(&key.namespace) != Access::Unknown;
     if !is_selected {
         context.mints.cancel(&key);
     }

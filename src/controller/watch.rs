@@ -15,14 +15,29 @@ use super::cache::source::CachedSource;
 use super::cache::sources::Change;
 use super::clock_check;
 use super::context::Context;
+use super::{secret_events, served};
 use crate::cluster::{Event, watch_namespaces, watch_secrets, watch_sources};
 use crate::key::Key;
-use crate::secret::Facts;
 
 /// How often a TokenSource is reconciled to show that reconciliations are made.
 const PROOF: Duration = Duration::from_secs(60);
 
-/// Where TokenSources are followed: in one namespace, or in all.
+/// Where TokenSources are followed, and how their Secrets are.
+pub enum Followed {
+    /// Everywhere, with rights in the cluster.
+    Everywhere,
+    /// In these namespaces.
+    In(Vec<String>),
+    /// Everywhere, with rights by RoleBindings of namespaces.
+    WhereBound {
+        /// The client of watches: each needs a connection of its own.
+        client: Client,
+        /// The most watches of namespaces at once; the others are listed in turn.
+        watches: usize,
+    },
+}
+
+/// One namespace, or all.
 #[derive(Default)]
 struct Scope {
     namespace: Option<String>,
@@ -37,19 +52,19 @@ impl Scope {
 }
 
 /// Keeps the caches in step with the cluster, and triggers what a change concerns. Never ends.
-pub(super) async fn run(client: Client, namespaces: &[String], context: &Context) {
-    let scopes: Vec<Scope> = match namespaces {
-        [] => vec![Scope::default()],
-        some => {
+pub(super) async fn run(client: Client, followed: &Followed, context: &Context) {
+    let scopes: Vec<Scope> = match followed {
+        Followed::Everywhere | Followed::WhereBound { .. } => vec![Scope::default()],
+        Followed::In(namespaces) => {
             let of = |namespace: &String| Scope { namespace: Some(namespace.clone()), ..Scope::default() };
-            some.iter().map(of).collect()
+            namespaces.iter().map(of).collect()
         }
     };
     let mut restorations = context.restorations.subscribe();
     let until_restored = async {
         loop {
             tokio::select! {
-                () = watches(&client, &scopes, context) => {}
+                () = watches(&client, followed, &scopes, context) => {}
                 // The sender lives as long as `context`.
                 _ = restorations.changed() => context.storage_restored(),
             }
@@ -59,7 +74,7 @@ pub(super) async fn run(client: Client, namespaces: &[String], context: &Context
 }
 
 /// Follows everything, from nothing.
-async fn watches(client: &Client, scopes: &[Scope], context: &Context) {
+async fn watches(client: &Client, followed: &Followed, scopes: &[Scope], context: &Context) {
     let mut all: Vec<BoxFuture<'_, ()>> = vec![];
     if let Some(labels) = context.namespaces.selector() {
         all.push(selected_namespaces(client.clone(), labels, context).boxed());
@@ -67,7 +82,15 @@ async fn watches(client: &Client, scopes: &[Scope], context: &Context) {
     for scope in scopes {
         let (listed, sources_listed) = watch::channel(false);
         all.push(sources(client.clone(), scope, context, listed).boxed());
-        all.push(secrets(client.clone(), scope, context, sources_listed).boxed());
+        all.push(match followed {
+            Followed::WhereBound { client: watch_client, watches } => {
+                let is_listed = &scope.is_listed;
+                let reads =
+                    served::Reads { client: client.clone(), watch_client, watches: *watches, is_listed };
+                served::run(reads, context, sources_listed).boxed()
+            }
+            _ => secrets(client.clone(), scope, context, sources_listed).boxed(),
+        });
     }
     join_all(all).await;
 }
@@ -87,6 +110,9 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
                 let (names, revision) = (Arc::clone(&cached.secrets), cached.revision());
                 let Change { key, before, is_own_report, displaced } = context.sources.put(cached);
                 displaced.into_iter().for_each(|other| context.trigger(other));
+                if before.is_none() {
+                    context.bindings.source_added(&key.namespace);
+                }
                 let before = before.map(|before| Arc::clone(&before.secrets)).unwrap_or_default();
                 context.secrets.reference(&key, &before, &names);
                 if before != names {
@@ -120,6 +146,7 @@ fn readers(context: &Context, source: &Key, target: &Arc<str>) {
 fn forget(context: &Context, source: &Key) {
     if let Some((before, next)) = context.sources.remove(source) {
         next.into_iter().for_each(|other| context.trigger(other));
+        context.bindings.source_removed(&source.namespace);
         context.secrets.reference(source, &before.secrets, &[]);
         before.secrets.first().into_iter().for_each(|target| readers(context, source, target));
     }
@@ -140,44 +167,16 @@ async fn secrets(
     let mut events = watch_secrets(client, scope.namespace.as_deref());
     let mut epoch = 0;
     loop {
-        let concerned = match events.next().await {
-            Ok(Event::Init) => {
-                epoch = context.secrets.list_begins();
-                vec![]
-            }
-            Ok(Event::InitApply(secret)) => {
-                let key = secret.key();
-                count_too_large(context, secret.facts.as_ref());
-                secret.facts.map(|facts| context.secrets.listed(&key, facts, epoch)).unwrap_or_default()
-            }
-            Ok(Event::Apply(secret)) => {
-                let key = secret.key();
-                count_too_large(context, secret.facts.as_ref());
-                secret.facts.map(|facts| context.secrets.changed(&key, facts)).unwrap_or_default()
-            }
-            Ok(Event::Delete(secret)) => {
-                let key = secret.key();
-                secret.facts.map(|facts| context.secrets.deleted(&key, &facts)).unwrap_or_default()
-            }
-            Ok(Event::InitDone) => {
-                let gone = context.secrets.list_ends(epoch, |secret| scope.holds(secret));
-                if !scope.is_listed.swap(true, Ordering::Relaxed) {
+        match events.next().await {
+            Ok(event) => {
+                let has_ended = matches!(event, Event::InitDone);
+                secret_events::handle(context, event, &mut epoch, |secret| scope.holds(secret));
+                if has_ended && !scope.is_listed.swap(true, Ordering::Relaxed) {
                     context.secrets.first_list_read();
                 }
-                gone
             }
-            Err(error) => {
-                warn!(%error, "the watch of Secrets failed");
-                vec![]
-            }
-        };
-        concerned.into_iter().for_each(|source| context.trigger(source));
-    }
-}
-
-fn count_too_large(context: &Context, facts: Option<&Facts>) {
-    if facts.is_some_and(|facts| facts.too_large.is_some()) {
-        context.metrics.object_too_large("secrets");
+            Err(error) => warn!(%error, "the watch of Secrets failed"),
+        }
     }
 }
 
@@ -188,6 +187,12 @@ async fn selected_namespaces(client: Client, labels: &str, context: &Context) {
     loop {
         let changed = context.namespaces.handle(&mut list, events.next().await);
         if !changed.is_empty() {
+            context
+                .bindings
+                .namespaces()
+                .into_iter()
+                .filter(|it| changed.iter().any(|of| **of == **it))
+                .for_each(|it| context.bindings.ask(it));
             let of_them = |source: &Key| changed.iter().any(|it| **it == *source.namespace);
             context.sources.keys(of_them).into_iter().for_each(|source| context.trigger(source));
         }

@@ -8,6 +8,7 @@ use token_endpoint::Limits;
 
 use super::admin::AdminAddress;
 use super::telemetry::LogFormat;
+use crate::binding::ServiceAccountName;
 use crate::token_request::EndpointArgs;
 
 /// The flags of `run`. Each is an environment variable too.
@@ -25,6 +26,25 @@ pub struct RunArgs {
     /// Serve at most this many TokenSources of each namespace: the oldest. Default: all.
     #[arg(long, value_name = "NUMBER", env = "TOKENSOURCE_MAX_SOURCES_PER_NAMESPACE", value_parser = at_least_one::<usize>)]
     pub max_sources_per_namespace: Option<usize>,
+
+    /// Have rights by namespace (the chart's rbac.mode perNamespace): serve the namespaces in which a RoleBinding grants this
+    /// ClusterRole to the operator. The TokenSources of others say how to grant it.
+    #[arg(long, value_name = "CLUSTERROLE", env = "TOKENSOURCE_SERVED_ROLE", conflicts_with = "namespaces", requires = "service_account", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub served_role: Option<String>,
+
+    /// The operator's own ServiceAccount, for the command in these TokenSources.
+    #[arg(
+        long,
+        value_name = "NAMESPACE:NAME",
+        env = "TOKENSOURCE_SERVICE_ACCOUNT",
+        requires = "served_role"
+    )]
+    pub service_account: Option<ServiceAccountName>,
+
+    /// With --served-role: watch the Secrets of at most this many namespaces, those with the most TokenSources, so that changes
+    /// are seen at once. Each watch is a connection. The others are listed every minute.
+    #[arg(long, value_name = "NAMESPACES", env = "TOKENSOURCE_NAMESPACE_WATCHES", default_value_t = 200)]
+    pub namespace_watches: usize,
 
     /// Read credentials only from Secrets that are labelled tokensource.dev/credentials=true. The same holds for the
     /// Secrets that spec.tls names.

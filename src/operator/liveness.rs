@@ -34,7 +34,7 @@ impl Liveness {
         let heartbeats = &self.heartbeats;
         let saver = heartbeats.check(Loop::RefreshTokenSaver, now);
         let mut parts = vec![
-            ("watches", heartbeats.check_watches(now)),
+            ("watches", heartbeats.check_watches(now).and_then(|()| heartbeats.check(Loop::Namespaces, now))),
             ("work-queue", heartbeats.check(Loop::WorkQueue, now)),
             ("mint-queue", heartbeats.check(Loop::MintQueue, now)),
             ("leader-election", heartbeats.check(Loop::LeaderElection, now)),

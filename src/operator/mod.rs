@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Client;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -34,9 +35,10 @@ use metrics_tls::MetricsTls;
 use service_networks::ServiceNetworks;
 pub use telemetry::LogFormat;
 
+use crate::binding::Grant;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError, Kubernetes, LeaseName, review};
-use crate::controller::{self, Context, Parts};
+use crate::controller::{self, Context, Followed, Parts};
 use crate::heartbeat::Heartbeats;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
@@ -156,6 +158,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         async move { context.save_refresh_tokens().await }
     });
 
+    let followed = followed(&arguments, cluster.watch_client);
     // From SIGTERM on the process is not ready and starts nothing new. Running work ends, and its results are written.
     let deadline = |timeout| {
         let leadership = leadership.clone();
@@ -166,7 +169,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     };
     let save_deadline = tokio::spawn(deadline(SAVE_TIMEOUT));
     tokio::select! {
-        () = controller::run(cluster.client, &arguments.namespaces, Arc::clone(&context)) => info!("stopped"),
+        () = controller::run(cluster.client, &followed, Arc::clone(&context)) => info!("stopped"),
         () = deadline(STOP_TIMEOUT) => warn!("stopped, though not every reconciliation had ended"),
     }
     // From here on another process may lead. It sends no refresh token that this one has announced and not saved.
@@ -187,6 +190,17 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     // Last, so that /readyz reports the shutdown until the end.
     drop((admin, probes, service_networks));
     Ok(())
+}
+
+/// Where TokenSources are followed.
+fn followed(arguments: &RunArgs, watch_client: Client) -> Followed {
+    if arguments.served_role.is_some() {
+        return Followed::WhereBound { client: watch_client, watches: arguments.namespace_watches };
+    }
+    match &arguments.namespaces[..] {
+        [] => Followed::Everywhere,
+        namespaces => Followed::In(namespaces.to_vec()),
+    }
 }
 
 /// The timings of the flags; `None` without leader election.
@@ -274,12 +288,19 @@ fn parts(
         propagation_delay: endpoints.default_propagation_delay,
         change_interval: Duration::from_secs(arguments.change_interval),
         namespace_selector: arguments.namespace_selector.clone(),
+        grant: grant(arguments),
         require_credentials_label: arguments.require_credentials_label,
         template_metadata_only: arguments.template_metadata_only.clone(),
         instance: instance(),
         process: String::new(),
         lease_duration: Duration::ZERO,
     })
+}
+
+/// What RoleBindings of namespaces grant. The command line requires both flags together.
+fn grant(arguments: &RunArgs) -> Option<Grant> {
+    let (role, account) = (arguments.served_role.clone()?, arguments.service_account.clone()?);
+    Some(Grant { role, account })
 }
 
 /// The name of this replica.

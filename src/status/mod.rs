@@ -194,6 +194,7 @@ fn is_stalled_by(reason: Reason) -> bool {
             | Reason::TemplateInvalid
             | Reason::TargetConflict
             | Reason::TargetRefused
+            | Reason::NamespaceNotOpened
     )
 }
 

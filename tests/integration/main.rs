@@ -32,6 +32,7 @@ mod mint;
 mod networks;
 mod oauth2;
 mod ownership;
+mod pernamespace;
 mod pitfalls;
 mod prompt;
 mod providers;

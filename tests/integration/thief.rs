@@ -346,7 +346,7 @@ async fn thief_has_exactly_the_documented_rights() {
     let (served, own) = (documented("served"), documented("own"));
     let everything: BTreeMap<_, _> = served.clone().into_iter().chain(own.clone()).collect();
     let other = Scene::bare("thief-other").await.namespace;
-    for mode in ["all", "namespaces", "namespaceSelector"] {
+    for mode in ["all", "namespaces", "namespaceSelector", "perNamespace"] {
         let scene = Scene::bare("thief-rights").await;
         let namespace = &scene.namespace;
         let mut elsewhere = served.clone();
@@ -357,6 +357,10 @@ async fn thief_has_exactly_the_documented_rights() {
             }
             "namespaceSelector" => {
                 json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}})
+            }
+            "perNamespace" => {
+                elsewhere = documented("unbound");
+                json!({"rbac": {"mode": "perNamespace", "bind": [namespace]}})
             }
             _ => json!({}),
         };
@@ -380,7 +384,7 @@ async fn thief_has_exactly_the_documented_rights() {
             .await;
         match mode {
             "all" => drop(said.unwrap()),
-            "namespaces" => assert!(said.unwrap_err().contains("cannot create resource"), "{mode}"),
+            "namespaces" | "perNamespace" => assert!(said.unwrap_err().contains("cannot create resource"), "{mode}"),
             _ => refused(&said, "does not serve the namespace").unwrap(),
         }
     }

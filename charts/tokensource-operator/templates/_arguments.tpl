@@ -7,6 +7,11 @@
 {{- with include "tokensource-operator.namespaceSelector" . }}
 {{- $arguments = append $arguments (printf "--namespace-selector=%s" .) }}
 {{- end }}
+{{- if include "tokensource-operator.isPerNamespace" . }}
+{{- $arguments = append $arguments (printf "--served-role=%s" (include "tokensource-operator.servedRole" .)) }}
+{{- $arguments = append $arguments (printf "--service-account=%s:%s" .Release.Namespace (include "tokensource-operator.serviceAccountName" .)) }}
+{{- $arguments = append $arguments (printf "--namespace-watches=%d" (int .Values.rbac.watches)) }}
+{{- end }}
 {{- range .Values.egress.allow }}
 {{- $arguments = append $arguments (printf "--egress-allow=%s" .) }}
 {{- end }}

@@ -72,14 +72,33 @@ annotations:
 {{- .Values.metrics.secure | ternary .Values.metrics.tls.port .Values.admin.port | int }}
 {{- end }}
 
-{{- /* The rights of the operator in each namespace that it serves. */}}
-{{- define "tokensource-operator.rules" -}}
+{{- /* Not empty where the operator has its rights by namespace. */}}
+{{- define "tokensource-operator.isPerNamespace" -}}
+{{- if and (eq .Values.rbac.mode "perNamespace") (not .Values.namespaces) }}true{{ end }}
+{{- end }}
+
+{{- /* The ClusterRole that namespaces bind. */}}
+{{- define "tokensource-operator.servedRole" -}}
+{{- printf "%s-served" (include "tokensource-operator.clusterName" .) }}
+{{- end }}
+
+{{- /* The rights of the operator wherever it looks for TokenSources. */}}
+{{- define "tokensource-operator.sourceRules" -}}
 - apiGroups: [tokensource.dev]
   resources: [tokensources]
   verbs: [get, list, watch]
 - apiGroups: [tokensource.dev]
   resources: [tokensources/status]
   verbs: [patch]
+{{- if .Values.namespaceSelector }}
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
+{{- end }}
+{{- end }}
+
+{{- /* The rights of the operator in each namespace that it serves. */}}
+{{- define "tokensource-operator.servedRules" -}}
 # Reads the credentials that a TokenSource names, and writes target Secrets. It receives only the metadata of other Secrets.
 - apiGroups: [""]
   resources: [secrets]
@@ -95,11 +114,6 @@ annotations:
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, patch]
-{{- end }}
-{{- if .Values.namespaceSelector }}
-- apiGroups: [""]
-  resources: [namespaces]
-  verbs: [list, watch]
 {{- end }}
 {{- end }}
 
@@ -160,6 +174,12 @@ variables.ownNamespace
 {{- define "tokensource-operator.check" -}}
 {{- if and .Values.namespaces .Values.namespaceSelector }}
 {{- fail "namespaces and namespaceSelector exclude each other: set one of them" }}
+{{- end }}
+{{- if and (eq .Values.rbac.mode "perNamespace") .Values.namespaces }}
+{{- fail "namespaces already limits the operator to Roles of these namespaces: set rbac.mode to cluster" }}
+{{- end }}
+{{- if and (ne .Values.rbac.mode "perNamespace") .Values.rbac.bind }}
+{{- fail "rbac.bind is for rbac.mode perNamespace: elsewhere the operator needs no RoleBindings" }}
 {{- end }}
 {{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
 {{- fail "without leaderElection.enabled every replica would request every token: set replicaCount to 1" }}

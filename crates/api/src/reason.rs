@@ -47,6 +47,8 @@ pub enum Reason {
     TargetRefused,
     /// The API server refuses a call that the operator needs, usually because RBAC does not grant it.
     KubernetesApiError,
+    /// The operator has its rights by namespace, and no RoleBinding grants them in this one.
+    NamespaceNotOpened,
     /// The token in the target has expired.
     Expired,
     /// `spec.suspend` is true.
@@ -67,7 +69,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for documentation and metrics that must be complete.
-    pub const ALL: [Reason; 28] = [
+    pub const ALL: [Reason; 29] = [
         Reason::TokenValid,
         Reason::RefreshFailing,
         Reason::Requesting,
@@ -88,6 +90,7 @@ impl Reason {
         Reason::ConflictingWriter,
         Reason::TargetRefused,
         Reason::KubernetesApiError,
+        Reason::NamespaceNotOpened,
         Reason::Expired,
         Reason::Suspended,
         Reason::LifetimeSufficient,
@@ -122,6 +125,7 @@ impl Reason {
             Reason::ConflictingWriter => "ConflictingWriter",
             Reason::TargetRefused => "TargetRefused",
             Reason::KubernetesApiError => "KubernetesAPIError",
+            Reason::NamespaceNotOpened => "NamespaceNotOpened",
             Reason::Expired => "Expired",
             Reason::Suspended => "Suspended",
             Reason::LifetimeSufficient => "LifetimeSufficient",

@@ -61,6 +61,9 @@ impl Reason {
             Reason::KubernetesApiError => {
                 "give the operator's ServiceAccount the right that the message names"
             }
+            Reason::NamespaceNotOpened => {
+                "run the command that the message prints, or apply the RoleBinding in another way; it is seen within a minute"
+            }
             Reason::Suspended => "remove spec.suspend to have tokens again",
             Reason::NoRetryRoom | Reason::LifetimeTooShort => {
                 "have the issuer give longer tokens (VGS: accessTokenLifespan), set spec.target.propagation to Prompt, or read the Secret through the Kubernetes API"

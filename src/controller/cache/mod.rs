@@ -1,5 +1,6 @@
 //! Objects as the watches have shown them.
 
+pub(crate) mod bindings;
 pub(crate) mod namespaces;
 pub(crate) mod secrets;
 mod shared_reads;

@@ -296,6 +296,16 @@ impl Secrets {
         }
     }
 
+    /// The Secrets of this scope may not be read any more: nothing is known of them.
+    pub(crate) fn forget(&self, scope: impl Fn(&Key) -> bool) {
+        let table = &mut *self.lock();
+        for (_, entry) in table.entries.iter_mut().filter(|(secret, _)| scope(secret)) {
+            entry.unknown();
+            entry.revision = 0;
+            entry.request = None;
+        }
+    }
+
     /// The storage was restored: requests are not known by the versions of before, whose numbers may be given again.
     pub(crate) fn forget_requests(&self) {
         self.lock().entries.values_mut().for_each(|entry| entry.request = None);

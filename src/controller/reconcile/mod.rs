@@ -68,10 +68,12 @@ pub(super) async fn reconcile(
     state.is_about(reported, &identity.owner);
     state.storage_is(context.restorations.count());
     let invalid = |reason, message| (Problem { reason, message, passes: false }, None);
-    let resolved = match (cached.is_too_large(), context.sources.exceeds(&cached)) {
-        (_, Some(max)) => Err(invalid(Reason::TooManySources, too_many(&cached.key.namespace, max))),
-        (true, None) => Err(invalid(Reason::SpecInvalid, too_large())),
-        (false, None) => Resolved::of(&source, context.propagation_delay)
+    let not_opened_by = context.bindings.missing(&cached.key.namespace);
+    let resolved = match (not_opened_by, context.sources.exceeds(&cached), cached.is_too_large()) {
+        (Some(command), ..) => Err(invalid(Reason::NamespaceNotOpened, not_opened(&cached.key, &command))),
+        (None, Some(max), _) => Err(invalid(Reason::TooManySources, too_many(&cached.key.namespace, max))),
+        (None, None, true) => Err(invalid(Reason::SpecInvalid, too_large())),
+        (None, None, false) => Resolved::of(&source, context.propagation_delay)
             .map_err(|error| invalid(error.reason(), error.to_string())),
     };
     let resolved = resolved.and_then(|spec| {
@@ -117,6 +119,14 @@ pub(super) async fn reconcile(
 fn too_many(namespace: &str, max: usize) -> String {
     format!(
         "namespace {namespace} has more TokenSources than --max-sources-per-namespace {max} of the operator (Helm value maxSourcesPerNamespace), and this is not one of the {max} oldest"
+    )
+}
+
+/// The message where no RoleBinding grants the operator its rights.
+fn not_opened(source: &Key, command: &str) -> String {
+    format!(
+        "the operator has no rights in namespace {}: run `{command}`, which the namespace's role admin permits; it is seen within a minute",
+        source.namespace
     )
 }
 
@@ -187,7 +197,7 @@ impl Reconciliation<'_> {
 
     async fn observe_decide_act(&mut self) -> Result<Rest, Outcome> {
         for _ in 0..MAX_STEPS {
-            if !self.context.namespaces.selects(&self.identity.key.namespace) {
+            if !self.context.may_act_in(&self.identity.key.namespace) {
                 return Err(self.let_go());
             }
             self.observe().await?;
@@ -252,7 +262,7 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// Does nothing more for a namespace that is not selected any more.
+    /// Does nothing more for a namespace that is not selected, or not bound, any more.
     fn let_go(&mut self) -> Outcome {
         self.context.mints.cancel(&self.identity.key);
         self.state.pending = None;

@@ -229,6 +229,10 @@ fn body(identity: &Identity, status: &TokenSourceStatus) -> Value {
 fn events(before: &Reported, after: &TokenSourceStatus) -> Vec<(bool, String, String)> {
     let now = Reported::of(after);
     let Some(ready) = after.conditions.iter().find(|it| it.type_ == "Ready") else { return vec![] };
+    if ready.reason == Reason::NamespaceNotOpened.as_str() {
+        // Events need the rights that are missing.
+        return vec![];
+    }
     let mut events = vec![];
     if now.failing() != before.failing()
         && let Some(last) = now.last_failure.as_deref().filter(|last| last.count > 0)

@@ -104,6 +104,7 @@ fn context_with_api_server(
         propagation_delay: 90,
         change_interval: Duration::from_secs(30),
         namespace_selector: None,
+        grant: None,
         require_credentials_label: false,
         template_metadata_only: vec![],
         instance: "test".into(),

@@ -111,6 +111,10 @@ impl Reconciliation<'_> {
         let (source, host) = (&self.identity.key, self.spec.host());
         let next = next_attempt_at.map(tracing::field::display);
         let (reason, error) = (attempt.reason, &attempt.message);
+        if matches!(reason, Reason::TargetRefused | Reason::KubernetesApiError) {
+            // Perhaps the RoleBinding is gone.
+            self.context.bindings.ask(Arc::clone(&source.namespace));
+        }
         if matches!(reason, Reason::TargetRefused | Reason::TargetConflict) {
             warn!(%source, host, %reason, %error, count, next_attempt_at = next, "token not written");
         } else {
