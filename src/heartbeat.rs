@@ -186,7 +186,13 @@ mod tests {
             assert_eq!(heartbeats.check(of, after(110)), Ok(()));
             let error = heartbeats.check(of, after(130)).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name} has had no heartbeat for 1")), "{error}");
-            let others = [Loop::WorkQueue, Loop::MintQueue, Loop::LeaderElection, Loop::RefreshTokenSaver];
+            let others = [
+                Loop::WorkQueue,
+                Loop::MintQueue,
+                Loop::LeaderElection,
+                Loop::RefreshTokenSaver,
+                Loop::Namespaces,
+            ];
             let silent = others.into_iter().filter(|it| heartbeats.check(*it, after(130)).is_err());
             assert_eq!(silent.collect::<Vec<_>>(), [of]);
         }

@@ -582,10 +582,7 @@ fn plain_manifests_equal_the_rendered_chart() {
     let chart = json!({"rbac": {"mode": "perNamespace"}, "crds": {"keep": false}});
     let mut bound_objects = without_arguments(bound.clone());
     bound_objects.retain(|object| object["kind"] != "Namespace");
-    assert_eq!(
-        identities(&bound_objects),
-        identities(&without_arguments(plain(render(NAMESPACE, &chart))))
-    );
+    assert_eq!(identities(&bound_objects), identities(&without_arguments(plain(render(NAMESPACE, &chart)))));
     let flags = |arguments: Vec<String>| arguments.into_iter().collect::<BTreeSet<_>>();
     let mut expected = flags(arguments(&render(NAMESPACE, &chart)));
     expected.remove("--namespace-watches=200"); // the default

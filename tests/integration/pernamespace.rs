@@ -31,9 +31,8 @@ async fn start(release: &str, values: &Value, account: &Account) -> Operator {
     let container =
         &find(&rendered, "Deployment", RELEASE)["spec"]["template"]["spec"]["containers"][0]["args"];
     let arguments = container.as_array().unwrap().iter().map(|it| it.as_str().unwrap());
-    let arguments = arguments.filter(|it| {
-        !["--admin-address", "--probe-socket", "--log-"].iter().any(|of| it.starts_with(of))
-    });
+    let arguments = arguments
+        .filter(|it| !["--admin-address", "--probe-socket", "--log-"].iter().any(|of| it.starts_with(of)));
     let here = ["--admin-address=127.0.0.1:0", "--leader-election-namespace", release];
     let arguments: Vec<_> = arguments.chain(here).collect();
     Operator::launch(&account.kubeconfig(), "replica", &arguments).await
@@ -50,7 +49,9 @@ async fn as_admin(scene: &Scene, command: &str) {
     .await;
     // Not another role.
     let other = ["--as", &user, "create", "rolebinding", "other", "--clusterrole=cluster-admin", "--user=a"];
-    assert!(scene.try_kubectl(&other, "").await.unwrap_err().contains("attempting to grant RBAC permissions"));
+    assert!(
+        scene.try_kubectl(&other, "").await.unwrap_err().contains("attempting to grant RBAC permissions")
+    );
 }
 
 /// The command that the condition prints.

@@ -384,7 +384,9 @@ async fn thief_has_exactly_the_documented_rights() {
             .await;
         match mode {
             "all" => drop(said.unwrap()),
-            "namespaces" | "perNamespace" => assert!(said.unwrap_err().contains("cannot create resource"), "{mode}"),
+            "namespaces" | "perNamespace" => {
+                assert!(said.unwrap_err().contains("cannot create resource"), "{mode}")
+            }
             _ => refused(&said, "does not serve the namespace").unwrap(),
         }
     }

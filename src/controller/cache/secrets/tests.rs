@@ -50,6 +50,19 @@ fn secrets_missing_from_the_list_are_absent_and_later_references_unknown() {
 }
 
 #[test]
+fn secrets_that_may_not_be_read_are_unknown_until_they_are_listed_again() {
+    let secrets = secrets();
+    secrets.forget(|secret| &*secret.namespace == "other");
+    assert_ne!(secrets.known(&key("t")), CachedSecret::Unknown);
+    secrets.forget(|secret| &*secret.namespace == "ns");
+    assert_eq!([secrets.known(&key("t")), secrets.known(&key("c"))], [const { CachedSecret::Unknown }; 2]);
+    let epoch = secrets.list_begins();
+    assert_eq!(secrets.listed(&key("c"), facts(5), epoch), [key("source")], "whatever it was before");
+    assert_eq!(secrets.list_ends(epoch, |_| true), [key("source")]);
+    assert_eq!(secrets.known(&key("t")), CachedSecret::Absent);
+}
+
+#[test]
 fn secrets_events_older_than_our_own_write_are_ignored() {
     let secrets = secrets();
     observe(&secrets, "t", Some(facts(20)));
