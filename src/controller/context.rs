@@ -255,7 +255,7 @@ impl Context {
         self.leadership.leads() && self.namespaces.selects(&source.namespace) && self.sources.knows(source)
     }
 
-    /// Whether the operator may do something for TokenSources of a namespace but say why not.
+    /// Whether tokens are requested and written in a namespace.
     pub(super) fn may_act_in(&self, namespace: &str) -> bool {
         self.namespaces.selects(namespace) && self.bindings.access(namespace) == Access::Granted
     }
