@@ -109,6 +109,20 @@ async fn discovery_outage_uses_stale_metadata_for_a_day() {
 }
 
 #[tokio::test]
+async fn discovery_failure_of_one_tenant_holds_back_no_other() {
+    let site = Site::start().await;
+    let discovery = Discovery::new(transport(&["127.0.0.1"]));
+    let (one, other) = (discovery.for_tenant("one"), discovery.for_tenant("other"));
+    site.write(OPENID, 500, String::new());
+    locate(&one, &site).await.unwrap_err();
+    site.write(OPENID, 200, metadata(&site, &site.url("/t")));
+    site.write("/t", 200, TOKEN);
+    locate(&one, &site).await.expect_err("its own failure is cached");
+    assert_eq!(locate(&other, &site).await.unwrap(), site.url("/t"));
+    assert_eq!(locate(&one, &site).await.unwrap(), site.url("/t"), "what is found is for all");
+}
+
+#[tokio::test]
 async fn discovery_unusable_metadata_is_classified() {
     let other = r#"{"issuer":"https://other.example","token_endpoint":"https://other.example/t"}"#;
     for (openid, oauth, class, kind, message) in [

@@ -6,7 +6,7 @@ use super::request::RequestDescription;
 use super::tenant_cache::TenantCache;
 use super::tls::{Tls, TlsDigest};
 use super::transport::Transport;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,39 +20,47 @@ const FAILURE_TTL: Duration = Duration::from_secs(5);
 const FAILURE_TTL_WITH_STALE: Duration = Duration::from_secs(60);
 /// Bounds the memory: issuers may be the choice of untrusted parties.
 const MAX_ISSUERS: usize = 256;
+/// Likewise, of issuers and tenants. Few: an attempt is kept for as long as metadata is fresh.
+const MAX_ATTEMPTS: usize = 4096;
 
-/// The metadata of issuers. Concurrent callers share one request for each issuer. Cheap to clone; clones share the cache.
+/// The metadata of issuers. Concurrent callers of a tenant share one request for each issuer. Cheap to clone; clones share the
+/// cache.
 #[derive(Clone, Debug)]
 pub struct Discovery {
     transport: Transport,
-    slots: Arc<Mutex<TenantCache<CacheKey, CacheSlot>>>,
+    /// With when it was requested. For all tenants, because the issuer says the same to each.
+    found: Arc<Mutex<TenantCache<CacheKey, (Metadata, Instant)>>>,
+    /// Of each tenant: a failure may be its own, as when it has used up its look-ups.
+    attempts: Arc<Mutex<TenantCache<(Arc<str>, CacheKey), Attempt>>>,
 }
 
 /// Metadata fetched with other roots of trust is not shared.
 type CacheKey = (Issuer, TlsDigest);
 
-/// Locked during a request, so that others wait for its result.
-type CacheSlot = Arc<tokio::sync::Mutex<CachedMetadata>>;
+/// The last failure. Locked during a request, so that others wait for its result.
+type Attempt = Arc<tokio::sync::Mutex<Option<Failed>>>;
 
-#[derive(Debug, Default)]
-struct CachedMetadata {
-    found: Option<(Metadata, Instant)>,
-    /// With the time limit of the request that failed.
-    failed: Option<(Error, Instant, Duration)>,
+#[derive(Clone, Debug)]
+struct Failed {
+    error: Error,
+    at: Instant,
+    /// The time limit of the request.
+    given: Duration,
 }
 
 impl Discovery {
     /// An empty cache.
     #[must_use]
     pub fn new(transport: Transport) -> Self {
-        let slots = TenantCache::new(MAX_ISSUERS, MAX_STALE_AGE);
-        Self { transport, slots: Arc::new(Mutex::new(slots)) }
+        let found = TenantCache::new(MAX_ISSUERS, MAX_STALE_AGE);
+        let attempts = TenantCache::new(MAX_ATTEMPTS, MAX_AGE);
+        Self { transport, found: Arc::new(Mutex::new(found)), attempts: Arc::new(Mutex::new(attempts)) }
     }
 
     /// The same cache, with requests for one tenant: see [`Transport::for_tenant`].
     #[must_use]
     pub fn for_tenant(&self, tenant: &str) -> Self {
-        Self { transport: self.transport.for_tenant(tenant), slots: Arc::clone(&self.slots) }
+        Self { transport: self.transport.for_tenant(tenant), ..self.clone() }
     }
 
     /// Returns `description` with the token endpoint of its issuer, or unchanged if it has no issuer. With a client certificate
@@ -74,33 +82,38 @@ impl Discovery {
     }
 
     async fn metadata(&self, issuer: &Issuer, tls: &Tls, timeout: Duration) -> Result<Metadata, Error> {
-        let entry = self.entry((issuer.clone(), tls.digest()));
-        let mut entry = entry.lock().await;
-        let now = Instant::now();
-        let within = |at: Instant, limit: Duration| now.duration_since(at) < limit;
-        let usable = entry.found.clone().filter(|(_, at)| within(*at, MAX_STALE_AGE));
-        if let Some((metadata, _)) = usable.as_ref().filter(|(_, at)| within(*at, MAX_AGE)) {
-            return Ok(metadata.clone());
+        let key = (issuer.clone(), tls.digest());
+        if let Some(metadata) = self.found(&key, MAX_AGE) {
+            return Ok(metadata);
         }
+        let attempt = self.attempt(&key);
+        let mut failed = attempt.lock().await;
+        // Another caller may have found it meanwhile.
+        if let Some(metadata) = self.found(&key, MAX_AGE) {
+            return Ok(metadata);
+        }
+        let usable = self.found(&key, MAX_STALE_AGE);
         let failure_ttl = if usable.is_some() { FAILURE_TTL_WITH_STALE } else { FAILURE_TTL };
         // One that was given less time says nothing of a slow issuer.
-        let failed = entry.failed.clone().filter(|(error, at, given)| {
-            within(*at, failure_ttl) && (*given >= timeout || !matches!(error, Error::Timeout { .. }))
+        let known = failed.as_ref().filter(|failed| {
+            failed.at.elapsed() < failure_ttl
+                && (failed.given >= timeout || !matches!(failed.error, Error::Timeout { .. }))
         });
-        let error = match failed {
-            Some((error, ..)) => error,
+        let error = match known {
+            Some(failed) => failed.error.clone(),
             None => match self.fetch(issuer, tls, timeout).await {
                 Ok(metadata) => {
-                    *entry = CachedMetadata { found: Some((metadata.clone(), now)), failed: None };
+                    *failed = None;
+                    self.keep(key, &metadata);
                     return Ok(metadata);
                 }
                 Err(error) => {
-                    entry.failed = Some((error.clone(), Instant::now(), timeout));
+                    *failed = Some(Failed { error: error.clone(), at: Instant::now(), given: timeout });
                     error
                 }
             },
         };
-        usable.map(|(metadata, _)| metadata).ok_or(error)
+        usable.ok_or(error)
     }
 
     async fn fetch(&self, issuer: &Issuer, tls: &Tls, timeout: Duration) -> Result<Metadata, Error> {
@@ -127,8 +140,28 @@ impl Discovery {
         Err(Error::discovery(host, problem))
     }
 
-    fn entry(&self, key: CacheKey) -> CacheSlot {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.get_or_insert_with(key, self.transport.tenant(), Instant::now(), Arc::default))
+    /// What was found within this time.
+    fn found(&self, key: &CacheKey, max_age: Duration) -> Option<Metadata> {
+        let found = lock(&self.found);
+        found.get(key).filter(|(_, at)| at.elapsed() < max_age).map(|(metadata, _)| metadata.clone())
     }
+
+    fn keep(&self, key: CacheKey, metadata: &Metadata) {
+        let now = Instant::now();
+        let fresh = (metadata.clone(), now);
+        let mut found = lock(&self.found);
+        *found.get_or_insert_with(key, self.transport.tenant(), now, || fresh.clone()) = fresh;
+    }
+
+    fn attempt(&self, key: &CacheKey) -> Attempt {
+        let tenant = self.transport.tenant();
+        let key = (Arc::clone(tenant), key.clone());
+        let mut attempts = lock(&self.attempts);
+        Arc::clone(attempts.get_or_insert_with(key, tenant, Instant::now(), Attempt::default))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Ignores poisoning: no code panics between the steps of a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
