@@ -150,7 +150,7 @@ impl Discovery {
         let now = Instant::now();
         let fresh = (metadata.clone(), now);
         let mut found = lock(&self.found);
-        *found.get_or_insert_with(key, self.transport.tenant(), now, || fresh.clone()) = fresh;
+        found.get_or_insert_with(key, self.transport.tenant(), now, || fresh.clone()).clone_from(&fresh);
     }
 
     fn attempt(&self, key: &CacheKey) -> Attempt {
