@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::body::{Body, List, ListMetadata, parse};
 use super::message::message;
@@ -121,6 +121,18 @@ struct Bookmark {
     metadata: ListMetadata,
 }
 
+/// Of an object that cannot be read.
+#[derive(Default, Deserialize)]
+struct Named {
+    metadata: NamedMetadata,
+}
+
+#[derive(Default, Deserialize)]
+struct NamedMetadata {
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Status {
     code: Option<u16>,
@@ -194,7 +206,7 @@ impl<K: Read> Follow<K> {
         let Some(reduced) = next.map_err(FollowError::List)? else { return Err(FollowError::NoVersion) };
         if reduced.is_item {
             self.place = Place::List(body, permit);
-            return Ok(Some(Event::InitApply(K::read(&reduced).map_err(FollowError::List)?)));
+            return Ok(K::read(&reduced).map(Event::InitApply).map_err(|_| self.left_out(&reduced)).ok());
         }
         let List { metadata } = parse(&reduced).map_err(FollowError::List)?;
         if let Some(next) = metadata.next() {
@@ -268,7 +280,14 @@ impl<K: Read> Follow<K> {
             }
             _ => return Err(self.ended(&reduced)),
         };
-        let object = K::read_changed(&reduced).map_err(FollowError::Watch)?;
+        let Ok(object) = K::read_changed(&reduced) else {
+            self.left_out(&reduced);
+            let version =
+                parse::<Line<Bookmark>>(&reduced).ok().and_then(|line| line.object.metadata.version());
+            // Without a version the line would come again and again: a list leaves the object out.
+            self.place = version.map_or(Place::Start, |version| Place::Watch { version, body, begun });
+            return Ok(None);
+        };
         let version = object.meta().resource_version.clone().filter(|version| !version.is_empty());
         let Some(version) = version else {
             self.place = Place::Start;
@@ -277,6 +296,15 @@ impl<K: Read> Follow<K> {
         self.failures = 0;
         self.place = Place::Watch { version, body, begun };
         Ok(Some(changed(object)))
+    }
+
+    /// An object cannot be read. What is in it may be a tenant's choice, so that it must not stop the others.
+    fn left_out(&self, reduced: &Reduced) {
+        let object =
+            parse::<Line<Named>>(reduced).map(|line| line.object).or_else(|_| parse::<Named>(reduced));
+        let Named { metadata } = object.unwrap_or_default();
+        let (namespace, name) = (metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
+        warn!(path = self.path, %namespace, %name, "an object that cannot be read is left out");
     }
 
     /// The API server sends an error instead of an object.

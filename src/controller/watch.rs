@@ -108,8 +108,8 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
                 }
                 let cached = CachedSource::from(source);
                 let (names, revision) = (Arc::clone(&cached.secrets), cached.revision());
-                let Change { key, before, is_own_report, displaced } = context.sources.put(cached);
-                displaced.into_iter().for_each(|other| context.trigger(other));
+                let Change { key, before, is_own_report, others } = context.sources.put(cached);
+                others.into_iter().for_each(|other| context.trigger(other));
                 if before.is_none() {
                     context.bindings.source_added(&key.namespace);
                 }

@@ -20,11 +20,12 @@ pub(super) struct ServiceNetworks(JoinHandle<()>);
 impl ServiceNetworks {
     /// Lists them once before it returns, so that they are known before the first token request.
     pub(super) async fn start(client: Client, transport: Transport) -> Self {
-        let mut next = list(&client, &transport).await;
+        let mut told = false;
+        let mut pause = list(&client, &transport, &mut told).await;
         Self(tokio::spawn(async move {
-            while let Some(pause) = next {
+            loop {
                 tokio::time::sleep(pause).await;
-                next = list(&client, &transport).await;
+                pause = list(&client, &transport, &mut told).await;
             }
         }))
     }
@@ -36,22 +37,26 @@ impl Drop for ServiceNetworks {
     }
 }
 
-/// Returns when to list again; `None`: never, because there is nothing to list.
-async fn list(client: &Client, transport: &Transport) -> Option<Duration> {
+/// Returns after how long to list again: a right may be given later, and an API server that starts may refuse. `told`: whether
+/// it was told that they cannot be listed.
+async fn list(client: &Client, transport: &Transport, told: &mut bool) -> Duration {
     match service_networks(client).await {
         Ok(Some(networks)) => {
             transport.egress().set_internal(networks);
-            Some(INTERVAL)
+            *told = false;
+            INTERVAL
         }
         Ok(None) => {
-            info!(
-                "ServiceCIDRs cannot be listed: where the addresses of Services look public, set --egress-deny"
-            );
-            None
+            if !std::mem::replace(told, true) {
+                info!(
+                    "ServiceCIDRs cannot be listed: where the addresses of Services look public, set --egress-deny"
+                );
+            }
+            INTERVAL
         }
         Err(error) => {
             debug!(%error, "ServiceCIDRs were not listed");
-            Some(RETRY)
+            RETRY
         }
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     FieldsV1, ManagedFieldsEntry, ObjectMeta, OwnerReference, Time,
 };
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 use super::record::{Record, Version};
 use super::{
@@ -158,8 +158,15 @@ struct SecretAnnotations {
 struct FieldManager {
     manager: Option<String>,
     operation: Option<String>,
+    #[serde(default, deserialize_with = "readable_time")]
     time: Option<Time>,
     fields_v1: Option<SecretFields>,
+}
+
+/// The times of others are their choice: the API server takes some that no [`Timestamp`](jiff::Timestamp) can be.
+fn readable_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()).map(Time))
 }
 
 impl FieldManager {

@@ -189,6 +189,12 @@ async fn transport_large_bodies_are_few_and_shared_among_tenants() {
     let request = request(&format!("http://127.0.0.1:{}/", server.port), Grant::ClientCredentials);
     let waits = transport.for_tenant("dripping").send(&request, Duration::from_secs(1)).await;
     assert!(matches!(waits, Err(Error::Timeout { .. })), "{waits:?}");
+
+    let medium = format!("{{\"access_token\":\"{}\"}}", "t".repeat(40_000));
+    let server = Server::start(vec![Read, answer("200 OK", "", &medium)]).await;
+    let spends = request(&format!("http://127.0.0.1:{}/", server.port), Grant::RefreshToken);
+    let sent = transport.for_tenant("dripping").send(&spends, TIMEOUT).await;
+    assert!(sent.is_ok(), "the next refresh token may be in it: {sent:?}");
 }
 
 #[tokio::test]

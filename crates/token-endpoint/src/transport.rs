@@ -189,11 +189,12 @@ impl Transport {
         keep: impl FnOnce(&SecretString),
     ) -> Result<Answer, Error> {
         let url = request.url();
+        let small = if request.spends_credential() { SMALL_BODY_OF_SPENT } else { SMALL_BODY };
         let exchange = async {
             let client = self.client_for(url, !request.spends_credential(), tls)?;
             let mut post = to_url(Method::POST, url, request.body_bytes())?;
             *post.headers_mut() = request.headers().clone();
-            self.exchange(url, &client, post).await
+            self.exchange(url, &client, post, small).await
         };
         let (status, headers, body) =
             within(timeout, url, TENANT.scope(self.tenant.clone(), exchange)).await?;
@@ -221,7 +222,7 @@ impl Transport {
             let client = self.client_for(url, false, tls)?;
             let mut get = to_url(Method::GET, url, Bytes::new())?;
             get.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-            self.exchange(url, &client, get).await
+            self.exchange(url, &client, get, SMALL_BODY).await
         };
         let (status, _, body) = within(timeout, url, TENANT.scope(self.tenant.clone(), exchange)).await?;
         Ok((status, body))
@@ -246,18 +247,19 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends a request and reads the answer. The body is `None` if it exceeds [`MAX_BODY`], as sent or decoded.
+    /// Sends a request and reads the answer, of whose body `small` bytes need no turn. The body is `None` if it exceeds [`MAX_BODY`], as sent or decoded.
     async fn exchange(
         &self,
         url: &Url,
         client: &HttpClient,
         request: Request<Full<Bytes>>,
+        small: usize,
     ) -> Result<(StatusCode, HeaderMap, Option<Vec<u8>>), Error> {
         let may_renegotiate = || client.may_renegotiate();
         let response = client.send(request).await.map_err(|error| failure(&error, url, may_renegotiate()))?;
         let (head, body) = response.into_parts();
         self.clocks.record(url, &self.tenant, &head.headers, (self.local.0)());
-        let body = self.bodies.read(body, &self.tenant).await;
+        let body = self.bodies.read(body, small, &self.tenant).await;
         let Some(body) = body.map_err(|error| failure(&error, url, may_renegotiate()))? else {
             return Ok((head.status, head.headers, None));
         };

@@ -111,6 +111,25 @@ async fn follow_lists_page_by_page_and_continues_from_the_last_version_it_saw() 
     assert_eq!(server.asked(), [&pages[..], &[watched(7), watched(9), watched(12), watched(13)]].concat());
 }
 
+/// What an object contains is its tenant's choice.
+#[tokio::test(start_paused = true)]
+async fn follow_leaves_out_what_cannot_be_read_and_goes_on() {
+    let year_9999 = "9999-12-31T23:59:59Z"; // beyond the times that can be read
+    let mut odd = secret("odd", 1);
+    odd["metadata"]["managedFields"] = json!([{"manager": "m", "operation": "Apply", "time": year_9999}]);
+    let mut bad = secret("bad", 8);
+    bad["metadata"]["deletionTimestamp"] = year_9999.into();
+    let items = json!([odd, bad, secret("a", 1)]);
+    let mut server = Server::new([
+        (200, json!({"items": items, "metadata": {"resourceVersion": "7"}}).to_string()),
+        watch(&[("ADDED", bad.clone()), ("ADDED", secret("b", 9))]),
+    ]);
+    let begun = Instant::now();
+    assert_eq!(server.all(5).await, ["init", "listed odd", "listed a", "done", "changed b"]);
+    assert_eq!(begun.elapsed(), Duration::ZERO, "without a wait");
+    assert_eq!(server.asked(), ["limit=100", "watch=true&resourceVersion=7"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn follow_lists_anew_where_versions_are_gone() {
     let gone = json!({"kind": "Status", "code": 410, "message": "too old"});

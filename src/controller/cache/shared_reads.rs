@@ -37,8 +37,9 @@ struct Waiting<'a, T> {
 impl<T> Drop for Waiting<'_, T> {
     fn drop(&mut self) {
         let mut all = self.all.lock();
-        // In the table, and here.
-        if Arc::strong_count(&self.reads) <= 2 {
+        // Given up under the lock, so that the second of two that end at once sees that only the table has it.
+        self.reads = Arc::default();
+        if all.get(self.key).is_some_and(|reads| Arc::strong_count(reads) == 1) {
             all.remove(self.key);
         }
     }
@@ -63,10 +64,15 @@ impl<T: Clone> SharedReads<T> {
     }
 }
 
+impl<T> Default for Reads<T> {
+    fn default() -> Self {
+        Reads { begun: AtomicU64::new(0), last: AsyncMutex::default() }
+    }
+}
+
 impl<T> SharedReads<T> {
     fn waiting<'a>(&'a self, key: &'a Key) -> Waiting<'a, T> {
-        let new = || Arc::new(Reads { begun: AtomicU64::new(0), last: AsyncMutex::default() });
-        let reads = Arc::clone(self.lock().entry(key.clone()).or_insert_with(new));
+        let reads = Arc::clone(self.lock().entry(key.clone()).or_default());
         Waiting { all: self, key, reads }
     }
 

@@ -37,8 +37,8 @@ pub(crate) struct Change {
     pub(crate) before: Option<Arc<CachedSource>>,
     /// Nothing has changed but the status, which is as this process has written it.
     pub(crate) is_own_report: bool,
-    /// Another one that is not served any more, because this one is older.
-    pub(crate) displaced: Option<Key>,
+    /// Others that are served from now on, or not any more, because of the age of this one.
+    pub(crate) others: Vec<Key>,
 }
 
 impl Sources {
@@ -65,13 +65,13 @@ impl Sources {
             && before.as_ref().is_some_and(|before| before.asks_for_the_same(&cached));
         let key = cached.key.clone();
         // One of the same name may have taken its place.
-        if let Some(before) = before.as_ref().filter(|before| before.age() != cached.age()) {
-            sources.limit.remove(&key.namespace, &before.age());
-        }
-        let displaced = sources.limit.add(&key.namespace, cached.age()).map(|name| key.sibling(name));
+        let replaced = before.as_ref().filter(|before| before.age() != cached.age());
+        let next = replaced.and_then(|before| sources.limit.remove(&key.namespace, &before.age()));
+        let displaced = sources.limit.add(&key.namespace, cached.age());
+        let others = next.into_iter().chain(displaced).map(|name| key.sibling(name)).collect();
         let entry = SourceEntry { cached: Arc::new(cached), epoch: sources.epoch, own_report };
         sources.entries.insert(key.clone(), entry);
-        Change { key, before, is_own_report, displaced }
+        Change { key, before, is_own_report, others }
     }
 
     /// This process is about to write this status.
@@ -152,6 +152,24 @@ mod tests {
         assert_eq!(sources.list_ends(epoch, |_| true), std::slice::from_ref(&a));
         assert!(sources.remove(&a).is_some() && !sources.knows(&a));
         assert_eq!(sources.keys(|_| true), [b]);
+    }
+
+    #[test]
+    fn sources_put_names_those_who_are_served_from_now_on_or_not_any_more() {
+        let sources = Sources::limited_to(Some(1));
+        let put = |name: &str, uid: &str, created: u32| {
+            let object = json!({
+                "metadata": {"namespace": "ns", "name": name, "uid": uid,
+                    "creationTimestamp": format!("2026-11-26T20:00:{created:02}Z")},
+                "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}},
+            });
+            let others = sources.put(serde_json::from_value::<SourceObject>(object).unwrap().into()).others;
+            others.iter().map(|other| other.name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(put("a", "1", 10), Vec::<String>::new());
+        assert_eq!(put("b", "2", 20), Vec::<String>::new());
+        assert_eq!(put("c", "3", 5), ["a"], "an older one");
+        assert_eq!(put("c", "4", 30), ["a"], "made anew while the watch was down");
     }
 
     #[test]

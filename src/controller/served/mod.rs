@@ -5,6 +5,7 @@ mod plan;
 mod watches;
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -41,10 +42,21 @@ pub(super) struct Reads<'a> {
     pub(super) is_listed: &'a AtomicBool,
 }
 
+/// Waits, and shows meanwhile that nothing is stuck: the API server may answer late, as after a restoration.
+async fn beating(work: impl Future<Output = ()>, context: &Context) {
+    let mut work = pin!(work);
+    while tokio::time::timeout(HEARTBEAT, work.as_mut()).await.is_err() {
+        context.heartbeats.beat(Loop::Namespaces);
+    }
+}
+
 /// See the module. Never ends.
 pub(super) async fn run(reads: Reads<'_>, context: &Context, mut sources_listed: watch::Receiver<bool>) {
-    let _ = sources_listed.wait_for(|listed| *listed).await;
-    context.namespaces.ready().await;
+    let listed = async {
+        let _ = sources_listed.wait_for(|listed| *listed).await;
+        context.namespaces.ready().await;
+    };
+    beating(listed, context).await;
     let mut unread: HashSet<Arc<str>> = context.bindings.namespaces().into_iter().collect();
     let mut plan = Plan::default();
     unread.iter().for_each(|namespace| plan.ask(namespace, Instant::now()));

@@ -1,6 +1,6 @@
 //! Reads the bodies of answers within limits: of each, and of all that are being read.
 
-use super::limits::{MAX_BODY, MAX_LARGE_BODIES, MAX_LARGE_BODIES_OF_TENANT, SMALL_BODY};
+use super::limits::{MAX_BODY, MAX_LARGE_BODIES, MAX_LARGE_BODIES_OF_TENANT};
 use super::turns::{Tenant, Turns};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -23,8 +23,13 @@ impl Default for Bodies {
 }
 
 impl Bodies {
-    /// Reads a body. `None`: it has more than [`MAX_BODY`] bytes.
-    pub(super) async fn read(&self, mut body: Incoming, tenant: &Tenant) -> hyper::Result<Option<Vec<u8>>> {
+    /// Reads a body, of which so many bytes need no turn. `None`: it has more than [`MAX_BODY`] bytes.
+    pub(super) async fn read(
+        &self,
+        mut body: Incoming,
+        small: usize,
+        tenant: &Tenant,
+    ) -> hyper::Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
         let mut turn = None;
         while let Some(frame) = body.frame().await {
@@ -34,7 +39,7 @@ impl Bodies {
             }
             bytes.extend_from_slice(&data);
             // The rest waits in the connection's buffer, and then at the server.
-            if bytes.len() > SMALL_BODY && turn.is_none() {
+            if bytes.len() > small && turn.is_none() {
                 turn = Some(self.0.next(tenant).await);
             }
         }

@@ -12,6 +12,8 @@ pub const MAX_ANSWER_HEADER_BYTES: usize = 32 * 1024;
 pub const MAX_ANSWER_HEADERS: usize = 100;
 /// A body of more bytes is one of [`MAX_LARGE_BODIES`].
 pub const SMALL_BODY: usize = 16 * 1024;
+/// The same for the answer to a request that spends a credential: it must not wait while the next refresh token is in it.
+pub const SMALL_BODY_OF_SPENT: usize = 64 * 1024;
 /// Bounds the large bodies that are being read: together they take 8 MiB.
 pub const MAX_LARGE_BODIES: usize = 32;
 /// Bounds those of one tenant.
