@@ -179,15 +179,15 @@ async fn transport_large_bodies_are_few_and_shared_among_tenants() {
         sent => Err(sent),
     })
     .await;
-    let long = format!("{{\"access_token\":\"{}\"}}", "t".repeat(100_000));
+    let long = format!("{{\"access_token\":\"{}\"}}", "t".repeat(60_000));
     for (tenant, body) in [("dripping", TOKEN), ("honest", &long)] {
         let server = Server::start(vec![Read, answer("200 OK", "", body)]).await;
         let request = request(&format!("http://127.0.0.1:{}/", server.port), Grant::ClientCredentials);
         assert!(transport.for_tenant(tenant).send(&request, TIMEOUT).await.is_ok(), "{tenant}");
     }
     let server = Server::start(vec![Read, answer("200 OK", "", &long)]).await;
-    let request = request(&format!("http://127.0.0.1:{}/", server.port), Grant::ClientCredentials);
-    let waits = transport.for_tenant("dripping").send(&request, Duration::from_secs(1)).await;
+    let held_up = request(&format!("http://127.0.0.1:{}/", server.port), Grant::ClientCredentials);
+    let waits = transport.for_tenant("dripping").send(&held_up, Duration::from_secs(1)).await;
     assert!(matches!(waits, Err(Error::Timeout { .. })), "{waits:?}");
 
     let medium = format!("{{\"access_token\":\"{}\"}}", "t".repeat(40_000));

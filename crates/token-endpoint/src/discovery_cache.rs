@@ -31,11 +31,13 @@ pub struct Discovery {
     /// With when it was requested. For all tenants, because the issuer says the same to each.
     found: Arc<Mutex<TenantCache<CacheKey, (Metadata, Instant)>>>,
     /// Of each tenant: a failure may be its own, as when it has used up its look-ups.
-    attempts: Arc<Mutex<TenantCache<(Arc<str>, CacheKey), Attempt>>>,
+    attempts: Arc<Mutex<Attempts>>,
 }
 
 /// Metadata fetched with other roots of trust is not shared.
 type CacheKey = (Issuer, TlsDigest);
+
+type Attempts = TenantCache<(Arc<str>, CacheKey), Attempt>;
 
 /// The last failure. Locked during a request, so that others wait for its result.
 type Attempt = Arc<tokio::sync::Mutex<Option<Failed>>>;

@@ -35,6 +35,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use jiff::{SignedDuration, Timestamp};
+use limits::{SMALL_BODY, SMALL_BODY_OF_SPENT};
 use lookups::Lookups;
 use resolver::TENANT;
 use secrecy::SecretString;
