@@ -158,9 +158,7 @@ pub async fn metrics() -> reqwest::Result<String> {
 
 /// The values of all series of a metric.
 pub fn series<'m>(metrics: &'m str, name: &'m str) -> impl Iterator<Item = f64> + 'm {
-    let of_it =
-        metrics.lines().filter(move |line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
-    of_it.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+    series_of(metrics, name, "")
 }
 
 /// The values of those series of a metric that have this label.

@@ -348,14 +348,20 @@ impl Drop for AuthorizationServer {
 
 /// A client for tests. It keeps no idle connections: its pool would outlive the runtime of the test that opened them.
 pub fn http_client() -> reqwest::Client {
+    http_client_with(|client| client)
+}
+
+/// The same, changed.
+pub fn http_client_with(
+    change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> reqwest::Client {
     install_crypto_provider();
-    reqwest::Client::builder()
+    let client = reqwest::Client::builder()
         .no_proxy()
         .pool_max_idle_per_host(0)
         .timeout(CALL_LIMIT)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .expect("an HTTP client")
+        .redirect(reqwest::redirect::Policy::none());
+    change(client).build().expect("an HTTP client")
 }
 
 fn install_crypto_provider() {
