@@ -1,4 +1,4 @@
-//! Digests of inputs, to detect changes. Of secret values only of refresh tokens.
+//! Digests of inputs, to detect changes. Of secret values only of tokens.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use secrecy::{ExposeSecret, SecretString};
 use tokensource_api::TokenSourceSpec;
 
-/// SHA-256 of a secret, in hex. Only of refresh tokens, which are too long to be guessed.
+/// SHA-256 of a secret, in hex. Only of tokens, which are too long to be guessed.
 #[must_use]
 pub fn sha256(secret: &SecretString) -> String {
     let digest = digest(&SHA256, secret.expose_secret().as_bytes());

@@ -10,6 +10,12 @@ pub fn plus(at: Timestamp, seconds: u64) -> Timestamp {
     at.saturating_add(seconds).unwrap_or(Timestamp::MAX)
 }
 
+/// `at` less `seconds`.
+#[must_use]
+pub fn minus(at: Timestamp, seconds: u64) -> Timestamp {
+    moved(at, i64::try_from(seconds).unwrap_or(i64::MAX).saturating_neg())
+}
+
 /// `at` moved by `seconds`, which may be negative.
 #[must_use]
 pub fn moved(at: Timestamp, seconds: i64) -> Timestamp {

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::time::{in_whole_seconds, moved};
+use crate::time::{in_whole_seconds, minus};
 use correction::Correction;
 pub use correction::{Changes, NOTABLE_DIFFERENCE, Standing};
 pub use moment::Moment;
@@ -87,8 +87,7 @@ impl Clock {
     /// A time that was determined when the corrected time had been set back by `rewound` seconds, by the clock of now.
     #[must_use]
     pub fn since(&self, at: Timestamp, rewound: u64) -> Timestamp {
-        let since = self.rewound().saturating_sub(rewound);
-        moved(at, i64::try_from(since).unwrap_or(i64::MAX).saturating_neg())
+        minus(at, self.rewound().saturating_sub(rewound))
     }
 
     /// By how many seconds the corrected time was set since the process started, forwards or back. Waits go on for as long as

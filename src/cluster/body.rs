@@ -6,10 +6,12 @@ use std::pin::Pin;
 use futures::{AsyncBufRead, AsyncBufReadExt};
 use http::Request;
 use kube::Client;
+use kube::api::ListParams;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _};
 use tokio::sync::Semaphore;
 
+use super::kept;
 use super::reduce::{Keep, Reduced, Reducer};
 
 /// The most bytes of a response that is read without a permit of [`LARGE_READS`]: most Secrets have less.
@@ -108,6 +110,13 @@ pub(super) async fn page(
         each(&reduced)?;
     }
     Err(serde_error(&"an empty response"))
+}
+
+/// Lists one object of `path`, to find out whether that is possible and permitted.
+pub(super) async fn list_one(client: &Client, path: String, params: ListParams) -> kube::Result<()> {
+    let request = kube::core::Request::new(path).list_metadata(&params.limit(1));
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    page(client, request, kept::IDENTITY.list, |_| Ok(())).await.map(drop)
 }
 
 /// Sends a request for an object that may be large. Who keeps it beyond the next call reduces it first.

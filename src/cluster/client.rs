@@ -9,15 +9,13 @@ use http::header::USER_AGENT;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
-use kube::core::Request;
 use kube::{Client, Config, Resource};
 use tokio::time::timeout;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 use tracing::warn;
 
-use super::body::page;
+use super::body::list_one;
 use super::date::ReadDate;
-use super::kept;
 use super::lease::{LeaseClient, LeaseName};
 use super::message::{is_outage, message};
 use super::objects::SourceMetadata;
@@ -114,27 +112,14 @@ impl Cluster {
     /// Lists TokenSources once, so that missing rights stop the process at its start instead of failing every watch.
     pub(crate) async fn check_sources(&self, namespaces: &[String]) -> Result<(), ClusterError> {
         let path = SourceMetadata::url_path(&(), namespaces.first().map(String::as_str));
-        self.check(path, &ListParams::default(), ClusterError::Sources).await
+        check(list_one(&self.client, path, ListParams::default()), ClusterError::Sources).await
     }
 
     /// Lists namespaces by the selector once, for the same purpose.
     pub(crate) async fn check_namespaces(&self, selector: &str) -> Result<(), ClusterError> {
         let path = Namespace::url_path(&(), None);
-        self.check(path, &ListParams::default().labels(selector), ClusterError::Namespaces).await
-    }
-
-    async fn check(
-        &self,
-        path: String,
-        params: &ListParams,
-        unusable: impl FnOnce(Box<kube::Error>) -> ClusterError,
-    ) -> Result<(), ClusterError> {
-        let request = Request::new(path).list_metadata(&params.clone().limit(1));
-        let call = async {
-            let request = request.map_err(kube::Error::BuildRequest)?;
-            page(&self.client, request, kept::IDENTITY.list, |_| Ok(())).await
-        };
-        check(call, unusable).await
+        let params = ListParams::default().labels(selector);
+        check(list_one(&self.client, path, params), ClusterError::Namespaces).await
     }
 }
 

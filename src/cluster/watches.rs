@@ -1,13 +1,11 @@
 //! The watches. Each lists first, follows, and lists again where it has lost its place; it never ends.
 
 use kube::api::ListParams;
-use kube::core::Request;
 use kube::{Client, Resource};
 use tokio::time::timeout;
 
-use super::body::page;
+use super::body::list_one;
 use super::follow::{Follow, FollowError, HEAD_TIMEOUT};
-use super::kept;
 use super::objects::{NamespaceObject, SecretObject, SourceObject};
 
 /// The TokenSources of a namespace, or of all.
@@ -30,9 +28,7 @@ pub(crate) fn watch_namespaces(client: Client, labels: &str) -> Follow<Namespace
 /// # Errors
 /// They may not ([`FollowError::is_forbidden`]), or the API server does not answer.
 pub(crate) async fn may_list_secrets(client: &Client, namespace: &str) -> Result<(), FollowError> {
-    let request = Request::new(SecretObject::url_path(&(), Some(namespace)));
-    let request = request.list_metadata(&ListParams::default().limit(1));
-    let request = request.map_err(|error| FollowError::List(kube::Error::BuildRequest(error)))?;
-    let listed = timeout(HEAD_TIMEOUT, page(client, request, kept::IDENTITY.list, |_| Ok(()))).await;
-    listed.map_err(|_| FollowError::Timeout)?.map(drop).map_err(FollowError::List)
+    let path = SecretObject::url_path(&(), Some(namespace));
+    let listed = timeout(HEAD_TIMEOUT, list_one(client, path, ListParams::default())).await;
+    listed.map_err(|_| FollowError::Timeout)?.map_err(FollowError::List)
 }

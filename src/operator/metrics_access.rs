@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use futures::future::BoxFuture;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -14,6 +13,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::cluster::{CallError, Verdict};
+use crate::digest::sha256;
 
 /// How long a token that may scrape is believed.
 const ALLOWED_FOR: Duration = Duration::from_secs(60);
@@ -38,7 +38,8 @@ pub(super) enum Access {
     Unknown,
 }
 
-type TokenDigest = [u8; 32];
+/// SHA-256, in hex.
+type TokenDigest = String;
 type Review = dyn Fn(SecretString) -> BoxFuture<'static, Result<Verdict, CallError>> + Send + Sync;
 
 /// Decides who may scrape.
@@ -66,12 +67,13 @@ impl MetricsAccess {
     /// Whether the bearer token of a request may scrape.
     pub(super) async fn check(&self, headers: &HeaderMap) -> Access {
         let Some(token) = bearer(headers) else { return Access::Reviewed(Verdict::Unauthenticated) };
-        let key = token_digest(token);
+        let token = SecretString::from(token);
+        let key = sha256(&token);
         let was_allowed = match self.recall(&key) {
             Ok(access) => return access,
             Err(was_allowed) => was_allowed,
         };
-        let reviewed = (self.review)(token.to_owned().into()).await;
+        let reviewed = (self.review)(token).await;
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match reviewed {
@@ -130,7 +132,7 @@ impl Known {
 /// Removes the oldest entry if there are too many.
 fn make_room<V>(known: &mut HashMap<TokenDigest, V>, at: impl Fn(&V) -> Instant) {
     if known.len() >= MAX_TOKENS
-        && let Some(oldest) = known.iter().min_by_key(|(_, entry)| at(entry)).map(|(key, _)| *key)
+        && let Some(oldest) = known.iter().min_by_key(|(_, entry)| at(entry)).map(|(key, _)| key.clone())
     {
         known.remove(&oldest);
     }
@@ -140,12 +142,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
-}
-
-fn token_digest(token: &str) -> TokenDigest {
-    let mut key = [0; 32];
-    key.iter_mut().zip(digest(&SHA256, token.as_bytes()).as_ref()).for_each(|(to, from)| *to = *from);
-    key
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::schedule::{Policy, SKEW, cached_retry_after, spread};
 use crate::secret::Record;
-use crate::time::{moved, plus};
+use crate::time::{minus, moved, plus};
 
 /// How far a record's issue time may lie ahead without a doubt about the token's age, in seconds: this, or a tenth of its
 /// lifetime, but no more than [`MAX_AHEAD`].
@@ -103,7 +103,7 @@ impl IssueTime {
     #[must_use]
     pub fn dated(&self, record: &Arc<Record>, rewound: u64) -> DatedRecord {
         let replace_at = self.replace_at.and_then(|at| Timestamp::from_second(at.get().into()).ok());
-        let replace_at = replace_at.map(|at| moved(at, self.since(rewound).saturating_neg()));
+        let replace_at = replace_at.map(|at| minus(at, self.since(rewound)));
         let offset = self.offset(rewound);
         if offset == 0 {
             return DatedRecord { record: Arc::clone(record), replace_at };
@@ -121,12 +121,12 @@ impl IssueTime {
     }
 
     fn offset(&self, rewound: u64) -> i64 {
-        i64::from(self.offset).saturating_sub(self.since(rewound))
+        i64::from(self.offset).saturating_sub_unsigned(self.since(rewound))
     }
 
     /// By how much the clock was set back since this was known.
-    fn since(&self, rewound: u64) -> i64 {
-        i64::try_from(rewound.saturating_sub(self.rewound.into())).unwrap_or(i64::MAX)
+    fn since(&self, rewound: u64) -> u64 {
+        rewound.saturating_sub(self.rewound.into())
     }
 }
 

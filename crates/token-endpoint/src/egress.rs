@@ -75,7 +75,7 @@ impl Egress {
         Self { proxied, ..self }
     }
 
-    /// Allows no roots but the system's: whoever chooses the roots chooses whom a listed host's name is believed.
+    /// Allows no roots but the system's. A tenant that chooses the roots can have another server accepted as a listed host.
     #[must_use]
     pub fn without_custom_roots(self) -> Self {
         Self { custom_roots: false, ..self }

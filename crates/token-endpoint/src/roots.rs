@@ -29,9 +29,10 @@ pub(super) struct Roots {
 impl Roots {
     /// Reads PEM.
     pub(super) fn read(pem: &str) -> Result<Self, TlsError> {
-        if pem.len() > MAX_BUNDLE {
-            return Err(TlsError::LongBundle);
-        }
+        Self::parse(pem, bundle_digest(pem)?)
+    }
+
+    fn parse(pem: &str, digest: Thumbprint) -> Result<Self, TlsError> {
         let certificates = certificates(pem).map_err(|problem| match problem {
             PemProblem::NoPem => TlsError::EmptyBundle,
             PemProblem::Damaged(at) => TlsError::DamagedBundle(at),
@@ -54,12 +55,17 @@ impl Roots {
         if store.is_empty() {
             return Err(TlsError::UnusableBundle);
         }
-        Ok(Self { store: Arc::new(store), pinned, digest: thumbprint(pem.as_bytes()), bytes })
+        Ok(Self { store: Arc::new(store), pinned, digest, bytes })
     }
 
     pub(super) fn contain(&self, certificate: &CertificateDer<'_>) -> bool {
         self.pinned.contains(&thumbprint(certificate))
     }
+}
+
+/// The digest of a bundle that is not too long to be read.
+fn bundle_digest(pem: &str) -> Result<Thumbprint, TlsError> {
+    if pem.len() > MAX_BUNDLE { Err(TlsError::LongBundle) } else { Ok(thumbprint(pem.as_bytes())) }
 }
 
 fn thumbprint(bytes: &[u8]) -> Thumbprint {
@@ -74,15 +80,12 @@ pub(super) struct RootsInUse(Mutex<HashMap<Thumbprint, Weak<Roots>>>);
 
 impl RootsInUse {
     pub(super) fn read(&self, pem: &str) -> Result<Arc<Roots>, TlsError> {
-        if pem.len() > MAX_BUNDLE {
-            return Err(TlsError::LongBundle);
-        }
-        let digest = thumbprint(pem.as_bytes());
+        let digest = bundle_digest(pem)?;
         if let Some(roots) = self.get(&digest) {
             return Ok(roots);
         }
         // It takes milliseconds, so not under the lock: at worst two requests do the same.
-        let roots = Arc::new(Roots::read(pem)?);
+        let roots = Arc::new(Roots::parse(pem, digest)?);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, roots| roots.strong_count() > 0);
         if let Some(others) = all.get(&digest).and_then(Weak::upgrade) {

@@ -1,6 +1,7 @@
 //! A cache that tenants share: what is in it ends by time, and where it is full, the tenant with the most entries loses the one
 //! that was not used for longest. So no tenant pushes out what another one uses.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -57,18 +58,23 @@ impl<K: Clone + Eq + Hash, V> TenantCache<K, V> {
     }
 
     fn evict(&mut self) {
-        let mut counts = HashMap::<&str, usize>::new();
-        for entry in self.entries.values() {
-            *counts.entry(&*entry.tenant).or_default() += 1;
-        }
-        let oldest = self
-            .entries
-            .iter()
-            .max_by_key(|(_, entry)| (counts.get(&*entry.tenant).copied(), std::cmp::Reverse(entry.used)));
-        if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+        let entries = self.entries.iter().map(|(key, entry)| (key, &entry.tenant, entry.used));
+        if let Some(key) = surplus(entries).cloned() {
             self.entries.remove(&key);
         }
     }
+}
+
+/// Which of these entries a full cache loses: of the tenant with the most, the one that was not used for longest.
+pub(crate) fn surplus<'a, K>(
+    entries: impl Iterator<Item = (&'a K, &'a Arc<str>, Instant)> + Clone,
+) -> Option<&'a K> {
+    let mut counts = HashMap::<&str, usize>::new();
+    for (_, tenant, _) in entries.clone() {
+        *counts.entry(tenant).or_default() += 1;
+    }
+    let worst = entries.max_by_key(|(_, tenant, used)| (counts.get(&***tenant).copied(), Reverse(*used)));
+    worst.map(|(key, ..)| key)
 }
 
 #[cfg(test)]

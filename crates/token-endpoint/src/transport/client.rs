@@ -5,6 +5,7 @@ use super::limits::{MAX_ANSWER_HEADER_BYTES, MAX_ANSWER_HEADERS};
 use super::lookups::Lookups;
 use super::turns::Tenant;
 use crate::egress::Egress;
+use crate::tenant_cache::surplus;
 use crate::tls::{Tls, TlsDigest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -155,7 +156,7 @@ pub(super) struct ClientCache {
 struct CachedClient {
     client: HttpClient,
     used: Instant,
-    /// Whose certificates it was built with; nobody's: the system's.
+    /// The tenant whose certificates it was built with; `None` for those of the system.
     tenant: Option<Tenant>,
     /// Of these certificates.
     bytes: usize,
@@ -196,17 +197,10 @@ impl ClientCache {
     }
 
     fn evict(&mut self) -> bool {
-        let mut counts: HashMap<&Tenant, usize> = HashMap::new();
-        for tenant in self.clients.values().filter_map(|cached| cached.tenant.as_ref()) {
-            *counts.entry(tenant).or_default() += 1;
-        }
-        let of_tenants = self
-            .clients
-            .iter()
-            .filter_map(|(key, cached)| Some((key, cached, counts.get(cached.tenant.as_ref()?)?)));
-        let worst = of_tenants.max_by_key(|(_, cached, count)| (**count, std::cmp::Reverse(cached.used)));
-        let worst = worst.map(|(key, ..)| *key);
-        worst.is_some_and(|key| self.clients.remove(&key).is_some())
+        let of_tenants =
+            self.clients.iter().filter_map(|(key, cached)| Some((key, cached.tenant.as_ref()?, cached.used)));
+        let surplus = surplus(of_tenants).copied();
+        surplus.is_some_and(|key| self.clients.remove(&key).is_some())
     }
 }
 

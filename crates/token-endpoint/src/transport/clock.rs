@@ -47,7 +47,8 @@ impl Default for ServerClocks {
 }
 
 impl ServerClocks {
-    /// The difference by which assertions are dated, where that is needed: whoever answers must not have them signed for any time.
+    /// The difference by which assertions are dated, where that is needed. It is bounded: a server must not obtain assertions that
+    /// are valid at a time of its choice.
     pub(super) fn offset(&self, url: &Url) -> Option<SignedDuration> {
         let ahead = self.difference(url).filter(|ahead| {
             (CLOCK_TOLERANCE + 1..=MAX_CLOCK_OFFSET).contains(&ahead.as_secs().unsigned_abs())

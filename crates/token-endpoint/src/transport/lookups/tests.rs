@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// A resolver whose name server is dead: it blocks for each name that begins with `dead`, until it is told to give up.
+/// A resolver whose name server does not answer. It blocks for each name that begins with `dead` until the test ends the wait.
 struct DeadServer {
     lookups: Arc<Lookups>,
     /// The names, in the order in which their look-ups begin.
