@@ -132,6 +132,12 @@ run: ## Run the operator from here, without leader election, against the cluster
 	TOKENSOURCE_LEADER_ELECT=$${TOKENSOURCE_LEADER_ELECT:-false} \
 		TOKENSOURCE_ADMIN_ADDRESS=$${TOKENSOURCE_ADMIN_ADDRESS:-off} $(CARGO) run -- run $(ARGS)
 
+##@ Manual
+
+.PHONY: docs
+docs: ## Build the manual, a site with search, into target/docs, and check its links (the first run builds mdBook: minutes).
+	@hack/docs.sh
+
 ##@ Releases
 
 .PHONY: lint-scripts

@@ -4,11 +4,14 @@
 #   cargo-tools.sh NAME    build it if it is not cached (minutes); prints the directory with the binary
 set -euo pipefail
 
+options=()
 case ${1:-} in
   cargo-deny) version=0.20.2 ;;
   cargo-cyclonedx) version=0.5.9 ;;
+  mdbook) version=0.5.4 options=(--no-default-features --features search) ;; # without its server
+  mdbook-mermaid) version=0.17.1 ;;
   *)
-    echo "usage: $(basename "$0") cargo-deny | cargo-cyclonedx" >&2
+    echo "usage: $(basename "$0") cargo-deny | cargo-cyclonedx | mdbook | mdbook-mermaid" >&2
     exit 1
     ;;
 esac
@@ -16,7 +19,8 @@ to=${TOKENSOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokensource-operator}/$1
 if ! [ -x "$to/bin/$1" ]; then
   echo "$1: building version $version once, into $to" >&2
   # Not the project's target folder, which would keep the build output.
-  CARGO_TARGET_DIR=$to/target cargo install --quiet --locked --root "$to" --profile dev "$1@$version" >&2
+  CARGO_TARGET_DIR=$to/target cargo install --quiet --locked --root "$to" --profile dev \
+    ${options[@]+"${options[@]}"} "$1@$version" >&2
   rm -rf "$to/target"
 fi
 echo "$to/bin"

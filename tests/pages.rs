@@ -1,9 +1,38 @@
-//! Every relative link of a page leads to an existing page, heading or file.
+//! The pages: links, the table of contents, code blocks, the length of lines, and the log messages of `docs/logs.md`.
 #![cfg(test)] // so that clippy lets helpers panic, too
 
-use std::collections::BTreeSet;
+#[path = "support/process.rs"]
+mod process;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::visit::{self, Visit};
+
+use process::{RUN_LIMIT, output_within};
+
+/// Of a line of prose: wider ones do not fit beside each other in a review.
+const MAX_COLUMNS: usize = 130;
+
+/// Of code blocks. `text` is for what has no language, such as output.
+const LANGUAGES: [&str; 13] = [
+    "bash",
+    "console",
+    "go",
+    "ini",
+    "java",
+    "javascript",
+    "json",
+    "mermaid",
+    "promql",
+    "python",
+    "rust",
+    "text",
+    "toml",
+];
 
 fn pages() -> Vec<PathBuf> {
     let mut pages = vec![];
@@ -78,4 +107,198 @@ fn every_relative_link_has_a_target() {
     }
     assert!(checked > 30, "{checked} links");
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_page_of_docs_is_in_the_table_of_contents() {
+    let contents = root().join("docs/SUMMARY.md");
+    let listed: Vec<PathBuf> = links(&fs::read_to_string(&contents).unwrap())
+        .iter()
+        .map(|link| root().join("docs").join(link).canonicalize().unwrap())
+        .collect();
+    let docs = root().join("docs").canonicalize().unwrap();
+    let missing: Vec<_> = pages()
+        .into_iter()
+        .map(|page| page.canonicalize().unwrap())
+        .filter(|page| page.starts_with(&docs) && *page != docs.join("SUMMARY.md") && !listed.contains(page))
+        .collect();
+    assert!(missing.is_empty(), "add to docs/SUMMARY.md, the contents of the manual: {missing:?}");
+    assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len(), "a page is listed twice");
+}
+
+/// A code block: where it begins, its language, and its text without indentation.
+struct Block {
+    place: String,
+    language: String,
+    text: String,
+}
+
+fn blocks(page: &Path) -> Vec<Block> {
+    let text = fs::read_to_string(page).unwrap();
+    let (mut blocks, mut open) = (vec![], None::<(usize, Block)>);
+    for (number, line) in text.lines().enumerate() {
+        let fence = line.trim_start().strip_prefix("```");
+        let indentation = line.len() - line.trim_start().len();
+        match (&mut open, fence) {
+            (None, Some(language)) => {
+                let place = format!("{}:{}", page.display(), number + 1);
+                open =
+                    Some((indentation, Block { place, language: language.to_owned(), text: String::new() }));
+            }
+            (Some(_), Some(_)) => blocks.extend(open.take().map(|(_, block)| block)),
+            (Some((indentation, block)), None) => {
+                block.text.push_str(line.get(*indentation..).unwrap_or_default());
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    blocks
+}
+
+/// The yaml blocks are applied: `tests/integration/samples.rs`.
+#[test]
+fn code_blocks_have_a_language_and_its_syntax() {
+    let mut wrong = vec![];
+    for block in pages().iter().flat_map(|page| blocks(page)) {
+        let fault = match block.language.as_str() {
+            "yaml" => None,
+            "bash" => {
+                let mut bash = Command::new("bash");
+                bash.arg("-n");
+                let output = output_within(bash, &block.text, RUN_LIMIT);
+                (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+            }
+            "json" => serde_json::from_str::<serde_json::Value>(&block.text).err().map(|it| it.to_string()),
+            known if LANGUAGES.contains(&known) => None,
+            other => Some(format!("the language `{other}` is none of yaml, {}", LANGUAGES.join(", "))),
+        };
+        wrong.extend(fault.map(|fault| format!("{}: {fault}", block.place)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn prose_fits_into_130_columns() {
+    let mut long = vec![];
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let mut fenced = false;
+        for (number, line) in text.lines().enumerate() {
+            fenced ^= line.trim_start().starts_with("```");
+            // A row of a table, the target of a link, and a single word cannot be broken.
+            let is_whole = line.trim_start().starts_with('|')
+                || line.split_once("]: ").is_some_and(|(name, _)| name.starts_with('['))
+                || !line.trim().contains(' ');
+            if !fenced && !is_whole && line.chars().count() > MAX_COLUMNS {
+                long.push(format!("{}:{}: {} columns", page.display(), number + 1, line.chars().count()));
+            }
+        }
+    }
+    assert!(long.is_empty(), "more than {MAX_COLUMNS} columns:\n{}", long.join("\n"));
+}
+
+// ------------------------------------------------------------------------------------------------------- log messages
+
+/// Of the messages that are documented.
+const LEVELS: [&str; 3] = ["error", "warn", "info"];
+
+/// The messages of the source with their levels.
+#[derive(Default)]
+struct LogMessages(BTreeMap<String, String>);
+
+impl<'ast> Visit<'ast> for LogMessages {
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        let is_for_tests = module.attrs.iter().any(|attribute| {
+            attribute.path().is_ident("cfg")
+                && attribute.parse_args::<syn::Path>().is_ok_and(|cfg| cfg.is_ident("test"))
+        });
+        if !is_for_tests {
+            visit::visit_item_mod(self, module);
+        }
+    }
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        self.read(&call.path.segments.last().unwrap().ident.to_string(), call.tokens.clone());
+    }
+}
+
+impl LogMessages {
+    fn read(&mut self, name: &str, arguments: TokenStream) {
+        if !LEVELS.contains(&name) {
+            // Another macro: perhaps one that contains code, such as `select!`.
+            let tokens: Vec<TokenTree> = arguments.into_iter().collect();
+            for (index, token) in tokens.iter().enumerate() {
+                let TokenTree::Group(group) = token else { continue };
+                let name = match &tokens[..index] {
+                    [.., TokenTree::Ident(name), TokenTree::Punct(mark)] if mark.as_char() == '!' => {
+                        name.to_string()
+                    }
+                    _ => String::new(),
+                };
+                self.read(&name, group.stream());
+            }
+            return;
+        }
+        let message =
+            message(arguments.clone()).unwrap_or_else(|| panic!("{name}!({arguments}) has no message"));
+        assert!(
+            !message.contains('{'),
+            "a message has a fixed wording, and what differs in members: {message}"
+        );
+        self.0.insert(message, name.to_owned());
+    }
+}
+
+/// The argument of a macro of `tracing` that is a literal; members have a name and `=` before their value.
+fn message(arguments: TokenStream) -> Option<String> {
+    let mut is_first = true;
+    for token in arguments {
+        match token {
+            TokenTree::Punct(comma) if comma.as_char() == ',' => is_first = true,
+            TokenTree::Literal(text) if is_first => {
+                return syn::parse_str::<syn::LitStr>(&text.to_string()).ok().map(|text| text.value());
+            }
+            _ => is_first = false,
+        }
+    }
+    None
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![];
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("tests") {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("tests.rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_log_message_of_the_source_is_documented() {
+    let mut messages = LogMessages::default();
+    for folder in ["src", "crates/api/src", "crates/tenant-shares/src", "crates/token-endpoint/src"] {
+        for file in sources(&root().join(folder)) {
+            messages.visit_file(&syn::parse_file(&fs::read_to_string(&file).unwrap()).unwrap());
+        }
+    }
+    assert!(messages.0.len() > 50, "only {} messages were found", messages.0.len());
+    let page = fs::read_to_string(root().join("docs/logs.md")).unwrap();
+    let rows = page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split('|');
+        Some((cells.next()?.trim().trim_end_matches('`').to_owned(), cells.next()?.trim().to_owned()))
+    });
+    let documented: BTreeMap<String, String> = rows.collect();
+    let missing: Vec<_> = messages.0.iter().filter(|it| documented.get(it.0) != Some(it.1)).collect();
+    assert!(missing.is_empty(), "not in docs/logs.md with this level: {missing:#?}");
+    let gone: Vec<_> = documented.keys().filter(|it| !messages.0.contains_key(*it)).collect();
+    assert!(gone.is_empty(), "in docs/logs.md, and not in the source: {gone:#?}");
 }

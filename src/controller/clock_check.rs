@@ -28,7 +28,7 @@ pub(super) async fn run(context: &Context) {
         if is_notable && !was_notable {
             warn!(
                 seconds,
-                "the API server's clock differs from this node's by `seconds`: repair the time synchronization of the one that is wrong"
+                "the API server's clock differs from this node's: repair the time synchronization of the one that is wrong"
             );
         } else if was_notable && !is_notable {
             info!(seconds, "the API server's clock and this node's agree again");

@@ -457,7 +457,7 @@ impl TokenRequest<'_> {
         self.context.metrics.endpoint_clock_difference(host, seconds);
         let is_notable = |difference: SignedDuration| difference.abs() >= NOTABLE_DIFFERENCE;
         if is_notable(ahead) && !before.is_some_and(is_notable) {
-            warn!(host, seconds, "the clock of the token endpoint's host differs from ours by `seconds`");
+            warn!(host, seconds, "the clock of the token endpoint's host differs from ours");
         }
     }
 

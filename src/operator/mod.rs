@@ -269,7 +269,7 @@ fn parts(
 ) -> Result<Parts, EndpointError> {
     let endpoints = &arguments.endpoints;
     if let Some(unused) = unused_proxies(endpoints) {
-        info!("{unused}");
+        info!(remark = unused, "a proxy is not used");
     }
     let limits =
         Limits { in_flight: arguments.endpoint_max_in_flight, per_second: arguments.endpoint_max_per_second };

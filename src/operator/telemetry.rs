@@ -41,7 +41,7 @@ pub(super) fn start(format: LogFormat, filter: &str) -> Result<Option<Traces>, P
     // A subscriber that was set before, for example by a test, stays.
     let _ = tracing_subscriber::registry().with(layers).try_init();
     Ok(traces.unwrap_or_else(|error| {
-        warn!("no traces are exported: {error}");
+        warn!(%error, "no traces are exported");
         None
     }))
 }

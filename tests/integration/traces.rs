@@ -88,7 +88,7 @@ async fn traces_disabled_are_not_made_and_lost_collector_is_harmless() {
     // An unusable address is reported by the name of its variable, without the value, which may be secret.
     let wrong = [("OTEL_EXPORTER_OTLP_ENDPOINT", "collector/Kanarie")];
     let log = Operator::start_in(&scene.namespace, &wrong).await.stop().await;
-    assert!(log.contains("no traces are exported: OTEL_EXPORTER_OTLP_ENDPOINT must be"), "{log}");
+    assert!(log.contains("no traces are exported error=OTEL_EXPORTER_OTLP_ENDPOINT must be"), "{log}");
     assert!(!log.contains("Kanarie"), "{log}");
 
     // An unreachable collector delays nothing.
