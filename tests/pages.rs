@@ -18,7 +18,7 @@ use process::{RUN_LIMIT, output_within};
 const MAX_COLUMNS: usize = 130;
 
 /// Of code blocks. `text` is for what has no language, such as output.
-const LANGUAGES: [&str; 13] = [
+const LANGUAGES: [&str; 14] = [
     "bash",
     "console",
     "go",
@@ -27,6 +27,7 @@ const LANGUAGES: [&str; 13] = [
     "javascript",
     "json",
     "mermaid",
+    "nginx",
     "promql",
     "python",
     "rust",

@@ -1,4 +1,5 @@
-//! The samples of `docs/templates.md`, read from the page: the rendered files are read by the software they are for.
+//! The templates of `docs/templates.md` and of its neighbours, read from the pages: the rendered files are read by the software
+//! they are for.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,21 +13,33 @@ use super::support::program::{output_beside, text};
 use super::support::scene::Scene;
 use super::support::scripted_server::{Recorded, Reply, ScriptedServer};
 
-const PAGE: &str = include_str!("../../docs/templates.md");
+const PAGES: [&str; 5] = [
+    include_str!("../../docs/templates.md"),
+    include_str!("../../docs/neighbours/argocd.md"),
+    include_str!("../../docs/neighbours/flux.md"),
+    include_str!("../../docs/neighbours/gateways.md"),
+    PACKAGES,
+];
+const PACKAGES: &str = include_str!("../../docs/neighbours/packages.md");
 /// All kinds of characters that RFC 6750 allows in a bearer token.
 const TOKEN: &str = "eyJhbGciOi-_.~+/4711==";
 
-/// The manifests of the page by the names in the comments above them.
+/// The manifests of the pages by the names in the comments above them.
 fn samples() -> BTreeMap<String, Value> {
     let mut samples = BTreeMap::new();
-    for part in PAGE.split("<!-- template: ").skip(1) {
+    for part in PAGES.iter().flat_map(|page| page.split("<!-- template: ").skip(1)) {
         let (name, rest) = part.split_once(" -->").unwrap();
-        let (_, rest) = rest.split_once("```yaml\n").unwrap();
-        let (manifest, _) = rest.split_once("```").unwrap();
+        let manifest = first_block(rest, "yaml");
         samples.insert(name.to_owned(), serde_saphyr::from_str(manifest).unwrap());
     }
-    assert_eq!(samples.len(), PAGE.matches("kind: TokenSource").count(), "every sample must be tested");
+    let manifests: usize = PAGES.iter().map(|page| page.matches("kind: TokenSource").count()).sum();
+    assert_eq!(samples.len(), manifests, "every sample must be tested");
     samples
+}
+
+fn first_block<'a>(text: &'a str, language: &str) -> &'a str {
+    let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap();
+    rest.split_once("```").unwrap().0
 }
 
 /// The keys of a sample's target.
@@ -56,16 +69,31 @@ impl Tried {
         path
     }
 
-    /// Runs a program without the machine's own settings, and returns its output.
-    async fn run(&self, program: &str, arguments: &[&OsStr]) -> String {
+    /// A program without the machine's own settings.
+    fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.args(arguments).current_dir(self.folder.path()).env("HOME", self.folder.path());
+        command.current_dir(self.folder.path()).env("HOME", self.folder.path());
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NETRC"] {
             command.env_remove(name);
         }
+        command
+    }
+
+    /// Runs a program, and returns its output.
+    async fn run(&self, program: &str, arguments: &[&OsStr]) -> String {
+        let mut command = self.command(program);
+        command.args(arguments);
         let output = output_beside(command, "").await;
         assert!(output.status.success(), "{program}: {}{}", text(&output.stdout), text(&output.stderr));
         text(&output.stdout)
+    }
+
+    /// Runs a program whose server is none: returns the `Authorization` header of its last request.
+    async fn authorization(&self, command: Command) -> String {
+        let output = output_beside(command, "").await;
+        let request = self.api.requests().pop();
+        let request = request.unwrap_or_else(|| panic!("no request: {}", text(&output.stderr)));
+        request.header("authorization").unwrap_or_default().to_owned()
     }
 
     async fn curl(&self, arguments: &[&OsStr]) -> Recorded {
@@ -160,6 +188,49 @@ async fn try_sample(name: &str, keys: &Keys) {
             ];
             assert!(keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected), "{keys:?}");
         }
+        "argocd-oci" => {
+            let expected = [
+                ("enableOCI", "true"),
+                ("password", TOKEN),
+                ("type", "helm"),
+                ("url", "registry.example.com/charts"),
+                ("username", "oauth2"),
+            ];
+            assert!(keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected), "{keys:?}");
+        }
+        "flux-git" => {
+            let expected = [("password", TOKEN), ("username", "oauth2")];
+            assert!(keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(expected), "{keys:?}");
+        }
+        "envoy-gateway" => assert_eq!(keys["credential"], format!("Bearer {TOKEN}")),
+        "envoy" => {
+            let discovered: Value = serde_saphyr::from_str(&keys["token.yaml"]).unwrap();
+            let secret = discovered.pointer("/resources/0/generic_secret/secret/inline_string");
+            assert_eq!(secret, Some(&json!(format!("Bearer {TOKEN}"))));
+        }
+        "git" => {
+            let file = tried.file(keys, ".gitconfig", Some("git.example.com"));
+            let mut git = tried.command("git");
+            git.args(["ls-remote", &tried.api.url("/platform.git")]);
+            git.env("GIT_CONFIG_GLOBAL", file)
+                .env("GIT_CONFIG_NOSYSTEM", "1")
+                .env("GIT_TERMINAL_PROMPT", "0");
+            assert_eq!(tried.authorization(git).await, format!("Bearer {TOKEN}"));
+        }
+        "pip" => {
+            let file = tried.file(keys, "pip.conf", Some("pypi.example.com"));
+            let mut pip = tried.command("python3");
+            pip.args(["-m", "pip", "download", "--no-deps", "--retries", "0", "nothing"]);
+            pip.env("PIP_CONFIG_FILE", file).env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+            let expected = format!("Basic {}", base64(&format!("oauth2:{TOKEN}")));
+            assert_eq!(tried.authorization(pip).await, expected);
+        }
+        "maven" => {
+            let program = "import json, sys, xml.etree.ElementTree as xml; \
+                 print(json.dumps([it.text for it in xml.parse(sys.argv[1]).iter('value')]))";
+            let read = tried.read("python3", program, &tried.file(keys, "settings.xml", None)).await;
+            assert_eq!(read, json!([format!("Bearer {TOKEN}")]));
+        }
         _ => panic!("{name}: a sample without a test"),
     }
 }
@@ -191,4 +262,24 @@ async fn template_samples_are_read_by_their_software() {
         try_sample(name, &keys).await;
     }
     assert_eq!(endpoint.requests().len(), samples.len(), "one token request each");
+}
+
+/// The configuration of `docs/neighbours/packages.md`, of which only host and file are replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn cargo_sends_what_its_credential_provider_reads() {
+    let mut tried = Tried::new().await;
+    // cargo asks for credentials where an index refuses a request without.
+    let refused = Reply::Answer(401, vec![("WWW-Authenticate", "Bearer".into())], vec![]);
+    tried.api = ScriptedServer::start([refused, Reply::Json(404, "{}".into())]).await;
+    let file = tried.folder.path().join("authorization");
+    std::fs::write(&file, format!("Bearer {TOKEN}")).unwrap();
+    let (_, rest) = PACKAGES.split_once("<!-- configuration: cargo -->").unwrap();
+    let configuration = first_block(rest, "toml")
+        .replace("https://cargo.example.com", &tried.api.url(""))
+        .replace("/var/run/secrets/api/authorization", &file.display().to_string());
+    std::fs::write(tried.folder.path().join("config.toml"), configuration).unwrap();
+    let mut cargo = tried.command(env!("CARGO"));
+    // Not the machine's: rustup finds its toolchains by HOME.
+    cargo.args(["info", "--registry", "internal", "nothing"]).env("CARGO_HOME", tried.folder.path());
+    assert_eq!(tried.authorization(cargo).await, format!("Bearer {TOKEN}"));
 }

@@ -16,8 +16,36 @@ const PROMETHEUS: (&str, &str) = (
     "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=",
 );
 
-/// A module with its version, the hash that Go gives it, and the file in it.
-const DEFINITIONS: [(&str, &str, &str); 7] = [
+const EXTERNAL_SECRETS: (&str, &str) = (
+    "github.com/external-secrets/external-secrets@v1.3.2",
+    "h1:u2J8RjlHIeF0oZCqtl92adI/uZWUwOesJIDkfql6LqQ=",
+);
+
+const FLUX_SOURCES: (&str, &str) =
+    ("github.com/fluxcd/source-controller@v1.9.6", "h1:nG534/bI6nVpyHra7ONAk6xDB3xPsVT+EOLHZHXPrrc=");
+
+/// A module with its version, the hash that Go gives it, and the file in it. `#` names one object of the file.
+const DEFINITIONS: [(&str, &str, &str); 15] = [
+    (FLUX_SOURCES.0, FLUX_SOURCES.1, "config/crd/bases/source.toolkit.fluxcd.io_gitrepositories.yaml"),
+    (FLUX_SOURCES.0, FLUX_SOURCES.1, "config/crd/bases/source.toolkit.fluxcd.io_helmrepositories.yaml"),
+    (FLUX_SOURCES.0, FLUX_SOURCES.1, "config/crd/bases/source.toolkit.fluxcd.io_ocirepositories.yaml"),
+    (EXTERNAL_SECRETS.0, EXTERNAL_SECRETS.1, "config/crds/bases/external-secrets.io_secretstores.yaml"),
+    (EXTERNAL_SECRETS.0, EXTERNAL_SECRETS.1, "config/crds/bases/external-secrets.io_pushsecrets.yaml"),
+    (
+        "sigs.k8s.io/gateway-api@v1.4.1",
+        "h1:NPxFutNkKNa8UfLd2CMlEuhIPMQgDQ6DXNKG9sHbJU8=",
+        "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+    ),
+    (
+        "github.com/envoyproxy/gateway@v1.9.1",
+        "h1:vAVp6/AlBXJ1aOhp1mxL7fNEzVEfjADUguUhm2wzxQY=",
+        "charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_httproutefilters.yaml",
+    ),
+    (
+        "istio.io/api@v1.27.3",
+        "h1:Ek00/+kB0wepYuevSfE0Edh2o5ndEtekmo/Nkx5LIYA=",
+        "kubernetes/customresourcedefinitions.gen.yaml#envoyfilters.networking.istio.io",
+    ),
     (
         "github.com/fluxcd/kustomize-controller@v1.9.6",
         "h1:XB+G3A0mky0j5uVHZWv4oSlS2RvZBoNIUhstIvY0JKE=",
@@ -28,11 +56,7 @@ const DEFINITIONS: [(&str, &str, &str); 7] = [
         "h1:kmnF4nE5SQ83OhtdX6DMmLSpH0eRIa1gNYdCLNHqB+A=",
         "manifests/crds/application-crd.yaml",
     ),
-    (
-        "github.com/external-secrets/external-secrets@v1.3.2",
-        "h1:u2J8RjlHIeF0oZCqtl92adI/uZWUwOesJIDkfql6LqQ=",
-        "config/crds/bases/external-secrets.io_externalsecrets.yaml",
-    ),
+    (EXTERNAL_SECRETS.0, EXTERNAL_SECRETS.1, "config/crds/bases/external-secrets.io_externalsecrets.yaml"),
     (
         PROMETHEUS.0,
         PROMETHEUS.1,
@@ -79,5 +103,14 @@ fn read(module: &str, sum: &str, file: &str) -> String {
     let module_json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let folder = module_json["Dir"].as_str().unwrap_or_else(|| panic!("{module}: {module_json}"));
     assert_eq!(module_json["Sum"], sum, "{module} is not what was pinned");
-    std::fs::read_to_string(Path::new(folder).join(file)).unwrap()
+    let (file, object) = file.split_once('#').unwrap_or((file, ""));
+    let text = std::fs::read_to_string(Path::new(folder).join(file)).unwrap();
+    if object.is_empty() {
+        return text;
+    }
+    let name = format!("\n  name: {object}\n");
+    text.split("\n---\n")
+        .find(|part| part.contains(&name))
+        .unwrap_or_else(|| panic!("{file}: no {object}"))
+        .to_owned()
 }
