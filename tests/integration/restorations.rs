@@ -41,7 +41,7 @@ fn restore(control_plane: &ControlPlane, snapshot: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a minute, with a control plane of its own"]
+#[ignore = "make test-long"]
 async fn restored_etcd_is_read_anew_and_costs_no_token_request_by_itself() {
     let control_plane = ControlPlane::of_its_own();
     let scene = Scene::new_in(control_plane, "restored", 600).await;

@@ -6,6 +6,8 @@
 mod endpoint;
 mod plan;
 mod run;
+mod source;
+mod users;
 
 use std::time::Instant;
 

@@ -5,25 +5,27 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use token_endpoint::{Admission, EndpointPermit, Error, KnownRejection, Terms};
+use token_endpoint::{Admission, EndpointPermit, Error, Terms};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::endpoint::{Endpoints, Who, description, identity};
 use super::plan::{CALM, Plan, RECOVERY, Trouble, TroubleKind};
+use super::source::{Brought, Failed, Simulated};
+use super::users;
 use crate::controller::api_permits::{ApiPermits, Stake};
 use crate::controller::mint_queue::{MintQueue, MintRequest, MintResult};
 use crate::controller::work_queue::{Urgency, WorkQueue};
 use crate::key::Key;
 use crate::refresh::{
-    DatedRecord, Decision, FailedAttempt, Failure, MintReason, Observed, Pending, Policy, Tried, Wanted,
-    attempt_timeout, decide, is_last_attempt, needed, patience, refresh_at, wait,
+    Decision, Failure, MintReason, Policy, attempt_timeout, decide, is_last_attempt, needed, patience,
+    refresh_at,
 };
-use crate::secret::{Controller, Facts, Inputs, KeySet, Minted, Owner, Record, Version};
+use crate::secret::{Inputs, Minted, Record};
 use crate::time::{plus, seconds_between};
 
 const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
-const POLICY: Policy = Policy { before: None, max_interval: 24 * 60 * 60, propagation_delay: 90 };
+pub(super) const POLICY: Policy = Policy { before: None, max_interval: 24 * 60 * 60, propagation_delay: 90 };
 /// Reconciliations of one source within a second that are a loop.
 const LOOP: usize = 40;
 /// A source whose request waits is reconciled again after this time, and one whose write failed after the other.
@@ -41,41 +43,9 @@ pub(super) struct Outcome {
     pub(super) reconciliations: usize,
 }
 
-/// One TokenSource with its Secrets, and what the process remembers of it.
-struct Simulated {
-    n: usize,
-    owner: Owner,
-    wanted: Wanted,
-    target: Option<Facts>,
-    /// The record on the target.
-    dated: Option<DatedRecord>,
-    credentials: Version,
-    /// The version that was read, and the number of its secret.
-    seen: Option<(Version, usize)>,
-    minted_with: Option<usize>,
-    pending: Option<(Record, Timestamp, usize)>,
-    failed: Option<(Failure, u32)>,
-    in_second: (u64, usize),
-    write_failed: bool,
-}
-
-/// What a token request brought.
-struct Brought {
-    tried: Tried,
-    secret: usize,
-    credentials: Version,
-    sent_at: Timestamp,
-    outcome: Result<u64, Failed>,
-}
-
-enum Failed {
-    Answered(Error),
-    Known(KnownRejection),
-}
-
-struct Simulation {
-    plan: Plan,
-    started: Instant,
+pub(super) struct Simulation {
+    pub(super) plan: Plan,
+    pub(super) started: Instant,
     work: WorkQueue,
     permits: Arc<ApiPermits>,
     mints: MintQueue,
@@ -84,11 +54,11 @@ struct Simulation {
     tells: bool,
 }
 
-struct State {
-    sources: HashMap<Key, Simulated>,
+pub(super) struct State {
+    pub(super) sources: HashMap<Key, Simulated>,
     brought: HashMap<Key, Brought>,
     /// The number of the present secret, by client.
-    secrets: Vec<usize>,
+    pub(super) secrets: Vec<usize>,
     endpoints: Endpoints,
     violations: Vec<String>,
     writes: usize,
@@ -104,7 +74,7 @@ pub(super) fn run(plan: Plan, tells: bool) -> Outcome {
         let mut tasks = JoinSet::new();
         tasks.spawn(work(Arc::clone(&simulation)));
         tasks.spawn(mint_loop(Arc::clone(&simulation)));
-        tasks.spawn(events(Arc::clone(&simulation)));
+        tasks.spawn(users::act(Arc::clone(&simulation)));
         sleep_until(simulation.started + CALM + RECOVERY).await;
         simulation.check_end();
         drop(tasks);
@@ -115,57 +85,6 @@ pub(super) fn run(plan: Plan, tells: bool) -> Outcome {
             reconciliations: state.reconciliations,
         }
     })
-}
-
-/// Something that a user does, for one source; sets the flag where that triggers it.
-type Event = Box<dyn Fn(&mut State, &Key, &mut bool) + Send>;
-
-/// What users do, by the plan.
-async fn events(simulation: Arc<Simulation>) {
-    let plan = &simulation.plan;
-    let mut due: Vec<(Duration, Event)> = Vec::new();
-    for (n, source) in plan.sources.iter().enumerate() {
-        let created = move |state: &mut State, key: &Key, triggers: &mut bool| {
-            *triggers = state.sources[key].n == n;
-        };
-        due.push((source.created, Box::new(created)));
-    }
-    for (client, wrong) in plan.wrong.iter().enumerate() {
-        let Some((_, to)) = wrong else { continue };
-        let clients: Vec<usize> = plan.sources.iter().map(|source| source.client).collect();
-        let corrected = move |state: &mut State, key: &Key, triggers: &mut bool| {
-            state.secrets[client] = 1;
-            if let Some(source) = state.sources.get_mut(key)
-                && clients[source.n] == client
-            {
-                source.credentials.resource_version = "2".into();
-                *triggers = true;
-            }
-        };
-        due.push((*to, Box::new(corrected)));
-    }
-    for (n, crowd) in plan.crowds.iter().enumerate() {
-        let requested = move |state: &mut State, key: &Key, triggers: &mut bool| {
-            if let Some(source) = state.sources.get_mut(key) {
-                source.wanted.refresh_request = Some(n.to_string());
-                *triggers = true;
-            }
-        };
-        due.push((*crowd, Box::new(requested)));
-    }
-    due.sort_by_key(|(at, _)| *at);
-    for (at, event) in due {
-        sleep_until(simulation.started + at).await;
-        for key in simulation.keys() {
-            let mut triggers = false;
-            event(&mut simulation.state(), &key, &mut triggers);
-            let n = simulation.state().sources[&key].n;
-            if triggers && plan.sources[n].created <= at {
-                simulation.trigger(key);
-            }
-        }
-    }
-    std::future::pending::<()>().await;
 }
 
 async fn work(simulation: Arc<Simulation>) {
@@ -248,30 +167,8 @@ async fn mint(simulation: Arc<Simulation>, key: Key, request: MintRequest, permi
 
 impl Simulation {
     fn new(plan: Plan, tells: bool) -> Arc<Self> {
-        let keys = KeySet::from_iter(["access_token"]);
         let sources = plan.sources.iter().enumerate().map(|(n, _)| {
-            let owner = Owner { name: format!("source-{n}"), uid: format!("uid-{}-{n}", plan.seed) };
-            let wanted = Wanted {
-                provider: "p".into(),
-                refresh_request: None,
-                template: None,
-                keys,
-                owner_reference: true,
-            };
-            let simulated = Simulated {
-                n,
-                owner,
-                wanted,
-                target: None,
-                dated: None,
-                credentials: Version { uid: "credentials".into(), resource_version: "1".into() },
-                seen: None,
-                minted_with: None,
-                pending: None,
-                failed: None,
-                in_second: (0, 0),
-                write_failed: false,
-            };
+            let simulated = Simulated::new(n, plan.seed);
             (Key::new("simulation", &format!("source-{n}")), simulated)
         });
         let state = State {
@@ -294,11 +191,11 @@ impl Simulation {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
-    fn keys(&self) -> Vec<Key> {
+    pub(super) fn keys(&self) -> Vec<Key> {
         let mut keys: Vec<_> = self.state().sources.keys().cloned().collect();
         keys.sort();
         keys
@@ -319,7 +216,7 @@ impl Simulation {
         }
     }
 
-    fn trigger(&self, key: Key) {
+    pub(super) fn trigger(&self, key: Key) {
         let urgency = self.urgency(&key);
         self.work.trigger(key, urgency);
     }
@@ -540,89 +437,5 @@ impl Simulation {
         if !missing.is_empty() {
             self.violated(format!("no valid token although all is well for {RECOVERY:?}: {missing:?}"));
         }
-    }
-}
-
-impl Simulated {
-    fn record(&self) -> Option<&Record> {
-        self.target.as_ref()?.record.as_deref()
-    }
-
-    fn tried(&self) -> Tried {
-        Tried {
-            spec: "s".into(),
-            request: self.wanted.refresh_request.clone().unwrap_or_default(),
-            credentials: self.credentials.resource_version.clone(),
-        }
-    }
-
-    fn observed(&self, minting: bool) -> Observed<'_> {
-        let seen_as_minted = match (&self.seen, self.minted_with) {
-            (Some((_, seen)), Some(minted)) => *seen == minted,
-            _ => false,
-        };
-        Observed {
-            credentials: Some(&self.credentials),
-            seen_credentials: self.seen.as_ref().map(|(version, _)| version),
-            seen_as_minted,
-            target: self.target.as_ref(),
-            failure: self.failed.as_ref().map(|(failure, _)| failure),
-            minting,
-            pending: self
-                .pending
-                .as_ref()
-                .map(|(record, due, _)| Pending { inputs: &record.inputs, refresh_at: *due }),
-            dated: self.dated.as_ref(),
-            ..Observed::nothing(&self.owner, &self.wanted, POLICY)
-        }
-    }
-
-    /// A failed attempt, as the reconciliation takes it in.
-    fn failed(&mut self, now: Timestamp, tried: Tried, failed: Failed) {
-        let before = self.failed.as_ref().map_or(0, |(_, count)| *count);
-        let (class, error, held_back) = match failed {
-            Failed::Answered(error) => (error.class(), error, None),
-            Failed::Known(known) => (known.class, *known.error, Some(known.retry_in.as_secs() + 1)),
-        };
-        let retry_after = error.retry_after().filter(|_| held_back.is_none());
-        let count = if held_back.is_some() { before.max(1) } else { before + 1 };
-        let waits = wait(
-            now,
-            &FailedAttempt {
-                class,
-                count,
-                retry_after,
-                held_back,
-                expires_at: self.record().map(|record| record.expires_at),
-                propagation_delay: POLICY.propagation_delay,
-                uid: &self.owner.uid,
-            },
-        );
-        let failure = Failure {
-            tried,
-            failed_at: now,
-            next_attempt_at: waits.map(|seconds| plus(now, seconds)),
-            issuer_asks_to_wait: retry_after.is_some(),
-            refused_target: None,
-        };
-        self.failed = Some((failure, count));
-    }
-
-    fn write(&mut self, record: Record, secret: usize) {
-        let version =
-            self.target.as_ref().map_or(0, |it| it.version.resource_version.parse().unwrap_or(0)) + 1;
-        self.minted_with = Some(secret);
-        let record = Arc::new(record);
-        self.dated = Some(DatedRecord { record: Arc::clone(&record), replace_at: None });
-        self.target = Some(Facts {
-            controller: Some(Controller {
-                kind: "TokenSource".into(),
-                name: self.owner.name.clone(),
-                uid: self.owner.uid.clone(),
-            }),
-            record: Some(Arc::clone(&record)),
-            owned_keys: self.wanted.keys,
-            ..Facts::labelled(Version { uid: "target".into(), resource_version: version.to_string() })
-        });
     }
 }

@@ -21,7 +21,7 @@ const ONLY: &str = "FAULT";
 const SMALL: usize = 100;
 /// After how many scenarios a line tells how many there were.
 const PROGRESS: usize = 50;
-/// How much of the operator's log is shown.
+/// How much of the operator's log is shown, without what libraries say.
 const LOG_LINES: usize = 60;
 /// The most calls of one kind about a lease that are spoiled: it is renewed all the time.
 const MOST_OF_LEASE: usize = 2;
@@ -133,7 +133,7 @@ impl Findings {
             return;
         }
         eprintln!("FAILED {name}\n    {violation}");
-        let log: Vec<_> = outcome.log.lines().collect();
+        let log: Vec<_> = outcome.log.lines().filter(|line| !line.contains(" DEBUG ")).collect();
         let log = log[log.len().saturating_sub(LOG_LINES)..].join("\n");
         self.failed.push(format!("{name}\n    {violation}\n{log}\n"));
     }

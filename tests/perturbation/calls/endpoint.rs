@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::fault::Way;
-use super::journal::{Exchange, Journal};
+use super::journal::{Exchange, Journal, TOKEN};
 use super::proxy::{LATE, head_of, refuse, reset};
 use crate::support::authorization_server::http_client;
 use crate::support::relay::read_request;
@@ -53,9 +53,9 @@ async fn serve(
     journal: &Arc<Journal>,
 ) -> Option<()> {
     let (head, body) = read_request(&mut stream).await?;
-    let _in_flight = journal.in_flight("token");
+    let _in_flight = journal.in_flight(TOKEN);
     let refresh_token = parameter(&body, "refresh_token");
-    let way = journal.enter(0, "request", "token");
+    let way = journal.enter(0, "request", TOKEN);
     if let Some(refresh_token) = refresh_token.clone() {
         journal.exchanged(Exchange::Sent { refresh_token });
     }

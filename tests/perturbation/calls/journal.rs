@@ -11,6 +11,9 @@ use crate::support::process;
 /// How long no call may come for the operator to count as idle.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// What the token endpoint is called among the resources.
+pub const TOKEN: &str = "token";
+
 pub struct Journal {
     state: Mutex<JournalState>,
     /// Calls without an answer yet, except for watches and those about leases; delayed ones too.
@@ -26,6 +29,8 @@ struct JournalState {
     last: Instant,
     /// By replica.
     processes: [Option<u32>; 2],
+    /// By replica: the process was killed, and the next one has made no call yet.
+    killed: [bool; 2],
     /// `VERB RESOURCE` of each successful write.
     writes: Vec<(&'static str, String)>,
     exchanges: Vec<Exchange>,
@@ -70,6 +75,7 @@ impl Journal {
                 faults: faults.iter().map(|fault| (fault.clone(), false)).collect(),
                 last: Instant::now(),
                 processes: [None; 2],
+                killed: [false; 2],
                 writes: Vec::new(),
                 exchanges: Vec::new(),
                 saves: 0,
@@ -92,6 +98,9 @@ impl Journal {
         let number = state.counts.entry((phase, replica, verb, resource.to_owned())).or_default();
         *number += 1;
         let call = Call { phase, replica, verb, resource: resource.to_owned(), number: *number };
+        if resource != TOKEN && state.processes[replica].is_some() {
+            state.killed[replica] = false;
+        }
         state.calls.push(call.clone());
         if !resource.starts_with("leases") {
             state.last = Instant::now();
@@ -125,7 +134,12 @@ impl Journal {
     }
 
     pub fn exchanged(&self, exchange: Exchange) {
-        self.state.lock().unwrap().exchanges.push(exchange);
+        let mut state = self.state.lock().unwrap();
+        // What a killed process sent before its end may arrive after it.
+        if matches!(exchange, Exchange::Sent { .. }) && state.killed.contains(&true) {
+            state.lost_only_copy = true;
+        }
+        state.exchanges.push(exchange);
     }
 
     /// The process of this replica.
@@ -140,6 +154,7 @@ impl Journal {
             if state.is_under_way() || state.received() > state.saves {
                 state.lost_only_copy = true;
             }
+            state.killed[replica] = true;
             state.processes[replica].take()
         };
         if let Some(process) = process {
