@@ -26,6 +26,7 @@ const LEAST_BACK_OFF: u64 = 2;
 /// In seconds.
 const LIFETIME: u32 = 7200;
 const LABEL: &str = "app.kubernetes.io/managed-by";
+const RECORD: &str = "tokensource.dev/record";
 
 pub struct Walk {
     scene: Scene,
@@ -241,7 +242,7 @@ impl Walk {
             // Without record and owner it belongs to no TokenSource, and would never be written again.
             TargetChange::RecordRemoved if target.metadata.owner_references.is_none() => return Ok(()),
             TargetChange::RecordRemoved => {
-                json!({"metadata": {"annotations": {"tokensource.dev/record": null}}})
+                json!({"metadata": {"annotations": {RECORD: null}}})
             }
             TargetChange::OwnerRemoved => json!({"metadata": {"ownerReferences": null}}),
         };
@@ -255,8 +256,10 @@ impl Walk {
         self.world.spec = spec;
         self.until("the target has no owner", async |walk| {
             let target = walk.scene.secrets().get_opt("token").await.map_err(text)?;
-            let owners = target.and_then(|target| target.metadata.owner_references).unwrap_or_default();
-            Ok(owners.is_empty())
+            let metadata = target.map(|target| target.metadata).unwrap_or_default();
+            // Without record and owner it would belong to no TokenSource: it is released with the next token.
+            let has_record = metadata.annotations.unwrap_or_default().contains_key(RECORD);
+            Ok(metadata.owner_references.unwrap_or_default().is_empty() || !has_record)
         })
         .await?;
         self.delete("source").await?;
