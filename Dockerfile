@@ -1,8 +1,7 @@
-# syntax=docker/dockerfile:1
 # Only a static binary and root certificates, built by hack/image.sh; `make image` builds the same without Docker.
 
-ARG RUST_VERSION=1.95
-FROM rust:${RUST_VERSION}-bookworm AS build
+# By digest (of the index of all architectures), because a tag can be moved; Dependabot updates both.
+FROM rust:1.95-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS build
 WORKDIR /src
 COPY . .
 ARG SOURCE_DATE_EPOCH=0
