@@ -1,7 +1,11 @@
 //! The operator beside GitOps tools: applied objects stay as written.
 
-use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
+use super::support::gitops;
 use super::support::operator::Operator;
 use super::support::scene::Scene;
 
@@ -64,4 +68,77 @@ async fn gitops_applied_objects_have_no_drift() {
     let annotations: Vec<_> = target.annotations.unwrap().into_keys().collect();
     assert_eq!(annotations, ["tokensource.dev/record"]);
     assert_eq!(target.owner_references.unwrap().len(), 1, "tools show it below its TokenSource");
+}
+
+/// Where the pull request to Argo CD has its files.
+fn customization(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("contrib/argo-cd/resource_customizations/tokensource.dev/TokenSource")
+        .join(file)
+}
+
+fn read(file: &str) -> Value {
+    serde_saphyr::from_str(&fs::read_to_string(customization(file)).unwrap()).unwrap()
+}
+
+#[test]
+fn argocd_pull_request_has_the_scripts_of_the_page() {
+    for (file, script) in gitops::argocd_files() {
+        assert_eq!(
+            fs::read_to_string(customization(&file)).unwrap(),
+            script,
+            "docs/argocd.md and {file} differ"
+        );
+    }
+}
+
+/// As Argo CD's own tests do with these files.
+#[tokio::test(flavor = "multi_thread")]
+async fn argocd_pull_request_passes_its_cases() {
+    let cases = read("health_test.yaml");
+    for case in cases["tests"].as_array().unwrap() {
+        let input = case["inputPath"].as_str().unwrap();
+        assert_eq!(gitops::health(&read(input).to_string()).await, case["healthStatus"], "{input}");
+    }
+    let cases = read("actions/action_test.yaml");
+    for case in cases["discoveryTests"].as_array().unwrap() {
+        let input = format!("actions/{}", case["inputPath"].as_str().unwrap());
+        let offered = gitops::offered(&read(&input).to_string()).await;
+        for action in case["result"].as_array().unwrap() {
+            let disabled = &offered[action["name"].as_str().unwrap()]["disabled"];
+            assert_eq!(*disabled, action["disabled"], "{input}: {action}");
+        }
+        assert_eq!(offered.as_object().unwrap().len(), case["result"].as_array().unwrap().len(), "{input}");
+    }
+    for case in cases["actionTests"].as_array().unwrap() {
+        let path = |member: &str| format!("actions/{}", case[member].as_str().unwrap());
+        let (action, mut object) = (case["action"].as_str().unwrap(), read(&path("inputPath")));
+        let patch = gitops::action(action, &object.to_string()).await;
+        merge(&mut object, &patch);
+        let requested = object.pointer_mut("/metadata/annotations/tokensource.dev~1refresh-requested-at");
+        if let Some(requested) = requested {
+            assert!(requested.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{requested}");
+            *requested = json!("0001-01-01T00:00:00Z");
+        }
+        assert_eq!(object, read(&path("expectedOutputPath")), "{action}");
+    }
+}
+
+/// RFC 7396.
+fn merge(object: &mut Value, patch: &Value) {
+    let Some(patch) = patch.as_object() else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    let members = object.as_object_mut().unwrap();
+    for (key, value) in patch {
+        if value.is_null() {
+            members.remove(key);
+        } else {
+            merge(members.entry(key).or_insert(Value::Null), value);
+        }
+    }
 }

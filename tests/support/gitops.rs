@@ -1,6 +1,7 @@
 //! How Flux and Argo CD interpret an object, by their own libraries (`tests/gitops`) and the Lua scripts of
 //! `docs/argocd.md`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -24,10 +25,30 @@ pub async fn health(object: &str) -> Value {
     serde_json::from_str(&ask(&["health", &script], object).await).unwrap()
 }
 
+/// The scripts of the page by their paths in Argo CD's folder `resource_customizations`.
+pub fn argocd_files() -> BTreeMap<String, String> {
+    let text = |script: &Value| script.as_str().unwrap().to_owned();
+    let scripts = scripts();
+    let mut files: BTreeMap<String, String> = scripts["definitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (format!("actions/{}/action.lua", it["name"].as_str().unwrap()), text(&it["action.lua"])))
+        .collect();
+    files.insert("actions/discovery.lua".into(), text(&scripts["discovery.lua"]));
+    files.insert("health.lua".into(), setting("resource.customizations.health.tokensource.dev_TokenSource"));
+    files
+}
+
+/// What discovery returns, with the disabled actions.
+pub async fn offered(object: &str) -> Value {
+    let script = scripts()["discovery.lua"].as_str().unwrap().to_owned();
+    serde_json::from_str(&ask(&["actions", &script], object).await).unwrap()
+}
+
 /// The names of the enabled actions.
 pub async fn actions(object: &str) -> Vec<String> {
-    let script = scripts()["discovery.lua"].as_str().unwrap().to_owned();
-    let offered: Value = serde_json::from_str(&ask(&["actions", &script], object).await).unwrap();
+    let offered = offered(object).await;
     let enabled = |(name, action): (&String, &Value)| (action["disabled"] != true).then(|| name.clone());
     offered.as_object().unwrap().iter().filter_map(enabled).collect()
 }
