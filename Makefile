@@ -66,6 +66,18 @@ test: ## Run all tests, against a real control plane (the first run builds it: m
 test-long: ## Run the long tests, at most two hours on two cores; PART=simulation and the like: those whose names contain it.
 	@hack/test.sh --tests -- --ignored --nocapture --test-threads=1 $(PART)
 
+.PHONY: e2e
+e2e: ## Measure how fresh the token is that a pod reads, on a real node (Linux, root, no Docker), or in the cluster of your KUBECONFIG.
+	@hack/e2e.sh
+
+.PHONY: e2e-long
+e2e-long: ## The same with tokens of 1,800 s too, and 10,000 TokenSources: three and a half hours.
+	@hack/e2e.sh --long
+
+.PHONY: node
+node: ## Start a real Kubernetes node on this machine (Linux, root, no Docker) and a shell in it; its end stops all.
+	@hack/node.sh run bash
+
 # The coverage flags of cargo-fuzz that stable compilers accept.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -38,9 +38,9 @@ pinned_version() { awk -v path="$2" '$1 == path { print $2 }' "$hack/$1/go.mod";
 ldflags() {
   local version minor path
   printf '%s' '-s -w'
-  [ "$1" = control-plane ] || return 0
+  case $1 in control-plane* | node) ;; *) return 0 ;; esac
   # Otherwise the server reports v0.0.0, and clients misbehave.
-  version=$(pinned_version control-plane k8s.io/kubernetes)
+  version=$(pinned_version "$1" k8s.io/kubernetes)
   minor=${version#v1.}
   for path in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
     printf ' -X %s.gitVersion=%s -X %s.gitMajor=1 -X %s.gitMinor=%s' \
@@ -49,7 +49,10 @@ ldflags() {
 }
 
 # Without service discovery, because promtool would include the clients of every cloud.
-tags() { case $1 in prometheus) echo remove_all_sd ;; esac }
+tags() { case $1 in prometheus) echo remove_all_sd ;; containers) echo seccomp ;; esac }
+
+# runc has C code, and reads the seccomp profiles of pods with libseccomp.
+cgo() { case $1 in containers) echo 1 ;; *) echo 0 ;; esac }
 
 # Allows one builder at a time. Creating a symlink is atomic, and it names its owner. If two builders hold the lock (a stolen
 # lock), they only repeat work: each builds in a separate folder and renames.
@@ -75,7 +78,7 @@ build_one() {
   scratch=$(mktemp -d "$to/.build.XXXXXX")
   remove+=("$scratch")
   # The caller's Go settings must not change the result.
-  start "$scratch/log" env GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 GOTMPDIR="$scratch" \
+  start "$scratch/log" env GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED="$(cgo "$1")" GOTMPDIR="$scratch" \
     go build -C "$hack/$1" -tags "$(tags "$1")" -trimpath -buildvcs=false -ldflags "$(ldflags "$1")" -o "$scratch/bin" "$2"
   while alive "$pid"; do
     nap 1

@@ -19,6 +19,8 @@ const LOOPBACK = '127.0.0.1';
 const { values: options } = parseArgs({
   options: {
     port: { type: 'string', default: '0' },
+    // Another address than loopback, for clients in pods.
+    host: { type: 'string', default: LOOPBACK },
     'until-stdin-closes': { type: 'boolean', default: false },
     'tls-cert': { type: 'string' },
     'tls-key': { type: 'string' },
@@ -42,8 +44,8 @@ const mutualTls = tls && options['tls-client-ca'] !== undefined && {
 const server = tls ? https.createServer(!options['mtls-alias'] && mutualTls || tls) : http.createServer();
 const servers = [server];
 
-const port = await listen(server, Number(options.port));
-const url = `${tls ? 'https' : 'http'}://${LOOPBACK}:${port}`;
+const port = await listen(server, Number(options.port), options.host);
+const url = `${tls ? 'https' : 'http'}://${options.host}:${port}`;
 let mtlsUrl;
 if (options['mtls-alias']) {
   servers.push(https.createServer(mutualTls));
@@ -103,9 +105,9 @@ if (options['until-stdin-closes']) {
 }
 console.log(JSON.stringify({ url }));
 
-function listen(listener, wanted) {
+function listen(listener, wanted, host = LOOPBACK) {
   return new Promise((resolve, reject) => {
     listener.once('error', reject);
-    listener.listen(wanted, LOOPBACK, () => resolve(listener.address().port));
+    listener.listen(wanted, host, () => resolve(listener.address().port));
   });
 }

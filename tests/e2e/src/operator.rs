@@ -1,0 +1,114 @@
+//! The operator as users run it: the chart with its defaults, two replicas.
+
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    cluster::Cluster,
+    command::{Result, eventually},
+    issuer::Issuer,
+};
+
+pub const NAMESPACE: &str = "tokensource-system";
+const RELEASE: &str = "tokensource-operator";
+const CHART: &str = "charts/tokensource-operator";
+
+/// The time that `helm install --wait` took.
+pub fn install(cluster: &Cluster, issuer: &Issuer) -> Result<Duration> {
+    cluster.create_namespace(NAMESPACE)?;
+    let began = Instant::now();
+    // The issuer has a private address and no TLS, which the operator refuses by default.
+    let allow = format!("egress.allow={{{}}}", issuer.resource());
+    let mut arguments =
+        vec!["install", RELEASE, CHART, "--namespace", NAMESPACE, "--wait", "--timeout", "3m"];
+    arguments.extend(["--set", &allow, "--set", "allowHTTP=true", "--set", "promptPropagation.enabled=true"]);
+    let image = env::var("E2E_IMAGE").unwrap_or_default();
+    let image_values = image_values(&image);
+    for value in &image_values {
+        arguments.extend(["--set", value]);
+    }
+    cluster.helm(&arguments)?;
+    Ok(began.elapsed())
+}
+
+/// REGISTRY/REPOSITORY:TAG as values of the chart; none for the chart's own image.
+fn image_values(image: &str) -> Vec<String> {
+    let Some((registry, rest)) = image.split_once('/') else { return Vec::new() };
+    let (repository, tag) = rest.rsplit_once(':').unwrap_or((rest, "latest"));
+    vec![
+        format!("image.registry={registry}"),
+        format!("image.repository={repository}"),
+        format!("image.tag={tag}"),
+    ]
+}
+
+/// Changes values, which replaces the pods.
+pub fn upgrade(cluster: &Cluster, values: &[&str]) -> Result<()> {
+    let mut arguments = vec!["upgrade", RELEASE, CHART, "--namespace", NAMESPACE, "--reuse-values", "--wait"];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
+    cluster.helm(&arguments).map(drop)
+}
+
+pub fn rollback(cluster: &Cluster) -> Result<()> {
+    cluster.helm(&["rollback", RELEASE, "--namespace", NAMESPACE, "--wait"]).map(drop)
+}
+
+pub fn restart(cluster: &Cluster) -> Result<()> {
+    let deployment = format!("deployment/{RELEASE}");
+    cluster.kubectl(&["-n", NAMESPACE, "rollout", "restart", &deployment])?;
+    cluster.kubectl(&["-n", NAMESPACE, "rollout", "status", &deployment, "--timeout=120s"]).map(drop)
+}
+
+pub fn uninstall(cluster: &Cluster) {
+    let _ = cluster.helm(&["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"]);
+}
+
+/// The image of the running operator.
+pub fn image(cluster: &Cluster) -> Result<String> {
+    let path = "jsonpath={.spec.template.spec.containers[0].image}";
+    cluster.kubectl(&["-n", NAMESPACE, "get", "deployment", RELEASE, "-o", path])
+}
+
+/// Who holds the lease.
+fn holder(cluster: &Cluster) -> Result<String> {
+    cluster.kubectl(&["-n", NAMESPACE, "get", "lease", RELEASE, "-o", "jsonpath={.spec.holderIdentity}"])
+}
+
+/// The pod that leads.
+pub fn leader(cluster: &Cluster) -> Result<Value> {
+    eventually("a leader", Duration::from_secs(60), || {
+        let holder = holder(cluster)?;
+        let mut pods = pods(cluster)?;
+        pods.retain(|pod| pod["metadata"]["name"].as_str().is_some_and(|name| holder.starts_with(name)));
+        pods.pop().ok_or_else(|| format!("{holder:?} is no pod").into())
+    })
+}
+
+/// How long after `since` another process leads.
+pub fn until_another_leads(cluster: &Cluster, former: &str, since: Instant) -> Result<Duration> {
+    eventually("another leader", Duration::from_secs(90), || match holder(cluster)? {
+        now if now.is_empty() || now == former => Err("the lease is still the former leader's".into()),
+        _ => Ok(since.elapsed()),
+    })
+}
+
+/// The identity of the process that leads.
+pub fn leading_process(cluster: &Cluster) -> Result<String> {
+    eventually("a leader", Duration::from_secs(60), || match holder(cluster)? {
+        none if none.is_empty() => Err("nobody holds the lease".into()),
+        holder => Ok(holder),
+    })
+}
+
+pub fn pods(cluster: &Cluster) -> Result<Vec<Value>> {
+    let mut pods =
+        cluster.list(&["-n", NAMESPACE, "pods", "-l", "app.kubernetes.io/name=tokensource-operator"])?;
+    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null() && pod["status"]["phase"] == "Running");
+    Ok(pods)
+}
