@@ -1,14 +1,17 @@
 //! The command line.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{bindings, explain, mint, probe};
+use crate::commands::change::ChangeArgs;
+use crate::commands::{bindings, completion, explain, get, mint, probe, refresh, suspend};
 use crate::operator;
 
-const MINT_USAGE: &str = "tokensource-operator mint -f FILE [-f FILE]... [NAME]
-       tokensource-operator mint [-n NS] NAME";
+/// The name of the binary as a plugin of kubectl.
+const PLUGIN: &str = "kubectl-tokensource";
 
 /// Keeps short-lived OAuth 2.0 access tokens fresh in Kubernetes Secrets.
 #[derive(Debug, Parser)]
@@ -24,9 +27,21 @@ pub struct Cli {
 pub enum Command {
     /// Reconcile TokenSources, in the cluster of the pod or of KUBECONFIG.
     Run(Box<operator::RunArgs>),
+    /// List TokenSources by urgency, with the first words of the remedy.
+    #[command(after_help = get::HELP)]
+    Get(Box<get::GetArgs>),
+    /// Request new tokens now, and wait for them on request.
+    #[command(after_help = refresh::HELP)]
+    Refresh(Box<refresh::RefreshArgs>),
+    /// Have the operator ask for no token, until they are resumed.
+    #[command(after_help = suspend::SUSPEND_HELP)]
+    Suspend(Box<ChangeArgs>),
+    /// Have the operator ask for tokens again.
+    #[command(after_help = suspend::RESUME_HELP)]
+    Resume(Box<ChangeArgs>),
     /// Request one token and report on it: for manifests without a cluster (-f), or for a TokenSource of the cluster (-n NS
     /// NAME).
-    #[command(after_help = mint::HELP, override_usage = MINT_USAGE)]
+    #[command(after_help = mint::HELP)]
     Mint(Box<mint::MintArgs>),
     /// Report whether the token is valid, which pods read it, what failed last and what to do, with your own rights.
     #[command(after_help = explain::HELP)]
@@ -35,12 +50,51 @@ pub enum Command {
     Probe(probe::ProbeArgs),
     /// Print the RoleBindings for all namespaces that have TokenSources, to be applied before the operator has its rights by
     /// namespace (the chart's rbac.mode perNamespace). Lists TokenSources with your own rights.
-    Bindings(bindings::BindingsArgs),
+    Bindings(Box<bindings::BindingsArgs>),
     /// Print the CustomResourceDefinition.
     Crd,
+    /// Print the script with which a shell completes commands, flags, namespaces and names.
+    #[command(after_help = completion::HELP)]
+    Completion(completion::CompletionArgs),
+    /// Write a man page for each command into a folder.
+    #[command(hide = true)]
+    Man(completion::ManArgs),
 }
 
 impl Cli {
+    /// The definition for the name by which the binary was called: as a plugin of kubectl it is about the cluster alone.
+    #[must_use]
+    pub fn definition(program: &OsStr) -> clap::Command {
+        let is_plugin = Path::new(program).file_stem().is_some_and(|name| name == PLUGIN);
+        let name = if is_plugin { "kubectl tokensource" } else { "tokensource-operator" };
+        let mint_usage = format!("{name} mint -f FILE [-f FILE]... [NAME]\n       {name} mint [-n NS] NAME");
+        let mut definition =
+            Cli::command().bin_name(name).mut_subcommand("mint", |it| it.override_usage(mint_usage));
+        if is_plugin {
+            definition = definition
+                .name(PLUGIN)
+                .about("Shows and changes TokenSources, and finds out why one has no token");
+            for operator_only in ["run", "probe"] {
+                definition = definition.mut_subcommand(operator_only, |it| it.hide(true));
+            }
+        }
+        definition
+    }
+
+    /// Parses the arguments of the process.
+    ///
+    /// # Errors
+    /// They are wrong, or ask for a help text or the version.
+    pub fn parse_arguments() -> Result<Self, clap::Error> {
+        let matches = Cli::definition(OsStr::new(called_as())).try_get_matches()?;
+        Cli::from_arg_matches(&matches)
+    }
+
+    /// Answers a shell or kubectl that asks for completions; `None` where neither does.
+    pub fn complete() -> Option<ExitCode> {
+        completion::answer(|| Cli::definition(OsStr::new(called_as())))
+    }
+
     /// Runs the subcommand. Returns the exit code of the process.
     pub async fn run(self) -> ExitCode {
         match self.command {
@@ -48,16 +102,30 @@ impl Cli {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failure(&error.to_string()),
             },
+            Command::Get(arguments) => ExitCode::from(get::run(*arguments).await),
+            Command::Refresh(arguments) => ExitCode::from(refresh::run(*arguments).await),
+            Command::Suspend(arguments) => ExitCode::from(suspend::run(*arguments, true).await),
+            Command::Resume(arguments) => ExitCode::from(suspend::run(*arguments, false).await),
             Command::Mint(arguments) => ExitCode::from(mint::run(*arguments).await.code()),
             Command::Explain(arguments) => ExitCode::from(explain::run(*arguments).await),
             Command::Probe(arguments) => match probe::run(&arguments).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failure(&error.to_string()),
             },
-            Command::Bindings(arguments) => match bindings::run(arguments).await {
+            Command::Bindings(arguments) => match bindings::run(*arguments).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failure(&error.to_string()),
             },
+            Command::Completion(arguments) => match completion::script(&arguments, called_as()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failure(&error.to_string()),
+            },
+            Command::Man(arguments) => {
+                match completion::write_man_pages(&arguments, Cli::definition(OsStr::new(called_as()))) {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => failure(&error.to_string()),
+                }
+            }
             Command::Crd => match serde_saphyr::to_string(&tokensource_api::crd()) {
                 Ok(yaml) => {
                     #[expect(clippy::print_stdout, reason = "the output of the command")]
@@ -72,6 +140,13 @@ impl Cli {
     }
 }
 
+/// The name by which the binary was called.
+fn called_as() -> &'static str {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&program).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    if name == PLUGIN || name == completion::KUBECTL_COMPLETER { PLUGIN } else { "tokensource-operator" }
+}
+
 fn failure(message: &str) -> ExitCode {
     #[expect(clippy::print_stderr, reason = "the exit message")]
     {
@@ -82,9 +157,25 @@ fn failure(message: &str) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    #[test]
+    fn plugin_has_its_name_in_usages_and_no_subcommands_of_the_operator() {
+        for program in ["/usr/bin/kubectl-tokensource", "kubectl-tokensource.exe"] {
+            let mut plugin = Cli::definition(OsStr::new(program));
+            plugin.build();
+            let help = plugin.render_help().to_string();
+            assert!(help.contains("Usage: kubectl tokensource <COMMAND>"), "{help}");
+            assert!(help.contains("\n  get ") && !help.contains("\n  run "), "{help}");
+            let mint = plugin.find_subcommand_mut("mint").unwrap().render_usage().to_string();
+            assert!(mint.contains("kubectl tokensource mint -f FILE"), "{mint}");
+        }
+        let help = Cli::definition(OsStr::new("/bin/tokensource-operator")).render_help().to_string();
+        assert!(
+            help.contains("Usage: tokensource-operator <COMMAND>") && help.contains("\n  run "),
+            "{help}"
+        );
+    }
 
     #[test]
     fn cli_definition_is_consistent() {

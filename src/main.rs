@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tokensource_operator::cli::{Cli, Command};
 use tokio::runtime::Builder;
 
@@ -13,7 +12,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     disable_huge_pages();
-    let cli = match Cli::try_parse() {
+    if let Some(code) = Cli::complete() {
+        return code;
+    }
+    let cli = match Cli::parse_arguments() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print(); // the stream may be closed

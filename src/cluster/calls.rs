@@ -31,7 +31,7 @@ use crate::secret::{
 const SECRET_PAGE_SIZE: u32 = 100;
 /// The most pods of one page: the API server has them all in memory.
 const POD_PAGE_SIZE: u32 = 50;
-/// The timeout of one call.
+/// The timeout of one call of a reconciliation.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The limits of the API server for parts of an event, in bytes. It refuses longer ones.
 const MAX_NOTE_BYTES: usize = 1024;
@@ -42,21 +42,29 @@ const MAX_INSTANCE_BYTES: usize = 128;
 #[derive(Clone)]
 pub struct Kubernetes {
     client: Client,
+    /// The timeout of one call.
+    timeout: Duration,
 }
 
 impl Kubernetes {
     /// Uses `client`, which must not retry by itself.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Kubernetes { client }
+        Kubernetes { client, timeout: CALL_TIMEOUT }
+    }
+
+    /// The same with another timeout of one call.
+    #[must_use]
+    pub(crate) fn within(self, timeout: Duration) -> Self {
+        Kubernetes { timeout, ..self }
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = kube::Result<T>> + Send) -> Result<T, CallError> {
         // Boxed: the future of every reconciliation would otherwise have the size of the largest call.
-        match tokio::time::timeout(CALL_TIMEOUT, Box::pin(call)).await {
+        match tokio::time::timeout(self.timeout, Box::pin(call)).await {
             Ok(result) => result.map_err(CallError::from),
             Err(_) => {
-                let message = format!("no answer within {} s", CALL_TIMEOUT.as_secs());
+                let message = format!("no answer within {} s", self.timeout.as_secs());
                 Err(CallError::Unavailable(message.into()))
             }
         }

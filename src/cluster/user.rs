@@ -1,13 +1,15 @@
 //! The cluster of the user who runs a command: their kubeconfig and their rights.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use http::HeaderValue;
-use http::header::USER_AGENT;
+use http::header::{InvalidHeaderValue, USER_AGENT};
+use http::{HeaderName, HeaderValue};
 use kube::api::ListParams;
-use kube::config::InferConfigError;
+use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::{Request, Status};
 use kube::{Api, Client, Config, Resource};
 
@@ -20,49 +22,71 @@ use super::objects::{Read, SourceMetadata};
 use crate::key::Key;
 use tokensource_api::TokenSource;
 
-/// The longest that a command waits for the TokenSource. A user can wait longer than a reconciliation.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that a command waits for one response by default. A user can wait longer than a reconciliation.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most TokenSources of a page.
-const PAGE_SIZE: u32 = 500;
+pub(super) const PAGE_SIZE: u32 = 500;
+
+/// How a user connects: the flags of kubectl.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UserConnection {
+    /// A file instead of KUBECONFIG or ~/.kube/config.
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Entries of the kubeconfig instead of those of its current context.
+    pub(crate) context: Option<String>,
+    pub(crate) cluster: Option<String>,
+    pub(crate) user: Option<String>,
+    /// A namespace instead of that of the context.
+    pub(crate) namespace: Option<String>,
+    /// Whom to impersonate.
+    pub(crate) impersonated_user: Option<String>,
+    pub(crate) impersonated_groups: Vec<String>,
+    /// The longest that one response may take; zero: for ever. Default: 30 s.
+    pub(crate) request_timeout: Option<Duration>,
+}
 
 /// The cluster of the kubeconfig.
+#[derive(Clone)]
 pub(crate) struct UserCluster {
-    client: Client,
+    pub(super) client: Client,
     /// The namespace of the command line, else that of the kubeconfig.
     pub(crate) namespace: String,
     /// The API server's own addresses, which no token endpoint may have.
     pub(crate) addresses: Vec<IpAddr>,
+    timeout: Duration,
 }
 
-/// The TokenSource of a command cannot be read.
+/// The cluster of a command cannot be asked, or refuses.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UserClusterError {
     #[error("no cluster: neither KUBECONFIG nor ~/.kube/config: {0}")]
     Configuration(#[source] Box<InferConfigError>),
+    #[error("the kubeconfig cannot be used: {0}")]
+    Kubeconfig(#[source] Box<KubeconfigError>),
+    #[error("--as, --as-group: {0}")]
+    Impersonation(#[from] InvalidHeaderValue),
     #[error("the cluster cannot be asked: {0}")]
     Client(#[source] Box<kube::Error>),
     #[error("the API server does not answer")]
     Timeout,
     #[error("this cluster knows no TokenSources: its CustomResourceDefinition is not installed")]
     NotInstalled,
-    #[error("TokenSources cannot be listed: {0}")]
-    Unlisted(#[source] CallError),
-    #[error("TokenSource {0} does not exist")]
-    NotFound(Key),
-    #[error("TokenSource {key} cannot be read: {error}")]
-    Unreadable {
-        key: Key,
+    #[error("TokenSources cannot be {verb}: {error}")]
+    Refused {
+        verb: &'static str,
         #[source]
         error: CallError,
     },
-}
-
-fn unlisted(error: kube::Error) -> UserClusterError {
-    match error {
-        kube::Error::Api(status) if is_unknown_kind(&status) => UserClusterError::NotInstalled,
-        error => UserClusterError::Unlisted(error.into()),
-    }
+    #[error("TokenSource {0} does not exist")]
+    NotFound(Key),
+    #[error("TokenSource {key} cannot be {verb}: {error}")]
+    OneRefused {
+        key: Key,
+        verb: &'static str,
+        #[source]
+        error: CallError,
+    },
 }
 
 /// Whether the API server does not know the kind.
@@ -70,27 +94,123 @@ fn is_unknown_kind(status: &Status) -> bool {
     status.code == 404 && status.message.contains("page not found")
 }
 
-impl UserCluster {
-    /// Uses KUBECONFIG or ~/.kube/config.
-    pub(crate) async fn connect(namespace: Option<String>) -> Result<Self, UserClusterError> {
-        let mut configuration =
-            Config::infer().await.map_err(|error| UserClusterError::Configuration(Box::new(error)))?;
+impl UserClusterError {
+    /// The error of a call about many TokenSources.
+    pub(super) fn about_many(verb: &'static str, error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if is_unknown_kind(&status) => UserClusterError::NotInstalled,
+            error => UserClusterError::Refused { verb, error: error.into() },
+        }
+    }
+
+    /// The error of a call about one.
+    pub(super) fn about(key: Key, verb: &'static str, error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if is_unknown_kind(&status) => UserClusterError::NotInstalled,
+            kube::Error::Api(status) if status.code == 404 => UserClusterError::NotFound(key),
+            error => UserClusterError::OneRefused { key, verb, error: error.into() },
+        }
+    }
+}
+
+/// What a kubeconfig has entries of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KubeconfigEntry {
+    Context,
+    Cluster,
+    User,
+}
+
+impl UserConnection {
+    /// The names of the entries in the kubeconfig; none where it cannot be read.
+    pub(crate) fn entries(&self, kind: KubeconfigEntry) -> Vec<String> {
+        let read = match &self.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path),
+            None => Kubeconfig::read(),
+        };
+        let Ok(Kubeconfig { contexts, clusters, auth_infos, .. }) = read else { return vec![] };
+        match kind {
+            KubeconfigEntry::Context => contexts.into_iter().map(|it| it.name).collect(),
+            KubeconfigEntry::Cluster => clusters.into_iter().map(|it| it.name).collect(),
+            KubeconfigEntry::User => auth_infos.into_iter().map(|it| it.name).collect(),
+        }
+    }
+
+    async fn configuration(&self) -> Result<Config, UserClusterError> {
+        let options = KubeConfigOptions {
+            context: self.context.clone(),
+            cluster: self.cluster.clone(),
+            user: self.user.clone(),
+        };
+        let wrong = |error: KubeconfigError| UserClusterError::Kubeconfig(Box::new(error));
+        let mut configuration = match &self.kubeconfig {
+            Some(path) => {
+                let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
+                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrong)?
+            }
+            None if self.context.is_some() || self.cluster.is_some() || self.user.is_some() => {
+                Config::from_kubeconfig(&options).await.map_err(wrong)?
+            }
+            None => {
+                Config::infer().await.map_err(|error| UserClusterError::Configuration(Box::new(error)))?
+            }
+        };
         configuration.default_retry = false;
         configuration.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
+        // kube reads these members of a kubeconfig, and does not act on them.
+        let of_kubeconfig = &configuration.auth_info;
+        let user = self.impersonated_user.clone().or_else(|| of_kubeconfig.impersonate.clone());
+        let groups = match &self.impersonated_user {
+            Some(_) => self.impersonated_groups.clone(),
+            None => of_kubeconfig.impersonate_groups.clone().unwrap_or_default(),
+        };
+        if let Some(user) = user {
+            let mut push = |name: &'static str, value: &str| {
+                configuration.headers.push((HeaderName::from_static(name), HeaderValue::from_str(value)?));
+                Ok::<_, InvalidHeaderValue>(())
+            };
+            push("impersonate-user", &user)?;
+            for group in &groups {
+                push("impersonate-group", group)?;
+            }
+        }
+        Ok(configuration)
+    }
+}
+
+impl UserCluster {
+    /// Connects as the user's flags and kubeconfig say.
+    pub(crate) async fn connect(connection: &UserConnection) -> Result<Self, UserClusterError> {
+        let configuration = connection.configuration().await?;
         let addresses = api_server_addresses(&configuration);
-        let namespace = namespace.unwrap_or_else(|| configuration.default_namespace.clone());
+        let namespace =
+            connection.namespace.clone().unwrap_or_else(|| configuration.default_namespace.clone());
         let client =
             Client::try_from(configuration).map_err(|error| UserClusterError::Client(Box::new(error)))?;
-        Ok(UserCluster { client, namespace, addresses })
+        let timeout = match connection.request_timeout {
+            None => DEFAULT_TIMEOUT,
+            Some(Duration::ZERO) => Duration::MAX,
+            Some(timeout) => timeout,
+        };
+        Ok(UserCluster { client, namespace, addresses, timeout })
     }
 
     /// The calls to the API server, with the user's rights.
     pub(crate) fn kubernetes(&self) -> Kubernetes {
-        Kubernetes::new(self.client.clone())
+        Kubernetes::new(self.client.clone()).within(self.timeout)
+    }
+
+    /// Waits for one response.
+    pub(super) async fn bounded<T>(
+        &self,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<kube::Result<T>, UserClusterError> {
+        tokio::time::timeout(self.timeout, call).await.map_err(|_| UserClusterError::Timeout)
     }
 
     /// The namespaces that have TokenSources, of all that the user may list.
     pub(crate) async fn namespaces_with_sources(&self) -> Result<BTreeSet<String>, UserClusterError> {
+        let unlisted = |error| UserClusterError::about_many("listed", error);
         let (mut namespaces, mut next) = (BTreeSet::new(), None);
         loop {
             let params = ListParams { continue_token: next, ..ListParams::default() }.limit(PAGE_SIZE);
@@ -100,26 +220,17 @@ impl UserCluster {
                 namespaces.extend(SourceMetadata::read(reduced)?.meta().namespace.clone());
                 Ok(())
             });
-            let page = tokio::time::timeout(READ_TIMEOUT, page).await;
-            next = page.map_err(|_| UserClusterError::Timeout)?.map_err(unlisted)?;
+            next = self.bounded(page).await?.map_err(unlisted)?;
             if next.is_none() {
                 return Ok(namespaces);
             }
         }
     }
 
-    /// Reads a TokenSource.
+    /// Reads a TokenSource of the namespace.
     pub(crate) async fn token_source(&self, name: &str) -> Result<TokenSource, UserClusterError> {
-        let key = Key::new(&self.namespace, name);
         let api: Api<TokenSource> = Api::namespaced(self.client.clone(), &self.namespace);
-        match tokio::time::timeout(READ_TIMEOUT, api.get(name)).await {
-            Err(_) => Err(UserClusterError::Timeout),
-            Ok(Ok(source)) => Ok(source),
-            Ok(Err(kube::Error::Api(status))) if is_unknown_kind(&status) => {
-                Err(UserClusterError::NotInstalled)
-            }
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(UserClusterError::NotFound(key)),
-            Ok(Err(error)) => Err(UserClusterError::Unreadable { key, error: error.into() }),
-        }
+        let read = self.bounded(api.get(name)).await?;
+        read.map_err(|error| UserClusterError::about(Key::new(&self.namespace, name), "read", error))
     }
 }

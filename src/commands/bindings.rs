@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 
+use super::kubectl::ClusterArgs;
 use crate::binding::{Grant, ServiceAccountName};
 use crate::cluster::{UserCluster, UserClusterError};
 
@@ -22,6 +23,10 @@ pub struct BindingsArgs {
     /// The operator's ServiceAccount.
     #[arg(long, value_name = "NAMESPACE:NAME", default_value = "tokensource-system:tokensource-operator")]
     pub service_account: ServiceAccountName,
+
+    /// The flags of kubectl.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// The RoleBindings cannot be printed.
@@ -49,8 +54,8 @@ pub struct ListError(#[from] UserClusterError);
 /// See [`BindingsError`].
 pub async fn run(arguments: BindingsArgs) -> Result<(), BindingsError> {
     token_endpoint::transport::install_crypto_provider();
+    let cluster = UserCluster::connect(&arguments.cluster.connection()).await.map_err(ListError)?;
     let grant = Grant { role: arguments.served_role, account: arguments.service_account };
-    let cluster = UserCluster::connect(None).await.map_err(ListError)?;
     let mut output = io::stdout().lock();
     for namespace in cluster.namespaces_with_sources().await.map_err(ListError)? {
         let manifest = serde_saphyr::to_string(&grant.manifest(&namespace))?;

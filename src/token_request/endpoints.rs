@@ -11,7 +11,7 @@ use token_endpoint::{
 };
 
 /// The flags about token endpoints, with the same meaning for `run` and `mint`. Each can be set by an environment variable.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct EndpointArgs {
     /// Allow token endpoints at this host or network, beyond the public addresses that are allowed anyway; may be repeated.
     #[arg(long, value_name = "HOST[:PORT]|CIDR", env = "TOKENSOURCE_EGRESS_ALLOW", value_delimiter = ',')]

@@ -34,6 +34,7 @@ mod oauth2;
 mod ownership;
 mod pernamespace;
 mod pitfalls;
+mod plugin;
 mod prompt;
 mod providers;
 mod refresh;

@@ -10,23 +10,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::cluster::{Found, ReadError};
 use super::report::{ExplainReport, Finding, LastFailureReport, Level, SecretReader, span, when};
 use crate::commands::output::ConditionReport;
+use crate::commands::readers::{HeldToken, Reads};
+use crate::digest::sha256;
 use crate::providers::{CredentialsError, read_credentials};
-use crate::refresh::Wanted;
-use crate::secret::{Facts, Owner, Ownership, Pod, Record, Use, UseKind, ownership};
+use crate::refresh::{MintReason, Observed, needed};
+use crate::secret::{
+    Facts, Owner, Ownership, Pod, Record, STORED_REFRESH_TOKEN_KEY, Use, Version, ownership,
+};
 use crate::spec::Resolved;
 use crate::text::{shown, shown_message};
-use crate::time::{plus, seconds_between};
+use crate::time::seconds_between;
 use tokensource_api::{Reason, TokenSource, TokenSourceStatus, TokenStatus};
 
 /// A refresh or an attempt that is overdue by more than this is a finding, in seconds.
 const MAX_DELAY: u64 = 120;
-
-/// The token that the target holds.
-struct HeldToken {
-    id: String,
-    issued_at: Timestamp,
-    expires_at: Timestamp,
-}
+/// The data key of the digest of the original from which a stored refresh token descends.
+const ORIGINAL_DIGEST_KEY: &str = "seed_sha256";
 
 struct Assessment<'a> {
     now: Timestamp,
@@ -34,6 +33,8 @@ struct Assessment<'a> {
     status: TokenSourceStatus,
     /// `None` where the spec is invalid.
     resolved: Option<Resolved>,
+    /// SHA-256 of the refresh token in the credentials.
+    original: Option<String>,
     report: ExplainReport,
 }
 
@@ -53,6 +54,7 @@ pub(super) fn assess(
         status: source.status.clone().unwrap_or_default(),
         report: ExplainReport { source: format!("{namespace}/{name}"), ..ExplainReport::default() },
         resolved: None,
+        original: None,
     };
     let invalid = match resolved {
         Ok(resolved) => {
@@ -66,6 +68,7 @@ pub(super) fn assess(
     let next = assessment.next(token.as_ref(), found);
     assessment.report.next = invalid.unwrap_or(next);
     assessment.report.credentials = assessment.credentials(found);
+    assessment.report.refresh_token = assessment.refresh_token(found);
     assessment.failure_and_conditions();
     assessment.readers(found, token.as_ref());
     assessment.report.verdict = assessment.verdict();
@@ -87,7 +90,7 @@ impl Assessment<'_> {
             expires_at: token.expires_at,
         });
         let (target, token) = match &found.target {
-            Ok(Some(facts)) => self.target(&secret, facts),
+            Ok(Some(facts)) => self.target(found, &secret, facts),
             Ok(None) => (Finding::new(Level::NotValid, format!("{secret} does not exist")), None),
             Err(error) => {
                 self.unknown(error, "what status says of the token is taken for true");
@@ -110,13 +113,18 @@ impl Assessment<'_> {
     }
 
     /// The target Secret, and the token where the Secret belongs to this TokenSource.
-    fn target(&self, secret: &str, facts: &Facts) -> (Finding, Option<HeldToken>) {
+    fn target(&self, found: &Found, secret: &str, facts: &Facts) -> (Finding, Option<HeldToken>) {
         let metadata = &self.source.metadata;
         let me = Owner {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
         };
         let not_valid = |text: String| Finding::new(Level::NotValid, format!("{secret} {text}"));
+        if let Some(part) = facts.too_large {
+            let text =
+                format!("has a {} that is too large to be read, so it is not known whose it is", part.path());
+            return (not_valid(text), None);
+        }
         match ownership(facts, &me) {
             Ownership::Foreign { whose, .. } => {
                 return (not_valid(format!("is not this TokenSource's: {whose}")), None);
@@ -136,7 +144,10 @@ impl Assessment<'_> {
         }
         let Some(record) = facts.record.as_deref() else {
             return (
-                not_valid("has lost the operator's record, so a new token will be asked for".into()),
+                not_valid(
+                    "has lost the operator's record, or another version of the operator wrote it, so a new token will be asked for"
+                        .into(),
+                ),
                 None,
             );
         };
@@ -146,7 +157,7 @@ impl Assessment<'_> {
             issued_at: reported.map_or(record.issued_at, |it| it.issued_at.min(record.issued_at)),
             expires_at: reported.map_or(record.expires_at, |it| it.expires_at.min(record.expires_at)),
         };
-        (self.own_target(secret, facts, record), Some(token))
+        (self.own_target(found, &me, facts, record), Some(token))
     }
 
     /// What status says of the token that the record names.
@@ -154,24 +165,67 @@ impl Assessment<'_> {
         self.status.token.as_ref().filter(|reported| reported.id == record.token_id)
     }
 
-    /// A target Secret with a record of this TokenSource: whether it is unchanged and for the present spec.
-    fn own_target(&self, secret: &str, facts: &Facts, record: &Record) -> Finding {
-        let not_valid = |text: &str| Finding::new(Level::NotValid, format!("{secret} {text}"));
-        let wanted = self.resolved.as_ref().map(|resolved| &resolved.wanted);
+    /// A target Secret with a record of this TokenSource: whether it is unchanged and for the present spec, by the checks of
+    /// the operator itself.
+    fn own_target(&self, found: &Found, me: &Owner, facts: &Facts, record: &Record) -> Finding {
+        let secret = self.source.target_name();
+        let not_valid = |text: String| Finding::new(Level::NotValid, format!("{secret} {text}"));
         if facts.terminating {
-            return not_valid("is being deleted");
+            return not_valid("is being deleted".into());
         }
-        if wanted.is_some_and(|wanted| wanted.keys != facts.owned_keys) {
-            return not_valid("does not hold it as it was written: another writer changed or removed a key");
-        }
-        let is_earlier =
-            |wanted: &Wanted| wanted.provider != record.inputs.provider || wanted.template != record.template;
-        if !record.is_of_another_version() && wanted.is_some_and(is_earlier) {
-            return not_valid("holds a token that was written for an earlier spec");
+        let Some(resolved) = &self.resolved else {
+            let text = format!("{secret} holds a token, but the spec is invalid, so it cannot be for that");
+            return Finding::new(Level::NotValid, text);
+        };
+        let credentials = found.credentials.as_ref().ok().and_then(Option::as_ref).map(version_of);
+        let credentials = credentials.map(|version| resolved.credentials_version(&version));
+        let observed = Observed {
+            target: Some(facts),
+            credentials: credentials.as_ref(),
+            ..Observed::nothing(me, &resolved.wanted, resolved.policy)
+        };
+        match needed(self.now, &observed) {
+            Some(MintReason::TemplateChanged) => {
+                return not_valid(
+                    "is written with an earlier spec.target.template; the operator writes it with the present one together with a new token"
+                        .into(),
+                );
+            }
+            Some(MintReason::TargetChanged) if record.is_of_another_version() => {
+                return not_valid("was written by another version of the operator, with other keys".into());
+            }
+            Some(MintReason::TargetChanged) => {
+                let writer = facts.other_writer.as_deref().map(|writer| format!(" ({writer})"));
+                return not_valid(format!(
+                    "does not hold it as it was written: another writer{} changed or removed a key",
+                    writer.unwrap_or_default()
+                ));
+            }
+            Some(MintReason::SpecChanged) => {
+                return not_valid("holds a token that was requested for an earlier spec".into());
+            }
+            Some(MintReason::CredentialsChanged) => {
+                let credentials = &self.source.spec.credentials.secret_ref.name;
+                return Finding::new(
+                    Level::Attention,
+                    format!(
+                        "{secret} holds a token of an earlier version of Secret {credentials}: if its values have changed, the operator asks for a new token"
+                    ),
+                );
+            }
+            _ => {}
         }
         match self.reported(record) {
             Some(_) => {
                 Finding::new(Level::Well, format!("{secret} holds it as it was written, and status agrees"))
+            }
+            None if self.status.token.as_ref().is_some_and(|it| it.issued_at > record.issued_at) => {
+                Finding::new(
+                    Level::Attention,
+                    format!(
+                        "{secret} holds an earlier token than status names: it was put back, for example from a backup"
+                    ),
+                )
             }
             None => {
                 let reported = self.status.token.as_ref().map_or("no token", |token| &token.id);
@@ -222,6 +276,13 @@ impl Assessment<'_> {
                 None => "nothing, before something changes".into(),
             });
         }
+        // The operator runs, and says itself why no token follows.
+        if self.ready_problem().is_some() {
+            return match self.has("Stalled") {
+                true => attention("nothing, before something changes".into()),
+                false => attention("a new token, once the problem in the conditions is solved".into()),
+            };
+        }
         let requested =
             self.resolved.as_ref().and_then(|resolved| resolved.wanted.refresh_request.as_deref());
         let fulfilled = match &found.target {
@@ -239,9 +300,15 @@ impl Assessment<'_> {
             Some(reported) if token.is_some() => {
                 Finding::new(Level::Well, format!("a new token at {}", when(now, reported.refresh_at)))
             }
-            _ if self.has("Stalled") => attention("nothing, before something changes".into()),
-            _ => attention("a first token, once the problem in the conditions is solved".into()),
+            _ => Finding::new(Level::Well, "a token at once"),
         }
+    }
+
+    /// The reason of the Ready condition, where it is what keeps the operator from asking for a token.
+    fn ready_problem(&self) -> Option<&str> {
+        let progress = [Reason::TokenValid, Reason::Requesting, Reason::Expired].map(Reason::as_str);
+        let ready = self.status.conditions.iter().find(|it| it.type_ == "Ready")?;
+        Some(ready.reason.as_str()).filter(|reason| !progress.contains(reason))
     }
 
     fn has(&self, kind: &str) -> bool {
@@ -268,12 +335,64 @@ impl Assessment<'_> {
         };
         Some(match read {
             Ok(read) => {
+                self.original = read.credentials.refresh_token.as_ref().map(sha256);
                 let remarks: String = read.remarks.iter().map(|remark| format!("; {remark}")).collect();
                 let secret = &spec.secret_ref.name;
                 Finding::new(Level::Well, format!("Secret {secret} has what is needed{remarks}"))
             }
             Err(error) => Finding::new(Level::Attention, error.to_string()),
         })
+    }
+
+    /// Where the refresh token is kept that is sent next.
+    fn refresh_token(&mut self, found: &Found) -> Option<Finding> {
+        if !self.resolved.as_ref()?.sends_refresh_token() {
+            return None;
+        }
+        let (name, of_credentials) =
+            (self.source.refresh_token_secret_name(), &self.source.spec.credentials.secret_ref.name);
+        let well = |text: String| Some(Finding::new(Level::Well, text));
+        let secret = match &found.refresh_token {
+            Err(error) => {
+                self.unknown(error, "which refresh token is sent next is not known");
+                return None;
+            }
+            Ok(None) => {
+                return well(format!(
+                    "that of Secret {of_credentials} is sent: no other has come back yet (there is no Secret {name})"
+                ));
+            }
+            Ok(Some(secret)) => secret,
+        };
+        let facts = Facts::of(&secret.metadata);
+        let owner = facts.as_ref().and_then(|facts| facts.refresh_token_of.as_deref());
+        if owner != self.source.metadata.name.as_deref() {
+            return Some(Finding::new(
+                Level::Attention,
+                format!(
+                    "Secret {name} is not the operator's, so a refresh token that comes back could not be saved and none is sent: rename the Secret or the TokenSource"
+                ),
+            ));
+        }
+        if facts.is_some_and(|facts| facts.refresh_token_sent.is_some()) {
+            return well(format!(
+                "a request with it is under way, or ended without an answer; what comes back is saved in Secret {name}"
+            ));
+        }
+        let value = |key: &str| {
+            let value = secret.data.as_ref()?.get(key)?;
+            std::str::from_utf8(&value.0).ok()
+        };
+        let descends = |key: &str| self.original.is_none() || value(key) == self.original.as_deref();
+        if value(STORED_REFRESH_TOKEN_KEY).is_some() {
+            return well(match descends(ORIGINAL_DIGEST_KEY) {
+                true => format!("that of Secret {name} is sent, which came back last"),
+                false => format!(
+                    "that of Secret {of_credentials} is sent: it is another than the one from which that of Secret {name} descends"
+                ),
+            });
+        }
+        well(format!("that of Secret {of_credentials} is sent: the server returns no other"))
     }
 
     fn failure_and_conditions(&mut self) {
@@ -290,7 +409,7 @@ impl Assessment<'_> {
 
     fn readers(&mut self, found: &Found, token: Option<&HeldToken>) {
         let secret = self.source.target_name();
-        let pods = match &found.pods {
+        let pods = match found.pods.as_ref() {
             Err(error) => {
                 return self.unknown(error, &format!("who uses Secret {secret}, and how, is not known"));
             }
@@ -323,7 +442,8 @@ impl Assessment<'_> {
 
     fn verdict(&self) -> Level {
         let report = &self.report;
-        let findings = [&report.token, &report.target, &report.next].into_iter().chain(&report.credentials);
+        let findings = [&report.token, &report.target, &report.next].into_iter();
+        let findings = findings.chain(&report.credentials).chain(&report.refresh_token);
         let readers = report.readers.iter().flatten().map(|reader| &reader.reads);
         let conditions =
             self.status.conditions.iter().map(|it| match (it.type_.as_str(), it.status.as_str()) {
@@ -333,6 +453,11 @@ impl Assessment<'_> {
             });
         findings.chain(readers).map(|it| it.level).chain(conditions).max().unwrap_or_default()
     }
+}
+
+fn version_of(secret: &Secret) -> Version {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    Version { uid: text(&secret.metadata.uid), resource_version: text(&secret.metadata.resource_version) }
 }
 
 fn reason(name: &str) -> Option<Reason> {
@@ -348,7 +473,7 @@ fn condition_report(condition: &Condition) -> ConditionReport {
     ConditionReport { remedy, ..condition.clone().into() }
 }
 
-/// Which token a container reads, as far as it follows from the times.
+/// Which token a container reads.
 fn container_token(
     now: Timestamp,
     token: Option<&HeldToken>,
@@ -357,44 +482,32 @@ fn container_token(
     used: Use<'_>,
 ) -> Finding {
     let well = |text: String| Finding::new(Level::Well, text);
-    if pod.phase() != "Running" {
-        return well(format!("is not running yet ({})", pod.phase()));
-    }
-    let Some(token) = token else { return well("no token is known that it could have".into()) };
-    let started = pod.started_at(used.container);
-    let since_start = started.filter(|started| *started >= token.issued_at);
-    if used.way == UseKind::Folder {
-        let annotated = pod.refreshed_at().filter(|at| *at >= token.issued_at);
-        let arrives = plus(token.issued_at, delay);
-        return well(match (since_start, annotated) {
-            (Some(started), _) => format!("has had this token since its start at {}", when(now, started)),
-            (None, Some(at)) => format!("was annotated for this token at {}", when(now, at)),
-            (None, None) if arrives <= now => {
-                format!("has had this token since {} at the latest", when(now, arrives))
-            }
-            (None, None) => format!("may read the token before it until {}", when(now, arrives)),
-        });
-    }
-    let Some(started) = started else {
-        return Finding::new(Level::Attention, "has the token from its start, and never another".to_owned());
+    let attention = |text: String| Finding::new(Level::Attention, text);
+    let Some(token) = token else {
+        return match pod.phase() {
+            "Running" => well("no token is known that it could have".into()),
+            phase => well(format!("is not running yet ({phase})")),
+        };
     };
-    let start = when(now, started);
-    if since_start.is_some() {
-        return Finding::new(
-            Level::Attention,
-            format!("has this token from its start at {start}, and will get no other"),
-        );
+    match Reads::of(now, token, delay, pod, used) {
+        Reads::NotRunning => well(format!("is not running yet ({})", pod.phase())),
+        Reads::SinceStart(at) => well(format!("has had this token since its start at {}", when(now, at))),
+        Reads::SinceAnnotation(at) => well(format!("was annotated for this token at {}", when(now, at))),
+        Reads::Since(at) => well(format!("has had this token since {} at the latest", when(now, at))),
+        Reads::From(at) => well(format!("may read the token before it until {}", when(now, at))),
+        Reads::FixedAtThis(at) => {
+            attention(format!("has this token from its start at {}, and will get no other", when(now, at)))
+        }
+        Reads::Fixed => attention("has the token from its start, and never another".into()),
+        Reads::FixedAtEarlier { started_at, ends_at } => {
+            let ended = if ends_at <= now { "has ended by now" } else { "is an earlier one" };
+            let lifetime = span(seconds_between(token.issued_at, token.expires_at));
+            attention(format!(
+                "still has the token from its start at {}, which {ended} (tokens live {lifetime})",
+                when(now, started_at)
+            ))
+        }
     }
-    let lifetime = seconds_between(token.issued_at, token.expires_at);
-    let ends = plus(started, lifetime);
-    let ended = if ends <= now { "has ended by now" } else { "is an earlier one" };
-    Finding::new(
-        Level::Attention,
-        format!(
-            "still has the token from its start at {start}, which {ended} (tokens live {})",
-            span(lifetime)
-        ),
-    )
 }
 
 #[cfg(test)]

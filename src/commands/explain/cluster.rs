@@ -1,8 +1,12 @@
 //! Reads everything that `explain` reports on, as far as the user's rights permit.
 
-use k8s_openapi::api::core::v1::Secret;
+use std::sync::Arc;
 
-use crate::cluster::{CallError, Kubernetes, UserCluster, UserClusterError};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::DynamicObject;
+
+use crate::cluster::{CallError, UserCluster, UserClusterError};
+use crate::commands::readers::pods_of;
 use crate::key::Key;
 use crate::secret::{Facts, Pod};
 use tokensource_api::TokenSource;
@@ -27,52 +31,68 @@ pub(super) enum ReadError {
     },
 }
 
+/// The pods of a namespace.
+pub(super) type Pods = Result<Vec<Pod>, ReadError>;
+
 /// A TokenSource and everything that belongs to it. No `Debug`: that of a Secret prints its values.
 pub(super) struct Found {
     pub(super) source: TokenSource,
     /// The metadata of the target Secret.
     pub(super) target: Result<Option<Facts>, ReadError>,
     pub(super) credentials: Result<Option<Secret>, ReadError>,
-    /// The pods that use the target Secret.
-    pub(super) pods: Result<Vec<Pod>, ReadError>,
+    /// The Secret for a rotated refresh token; read only where the grant sends one.
+    pub(super) refresh_token: Result<Option<Secret>, ReadError>,
+    /// The pods of the namespace.
+    pub(super) pods: Arc<Pods>,
 }
 
-/// Reads a TokenSource and everything that belongs to it; returns its namespace too.
-pub(super) async fn read(namespace: Option<String>, name: &str) -> Result<(String, Found), UserClusterError> {
-    let cluster = UserCluster::connect(namespace).await?;
-    let source = cluster.token_source(name).await?;
-    let kubernetes = cluster.kubernetes();
-    let namespace = cluster.namespace;
+/// A TokenSource cannot be explained.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExplainError {
+    #[error(transparent)]
+    Cluster(#[from] UserClusterError),
+    #[error("TokenSource {0} has a spec that this version of the command cannot read")]
+    Unreadable(Key),
+}
 
-    let target = Key::new(&namespace, source.target_name());
-    let credentials = Key::new(&namespace, &source.spec.credentials.secret_ref.name);
+/// Reads what belongs to a TokenSource; `pods` are those of its namespace.
+pub(super) async fn read(
+    cluster: &UserCluster,
+    source: DynamicObject,
+    sends_refresh_token: impl Fn(&TokenSource) -> bool,
+    pods: Arc<Pods>,
+) -> Result<Found, ExplainError> {
+    let key = Key::of(&source.metadata);
+    let read = serde_json::to_value(source).and_then(serde_json::from_value::<TokenSource>);
+    let source = read.map_err(|_| ExplainError::Unreadable(key.clone()))?;
+    let kubernetes = cluster.kubernetes();
+    let target = key.sibling(source.target_name());
+    let credentials = key.sibling(source.spec.credentials.secret_ref.name.as_str());
+    let refresh_token = key.sibling(source.refresh_token_secret_name());
     let secret_error =
-        |key: &Key| read_error(format!("read Secret {}", key.name), &namespace, ("the Secret", "read"));
-    let (target_facts, credentials_secret, pods) = tokio::join!(
-        kubernetes.secret_facts(&target),
-        kubernetes.secret(&credentials),
-        pods(&kubernetes, &namespace, &target.name),
-    );
-    let found = Found {
+        |key: &Key| read_error(format!("read Secret {}", key.name), &key.namespace, ("the Secret", "read"));
+    let stored = async {
+        match sends_refresh_token(&source) {
+            true => kubernetes.secret(&refresh_token).await,
+            false => Ok(None),
+        }
+    };
+    let (target_facts, credentials_secret, refresh_token_secret) =
+        tokio::join!(kubernetes.secret_facts(&target), kubernetes.secret(&credentials), stored);
+    Ok(Found {
         target: target_facts.map_err(secret_error(&target)),
         credentials: credentials_secret.map_err(secret_error(&credentials)),
-        pods: pods.map_err(read_error("list pods".to_owned(), &namespace, ("the pods", "listed"))),
+        refresh_token: refresh_token_secret.map_err(secret_error(&refresh_token)),
+        pods,
         source,
-    };
-    Ok((namespace, found))
+    })
 }
 
-/// The pods that have not ended and use the Secret. Reads page by page.
-async fn pods(kubernetes: &Kubernetes, namespace: &str, secret: &str) -> Result<Vec<Pod>, CallError> {
-    const NOT_ENDED: &str = "status.phase!=Succeeded,status.phase!=Failed";
-    let (mut found, mut next) = (vec![], None);
-    loop {
-        let each = |pod: Pod| found.extend(Some(pod).filter(|pod| !pod.uses(secret).is_empty()));
-        next = kubernetes.pods(namespace, NOT_ENDED, next.as_deref(), each).await?;
-        if next.is_none() {
-            return Ok(found);
-        }
-    }
+/// The pods of a namespace that use one of these Secrets.
+pub(super) async fn read_pods(cluster: &UserCluster, namespace: &str, secrets: &[String]) -> Pods {
+    let uses = |pod: &Pod| secrets.iter().any(|secret| !pod.uses(secret).is_empty());
+    let pods = pods_of(&cluster.kubernetes(), namespace, uses).await;
+    pods.map_err(read_error("list pods".to_owned(), namespace, ("the pods", "listed")))
 }
 
 fn read_error(

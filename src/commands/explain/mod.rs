@@ -1,65 +1,208 @@
-//! `explain`: whether the token is valid, which pods read it, what failed last and what to do, as far as the user's rights
+//! `explain`: whether the tokens are valid, which pods read them, what failed last and what to do, as far as the user's rights
 //! permit. Nothing is written.
 
 mod assess;
 mod cluster;
 mod report;
 
-use clap::Args;
-use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::output::{self, OutputFormat};
+use clap::Args;
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use kube::api::DynamicObject;
+
+use super::kubectl::{ClusterArgs, SelectionArgs};
+use super::operator;
+use super::output::{self, OutputFormat, Progress};
+use crate::cluster::{UserCluster, UserClusterError};
+use crate::key::Key;
+use crate::spec::Resolved;
 use crate::text::shown_message;
 use crate::token_request::propagation_delay;
+use cluster::{ExplainError, Found};
 use report::{ExplainReport, Level};
 
 /// The text below the flags in the help of `explain`.
-pub const HELP: &str = "Exit codes:
+pub const HELP: &str = "Exit codes, the most severe of all TokenSources:
   0  the token is valid, and nothing is wrong
   1  nothing could be read: wrong flags or cluster, or the TokenSource does not exist or may not be read
   2  there is no valid token for the present spec
   3  the token is valid, but something needs attention: a refresh that fails, a pod that reads an old token, a
      mistake in the spec or the credentials
 
-It reads with your kubeconfig and your rights: the TokenSource (`get`), the metadata of the target Secret and the keys of the
-credentials Secret (`get`), and the namespace's pods (`list`). What you may not read is named, and the rest is reported
-without it. It needs nothing of the operator, prints no value of a Secret, and writes nothing.";
+It reads with your kubeconfig and your rights: the TokenSource (`get`; `list` for more than named ones), the metadata of the
+target Secret, the keys of the credentials Secret and of a stored refresh token's (`get`), the namespace's pods (`list`), and the
+operator's flags in its Deployment (`list`). What you may not read is named, and the rest is reported without it. It prints no
+value of a Secret, and writes nothing.";
+
+/// How many TokenSources are read at once.
+const CONCURRENT_READS: usize = 8;
+/// The propagation delay that `run` has by default, in seconds.
+const DEFAULT_PROPAGATION_DELAY: u64 = 90;
 
 /// The flags of `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The namespace; default: that of the kubeconfig.
-    #[arg(short = 'n', long, value_name = "NS")]
-    pub namespace: Option<String>,
+    /// Which TokenSources; default: all of the namespace.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
 
-    /// The TokenSource's name.
-    #[arg(value_name = "NAME")]
-    pub name: String,
-
-    /// The format of the result on standard output.
+    /// The format of the result on standard output. Several TokenSources are an array in JSON.
     #[arg(long, short = 'o', value_enum, default_value = "text")]
     pub output: OutputFormat,
 
-    /// The operator's flag of this name: how long a mounted file may lag behind its Secret, where the TokenSource does not
-    /// say.
-    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", default_value = "90s", value_parser = propagation_delay)]
-    pub default_propagation_delay: u64,
+    /// How long a mounted file may lag behind its Secret, where the TokenSource does not say. Default: that of the operator, as
+    /// its Deployment says.
+    #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", value_parser = propagation_delay)]
+    pub default_propagation_delay: Option<u64>,
+
+    /// The flags of kubectl.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
-/// Explains one TokenSource. Returns the exit code, see [`HELP`].
+/// Explains TokenSources. Returns the exit code, see [`HELP`].
 pub async fn run(arguments: ExplainArgs) -> u8 {
     token_endpoint::transport::install_crypto_provider();
-    let ExplainArgs { namespace, name, output: format, default_propagation_delay } = arguments;
-    let (namespace, found) = match cluster::read(namespace, &name).await {
-        Ok(found) => found,
+    match explain(&arguments).await {
+        Ok(code) => code,
         Err(error) => {
             output::print_error(&shown_message(&error.to_string()));
-            return 1;
+            1
         }
+    }
+}
+
+async fn explain(arguments: &ExplainArgs) -> Result<u8, UserClusterError> {
+    let cluster = UserCluster::connect(&arguments.cluster.connection()).await?;
+    let selection = &arguments.selection;
+    let (mut sources, mut failed) = (vec![], false);
+    let progress = Progress::new();
+    if selection.names.is_empty() {
+        let scope = selection.scope(&cluster);
+        let listed = cluster.source_objects(&scope, |count| progress.show(&format!("{count} listed"))).await;
+        progress.clear();
+        sources = listed?.0;
+        if sources.is_empty() {
+            output::print_note(&selection.none_found(&cluster));
+        }
+    } else {
+        for key in selection.keys(&cluster) {
+            match cluster.source_object(&key).await {
+                Ok(source) => sources.push(source),
+                Err(error) => failed |= print_error(&error),
+            }
+        }
+    }
+    let reports = reports(&cluster, sources, arguments.default_propagation_delay).await;
+    progress.clear();
+    let mut explained = vec![];
+    for report in reports {
+        match report {
+            Ok(report) => explained.push(report),
+            Err(error) => failed |= print_error(&error),
+        }
+    }
+    let verdict = explained.iter().map(|report| report.verdict).max();
+    let is_one = selection.names.len() == 1;
+    match explained.as_slice() {
+        [report] if is_one => output::report(arguments.output, report, ExplainReport::to_string),
+        [] if arguments.output == OutputFormat::Text || is_one => {}
+        _ => output::report(arguments.output, &explained, |all| {
+            all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        }),
+    }
+    Ok(if failed { 1 } else { verdict.map_or(0, Level::exit_code) })
+}
+
+fn print_error(error: &impl std::error::Error) -> bool {
+    output::print_error(&shown_message(&error.to_string()));
+    true
+}
+
+/// Explains each of these TokenSources. `delay` is the user's propagation delay, in seconds.
+async fn reports(
+    cluster: &UserCluster,
+    sources: Vec<DynamicObject>,
+    delay: Option<u64>,
+) -> Vec<Result<ExplainReport, ExplainError>> {
+    let mut secrets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in &sources {
+        let target = source.data.pointer("/spec/target/name").and_then(|name| name.as_str());
+        let target = target.or(source.metadata.name.as_deref()).unwrap_or_default().to_owned();
+        secrets.entry(source.metadata.namespace.clone().unwrap_or_default()).or_default().push(target);
+    }
+    let (count, progress) = (sources.len(), Progress::new());
+    let (mut pods, mut delays) = (BTreeMap::new(), BTreeMap::new());
+    for (namespace, secrets) in secrets {
+        progress.show(&format!("reading pods of {namespace}"));
+        pods.insert(namespace.clone(), Arc::new(cluster::read_pods(cluster, &namespace, &secrets).await));
+        delays.insert(namespace.clone(), operators_delay(cluster, &namespace, delay).await);
+    }
+    let (pods, delays) = (&pods, &delays);
+    let one = async |source: DynamicObject| {
+        let namespace = Key::of(&source.metadata).namespace;
+        let pods = pods.get(&*namespace).cloned().unwrap_or_else(|| Arc::new(Ok(vec![])));
+        let (delay, unknown) = delays.get(&*namespace).cloned().unwrap_or((DEFAULT_PROPAGATION_DELAY, None));
+        let found = cluster::read(
+            cluster,
+            source,
+            |source| Resolved::of(source, delay).is_ok_and(|resolved| resolved.sends_refresh_token()),
+            pods,
+        );
+        let found = found.await?;
+        let mut report = assess::assess(Timestamp::now(), &namespace, &found, delay);
+        report.not_known.extend(unknown.filter(|_| depends_on_default(&found)));
+        Ok(report)
     };
-    let report = assess::assess(Timestamp::now(), &namespace, &found, default_propagation_delay);
-    output::report(format, &report, ExplainReport::to_string);
-    report.verdict.exit_code()
+    let mut ended = 0;
+    let mut all = stream::iter(sources).map(one).buffered(CONCURRENT_READS);
+    let mut reports = vec![];
+    while let Some(report) = all.next().await {
+        ended += 1;
+        progress.show(&format!("{ended} of {count}"));
+        reports.push(report);
+    }
+    progress.clear();
+    reports
+}
+
+/// The operator's propagation delay in seconds, and what is not known of it.
+async fn operators_delay(
+    cluster: &UserCluster,
+    namespace: &str,
+    given: Option<u64>,
+) -> (u64, Option<String>) {
+    if let Some(given) = given {
+        return (given, None);
+    }
+    let unknown = match operator::of_namespace(cluster, namespace).await {
+        Ok(deployment) => {
+            let values = operator::flag(&deployment, "default-propagation-delay");
+            let delay = values.last().and_then(|value| propagation_delay(value).ok());
+            return (delay.unwrap_or(DEFAULT_PROPAGATION_DELAY), None);
+        }
+        Err(error) => format!(
+            "{}, so {DEFAULT_PROPAGATION_DELAY} s are taken for its --default-propagation-delay",
+            shown_message(&error.to_string())
+        ),
+    };
+    (DEFAULT_PROPAGATION_DELAY, Some(unknown))
+}
+
+/// Whether the report depends on the operator's propagation delay.
+fn depends_on_default(found: &Found) -> bool {
+    let with = |delay: u64| {
+        Resolved::of(&found.source, delay).map(|mut resolved| {
+            let prompted = resolved.policy.propagation_delay;
+            resolved.use_unprompted_delay();
+            (prompted, resolved.policy.propagation_delay)
+        })
+    };
+    let has_readers = found.pods.as_ref().as_ref().is_ok_and(|pods| !pods.is_empty());
+    has_readers && with(1).ok() != with(2).ok()
 }
 
 impl Level {

@@ -51,6 +51,9 @@ pub(super) struct ExplainReport {
     pub(super) next: Finding,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) credentials: Option<Finding>,
+    /// Which refresh token is sent next, for the grant of that name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refresh_token: Option<Finding>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_failure: Option<LastFailureReport>,
     pub(super) conditions: Vec<ConditionReport>,
@@ -128,6 +131,7 @@ impl fmt::Display for ExplainReport {
         let mut lines =
             vec![("Token", Some(&self.token)), ("Secret", Some(&self.target)), ("Next", Some(&self.next))];
         lines.push(("Credentials", self.credentials.as_ref()));
+        lines.push(("Sent next", self.refresh_token.as_ref()));
         for (name, finding) in lines {
             let Some(finding) = finding else { continue };
             writeln!(f, "{} {name:<12} {}", mark(finding.level), finding.message)?;

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::commands::completion;
+use crate::commands::kubectl::ClusterArgs;
+use crate::commands::operator::GivenEndpointArgs;
 use crate::commands::output::OutputFormat;
-use crate::token_request::EndpointArgs;
 
 /// The flags of `mint`.
 #[derive(Debug, Args)]
@@ -15,12 +17,8 @@ pub struct MintArgs {
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// The namespace; default: that of the kubeconfig.
-    #[arg(short = 'n', long, value_name = "NS")]
-    pub namespace: Option<String>,
-
     /// The TokenSource's name. With -f it is needed only where the files hold several.
-    #[arg(value_name = "NAME", required_unless_present = "files")]
+    #[arg(value_name = "NAME", required_unless_present = "files", add = completion::sources())]
     pub name: Option<String>,
 
     /// Save the refresh token that comes back in this file (mode 0600), which must not exist yet. The grant refreshToken needs
@@ -36,7 +34,11 @@ pub struct MintArgs {
     #[arg(long, short = 'o', value_enum, default_value = "text")]
     pub output: OutputFormat,
 
-    /// The flags about token endpoints.
+    /// The flags about token endpoints. Where none is given, those of the operator's Deployment, if it may be read.
     #[command(flatten)]
-    pub endpoints: EndpointArgs,
+    pub endpoints: GivenEndpointArgs,
+
+    /// The flags of kubectl.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::fault::Fault;
 use super::input::Input;
-use crate::cluster::{CallError, UserCluster, UserClusterError};
+use crate::cluster::{CallError, UserCluster, UserClusterError, UserConnection};
 use crate::key::Key;
 use crate::secret::{REFRESH_TOKEN_ANNOTATION, STORED_REFRESH_TOKEN_KEY, UNROTATED_KEY};
 use crate::token_request::tls::Named;
@@ -14,12 +14,12 @@ use tokensource_api::TokenSource;
 
 /// Reads the input of a token request; returns the addresses of the API server too, which no endpoint may have.
 pub(super) async fn read(
-    namespace: Option<String>,
+    connection: &UserConnection,
     name: &str,
     sends_refresh_token: impl Fn(&TokenSource) -> bool,
 ) -> Result<(Input, Vec<IpAddr>), Fault> {
     let usage = |error: UserClusterError| Fault::usage(error.to_string());
-    let cluster = UserCluster::connect(namespace).await.map_err(usage)?;
+    let cluster = UserCluster::connect(connection).await.map_err(usage)?;
     let source = cluster.token_source(name).await.map_err(usage)?;
     let kubernetes = cluster.kubernetes();
     let UserCluster { namespace, addresses, .. } = cluster;

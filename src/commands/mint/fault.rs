@@ -20,7 +20,8 @@ pub const HELP: &str = "Exit codes:
   5  a refresh token came back and could not be saved: it is printed, because it may be the only valid one
 
 Values from the Secret and the token are shown as their length, unless --show-secrets is given. The egress policy is the
-operator's: give mint the flags that the operator has.";
+operator's: its flags are read from its Deployment, if you may list that, and where you give none; with -f give mint the flags
+that the operator has.";
 
 /// How `mint` ended. The numbers are a promise: see [`HELP`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,13 +23,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use arguments::MintArgs;
 pub use fault::{Exit, HELP};
 
+use crate::cluster::UserCluster;
+use crate::commands::operator;
 use crate::commands::output::{self, OutputFormat};
+use crate::key::Key;
 use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::attempt_timeout;
 use crate::secret::Template;
 use crate::spec::Resolved;
+use crate::text::shown_message;
 use crate::time::in_whole_seconds;
-use crate::token_request::{self, Sent, send};
+use crate::token_request::{self, EndpointArgs, Sent, send};
 use fault::Fault;
 use input::Input;
 use manifests::{ManifestError, Manifests};
@@ -65,7 +69,8 @@ pub async fn run(arguments: MintArgs) -> Exit {
 
 async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault> {
     let show = arguments.show_secrets;
-    let propagation_delay = arguments.endpoints.default_propagation_delay;
+    let endpoints = endpoint_flags(&arguments, report).await;
+    let propagation_delay = endpoints.default_propagation_delay;
     let saves = arguments.save_refresh_token.is_some();
     let (input, api_server) = read_input(&arguments, propagation_delay).await?;
     let Input { namespace, source, credentials: secret, named } = input;
@@ -92,12 +97,12 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
         secret.type_.as_deref(),
         &secret.data.unwrap_or_default(),
     )?;
-    report.remarks = read.remarks;
-    report.remarks.extend(token_request::unused_proxies(&arguments.endpoints));
+    report.remarks.extend(read.remarks);
+    report.remarks.extend(token_request::unused_proxies(&endpoints));
     let credentials = read.credentials;
 
-    let transport = token_request::transport(&arguments.endpoints, api_server)
-        .map_err(|error| Fault::usage(error.to_string()))?;
+    let transport =
+        token_request::transport(&endpoints, api_server).map_err(|error| Fault::usage(error.to_string()))?;
     let failed = |error: oauth::Error| Fault::endpoint(&error, propagation_delay);
     let tls = match &source.spec.tls {
         Some(spec) => named
@@ -175,10 +180,38 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     Ok(())
 }
 
+/// The flags about token endpoints: for a TokenSource of a cluster those of its operator, where the user gave none.
+async fn endpoint_flags(arguments: &MintArgs, report: &mut MintReport) -> EndpointArgs {
+    let given = &arguments.endpoints;
+    if !arguments.files.is_empty() {
+        return given.args.clone();
+    }
+    // Where the cluster cannot be used at all, reading the TokenSource says so.
+    let Ok(cluster) = UserCluster::connect(&arguments.cluster.connection()).await else {
+        return given.args.clone();
+    };
+    match operator::of_namespace(&cluster, &cluster.namespace).await {
+        Ok(deployment) => {
+            report.remarks.push(format!(
+                "where you give no flags about token endpoints, those of Deployment {} hold",
+                Key::of(&deployment.metadata)
+            ));
+            given.over(&deployment)
+        }
+        Err(error) => {
+            let error = error.to_string();
+            report
+                .remarks
+                .push(format!("{}: give mint the flags that the operator has", shown_message(&error)));
+            given.args.clone()
+        }
+    }
+}
+
 /// Reads the input from the files or from the cluster; returns the API server's own addresses too.
 async fn read_input(arguments: &MintArgs, propagation_delay: u64) -> Result<(Input, Vec<IpAddr>), Fault> {
     let usage = |error: ManifestError| Fault::usage(error.to_string());
-    let MintArgs { files, namespace, name, .. } = arguments;
+    let MintArgs { files, name, cluster, .. } = arguments;
     let Some(name) = name.as_deref().filter(|_| files.is_empty()) else {
         let mut manifests = Manifests::default();
         for file in files {
@@ -186,13 +219,13 @@ async fn read_input(arguments: &MintArgs, propagation_delay: u64) -> Result<(Inp
                 read_file(file).map_err(|error| Fault::usage(format!("{}: {error}", file.display())))?;
             manifests.add(&file.display().to_string(), &text).map_err(usage)?;
         }
-        let input = manifests.choose(namespace.as_deref(), name.as_deref()).map_err(usage)?;
+        let input = manifests.choose(cluster.namespace.as_deref(), name.as_deref()).map_err(usage)?;
         return Ok((input, vec![]));
     };
     let sends_refresh_token = |source: &TokenSource| {
         Resolved::of(source, propagation_delay).is_ok_and(|resolved| resolved.sends_refresh_token())
     };
-    cluster::read(namespace.clone(), name, sends_refresh_token).await
+    cluster::read(&cluster.connection(), name, sends_refresh_token).await
 }
 
 fn read_file(path: &Path) -> std::io::Result<String> {

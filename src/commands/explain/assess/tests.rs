@@ -1,4 +1,7 @@
+use std::sync::Arc;
+
 use k8s_openapi::ByteString;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::*;
@@ -93,8 +96,17 @@ fn found(source: TokenSource) -> Found {
     let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.into())));
     Found {
         target: Ok(Some(facts(record(&source, -100, 200), &KEYS))),
-        credentials: Ok(Some(Secret { data: Some(data.into()), ..Secret::default() })),
-        pods: Ok(vec![pod("web-1", -9000, folder(), json!({}))]),
+        credentials: Ok(Some(Secret {
+            data: Some(data.into()),
+            metadata: ObjectMeta {
+                uid: Some("c".into()),
+                resource_version: Some("1".into()),
+                ..ObjectMeta::default()
+            },
+            ..Secret::default()
+        })),
+        refresh_token: Ok(None),
+        pods: Arc::new(Ok(vec![pod("web-1", -9000, folder(), json!({}))])),
         source,
     }
 }
@@ -190,7 +202,27 @@ fn assess_of_an_unusable_target_is_not_valid() {
         ),
         (
             change(&|it| it.target = with(json!({"inputs": {"provider": "other"}}), &KEYS)),
-            "written for an earlier spec",
+            "requested for an earlier spec",
+        ),
+        (
+            // The keys are those of the former template: no other writer changed them.
+            change(&|it| {
+                it.source =
+                    source(json!({"target": {"template": {"data": {"config": "{{ token }}"}}}}), none());
+                it.target = with(none(), &KEYS);
+            }),
+            "is written with an earlier spec.target.template",
+        ),
+        (
+            change(&|it| it.target = with(json!({"version": 2}), &["access_token"])),
+            "was written by another version of the operator, with other keys",
+        ),
+        (
+            change(&|it| {
+                it.source = source(json!({"refresh": {"before": "soon"}}), none());
+                it.target = with(none(), &KEYS);
+            }),
+            "the spec is invalid",
         ),
     ] {
         assert_eq!(report.verdict, Level::NotValid, "{part}");
@@ -203,6 +235,98 @@ fn assess_of_an_unusable_target_is_not_valid() {
     let lags = change(&|it| it.target = with(json!({"tokenId": "000000000000"}), &KEYS));
     assert!(lags.target.message.contains("status names 3f9a1c0d42be"), "{lags}");
     assert_eq!(lags.verdict, Level::Attention);
+    let lags = change(&|it| it.target = with(json!({"tokenId": "000000000000", "issuedAt": at(-90)}), &KEYS));
+    assert!(lags.target.message.contains("it was not reported yet"), "{lags}");
+    let older =
+        change(&|it| it.target = with(json!({"tokenId": "000000000000", "issuedAt": at(-900)}), &KEYS));
+    assert!(older.target.message.contains("it was put back, for example from a backup"), "{older}");
+    let moved = json!({"inputs": {"credentials": {"uid": "c", "resourceVersion": "0"}}});
+    let moved = change(&|it| it.target = with(moved.clone(), &KEYS));
+    assert!(moved.target.message.contains("a token of an earlier version of Secret vgs-client"), "{moved}");
+    assert_eq!((moved.target.level, moved.token.level), (Level::Attention, Level::Well));
+}
+
+/// Each beside what it could be mistaken for.
+#[test]
+fn assess_of_a_changed_key_names_the_writer_and_no_other_cause() {
+    let mut found = found(source(json!({}), json!({})));
+    let mut metadata = json!({
+        "name": "vgs-token", "uid": "s", "resourceVersion": "9",
+        "labels": {"app.kubernetes.io/managed-by": "tokensource-operator"},
+        "annotations": {"tokensource.dev/record": record(&found.source, -100, 200).to_string()},
+        "managedFields": [
+            {"manager": "tokensource-operator", "operation": "Apply", "fieldsV1": {"f:data": {"f:token_type": {}}}},
+            {"manager": "kubectl-edit", "operation": "Update", "time": at(-10), "fieldsV1": {"f:data": {"f:access_token": {}}}},
+        ],
+    });
+    found.target = Ok(Facts::of(&serde_json::from_value(metadata.clone()).unwrap()));
+    assert_eq!(
+        explain(&found).target.message,
+        "vgs-token does not hold it as it was written: another writer (kubectl-edit) changed or removed a key"
+    );
+    metadata["deletionTimestamp"] = json!(at(-1));
+    found.target = Ok(Facts::of(&serde_json::from_value(metadata).unwrap()));
+    assert_eq!(explain(&found).target.message, "vgs-token is being deleted");
+}
+
+#[test]
+fn assess_of_the_refresh_token_says_which_is_sent_next() {
+    let grant = json!({"provider": {"vgs": null, "oauth2": {"tokenURL": "https://a.example/token", "grant": {"refreshToken": {}}}}});
+    let stored = |owner: &str, data: Value, sent: Option<&str>| -> Result<Option<Secret>, ReadError> {
+        let secret = json!({
+            "metadata": {"name": "vault-api-refresh-token", "uid": "r", "resourceVersion": "3", "annotations": {
+                "tokensource.dev/refresh-token-of": owner, "tokensource.dev/refresh-token-sent": sent,
+            }},
+            "data": data,
+        });
+        let mut secret: Value = secret;
+        if sent.is_none() {
+            secret["metadata"]["annotations"]
+                .as_object_mut()
+                .unwrap()
+                .remove("tokensource.dev/refresh-token-sent");
+        }
+        Ok(Some(serde_json::from_value(secret).unwrap()))
+    };
+    let base64 = |text: &str| serde_json::to_value(ByteString(text.into())).unwrap();
+    let digest = sha256(&"original".into());
+    let said = |refresh_token: Result<Option<Secret>, ReadError>| {
+        let mut found = found(source(grant.clone(), json!({})));
+        let data = [("client_id", "id"), ("client_secret", "hidden"), ("refresh_token", "original")];
+        let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.into())));
+        found.credentials.as_mut().unwrap().as_mut().unwrap().data = Some(data.into());
+        found.refresh_token = refresh_token;
+        let report = explain(&found);
+        assert!(!report.to_string().contains("rotated"), "{report}");
+        let finding = report.refresh_token.unwrap();
+        (finding.level, finding.message)
+    };
+    let descends = json!({"refresh_token": base64("rotated"), "seed_sha256": base64(&digest)});
+    let of_another = json!({"refresh_token": base64("rotated"), "seed_sha256": base64("0")});
+    for (refresh_token, level, part) in [
+        (Ok(None), Level::Well, "that of Secret vgs-client is sent: no other has come back yet"),
+        (
+            stored("vault-api", descends.clone(), None),
+            Level::Well,
+            "that of Secret vault-api-refresh-token is sent, which came back last",
+        ),
+        (
+            stored("vault-api", of_another, None),
+            Level::Well,
+            "that of Secret vgs-client is sent: it is another than the one",
+        ),
+        (
+            stored("vault-api", json!({"unrotated_sha256": base64(&digest)}), None),
+            Level::Well,
+            "the server returns no other",
+        ),
+        (stored("vault-api", descends.clone(), Some("x y")), Level::Well, "a request with it is under way"),
+        (stored("other", descends, None), Level::Attention, "is not the operator's"),
+    ] {
+        let (found, message) = said(refresh_token);
+        assert_eq!(found, level, "{message}");
+        assert!(message.contains(part), "{part}: {message}");
+    }
 }
 
 #[test]
@@ -224,6 +348,12 @@ fn assess_next_by_spec_and_status() {
             "another attempt has been due since 2027-01-15T07:50:00Z (10 min ago): check that the operator runs",
         ),
         (none(), json!({"token": {"refreshAt": at(-600)}}), "a new token has been due since"),
+        // The operator runs, and says itself what is in the way.
+        (
+            none(),
+            json!({"token": {"refreshAt": at(-600)}, "conditions": [condition("Ready", "True", "RefreshFailing")]}),
+            "a new token, once the problem in the conditions is solved",
+        ),
     ] {
         let next = explain(&found(source(spec, status))).next;
         assert_eq!(next.level, Level::Attention, "{part}");
@@ -233,6 +363,10 @@ fn assess_next_by_spec_and_status() {
     let request = ("tokensource.dev/refresh-requested-at".to_owned(), "1".to_owned());
     found.source.metadata.annotations = Some([request].into());
     assert_eq!(explain(&found).next.message, "a new token at once: the annotation asks for it");
+    let blocked = json!([condition("Ready", "False", "CredentialsNotFound")]);
+    found.source.status.as_mut().unwrap().conditions = serde_json::from_value(blocked).unwrap();
+    let next = explain(&found).next;
+    assert_eq!(next.message, "a new token, once the problem in the conditions is solved");
 }
 
 #[test]
@@ -295,7 +429,8 @@ fn assess_without_rights_reports_the_status_and_what_is_not_known() {
         source: source(json!({}), json!({})),
         target: Err(forbidden("read Secret vgs-token")),
         credentials: Err(forbidden("read Secret vgs-client")),
-        pods: Err(forbidden("list pods")),
+        refresh_token: Ok(None),
+        pods: Arc::new(Err(forbidden("list pods"))),
     };
     let report = explain(&found);
     assert_eq!(report.verdict, Level::Well, "{report}");
@@ -337,11 +472,11 @@ fn troubleshooting_page_shows_the_output() {
     failing["message"] = message.into();
     let conditions = [failing, condition("PropagationSafe", "True", "LifetimeSufficient")];
     let mut found = found(source(json!({}), json!({"lastFailure": failure, "conditions": conditions})));
-    found.pods = Ok(vec![
+    found.pods = Arc::new(Ok(vec![
         pod("batch-7", -9000, environment(), json!({})),
         pod("web-1", -9000, folder(), json!({})),
         pod("web-2", -30, folder(), json!({})),
-    ]);
+    ]));
     let output = explain(&found).to_string();
     assert!(
         PAGE.contains(&format!("\n$ tokensource-operator explain -n payments vault-api\n{output}```\n")),

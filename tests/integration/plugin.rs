@@ -1,0 +1,237 @@
+//! `kubectl tokensource` against a real control plane, found by kubectl itself, as users with the roles edit and view and
+//! with none.
+
+use std::ffi::OsString;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::prompt::{environment, folder, pod};
+use super::support::account::TestAccount;
+use super::support::control_plane::ControlPlane;
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::program::{PROGRAM, ProgramOutput, program, run};
+use super::support::scene::{SOON, Scene};
+
+/// A folder of the PATH in which kubectl finds the plugin.
+struct Plugin {
+    folder: tempfile::TempDir,
+}
+
+impl Plugin {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["kubectl-tokensource", "kubectl_complete-tokensource"] {
+            symlink(PROGRAM, folder.path().join(name)).unwrap();
+        }
+        Plugin { folder }
+    }
+
+    fn path(&self) -> OsString {
+        let mut path = self.folder.path().as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        path
+    }
+
+    /// Runs the plugin with its flags alone, without a kubeconfig in the environment.
+    async fn run(&self, kubeconfig: &Path, arguments: &[&str]) -> ProgramOutput {
+        let mut command = Command::new(self.folder.path().join("kubectl-tokensource"));
+        command.arg(arguments[0]).arg("--kubeconfig").arg(kubeconfig).args(&arguments[1..]);
+        run(command, "").await
+    }
+}
+
+fn everything() -> std::path::PathBuf {
+    ControlPlane::shared().kubeconfig_path()
+}
+
+/// Reads status until `source` has a token.
+async fn has_token(scene: &Scene) {
+    scene.ready("True TokenValid").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plugin_shows_refreshes_suspends_and_resumes() {
+    let scene = Scene::new("plugin", 300).await;
+    let (plugin, namespace) = (Plugin::new(), scene.namespace.clone());
+    let tokensource = async |arguments: &[&str]| plugin.run(&everything(), arguments).await;
+    let said = tokensource(&["get", "-n", &namespace]).await;
+    said.assert(0, &[&format!("No resources found in {namespace} namespace.")]);
+    assert_eq!(said.stdout, "");
+
+    scene.apply(scene.source(json!({"refresh": {"propagationDelay": "2s"}}))).await;
+    let mut broken = scene.source(json!({"credentials": {"secretRef": {"name": "absent"}}}));
+    broken["metadata"] = json!({"name": "broken", "labels": {"team": "a"}});
+    broken["spec"]["target"]["name"] = "broken".into();
+    scene.apply(broken).await;
+    tokensource(&["get", "-n", &namespace]).await.assert(0, &["Unseen", "see that the operator runs"]);
+    let unseen = tokensource(&["refresh", "-n", &namespace, "source", "--wait", "--timeout=1s"]).await;
+    unseen.assert(2, &["no new token in time: see whether the operator runs"]);
+
+    let _operator = Operator::start(&namespace).await;
+    has_token(&scene).await;
+    scene.condition("broken", "Ready", "False CredentialsNotFound").await;
+    // kubectl finds the plugin.
+    let mut kubectl = Command::new(scene.control_plane.dir().join("bin/kubectl"));
+    kubectl.args(["tokensource", "get", "-n", &namespace]).env("PATH", plugin.path());
+    kubectl.env("KUBECONFIG", everything());
+    let table = run(kubectl, "").await;
+    table.assert(0, &["create the Secret, or the key, that the message names"]);
+    let lines: Vec<_> = table.stdout.lines().collect();
+    assert!(lines[0].starts_with("NAME     STATE      REASON"), "{table:?}");
+    assert!(
+        lines[1].starts_with("broken   NotReady   CredentialsNotFound   -"),
+        "the most urgent first: {table:?}"
+    );
+    assert!(lines[2].starts_with("source   Valid      TokenValid"), "{table:?}");
+    let names = tokensource(&["get", "-n", &namespace, "-l", "team=a", "-o", "name"]).await;
+    assert_eq!(names.stdout, "tokensource.tokensource.dev/broken\n");
+    let wide = tokensource(&["get", "-A", "-o", "wide"]).await;
+    wide.assert(0, &["NAMESPACE", &namespace, "SECRET", "the operator sees it by itself"]);
+    let list = tokensource(&["get", "-n", &namespace, "-o", "json"]).await;
+    let list: Value = serde_json::from_str(&list.stdout).unwrap();
+    assert_eq!((&list["kind"], list["items"].as_array().unwrap().len()), (&json!("List"), 2));
+    let yaml = tokensource(&["get", "-n", &namespace, "tokensource/source", "-o", "yaml"]).await;
+    let one: Value = serde_saphyr::from_str(&yaml.stdout).unwrap();
+    assert_eq!((&one["kind"], &one["metadata"]["managedFields"]), (&json!("TokenSource"), &Value::Null));
+    assert_eq!(one["spec"]["target"]["name"], "token");
+
+    let before = scene.token().await;
+    pod(&scene, "web", "Running", folder()).await;
+    let refreshed = tokensource(&["refresh", "-n", &namespace, "source", "--wait", "--pods"]).await;
+    refreshed
+        .assert(0, &["source refresh requested", "source refreshed: token", "1 container has the new token"]);
+    let token = scene.token().await;
+    assert!(token != before && !refreshed.all().contains(&token.unwrap()));
+    pod(&scene, "batch", "Running", environment()).await;
+    let failed = tokensource(&["refresh", "-n", &namespace, "broken", "--wait", "--timeout=1s"]).await;
+    failed.assert(2, &["broken: no new token in time: CredentialsNotFound: "]);
+
+    let all = tokensource(&["explain", "-n", &namespace]).await;
+    all.assert(
+        2,
+        &["/broken, provider vgs: there is no valid token", "/source, provider vgs: the token is valid"],
+    );
+    let all = tokensource(&["explain", "-n", &namespace, "broken", "source", "-o", "json"]).await;
+    let all: Value = serde_json::from_str(&all.stdout).unwrap();
+    assert_eq!((&all[0]["verdict"], &all[1]["verdict"]), (&json!("notValid"), &json!("attention")));
+
+    // The operator's flags are those of its Deployment.
+    tokensource(&["mint", "-n", &namespace, "source"])
+        .await
+        .assert(1, &["give mint the flags that the operator has"]);
+    let arguments =
+        json!(["run", format!("--namespace={namespace}"), "--allow-http", "--egress-allow=127.0.0.0/8"]);
+    let labels = json!({"app.kubernetes.io/part-of": "tokensource-operator"});
+    let pods = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "operator", "image": "o", "args": arguments}]}});
+    let spec = json!({"replicas": 0, "selector": {"matchLabels": labels}, "template": pods});
+    scene
+        .apply(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o", "labels": labels}, "spec": spec}))
+        .await;
+    tokensource(&["mint", "-n", &namespace, "source"])
+        .await
+        .assert(0, &[&format!("those of Deployment {namespace}/o hold")]);
+
+    // kubectl asks the plugin what to complete.
+    let completed = async |words: &[&str]| {
+        let mut kubectl = Command::new(scene.control_plane.dir().join("bin/kubectl"));
+        kubectl.args(["__complete", "tokensource"]).args(words).env("PATH", plugin.path());
+        kubectl.env("KUBECONFIG", everything());
+        run(kubectl, "").await.stdout
+    };
+    assert_eq!(completed(&["refresh", "-n", &namespace, ""]).await.lines().next(), Some("broken"));
+    assert_eq!(
+        completed(&["get", "-n", &namespace[..namespace.len() - 1]]).await.lines().next(),
+        Some(&*namespace)
+    );
+    assert!(completed(&["sus"]).await.starts_with("suspend\t"));
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let script = program(&["completion", shell], "").await;
+        script.assert(0, &["tokensource-operator", "COMPLETE"]);
+    }
+
+    let nothing = tokensource(&["suspend", "-n", &namespace]).await;
+    nothing.assert(1, &["name TokenSources, or select them by -l LABELS or --all"]);
+    let dry_run = tokensource(&["suspend", "-n", &namespace, "--all", "--dry-run"]).await;
+    dry_run.assert(0, &["tokensource.tokensource.dev/source suspended (server dry run)"]);
+    tokensource(&["suspend", "-n", &namespace, "source"]).await.assert(0, &["source suspended\n"]);
+    tokensource(&["suspend", "-n", &namespace, "--all"])
+        .await
+        .assert(0, &["source already suspended\n", "broken suspended\n"]);
+    let suspended = tokensource(&["refresh", "-n", &namespace, "source", "--wait"]).await;
+    suspended.assert(2, &["it is suspended, and the token is asked for after `resume`"]);
+    tokensource(&["resume", "-n", &namespace, "-l", "team=a"]).await.assert(0, &["broken resumed\n"]);
+    tokensource(&["resume", "-n", &namespace, "source", "absent"])
+        .await
+        .assert(1, &["source resumed\n", &format!("TokenSource {namespace}/absent does not exist")]);
+    let spec = &scene.sources().get("source").await.unwrap().spec;
+    assert_eq!(spec.suspend, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plugin_says_in_a_sentence_what_the_role_does_not_permit() {
+    let scene = Scene::new("plugin-roles", 300).await;
+    scene.apply(scene.source(json!({}))).await;
+    let (plugin, namespace) = (Plugin::new(), scene.namespace.as_str());
+    let account = TestAccount::new(&scene, "person").await;
+    let kubeconfig = account.kubeconfig();
+    let tokensource = async |arguments: &[&str]| plugin.run(&kubeconfig, arguments).await;
+    let is_one_sentence = |said: &ProgramOutput, words: &str| {
+        said.assert(1, &[words]);
+        assert_eq!((said.stdout.as_str(), said.stderr.lines().count()), ("", 1), "{said:?}");
+    };
+    // Nothing.
+    let said = tokensource(&["get", "-n", namespace]).await;
+    is_one_sentence(&said, "TokenSources cannot be listed: tokensources.tokensource.dev is forbidden: User");
+    let said = tokensource(&["get", "-A"]).await;
+    is_one_sentence(&said, "at the cluster scope");
+    for command in ["get", "explain", "refresh", "suspend", "resume"] {
+        let said = tokensource(&[command, "-n", namespace, "source"]).await;
+        is_one_sentence(&said, "source cannot be read: tokensources.tokensource.dev \"source\" is forbidden");
+    }
+    tokensource(&["mint", "-n", namespace, "source"]).await.assert(
+        1,
+        &["source cannot be read", "the operator's Deployment cannot be read: deployments.apps is forbidden"],
+    );
+    // What the chart adds to the role view.
+    let group = json!(["tokensource.dev"]);
+    let view = json!({"apiGroups": group, "resources": ["tokensources", "tokensources/status"], "verbs": ["get", "list", "watch"]});
+    account.may(json!([view])).await;
+    tokensource(&["get", "-n", namespace]).await.assert(0, &["source", "Unseen"]);
+    for command in ["refresh", "suspend"] {
+        let said = tokensource(&[command, "-n", namespace, "source"]).await;
+        is_one_sentence(
+            &said,
+            "source cannot be changed: tokensources.tokensource.dev \"source\" is forbidden",
+        );
+    }
+    // What it adds to the role edit.
+    let edit = json!({"apiGroups": group, "resources": ["tokensources"], "verbs": ["patch"]});
+    account.may(json!([edit, view])).await;
+    eventually("the right to patch", SOON, async || {
+        let said = tokensource(&["suspend", "-n", namespace, "source"]).await;
+        if said.code == 0 { Ok(()) } else { Err(said) }
+    })
+    .await;
+    tokensource(&["refresh", "-n", namespace, "source"]).await.assert(0, &["source refresh requested"]);
+    tokensource(&["resume", "-n", namespace, "--all"]).await.assert(0, &["source resumed\n"]);
+
+    pod(&scene, "web", "Running", folder()).await;
+    let pods = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]});
+    account.may(json!([pods, edit, view])).await;
+    tokensource(&["explain", "-n", namespace]).await.assert(
+        2,
+        &["deployments.apps is forbidden", "so 90 s are taken for its --default-propagation-delay"],
+    );
+
+    // kubectl's flags.
+    let user = format!("--as=system:serviceaccount:{namespace}:person");
+    plugin.run(&everything(), &["get", "-n", namespace, &user]).await.assert(0, &["source"]);
+    plugin.run(&everything(), &["get", "-A", &user]).await.assert(1, &["at the cluster scope"]);
+    plugin.run(&everything(), &["get", "--context=absent"]).await.assert(1, &["absent"]);
+    plugin.run(&everything(), &["get", "-n", namespace, "--request-timeout=1"]).await.assert(0, &["source"]);
+}
