@@ -76,7 +76,7 @@ e2e-long: ## The same with tokens of 1,800 s too, and 10,000 TokenSources: three
 
 .PHONY: node
 node: ## Start a real Kubernetes node on this machine (Linux, root, no Docker) and a shell in it; its end stops all.
-	@hack/node.sh run bash
+	@hack/e2e.sh --node
 
 # The coverage flags of cargo-fuzz that stable compilers accept.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -3,6 +3,7 @@
 # the driver, starts a node (or uses the cluster of KUBECONFIG), installs the chart and runs the driver (tests/e2e).
 #
 #   e2e.sh [--long]
+#   e2e.sh --node     only build the images, and start the node with a shell
 #
 # The result is target/e2e/freshness.md, and the exit code: 0 if no token that should have been valid was read expired.
 #
@@ -23,11 +24,15 @@ die() {
   exit 1
 }
 
-long=''
+long='' shell=''
 case ${1:-} in
   --long) long=yes ;;
+  --node)
+    shell=yes
+    unset KUBECONFIG
+    ;;
   '') ;;
-  *) die "usage: $(basename "$0") [--long]" ;;
+  *) die "usage: $(basename "$0") [--long | --node]" ;;
 esac
 [ "$(uname -s)" = Linux ] || die "the images are built on Linux"
 if [ -z "${KUBECONFIG:-}" ]; then
@@ -62,6 +67,7 @@ say "1/5 the operator's image (make image)"
 make --silent image
 say "2/5 the reader's image"
 reader_image "$out/reader.tar"
+if [ -n "$shell" ]; then exec hack/node.sh run --image target/image.tar --image "$out/reader.tar" bash; fi
 say "3/5 the driver, and npm packages of the authorization server"
 cargo build --quiet --locked -p tokensource-e2e --bin e2e-driver
 make --silent npm-packages

@@ -228,7 +228,7 @@ write_configuration
 say "starting $components"
 start_all
 say "the node is ready after $((SECONDS - began)) s; running: $*"
-"$@" &
+"$@" <&0 &
 running=$!
 while kill -0 $running 2>/dev/null; do
   supervise

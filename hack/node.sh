@@ -127,8 +127,8 @@ run() {
   make_cgroups
   # shellcheck disable=SC2016 # $$ is the inner shell's
   NODE_DIR=$dir NODE_IMAGES="${images[*]:-}" NODE_BIN="$control_plane:$node_tools:$container_tools" \
-    bash -c 'for at in '"$(hierarchies | tr '\n' ' ')"'; do echo $$ >"$at/'"$name"'/cgroup.procs"; done
-      exec unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child "$@"' bash "$here/node-inside.sh" "$@" &
+    ${leash[@]+"${leash[@]}"} bash -c 'for at in '"$(hierarchies | tr '\n' ' ')"'; do echo $$ >"$at/'"$name"'/cgroup.procs"; done
+      exec unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child "$@"' bash "$here/node-inside.sh" "$@" <&0 &
   inside=$!
   wait "$inside" || status=$?
   inside=
