@@ -180,7 +180,7 @@ impl Context {
 
     /// Has every TokenSource reconciled.
     pub(super) fn trigger_all(&self) {
-        self.sources.keys(|_| true).into_iter().for_each(|source| self.trigger(source));
+        self.sources.keys(None).into_iter().for_each(|source| self.trigger(source));
     }
 
     /// How urgent the reconciliation of a TokenSource is that something triggers now: a result is to be written first of

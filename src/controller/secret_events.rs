@@ -2,16 +2,15 @@
 
 use super::context::Context;
 use crate::cluster::{Event, SecretObject};
-use crate::key::Key;
 use crate::secret::Facts;
 
 /// Stores what has happened to Secrets. `epoch` is that of the list, between events. Triggers the TokenSources that use a Secret
-/// that has changed. The Secrets within `scope` that a list does not contain are gone.
+/// that has changed. The Secrets of the `namespace` (`None`: of all) that a list does not contain are gone.
 pub(super) fn handle(
     context: &Context,
     event: Event<SecretObject>,
     epoch: &mut u64,
-    scope: impl Fn(&Key) -> bool,
+    namespace: Option<&str>,
 ) {
     let concerned = match event {
         Event::Init => {
@@ -32,7 +31,7 @@ pub(super) fn handle(
             let key = secret.key();
             secret.facts.map(|facts| context.secrets.deleted(&key, &facts)).unwrap_or_default()
         }
-        Event::InitDone => context.secrets.list_ends(*epoch, scope),
+        Event::InitDone => context.secrets.list_ends(*epoch, namespace),
     };
     concerned.into_iter().for_each(|source| context.trigger(source));
 }

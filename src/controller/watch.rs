@@ -45,12 +45,6 @@ struct Scope {
     is_listed: AtomicBool,
 }
 
-impl Scope {
-    fn holds(&self, key: &Key) -> bool {
-        self.namespace.as_deref().is_none_or(|namespace| namespace == &*key.namespace)
-    }
-}
-
 /// Keeps the caches in step with the cluster, and triggers what a change concerns. Never ends.
 pub(super) async fn run(client: Client, followed: &Followed, context: &Context) {
     let scopes: Vec<Scope> = match followed {
@@ -127,7 +121,7 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
             Ok(Event::Delete(source)) => forget(context, &Key::of(&source.metadata)),
             Ok(Event::InitDone) => {
                 // What went while the watch was down was reported by no event.
-                let gone = context.sources.list_ends(epoch, |source| scope.holds(source));
+                let gone = context.sources.list_ends(epoch, scope.namespace.as_deref());
                 gone.iter().for_each(|gone| forget(context, gone));
                 listed.send_replace(true);
             }
@@ -170,7 +164,7 @@ async fn secrets(
         match events.next().await {
             Ok(event) => {
                 let has_ended = matches!(event, Event::InitDone);
-                secret_events::handle(context, event, &mut epoch, |secret| scope.holds(secret));
+                secret_events::handle(context, event, &mut epoch, scope.namespace.as_deref());
                 if has_ended && !scope.is_listed.swap(true, Ordering::Relaxed) {
                     context.secrets.first_list_read();
                 }
@@ -185,16 +179,9 @@ async fn selected_namespaces(client: Client, labels: &str, context: &Context) {
     let mut events = watch_namespaces(client, labels);
     let mut list = HashSet::new();
     loop {
-        let changed = context.namespaces.handle(&mut list, events.next().await);
-        if !changed.is_empty() {
-            context
-                .bindings
-                .namespaces()
-                .into_iter()
-                .filter(|it| changed.iter().any(|of| **of == **it))
-                .for_each(|it| context.bindings.ask(it));
-            let of_them = |source: &Key| changed.iter().any(|it| **it == *source.namespace);
-            context.sources.keys(of_them).into_iter().for_each(|source| context.trigger(source));
+        for namespace in context.namespaces.handle(&mut list, events.next().await) {
+            context.bindings.ask(&namespace);
+            context.sources.keys(Some(&namespace)).into_iter().for_each(|source| context.trigger(source));
         }
     }
 }
@@ -205,7 +192,7 @@ async fn proofs(context: &Context) {
     loop {
         tokio::time::sleep(PROOF).await;
         if context.leadership.may_start()
-            && let Some(source) = context.sources.any(|_| true)
+            && let Some(source) = context.sources.any()
         {
             context.heartbeats.expect_reconciliation();
             context.trigger(source);

@@ -12,8 +12,7 @@ mod resolver;
 mod turns;
 
 pub use client::TransportError;
-pub use limits::{CONNECT_TIMEOUT, LOOKUP_TIMEOUT, MAX_BODY};
-pub use limits::{MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT};
+pub use limits::{CONNECT_TIMEOUT, LOOKUP_TIMEOUT, MAX_BODY, MAX_LOOKUPS};
 
 use super::answer::Answer;
 use super::assertion::Attempt;

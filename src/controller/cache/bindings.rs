@@ -52,7 +52,7 @@ impl Bindings {
             Entry::Occupied(mut entry) => entry.get_mut().sources += 1,
             Entry::Vacant(entry) => {
                 entry.insert(Namespace { sources: 1, access: Access::Unknown });
-                self.ask(Arc::clone(namespace));
+                self.push(Arc::clone(namespace));
             }
         }
     }
@@ -98,11 +98,13 @@ impl Bindings {
         before.is_some_and(|before| before != access)
     }
 
-    /// Has a namespace read without delay.
-    pub(crate) fn ask(&self, namespace: Arc<str>) {
-        if self.grant.is_none() {
-            return;
-        }
+    /// Has a namespace read without delay, if it has TokenSources.
+    pub(crate) fn ask(&self, namespace: &str) {
+        let known = self.lock().get_key_value(namespace).map(|(namespace, _)| Arc::clone(namespace));
+        known.into_iter().for_each(|namespace| self.push(namespace));
+    }
+
+    fn push(&self, namespace: Arc<str>) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(namespace);
         self.is_asked.notify_one();
     }
@@ -155,6 +157,9 @@ mod tests {
         assert_eq!(bindings.missing("a"), None);
         bindings.source_removed(&a);
         assert_eq!(bindings.access("a"), Access::Granted);
+        bindings.ask("a");
+        bindings.ask("without TokenSources");
+        assert_eq!(bindings.asked().await, [Arc::clone(&a)]);
         bindings.source_removed(&a);
         assert_eq!((bindings.access("a"), bindings.sources("a")), (Access::Unknown, 0));
         assert!(!bindings.shown("a", Access::Granted), "it has no TokenSource");

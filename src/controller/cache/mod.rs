@@ -1,6 +1,7 @@
 //! Objects as the watches have shown them.
 
 pub(crate) mod bindings;
+mod by_namespace;
 pub(crate) mod namespaces;
 pub(crate) mod secrets;
 mod shared_reads;

@@ -1,50 +1,26 @@
 //! The metadata of the Secrets that TokenSources name. No other Secret is cached, and no value.
 
-use std::collections::HashMap;
+mod entry;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::by_namespace::ByNamespace;
 use super::shared_reads::SharedReads;
 use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
-use crate::restorations::{self, Restorations};
+use crate::restorations::Restorations;
 use crate::secret::{Facts, Version};
 use k8s_openapi::api::core::v1::Secret;
 use token_endpoint::RequestIdentity;
 
+pub use entry::CachedSecret;
+use entry::{KnownRequest, SecretEntry, revision};
+
 /// How often a Secret is read in a row that changes while it is read.
 const MAX_READS: usize = 3;
-
-/// A Secret as the cache knows it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum CachedSecret {
-    /// It has not been listed or read yet.
-    Unknown,
-    /// It does not exist.
-    Absent,
-    /// It exists.
-    Present(Arc<Facts>),
-}
-
-impl CachedSecret {
-    /// Its metadata, where it exists as far as is known.
-    #[must_use]
-    pub fn present(self) -> Option<Arc<Facts>> {
-        self.observed().flatten()
-    }
-
-    /// Its metadata where it exists, once that is known.
-    #[must_use]
-    pub fn observed(self) -> Option<Option<Arc<Facts>>> {
-        match self {
-            CachedSecret::Unknown => None,
-            CachedSecret::Absent => Some(None),
-            CachedSecret::Present(facts) => Some(Some(facts)),
-        }
-    }
-}
 
 /// The Secrets that TokenSources name, kept up to date by watches and by the operator's own writes.
 #[derive(Debug)]
@@ -58,29 +34,9 @@ pub struct Secrets {
 
 #[derive(Debug, Default)]
 struct SecretTable {
-    entries: HashMap<Key, SecretEntry>,
+    entries: ByNamespace<SecretEntry>,
     /// The number of lists that watches have begun.
     epoch: u64,
-}
-
-#[derive(Debug)]
-struct SecretEntry {
-    /// The names of the TokenSources that use it, first those whose target it is.
-    users: Vec<Arc<str>>,
-    /// The number of those.
-    writers: u32,
-    known: CachedSecret,
-    /// The newest revision that was seen. Anything older is stale.
-    revision: u64,
-    /// The list during or after which the call was sent, or the watch event came, that last showed it; or during or after
-    /// which it was first referenced.
-    epoch: u64,
-    /// The list during or after which that call was answered.
-    answered_epoch: u64,
-    /// How often it was shown.
-    changes: u32,
-    /// The identity of the last token request with the credentials in it.
-    request: Option<Box<KnownRequest>>,
 }
 
 /// A Secret's place in the cache when a call about it was sent: what has been shown since may be newer than the answer.
@@ -88,18 +44,6 @@ struct SecretEntry {
 pub(crate) struct Sent {
     epoch: u64,
     changes: u32,
-}
-
-/// The identity of a token request with this version of the credentials, for this provider.
-#[derive(Debug)]
-struct KnownRequest {
-    version: Version,
-    provider: String,
-    identity: RequestIdentity,
-}
-
-fn revision(facts: &Facts) -> u64 {
-    restorations::comparable(Some(&facts.version.resource_version))
 }
 
 impl Secrets {
@@ -145,17 +89,8 @@ impl Secrets {
             table.release(&source.sibling(Arc::clone(name)), source);
         }
         for (at, name) in names.iter().enumerate().filter(|(_, name)| !stays(name)) {
-            let unknown = || SecretEntry {
-                users: Vec::with_capacity(1),
-                writers: 0,
-                known: CachedSecret::Unknown,
-                revision: 0,
-                epoch,
-                answered_epoch: epoch,
-                changes: 0,
-                request: None,
-            };
-            let secret = table.entries.entry(source.sibling(Arc::clone(name))).or_insert_with(unknown);
+            let key = source.sibling(Arc::clone(name));
+            let secret = table.entries.get_or_insert_with(key, || SecretEntry::unread(epoch));
             secret.add(Arc::clone(&source.name), at == 0);
         }
     }
@@ -296,19 +231,18 @@ impl Secrets {
         }
     }
 
-    /// The Secrets of this scope may not be read any more: nothing is known of them.
-    pub(crate) fn forget(&self, scope: impl Fn(&Key) -> bool) {
-        let table = &mut *self.lock();
-        for (_, entry) in table.entries.iter_mut().filter(|(secret, _)| scope(secret)) {
+    /// The Secrets of a namespace may not be read any more: nothing is known of them.
+    pub(crate) fn forget(&self, namespace: &str) {
+        self.lock().entries.change(Some(namespace), |_, entry| {
             entry.unknown();
             entry.revision = 0;
             entry.request = None;
-        }
+        });
     }
 
     /// The storage was restored: requests are not known by the versions of before, whose numbers may be given again.
     pub(crate) fn forget_requests(&self) {
-        self.lock().entries.values_mut().for_each(|entry| entry.request = None);
+        self.lock().entries.change(None, |_, entry| entry.request = None);
     }
 
     /// The identity of the last token request with this version of the credentials, for the provider with this digest.
@@ -407,27 +341,27 @@ impl Secrets {
         entry.users_of(secret)
     }
 
-    /// The list that began as `epoch` has ended: the Secrets within its `scope` that it did not contain are absent, and those
-    /// of them that a call on its way has shown are read anew. Returns the TokenSources that use them.
-    pub fn list_ends(&self, epoch: u64, scope: impl Fn(&Key) -> bool) -> Vec<Key> {
-        let table = &mut *self.lock();
-        let gone = |(secret, entry): (&Key, &mut SecretEntry)| {
-            if !scope(secret) || entry.epoch >= epoch {
-                return vec![];
+    /// The list of a namespace (`None`: of all) that began as `epoch` has ended: the Secrets that it did not contain are absent,
+    /// and those of them that a call on its way has shown are read anew. Returns the TokenSources that use them.
+    pub fn list_ends(&self, epoch: u64, namespace: Option<&str>) -> Vec<Key> {
+        let mut concerned = vec![];
+        self.lock().entries.change(namespace, |secret, entry| {
+            if entry.epoch >= epoch {
+                return;
             }
             // After a restoration of the storage it may appear again with a lower one.
             entry.revision = 0;
             if entry.known == CachedSecret::Absent {
-                return vec![];
+                return;
             }
             if entry.answered_epoch >= epoch {
-                entry.unknown()
+                entry.unknown();
             } else {
-                entry.absent()
+                entry.absent();
             }
-            entry.users_of(secret)
-        };
-        table.entries.iter_mut().flat_map(gone).collect()
+            concerned.extend(entry.users_of(&secret));
+        });
+        concerned
     }
 
     /// A watch has read its first list.
@@ -449,49 +383,6 @@ impl SecretTable {
                 self.entries.remove(secret);
             }
         }
-    }
-}
-
-impl SecretEntry {
-    fn present(&mut self, facts: Facts) {
-        self.revision = revision(&facts);
-        self.shows(CachedSecret::Present(Arc::new(facts)));
-    }
-
-    fn add(&mut self, user: Arc<str>, writes: bool) {
-        let at = if writes { 0 } else { self.users.len() };
-        self.users.insert(at, user);
-        self.writers += u32::from(writes);
-    }
-
-    fn remove(&mut self, user: &Arc<str>) {
-        let (mut at, mut writers) = (0, self.writers);
-        self.users.retain(|it| {
-            let stays = it != user;
-            if !stays && at < self.writers {
-                writers -= 1;
-            }
-            at += 1;
-            stays
-        });
-        self.writers = writers;
-    }
-
-    fn absent(&mut self) {
-        self.shows(CachedSecret::Absent);
-    }
-
-    fn unknown(&mut self) {
-        self.shows(CachedSecret::Unknown);
-    }
-
-    fn shows(&mut self, known: CachedSecret) {
-        self.known = known;
-        self.changes = self.changes.wrapping_add(1);
-    }
-
-    fn users_of(&self, secret: &Key) -> Vec<Key> {
-        self.users.iter().map(|user| secret.sibling(Arc::clone(user))).collect()
     }
 }
 

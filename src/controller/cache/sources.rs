@@ -1,8 +1,8 @@
 //! The TokenSources, as the watches have shown them.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::by_namespace::ByNamespace;
 use super::source::CachedSource;
 use super::source_limit::SourceLimit;
 use crate::key::Key;
@@ -14,7 +14,7 @@ pub(crate) struct Sources(Mutex<CachedSources>);
 
 #[derive(Debug, Default)]
 struct CachedSources {
-    entries: HashMap<Key, SourceEntry>,
+    entries: ByNamespace<SourceEntry>,
     limit: SourceLimit,
     /// The number of lists that watches have begun.
     epoch: u64,
@@ -96,17 +96,17 @@ impl Sources {
 
     /// Whether there is a TokenSource with this key.
     pub(crate) fn knows(&self, source: &Key) -> bool {
-        self.lock().entries.contains_key(source)
+        self.lock().entries.contains(source)
     }
 
-    /// The keys that match a predicate.
-    pub(crate) fn keys(&self, predicate: impl Fn(&Key) -> bool) -> Vec<Key> {
-        self.lock().entries.keys().filter(|source| predicate(source)).cloned().collect()
+    /// The keys of a namespace; `None` for those of all.
+    pub(crate) fn keys(&self, namespace: Option<&str>) -> Vec<Key> {
+        self.lock().entries.iter(namespace).map(|(source, _)| source).collect()
     }
 
-    /// Any key that matches a predicate.
-    pub(crate) fn any(&self, predicate: impl Fn(&Key) -> bool) -> Option<Key> {
-        self.lock().entries.keys().find(|source| predicate(source)).cloned()
+    /// Any key.
+    pub(crate) fn any(&self) -> Option<Key> {
+        self.lock().entries.iter(None).next().map(|(source, _)| source)
     }
 
     /// A watch begins to list. Returns the epoch for [`Self::list_ends`].
@@ -116,11 +116,12 @@ impl Sources {
         sources.epoch
     }
 
-    /// The list that began as `epoch` has ended. Returns the TokenSources within its `scope` that it did not contain.
-    pub(crate) fn list_ends(&self, epoch: u64, scope: impl Fn(&Key) -> bool) -> Vec<Key> {
+    /// The list of a namespace (`None`: of all) that began as `epoch` has ended. Returns the TokenSources that it did not
+    /// contain.
+    pub(crate) fn list_ends(&self, epoch: u64, namespace: Option<&str>) -> Vec<Key> {
         let sources = self.lock();
-        let gone = sources.entries.iter().filter(|(source, entry)| entry.epoch < epoch && scope(source));
-        gone.map(|(source, _)| source.clone()).collect()
+        let gone = sources.entries.iter(namespace).filter(|(_, entry)| entry.epoch < epoch);
+        gone.map(|(source, _)| source).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, CachedSources> {
@@ -148,10 +149,10 @@ mod tests {
         let a = sources.put(cached("a")).key;
         let epoch = sources.list_begins();
         let b = sources.put(cached("b")).key;
-        assert_eq!(sources.list_ends(epoch, |_| false), []);
-        assert_eq!(sources.list_ends(epoch, |_| true), std::slice::from_ref(&a));
+        assert_eq!(sources.list_ends(epoch, Some("other")), []);
+        assert_eq!(sources.list_ends(epoch, None), std::slice::from_ref(&a));
         assert!(sources.remove(&a).is_some() && !sources.knows(&a));
-        assert_eq!(sources.keys(|_| true), [b]);
+        assert_eq!(sources.keys(Some("ns")), [b]);
     }
 
     #[test]

@@ -22,7 +22,6 @@ use super::context::Context;
 use super::secret_events;
 use crate::cluster::{Event, FollowError, may_list_secrets, watch_secrets};
 use crate::heartbeat::Loop;
-use crate::key::Key;
 use plan::{Answer, INTERVAL, Plan};
 use watches::Watches;
 
@@ -104,10 +103,10 @@ pub(super) async fn run(reads: Reads<'_>, context: &Context, mut sources_listed:
                 if let Some(access) = shown {
                     believe(&namespace, access, &mut watches, context);
                 }
-                let load = |of: &str| context.bindings.sources(of);
+                let load = context.bindings.sources(&namespace);
                 if answer == Answer::Granted && watches.admits(&namespace, load) {
                     let watch = follow(reads.watch_client.clone(), Arc::clone(&namespace), context);
-                    watches.begin(&namespace, watch.boxed());
+                    watches.begin(&namespace, load, watch.boxed());
                 }
             }
             // It was refused: a list says whether that lasts.
@@ -119,7 +118,6 @@ pub(super) async fn run(reads: Reads<'_>, context: &Context, mut sources_listed:
 
 /// What is known of a namespace ends with the right to read it.
 fn believe(namespace: &Arc<str>, access: Access, watches: &mut Watches<'_>, context: &Context) {
-    let is_of_it = |key: &Key| key.namespace == *namespace;
     if access == Access::Refused {
         watches.end(namespace);
     }
@@ -128,12 +126,12 @@ fn believe(namespace: &Arc<str>, access: Access, watches: &mut Watches<'_>, cont
     }
     match access {
         Access::Refused => {
-            context.secrets.forget(is_of_it);
+            context.secrets.forget(namespace);
             info!(%namespace, "namespace not opened: no RoleBinding grants the operator its rights there");
         }
         _ => info!(%namespace, "namespace opened, its TokenSources are reconciled"),
     }
-    context.sources.keys(is_of_it).into_iter().for_each(|source| context.trigger(source));
+    context.sources.keys(Some(namespace)).into_iter().for_each(|source| context.trigger(source));
 }
 
 fn answer(read: &Result<(), FollowError>) -> Answer {
@@ -165,7 +163,7 @@ async fn list(client: Client, namespace: &Arc<str>, context: &Context) -> Result
     loop {
         let event = events.next().await?;
         let has_ended = matches!(event, Event::InitDone);
-        secret_events::handle(context, event, &mut epoch, |secret| secret.namespace == *namespace);
+        secret_events::handle(context, event, &mut epoch, Some(namespace));
         if has_ended {
             return Ok(());
         }
@@ -179,7 +177,7 @@ async fn follow(client: Client, namespace: Arc<str>, context: &Context) -> Arc<s
     loop {
         match events.next().await {
             Ok(event) => {
-                secret_events::handle(context, event, &mut epoch, |secret| secret.namespace == namespace);
+                secret_events::handle(context, event, &mut epoch, Some(&namespace));
             }
             Err(error) if error.is_forbidden() => return namespace,
             Err(error) => warn!(%namespace, %error, "the watch of Secrets failed"),

@@ -1,6 +1,6 @@
 //! Reads the bodies of answers within limits: of each, and of all that are being read.
 
-use super::limits::{MAX_BODY, MAX_LARGE_BODIES, MAX_LARGE_BODIES_OF_TENANT};
+use super::limits::{MAX_BODY, MAX_LARGE_BODIES};
 use super::turns::{Tenant, Turns};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -18,7 +18,7 @@ impl fmt::Debug for Bodies {
 
 impl Default for Bodies {
     fn default() -> Self {
-        Self(Arc::new(Turns::new(MAX_LARGE_BODIES, MAX_LARGE_BODIES_OF_TENANT)))
+        Self(Arc::new(Turns::new(MAX_LARGE_BODIES)))
     }
 }
 

@@ -16,11 +16,8 @@ pub const SMALL_BODY: usize = 16 * 1024;
 pub const SMALL_BODY_OF_SPENT: usize = 64 * 1024;
 /// Bounds the large bodies that are being read: together they take 8 MiB.
 pub const MAX_LARGE_BODIES: usize = 32;
-/// Bounds those of one tenant.
-pub const MAX_LARGE_BODIES_OF_TENANT: usize = 8;
 /// Bounds a look-up of a name, waiting included: less than [`CONNECT_TIMEOUT`], so that the error says what took long.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
-/// Bounds the look-ups of a process that are under way. Each occupies a thread until the system's resolver gives up.
+/// Bounds the look-ups of a process that are under way. Each occupies a thread until the system's resolver gives up. A tenant's
+/// look-ups of one name at the same time are one.
 pub const MAX_LOOKUPS: usize = 128;
-/// Bounds those of one tenant. A tenant's look-ups of one name at the same time count as one.
-pub const MAX_LOOKUPS_OF_TENANT: usize = 4;

@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::limits::{LOOKUP_TIMEOUT, MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT};
+use super::limits::{LOOKUP_TIMEOUT, MAX_LOOKUPS};
 use super::turns::{Tenant, Turns};
 use std::collections::HashMap;
 use std::fmt;
@@ -49,7 +49,7 @@ impl fmt::Debug for Lookups {
 
 impl Lookups {
     pub(super) fn new(resolver: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
-        let turns = Arc::new(Turns::new(MAX_LOOKUPS, MAX_LOOKUPS_OF_TENANT));
+        let turns = Arc::new(Turns::new(MAX_LOOKUPS));
         Self { resolver: Arc::new(resolver), turns, flights: Mutex::default() }
     }
 

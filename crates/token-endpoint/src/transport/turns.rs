@@ -2,16 +2,17 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tenant_shares::has_share;
 use tokio::sync::oneshot;
 
 /// For whom requests are made: an opaque name, as in [`limiter`](crate::limiter).
 pub(super) type Tenant = Arc<str>;
 
 /// Whose turn it is: of the tenants that wait, that of the one with the fewest turns; among these, of the one whose last turn began
-/// the longest ago. Half of the turns are reserved for tenants with none, so that a few cannot take all.
+/// the longest ago. Of one half of the turns a tenant has its share, as of all that is limited; the other half is for tenants with
+/// none, so that a few cannot take all.
 pub(super) struct Turns {
     max: usize,
-    max_of_tenant: usize,
     state: Mutex<TurnState>,
 }
 
@@ -40,8 +41,8 @@ impl Drop for Turn {
 }
 
 impl Turns {
-    pub(super) fn new(max: usize, max_of_tenant: usize) -> Self {
-        Self { max, max_of_tenant, state: Mutex::default() }
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, state: Mutex::default() }
     }
 
     /// Waits for a turn.
@@ -63,7 +64,7 @@ impl Turns {
     /// Gives out what is free. A turn that its waiter does not take any more comes back by its drop.
     fn give(self: &Arc<Self>) {
         loop {
-            let Some((tenant, waiter)) = self.state().next(self.max, self.max_of_tenant) else { return };
+            let Some((tenant, waiter)) = self.state().next(self.max) else { return };
             drop(waiter.send(Turn { tenant, turns: Arc::clone(self) }));
         }
     }
@@ -82,7 +83,7 @@ impl Turns {
 
 impl TurnState {
     /// Takes out the next waiter, and counts its turn.
-    fn next(&mut self, max: usize, max_of_tenant: usize) -> Option<(Tenant, oneshot::Sender<Turn>)> {
+    fn next(&mut self, max: usize) -> Option<(Tenant, oneshot::Sender<Turn>)> {
         self.waiting.retain(|(_, waiter)| !waiter.is_closed());
         if self.total >= max {
             return None;
@@ -91,8 +92,8 @@ impl TurnState {
         let last = |tenant: &Tenant| self.last.get(tenant).copied().unwrap_or_default();
         let waiting = self.waiting.iter().enumerate();
         let waiting = waiting.map(|(at, (tenant, _))| (count(tenant), last(tenant), at));
-        let share = if self.total < max / 2 { max_of_tenant } else { 1 };
-        let (.., at) = waiting.filter(|(count, ..)| *count < share).min()?;
+        let free = (max / 2).saturating_sub(self.total);
+        let (.., at) = waiting.filter(|(count, ..)| *count == 0 || has_share(*count, free)).min()?;
         let (tenant, waiter) = self.waiting.remove(at)?;
         if self.last.len() > 2 * max {
             let waits: HashSet<&Tenant> = self.waiting.iter().map(|(tenant, _)| tenant).collect();

@@ -113,7 +113,7 @@ impl Reconciliation<'_> {
         let (reason, error) = (attempt.reason, &attempt.message);
         if matches!(reason, Reason::TargetRefused | Reason::KubernetesApiError) {
             // Perhaps the RoleBinding is gone.
-            self.context.bindings.ask(Arc::clone(&source.namespace));
+            self.context.bindings.ask(&source.namespace);
         }
         if matches!(reason, Reason::TargetRefused | Reason::TargetConflict) {
             warn!(%source, host, %reason, %error, count, next_attempt_at = next, "token not written");

@@ -1,0 +1,112 @@
+//! A map of objects by namespace, then by name: what is done for one namespace costs no more where there are thousands.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::key::Key;
+
+/// See the module. Nothing is kept of a namespace without entries.
+#[derive(Debug)]
+pub(super) struct ByNamespace<V>(HashMap<Arc<str>, HashMap<Arc<str>, V>>);
+
+impl<V> Default for ByNamespace<V> {
+    fn default() -> Self {
+        ByNamespace(HashMap::new())
+    }
+}
+
+impl<V> ByNamespace<V> {
+    pub(super) fn get(&self, key: &Key) -> Option<&V> {
+        self.0.get(&key.namespace)?.get(&key.name)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &Key) -> Option<&mut V> {
+        self.0.get_mut(&key.namespace)?.get_mut(&key.name)
+    }
+
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        self.get(key).is_some()
+    }
+
+    pub(super) fn insert(&mut self, key: Key, value: V) {
+        self.0.entry(key.namespace).or_default().insert(key.name, value);
+    }
+
+    pub(super) fn get_or_insert_with(&mut self, key: Key, value: impl FnOnce() -> V) -> &mut V {
+        self.0.entry(key.namespace).or_default().entry(key.name).or_insert_with(value)
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) -> Option<V> {
+        let names = self.0.get_mut(&key.namespace)?;
+        let removed = names.remove(&key.name);
+        if names.is_empty() {
+            self.0.remove(&key.namespace);
+        }
+        removed
+    }
+
+    /// The entries of a namespace; `None` for those of all.
+    pub(super) fn iter(&self, namespace: Option<&str>) -> impl Iterator<Item = (Key, &V)> {
+        let one = namespace.and_then(|of| self.0.get_key_value(of));
+        let all = namespace.is_none().then_some(&self.0).into_iter().flatten();
+        one.into_iter()
+            .chain(all)
+            .flat_map(|(namespace, names)| names.iter().map(|(name, value)| (key(namespace, name), value)))
+    }
+
+    /// Changes the entries of a namespace; `None` for those of all.
+    pub(super) fn change(&mut self, namespace: Option<&str>, mut change: impl FnMut(Key, &mut V)) {
+        let mut of = |namespace: &Arc<str>, names: &mut HashMap<Arc<str>, V>| {
+            names.iter_mut().for_each(|(name, value)| change(key(namespace, name), value));
+        };
+        let Some(one) = namespace else {
+            return self.0.iter_mut().for_each(|(namespace, names)| of(namespace, names));
+        };
+        let shared = self.0.get_key_value(one).map(|(shared, _)| Arc::clone(shared));
+        if let Some((shared, names)) = shared.zip(self.0.get_mut(one)) {
+            of(&shared, names);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn key(namespace: &Arc<str>, name: &Arc<str>) -> Key {
+    Key { namespace: Arc::clone(namespace), name: Arc::clone(name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_namespace_shows_and_changes_one_namespace_or_all() {
+        let mut map = ByNamespace::default();
+        for (namespace, name) in [("a", "x"), ("a", "y"), ("b", "x")] {
+            map.insert(Key::new(namespace, name), 0);
+        }
+        *map.get_or_insert_with(Key::new("a", "x"), || 7) += 1;
+        map.change(Some("a"), |_, value| *value += 10);
+        map.change(None, |_, value| *value += 100);
+        map.change(Some("c"), |_, _| panic!("there is none"));
+        let shown = |namespace| {
+            let mut all: Vec<_> = map.iter(namespace).map(|(key, value)| (key.to_string(), *value)).collect();
+            all.sort();
+            all
+        };
+        let of_a = [("a/x".to_owned(), 111), ("a/y".to_owned(), 110)];
+        assert_eq!(shown(Some("a")), of_a);
+        assert_eq!(shown(None), [&of_a[..], &[("b/x".to_owned(), 100)]].concat());
+        assert_eq!(shown(Some("c")), []);
+        for (namespace, name) in [("a", "x"), ("a", "y"), ("b", "x")] {
+            assert!(
+                map.contains(&Key::new(namespace, name)) && map.remove(&Key::new(namespace, name)).is_some()
+            );
+        }
+        assert!(map.is_empty() && map.remove(&Key::new("a", "x")).is_none());
+    }
+}
