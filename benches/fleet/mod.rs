@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each benchmark uses its own part of this")]
 
 pub mod bare_loop;
+pub mod lateness;
 pub mod operator;
 
 use std::collections::BTreeMap;
@@ -154,6 +155,12 @@ impl Fleet {
 pub async fn metrics() -> reqwest::Result<String> {
     let page = crate::support::authorization_server::http_client().get(format!("http://{ADMIN}/metrics"));
     page.send().await?.text().await
+}
+
+/// Whether the operator says that it is ready.
+pub async fn is_ready() -> bool {
+    let page = crate::support::authorization_server::http_client().get(format!("http://{ADMIN}/readyz"));
+    page.send().await.is_ok_and(|page| page.status().is_success())
 }
 
 /// The values of all series of a metric.

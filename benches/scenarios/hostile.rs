@@ -3,13 +3,11 @@
 //! docs/sizing.md.
 
 use std::collections::{BTreeSet, HashMap};
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::runtime::watcher;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokensource_api::TokenSource;
@@ -17,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::fleet::lateness::Lateness;
 use crate::fleet::operator::Operator;
 use crate::fleet::{self, AT_ONCE, Fleet, setting};
 use crate::support::control_plane::ControlPlane;
@@ -51,10 +50,7 @@ struct Observed {
 /// Runs an operator, and observes the honest sources.
 async fn observe(name: &str, fleet: &Fleet, seconds: usize) -> Observed {
     let mut operator = Operator::start();
-    let mut late = lateness(fleet, Duration::from_secs(seconds as u64)).await;
-    late.sort_unstable();
-    let at =
-        |percent: usize| late.get(late.len() * percent / 100).or(late.last()).copied().unwrap_or(i64::MAX);
+    let late = Lateness::observe(fleet.api(), Duration::from_secs(seconds as u64)).await;
     let expired = fleet::series_of(
         &fleet::metrics().await.unwrap(),
         "tokensource_token_expired_seconds_total",
@@ -63,36 +59,12 @@ async fn observe(name: &str, fleet: &Fleet, seconds: usize) -> Observed {
     .sum::<f64>();
     let usage = operator.usage();
     println!(
-        "{name}: {} refreshes in {seconds} s, late by {} s (50 %), {} s (99 %), {} s at most; {expired:.0} s expired; {:.1} s of CPU; {}",
-        late.len(),
-        at(50),
-        at(99),
-        at(100),
+        "{name}: in {seconds} s {late}; {expired:.0} s expired; {:.1} s of CPU; {}",
         usage.cpu,
         usage.memory()
     );
     operator.stop(Duration::from_secs(60)).await;
-    Observed { lateness: at(99), expired }
-}
-
-/// By how many seconds each refresh came after it was due, as status says.
-async fn lateness(fleet: &Fleet, time: Duration) -> Vec<i64> {
-    let mut events = pin!(watcher(fleet.api(), watcher::Config::default()));
-    let (until, mut late) = (tokio::time::Instant::now() + time, vec![]);
-    let mut due: HashMap<String, (i64, i64)> = HashMap::new();
-    while let Ok(Some(event)) = tokio::time::timeout_at(until, events.next()).await {
-        let (watcher::Event::Apply(source) | watcher::Event::InitApply(source)) = event.unwrap() else {
-            continue;
-        };
-        let Some(token) = source.status.and_then(|status| status.token) else { continue };
-        let times = (token.issued_at.as_second(), token.refresh_at.as_second());
-        let before = due.insert(source.metadata.name.unwrap_or_default(), times);
-        if let Some((issued_at, refresh_at)) = before.filter(|(issued_at, _)| *issued_at < times.0) {
-            debug_assert!(issued_at < refresh_at);
-            late.push((times.0 - refresh_at).max(0));
-        }
-    }
-    late
+    Observed { lateness: late.at(99), expired }
 }
 
 /// A namespace, and all that its tenant may create there.

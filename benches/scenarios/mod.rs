@@ -7,10 +7,12 @@
 //! | `twenty` | first mints at twenty endpoints at their default limits, SIGTERM at half of them | the same |
 //! | `slow-api` | new TokenSources, 200 ms for each API call, one refresh that is due | it is written in time |
 //! | `hang` | an endpoint that hangs, for `SECONDS` | |
+//! | `pernamespace` | rights by namespace: 10,000 sources in 2,000 `NAMESPACES` | `benches/scenarios/pernamespace.rs` says it |
 //! | `hostile` | tokens of 300 s for `SECONDS`, without and with a hostile tenant | none expires, and the 99th percentile is at most 5 s later |
 
 mod first_mints;
 mod hostile;
+mod pernamespace;
 mod slow_api;
 
 use std::collections::BTreeMap;
@@ -27,9 +29,10 @@ pub async fn run(scenario: &str) -> Result<(), String> {
         "lifted" => return first_mints::lifted().await,
         "twenty" => return first_mints::twenty().await,
         "hostile" => return hostile::run().await,
+        "pernamespace" => return pernamespace::run().await,
         "slow-api" => return slow_api::run().await,
         "hang" => hang().await,
-        _ => panic!("SCENARIO: write overload, lifted, twenty, slow-api, hang or hostile"),
+        _ => panic!("SCENARIO: write overload, lifted, twenty, slow-api, hang, hostile or pernamespace"),
     }
     Ok(())
 }

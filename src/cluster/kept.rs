@@ -141,6 +141,9 @@ pub(super) static SOURCE: Responses = responses!(
 /// An object of which only its identity matters: a namespace, the TokenSource whose status was written.
 pub(super) static IDENTITY: Responses = responses!(identity!());
 
+/// A ServiceCIDR.
+pub(super) static SERVICE_CIDR: Responses = responses!(("spec", Keep::Members(&[("cidrs", TEXT)])));
+
 const CONTAINERS: Keep = Keep::Elements(
     &Keep::Members(&[
         ("name", NAME),

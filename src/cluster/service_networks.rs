@@ -8,7 +8,9 @@ use kube::core::Request;
 use serde::Deserialize;
 use tokio::time::timeout;
 
+use super::body::{page, parse};
 use super::call_error::CallError;
+use super::kept;
 use token_endpoint::EgressNetwork;
 
 /// The versions of ServiceCIDR, in this order: of Kubernetes 1.33, and of 1.31.
@@ -17,11 +19,6 @@ const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most objects that are read. A cluster has one or two.
 const MAX_OBJECTS: u32 = 100;
-
-#[derive(Deserialize)]
-struct ServiceCidrList {
-    items: Vec<ServiceCidr>,
-}
 
 #[derive(Deserialize)]
 struct ServiceCidr {
@@ -44,13 +41,16 @@ pub(crate) async fn service_networks(client: &Client) -> Result<Option<Vec<Egres
         let path = format!("/apis/networking.k8s.io/{version}/servicecidrs");
         let list = Request::new(path).list(&ListParams::default().limit(MAX_OBJECTS));
         let request = list.map_err(|error| CallError::from(kube::Error::BuildRequest(error)))?;
-        let listed = timeout(LIST_TIMEOUT, client.request::<ServiceCidrList>(request)).await;
+        let mut networks = vec![];
+        let listing = page(client, request, kept::SERVICE_CIDR.list, |reduced| {
+            let ServiceCidr { spec } = parse(reduced)?;
+            networks.extend(spec.cidrs.iter().filter_map(|cidr| cidr.parse::<EgressNetwork>().ok()));
+            Ok(())
+        });
+        let listed = timeout(LIST_TIMEOUT, listing).await;
         let listed = listed.map_err(|_| CallError::Unavailable("no answer in time".to_owned().into()))?;
         match listed {
-            Ok(list) => {
-                let cidrs = list.items.into_iter().flat_map(|item| item.spec.cidrs);
-                return Ok(Some(cidrs.filter_map(|cidr| cidr.parse().ok()).collect()));
-            }
+            Ok(_) => return Ok(Some(networks)),
             Err(kube::Error::Api(status)) if status.code == 403 => return Ok(None),
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(error.into()),

@@ -19,7 +19,9 @@ use super::calls::Kubernetes;
 use super::client::{AGENT, api_server_addresses};
 use super::kept;
 use super::objects::{Read, SourceMetadata};
+use super::service_networks::service_networks;
 use crate::key::Key;
+use token_endpoint::EgressNetwork;
 use tokensource_api::TokenSource;
 
 /// The longest that a command waits for one response by default. A user can wait longer than a reconciliation.
@@ -206,6 +208,11 @@ impl UserCluster {
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<kube::Result<T>, UserClusterError> {
         tokio::time::timeout(self.timeout, call).await.map_err(|_| UserClusterError::Timeout)
+    }
+
+    /// The networks of the cluster's Services, which no token endpoint may be in; none where the user may not list them.
+    pub(crate) async fn service_networks(&self) -> Vec<EgressNetwork> {
+        service_networks(&self.client).await.ok().flatten().unwrap_or_default()
     }
 
     /// The namespaces that have TokenSources, of all that the user may list.

@@ -9,11 +9,13 @@ use token_endpoint::{Discovery, Limits, Transport};
 use tokio::time::Instant;
 
 use super::api_permits::{ApiPermits, Stake};
+use super::attempt_memory::AttemptMemory;
 use super::cache::bindings::{Access, Bindings};
 use super::cache::namespaces::Namespaces;
 use super::cache::secrets::Secrets;
 use super::cache::source::CachedSource;
 use super::cache::sources::Sources;
+use super::event_rate::EventRate;
 use super::issue_times::IssueTimes;
 use super::mint_queue::MintQueue;
 use super::propagation::Rounds;
@@ -60,10 +62,12 @@ pub struct Context {
     pub(super) refresh_tokens: RefreshTokens,
     pub(super) saver: Saver,
     pub(super) report_rate: ReportRate,
+    pub(super) event_rate: EventRate,
     pub(super) work: WorkQueue,
     pub(super) mints: MintQueue,
     pub(super) rounds: Arc<Rounds>,
     pub(super) permits: Arc<ApiPermits>,
+    pub(super) attempt_memory: Arc<AttemptMemory>,
     pub(super) heartbeats: Arc<Heartbeats>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) leadership: Leadership,
@@ -141,9 +145,11 @@ impl Context {
             refresh_tokens: RefreshTokens::new(parts.process, parts.lease_duration),
             saver: Saver::new(),
             report_rate: ReportRate::default(),
+            event_rate: EventRate::default(),
             work: WorkQueue::new(),
             mints: MintQueue::new(parts.limits),
             permits: ApiPermits::new(API_PERMITS, RESERVED_API_PERMITS),
+            attempt_memory: AttemptMemory::new(),
             heartbeats: parts.heartbeats,
             metrics: parts.metrics,
             leadership: parts.leadership,

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use url::Url;
 
 use super::api_permits::ApiPermit;
+use super::attempt_memory::most_bytes;
 use super::cache::source::CachedSource;
 use super::context::Context;
 use super::mint_queue::{MintRequest, MintResult, NewToken};
@@ -55,6 +56,13 @@ struct Material {
     values: Option<Digest>,
     lineage: Option<Lineage>,
     original: Option<Box<KnownOriginal>>,
+}
+
+impl Material {
+    /// What it and the request that is made of it hold in memory.
+    fn bytes(&self) -> usize {
+        2 * self.credentials.bytes() + self.tls.bytes()
+    }
 }
 
 /// One request, for the TokenSource as it is in the caches now.
@@ -216,8 +224,14 @@ impl TokenRequest<'_> {
 
     async fn run(self, request: MintRequest, mint_reason: MintReason, permit: EndpointPermit<Key>) -> Ended {
         let mut result = MintResult::empty(self.identity.owner.uid.clone(), mint_reason, request.cause);
+        let namespace = &self.identity.key.namespace;
+        let most = most_bytes(self.source.spec.tls.as_ref());
+        let mut memory = self.context.attempt_memory.reserve(namespace, most).await;
         let material = match self.material(request.original.as_deref(), &mut result).await {
-            Ok(material) => material,
+            Ok(material) => {
+                memory.keep(material.bytes());
+                material
+            }
             Err(outcome) => {
                 result.outcome = Err(outcome);
                 return Ended::Result(Box::new(result));

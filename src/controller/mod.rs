@@ -9,14 +9,16 @@
 //! ```
 //!
 //! A file here imports only from files further down this list: `run` and `watch`, `served/`, `secret_events`, `clock_check`, `reconcile/`, `mint`,
-//! `mint_request`, `context`, `issue_times`, the queues and caches, `state`, `report_rate`, `refresh_token_saver`,
+//! `mint_request`, `context`, `issue_times`, the queues and caches, `state`, `report_rate`, `event_rate`, `attempt_memory`, `refresh_token_saver`,
 //! `refresh_token`, `outcome`.
 
 mod api_permits;
+mod attempt_memory;
 mod cache;
 mod clock_check;
 mod context;
 mod credentials;
+mod event_rate;
 mod issue_times;
 mod mint;
 mod mint_queue;

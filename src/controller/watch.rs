@@ -19,6 +19,9 @@ use super::{secret_events, served};
 use crate::cluster::{Event, watch_namespaces, watch_secrets, watch_sources};
 use crate::key::Key;
 
+/// The time between two portions of TokenSources that use one Secret that has changed: more of one namespace than token endpoints
+/// and the API server can serve.
+const PORTION_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a TokenSource is reconciled to show that reconciliations are made.
 const PROOF: Duration = Duration::from_secs(60);
 
@@ -34,6 +37,8 @@ pub enum Followed {
         client: Client,
         /// The most watches of namespaces at once; the others are listed in turn.
         watches: usize,
+        /// How often the Secrets of each namespace are listed.
+        interval: Duration,
     },
 }
 
@@ -64,7 +69,7 @@ pub(super) async fn run(client: Client, followed: &Followed, context: &Context) 
             }
         }
     };
-    tokio::join!(until_restored, clock_check::run(context), proofs(context));
+    tokio::join!(until_restored, crowds(context), clock_check::run(context), proofs(context));
 }
 
 /// Follows everything, from nothing.
@@ -77,10 +82,11 @@ async fn watches(client: &Client, followed: &Followed, scopes: &[Scope], context
         let (listed, sources_listed) = watch::channel(false);
         all.push(sources(client.clone(), scope, context, listed).boxed());
         all.push(match followed {
-            Followed::WhereBound { client: watch_client, watches } => {
+            Followed::WhereBound { client: watch_client, watches, interval } => {
                 let is_listed = &scope.is_listed;
+                let (watches, interval) = (*watches, *interval);
                 let reads =
-                    served::Reads { client: client.clone(), watch_client, watches: *watches, is_listed };
+                    served::Reads { client: client.clone(), watch_client, watches, interval, is_listed };
                 served::run(reads, context, sources_listed).boxed()
             }
             _ => secrets(client.clone(), scope, context, sources_listed).boxed(),
@@ -132,7 +138,7 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
 
 /// The TokenSources that request tokens with what this one writes: whether that is a circle depends on it.
 fn readers(context: &Context, source: &Key, target: &Arc<str>) {
-    let users = context.secrets.users(&source.sibling(Arc::clone(target)));
+    let users = context.secrets.concerned(&source.sibling(Arc::clone(target)));
     users.into_iter().filter(|user| user != source).for_each(|user| context.trigger(user));
 }
 
@@ -171,6 +177,14 @@ async fn secrets(
             }
             Err(error) => warn!(%error, "the watch of Secrets failed"),
         }
+    }
+}
+
+/// Those who use a Secret that has changed and that many use.
+async fn crowds(context: &Context) {
+    loop {
+        context.secrets.next_of_crowds().await.into_iter().for_each(|source| context.trigger(source));
+        tokio::time::sleep(PORTION_INTERVAL).await;
     }
 }
 

@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::str::FromStr;
@@ -171,10 +171,14 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// A connection, and the address of its peer: at a Unix socket, a process of this pod.
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, IpAddr)> {
         Ok(match self {
-            Listener::Tcp(listener) => Box::new(listener.accept().await?.0),
-            Listener::Socket(listener) => Box::new(listener.accept().await?.0),
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                (Box::new(stream), peer.ip())
+            }
+            Listener::Socket(listener) => (Box::new(listener.accept().await?.0), Ipv4Addr::LOCALHOST.into()),
         })
     }
 }
@@ -186,7 +190,7 @@ async fn accept(listener: Listener, pages: Arc<Pages>, security: Option<Security
     loop {
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
-        let Ok(stream) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             // Usually too many open files, which is temporary.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -196,7 +200,9 @@ async fn accept(listener: Listener, pages: Arc<Pages>, security: Option<Security
             let _permit = permit;
             let exchange = async {
                 let (stream, access) = match &*security {
-                    Some(security) => (handshake(stream, &security.tls).await?, Some(&security.access)),
+                    Some(security) => {
+                        (handshake(stream, &security.tls).await?, Some((&security.access, peer)))
+                    }
                     None => (stream, None),
                 };
                 serve(stream, &pages, &scrapes, access).await.map_err(io::Error::other)
@@ -222,7 +228,7 @@ async fn serve(
     stream: Box<dyn Stream>,
     pages: &Pages,
     scrapes: &Semaphore,
-    access: Option<&MetricsAccess>,
+    access: Option<(&MetricsAccess, IpAddr)>,
 ) -> hyper::Result<()> {
     // Held until the whole response is sent.
     let scrape_permit = Mutex::new(None);
@@ -230,8 +236,8 @@ async fn serve(
         let scrape_permit = &scrape_permit;
         async move {
             if request.uri().path() == METRICS_PATH {
-                if let Some(access) = access
-                    && let Some(refusal) = refusal(access.check(request.headers()).await)
+                if let Some((access, peer)) = access
+                    && let Some(refusal) = refusal(access.check(request.headers(), peer).await)
                 {
                     return Ok(refusal);
                 }

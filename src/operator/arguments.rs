@@ -46,6 +46,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAMESPACES", env = "TOKENSOURCE_NAMESPACE_WATCHES", default_value_t = 200)]
     pub namespace_watches: usize,
 
+    /// For tests, which do not wait for minutes: with --served-role, how often the Secrets of each namespace are listed.
+    #[arg(long, hide = true, value_name = "DURATION", env = "TOKENSOURCE_NAMESPACE_INTERVAL", default_value = "60s", value_parser = seconds)]
+    pub namespace_interval: u64,
+
     /// Read credentials only from Secrets that are labelled tokensource.dev/credentials=true. The same holds for the
     /// Secrets that spec.tls names.
     #[arg(long, env = "TOKENSOURCE_REQUIRE_CREDENTIALS_LABEL")]

@@ -1,7 +1,9 @@
 //! Who may scrape, where metrics are served over TLS. The API server decides; what it said is kept for a short time, and it is
-//! asked about unknown tokens at a bounded rate, so that scrapes with wrong ones do not load it.
+//! asked about unknown tokens at a bounded rate, of which each peer has a share: scrapes with wrong tokens neither load it nor
+//! keep out a scraper whose token was renewed.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::review_rate::ReviewRate;
 use crate::cluster::{CallError, Verdict};
 use crate::digest::sha256;
 
@@ -23,9 +26,6 @@ const ALLOWED_IN_OUTAGE_FOR: Duration = Duration::from_secs(600);
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// Bounds the tokens of each sort that are remembered.
 const MAX_TOKENS: usize = 128;
-/// Bounds the unknown tokens that the API server is asked about at once, and then one for each [`REFILL`].
-const MAX_BURST: u32 = 10;
-const REFILL: Duration = Duration::from_millis(500);
 
 /// The answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,28 +48,26 @@ pub(super) struct MetricsAccess {
     known: Mutex<Known>,
 }
 
+#[derive(Default)]
 struct Known {
     allowed: HashMap<TokenDigest, Instant>,
     refused: HashMap<TokenDigest, (Verdict, Instant)>,
-    /// What is left of the burst, and since when.
-    burst: (u32, Instant),
+    rate: ReviewRate,
 }
 
 impl MetricsAccess {
     pub(super) fn new(
         review: impl Fn(SecretString) -> BoxFuture<'static, Result<Verdict, CallError>> + Send + Sync + 'static,
     ) -> Self {
-        let burst = (MAX_BURST, Instant::now());
-        let known = Known { allowed: HashMap::new(), refused: HashMap::new(), burst };
-        MetricsAccess { review: Box::new(review), known: Mutex::new(known) }
+        MetricsAccess { review: Box::new(review), known: Mutex::default() }
     }
 
-    /// Whether the bearer token of a request may scrape.
-    pub(super) async fn check(&self, headers: &HeaderMap) -> Access {
+    /// Whether the bearer token of a request from `peer` may scrape.
+    pub(super) async fn check(&self, headers: &HeaderMap, peer: IpAddr) -> Access {
         let Some(token) = bearer(headers) else { return Access::Reviewed(Verdict::Unauthenticated) };
         let token = SecretString::from(token);
         let key = sha256(&token);
-        let was_allowed = match self.recall(&key) {
+        let was_allowed = match self.recall(&key, peer) {
             Ok(access) => return access,
             Err(was_allowed) => was_allowed,
         };
@@ -95,8 +93,8 @@ impl MetricsAccess {
         }
     }
 
-    /// What is known of a token, or whether it was allowed a while ago. An unknown one takes a part of the burst.
-    fn recall(&self, key: &TokenDigest) -> Result<Access, bool> {
+    /// What is known of a token, or whether it was allowed a while ago. An unknown one is reviewed within its peer's rate.
+    fn recall(&self, key: &TokenDigest, peer: IpAddr) -> Result<Access, bool> {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = known.allowed.get(key) {
@@ -113,19 +111,7 @@ impl MetricsAccess {
         {
             return Ok(Access::Reviewed(*verdict));
         }
-        if known.take(now) { Err(false) } else { Ok(Access::Busy) }
-    }
-}
-
-impl Known {
-    fn take(&mut self, now: Instant) -> bool {
-        let (left, since) = self.burst;
-        let refilled =
-            u32::try_from(now.duration_since(since).as_millis() / REFILL.as_millis()).unwrap_or(u32::MAX);
-        let left = left.saturating_add(refilled).min(MAX_BURST);
-        let since = if left == MAX_BURST { now } else { since + REFILL * refilled };
-        self.burst = (left.saturating_sub(1), since);
-        left > 0
+        if known.rate.admits(peer, now) { Err(false) } else { Ok(Access::Busy) }
     }
 }
 
@@ -146,6 +132,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -173,6 +160,9 @@ mod tests {
         (access, reviews, outage)
     }
 
+    /// The scraper's.
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
     fn with(token: &str) -> HeaderMap {
         [(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())].into_iter().collect()
     }
@@ -181,69 +171,69 @@ mod tests {
     async fn access_is_reviewed_once_a_minute_for_each_token() {
         let (access, reviews, _) = access();
         let empty = Access::Reviewed(Verdict::Unauthenticated);
-        assert_eq!(access.check(&HeaderMap::new()).await, empty);
+        assert_eq!(access.check(&HeaderMap::new(), PEER).await, empty);
         for header in ["Bearer", "Bearer ", "Basic good", "good"] {
             let headers = [(AUTHORIZATION, header.parse().unwrap())].into_iter().collect();
-            assert_eq!(access.check(&headers).await, empty, "{header}");
+            assert_eq!(access.check(&headers, PEER).await, empty, "{header}");
         }
         assert_eq!(reviews.load(Ordering::Relaxed), 0);
         for (token, verdict) in
             [("good", Verdict::Allowed), ("poor", Verdict::Forbidden), ("wrong", Verdict::Unauthenticated)]
         {
             for _ in 0..20 {
-                assert_eq!(access.check(&with(token)).await, Access::Reviewed(verdict), "{token}");
+                assert_eq!(access.check(&with(token), PEER).await, Access::Reviewed(verdict), "{token}");
             }
         }
         assert_eq!(reviews.load(Ordering::Relaxed), 3);
         tokio::time::advance(ALLOWED_FOR).await;
         for token in ["good", "poor", "wrong"] {
-            access.check(&with(token)).await;
+            access.check(&with(token), PEER).await;
         }
         assert_eq!(reviews.load(Ordering::Relaxed), 6);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn access_with_many_wrong_tokens_is_reviewed_at_a_bounded_rate() {
+    async fn access_of_a_renewed_scraper_outlasts_anothers_random_tokens() {
         let (access, reviews, _) = access();
-        access.check(&with("good")).await;
+        let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
         for number in 0..10_000 {
-            access.check(&with(&format!("wrong-{number}"))).await;
+            access.check(&with(&format!("wrong-{number}")), other).await;
         }
-        assert_eq!(reviews.load(Ordering::Relaxed), MAX_BURST as usize);
-        assert_eq!(access.check(&with("another")).await, Access::Busy);
-        // The scraper goes on, also when its token is to be reviewed again.
+        assert_eq!(access.check(&with("another"), other).await, Access::Busy);
+        assert!(reviews.load(Ordering::Relaxed) < 20, "{reviews:?}");
+        // Its first token, and one that replaces it.
+        assert_eq!(access.check(&with("good"), PEER).await, Access::Reviewed(Verdict::Allowed));
         tokio::time::advance(ALLOWED_FOR).await;
         for number in 0..1_000 {
-            access.check(&with(&format!("wrong-{number}"))).await;
+            access.check(&with(&format!("wrong-{number}")), other).await;
         }
-        assert_eq!(access.check(&with("another")).await, Access::Busy);
-        let before = reviews.load(Ordering::Relaxed);
-        assert_eq!(access.check(&with("good")).await, Access::Reviewed(Verdict::Allowed));
-        assert_eq!(reviews.load(Ordering::Relaxed), before + 1);
-        // A minute later: 10 at once, and two a second.
-        tokio::time::advance(Duration::from_secs(60)).await;
-        let before = reviews.load(Ordering::Relaxed);
-        for second in 0..10 {
-            for number in 0..100 {
-                access.check(&with(&format!("{second}-{number}"))).await;
-            }
-            tokio::time::advance(Duration::from_secs(1)).await;
-        }
-        assert_eq!(reviews.load(Ordering::Relaxed), before + 10 + 9 * 2);
+        assert_eq!(access.check(&with("good"), PEER).await, Access::Reviewed(Verdict::Allowed));
         let known = access.known.lock().unwrap();
         assert!(known.refused.len() <= MAX_TOKENS && known.allowed.len() == 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn access_by_a_token_that_may_scrape_goes_on_though_its_peer_sends_wrong_ones() {
+        let (access, ..) = access();
+        access.check(&with("good"), PEER).await;
+        tokio::time::advance(ALLOWED_FOR).await;
+        for number in 0..1_000 {
+            access.check(&with(&format!("wrong-{number}")), PEER).await;
+        }
+        assert_eq!(access.check(&with("another"), PEER).await, Access::Busy);
+        assert_eq!(access.check(&with("good"), PEER).await, Access::Reviewed(Verdict::Allowed));
     }
 
     #[tokio::test(start_paused = true)]
     async fn access_outlasts_an_outage_of_ten_minutes() {
         let (access, _, outage) = access();
         let allowed = Access::Reviewed(Verdict::Allowed);
-        assert_eq!(access.check(&with("good")).await, allowed);
+        assert_eq!(access.check(&with("good"), PEER).await, allowed);
         outage.store(1, Ordering::Relaxed);
-        assert_eq!(access.check(&with("unknown")).await, Access::Unknown);
+        assert_eq!(access.check(&with("unknown"), PEER).await, Access::Unknown);
         tokio::time::advance(ALLOWED_IN_OUTAGE_FOR - Duration::from_secs(1)).await;
-        assert_eq!(access.check(&with("good")).await, allowed);
+        assert_eq!(access.check(&with("good"), PEER).await, allowed);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(access.check(&with("good")).await, Access::Unknown);
+        assert_eq!(access.check(&with("good"), PEER).await, Access::Unknown);
     }
 }

@@ -8,6 +8,7 @@ mod lease;
 mod liveness;
 mod metrics_access;
 mod metrics_tls;
+mod review_rate;
 mod service_networks;
 mod signals;
 mod telemetry;
@@ -195,7 +196,9 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
 /// Where TokenSources are followed.
 fn followed(arguments: &RunArgs, watch_client: Client) -> Followed {
     if arguments.served_role.is_some() {
-        return Followed::WhereBound { client: watch_client, watches: arguments.namespace_watches };
+        let (watches, interval) =
+            (arguments.namespace_watches, Duration::from_secs(arguments.namespace_interval));
+        return Followed::WhereBound { client: watch_client, watches, interval };
     }
     match &arguments.namespaces[..] {
         [] => Followed::Everywhere,

@@ -60,3 +60,44 @@ async fn list(client: &Client, transport: &Transport, told: &mut bool) -> Durati
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::net::IpAddr;
+    use std::sync::{Arc, Mutex};
+
+    use kube::client::Body;
+    use serde_json::json;
+    use token_endpoint::Egress;
+
+    use super::*;
+
+    /// An API server that starts may refuse before it has read its roles, and a right may be given later.
+    #[tokio::test(start_paused = true)]
+    async fn service_networks_are_listed_again_a_minute_after_a_refusal() {
+        token_endpoint::transport::install_crypto_provider();
+        let network = json!({"metadata": {}, "items": [{"spec": {"cidrs": ["34.118.224.0/20"]}}]});
+        let refusal = json!({"kind": "Status", "status": "Failure", "code": 403, "message": "no", "reason": "Forbidden"});
+        let script = Arc::new(Mutex::new(vec![(200, network), (503, json!({})), (403, refusal)]));
+        let left = Arc::clone(&script);
+        let service = tower::service_fn(move |_: http::Request<Body>| {
+            let reply = script.lock().unwrap().pop();
+            async move {
+                let Some((status, body)) = reply else { return std::future::pending().await };
+                let response = http::Response::builder().status(status);
+                Ok::<_, Infallible>(response.body(Body::from(body.to_string().into_bytes())).unwrap())
+            }
+        });
+        let egress = Arc::new(Egress::new(vec![], None, false, vec![]));
+        let transport = Transport::new(egress, "tokensource-operator/test").unwrap();
+        let address: IpAddr = "34.118.230.1".parse().unwrap();
+        let is_refused = || transport.egress().check_address("idp.example.com", 443, address).is_err();
+        let _task = ServiceNetworks::start(Client::new(service, "default"), transport.clone()).await;
+        assert_eq!(left.lock().unwrap().len(), 2);
+        tokio::time::sleep(INTERVAL + Duration::from_secs(1)).await;
+        assert_eq!((left.lock().unwrap().len(), is_refused()), (1, false), "a failure says nothing");
+        tokio::time::sleep(RETRY + Duration::from_secs(1)).await;
+        assert!(left.lock().unwrap().is_empty() && is_refused());
+    }
+}

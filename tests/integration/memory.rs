@@ -1,4 +1,5 @@
-//! What tenants store in the API server costs the operator a bounded amount of memory.
+//! What tenants store in the API server costs the operator a bounded amount of memory. It has the rights that the chart grants, but
+//! where a control plane of an older schema is needed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams,
 use serde_json::{Value, json};
 use tokensource_api::TokenSource;
 
+use super::support::account::{TestAccount, operator_rules};
 use super::support::control_plane::{AuditLine, ControlPlane};
 use super::support::eventually;
 use super::support::operator::Operator;
@@ -50,6 +52,14 @@ impl Drop for Peak {
     }
 }
 
+/// Starts the operator with the chart's rights.
+async fn start(scene: &Scene) -> Operator {
+    let account = TestAccount::new(scene, "operator").await;
+    account.may(operator_rules()).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+    Operator::start_at(&account.kubeconfig(), &scene.namespace, &flags).await
+}
+
 /// In KiB; 0 of a process that has ended.
 fn own_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -82,7 +92,7 @@ async fn beside_labelled_secrets(count: usize) -> u64 {
     let scene = Scene::new("labelled", 600).await;
     labelled_secrets(&scene, count).await;
     scene.apply(scene.source(json!({}))).await;
-    let operator = Operator::start(&scene.namespace).await;
+    let operator = start(&scene).await;
     let peak = Peak::of(operator.pid());
     scene.ready("True TokenValid").await;
     // The watch shows a line of 1 MiB, and what follows it.
@@ -114,7 +124,7 @@ async fn source_with_a_long_spec_is_refreshed_and_follows_its_edits() {
         let data = json!({"access_token": "{{ access_token }}", "long": text.repeat(10 << 10)});
         scene.source(json!({"target": {"template": {"data": data}}}))
     };
-    let _operator = Operator::start(&scene.namespace).await;
+    let _operator = start(&scene).await;
     scene.apply(source("a")).await;
     scene.ready("True TokenValid").await;
     scene.force_refresh("now").await;
@@ -222,7 +232,7 @@ async fn beside_large_objects(count: usize) -> u64 {
         }
     };
     stream::iter(0..count).map(create).buffer_unordered(4).collect::<()>().await;
-    let operator = Operator::start(&scene.namespace).await;
+    let operator = start(&scene).await;
     let peak = Peak::of(operator.pid());
     for n in 0..count {
         let said = scene.condition(&format!("bundled-{n}"), "Ready", "False SpecInvalid").await;
@@ -257,7 +267,7 @@ async fn secret_of_many_sources_that_changes_each_second_is_read_once_for_all_of
         scene.sources().create(&PostParams::default(), &source).await.unwrap();
     };
     stream::iter(0..SOURCES).map(create).buffer_unordered(4).collect::<()>().await;
-    let _operator = Operator::start(&scene.namespace).await;
+    let _operator = start(&scene).await;
     for n in 0..SOURCES {
         scene.condition(&format!("s{n}"), "Ready", "True TokenValid").await;
     }
@@ -275,4 +285,58 @@ async fn secret_of_many_sources_that_changes_each_second_is_read_once_for_all_of
     }
     let read = reads() - before;
     assert!((10..SOURCES * 10 / 8).contains(&read), "{read} reads");
+}
+
+/// Others may add so much to a target that the operator cannot know whose keys it holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn target_whose_managers_or_owners_are_too_many_is_named_and_counted() {
+    let scene = Scene::new("many-owners", 600).await;
+    let operator = start(&scene).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let counted = async || {
+        let (_, _, metrics) = operator.admin("/metrics").await;
+        let of_it = |line: &str| {
+            line.strip_prefix("tokensource_too_large_objects_total{resource=\"secrets\"} ")?.parse().ok()
+        };
+        metrics.lines().find_map(of_it).unwrap_or(0_u64)
+    };
+    assert_eq!(counted().await, 0);
+    // The names of data keys, of which managedFields keep those of each manager.
+    let managed = async |present: bool| {
+        for manager in 0..4 {
+            let keys = (0..if present { 250 } else { 0 }).map(|n| (format!("{manager}-{n:0>230}"), ""));
+            let data: BTreeMap<_, _> = keys.collect();
+            let data = Patch::Apply(json!({"apiVersion": "v1", "kind": "Secret", "data": data}));
+            let params = PatchParams::apply(&format!("manager-{manager}"));
+            scene.secrets().patch("token", &params, &data).await.unwrap();
+        }
+    };
+    // One of them exists, or the garbage collector deletes the target.
+    let owner = scene.sources().get("source").await.unwrap().metadata.uid;
+    let owned = async |present: bool| {
+        let mut owners = scene.secrets().get("token").await.unwrap().metadata.owner_references.unwrap();
+        owners.retain(|it| it.uid == *owner.as_ref().unwrap());
+        let another = json!({"apiVersion": "example.com/v1", "kind": "Any", "name": "n".repeat(250)});
+        let others = (0..if present { 500 } else { 0 }).map(|n| {
+            let mut another = another.clone();
+            another["uid"] = json!(format!("00000000-0000-0000-0000-{n:0>12}"));
+            another
+        });
+        let all: Vec<_> = owners.iter().map(|it| json!(it)).chain(others).collect();
+        let patch = Patch::Merge(json!({"metadata": {"ownerReferences": all}}));
+        scene.secrets().patch("token", &PatchParams::default(), &patch).await.unwrap();
+    };
+    managed(true).await;
+    let said = scene.ready("False TargetConflict").await;
+    assert!(said.contains("metadata.managedFields of Secret token has more than 128 KiB"), "{said}");
+    assert!(counted().await > 0);
+    managed(false).await;
+    scene.ready("True TokenValid").await;
+    owned(true).await;
+    // The record and the keys are known: the token is valid.
+    let said = scene.ready("True RefreshFailing").await;
+    assert!(said.contains("metadata.ownerReferences of Secret token has more than 128 KiB"), "{said}");
+    owned(false).await;
+    scene.ready("True TokenValid").await;
 }

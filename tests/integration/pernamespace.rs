@@ -33,7 +33,9 @@ async fn start(release: &str, values: &Value, account: &Account) -> Operator {
     let arguments = container.as_array().unwrap().iter().map(|it| it.as_str().unwrap());
     let arguments = arguments
         .filter(|it| !["--admin-address", "--probe-socket", "--log-"].iter().any(|of| it.starts_with(of)));
-    let here = ["--admin-address=127.0.0.1:0", "--leader-election-namespace", release];
+    // A tenth of what it is, and so are the waits that follow from it: `plan.rs` tests those.
+    let here =
+        ["--admin-address=127.0.0.1:0", "--namespace-interval=6s", "--leader-election-namespace", release];
     let arguments: Vec<_> = arguments.chain(here).collect();
     Operator::launch(&account.kubeconfig(), "replica", &arguments).await
 }

@@ -242,7 +242,8 @@ async fn thief_can_change_nothing_outside_of_selected_namespaces() {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "tokensource-operator"}, "spec": {},
     });
-    for change in ["team=other", "tier=two", "tier-", "serve-", "stop=now"] {
+    for (number, change) in ["team=other", "tier=two", "tier-", "serve-", "stop=now"].into_iter().enumerate()
+    {
         label(&[change]).await;
         eventually(&format!("after {change} the namespace is not served"), SOON, async || {
             refused(&apply(&scene, &account, &ours("target", json!({}))).await, unserved)
@@ -251,7 +252,10 @@ async fn thief_can_change_nothing_outside_of_selected_namespaces() {
         apply(&scene, &account, &stored).await.expect("a rotated refresh token is still saved");
         let create = ["-n", team, "create", "--dry-run=server", "-f", "-"];
         account.kubectl(&create, &lease.to_string()).await.expect("its own Lease");
-        let new = ours("b-refresh-token", json!({"annotations": {"tokensource.dev/refresh-token-of": "b"}}));
+        // The operator has created it before it sent the first one: what is new is not its own.
+        let new = format!("new-{number}");
+        let annotations = json!({"annotations": {"tokensource.dev/refresh-token-of": new}});
+        let new = ours(&format!("{new}-refresh-token"), annotations);
         refused(&apply(&scene, &account, &new).await, unserved).unwrap();
         let event = event(
             json!({"regarding": {"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "namespace": team, "name": "a"}}),
@@ -263,6 +267,7 @@ async fn thief_can_change_nothing_outside_of_selected_namespaces() {
             apply(&scene, &account, &ours("target", json!({}))).await
         })
         .await;
+        apply(&scene, &account, &new).await.expect("one that was deleted is saved from now on");
     }
 }
 

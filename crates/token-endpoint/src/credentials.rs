@@ -75,6 +75,14 @@ impl Credentials {
         self.stored.get(&which).map(ExposeSecret::expose_secret).or(sent).map(str::as_bytes)
     }
 
+    /// The bytes of all values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let assertions = [&self.assertion, &self.client_assertion].into_iter().flatten();
+        let assertions = assertions.map(|assertion| assertion.expose_secret().len());
+        self.all().flatten().map(<[u8]>::len).chain(assertions).sum()
+    }
+
     /// Replaces the refresh token by one that descends from it.
     pub fn replace_refresh_token(&mut self, refresh_token: SecretString) {
         self.stored.remove(&Credential::RefreshToken);

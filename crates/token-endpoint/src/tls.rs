@@ -71,6 +71,14 @@ impl Tls {
         chain.sum::<usize>() + self.roots.as_ref().map_or(0, |roots| roots.bytes)
     }
 
+    /// What it adds to the memory of all that are in use, in bytes: those with the same roots share them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let roots = self.roots.as_ref().map_or(0, |roots| roots.bytes);
+        let sharers = self.roots.as_ref().map_or(1, Arc::strong_count).max(1);
+        self.certificate_bytes() - roots + roots / sharers
+    }
+
     /// Whether there is a client certificate, so that the issuer's endpoint for mutual TLS is used (RFC 8705, 5).
     #[must_use]
     pub fn has_client_certificate(&self) -> bool {

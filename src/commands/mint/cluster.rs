@@ -10,18 +10,29 @@ use crate::cluster::{CallError, UserCluster, UserClusterError, UserConnection};
 use crate::key::Key;
 use crate::secret::{REFRESH_TOKEN_ANNOTATION, STORED_REFRESH_TOKEN_KEY, UNROTATED_KEY};
 use crate::token_request::tls::Named;
+use token_endpoint::EgressNetwork;
 use tokensource_api::TokenSource;
 
-/// Reads the input of a token request; returns the addresses of the API server too, which no endpoint may have.
+/// What no token endpoint may have.
+#[derive(Default)]
+pub(super) struct Internal {
+    /// The addresses of the API server.
+    pub(super) api_server: Vec<IpAddr>,
+    /// The networks of Services.
+    pub(super) networks: Vec<EgressNetwork>,
+}
+
+/// Reads the input of a token request, and what no endpoint may have.
 pub(super) async fn read(
     connection: &UserConnection,
     name: &str,
     sends_refresh_token: impl Fn(&TokenSource) -> bool,
-) -> Result<(Input, Vec<IpAddr>), Fault> {
+) -> Result<(Input, Internal), Fault> {
     let usage = |error: UserClusterError| Fault::usage(error.to_string());
     let cluster = UserCluster::connect(connection).await.map_err(usage)?;
     let source = cluster.token_source(name).await.map_err(usage)?;
     let kubernetes = cluster.kubernetes();
+    let networks = cluster.service_networks().await;
     let UserCluster { namespace, addresses, .. } = cluster;
 
     let unreadable = |name: &str| {
@@ -52,7 +63,10 @@ pub(super) async fn read(
             .map_err(|error| Fault::credentials(format!("what spec.tls names cannot be read: {error}")))?,
         None => Named::default(),
     };
-    Ok((Input { namespace: Some(namespace), source, credentials, named }, addresses))
+    Ok((
+        Input { namespace: Some(namespace), source, credentials, named },
+        Internal { api_server: addresses, networks },
+    ))
 }
 
 /// Whether the operator's Secret for a refresh token holds one, or may as soon as a request has ended. It holds none where the

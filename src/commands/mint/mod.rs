@@ -12,7 +12,6 @@ mod response;
 mod token_file;
 
 use std::io::Read as _;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,6 +33,7 @@ use crate::spec::Resolved;
 use crate::text::shown_message;
 use crate::time::in_whole_seconds;
 use crate::token_request::{self, EndpointArgs, Sent, send};
+use cluster::Internal;
 use fault::Fault;
 use input::Input;
 use manifests::{ManifestError, Manifests};
@@ -72,7 +72,7 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     let endpoints = endpoint_flags(&arguments, report).await;
     let propagation_delay = endpoints.default_propagation_delay;
     let saves = arguments.save_refresh_token.is_some();
-    let (input, api_server) = read_input(&arguments, propagation_delay).await?;
+    let (input, internal) = read_input(&arguments, propagation_delay).await?;
     let Input { namespace, source, credentials: secret, named } = input;
     let name = source.metadata.name.clone().unwrap_or_default();
     report.source = namespace.map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
@@ -101,8 +101,9 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     report.remarks.extend(token_request::unused_proxies(&endpoints));
     let credentials = read.credentials;
 
-    let transport =
-        token_request::transport(&endpoints, api_server).map_err(|error| Fault::usage(error.to_string()))?;
+    let transport = token_request::transport(&endpoints, internal.api_server)
+        .map_err(|error| Fault::usage(error.to_string()))?;
+    transport.egress().set_internal(internal.networks);
     let failed = |error: oauth::Error| Fault::endpoint(&error, propagation_delay);
     let tls = match &source.spec.tls {
         Some(spec) => named
@@ -208,8 +209,8 @@ async fn endpoint_flags(arguments: &MintArgs, report: &mut MintReport) -> Endpoi
     }
 }
 
-/// Reads the input from the files or from the cluster; returns the API server's own addresses too.
-async fn read_input(arguments: &MintArgs, propagation_delay: u64) -> Result<(Input, Vec<IpAddr>), Fault> {
+/// Reads the input from the files or from the cluster, and what no endpoint of that may have.
+async fn read_input(arguments: &MintArgs, propagation_delay: u64) -> Result<(Input, Internal), Fault> {
     let usage = |error: ManifestError| Fault::usage(error.to_string());
     let MintArgs { files, name, cluster, .. } = arguments;
     let Some(name) = name.as_deref().filter(|_| files.is_empty()) else {
@@ -220,7 +221,7 @@ async fn read_input(arguments: &MintArgs, propagation_delay: u64) -> Result<(Inp
             manifests.add(&file.display().to_string(), &text).map_err(usage)?;
         }
         let input = manifests.choose(cluster.namespace.as_deref(), name.as_deref()).map_err(usage)?;
-        return Ok((input, vec![]));
+        return Ok((input, Internal::default()));
     };
     let sends_refresh_token = |source: &TokenSource| {
         Resolved::of(source, propagation_delay).is_ok_and(|resolved| resolved.sends_refresh_token())

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::by_namespace::ByNamespace;
+use super::crowds::{Crowds, PORTION};
 use super::shared_reads::SharedReads;
 use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
@@ -30,6 +31,7 @@ pub struct Secrets {
     unread: watch::Sender<usize>,
     restorations: Arc<Restorations>,
     reads: SharedReads<Result<Option<Arc<Secret>>, CallError>>,
+    crowds: Crowds,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +57,7 @@ impl Secrets {
             unread: watch::Sender::new(watches),
             restorations,
             reads: SharedReads::default(),
+            crowds: Crowds::default(),
         }
     }
 
@@ -123,6 +126,28 @@ impl Secrets {
     #[must_use]
     pub fn users(&self, secret: &Key) -> Vec<Key> {
         self.lock().entries.get(secret).map_or_else(Vec::new, |entry| entry.users_of(secret))
+    }
+
+    /// The TokenSources that something about a Secret concerns; none where they are many: [`Self::next_of_crowds`] returns
+    /// them.
+    #[must_use]
+    pub fn concerned(&self, secret: &Key) -> Vec<Key> {
+        let table = self.lock();
+        table.entries.get(secret).map_or_else(Vec::new, |entry| self.users_or_crowd(secret, entry))
+    }
+
+    fn users_or_crowd(&self, secret: &Key, entry: &SecretEntry) -> Vec<Key> {
+        if entry.users.len() <= PORTION {
+            return entry.users_of(secret);
+        }
+        self.crowds.add(secret);
+        vec![]
+    }
+
+    /// Waits for TokenSources that use a Secret that has changed and that many use: some of each namespace. For one caller at a
+    /// time.
+    pub async fn next_of_crowds(&self) -> Vec<Key> {
+        self.crowds.next(|secret| self.users(secret)).await
     }
 
     /// A call about this Secret is about to be sent. Its answer is for [`Self::observe`].
@@ -307,7 +332,7 @@ impl Secrets {
         }
         entry.epoch = epoch;
         entry.answered_epoch = epoch;
-        entry.users_of(secret)
+        self.users_or_crowd(secret, entry)
     }
 
     /// Stores a Secret from a watch. Returns the TokenSources that use it, if it has changed.
@@ -326,7 +351,7 @@ impl Secrets {
         entry.present(facts);
         entry.epoch = epoch;
         entry.answered_epoch = epoch;
-        entry.users_of(secret)
+        self.users_or_crowd(secret, entry)
     }
 
     /// Handles the deletion of a Secret. Returns the TokenSources that use it.
@@ -338,7 +363,7 @@ impl Secrets {
         }
         entry.revision = revision(last);
         entry.absent();
-        entry.users_of(secret)
+        self.users_or_crowd(secret, entry)
     }
 
     /// The list of a namespace (`None`: of all) that began as `epoch` has ended: the Secrets that it did not contain are absent,
@@ -359,7 +384,7 @@ impl Secrets {
             } else {
                 entry.absent();
             }
-            concerned.extend(entry.users_of(&secret));
+            concerned.extend(self.users_or_crowd(&secret, entry));
         });
         concerned
     }

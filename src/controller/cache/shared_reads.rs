@@ -126,4 +126,22 @@ mod tests {
         assert_eq!((a, b, calls.get()), (3, 3, 3));
         assert!(reads.lock().is_empty());
     }
+
+    #[test]
+    fn shared_reads_keep_no_answer_though_two_callers_end_at_once() {
+        let (reads, key) = (SharedReads::<u32>::default(), Key::new("ns", "a"));
+        for _ in 0..5_000 {
+            let (one, other) = (reads.waiting(&key), reads.waiting(&key));
+            let start = std::sync::Barrier::new(2);
+            let end = |waiting: Waiting<'_, u32>| {
+                start.wait();
+                drop(waiting);
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(|| end(one));
+                end(other);
+            });
+            assert!(reads.lock().is_empty());
+        }
+    }
 }

@@ -187,6 +187,10 @@ async fn write(
         if state.expiry_events.is_repeated(before, &reason, Instant::now()) {
             continue;
         }
+        if !context.event_rate.admits(&identity.key.namespace, Instant::now()) {
+            debug!(source = %identity.key, reason, "an event was left out: the namespace has too many");
+            continue;
+        }
         let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };
         let sending = context.kubernetes.publish_event(regarding, &context.instance, warning, &reason, &note);
         if let Err(error) = Box::pin(sending).await {

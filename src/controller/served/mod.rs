@@ -22,7 +22,7 @@ use super::context::Context;
 use super::secret_events;
 use crate::cluster::{Event, FollowError, may_list_secrets, watch_secrets};
 use crate::heartbeat::Loop;
-use plan::{Answer, INTERVAL, Plan};
+use plan::{Answer, Plan};
 use watches::Watches;
 
 /// Namespaces that are read at once.
@@ -37,6 +37,8 @@ pub(super) struct Reads<'a> {
     pub(super) watch_client: &'a Client,
     /// The most watches at once.
     pub(super) watches: usize,
+    /// How often each namespace is listed.
+    pub(super) interval: Duration,
     /// Whether each namespace that had TokenSources at the start has been read once.
     pub(super) is_listed: &'a AtomicBool,
 }
@@ -57,7 +59,7 @@ pub(super) async fn run(reads: Reads<'_>, context: &Context, mut sources_listed:
     };
     beating(listed, context).await;
     let mut unread: HashSet<Arc<str>> = context.bindings.namespaces().into_iter().collect();
-    let mut plan = Plan::default();
+    let mut plan = Plan::new(reads.interval);
     unread.iter().for_each(|namespace| plan.ask(namespace, Instant::now()));
     let mut running = FuturesUnordered::new();
     let mut watches = Watches::new(reads.watches);
@@ -78,7 +80,7 @@ pub(super) async fn run(reads: Reads<'_>, context: &Context, mut sources_listed:
                 unread.remove(&namespace);
                 watches.end(&namespace);
                 plan.forget(&namespace);
-                plan.ask(&namespace, now + INTERVAL);
+                plan.ask(&namespace, now + reads.interval);
             }
         }
         // A namespace that cannot be read stops no other.

@@ -9,12 +9,11 @@ use tokio::time::Instant;
 
 use crate::controller::cache::bindings::Access;
 
-/// How often a namespace is read.
-pub(super) const INTERVAL: Duration = Duration::from_secs(60);
-/// A refusal is believed after a second one this much later: an API server that starts may refuse before it has read its roles.
-const DOUBT: Duration = Duration::from_secs(10);
-/// The wait after the second refusal, and after a failure. It doubles, up to [`INTERVAL`].
-const MIN_WAIT: Duration = Duration::from_secs(5);
+/// Of the interval between two reads of a namespace, so much: 10 of 60 s. A refusal is believed after a second one this much later:
+/// an API server that starts may refuse before it has read its roles.
+const DOUBT: u32 = 6;
+/// Likewise the wait after the second refusal, and after a failure: 5 of 60 s. It doubles, up to the interval.
+const MIN_WAIT: u32 = 12;
 
 /// What a read of a namespace has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +27,9 @@ pub(super) enum Answer {
 }
 
 /// The namespaces that are read in turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Plan {
+    interval: Duration,
     due: BTreeSet<(Instant, Arc<str>)>,
     standings: HashMap<Arc<str>, Standing>,
 }
@@ -48,6 +48,11 @@ struct Standing {
 }
 
 impl Plan {
+    /// Each namespace is read once in an `interval`.
+    pub(super) fn new(interval: Duration) -> Self {
+        Plan { interval, due: BTreeSet::new(), standings: HashMap::new() }
+    }
+
     /// Has a namespace read at `due` at the latest. One that is being read, or about to be read in doubt, stays as it is, and one
     /// that was just read waits for some seconds: tenants can cause this.
     pub(super) fn ask(&mut self, namespace: &Arc<str>, due: Instant) {
@@ -57,7 +62,7 @@ impl Plan {
                 due
             }
             Some(Standing { due: Some(planned), refusals, answered_at, .. }) if *refusals != 1 => {
-                let earliest = answered_at.map_or(due, |at| due.max(at + MIN_WAIT));
+                let earliest = answered_at.map_or(due, |at| due.max(at + self.interval / MIN_WAIT));
                 earliest.min(*planned)
             }
             Some(_) => return,
@@ -90,19 +95,20 @@ impl Plan {
 
     /// A namespace was read. Returns what is believed of it from now on, where the answer decides that.
     pub(super) fn answered(&mut self, namespace: &Arc<str>, answer: Answer, now: Instant) -> Option<Access> {
+        let interval = self.interval;
         let standing = self.standings.get_mut(namespace)?;
         standing.answered_at = Some(now);
-        let doubled = |times: u32| MIN_WAIT.saturating_mul(1 << times.min(8)).min(INTERVAL);
+        let doubled = |times: u32| (interval / MIN_WAIT).saturating_mul(1 << times.min(8)).min(interval);
         let (wait, access) = match answer {
             Answer::Granted => {
                 let is_first = !std::mem::replace(&mut standing.was_granted, true);
                 (standing.refusals, standing.failures) = (0, 0);
-                (if is_first { spread(namespace) } else { INTERVAL }, Some(Access::Granted))
+                (if is_first { spread(namespace, interval) } else { interval }, Some(Access::Granted))
             }
             Answer::Refused => {
                 (standing.refusals, standing.failures) = (standing.refusals.saturating_add(1), 0);
                 match standing.refusals {
-                    1 => (DOUBT, None),
+                    1 => (interval / DOUBT, None),
                     more => (doubled(more - 2), Some(Access::Refused)),
                 }
             }
@@ -135,10 +141,10 @@ impl Plan {
 }
 
 /// The wait after the first list: those that were listed together are apart from then on.
-fn spread(namespace: &str) -> Duration {
+fn spread(namespace: &str, interval: Duration) -> Duration {
     let mut hasher = DefaultHasher::new();
     namespace.hash(&mut hasher);
-    INTERVAL.mul_f64(0.5 + (hasher.finish() % 1000) as f64 / 2000.0)
+    interval.mul_f64(0.5 + (hasher.finish() % 1000) as f64 / 2000.0)
 }
 
 #[cfg(test)]
@@ -151,7 +157,7 @@ mod tests {
 
     /// The waits after these answers to a namespace, in seconds, and what is believed after each.
     fn waits(answers: &[Answer]) -> Vec<(u64, Option<Access>)> {
-        let (mut plan, namespace, mut now) = (Plan::default(), Arc::from("a"), Instant::now());
+        let (mut plan, namespace, mut now) = (Plan::new(seconds(60)), Arc::from("a"), Instant::now());
         plan.ask(&namespace, now);
         let answered = answers.iter().map(|answer| {
             assert_eq!(plan.next(now).as_ref(), Some(&namespace));
@@ -190,7 +196,7 @@ mod tests {
 
     #[test]
     fn plan_spreads_namespaces_over_the_interval_after_their_first_list() {
-        let (mut plan, now) = (Plan::default(), Instant::now());
+        let (mut plan, now) = (Plan::new(seconds(60)), Instant::now());
         let names: Vec<Arc<str>> = (0..100).map(|number| format!("team-{number}").into()).collect();
         for name in &names {
             plan.ask(name, now);
@@ -211,7 +217,7 @@ mod tests {
 
     #[test]
     fn plan_reads_a_namespace_soon_when_asked_and_never_when_forgotten() {
-        let (mut plan, namespace, now) = (Plan::default(), Arc::from("a"), Instant::now());
+        let (mut plan, namespace, now) = (Plan::new(seconds(60)), Arc::from("a"), Instant::now());
         plan.ask(&namespace, now);
         assert!(plan.next(now).is_some());
         plan.ask(&namespace, now);

@@ -230,3 +230,55 @@ fn secrets_list_of_a_namespace_costs_the_same_beside_thousands_of_others() {
     // A walk through all of them each time took minutes in a debug build.
     assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn secrets_that_change_fifty_times_a_second_and_that_ten_thousand_use_are_told_in_portions() {
+    let secrets = Secrets::new(1, Arc::default());
+    let of = |namespace: &str, name: &str| Key::new(namespace, name);
+    for number in 0..10_000 {
+        secrets.reference(&of("crowd", &format!("source-{number}")), &[], &names(["shared"]));
+    }
+    for number in 0..150 {
+        secrets.reference(&of("honest", &format!("source-{number}")), &[], &names(["shared"]));
+    }
+    let (mut told, mut honest, mut took) = (std::collections::HashMap::new(), 0, vec![]);
+    for revision in 1..=500 {
+        let begun = std::time::Instant::now();
+        assert!(secrets.changed(&of("crowd", "shared"), facts(revision)).is_empty());
+        took.push(begun.elapsed());
+        if revision == 250 {
+            assert!(secrets.changed(&of("honest", "shared"), facts(1)).is_empty());
+        }
+        // Ten portions a second, and fifty changes.
+        if revision % 5 == 0 {
+            for source in secrets.next_of_crowds().await {
+                honest += usize::from(&*source.namespace == "honest");
+                *told.entry(source).or_insert(0) += 1;
+            }
+        }
+        assert_eq!(
+            honest,
+            if revision < 250 {
+                0
+            } else if revision < 255 {
+                100
+            } else {
+                150
+            },
+            "{revision}"
+        );
+    }
+    assert_eq!(told.values().sum::<usize>(), 100 * 100 + 150);
+    assert_eq!(told.len(), 10_150, "each once in ten seconds");
+    took.sort();
+    assert!(
+        took[250] < std::time::Duration::from_millis(1),
+        "{:?}: the watch does not wait for them",
+        took[250]
+    );
+    // The last change is told to all, and then nothing is left.
+    for _ in 0..100 {
+        assert_eq!(secrets.next_of_crowds().await.len(), 100);
+    }
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(1), secrets.next_of_crowds()).await.is_err());
+}
