@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Generates the CustomResourceDefinition and the rules for Secrets from the Rust sources, and the chart's README and the
-# manifests of deploy/ from the chart.
+# Generates the CustomResourceDefinition, the rules for Secrets and docs/reference/ from the Rust sources, and the chart's
+# README and the manifests of deploy/ from the chart.
 #
 #   generate.sh           write it into the working tree
 #   generate.sh --check   print the differences from the working tree; exit code 1 if there are any
@@ -12,10 +12,13 @@ out=target/generated
 chart=charts/tokensource-operator
 namespace=tokensource-system
 rm -rf $out
-mkdir -p $out/crds $out/charts $out/deploy/base $out/deploy/overlays/cluster $out/deploy/overlays/namespaced \
+mkdir -p $out/crds $out/charts $out/docs/reference $out/deploy/base $out/deploy/overlays/cluster $out/deploy/overlays/namespaced \
   $out/deploy/overlays/pernamespace $out/deploy/overlays/team
 
 ${CARGO:-cargo} run --quiet -- crd >$out/crds/tokensource.dev_tokensources.yaml
+for page in api flags; do
+  ${CARGO:-cargo} run --quiet --example reference -- $page >$out/docs/reference/$page.md
+done
 
 cp -R $chart $out/charts/
 cp $out/crds/tokensource.dev_tokensources.yaml $out/$chart/files/crd.yaml

@@ -17,6 +17,7 @@ mod conditions;
 mod credentials;
 mod deletion;
 mod endpoint_limits;
+mod examples;
 mod explain;
 mod failures;
 mod gitops;
