@@ -45,7 +45,7 @@ lint: ## Run clippy; warnings are errors.
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 .PHONY: generate
-generate: ## Generate the CustomResourceDefinition, the chart's README and deploy/.
+generate: ## Generate the CustomResourceDefinition, the reference pages, the chart's README and deploy/.
 	@hack/generate.sh
 
 .PHONY: check-generated
@@ -59,8 +59,8 @@ test-fast: $(NPM_STAMPS) ## Run tests without a control plane: unit tests, the l
 	$(CARGO) test --workspace --lib --bins --test layout --test token_endpoint --test mint
 
 .PHONY: test
-test: ## Run all tests, against a real control plane (the first run builds it: minutes).
-	@hack/test.sh
+test: ## Run all tests, against a real control plane (the first run builds it: minutes); KUBERNETES=1.31: of that version, PART="main_job rights": the integration tests whose names contain one of these.
+	@hack/test.sh $(if $(PART),--test integration -- $(PART))
 
 .PHONY: test-long
 test-long: ## Run the long tests, at most two hours on two cores; PART=simulation and the like: those whose names contain it.

@@ -10,6 +10,7 @@
 # A test that restores a snapshot of etcd (its address is in DIR/etcd-url) puts the data directory that etcdutl has made at
 # DIR/restored: all components stop, and start again with it, on their ports.
 #
+# KUBERNETES=1.31 in the environment picks the version; it fails if the server that runs has another one.
 # Uses the binaries in $KUBEBUILDER_ASSETS, if there are any. Runs on bash 3.2 (macOS).
 set -euo pipefail
 
@@ -36,21 +37,63 @@ component() {
 
 # Absolute, because it is the target of symlinks.
 if [ -d "${KUBEBUILDER_ASSETS:-}" ]; then KUBEBUILDER_ASSETS=$(cd "$KUBEBUILDER_ASSETS" && pwd); fi
-provided() { [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; }
+in_assets() { [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; }
+elsewhere='' # binaries that another module provides, each between spaces
+provided() {
+  case $elsewhere in *" $1 "*) return ;; esac
+  in_assets "$1"
+}
 
-# Sets $bin to the directory with all four binaries.
+# The version that hack/control-plane pins; without the patch release.
+default_kubernetes() {
+  local version
+  version=$(pinned_version control-plane k8s.io/kubernetes)
+  version=${version#v}
+  echo "${version%.*}"
+}
+
+# link NAME SOURCE
+link() {
+  if [ "$(readlink "$bin/$1" || true)" != "$2" ]; then ln -sf "$2" "$bin/$1"; fi
+}
+
+# Sets $bin to the directory with all four binaries. etcd and kubectl are the same for every version of Kubernetes.
 build() {
-  local name source
-  build_tools control-plane "all four take 5 to 10 minutes on 2 cores, and 1.5 GB of Go modules"
+  local name older='' older_names='' known
+  if [ -n "${KUBERNETES:-}" ] && [ "$KUBERNETES" != "$(default_kubernetes)" ]; then
+    if ! [ -f "$hack/control-plane-$KUBERNETES/go.mod" ]; then
+      known=$(cd "$hack" && echo control-plane-*/)
+      known=${known//control-plane-/}
+      die "KUBERNETES is $KUBERNETES, which hack/ does not pin: it has ${known//\//} $(default_kubernetes)"
+    fi
+    build_tools "control-plane-$KUBERNETES" "both take 3 to 10 minutes on 2 cores, and 1 GB of Go modules"
+    older=$built older_names=" $(binaries_of "control-plane-$KUBERNETES" | tr '\n' ' ')"
+  fi
+  elsewhere=$older_names build_tools control-plane "all four take 5 to 10 minutes on 2 cores, and 1.5 GB of Go modules"
   bin=$built
-  [ -n "${KUBEBUILDER_ASSETS:-}" ] || return 0
-  bin=$cache/with-assets-$(printf '%s %s' "$KUBEBUILDER_ASSETS" "$built" | sha256)
+  if [ -z "$older" ] && [ -z "${KUBEBUILDER_ASSETS:-}" ]; then return; fi
+  bin=$cache/links-$(printf '%s %s %s' "${KUBEBUILDER_ASSETS:-}" "$older" "$built" | sha256)
   mkdir -p "$bin"
   for name in $(binaries_of control-plane); do
-    source=$built/$name
-    if provided "$name"; then source=$KUBEBUILDER_ASSETS/$name; fi
-    if [ "$(readlink "$bin/$name" || true)" != "$source" ]; then ln -sf "$source" "$bin/$name"; fi
+    if in_assets "$name"; then
+      link "$name" "$KUBEBUILDER_ASSETS/$name"
+    elif [ -n "$older" ] && [ -x "$older/$name" ]; then
+      link "$name" "$older/$name"
+    else
+      link "$name" "$built/$name"
+    fi
   done
+}
+
+# Fails if the server is not of the version that KUBERNETES picks, which binaries in $KUBEBUILDER_ASSETS may not be.
+check_version() {
+  local version
+  [ -n "${KUBERNETES:-}" ] || return 0
+  version=$(kubectl get --raw /version | sed -n 's/.*"gitVersion": "\([^"]*\)".*/\1/p')
+  case $version in
+    "v$KUBERNETES".*) ;;
+    *) die "KUBERNETES is $KUBERNETES, but the API server has version $version${KUBEBUILDER_ASSETS:+: unset KUBEBUILDER_ASSETS}" ;;
+  esac
 }
 
 # ---------------------------------------------------------------------------------------------- run
@@ -143,11 +186,13 @@ start_apiserver() {
 
 run_apiserver() {
   # The server generates its certificate; the same key signs ServiceAccount tokens.
-  # No limits on concurrent requests, because many tests share the server.
+  # No limits on concurrent requests, because many tests share the server. No endpoints of the Service `kubernetes`, because
+  # pods do not run here, and they cannot have the loopback address.
   component kube-apiserver "$bin/kube-apiserver" --etcd-servers "$etcd_url" \
     --bind-address 127.0.0.1 --advertise-address 127.0.0.1 --secure-port "$api_port" --cert-dir "$dir/certs" \
     --token-auth-file "$dir/tokens.csv" --authorization-mode RBAC \
-    --service-cluster-ip-range 10.0.0.0/24 --service-account-issuer https://kubernetes.default.svc \
+    --endpoint-reconciler-type none --service-cluster-ip-range 10.0.0.0/24 \
+    --service-account-issuer https://kubernetes.default.svc \
     --service-account-key-file "$dir/certs/apiserver.key" --service-account-signing-key-file "$dir/certs/apiserver.key" \
     --audit-policy-file "$dir/audit-policy.yaml" --audit-log-path "$dir/audit.log" --audit-log-mode blocking \
     --audit-log-maxsize 4096 \
@@ -250,6 +295,7 @@ run() {
 
   with_retries start_etcd
   with_retries start_apiserver
+  check_version
   # Before the garbage collector starts, because it discovers new kinds only every 30 s.
   if [ -n "$crds" ]; then
     kubectl create -f "$crds" >/dev/null

@@ -10,7 +10,8 @@ echo "== npm packages of the test servers" >&2
 make --silent npm-packages
 
 echo "== control plane: etcd, kube-apiserver, kube-controller-manager" >&2
-echo "   in $(hack/control-plane.sh build)" >&2
+bin=$(hack/control-plane.sh build)
+echo "   $("$bin/kube-apiserver" --version) in $bin" >&2
 
 echo "== Helm" >&2
 echo "   in $(hack/tools.sh helm)" >&2

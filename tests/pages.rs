@@ -303,3 +303,41 @@ fn every_log_message_of_the_source_is_documented() {
     let gone: Vec<_> = documented.keys().filter(|it| !messages.0.contains_key(*it)).collect();
     assert!(gone.is_empty(), "in docs/logs.md, and not in the source: {gone:#?}");
 }
+
+/// The version of Kubernetes that a module of hack/ pins.
+fn pinned_kubernetes(module: &Path) -> Option<String> {
+    let text = fs::read_to_string(module.join("go.mod")).ok()?;
+    let line = text.lines().find(|line| line.trim().starts_with("k8s.io/kubernetes v"))?;
+    line.split_whitespace().nth(1).map(|version| version.trim_start_matches('v').to_owned())
+}
+
+#[test]
+fn pinned_versions_of_kubernetes_are_those_of_the_workflow_the_page_and_the_chart() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let minor = |version: &str| version.rsplit_once('.').unwrap().0.to_owned();
+    let newest = pinned_kubernetes(&root().join("hack/control-plane")).unwrap();
+    let mut pinned = BTreeSet::from([newest.clone()]);
+    let mut in_jobs = vec![];
+    for entry in fs::read_dir(root().join("hack")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if let Some(of) = name.strip_prefix("control-plane-") {
+            let version = pinned_kubernetes(&path).unwrap();
+            assert_eq!(minor(&version), of, "{name}");
+            in_jobs.push(format!("\"{of}\""));
+            pinned.insert(version);
+        }
+    }
+    in_jobs.sort();
+    let matrix = format!("version: [{}]", in_jobs.join(", "));
+    assert!(read(".github/workflows/ci.yml").contains(&matrix), "{matrix}");
+    let documented: BTreeSet<String> = read("docs/install.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| 1.")?.split(" | ").nth(1).map(str::to_owned))
+        .collect();
+    assert_eq!(documented, pinned);
+    let oldest = minor(pinned.first().unwrap());
+    assert!(
+        read("charts/tokensource-operator/Chart.yaml").contains(&format!("kubeVersion: \">={oldest}.0-0\""))
+    );
+}

@@ -242,6 +242,31 @@ fn control_plane_failed_start_prints_cause_and_leaves_nothing_behind() {
     assert_eq!(made_below(tmp.path()), None);
 }
 
+#[test]
+fn control_plane_of_another_version_than_requested_fails_and_names_both() {
+    let tmp = tempfile::tempdir().unwrap();
+    let assets = tempfile::tempdir().unwrap();
+    let stderr = assets.path().join("stderr");
+    let bin = ControlPlane::shared().dir().join("bin");
+    for name in ["kube-apiserver", "kube-controller-manager"] {
+        std::os::unix::fs::symlink(bin.join(name), assets.path().join(name)).unwrap();
+    }
+    let another = if std::env::var("KUBERNETES").as_deref() == Ok("1.31") { "1.32" } else { "1.31" };
+    let mut child = supervisor(tmp.path(), Sigint::Default);
+    let mut child = child
+        .env("KUBEBUILDER_ASSETS", assets.path())
+        .env("KUBERNETES", another)
+        .stderr(fs::File::create(&stderr).unwrap())
+        .spawn()
+        .unwrap();
+    let status = wait_within(&mut child, "the control plane's script", SOON);
+    let words = fs::read_to_string(&stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{words}");
+    let expected = format!("KUBERNETES is {another}, but the API server has version v1.");
+    assert!(words.contains(&expected) && words.contains("unset KUBEBUILDER_ASSETS"), "{words}");
+    assert_eq!(made_below(tmp.path()), None);
+}
+
 // ------------------------------------------------------------------------------------------ no wait is unlimited
 
 /// SIGINT ignored, as in a background job of a script, and then reset by the helper.

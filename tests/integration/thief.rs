@@ -332,8 +332,9 @@ async fn rights(account: &Account, namespace: &str) -> BTreeMap<String, String> 
         if resource.is_empty()
             || resource.ends_with("reviews.authentication.k8s.io")
             || resource.ends_with("reviews.authorization.k8s.io")
+            || resource == "clustertrustbundles.certificates.k8s.io"
         {
-            continue; // paths of discovery, and questions about oneself
+            continue; // paths of discovery, questions about oneself, and public certificates (Kubernetes 1.37)
         }
         let verbs = verbs.trim_end_matches(']').split(' ').map(str::to_owned);
         rights.entry(resource.to_owned()).or_default().extend(verbs);

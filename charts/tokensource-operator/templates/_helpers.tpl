@@ -199,9 +199,6 @@ variables.ownNamespace
 {{- if and .Values.networkPolicy.enabled (or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled) (not .Values.metrics.from) (not .Values.networkPolicy.from) }}
 {{- fail "metrics.from is empty, so every pod could connect: name the NetworkPolicy peers that scrape, for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]; [{namespaceSelector: {}}] allows all pods, and a scraper on the host network needs [{ipBlock: {cidr: NETWORK-OF-THE-NODES}}]" }}
 {{- end }}
-{{- if and .Values.admissionPolicy.enabled (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
-{{- fail (printf "the admission policy needs Kubernetes 1.30 (this is %s): set admissionPolicy.enabled to false" .Capabilities.KubeVersion.Version) }}
-{{- end }}
 {{- if and .Values.podDisruptionBudget.enabled (not (kindIs "invalid" .Values.podDisruptionBudget.minAvailable)) (not (kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable)) }}
 {{- fail "podDisruptionBudget.minAvailable and maxUnavailable exclude each other: set one of them to null" }}
 {{- end }}
