@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::change::ChangeArgs;
-use crate::commands::{bindings, completion, explain, get, mint, probe, refresh, suspend};
+use crate::commands::{bindings, check, completion, explain, get, mint, probe, refresh, suspend};
 use crate::operator;
 
 /// The name of the binary as a plugin of kubectl.
@@ -46,6 +46,9 @@ pub enum Command {
     /// Report whether the token is valid, which pods read it, what failed last and what to do, with your own rights.
     #[command(after_help = explain::HELP)]
     Explain(Box<explain::ExplainArgs>),
+    /// Check that the cluster is as the operator needs it: versions, definition, leader, rights and policies.
+    #[command(after_help = check::HELP)]
+    Check(Box<check::CheckArgs>),
     /// Ask the operator of this pod whether it is live or ready; exit code 0: yes. For exec probes.
     Probe(probe::ProbeArgs),
     /// Print the RoleBindings for all namespaces that have TokenSources, to be applied before the operator has its rights by
@@ -108,6 +111,7 @@ impl Cli {
             Command::Resume(arguments) => ExitCode::from(suspend::run(*arguments, false).await),
             Command::Mint(arguments) => ExitCode::from(mint::run(*arguments).await.code()),
             Command::Explain(arguments) => ExitCode::from(explain::run(*arguments).await),
+            Command::Check(arguments) => ExitCode::from(check::run(*arguments).await),
             Command::Probe(arguments) => match probe::run(&arguments).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failure(&error.to_string()),

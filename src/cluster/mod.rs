@@ -15,6 +15,7 @@ mod reduce;
 mod retry_after;
 mod service_networks;
 mod user;
+mod user_checks;
 mod user_objects;
 mod watches;
 
@@ -29,5 +30,6 @@ pub use lease::{LeaseError, LeaseName};
 pub(crate) use objects::{NamespaceObject, SecretObject, SourceObject};
 pub(crate) use service_networks::service_networks;
 pub(crate) use user::{KubeconfigEntry, UserCluster, UserClusterError, UserConnection};
+pub(crate) use user_checks::Right;
 pub(crate) use user_objects::{Change, Scope, USER_FIELD_MANAGER, WatchEnd};
 pub(crate) use watches::{may_list_secrets, watch_namespaces, watch_secrets, watch_sources};

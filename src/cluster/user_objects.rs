@@ -171,7 +171,7 @@ impl UserCluster {
         Ok(namespaces.into_iter().filter_map(|namespace| namespace.metadata.name).collect())
     }
 
-    async fn call<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    pub(super) async fn call<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
         match self.bounded(call).await {
             Ok(result) => result.map_err(CallError::from),
             Err(_) => Err(CallError::Unavailable("no answer in time".to_owned().into())),

@@ -2,6 +2,7 @@
 
 pub mod bindings;
 pub mod change;
+pub mod check;
 pub mod completion;
 pub mod explain;
 pub mod get;

@@ -11,7 +11,7 @@ use crate::cluster::{CallError, UserCluster};
 use crate::token_request::EndpointArgs;
 
 /// The label of all objects of the chart.
-const PART_OF: &str = "app.kubernetes.io/part-of=tokensource-operator";
+pub(crate) const PART_OF: &str = "app.kubernetes.io/part-of=tokensource-operator";
 /// The namespace of the documentation, where a user may not read Deployments of all namespaces.
 const USUAL_NAMESPACE: &str = "tokensource-system";
 /// A proxy of the operator's environment is not that of the user's.
@@ -27,7 +27,7 @@ pub(crate) enum OperatorError {
 }
 
 /// The operator's Deployments, in all namespaces, or in the one of the documentation where the user may not read more.
-async fn deployments(cluster: &UserCluster) -> Result<Vec<Deployment>, OperatorError> {
+pub(crate) async fn deployments(cluster: &UserCluster) -> Result<Vec<Deployment>, OperatorError> {
     let found = match cluster.objects::<Deployment>(None, Some(PART_OF)).await {
         Err(CallError::Refused(_)) => cluster.objects(Some(USUAL_NAMESPACE), Some(PART_OF)).await?,
         found => found?,

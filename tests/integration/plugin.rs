@@ -136,6 +136,18 @@ async fn plugin_shows_refreshes_suspends_and_resumes() {
         .await
         .assert(0, &[&format!("those of Deployment {namespace}/o hold")]);
 
+    tokensource(&["check"]).await.assert(
+        2,
+        &[
+            "ok       kubernetes  v1.",
+            "ok       definition  TokenSources are known, with the schema of version",
+            &format!("fail     operator    Deployment {namespace}/o is scaled to 0"),
+            "no operator leads",
+            &format!("fail     rights      the operator may not get tokensources in {namespace}; "),
+            "ok       you         may get tokensources",
+        ],
+    );
+
     // kubectl asks the plugin what to complete.
     let completed = async |words: &[&str]| {
         let mut kubectl = Command::new(scene.control_plane.dir().join("bin/kubectl"));
@@ -197,11 +209,21 @@ async fn plugin_says_in_a_sentence_what_the_role_does_not_permit() {
         1,
         &["source cannot be read", "the operator's Deployment cannot be read: deployments.apps is forbidden"],
     );
+    tokensource(&["check", "-n", namespace]).await.assert(
+        3,
+        &[
+            "unknown  definition",
+            "unknown  operator    the operator's Deployment cannot be read",
+            "unknown  policies",
+        ],
+    );
     // What the chart adds to the role view.
     let group = json!(["tokensource.dev"]);
     let view = json!({"apiGroups": group, "resources": ["tokensources", "tokensources/status"], "verbs": ["get", "list", "watch"]});
     account.may(json!([view])).await;
     tokensource(&["get", "-n", namespace]).await.assert(0, &["source", "Unseen"]);
+    let can_be_listed = format!("ok       definition  TokenSources of {namespace} can be listed");
+    tokensource(&["check", "-n", namespace]).await.assert(3, &[&can_be_listed]);
     for command in ["refresh", "suspend"] {
         let said = tokensource(&[command, "-n", namespace, "source"]).await;
         is_one_sentence(

@@ -14,7 +14,7 @@ const MAX_DELAY: u64 = 120;
 /// The most bytes of a remedy's first words.
 const MAX_REMEDY_BYTES: usize = 60;
 
-const NO_OPERATOR: &str = "see that the operator runs and serves this namespace";
+const NO_OPERATOR: &str = "see that the operator runs and serves this namespace: kubectl tokensource check";
 
 /// What is the matter, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -179,8 +179,10 @@ async fn written(
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let message =
-                last.unwrap_or_else(|| "see whether the operator runs and serves this namespace".to_owned());
+            let message = last.unwrap_or_else(|| {
+                "see whether the operator runs and serves this namespace: kubectl tokensource check"
+                    .to_owned()
+            });
             return Err(NotWritten::InTime { name: name.to_owned(), message });
         }
         sleep(POLL_INTERVAL).await;

@@ -1,0 +1,136 @@
+//! Reads what `check` reports on, as far as the user's rights permit.
+
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use tokensource_api::TokenSource;
+
+use crate::cluster::{CallError, Right, UserCluster};
+use crate::commands::operator::{self, OperatorError, PART_OF};
+use crate::key::Key;
+
+/// What was read.
+pub(super) struct Seen {
+    pub(super) namespace: String,
+    /// Major and minor version of the API server, and its text.
+    pub(super) version: Result<((u32, u32), String), CallError>,
+    pub(super) definition: Result<Option<CustomResourceDefinition>, CallError>,
+    /// Whether TokenSources of the namespace can be listed.
+    pub(super) sources: Result<Vec<TokenSource>, CallError>,
+    pub(super) operators: Result<Vec<Operator>, OperatorError>,
+    pub(super) policies: Result<Vec<ValidatingAdmissionPolicy>, CallError>,
+    pub(super) bindings: Result<Vec<ValidatingAdmissionPolicyBinding>, CallError>,
+    /// The user's own rights in the namespace.
+    pub(super) own: Vec<(Right, Result<bool, CallError>)>,
+}
+
+/// A Deployment of the operator.
+pub(super) struct Operator {
+    pub(super) deployment: Deployment,
+    /// `None` where it needs none.
+    pub(super) lease: Option<(Key, Result<Option<Lease>, CallError>)>,
+    /// Its rights; none where they are granted by namespace.
+    pub(super) rights: Vec<(Right, Result<bool, CallError>)>,
+}
+
+/// The rights that the chart gives the operator: group, resource and verbs.
+const OPERATOR_RIGHTS: [(&str, &str, &[&str]); 5] = [
+    ("tokensource.dev", "tokensources", &["get", "list", "watch"]),
+    ("tokensource.dev", "tokensources/status", &["patch"]),
+    ("", "secrets", &["get", "list", "watch", "create", "patch", "delete"]),
+    ("", "configmaps", &["get"]),
+    ("events.k8s.io", "events", &["create"]),
+];
+
+/// The rights of people, by command.
+const OWN_RIGHTS: [(&str, &str, &[&str]); 3] = [
+    ("tokensource.dev", "tokensources", &["get", "list", "watch", "patch"]),
+    ("", "secrets", &["get"]),
+    ("", "pods", &["list"]),
+];
+
+fn rights(all: &[(&'static str, &'static str, &[&'static str])], namespace: Option<&str>) -> Vec<Right> {
+    let each = |(group, resource, verbs): &(&'static str, &'static str, &[&'static str])| {
+        let right =
+            |verb: &&'static str| Right { group, resource, verb, namespace: namespace.map(str::to_owned) };
+        verbs.iter().map(right).collect::<Vec<_>>()
+    };
+    all.iter().flat_map(each).collect()
+}
+
+pub(super) async fn read(cluster: &UserCluster, progress: impl Fn(&str)) -> Seen {
+    progress("reading versions");
+    let version = cluster.server_version().await;
+    let definition = cluster.object(None, "tokensources.tokensource.dev").await;
+    let sources = cluster.objects(Some(&cluster.namespace), None).await;
+    progress("reading the operator's Deployments");
+    let operators = match operator::deployments(cluster).await {
+        Err(error) => Err(error),
+        Ok(deployments) => {
+            let mut operators = vec![];
+            for deployment in deployments {
+                progress("reading the operator's rights");
+                operators.push(operator_of(cluster, deployment).await);
+            }
+            Ok(operators)
+        }
+    };
+    progress("reading admission policies");
+    let policies = cluster.objects(None, Some(PART_OF)).await;
+    let bindings = cluster.objects(None, Some(PART_OF)).await;
+    progress("reading your rights");
+    let mut own = vec![];
+    for right in rights(&OWN_RIGHTS, Some(&cluster.namespace)) {
+        let may = cluster.may(&right, None).await;
+        own.push((right, may));
+    }
+    Seen {
+        namespace: cluster.namespace.clone(),
+        version,
+        definition,
+        sources,
+        operators,
+        policies,
+        bindings,
+        own,
+    }
+}
+
+async fn operator_of(cluster: &UserCluster, deployment: Deployment) -> Operator {
+    let key = Key::of(&deployment.metadata);
+    let value = |name: &str| operator::flag(&deployment, name).pop();
+    let lease = if value("leader-elect").as_deref() == Some("false") {
+        None
+    } else {
+        let namespace = value("leader-election-namespace").unwrap_or_else(|| key.namespace.to_string());
+        let name = value("leader-election-lease-name").unwrap_or_else(|| "tokensource-operator".to_owned());
+        Some((Key::new(&namespace, &name), cluster.object(Some(&namespace), &name).await))
+    };
+    let mut all = vec![];
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let account = pod.and_then(|pod| pod.service_account_name.as_deref()).unwrap_or("default");
+    let user = format!("system:serviceaccount:{}:{account}", key.namespace);
+    if value("served-role").is_none() {
+        let mut wanted = vec![];
+        for namespaces in operator::flag(&deployment, "namespace") {
+            for namespace in namespaces.split(',') {
+                wanted.extend(rights(&OPERATOR_RIGHTS, Some(namespace)));
+            }
+        }
+        if wanted.is_empty() {
+            wanted = rights(&OPERATOR_RIGHTS, None);
+        }
+        for right in wanted {
+            let may = cluster.may(&right, Some(&user)).await;
+            let is_unknown = may.is_err();
+            all.push((right, may));
+            if is_unknown {
+                break; // the others are not, either
+            }
+        }
+    }
+    Operator { deployment, lease, rights: all }
+}
