@@ -22,6 +22,9 @@ done
 
 cp -R $chart $out/charts/
 cp $out/crds/tokensource.dev_tokensources.yaml $out/$chart/files/crd.yaml
+# Runbooks of the release, not of a branch that goes on.
+version=$(sed -n 's/^appVersion: *//p' $chart/Chart.yaml)
+sed -E "s#/blob/v[^/]+/docs/#/blob/v$version/docs/#" $chart/files/alerts.yaml >$out/$chart/files/alerts.yaml
 ${CARGO:-cargo} run --quiet --package tokensource-api --example secret_rules >$out/$chart/files/secret-rules.json
 # Assigned first: `set -e` ignores a failure inside an argument.
 helm=$(hack/tools.sh helm)/helm

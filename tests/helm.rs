@@ -242,10 +242,19 @@ async fn chart_and_manifests_install_upgrade_and_uninstall() {
     // An earlier version, in all namespaces.
     let folder = tempfile::tempdir().unwrap();
     let earlier = earlier_chart(folder.path());
-    let values = json!({"allowHTTP": true, "egress": {"allow": ["127.0.0.0/8"]}});
+    let mut values = json!({"allowHTTP": true, "egress": {"allow": ["127.0.0.0/8"]}});
+    // A TokenSource can be installed together with its definition, and belongs to the release from the next upgrade on.
+    values["extraObjects"] = json!([{
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "extra"},
+        "spec": {
+            "provider": {"oauth2": {"tokenURL": "https://idp.example.com/token"}},
+            "credentials": {"secretRef": {"name": "none"}}, "target": {"name": "extra"},
+        },
+    }]);
     let notes = run_helm(&["install", RELEASE, &earlier, "--create-namespace"], values.clone()).await;
     assert!(notes.contains("It serves all namespaces."), "{notes}");
     assert!(!crd_has_suspend().await);
+    let extra = get("tokensource", "extra").await["metadata"]["uid"].clone();
     pods_are_restricted().await;
 
     let scene = Scene::new("helm", 600).await;
@@ -264,6 +273,7 @@ async fn chart_and_manifests_install_upgrade_and_uninstall() {
     run_helm(&["upgrade", RELEASE, CHART], other).await;
     assert!(crd_has_suspend().await, "the CustomResourceDefinition is upgraded");
     assert_eq!(get("deployment", RELEASE).await["spec"]["replicas"], 3);
+    assert_eq!(get("tokensource", "extra").await["metadata"]["uid"], extra);
     operator.stop().await;
     let operator = pod().await;
     scene.source_is_seen().await;
@@ -281,6 +291,8 @@ async fn chart_and_manifests_install_upgrade_and_uninstall() {
     run_helm(&["uninstall", RELEASE], Value::Null).await;
     for (kind, name, stays) in [
         ("crd", CRD, true),
+        // As after the first installation.
+        ("tokensource", "extra", true),
         ("deployment", RELEASE, false),
         ("serviceaccount", RELEASE, false),
         ("clusterrole", "tokensource-operator.tokensource-system", false),

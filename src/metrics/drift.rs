@@ -130,8 +130,10 @@ fn alerts_and_runbooks_match() {
         .collect();
     assert_eq!(names, pages);
     for name in names {
+        // Those of this release.
         let url = format!(
-            "https://github.com/tokensource/tokensource-operator/blob/main/docs/runbooks/{name}.md\n"
+            "https://github.com/tokensource/tokensource-operator/blob/v{}/docs/runbooks/{name}.md\n",
+            env!("CARGO_PKG_VERSION")
         );
         assert_eq!(alerts.matches(&url).count(), 1, "{name}");
         let rule = alerts.split(&format!("- alert: {name}\n")).nth(1).unwrap();

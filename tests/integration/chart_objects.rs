@@ -29,7 +29,9 @@ async fn chart_objects_pass_strict_validation() {
                 "relabelings": [{"targetLabel": "cluster", "replacement": "a"}],
                 "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"], "regex": "process_.*"}],
             },
-            "prometheusRule": {"enabled": true},
+            "prometheusRule": {
+                "enabled": true, "ruleLabels": {"team": "a"}, "rules": {"TokenSourcePanics": {"for": "7m"}},
+            },
             "dashboard": {"enabled": true},
             "service": {"ipFamilyPolicy": "PreferDualStack"},
         },
@@ -37,6 +39,17 @@ async fn chart_objects_pass_strict_validation() {
         "promptPropagation": {"enabled": true},
         "networkPolicy": {"egress": [{"ports": [{"port": 443}]}], "from": [{"namespaceSelector": {}}]},
         "podDisruptionBudget": {"maxUnavailable": null, "minAvailable": "50%"},
+        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+        "startupProbe": {"exec": {"command": ["/tokensource-operator", "probe", "livez"]}},
+        "livenessProbe": {"httpGet": {"port": "admin", "path": "/livez"}},
+        "strategy": {"type": "Recreate"},
+        "global": {
+            "imagePullSecrets": ["a"], "tolerations": [{"key": "a", "operator": "Exists"}],
+            "topologySpreadConstraints": [{"topologyKey": "rack", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}],
+        },
+        "extraInitContainers": [{"name": "a", "image": "a"}],
+        "hostUsers": false,
+        "schedulerName": "a",
     });
     let pods = json!({"metrics": {"from": [{"podSelector": {}}], "podMonitor": {"enabled": true}}});
     let secure = json!({
@@ -51,8 +64,11 @@ async fn chart_objects_pass_strict_validation() {
         "metrics": {
             "secure": true,
             "from": [{"podSelector": {}}],
-            "podMonitor": {"enabled": true},
-            "serviceMonitor": {"authorization": {"credentials": {"name": "scraper", "key": "token"}}},
+            "podMonitor": {
+                "enabled": true,
+                "authorization": {"credentials": {"name": "scraper", "key": "token"}},
+                "endpointAdditionalProperties": {"honorTimestamps": false},
+            },
         },
     });
     for values in [json!({}), namespaced, monitored, pods, secure, secure_pods] {

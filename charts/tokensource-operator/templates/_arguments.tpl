@@ -9,7 +9,7 @@
 {{- end }}
 {{- if include "tokensource-operator.isPerNamespace" . }}
 {{- $arguments = append $arguments (printf "--served-role=%s" (include "tokensource-operator.servedRole" .)) }}
-{{- $arguments = append $arguments (printf "--service-account=%s:%s" .Release.Namespace (include "tokensource-operator.serviceAccountName" .)) }}
+{{- $arguments = append $arguments (printf "--service-account=%s:%s" (include "tokensource-operator.namespace" .) (include "tokensource-operator.serviceAccountName" .)) }}
 {{- $arguments = append $arguments (printf "--namespace-watches=%d" (int .Values.rbac.watches)) }}
 {{- end }}
 {{- range .Values.egress.allow }}
@@ -26,7 +26,7 @@
 {{- if .Values.allowHTTP }}
 {{- $arguments = append $arguments "--allow-http" }}
 {{- end }}
-{{- if .Values.proxyFromEnvironment }}
+{{- if or .Values.proxyFromEnvironment .Values.httpsProxy .Values.httpProxy }}
 {{- $arguments = append $arguments "--proxy-from-environment" }}
 {{- end }}
 {{- with .Values.maxSourcesPerNamespace }}
@@ -62,4 +62,38 @@
 {{- $arguments = append $arguments (printf "--log-format=%s" .Values.log.format) }}
 {{- $arguments = append $arguments (printf "--log-level=%s" .Values.log.level) }}
 {{- toYaml (concat $arguments .Values.extraArgs) }}
+{{- end }}
+
+{{- /* By flag, the value that sets it. */}}
+{{- define "tokensource-operator.valuesOfFlags" -}}
+namespace: namespaces
+namespace-selector: namespaceSelector
+served-role: rbac.mode
+service-account: serviceAccount.name
+namespace-watches: rbac.watches
+egress-allow: egress.allow
+egress-only: egress.only
+egress-deny: egress.deny
+egress-proxied: egress.proxied
+egress-tenant-ca-bundle: egress.tenantCABundle
+allow-http: allowHTTP
+proxy-from-environment: proxyFromEnvironment
+max-sources-per-namespace: maxSourcesPerNamespace
+require-credentials-label: requireCredentialsLabel
+template-metadata-only: templateMetadata.only
+default-propagation-delay: defaultPropagationDelay
+endpoint-max-in-flight: endpoint.maxInFlight
+endpoint-max-per-second: endpoint.maxPerSecond
+leader-elect: leaderElection.enabled
+leader-election-namespace: leaderElection.namespace
+leader-election-lease-name: fullnameOverride
+leader-election-lease-duration: leaderElection.leaseDuration
+leader-election-renew-deadline: leaderElection.renewDeadline
+leader-election-retry-period: leaderElection.retryPeriod
+admin-address: admin.port
+metrics-secure: metrics.secure
+metrics-cert-path: metrics.tls.secretName
+probe-socket: livenessProbe
+log-format: log.format
+log-level: log.level
 {{- end }}

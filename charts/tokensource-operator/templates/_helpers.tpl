@@ -14,16 +14,21 @@
 {{- end }}
 {{- end }}
 
+{{- /* The namespace of the operator. */}}
+{{- define "tokensource-operator.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
 {{- /* For cluster-scoped objects: releases of the same name in several namespaces must not collide. */}}
 {{- define "tokensource-operator.clusterName" -}}
-{{- printf "%s.%s" (include "tokensource-operator.fullname" .) .Release.Namespace }}
+{{- printf "%s.%s" (include "tokensource-operator.fullname" .) (include "tokensource-operator.namespace" .) }}
 {{- end }}
 
 {{- define "tokensource-operator.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "tokensource-operator.fullname" .) .Values.serviceAccount.name }}
 {{- else }}
-{{- default "default" .Values.serviceAccount.name }}
+{{- .Values.serviceAccount.name }}
 {{- end }}
 {{- end }}
 
@@ -32,7 +37,8 @@
 {{- with .Values.image.digest }}
 {{- $version = printf "@%s" . }}
 {{- end }}
-{{- printf "%s/%s%s" .Values.image.registry .Values.image.repository $version | trimPrefix "/" }}
+{{- $registry := default .Values.image.registry .Values.global.imageRegistry | trimSuffix "/" }}
+{{- printf "%s/%s%s" $registry .Values.image.repository $version | trimPrefix "/" }}
 {{- end }}
 
 {{- /* An upgrade cannot change a selector: only values that never change belong here. */}}
@@ -41,15 +47,13 @@ app.kubernetes.io/name: {{ include "tokensource-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* A label of the values replaces those that no selector uses; the others are refused (`_checks.tpl`). */}}
 {{- define "tokensource-operator.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "tokensource-operator.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/part-of: tokensource-operator
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $ours := dict "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/part-of" "tokensource-operator" }}
+{{ toYaml (merge (dict) .Values.commonLabels .Values.global.commonLabels $ours) }}
 {{- end }}
 
 {{- /* The metadata of an object. Takes a dict of root and name, and optionally namespace, labels and annotations. */}}
@@ -133,7 +137,7 @@ annotations:
 {{- /* A namespace as text of the admission policy. The operator's own is not named, so that kustomize can change it in one
 place. Takes a dict of root and namespace (empty: the release's). */}}
 {{- define "tokensource-operator.namespaceInPolicy" -}}
-{{- if or (not .namespace) (eq .namespace .root.Release.Namespace) -}}
+{{- if or (not .namespace) (eq .namespace (include "tokensource-operator.namespace" .root)) -}}
 variables.ownNamespace
 {{- else -}}
 '{{ .namespace }}'
@@ -168,38 +172,4 @@ variables.ownNamespace
 {{- $terms = prepend $terms "namespaceObject != null" }}
 {{- end }}
 {{- join " && " $terms }}
-{{- end }}
-
-{{- /* Refuses combinations of values that exclude each other. */}}
-{{- define "tokensource-operator.check" -}}
-{{- if and .Values.namespaces .Values.namespaceSelector }}
-{{- fail "namespaces and namespaceSelector exclude each other: set one of them" }}
-{{- end }}
-{{- if and (eq .Values.rbac.mode "perNamespace") .Values.namespaces }}
-{{- fail "namespaces already limits the operator to Roles of these namespaces: set rbac.mode to cluster" }}
-{{- end }}
-{{- if and (ne .Values.rbac.mode "perNamespace") .Values.rbac.bind }}
-{{- fail "rbac.bind is for rbac.mode perNamespace: elsewhere the operator needs no RoleBindings" }}
-{{- end }}
-{{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
-{{- fail "without leaderElection.enabled every replica would request every token: set replicaCount to 1" }}
-{{- end }}
-{{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
-{{- fail "metrics.serviceMonitor and metrics.podMonitor would scrape every pod twice: enable one of them" }}
-{{- end }}
-{{- if and .Values.metrics.secure .Values.namespaces }}
-{{- fail "metrics.secure needs rights in the cluster, which the operator does not have with namespaces: limit who may connect by metrics.from" }}
-{{- end }}
-{{- if and .Values.metrics.secure .Values.metrics.podMonitor.enabled (not .Values.metrics.serviceMonitor.authorization) }}
-{{- fail "a PodMonitor has no token of Prometheus's own: with metrics.secure set metrics.serviceMonitor.authorization, for example {credentials: {name: SECRET, key: token}}, or use metrics.serviceMonitor" }}
-{{- end }}
-{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
-{{- fail "metrics.serviceMonitor needs metrics.service.enabled" }}
-{{- end }}
-{{- if and .Values.networkPolicy.enabled (or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled) (not .Values.metrics.from) (not .Values.networkPolicy.from) }}
-{{- fail "metrics.from is empty, so every pod could connect: name the NetworkPolicy peers that scrape, for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]; [{namespaceSelector: {}}] allows all pods, and a scraper on the host network needs [{ipBlock: {cidr: NETWORK-OF-THE-NODES}}]" }}
-{{- end }}
-{{- if and .Values.podDisruptionBudget.enabled (not (kindIs "invalid" .Values.podDisruptionBudget.minAvailable)) (not (kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable)) }}
-{{- fail "podDisruptionBudget.minAvailable and maxUnavailable exclude each other: set one of them to null" }}
-{{- end }}
 {{- end }}

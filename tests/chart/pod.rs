@@ -1,0 +1,158 @@
+//! The operator's pod.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::support::chart::{CHART, NAMESPACE, find, render, template};
+use super::{arguments, container, operator};
+
+#[test]
+fn probes_use_the_socket_of_the_operator() {
+    let objects = render(NAMESPACE, &json!({}));
+    let mounts = container(&objects)["volumeMounts"].as_array().unwrap();
+    let folder =
+        mounts.iter().find(|it| it["name"] == "probe-socket").unwrap()["mountPath"].as_str().unwrap();
+    let socket = format!("{folder}/probe.sock");
+    assert!(arguments(&objects).contains(&format!("--probe-socket={socket}")));
+    for (probe, page) in [("livenessProbe", "livez"), ("readinessProbe", "readyz")] {
+        assert_eq!(
+            container(&objects)[probe]["exec"]["command"],
+            json!(["/tokensource-operator", "probe", page])
+        );
+        // It asks at that socket.
+        let said = String::from_utf8(operator(&["probe".into(), page.into()]).stderr).unwrap();
+        assert!(said.contains(&format!("{socket} does not answer")), "{said}");
+    }
+}
+
+#[test]
+fn pod_token_is_valid_for_an_hour_and_mounted_by_the_operator_alone() {
+    let values = json!({"extraContainers": [{"name": "other"}], "extraVolumes": [{"name": "a"}]});
+    let objects = render(NAMESPACE, &values);
+    let pod = &find(&objects, "Deployment", "")["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(find(&objects, "ServiceAccount", "")["automountServiceAccountToken"], false);
+    let volume =
+        pod["volumes"].as_array().unwrap().iter().find(|it| it["name"] == "kube-api-access").unwrap();
+    let tokens: Vec<_> = volume["projected"]["sources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|source| !source["serviceAccountToken"].is_null())
+        .collect();
+    // 3607 s would be extended to a year.
+    assert_eq!(tokens, [&json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}})]);
+    let mounts = container(&objects)["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|it| it["name"] == "kube-api-access").unwrap();
+    assert_eq!(mount["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
+    assert_eq!(pod["containers"][1], json!({"name": "other"}));
+}
+
+fn pod(objects: &[Value]) -> &Value {
+    &find(objects, "Deployment", "")["spec"]["template"]["spec"]
+}
+
+#[test]
+fn fields_of_the_pod_that_the_chart_renders_are_refused_in_extra_pod_spec() {
+    let text = std::fs::read_to_string(format!("{CHART}/templates/_pod.tpl")).unwrap();
+    let (table, _) = text.split_once("{{- end }}\n\n").unwrap();
+    let known: BTreeSet<&str> = table.split([' ', '"', ':', '\n']).collect();
+    let everything: Value = serde_saphyr::from_str(include_str!("values.yaml")).unwrap();
+    let objects = render(NAMESPACE, &everything);
+    let fields = pod(&objects).as_object().unwrap().keys().filter(|it| *it != "shareProcessNamespace");
+    let missing: Vec<_> = fields.filter(|field| !known.contains(field.as_str())).collect();
+    assert_eq!(missing, Vec::<&String>::new(), "not in valuesOfPod");
+    for (field, words) in [
+        ("securityContext", "set the value podSecurityContext instead"),
+        ("dnsPolicy", "set the value dnsPolicy instead"),
+        ("automountServiceAccountToken", "the operator mounts its own token"),
+    ] {
+        let said = template(NAMESPACE, &json!({"extraPodSpec": {field: {}}})).unwrap_err();
+        assert!(
+            said.contains(&format!("extraPodSpec.{field}: the chart sets it")) && said.contains(words),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn names_and_paths_that_are_taken_are_refused() {
+    for (values, words) in [
+        (json!({"extraVolumes": [{"name": "probe-socket"}]}), "there is a volume probe-socket already"),
+        (json!({"extraVolumes": [{"name": "a"}, {"name": "a"}]}), "there is a volume a already"),
+        (json!({"extraContainers": [{"name": "operator"}]}), "there is a container operator already"),
+        (
+            json!({"extraContainers": [{"name": "a"}], "extraInitContainers": [{"name": "a"}]}),
+            "there is a container a already",
+        ),
+        (
+            json!({"extraVolumeMounts": [{"name": "a", "mountPath": "/run/tokensource-operator/"}]}),
+            "something is mounted at /run/tokensource-operator already",
+        ),
+    ] {
+        let said = template(NAMESPACE, &values).unwrap_err();
+        assert!(said.contains(words), "{values}: {said}");
+    }
+}
+
+#[test]
+fn no_user_or_group_is_fixed_so_that_openshift_can_assign_them() {
+    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install.yaml");
+    for text in [template(NAMESPACE, &json!({})).unwrap(), std::fs::read_to_string(manifests).unwrap()] {
+        for field in ["runAsUser", "runAsGroup", "fsGroup", "supplementalGroups", "65532"] {
+            assert!(!text.contains(field), "{field}");
+        }
+        assert!(text.contains("runAsNonRoot: true"));
+    }
+}
+
+#[test]
+fn another_handler_of_a_probe_and_another_strategy_replace_the_default() {
+    let probe = json!({"httpGet": {"port": "admin", "path": "/livez"}, "exec": null});
+    let values = json!({"livenessProbe": probe, "readinessProbe": {"tcpSocket": {"port": "admin"}}});
+    let objects = render(NAMESPACE, &values);
+    for name in ["livenessProbe", "readinessProbe"] {
+        let probe = &container(&objects)[name];
+        let handlers = ["exec", "httpGet", "tcpSocket", "grpc"].map(|it| usize::from(!probe[it].is_null()));
+        assert_eq!(handlers.iter().sum::<usize>(), 1, "{probe}");
+        assert!(!probe["periodSeconds"].is_null(), "the rest is kept");
+    }
+    let objects = render(NAMESPACE, &json!({"strategy": {"type": "Recreate"}}));
+    assert_eq!(find(&objects, "Deployment", "")["spec"]["strategy"], json!({"type": "Recreate"}));
+}
+
+#[test]
+fn values_of_a_parent_chart_apply_and_the_charts_own_win() {
+    let constraint =
+        |key: &str, when: &str| json!({"topologyKey": key, "whenUnsatisfiable": when, "maxSkew": 1});
+    let global = json!({
+        "imageRegistry": "registry.example.com/",
+        "imagePullSecrets": ["a", {"name": "b"}],
+        "nodeSelector": {"pool": "a", "kubernetes.io/os": "windows"},
+        "tolerations": [{"key": "dedicated"}],
+        "affinity": {"nodeAffinity": {}},
+        "topologySpreadConstraints": [
+            constraint("topology.kubernetes.io/zone", "DoNotSchedule"), constraint("rack", "DoNotSchedule"),
+        ],
+        "priorityClassName": "high",
+        "another": "chart's",
+    });
+    let values = json!({"global": global, "imagePullSecrets": [{"name": "b"}, {"name": "c"}]});
+    let objects = render(NAMESPACE, &values);
+    let pod = pod(&objects);
+    assert_eq!(pod["imagePullSecrets"], json!([{"name": "b"}, {"name": "c"}, {"name": "a"}]));
+    assert_eq!(pod["nodeSelector"], json!({"pool": "a", "kubernetes.io/os": "linux"}));
+    assert_eq!(pod["tolerations"].as_array().unwrap().len(), 3);
+    assert_eq!(pod["affinity"], json!({"nodeAffinity": {}}));
+    let spread = pod["topologySpreadConstraints"].as_array().unwrap();
+    let spread: Vec<_> = spread.iter().map(|it| (&it["topologyKey"], &it["whenUnsatisfiable"])).collect();
+    let expected = [("topology.kubernetes.io/zone", "ScheduleAnyway"), ("rack", "DoNotSchedule")];
+    assert_eq!(
+        spread,
+        expected.map(|(key, when)| (json!(key), json!(when))).iter().map(|(a, b)| (a, b)).collect::<Vec<_>>()
+    );
+    assert_eq!(pod["priorityClassName"], "high");
+    let image = container(&objects)["image"].as_str().unwrap();
+    assert!(image.starts_with("registry.example.com/tokensource/"), "{image}");
+}

@@ -1,0 +1,70 @@
+//! Roles and bindings.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::identities;
+use super::support::chart::{CHART, NAMESPACE, find, render};
+
+#[test]
+fn chart_rules_for_secrets_equal_those_of_templates() {
+    let file = std::fs::read_to_string(format!("{CHART}/files/secret-rules.json")).unwrap();
+    let rules: Value = serde_json::from_str(&file).unwrap();
+    assert_eq!(rules, tokensource_api::permitted::secret_rules(), "run `make generate`");
+}
+
+#[test]
+fn namespaced_mode_grants_the_same_rules_by_roles_and_no_cluster_role() {
+    let everywhere = render(NAMESPACE, &json!({}));
+    let everywhere = identities(&everywhere);
+    let name = format!("tokensource-operator.{NAMESPACE}");
+    let granted = |kind: &str, namespace: &str| [kind.to_owned(), namespace.to_owned(), name.clone()];
+    let values = json!({"namespaces": ["b", "a"], "rbac": {"aggregateToDefaultRoles": false}});
+    let namespaced = render(NAMESPACE, &values);
+    let namespaced = identities(&namespaced);
+    for namespace in ["a", "b"] {
+        let role = namespaced[&granted("Role", namespace)];
+        let mut rules = everywhere[&granted("ClusterRole", "")]["rules"].as_array().unwrap().clone();
+        // What belongs to the cluster.
+        rules.retain(|rule| rule["resources"] != json!(["servicecidrs"]));
+        assert_eq!(role["rules"], json!(rules));
+        let binding = namespaced[&granted("RoleBinding", namespace)];
+        assert_eq!(binding["subjects"], everywhere[&granted("ClusterRoleBinding", "")]["subjects"]);
+    }
+    assert!(!namespaced.keys().any(|[kind, ..]| kind.starts_with("ClusterRole")), "{namespaced:?}");
+}
+
+#[test]
+fn rights_by_namespace_are_the_same_in_roles_of_which_one_is_bound_in_the_cluster() {
+    let everywhere = render(NAMESPACE, &json!({}));
+    let bind = json!(["b", "a", "b"]);
+    let bound = render(NAMESPACE, &json!({"rbac": {"mode": "perNamespace", "bind": bind}}));
+    let name = format!("tokensource-operator.{NAMESPACE}");
+    let rules = |objects: &[Value], name: &str| {
+        let role = |it: &&Value| it["kind"] == "ClusterRole" && it["metadata"]["name"] == name;
+        objects.iter().find(role).unwrap()["rules"].as_array().unwrap().clone()
+    };
+    let served = format!("{name}-served");
+    let (in_cluster, in_namespace) = (rules(&bound, &name), rules(&bound, &served));
+    let text = |rules: &[Value]| rules.iter().map(Value::to_string).collect::<BTreeSet<_>>();
+    assert_eq!(
+        text(&[in_cluster.clone(), in_namespace].concat()),
+        text(&rules(&everywhere, &name)),
+        "together they are those of the other mode"
+    );
+    let resources = in_cluster.iter().flat_map(|rule| rule["resources"].as_array().unwrap().clone());
+    let resources: BTreeSet<_> = resources.map(|it| it.as_str().unwrap().to_owned()).collect();
+    let expected = ["servicecidrs", "tokensources", "tokensources/status"].map(str::to_owned);
+    assert_eq!(resources, BTreeSet::from(expected));
+
+    let bindings = |kind: &str| -> Vec<_> {
+        let of_kind = bound.iter().filter(|it| it["kind"] == kind && it["roleRef"]["kind"] == "ClusterRole");
+        of_kind.map(|it| (it["metadata"]["namespace"].clone(), it["roleRef"]["name"].clone())).collect()
+    };
+    assert_eq!(bindings("ClusterRoleBinding"), [(Value::Null, json!(name))], "no other role, `bind` least");
+    assert_eq!(bindings("RoleBinding"), ["a", "b"].map(|it| (json!(it), json!(served))));
+    let may_bind = find(&bound, "ClusterRole", "-bind");
+    assert_eq!(may_bind["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-admin"], "true");
+    assert_eq!(may_bind["rules"][0]["resourceNames"], json!([served]));
+}

@@ -1,0 +1,206 @@
+//! Values: the schema, the README, and what each changes.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::arguments::every_flag;
+use super::support::chart::{CHART, NAMESPACE, RELEASE, find, helm, objects, render, template};
+use super::{container, identities};
+
+#[test]
+fn chart_passes_helm_lint_strict() {
+    let said = helm(None, &["lint", "--strict", CHART], "").unwrap();
+    assert!(said.contains("0 chart(s) failed") && !said.contains("[WARNING]"), "{said}");
+}
+
+#[test]
+fn chart_rendering_is_deterministic() {
+    for values in [vec![json!({})], every_flag().to_vec()].concat() {
+        assert_eq!(template(NAMESPACE, &values).unwrap(), template(NAMESPACE, &values).unwrap());
+    }
+    let sources = std::fs::read_dir(format!("{CHART}/templates")).unwrap();
+    for source in sources {
+        let path = source.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for function in
+            ["lookup", "rand", "uuid", "now", "genCA", "genSelfSigned", "htpasswd", "getHostByName"]
+        {
+            let used = text.split(|c: char| !c.is_alphanumeric()).any(|word| word == function);
+            assert!(!used || path.ends_with("NOTES.txt"), "{}: {function}", path.display());
+        }
+    }
+}
+
+#[test]
+fn invalid_values_are_refused_when_rendering() {
+    for (values, words) in [
+        (json!({"replicas": 2}), "replicas"),
+        (json!({"egress": {"allowed": ["a"]}}), "allowed"),
+        (json!({"image": {"digest": "1234"}}), "digest"),
+        (json!({"namespaces": ["Not_A_Namespace"]}), "namespaces"),
+        (json!({"egress": {"allow": ["a,b"]}}), "allow"),
+        (json!({"egress": {"deny": ["idp.example.com"]}}), "deny"),
+        (json!({"log": {"format": "yaml"}}), "json"),
+        (
+            json!({"namespaces": ["a"], "namespaceSelector": {"matchLabels": {"a": "b"}}}),
+            "namespaces and namespaceSelector exclude each other",
+        ),
+        (json!({"namespaces": ["a"], "rbac": {"mode": "perNamespace"}}), "set rbac.mode to cluster"),
+        (json!({"rbac": {"bind": ["a"]}}), "rbac.bind is for rbac.mode perNamespace"),
+        (json!({"rbac": {"mode": "namespace"}}), "mode"),
+        (json!({"leaderElection": {"enabled": false}}), "set replicaCount to 1"),
+        // The namespace's own account would have the operator's rights.
+        (
+            json!({"serviceAccount": {"create": false}}),
+            "name the operator's ServiceAccount in serviceAccount.name",
+        ),
+        (json!({"serviceAccount": {"create": false, "name": "default"}}), "may not be default"),
+        (json!({"metrics": {"tls": {"secretName": "a"}}}), "metrics.tls.secretName is for metrics.secure"),
+        (json!({"metrics": {"podMonitor": {"tlsConfig": {"a": "b"}}}}), "metrics.podMonitor.tlsConfig"),
+        (json!({"global": {"imagePullSecrets": [1]}}), "imagePullSecrets"),
+        (
+            json!({"podDisruptionBudget": {"minAvailable": 1}}),
+            "minAvailable and maxUnavailable exclude each other",
+        ),
+    ] {
+        let said = template(NAMESPACE, &values).unwrap_err();
+        assert!(said.contains(words), "{values}: {said}");
+    }
+}
+
+#[test]
+fn every_value_changes_a_rendered_object() {
+    let marked: Value = serde_saphyr::from_str(include_str!("values.yaml")).unwrap();
+    let text = template(NAMESPACE, &marked).unwrap();
+    for number in 1..=65 {
+        assert!(text.contains(&format!("marker-{number}")), "marker-{number}");
+    }
+    for words in [
+        "pullPolicy: Always",
+        "replicas: 3",
+        "minAvailable: 51%",
+        "fsGroup: 1234",
+        "hostNetwork: true",
+        "hostUsers: false",
+        "enableServiceLinks: true",
+        "IfHealthyBudget",
+        "honorLabels: true",
+        "for: 7m",
+        "runAsUser: 4321",
+        "129Mi",
+        "dnsPolicy: Default",
+        "PeriodSeconds: 99",
+        "updateMode: \"Recreate\"",
+        "controlledValues: RequestsOnly",
+        "RequireDualStack",
+        "- IPv6",
+        "HistoryLimit: 7",
+        "of-tokensource-operator-marker-29",
+    ] {
+        assert!(text.to_lowercase().contains(&words.to_lowercase()), "{words}");
+    }
+    for (identity, object) in identities(&objects(&text)) {
+        if identity[0] != "ConfigMap" {
+            assert_eq!(object["metadata"]["labels"]["team"], "marker-1", "{identity:?}");
+        }
+    }
+    let off = json!({
+        "crds": {"enabled": false}, "rbac": {"create": false, "aggregateToDefaultRoles": false},
+        "serviceAccount": {"create": false, "name": "mine"}, "admissionPolicy": {"enabled": false},
+        "podDisruptionBudget": {"enabled": false}, "networkPolicy": {"enabled": false},
+        "metrics": {"service": {"enabled": false}},
+    });
+    let objects = render(NAMESPACE, &off);
+    assert_eq!(objects.len(), 1, "only the Deployment: {:?}", identities(&objects).keys());
+    assert_eq!(objects[0]["spec"]["template"]["spec"]["serviceAccountName"], "mine");
+}
+
+#[test]
+fn every_value_is_in_readme_and_schema() {
+    let readme = std::fs::read_to_string(format!("{CHART}/README.md")).unwrap();
+    let mut rows = 0;
+    for row in readme.lines().filter(|line| line.starts_with("| `")) {
+        let description = row.rsplit('|').nth(1).unwrap().trim();
+        assert!(!description.is_empty(), "a value without a comment `# --`: {row}");
+        rows += 1;
+    }
+    assert!(rows > 40, "{rows}");
+    // Otherwise a default would be refused or missing.
+    let read = |file: &str| std::fs::read_to_string(format!("{CHART}/{file}")).unwrap();
+    let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    same_members("", &values, &schema);
+}
+
+fn same_members(path: &str, values: &Value, schema: &Value) {
+    let (Some(values), Some(properties)) = (values.as_object(), schema["properties"].as_object()) else {
+        return;
+    };
+    if values.is_empty() {
+        return; // no member has a default
+    }
+    let is_open = path == ".global"; // with other charts' members
+    assert!(is_open || schema["additionalProperties"] == false, "{path}");
+    let names = |map: &serde_json::Map<String, Value>| -> BTreeSet<String> {
+        map.keys()
+            .filter(|name| !["global", "enabled"].contains(&name.as_str()) || !path.is_empty())
+            .cloned()
+            .collect()
+    };
+    assert_eq!(names(values), names(properties), "{path}");
+    for (name, value) in values {
+        same_members(&format!("{path}.{name}"), value, &properties[name]);
+    }
+}
+
+#[test]
+fn image_reference_with_digest_omits_tag() {
+    let image = |values: Value| container(&render(NAMESPACE, &json!({"image": values})))["image"].clone();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(image(json!({})), format!("ghcr.io/tokensource/tokensource-operator:{version}"));
+    assert_eq!(image(json!({"registry": "", "repository": "op", "tag": "1"})), "op:1");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    assert_eq!(
+        image(json!({"registry": "r:5000", "repository": "a/b", "tag": "1", "digest": digest})),
+        format!("r:5000/a/b@{digest}")
+    );
+}
+
+#[test]
+fn token_source_among_extra_objects_waits_for_its_definition_at_the_first_installation() {
+    let object = |name: &str| {
+        json!({
+            "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource",
+            "metadata": {"name": name, "annotations": {"a": "b"}}, "spec": {},
+        })
+    };
+    let text =
+        format!("# text\n{}\n---\n{}", object("b"), json!({"kind": "ConfigMap", "metadata": {"name": "c"}}));
+    let values = json!({"extraObjects": [object("a"), text]}).to_string();
+    let render = |options: &[&str]| {
+        let arguments = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-"];
+        objects(&helm(None, &[&arguments, options].concat(), &values).unwrap())
+    };
+    let first = render(&[]);
+    for name in ["a", "b"] {
+        let metadata = &first.iter().find(|it| it["metadata"]["name"] == name).unwrap()["metadata"];
+        assert_eq!(metadata["annotations"]["helm.sh/hook"], "post-install,post-rollback");
+        // By these the next upgrade takes it over.
+        assert_eq!(metadata["annotations"]["meta.helm.sh/release-name"], RELEASE);
+        assert_eq!(metadata["annotations"]["meta.helm.sh/release-namespace"], NAMESPACE);
+        assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "Helm");
+    }
+    assert_eq!(find(&first, "ConfigMap", "c")["metadata"]["annotations"], Value::Null);
+    for options in [&["--is-upgrade"][..], &["--api-versions", "tokensource.dev/v1alpha1"]] {
+        let later = render(options);
+        let source = later.iter().find(|it| it["metadata"]["name"] == "a").unwrap();
+        assert_eq!(source["metadata"], object("a")["metadata"], "{options:?}");
+    }
+}
+
+/// Each test that parses objects fails if the chart renders a member twice.
+#[test]
+fn member_that_is_rendered_twice_is_no_yaml() {
+    assert!(serde_saphyr::from_multiple::<Value>("a: {b: 1}\n---\na:\n  b: 1\n  b: 2\n").is_err());
+}
