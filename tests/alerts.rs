@@ -50,7 +50,7 @@ fn fleet(broken: usize, success: &str, failed: &str, expected: &Value) -> String
         json!({"series": format!("tokensource_token_requests_total{{host=\"idp\", result={failed}}}"), "values": "0x5 1+1x55"}),
     ];
     for n in 0..2000 {
-        let labels = format!("namespace=\"team-{}\", name=\"source-{n}\", host=\"idp\"", n % 200);
+        let labels = format!("source_namespace=\"team-{}\", name=\"source-{n}\", host=\"idp\"", n % 200);
         let (late, ready, reason) = if n < broken {
             ("0x5 0.1+0.1x55", "1x15 0x45", "ClientRejected")
         } else {
@@ -113,6 +113,89 @@ fn an_issuer_down_for_two_thousand_sources_fires_one_alert() {
             }],
         }]),
     ));
+}
+
+/// What the Prometheus Operator does with `enforcedNamespaceLabel`: each selector and each alert gets the rules' namespace.
+fn enforced(rules: &str, namespace: &str) -> Value {
+    let mut rules: Value = serde_saphyr::from_str(rules).unwrap();
+    for group in rules["groups"].as_array_mut().unwrap() {
+        for rule in group["rules"].as_array_mut().unwrap() {
+            let mut rest = rule["expr"].as_str().unwrap();
+            let mut expression = String::new();
+            while let Some(start) = ["tokensource_", "ALERTS"].iter().filter_map(|name| rest.find(name)).min()
+            {
+                let length = rest[start..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap();
+                let (name, after) = rest.split_at(start + length);
+                let (others, after) = match after.strip_prefix('{') {
+                    Some(after) => after.split_once('}').unwrap(),
+                    None => ("", after),
+                };
+                write!(expression, "{name}{{namespace=\"{namespace}\",{others}}}").unwrap();
+                rest = after;
+            }
+            rule["expr"] = json!(expression + rest);
+            rule["labels"]["namespace"] = json!(namespace);
+        }
+    }
+    rules
+}
+
+#[test]
+fn alerts_name_the_source_where_the_namespace_label_is_enforced() {
+    let rules = enforced(&fs::read_to_string(rules()).unwrap(), "operators");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.json");
+    fs::write(&file, rules.to_string()).unwrap();
+    // As scraped: the target's labels, whatever `honorLabels` is.
+    let scraped = "namespace=\"operators\", pod=\"a\", job=\"operators/operator\"";
+    let series = |name: &str, labels: &str, values: &str| json!({"series": format!("{name}{{{scraped}{labels}}}"), "values": values});
+    let source = ", source_namespace=\"payments\", name=\"vault\", host=\"idp\"";
+    let labels = "namespace=\"operators\", source_namespace=\"payments\", name=\"vault\", host=\"idp\"";
+    let firing = |name: &str, more: &str| {
+        json!({
+            "labels": format!("ALERTS{{alertname=\"{name}\", alertstate=\"firing\", severity=\"warning\", {labels}{more}}}"),
+            "value": 1,
+        })
+    };
+    let test = json!({
+        "rule_files": [file],
+        "evaluation_interval": "1m",
+        "tests": [{
+            "interval": "1m",
+            "input_series": [
+                series("tokensource_build_info", "", "1x60"),
+                series("tokensource_leader", "", "1x60"),
+                series("tokensource_refresh_lateness_ratio", source, "0x5 0.1+0.1x55"),
+                series("tokensource_ready", &format!("{source}, reason=\"ClientRejected\""), "0x60"),
+            ],
+            "promql_expr_test": [{
+                "expr": "ALERTS{alertstate=\"firing\"}",
+                "eval_time": "30m",
+                "exp_samples": [
+                    firing("TokenSourceNotReady", ", reason=\"ClientRejected\""), firing("TokenSourceRefreshLate", ""),
+                ],
+            }],
+            "alert_rule_test": [{
+                "eval_time": "30m",
+                "alertname": "TokenSourceRefreshLate",
+                "exp_alerts": [{
+                    "exp_labels": {
+                        "severity": "warning", "namespace": "operators", "source_namespace": "payments", "name": "vault",
+                        "host": "idp",
+                    },
+                    "exp_annotations": {
+                        "summary": "The token of TokenSource payments/vault is overdue for a refresh.",
+                        "description": "For TokenSource vault in namespace payments, more than half of the time between the due refresh and the expiry of the token has passed.",
+                        "runbook_url": concat!(
+                            "https://github.com/tokensource/tokensource-operator/blob/v", env!("CARGO_PKG_VERSION"),
+                            "/docs/runbooks/TokenSourceRefreshLate.md"
+                        ),
+                    },
+                }],
+            }],
+        }],
+    });
+    run_promtool_test(&test.to_string());
 }
 
 /// The expressions of a dashboard's panels, with Grafana's variables filled in.

@@ -60,6 +60,33 @@ fn metrics_reference_matches_the_exposed_metrics() {
     assert_eq!(exposed, documented);
 }
 
+/// A scrape gives each sample the labels of its target. Where the sample has one of them, Prometheus renames one of both, which
+/// one depends on settings that others own.
+#[test]
+fn no_label_is_one_that_a_scrape_adds() {
+    let of_targets = [
+        "namespace",
+        "pod",
+        "container",
+        "endpoint",
+        "service",
+        "job",
+        "instance",
+        "node",
+        "cluster",
+        "prometheus",
+        "prometheus_replica",
+        "tenant",
+        "tenant_id",
+    ];
+    for (metric, (_, labels)) in exposed() {
+        let clash = labels
+            .iter()
+            .find(|label| of_targets.contains(&label.as_str()) || label.starts_with("exported_"));
+        assert_eq!(clash, None, "{metric}");
+    }
+}
+
 /// The words of a text that may be names in PromQL.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
@@ -108,7 +135,7 @@ fn alerts_and_dashboard_use_exposed_metrics_and_labels() {
         let lists = ["by (", "on ("].into_iter().flat_map(|before| expression.split(before).skip(1));
         let listed = lists.flat_map(|it| it.split(')').next().unwrap().split(", "));
         for label in matched.chain(listed).filter(|label| !label.is_empty()) {
-            // Prometheus adds the operator's `namespace` to series without one.
+            // Prometheus adds the operator's `namespace`.
             assert!(labels.contains(label) || label == "namespace", "{label} in {expression}");
         }
     }

@@ -197,7 +197,8 @@ impl SourceTable {
         mut write: impl FnMut([(&'static str, &str); 3], &TrackedSource) -> Result<(), std::fmt::Error>,
     ) -> Result<(), std::fmt::Error> {
         self.0.iter().try_for_each(|(key, source)| {
-            let labels = [("namespace", &*key.namespace), ("name", &*key.name), ("host", &*source.host)];
+            let labels =
+                [("source_namespace", &*key.namespace), ("name", &*key.name), ("host", &*source.host)];
             write(labels, source)
         })
     }

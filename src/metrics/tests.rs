@@ -48,7 +48,7 @@ fn series_of_a_source_are_removed_with_it() {
     let (a, b) = (Key::new("ns", "a"), Key::new("ns", "b"));
     reconcile(&metrics, &a, "idp.example.com", valid());
     reconcile(&metrics, &b, "idp.example.com", valid());
-    let labels = r#"{namespace="ns",name="a",host="idp.example.com""#;
+    let labels = r#"{source_namespace="ns",name="a",host="idp.example.com""#;
     assert!(lines(&metrics, &format!("tokensource_ready{labels},reason=\"TokenValid\"}} 1")).len() == 1);
     assert_eq!(lines(&metrics, &format!("tokensource_refresh_lateness_ratio{labels}}} 0")).len(), 1);
     assert_eq!(lines(&metrics, &format!("tokensource_token_expired_seconds_total{labels}}} 0")).len(), 1);
@@ -56,7 +56,7 @@ fn series_of_a_source_are_removed_with_it() {
 
     reconcile(&metrics, &a, "idp.example.com", observed((false, Reason::ClientRejected)));
     assert_eq!(
-        lines(&metrics, "tokensource_ready{namespace=\"ns\",name=\"a\"").len(),
+        lines(&metrics, "tokensource_ready{source_namespace=\"ns\",name=\"a\"").len(),
         1,
         "one reason at a time"
     );

@@ -38,7 +38,7 @@ async fn metrics_follow_success_failure_and_deletion() {
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(json!({}))).await;
     scene.ready("True TokenValid").await;
-    let namespace = format!("namespace=\"{}\"", scene.namespace);
+    let namespace = format!("source_namespace=\"{}\"", scene.namespace);
     let source = [namespace.as_str(), "name=\"source\"", "host=\"127.0.0.1\""];
     let because = |reason: &str| [&source[..], &[reason]].concat().join("|");
     let labels = |joined: &str| joined.split('|').map(str::to_owned).collect::<Vec<_>>();
