@@ -11,11 +11,14 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::chart::{Account, CHART, NAMESPACE, RELEASE, helm};
+use support::account::kubeconfig_of;
+use support::chart::{Account, CHART, NAMESPACE, RELEASE, helm, objects, template, template_with_tests};
 use support::control_plane::ControlPlane;
+use support::definitions;
 use support::eventually;
+use support::gitops::argocd_diff;
 use support::operator::Operator;
-use support::program::result;
+use support::program::{PROGRAM, result, run};
 use support::scene::{SOON, Scene};
 
 const CRD: &str = "tokensources.tokensource.dev";
@@ -234,10 +237,103 @@ async fn plain_manifests() {
     kubectl(&["delete", "crd", CRD], "").await;
 }
 
+/// `helm test`, in the scene's namespace: without nodes, the test starts the container of the rendered pod.
+async fn helm_test_succeeds_or_says_why_not(scene: &Scene, values: &Value) {
+    let mut values = values.clone();
+    let mut spec = scene.source(json!({}))["spec"].clone();
+    spec.as_object_mut().unwrap().remove("target");
+    values["helmTest"] = json!({"namespace": scene.namespace, "spec": spec});
+    let test = objects(&template_with_tests(&values));
+    let is_test = |it: &&Value| it["metadata"]["annotations"]["helm.sh/hook"] == "test";
+    let (pods, others): (Vec<_>, Vec<_>) = test.iter().filter(is_test).partition(|it| it["kind"] == "Pod");
+    let [pod] = pods[..] else { panic!("{} pods", pods.len()) };
+    // Under the restricted Pod Security Standard, as the operator's pods are.
+    let mut restricted = pod.clone();
+    restricted["metadata"]["namespace"] = json!(NAMESPACE);
+    restricted["spec"].as_object_mut().unwrap().remove("serviceAccountName");
+    kubectl(&["create", "--dry-run=server", "-f", "-"], &restricted.to_string()).await;
+    for object in &others {
+        kubectl(&["apply", "-f", "-"], &object.to_string()).await;
+    }
+    let account = kubeconfig_of(&scene.namespace, pod["spec"]["serviceAccountName"].as_str().unwrap()).await;
+    let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
+    let explain = async |code: i32, words: &[&str]| {
+        eventually("the explanation", SOON, async || {
+            let mut command = Command::new(PROGRAM);
+            command.args(arguments.iter().map(|it| it.as_str().unwrap()));
+            command.env("KUBECONFIG", account.path().join("kubeconfig"));
+            let said = run(command, "").await;
+            let all = said.all();
+            let fits =
+                said.code == code && words.iter().all(|word| all.contains(word)) && !all.contains("may not");
+            if fits { Ok(()) } else { Err((said.code, all)) }
+        })
+        .await;
+    };
+    explain(0, &["nothing is wrong"]).await;
+    // The test says why not.
+    scene.credentials("wrong").await;
+    kubectl(&["-n", &scene.namespace, "delete", "tokensource", &format!("{RELEASE}-test")], "").await;
+    kubectl(
+        &["apply", "-f", "-"],
+        &others.iter().map(|it| it.to_string()).collect::<Vec<_>>().join("\n---\n"),
+    )
+    .await;
+    explain(2, &["ClientRejected"]).await;
+    for object in others {
+        kubectl(&["delete", "-f", "-"], &object.to_string()).await;
+    }
+}
+
+/// What GitOps tools do, with everything that the chart renders: they apply it, and compare, again and again.
+async fn gitops_tools_see_no_difference() {
+    definitions::install(ControlPlane::shared()).await;
+    let values = json!({
+        "promptPropagation": {"enabled": true},
+        "metrics": {
+            "from": [{"podSelector": {}}], "secure": true, "serviceMonitor": {"enabled": true},
+            "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true},
+        },
+        "rbac": {"mode": "perNamespace", "bind": [NAMESPACE]},
+        "verticalPodAutoscaler": {"enabled": true},
+        "networkPolicy": {"egress": [{"ports": [{"port": 443}]}]},
+    });
+    let manifests = template(NAMESPACE, &values).unwrap();
+    let rendered = objects(&manifests);
+    kubectl(&["create", "namespace", NAMESPACE], "").await;
+    for how in [
+        &["apply", "-f", "-"][..],
+        &["apply", "--server-side", "--field-manager=argocd-controller", "-f", "-"],
+    ] {
+        for round in ["first", "second"] {
+            kubectl(how, &manifests).await;
+            let mut pairs = vec![];
+            for object in &rendered {
+                let text = object.to_string();
+                let live = kubectl(&["get", "-o", "json", "-f", "-"], &text).await;
+                pairs.push((object.clone(), serde_json::from_str(&live).unwrap()));
+            }
+            assert_eq!(argocd_diff(&pairs).await, "", "{how:?}, the {round} time");
+        }
+        // Flux compares with a server-side dry run; kubectl with its own diff.
+        let side = &how[1..how.len() - 2];
+        let said = try_kubectl(&[&["diff"], side, &["-f", "-"]].concat(), &manifests).await;
+        assert_eq!(said.as_deref(), Ok(""), "{how:?}");
+        kubectl(&["delete", "-f", "-"], &manifests).await;
+    }
+    // The diff is not blind.
+    let mut changed = rendered.iter().find(|it| it["kind"] == "Deployment").unwrap().clone();
+    let live = changed.clone();
+    changed["spec"]["replicas"] = json!(5);
+    assert!(argocd_diff(&[(changed, live)]).await.starts_with("Deployment "));
+    kubectl(&["delete", "namespace", NAMESPACE], "").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn chart_and_manifests_install_upgrade_and_uninstall() {
     ControlPlane::shared_without_crds();
     plain_manifests().await;
+    gitops_tools_see_no_difference().await;
 
     // An earlier version, in all namespaces.
     let folder = tempfile::tempdir().unwrap();
@@ -263,6 +359,10 @@ async fn chart_and_manifests_install_upgrade_and_uninstall() {
     scene.apply(scene.source(json!({}))).await;
     let token = scene.new_token(None).await;
     scene.ready("True TokenValid").await;
+
+    // Another client of its own, so that the first one's requests can be counted.
+    let other = Scene::new("helm-test", 600).await;
+    helm_test_succeeds_or_says_why_not(&other, &values).await;
 
     // The upgrade upgrades the CustomResourceDefinition, and the new pods request no token.
     let mut other = values.clone();

@@ -12,7 +12,10 @@ pub use ownership::{Ownership, ownership};
 pub use pods::{Pod, PodMetadata, Pods, REFRESHED_ANNOTATION, Use, UseKind};
 pub use record::{Inputs, Minted, Owner, Record, Version};
 pub use render::{RefreshTokenSecret, TargetSecret, metadata_update};
-pub use template::{DEFAULT_KEYS, Rendered, Template, TemplateError, Token, template_digest, template_keys};
+pub use template::{
+    DEFAULT_KEYS, Rendered, Template, TemplateError, Token, template_digest, template_key_names,
+    template_keys,
+};
 
 /// The field manager of everything that the operator applies.
 pub const FIELD_MANAGER: &str = "tokensource-operator";

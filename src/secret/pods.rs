@@ -65,6 +65,14 @@ struct Volume {
 #[serde(default, rename_all = "camelCase")]
 struct SecretVolume {
     secret_name: String,
+    items: Vec<KeyToPath>,
+    optional: bool,
+}
+
+#[derive(Deserialize, Debug, Default)]
+#[serde(default)]
+struct KeyToPath {
+    key: String,
 }
 
 #[derive(Deserialize, Debug, Default)]
@@ -76,7 +84,15 @@ struct ProjectedVolume {
 #[derive(Deserialize, Debug, Default)]
 #[serde(default)]
 struct VolumeProjection {
-    secret: Option<SecretName>,
+    secret: Option<SecretProjection>,
+}
+
+#[derive(Deserialize, Debug, Default)]
+#[serde(default)]
+struct SecretProjection {
+    name: String,
+    items: Vec<KeyToPath>,
+    optional: bool,
 }
 
 #[derive(Deserialize, Debug, Default)]
@@ -215,6 +231,20 @@ impl Pod {
         running.and_then(|running| running.started_at).or(status.start_time)
     }
 
+    /// A key of a Secret that a volume names in `items`, and that is not among `keys`. The kubelet then sets up and updates
+    /// nothing of the volume.
+    #[must_use]
+    pub fn missing_item(&self, secret: &str, keys: &[&str]) -> Option<&str> {
+        let items = self.spec.volumes.iter().flat_map(|volume| {
+            let whole = volume.secret.iter().filter(|it| it.secret_name == secret && !it.optional);
+            let projected = volume.projected.iter().flat_map(|it| &it.sources);
+            let parts = projected.filter_map(|it| it.secret.as_ref());
+            let parts = parts.filter(|it| it.name == secret && !it.optional);
+            whole.flat_map(|it| &it.items).chain(parts.flat_map(|it| &it.items))
+        });
+        items.map(|it| it.key.as_str()).find(|key| !keys.contains(key))
+    }
+
     /// How the containers use a Secret, each combination of container and way once. An init container that ends before the
     /// pod runs does not keep old values, so only its directory mounts are returned.
     #[must_use]
@@ -317,6 +347,25 @@ mod tests {
     fn uses(spec: Value) -> Vec<String> {
         let text = |it: Use<'_>| format!("{} {}", it.container, it.way);
         pod(spec).uses("token").into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn missing_item_is_a_key_that_a_volume_requires() {
+        let missing = |volume: Value| {
+            pod(json!({"volumes": [volume]})).missing_item("token", &["access_token"]).map(str::to_owned)
+        };
+        let items = |key: &str| json!([{"key": key, "path": "a"}]);
+        let secret = |key: &str| json!({"name": "a", "secret": {"secretName": "token", "items": items(key)}});
+        assert_eq!(missing(secret("access_token")), None);
+        assert_eq!(missing(secret("token")).as_deref(), Some("token"));
+        let projected = json!({"name": "token", "items": items("token")});
+        let volume = json!({"name": "a", "projected": {"sources": [{"secret": projected}]}});
+        assert_eq!(missing(volume).as_deref(), Some("token"));
+        let optional = json!({"secretName": "token", "items": items("token"), "optional": true});
+        assert_eq!(missing(json!({"name": "a", "secret": optional})), None);
+        let other = json!({"secretName": "other", "items": items("token")});
+        assert_eq!(missing(json!({"name": "a", "secret": other})), None);
+        assert_eq!(missing(json!({"name": "a", "secret": {"secretName": "token"}})), None);
     }
 
     #[test]

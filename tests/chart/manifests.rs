@@ -117,3 +117,113 @@ fn kubectl_of_control_plane() -> std::path::PathBuf {
     let folder = result(&output_within(build, "", BUILD_LIMIT)).unwrap_or_else(|error| panic!("{error}"));
     std::path::Path::new(folder.trim()).join("kubectl")
 }
+
+/// As docs/gitops.md shows it. The definition decides which fields name a Secret or a ConfigMap.
+#[test]
+fn kustomize_component_reaches_each_name_in_a_token_source_and_pods_that_use_its_target() {
+    let page = include_str!("../../docs/gitops.md");
+    let fragment =
+        page.split("# fragment of kustomization.yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let mut kustomization: Value = serde_saphyr::from_str(fragment).unwrap();
+    let component = kustomization["components"][0].as_str().unwrap();
+    let version = concat!("?ref=v", env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        component,
+        format!("https://github.com/tokensource/tokensource-operator//deploy/kustomize{version}")
+    );
+    kustomization["components"] = json!(["component"]);
+    kustomization["configMapGenerator"] = json!([{"name": "names", "literals": ["ca.crt=a"]}]);
+    kustomization["secretGenerator"][0]["name"] = json!("names");
+
+    // Every reference of the definition, to one name.
+    let references = references();
+    let expected = [
+        "/credentials/secretRef",
+        "/tls/caBundle/configMapKeyRef",
+        "/tls/caBundle/secretKeyRef",
+        "/tls/clientCertificateRef",
+    ];
+    assert_eq!(references, expected, "add it to deploy/kustomize/name-references.yaml");
+    let reference = json!({"name": "names"});
+    let source = json!({
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "my-api"},
+        "spec": {
+            "credentials": {"secretRef": reference},
+            "tls": {
+                "caBundle": {"configMapKeyRef": reference, "secretKeyRef": reference}, "clientCertificateRef": reference,
+            },
+        },
+    });
+    let pod = json!({
+        "containers": [{"name": "a", "env": [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "my-api", "key": "token"}}}]}],
+        "volumes": [
+            {"name": "a", "secret": {"secretName": "my-api"}},
+            {"name": "b", "projected": {"sources": [{"secret": {"name": "my-api"}}]}},
+            {"name": "c", "secret": {"secretName": "another"}},
+        ],
+    });
+    let workloads = [
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod}),
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"template": {"spec": pod}}}),
+        json!({
+            "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "a"},
+            "spec": {"jobTemplate": {"spec": {"template": {"spec": pod}}}},
+        }),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp")
+        .args(["-R", concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize")])
+        .arg(folder.path().join("component"))
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let write = |file: &str, text: String| std::fs::write(folder.path().join(file), text).unwrap();
+    write("kustomization.yaml", kustomization.to_string());
+    write("vgs-client.env", "client_id=a\n".into());
+    write("token-source.yaml", source.to_string());
+    write("deployment.yaml", workloads.map(|it| it.to_string()).join("\n---\n"));
+    let mut command = Command::new(kubectl_of_control_plane());
+    command.arg("kustomize").arg(folder.path());
+    let built = objects(&result(&output(command, "")).unwrap());
+
+    let name = |kind: &str| find(&built, kind, "")["metadata"]["name"].clone();
+    let spec = &find(&built, "TokenSource", "")["spec"];
+    for reference in references {
+        let kind = if reference.ends_with("configMapKeyRef") { "ConfigMap" } else { "Secret" };
+        let named = &spec.pointer(&reference).unwrap()["name"];
+        assert_eq!(named, &name(kind), "{reference}");
+        assert!(named.as_str().unwrap().starts_with("names-eu-"), "{named}");
+    }
+    for (kind, place) in [
+        ("Pod", "/spec"),
+        ("Deployment", "/spec/template/spec"),
+        ("CronJob", "/spec/jobTemplate/spec/template/spec"),
+    ] {
+        let pod = find(&built, kind, "").pointer(place).unwrap();
+        let target = json!("my-api-eu");
+        assert_eq!(pod["containers"][0]["env"][0]["valueFrom"]["secretKeyRef"]["name"], target);
+        assert_eq!(pod["volumes"][0]["secret"]["secretName"], target);
+        assert_eq!(pod["volumes"][1]["projected"]["sources"][0]["secret"]["name"], target);
+        assert_eq!(pod["volumes"][2]["secret"]["secretName"], "another");
+    }
+}
+
+/// Where a spec names another object: members that end in `Ref`, or `target`, which the operator writes.
+fn references() -> Vec<String> {
+    fn walk(path: &str, schema: &Value, found: &mut Vec<String>) {
+        for (name, member) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}/{name}");
+            if !member["properties"]["name"].is_null() && path != "/target" {
+                found.push(path.clone());
+            }
+            walk(&path, member, found);
+        }
+    }
+    let definition: Value =
+        serde_saphyr::from_str(include_str!("../../crds/tokensource.dev_tokensources.yaml")).unwrap();
+    let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut found = vec![];
+    walk("", spec, &mut found);
+    found.sort();
+    found
+}

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::arguments::every_flag;
-use super::support::chart::{CHART, NAMESPACE, RELEASE, find, helm, objects, render, template};
+use super::support::chart::{
+    CHART, NAMESPACE, RELEASE, find, helm, objects, render, template, template_with_tests,
+};
 use super::{container, identities};
 
 #[test]
@@ -72,8 +74,8 @@ fn invalid_values_are_refused_when_rendering() {
 #[test]
 fn every_value_changes_a_rendered_object() {
     let marked: Value = serde_saphyr::from_str(include_str!("values.yaml")).unwrap();
-    let text = template(NAMESPACE, &marked).unwrap();
-    for number in 1..=65 {
+    let text = template_with_tests(&marked);
+    for number in 1..=68 {
         assert!(text.contains(&format!("marker-{number}")), "marker-{number}");
     }
     for words in [
@@ -87,6 +89,7 @@ fn every_value_changes_a_rendered_object() {
         "IfHealthyBudget",
         "honorLabels: true",
         "for: 7m",
+        "activeDeadlineSeconds: 67",
         "runAsUser: 4321",
         "129Mi",
         "dnsPolicy: Default",

@@ -449,7 +449,10 @@ async fn immutable_target_costs_one_token_request() {
     scene.patch("secret", "token", json!({"immutable": true})).await;
     scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
     let said = refused(&scene, "True RefreshFailing", 1).await;
-    assert!(said.contains("Secret token: it is immutable; delete it, and it is made anew at once"), "{said}");
+    assert!(
+        said.contains("Secret token: it is immutable; delete it, and it is made anew at once (kubectl"),
+        "{said}"
+    );
     assert_eq!(scene.status().await.last_failure.unwrap().next_attempt_at, None, "it stays immutable");
     scene.source_is_seen().await;
     assert_eq!(scene.token().await.as_ref(), Some(&token));

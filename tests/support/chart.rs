@@ -49,10 +49,16 @@ pub fn helm(kubeconfig: Option<&Path>, arguments: &[&str], stdin: &str) -> Resul
     result(&output(command, stdin))
 }
 
-/// Renders the manifests. Returns Helm's error output if the values are refused.
+/// Renders the manifests, without those of `helm test`. Returns Helm's error output if the values are refused.
 pub fn template(namespace: &str, values: &Value) -> Result<String, String> {
-    let arguments = ["template", RELEASE, CHART, "--namespace", namespace, "--values", "-"];
+    let arguments = ["template", RELEASE, CHART, "--namespace", namespace, "--skip-tests", "--values", "-"];
     helm(None, &arguments, &values.to_string())
+}
+
+/// Renders the manifests, with those of `helm test`, into the namespace of the release.
+pub fn template_with_tests(values: &Value) -> String {
+    let arguments = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-"];
+    helm(None, &arguments, &values.to_string()).unwrap_or_else(|said| panic!("{values}: {said}"))
 }
 
 /// Renders the chart and parses the objects.

@@ -2,11 +2,11 @@
 //! `docs/argocd.md`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::process::{BUILD_LIMIT, output_within};
 use super::program::{output_beside, result};
@@ -84,14 +84,30 @@ async fn ask(arguments: &[&str], object: &str) -> String {
 /// Built at the first call. With Go's cache every further build takes a second.
 fn tool() -> &'static PathBuf {
     static TOOL: OnceLock<PathBuf> = OnceLock::new();
-    TOOL.get_or_init(|| {
-        let tool = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gitops");
-        eprintln!("building {FOLDER}: Flux' kstatus and Argo CD's Lua (the first time takes a minute)");
-        let mut build = Command::new("go");
-        build.args(["build", "-C", FOLDER, "-trimpath", "-buildvcs=false", "-o"]).arg(&tool).arg(".");
-        build.envs([("GOFLAGS", "-mod=readonly"), ("GOWORK", "off"), ("CGO_ENABLED", "0")]);
-        let output = output_within(build, "", BUILD_LIMIT);
-        assert!(output.status.success(), "{FOLDER}: {}", String::from_utf8_lossy(&output.stderr));
-        tool
-    })
+    TOOL.get_or_init(|| build(FOLDER, "Flux' kstatus and Argo CD's Lua (the first time takes a minute)"))
+}
+
+fn build(folder: &str, what: &str) -> PathBuf {
+    let tool = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(Path::new(folder).file_name().unwrap());
+    eprintln!("building {folder}: {what}");
+    let mut build = Command::new("go");
+    build.args(["build", "-C", folder, "-trimpath", "-buildvcs=false", "-o"]).arg(&tool).arg(".");
+    build.envs([("GOFLAGS", "-mod=readonly"), ("GOWORK", "off"), ("CGO_ENABLED", "0")]);
+    let output = output_within(build, "", BUILD_LIMIT);
+    assert!(output.status.success(), "{folder}: {}", String::from_utf8_lossy(&output.stderr));
+    tool
+}
+
+/// What Argo CD's own diff (`tests/argocd-diff`) shows for objects in Git and in the cluster: nothing where they are in sync.
+pub async fn argocd_diff(pairs: &[(Value, Value)]) -> String {
+    let pairs: Vec<_> = pairs.iter().map(|(config, live)| json!({"config": config, "live": live})).collect();
+    let tool = tokio::task::spawn_blocking(|| {
+        static TOOL: OnceLock<PathBuf> = OnceLock::new();
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/argocd-diff");
+        TOOL.get_or_init(|| {
+            build(folder, "Argo CD's diff, with Kubernetes' types (the first time takes minutes)")
+        })
+    });
+    let command = Command::new(tool.await.unwrap());
+    result(&output_beside(command, &json!(pairs).to_string()).await).unwrap_or_else(|said| panic!("{said}"))
 }

@@ -15,7 +15,8 @@ use crate::digest::sha256;
 use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::{MintReason, Observed, needed};
 use crate::secret::{
-    Facts, Owner, Ownership, Pod, Record, STORED_REFRESH_TOKEN_KEY, Use, Version, ownership,
+    Facts, Owner, Ownership, Pod, Record, STORED_REFRESH_TOKEN_KEY, Use, UseKind, Version, ownership,
+    template_key_names,
 };
 use crate::spec::Resolved;
 use crate::text::{shown, shown_message};
@@ -417,13 +418,19 @@ impl Assessment<'_> {
         };
         let delay = self.propagation_delay();
         let mut readers = vec![];
+        let target = self.source.spec.target.as_ref();
+        let keys = template_key_names(target.and_then(|target| target.template.as_ref()));
         for pod in pods {
+            let missing = pod.missing_item(secret, &keys);
             for used in pod.uses(secret) {
                 readers.push(SecretReader {
                     pod: pod.metadata.name.clone(),
                     container: used.container.to_owned(),
                     way: used.way,
-                    reads: container_token(self.now, token, delay, pod, used),
+                    reads: match missing {
+                        Some(key) if used.way != UseKind::Environment => missing_item(key),
+                        _ => container_token(self.now, token, delay, pod, used),
+                    },
                 });
             }
         }
@@ -471,6 +478,13 @@ fn condition_report(condition: &Condition) -> ConditionReport {
     };
     let remedy = if is_good { None } else { reason(&condition.reason).map(Reason::remedy) };
     ConditionReport { remedy, ..condition.clone().into() }
+}
+
+fn missing_item(key: &str) -> Finding {
+    let text = format!(
+        "mounts key {key} by `items`, which spec.target.template does not write: unless another writer adds it, the kubelet updates nothing of the volume, and no new pod with it starts"
+    );
+    Finding::new(Level::Attention, text)
 }
 
 /// Which token a container reads.

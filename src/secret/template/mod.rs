@@ -421,8 +421,14 @@ pub fn template_digest(spec: Option<&api::Template>) -> Option<String> {
 /// The data keys of a target Secret with this template.
 #[must_use]
 pub fn template_keys(spec: Option<&api::Template>) -> super::KeySet {
+    template_key_names(spec).into_iter().collect()
+}
+
+/// The same, as names.
+#[must_use]
+pub fn template_key_names(spec: Option<&api::Template>) -> Vec<&str> {
     match spec.and_then(|spec| spec.data.as_ref()) {
-        Some(data) => data.keys().collect(),
+        Some(data) => data.keys().map(String::as_str).collect(),
         None => DEFAULT_KEYS.into_iter().collect(),
     }
 }

@@ -158,7 +158,7 @@ impl Reconciliation<'_> {
             CallError::Immutable => {
                 self.state.write_allowed = false;
                 let message = format!(
-                    "the API server refuses to write Secret {name}: it is immutable; delete it, and it is made anew at once: kubectl -n {} delete secret {name}",
+                    "the API server refuses to write Secret {name}: it is immutable; delete it, and it is made anew at once (kubectl -n {} delete secret {name}); then restart the pods that mount it, because the kubelet does not look at an immutable Secret again",
                     self.identity.target.namespace
                 );
                 // It stays so for as long as it is there.
