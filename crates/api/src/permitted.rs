@@ -222,6 +222,7 @@ mod tests {
             "emberstack.com/a",
             "myistio/a",
             "example.com/istio",
+            "reloader.stakater.com/ignore",
         ] {
             assert!(is_permitted_annotation(key), "{key}");
         }
