@@ -55,7 +55,7 @@ fn secure_metrics_have_their_port_rights_and_monitors() {
     for argument in ["--admin-address=:8443", "--metrics-secure"] {
         assert!(arguments.iter().any(|it| it == argument), "{argument}: {arguments:?}");
     }
-    assert_eq!(operator["ports"][0], json!({"name": "admin", "containerPort": 8443}));
+    assert_eq!(operator["ports"][0], json!({"name": "admin", "containerPort": 8443, "protocol": "TCP"}));
     let ports = &find(&objects, "NetworkPolicy", "")["spec"]["ingress"][0]["ports"];
     assert_eq!(ports, &json!([{"port": "admin", "protocol": "TCP"}]));
     let endpoint = |objects: &[Value], kind: &str, endpoints: &str| {
