@@ -150,7 +150,15 @@ run: ## Run the operator from here, without leader election, against the cluster
 docs: ## Build the manual, a site with search, into target/docs, and check its links (the first run builds mdBook: minutes).
 	@hack/docs.sh
 
+.PHONY: pictures
+pictures: $(NPM_STAMPS) ## Draw the pictures in docs/pictures, of what a real control plane shows.
+	$(CARGO) test --test integration -- --ignored pictures_of_the_documentation
+
 ##@ Releases
+
+.PHONY: olm-check
+olm-check: ## Validate the bundle for the Operator Lifecycle Manager (the first run builds operator-verify: minutes).
+	"$$(hack/tools.sh operator-verify)/operator-verify" manifests deploy/olm
 
 .PHONY: lint-scripts
 lint-scripts: ## Run shellcheck over the scripts, and actionlint over the workflows.

@@ -66,6 +66,7 @@ manifests rendered
   sed 1d $out/deploy/rendered
 } >$out/deploy/install.yaml
 rm $out/deploy/rendered
+${CARGO:-cargo} run --quiet --example olm_bundle -- $out/deploy/install.yaml $out/deploy/olm
 
 if [ "${1:-}" != --check ]; then
   cp -R $out/. .

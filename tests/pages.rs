@@ -341,3 +341,36 @@ fn pinned_versions_of_kubernetes_are_those_of_the_workflow_the_page_and_the_char
         read("charts/tokensource-operator/Chart.yaml").contains(&format!("kubeVersion: \">={oldest}.0-0\""))
     );
 }
+
+// ----------------------------------------------------------------------------------------------------- Artifact Hub
+
+/// Artifact Hub reads annotations of the chart as YAML, and silently drops what it cannot read.
+#[test]
+fn annotations_for_artifact_hub_are_yaml_and_their_pictures_exist() {
+    let chart = fs::read_to_string(root().join("charts/tokensource-operator/Chart.yaml")).unwrap();
+    let chart: serde_json::Value = serde_saphyr::from_str(&chart).unwrap();
+    let mut pictures = vec![chart["icon"].clone()];
+    for (name, text) in chart["annotations"].as_object().unwrap() {
+        let value: serde_json::Value = serde_saphyr::from_str(text.as_str().unwrap()).unwrap();
+        let members: &[&str] = match name.trim_start_matches("artifacthub.io/") {
+            "crds" => &["kind", "version", "name", "displayName", "description"],
+            "crdsExamples" => &["apiVersion", "kind", "metadata", "spec"],
+            "links" => &["name", "url"],
+            "screenshots" => &["title", "url"],
+            "changes" => &["kind", "description"],
+            _ => continue,
+        };
+        for item in value.as_array().unwrap() {
+            assert!(members.iter().all(|member| !item[*member].is_null()), "{name}: {item}");
+            if name.ends_with("/screenshots") {
+                pictures.push(item["url"].clone());
+            }
+        }
+    }
+    for picture in pictures {
+        let path = picture.as_str().unwrap().strip_prefix(&format!("{RAW}/main/"));
+        assert!(path.is_some_and(|path| root().join(path).is_file()), "{picture} is not in the repository");
+    }
+}
+
+const RAW: &str = "https://raw.githubusercontent.com/tokensource/tokensource-operator";

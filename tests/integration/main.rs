@@ -34,6 +34,7 @@ mod networks;
 mod oauth2;
 mod ownership;
 mod pernamespace;
+mod pictures;
 mod pitfalls;
 mod plugin;
 mod prompt;
