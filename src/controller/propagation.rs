@@ -25,6 +25,8 @@ const SECOND_ROUND: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(5 * 60);
 /// The time after which a round without a result is requested again.
 const LOST_ROUND: Duration = Duration::from_secs(60);
+/// The longest time after which a kubelet has synced the volumes of its pods by itself, in seconds.
+const PERIODIC_SYNC: u64 = 90;
 /// Concurrent calls about pods: they bound the load on the API server and the pages of pods in memory.
 const MAX_CALLS: usize = 8;
 /// The timeout of one round: an annotation after that is not prompt.
@@ -53,11 +55,13 @@ struct Due {
 }
 
 impl Prompt {
-    /// Starts from the report of the previous process. A round is due where that reported a problem, or another generation
-    /// of the spec: otherwise a missing role would be reported only with the next token.
-    pub(super) fn take_up(reported: &Reported, generation: Option<i64>) -> Self {
+    /// Starts from the report of the previous process and the age of the token in the target, in seconds. A round is due
+    /// where that process reported a problem, or another generation of the spec: otherwise a missing role would be reported
+    /// only with the next token; and where the token is recent: the process may have ended before its rounds.
+    pub(super) fn take_up(reported: &Reported, generation: Option<i64>, age: Option<u64>) -> Self {
         let problem = reported.pods.as_ref().map(|pods| pods.reason.as_str());
-        let is_due = problem.is_some() || Some(reported.generation) != generation;
+        let is_recent = age.is_some_and(|age| age < PERIODIC_SYNC);
+        let is_due = problem.is_some() || Some(reported.generation) != generation || is_recent;
         Prompt {
             due: is_due.then(|| Due { at: Instant::now(), then: None }),
             failed_before: problem == Some(Reason::PromptFailed.as_str()),
@@ -408,20 +412,23 @@ mod tests {
     }
 
     #[test]
-    fn prompt_in_a_new_process_is_due_only_after_a_problem_or_with_a_new_spec() {
+    fn prompt_in_a_new_process_is_due_only_after_a_problem_with_a_new_spec_or_with_a_recent_token() {
         let reported = |generation: i64, reason: &str| {
             let condition = json!({"type": "PropagationSafe", "status": "False", "reason": reason, "message": "", "lastTransitionTime": "2026-11-24T20:00:00Z"});
             let status = json!({"observedGeneration": generation, "conditions": [condition]});
             Reported::of(&serde_json::from_value(status).unwrap())
         };
-        for (generation, reason, is_due, fails) in [
-            (2, "LifetimeSufficient", false, false),
-            (1, "LifetimeSufficient", true, false),
-            (2, "StaticMount", true, false),
-            (2, "PromptFailed", true, true),
+        for (generation, reason, age, is_due, fails) in [
+            (2, "LifetimeSufficient", None, false, false),
+            (2, "LifetimeSufficient", Some(90), false, false),
+            (2, "LifetimeSufficient", Some(89), true, false),
+            (1, "LifetimeSufficient", Some(3600), true, false),
+            (2, "StaticMount", Some(3600), true, false),
+            (2, "PromptFailed", Some(3600), true, true),
         ] {
-            let prompt = Prompt::take_up(&reported(generation, reason), Some(2));
-            assert_eq!((prompt.next().is_some(), prompt.fails()), (is_due, fails), "{generation} {reason}");
+            let prompt = Prompt::take_up(&reported(generation, reason), Some(2), age);
+            let found = (prompt.next().is_some(), prompt.fails());
+            assert_eq!(found, (is_due, fails), "{generation} {reason} {age:?}");
         }
     }
 }

@@ -108,7 +108,7 @@ async fn prompt_running_pods_are_annotated_twice_and_otherwise_unchanged() {
     assert_eq!(before.1, None);
     let as_created = [get(&scene, "folder").await, get(&scene, "projected").await];
 
-    let _operator = Operator::start(&scene.namespace).await;
+    let operator = Operator::start(&scene.namespace).await;
     scene.apply(scene.source(prompt())).await;
     for pod in &as_created {
         let times = annotations(&scene, pod, 2).await;
@@ -138,6 +138,12 @@ async fn prompt_running_pods_are_annotated_twice_and_otherwise_unchanged() {
     made.sort();
     let expected = [["list  200"; 4], ["patch folder 200"; 4], ["patch projected 200"; 4]].concat();
     assert_eq!(made, expected, "one list and one patch for each pod, twice for each token");
+
+    // The process may have ended before its rounds.
+    operator.kill();
+    let before = get(&scene, "folder").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    annotations(&scene, &before, 1).await;
     assert_eq!(scene.mints().await, 2);
 }
 

@@ -93,7 +93,11 @@ pub(super) async fn reconcile(
     context.metrics.set_host(&identity.key, spec.host());
     spans::is_about(spec.host());
     state.prompt = spec.prompt.then(|| {
-        state.prompt.take().unwrap_or_else(|| Box::new(Prompt::take_up(reported, source.metadata.generation)))
+        state.prompt.take().unwrap_or_else(|| {
+            let record = context.record(&identity).map(|dated| dated.record);
+            let age = record.map(|record| seconds_between(record.issued_at, context.now()));
+            Box::new(Prompt::take_up(reported, source.metadata.generation, age))
+        })
     });
     if let Some(prompt) = &mut state.prompt {
         propagate::settle(context, &identity.key, prompt);
