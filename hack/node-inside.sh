@@ -22,7 +22,7 @@ die() {
 # ---------------------------------------------------------------------------------------------- namespaces
 
 mount_filesystems() {
-  local line controllers controller
+  local line controllers controller path
   mount -t proc proc /proc
   mount -t sysfs sysfs /sys
   if [ "$(cut -d : -f 1 /proc/self/cgroup | sort -n | tail -n 1)" = 0 ]; then
@@ -46,6 +46,11 @@ mount_filesystems() {
   mount -t tmpfs -o mode=755 tmpfs /run
   mkdir -p "$dir"/{pids,log,hold,var-log,kubelet,containerd,cni,etcd}
   mount --bind "$dir/var-log" /var/log
+  # The kubelet and libcni have fixed paths there, which may be those of a kubelet of this machine.
+  for path in /var/lib/kubelet /var/lib/cni /usr/libexec/kubernetes; do
+    mkdir -p "$path"
+    mount -t tmpfs -o mode=755 tmpfs "$path"
+  done
   echo "127.0.0.1 localhost" >"$dir/hosts"
   echo "$address node" >>"$dir/hosts"
   mount --bind "$dir/hosts" /etc/hosts

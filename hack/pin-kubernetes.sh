@@ -46,7 +46,7 @@ published() {
 stagings=$(awk '{ for (i = 1; i < NF; i++) if ($i == "=>" && $(i + 1) ~ /^\.\/staging/) print $(i - 1) }' "$upstream")
 {
   echo "module github.com/tokensource/tokensource-operator/hack/$module"
-  sed -n 's/^go /\n&/p; s/^godebug default/\n&/p' "$upstream"
+  awk '/^go / || /^godebug default/ { print ""; print }' "$upstream"
   printf '\ntool (\n'
   if [ -n "$default" ]; then echo "	go.etcd.io/etcd/server/v3"; fi
   printf '	k8s.io/kubernetes/cmd/%s\n' "${commands[@]}"

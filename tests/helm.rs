@@ -255,7 +255,9 @@ async fn helm_test_succeeds_or_says_why_not(scene: &Scene, values: &Value) {
     for object in &others {
         kubectl(&["apply", "-f", "-"], &object.to_string()).await;
     }
-    let account = kubeconfig_of(&scene.namespace, pod["spec"]["serviceAccountName"].as_str().unwrap()).await;
+    // Helm reads the pod's log in the release's namespace.
+    assert_eq!(pod["metadata"]["namespace"], NAMESPACE);
+    let account = kubeconfig_of(NAMESPACE, pod["spec"]["serviceAccountName"].as_str().unwrap()).await;
     let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
     let explain = async |code: i32, words: &[&str]| {
         eventually("the explanation", SOON, async || {

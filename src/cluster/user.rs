@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::header::{InvalidHeaderValue, USER_AGENT};
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::api::ListParams;
 use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::{Request, Status};
@@ -66,8 +66,6 @@ pub(crate) enum UserClusterError {
     Configuration(#[source] Box<InferConfigError>),
     #[error("the kubeconfig cannot be used: {0}")]
     Kubeconfig(#[source] Box<KubeconfigError>),
-    #[error("--as, --as-group: {0}")]
-    Impersonation(#[from] InvalidHeaderValue),
     #[error("the cluster cannot be asked: {0}")]
     Client(#[source] Box<kube::Error>),
     #[error("the API server does not answer")]
@@ -159,22 +157,12 @@ impl UserConnection {
         };
         configuration.default_retry = false;
         configuration.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
-        // kube reads these members of a kubeconfig, and does not act on them.
-        let of_kubeconfig = &configuration.auth_info;
-        let user = self.impersonated_user.clone().or_else(|| of_kubeconfig.impersonate.clone());
-        let groups = match &self.impersonated_user {
-            Some(_) => self.impersonated_groups.clone(),
-            None => of_kubeconfig.impersonate_groups.clone().unwrap_or_default(),
-        };
-        if let Some(user) = user {
-            let mut push = |name: &'static str, value: &str| {
-                configuration.headers.push((HeaderName::from_static(name), HeaderValue::from_str(value)?));
-                Ok::<_, InvalidHeaderValue>(())
-            };
-            push("impersonate-user", &user)?;
-            for group in &groups {
-                push("impersonate-group", group)?;
-            }
+        if let Some(user) = &self.impersonated_user {
+            // In place of all that a kubeconfig says of impersonation.
+            let auth = &mut configuration.auth_info;
+            auth.impersonate = Some(user.clone());
+            auth.impersonate_groups = Some(self.impersonated_groups.clone());
+            (auth.impersonate_uid, auth.impersonate_user_extra) = (None, None);
         }
         Ok(configuration)
     }

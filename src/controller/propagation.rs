@@ -62,8 +62,9 @@ impl Prompt {
         let problem = reported.pods.as_ref().map(|pods| pods.reason.as_str());
         let is_recent = age.is_some_and(|age| age < PERIODIC_SYNC);
         let is_due = problem.is_some() || Some(reported.generation) != generation || is_recent;
+        let now = Instant::now();
         Prompt {
-            due: is_due.then(|| Due { at: Instant::now(), then: None }),
+            due: is_due.then(|| Due { at: now, then: is_recent.then_some(now + SECOND_ROUND) }),
             failed_before: problem == Some(Reason::PromptFailed.as_str()),
             ..Prompt::default()
         }

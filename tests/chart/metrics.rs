@@ -40,6 +40,17 @@ fn monitors_select_the_service_and_port_of_the_operator() {
     let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
     assert_eq!((&endpoint["interval"], &endpoint["scheme"]), (&json!("1m"), &json!("https")));
     assert_eq!((&endpoint["honorTimestamps"], &endpoint["port"]), (&json!(false), &port));
+
+    // Also where the chart's is true, and not beside another way to authenticate.
+    let own = json!({
+        "enabled": true,
+        "endpointAdditionalProperties": {"tlsConfig": {"insecureSkipVerify": false}, "authorization": {"type": "Bearer"}},
+    });
+    let values = json!({"metrics": {"from": from, "secure": true, "serviceMonitor": own}});
+    let objects = render(NAMESPACE, &values);
+    let endpoint = &find(&objects, "ServiceMonitor", "")["spec"]["endpoints"][0];
+    assert_eq!(endpoint["tlsConfig"], json!({"insecureSkipVerify": false}));
+    assert_eq!(endpoint["bearerTokenFile"], Value::Null);
 }
 
 #[test]

@@ -62,9 +62,10 @@ fn labels_that_selectors_use_are_refused_and_others_replace_the_charts() {
         let said = template(NAMESPACE, &values).unwrap_err();
         assert!(said.contains(words), "{values}: {said}");
     }
-    let values = json!({"commonLabels": {"app.kubernetes.io/part-of": "platform"}});
+    let part_of = "app.kubernetes.io/part-of";
+    let values = json!({"commonLabels": {part_of: "platform", "app.kubernetes.io/component": "controller"}});
     for object in render(NAMESPACE, &values) {
-        assert_eq!(object["metadata"]["labels"]["app.kubernetes.io/part-of"], "platform", "{object}");
+        assert_eq!(object["metadata"]["labels"][part_of], "platform", "{object}");
     }
 }
 

@@ -43,7 +43,7 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
     ),
     (
         "the refresh token in the Secret that pods mount",
-        "tests/integration/rotation",
+        "tests/integration/rotation/mod",
         &["rotation_newest_refresh_token_survives_everything_and_enters_no_other_secret"],
     ),
     ("a response body in an event", "tests/integration/canary", &["secrets_appear_in_no_output"]),
@@ -77,7 +77,7 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
     ),
     (
         "overwriting what another writer created meanwhile",
-        "tests/integration/rotation",
+        "tests/integration/rotation/sharing",
         &["rotation_secrets_created_during_token_request_are_not_overwritten"],
     ),
     (
@@ -87,7 +87,7 @@ const PITFALLS: [(&str, &str, &[&str]); 22] = [
     ),
     (
         "a label on the credentials Secret that brings a spent refresh token back",
-        "tests/integration/rotation",
+        "tests/integration/rotation/mod",
         &["rotation_newest_refresh_token_survives_everything_and_enters_no_other_secret"],
     ),
     (

@@ -60,8 +60,11 @@
   "metrics.service.labels" $metrics.service.labels "metrics.serviceMonitor.labels" $metrics.serviceMonitor.labels
   "metrics.podMonitor.labels" $metrics.podMonitor.labels "metrics.prometheusRule.labels" $metrics.prometheusRule.labels
   "metrics.dashboard.labels" $metrics.dashboard.labels }}
+{{- if hasKey (default dict $metrics.service.labels) "app.kubernetes.io/component" }}
+{{- fail "metrics.service.labels may not set app.kubernetes.io/component: the ServiceMonitor selects by it" }}
+{{- end }}
 {{- range $value, $labels := $all }}
-{{- range $name := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/managed-by" "helm.sh/chart" }}
+{{- range $name := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/managed-by" "helm.sh/chart" }}
 {{- if hasKey (default dict $labels) $name }}
 {{- fail (printf "%s may not set %s: the chart's selectors, or Helm, go by it" $value $name) }}
 {{- end }}
@@ -74,6 +77,9 @@ and a flag wins over its variable. */}}
 {{- define "tokensource-operator.checkArguments" -}}
 {{- $values := fromYaml (include "tokensource-operator.valuesOfFlags" .) }}
 {{- range .Values.extraArgs }}
+{{- if and (hasPrefix "-" .) (not (hasPrefix "--" .)) }}
+{{- fail (printf "extraArgs: write %s with two dashes" .) }}
+{{- end }}
 {{- $flag := . | trimPrefix "--" | splitList "=" | first }}
 {{- if and (hasPrefix "--" .) (hasKey $values $flag) }}
 {{- fail (printf "extraArgs sets --%s: set the value %s instead" $flag (get $values $flag)) }}

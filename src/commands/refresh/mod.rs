@@ -88,7 +88,8 @@ pub async fn run(arguments: RefreshArgs) -> u8 {
     if !arguments.wait {
         return done.failed.into();
     }
-    let deadline = (!arguments.timeout.is_zero()).then(|| start + arguments.timeout);
+    let limit = Some(arguments.timeout).filter(|timeout| !timeout.is_zero());
+    let deadline = limit.and_then(|limit| start.checked_add(limit));
     let all_namespaces = arguments.change.selection.all_namespaces;
     let waited: Vec<u8> = stream::iter(&done.changed)
         .map(|source| one(&done.cluster, source, deadline, arguments.pods, all_namespaces))
