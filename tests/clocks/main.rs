@@ -133,8 +133,13 @@ async fn assert_times_are_true(scene: &Scene, operator: &Clocked, what: &str) {
     })
     .await;
     scene.ready("True TokenValid").await;
-    let shown = operator.metric("tokensource_token_expiry_timestamp_seconds{").await.unwrap();
-    assert!((shown - f64::from(i32::try_from(truth).unwrap())).abs() <= 6.0, "{what}: {shown}, not {truth}");
+    // Metrics follow at the end of the reconciliation that writes status.
+    eventually(&format!("{what}: metrics show the true expiry"), Duration::from_secs(20), async || {
+        let shown = operator.metric("tokensource_token_expiry_timestamp_seconds{").await;
+        let is_true = |shown: f64| (shown - f64::from(i32::try_from(truth).unwrap())).abs() <= 6.0;
+        if shown.is_some_and(is_true) { Ok(()) } else { Err(format!("{shown:?}, not {truth}")) }
+    })
+    .await;
     assert_eq!(operator.metric("tokensource_ready{").await, Some(1.0), "{what}");
     assert_eq!(operator.operator().admin("/livez").await.0, 200, "{what}");
 }
