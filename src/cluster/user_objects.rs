@@ -66,7 +66,8 @@ impl UserCluster {
         read.map_err(|error| UserClusterError::about(key.clone(), "read", error))
     }
 
-    /// Lists TokenSources page by page, and returns the resource version for a watch, too; `progress` is told the number so far.
+    /// Lists TokenSources page by page. Returns the resource version for a watch as well. `progress` gets the number so far after
+    /// each page.
     pub(crate) async fn source_objects(
         &self,
         scope: &Scope,

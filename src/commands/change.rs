@@ -9,7 +9,6 @@ use super::kubectl::{ClusterArgs, SelectionArgs};
 use super::output::{self, Progress};
 use crate::cluster::{UserCluster, UserClusterError};
 use crate::key::Key;
-use crate::text::shown_message;
 
 /// How many changes are under way at once.
 const CONCURRENT_CHANGES: usize = 8;
@@ -67,25 +66,7 @@ pub(super) async fn change(arguments: &ChangeArgs, change: &impl Change) -> Resu
         return Err(ChangeError::NothingSelected);
     }
     let cluster = UserCluster::connect(&arguments.cluster.connection()).await?;
-    let mut failed = false;
-    let mut sources = vec![];
-    if selection.names.is_empty() {
-        let progress = Progress::new();
-        let scope = selection.scope(&cluster);
-        let listed = cluster.source_objects(&scope, |count| progress.show(&format!("{count} listed"))).await;
-        progress.clear();
-        sources = listed?.0;
-        if sources.is_empty() {
-            output::print_note(&selection.none_found(&cluster));
-        }
-    } else {
-        for key in selection.keys(&cluster) {
-            match cluster.source_object(&key).await {
-                Ok(source) => sources.push(source),
-                Err(error) => failed |= report(&error),
-            }
-        }
-    }
+    let (sources, mut failed) = selection.objects(&cluster).await?;
     let (count, mut ended, progress) = (sources.len(), 0, Progress::new());
     let mut changes = stream::iter(sources)
         .map(|source| one(&cluster, source, change, arguments.dry_run))
@@ -106,7 +87,7 @@ pub(super) async fn change(arguments: &ChangeArgs, change: &impl Change) -> Resu
                 output::print(&format!("tokensource.tokensource.dev/{prefix}{name} {said}{dry_run}\n"));
                 changed.push(source);
             }
-            Err(error) => failed |= report(&error),
+            Err(error) => failed |= output::report_error(&error),
         }
         ended += 1;
         progress.show(&format!("{ended} of {count}"));
@@ -126,10 +107,4 @@ async fn one(
         None => Ok((source, false)),
         Some(patch) => Ok((cluster.patch_source(&Key::of(&source.metadata), &patch, dry_run).await?, true)),
     }
-}
-
-/// Reports an error; true, for the exit code.
-pub(super) fn report(error: &impl std::error::Error) -> bool {
-    output::print_error(&shown_message(&error.to_string()));
-    true
 }

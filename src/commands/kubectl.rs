@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
+use kube::api::DynamicObject;
 
 use super::completion;
-use crate::cluster::{KubeconfigEntry, Scope, UserCluster, UserConnection};
+use super::output::{self, Progress};
+use crate::cluster::{KubeconfigEntry, Scope, UserCluster, UserClusterError, UserConnection};
 use crate::key::Key;
 
 /// How the cluster is reached: kubectl's flags.
@@ -79,9 +81,43 @@ pub struct SelectionArgs {
 }
 
 impl SelectionArgs {
-    /// The TokenSources that are named.
-    pub(super) fn keys(&self, cluster: &UserCluster) -> Vec<Key> {
-        self.names.iter().map(|name| Key::new(&cluster.namespace, name)).collect()
+    /// The TokenSources as they are, and whether one that is named cannot be read, which is reported.
+    pub(super) async fn objects(
+        &self,
+        cluster: &UserCluster,
+    ) -> Result<(Vec<DynamicObject>, bool), UserClusterError> {
+        if !self.names.is_empty() {
+            return Ok(self.named(cluster).await);
+        }
+        let (objects, _) = self.listed(cluster).await?;
+        if objects.is_empty() {
+            output::print_note(&self.none_found(cluster));
+        }
+        Ok((objects, false))
+    }
+
+    /// Those that are named. The ones that cannot be read are reported one by one; true if there are some.
+    pub(super) async fn named(&self, cluster: &UserCluster) -> (Vec<DynamicObject>, bool) {
+        let (mut objects, mut failed) = (vec![], false);
+        for name in &self.names {
+            match cluster.source_object(&Key::new(&cluster.namespace, name)).await {
+                Ok(object) => objects.push(object),
+                Err(error) => failed |= output::report_error(&error),
+            }
+        }
+        (objects, failed)
+    }
+
+    /// Those that are not named, with the resource version for a watch.
+    pub(super) async fn listed(
+        &self,
+        cluster: &UserCluster,
+    ) -> Result<(Vec<DynamicObject>, String), UserClusterError> {
+        let progress = Progress::new();
+        let show = |count| progress.show(&format!("{count} listed"));
+        let listed = cluster.source_objects(&self.scope(cluster), show).await;
+        progress.clear();
+        listed
     }
 
     /// Where those are that are not named.

@@ -73,6 +73,12 @@ pub(crate) fn print_error(message: &str) {
     let _ = std::io::stderr().write_all(format!("{}: {message}\n", program()).as_bytes());
 }
 
+/// Reports an error on standard error, on a line and cut; true, for the exit code.
+pub(crate) fn report_error(error: &impl std::error::Error) -> bool {
+    print_error(&shown_message(&error.to_string()));
+    true
+}
+
 /// Writes a note for people to standard error, which is not part of the result.
 pub(crate) fn print_note(message: &str) {
     let _ = std::io::stderr().write_all(format!("{}\n", on_lines(message)).as_bytes());

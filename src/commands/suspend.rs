@@ -3,7 +3,8 @@
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
-use super::change::{Change, ChangeArgs, change, report};
+use super::change::{Change, ChangeArgs, change};
+use super::output;
 
 /// The text below the flags in the help of `suspend`.
 pub const SUSPEND_HELP: &str = "It sets spec.suspend to true: no token is asked for until `resume`, and the Secret stays as it is until its
@@ -45,6 +46,6 @@ pub async fn run(arguments: ChangeArgs, suspend: bool) -> u8 {
     token_endpoint::transport::install_crypto_provider();
     match change(&arguments, &Suspend(suspend)).await {
         Ok(done) => done.failed.into(),
-        Err(error) => report(&error).into(),
+        Err(error) => output::report_error(&error).into(),
     }
 }

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use super::kubectl::ClusterArgs;
 use super::output::{self, Colour, Line, OutputFormat, Progress};
 use crate::cluster::UserCluster;
-use crate::text::shown_message;
 use findings::{Finding, Grade};
 
 /// The text below the flags in the help of `check`.
@@ -40,10 +39,7 @@ pub async fn run(arguments: CheckArgs) -> u8 {
     token_endpoint::transport::install_crypto_provider();
     let cluster = match UserCluster::connect(&arguments.cluster.connection()).await {
         Ok(cluster) => cluster,
-        Err(error) => {
-            output::print_error(&shown_message(&error.to_string()));
-            return 1;
-        }
+        Err(error) => return output::report_error(&error).into(),
     };
     let progress = Progress::new();
     let seen = read::read(&cluster, |what| progress.show(what)).await;

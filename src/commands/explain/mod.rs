@@ -68,41 +68,20 @@ pub async fn run(arguments: ExplainArgs) -> u8 {
     token_endpoint::transport::install_crypto_provider();
     match explain(&arguments).await {
         Ok(code) => code,
-        Err(error) => {
-            output::print_error(&shown_message(&error.to_string()));
-            1
-        }
+        Err(error) => output::report_error(&error).into(),
     }
 }
 
 async fn explain(arguments: &ExplainArgs) -> Result<u8, UserClusterError> {
     let cluster = UserCluster::connect(&arguments.cluster.connection()).await?;
     let selection = &arguments.selection;
-    let (mut sources, mut failed) = (vec![], false);
-    let progress = Progress::new();
-    if selection.names.is_empty() {
-        let scope = selection.scope(&cluster);
-        let listed = cluster.source_objects(&scope, |count| progress.show(&format!("{count} listed"))).await;
-        progress.clear();
-        sources = listed?.0;
-        if sources.is_empty() {
-            output::print_note(&selection.none_found(&cluster));
-        }
-    } else {
-        for key in selection.keys(&cluster) {
-            match cluster.source_object(&key).await {
-                Ok(source) => sources.push(source),
-                Err(error) => failed |= print_error(&error),
-            }
-        }
-    }
+    let (sources, mut failed) = selection.objects(&cluster).await?;
     let reports = reports(&cluster, sources, arguments.default_propagation_delay).await;
-    progress.clear();
     let mut explained = vec![];
     for report in reports {
         match report {
             Ok(report) => explained.push(report),
-            Err(error) => failed |= print_error(&error),
+            Err(error) => failed |= output::report_error(&error),
         }
     }
     let verdict = explained.iter().map(|report| report.verdict).max();
@@ -115,11 +94,6 @@ async fn explain(arguments: &ExplainArgs) -> Result<u8, UserClusterError> {
         }),
     }
     Ok(if failed { 1 } else { verdict.map_or(0, Level::exit_code) })
-}
-
-fn print_error(error: &impl std::error::Error) -> bool {
-    output::print_error(&shown_message(&error.to_string()));
-    true
 }
 
 /// Explains each of these TokenSources. `delay` is the user's propagation delay, in seconds.

@@ -9,9 +9,8 @@ use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
 use super::kubectl::{ClusterArgs, SelectionArgs};
-use super::output::{self, Progress};
+use super::output;
 use crate::cluster::{Change, UserCluster, UserClusterError, WatchEnd};
-use crate::text::shown_message;
 use row::Row;
 use table::{Columns, Table};
 
@@ -71,10 +70,7 @@ pub async fn run(arguments: GetArgs) -> u8 {
     token_endpoint::transport::install_crypto_provider();
     match get(&arguments).await {
         Ok(code) => code,
-        Err(error) => {
-            output::print_error(&shown_message(&error.to_string()));
-            1
-        }
+        Err(error) => output::report_error(&error).into(),
     }
 }
 
@@ -87,11 +83,7 @@ async fn get(arguments: &GetArgs) -> Result<u8, UserClusterError> {
     if !selection.names.is_empty() {
         return Ok(named(arguments, &cluster, &mut table).await);
     }
-    let scope = selection.scope(&cluster);
-    let progress = Progress::new();
-    let listed = cluster.source_objects(&scope, |count| progress.show(&format!("{count} listed"))).await;
-    progress.clear();
-    let (objects, mut version) = listed?;
+    let (objects, mut version) = selection.listed(&cluster).await?;
     if objects.is_empty() && !matches!(arguments.output, Some(GetFormat::Json | GetFormat::Yaml)) {
         output::print_note(&selection.none_found(&cluster));
     }
@@ -101,6 +93,7 @@ async fn get(arguments: &GetArgs) -> Result<u8, UserClusterError> {
     if !arguments.watch {
         return Ok(0);
     }
+    let scope = selection.scope(&cluster);
     loop {
         let watched = cluster
             .watch_source_objects(&scope, version, |change| {
@@ -122,21 +115,12 @@ async fn get(arguments: &GetArgs) -> Result<u8, UserClusterError> {
 
 /// Shows the TokenSources that are named. Those that cannot be read are reported one by one.
 async fn named(arguments: &GetArgs, cluster: &UserCluster, table: &mut Table) -> u8 {
-    let (mut objects, mut code) = (vec![], 0);
-    for key in arguments.selection.keys(cluster) {
-        match cluster.source_object(&key).await {
-            Ok(object) => objects.push(object),
-            Err(error) => {
-                output::print_error(&shown_message(&error.to_string()));
-                code = 1;
-            }
-        }
-    }
+    let (objects, failed) = arguments.selection.named(cluster).await;
     let as_list = arguments.selection.names.len() > 1;
     if !objects.is_empty() {
         show(arguments, table, objects, as_list);
     }
-    code
+    failed.into()
 }
 
 /// Shows the objects of a list.

@@ -12,7 +12,7 @@ use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::change::{Change, ChangeArgs, change, report};
+use super::change::{Change, ChangeArgs, change};
 use super::kubectl::request_timeout;
 use super::output;
 use super::readers::HeldToken;
@@ -83,7 +83,7 @@ pub async fn run(arguments: RefreshArgs) -> u8 {
     let request = RequestToken { value: format!("{:.3}", Timestamp::now()) };
     let done = match change(&arguments.change, &request).await {
         Ok(done) => done,
-        Err(error) => return report(&error).into(),
+        Err(error) => return output::report_error(&error).into(),
     };
     if !arguments.wait {
         return done.failed.into();
@@ -122,7 +122,7 @@ async fn one(
     let (token, source) = match written(cluster, &key, source, deadline, &name).await {
         Ok(written) => written,
         Err(error) => {
-            report(&error);
+            output::report_error(&error);
             return 2;
         }
     };

@@ -276,7 +276,7 @@ async fn secrets_that_change_fifty_times_a_second_and_that_ten_thousand_use_are_
         "{:?}: the watch does not wait for them",
         took[250]
     );
-    // The last change is told to all, and then nothing is left.
+    // After the last change every user is returned once more.
     for _ in 0..100 {
         assert_eq!(secrets.next_of_crowds().await.len(), 100);
     }
