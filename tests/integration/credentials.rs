@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::support::authorization_server::Behaviour;
 use super::support::eventually;
 use super::support::operator::Operator;
+use super::support::relay::Relay;
 use super::support::scene::{SOON, Scene};
 
 /// A source with a token of ten minutes, after one token request.
@@ -139,6 +140,30 @@ async fn credentials_secret_written_step_by_step_costs_one_token_request() {
     // As such operators do at each of their intervals.
     scene.kubectl(&["annotate", "secret", "credentials", "example.com/synced-at=later"], "").await;
     minted(&scene, 1).await;
+}
+
+/// The read of one TokenSource shows the change, and the watch event of it is no change then.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_corrected_while_the_watch_is_silent_are_used_by_all_once_one_has_read_them() {
+    let scene = Scene::new("silent", 600).await;
+    scene.patch("secret", "credentials", json!({"data": {"client_secret": null}})).await;
+    let relay = Relay::start(scene.client.clone()).await;
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
+    let _operator = Operator::start_at(&relay.kubeconfig_path(), &scene.namespace, &flags).await;
+    scene.apply(scene.source(json!({}))).await;
+    let mut other = scene.source(json!({"target": {"name": "other"}}));
+    other["metadata"]["name"] = json!("other");
+    scene.apply(other).await;
+    for source in ["source", "other"] {
+        scene.condition(source, "Ready", "False CredentialsNotFound").await;
+    }
+    // The list and the watch; single Secrets have no question mark.
+    relay.hold("/secrets?");
+    scene.credentials("right").await;
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    for source in ["source", "other"] {
+        scene.condition(source, "Ready", "True TokenValid").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

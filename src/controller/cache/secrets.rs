@@ -144,8 +144,8 @@ impl Secrets {
         vec![]
     }
 
-    /// Waits for TokenSources that use a Secret that has changed and that many use: some of each namespace. For one caller at a
-    /// time.
+    /// Waits for TokenSources that use a Secret that has changed and that many use, or whose change a call has shown before the
+    /// watch: some of each namespace. For one caller at a time.
     pub async fn next_of_crowds(&self) -> Vec<Key> {
         self.crowds.next(|secret| self.users(secret)).await
     }
@@ -160,7 +160,7 @@ impl Secrets {
 
     /// Stores the answer to a read or to the operator's own write; `None`: the Secret does not exist. Returns whether it was
     /// stored: it is not where something newer was shown after the call was sent. An absence has no age, so that it gives way
-    /// to anything that was shown since.
+    /// to anything that was shown since. Where it has changed, [`Self::next_of_crowds`] returns its users, if there are several.
     pub(crate) fn observe(&self, secret: &Key, sent: Sent, facts: Option<Facts>) -> bool {
         let table = &mut *self.lock();
         let epoch = table.epoch;
@@ -173,12 +173,17 @@ impl Secrets {
         if let Some(answered) = answered.filter(|answered| *answered < entry.revision) {
             self.restorations.noticed(&secret.to_string(), entry.revision, answered);
         }
+        let is_news = entry.known.clone().observed().is_some_and(|known| known.as_deref() != facts.as_ref());
         match facts {
             Some(facts) => entry.present(facts),
             None => entry.absent(),
         }
         entry.epoch = entry.epoch.max(sent.epoch);
         entry.answered_epoch = epoch;
+        // The watch event of it will be no change, so that it triggers none of the other users.
+        if is_news && entry.users.len() > 1 {
+            self.crowds.add(secret);
+        }
         true
     }
 

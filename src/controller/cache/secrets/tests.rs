@@ -231,6 +231,32 @@ fn secrets_list_of_a_namespace_costs_the_same_beside_thousands_of_others() {
     assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
+/// The answer to a call may overtake the watch event of the same change, which is no change then.
+#[tokio::test(start_paused = true)]
+async fn secrets_change_that_a_call_shows_first_is_told_to_all_its_users() {
+    let secrets = secrets();
+    secrets.reference(&key("other"), &[], &names(["o", "c"]));
+    let told = async || {
+        let next = tokio::time::timeout(std::time::Duration::from_secs(1), secrets.next_of_crowds()).await;
+        let mut told = next.unwrap_or_default();
+        told.sort();
+        told
+    };
+    let both = [key("other"), key("source")];
+    observe(&secrets, "c", Some(facts(11)));
+    assert!(secrets.changed(&key("c"), facts(11)).is_empty(), "known since the call");
+    assert_eq!(told().await, both, "created");
+    observe(&secrets, "c", Some(facts(11)));
+    assert_eq!(told().await, [], "no change");
+    observe(&secrets, "c", Some(facts(12)));
+    assert_eq!(told().await, both, "changed");
+    observe(&secrets, "c", None);
+    assert_eq!(told().await, both, "deleted");
+    observe(&secrets, "o", Some(facts(13)));
+    observe(&secrets, "t", Some(facts(14)));
+    assert_eq!(told().await, [], "first seen, and its one user is the caller");
+}
+
 #[tokio::test(start_paused = true)]
 async fn secrets_that_change_fifty_times_a_second_and_that_ten_thousand_use_are_told_in_portions() {
     let secrets = Secrets::new(1, Arc::default());
