@@ -1,6 +1,6 @@
 //! The minimum that an operator must do for a refresh, as a loop: token request, credentials, target, status.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
@@ -11,31 +11,10 @@ use kube::runtime::watcher;
 use serde_json::{Value, json};
 use tokensource_api::TokenSource;
 
+use super::cost::{Cost, Sample};
 use super::operator::Usage;
 use super::{AT_ONCE, CLIENT, Fleet};
 use crate::support::authorization_server::http_client;
-
-/// What each refresh of a loop cost.
-pub struct Cost {
-    /// Refreshes a second.
-    pub rate: f64,
-    /// CPU of the loop, in seconds.
-    pub cpu: f64,
-    /// CPU of kube-apiserver, in seconds.
-    pub api_server: f64,
-}
-
-impl std::fmt::Display for Cost {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            out,
-            "{:.1} refreshes/s; each costs {:.2} ms of CPU and kube-apiserver {:.2} ms",
-            self.rate,
-            self.cpu * 1e3,
-            self.api_server * 1e3
-        )
-    }
-}
 
 /// Refreshes so many targets, at most `rate` a second, beside the two watches that an operator has open. The loop writes
 /// the status of one TokenSource, so the operator must have reported one, and must have ended.
@@ -49,15 +28,10 @@ pub async fn run(fleet: &Fleet, refreshes: usize, rate: f64) -> Cost {
     let status = json!(statuses.find(|status| status.token.is_some()).expect("a source with a token"));
     let call = Calls { fleet, http: http_client(), url: fleet.server.vgs_token_url(), status };
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
-    let (before, api_before, begun) = (Usage::of(std::process::id()), Usage::of_api_server(), Instant::now());
+    let before = Sample::take(Usage::of(std::process::id()));
     let paced = stream::poll_fn(|context| ticks.poll_tick(context).map(Some)).enumerate().take(refreshes);
     paced.for_each_concurrent(AT_ONCE, |(n, _)| call.refresh(n)).await;
-    let each = |after: f64, before: f64| (after - before) / refreshes as f64;
-    let cost = Cost {
-        rate: refreshes as f64 / begun.elapsed().as_secs_f64(),
-        cpu: each(Usage::of(std::process::id()).cpu, before.cpu),
-        api_server: each(Usage::of_api_server().cpu, api_before.cpu),
-    };
+    let cost = before.cost(&Usage::of(std::process::id()), refreshes);
     watches.iter().for_each(tokio::task::JoinHandle::abort);
     cost
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each benchmark uses its own part of this")]
 
 pub mod bare_loop;
+pub mod cost;
 pub mod lateness;
 pub mod operator;
 

@@ -75,6 +75,7 @@ impl Drop for Operator {
 }
 
 /// The resource usage of a process, from /proc (Linux).
+#[derive(Clone, Copy)]
 pub struct Usage {
     /// Resident memory, in MiB.
     pub resident: u64,
@@ -101,11 +102,17 @@ impl Usage {
         Usage { resident: mib("VmRSS:"), own: mib("RssAnon:"), peak: mib("VmHWM:"), cpu: ticks / 100.0 }
     }
 
-    /// The usage of kube-apiserver, whose process id the control plane's script writes to a file.
+    /// The usage of kube-apiserver.
     pub fn of_api_server() -> Self {
+        Self::of_component("kube-apiserver")
+    }
+
+    /// The usage of a part of the control plane, whose process ids its script writes to a file.
+    pub fn of_component(name: &str) -> Self {
         let folder = ControlPlane::shared().kubeconfig_path();
         let processes = std::fs::read_to_string(folder.with_file_name("pids")).unwrap();
-        let process = processes.lines().find_map(|line| line.strip_suffix(" kube-apiserver")).unwrap();
+        let mut processes = processes.lines().filter_map(|line| line.split_once(' '));
+        let (process, _) = processes.find(|(_, component)| *component == name).unwrap();
         Self::of(process.parse().unwrap())
     }
 

@@ -2,7 +2,10 @@
 //!
 //! | scenario | load | must hold |
 //! |---|---|---|
+//! | `table` | `full`, `overload` and `steady`, each with a control plane of its own: the table of docs/performance.md | |
+//! | `full` | 10 s tokens at an endpoint without a limit, for `SECONDS` | |
 //! | `overload` | 10 s tokens at an endpoint that is asked `RATE` times a second (default: 100), for `SECONDS` | |
+//! | `steady` | 10,000 tokens of 300 s, first requested at the default limit, then refreshed for `SECONDS` (default: 300) | |
 //! | `lifted` | first mints without a limit, SIGTERM at half of them | every token that was answered is written |
 //! | `twenty` | first mints at twenty endpoints at their default limits, SIGTERM at half of them | the same |
 //! | `slow-api` | new TokenSources, 200 ms for each API call, one refresh that is due | it is written in time |
@@ -13,56 +16,33 @@
 mod first_mints;
 mod hostile;
 mod pernamespace;
+mod refreshes;
 mod slow_api;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::fleet::bare_loop::{self, Cost};
 use crate::fleet::operator::{Operator, Usage};
 use crate::fleet::{self, Fleet, setting};
 
 /// `Err` says which promise was broken.
 pub async fn run(scenario: &str) -> Result<(), String> {
     match scenario {
-        "overload" => overload().await,
+        "table" => return refreshes::table(),
+        "full" => refreshes::full().await,
+        "overload" => refreshes::overload().await,
+        "steady" => refreshes::steady().await,
         "lifted" => return first_mints::lifted().await,
         "twenty" => return first_mints::twenty().await,
         "hostile" => return hostile::run().await,
         "pernamespace" => return pernamespace::run().await,
         "slow-api" => return slow_api::run().await,
         "hang" => hang().await,
-        _ => panic!("SCENARIO: write overload, lifted, twenty, slow-api, hang, hostile or pernamespace"),
+        _ => panic!(
+            "SCENARIO: write table, full, overload, steady, lifted, twenty, slow-api, hang, hostile or pernamespace"
+        ),
     }
     Ok(())
-}
-
-/// 2,000 sources want 400 tokens a second. A comparison wants a `RATE` that both operators reach on the machine.
-async fn overload() {
-    let (sources, seconds) = (setting("SOURCES", 2000), setting("SECONDS", 60));
-    let fleet = Fleet::create(sources, 10).await;
-    let rate = format!("--endpoint-max-per-second={}", setting("RATE", 100));
-    let mut operator = Operator::start_with(&[&rate]);
-    // The first mint of each, and one more round to settle.
-    fleet.until_minted(2 * sources).await;
-
-    let (before, api_before) = (operator.usage(), Usage::of_api_server());
-    let (calls_before, answered, begun) = (calls().await, fleet.answered().await, Instant::now());
-    tokio::time::sleep(Duration::from_secs(seconds as u64)).await;
-    let (usage, api) = (operator.usage(), Usage::of_api_server());
-    let refreshes = (fleet.answered().await - answered) as f64;
-    let cost = Cost {
-        rate: refreshes / begun.elapsed().as_secs_f64(),
-        cpu: (usage.cpu - before.cpu) / refreshes,
-        api_server: (api.cpu - api_before.cpu) / refreshes,
-    };
-    println!("overload: {cost}; {}", usage.memory());
-    print_calls("refresh", refreshes, &calls_before, &calls().await);
-    operator.stop(Duration::from_secs(60)).await;
-    println!(
-        "a bare loop of the same calls: {}",
-        bare_loop::run(&fleet, refreshes as usize, cost.rate).await
-    );
 }
 
 async fn hang() {

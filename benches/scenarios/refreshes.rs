@@ -1,0 +1,101 @@
+//! What a refresh costs, beside a bare loop of the same calls at the same rate in the same run.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::{calls, print_calls};
+use crate::fleet::bare_loop;
+use crate::fleet::cost::Sample;
+use crate::fleet::operator::Operator;
+use crate::fleet::{self, Fleet, setting};
+
+/// No limit that any of these reaches.
+const UNLIMITED: [&str; 2] = ["--endpoint-max-per-second=100000", "--endpoint-max-in-flight=10000"];
+/// Lines of the table begin with it.
+const ROW: &str = "| ";
+
+/// The scenarios one after the other, each in a process with a control plane of its own.
+pub fn table() -> Result<(), String> {
+    println!("{ROW}load | refreshes/s | operator | kube-apiserver | etcd | memory | latest |");
+    println!("|---|---|---|---|---|---|---|");
+    for scenario in ["full", "overload", "steady"] {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let output = Command::new(program).env("SCENARIO", scenario).output();
+        let output = output.map_err(|error| error.to_string())?;
+        let lines = String::from_utf8_lossy(&output.stdout);
+        lines.lines().filter(|line| line.starts_with(ROW)).for_each(|line| println!("{line}"));
+        if !output.status.success() {
+            return Err(format!("{scenario}: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+    }
+    Ok(())
+}
+
+/// 2,000 sources want 400 tokens a second or more: the machine is the limit.
+pub async fn full() {
+    let fleet = Fleet::create(setting("SOURCES", 2000), 10).await;
+    measure("full speed: 2,000 tokens of 10 s, no limit", &fleet, &UNLIMITED, setting("SECONDS", 60)).await;
+}
+
+/// 2,000 sources want 400 tokens a second. A comparison of operators wants a `RATE` that both reach on the machine.
+pub async fn overload() {
+    let fleet = Fleet::create(setting("SOURCES", 2000), 10).await;
+    let rate = setting("RATE", 100);
+    let flag = format!("--endpoint-max-per-second={rate}");
+    let name = format!("overload: 2,000 tokens of 10 s, {rate} requests a second");
+    measure(&name, &fleet, &[&flag], setting("SECONDS", 60)).await;
+}
+
+/// The first tokens at the default limit, then refreshes by schedule.
+pub async fn steady() {
+    let fleet = Fleet::create(setting("SOURCES", 10_000), 300).await;
+    measure("10,000 tokens of 300 s", &fleet, &[], setting("SECONDS", 300)).await;
+}
+
+async fn measure(name: &str, fleet: &Fleet, flags: &[&str], seconds: usize) {
+    let mut operator = Operator::start_with(flags);
+    let begun = Instant::now();
+    fleet.until_minted(fleet.sources).await;
+    println!("{name}: first tokens: {:.0}/s", fleet.sources as f64 / begun.elapsed().as_secs_f64());
+    // One more round to settle.
+    fleet.until_minted(2 * fleet.sources).await;
+
+    let (before, calls_before, answered) =
+        (Sample::take(operator.usage()), calls().await, fleet.answered().await);
+    let (begun, mut latest) = (Instant::now(), 0_f64);
+    while begun.elapsed() < Duration::from_secs(seconds as u64) {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let metrics = fleet::metrics().await.unwrap();
+        latest = fleet::series(&metrics, "tokensource_refresh_lateness_ratio").fold(latest, f64::max);
+    }
+    let refreshes = fleet.answered().await - answered;
+    let usage = operator.usage();
+    let cost = before.cost(&usage, refreshes);
+    println!(
+        "{name}: {cost}; the latest refresh used {:.0} % of its time; {}",
+        latest * 100.0,
+        usage.memory()
+    );
+    print_calls("refresh", refreshes as f64, &calls_before, &calls().await);
+    operator.stop(Duration::from_secs(60)).await;
+
+    // At full speed, the loop is not held back either.
+    let rate = if flags == UNLIMITED { 1e6 } else { cost.rate };
+    let bare = bare_loop::run(fleet, refreshes, rate).await;
+    println!("a bare loop of the same calls: {bare}");
+    println!(
+        "{ROW}{name} | {:.0} ({:.0}) | {} | {} | {} | {} MiB | {:.0} % |",
+        cost.rate,
+        bare.rate,
+        ratio(cost.cpu, bare.cpu),
+        ratio(cost.api_server, bare.api_server),
+        ratio(cost.etcd, bare.etcd),
+        usage.peak,
+        latest * 100.0,
+    );
+}
+
+/// Milliseconds of both, and how often one is the other.
+fn ratio(operator: f64, bare: f64) -> String {
+    format!("{:.2} ms ({:.2}): {:.2}", operator * 1e3, bare * 1e3, operator / bare)
+}
