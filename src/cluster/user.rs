@@ -95,6 +95,16 @@ fn is_unknown_kind(status: &Status) -> bool {
 }
 
 impl UserClusterError {
+    /// Whether the same call may succeed a moment later, and how long the API server asks to wait: no answer, 429 or 5xx.
+    pub(crate) fn passes(&self) -> Option<Option<Duration>> {
+        match self {
+            UserClusterError::Timeout => Some(None),
+            UserClusterError::OneRefused { error: CallError::Unavailable(why), .. }
+            | UserClusterError::Refused { error: CallError::Unavailable(why), .. } => Some(why.retry_after),
+            _ => None,
+        }
+    }
+
     /// The error of a call about many TokenSources.
     pub(super) fn about_many(verb: &'static str, error: kube::Error) -> Self {
         match error {

@@ -35,6 +35,17 @@ impl fmt::Display for Right {
     }
 }
 
+/// The groups of a ServiceAccount, by its user name. The API server adds none to a review.
+fn groups(user: &str) -> Vec<String> {
+    let mut groups = vec!["system:authenticated".to_owned()];
+    if let Some((namespace, _)) =
+        user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'))
+    {
+        groups.extend(["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]);
+    }
+    groups
+}
+
 impl UserCluster {
     /// Major and minor version of the API server, and its text.
     pub(crate) async fn server_version(&self) -> Result<((u32, u32), String), CallError> {
@@ -77,10 +88,7 @@ impl UserCluster {
             Some(user) => {
                 let spec = SubjectAccessReviewSpec {
                     user: Some(user.to_owned()),
-                    groups: Some(vec![
-                        "system:serviceaccounts".to_owned(),
-                        "system:authenticated".to_owned(),
-                    ]),
+                    groups: Some(groups(user)),
                     resource_attributes: attributes,
                     ..SubjectAccessReviewSpec::default()
                 };
@@ -97,5 +105,17 @@ impl UserCluster {
             }
         };
         Ok(status.is_some_and(|status| status.allowed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_a_service_account_include_that_of_its_namespace() {
+        let of_account = ["system:authenticated", "system:serviceaccounts", "system:serviceaccounts:team"];
+        assert_eq!(groups("system:serviceaccount:team:operator"), of_account);
+        assert_eq!(groups("jane"), ["system:authenticated"]);
     }
 }

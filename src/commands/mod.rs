@@ -6,6 +6,7 @@ pub mod check;
 pub mod completion;
 pub mod explain;
 pub mod get;
+pub mod installation;
 pub mod kubectl;
 pub mod mint;
 mod operator;

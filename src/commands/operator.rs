@@ -1,4 +1,4 @@
-//! The operator's Deployments, as far as the user may read them: its flags, which `mint` and `explain` need too.
+//! The flags in the operator's Deployment, which `mint` and `explain` need too.
 
 use std::collections::BTreeSet;
 
@@ -7,33 +7,10 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 
-use crate::cluster::{CallError, UserCluster};
 use crate::token_request::EndpointArgs;
 
-/// The label of all objects of the chart.
-pub(crate) const PART_OF: &str = "app.kubernetes.io/part-of=tokensource-operator";
-/// The namespace of the documentation, where a user may not read Deployments of all namespaces.
-const USUAL_NAMESPACE: &str = "tokensource-system";
 /// A proxy of the operator's environment is not that of the user's.
 const NOT_TAKEN: &str = "proxy-from-environment";
-
-/// The operator's Deployments cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OperatorError {
-    #[error("the operator's Deployment cannot be read: {0}")]
-    Unread(#[from] CallError),
-    #[error("there is no Deployment of the operator, with the label {PART_OF}")]
-    NotFound,
-}
-
-/// The operator's Deployments, in all namespaces, or in the one of the documentation where the user may not read more.
-pub(crate) async fn deployments(cluster: &UserCluster) -> Result<Vec<Deployment>, OperatorError> {
-    let found = match cluster.objects::<Deployment>(None, Some(PART_OF)).await {
-        Err(CallError::Refused(_)) => cluster.objects(Some(USUAL_NAMESPACE), Some(PART_OF)).await?,
-        found => found?,
-    };
-    if found.is_empty() { Err(OperatorError::NotFound) } else { Ok(found) }
-}
 
 /// The container of the operator.
 fn container(deployment: &Deployment) -> Option<&Container> {
@@ -72,26 +49,6 @@ fn name_of(flag: &str) -> &str {
 fn flag_of(variable: &EnvVar) -> Option<String> {
     let name = variable.name.strip_prefix("TOKENSOURCE_")?.to_lowercase().replace('_', "-");
     Some(format!("--{name}={}", variable.value.as_ref()?))
-}
-
-/// Of several operators, the one that serves a namespace: one for it alone, else one for all.
-fn serving<'a>(deployments: &'a [Deployment], namespace: &str) -> Option<&'a Deployment> {
-    let scope = |deployment: &Deployment| -> Vec<String> {
-        let values = flag(deployment, "namespace");
-        values.iter().flat_map(|value| value.split(',')).map(str::to_owned).collect()
-    };
-    let serves = |deployment: &&Deployment| scope(deployment).iter().any(|served| served == namespace);
-    let serves_all = |deployment: &&Deployment| scope(deployment).is_empty();
-    deployments.iter().find(serves).or_else(|| deployments.iter().find(serves_all))
-}
-
-/// The Deployment of the operator that serves a namespace.
-pub(crate) async fn of_namespace(
-    cluster: &UserCluster,
-    namespace: &str,
-) -> Result<Deployment, OperatorError> {
-    let deployments = deployments(cluster).await?;
-    serving(&deployments, namespace).cloned().ok_or(OperatorError::NotFound)
 }
 
 /// The flags about token endpoints, and which of them the user gave.
@@ -230,17 +187,5 @@ mod tests {
         let later = deployment(json!(["run", "--egress-magic=9", "--egress-proxied=maybe"]), json!([]));
         assert_eq!(over(&["--allow-http"], &later).default_propagation_delay, 90);
         assert!(over(&["--allow-http"], &later).allow_http);
-    }
-
-    #[test]
-    fn operator_of_a_namespace_is_one_for_it_or_one_for_all() {
-        let all = deployment(json!(["run"]), json!([]));
-        let one = deployment(json!(["run", "--namespace=a,b", "--namespace=c"]), json!([]));
-        let variable = deployment(json!(["run"]), json!([{"name": "TOKENSOURCE_NAMESPACE", "value": "d"}]));
-        let deployments = [all.clone(), one.clone(), variable.clone()];
-        assert_eq!(serving(&deployments, "b"), Some(&one));
-        assert_eq!(serving(&deployments, "d"), Some(&variable));
-        assert_eq!(serving(&deployments, "x"), Some(&all));
-        assert_eq!(serving(&deployments[1..], "x"), None);
     }
 }

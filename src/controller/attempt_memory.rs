@@ -2,39 +2,60 @@
 //! requests with bundles of half a MiB would be the memory of the pod. A request reserves what its spec may need before it reads
 //! anything, and gives back what it does not need.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tenant_shares::has_share;
-use token_endpoint::limits::{MAX_BUNDLE, MAX_CHAIN, MAX_CREDENTIAL, MAX_CREDENTIALS, MAX_REQUEST_BODY};
+use token_endpoint::limits::{
+    MAX_BUNDLE, MAX_CHAIN, MAX_CREDENTIAL, MAX_CREDENTIALS, MAX_REQUEST_BODY, MAX_REQUEST_HEADERS,
+};
 use tokensource_api as api;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// Bounds all requests together. Half of it is for namespaces that have nothing.
 const MAX_BYTES: usize = 16 << 20;
+/// So many of the last turns are remembered, also of namespaces that hold nothing and wait for nothing.
+const REMEMBERED: u64 = 256;
 
-/// The most bytes that a request holds with this `spec.tls`: credentials, the body that is made of them, and certificates.
+/// The most bytes that a request holds with this `spec.tls`: credentials, the request that is made of them, and certificates.
 pub(super) fn most_bytes(tls: Option<&api::Tls>) -> usize {
     let bundle = tls.and_then(|tls| tls.ca_bundle.as_ref()).map_or(0, |_| MAX_BUNDLE);
     let client =
         tls.and_then(|tls| tls.client_certificate_ref.as_ref()).map_or(0, |_| MAX_CHAIN + MAX_CREDENTIAL);
-    MAX_CREDENTIALS + MAX_REQUEST_BODY + bundle + client
+    MAX_CREDENTIALS + MAX_REQUEST_BODY + MAX_REQUEST_HEADERS + bundle + client
 }
 
-/// See the module. Of those that wait, the namespace with the least goes first, and none that fits overtakes it.
+/// A digest of a CA bundle, and its bytes.
+pub(super) type Bundle = ([u8; 32], usize);
+
+/// See the module. Of the namespaces that wait, the one with the least goes first; of those with as much, the one whose last turn is
+/// longest ago: however many requests some have, another one waits for one of each. Then the earliest deadline, and none that
+/// fits overtakes it.
 #[derive(Debug)]
 pub(super) struct AttemptMemory(Mutex<Bytes>);
 
 #[derive(Debug)]
 struct Bytes {
     free: usize,
-    held: HashMap<Arc<str>, usize>,
-    waiting: VecDeque<Waiting>,
+    namespaces: HashMap<Arc<str>, Namespace>,
+    arrivals: u64,
+    turns: u64,
+}
+
+#[derive(Debug, Default)]
+struct Namespace {
+    held: usize,
+    /// The bundles in use, each with its bytes and the number of requests that share it.
+    bundles: HashMap<[u8; 32], (usize, usize)>,
+    /// The number of its last turn.
+    turn: u64,
+    /// By deadline, then by arrival.
+    waiting: BTreeMap<(Instant, u64), Waiting>,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    namespace: Arc<str>,
     bytes: usize,
     grant: oneshot::Sender<Reservation>,
 }
@@ -44,21 +65,28 @@ struct Waiting {
 pub(super) struct Reservation {
     memory: Arc<AttemptMemory>,
     namespace: Arc<str>,
+    /// Without the bundle.
     bytes: usize,
+    bundle: Option<[u8; 32]>,
 }
 
 impl AttemptMemory {
     pub(super) fn new() -> Arc<Self> {
-        let bytes = Bytes { free: MAX_BYTES, held: HashMap::new(), waiting: VecDeque::new() };
+        let bytes = Bytes { free: MAX_BYTES, namespaces: HashMap::new(), arrivals: 0, turns: 0 };
         Arc::new(AttemptMemory(Mutex::new(bytes)))
     }
 
     /// Waits for so many bytes.
-    pub(super) async fn reserve(self: &Arc<Self>, namespace: &Arc<str>, bytes: usize) -> Reservation {
+    pub(super) async fn reserve(
+        self: &Arc<Self>,
+        namespace: &Arc<str>,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Reservation {
         let bytes = bytes.min(MAX_BYTES);
         loop {
             let (grant, granted) = oneshot::channel();
-            self.lock().waiting.push_back(Waiting { namespace: Arc::clone(namespace), bytes, grant });
+            self.lock().wait(namespace, deadline, Waiting { bytes, grant });
             self.hand_out();
             if let Ok(reservation) = granted.await {
                 return reservation;
@@ -69,8 +97,9 @@ impl AttemptMemory {
     /// Those who wait no more give theirs back by its drop.
     fn hand_out(self: &Arc<Self>) {
         loop {
-            let Some(Waiting { namespace, bytes, grant }) = self.lock().next() else { return };
-            drop(grant.send(Reservation { memory: Arc::clone(self), namespace, bytes }));
+            let Some((namespace, Waiting { bytes, grant })) = self.lock().next() else { return };
+            let memory = Arc::clone(self);
+            drop(grant.send(Reservation { memory, namespace, bytes, bundle: None }));
         }
     }
 
@@ -80,45 +109,78 @@ impl AttemptMemory {
 }
 
 impl Bytes {
-    fn next(&mut self) -> Option<Waiting> {
-        self.waiting.retain(|waiting| !waiting.grant.is_closed());
-        let shared = self.free.saturating_sub(MAX_BYTES / 2);
-        let held = |namespace: &Arc<str>| self.held.get(namespace).copied().unwrap_or_default();
-        let waiting = self.waiting.iter().enumerate().map(|(at, it)| (held(&it.namespace), at));
-        let (_, at) = waiting.filter(|(held, _)| *held == 0 || has_share(*held, shared)).min()?;
-        if self.waiting.get(at)?.bytes > self.free {
-            return None;
+    fn wait(&mut self, namespace: &Arc<str>, deadline: Instant, waiting: Waiting) {
+        let (arrival, turns) = (self.arrivals, self.turns);
+        self.arrivals += 1;
+        if !self.namespaces.contains_key(namespace) {
+            self.namespaces.retain(|_, it| {
+                it.held > 0 || !it.waiting.is_empty() || (it.turn > 0 && it.turn + REMEMBERED > turns)
+            });
         }
-        let next = self.waiting.remove(at)?;
-        self.free -= next.bytes;
-        *self.held.entry(Arc::clone(&next.namespace)).or_default() += next.bytes;
-        Some(next)
+        let namespace = self.namespaces.entry(Arc::clone(namespace)).or_default();
+        namespace.waiting.insert((deadline, arrival), waiting);
     }
 
-    fn give_back(&mut self, namespace: &Arc<str>, bytes: usize) {
-        self.free += bytes;
-        if let Some(held) = self.held.get_mut(namespace) {
-            *held = held.saturating_sub(bytes);
-            if *held == 0 {
-                self.held.remove(namespace);
+    fn next(&mut self) -> Option<(Arc<str>, Waiting)> {
+        let shared = self.free.saturating_sub(MAX_BYTES / 2);
+        let may = |held: usize| held == 0 || has_share(held, shared);
+        let first = |(name, it): (&Arc<str>, &mut Namespace)| {
+            while it.waiting.first_key_value().is_some_and(|(_, waiting)| waiting.grant.is_closed()) {
+                it.waiting.pop_first();
             }
-        }
+            let (at, _) = it.waiting.first_key_value()?;
+            may(it.held).then(|| ((it.held, it.turn, *at), Arc::clone(name)))
+        };
+        let (_, name) = self.namespaces.iter_mut().filter_map(first).min()?;
+        let namespace = self.namespaces.get_mut(&name)?;
+        let entry = namespace.waiting.first_entry().filter(|entry| entry.get().bytes <= self.free)?;
+        let waiting = entry.remove();
+        self.turns += 1;
+        namespace.turn = self.turns;
+        namespace.held += waiting.bytes;
+        self.free -= waiting.bytes;
+        Some((name, waiting))
     }
 }
 
 impl Reservation {
-    /// Gives back all but so many bytes.
-    pub(super) fn keep(&mut self, bytes: usize) {
-        let rest = self.bytes.saturating_sub(bytes);
-        self.bytes -= rest;
-        self.memory.lock().give_back(&self.namespace, rest);
+    /// Gives back all but so many bytes and those of the bundle, which the requests of a namespace share.
+    pub(super) fn keep(&mut self, bytes: usize, bundle: Option<Bundle>) {
+        {
+            let memory = &mut *self.memory.lock();
+            let Some(namespace) = memory.namespaces.get_mut(&self.namespace) else { return };
+            let mut given_back = self.bytes;
+            if let Some(digest) = self.bundle.take()
+                && let Some((bytes, sharers)) = namespace.bundles.get_mut(&digest)
+            {
+                *sharers -= 1;
+                if *sharers == 0 {
+                    given_back += *bytes;
+                    namespace.bundles.remove(&digest);
+                }
+            }
+            if let Some((digest, bytes)) = bundle {
+                let shared = namespace.bundles.entry(digest).or_insert_with(|| {
+                    // No more than was reserved.
+                    let bytes = bytes.min(given_back);
+                    given_back -= bytes;
+                    (bytes, 0)
+                });
+                shared.1 += 1;
+                self.bundle = Some(digest);
+            }
+            self.bytes = bytes.min(given_back);
+            given_back -= self.bytes;
+            namespace.held -= given_back;
+            memory.free += given_back;
+        }
         self.memory.hand_out();
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.keep(0);
+        self.keep(0, None);
     }
 }
 
@@ -130,10 +192,14 @@ mod tests {
 
     const LARGE: usize = 600 << 10;
 
+    async fn reserve(memory: &Arc<AttemptMemory>, namespace: &Arc<str>, bytes: usize) -> Reservation {
+        memory.reserve(namespace, bytes, Instant::now()).await
+    }
+
     /// Reserves until it has to wait.
     fn all(memory: &Arc<AttemptMemory>, namespace: &str, bytes: usize) -> Vec<Reservation> {
         let namespace = namespace.into();
-        std::iter::from_fn(|| memory.reserve(&namespace, bytes).now_or_never()).collect()
+        std::iter::from_fn(|| reserve(memory, &namespace, bytes).now_or_never()).collect()
     }
 
     #[tokio::test]
@@ -146,7 +212,7 @@ mod tests {
         let small = all(&memory, "small", most_bytes(None));
         assert!(!small.is_empty());
         drop((crowd, other, small));
-        assert!(memory.lock().held.is_empty());
+        assert!(memory.lock().namespaces.values().all(|it| it.held == 0 && it.bundles.is_empty()));
         assert_eq!(memory.lock().free, MAX_BYTES);
     }
 
@@ -155,13 +221,13 @@ mod tests {
         let memory = AttemptMemory::new();
         let mut held: Vec<_> = (0..27).flat_map(|n| all(&memory, &format!("ns-{n}"), LARGE)).collect();
         let (crowd, honest) = ("ns-0".into(), "honest".into());
-        let mut waits = Box::pin(memory.reserve(&crowd, LARGE));
-        let mut honest = Box::pin(memory.reserve(&honest, LARGE));
+        let mut waits = Box::pin(reserve(&memory, &crowd, LARGE));
+        let mut honest = Box::pin(reserve(&memory, &honest, LARGE));
         assert!(waits.as_mut().now_or_never().is_none() && honest.as_mut().now_or_never().is_none());
         held.pop();
         let mut honest = honest.now_or_never().expect("the one with nothing goes first");
         assert!(waits.as_mut().now_or_never().is_none());
-        honest.keep(1000);
+        honest.keep(1000, None);
         assert_eq!(honest.bytes, 1000);
         drop((held, honest));
         assert!(waits.now_or_never().is_some());
@@ -172,10 +238,71 @@ mod tests {
         let memory = AttemptMemory::new();
         let mut held: Vec<_> = (0..27).flat_map(|n| all(&memory, &format!("ns-{n}"), LARGE)).collect();
         let (large, small) = ("large".into(), "small".into());
-        let mut large = Box::pin(memory.reserve(&large, LARGE));
-        let mut small = Box::pin(memory.reserve(&small, 1));
+        let mut large = Box::pin(reserve(&memory, &large, LARGE));
+        let mut small = Box::pin(reserve(&memory, &small, 1));
         assert!(large.as_mut().now_or_never().is_none() && small.as_mut().now_or_never().is_none());
         held.pop();
         assert!(large.now_or_never().is_some() && small.now_or_never().is_some());
+    }
+
+    /// Namespaces of one owner, each with more requests than there is memory for.
+    #[tokio::test(start_paused = true)]
+    async fn attempt_memory_of_many_namespaces_with_long_queues_comes_to_another_after_one_turn_of_each() {
+        let memory = AttemptMemory::new();
+        let passed = Instant::now();
+        tokio::time::advance(std::time::Duration::from_secs(60)).await;
+        let (turns, mut taken) = tokio::sync::mpsc::unbounded_channel::<(bool, Reservation)>();
+        let wait = |namespace: String, is_honest: bool, deadline: Instant| {
+            let (memory, turns, namespace) = (Arc::clone(&memory), turns.clone(), namespace.into());
+            tokio::spawn(async move {
+                drop(turns.send((is_honest, memory.reserve(&namespace, LARGE, deadline).await)));
+            })
+        };
+        let mut tasks: Vec<_> =
+            (0..2000).map(|n| wait(format!("colluding-{}", n % 40), false, passed)).collect();
+        tokio::task::yield_now().await;
+        tasks.push(wait("honest".into(), true, Instant::now()));
+        // Each request ends, the longest first, and the next begins.
+        let mut others = 0;
+        while let Some((is_honest, reservation)) = taken.recv().await {
+            drop(reservation);
+            if is_honest {
+                break;
+            }
+            others += 1;
+        }
+        assert!(others <= 100, "{others}");
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn attempt_memory_of_a_bundle_counts_once_until_the_last_request_with_it_ends() {
+        let memory = AttemptMemory::new();
+        let bundle = ([7; 32], 500 << 10);
+        let namespace = "ns".into();
+        let mut all = vec![];
+        for _ in 0..100 {
+            let mut reservation = reserve(&memory, &namespace, LARGE).now_or_never().expect("they share it");
+            reservation.keep(1000, Some(bundle));
+            all.push(reservation);
+        }
+        let held = || memory.lock().namespaces["ns"].held;
+        assert_eq!(held(), (500 << 10) + 100 * 1000);
+        all.truncate(1);
+        assert_eq!(held(), (500 << 10) + 1000);
+        let mut other = reserve(&memory, &"other".into(), LARGE).now_or_never().unwrap();
+        other.keep(1000, Some(bundle));
+        assert_eq!(memory.lock().namespaces["other"].held, (500 << 10) + 1000, "it pays for itself");
+        drop((all, other));
+        assert_eq!(memory.lock().free, MAX_BYTES);
+    }
+
+    #[tokio::test]
+    async fn attempt_memory_remembers_no_more_than_the_last_turns() {
+        let memory = AttemptMemory::new();
+        for n in 0..2000 {
+            drop(reserve(&memory, &format!("ns-{n}").into(), 1).await);
+        }
+        assert!(memory.lock().namespaces.len() <= 257, "{}", memory.lock().namespaces.len());
     }
 }

@@ -59,9 +59,9 @@ struct Material {
 }
 
 impl Material {
-    /// What it and the request that is made of it hold in memory.
-    fn bytes(&self) -> usize {
-        2 * self.credentials.bytes() + self.tls.bytes()
+    /// What it and the request that is made of it hold in memory, without the CA bundle.
+    fn bytes(&self, request: &RequestDescription) -> usize {
+        self.credentials.bytes() + request.most_bytes(&self.credentials) + self.tls.chain_bytes()
     }
 }
 
@@ -226,10 +226,10 @@ impl TokenRequest<'_> {
         let mut result = MintResult::empty(self.identity.owner.uid.clone(), mint_reason, request.cause);
         let namespace = &self.identity.key.namespace;
         let most = most_bytes(self.source.spec.tls.as_ref());
-        let mut memory = self.context.attempt_memory.reserve(namespace, most).await;
+        let mut memory = self.context.attempt_memory.reserve(namespace, most, permit.deadline()).await;
         let material = match self.material(request.original.as_deref(), &mut result).await {
             Ok(material) => {
-                memory.keep(material.bytes());
+                memory.keep(material.bytes(&self.spec.description.request), material.tls.custom_roots());
                 material
             }
             Err(outcome) => {

@@ -133,17 +133,23 @@ const EXPIRY_EVENTS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 impl ExpiryEvents {
     /// Whether an event with this reason repeats one that was published a short time ago.
-    pub fn is_repeated(&mut self, before: &Reported, reason: &str, now: Instant) -> bool {
+    pub fn is_repeated(&self, before: &Reported, reason: &str, now: Instant) -> bool {
         if reason == Reason::Expired.as_str() {
             let is_recent = |at: Instant| now.saturating_duration_since(at) < EXPIRY_EVENTS_INTERVAL;
-            self.is_silent = self.published_at.is_some_and(is_recent);
-            if !self.is_silent {
-                self.published_at = Some(now);
-            }
-            return self.is_silent;
+            return self.published_at.is_some_and(is_recent);
         }
         let ends_expiry = before.ready() == Some((false, Some(Reason::Expired)));
         ends_expiry && self.is_silent && reason == Reason::TokenValid.as_str()
+    }
+
+    /// An event with this reason was published, or not: as a repetition, or because of the rate.
+    pub fn ended(&mut self, reason: &str, is_published: bool, now: Instant) {
+        if reason == Reason::Expired.as_str() {
+            self.is_silent = !is_published;
+            if is_published {
+                self.published_at = Some(now);
+            }
+        }
     }
 }
 
@@ -482,9 +488,19 @@ mod tests {
             let status = serde_json::json!({"conditions": [ready]});
             Reported::of(&serde_json::from_value(status).unwrap())
         };
-        let (mut events, start) = (ExpiryEvents::default(), Instant::now());
+        let start = Instant::now();
+        let mut events = ExpiryEvents::default();
+        let mut publish = |before: &str, reason: &str, seconds: u64, admits: bool| {
+            let now = start + Duration::from_secs(seconds);
+            let is_published = !events.is_repeated(&reported(before), reason, now) && admits;
+            events.ended(reason, is_published, now);
+            is_published
+        };
+        // What the rate left out was not published: the next one is no repetition, and its end has an event only if it has.
+        assert!(!publish("TokenValid", "Expired", 0, false) && !publish("Expired", "TokenValid", 1, true));
         let mut is_repeated = |before: &str, reason: &str, seconds: u64| {
-            events.is_repeated(&reported(before), reason, start + Duration::from_secs(seconds))
+            let seconds = seconds + 10;
+            !publish(before, reason, seconds, true)
         };
         assert!(!is_repeated("TokenValid", "Expired", 0) && !is_repeated("Expired", "TokenValid", 5));
         assert!(is_repeated("TokenValid", "Expired", 20) && is_repeated("Expired", "TokenValid", 25));

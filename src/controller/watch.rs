@@ -19,8 +19,8 @@ use super::{secret_events, served};
 use crate::cluster::{Event, watch_namespaces, watch_secrets, watch_sources};
 use crate::key::Key;
 
-/// The time between two portions of TokenSources that use one Secret that has changed: more of one namespace than token endpoints
-/// and the API server can serve.
+/// The time between two portions of TokenSources whose Secrets have changed: more of one namespace than token endpoints and the
+/// API server can serve.
 const PORTION_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a TokenSource is reconciled to show that reconciliations are made.
 const PROOF: Duration = Duration::from_secs(60);
@@ -180,7 +180,7 @@ async fn secrets(
     }
 }
 
-/// Those who use a Secret that has changed and that many use.
+/// Those of a namespace with many whose Secrets have changed.
 async fn crowds(context: &Context) {
     loop {
         context.secrets.next_of_crowds().await.into_iter().for_each(|source| context.trigger(source));

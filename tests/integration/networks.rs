@@ -1,11 +1,14 @@
 //! The networks of Services, which are no public ones.
 
+use std::process::Command;
+
 use serde_json::json;
 
 use super::failures::token_url;
 use super::support::chart::{Account, install};
 use super::support::eventually;
 use super::support::operator::Operator;
+use super::support::program::{PROGRAM, run};
 use super::support::scene::{SOON, Scene};
 
 /// Starts the operator with the chart's ClusterRole, for this namespace alone.
@@ -42,6 +45,10 @@ async fn network_of_services_is_refused_though_its_addresses_look_public() {
     let flag = "--egress-allow 34.118.230.1:443";
     scene.reports("False EndpointRefusedByPolicy", &["an address of an internal network", flag]).await;
     first.stop().await;
+    // `mint` knows them with the user's rights.
+    let mut mint = Command::new(PROGRAM);
+    mint.args(["mint", "-n", name, "source"]).env("KUBECONFIG", scene.control_plane.kubeconfig_path());
+    run(mint, "").await.assert(1, &["EndpointRefusedByPolicy", "an address of an internal network"]);
 
     // Without the right, the operator works without that knowledge.
     let role = format!("tokensource-operator.{name}");

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -14,6 +15,7 @@ use super::support::control_plane::ControlPlane;
 use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::program::{PROGRAM, ProgramOutput, program, run};
+use super::support::relay::Relay;
 use super::support::scene::{SOON, Scene};
 
 /// A folder of the PATH in which kubectl finds the plugin.
@@ -72,8 +74,29 @@ async fn plugin_shows_refreshes_suspends_and_resumes() {
     let unseen = tokensource(&["refresh", "-n", &namespace, "source", "--wait", "--timeout=1s"]).await;
     unseen.assert(2, &["no new token in time: see whether the operator runs"]);
 
-    let _operator = Operator::start(&namespace).await;
-    has_token(&scene).await;
+    // The API server does not answer for a while, and the operator writes the token meanwhile.
+    let relay = Relay::start(scene.client.clone()).await;
+    let requested = async || {
+        let source = scene.sources().get("source").await.unwrap();
+        source.metadata.annotations.unwrap_or_default().remove("tokensource.dev/refresh-requested-at")
+    };
+    let before = requested().await;
+    let kubeconfig = relay.kubeconfig_path();
+    let flags = ["refresh", "-n", &namespace, "source", "--wait", "--request-timeout=1s"];
+    let (refreshed, _operator) = tokio::join!(plugin.run(&kubeconfig, &flags), async {
+        eventually("the token is requested", SOON, async || match requested().await {
+            now if now != before => Ok(()),
+            now => Err(now),
+        })
+        .await;
+        relay.hold("/tokensources/source");
+        let operator = Operator::start(&namespace).await;
+        has_token(&scene).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        relay.release();
+        operator
+    });
+    refreshed.assert(0, &["the API server does not answer", "source refreshed: token"]);
     scene.condition("broken", "Ready", "False CredentialsNotFound").await;
     // kubectl finds the plugin.
     let mut kubectl = Command::new(scene.control_plane.dir().join("bin/kubectl"));
@@ -120,18 +143,41 @@ async fn plugin_shows_refreshes_suspends_and_resumes() {
     let all: Value = serde_json::from_str(&all.stdout).unwrap();
     assert_eq!((&all[0]["verdict"], &all[1]["verdict"]), (&json!("notValid"), &json!("attention")));
 
-    // The operator's flags are those of its Deployment; other tests have installed others, for their namespaces or for all.
+    // The operator's flags are those of its Deployment, but a Deployment is the operator's only where a cluster-scoped object
+    // names its ServiceAccount. Other tests have installed others, for their namespaces or for all.
     let arguments =
         json!(["run", format!("--namespace={namespace}"), "--allow-http", "--egress-allow=127.0.0.0/8"]);
     let labels = json!({"app.kubernetes.io/part-of": "tokensource-operator"});
-    let pods = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "operator", "image": "o", "args": arguments}]}});
+    let pods = json!({"metadata": {"labels": labels}, "spec": {"serviceAccountName": "o", "containers": [{"name": "operator", "image": "o", "args": arguments}]}});
     let spec = json!({"replicas": 0, "selector": {"matchLabels": labels}, "template": pods});
     scene
         .apply(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o", "labels": labels}, "spec": spec}))
         .await;
-    tokensource(&["mint", "-n", &namespace, "source"])
+    let of_a_tenant = tokensource(&["mint", "-n", &namespace, "source"]).await.all();
+    assert!(
+        !of_a_tenant.contains(&format!("{namespace}/o")) && of_a_tenant.contains("http"),
+        "{of_a_tenant}"
+    );
+    tokensource(&["mint", "-n", &namespace, "source", "--operator-namespace", &namespace])
         .await
-        .assert(0, &[&format!("those of Deployment {namespace}/o hold")]);
+        .assert(0, &[&format!("those of Deployment {namespace}/o, found by --operator-namespace, hold")]);
+    let group = "rbac.authorization.k8s.io";
+    let role = json!({"apiGroup": group, "kind": "ClusterRole", "name": "none"});
+    let account = json!([{"kind": "ServiceAccount", "name": "o", "namespace": namespace}]);
+    scene
+        .apply(json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "roleRef": role,
+            "metadata": {"name": namespace, "labels": labels}, "subjects": account}))
+        .await;
+    let found_by =
+        format!("those of Deployment {namespace}/o, found by ClusterRoleBinding {namespace}, hold");
+    tokensource(&["mint", "-n", &namespace, "source"]).await.assert(0, &[&found_by]);
+
+    // A right may be that of the ServiceAccounts of a namespace.
+    let rules = json!([{"apiGroups": ["tokensource.dev"], "resources": ["tokensources"], "verbs": ["get"]}]);
+    let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": "group"}, "rules": rules});
+    scene.apply(role).await;
+    let of_group = format!("--group=system:serviceaccounts:{namespace}");
+    scene.kubectl(&["create", "rolebinding", "group", "--role=group", &of_group], "").await;
 
     tokensource(&["check"]).await.assert(
         2,
@@ -140,10 +186,12 @@ async fn plugin_shows_refreshes_suspends_and_resumes() {
             "ok       definition  TokenSources are known, with the schema of version",
             &format!("fail     operator    Deployment {namespace}/o is scaled to 0"),
             "no operator leads",
-            &format!("fail     rights      the operator may not get tokensources in {namespace}; "),
+            &format!("fail     rights      the operator may not list tokensources in {namespace}; "),
             "ok       you         may get tokensources",
         ],
     );
+
+    scene.kubectl(&["delete", "clusterrolebinding", &namespace], "").await;
 
     // kubectl asks the plugin what to complete.
     let completed = async |words: &[&str]| {
@@ -204,13 +252,16 @@ async fn plugin_says_in_a_sentence_what_the_role_does_not_permit() {
     }
     tokensource(&["mint", "-n", namespace, "source"]).await.assert(
         1,
-        &["source cannot be read", "the operator's Deployment cannot be read: deployments.apps is forbidden"],
+        &[
+            "source cannot be read",
+            "where the operator is cannot be read (clusterrolebindings.rbac.authorization.k8s.io is",
+        ],
     );
     tokensource(&["check", "-n", namespace]).await.assert(
         3,
         &[
             "unknown  definition",
-            "unknown  operator    the operator's Deployment cannot be read",
+            "unknown  operator    where the operator is cannot be read",
             "unknown  policies",
         ],
     );
@@ -244,7 +295,7 @@ async fn plugin_says_in_a_sentence_what_the_role_does_not_permit() {
     account.may(json!([pods, edit, view])).await;
     tokensource(&["explain", "-n", namespace]).await.assert(
         2,
-        &["deployments.apps is forbidden", "so 90 s are taken for its --default-propagation-delay"],
+        &["where the operator is cannot be read (", "so 90 s are taken for its --default-propagation-delay"],
     );
 
     // kubectl's flags.

@@ -10,6 +10,7 @@ use super::credentials::Credentials;
 use super::discovery::Issuer;
 use super::error::RequestError;
 use super::grant::{ClientAuthentication, Grant};
+use super::limits::{MAX_REQUEST_BODY, MAX_REQUEST_HEADERS};
 use super::mapping::ResponseMapping;
 use super::redact::Redactor;
 use bytes::Bytes;
@@ -112,6 +113,22 @@ impl RequestDescription {
     pub fn signs(&self) -> bool {
         matches!(self.grant, Grant::JwtBearer(_) | Grant::GitHubApp(_))
             || matches!(self.client_authentication, ClientAuthentication::PrivateKeyJwt(_))
+    }
+
+    /// The most bytes that a request with these credentials has, as far as it is not signed. Encodings make up to six bytes of
+    /// one, and one value may be that of many parameters and headers.
+    #[must_use]
+    pub fn most_bytes(&self, credentials: &Credentials) -> usize {
+        let named =
+            [&self.secret_parameters, &self.secret_headers].into_iter().flatten().map(|(name, key)| {
+                let value = credentials.values.get(key).map_or(0, |value| value.expose_secret().len());
+                name.len() + value
+            });
+        let plain = [&self.parameters, &self.headers].into_iter().flatten();
+        let plain = plain.map(|(name, value)| name.len() + value.len());
+        let texts = self.scopes.iter().chain(&self.resources).chain(&self.audience).map(String::len);
+        let sum: usize = named.chain(plain).chain(texts).sum();
+        (6 * (credentials.bytes() + sum)).min(MAX_REQUEST_BODY + MAX_REQUEST_HEADERS)
     }
 
     /// Writes a request without a signature. See [`Self::attempt`].

@@ -71,12 +71,16 @@ impl Tls {
         chain.sum::<usize>() + self.roots.as_ref().map_or(0, |roots| roots.bytes)
     }
 
-    /// What it adds to the memory of all that are in use, in bytes: those with the same roots share them.
+    /// The bytes of the client certificate.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        let roots = self.roots.as_ref().map_or(0, |roots| roots.bytes);
-        let sharers = self.roots.as_ref().map_or(1, Arc::strong_count).max(1);
-        self.certificate_bytes() - roots + roots / sharers
+    pub fn chain_bytes(&self) -> usize {
+        self.certificate_bytes() - self.roots.as_ref().map_or(0, |roots| roots.bytes)
+    }
+
+    /// A digest of the custom roots, and their bytes. Those with the same digest may be the same in memory.
+    #[must_use]
+    pub fn custom_roots(&self) -> Option<([u8; 32], usize)> {
+        self.roots.as_ref().map(|roots| (roots.digest, roots.bytes))
     }
 
     /// Whether there is a client certificate, so that the issuer's endpoint for mutual TLS is used (RFC 8705, 5).

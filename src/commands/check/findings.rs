@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::read::{Operator, Seen};
 use crate::cluster::{CallError, Right};
-use crate::commands::operator::OperatorError;
+use crate::commands::installation::InstallationError;
 use crate::key::Key;
 use crate::text::shown_message;
 use crate::time::seconds_between;
@@ -65,11 +65,12 @@ pub(super) fn findings(now: Timestamp, seen: &Seen) -> Vec<Finding> {
     let mut all = vec![version(seen), definition(seen)];
     match &seen.operators {
         Ok(operators) => operators.iter().for_each(|operator| all.extend(of_operator(now, operator))),
-        Err(error @ OperatorError::NotFound) => {
-            all.push(finding(Grade::Fail, "operator", format!("{error}: install it, see docs/install.md")))
-        }
-        Err(error @ OperatorError::Unread(_)) => {
+        Err(error @ (InstallationError::Unread(_) | InstallationError::Unlocated(_))) => {
             all.push(finding(Grade::Unknown, "operator", error.to_string()));
+        }
+        Err(error) => {
+            let message = format!("{error}; or install it, see docs/install.md");
+            all.push(finding(Grade::Fail, "operator", message));
         }
     }
     all.push(policies(seen));

@@ -7,6 +7,7 @@ mod read;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::installation::InstallationArgs;
 use super::kubectl::ClusterArgs;
 use super::output::{self, Colour, Line, OutputFormat, Progress};
 use crate::cluster::UserCluster;
@@ -29,6 +30,10 @@ pub struct CheckArgs {
     #[arg(long, short = 'o', value_enum, default_value = "text")]
     pub output: OutputFormat,
 
+    /// Which operator.
+    #[command(flatten)]
+    pub installation: InstallationArgs,
+
     /// The flags of kubectl.
     #[command(flatten)]
     pub cluster: ClusterArgs,
@@ -42,7 +47,7 @@ pub async fn run(arguments: CheckArgs) -> u8 {
         Err(error) => return output::report_error(&error).into(),
     };
     let progress = Progress::new();
-    let seen = read::read(&cluster, |what| progress.show(what)).await;
+    let seen = read::read(&cluster, &arguments.installation, |what| progress.show(what)).await;
     progress.clear();
     let findings = findings::findings(Timestamp::now(), &seen);
     match arguments.output {

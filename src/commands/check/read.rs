@@ -9,7 +9,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use tokensource_api::TokenSource;
 
 use crate::cluster::{CallError, Right, UserCluster};
-use crate::commands::operator::{self, OperatorError, PART_OF};
+use crate::commands::installation::{InstallationArgs, InstallationError, PART_OF, installations};
+use crate::commands::operator;
 use crate::key::Key;
 
 /// What was read.
@@ -20,7 +21,7 @@ pub(super) struct Seen {
     pub(super) definition: Result<Option<CustomResourceDefinition>, CallError>,
     /// Whether TokenSources of the namespace can be listed.
     pub(super) sources: Result<Vec<TokenSource>, CallError>,
-    pub(super) operators: Result<Vec<Operator>, OperatorError>,
+    pub(super) operators: Result<Vec<Operator>, InstallationError>,
     pub(super) policies: Result<Vec<ValidatingAdmissionPolicy>, CallError>,
     pub(super) bindings: Result<Vec<ValidatingAdmissionPolicyBinding>, CallError>,
     /// The user's own rights in the namespace.
@@ -61,19 +62,23 @@ fn rights(all: &[(&'static str, &'static str, &[&'static str])], namespace: Opti
     all.iter().flat_map(each).collect()
 }
 
-pub(super) async fn read(cluster: &UserCluster, progress: impl Fn(&str)) -> Seen {
+pub(super) async fn read(
+    cluster: &UserCluster,
+    arguments: &InstallationArgs,
+    progress: impl Fn(&str),
+) -> Seen {
     progress("reading versions");
     let version = cluster.server_version().await;
     let definition = cluster.object(None, "tokensources.tokensource.dev").await;
     let sources = cluster.objects(Some(&cluster.namespace), None).await;
     progress("reading the operator's Deployments");
-    let operators = match operator::deployments(cluster).await {
+    let operators = match installations(cluster, arguments).await {
         Err(error) => Err(error),
-        Ok(deployments) => {
+        Ok(installations) => {
             let mut operators = vec![];
-            for deployment in deployments {
+            for installation in installations {
                 progress("reading the operator's rights");
-                operators.push(operator_of(cluster, deployment).await);
+                operators.push(operator_of(cluster, installation.deployment).await);
             }
             Ok(operators)
         }

@@ -13,6 +13,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 
+use super::installation::{self, InstallationArgs};
 use super::kubectl::{ClusterArgs, SelectionArgs};
 use super::operator;
 use super::output::{self, OutputFormat, Progress};
@@ -34,7 +35,8 @@ pub const HELP: &str = "Exit codes, the most severe of all TokenSources:
 
 It reads with your kubeconfig and your rights: the TokenSource (`get`; `list` for more than named ones), the metadata of the
 target Secret, the keys of the credentials Secret and of a stored refresh token's (`get`), the namespace's pods (`list`), and the
-operator's flags in its Deployment (`list`). What you may not read is named, and the rest is reported without it. It prints no
+operator's flags in its Deployment (`list`; where that is, it reads in the chart's ValidatingAdmissionPolicy and
+ClusterRoleBinding, or you say it). What you may not read is named, and the rest is reported without it. It prints no
 value of a Secret, and writes nothing.";
 
 /// How many TokenSources are read at once.
@@ -58,6 +60,10 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", value_parser = propagation_delay)]
     pub default_propagation_delay: Option<u64>,
 
+    /// The operator whose propagation delay that is.
+    #[command(flatten)]
+    pub installation: InstallationArgs,
+
     /// The flags of kubectl.
     #[command(flatten)]
     pub cluster: ClusterArgs,
@@ -76,7 +82,7 @@ async fn explain(arguments: &ExplainArgs) -> Result<u8, UserClusterError> {
     let cluster = UserCluster::connect(&arguments.cluster.connection()).await?;
     let selection = &arguments.selection;
     let (sources, mut failed) = selection.objects(&cluster).await?;
-    let reports = reports(&cluster, sources, arguments.default_propagation_delay).await;
+    let reports = reports(&cluster, sources, arguments).await;
     let mut explained = vec![];
     for report in reports {
         match report {
@@ -96,11 +102,11 @@ async fn explain(arguments: &ExplainArgs) -> Result<u8, UserClusterError> {
     Ok(if failed { 1 } else { verdict.map_or(0, Level::exit_code) })
 }
 
-/// Explains each of these TokenSources. `delay` is the user's propagation delay, in seconds.
+/// Explains each of these TokenSources.
 async fn reports(
     cluster: &UserCluster,
     sources: Vec<DynamicObject>,
-    delay: Option<u64>,
+    arguments: &ExplainArgs,
 ) -> Vec<Result<ExplainReport, ExplainError>> {
     let mut secrets: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in &sources {
@@ -113,7 +119,7 @@ async fn reports(
     for (namespace, secrets) in secrets {
         progress.show(&format!("reading pods of {namespace}"));
         pods.insert(namespace.clone(), Arc::new(cluster::read_pods(cluster, &namespace, &secrets).await));
-        delays.insert(namespace.clone(), operators_delay(cluster, &namespace, delay).await);
+        delays.insert(namespace.clone(), operators_delay(cluster, &namespace, arguments).await);
     }
     let (pods, delays) = (&pods, &delays);
     let one = async |source: DynamicObject| {
@@ -147,14 +153,14 @@ async fn reports(
 async fn operators_delay(
     cluster: &UserCluster,
     namespace: &str,
-    given: Option<u64>,
+    arguments: &ExplainArgs,
 ) -> (u64, Option<String>) {
-    if let Some(given) = given {
+    if let Some(given) = arguments.default_propagation_delay {
         return (given, None);
     }
-    let unknown = match operator::of_namespace(cluster, namespace).await {
-        Ok(deployment) => {
-            let values = operator::flag(&deployment, "default-propagation-delay");
+    let unknown = match installation::of_namespace(cluster, namespace, &arguments.installation).await {
+        Ok(installation) => {
+            let values = operator::flag(&installation.deployment, "default-propagation-delay");
             let delay = values.last().and_then(|value| propagation_delay(value).ok());
             return (delay.unwrap_or(DEFAULT_PROPAGATION_DELAY), None);
         }

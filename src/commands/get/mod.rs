@@ -20,7 +20,7 @@ pub const HELP: &str = "States, the most urgent first:
   NotReady    there is no token for the present spec
   Failing     the token is valid, and its refresh fails
   Expiring    the token is valid, and its refresh is overdue: does the operator run?
-  Unseen      no operator has reconciled the TokenSource
+  Unseen      no operator has reconciled the TokenSource, or not with its present spec
   Unreadable  another version of the operator wrote a status that this command cannot read
   Requesting  a token is being asked for
   Attention   the token is valid, and some readers may get a new one too late

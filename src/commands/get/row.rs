@@ -27,7 +27,7 @@ pub(super) enum State {
     Failing,
     /// The token is valid, and no refresh is made though one is due.
     Expiring,
-    /// No operator has reconciled it.
+    /// No operator has reconciled it, or not with its present spec.
     Unseen,
     /// This program cannot read the status.
     Unreadable,
@@ -134,11 +134,17 @@ fn assess(
     if object.metadata.deletion_timestamp.is_some() {
         return (State::Deleting, String::new(), None);
     }
-    if status.observed_generation.is_none_or(|seen| seen < 0) {
+    let Some(seen) = status.observed_generation.filter(|seen| *seen >= 0) else {
         return (State::Unseen, String::new(), Some(NO_OPERATOR));
-    }
+    };
+    let expired = status.token.as_ref().is_some_and(|token| token.expires_at <= now);
     if object.data.pointer("/spec/suspend").is_some_and(|suspend| suspend == true) {
-        return with(State::Suspended, Reason::Suspended.as_str());
+        let state = if expired { State::Expired } else { State::Suspended };
+        return with(state, Reason::Suspended.as_str());
+    }
+    // What status says is about another spec, but for the token's end.
+    if !expired && object.metadata.generation.is_some_and(|present| seen < present) {
+        return (State::Unseen, "EarlierGeneration".to_owned(), Some(NO_OPERATOR));
     }
     let failure = status.last_failure.as_ref().filter(|failure| failure.count > 0);
     let is_ready = ready.is_some_and(|ready| ready.status == "True");
@@ -146,7 +152,6 @@ fn assess(
         && ready.is_none_or(|ready| {
             [Reason::Requesting, Reason::Expired].iter().any(|it| it.as_str() == ready.reason)
         });
-    let expired = status.token.as_ref().is_some_and(|token| token.expires_at <= now);
     let because = |state: State| match failure {
         Some(failure) => with(state, &failure.reason),
         None => of(state, ready),
@@ -274,6 +279,10 @@ mod tests {
             (valid, (50, 200), json!({"/status": null}), State::Unreadable, ""),
             (valid, (50, 200), json!({"/status/token/expiresAt": "soon"}), State::Unreadable, ""),
             (valid, (50, 200), json!({"/spec/suspend": true}), State::Suspended, "Suspended"),
+            (valid, (-90, -5), json!({"/spec/suspend": true}), State::Expired, "Suspended"),
+            (valid, (50, 200), json!({"/metadata/generation": 1}), State::Valid, "TokenValid"),
+            (valid, (50, 200), json!({"/metadata/generation": 2}), State::Unseen, "EarlierGeneration"),
+            (valid, (-90, -5), json!({"/metadata/generation": 2}), State::Expired, "TokenValid"),
             (valid, (50, 200), json!({"/spec/suspend": false}), State::Valid, "TokenValid"),
             (valid, (50, 200), json!({"/metadata/deletionTimestamp": at(-1)}), State::Deleting, ""),
             (valid, (50, 200), json!({"/status/conditions": unsafe_}), State::Attention, "StaticMount"),

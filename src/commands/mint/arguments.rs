@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::commands::completion;
+use crate::commands::installation::InstallationArgs;
 use crate::commands::kubectl::ClusterArgs;
 use crate::commands::operator::GivenEndpointArgs;
 use crate::commands::output::OutputFormat;
@@ -37,6 +38,10 @@ pub struct MintArgs {
     /// The flags about token endpoints. Where none is given, those of the operator's Deployment, if it may be read.
     #[command(flatten)]
     pub endpoints: GivenEndpointArgs,
+
+    /// Whose flags those are.
+    #[command(flatten)]
+    pub installation: InstallationArgs,
 
     /// The flags of kubectl.
     #[command(flatten)]

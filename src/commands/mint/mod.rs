@@ -23,9 +23,8 @@ pub use arguments::MintArgs;
 pub use fault::{Exit, HELP};
 
 use crate::cluster::UserCluster;
-use crate::commands::operator;
+use crate::commands::installation;
 use crate::commands::output::{self, OutputFormat};
-use crate::key::Key;
 use crate::providers::{CredentialsError, read_credentials};
 use crate::refresh::attempt_timeout;
 use crate::secret::Template;
@@ -191,13 +190,12 @@ async fn endpoint_flags(arguments: &MintArgs, report: &mut MintReport) -> Endpoi
     let Ok(cluster) = UserCluster::connect(&arguments.cluster.connection()).await else {
         return given.args.clone();
     };
-    match operator::of_namespace(&cluster, &cluster.namespace).await {
-        Ok(deployment) => {
+    match installation::of_namespace(&cluster, &cluster.namespace, &arguments.installation).await {
+        Ok(installation) => {
             report.remarks.push(format!(
-                "where you give no flags about token endpoints, those of Deployment {} hold",
-                Key::of(&deployment.metadata)
+                "where you give no flags about token endpoints, those of {installation}, hold"
             ));
-            given.over(&deployment)
+            given.over(&installation.deployment)
         }
         Err(error) => {
             let error = error.to_string();

@@ -10,7 +10,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::change::{Change, ChangeArgs, change};
 use super::kubectl::request_timeout;
@@ -19,6 +19,7 @@ use super::readers::HeldToken;
 use crate::cluster::{UserCluster, UserClusterError};
 use crate::key::Key;
 use crate::secret::REFRESH_REQUEST_ANNOTATION;
+use crate::text::shown_message;
 use wait::{Progress, Request};
 
 /// The text below the flags in the help of `refresh`.
@@ -155,7 +156,24 @@ async fn written(
     let request = Request::of(source);
     let mut last = None;
     loop {
-        let now = cluster.source_object(key).await?;
+        let now = match cluster.source_object(key).await {
+            Ok(now) => now,
+            // The token may be written all the same.
+            Err(error) => {
+                let Some(asked) = error.passes() else { return Err(error.into()) };
+                let message = error.to_string();
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return Err(NotWritten::InTime { name: name.to_owned(), message });
+                }
+                if last.as_ref() != Some(&message) {
+                    output::print_note(&format!("{name}: {}", shown_message(&message)));
+                }
+                last = Some(message);
+                let next = Instant::now() + asked.unwrap_or_default().max(POLL_INTERVAL);
+                sleep_until(deadline.map_or(next, |deadline| next.min(deadline))).await;
+                continue;
+            }
+        };
         match request.progress(&now) {
             Progress::Written(token) => return Ok((token, now)),
             Progress::Ended(message) => return Err(NotWritten::Ended { name: name.to_owned(), message }),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kube::api::DynamicObject;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::UserCluster;
+use crate::cluster::{CallError, UserCluster};
 use crate::commands::output;
 use crate::commands::readers::{HeldToken, Reads, pods_of};
 use crate::key::Key;
@@ -41,6 +41,17 @@ pub(super) async fn wait(
     loop {
         let pods = match pods_of(&kubernetes, &key.namespace, |pod| !pod.uses(&secret).is_empty()).await {
             Ok(pods) => pods,
+            Err(error @ CallError::Unavailable(_))
+                if deadline.is_none_or(|deadline| Instant::now() < deadline) =>
+            {
+                let waiting = format!("{name}: {error}");
+                if said.as_ref() != Some(&waiting) {
+                    output::print_note(&shown_message(&waiting));
+                    said = Some(waiting);
+                }
+                sleep(POLL_INTERVAL).await;
+                continue;
+            }
             Err(error) => {
                 let message = format!("{name}: whether pods read the token is not known: {error}");
                 output::print_error(&shown_message(&message));

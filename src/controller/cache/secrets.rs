@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::by_namespace::ByNamespace;
-use super::crowds::{Crowds, PORTION};
+use super::crowds::{Crowds, Users};
 use super::shared_reads::SharedReads;
 use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
@@ -128,8 +128,8 @@ impl Secrets {
         self.lock().entries.get(secret).map_or_else(Vec::new, |entry| entry.users_of(secret))
     }
 
-    /// The TokenSources that something about a Secret concerns; none where they are many: [`Self::next_of_crowds`] returns
-    /// them.
+    /// The TokenSources that something about a Secret concerns; none where those of the namespace are many: then
+    /// [`Self::next_of_crowds`] returns them.
     #[must_use]
     pub fn concerned(&self, secret: &Key) -> Vec<Key> {
         let table = self.lock();
@@ -137,17 +137,22 @@ impl Secrets {
     }
 
     fn users_or_crowd(&self, secret: &Key, entry: &SecretEntry) -> Vec<Key> {
-        if entry.users.len() <= PORTION {
+        if self.crowds.admit(secret, entry.users.len()) {
             return entry.users_of(secret);
         }
         self.crowds.add(secret);
         vec![]
     }
 
-    /// Waits for TokenSources that use a Secret that has changed and that many use, or whose change a call has shown before the
-    /// watch: some of each namespace. For one caller at a time.
+    /// Waits for TokenSources that use Secrets that have changed, where those of a namespace are many or a call has shown the change
+    /// before the watch: some of each namespace. For one caller at a time.
     pub async fn next_of_crowds(&self) -> Vec<Key> {
-        self.crowds.next(|secret| self.users(secret)).await
+        let users = |secret: &Key| {
+            let mut writers = self.users(secret);
+            let readers = writers.split_off(self.writers(secret).len().min(writers.len()));
+            Users { writers, readers }
+        };
+        self.crowds.next(users).await
     }
 
     /// A call about this Secret is about to be sent. Its answer is for [`Self::observe`].

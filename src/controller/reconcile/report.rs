@@ -184,11 +184,14 @@ async fn write(
     }
     state.reported = Some(Box::new((comparable(resource_version.as_deref()), reported)));
     for (warning, reason, note) in events(before, &after) {
-        if state.expiry_events.is_repeated(before, &reason, Instant::now()) {
-            continue;
-        }
-        if !context.event_rate.admits(&identity.key.namespace, Instant::now()) {
-            debug!(source = %identity.key, reason, "an event was left out: the namespace has too many");
+        let now = Instant::now();
+        let is_news = !state.expiry_events.is_repeated(before, &reason, now);
+        let is_admitted = is_news && context.event_rate.admits(&identity.key.namespace, now);
+        state.expiry_events.ended(&reason, is_admitted, now);
+        if !is_admitted {
+            if is_news {
+                debug!(source = %identity.key, reason, "an event was left out: the namespace has too many");
+            }
             continue;
         }
         let regarding = ObjectReference { uid: source.metadata.uid.clone(), ..source.object_ref(&()) };

@@ -55,6 +55,12 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         Arc::clone(&self.underway)
     }
 
+    /// The deadline of the entry.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.begun.turn.0
+    }
+
     /// How long the entry waited.
     #[must_use]
     pub fn waited(&self) -> Duration {

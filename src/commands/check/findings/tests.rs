@@ -92,12 +92,17 @@ fn findings_name_what_is_missing_and_what_is_not_known() {
             Grade::Unknown,
             "cannot be read: forbidden",
         ),
-        (changed(|it| it.operators = Err(OperatorError::NotFound)), "operator", Grade::Fail, "install it"),
         (
-            changed(|it| it.operators = Err(refused().into())),
+            changed(|it| it.operators = Err(InstallationError::NotFound)),
+            "operator",
+            Grade::Fail,
+            "install it",
+        ),
+        (
+            changed(|it| it.operators = Err(InstallationError::Unlocated(refused()))),
             "operator",
             Grade::Unknown,
-            "cannot be read: forbidden",
+            "where the operator is cannot be read (forbidden): say it with --operator-namespace",
         ),
         (
             of_operator_with(|it| it.deployment.status = None),
