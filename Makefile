@@ -78,6 +78,10 @@ e2e-long: ## The same with tokens of 1,800 s too, and 10,000 TokenSources: three
 node: ## Start a real Kubernetes node on this machine (Linux, root, no Docker) and a shell in it; its end stops all.
 	@hack/e2e.sh --node
 
+.PHONY: node-check
+node-check: ## Check that a node that is killed leaves nothing on this machine (Linux, root).
+	@hack/node-check.sh
+
 # The coverage flags of cargo-fuzz that stable compilers accept.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -100,6 +100,7 @@ fn service_version(objects: &[Value]) -> Result<Value, Box<dyn Error>> {
     let cluster_role = find("ClusterRole", ".tokensource-system")?;
     let role = find("Role", "-leader-election")?;
     let account = &deployment["spec"]["template"]["spec"]["serviceAccountName"];
+    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
     let example = json!([{
         "apiVersion": "tokensource.dev/v1alpha1",
         "kind": "TokenSource",
@@ -126,7 +127,7 @@ fn service_version(objects: &[Value]) -> Result<Value, Box<dyn Error>> {
                 "alm-examples": serde_json::to_string(&example)?,
                 "capabilities": "Deep Insights",
                 "categories": "Security",
-                "containerImage": deployment["spec"]["template"]["spec"]["containers"][0]["image"],
+                "containerImage": image,
                 "description": env!("CARGO_PKG_DESCRIPTION"),
                 "repository": REPOSITORY,
                 "support": "The tokensource-operator authors",
@@ -147,6 +148,8 @@ fn service_version(objects: &[Value]) -> Result<Value, Box<dyn Error>> {
             ],
             "keywords": ["oauth2", "oidc", "token", "secrets"],
             "icon": [{"base64data": STANDARD.encode(ICON), "mediatype": "image/svg+xml"}],
+            // What a mirror for a disconnected cluster copies.
+            "relatedImages": [{"name": "operator", "image": image}],
             "installModes": modes.map(|(kind, is_supported)| json!({"type": kind, "supported": is_supported})),
             "install": {
                 "strategy": "deployment",

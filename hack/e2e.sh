@@ -9,7 +9,8 @@
 #
 #   KUBECONFIG           use this cluster, whose pods can reach this machine; disturbances that need the node are left out.
 #                        kind: the images are loaded with `kind load`; others: E2E_IMAGE and E2E_READER_IMAGE name them in a
-#                        registry, and `skopeo` or `crane` puts target/image.tar and target/e2e/reader.tar there
+#                        registry, and `skopeo` or `crane` puts target/image.tar and target/e2e/reader.tar there;
+#                        E2E_UPGRADE_IMAGE (target/e2e/upgrade.tar) is the one to upgrade to, else only annotations change
 #   E2E_HOST             this machine's address as pods see it (with KUBECONFIG)
 #   E2E_PHASES           only these, for example "steady leader-killed"
 #   E2E_SECONDS          the duration of a phase (200)
@@ -65,13 +66,15 @@ JSON
 
 say "1/5 the operator's image (make image)"
 # One time for all commits: with another, C libraries and what needs them are compiled again.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0} make --silent image
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
+make --silent image
 say "2/5 the reader's image"
 reader_image "$out/reader.tar"
 if [ -n "$shell" ]; then exec hack/node.sh run --image target/image.tar --image "$out/reader.tar" bash; fi
-say "3/5 the driver, and npm packages of the authorization server"
+say "3/5 the driver, npm packages of the authorization server, and an image to upgrade to"
 cargo build --quiet --locked -p tokensource-e2e --bin e2e-driver
 make --silent npm-packages
+IMAGE_TAG=e2e-upgrade hack/image.sh archive "$out/upgrade.tar" # the same program in another image
 say "4/5 kubectl and Helm"
 export HELM KUBECTL
 HELM=$(hack/tools.sh helm)/helm
@@ -80,19 +83,22 @@ export E2E_LONG=$long E2E_OUT=$out
 driver=${CARGO_TARGET_DIR:-target}/debug/e2e-driver
 
 status=0
+upgrade=ghcr.io/tokensource/tokensource-operator:e2e-upgrade # its name in the archive
 if [ -n "${KUBECONFIG:-}" ]; then
   say "5/5 the cluster of KUBECONFIG: $("$KUBECTL" config current-context)"
   case $("$KUBECTL" config current-context) in
     kind-*)
-      for archive in target/image.tar "$out/reader.tar"; do
+      for archive in target/image.tar "$out/reader.tar" "$out/upgrade.tar"; do
         kind load image-archive "$archive" --name "$("$KUBECTL" config current-context | sed 's/^kind-//')"
       done
+      export E2E_UPGRADE_IMAGE=${E2E_UPGRADE_IMAGE:-$upgrade}
       ;;
   esac
   "$driver" || status=$?
 else
   say "5/5 a node on this machine"
-  hack/node.sh run --image target/image.tar --image "$out/reader.tar" "$driver" || status=$?
+  E2E_UPGRADE_IMAGE=$upgrade hack/node.sh run --image target/image.tar --image "$out/reader.tar" --image "$out/upgrade.tar" \
+    "$driver" || status=$?
 fi
 if [ "$status" = 0 ] && [ -n "${E2E_UPDATE_DOCS:-}" ]; then
   awk -v file="$out/freshness.md" '

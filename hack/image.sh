@@ -6,6 +6,8 @@
 #   image.sh archive FILE     write the image as an OCI archive for docker load, podman load and crane
 #
 # The archive contains no time and no path of this machine. Linux only: it builds for this machine.
+#
+#   IMAGE_TAG=TAG    another tag than the version, and another label and layer: `make e2e` upgrades to such an image
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -74,7 +76,7 @@ pack() {
 
 archive() { # FILE
   local version reference created revision layer config manifest unpacked
-  version=$(about version)
+  version=${IMAGE_TAG:-$(about version)}
   reference=$repository:$version
   created=$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)
   revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -85,6 +87,7 @@ archive() { # FILE
   layout=$scratch/layout
   mkdir -p "$layout/blobs/sha256" "$scratch/root"
   lay_out "$scratch/root"
+  if [ -n "${IMAGE_TAG:-}" ]; then echo "$IMAGE_TAG" >"$scratch/root/etc/image-tag"; fi
   pack "$scratch/root" "$scratch/layer.tar"
   unpacked=$(digest "$scratch/layer.tar")
   gzip -n -9 "$scratch/layer.tar"

@@ -25,15 +25,10 @@ mount_filesystems() {
   local line controllers controller path
   mount -t proc proc /proc
   mount -t sysfs sysfs /sys
-  if [ "$(cut -d : -f 1 /proc/self/cgroup | sort -n | tail -n 1)" = 0 ]; then
+  if [ -n "$NODE_UNIFIED" ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    # A cgroup with processes cannot have controllers for its children.
-    mkdir /sys/fs/cgroup/init
-    while read -r line; do
-      echo "$line" >/sys/fs/cgroup/init/cgroup.procs 2>/dev/null || true # it may have ended
-    done < <(cat /sys/fs/cgroup/cgroup.procs)
     read -r -a controllers </sys/fs/cgroup/cgroup.controllers
-    for controller in "${controllers[@]}"; do echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control; done
+    for controller in "${controllers[@]}"; do echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control || true; done
   else
     mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
     while IFS=: read -r _ controller _; do
@@ -148,10 +143,12 @@ start() {
   case $1 in
     etcd) command=("${bin[0]}/etcd" --data-dir "$dir/etcd" --unsafe-no-fsync --listen-peer-urls http://127.0.0.1:0) ;;
     kube-apiserver)
-      # Its self-made certificate is for the advertised address; the same key signs tokens of ServiceAccounts.
+      # Its self-made certificate is for the advertised address; the same key signs tokens of ServiceAccounts. The admission
+      # plugin is one that OpenShift enables.
       command=("${bin[0]}/kube-apiserver" --etcd-servers http://127.0.0.1:2379 --bind-address 0.0.0.0
         --advertise-address "$address" --cert-dir "$dir/certs" --token-auth-file "$dir/tokens.csv" --authorization-mode "Node,RBAC"
         --allow-privileged=true --service-cluster-ip-range 10.96.0.0/24
+        --enable-admission-plugins=OwnerReferencesPermissionEnforcement
         --kubelet-preferred-address-types InternalIP
         --service-account-issuer https://kubernetes.default.svc
         --service-account-key-file "$dir/certs/apiserver.key" --service-account-signing-key-file "$dir/certs/apiserver.key")

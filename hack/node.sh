@@ -7,10 +7,12 @@
 #   node.sh build                                   build what is not cached
 #   node.sh run [--image ARCHIVE]... COMMAND...     start the node, import the images, run COMMAND with KUBECONFIG and the
 #                                                   variables NODE_* of node-inside.sh, and stop everything when it ends
+#   node.sh clean                                   undo what nodes left that were killed (SIGKILL); `run` does it first
 #
 # Everything runs in namespaces of its own (mounts, network, processes, cgroups, host name), as in kind: iptables, bridges,
 # mounts and processes cannot touch those of this machine, and end with the first process of the namespace, however this script
-# ends. What remains are cgroups, files and five sysctls; they are restored at the end, or by the next start.
+# ends. What remains are cgroups, files, the sysctls below and kernel modules. They are undone at the end; after SIGKILL by the
+# next `run` or `clean`.
 #
 #   NODE_KEEP_LOGS=DIR   copy the logs of all components there at the end
 set -euo pipefail
@@ -24,10 +26,14 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # What the kubelet sets for the whole machine.
 sysctls="vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes"
+modules="overlay br_netfilter" # if they are not part of the kernel
+# The machine as it was before the first node: `sysctls` with their values, `modules` that were loaded for nodes, and a file
+# nodes/PID for each node. In /run, because a restart of the machine undoes the changes too.
+state=/run/tokensource-node
 
 check() {
   local command
-  for command in iptables conntrack pkg-config unshare ip; do
+  for command in iptables conntrack pkg-config unshare ip flock; do
     if ! command -v $command >/dev/null || ! pkg-config --exists libseccomp; then
       die "something is missing; Debian: apt-get install iptables conntrack pkg-config libseccomp-dev util-linux iproute2"
     fi
@@ -35,7 +41,12 @@ check() {
 }
 
 build() {
+  local version
   check
+  version=$(pinned_version node k8s.io/kubernetes)
+  if [ "$version" != "$(pinned_version control-plane k8s.io/kubernetes)" ]; then
+    die "hack/node has Kubernetes $version, hack/control-plane another: hack/pin-kubernetes.sh sets both"
+  fi
   control_plane=$("$here/control-plane.sh" build)
   build_tools node "2 to 5 minutes on 2 cores"
   node_tools=$built
@@ -43,21 +54,84 @@ build() {
   container_tools=$built
 }
 
+# runs PID: whether it is a node.sh, and not a process that has got the number of one since.
+runs() { grep -qsF node.sh "/proc/$1/cmdline"; }
+
+# ---------------------------------------------------------------------------------------------- sysctls and modules
+
+# locked COMMAND...: for one node at a time.
+locked() {
+  mkdir -p "$state/nodes"
+  exec 9>"$state/lock"
+  flock -w 60 9 || die "another node.sh holds $state/lock"
+  "$@"
+  exec 9>&-
+}
+
+# Saves the sysctls if this is the first node, and loads modules.
+save_machine() {
+  local key module
+  : >"$state/nodes/$$"
+  if ! [ -e "$state/sysctls" ]; then
+    for key in $sysctls; do
+      if [ -r "/proc/sys/$key" ]; then echo "$key $(cat "/proc/sys/$key")"; fi
+    done >"$state/sysctls.new"
+    mv "$state/sysctls.new" "$state/sysctls"
+  fi
+  for module in $modules; do
+    if ! [ -e "/sys/module/$module" ] && modprobe --dry-run "$module" 2>/dev/null; then
+      echo "$module" >>"$state/modules"
+      modprobe "$module" || true
+    fi
+  done
+}
+
+# Restores them if this was the last node, also if it was another that was killed.
+restore_machine() {
+  local node key value module
+  rm -f "$state/nodes/$$"
+  for node in "$state"/nodes/*; do
+    if runs "${node##*/}"; then return; fi
+  done
+  if [ -e "$state/sysctls" ]; then
+    while read -r key value; do echo "$value" >"/proc/sys/$key" 2>/dev/null || true; done <"$state/sysctls"
+  fi
+  if [ -e "$state/modules" ]; then
+    while read -r module; do modprobe --remove "$module" 2>/dev/null || true; done <"$state/modules" # it may be in use
+  fi
+  rm -rf "$state"/nodes/* "$state/sysctls" "$state/modules"
+}
+
+# ---------------------------------------------------------------------------------------------- cgroups
+
 # The mount points of the cgroup hierarchies: one (version 2) or one for each controller (version 1).
 hierarchies() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/self/mounts; }
+
+# The mount point of version 2 if it has the controllers, else nothing: then version 1 has them.
+unified() {
+  local at
+  at=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
+  if [ -n "$at" ] && grep -qsw memory "$at/cgroup.controllers"; then echo "$at"; fi
+}
 
 make_cgroups() {
   local at file controllers
   for at in $(hierarchies); do
     mkdir -p "$at/$name"
-    if [ -e "$at/cpuset.cpus" ]; then
+    if [ -e "$at/cpuset.cpus" ] && ! [ -e "$at/cgroup.controllers" ]; then
       for file in cpuset.cpus cpuset.mems; do cat "$at/$file" >"$at/$name/$file"; done # version 1: empty at first
     fi
-    if [ -e "$at/cgroup.subtree_control" ]; then
-      read -r -a controllers <"$at/cgroup.controllers" || true # empty, where version 1 has them
-      for file in "${controllers[@]}"; do echo "+$file" >"$at/cgroup.subtree_control" 2>/dev/null || true; done
-    fi
   done
+  at=$(unified)
+  [ -n "$at" ] || return 0
+  read -r -a controllers <"$at/cgroup.controllers"
+  # Each by itself: one that cannot be had for children must not prevent the others.
+  for file in "${controllers[@]}"; do echo "+$file" >"$at/cgroup.subtree_control" 2>/dev/null || true; done
+  for file in cpu memory pids; do
+    grep -qw $file "$at/$name/cgroup.controllers" || die "$at has no controller $file for a node, as in a container: run it outside"
+  done
+  # The node's processes: a cgroup with processes cannot have controllers for its children, the pods.
+  mkdir "$at/$name/init"
 }
 
 # remove_cgroups NAME: they are empty, or become so when the kernel has ended their processes.
@@ -72,21 +146,28 @@ remove_cgroups() {
   done
 }
 
-# Cgroups and files of runs that were killed together with their cleanup.
+# ---------------------------------------------------------------------------------------------- start and stop
+
+# What nodes left that were killed.
 remove_leftovers() {
   local at left
   for at in $(hierarchies); do
     for left in "$at"/tokensource-node-*; do
-      if [ -d "$left" ] && ! alive "${left##*-}"; then remove_cgroups "$(basename "$left")"; fi
+      if [ -d "$left" ] && ! runs "${left##*-}"; then remove_cgroups "$(basename "$left")"; fi
     done
   done
   for left in "${TMPDIR:-/tmp}"/tokensource-node.*.*; do
-    if [ -d "$left" ] && ! alive "$(basename "$left" | cut -d . -f 2)"; then rm -rf --one-file-system "$left"; fi
+    if [ -d "$left" ] && ! runs "$(basename "$left" | cut -d . -f 2)"; then rm -rf --one-file-system "$left"; fi
   done
+  locked restore_machine
+}
+
+as_root() {
+  [ "$(uname -s)" = Linux ] || die "a node needs Linux; set KUBECONFIG to use a cluster"
+  [ "$(id -u)" = 0 ] || die "a node needs root (sudo -E), or set KUBECONFIG to use a cluster"
 }
 
 stop() {
-  local key
   trap '' INT TERM HUP
   if [ -n "${inside:-}" ]; then
     # unshare ends the first process of the namespace with it, and the kernel all others.
@@ -99,36 +180,35 @@ stop() {
     mkdir -p "$NODE_KEEP_LOGS" && cp -r "$dir/log/." "$NODE_KEEP_LOGS"
   fi
   if [ -n "${name:-}" ]; then remove_cgroups "$name"; fi
-  if [ -f "${dir:-}/sysctls" ]; then
-    while read -r key value; do echo "$value" >"/proc/sys/$key" 2>/dev/null || true; done <"$dir/sysctls"
-  fi
   if [ -n "${dir:-}" ]; then rm -rf --one-file-system "$dir"; fi
+  locked restore_machine
   cleanup
 }
 
 run() {
-  local images=() key status=0
+  local images=() status=0 enter
   while [ "${1:-}" = --image ]; do
     images+=("$(realpath "$2")")
     shift 2
   done
   [ $# -gt 0 ] || die "run: a command is missing"
-  [ "$(uname -s)" = Linux ] || die "a node needs Linux; set KUBECONFIG to use a cluster"
-  [ "$(id -u)" = 0 ] || die "a node needs root (sudo -E), or set KUBECONFIG to use a cluster"
+  as_root
   build
   remove_leftovers
   trap stop EXIT
   name=tokensource-node-$$
   dir=$(mktemp -d "${TMPDIR:-/tmp}/tokensource-node.$$.XXXXXX")
-  for key in $sysctls; do
-    if [ -r "/proc/sys/$key" ]; then echo "$key $(cat "/proc/sys/$key")" >>"$dir/sysctls"; fi
-  done
-  for key in overlay br_netfilter; do modprobe $key 2>/dev/null || true; done # else they are part of the kernel
+  locked save_machine
   make_cgroups
-  # shellcheck disable=SC2016 # $$ is the inner shell's
-  NODE_DIR=$dir NODE_IMAGES="${images[*]:-}" NODE_BIN="$control_plane:$node_tools:$container_tools" \
-    ${leash[@]+"${leash[@]}"} bash -c 'for at in '"$(hierarchies | tr '\n' ' ')"'; do echo $$ >"$at/'"$name"'/cgroup.procs"; done
-      exec unshare --mount --net --pid --uts --ipc --cgroup --fork --kill-child "$@"' bash "$here/node-inside.sh" "$@" <&0 &
+  # A namespace of cgroups begins at the cgroup in which it is made; the processes are below it.
+  # shellcheck disable=SC2016 # the inner shell's
+  enter='for at in $NODE_HIERARCHIES; do echo $$ >"$at/$NODE_CGROUP/cgroup.procs"; done
+    exec unshare --cgroup bash -c '\''
+      if [ -n "$NODE_UNIFIED" ]; then echo $$ >"$NODE_UNIFIED/$NODE_CGROUP/init/cgroup.procs"; fi
+      exec unshare --mount --net --pid --uts --ipc --fork --kill-child "$@"'\'' bash "$@"'
+  NODE_HIERARCHIES=$(hierarchies) NODE_CGROUP=$name NODE_UNIFIED=$(unified) NODE_DIR=$dir NODE_IMAGES="${images[*]:-}" \
+    NODE_BIN="$control_plane:$node_tools:$container_tools" \
+    ${leash[@]+"${leash[@]}"} bash -c "$enter" bash "$here/node-inside.sh" "$@" <&0 &
   inside=$!
   wait "$inside" || status=$?
   inside=
@@ -138,9 +218,13 @@ run() {
 case ${1:-} in
   check) check ;;
   build) build ;;
+  clean)
+    as_root
+    remove_leftovers
+    ;;
   run)
     shift
     run "$@"
     ;;
-  *) die "usage: $(basename "$0") check | build | run [--image ARCHIVE]... COMMAND..." ;;
+  *) die "usage: $(basename "$0") check | build | clean | run [--image ARCHIVE]... COMMAND..." ;;
 esac

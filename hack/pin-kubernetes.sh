@@ -2,6 +2,7 @@
 # Pins a version of Kubernetes that the tests build: writes the Go module of its binaries, which control-plane.sh builds.
 #
 #   pin-kubernetes.sh default 1.37.2   hack/control-plane: what tests run by default, with etcd and kubectl for all versions
+#   pin-kubernetes.sh node 1.37.2      hack/node: kubelet, kube-proxy and kube-scheduler of `make e2e`, of the same version
 #   pin-kubernetes.sh 1.31.14          hack/control-plane-1.31: the API server and controllers of `KUBERNETES=1.31`
 #
 # Kubernetes replaces its staging modules by folders of its repository, which a module of its own cannot do. Each is published
@@ -14,14 +15,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib/processes.sh"
 
 commands=(kube-apiserver kube-controller-manager)
+default='' version=${2:-} module=
 case ${1:-} in
-  default) default=yes version=${2:-} commands+=(kubectl) ;;
-  *) default='' version=${1:-} ;;
+  default) default=yes module=control-plane commands+=(kubectl) ;;
+  node) module=node commands=(kube-proxy kube-scheduler kubelet) ;;
+  *) version=${1:-} ;;
 esac
-[[ $version =~ ^1\.[0-9]+\.[0-9]+$ ]] || die "usage: pin-kubernetes.sh [default] 1.MINOR.PATCH"
+[[ $version =~ ^1\.[0-9]+\.[0-9]+$ ]] || die "usage: pin-kubernetes.sh [default | node] 1.MINOR.PATCH"
 minor=${version%.*} minor=${minor#1.} patch=${version##*.}
-module=control-plane
-[ -n "$default" ] || module=control-plane-1.$minor
+[ -n "$module" ] || module=control-plane-1.$minor
 
 export GOWORK=off GOFLAGS=-mod=mod
 scratch=$(mktemp -d)

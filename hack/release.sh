@@ -3,7 +3,7 @@
 #
 #   release.sh check vX.Y.Z            fail if a file with the version does not have this one
 #   release.sh check-commit COMMIT     fail if it is not a commit of main whose CI succeeded (with the GitHub CLI, gh)
-#   release.sh pin vX.Y.Z DIGEST       write the image's digest into the chart and the manifests
+#   release.sh pin vX.Y.Z DIGEST       write the image's digest into the chart, the manifests and the bundle
 #   release.sh notes vX.Y.Z [DIGEST]   print the changes, and how to install and verify it (DIGEST is the image's)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -54,6 +54,11 @@ if [ "$command" = pin ]; then
   pin charts/tokensource-operator/values.yaml '  digest: ""' "  digest: $digest"
   for file in deploy/install.yaml deploy/base/operator.yaml; do
     pin $file "          image: $image:$version" "          image: $image:$version@$digest"
+  done
+  # The Deployment, the annotation for catalogues, and what mirrors copy.
+  for member in '                image' '    containerImage' '  - image'; do
+    pin deploy/olm/manifests/tokensource-operator.clusterserviceversion.yaml "$member: $image:$version" \
+      "$member: $image:$version@$digest"
   done
   exit
 fi

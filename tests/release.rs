@@ -7,13 +7,15 @@ mod process;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use process::{RUN_LIMIT, output_within};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const DIGEST: &str = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+const BUNDLE: &str = "deploy/olm/manifests/tokensource-operator.clusterserviceversion.yaml";
 
 /// A copy of the files that the script reads and writes, in a repository whose `main` has one commit.
 fn copy() -> tempfile::TempDir {
@@ -23,6 +25,7 @@ fn copy() -> tempfile::TempDir {
         "charts/tokensource-operator/values.yaml",
         "deploy/install.yaml",
         "deploy/base/operator.yaml",
+        BUNDLE,
     ] {
         let to = copy.path().join(file);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -93,7 +96,7 @@ fn release_of_a_commit_of_main_needs_a_run_of_ci_that_succeeded_for_it() {
 }
 
 #[test]
-fn digest_of_the_image_is_pinned_in_chart_and_manifests_once() {
+fn digest_of_the_image_is_pinned_in_chart_manifests_and_bundle_once() {
     let copy = copy();
     let cargo = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
     let version =
@@ -112,6 +115,11 @@ fn digest_of_the_image_is_pinned_in_chart_and_manifests_once() {
         let pinned = format!("          image: ghcr.io/tokensource/tokensource-operator:{version}@{DIGEST}");
         assert_eq!(images, [pinned], "{file}");
     }
+    let bundle = read(BUNDLE);
+    let images: Vec<_> = bundle.lines().filter(|it| it.contains("ghcr.io/")).collect();
+    let pinned = format!(": ghcr.io/tokensource/tokensource-operator:{version}@{DIGEST}");
+    assert_eq!(images.len(), 3, "Deployment, annotation and related image: {images:#?}");
+    assert!(images.iter().all(|it| it.ends_with(&pinned)), "{images:#?}");
     assert!(!release(copy.path(), &["pin", &tag, DIGEST], "").status.success(), "pinned twice");
 }
 
@@ -136,8 +144,52 @@ fn release_workflow_checks_the_commit_first_and_runs_no_build_script_with_write_
     assert!(sbom.contains("make sbom") && !sbom.contains(": write"), "{sbom}");
     let publish = job(&workflow, "publish");
     assert!(!publish.contains("make ") && !publish.contains("cargo"), "{publish}");
+    let pin = publish.find("hack/release.sh pin").unwrap();
+    for published in ["package charts/", "cp deploy/install.yaml", "-C deploy/olm "] {
+        assert!(publish.find(published).unwrap() > pin, "{published} comes before the digest is pinned");
+    }
     let dockerfile = fs::read_to_string(Path::new(ROOT).join("Dockerfile")).unwrap();
     for image in dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")) {
         assert!(image == "scratch" || image.contains("@sha256:"), "{image}");
     }
+}
+
+/// Every file of Rust below a folder.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if !path.ends_with("node_modules") {
+                sources(&path, found);
+            }
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn nightly_workflow_runs_every_long_test() {
+    let workflow = fs::read_to_string(Path::new(ROOT).join(".github/workflows/nightly.yml")).unwrap();
+    let parts = workflow.lines().find_map(|line| line.trim().strip_prefix("part: [")).unwrap();
+    let parts: Vec<_> = parts.trim_end_matches(']').split(", ").collect();
+    let mut files = Vec::new();
+    for folder in ["tests", "src", "crates"] {
+        sources(&Path::new(ROOT).join(folder), &mut files);
+    }
+    let mut long = 0;
+    for file in files.iter().filter(|file| !file.ends_with("tests/release.rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        for rest in text.split("#[ignore = ").skip(1).filter(|rest| !rest.starts_with("\"make pictures\"")) {
+            let name = rest.split_once("fn ").unwrap().1.split_once('(').unwrap().0;
+            // A part is a part of the test's name, which has its modules in front; a binary's name is not in it.
+            let module =
+                file.parent().unwrap().components().next_back().unwrap().as_os_str().to_string_lossy();
+            let stem = file.file_stem().unwrap().to_string_lossy();
+            let path = format!("{module}::{stem}::{name}");
+            assert!(parts.iter().any(|part| path.contains(part)), "no part of {parts:?} runs {path}");
+            long += 1;
+        }
+    }
+    assert!(long > 10, "{long} long tests were found");
 }

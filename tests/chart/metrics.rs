@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::support::chart::{CHART, NAMESPACE, find, render, template};
+use super::support::chart::{CHART, NAMESPACE, RELEASE, find, helm, render, template};
 use super::{arguments, container};
 
 #[test]
@@ -51,6 +51,32 @@ fn monitors_select_the_service_and_port_of_the_operator() {
     let endpoint = &find(&objects, "ServiceMonitor", "")["spec"]["endpoints"][0];
     assert_eq!(endpoint["tlsConfig"], json!({"insecureSkipVerify": false}));
     assert_eq!(endpoint["bearerTokenFile"], Value::Null);
+}
+
+#[test]
+fn monitoring_without_its_kinds_is_rendered_skipped_or_refused_as_the_render_mode_says() {
+    let kinds = [("serviceMonitor", "ServiceMonitor"), ("podMonitor", "PodMonitor")];
+    for (value, kind) in kinds.into_iter().chain([("prometheusRule", "PrometheusRule")]) {
+        let rendered = |mode: &str, version: &str| {
+            let values = json!({
+                "metrics": {"from": [{"namespaceSelector": {}}], "renderMode": mode, value: {"enabled": true}},
+            });
+            let arguments =
+                ["template", RELEASE, CHART, "--skip-tests", "--api-versions", version, "--values", "-"];
+            helm(None, &arguments, &values.to_string())
+                .map(|text| text.contains(&format!("\nkind: {kind}\n")))
+        };
+        let present = format!("monitoring.coreos.com/v1/{kind}");
+        for mode in ["alwaysRender", "skipIfMissing", "failIfMissing"] {
+            assert_eq!(rendered(mode, &present), Ok(true), "{kind}, {mode}");
+        }
+        // The group alone does not have the kind.
+        let absent = "monitoring.coreos.com/v1";
+        assert_eq!(rendered("alwaysRender", absent), Ok(true), "{kind}");
+        assert_eq!(rendered("skipIfMissing", absent), Ok(false), "{kind}");
+        let said = rendered("failIfMissing", absent).unwrap_err();
+        assert!(said.contains(&format!("the cluster has no {kind}")), "{said}");
+    }
 }
 
 #[test]

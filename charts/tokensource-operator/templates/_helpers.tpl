@@ -76,6 +76,16 @@ annotations:
 {{- .Values.metrics.secure | ternary .Values.metrics.tls.port .Values.admin.port | int }}
 {{- end }}
 
+{{- /* Not empty if objects of this kind of the Prometheus Operator are rendered. Takes a dict of root and kind. */}}
+{{- define "tokensource-operator.rendersMonitoring" -}}
+{{- $mode := .root.Values.metrics.renderMode }}
+{{- $known := .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) }}
+{{- if and (eq $mode "failIfMissing") (not $known) }}
+{{- fail (printf "metrics.renderMode is failIfMissing, and the cluster has no %s in monitoring.coreos.com/v1: install the Prometheus Operator first" .kind) }}
+{{- end }}
+{{- if or $known (ne $mode "skipIfMissing") }}true{{ end }}
+{{- end }}
+
 {{- /* Not empty where the operator has its rights by namespace. */}}
 {{- define "tokensource-operator.isPerNamespace" -}}
 {{- if and (eq .Values.rbac.mode "perNamespace") (not .Values.namespaces) }}true{{ end }}

@@ -1,6 +1,7 @@
 //! The operator as users run it: the chart with its defaults, two replicas.
 
 use std::{
+    collections::BTreeSet,
     env,
     time::{Duration, Instant},
 };
@@ -26,8 +27,7 @@ pub fn install(cluster: &Cluster, issuer: &Issuer) -> Result<Duration> {
     let mut arguments =
         vec!["install", RELEASE, CHART, "--namespace", NAMESPACE, "--wait", "--timeout", "3m"];
     arguments.extend(["--set", &allow, "--set", "allowHTTP=true", "--set", "promptPropagation.enabled=true"]);
-    let image = env::var("E2E_IMAGE").unwrap_or_default();
-    let image_values = image_values(&image);
+    let image_values = image_values("E2E_IMAGE");
     for value in &image_values {
         arguments.extend(["--set", value]);
     }
@@ -35,8 +35,9 @@ pub fn install(cluster: &Cluster, issuer: &Issuer) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// REGISTRY/REPOSITORY:TAG as values of the chart; none for the chart's own image.
-fn image_values(image: &str) -> Vec<String> {
+/// REGISTRY/REPOSITORY:TAG of an environment variable as values of the chart; none if it is not set.
+pub fn image_values(variable: &str) -> Vec<String> {
+    let image = env::var(variable).unwrap_or_default();
     let Some((registry, rest)) = image.split_once('/') else { return Vec::new() };
     let (repository, tag) = rest.rsplit_once(':').unwrap_or((rest, "latest"));
     vec![
@@ -47,7 +48,7 @@ fn image_values(image: &str) -> Vec<String> {
 }
 
 /// Changes values, which replaces the pods.
-pub fn upgrade(cluster: &Cluster, values: &[&str]) -> Result<()> {
+pub fn upgrade(cluster: &Cluster, values: &[String]) -> Result<()> {
     let mut arguments = vec!["upgrade", RELEASE, CHART, "--namespace", NAMESPACE, "--reuse-values", "--wait"];
     for value in values {
         arguments.extend(["--set", value]);
@@ -69,10 +70,25 @@ pub fn uninstall(cluster: &Cluster) {
     let _ = cluster.helm(&["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"]);
 }
 
-/// The image of the running operator.
+/// The digest of the image that both replicas run.
 pub fn image(cluster: &Cluster) -> Result<String> {
-    let path = "jsonpath={.spec.template.spec.containers[0].image}";
-    cluster.kubectl(&["-n", NAMESPACE, "get", "deployment", RELEASE, "-o", path])
+    eventually("one image", Duration::from_secs(60), || {
+        let pods = pods(cluster)?;
+        let digests: BTreeSet<_> =
+            pods.iter().filter_map(|pod| pod["status"]["containerStatuses"][0]["imageID"].as_str()).collect();
+        match (pods.len(), digests.first()) {
+            (2, Some(digest)) if digests.len() == 1 && !digest.is_empty() => Ok((*digest).to_owned()),
+            (pods, _) => Err(format!("{pods} pods run {digests:?}").into()),
+        }
+    })
+}
+
+/// The value of a metric that every replica has, of one pod.
+pub fn metric(cluster: &Cluster, pod: &str, name: &str) -> Result<String> {
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics");
+    let metrics = cluster.kubectl(&["get", "--raw", &path])?;
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.ok_or_else(|| format!("{pod} has no metric {name}"))?.to_owned())
 }
 
 /// Who holds the lease.

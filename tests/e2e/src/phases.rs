@@ -19,6 +19,8 @@ use crate::{
 
 /// How long the leader's node is gone: longer than the lease.
 const NODE_GONE: Duration = Duration::from_secs(50);
+/// A user like those that OpenShift assigns; the image knows none of them.
+const ARBITRARY_USER: u32 = 1_000_650_000;
 /// What a new token needs to reach every pod.
 const SYNC: Duration = Duration::from_secs(90);
 
@@ -30,6 +32,8 @@ pub struct Window {
     /// What was done, with what was measured; what failed, if it could not be done.
     pub note: String,
     pub failed: bool,
+    /// The highest load of this machine: processes that ran or waited to, averaged over a minute.
+    pub load: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +43,20 @@ pub enum Phase {
     LeaderKilled,
     NodeGone,
     Upgrade,
+    ArbitraryUser,
     IssuerOutage,
     ControlPlane,
     Kubelet,
 }
 
 impl Phase {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Steady,
         Self::Restart,
         Self::LeaderKilled,
         Self::NodeGone,
         Self::Upgrade,
+        Self::ArbitraryUser,
         Self::IssuerOutage,
         Self::ControlPlane,
         Self::Kubelet,
@@ -63,6 +69,7 @@ impl Phase {
             Self::LeaderKilled => "leader-killed",
             Self::NodeGone => "node-gone",
             Self::Upgrade => "upgrade",
+            Self::ArbitraryUser => "arbitrary-user",
             Self::IssuerOutage => "issuer-outage",
             Self::ControlPlane => "control-plane",
             Self::Kubelet => "kubelet",
@@ -93,7 +100,7 @@ pub fn run(
             continue;
         }
         say(&format!("{title}: {} s", settings.phase.as_secs()));
-        let (began, start) = (now(), Instant::now());
+        let (began, start, mut highest) = (now(), Instant::now(), load());
         // The other phases are measured nevertheless.
         let done = disturb(phase, cluster, node, issuer, sources);
         let failed = done.is_err();
@@ -102,11 +109,17 @@ pub fn run(
         while start.elapsed() < settings.phase {
             let left = settings.phase.saturating_sub(start.elapsed());
             thread::sleep(left.min(Duration::from_secs(30)));
+            highest = highest.max(load());
             say(&format!("{title}: {} of {} s", start.elapsed().as_secs(), settings.phase.as_secs()));
         }
-        windows.push(Window { phase, began, ended: now(), note, failed });
+        windows.push(Window { phase, began, ended: now(), note, failed, load: highest.max(load()) });
     }
     windows
+}
+
+fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
 }
 
 /// Disturbs, and says what was done.
@@ -124,7 +137,8 @@ fn disturb(
         }
         (Phase::LeaderKilled, _) => kill_leader(cluster, node)?,
         (Phase::NodeGone, Some(_)) => remove_leaders_node(cluster)?,
-        (Phase::Upgrade, _) => upgrade_and_roll_back(cluster, node)?,
+        (Phase::Upgrade, _) => upgrade_and_roll_back(cluster)?,
+        (Phase::ArbitraryUser, _) => run_as_arbitrary_user(cluster, node)?,
         (Phase::IssuerOutage, _) => fail_issuer(cluster, issuer, sources)?,
         (Phase::ControlPlane, Some(node)) => {
             let began = Instant::now();
@@ -184,17 +198,49 @@ fn remove_leaders_node(cluster: &Cluster) -> Result<String> {
     ))
 }
 
-fn upgrade_and_roll_back(cluster: &Cluster, node: Option<&Node>) -> Result<String> {
-    let mut values = vec!["podAnnotations.e2e=upgraded"];
-    if node.is_some() {
-        let image = operator::image(cluster)?;
-        Node::tag(&image, &format!("{}:e2e-upgrade", image.rsplit_once(':').map_or("", |(name, _)| name)))?;
-        values.push("image.tag=e2e-upgrade");
-    }
+fn upgrade_and_roll_back(cluster: &Cluster) -> Result<String> {
+    let before = operator::image(cluster)?;
+    let mut values = operator::image_values("E2E_UPGRADE_IMAGE");
+    let what = if values.is_empty() { "with other annotations" } else { "to another image" };
+    values.push("podAnnotations.e2e=upgraded".to_owned());
     operator::upgrade(cluster, &values)?;
+    let upgraded = operator::image(cluster)?;
+    if (upgraded == before) != (values.len() == 1) {
+        return Err(format!("before the upgrade {before} ran, after it {upgraded}").into());
+    }
     thread::sleep(Duration::from_secs(30));
     operator::rollback(cluster)?;
-    Ok("`helm upgrade --wait`, and 30 s later `helm rollback --wait`".to_owned())
+    let after = operator::image(cluster)?;
+    if after != before {
+        return Err(format!("before the upgrade {before} ran, after the rollback {after}").into());
+    }
+    Ok(format!("`helm upgrade --wait` {what}, and 30 s later `helm rollback --wait`"))
+}
+
+/// As OpenShift does with a pod that names no user: a random one, and the group of the volumes.
+fn run_as_arbitrary_user(cluster: &Cluster, node: Option<&Node>) -> Result<String> {
+    let values = ["runAsUser", "fsGroup"].map(|field| format!("podSecurityContext.{field}={ARBITRARY_USER}"));
+    operator::upgrade(cluster, &values)?; // until the kubelet's probes succeed
+    let leader = operator::leader(cluster)?;
+    for pod in operator::pods(cluster)? {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        if node.is_some() {
+            let user = Node::user(&Node::process(container(&pod["status"])?)?)?;
+            if user != ARBITRARY_USER {
+                return Err(format!("{name} runs as {user}").into());
+            }
+        }
+        let leads = if pod["metadata"]["uid"] == leader["metadata"]["uid"] { "1" } else { "0" };
+        eventually("the metric of the leader", Duration::from_secs(30), || {
+            match operator::metric(cluster, name, "tokensource_leader")? {
+                value if value == leads => Ok(()),
+                value => Err(format!("it is {value} in {name}").into()),
+            }
+        })?;
+    }
+    thread::sleep(SYNC);
+    operator::rollback(cluster)?;
+    Ok(format!("both replicas as user {ARBITRARY_USER} for {} s, as OpenShift assigns one", SYNC.as_secs()))
 }
 
 /// For each source whose table has room: from just before its refresh is due, ten seconds less than the table's longest outage.

@@ -21,12 +21,14 @@ pub fn render(
     let cluster_is = if own_node { "a node of `make e2e`" } else { "the cluster of `KUBECONFIG`" };
     let commit = output("git", &["rev-parse", "--short", "HEAD"], "").unwrap_or_default();
     let measured = format!(
-        "Measured on {}, commit {}, Kubernetes {} on {cluster_is}, {}, for {} minutes. `helm install --wait` took {} s.",
+        "Measured on {}, commit {}, Kubernetes {} on {cluster_is}, {}, for {} minutes, with \
+         a load of at most {:.0}. `helm install --wait` took {} s.",
         output("date", &["-u", "+%Y-%m-%d"], "")?.trim(),
         commit.trim(),
         cluster.version()?,
         machine(),
         (ended - began) / 60_000,
+        readings.windows.iter().map(|window| window.load).fold(0.0, f64::max),
         readings.install.as_secs(),
     );
     writeln!(text, "{}\n", wrapped(&measured))?;
@@ -151,6 +153,7 @@ fn title(phase: Phase) -> &'static str {
         Phase::LeaderKilled => "Leader killed",
         Phase::NodeGone => "Leader's node gone",
         Phase::Upgrade => "Upgrade and rollback",
+        Phase::ArbitraryUser => "Arbitrary user",
         Phase::IssuerOutage => "Outage of the issuer",
         Phase::ControlPlane => "API server and etcd killed",
         Phase::Kubelet => "Kubelet killed",
