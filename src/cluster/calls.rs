@@ -41,7 +41,7 @@ const MAX_INSTANCE_BYTES: usize = 128;
 /// The calls to the API server.
 #[derive(Clone)]
 pub struct Kubernetes {
-    client: Client,
+    pub(super) client: Client,
     /// The timeout of one call.
     timeout: Duration,
 }
@@ -59,7 +59,11 @@ impl Kubernetes {
         Kubernetes { timeout, ..self }
     }
 
-    async fn bounded<T>(&self, call: impl Future<Output = kube::Result<T>> + Send) -> Result<T, CallError> {
+    /// Waits for one call.
+    pub(super) async fn bounded<T>(
+        &self,
+        call: impl Future<Output = kube::Result<T>> + Send,
+    ) -> Result<T, CallError> {
         // Boxed: the future of every reconciliation would otherwise have the size of the largest call.
         match tokio::time::timeout(self.timeout, Box::pin(call)).await {
             Ok(result) => result.map_err(CallError::from),
@@ -341,14 +345,16 @@ impl Kubernetes {
 }
 
 /// A request, if its parameters are valid.
-type Built = Result<HttpRequest<Vec<u8>>, request::Error>;
+pub(super) type Built = Result<HttpRequest<Vec<u8>>, request::Error>;
 
-fn built(request: Built) -> kube::Result<HttpRequest<Vec<u8>>> {
+pub(super) fn built(request: Built) -> kube::Result<HttpRequest<Vec<u8>>> {
     request.map_err(kube::Error::BuildRequest)
 }
 
 /// Requests about objects of a namespace.
-fn requests<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(namespace: &str) -> Request {
+pub(super) fn requests<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
+    namespace: &str,
+) -> Request {
     Request::new(K::url_path(&(), Some(namespace)))
 }
 

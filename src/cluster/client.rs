@@ -20,6 +20,7 @@ use super::lease::{LeaseClient, LeaseName};
 use super::message::{is_outage, message};
 use super::objects::SourceMetadata;
 use super::retry_after::as_status;
+use super::service_accounts::TokenCheck;
 use crate::clock::Clock;
 use crate::heartbeat::Heartbeats;
 use crate::metrics::{CountRequests, Metrics};
@@ -60,6 +61,8 @@ pub(crate) struct Cluster {
     pub(crate) watch_client: Client,
     /// A client with its own connections, for leader election only.
     lease_client: Client,
+    /// Tries tokens of ServiceAccounts.
+    pub(crate) token_check: TokenCheck,
     /// The API server's own addresses.
     pub(crate) addresses: Vec<IpAddr>,
     /// The pod's namespace, or that of the kubeconfig's context.
@@ -90,6 +93,7 @@ impl Cluster {
             Ok(builder.with_layer(&MapResponseLayer::new(as_status)).build())
         };
         let (lease_client, watch_client) = (without_heartbeats()?, without_heartbeats()?);
+        let token_check = TokenCheck::new(&configuration).map_err(unusable)?;
         let heartbeats = Arc::clone(heartbeats);
         let client = ClientBuilder::try_from(configuration.clone())
             .map_err(unusable)?
@@ -101,7 +105,7 @@ impl Cluster {
             .with_layer(&dates)
             .with_layer(&MapResponseLayer::new(as_status))
             .build();
-        Ok(Cluster { client, watch_client, lease_client, addresses, namespace })
+        Ok(Cluster { client, watch_client, lease_client, token_check, addresses, namespace })
     }
 
     /// The calls of leader election. They do not wait behind other calls.

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::reduce::Keep;
+use token_endpoint::limits::MAX_CREDENTIAL;
 
 /// The most bytes of a spec, in JSON: more than the schema permits to write.
 pub(crate) const MAX_SPEC_BYTES: usize = 256 << 10;
@@ -140,6 +141,25 @@ pub(super) static SOURCE: Responses = responses!(
 
 /// An object of which only its identity matters: a namespace, the TokenSource whose status was written.
 pub(super) static IDENTITY: Responses = responses!(identity!());
+
+/// The annotation of a ServiceAccount by which it consents to tokens. One that is longer is no consent.
+pub(super) static CONSENT: Keep = Keep::Members(&[(
+    "metadata",
+    Keep::Members(&[(
+        "annotations",
+        Keep::Members(&[("tokensource.dev/audiences", Keep::Value(MAX_RECORD_BYTES))]),
+    )]),
+)]);
+
+/// A TokenRequest that was answered.
+pub(super) static ISSUED_TOKEN: Keep = Keep::Members(&[(
+    "status",
+    Keep::Members(&[("token", Keep::Value(MAX_CREDENTIAL)), ("expirationTimestamp", WORD)]),
+)]);
+
+/// A SelfSubjectReview that was answered.
+pub(super) static REVIEWED: Keep =
+    Keep::Members(&[("status", Keep::Members(&[("userInfo", Keep::Members(&[("username", NAME)]))]))]);
 
 /// A ServiceCIDR.
 pub(super) static SERVICE_CIDR: Responses = responses!(("spec", Keep::Members(&[("cidrs", TEXT)])));

@@ -19,6 +19,7 @@ use super::calls::Kubernetes;
 use super::client::{AGENT, api_server_addresses};
 use super::kept;
 use super::objects::{Read, SourceMetadata};
+use super::service_accounts::TokenCheck;
 use super::service_networks::service_networks;
 use crate::key::Key;
 use token_endpoint::EgressNetwork;
@@ -56,6 +57,8 @@ pub(crate) struct UserCluster {
     pub(crate) namespace: String,
     /// The API server's own addresses, which no token endpoint may have.
     pub(crate) addresses: Vec<IpAddr>,
+    /// Tries tokens of ServiceAccounts.
+    pub(crate) token_check: TokenCheck,
     timeout: Duration,
 }
 
@@ -185,6 +188,8 @@ impl UserCluster {
         let addresses = api_server_addresses(&configuration);
         let namespace =
             connection.namespace.clone().unwrap_or_else(|| configuration.default_namespace.clone());
+        let token_check =
+            TokenCheck::new(&configuration).map_err(|error| UserClusterError::Client(Box::new(error)))?;
         let client =
             Client::try_from(configuration).map_err(|error| UserClusterError::Client(Box::new(error)))?;
         let timeout = match connection.request_timeout {
@@ -192,7 +197,7 @@ impl UserCluster {
             Some(Duration::ZERO) => Duration::MAX,
             Some(timeout) => timeout,
         };
-        Ok(UserCluster { client, namespace, addresses, timeout })
+        Ok(UserCluster { client, namespace, addresses, token_check, timeout })
     }
 
     /// The calls to the API server, with the user's rights.

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Debug};
 
+use http::Request as HttpRequest;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
     SubjectAccessReviewSpec,
@@ -9,6 +10,7 @@ use k8s_openapi::api::authorization::v1::{
 use kube::api::{GetParams, PostParams};
 use kube::core::Request;
 use kube::{Api, Resource};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::call_error::CallError;
@@ -53,6 +55,17 @@ impl UserCluster {
         // Some distributions write 31+.
         let number = |text: &str| text.trim_end_matches('+').parse().unwrap_or_default();
         Ok(((number(&version.major), number(&version.minor)), version.git_version))
+    }
+
+    /// The issuer of the cluster's ServiceAccount tokens, as its OpenID Connect metadata says.
+    pub(crate) async fn service_account_issuer(&self) -> Result<String, CallError> {
+        #[derive(Deserialize)]
+        struct Metadata {
+            issuer: String,
+        }
+        let request = HttpRequest::get("/.well-known/openid-configuration").body(vec![]);
+        let request = request.map_err(|error| CallError::from(kube::Error::HttpError(error)))?;
+        Ok(self.call(self.client.request::<Metadata>(request)).await?.issuer)
     }
 
     /// Reads an object, if it exists.

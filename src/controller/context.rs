@@ -33,9 +33,10 @@ use crate::leadership::Leadership;
 use crate::metrics::Metrics;
 use crate::refresh::{DatedRecord, Policy};
 use crate::restorations::Restorations;
-use crate::secret::{Facts, Ownership, Record, ownership};
-use crate::spec::Identity;
+use crate::secret::{Facts, Ownership, Record, Version, ownership};
+use crate::spec::{Identity, Resolved};
 use crate::time::seconds_between;
+use crate::token_request::ServiceAccountTokens;
 
 /// Calls to the API server at once, each by one reconciliation or token request. More would only wait there. One namespace alone
 /// has 32 of them.
@@ -77,6 +78,7 @@ pub struct Context {
     /// The shortest time between two token requests that changes by others cause.
     pub(super) change_interval: Duration,
     require_credentials_label: bool,
+    pub(super) service_account_tokens: ServiceAccountTokens,
     /// The labels and annotations that templates may set; empty: any.
     pub(super) template_metadata_only: Vec<String>,
     /// The reporter of events: the pod's name.
@@ -115,6 +117,8 @@ pub struct Parts {
     pub grant: Option<Grant>,
     /// Read only Secrets as credentials that are labelled for it.
     pub require_credentials_label: bool,
+    /// Which tokens of ServiceAccounts are sent where.
+    pub service_account_tokens: ServiceAccountTokens,
     /// The labels and annotations that templates may set; empty: any.
     pub template_metadata_only: Vec<String>,
     /// The reporter of events: the pod's name.
@@ -157,6 +161,7 @@ impl Context {
             propagation_delay: parts.propagation_delay,
             change_interval: parts.change_interval,
             require_credentials_label: parts.require_credentials_label,
+            service_account_tokens: parts.service_account_tokens,
             template_metadata_only: parts.template_metadata_only,
             instance: parts.instance,
             earliest: Instant::now(),
@@ -275,6 +280,13 @@ impl Context {
     pub(super) fn may_use(&self, secret: &Facts) -> bool {
         // A stored refresh token is spent by its own TokenSource alone.
         secret.refresh_token_of.is_none() && (secret.released || !self.require_credentials_label)
+    }
+
+    /// The version of the credentials on which a token depends, as far as the caches know, if they exist and may be used.
+    pub(super) fn credentials_version(&self, identity: &Identity, spec: &Resolved) -> Option<Version> {
+        let Some(key) = &identity.credentials else { return Some(Version::of_nothing()) };
+        let facts = self.secrets.known(key).present().filter(|facts| self.may_use(facts))?;
+        Some(spec.credentials_version(&facts.version))
     }
 
     /// Saves unsaved refresh tokens, for as long as the process lives, also while it does not lead and while it stops.

@@ -35,7 +35,10 @@ pub(super) async fn read(
     identity: &Identity,
     spec: &Resolved,
 ) -> Result<Read, (Option<Version>, Outcome)> {
-    let key = &identity.credentials;
+    let Some(key) = &identity.credentials else {
+        let read = without_secret(context, source, identity, spec);
+        return read.map_err(|outcome| (Some(Version::of_nothing()), outcome));
+    };
     let read = context.secrets.read_shared(key, &context.kubernetes).await;
     let secret = read.map_err(|error| (None, error.into()))?;
     let facts = secret.as_ref().and_then(|secret| Facts::of(&secret.metadata));
@@ -54,6 +57,19 @@ pub(super) async fn read(
         }
         Err(error) => Err((Some(version), Outcome::configuration(error.reason(), error.to_string()))),
     }
+}
+
+/// The credentials of a TokenSource that sends the token of a ServiceAccount, without that token.
+fn without_secret(
+    context: &Context,
+    source: &TokenSource,
+    identity: &Identity,
+    spec: &Resolved,
+) -> Result<Read, Outcome> {
+    let wanted = spec.description.service_account.as_ref().ok_or(Outcome::Retry)?;
+    context.service_account_tokens.allows_audience(&wanted.audience)?;
+    let credentials = wanted.credentials(&source.spec.credentials, &identity.key.namespace);
+    Ok(Read { version: Version::of_nothing(), credentials, remarks: vec![], doubts: vec![] })
 }
 
 /// Reads what `spec.tls` names. Nothing of it is watched or kept: a certificate that was renewed is used from the next

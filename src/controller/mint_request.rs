@@ -25,6 +25,7 @@ use super::refresh_token::{KnownOriginal, Lineage, Rotation, StoredSecret, choos
 use super::{credentials, spans};
 use crate::clock::NOTABLE_DIFFERENCE;
 use crate::key::Key;
+use crate::providers::add_token;
 use crate::refresh::{MintReason, Observed, attempt_timeout, is_last_attempt, needed, patience, refresh_at};
 use crate::secret::{Inputs, Ownership, Record, Version, ownership};
 use crate::spec::{Identity, Resolved};
@@ -56,6 +57,8 @@ struct Material {
     values: Option<Digest>,
     lineage: Option<Lineage>,
     original: Option<Box<KnownOriginal>>,
+    /// When the token of a ServiceAccount ends that is sent.
+    subject_ends: Option<Timestamp>,
 }
 
 impl Material {
@@ -140,9 +143,7 @@ fn still_needed(
         return None;
     }
     let target = context.secrets.known(&identity.target).observed()?;
-    let credentials = context.secrets.known(&identity.credentials).present();
-    let credentials = credentials.filter(|facts| context.may_use(facts))?;
-    let credentials = spec.credentials_version(&credentials.version);
+    let credentials = context.credentials_version(identity, spec)?;
     let is_ours = target.as_deref().is_none_or(|target| {
         let ownership = ownership(target, &identity.owner);
         !target.terminating && matches!(ownership, Ownership::Ours | Ownership::Offered)
@@ -166,11 +167,8 @@ impl TokenRequest<'_> {
         // A certificate may have been renewed, and a refresh token has changed since: that is another client.
         let may_know = !self.spec.sends_refresh_token() && self.spec.tls.is_none();
         let known = may_know.then(|| self.cached_credentials()).flatten().and_then(|version| {
-            self.context.secrets.request_identity(
-                &self.identity.credentials,
-                &version,
-                &self.spec.wanted.provider,
-            )
+            let key = self.identity.credentials.as_ref()?;
+            self.context.secrets.request_identity(key, &version, &self.spec.wanted.provider)
         });
         let Some(identity) = known else { return Some(Admission::Granted(permit)) };
         if request.expedite {
@@ -208,7 +206,8 @@ impl TokenRequest<'_> {
     }
 
     fn cached_credentials(&self) -> Option<Version> {
-        let credentials = self.context.secrets.known(&self.identity.credentials).present()?;
+        let Some(key) = &self.identity.credentials else { return Some(Version::of_nothing()) };
+        let credentials = self.context.secrets.known(key).present()?;
         Some(self.spec.credentials_version(&credentials.version))
     }
 
@@ -255,12 +254,10 @@ impl TokenRequest<'_> {
         };
         let (limiter, tenant) = (self.context.mints.limiter(), &self.identity.key.namespace);
         let identity = limiter.identity(tenant, &description, &material.credentials, &material.tls);
-        self.context.secrets.remember_request(
-            &self.identity.credentials,
-            &material.version,
-            &self.spec.wanted.provider,
-            identity,
-        );
+        if let Some(key) = &self.identity.credentials {
+            let provider = &self.spec.wanted.provider;
+            self.context.secrets.remember_request(key, &material.version, provider, identity);
+        }
         if request.expedite {
             limiter.expedite(tenant, identity);
         }
@@ -307,6 +304,7 @@ impl TokenRequest<'_> {
                 values: None,
                 lineage,
                 original,
+                subject_ends: None,
             });
         }
         let read = credentials::read(self.context, self.source, self.identity, self.spec).await;
@@ -319,7 +317,8 @@ impl TokenRequest<'_> {
         let chosen = if rotates { choose(&mut credentials, stored, &version, known) } else { None };
         let (lineage, original) = chosen.unzip();
         let original = original.map(Box::new);
-        Ok(Material { tls, credentials, version, remarks, doubts, values, lineage, original })
+        let subject_ends = None;
+        Ok(Material { tls, credentials, version, remarks, doubts, values, lineage, original, subject_ends })
     }
 
     /// Look-ups of names are shared out among namespaces.
@@ -335,6 +334,7 @@ impl TokenRequest<'_> {
         result: &mut MintResult,
     ) -> Result<Box<NewToken>, Outcome> {
         self.prepare(&mut material, result.original.as_deref_mut()).await?;
+        self.add_service_account_token(description, &mut material).await?;
         let rewound = self.context.clock.rewound();
         let begun_at = Instant::now();
         let sent = self.exchange(description, &material).await;
@@ -370,6 +370,23 @@ impl TokenRequest<'_> {
         let _permit = self.api_permit().await;
         self.rotation().check_exclusive(lineage, original).await?;
         self.rotation().announce(lineage, refresh_token).await
+    }
+
+    /// Asks for the token of the ServiceAccount, where the request sends one: last, since it is for this one request.
+    async fn add_service_account_token(
+        &self,
+        description: &RequestDescription,
+        material: &mut Material,
+    ) -> Result<(), Outcome> {
+        let Some(wanted) = &self.spec.description.service_account else { return Ok(()) };
+        let _permit = self.api_permit().await;
+        let Context { service_account_tokens, kubernetes, .. } = self.context;
+        let namespace = &self.identity.key.namespace;
+        let url = &description.token_url;
+        let issued = service_account_tokens.issue(kubernetes, namespace, wanted, url).await?;
+        add_token(description, &mut material.credentials, &issued.token);
+        material.subject_ends = Some(issued.expires_at);
+        Ok(())
     }
 
     /// Sends the request. A new refresh token is the saver's before the rest of the response is read.
@@ -420,6 +437,12 @@ impl TokenRequest<'_> {
         took: Duration,
     ) -> Box<NewToken> {
         let mut minted = self.spec.minted(&answer, &material.credentials, sent_at);
+        if let Some(ends) =
+            material.subject_ends.filter(|ends| minted.lifetime_is_assumed && *ends < minted.expires_at)
+        {
+            // Some issuers' tokens live no longer than what they were given for.
+            minted.expires_at = ends;
+        }
         minted.remarks.splice(0..0, material.remarks.into_iter().chain(remark));
         let wanted = &self.spec.wanted;
         let inputs = Inputs { provider: wanted.provider.clone(), credentials: material.version };

@@ -9,6 +9,7 @@ use crate::cluster::{CallError, Unavailable};
 use crate::secret::Version;
 use crate::status::{error_text, reason};
 use crate::text::shown_message;
+use crate::token_request::ServiceAccountTokenError;
 
 /// Why it goes no further.
 #[derive(Debug)]
@@ -137,6 +138,20 @@ impl Outcome {
             held_back,
             ..Attempt::new(class, reason(kind), error_text(error))
         })
+    }
+}
+
+impl From<ServiceAccountTokenError> for Outcome {
+    fn from(error: ServiceAccountTokenError) -> Self {
+        match error {
+            ServiceAccountTokenError::Call(CallError::Unavailable(why)) => Outcome::ApiServer(why),
+            // The operator's flags, which do not change while it runs.
+            error if error.reason() == Reason::EndpointRefusedByPolicy => {
+                Outcome::configuration(error.reason(), error.to_string())
+            }
+            // ServiceAccounts are not watched.
+            error => Outcome::passing(error.reason(), error.to_string()),
+        }
     }
 }
 

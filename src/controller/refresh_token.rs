@@ -133,7 +133,8 @@ impl Rotation<'_> {
         spec: &api::Credentials,
         description: &Description,
     ) -> Option<(Credentials, Lineage, Version)> {
-        let CachedSecret::Present(credentials) = self.secrets.known(&self.identity.credentials) else {
+        let CachedSecret::Present(credentials) = self.secrets.known(self.identity.credentials.as_ref()?)
+        else {
             return None;
         };
         let (known, token) = (known?, stored.token.as_ref()?);

@@ -9,7 +9,7 @@ use token_endpoint::Limits;
 use super::admin::AdminAddress;
 use super::telemetry::LogFormat;
 use crate::binding::ServiceAccountName;
-use crate::token_request::EndpointArgs;
+use crate::token_request::{AllowedToken, EndpointArgs};
 
 /// The flags of `run`. Each is an environment variable too.
 #[derive(Debug, Args)]
@@ -54,6 +54,16 @@ pub struct RunArgs {
     /// Secrets that spec.tls names.
     #[arg(long, env = "TOKENSOURCE_REQUIRE_CREDENTIALS_LABEL")]
     pub require_credentials_label: bool,
+
+    /// Send tokens of ServiceAccounts for this audience to this host (spec.credentials.serviceAccountToken); may be repeated.
+    /// Without it none are sent. The operator needs the right to create them, which the chart limits by an admission policy.
+    #[arg(
+        long,
+        value_name = "AUDIENCE=HOST[:PORT]",
+        env = "TOKENSOURCE_SERVICE_ACCOUNT_TOKENS_ALLOWED",
+        value_delimiter = ','
+    )]
+    pub service_account_tokens_allowed: Vec<AllowedToken>,
 
     /// Let templates set only these labels and annotations, of those that they may set at all; may be repeated.
     #[arg(long, value_name = "KEY", env = "TOKENSOURCE_TEMPLATE_METADATA_ONLY", value_delimiter = ',')]

@@ -43,7 +43,7 @@ use crate::controller::{self, Context, Followed, Parts};
 use crate::heartbeat::Heartbeats;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
-use crate::token_request::{EndpointError, transport, unused_proxies};
+use crate::token_request::{EndpointError, ServiceAccountTokens, transport, unused_proxies};
 use token_endpoint::Limits;
 
 /// How long the controller may take to stop.
@@ -293,6 +293,10 @@ fn parts(
         namespace_selector: arguments.namespace_selector.clone(),
         grant: grant(arguments),
         require_credentials_label: arguments.require_credentials_label,
+        service_account_tokens: ServiceAccountTokens::new(
+            arguments.service_account_tokens_allowed.clone(),
+            cluster.token_check.clone(),
+        ),
         template_metadata_only: arguments.template_metadata_only.clone(),
         instance: instance(),
         process: String::new(),

@@ -135,7 +135,7 @@ impl CredentialsError {
         let mut seen = BTreeSet::new();
         names.retain(|name| seen.insert(*name));
         let keys = names.join(", ");
-        CredentialsError::SecretNotFound { secret: spec.secret_ref.name.clone(), keys }
+        CredentialsError::SecretNotFound { secret: secret_name(spec).to_owned(), keys }
     }
 }
 
@@ -256,15 +256,17 @@ fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> 
         let field = "spec.credentials.privateKeyKey";
         keys.push(key(CredentialKind::PrivateKey, &spec.private_key_key, "private_key.pem", field));
     }
-    if matches!(request.grant, Grant::TokenExchange(_)) {
+    // What is sent of a ServiceAccount is in no Secret.
+    let in_secret = description.service_account.is_none();
+    if in_secret && matches!(request.grant, Grant::TokenExchange(_)) {
         let field = "spec.provider.oauth2.grant.tokenExchange.subjectTokenKey";
         keys.push(key(CredentialKind::SubjectToken, &named.subject_token, "subject_token", field));
     }
-    if request.grant == Grant::Assertion {
+    if in_secret && request.grant == Grant::Assertion {
         let field = "spec.provider.oauth2.grant.assertion.key";
         keys.push(key(CredentialKind::Assertion, &named.assertion, "assertion", field));
     }
-    if matches!(request.client_authentication, ClientAuthentication::Assertion { .. }) {
+    if in_secret && matches!(request.client_authentication, ClientAuthentication::Assertion { .. }) {
         let field = "spec.provider.oauth2.clientAuthentication.assertion.key";
         keys.push(key(CredentialKind::ClientAssertion, &named.client_assertion, "client_assertion", field));
     }
@@ -288,6 +290,16 @@ fn wanted_keys<'a>(spec: &'a api::Credentials, description: &'a Description) -> 
     keys.extend(request.secret_parameters.values().map(field_of("spec.provider.oauth2.secretParameters")));
     keys.extend(request.secret_headers.values().map(field_of("spec.provider.oauth2.secretHeaders")));
     keys
+}
+
+/// The name of the credentials Secret; empty where there is none, which is not read.
+fn secret_name(spec: &api::Credentials) -> &str {
+    spec.secret_ref.as_ref().map_or("", |secret| &secret.name)
+}
+
+/// The name of a value that a request cannot be sent without, and that only a credentials Secret could hold.
+pub(super) fn needs_secret(spec: &api::Credentials, description: &Description) -> Option<&'static str> {
+    wanted_keys(spec, description).iter().find(|key| key.required).map(|key| key.kind.description())
 }
 
 /// Whether a request needs only the refresh token of the credentials Secret. While the operator has a stored refresh
@@ -317,10 +329,10 @@ pub fn read_credentials(
     secret_type: Option<&str>,
     data: &BTreeMap<String, ByteString>,
 ) -> Result<ReadCredentials, CredentialsError> {
-    let secret = &spec.secret_ref.name;
+    let secret = secret_name(spec);
     if let Some(refused) = secret_type.filter(|it| REFUSED_TYPES.contains(it)) {
         return Err(CredentialsError::RefusedType {
-            secret: secret.clone(),
+            secret: secret.to_owned(),
             secret_type: refused.to_owned(),
         });
     }
@@ -337,7 +349,7 @@ pub fn read_credentials(
                 continue;
             }
             return Err(CredentialsError::KeyNotFound {
-                secret: secret.clone(),
+                secret: secret.to_owned(),
                 key: key.name.to_owned(),
                 field: key.field,
                 present: present(data),
@@ -345,7 +357,7 @@ pub fn read_credentials(
         };
         if bytes.0.len() > MAX_CREDENTIAL {
             return Err(CredentialsError::TooLong {
-                secret: secret.clone(),
+                secret: secret.to_owned(),
                 key: key.name.to_owned(),
                 field: key.field,
                 what: key.kind.description(),
@@ -354,7 +366,7 @@ pub fn read_credentials(
         }
         if seen.insert(key.name) {
             let rest = left.checked_sub(bytes.0.len());
-            left = rest.ok_or_else(|| CredentialsError::TooMuch { secret: secret.clone() })?;
+            left = rest.ok_or_else(|| CredentialsError::TooMuch { secret: secret.to_owned() })?;
         }
         let text = decode(&bytes.0).map_err(|_| not_a_line(secret, &key, "is not text (UTF-8)"))?;
         let place = format!("key {} of Secret {secret}", key.name);
@@ -367,7 +379,7 @@ pub fn read_credentials(
         if key.kind == CredentialKind::ServiceAccount {
             let (id, client_secret) = read_service_account(text.trim_start_matches(BYTE_ORDER_MARK))
                 .map_err(|problem: ServiceAccountError| CredentialsError::ServiceAccount {
-                    secret: secret.clone(),
+                    secret: secret.to_owned(),
                     key: key.name.to_owned(),
                     problem: problem.to_string(),
                 })?;

@@ -1,7 +1,8 @@
 //! The token request that a spec describes.
 
 use crate::refresh::DEFAULT_MAX_INTERVAL;
-use token_endpoint::RequestDescription;
+use token_endpoint::{Credentials, RequestDescription};
+use tokensource_api as api;
 
 /// The token request of a spec.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +13,8 @@ pub struct Description {
     pub request: RequestDescription,
     /// The keys of the credentials Secret that fields of `spec.provider` name.
     pub keys: NamedKeys,
+    /// The ServiceAccount whose token is sent, in place of a credentials Secret.
+    pub service_account: Option<ServiceAccountUse>,
     /// The default of `refresh.maxInterval`, in seconds.
     pub max_interval: u64,
 }
@@ -31,9 +34,46 @@ pub struct NamedKeys {
     pub client_assertion: Option<String>,
 }
 
+/// The token of a ServiceAccount that a request needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccountUse {
+    /// The name of the ServiceAccount, in the namespace of the TokenSource.
+    pub name: String,
+    /// The claim `aud`.
+    pub audience: String,
+    /// The lifetime in seconds.
+    pub expiration: u64,
+    /// Whether the client's id is sent.
+    pub(super) sends_client_id: bool,
+}
+
+impl ServiceAccountUse {
+    /// The claim `sub`: the user name of the ServiceAccount in the API server.
+    #[must_use]
+    pub fn subject(&self, namespace: &str) -> String {
+        format!("system:serviceaccount:{namespace}:{}", self.name)
+    }
+
+    /// The credentials of a request without the token, which is asked for when the request is sent.
+    #[must_use]
+    pub fn credentials(&self, spec: &api::Credentials, namespace: &str) -> Credentials {
+        Credentials {
+            client_id: spec.client_id.clone().filter(|_| self.sends_client_id),
+            asserted: Some(format!("{} for {}", self.subject(namespace), self.audience)),
+            ..Credentials::default()
+        }
+    }
+}
+
 impl Description {
     /// Without keys, and with the general default of `refresh.maxInterval`.
     pub(super) fn new(provider: &'static str, request: RequestDescription) -> Self {
-        Description { provider, request, keys: NamedKeys::default(), max_interval: DEFAULT_MAX_INTERVAL }
+        Description {
+            provider,
+            request,
+            keys: NamedKeys::default(),
+            service_account: None,
+            max_interval: DEFAULT_MAX_INTERVAL,
+        }
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::description::{Description, NamedKeys};
+use super::service_account::is_sent_by;
 use super::spec_error::SpecError;
 use super::values::{parse_seconds, parse_url};
 use token_endpoint::{
@@ -93,7 +94,10 @@ fn grant(spec: &api::Grant) -> Result<Grant, SpecError> {
             actor_token_type: spec.actor_token_type.clone(),
             requested_token_type: spec.requested_token_type.clone(),
         }),
-        api::Grant { custom: Some(custom), .. } => Grant::Custom { grant_type: custom.grant_type.clone() },
+        api::Grant { custom: Some(custom), .. } => Grant::Custom {
+            grant_type: custom.grant_type.clone(),
+            assertion: custom.service_account_token_parameter.clone(),
+        },
         _ => Grant::ClientCredentials,
     })
 }
@@ -165,6 +169,9 @@ fn client_authentication(
         Some(api::ClientAuthentication { assertion: Some(spec), .. }) => ClientAuthentication::Assertion {
             assertion_type: spec.assertion_type.clone().unwrap_or_else(|| JWT_BEARER.to_owned()),
         },
+        Some(api::ClientAuthentication { service_account_token: Some(_), .. }) => {
+            ClientAuthentication::Assertion { assertion_type: JWT_BEARER.to_owned() }
+        }
         Some(api::ClientAuthentication { basic: Some(basic), .. }) => {
             ClientAuthentication::Basic(match basic.encoding.unwrap_or_default() {
                 api::BasicEncoding::Percent => BasicEncoding::Percent,
@@ -172,7 +179,9 @@ fn client_authentication(
             })
         }
         // The assertion identifies the client.
-        _ if grant.jwt_bearer.is_some() || grant.assertion.is_some() => ClientAuthentication::None,
+        _ if grant.jwt_bearer.is_some() || grant.assertion.is_some() || is_sent_by(grant) => {
+            ClientAuthentication::None
+        }
         _ => ClientAuthentication::Basic(BasicEncoding::Percent),
     }
 }

@@ -1,5 +1,6 @@
 //! Golden requests: the bytes that are sent for a spec.
 
+mod keyless;
 mod vendors;
 
 use secrecy::ExposeSecret;

@@ -77,6 +77,14 @@ pub struct Version {
     pub resource_version: String,
 }
 
+impl Version {
+    /// For a token that depends on no object.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        Version { uid: String::new(), resource_version: String::new() }
+    }
+}
+
 /// The result of a token request, for the record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Minted {

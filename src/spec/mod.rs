@@ -41,7 +41,7 @@ pub struct Resolved {
     unprompted_delay: u64,
     /// `spec.refresh.defaultLifetime`, in seconds.
     pub default_lifetime: Option<u64>,
-    /// Nothing of the credentials Secret is needed but assertions that another program renews.
+    /// Nothing of a credentials Secret is needed but assertions that another program renews, or there is none.
     pub needs_only_assertions: bool,
     /// `spec.tls` as JSON. A change of it causes another attempt after a failure, but does not invalidate a token.
     pub tls: Option<String>,
@@ -58,8 +58,8 @@ pub struct Identity {
     pub owner: Owner,
     /// The target Secret.
     pub target: Key,
-    /// The credentials Secret.
-    pub credentials: Key,
+    /// The credentials Secret, if there is one.
+    pub credentials: Option<Key>,
     /// The Secret in which a rotating refresh token is stored.
     pub refresh_token: Key,
 }
@@ -72,7 +72,7 @@ impl Identity {
             key: key.clone(),
             owner: Owner { name: key.name.to_string(), uid: source.metadata.uid.clone()? },
             target: key.sibling(source.target_name()),
-            credentials: key.sibling(source.spec.credentials.secret_ref.name.as_str()),
+            credentials: source.spec.credentials.secret_ref.as_ref().map(|it| key.sibling(it.name.as_str())),
             refresh_token: key.sibling(source.refresh_token_secret_name()),
         })
     }
@@ -83,7 +83,8 @@ impl Identity {
         let rotates =
             describe(spec).is_ok_and(|description| description.request.grant == Grant::RefreshToken);
         let stored = rotates.then_some(&self.refresh_token);
-        [&self.target, &self.credentials].into_iter().chain(stored).map(|key| Arc::clone(&key.name)).collect()
+        let all = [Some(&self.target), self.credentials.as_ref(), stored].into_iter().flatten();
+        all.map(|key| Arc::clone(&key.name)).collect()
     }
 }
 
@@ -115,7 +116,8 @@ impl Resolved {
             prompt,
             unprompted_delay: spec_delay.unwrap_or(propagation_delay),
             default_lifetime: seconds("spec.refresh.defaultLifetime", refresh.default_lifetime.as_deref())?,
-            needs_only_assertions: needs_only_assertions(&spec.credentials, &description),
+            needs_only_assertions: description.service_account.is_some()
+                || needs_only_assertions(&spec.credentials, &description),
             tls: spec.tls.as_ref().map(|tls| serde_json::to_string(tls).unwrap_or_default()),
             wanted: Wanted {
                 provider: provider_digest(spec),
@@ -148,11 +150,11 @@ impl Resolved {
     }
 
     /// The version of the credentials Secret on which a token depends: of a Secret with nothing but assertions, which change
-    /// every few minutes, on none.
+    /// every few minutes, and of no Secret, on none.
     #[must_use]
     pub fn credentials_version(&self, version: &Version) -> Version {
         match self.needs_only_assertions {
-            true => Version { uid: String::new(), resource_version: String::new() },
+            true => Version::of_nothing(),
             false => version.clone(),
         }
     }

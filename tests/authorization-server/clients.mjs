@@ -15,6 +15,8 @@ const DEFAULTS = {
   tls_client_auth_san_dns: undefined,
   // RFC 8707: the resource indicators that the client may request; undefined: any.
   resources: undefined,
+  // Token exchange (RFC 8693): { jwks, issuer, audience, subject } of the subject tokens that the client may exchange.
+  subject_tokens: undefined,
   // VMware Cloud Director only: the tenant whose endpoint accepts this client's API tokens; undefined: any.
   tenant: undefined,
   // VNG Cloud only: after so many consecutive failed logins all further ones are refused; undefined: never.

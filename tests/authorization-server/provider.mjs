@@ -3,6 +3,7 @@
 import { generateKeyPairSync, randomBytes, verify } from 'node:crypto';
 
 import { Clients } from './clients.mjs';
+import { registerTokenExchange } from './token-exchange.mjs';
 import { createStorage } from './storage.mjs';
 
 export const REALM = '/auth/realms/vgs';
@@ -119,6 +120,7 @@ export async function createAuthorizationServer(url, mtlsUrl) {
       ctx.body = { ...ctx.body, refresh_expires_in: 0, 'not-before-policy': 1620379100 };
     }
   });
+  registerTokenExchange({ provider, clients, errors });
   provider.on('server_error', (_ctx, error) => console.error('authorization server:', error));
 
   // A spent or revoked token is not in the storage any more, but a request that presents it must be counted.

@@ -18,6 +18,10 @@ pub fn every_flag() -> [Value; 2] {
         "proxyFromEnvironment": true,
         "maxSourcesPerNamespace": 100,
         "requireCredentialsLabel": true,
+        "serviceAccountTokens": {
+            "allowed": [{"audience": "https://idp.example.com/?a=b", "hosts": ["idp.example.com", "idp.example.com:8443"]}],
+            "names": ["payments"],
+        },
         "templateMetadata": {"only": ["team", "example.com/team"]},
         "defaultPropagationDelay": "2m",
         "endpoint": {"maxInFlight": 3, "maxPerSecond": 4},

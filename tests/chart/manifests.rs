@@ -139,6 +139,7 @@ fn kustomize_component_reaches_each_name_in_a_token_source_and_pods_that_use_its
     let references = references();
     let expected = [
         "/credentials/secretRef",
+        "/credentials/serviceAccountToken",
         "/tls/caBundle/configMapKeyRef",
         "/tls/caBundle/secretKeyRef",
         "/tls/clientCertificateRef",
@@ -148,7 +149,7 @@ fn kustomize_component_reaches_each_name_in_a_token_source_and_pods_that_use_its
     let source = json!({
         "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "my-api"},
         "spec": {
-            "credentials": {"secretRef": reference},
+            "credentials": {"secretRef": reference, "serviceAccountToken": reference},
             "tls": {
                 "caBundle": {"configMapKeyRef": reference, "secretKeyRef": reference}, "clientCertificateRef": reference,
             },
@@ -163,6 +164,7 @@ fn kustomize_component_reaches_each_name_in_a_token_source_and_pods_that_use_its
         ],
     });
     let workloads = [
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "names"}}),
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod}),
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"template": {"spec": pod}}}),
         json!({
@@ -189,10 +191,14 @@ fn kustomize_component_reaches_each_name_in_a_token_source_and_pods_that_use_its
     let name = |kind: &str| find(&built, kind, "")["metadata"]["name"].clone();
     let spec = &find(&built, "TokenSource", "")["spec"];
     for reference in references {
-        let kind = if reference.ends_with("configMapKeyRef") { "ConfigMap" } else { "Secret" };
+        let kind = match reference.rsplit('/').next().unwrap() {
+            "configMapKeyRef" => "ConfigMap",
+            "serviceAccountToken" => "ServiceAccount",
+            _ => "Secret",
+        };
         let named = &spec.pointer(&reference).unwrap()["name"];
         assert_eq!(named, &name(kind), "{reference}");
-        assert!(named.as_str().unwrap().starts_with("names-eu-"), "{named}");
+        assert!(named.as_str().unwrap().starts_with("names-eu"), "{named}");
     }
     for (kind, place) in [
         ("Pod", "/spec"),

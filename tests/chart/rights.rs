@@ -35,6 +35,43 @@ fn namespaced_mode_grants_the_same_rules_by_roles_and_no_cluster_role() {
     assert!(!namespaced.keys().any(|[kind, ..]| kind.starts_with("ClusterRole")), "{namespaced:?}");
 }
 
+/// What is off has no right; what is on has one for the ServiceAccounts that are named.
+#[test]
+fn tokens_of_service_accounts_are_a_right_of_served_namespaces_and_of_named_accounts_only_where_allowed() {
+    let allowed = json!([{"audience": "https://idp.example.com", "hosts": ["idp.example.com"]}]);
+    let tokens = |names: &[&str]| json!({"allowed": allowed, "names": names});
+    let rules = |values: Value, kind: &str, suffix: &str| -> Vec<Value> {
+        let rendered = render(NAMESPACE, &values);
+        let named = |it: &&Value| {
+            let name = it["metadata"]["name"].as_str().unwrap();
+            it["kind"] == kind && name == format!("tokensource-operator.{NAMESPACE}{suffix}")
+        };
+        let role = rendered.iter().find(named).unwrap()["rules"].as_array().unwrap().clone();
+        role.into_iter().filter(|rule| rule.to_string().contains("serviceaccounts")).collect()
+    };
+    let expected = |names: Option<&[&str]>| {
+        [("serviceaccounts", "get"), ("serviceaccounts/token", "create")].map(|(resource, verb)| {
+            let mut rule = json!({"apiGroups": [""], "resources": [resource], "verbs": [verb]});
+            if let Some(names) = names {
+                rule["resourceNames"] = json!(names);
+            }
+            rule
+        })
+    };
+    let per_namespace = json!({"mode": "perNamespace"});
+    assert_eq!(rules(json!({}), "ClusterRole", ""), [] as [Value; 0]);
+    assert_eq!(rules(json!({"serviceAccountTokens": tokens(&[])}), "ClusterRole", ""), expected(None));
+    let values = json!({"serviceAccountTokens": tokens(&["a"]), "namespaces": ["n"]});
+    assert_eq!(rules(values, "Role", ""), expected(Some(&["a"])));
+    let values = json!({"serviceAccountTokens": tokens(&["a"]), "rbac": per_namespace});
+    assert_eq!(rules(values.clone(), "ClusterRole", ""), [] as [Value; 0]);
+    assert_eq!(rules(values, "ClusterRole", "-served"), expected(Some(&["a"])));
+    let policy =
+        |values: Value| find(&render(NAMESPACE, &values), "ValidatingAdmissionPolicy", "").to_string();
+    assert!(!policy(json!({})).contains("serviceaccounts/token"));
+    assert!(policy(json!({"serviceAccountTokens": tokens(&[])})).contains("serviceaccounts/token CREATE"));
+}
+
 #[test]
 fn rights_by_namespace_are_the_same_in_roles_of_which_one_is_bound_in_the_cluster() {
     let everywhere = render(NAMESPACE, &json!({}));

@@ -34,6 +34,10 @@ fn chart_rendering_is_deterministic() {
     }
 }
 
+fn allowed(audience: &str) -> Value {
+    json!({"allowed": [{"audience": audience, "hosts": ["idp.example.com"]}]})
+}
+
 #[test]
 fn invalid_values_are_refused_when_rendering() {
     for (values, words) in [
@@ -58,6 +62,23 @@ fn invalid_values_are_refused_when_rendering() {
             "name the operator's ServiceAccount in serviceAccount.name",
         ),
         (json!({"serviceAccount": {"create": false, "name": "default"}}), "may not be default"),
+        // Rights come with the policy, or not at all.
+        (
+            json!({"serviceAccountTokens": allowed("https://a"), "admissionPolicy": {"enabled": false}}),
+            "serviceAccountTokens.allowed needs admissionPolicy.enabled",
+        ),
+        (
+            json!({"serviceAccountTokens": allowed("https://a"), "namespaces": ["a"]}),
+            "name the ServiceAccounts in serviceAccountTokens.names",
+        ),
+        (
+            json!({"serviceAccountTokens": allowed("https://kubernetes.default.svc.cluster.local")}),
+            "is an audience of the API server",
+        ),
+        (json!({"serviceAccountTokens": {"names": ["a"]}}), "serviceAccountTokens.allowed, which is empty"),
+        (json!({"serviceAccountTokens": allowed("a,b")}), "audience"),
+        (json!({"serviceAccountTokens": {"allowed": [{"audience": "a", "hosts": []}]}}), "hosts"),
+        (json!({"serviceAccountTokens": {"allowed": [{"audience": "a", "hosts": ["https://a"]}]}}), "hosts"),
         (json!({"metrics": {"tls": {"secretName": "a"}}}), "metrics.tls.secretName is for metrics.secure"),
         (json!({"metrics": {"podMonitor": {"tlsConfig": {"a": "b"}}}}), "metrics.podMonitor.tlsConfig"),
         (json!({"global": {"imagePullSecrets": [1]}}), "imagePullSecrets"),

@@ -1,6 +1,7 @@
 //! The validation rules of the CRD, through `kubectl apply`: the message of a refusal says what to write instead.
 
 mod accepted;
+mod keyless;
 mod refused;
 
 use serde_json::{Value, json};
@@ -70,7 +71,7 @@ async fn refused_manifest_message_says_what_to_write_instead() {
 #[tokio::test(flavor = "multi_thread")]
 async fn valid_manifest_is_accepted_without_warning() {
     let scene = Scene::bare("accepted").await;
-    for manifest in accepted() {
+    for manifest in accepted().into_iter().chain(keyless::accepted().into_iter().map(source)) {
         let output = dry_run(&scene, &manifest).await;
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{manifest}\n{said}");

@@ -26,7 +26,7 @@ fn values(served: &[&str], bind: &[&str]) -> Value {
 }
 
 /// Starts the operator with the arguments of the chart.
-async fn start(release: &str, values: &Value, account: &Account) -> Operator {
+pub(super) async fn start(release: &str, values: &Value, account: &Account) -> Operator {
     let rendered = render(release, values);
     let container =
         &find(&rendered, "Deployment", RELEASE)["spec"]["template"]["spec"]["containers"][0]["args"];

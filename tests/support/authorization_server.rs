@@ -70,6 +70,9 @@ pub struct ClientSpec {
     /// The resource indicators that it may request; `None`: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Vec<String>>,
+    /// The keys, issuer, audience and subject of the tokens that it may exchange (RFC 8693).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject_tokens: Option<Value>,
     /// VMware Cloud Director only: the tenant whose endpoint accepts its API tokens; `None`: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
@@ -92,6 +95,7 @@ impl Default for ClientSpec {
             jwks: None,
             tls_client_auth_san_dns: None,
             resources: None,
+            subject_tokens: None,
             tenant: None,
             lock_after_failures: None,
         }

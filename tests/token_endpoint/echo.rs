@@ -52,7 +52,7 @@ async fn error_with_echo_of_any_credential_shows_none() {
         Grant::RefreshToken,
         Grant::JwtBearer(Box::new(JwtBearer { algorithm: Algorithm::Es256, ..JwtBearer::default() })),
         Grant::TokenExchange(exchange),
-        Grant::Custom { grant_type: "vendor".into() },
+        Grant::Custom { grant_type: "vendor".into(), assertion: None },
     ];
     let clients = [
         ClientAuthentication::Basic(BasicEncoding::Percent),

@@ -35,6 +35,12 @@
 {{- if .Values.requireCredentialsLabel }}
 {{- $arguments = append $arguments "--require-credentials-label" }}
 {{- end }}
+{{- range .Values.serviceAccountTokens.allowed }}
+{{- $audience := .audience }}
+{{- range .hosts }}
+{{- $arguments = append $arguments (printf "--service-account-tokens-allowed=%s=%s" $audience .) }}
+{{- end }}
+{{- end }}
 {{- range .Values.templateMetadata.only }}
 {{- $arguments = append $arguments (printf "--template-metadata-only=%s" .) }}
 {{- end }}
@@ -80,6 +86,7 @@ allow-http: allowHTTP
 proxy-from-environment: proxyFromEnvironment
 max-sources-per-namespace: maxSourcesPerNamespace
 require-credentials-label: requireCredentialsLabel
+service-account-tokens-allowed: serviceAccountTokens.allowed
 template-metadata-only: templateMetadata.only
 default-propagation-delay: defaultPropagationDelay
 endpoint-max-in-flight: endpoint.maxInFlight

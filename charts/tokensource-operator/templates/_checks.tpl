@@ -9,6 +9,7 @@
 {{- if and (ne .Values.rbac.mode "perNamespace") .Values.rbac.bind }}
 {{- fail "rbac.bind is for rbac.mode perNamespace: elsewhere the operator needs no RoleBindings" }}
 {{- end }}
+{{- include "tokensource-operator.checkServiceAccountTokens" . }}
 {{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
 {{- fail "without leaderElection.enabled every replica would request every token: set replicaCount to 1" }}
 {{- end }}
@@ -48,6 +49,25 @@
 {{- include "tokensource-operator.checkLabels" . }}
 {{- include "tokensource-operator.checkArguments" . }}
 {{- include "tokensource-operator.checkPod" . }}
+{{- end }}
+
+{{- /* Rights to create tokens of ServiceAccounts come with the policy that limits them, or not at all. */}}
+{{- define "tokensource-operator.checkServiceAccountTokens" -}}
+{{- if .Values.serviceAccountTokens.allowed }}
+{{- if not .Values.admissionPolicy.enabled }}
+{{- fail "serviceAccountTokens.allowed needs admissionPolicy.enabled: without the policy, the operator's token would suffice to get a token of every ServiceAccount, for every audience" }}
+{{- end }}
+{{- if and .Values.namespaces (not .Values.serviceAccountTokens.names) }}
+{{- fail "serviceAccountTokens.allowed with namespaces: name the ServiceAccounts in serviceAccountTokens.names" }}
+{{- end }}
+{{- range .Values.serviceAccountTokens.allowed }}
+{{- if hasPrefix "https://kubernetes.default.svc" .audience }}
+{{- fail (printf "serviceAccountTokens.allowed: %s is an audience of the API server, and tokens for this cluster are never sent" .audience) }}
+{{- end }}
+{{- end }}
+{{- else if .Values.serviceAccountTokens.names }}
+{{- fail "serviceAccountTokens.names is for serviceAccountTokens.allowed, which is empty" }}
+{{- end }}
 {{- end }}
 
 {{- /* Refuses labels that would break a selector of the chart, or Helm's own record of what it owns. */}}

@@ -124,6 +124,21 @@ annotations:
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+{{- if .Values.serviceAccountTokens.allowed }}
+# Tokens of ServiceAccounts that consent by an annotation. The admission policy limits their audience and lifetime.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get]
+  {{- with .Values.serviceAccountTokens.names }}
+  resourceNames: {{ toJson . }}
+  {{- end }}
+- apiGroups: [""]
+  resources: [serviceaccounts/token]
+  verbs: [create]
+  {{- with .Values.serviceAccountTokens.names }}
+  resourceNames: {{ toJson . }}
+  {{- end }}
+{{- end }}
 {{- if .Values.promptPropagation.enabled }}
 - apiGroups: [""]
   resources: [pods]

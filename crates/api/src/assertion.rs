@@ -62,12 +62,13 @@ pub struct PrivateKeyJwt {
     pub certificate_key: Option<String>,
 }
 
-/// An assertion that another program makes and renews (RFC 7523, section 2.1). A renewed one alone requests no token.
+/// An assertion that another program makes and renews, or the token of a ServiceAccount (RFC 7523, section 2.1). A renewed one alone requests no token.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(rules::ASSERTION_HAS_NO_KEY).message("key is for from: secretKey; remove it"))]
 pub struct AssertionGrant {
     /// Where the assertion is from.
-    pub from: AssertionSource,
+    pub from: TokenOrigin,
     /// The key of the credentials Secret that holds the assertion, with from: secretKey; default: assertion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
@@ -97,6 +98,18 @@ pub enum AssertionSource {
     /// A key of the credentials Secret, which another program keeps fresh.
     #[serde(rename = "secretKey")]
     SecretKey,
+}
+
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where a token is from. secretKey: a key of the credentials Secret; serviceAccountToken: the ServiceAccount in credentials.serviceAccountToken.
+pub enum TokenOrigin {
+    #[default]
+    /// A key of the credentials Secret, which another program keeps fresh.
+    #[serde(rename = "secretKey")]
+    SecretKey,
+    /// A token of a ServiceAccount.
+    #[serde(rename = "serviceAccountToken")]
+    ServiceAccountToken,
 }
 
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]

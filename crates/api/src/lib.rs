@@ -12,21 +12,25 @@ mod reference;
 mod remedy;
 pub mod reserved;
 mod rules;
+mod service_account_token;
 mod sizes;
 mod status;
 mod template;
 mod tls;
 mod token_source;
 
-pub use assertion::{Algorithm, AssertionGrant, AssertionSource, ClientAssertion, JwtBearer, PrivateKeyJwt};
+pub use assertion::{
+    Algorithm, AssertionGrant, AssertionSource, ClientAssertion, JwtBearer, PrivateKeyJwt, TokenOrigin,
+};
 pub use crd::crd;
 pub use github_app::GitHubApp;
 pub use oauth2::{
     Basic, BasicEncoding, ClientAuthentication, CustomGrant, Empty, Grant, OAuth2, RequestEncoding,
-    ResponseMapping, TokenExchange,
+    ResponseMapping, ServiceAccountTokenAssertion, TokenExchange,
 };
 pub use reason::Reason;
 pub use reference::{KeyReference, SecretReference};
+pub use service_account_token::{AUDIENCES_ANNOTATION, ServiceAccountToken};
 pub use sizes::{Oversize, oversize};
 pub use status::{Binding, LastFailure, TokenSourceStatus, TokenStatus};
 pub use template::{Template, TemplateMetadata};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::assertion::{AssertionGrant, ClientAssertion, JwtBearer, PrivateKeyJwt};
+use super::assertion::{AssertionGrant, ClientAssertion, JwtBearer, PrivateKeyJwt, TokenOrigin};
 use super::rules;
 
 /// Any OAuth 2.0 token endpoint.
@@ -30,7 +30,7 @@ pub struct OAuth2 {
     /// The grant by which the token is requested: exactly one member; default: clientCredentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<Grant>,
-    /// How the client authenticates: exactly one member; default: basic (with the grants jwtBearer and assertion: none).
+    /// How the client authenticates: exactly one member; default: basic (with the grants jwtBearer and assertion, and with credentials.serviceAccountToken: none).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_authentication: Option<ClientAuthentication>,
     /// The encoding of the request's body: Form (application/x-www-form-urlencoded, RFC 6749) or JSON; default: Form.
@@ -130,9 +130,15 @@ pub struct Grant {
 /// Token exchange (RFC 8693).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ACTOR).message("actorTokenKey and actorTokenType belong together: write both or none"))]
+#[x_kube(
+    validation = Rule::new(rules::ACTOR).message("actorTokenKey and actorTokenType belong together: write both or none"),
+    validation = Rule::new(rules::SUBJECT_HAS_NO_KEY).message("subjectTokenKey is for subject: secretKey; remove it"),
+)]
 pub struct TokenExchange {
-    /// The key of the credentials Secret that holds the token to exchange; default: subject_token.
+    /// Where the token to exchange is from: secretKey or serviceAccountToken; default: secretKey.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<TokenOrigin>,
+    /// The key of the credentials Secret that holds the token to exchange, with subject: secretKey; default: subject_token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = rules::SECRET_KEY))]
     pub subject_token_key: Option<String>,
@@ -161,12 +167,17 @@ pub struct CustomGrant {
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = Rule::new(rules::CUSTOM_GRANT).message("this grant has a member of its own beside custom: use that"))]
     pub grant_type: String,
+    /// The member of the request's body that holds the token of credentials.serviceAccountToken, for example `jwt`. No default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new(rules::service_account_token_parameter()).message("members of the request that have a field of their own (grant_type, client_id, client_assertion, ...) cannot be named here: use that field"))]
+    pub service_account_token_parameter: Option<String>,
 }
 
 /// How the client authenticates: exactly one member.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT, assertion, tls and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
+#[x_kube(validation = Rule::new(rules::ONE_CLIENT_AUTHENTICATION).message("exactly one of basic, post, privateKeyJWT, assertion, serviceAccountToken, tls and none must be set; a member left empty is dropped, so write `post: {}`, not `post:`"))]
 pub struct ClientAuthentication {
     /// HTTP Basic with id and secret (RFC 6749, section 2.3.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -180,6 +191,9 @@ pub struct ClientAuthentication {
     /// An assertion that another program makes and renews, for example a SPIFFE JWT-SVID (RFC 7521, section 4.2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion: Option<ClientAssertion>,
+    /// The token of credentials.serviceAccountToken as the assertion (RFC 7523, section 2.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_token: Option<ServiceAccountTokenAssertion>,
     /// The client certificate in spec.tls.clientCertificateRef (RFC 8705), and client_id in the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Empty>,
@@ -195,6 +209,15 @@ pub struct Basic {
     /// The encoding of id and secret: Percent or Raw; default: Percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<BasicEncoding>,
+}
+
+/// The token of a ServiceAccount as the client's assertion.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAccountTokenAssertion {
+    /// true: client_id is in the body too, which some issuers require and others refuse; default: false.
+    #[serde(default, rename = "sendClientID", skip_serializing_if = "Option::is_none")]
+    pub send_client_id: Option<bool>,
 }
 
 /// A member that has no fields of its own yet: write `{}`.

@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 
 pub(super) const NAME_FITS: &str = "size(self.metadata.name) <= 239";
 
-pub(super) const TARGET_IS_NOT_CREDENTIALS: &str = "(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentials.secretRef.name";
+pub(super) const TARGET_IS_NOT_CREDENTIALS: &str = "!has(self.spec.credentials.secretRef) || (has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentials.secretRef.name";
 pub(super) const TARGET_IS_NOT_TLS: &str = "!has(self.spec.tls) || !((has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) in [has(self.spec.tls.clientCertificateRef) ? self.spec.tls.clientCertificateRef.name : '', has(self.spec.tls.caBundle) && has(self.spec.tls.caBundle.secretKeyRef) ? self.spec.tls.caBundle.secretKeyRef.name : ''])";
 pub(super) const TARGET_IS_NOT_REFRESH_TOKEN: &str = "!(has(self.spec.target) && has(self.spec.target.name)) || self.spec.target.name != self.metadata.name + '-refresh-token'";
 /// `HELM_NAME_PREFIX` in `permitted`. The name of the TokenSource begins that of `<name>-refresh-token`, too.
 pub(super) const NAMES_ARE_NOT_HELMS: &str = "!self.metadata.name.startsWith('sh.helm.release.v1.') && !(has(self.spec.target) && has(self.spec.target.name) && self.spec.target.name.startsWith('sh.helm.release.v1.'))";
-pub(super) const CREDENTIALS_ARE_NOT_REFRESH_TOKEN: &str =
-    "self.spec.credentials.secretRef.name != self.metadata.name + '-refresh-token'";
+pub(super) const CREDENTIALS_ARE_NOT_REFRESH_TOKEN: &str = "!has(self.spec.credentials.secretRef) || self.spec.credentials.secretRef.name != self.metadata.name + '-refresh-token'";
 pub(super) const TARGET_IMMUTABLE: &str = "(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) == (has(oldSelf.spec.target) && has(oldSelf.spec.target.name) ? oldSelf.spec.target.name : oldSelf.metadata.name)";
 
 pub(super) const VGS_KEY_NEEDS_VGS: &str =
@@ -21,12 +20,25 @@ pub(super) const ONE_CA_BUNDLE: &str = "has(self.configMapKeyRef) != has(self.se
 pub(super) const TLS_NEEDS_CERTIFICATE: &str = "!(has(self.provider.oauth2) && has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.tls)) || (has(self.tls) && has(self.tls.clientCertificateRef))";
 pub(super) const VCD_HAS_NO_CLIENT: &str = "!has(self.provider.vmwareCloudDirector) || !(has(self.credentials.clientID) || has(self.credentials.clientIDKey) || has(self.credentials.clientSecretKey))";
 
+pub(super) const ONE_CREDENTIALS: &str = "has(self.secretRef) != has(self.serviceAccountToken)";
+pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_NO_KEYS: &str = "!has(self.serviceAccountToken) || !(has(self.clientIDKey) || has(self.clientSecretKey) || has(self.refreshTokenKey) || has(self.privateKeyKey) || has(self.vgsServiceAccountKey))";
+pub(super) const SERVICE_ACCOUNT_TOKEN_IS_USED: &str = "has(self.credentials.serviceAccountToken) == (has(self.provider.oauth2) && (has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.serviceAccountToken) || has(self.provider.oauth2.grant) && (has(self.provider.oauth2.grant.assertion) && self.provider.oauth2.grant.assertion.from == 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange) && has(self.provider.oauth2.grant.tokenExchange.subject) && self.provider.oauth2.grant.tokenExchange.subject == 'serviceAccountToken' || has(self.provider.oauth2.grant.custom) && has(self.provider.oauth2.grant.custom.serviceAccountTokenParameter))))";
+pub(super) const SERVICE_ACCOUNT_TOKEN_IS_ALONE: &str = "!has(self.credentials.serviceAccountToken) || !has(self.provider.oauth2) || !(has(self.provider.oauth2.clientAuthentication) && (has(self.provider.oauth2.clientAuthentication.basic) || has(self.provider.oauth2.clientAuthentication.post) || has(self.provider.oauth2.clientAuthentication.privateKeyJWT) || has(self.provider.oauth2.clientAuthentication.assertion)) || has(self.provider.oauth2.grant) && (has(self.provider.oauth2.grant.refreshToken) || has(self.provider.oauth2.grant.jwtBearer) || has(self.provider.oauth2.grant.assertion) && self.provider.oauth2.grant.assertion.from != 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange) && (!has(self.provider.oauth2.grant.tokenExchange.subject) || self.provider.oauth2.grant.tokenExchange.subject != 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange.actorTokenKey))) || has(self.provider.oauth2.secretParameters) || has(self.provider.oauth2.secretHeaders))";
+pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE: &str = "!has(self.credentials.serviceAccountToken) || has(self.credentials.serviceAccountToken.audience) || has(self.provider.oauth2) && has(self.provider.oauth2.issuer)";
+pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_CLIENT: &str = "!has(self.credentials.serviceAccountToken) || has(self.credentials.clientID) || !has(self.provider.oauth2) || !has(self.provider.oauth2.clientAuthentication) || !(has(self.provider.oauth2.clientAuthentication.tls) || has(self.provider.oauth2.clientAuthentication.serviceAccountToken) && has(self.provider.oauth2.clientAuthentication.serviceAccountToken.sendClientID) && self.provider.oauth2.clientAuthentication.serviceAccountToken.sendClientID)";
+/// Commas separate audiences in the annotation of a ServiceAccount and in the operator's flag.
+pub(super) const AUDIENCE: &str = "self.matches('^[!-+\\\\x2d-~]+$')";
+pub(super) const SERVICE_ACCOUNT_TOKEN_EXPIRATION: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('10m') && duration(self) <= duration('1h')";
+
 pub(super) const ONE_PROVIDER: &str = "[has(self.vgs), has(self.vngCloud), has(self.vmwareCloudDirector), has(self.gitHubApp), has(self.oauth2)].filter(x, x).size() == 1";
 pub(super) const ONE_GRANT: &str = "[has(self.clientCredentials), has(self.refreshToken), has(self.jwtBearer), has(self.assertion), has(self.tokenExchange), has(self.custom)].filter(x, x).size() == 1";
 /// A custom grant `refresh_token` would not be treated as rotating, and the new refresh token would be lost.
 pub(super) const CUSTOM_GRANT: &str = "!(self in ['client_credentials', 'refresh_token', 'urn:ietf:params:oauth:grant-type:jwt-bearer', 'urn:ietf:params:oauth:grant-type:token-exchange'])";
+pub(super) const SUBJECT_HAS_NO_KEY: &str =
+    "!has(self.subject) || self.subject != 'serviceAccountToken' || !has(self.subjectTokenKey)";
+pub(super) const ASSERTION_HAS_NO_KEY: &str = "self.from != 'serviceAccountToken' || !has(self.key)";
 pub(super) const ACTOR: &str = "has(self.actorTokenKey) == has(self.actorTokenType)";
-pub(super) const ONE_CLIENT_AUTHENTICATION: &str = "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.assertion), has(self.tls), has(self.none)].filter(x, x).size() == 1";
+pub(super) const ONE_CLIENT_AUTHENTICATION: &str = "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.assertion), has(self.serviceAccountToken), has(self.tls), has(self.none)].filter(x, x).size() == 1";
 pub(super) const TENANT_OR_SYSTEM: &str = "has(self.tenant) != (has(self.system) && self.system)";
 pub(super) const ONE_CLIENT_ID: &str = "!(has(self.clientID) && has(self.clientIDKey))";
 pub(super) const VGS_KEY_ALONE: &str = "!has(self.vgsServiceAccountKey) || !(has(self.clientID) || has(self.clientIDKey) || has(self.clientSecretKey))";
@@ -99,6 +111,17 @@ pub(super) fn total_rule(max: u64) -> Value {
         "rule": format!("self.map(name, size(self[name])).sum() <= {max}"),
         "message": format!("all values together may have at most {max} characters"),
     })
+}
+
+/// A parameter that is not reserved.
+pub(super) fn service_account_token_parameter() -> String {
+    format!("!(self.lowerAscii() in [{}])", reserved_parameters())
+}
+
+fn reserved_parameters() -> String {
+    let reserved: Vec<String> =
+        crate::reserved::RESERVED_PARAMETERS.iter().map(|name| format!("'{name}'")).collect();
+    reserved.join(", ")
 }
 
 /// At most 32 parameters, none of them reserved.
@@ -177,9 +200,7 @@ fn key() -> Value {
 }
 
 fn parameters(value: &Value, total: Option<Value>) -> Schema {
-    let reserved: Vec<String> =
-        crate::reserved::RESERVED_PARAMETERS.iter().map(|name| format!("'{name}'")).collect();
-    let reserved = reserved.join(", ");
+    let reserved = reserved_parameters();
     let rules = [
         json!({
             "rule": "self.all(name, size(name) > 0 && size(name) <= 128)",

@@ -29,6 +29,8 @@ pub struct Credentials {
     pub assertion: Option<SecretString>,
     /// For [`ClientAuthentication::Assertion`](super::ClientAuthentication::Assertion). Likewise.
     pub client_assertion: Option<SecretString>,
+    /// Of whom assertions speak, where that is known. It identifies the client as its id does, and is not sent.
+    pub asserted: Option<String>,
     /// The values of secret parameters and headers, by key.
     pub values: BTreeMap<String, SecretString>,
     /// Credentials as they were stored, where something was cut off them before they are sent. Digests are of these, and both
@@ -48,6 +50,7 @@ impl Credentials {
         let plain = [
             self.as_stored(Credential::ClientId, self.client_id.as_deref()),
             self.as_stored(Credential::Certificate, self.certificate.as_deref()),
+            self.asserted.as_deref().map(str::as_bytes),
         ];
         let secrets =
             [(Credential::ClientSecret, &self.client_secret), (Credential::PrivateKey, &self.private_key)];
@@ -126,6 +129,7 @@ impl fmt::Debug for Credentials {
             .field("actor_token", &shown(self.actor_token.as_ref()))
             .field("assertion", &shown(self.assertion.as_ref()))
             .field("client_assertion", &shown(self.client_assertion.as_ref()))
+            .field("asserted", &self.asserted)
             .field("values", &self.values.keys())
             .finish()
     }

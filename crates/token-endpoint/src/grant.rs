@@ -26,7 +26,16 @@ pub enum Grant {
     Custom {
         /// The value of `grant_type`.
         grant_type: String,
+        /// The member that holds [`Credentials::assertion`](field@super::Credentials::assertion), if one does.
+        assertion: Option<String>,
     },
+}
+
+impl Grant {
+    /// Whether the member `name` holds the assertion, in any ASCII case.
+    pub(super) fn sends_assertion_as(&self, name: &str) -> bool {
+        matches!(self, Grant::Custom { assertion: Some(member), .. } if member.eq_ignore_ascii_case(name))
+    }
 }
 
 /// The claims of the assertion that is the grant.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::cluster::{Found, ReadError};
+use super::cluster::{Found, ReadError, ServiceAccountFacts};
 use super::report::{ExplainReport, Finding, LastFailureReport, Level, SecretReader, span, when};
 use crate::commands::output::ConditionReport;
 use crate::commands::readers::{HeldToken, Reads};
@@ -21,7 +21,7 @@ use crate::secret::{
 use crate::spec::Resolved;
 use crate::text::{shown, shown_message};
 use crate::time::seconds_between;
-use tokensource_api::{Reason, TokenSource, TokenSourceStatus, TokenStatus};
+use tokensource_api::{AUDIENCES_ANNOTATION, Reason, TokenSource, TokenSourceStatus, TokenStatus};
 
 /// A refresh or an attempt that is overdue by more than this is a finding, in seconds.
 const MAX_DELAY: u64 = 120;
@@ -179,7 +179,10 @@ impl Assessment<'_> {
             return Finding::new(Level::NotValid, text);
         };
         let credentials = found.credentials.as_ref().ok().and_then(Option::as_ref).map(version_of);
-        let credentials = credentials.map(|version| resolved.credentials_version(&version));
+        let credentials = match resolved.description.service_account {
+            Some(_) => Some(Version::of_nothing()),
+            None => credentials.map(|version| resolved.credentials_version(&version)),
+        };
         let observed = Observed {
             target: Some(facts),
             credentials: credentials.as_ref(),
@@ -206,7 +209,7 @@ impl Assessment<'_> {
                 return not_valid("holds a token that was requested for an earlier spec".into());
             }
             Some(MintReason::CredentialsChanged) => {
-                let credentials = &self.source.spec.credentials.secret_ref.name;
+                let credentials = self.credentials_name();
                 return Finding::new(
                     Level::Attention,
                     format!(
@@ -316,7 +319,15 @@ impl Assessment<'_> {
         self.status.conditions.iter().any(|it| it.type_ == kind && it.status == "True")
     }
 
+    /// The name of the credentials Secret; empty where there is none.
+    fn credentials_name(&self) -> &str {
+        self.source.spec.credentials.secret_ref.as_ref().map_or("", |secret| &secret.name)
+    }
+
     fn credentials(&mut self, found: &Found) -> Option<Finding> {
+        if let Some(facts) = &found.service_account {
+            return self.service_account(facts);
+        }
         let spec = &self.source.spec.credentials;
         let secret: Option<&Secret> = match &found.credentials {
             Err(error) => {
@@ -338,11 +349,43 @@ impl Assessment<'_> {
             Ok(read) => {
                 self.original = read.credentials.refresh_token.as_ref().map(sha256);
                 let remarks: String = read.remarks.iter().map(|remark| format!("; {remark}")).collect();
-                let secret = &spec.secret_ref.name;
+                let secret = self.credentials_name();
                 Finding::new(Level::Well, format!("Secret {secret} has what is needed{remarks}"))
             }
             Err(error) => Finding::new(Level::Attention, error.to_string()),
         })
+    }
+
+    /// What the issuer must have been told of the ServiceAccount's tokens, and whether it consents to them.
+    fn service_account(&mut self, facts: &ServiceAccountFacts) -> Option<Finding> {
+        let wanted = self.resolved.as_ref()?.description.service_account.clone()?;
+        let issuer = match &facts.issuer {
+            Ok(issuer) => issuer.clone(),
+            Err(error) => {
+                self.unknown(error, "the claim iss of the ServiceAccount's tokens is not known");
+                "not known".to_owned()
+            }
+        };
+        let namespace = self.source.metadata.namespace.as_deref().unwrap_or_default();
+        let (name, audience, minutes) = (&wanted.name, &wanted.audience, wanted.expiration / 60);
+        let told = format!(
+            "tokens of ServiceAccount {name}: subject {}, audience {audience}, issuer {issuer}, valid for {minutes} min",
+            wanted.subject(namespace)
+        );
+        let lists = |consent: &str| consent.split(',').any(|consented| consented.trim() == audience);
+        match &facts.consent {
+            Ok(consent) if consent.as_deref().is_some_and(lists) => Some(Finding::new(Level::Well, told)),
+            Ok(_) => Some(Finding::new(
+                Level::Attention,
+                format!(
+                    "{told}; but its annotation {AUDIENCES_ANNOTATION} does not list this audience: kubectl annotate serviceaccount {name} -n {namespace} {AUDIENCES_ANNOTATION}={audience}"
+                ),
+            )),
+            Err(error) => {
+                self.unknown(error, "whether the ServiceAccount consents is not known");
+                Some(Finding::new(Level::Well, told))
+            }
+        }
     }
 
     /// Where the refresh token is kept that is sent next.
@@ -351,7 +394,7 @@ impl Assessment<'_> {
             return None;
         }
         let (name, of_credentials) =
-            (self.source.refresh_token_secret_name(), &self.source.spec.credentials.secret_ref.name);
+            (self.source.refresh_token_secret_name(), self.credentials_name().to_owned());
         let well = |text: String| Some(Finding::new(Level::Well, text));
         let secret = match &found.refresh_token {
             Err(error) => {

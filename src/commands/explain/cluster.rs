@@ -42,8 +42,18 @@ pub(super) struct Found {
     pub(super) credentials: Result<Option<Secret>, ReadError>,
     /// The Secret for a rotated refresh token; read only where the grant sends one.
     pub(super) refresh_token: Result<Option<Secret>, ReadError>,
+    /// The ServiceAccount whose tokens are sent, where the spec names one.
+    pub(super) service_account: Option<ServiceAccountFacts>,
     /// The pods of the namespace.
     pub(super) pods: Arc<Pods>,
+}
+
+/// What is known of a ServiceAccount.
+pub(super) struct ServiceAccountFacts {
+    /// Its annotation by which it consents; `None` inside: it has none.
+    pub(super) consent: Result<Option<String>, ReadError>,
+    /// The issuer of its tokens.
+    pub(super) issuer: Result<String, ReadError>,
 }
 
 /// A TokenSource cannot be explained.
@@ -67,22 +77,41 @@ pub(super) async fn read(
     let source = read.map_err(|_| ExplainError::Unreadable(key.clone()))?;
     let kubernetes = cluster.kubernetes();
     let target = key.sibling(source.target_name());
-    let credentials = key.sibling(source.spec.credentials.secret_ref.name.as_str());
-    let refresh_token = key.sibling(source.refresh_token_secret_name());
+    let credentials = source.spec.credentials.secret_ref.as_ref().map(|it| key.sibling(it.name.as_str()));
     let secret_error =
         |key: &Key| read_error(format!("read Secret {}", key.name), &key.namespace, ("the Secret", "read"));
+    let credentials_secret = async {
+        let Some(key) = &credentials else { return Ok(None) };
+        kubernetes.secret(key).await.map_err(secret_error(key))
+    };
+    let refresh_token = key.sibling(source.refresh_token_secret_name());
     let stored = async {
         match sends_refresh_token(&source) {
             true => kubernetes.secret(&refresh_token).await,
             false => Ok(None),
         }
     };
-    let (target_facts, credentials_secret, refresh_token_secret) =
-        tokio::join!(kubernetes.secret_facts(&target), kubernetes.secret(&credentials), stored);
+    let service_account = async {
+        let name = &source.spec.credentials.service_account_token.as_ref()?.name;
+        let account = key.sibling(name.as_str());
+        let (consent, issuer) = tokio::join!(kubernetes.consent(&account), cluster.service_account_issuer());
+        let read = format!("read ServiceAccount {name}");
+        Some(ServiceAccountFacts {
+            consent: consent.map_err(read_error(read, &key.namespace, ("the ServiceAccount", "read"))),
+            issuer: issuer.map_err(read_error(
+                "read the issuer of ServiceAccount tokens (/.well-known/openid-configuration)".to_owned(),
+                &key.namespace,
+                ("the issuer of ServiceAccount tokens", "read"),
+            )),
+        })
+    };
+    let (target_facts, credentials_secret, refresh_token_secret, service_account) =
+        tokio::join!(kubernetes.secret_facts(&target), credentials_secret, stored, service_account);
     Ok(Found {
         target: target_facts.map_err(secret_error(&target)),
-        credentials: credentials_secret.map_err(secret_error(&credentials)),
+        credentials: credentials_secret,
         refresh_token: refresh_token_secret.map_err(secret_error(&refresh_token)),
+        service_account,
         pods,
         source,
     })

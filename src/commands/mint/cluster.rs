@@ -33,7 +33,7 @@ pub(super) async fn read(
     let source = cluster.token_source(name).await.map_err(usage)?;
     let kubernetes = cluster.kubernetes();
     let networks = cluster.service_networks().await;
-    let UserCluster { namespace, addresses, .. } = cluster;
+    let UserCluster { namespace, addresses, token_check, .. } = cluster;
 
     let unreadable = |name: &str| {
         let what = format!("Secret {namespace}/{name} cannot be read");
@@ -49,12 +49,18 @@ pub(super) async fn read(
             )));
         }
     }
-    let secret = Key::new(&namespace, &source.spec.credentials.secret_ref.name);
-    let credentials = kubernetes.secret(&secret).await.map_err(unreadable(&secret.name))?;
+    let credentials = match &source.spec.credentials.secret_ref {
+        Some(secret) => {
+            let key = Key::new(&namespace, &secret.name);
+            kubernetes.secret(&key).await.map_err(unreadable(&secret.name))?
+        }
+        None => None,
+    };
     if let Some(owner) = credentials.as_ref().and_then(stores_refresh_token_of) {
+        let name =
+            credentials.as_ref().and_then(|secret| secret.metadata.name.as_deref()).unwrap_or_default();
         return Err(Fault::credentials(format!(
-            "Secret {} stores the refresh token of TokenSource {owner}, which alone may send it, because it changes with every use",
-            secret.name
+            "Secret {name} stores the refresh token of TokenSource {owner}, which alone may send it, because it changes with every use"
         )));
     }
     let named = match &source.spec.tls {
@@ -64,7 +70,13 @@ pub(super) async fn read(
         None => Named::default(),
     };
     Ok((
-        Input { namespace: Some(namespace), source, credentials, named },
+        Input {
+            namespace: Some(namespace),
+            source,
+            credentials,
+            named,
+            cluster: Some((kubernetes, token_check)),
+        },
         Internal { api_server: addresses, networks },
     ))
 }

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Secret;
 
+use crate::cluster::{Kubernetes, TokenCheck};
 use crate::token_request::tls::Named;
 use tokensource_api::TokenSource;
 
@@ -12,4 +13,6 @@ pub(super) struct Input {
     pub(super) credentials: Option<Secret>,
     /// The objects that `spec.tls` names.
     pub(super) named: Named,
+    /// The cluster from which all this was read.
+    pub(super) cluster: Option<(Kubernetes, TokenCheck)>,
 }

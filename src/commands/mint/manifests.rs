@@ -101,7 +101,7 @@ impl Manifests {
         let own = source.metadata.namespace.as_deref().or(namespace);
         let secrets = &self.secrets;
         let secret = |name: &str| find(secrets, name, own);
-        let credentials = secret(&source.spec.credentials.secret_ref.name);
+        let credentials = source.spec.credentials.secret_ref.as_ref().and_then(|it| secret(&it.name));
         let mut named = Named::default();
         if let Some(tls) = &source.spec.tls {
             let bundle = tls.ca_bundle.as_ref();
@@ -112,7 +112,7 @@ impl Manifests {
             let client = tls.client_certificate_ref.as_ref();
             named.client_certificate = client.and_then(|reference| secret(&reference.name));
         }
-        Ok(Input { namespace: own.map(str::to_owned), credentials, named, source })
+        Ok(Input { namespace: own.map(str::to_owned), credentials, named, source, cluster: None })
     }
 }
 

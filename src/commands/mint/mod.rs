@@ -9,6 +9,7 @@ mod manifests;
 mod redacted;
 mod report;
 mod response;
+mod service_account;
 mod token_file;
 
 use std::io::Read as _;
@@ -23,15 +24,15 @@ pub use arguments::MintArgs;
 pub use fault::{Exit, HELP};
 
 use crate::cluster::UserCluster;
-use crate::commands::installation;
 use crate::commands::output::{self, OutputFormat};
-use crate::providers::{CredentialsError, read_credentials};
+use crate::commands::{installation, operator};
+use crate::providers::{CredentialsError, ReadCredentials, read_credentials};
 use crate::refresh::attempt_timeout;
 use crate::secret::Template;
 use crate::spec::Resolved;
 use crate::text::shown_message;
 use crate::time::in_whole_seconds;
-use crate::token_request::{self, EndpointArgs, Sent, send};
+use crate::token_request::{self, AllowedToken, EndpointArgs, Sent, send};
 use cluster::Internal;
 use fault::Fault;
 use input::Input;
@@ -68,13 +69,15 @@ pub async fn run(arguments: MintArgs) -> Exit {
 
 async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault> {
     let show = arguments.show_secrets;
-    let endpoints = endpoint_flags(&arguments, report).await;
+    let (endpoints, allowed) = endpoint_flags(&arguments, report).await;
     let propagation_delay = endpoints.default_propagation_delay;
     let saves = arguments.save_refresh_token.is_some();
     let (input, internal) = read_input(&arguments, propagation_delay).await?;
-    let Input { namespace, source, credentials: secret, named } = input;
+    let Input { namespace, source, credentials: secret, named, cluster } = input;
     let name = source.metadata.name.clone().unwrap_or_default();
-    report.source = namespace.map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
+    report.source =
+        namespace.as_ref().map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
+    let namespace = namespace.unwrap_or_default();
 
     let resolved = Resolved::of(&source, propagation_delay)
         .map_err(|error| Fault::told(error.reason(), error.to_string()))?;
@@ -89,16 +92,23 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     let values: Vec<&str> = description.response.values.keys().map(String::as_str).collect();
     let template = source.spec.target.as_ref().and_then(|target| target.template.as_ref());
     let template = Template::of(template, &values)?;
-    let secret = secret.ok_or_else(|| CredentialsError::secret_not_found(spec, &resolved.description))?;
-    let read = read_credentials(
-        spec,
-        &resolved.description,
-        secret.type_.as_deref(),
-        &secret.data.unwrap_or_default(),
-    )?;
+    let account = resolved.description.service_account.as_ref();
+    let read = match account {
+        Some(account) => ReadCredentials {
+            credentials: account.credentials(spec, &namespace),
+            remarks: vec![],
+            doubts: vec![],
+        },
+        None => {
+            let missing = || CredentialsError::secret_not_found(spec, &resolved.description);
+            let secret = secret.ok_or_else(missing)?;
+            let data = secret.data.unwrap_or_default();
+            read_credentials(spec, &resolved.description, secret.type_.as_deref(), &data)?
+        }
+    };
     report.remarks.extend(read.remarks);
     report.remarks.extend(token_request::unused_proxies(&endpoints));
-    let credentials = read.credentials;
+    let mut credentials = read.credentials;
 
     let transport = token_request::transport(&endpoints, internal.api_server)
         .map_err(|error| Fault::usage(error.to_string()))?;
@@ -112,11 +122,16 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     };
     let located =
         Discovery::new(transport.clone()).locate(description, &tls, REQUEST_TIMEOUT).await.map_err(failed)?;
+    let to_send = (&located, &mut credentials);
+    service_account::add(account, cluster.as_ref(), &namespace, allowed, to_send, report).await?;
     let request = located
         .attempt(&credentials, &transport.attempt(&located.token_url))
         .map_err(|error| failed(error.into()))?;
     report.issuer = located.issuer.as_ref().map(|issuer| issuer.as_str().to_owned());
-    report.request = Some(redacted::request_view(&request, &located, spec.client_id.as_deref(), show));
+    // The token of a ServiceAccount is never shown.
+    let shows_request = show && account.is_none();
+    report.request =
+        Some(redacted::request_view(&request, &located, spec.client_id.as_deref(), shows_request));
     if arguments.output == OutputFormat::Text {
         output::print(&report.before());
     }
@@ -180,29 +195,37 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     Ok(())
 }
 
-/// The flags about token endpoints: for a TokenSource of a cluster those of its operator, where the user gave none.
-async fn endpoint_flags(arguments: &MintArgs, report: &mut MintReport) -> EndpointArgs {
+/// The flags about token endpoints: for a TokenSource of a cluster those of its operator, where the user gave none. Also where
+/// the operator sends tokens of ServiceAccounts, if that is known.
+async fn endpoint_flags(
+    arguments: &MintArgs,
+    report: &mut MintReport,
+) -> (EndpointArgs, Option<Vec<AllowedToken>>) {
     let given = &arguments.endpoints;
     if !arguments.files.is_empty() {
-        return given.args.clone();
+        return (given.args.clone(), None);
     }
     // Where the cluster cannot be used at all, reading the TokenSource says so.
     let Ok(cluster) = UserCluster::connect(&arguments.cluster.connection()).await else {
-        return given.args.clone();
+        return (given.args.clone(), None);
     };
     match installation::of_namespace(&cluster, &cluster.namespace, &arguments.installation).await {
         Ok(installation) => {
             report.remarks.push(format!(
                 "where you give no flags about token endpoints, those of {installation}, hold"
             ));
-            given.over(&installation.deployment)
+            let deployment = &installation.deployment;
+            let allowed = operator::flag(deployment, "service-account-tokens-allowed");
+            let allowed =
+                allowed.iter().flat_map(|value| value.split(',')).filter_map(|pair| pair.parse().ok());
+            (given.over(deployment), Some(allowed.collect()))
         }
         Err(error) => {
             let error = error.to_string();
             report
                 .remarks
                 .push(format!("{}: give mint the flags that the operator has", shown_message(&error)));
-            given.args.clone()
+            (given.args.clone(), None)
         }
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct MintReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) issuer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service_account_token: Option<ServiceAccountTokenReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) request: Option<RequestView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) answer: Option<ResponseReport>,
@@ -35,6 +37,16 @@ pub(super) struct MintReport {
     pub(super) remarks: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<ErrorReport>,
+}
+
+/// What the token of a ServiceAccount says of itself, to be compared with what the issuer was told.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServiceAccountTokenReport {
+    pub(super) subject: String,
+    pub(super) audience: String,
+    pub(super) issuer: String,
+    pub(super) expires_at: Timestamp,
 }
 
 /// A response with a token.
@@ -102,6 +114,11 @@ impl MintReport {
             let _ = write!(text, ", provider {provider}");
         }
         text.push('\n');
+        if let Some(token) = &self.service_account_token {
+            let _ = writeln!(text, "\nToken of the ServiceAccount\n  subject   {}", token.subject);
+            let _ = writeln!(text, "  audience  {}\n  issuer    {}", token.audience, token.issuer);
+            let _ = writeln!(text, "  expires   {}", token.expires_at);
+        }
         if let Some(request) = &self.request {
             let _ = writeln!(text, "\nRequest\n  {} {}", request.method, request.url);
             if let Some(issuer) = &self.issuer {

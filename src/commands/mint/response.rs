@@ -108,7 +108,7 @@ fn schedule(report: &mut MintReport, source: &TokenSource, resolved: &Resolved, 
         name: source.metadata.name.clone().unwrap_or_default(),
         uid: source.metadata.uid.clone().unwrap_or_default(),
     };
-    let credentials = Version { uid: String::new(), resource_version: String::new() };
+    let credentials = Version::of_nothing();
     let inputs = Inputs { provider: resolved.wanted.provider.clone(), credentials };
     let record = Record::new(owner, inputs, None, minted, None);
     let (at, lifetime) = (record.issued_at, record.lifetime());

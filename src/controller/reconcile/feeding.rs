@@ -17,7 +17,7 @@ const MAX_CIRCLE: usize = 16;
 /// Why this TokenSource is left alone, if the writers of its credentials end at itself.
 pub(super) fn feeds_itself(context: &Context, identity: &Identity) -> Option<Problem> {
     let mut circle = vec![Arc::clone(&identity.key.name)];
-    let mut credentials = identity.credentials.clone();
+    let mut credentials = identity.credentials.clone()?;
     while credentials != identity.target {
         let (writer, next) = writer(context, &credentials)?;
         if circle.len() == MAX_CIRCLE || circle.contains(&writer) {

@@ -25,7 +25,8 @@ impl Reconciliation<'_> {
     /// Reads the metadata of Secrets that the watch has not shown yet: those of a new TokenSource.
     pub(super) async fn observe(&self) -> Result<(), CallError> {
         let refresh_token = self.spec.sends_refresh_token().then_some(&self.identity.refresh_token);
-        for key in [&self.identity.target, &self.identity.credentials].into_iter().chain(refresh_token) {
+        let credentials = self.identity.credentials.as_ref();
+        for key in [Some(&self.identity.target), credentials, refresh_token].into_iter().flatten() {
             self.context.secrets.known_or_read(key, &self.context.kubernetes).await?;
         }
         Ok(())
@@ -47,12 +48,14 @@ impl Reconciliation<'_> {
         self.forget_what_is_written();
         let known = |key| self.context.secrets.known(key).observed();
         let target = known(&self.identity.target)?;
-        let credentials = known(&self.identity.credentials)?.filter(|facts| self.context.may_use(facts));
+        if let Some(credentials) = &self.identity.credentials {
+            known(credentials)?;
+        }
+        let credentials = self.context.credentials_version(self.identity, self.spec);
         let refresh_token =
             if self.spec.sends_refresh_token() { known(&self.identity.refresh_token)? } else { None };
         let foreign_refresh_token =
             refresh_token.as_deref().is_some_and(|facts| !stores_refresh_token_of(facts, &self.identity.key));
-        let credentials = credentials.map(|facts| self.spec.credentials_version(&facts.version));
         let credentials = credentials.as_ref();
         let tried = self.spec.tried(credentials);
         let dated = self.context.record(self.identity);

@@ -324,7 +324,7 @@ mod tests {
             key: crate::key::Key::new("ns", "a"),
             owner: crate::secret::Owner { name: "a".into(), uid: "u".into() },
             target: crate::key::Key::new("ns", "a"),
-            credentials: crate::key::Key::new("ns", "c"),
+            credentials: Some(crate::key::Key::new("ns", "c")),
             refresh_token: crate::key::Key::new("ns", "r"),
         };
         for (pointer, member) in members.chain(some) {

@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::refresh::{Cause, MintReason, Policy};
 use crate::secret::{Facts, Inputs, KeySet, Minted, Owner, Record, Version};
 use crate::spec::Resolved;
+use crate::token_request::ServiceAccountTokens;
 use token_endpoint::{Egress, Limits, Transport};
 
 /// A context that leads until `true` is sent, with an API server that answers nothing but errors.
@@ -106,6 +107,7 @@ fn context_with_api_server(
         namespace_selector: None,
         grant: None,
         require_credentials_label: false,
+        service_account_tokens: ServiceAccountTokens::none(),
         template_metadata_only: vec![],
         instance: "test".into(),
         process: "test_1".into(),

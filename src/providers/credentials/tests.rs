@@ -14,7 +14,7 @@ fn request(provider: serde_json::Value) -> Description {
 }
 
 fn spec() -> api::Credentials {
-    api::Credentials { secret_ref: SecretReference { name: "idp".into() }, ..Default::default() }
+    api::Credentials { secret_ref: Some(SecretReference { name: "idp".into() }), ..Default::default() }
 }
 
 fn read(values: &[(&str, &str)]) -> Result<ReadCredentials, CredentialsError> {

@@ -13,7 +13,7 @@ const HOST: &str = "write the host alone, with a port if it is not 443";
 const RESERVED: &str = "members of the request that have a field of their own";
 const ONE_GRANT: &str = "exactly one of clientCredentials, refreshToken, jwtBearer, assertion, tokenExchange and custom must be set";
 const ONE_AUTHENTICATION: &str =
-    "exactly one of basic, post, privateKeyJWT, assertion, tls and none must be set";
+    "exactly one of basic, post, privateKeyJWT, assertion, serviceAccountToken, tls and none must be set";
 const ISSUER: &str = "write the issuer exactly as its metadata has it";
 const ONE_BUNDLE: &str = "exactly one of configMapKeyRef and secretKeyRef must be set";
 const HEADERS: &str = "headers of the connection, of proxies and of the operator itself";
@@ -84,7 +84,7 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
 // Required fields.
         (json!({"credentials": {"secretRef": {"name": "c"}}}), "spec.provider: Required value"),
         (json!({"provider": {"vgs": {}}}), "spec.credentials: Required value"),
-        (json!({"provider": {"vgs": {}}, "credentials": {}}), "spec.credentials.secretRef: Required value"),
+        (json!({"provider": {"vgs": {}}, "credentials": {}}), super::keyless::ONE_CREDENTIALS),
         (
             json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {}}}),
             "spec.credentials.secretRef.name: Required value",
@@ -357,6 +357,7 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
         (vgs(json!({"suspend": "yes"})), "spec.suspend"),
     ]
     .into_iter()
+    .chain(super::keyless::refused())
     .map(|(spec, sentence)| (source(spec), sentence))
     .chain([(named(&"n".repeat(240), vgs(json!({}))), "the name may have at most 239 characters")])
     .chain([(named("sh.helm.release.v1.a.v1", vgs(json!({}))), "belong to Helm")])

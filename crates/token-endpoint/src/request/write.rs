@@ -131,7 +131,17 @@ impl RequestDescription {
             }
             // Written by itself.
             Grant::GitHubApp(_) => return Err(RequestError::NotAnAttempt),
-            Grant::Custom { grant_type } => draft.plain("grant_type", grant_type),
+            Grant::Custom { grant_type, assertion } => {
+                draft.plain("grant_type", grant_type);
+                if let Some(name) = assertion {
+                    if is_reserved(name) {
+                        return Err(RequestError::Reserved(name.clone()));
+                    }
+                    let assertion = credentials.assertion()?;
+                    check_alive(assertion, attempt)?;
+                    draft.secret(name, assertion);
+                }
+            }
         }
         Ok(())
     }
@@ -231,7 +241,7 @@ impl RequestDescription {
             }
         }
         for (name, value) in parameters {
-            if is_reserved(name) {
+            if is_reserved(name) || self.grant.sends_assertion_as(name) {
                 return Err(RequestError::Reserved(name.to_owned()));
             }
             if self.secret_parameters.contains_key(name) {

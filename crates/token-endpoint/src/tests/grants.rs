@@ -266,7 +266,7 @@ fn request_several_resources_are_repeated_or_an_array() {
 #[test]
 fn request_secret_parameters_and_headers_are_read_from_credentials() {
     let description = RequestDescription {
-        grant: Grant::Custom { grant_type: "acme".into() },
+        grant: Grant::Custom { grant_type: "acme".into(), assertion: None },
         parameters: map([("b", "2")]),
         secret_parameters: map([("apikey", "api_key")]),
         headers: map([("X-Tenant", "acme"), ("Accept", "application/vnd.acme+json")]),

@@ -78,6 +78,35 @@ fn made_assertion_that_is_over_is_not_sent_and_tried_again_by_itself() {
 }
 
 #[test]
+fn made_assertion_of_a_custom_grant_is_in_the_named_member_which_no_parameter_may_set() {
+    let custom = |member: &str, parameter: &str| RequestDescription {
+        grant: Grant::Custom { grant_type: "acme".into(), assertion: Some(member.into()) },
+        client_authentication: ClientAuthentication::None,
+        parameters: [(parameter.to_owned(), "1".to_owned())].into(),
+        ..description()
+    };
+    let live = jwt(NOW + 1);
+    let request = custom("jwt", "a").attempt(&with(&live), &attempt()).unwrap();
+    assert_eq!(body(&request), format!("grant_type=acme&jwt={live}&a=1"));
+    assert!(!format!("{request:?}").contains(&live));
+    for wrong in [custom("Client_ID", "a"), custom("jwt", "JWT")] {
+        assert!(matches!(wrong.attempt(&with(&live), &attempt()), Err(RequestError::Reserved(_))));
+    }
+    let over = custom("jwt", "a").attempt(&with(&jwt(NOW)), &attempt()).unwrap_err();
+    assert_eq!(over, RequestError::ExpiredAssertion(0));
+}
+
+/// A rejected ServiceAccount must not hold up another one of its namespace.
+#[test]
+fn asserted_subject_identifies_the_client() {
+    let limiter = Limiter::<u8>::new(Limits::default());
+    let of = |subject: &str| Credentials { asserted: Some(subject.into()), ..with(&jwt(NOW + 1)) };
+    let identity = |credentials| limiter.identity(TENANT, &client(), &credentials, &Tls::default());
+    assert_eq!(identity(of("a")), identity(of("a")));
+    assert_ne!(identity(of("a")), identity(of("b")));
+}
+
+#[test]
 fn made_assertion_identifies_no_credentials_and_is_redacted() {
     let limiter = Limiter::<u8>::new(Limits::default());
     let (first, second) = (with(&jwt(NOW + 1)), with(&jwt(NOW + 2)));

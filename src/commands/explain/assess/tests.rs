@@ -106,6 +106,7 @@ fn found(source: TokenSource) -> Found {
             ..Secret::default()
         })),
         refresh_token: Ok(None),
+        service_account: None,
         pods: Arc::new(Ok(vec![pod("web-1", -9000, folder(), json!({}))])),
         source,
     }
@@ -430,6 +431,7 @@ fn assess_without_rights_reports_the_status_and_what_is_not_known() {
         target: Err(forbidden("read Secret vgs-token")),
         credentials: Err(forbidden("read Secret vgs-client")),
         refresh_token: Ok(None),
+        service_account: None,
         pods: Arc::new(Err(forbidden("list pods"))),
     };
     let report = explain(&found);

@@ -14,7 +14,7 @@ use crate::controller::refresh_token::announcer;
 use crate::controller::state::FailedAttempts;
 use crate::providers::CredentialsError;
 use crate::refresh::{Blocked, Cause, FailedAttempt, Failure, Tried, wait};
-use crate::secret::Record;
+use crate::secret::{Record, Version};
 use crate::status::Problem;
 use crate::time::plus;
 
@@ -43,10 +43,9 @@ impl Reconciliation<'_> {
                 ),
             ),
             Blocked::CredentialsMissing => {
-                match self.context.secrets.known(&self.identity.credentials).present() {
-                    Some(facts) => {
-                        (Reason::CredentialsInvalid, not_usable(&self.identity.credentials, &facts))
-                    }
+                let key = self.identity.credentials.as_ref();
+                match key.and_then(|key| Some((key, self.context.secrets.known(key).present()?))) {
+                    Some((key, facts)) => (Reason::CredentialsInvalid, not_usable(key, &facts)),
                     None => {
                         let (spec, description) = (&self.source.spec.credentials, &self.spec.description);
                         let error = CredentialsError::secret_not_found(spec, description);
@@ -140,7 +139,10 @@ impl Reconciliation<'_> {
     /// corrected meanwhile.
     fn tried_now(&self) -> Tried {
         let read = self.state.seen_credentials.as_ref().map(|(version, _)| version);
-        let credentials = self.context.secrets.known(&self.identity.credentials).present();
+        let Some(key) = &self.identity.credentials else {
+            return self.spec.tried(Some(&Version::of_nothing()));
+        };
+        let credentials = self.context.secrets.known(key).present();
         self.spec.tried(credentials.as_deref().map(|facts| read.unwrap_or(&facts.version)))
     }
 }

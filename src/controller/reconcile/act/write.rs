@@ -97,7 +97,7 @@ impl Reconciliation<'_> {
             is_jwt: false,
             remarks: vec![],
         };
-        let credentials = Version { uid: String::new(), resource_version: String::new() };
+        let credentials = Version::of_nothing();
         let inputs = Inputs { provider: self.spec.wanted.provider.clone(), credentials };
         let record = Record::new(self.identity.owner.clone(), inputs, None, minted, None);
         let values = &self.spec.description.request.response.values;

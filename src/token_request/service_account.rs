@@ -1,0 +1,314 @@
+//! Tokens of ServiceAccounts: for which audiences, to which hosts, of which ServiceAccounts.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tokensource_api::{AUDIENCES_ANNOTATION, Reason};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::cluster::{CallError, IssuedToken, Kubernetes, TokenCheck};
+use crate::key::Key;
+use crate::providers::{ServiceAccountUse, is_audience};
+use crate::text::shown;
+
+/// After this time it is checked again that the cluster accepts no token for an audience: its configuration may change.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// The ServiceAccounts of this namespace run the cluster.
+const SYSTEM_NAMESPACE: &str = "kube-system";
+
+/// An audience, and a host to which tokens for it may be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedToken {
+    audience: String,
+    host: String,
+    /// `None`: the port of the scheme.
+    port: Option<u16>,
+}
+
+/// The text is no pair of an audience and a host.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "write AUDIENCE=HOST[:PORT], for example https://idp.example.com=idp.example.com; an audience is printable ASCII without spaces and commas"
+)]
+pub struct InvalidAllowedToken;
+
+impl FromStr for AllowedToken {
+    type Err = InvalidAllowedToken;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (audience, authority) = text.rsplit_once('=').ok_or(InvalidAllowedToken)?;
+        // A parser leaves out the port of the scheme.
+        let parse = |scheme: &str| Url::parse(&format!("{scheme}://{authority}/")).ok();
+        let (Some(https), Some(http)) = (parse("https"), parse("http")) else {
+            return Err(InvalidAllowedToken);
+        };
+        let is_authority = !authority.contains(['/', '?', '#', '@', '\\', '*', '%']) && https.path() == "/";
+        match https.host_str() {
+            Some(host) if is_authority && is_audience(audience) => Ok(AllowedToken {
+                audience: audience.to_owned(),
+                host: host.to_owned(),
+                port: https.port().or(http.port()),
+            }),
+            _ => Err(InvalidAllowedToken),
+        }
+    }
+}
+
+impl AllowedToken {
+    /// The pair of an audience and the host of a URL.
+    pub(crate) fn to(audience: &str, url: &Url) -> Self {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        AllowedToken { audience: audience.to_owned(), host, port: url.port_or_known_default() }
+    }
+
+    fn permits(&self, audience: &str, url: &Url) -> bool {
+        let port = url.port_or_known_default();
+        let of_scheme =
+            Url::parse(&format!("{}://h/", url.scheme())).ok().and_then(|it| it.port_or_known_default());
+        self.audience == audience && url.host_str() == Some(&self.host) && port == self.port.or(of_scheme)
+    }
+}
+
+/// A token of a ServiceAccount is not used. Messages contain no token.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServiceAccountTokenError {
+    #[error(
+        "this operator sends no tokens of ServiceAccounts: the platform allows them by --service-account-tokens-allowed (Helm value serviceAccountTokens.allowed), which lists audiences and hosts"
+    )]
+    Off,
+    #[error(
+        "tokens of ServiceAccounts for the audience {audience} are not allowed: write one that the platform lists in --service-account-tokens-allowed (Helm value serviceAccountTokens.allowed)"
+    )]
+    Audience { audience: String },
+    #[error(
+        "tokens of ServiceAccounts for the audience {audience} may not be sent to {host}: the platform must list both in --service-account-tokens-allowed (Helm value serviceAccountTokens.allowed)"
+    )]
+    Host { audience: String, host: String },
+    #[error(
+        "ServiceAccount {0} is never used: it belongs to the cluster or to the operator; name another one"
+    )]
+    Reserved(Key),
+    #[error(
+        "ServiceAccount {0} does not exist: create it, or write another spec.credentials.serviceAccountToken.name"
+    )]
+    NotFound(Key),
+    #[error(
+        "ServiceAccount {account} does not list the audience {audience} in its annotation {AUDIENCES_ANNOTATION}: kubectl annotate serviceaccount {name} -n {namespace} {AUDIENCES_ANNOTATION}={audience}",
+        name = account.name, namespace = account.namespace
+    )]
+    NoConsent { account: Key, audience: String },
+    #[error(
+        "this cluster's API server accepts tokens for the audience {audience}, and no such token is ever sent: use the audience of the issuer alone"
+    )]
+    ClusterAudience { audience: String },
+    #[error(
+        "the token of ServiceAccount {0} that the API server made is not what was asked for: does a webhook change TokenRequests?"
+    )]
+    Unexpected(Key),
+    #[error("no token of a ServiceAccount: {0}")]
+    Call(#[from] CallError),
+}
+
+impl ServiceAccountTokenError {
+    /// The reason of the condition that reports this error.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            ServiceAccountTokenError::Off
+            | ServiceAccountTokenError::Audience { .. }
+            | ServiceAccountTokenError::Host { .. } => Reason::EndpointRefusedByPolicy,
+            ServiceAccountTokenError::NotFound(_) => Reason::CredentialsNotFound,
+            ServiceAccountTokenError::Call(_) => Reason::KubernetesApiError,
+            _ => Reason::CredentialsInvalid,
+        }
+    }
+}
+
+/// What a token says of itself.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Claims {
+    #[serde(rename = "iss")]
+    pub(crate) issuer: String,
+    #[serde(rename = "sub")]
+    pub(crate) subject: String,
+    #[serde(rename = "aud")]
+    pub(crate) audiences: Vec<String>,
+}
+
+impl Claims {
+    /// `None`: it is no JWT with these claims, as Kubernetes writes them.
+    pub(crate) fn of(token: &SecretString) -> Option<Self> {
+        let claims = URL_SAFE_NO_PAD.decode(token.expose_secret().split('.').nth(1)?).ok()?;
+        serde_json::from_slice(&claims).ok()
+    }
+}
+
+/// Asks for tokens of ServiceAccounts, and keeps none.
+pub struct ServiceAccountTokens {
+    allowed: Vec<AllowedToken>,
+    check: Option<TokenCheck>,
+    /// When it was last seen that the cluster accepts no token for an audience. Only allowed audiences are here.
+    checked: Mutex<HashMap<String, Instant>>,
+    own_user: OnceCell<String>,
+}
+
+impl ServiceAccountTokens {
+    /// Allows these pairs.
+    pub(crate) fn new(allowed: Vec<AllowedToken>, check: TokenCheck) -> Self {
+        ServiceAccountTokens { allowed, check: Some(check), ..Self::none() }
+    }
+
+    /// Allows none.
+    #[must_use]
+    pub fn none() -> Self {
+        ServiceAccountTokens {
+            allowed: vec![],
+            check: None,
+            checked: Mutex::default(),
+            own_user: OnceCell::new(),
+        }
+    }
+
+    /// # Errors
+    /// No token for this audience may be sent to any host.
+    pub(crate) fn allows_audience(&self, audience: &str) -> Result<(), ServiceAccountTokenError> {
+        if self.allowed.is_empty() || self.check.is_none() {
+            return Err(ServiceAccountTokenError::Off);
+        }
+        match self.allowed.iter().any(|allowed| allowed.audience == audience) {
+            true => Ok(()),
+            false => Err(ServiceAccountTokenError::Audience { audience: shown(audience).into_owned() }),
+        }
+    }
+
+    /// A token for one request to `url`, which is where it will be sent.
+    ///
+    /// # Errors
+    /// The pair of audience and host is not allowed, the ServiceAccount does not consent, or this cluster accepts the token.
+    pub(crate) async fn issue(
+        &self,
+        kubernetes: &Kubernetes,
+        namespace: &str,
+        wanted: &ServiceAccountUse,
+        url: &Url,
+    ) -> Result<IssuedToken, ServiceAccountTokenError> {
+        let audience = &wanted.audience;
+        self.allows_audience(audience)?;
+        if !self.allowed.iter().any(|allowed| allowed.permits(audience, url)) {
+            let host = url.host_str().unwrap_or_default();
+            let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+            let (audience, host) = (shown(audience).into_owned(), shown(&host).into_owned());
+            return Err(ServiceAccountTokenError::Host { audience, host });
+        }
+        let account = Key::new(namespace, &wanted.name);
+        let subject = wanted.subject(namespace);
+        let own = self.own_user.get_or_try_init(|| kubernetes.own_user()).await?;
+        if namespace == SYSTEM_NAMESPACE || *own == subject {
+            return Err(ServiceAccountTokenError::Reserved(account));
+        }
+        let not_found = |error| match error {
+            CallError::NotFound => ServiceAccountTokenError::NotFound(account.clone()),
+            error => error.into(),
+        };
+        let consent = kubernetes.consent(&account).await.map_err(not_found)?.unwrap_or_default();
+        if !consent.split(',').any(|consented| consented.trim() == audience) {
+            let audience = shown(audience).into_owned();
+            return Err(ServiceAccountTokenError::NoConsent { account, audience });
+        }
+        let issued = kubernetes.service_account_token(&account, audience, wanted.expiration).await;
+        let issued = issued.map_err(not_found)?;
+        let is_expected =
+            |claims: Claims| claims.subject == subject && claims.audiences == [audience.clone()];
+        if !Claims::of(&issued.token).is_some_and(is_expected) {
+            return Err(ServiceAccountTokenError::Unexpected(account));
+        }
+        self.check_cluster(audience, &issued.token).await?;
+        Ok(issued)
+    }
+
+    /// The audiences of the API server cannot be learned but by trying a token.
+    async fn check_cluster(
+        &self,
+        audience: &str,
+        token: &SecretString,
+    ) -> Result<(), ServiceAccountTokenError> {
+        let checked = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if checked().get(audience).is_some_and(|at| now.duration_since(*at) < CHECK_INTERVAL) {
+            return Ok(());
+        }
+        let Some(check) = &self.check else { return Err(ServiceAccountTokenError::Off) };
+        let is_accepted = check.is_accepted(token).await;
+        if let Ok(false) = is_accepted {
+            checked().insert(audience.to_owned(), now);
+            return Ok(());
+        }
+        checked().remove(audience);
+        is_accepted?;
+        Err(ServiceAccountTokenError::ClusterAudience { audience: shown(audience).into_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allowed_token_is_one_audience_and_one_host_with_its_port() {
+        for text in [
+            "",
+            "https://idp.example.com",
+            "=idp.example.com",
+            "a=",
+            "a b=idp.example.com",
+            "a,b=idp.example.com",
+            "a=https://idp.example.com",
+            "a=idp.example.com/path",
+            "a=user@idp.example.com",
+            "a=*.example.com",
+            "a=idp.example.com:99999",
+            "a=idp.example.com#f",
+        ] {
+            assert!(text.parse::<AllowedToken>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn allowed_token_permits_its_pair_alone() {
+        let permits = |allowed: &str, audience: &str, url: &str| {
+            let allowed: AllowedToken = allowed.parse().unwrap();
+            allowed.permits(audience, &url.parse().unwrap())
+        };
+        let (pair, audience) =
+            ("https://idp.example.com/?a=b=IdP.example.com", "https://idp.example.com/?a=b");
+        for url in ["https://idp.example.com/token", "https://IDP.EXAMPLE.com:443/other?x"] {
+            assert!(permits(pair, audience, url), "{url}");
+        }
+        for url in [
+            "https://evil.example.com/token",
+            "https://idp.example.com.evil.example/token",
+            "https://a.idp.example.com/token",
+            "https://idp.example.com:8443/token",
+            "https://idp.example.com./token",
+            "https://evil.example.com/idp.example.com",
+        ] {
+            assert!(!permits(pair, audience, url), "{url}");
+        }
+        assert!(
+            !permits(pair, "https://idp.example.com", "https://idp.example.com/token"),
+            "another audience"
+        );
+        assert!(permits("a=h:8443", "a", "https://h:8443/t") && !permits("a=h:8443", "a", "https://h/t"));
+        assert!(
+            permits("a=h:443", "a", "https://h/t") && permits("a=[::1]:8443", "a", "https://[::1]:8443/t")
+        );
+        assert!(permits("a=h:80", "a", "http://h/t") && !permits("a=h:443", "a", "http://h/t"));
+    }
+}

@@ -1,0 +1,263 @@
+//! Tokens of ServiceAccounts as credentials: under the rights and the admission policy of the chart, against the API server's own
+//! keys, and everything that an attacker may try.
+
+use serde_json::{Value, json};
+
+use super::admission_policy::refused;
+use super::pernamespace::start;
+use super::support::authorization_server::ClientSpec;
+use super::support::chart::{Account, RELEASE, install};
+use super::support::control_plane::ControlPlane;
+use super::support::eventually;
+use super::support::operator::Operator;
+use super::support::scene::{SOON, Scene};
+use super::support::scripted_server::{Reply, ScriptedServer};
+
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+/// The API server's issuer, which is its audience too.
+const CLUSTER: &str = "https://kubernetes.default.svc";
+
+fn host(url: &str) -> String {
+    url.split('/').nth(2).unwrap().to_owned()
+}
+
+/// A namespace with a client that exchanges tokens of ServiceAccount `payments` for the issuer.
+async fn exchanging(prefix: &str) -> Scene {
+    let scene = Scene::bare(prefix).await;
+    let jwks = scene.kubectl(&["get", "--raw", "/openid/v1/jwks"], "").await;
+    let jwks: Value = serde_json::from_str(&jwks).unwrap();
+    scene
+        .server
+        .client(ClientSpec {
+            id: scene.namespace.clone(),
+            secret: None,
+            token_endpoint_auth_method: "none",
+            grant_types: vec![EXCHANGE],
+            subject_tokens: Some(json!({
+                "jwks": jwks, "issuer": CLUSTER, "audience": scene.server.issuer(),
+                "subject": format!("system:serviceaccount:{}:payments", scene.namespace),
+            })),
+            ..ClientSpec::default()
+        })
+        .await;
+    account(&scene, "payments", &format!("https://other.example.com, {}", scene.server.issuer())).await;
+    scene
+}
+
+/// A ServiceAccount that consents to tokens for these audiences.
+async fn account(scene: &Scene, name: &str, audiences: &str) {
+    let annotations = json!({"tokensource.dev/audiences": audiences});
+    let metadata = json!({"name": name, "annotations": annotations});
+    scene.apply(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})).await;
+}
+
+fn source(scene: &Scene, name: &str, oauth2: Value, token: Value) -> Value {
+    let mut provider =
+        json!({"grant": {"tokenExchange": {"subject": "serviceAccountToken", "subjectTokenType": JWT}}});
+    provider.as_object_mut().unwrap().extend(oauth2.as_object().unwrap().clone());
+    json!({
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": name},
+        "spec": {
+            "provider": {"oauth2": provider},
+            "credentials": {"clientID": scene.namespace, "serviceAccountToken": token},
+        },
+    })
+}
+
+fn values(scene: &Scene, allowed: Value, names: &[&str]) -> Value {
+    json!({
+        "crds": {"enabled": false}, "namespaces": [scene.namespace], "allowHTTP": true,
+        "egress": {"allow": ["127.0.0.0/8"]}, "log": {"format": "text"},
+        "serviceAccountTokens": {"allowed": allowed, "names": names},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_account_token_is_exchanged_under_the_charts_rights_and_attempts_of_an_attacker_are_refused()
+{
+    let scene = exchanging("keyless").await;
+    let (issuer, namespace) = (scene.server.issuer(), &scene.namespace);
+    let evil = ScriptedServer::start([Reply::Json(200, "{}".into())]).await;
+    // An issuer on the list, whose metadata name an endpoint that is not.
+    let metadata = ScriptedServer::start([Reply::Close]).await;
+    let (evil_token, other_issuer) = (evil.url("/token"), metadata.url(""));
+    let members = json!({"issuer": other_issuer, "token_endpoint": evil_token});
+    metadata.now(Reply::Json(200, members.to_string()));
+    let allowed = json!([
+        {"audience": issuer, "hosts": [host(&issuer), host(&other_issuer)]},
+        {"audience": other_issuer, "hosts": [host(&other_issuer)]},
+    ]);
+    let values = values(&scene, allowed, &["payments", "silent", RELEASE]);
+    install(namespace, values.clone()).await;
+    let operator_account = Account::of(namespace).await;
+    let operator = start(namespace, &values, &operator_account).await;
+
+    scene.apply(source(&scene, "source", json!({"issuer": issuer}), json!({"name": "payments"}))).await;
+    scene.ready("True TokenValid").await;
+    let token = scene.value("source", "access_token").await.unwrap();
+    assert!(scene.server.is_valid(&token).await);
+    let last = scene.server.requests(namespace).await.last.unwrap();
+    assert_eq!(last.parameters, ["grant_type", "subject_token", "subject_token_type", "client_id"]);
+    // A second request needs a second token.
+    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    eventually("another token", SOON, async || {
+        let other = scene.value("source", "access_token").await;
+        other.filter(|other| *other != token).ok_or("none")
+    })
+    .await;
+    let of_tokens = || {
+        let lines = ControlPlane::shared().audit(namespace);
+        let ours = lines.into_iter().filter(|line| line.user == operator_account.user);
+        let (refused, rest): (Vec<_>, Vec<_>) = ours.partition(|line| line.code == 403);
+        assert!(refused.is_empty(), "{refused:?}");
+        rest.into_iter().filter(|line| line.subresource == "token").map(|line| line.name).collect::<Vec<_>>()
+    };
+    assert_eq!(of_tokens(), ["payments", "payments"], "one token for each request");
+
+    account(&scene, "silent", "https://other.example.com").await;
+    scene
+        .kubectl(&["annotate", "serviceaccount", RELEASE, &format!("tokensource.dev/audiences={issuer}")], "")
+        .await;
+    account(&scene, "payments", &format!("{issuer},{other_issuer}")).await;
+    let evil_url = json!({"tokenURL": evil_token});
+    let own_url = json!({"tokenURL": scene.server.vgs_token_url()});
+    for (name, oauth2, token, expected, words) in [
+        (
+            "audience",
+            own_url.clone(),
+            json!({"name": "payments", "audience": "https://vault.example.com"}),
+            "False EndpointRefusedByPolicy",
+            "for the audience https://vault.example.com are not allowed".to_owned(),
+        ),
+        (
+            "host",
+            evil_url.clone(),
+            json!({"name": "payments", "audience": issuer}),
+            "False EndpointRefusedByPolicy",
+            format!("may not be sent to {}", host(&evil_token)),
+        ),
+        (
+            "discovered",
+            json!({"issuer": other_issuer}),
+            json!({"name": "payments"}),
+            "False EndpointRefusedByPolicy",
+            format!("may not be sent to {}", host(&evil_token)),
+        ),
+        (
+            "consent",
+            own_url.clone(),
+            json!({"name": "silent", "audience": issuer}),
+            "False CredentialsInvalid",
+            format!(
+                "kubectl annotate serviceaccount silent -n {namespace} tokensource.dev/audiences={issuer}"
+            ),
+        ),
+        (
+            "own",
+            own_url.clone(),
+            json!({"name": RELEASE, "audience": issuer}),
+            "False CredentialsInvalid",
+            "belongs to the cluster or to the operator".to_owned(),
+        ),
+        (
+            "absent",
+            own_url.clone(),
+            json!({"name": "default", "audience": issuer}),
+            "False KubernetesAPIError",
+            "forbidden".to_owned(),
+        ),
+    ] {
+        scene.apply(source(&scene, name, oauth2, token)).await;
+        let said = scene.condition(name, "Ready", expected).await;
+        assert!(said.contains(&words), "{name}: {said}");
+    }
+    assert_eq!(evil.requests().len(), 0, "the attacker's endpoint got nothing");
+    let log = operator.stop().await;
+    let shown = log + &scene.kubectl(&["get", "tokensources,events,secrets", "-o", "yaml"], "").await;
+    assert!(!shown.contains("eyJ"), "a token is shown");
+}
+
+/// The operator's ServiceAccount as cluster-admin: what its roles grant does not matter.
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_refuses_tokens_that_the_operator_does_not_ask_for() {
+    let scene = Scene::bare("keyless-policy").await;
+    let (namespace, audience) = (&scene.namespace, "https://idp.example.com/\\\"a&b<c>");
+    let allowed = json!([{"audience": audience, "hosts": ["idp.example.com"]}]);
+    install(namespace, values(&scene, allowed, &["payments", "bound", RELEASE])).await;
+    let binding = format!("cluster-admin-{namespace}");
+    let subject = format!("--serviceaccount={namespace}:{RELEASE}");
+    scene
+        .kubectl(&["create", "clusterrolebinding", &binding, "--clusterrole=cluster-admin", &subject], "")
+        .await;
+    for name in ["payments", "bound"] {
+        account(&scene, name, audience).await;
+    }
+    let operator = Account::of(namespace).await;
+    let ask = async |namespace: &str, name: &str, spec: Value| {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        operator.kubectl(&["create", "--raw", &path, "-f", "-"], &request.to_string()).await
+    };
+    let spec =
+        |audiences: &[&str], seconds: u64| json!({"audiences": audiences, "expirationSeconds": seconds});
+    eventually("the admission policy and the role take effect", SOON, async || {
+        refused(&ask(namespace, "payments", spec(&["a"], 600)).await, "exactly one audience")
+    })
+    .await;
+    for seconds in [600, 3600] {
+        ask(namespace, "payments", spec(&[audience], seconds)).await.unwrap();
+    }
+    let one = "exactly one audience of serviceAccountTokens.allowed";
+    for audiences in
+        [&[CLUSTER][..], &[audience, CLUSTER], &[audience, audience], &[], &["HTTPS://idp.example.com"]]
+    {
+        refused(&ask(namespace, "payments", spec(audiences, 600)).await, one).unwrap();
+    }
+    let lifetime = "a lifetime from 600 to 3600 seconds";
+    for seconds in [3601, 86400] {
+        refused(&ask(namespace, "payments", spec(&[audience], seconds)).await, lifetime).unwrap();
+    }
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bound"}});
+    scene.apply(secret).await;
+    let bound = json!({"apiVersion": "v1", "kind": "Secret", "name": "bound"});
+    let mut to_object = spec(&[audience], 600);
+    to_object["boundObjectRef"] = bound;
+    refused(&ask(namespace, "payments", to_object).await, "bound to no object").unwrap();
+    refused(&ask(namespace, RELEASE, spec(&[audience], 600)).await, "no tokens of its own ServiceAccount")
+        .unwrap();
+    refused(&ask(namespace, "default", spec(&[audience], 600)).await, "in serviceAccountTokens.names only")
+        .unwrap();
+    for other in ["kube-system", "default"] {
+        let said = ask(other, "default", spec(&[audience], 600)).await;
+        refused(&said, &format!("does not serve the namespace {other}")).unwrap();
+    }
+    scene.kubectl(&["delete", "clusterrolebinding", &binding], "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_sends_no_token_that_this_cluster_accepts_and_none_by_default() {
+    let scene = exchanging("keyless-cluster").await;
+    account(&scene, "payments", CLUSTER).await;
+    let url = scene.server.vgs_token_url();
+    let manifest = || {
+        source(&scene, "source", json!({"tokenURL": url}), json!({"name": "payments", "audience": CLUSTER}))
+    };
+    let operator = Operator::start(&scene.namespace).await;
+    scene.apply(manifest()).await;
+    let off = [
+        "sends no tokens of ServiceAccounts",
+        "--service-account-tokens-allowed",
+        "serviceAccountTokens.allowed",
+    ];
+    scene.reports("False EndpointRefusedByPolicy", &off).await;
+    operator.stop().await;
+    scene.kubectl(&["delete", "tokensource", "source"], "").await;
+
+    let pair = format!("{CLUSTER}={}", host(&url));
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--service-account-tokens-allowed", &pair];
+    let _operator = Operator::start_with(&scene.namespace, &flags).await;
+    scene.apply(manifest()).await;
+    scene.reports("False CredentialsInvalid", &["API server accepts tokens for the audience"]).await;
+    assert_eq!(scene.mints().await, 0);
+}
