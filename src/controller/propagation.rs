@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use jiff::Timestamp;
 use tokensource_api::Reason;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -16,6 +17,7 @@ use crate::cluster::{CallError, Kubernetes};
 use crate::key::Key;
 use crate::secret::{Pod, PodMetadata, Pods, UseKind};
 use crate::status::{PropagationResult, Reported};
+use crate::time::seconds_between;
 
 /// When pods are annotated, after the write. The kubelet watches the Secret and the pod independently of each other: if it
 /// sees the pod's change first, it reads the old value. Hence the second round.
@@ -68,6 +70,12 @@ impl Prompt {
             failed_before: problem == Some(Reason::PromptFailed.as_str()),
             ..Prompt::default()
         }
+    }
+
+    /// How long a token has been in its target, in seconds: it may have waited before it was written.
+    pub(super) fn age(issued_at: Timestamp, stored_at: Option<u32>, now: Timestamp) -> u64 {
+        let stored_at = stored_at.and_then(|second| Timestamp::from_second(second.into()).ok());
+        seconds_between(stored_at.map_or(issued_at, |at| at.max(issued_at)), now)
     }
 
     /// A token was written.
@@ -410,6 +418,14 @@ mod tests {
         assert!(!prompt.is_due(now + SECOND_ROUND) && prompt.is_due(now + FIRST_ROUND + LOST_ROUND));
         prompt.forget();
         assert_eq!(prompt.next(), None);
+    }
+
+    #[test]
+    fn prompt_age_of_a_token_that_waited_before_it_was_written_counts_from_the_write() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        assert_eq!(Prompt::age(at(1000), Some(1300), at(1310)), 10);
+        assert_eq!(Prompt::age(at(1000), Some(900), at(1310)), 310, "the API server's clock is behind");
+        assert_eq!(Prompt::age(at(1000), None, at(1310)), 310);
     }
 
     #[test]

@@ -95,7 +95,9 @@ pub(super) async fn reconcile(
     state.prompt = spec.prompt.then(|| {
         state.prompt.take().unwrap_or_else(|| {
             let record = context.record(&identity).map(|dated| dated.record);
-            let age = record.map(|record| seconds_between(record.issued_at, context.now()));
+            let target = context.secrets.known(&identity.target).present();
+            let stored_at = target.and_then(|target| target.stored_at);
+            let age = record.map(|record| Prompt::age(record.issued_at, stored_at, context.now()));
             Box::new(Prompt::take_up(reported, source.metadata.generation, age))
         })
     });
