@@ -7,7 +7,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::change::ChangeArgs;
-use crate::commands::{bindings, check, completion, explain, get, mint, probe, refresh, suspend};
+#[cfg(unix)]
+use crate::commands::probe;
+use crate::commands::{bindings, check, completion, explain, get, mint, refresh, report, suspend};
+#[cfg(unix)]
 use crate::operator;
 
 /// The name of the binary as a plugin of kubectl.
@@ -26,6 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Reconcile TokenSources, in the cluster of the pod or of KUBECONFIG.
+    #[cfg(unix)]
     Run(Box<operator::RunArgs>),
     /// List TokenSources by urgency, with the first words of the remedy.
     #[command(after_help = get::HELP)]
@@ -49,7 +53,12 @@ pub enum Command {
     /// Check that the cluster is as the operator needs it: versions, definition, leader, rights and policies.
     #[command(after_help = check::HELP)]
     Check(Box<check::CheckArgs>),
+    /// Write what others need to help you into an archive: objects, conditions, events, the operator's logs and metrics, without
+    /// secrets.
+    #[command(after_help = report::HELP)]
+    Report(Box<report::ReportArgs>),
     /// Ask the operator of this pod whether it is live or ready; exit code 0: yes. For exec probes.
+    #[cfg(unix)]
     Probe(probe::ProbeArgs),
     /// Print the RoleBindings for all namespaces that have TokenSources, to be applied before the operator has its rights by
     /// namespace (the chart's rbac.mode perNamespace). Lists TokenSources with your own rights.
@@ -77,6 +86,7 @@ impl Cli {
             definition = definition
                 .name(PLUGIN)
                 .about("Shows and changes TokenSources, and finds out why one has no token");
+            #[cfg(unix)]
             for operator_only in ["run", "probe"] {
                 definition = definition.mut_subcommand(operator_only, |it| it.hide(true));
             }
@@ -101,6 +111,7 @@ impl Cli {
     /// Runs the subcommand. Returns the exit code of the process.
     pub async fn run(self) -> ExitCode {
         match self.command {
+            #[cfg(unix)]
             Command::Run(arguments) => match operator::run(*arguments).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failure(&error.to_string()),
@@ -112,6 +123,8 @@ impl Cli {
             Command::Mint(arguments) => ExitCode::from(mint::run(*arguments).await.code()),
             Command::Explain(arguments) => ExitCode::from(explain::run(*arguments).await),
             Command::Check(arguments) => ExitCode::from(check::run(*arguments).await),
+            Command::Report(arguments) => ExitCode::from(report::run(*arguments).await),
+            #[cfg(unix)]
             Command::Probe(arguments) => match probe::run(&arguments).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failure(&error.to_string()),

@@ -17,17 +17,23 @@
 //! `leadership`, `restorations`; `clock`; and, pure, `spec`; `status`; [`providers`]; [`refresh`]; [[`secret`]; `key`, `time`,
 //! `digest`, `text`, `binding`.
 
+// The operator runs on Linux, and for development on any Unix; on Windows this is the plugin of kubectl alone, and what both share
+// is used in part.
+#![cfg_attr(not(unix), allow(dead_code, unused_imports))]
+
 mod binding;
 pub mod cli;
 mod clock;
 pub mod cluster;
 pub mod commands;
+#[cfg(unix)]
 pub mod controller;
 mod digest;
 mod heartbeat;
 mod key;
 mod leadership;
 pub mod metrics;
+#[cfg(unix)]
 pub mod operator;
 pub mod providers;
 pub mod refresh;

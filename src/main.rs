@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     };
     // The kubelet runs a probe every few seconds: it needs no thread for each core of the node.
     let mut builder = match cli.command {
+        #[cfg(unix)]
         Command::Probe(_) => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };

@@ -18,6 +18,7 @@ mod service_networks;
 mod user;
 mod user_checks;
 mod user_objects;
+mod user_report;
 mod watches;
 
 pub(crate) use access::{Verdict, review};
@@ -34,4 +35,5 @@ pub(crate) use service_networks::service_networks;
 pub(crate) use user::{KubeconfigEntry, UserCluster, UserClusterError, UserConnection};
 pub(crate) use user_checks::Right;
 pub(crate) use user_objects::{Change, Scope, USER_FIELD_MANAGER, WatchEnd};
+pub(crate) use user_report::BoundedText;
 pub(crate) use watches::{may_list_secrets, watch_namespaces, watch_secrets, watch_sources};

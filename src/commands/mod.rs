@@ -11,7 +11,11 @@ pub mod kubectl;
 pub mod mint;
 mod operator;
 mod output;
+mod private_file;
+#[cfg(unix)]
 pub mod probe;
 mod readers;
+mod redacted;
 pub mod refresh;
+pub mod report;
 pub mod suspend;

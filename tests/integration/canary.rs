@@ -27,7 +27,7 @@ const TOKEN: &str = "Kanarie,4;e<f>g";
 const CANARIES: [&str; 4] = [SECRET, REFRESH_TOKEN, ROTATED, TOKEN];
 
 /// Every encoding in which `value` may appear in a text.
-fn forms(value: &[u8]) -> Vec<String> {
+pub(super) fn forms(value: &[u8]) -> Vec<String> {
     let mut forms = vec![value.iter().map(|byte| format!("{byte:02x}")).collect()];
     if let Ok(text) = std::str::from_utf8(value) {
         let json = json!(text).to_string();
@@ -52,7 +52,7 @@ fn forms(value: &[u8]) -> Vec<String> {
 }
 
 /// Panics if `text` contains one of `secrets` in any encoding, or a part of a canary.
-fn assert_silent(what: &str, text: &str, secrets: &[Vec<u8>]) {
+pub(super) fn assert_silent(what: &str, text: &str, secrets: &[Vec<u8>]) {
     let lower = text.to_ascii_lowercase();
     let around = |at: usize| {
         let from = at.saturating_sub(300);

@@ -42,6 +42,7 @@ mod prompt;
 mod providers;
 mod refresh;
 mod replicas;
+mod report;
 mod restarts;
 mod restorations;
 mod rights;

@@ -19,12 +19,12 @@ use super::support::relay::Relay;
 use super::support::scene::{SOON, Scene};
 
 /// A folder of the PATH in which kubectl finds the plugin.
-struct Plugin {
+pub(super) struct Plugin {
     folder: tempfile::TempDir,
 }
 
 impl Plugin {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["kubectl-tokensource", "kubectl_complete-tokensource"] {
             symlink(PROGRAM, folder.path().join(name)).unwrap();
@@ -40,14 +40,14 @@ impl Plugin {
     }
 
     /// Runs the plugin with its flags alone, without a kubeconfig in the environment.
-    async fn run(&self, kubeconfig: &Path, arguments: &[&str]) -> ProgramOutput {
+    pub(super) async fn run(&self, kubeconfig: &Path, arguments: &[&str]) -> ProgramOutput {
         let mut command = Command::new(self.folder.path().join("kubectl-tokensource"));
         command.arg(arguments[0]).arg("--kubeconfig").arg(kubeconfig).args(&arguments[1..]);
         run(command, "").await
     }
 }
 
-fn everything() -> std::path::PathBuf {
+pub(super) fn everything() -> std::path::PathBuf {
     ControlPlane::shared().kubeconfig_path()
 }
 

@@ -109,6 +109,7 @@ pub use limiter::{Admission, CircuitOpen, EndpointPermit, KnownRejection, Limite
 pub use limiter::{RequestIdentity, SharedBy, Tenant, Terms, Underway};
 pub use mapping::{Pointer, PointerError, ResponseMapping, SECRET_MEMBERS};
 pub use proxy::{Proxies, ProxyError};
+pub use redact::Redactor;
 pub use request::{Encoding, RESERVED, RequestDescription, TokenRequest, is_reserved};
 pub use response::read;
 pub use tls::{CertificateProblem, Tls};

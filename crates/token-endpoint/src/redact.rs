@@ -1,7 +1,8 @@
 //! Redacts in a server's texts what was sent and what looks like a token: some servers echo credentials in error descriptions.
 //!
 //! What a text costs is bounded, although both the text and the values are the choice of others: a text is searched up to
-//! [`MAX_SEARCHED`] bytes, once for all values, each of which is found by its beginning.
+//! [`MAX_SEARCHED`] bytes, once for all values, each of which is found by its beginning. [`Redactor::hide`] alone searches the whole
+//! of a text, for callers that bound it themselves.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
@@ -28,6 +29,8 @@ const LOOK_AHEAD: usize = 4 * ANCHOR_LENGTH;
 const MIN_TOKEN_LENGTH: usize = 32;
 /// A shorter secret may be part of another text by coincidence. Bytes.
 const MIN_CONTAINED_LENGTH: usize = 8;
+/// A longer part of a name between hyphens may be a token.
+const MAX_WORD_LENGTH: usize = 20;
 const REDACTED: &str = "[redacted]";
 
 /// All bytes except RFC 3986's unreserved characters: every form decoder (RFC 6749, appendix B) agrees on the result, and plain
@@ -39,9 +42,10 @@ pub(super) fn percent_encode(value: &str) -> String {
     utf8_percent_encode(value, RESERVED_BYTES).to_string()
 }
 
-/// The values that were sent, which are found in every encoding in which a server may echo them.
+/// Takes secrets out of texts: the values that it was given, in every encoding in which others may repeat them, and what looks like
+/// a token. The client uses it for the answers of servers.
 #[derive(Clone, Default)]
-pub(super) struct Redactor {
+pub struct Redactor {
     values: Vec<SecretString>,
     /// The secrets, which are among the values too.
     secrets: Vec<SecretString>,
@@ -52,12 +56,21 @@ pub(super) struct Redactor {
 }
 
 impl Redactor {
-    /// Adds a secret.
-    pub(super) fn add(&mut self, secret: &str) {
+    /// Adds a secret. Of one that is longer than 2 KiB only the beginning is found: add it in parts.
+    pub fn add(&mut self, secret: &str) {
         if !secret.is_empty() {
             self.secrets.push(secret.into());
         }
         self.add_name(secret);
+    }
+
+    /// `text`, of any length, without the secrets that were added and without what looks like a token. Names, UIDs and digests of
+    /// images stay. Each line is searched by itself: a secret of several lines is found where it is written on one, and otherwise by
+    /// those of its lines that were added.
+    #[must_use]
+    pub fn hide(&self, text: &str) -> String {
+        let hidden = |line: &str| self.redacted(line, line.len(), is_identifier);
+        text.split_inclusive('\n').map(hidden).collect()
     }
 
     /// Adds a value that is redacted in messages but is not a secret.
@@ -143,7 +156,13 @@ impl Redactor {
     /// Replaces every part of the beginning of `text` that was sent or looks like a token. All are found before any is replaced,
     /// so that a short value inside of a long one does not hide the long one.
     fn redact(&self, text: &str) -> String {
-        let shown = beginning(text, MAX_SEARCHED);
+        self.redacted(text, MAX_SEARCHED, |_, _| false)
+    }
+
+    /// The same for the first `max` bytes. A run of characters that looks like a token stays where `stays` says so of the text and
+    /// its place.
+    fn redacted(&self, text: &str, max: usize, stays: fn(&str, Range<usize>) -> bool) -> String {
+        let shown = beginning(text, max);
         let searched = beginning(text, shown.len() + LOOK_AHEAD);
         let anchors = self.anchors.get_or_init(|| Anchors::of(&self.values));
         let mut hidden = vec![false; searched.len()];
@@ -157,7 +176,7 @@ impl Redactor {
                 marks.fill(true);
             }
         }
-        hide_tokens(searched, &mut hidden);
+        hide_tokens(searched, &mut hidden, stays);
 
         let mut out = String::with_capacity(shown.len());
         let mut inside = false;
@@ -279,23 +298,41 @@ fn percent_decode(text: &[u8]) -> (Vec<u8>, Vec<Range<usize>>) {
     (decoded, origins)
 }
 
-/// Marks JWTs (`eyJ...`) and long runs of base64url.
-fn hide_tokens(text: &str, hidden: &mut [bool]) {
+/// Marks JWTs (`eyJ...`), and long runs of base64url except those of which `stays` is true.
+fn hide_tokens(text: &str, hidden: &mut [bool], stays: fn(&str, Range<usize>) -> bool) {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     let mut mark = |from: usize, to: usize| {
         if let Some(marks) = hidden.get_mut(from..to) {
             marks.fill(true);
         }
     };
+    let mut until = 0;
     for (at, _) in text.match_indices("eyJ") {
-        let length = text.bytes().skip(at).take_while(|&b| is_token(b) || b == b'.').count();
-        mark(at, at + length);
+        if at >= until {
+            until = at + text.bytes().skip(at).take_while(|&b| is_token(b) || b == b'.').count();
+            mark(at, until);
+        }
     }
     let mut start = 0;
     for run in text.as_bytes().split(|&b| !is_token(b)) {
-        if run.len() >= MIN_TOKEN_LENGTH {
-            mark(start, start + run.len());
+        let end = start + run.len();
+        if run.len() >= MIN_TOKEN_LENGTH && !stays(text, start..end) {
+            mark(start, end);
         }
-        start += run.len() + 1;
+        start = end + 1;
     }
+}
+
+/// Whether a run is made of words, as names, UIDs and metrics are, or is the digest of an image.
+fn is_identifier(text: &str, place: Range<usize>) -> bool {
+    const DIGEST: &str = "sha256:";
+    let run = text.get(place.clone()).unwrap_or_default();
+    let is_word = |word: &str| {
+        word.len() <= MAX_WORD_LENGTH && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    let is_digest = || {
+        let is_hex = run.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        run.len() == 64 && is_hex && text.get(..place.start).is_some_and(|before| before.ends_with(DIGEST))
+    };
+    run.bytes().all(|b| b.is_ascii_alphabetic()) || run.split(['-', '_']).all(is_word) || is_digest()
 }

@@ -12,6 +12,7 @@ use super::kubectl::ClusterArgs;
 use super::output::{self, Colour, Line, OutputFormat, Progress};
 use crate::cluster::UserCluster;
 use findings::{Finding, Grade};
+pub(crate) use read::{Operator, Seen};
 
 /// The text below the flags in the help of `check`.
 pub const HELP: &str = "Exit codes:
@@ -55,6 +56,14 @@ pub async fn run(arguments: CheckArgs) -> u8 {
         OutputFormat::Text => output::print_lines(&findings.iter().map(line).collect::<Vec<_>>()),
     }
     findings.iter().map(|finding| finding.grade).max().map_or(0, Grade::exit_code)
+}
+
+/// What was read, and what `check` says of it.
+pub(super) async fn examined(cluster: &UserCluster, progress: impl Fn(&str)) -> (Seen, String) {
+    let seen = read::read(cluster, progress).await;
+    let findings = findings::findings(Timestamp::now(), &seen);
+    let text = findings.iter().map(|finding| line(finding).text() + "\n").collect();
+    (seen, text)
 }
 
 fn line(finding: &Finding) -> Line {

@@ -14,27 +14,27 @@ use crate::commands::operator;
 use crate::key::Key;
 
 /// What was read.
-pub(super) struct Seen {
-    pub(super) namespace: String,
+pub(crate) struct Seen {
+    pub(crate) namespace: String,
     /// Major and minor version of the API server, and its text.
-    pub(super) version: Result<((u32, u32), String), CallError>,
-    pub(super) definition: Result<Option<CustomResourceDefinition>, CallError>,
+    pub(crate) version: Result<((u32, u32), String), CallError>,
+    pub(crate) definition: Result<Option<CustomResourceDefinition>, CallError>,
     /// Whether TokenSources of the namespace can be listed.
-    pub(super) sources: Result<Vec<TokenSource>, CallError>,
-    pub(super) operators: Result<Vec<Operator>, InstallationError>,
-    pub(super) policies: Result<Vec<ValidatingAdmissionPolicy>, CallError>,
-    pub(super) bindings: Result<Vec<ValidatingAdmissionPolicyBinding>, CallError>,
+    pub(crate) sources: Result<Vec<TokenSource>, CallError>,
+    pub(crate) operators: Result<Vec<Operator>, InstallationError>,
+    pub(crate) policies: Result<Vec<ValidatingAdmissionPolicy>, CallError>,
+    pub(crate) bindings: Result<Vec<ValidatingAdmissionPolicyBinding>, CallError>,
     /// The user's own rights in the namespace.
-    pub(super) own: Vec<(Right, Result<bool, CallError>)>,
+    pub(crate) own: Vec<(Right, Result<bool, CallError>)>,
 }
 
 /// A Deployment of the operator.
-pub(super) struct Operator {
-    pub(super) deployment: Deployment,
+pub(crate) struct Operator {
+    pub(crate) deployment: Deployment,
     /// `None` where it needs none.
-    pub(super) lease: Option<(Key, Result<Option<Lease>, CallError>)>,
+    pub(crate) lease: Option<(Key, Result<Option<Lease>, CallError>)>,
     /// Its rights; none where they are granted by namespace.
-    pub(super) rights: Vec<(Right, Result<bool, CallError>)>,
+    pub(crate) rights: Vec<(Right, Result<bool, CallError>)>,
 }
 
 /// The rights that the chart gives the operator: group, resource and verbs.

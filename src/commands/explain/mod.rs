@@ -102,6 +102,16 @@ async fn explain(arguments: &ExplainArgs) -> Result<u8, UserClusterError> {
     Ok(if failed { 1 } else { verdict.map_or(0, Level::exit_code) })
 }
 
+/// What `explain` says of these TokenSources.
+pub(super) async fn texts(cluster: &UserCluster, sources: Vec<DynamicObject>) -> String {
+    let reports = reports(cluster, sources, None).await;
+    let text = |report: Result<ExplainReport, ExplainError>| match report {
+        Ok(report) => format!("{report}\n"),
+        Err(error) => format!("{}\n\n", shown_message(&error.to_string())),
+    };
+    reports.into_iter().map(text).collect()
+}
+
 /// Explains each of these TokenSources.
 async fn reports(
     cluster: &UserCluster,

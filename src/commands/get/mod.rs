@@ -123,6 +123,21 @@ async fn named(arguments: &GetArgs, cluster: &UserCluster, table: &mut Table) ->
     failed.into()
 }
 
+/// The TokenSources, the most urgent first.
+pub(super) fn by_urgency(mut objects: Vec<DynamicObject>) -> Vec<DynamicObject> {
+    let now = Timestamp::now();
+    objects.sort_by_cached_key(|object| Row::of(now, object).urgency());
+    objects
+}
+
+/// The table of `-A -o wide`.
+pub(super) fn wide_table(objects: &[DynamicObject]) -> String {
+    let now = Timestamp::now();
+    let rows: Vec<_> = objects.iter().map(|object| Row::of(now, object)).collect();
+    let lines = Table::new(Columns { namespace: true, wide: true }).with_headings(now, &rows);
+    lines.iter().map(|line| line.text() + "\n").collect()
+}
+
 /// Shows the objects of a list.
 fn show(arguments: &GetArgs, table: &mut Table, mut objects: Vec<DynamicObject>, as_list: bool) {
     let now = Timestamp::now();

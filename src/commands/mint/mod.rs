@@ -4,6 +4,7 @@
 mod arguments;
 mod cluster;
 mod fault;
+mod held_signals;
 mod input;
 mod manifests;
 mod redacted;
@@ -18,7 +19,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use arguments::MintArgs;
 pub use fault::{Exit, HELP};
@@ -35,6 +35,7 @@ use crate::time::in_whole_seconds;
 use crate::token_request::{self, AllowedToken, EndpointArgs, Sent, send};
 use cluster::Internal;
 use fault::Fault;
+use held_signals::HeldSignals;
 use input::Input;
 use manifests::{ManifestError, Manifests};
 use report::MintReport;
@@ -141,7 +142,13 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
         None => None,
     };
     // Until the new refresh token is saved, Ctrl-C must not end the process: it may be the only valid one.
-    let _blocked = if token_file.is_some() { block_signals()? } else { vec![] };
+    let _held = match token_file.is_some() {
+        true => Some(
+            HeldSignals::new()
+                .map_err(|error| Fault::usage(format!("signals cannot be held back: {error}")))?,
+        ),
+        false => None,
+    };
     let now = in_whole_seconds(Timestamp::now());
     let mut saved = None;
     // Before the rest of the response is read.
@@ -265,14 +272,4 @@ fn create_token_file(path: &Path) -> Result<TokenFile, Fault> {
             path.display()
         ))
     })
-}
-
-/// While these receivers exist, the signals do not end the process.
-fn block_signals() -> Result<Vec<Signal>, Fault> {
-    [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-        .into_iter()
-        .map(|kind| {
-            signal(kind).map_err(|error| Fault::usage(format!("signals cannot be held back: {error}")))
-        })
-        .collect()
 }

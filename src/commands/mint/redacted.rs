@@ -2,17 +2,15 @@
 //! Secret only the length is shown.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use secrecy::ExposeSecret;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::Value;
-use url::Url;
 
+use crate::commands::redacted::{RedactedValue, shown_url};
 use crate::secret::Rendered;
 use token_endpoint::{Grant, RequestDescription, TokenRequest};
 
@@ -27,40 +25,6 @@ const PUBLIC_MEMBERS: [&str; 8] = [
     "scope",
     "subject_token_type",
 ];
-
-/// A value, or the number of its characters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum RedactedValue {
-    Plain(String),
-    Redacted(usize),
-}
-
-impl RedactedValue {
-    /// Redacts a value, unless `show`.
-    pub(super) fn secret(value: &str, show: bool) -> Self {
-        if show {
-            RedactedValue::Plain(value.to_owned())
-        } else {
-            RedactedValue::Redacted(value.chars().count())
-        }
-    }
-}
-
-impl fmt::Display for RedactedValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RedactedValue::Plain(value) => f.write_str(value),
-            RedactedValue::Redacted(1) => f.write_str("[redacted, 1 character]"),
-            RedactedValue::Redacted(length) => write!(f, "[redacted, {length} characters]"),
-        }
-    }
-}
-
-impl Serialize for RedactedValue {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
 
 /// A header, a member of a body or a key of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -115,19 +79,7 @@ pub(super) fn request_view(
         .iter()
         .map(|(name, value)| Member::new(name.as_str(), header(value, *name == AUTHORIZATION, show)))
         .collect();
-    RequestView { method: "POST", url: url(request.url(), show), headers, body }
-}
-
-/// The URL with redacted values of the query, which may contain an API key.
-fn url(url: &Url, show: bool) -> String {
-    let (mut shown, query) = (url.clone(), url.query_pairs());
-    if show || url.query().is_none() {
-        return url.to_string();
-    }
-    shown.set_query(None);
-    let members: Vec<String> =
-        query.map(|(name, value)| format!("{name}={}", RedactedValue::secret(&value, false))).collect();
-    format!("{shown}?{}", members.join("&"))
+    RequestView { method: "POST", url: shown_url(request.url(), show), headers, body }
 }
 
 fn header(value: &HeaderValue, is_authorization: bool, show: bool) -> RedactedValue {

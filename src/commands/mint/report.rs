@@ -6,8 +6,9 @@ use std::fmt::{self, Write as _};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::redacted::{Member, RedactedValue, RequestView};
+use super::redacted::{Member, RequestView};
 use crate::commands::output::ConditionReport;
+use crate::commands::redacted::RedactedValue;
 
 /// The result of `mint`.
 #[derive(Debug, Default, Serialize)]

@@ -6,8 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::redacted::{self, Member, RedactedValue};
+use super::redacted::{self, Member};
 use super::report::{MintReport, ResponseReport, SchedulePreview, TargetPreview};
+use crate::commands::redacted::RedactedValue;
 use crate::secret::{Inputs, Minted, Owner, Record, Template, TemplateError, Version};
 use crate::spec::Resolved;
 use crate::status::{Reported, Situation, status};

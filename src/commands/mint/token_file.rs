@@ -1,12 +1,13 @@
 //! The file for a new refresh token. It is created before the old token is sent, so that a path that cannot be written
 //! does not cost the token, and it never replaces an existing file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::commands::private_file;
 
 /// A file with mode 0600. It is removed on drop if no token was saved.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(super) struct TokenFile {
 impl TokenFile {
     /// Creates the file, which must not exist.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let file = private_file::options().create_new(true).open(path)?;
         Ok(TokenFile { path: path.to_owned(), file, used: false })
     }
 
@@ -45,8 +46,6 @@ impl Drop for TokenFile {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -57,7 +56,11 @@ mod tests {
         assert!(!path.exists());
         TokenFile::create(&path).unwrap().save(&"next".into()).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "next");
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        #[cfg(unix)]
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777,
+            0o600
+        );
         assert_eq!(TokenFile::create(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "next");
     }

@@ -14,6 +14,7 @@ mod made_assertions;
 mod mapping;
 mod properties;
 mod proxy;
+mod redact;
 mod request;
 mod response;
 mod vendor_answers;
