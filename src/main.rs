@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tokensource_operator::cli::{Cli, Command};
+use tokensource_operator::cli::Cli;
 use tokio::runtime::Builder;
 
 /// The allocations of reconciliations fragment the heap of glibc: after ten thousand first token requests it used 104 MiB,
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     // The kubelet runs a probe every few seconds: it needs no thread for each core of the node.
     let mut builder = match cli.command {
         #[cfg(unix)]
-        Command::Probe(_) => Builder::new_current_thread(),
+        tokensource_operator::cli::Command::Probe(_) => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
     match builder.enable_all().build() {
