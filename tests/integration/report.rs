@@ -110,7 +110,9 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.tar.gz");
     let path = file.display().to_string();
-    let said = plugin.run(&everything(), &["report", "-n", &namespace, "-o", &path]).await;
+    let said = plugin
+        .run(&everything(), &["report", "-n", &namespace, "--operator-namespace", &namespace, "-o", &path])
+        .await;
     assert!([0, 3].contains(&said.code) && said.stderr.contains(" files, "), "{said:?}");
     let files = unpacked(&file);
     let all: String = files.iter().map(|(path, text)| format!("== {path}\n{text}\n")).collect();
@@ -137,7 +139,12 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
     // Without rights, and as the roles view and edit.
     let account = TestAccount::new(&scene, "person").await;
     let report = async || {
-        let said = plugin.run(&account.kubeconfig(), &["report", "-n", &namespace, "-o", &path]).await;
+        let said = plugin
+            .run(
+                &account.kubeconfig(),
+                &["report", "-n", &namespace, "--operator-namespace", &namespace, "-o", &path],
+            )
+            .await;
         (said, unpacked(&file))
     };
     let says = |said: &ProgramOutput, sentence: &str| {

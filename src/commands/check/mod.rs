@@ -59,8 +59,12 @@ pub async fn run(arguments: CheckArgs) -> u8 {
 }
 
 /// What was read, and what `check` says of it.
-pub(super) async fn examined(cluster: &UserCluster, progress: impl Fn(&str)) -> (Seen, String) {
-    let seen = read::read(cluster, progress).await;
+pub(super) async fn examined(
+    cluster: &UserCluster,
+    installation: &InstallationArgs,
+    progress: impl Fn(&str),
+) -> (Seen, String) {
+    let seen = read::read(cluster, installation, progress).await;
     let findings = findings::findings(Timestamp::now(), &seen);
     let text = findings.iter().map(|finding| line(finding).text() + "\n").collect();
     (seen, text)

@@ -82,7 +82,8 @@ async fn explain(arguments: &ExplainArgs) -> Result<u8, UserClusterError> {
     let cluster = UserCluster::connect(&arguments.cluster.connection()).await?;
     let selection = &arguments.selection;
     let (sources, mut failed) = selection.objects(&cluster).await?;
-    let reports = reports(&cluster, sources, arguments).await;
+    let operator = (arguments.default_propagation_delay, &arguments.installation);
+    let reports = reports(&cluster, sources, operator).await;
     let mut explained = vec![];
     for report in reports {
         match report {
@@ -103,8 +104,12 @@ async fn explain(arguments: &ExplainArgs) -> Result<u8, UserClusterError> {
 }
 
 /// What `explain` says of these TokenSources.
-pub(super) async fn texts(cluster: &UserCluster, sources: Vec<DynamicObject>) -> String {
-    let reports = reports(cluster, sources, None).await;
+pub(super) async fn texts(
+    cluster: &UserCluster,
+    sources: Vec<DynamicObject>,
+    installation: &InstallationArgs,
+) -> String {
+    let reports = reports(cluster, sources, (None, installation)).await;
     let text = |report: Result<ExplainReport, ExplainError>| match report {
         Ok(report) => format!("{report}\n"),
         Err(error) => format!("{}\n\n", shown_message(&error.to_string())),
@@ -112,11 +117,11 @@ pub(super) async fn texts(cluster: &UserCluster, sources: Vec<DynamicObject>) ->
     reports.into_iter().map(text).collect()
 }
 
-/// Explains each of these TokenSources.
+/// Explains each of these TokenSources; `operator`: the user's propagation delay in seconds, and which operator.
 async fn reports(
     cluster: &UserCluster,
     sources: Vec<DynamicObject>,
-    arguments: &ExplainArgs,
+    operator: (Option<u64>, &InstallationArgs),
 ) -> Vec<Result<ExplainReport, ExplainError>> {
     let mut secrets: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in &sources {
@@ -129,7 +134,7 @@ async fn reports(
     for (namespace, secrets) in secrets {
         progress.show(&format!("reading pods of {namespace}"));
         pods.insert(namespace.clone(), Arc::new(cluster::read_pods(cluster, &namespace, &secrets).await));
-        delays.insert(namespace.clone(), operators_delay(cluster, &namespace, arguments).await);
+        delays.insert(namespace.clone(), operators_delay(cluster, &namespace, operator).await);
     }
     let (pods, delays) = (&pods, &delays);
     let one = async |source: DynamicObject| {
@@ -163,12 +168,12 @@ async fn reports(
 async fn operators_delay(
     cluster: &UserCluster,
     namespace: &str,
-    arguments: &ExplainArgs,
+    (given, installation): (Option<u64>, &InstallationArgs),
 ) -> (u64, Option<String>) {
-    if let Some(given) = arguments.default_propagation_delay {
+    if let Some(given) = given {
         return (given, None);
     }
-    let unknown = match installation::of_namespace(cluster, namespace, &arguments.installation).await {
+    let unknown = match installation::of_namespace(cluster, namespace, installation).await {
         Ok(installation) => {
             let values = operator::flag(&installation.deployment, "default-propagation-delay");
             let delay = values.last().and_then(|value| propagation_delay(value).ok());

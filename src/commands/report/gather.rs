@@ -15,6 +15,7 @@ use super::hidden::SecretValues;
 use super::views;
 use crate::cluster::{BoundedText, CallError, UserCluster};
 use crate::commands::check::{self, Operator};
+use crate::commands::installation::InstallationArgs;
 use crate::commands::kubectl::SelectionArgs;
 use crate::commands::output::Progress;
 use crate::commands::{explain, get};
@@ -102,15 +103,21 @@ impl Gathered {
 
 struct Gatherer<'a> {
     cluster: &'a UserCluster,
+    installation: &'a InstallationArgs,
     until: Instant,
     progress: Progress,
     gathered: Gathered,
 }
 
 /// Reads everything, until `until` at the latest.
-pub(super) async fn gather(cluster: &UserCluster, selection: &SelectionArgs, until: Instant) -> Gathered {
+pub(super) async fn gather(
+    cluster: &UserCluster,
+    selection: &SelectionArgs,
+    installation: &InstallationArgs,
+    until: Instant,
+) -> Gathered {
     let gathered = Gathered { contents: vec![], values: SecretValues::default(), unread: vec![], bytes: 0 };
-    let mut gatherer = Gatherer { cluster, until, progress: Progress::new(), gathered };
+    let mut gatherer = Gatherer { cluster, installation, until, progress: Progress::new(), gathered };
     gatherer.check().await;
     let sources = gatherer.sources(selection).await;
     gatherer.secrets(&sources).await;
@@ -216,8 +223,8 @@ impl Gatherer<'_> {
             self.gathered.add_object(path, views::source(source));
             names.entry(key.namespace.to_string()).or_default().insert(key.name.to_string());
         }
-        let cluster = self.cluster;
-        let explained = async { Ok::<_, CallError>(explain::texts(cluster, sources).await) };
+        let (cluster, installation) = (self.cluster, self.installation);
+        let explained = async { Ok::<_, CallError>(explain::texts(cluster, sources, installation).await) };
         if let Some(text) = self.read("what explain says", explained).await {
             self.gathered.add_text("explain.txt".to_owned(), text);
         }
@@ -241,10 +248,10 @@ impl Gatherer<'_> {
 
     /// What `check` says and reads, and the operators.
     async fn check(&mut self) {
-        let (cluster, progress) = (self.cluster, Progress::new());
+        let (cluster, installation, progress) = (self.cluster, self.installation, Progress::new());
         let examined = async {
             let show = |what: &str| progress.show(what);
-            Ok::<_, CallError>(check::examined(cluster, show).await)
+            Ok::<_, CallError>(check::examined(cluster, installation, show).await)
         };
         let Some((seen, text)) = self.read("what check says", examined).await else { return };
         self.gathered.add_text("check.txt".to_owned(), text);

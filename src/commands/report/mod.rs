@@ -16,6 +16,7 @@ use clap::{Args, ValueHint};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::installation::InstallationArgs;
 use super::kubectl::{ClusterArgs, SelectionArgs, request_timeout};
 use super::{output, private_file};
 use crate::cluster::{CallError, UserCluster, UserClusterError};
@@ -46,6 +47,10 @@ pub struct ReportArgs {
     /// The longest that reading may take, for example 90s or 5m. What was not read until then is left out.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = request_timeout)]
     pub timeout: Duration,
+
+    /// Which operator.
+    #[command(flatten)]
+    pub installation: InstallationArgs,
 
     /// The flags of kubectl.
     #[command(flatten)]
@@ -92,7 +97,8 @@ async fn report(arguments: &ReportArgs) -> Result<u8, ReportError> {
         return Err(ReportError::Unanswered(error));
     }
     let until = Instant::now() + arguments.timeout.min(MAX_TIMEOUT);
-    let Files { mut files, unread } = gather::gather(&cluster, &arguments.selection, until).await.hide();
+    let Files { mut files, unread } =
+        gather::gather(&cluster, &arguments.selection, &arguments.installation, until).await.hide();
     let version = version.unwrap_or_else(|error| error.to_string());
     files.insert(0, TextFile { path: "report.txt".to_owned(), text: summary(now, &version, &unread) });
     let failed = |error| ReportError::Output { path: path.clone(), error };
