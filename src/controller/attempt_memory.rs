@@ -117,7 +117,10 @@ impl Bytes {
                 it.held > 0 || !it.waiting.is_empty() || (it.turn > 0 && it.turn + REMEMBERED > turns)
             });
         }
-        let namespace = self.namespaces.entry(Arc::clone(namespace)).or_default();
+        // One that was forgotten does not go before those that have waited since.
+        let turn = turns.saturating_sub(REMEMBERED);
+        let new = || Namespace { turn, ..Namespace::default() };
+        let namespace = self.namespaces.entry(Arc::clone(namespace)).or_insert_with(new);
         namespace.waiting.insert((deadline, arrival), waiting);
     }
 
@@ -273,6 +276,42 @@ mod tests {
         }
         assert!(others <= 100, "{others}");
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[test]
+    fn attempt_memory_of_more_namespaces_than_are_remembered_comes_to_one_that_had_a_turn_before() {
+        let memory = AttemptMemory::new();
+        let honest = "honest".into();
+        drop(reserve(&memory, &honest, LARGE).now_or_never());
+        let names: Vec<Arc<str>> = (0..400).map(|n| format!("colluding-{n}").into()).collect();
+        let mut waiting = names.iter().cycle().map(|name| Box::pin(reserve(&memory, name, LARGE)));
+        let (mut held, mut queue) = (std::collections::VecDeque::new(), vec![]);
+        while let Some(reservation) = waiting.by_ref().take(1).next().and_then(|mut it| {
+            let granted = it.as_mut().now_or_never();
+            if granted.is_none() {
+                queue.push(it);
+            }
+            granted
+        }) {
+            held.push_back(reservation);
+        }
+        let mut honest = Box::pin(reserve(&memory, &honest, LARGE));
+        for round in 0..4000 {
+            if honest.as_mut().now_or_never().is_some() {
+                return;
+            }
+            assert!(round < 1000, "{round} requests of others went before it");
+            queue.extend(waiting.by_ref().take(1));
+            held.pop_front();
+            let mut left = vec![];
+            for mut it in queue {
+                match it.as_mut().now_or_never() {
+                    Some(reservation) => held.push_back(reservation),
+                    None => left.push(it),
+                }
+            }
+            queue = left;
+        }
     }
 
     #[tokio::test]

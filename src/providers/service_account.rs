@@ -68,6 +68,14 @@ pub(super) fn service_account(
             "write a duration from 10m to 1h",
         ));
     }
+    // It becomes a part of a path.
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    if token.name.is_empty() || !token.name.bytes().all(is_name) || token.name.contains("..") {
+        return Err(invalid(
+            "spec.credentials.serviceAccountToken.name",
+            "write the name of a ServiceAccount",
+        ));
+    }
     let audience = token.audience.as_ref().or_else(|| oauth2?.issuer.as_ref());
     let Some(audience) = audience.filter(|audience| is_audience(audience)) else {
         let problem = "write one audience in printable ASCII, without spaces and commas";

@@ -17,10 +17,12 @@ use url::Url;
 use crate::cluster::{CallError, IssuedToken, Kubernetes, TokenCheck};
 use crate::key::Key;
 use crate::providers::{ServiceAccountUse, is_audience};
-use crate::text::shown;
+use crate::text::{shell_word, shown};
 
 /// After this time it is checked again that the cluster accepts no token for an audience: its configuration may change.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// The port of a pair that names none.
+const HTTPS_PORT: u16 = 443;
 /// The ServiceAccounts of this namespace run the cluster.
 const SYSTEM_NAMESPACE: &str = "kube-system";
 
@@ -29,7 +31,7 @@ const SYSTEM_NAMESPACE: &str = "kube-system";
 pub struct AllowedToken {
     audience: String,
     host: String,
-    /// `None`: the port of the scheme.
+    /// `None`: that of https.
     port: Option<u16>,
 }
 
@@ -63,17 +65,11 @@ impl FromStr for AllowedToken {
 }
 
 impl AllowedToken {
-    /// The pair of an audience and the host of a URL.
-    pub(crate) fn to(audience: &str, url: &Url) -> Self {
-        let host = url.host_str().unwrap_or_default().to_owned();
-        AllowedToken { audience: audience.to_owned(), host, port: url.port_or_known_default() }
-    }
-
     fn permits(&self, audience: &str, url: &Url) -> bool {
-        let port = url.port_or_known_default();
-        let of_scheme =
-            Url::parse(&format!("{}://h/", url.scheme())).ok().and_then(|it| it.port_or_known_default());
-        self.audience == audience && url.host_str() == Some(&self.host) && port == self.port.or(of_scheme)
+        let port = self.port.unwrap_or(HTTPS_PORT);
+        self.audience == audience
+            && url.host_str() == Some(&self.host)
+            && url.port_or_known_default() == Some(port)
     }
 }
 
@@ -101,8 +97,8 @@ pub(crate) enum ServiceAccountTokenError {
     )]
     NotFound(Key),
     #[error(
-        "ServiceAccount {account} does not list the audience {audience} in its annotation {AUDIENCES_ANNOTATION}: kubectl annotate serviceaccount {name} -n {namespace} {AUDIENCES_ANNOTATION}={audience}",
-        name = account.name, namespace = account.namespace
+        "ServiceAccount {account} does not list the audience {audience} in its annotation {AUDIENCES_ANNOTATION}: kubectl annotate serviceaccount {name} -n {namespace} {AUDIENCES_ANNOTATION}={word}",
+        name = account.name, namespace = account.namespace, word = shell_word(audience)
     )]
     NoConsent { account: Key, audience: String },
     #[error(
@@ -310,5 +306,6 @@ mod tests {
             permits("a=h:443", "a", "https://h/t") && permits("a=[::1]:8443", "a", "https://[::1]:8443/t")
         );
         assert!(permits("a=h:80", "a", "http://h/t") && !permits("a=h:443", "a", "http://h/t"));
+        assert!(!permits("a=h", "a", "http://h/t"), "no cleartext, unless the pair names its port");
     }
 }

@@ -19,7 +19,7 @@ use crate::secret::{
     template_key_names,
 };
 use crate::spec::Resolved;
-use crate::text::{shown, shown_message};
+use crate::text::{shell_word, shown, shown_message};
 use crate::time::seconds_between;
 use tokensource_api::{AUDIENCES_ANNOTATION, Reason, TokenSource, TokenSourceStatus, TokenStatus};
 
@@ -378,7 +378,8 @@ impl Assessment<'_> {
             Ok(_) => Some(Finding::new(
                 Level::Attention,
                 format!(
-                    "{told}; but its annotation {AUDIENCES_ANNOTATION} does not list this audience: kubectl annotate serviceaccount {name} -n {namespace} {AUDIENCES_ANNOTATION}={audience}"
+                    "{told}; but its annotation {AUDIENCES_ANNOTATION} does not list this audience: kubectl annotate serviceaccount {name} -n {namespace} {AUDIENCES_ANNOTATION}={}",
+                    shell_word(audience)
                 ),
             )),
             Err(error) => {

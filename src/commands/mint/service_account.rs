@@ -8,8 +8,8 @@ use crate::cluster::{Kubernetes, TokenCheck};
 use crate::providers::{ServiceAccountUse, add_token};
 use crate::token_request::{AllowedToken, Claims, ServiceAccountTokens};
 
-/// Adds the token to the credentials, if the request sends one. `allowed` are the pairs of the operator's flags, where they are
-/// known.
+/// Adds the token to the credentials, if the request sends one. `allowed` are the pairs of the operator's flags; without
+/// them no token is asked for.
 pub(super) async fn add(
     wanted: Option<&ServiceAccountUse>,
     cluster: Option<&(Kubernetes, TokenCheck)>,
@@ -25,12 +25,11 @@ pub(super) async fn add(
         ));
     };
     let url = &description.token_url;
-    let allowed = allowed.unwrap_or_else(|| {
-        let unknown =
-            "whether the operator may send this token to this host is not known: its flags could not be read";
-        report.remarks.push(unknown.to_owned());
-        vec![AllowedToken::to(&wanted.audience, url)]
-    });
+    let Some(allowed) = allowed else {
+        return Err(Fault::usage(
+            "to which hosts the platform allows this token is not known, because the operator's flags could not be read: say with --operator-namespace where the operator is, or ask somebody who may read its Deployment".to_owned(),
+        ));
+    };
     let tokens = ServiceAccountTokens::new(allowed, check.clone());
     let issued = tokens.issue(kubernetes, namespace, wanted, url).await;
     let issued = issued.map_err(|error| Fault::told(error.reason(), error.to_string()))?;

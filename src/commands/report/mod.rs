@@ -106,7 +106,13 @@ async fn report(arguments: &ReportArgs) -> Result<u8, ReportError> {
     if is_stdout {
         io::stdout().write_all(&archive).and_then(|()| io::stdout().flush()).map_err(failed)?;
     } else {
-        let file = private_file::options().create(true).truncate(true).open(&path);
+        let mut options = private_file::options();
+        // The default name can be foreseen: in a folder of others it may be a link.
+        match arguments.output {
+            Some(_) => options.create(true).truncate(true),
+            None => options.create_new(true),
+        };
+        let file = options.open(&path);
         file.and_then(|mut file| file.write_all(&archive)).map_err(failed)?;
     }
     for sentence in &unread {

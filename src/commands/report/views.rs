@@ -124,13 +124,45 @@ fn redacted_template(template: &str) -> String {
         let Some((expression, after)) = expression.split_at_checked(end + closing.len()) else { break };
         view += &length(before);
         if closing != "#}" {
-            for (number, part) in expression.split(['"', '\'']).enumerate() {
-                view += &if number % 2 == 0 { part.to_owned() } else { length(part) };
+            if is_raw(expression) {
+                return length(template);
             }
+            view += &redacted_expression(expression, length);
         }
         rest = after;
     }
     view + &length(rest)
+}
+
+/// Whether what follows is text, whatever it looks like.
+fn is_raw(expression: &str) -> bool {
+    expression.trim_matches(['{', '}', '%', '-', '+', ' ', '\t', '\r', '\n']) == "raw"
+}
+
+/// An expression without its literals: strings and numbers.
+fn redacted_expression(expression: &str, length: impl Fn(&str) -> String) -> String {
+    let (mut view, mut rest) = (String::new(), expression);
+    while let Some(first) = rest.chars().next() {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let end = if matches!(first, '"' | '\'') {
+            let mut is_escaped = false;
+            let closing = |(_, c): &(usize, char)| {
+                let closes = *c == first && !is_escaped;
+                is_escaped = *c == '\\' && !is_escaped;
+                closes
+            };
+            rest.char_indices().skip(1).find(closing).map(|(at, c)| at + c.len_utf8())
+        } else if is_word(first) {
+            rest.find(|c: char| !is_word(c))
+        } else {
+            Some(first.len_utf8())
+        };
+        let Some((part, after)) = rest.split_at_checked(end.unwrap_or(rest.len())) else { break };
+        let is_literal = matches!(first, '"' | '\'') || first.is_numeric();
+        view += &if is_literal { length(part) } else { part.to_owned() };
+        rest = after;
+    }
+    view
 }
 
 /// The metadata of a Secret: of its data the names of the keys and the sizes.
@@ -306,7 +338,7 @@ mod tests {
                     "scopes": ["read"], "secretHeaders": {"X-Secret": "its-key"},
                 }},
                 "target": {"template": {
-                    "data": {"config": "[redacted, 27 characters]{{ access_token | default([redacted, 7 characters]) }}"},
+                    "data": {"config": "[redacted, 27 characters]{{ access_token | default([redacted, 9 characters]) }}"},
                     "metadata": {"annotations": {"note": "[redacted, 7 characters]"}},
                 }},
             })
@@ -322,6 +354,17 @@ mod tests {
     fn template_that_does_not_close_is_not_shown() {
         assert_eq!(redacted_template("{# hunter2 #}a{{ hunter2"), "[redacted, 11 characters]");
         assert_eq!(redacted_template("{{ access_token }}"), "{{ access_token }}");
+        for template in [
+            r#"{{ '{"password":"hunter2"}' }}"#,
+            r#"{{ "it's hunter2" }}"#,
+            r#"{{ "a\"hunter2\"" }}"#,
+            "{{ 'hunter2",
+            "{%- raw -%}{{ hunter2 }}{% endraw %}",
+            "{{ access_token | default(4711004711) }}",
+        ] {
+            let view = redacted_template(template);
+            assert!(!view.contains("hunter2") && !view.contains("4711"), "{template}: {view}");
+        }
     }
 
     #[test]
