@@ -25,7 +25,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use fleet::operator::{BINARY, Operator, Usage};
+use fleet::cost::Sample;
+use fleet::operator::{BINARY, Operator};
 use fleet::{Fleet, bare_loop, setting};
 
 fn main() -> ExitCode {
@@ -162,7 +163,7 @@ async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: us
     let expired_before =
         fleet::series(&fleet::metrics().await.unwrap(), "tokensource_token_expired_seconds_total")
             .sum::<f64>();
-    let (before, api_before) = (operator.usage(), Usage::of_api_server());
+    let before = Sample::take(operator.usage());
     let (mints, begun) = (fleet.mints().await, Instant::now());
     let (mut latest, mut unready) = (0_f64, 0);
     while begun.elapsed() < Duration::from_secs(steady as u64) {
@@ -172,21 +173,17 @@ async fn watch(operator: &mut Operator, fleet: &Fleet, lifetime: u32, steady: us
         unready =
             unready.max(fleet::series(&metrics, "tokensource_ready").filter(|ready| *ready == 0.0).count());
     }
-    let (after, api_after) = (operator.usage(), Usage::of_api_server());
-    let seconds = begun.elapsed().as_secs_f64();
-    let mints = fleet.mints().await - mints;
+    let after = operator.usage();
+    let cost = before.cost(&after, fleet.mints().await - mints);
     let expired = fleet::series(&fleet::metrics().await.unwrap(), "tokensource_token_expired_seconds_total")
         .sum::<f64>();
     println!(
-        "{:.1} refreshes/s; each costs {:.2} ms of CPU and kube-apiserver {:.2} ms; the latest refresh used {:.0} % of its time, {unready} at most were not ready, {:.0} s without a valid token in all; {}",
-        mints as f64 / seconds,
-        (after.cpu - before.cpu) / mints as f64 * 1e3,
-        (api_after.cpu - api_before.cpu) / mints as f64 * 1e3,
+        "{cost}; the latest refresh used {:.0} % of its time, {unready} at most were not ready, {:.0} s without a valid token in all; {}",
         latest * 100.0,
         expired - expired_before,
         after.memory()
     );
-    mints as f64 / seconds
+    cost.rate
 }
 
 fn per_second(count: usize, begun: Instant) -> f64 {

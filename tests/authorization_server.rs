@@ -197,14 +197,10 @@ async fn vng_front_accepts_documented_bytes_only() {
 async fn vcd_front_user_token_is_reusable_and_service_account_token_single_use() {
     let server = AuthorizationServer::shared();
     let client = |id: &str, rotate_refresh_token| ClientSpec {
-        id: id.to_owned(),
-        secret: None,
-        token_endpoint_auth_method: "none",
-        grant_types: vec!["refresh_token"],
         access_token_ttl: 2_592_000,
         tenant: Some("my org".to_owned()),
         rotate_refresh_token,
-        ..ClientSpec::default()
+        ..ClientSpec::public(id, "refresh_token")
     };
     server.client(client("user", false)).await;
     let token = server.seed_refresh_token("user").await;

@@ -35,6 +35,12 @@ pub(crate) struct IssuedToken {
     pub(crate) expires_at: Timestamp,
 }
 
+/// What the API server answers in the status of an object that it does not store.
+#[derive(Deserialize)]
+struct Answer<S> {
+    status: S,
+}
+
 impl Kubernetes {
     /// The annotation by which a ServiceAccount consents to tokens; `None` where it has none, or one that is too long.
     ///
@@ -67,10 +73,6 @@ impl Kubernetes {
         seconds: u64,
     ) -> Result<IssuedToken, CallError> {
         #[derive(Deserialize)]
-        struct Object {
-            status: Status,
-        }
-        #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Status {
             token: String,
@@ -83,8 +85,9 @@ impl Kubernetes {
         let request = requests::<ServiceAccount>(&account.namespace);
         let body = body.to_string().into_bytes();
         let request = request.create_subresource("token", &account.name, &PostParams::default(), body);
-        let read =
-            async { parse::<Object>(&object(&self.client, built(request)?, kept::ISSUED_TOKEN).await?) };
+        let read = async {
+            parse::<Answer<Status>>(&object(&self.client, built(request)?, kept::ISSUED_TOKEN).await?)
+        };
         let Status { token, expiration_timestamp } = self.bounded(read).await?.status;
         Ok(IssuedToken { token: token.into(), expires_at: expiration_timestamp })
     }
@@ -95,10 +98,6 @@ impl Kubernetes {
     /// See [`CallError`].
     pub(crate) async fn own_user(&self) -> Result<String, CallError> {
         #[derive(Deserialize)]
-        struct Object {
-            status: Status,
-        }
-        #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Status {
             user_info: User,
@@ -107,7 +106,8 @@ impl Kubernetes {
         struct User {
             username: String,
         }
-        let read = async { parse::<Object>(&object(&self.client, built(review())?, kept::REVIEWED).await?) };
+        let read =
+            async { parse::<Answer<Status>>(&object(&self.client, built(review())?, kept::REVIEWED).await?) };
         Ok(self.bounded(read).await?.status.user_info.username)
     }
 }

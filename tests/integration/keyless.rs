@@ -30,15 +30,11 @@ async fn exchanging(prefix: &str) -> Scene {
     scene
         .server
         .client(ClientSpec {
-            id: scene.namespace.clone(),
-            secret: None,
-            token_endpoint_auth_method: "none",
-            grant_types: vec![EXCHANGE],
             subject_tokens: Some(json!({
                 "jwks": jwks, "issuer": CLUSTER, "audience": scene.server.issuer(),
                 "subject": format!("system:serviceaccount:{}:payments", scene.namespace),
             })),
-            ..ClientSpec::default()
+            ..ClientSpec::public(&scene.namespace, EXCHANGE)
         })
         .await;
     account(&scene, "payments", &format!("https://other.example.com, {}", scene.server.issuer())).await;

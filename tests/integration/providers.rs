@@ -226,16 +226,7 @@ async fn oauth2_post_sends_scopes_and_parameters() {
 #[tokio::test(flavor = "multi_thread")]
 async fn oauth2_public_client_with_id_in_spec_gets_token() {
     let scene = Scene::bare("oauth2-none").await;
-    scene
-        .server
-        .client(ClientSpec {
-            id: scene.namespace.clone(),
-            secret: None,
-            token_endpoint_auth_method: "none",
-            grant_types: vec!["refresh_token"],
-            ..ClientSpec::default()
-        })
-        .await;
+    scene.server.client(ClientSpec::public(&scene.namespace, "refresh_token")).await;
     let original = scene.server.seed_refresh_token(&scene.namespace).await;
     scene.secret("credentials", &[("seed", &original)]).await;
     let _operator = Operator::start(&scene.namespace).await;

@@ -1,5 +1,5 @@
-//! `kubectl tokensource report` against a real control plane: no value of a Secret is in it, whoever repeats it, and it says what
-//! the role does not permit to read.
+//! `kubectl tokensource report` against a real control plane: it has no value of a Secret, even one that other objects repeat,
+//! and says what the role does not permit to read.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

@@ -111,14 +111,8 @@ async fn tls_private_authority_is_trusted_through_ca_bundle() {
 async fn tls_self_signed_director_is_trusted_through_ca_bundle() {
     let leaf = Leaf::self_signed(|_| ());
     let scene = scene("tls-director", AuthorizationServer::start_self_signed(&leaf)).await;
-    let client = ClientSpec {
-        id: scene.namespace.clone(),
-        secret: None,
-        token_endpoint_auth_method: "none",
-        grant_types: vec!["refresh_token"],
-        tenant: Some("acme".into()),
-        ..ClientSpec::default()
-    };
+    let client =
+        ClientSpec { tenant: Some("acme".into()), ..ClientSpec::public(&scene.namespace, "refresh_token") };
     scene.server.client(client).await;
     let original = scene.server.seed_refresh_token(&scene.namespace).await;
     scene.secret("credentials", &[("refresh_token", &original)]).await;

@@ -81,6 +81,19 @@ pub struct ClientSpec {
     pub lock_after_failures: Option<u32>,
 }
 
+impl ClientSpec {
+    /// A client without authentication, with one grant type.
+    pub fn public(id: &str, grant_type: &'static str) -> Self {
+        Self {
+            id: id.to_owned(),
+            secret: None,
+            token_endpoint_auth_method: "none",
+            grant_types: vec![grant_type],
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for ClientSpec {
     fn default() -> Self {
         Self {

@@ -103,8 +103,7 @@ impl Secrets {
     pub fn writers(&self, secret: &Key) -> Vec<Key> {
         let table = self.lock();
         let Some(entry) = table.entries.get(secret) else { return vec![] };
-        let count = usize::try_from(entry.writers).unwrap_or(usize::MAX);
-        entry.users.iter().take(count).map(|user| secret.sibling(Arc::clone(user))).collect()
+        entry.users.iter().take(entry.writers_count()).map(|user| secret.sibling(Arc::clone(user))).collect()
     }
 
     /// When the token in a target expires.
@@ -123,9 +122,12 @@ impl Secrets {
     }
 
     /// The TokenSources that use a Secret.
-    #[must_use]
-    pub fn users(&self, secret: &Key) -> Vec<Key> {
-        self.lock().entries.get(secret).map_or_else(Vec::new, |entry| entry.users_of(secret))
+    fn users(&self, secret: &Key) -> Users {
+        let table = self.lock();
+        let Some(entry) = table.entries.get(secret) else { return Users::default() };
+        let mut writers = entry.users_of(secret);
+        let readers = writers.split_off(entry.writers_count().min(writers.len()));
+        Users { writers, readers }
     }
 
     /// The TokenSources that something about a Secret concerns; none where those of the namespace are many: then
@@ -147,12 +149,7 @@ impl Secrets {
     /// Waits for TokenSources that use Secrets that have changed, where those of a namespace are many or a call has shown the change
     /// before the watch: some of each namespace. For one caller at a time.
     pub async fn next_of_crowds(&self) -> Vec<Key> {
-        let users = |secret: &Key| {
-            let mut writers = self.users(secret);
-            let readers = writers.split_off(self.writers(secret).len().min(writers.len()));
-            Users { writers, readers }
-        };
-        self.crowds.next(users).await
+        self.crowds.next(|secret| self.users(secret)).await
     }
 
     /// A call about this Secret is about to be sent. Its answer is for [`Self::observe`].

@@ -21,14 +21,10 @@ pub async fn director(prefix: &str, ttl: u32, rotates: bool) -> Scene {
     scene
         .server
         .client(ClientSpec {
-            id: scene.namespace.clone(),
-            secret: None,
-            token_endpoint_auth_method: "none",
-            grant_types: vec!["refresh_token"],
             access_token_ttl: ttl,
             tenant: Some("my org".into()),
             rotate_refresh_token: rotates,
-            ..ClientSpec::default()
+            ..ClientSpec::public(&scene.namespace, "refresh_token")
         })
         .await;
     new_original(&scene).await;

@@ -123,6 +123,10 @@ impl SecretEntry {
         self.changes = self.changes.wrapping_add(1);
     }
 
+    pub(super) fn writers_count(&self) -> usize {
+        usize::try_from(self.writers).unwrap_or(usize::MAX)
+    }
+
     pub(super) fn users_of(&self, secret: &Key) -> Vec<Key> {
         self.users.iter().map(|user| secret.sibling(Arc::clone(user))).collect()
     }
