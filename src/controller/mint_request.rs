@@ -1,19 +1,21 @@
 //! One token request: sees whether a token is still needed, reads what the request needs, sends it once, and saves a rotated
 //! refresh token.
 
+mod admission;
+mod clock;
+mod material;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use secrecy::SecretString;
 use token_endpoint::{
-    Admission, Answer, Class, Credentials, Digest, Discovery, EndpointPermit, Error, RequestDescription,
-    Terms, Tls,
+    Admission, Answer, Class, Credentials, Digest, Discovery, EndpointPermit, Error, RequestDescription, Tls,
 };
 use tokensource_api::TokenSource;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
-use url::Url;
+use tracing::{debug, info};
 
 use super::api_permits::ApiPermit;
 use super::attempt_memory::most_bytes;
@@ -21,12 +23,10 @@ use super::cache::source::CachedSource;
 use super::context::Context;
 use super::mint_queue::{MintRequest, MintResult, NewToken};
 use super::outcome::Outcome;
-use super::refresh_token::{KnownOriginal, Lineage, Rotation, StoredSecret, choose};
-use super::{credentials, spans};
-use crate::clock::NOTABLE_DIFFERENCE;
+use super::refresh_token::{KnownOriginal, Lineage, Rotation};
+use super::spans;
 use crate::key::Key;
-use crate::providers::add_token;
-use crate::refresh::{MintReason, Observed, attempt_timeout, is_last_attempt, needed, patience, refresh_at};
+use crate::refresh::{MintReason, Observed, attempt_timeout, needed, refresh_at};
 use crate::secret::{Inputs, Ownership, Record, Version, ownership};
 use crate::spec::{Identity, Resolved};
 use crate::status::reason;
@@ -161,56 +161,6 @@ fn still_needed(
 }
 
 impl TokenRequest<'_> {
-    /// Parks or rejects an entry whose client is known from an earlier request with the same credentials, before anything is
-    /// read for it. `None`: it was taken back meanwhile.
-    fn screen(&self, request: &MintRequest, permit: EndpointPermit<Key>) -> Option<Admission<Key>> {
-        // A certificate may have been renewed, and a refresh token has changed since: that is another client.
-        let may_know = !self.spec.sends_refresh_token() && self.spec.tls.is_none();
-        let known = may_know.then(|| self.cached_credentials()).flatten().and_then(|version| {
-            let key = self.identity.credentials.as_ref()?;
-            self.context.secrets.request_identity(key, &version, &self.spec.wanted.provider)
-        });
-        let Some(identity) = known else { return Some(Admission::Granted(permit)) };
-        if request.expedite {
-            self.context.mints.limiter().expedite(&self.identity.key.namespace, identity);
-        }
-        self.judged(request, |permit| permit.screen(identity, self.terms()), permit)
-    }
-
-    /// How the request may wait: it depends on the life that is left of the token that it would replace.
-    fn terms(&self) -> Terms {
-        let fits = |record: &&Arc<Record>| record.inputs.provider == self.spec.wanted.provider;
-        let now = self.context.now();
-        let remaining =
-            self.record.as_ref().filter(fits).map_or(0, |record| seconds_between(now, record.expires_at));
-        Terms {
-            exclusive: self.spec.sends_refresh_token(),
-            patience: (remaining > 0).then(|| Duration::from_secs(patience(remaining))),
-            is_last_attempt: is_last_attempt(remaining, self.spec.policy.propagation_delay),
-        }
-    }
-
-    /// Before it is parked it must be back in its slot: it may begin anew at once.
-    fn judged(
-        &self,
-        request: &MintRequest,
-        judge: impl FnOnce(EndpointPermit<Key>) -> Admission<Key>,
-        permit: EndpointPermit<Key>,
-    ) -> Option<Admission<Key>> {
-        let (mints, key) = (&self.context.mints, &self.identity.key);
-        mints.requeue(key, request.clone());
-        match judge(permit) {
-            Admission::Parked => Some(Admission::Parked),
-            other => mints.begin(key).map(|_| other),
-        }
-    }
-
-    fn cached_credentials(&self) -> Option<Version> {
-        let Some(key) = &self.identity.credentials else { return Some(Version::of_nothing()) };
-        let credentials = self.context.secrets.known(key).present()?;
-        Some(self.spec.credentials_version(&credentials.version))
-    }
-
     fn rotation(&self) -> Rotation<'_> {
         self.context.rotation(self.identity)
     }
@@ -279,48 +229,6 @@ impl TokenRequest<'_> {
         Ended::Result(Box::new(result))
     }
 
-    /// Reads TLS material, credentials, and the stored refresh token.
-    async fn material(
-        &self,
-        known: Option<&KnownOriginal>,
-        result: &mut MintResult,
-    ) -> Result<Material, Outcome> {
-        let _permit = self.api_permit().await;
-        let tls = Box::pin(credentials::tls(self.context, self.source, self.identity)).await?;
-        let rotation = self.rotation();
-        let rotates = self.spec.sends_refresh_token();
-        let stored = if rotates { rotation.stored().await? } else { StoredSecret::default() };
-        let spec = &self.source.spec.credentials;
-        let alone = rotation.stored_alone(&stored, known, spec, &self.spec.description);
-        if let Some((credentials, lineage, version)) = alone.filter(|_| rotates) {
-            let original = known.cloned().map(Box::new);
-            let lineage = Some(lineage);
-            return Ok(Material {
-                tls,
-                credentials,
-                version,
-                remarks: vec![],
-                doubts: vec![],
-                values: None,
-                lineage,
-                original,
-                subject_ends: None,
-            });
-        }
-        let read = credentials::read(self.context, self.source, self.identity, self.spec).await;
-        let credentials::Read { version, mut credentials, remarks, doubts } =
-            read.map_err(|(version, outcome)| {
-                result.tried = version.as_ref().map(|version| self.spec.tried(Some(version)));
-                outcome
-            })?;
-        let values = Some(self.context.mints.limiter().digest(&credentials));
-        let chosen = if rotates { choose(&mut credentials, stored, &version, known) } else { None };
-        let (lineage, original) = chosen.unzip();
-        let original = original.map(Box::new);
-        let subject_ends = None;
-        Ok(Material { tls, credentials, version, remarks, doubts, values, lineage, original, subject_ends })
-    }
-
     /// Look-ups of names are shared out among namespaces.
     fn discovery(&self) -> Discovery {
         self.context.discovery.for_tenant(&self.identity.key.namespace)
@@ -357,36 +265,6 @@ impl TokenRequest<'_> {
                 Err(doubts.chain(remark).fold(outcome, |outcome, remark| outcome.with_remark(Some(remark))))
             }
         }
-    }
-
-    /// Before a refresh token is sent: no other TokenSource may rotate it, and its successor must find a place.
-    async fn prepare(
-        &self,
-        material: &mut Material,
-        original: Option<&mut KnownOriginal>,
-    ) -> Result<(), Outcome> {
-        let (Some(lineage), Some(original)) = (&mut material.lineage, original) else { return Ok(()) };
-        let Some(refresh_token) = &material.credentials.refresh_token else { return Ok(()) };
-        let _permit = self.api_permit().await;
-        self.rotation().check_exclusive(lineage, original).await?;
-        self.rotation().announce(lineage, refresh_token).await
-    }
-
-    /// Asks for the token of the ServiceAccount, where the request sends one: last, since it is for this one request.
-    async fn add_service_account_token(
-        &self,
-        description: &RequestDescription,
-        material: &mut Material,
-    ) -> Result<(), Outcome> {
-        let Some(wanted) = &self.spec.description.service_account else { return Ok(()) };
-        let _permit = self.api_permit().await;
-        let Context { service_account_tokens, kubernetes, .. } = self.context;
-        let namespace = &self.identity.key.namespace;
-        let url = &description.token_url;
-        let issued = service_account_tokens.issue(kubernetes, namespace, wanted, url).await?;
-        add_token(description, &mut material.credentials, &issued.token);
-        material.subject_ends = Some(issued.expires_at);
-        Ok(())
     }
 
     /// Sends the request. A new refresh token is the saver's before the rest of the response is read.
@@ -485,38 +363,5 @@ impl TokenRequest<'_> {
         let now = self.context.now();
         let remaining = self.record.as_ref().map_or(0, |record| seconds_between(now, record.expires_at));
         Duration::from_secs(attempt_timeout(remaining))
-    }
-
-    /// Shows how far the clock of the endpoint is ahead, which was `before` ahead at its last response.
-    fn note_clock(&self, endpoint: &Url, before: Option<SignedDuration>) {
-        let Some(ahead) = self.context.transport.clock_difference(endpoint) else { return };
-        let (host, seconds) = (self.spec.host(), ahead.as_secs());
-        self.context.metrics.endpoint_clock_difference(host, seconds);
-        let is_notable = |difference: SignedDuration| difference.abs() >= NOTABLE_DIFFERENCE;
-        if is_notable(ahead) && !before.is_some_and(is_notable) {
-            warn!(host, seconds, "the clock of the token endpoint's host differs from ours");
-        }
-    }
-
-    /// Servers refuse assertions that are dated by another clock than theirs.
-    fn clock_remark(&self, description: &RequestDescription) -> Option<String> {
-        let (transport, url) = (&self.context.transport, &description.token_url);
-        let dated = transport.clock_offset(url)?.as_secs();
-        let offset = transport.clock_difference(url)?.as_secs();
-        description.signs().then(|| {
-            let dated_so = match dated == offset {
-                true => "so assertions are dated by the endpoint's".to_owned(),
-                false => format!(
-                    "so assertions are dated {} s towards the endpoint's, and no further",
-                    dated.unsigned_abs()
-                ),
-            };
-            format!(
-                "the clock of {} is {} s {} this one's, {dated_so}: is the node's clock right?",
-                url.host_str().unwrap_or_default(),
-                offset.unsigned_abs(),
-                if offset > 0 { "ahead of" } else { "behind" },
-            )
-        })
     }
 }

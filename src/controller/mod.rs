@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A file here imports only from files further down this list: `run` and `watch`, `served/`, `secret_events`, `clock_check`, `reconcile/`, `mint`,
-//! `mint_request`, `context`, `issue_times`, the queues and caches, `state`, `report_rate`, `event_rate`, `attempt_memory`, `refresh_token_saver`,
-//! `refresh_token`, `outcome`.
+//! `mint_request`, `context`, `issue_times`, the queues and caches, `state`, `failed_attempts`, `expiry_events`, `report_rate`, `event_rate`,
+//! `attempt_memory`, `refresh_token_saver`, `refresh_token`, `outcome`.
 
 mod api_permits;
 mod attempt_memory;
@@ -19,6 +19,8 @@ mod clock_check;
 mod context;
 mod credentials;
 mod event_rate;
+mod expiry_events;
+mod failed_attempts;
 mod issue_times;
 mod mint;
 mod mint_queue;

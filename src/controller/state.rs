@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use token_endpoint::Digest;
-use tokensource_api::{LastFailure, Reason};
-use tokio::time::Instant;
+use tokensource_api::Reason;
 
+use super::expiry_events::ExpiryEvents;
+use super::failed_attempts::FailedAttempts;
 use super::mint_queue::NewToken;
 use super::propagation::Prompt;
 use super::refresh_token::KnownOriginal;
 use super::report_rate::ReportTimes;
 use crate::key::Key;
-use crate::refresh::{self, Awaiting, Cause, Dampings, Failure, Tried};
+use crate::refresh::{self, Awaiting, Dampings};
 use crate::secret::{Owner, Version};
 use crate::status::Reported;
 use crate::time::{moved, seconds_between};
@@ -99,57 +100,6 @@ impl Restoration {
     #[must_use]
     pub fn is_recent(&self, now: Timestamp) -> bool {
         seconds_between(self.at, now) < CONFLICT_WINDOW
-    }
-}
-
-/// Failed attempts in a row, with the report of the last one.
-#[derive(Clone, Debug)]
-pub struct FailedAttempts {
-    /// The part that decisions need.
-    pub failure: Failure,
-    /// Their number.
-    pub count: u32,
-    /// Whether the values of the credentials have changed since: the next attempt is the first of a new row.
-    pub values_changed: bool,
-    /// When the last one failed.
-    pub at: Timestamp,
-    /// The reason of the last failure.
-    pub reason: Reason,
-    /// Its message, with the remedy.
-    pub message: String,
-}
-
-/// The events about an expired token. At an endpoint that is too slow for its TokenSources, each token would be followed by
-/// two of them; like client-go's filter, only the first pair in [`EXPIRY_EVENTS_INTERVAL`] is published.
-#[derive(Debug, Default)]
-pub struct ExpiryEvents {
-    published_at: Option<Instant>,
-    /// The last expiry was published by no event, so that its end is not either.
-    is_silent: bool,
-}
-
-/// The shortest time between two events about an expired token.
-const EXPIRY_EVENTS_INTERVAL: Duration = Duration::from_secs(10 * 60);
-
-impl ExpiryEvents {
-    /// Whether an event with this reason repeats one that was published a short time ago.
-    pub fn is_repeated(&self, before: &Reported, reason: &str, now: Instant) -> bool {
-        if reason == Reason::Expired.as_str() {
-            let is_recent = |at: Instant| now.saturating_duration_since(at) < EXPIRY_EVENTS_INTERVAL;
-            return self.published_at.is_some_and(is_recent);
-        }
-        let ends_expiry = before.ready() == Some((false, Some(Reason::Expired)));
-        ends_expiry && self.is_silent && reason == Reason::TokenValid.as_str()
-    }
-
-    /// An event with this reason was published, or not: as a repetition, or because of the rate.
-    pub fn ended(&mut self, reason: &str, is_published: bool, now: Instant) {
-        if reason == Reason::Expired.as_str() {
-            self.is_silent = !is_published;
-            if is_published {
-                self.published_at = Some(now);
-            }
-        }
     }
 }
 
@@ -244,79 +194,6 @@ impl SourceState {
     }
 }
 
-impl FailedAttempts {
-    /// Restores the failed attempts that a previous process reported; `None` where no wait is to be continued.
-    #[must_use]
-    pub fn from_status(last: &LastFailure) -> Option<Self> {
-        let mut inputs = last.inputs.as_deref()?.split('/').map(str::to_owned);
-        let tried = Tried { spec: inputs.next()?, request: inputs.next()?, credentials: inputs.next()? };
-        let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == last.reason)?;
-        if reason == Reason::EndpointRefusedByPolicy {
-            // This process may have another egress policy, and checking it costs no token request.
-            return None;
-        }
-        let waits_for_a_change = last.next_attempt_at.is_none();
-        if waits_for_a_change
-            && matches!(reason, Reason::TargetRefused | Reason::TargetConflict | Reason::TemplateInvalid)
-        {
-            // Ends with another target, or another build of the operator; the status does not say which ones failed.
-            return None;
-        }
-        let count = u32::try_from(last.count).ok().filter(|count| *count > 0)?;
-        Some(FailedAttempts {
-            failure: Failure {
-                tried,
-                failed_at: last.at,
-                next_attempt_at: last.next_attempt_at,
-                issuer_asks_to_wait: reason == Reason::RateLimited,
-                refused_target: None,
-            },
-            count,
-            values_changed: false,
-            at: last.at,
-            reason,
-            message: last.message.clone(),
-        })
-    }
-
-    /// The number of failed attempts in a row, including the current one, which used `tried`. Another spec or other values
-    /// of the credentials start a new row; but where the endpoint itself fails, values change nothing, and another spec only
-    /// if it caused the attempt, which is damped. A `known_rejection` was not sent, and does not increase the number.
-    #[must_use]
-    pub fn count_with(
-        before: Option<&Self>,
-        tried: &Tried,
-        cause: Option<Cause>,
-        known_rejection: bool,
-    ) -> u32 {
-        let continues = |before: &&Self| {
-            let has_same_spec = before.failure.tried.spec == tried.spec;
-            if before.reason == Reason::EndpointUnavailable {
-                has_same_spec || cause != Some(Cause::Spec)
-            } else {
-                has_same_spec && !before.values_changed
-            }
-        };
-        let before = before.filter(continues);
-        let count = before.map_or(0, |before| before.count);
-        if known_rejection { count.max(1) } else { count.saturating_add(1) }
-    }
-
-    /// `status.lastFailure`.
-    #[must_use]
-    pub fn to_status(&self) -> LastFailure {
-        let Tried { spec, request, credentials } = &self.failure.tried;
-        LastFailure {
-            at: self.at,
-            reason: self.reason.to_string(),
-            message: self.message.clone(),
-            count: i32::try_from(self.count).unwrap_or(i32::MAX),
-            next_attempt_at: self.failure.next_attempt_at,
-            inputs: Some(format!("{spec}/{request}/{credentials}")),
-        }
-    }
-}
-
 /// The states of all TokenSources. A reconciliation takes its state out, and puts it back when it ends, even by a panic.
 #[derive(Debug, Default)]
 pub struct States(Mutex<HashMap<Key, Box<SourceState>>>);
@@ -373,36 +250,9 @@ impl States {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokensource_api::LastFailure;
 
-    #[test]
-    fn failed_attempts_from_status_continue_unless_the_restart_may_have_ended_the_wait() {
-        let last = |reason: Reason, count| LastFailure {
-            at: Timestamp::UNIX_EPOCH,
-            reason: reason.to_string(),
-            message: "m".into(),
-            count,
-            next_attempt_at: Some(Timestamp::UNIX_EPOCH),
-            inputs: Some("spec/request/credentials".into()),
-        };
-        let rejected = last(Reason::ClientRejected, 2);
-        assert_eq!(FailedAttempts::from_status(&rejected).map(|failed| failed.to_status()), Some(rejected));
-        assert!(
-            FailedAttempts::from_status(&last(Reason::ClientRejected, 0)).is_none(),
-            "a count of 0 means recovered"
-        );
-        assert!(
-            FailedAttempts::from_status(&last(Reason::EndpointRefusedByPolicy, 1)).is_none(),
-            "the egress policy may be another one"
-        );
-        let refused = last(Reason::TargetRefused, 1);
-        assert!(FailedAttempts::from_status(&refused).is_some());
-        let without_retry = LastFailure { next_attempt_at: None, ..refused };
-        assert!(
-            FailedAttempts::from_status(&without_retry).is_none(),
-            "the target may have been deleted since"
-        );
-    }
+    use super::*;
 
     #[test]
     fn clock_is_keeps_waits_as_long_as_they_were_when_the_clock_is_set() {
@@ -436,76 +286,5 @@ mod tests {
             assert_eq!(state.dampings.unwrap().refresh_at, Some(at(60)));
             assert_eq!((state.restored.unwrap().at, state.metadata_restored.unwrap().1.at), (at(10), at(10)));
         }
-    }
-
-    #[test]
-    fn failed_attempts_count_restarts_with_another_spec_or_other_values() {
-        let tried = |spec: &str, request: &str, credentials: &str| Tried {
-            spec: spec.into(),
-            request: request.into(),
-            credentials: credentials.into(),
-        };
-        let before = FailedAttempts {
-            failure: Failure {
-                tried: tried("s", "r", "c"),
-                failed_at: Timestamp::UNIX_EPOCH,
-                next_attempt_at: None,
-                issuer_asks_to_wait: false,
-                refused_target: None,
-            },
-            count: 3,
-            values_changed: false,
-            at: Timestamp::UNIX_EPOCH,
-            reason: Reason::ClientRejected,
-            message: String::new(),
-        };
-        let count =
-            |tried: &Tried, is_known| FailedAttempts::count_with(Some(&before), tried, None, is_known);
-        assert_eq!((count(&tried("s", "r", "c"), false), count(&tried("s", "r", "c"), true)), (4, 3));
-        assert_eq!(count(&tried("s", "again", "c"), false), 4, "a new refresh request");
-        assert_eq!((count(&tried("t", "r", "c"), false), count(&tried("t", "r", "c"), true)), (1, 1));
-        assert_eq!(count(&tried("s", "r", "d"), false), 4, "another version, perhaps of the same values");
-        let before = FailedAttempts { values_changed: true, ..before.clone() };
-        let count = |before: Option<&FailedAttempts>, tried: &Tried, cause| {
-            FailedAttempts::count_with(before, tried, cause, false)
-        };
-        assert_eq!(count(Some(&before), &tried("s", "r", "d"), None), 1);
-        assert_eq!(FailedAttempts::count_with(None, &tried("s", "r", "c"), None, true), 1);
-        // An endpoint that is down is not healed by values, nor by a spec that changes again and again.
-        let down = FailedAttempts { reason: Reason::EndpointUnavailable, ..before };
-        assert_eq!(count(Some(&down), &tried("s", "r", "d"), Some(Cause::Credentials)), 4);
-        assert_eq!(count(Some(&down), &tried("t", "r", "c"), None), 4);
-        assert_eq!(count(Some(&down), &tried("t", "r", "c"), Some(Cause::Spec)), 1);
-    }
-
-    #[test]
-    fn expiry_events_are_published_in_pairs_and_not_again_for_ten_minutes() {
-        let reported = |reason: &str| {
-            let ready = serde_json::json!({
-                "type": "Ready", "status": "False", "reason": reason, "message": "",
-                "lastTransitionTime": "2026-11-24T20:00:00Z",
-            });
-            let status = serde_json::json!({"conditions": [ready]});
-            Reported::of(&serde_json::from_value(status).unwrap())
-        };
-        let start = Instant::now();
-        let mut events = ExpiryEvents::default();
-        let mut publish = |before: &str, reason: &str, seconds: u64, admits: bool| {
-            let now = start + Duration::from_secs(seconds);
-            let is_published = !events.is_repeated(&reported(before), reason, now) && admits;
-            events.ended(reason, is_published, now);
-            is_published
-        };
-        // What the rate left out was not published: the next one is no repetition, and its end has an event only if it has.
-        assert!(!publish("TokenValid", "Expired", 0, false) && !publish("Expired", "TokenValid", 1, true));
-        let mut is_repeated = |before: &str, reason: &str, seconds: u64| {
-            let seconds = seconds + 10;
-            !publish(before, reason, seconds, true)
-        };
-        assert!(!is_repeated("TokenValid", "Expired", 0) && !is_repeated("Expired", "TokenValid", 5));
-        assert!(is_repeated("TokenValid", "Expired", 20) && is_repeated("Expired", "TokenValid", 25));
-        assert!(!is_repeated("TokenValid", "EndpointUnavailable", 30), "another reason");
-        assert!(!is_repeated("ClientRejected", "TokenValid", 40), "the end of something else");
-        assert!(!is_repeated("TokenValid", "Expired", 601) && !is_repeated("Expired", "TokenValid", 605));
     }
 }

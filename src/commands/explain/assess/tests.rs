@@ -1,12 +1,15 @@
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
+use super::readers::container_token;
 use super::*;
 use crate::cluster::CallError;
-use crate::digest::provider_digest;
+use crate::digest::{provider_digest, sha256};
+use crate::secret::{Facts, Pod};
 
 /// 2027-01-15T08:00:00Z.
 const NOW: i64 = 1_800_000_000;

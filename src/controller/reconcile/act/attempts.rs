@@ -9,9 +9,9 @@ use tracing::warn;
 
 use super::super::reconciliation::Reconciliation;
 use crate::controller::credentials::not_usable;
+use crate::controller::failed_attempts::FailedAttempts;
 use crate::controller::outcome::Attempt;
 use crate::controller::refresh_token::announcer;
-use crate::controller::state::FailedAttempts;
 use crate::providers::CredentialsError;
 use crate::refresh::{Blocked, Cause, FailedAttempt, Failure, Tried, wait};
 use crate::secret::{Record, Version};

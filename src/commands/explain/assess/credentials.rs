@@ -1,0 +1,141 @@
+//! What the token request sends: client credentials, the ServiceAccount's token, the refresh token.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Secret;
+use tokensource_api::AUDIENCES_ANNOTATION;
+
+use super::Assessment;
+use crate::commands::explain::cluster::{Found, ServiceAccountFacts};
+use crate::commands::explain::report::{Finding, Level};
+use crate::digest::sha256;
+use crate::providers::{CredentialsError, read_credentials};
+use crate::secret::{Facts, STORED_REFRESH_TOKEN_KEY};
+use crate::text::shell_word;
+
+/// The data key of the digest of the original from which a stored refresh token descends.
+const ORIGINAL_DIGEST_KEY: &str = "seed_sha256";
+
+impl Assessment<'_> {
+    /// The name of the credentials Secret; empty where there is none.
+    pub(super) fn credentials_name(&self) -> &str {
+        self.source.spec.credentials.secret_ref.as_ref().map_or("", |secret| &secret.name)
+    }
+
+    pub(super) fn credentials(&mut self, found: &Found) -> Option<Finding> {
+        if let Some(facts) = &found.service_account {
+            return self.service_account(facts);
+        }
+        let spec = &self.source.spec.credentials;
+        let secret: Option<&Secret> = match &found.credentials {
+            Err(error) => {
+                self.unknown(error, "whether the credentials are complete is not known");
+                return None;
+            }
+            Ok(secret) => secret.as_ref(),
+        };
+        let description = &self.resolved.as_ref()?.description;
+        let none = BTreeMap::new();
+        let read = match secret {
+            None => Err(CredentialsError::secret_not_found(spec, description)),
+            Some(secret) => {
+                let data = secret.data.as_ref().unwrap_or(&none);
+                read_credentials(spec, description, secret.type_.as_deref(), data)
+            }
+        };
+        Some(match read {
+            Ok(read) => {
+                self.original = read.credentials.refresh_token.as_ref().map(sha256);
+                let remarks: String = read.remarks.iter().map(|remark| format!("; {remark}")).collect();
+                let secret = self.credentials_name();
+                Finding::new(Level::Well, format!("Secret {secret} has what is needed{remarks}"))
+            }
+            Err(error) => Finding::new(Level::Attention, error.to_string()),
+        })
+    }
+
+    /// What the issuer must have been told of the ServiceAccount's tokens, and whether it consents to them.
+    fn service_account(&mut self, facts: &ServiceAccountFacts) -> Option<Finding> {
+        let wanted = self.resolved.as_ref()?.description.service_account.clone()?;
+        let issuer = match &facts.issuer {
+            Ok(issuer) => issuer.clone(),
+            Err(error) => {
+                self.unknown(error, "the claim iss of the ServiceAccount's tokens is not known");
+                "not known".to_owned()
+            }
+        };
+        let namespace = self.source.metadata.namespace.as_deref().unwrap_or_default();
+        let (name, audience, minutes) = (&wanted.name, &wanted.audience, wanted.expiration / 60);
+        let told = format!(
+            "tokens of ServiceAccount {name}: subject {}, audience {audience}, issuer {issuer}, valid for {minutes} min",
+            wanted.subject(namespace)
+        );
+        let lists = |consent: &str| consent.split(',').any(|consented| consented.trim() == audience);
+        match &facts.consent {
+            Ok(consent) if consent.as_deref().is_some_and(lists) => Some(Finding::new(Level::Well, told)),
+            Ok(_) => Some(Finding::new(
+                Level::Attention,
+                format!(
+                    "{told}; but its annotation {AUDIENCES_ANNOTATION} does not list this audience: kubectl annotate serviceaccount {name} -n {namespace} {AUDIENCES_ANNOTATION}={}",
+                    shell_word(audience)
+                ),
+            )),
+            Err(error) => {
+                self.unknown(error, "whether the ServiceAccount consents is not known");
+                Some(Finding::new(Level::Well, told))
+            }
+        }
+    }
+
+    /// Where the refresh token is kept that is sent next.
+    pub(super) fn refresh_token(&mut self, found: &Found) -> Option<Finding> {
+        if !self.resolved.as_ref()?.sends_refresh_token() {
+            return None;
+        }
+        let (name, of_credentials) =
+            (self.source.refresh_token_secret_name(), self.credentials_name().to_owned());
+        let well = |text: String| Some(Finding::new(Level::Well, text));
+        let secret = match &found.refresh_token {
+            Err(error) => {
+                self.unknown(error, "which refresh token is sent next is not known");
+                return None;
+            }
+            Ok(None) => {
+                return well(format!(
+                    "that of Secret {of_credentials} is sent: no other has come back yet (there is no Secret {name})"
+                ));
+            }
+            Ok(Some(secret)) => secret,
+        };
+        let facts = Facts::of(&secret.metadata);
+        let owner = facts.as_ref().and_then(|facts| facts.refresh_token_of.as_deref());
+        if owner != self.source.metadata.name.as_deref() {
+            return Some(Finding::new(
+                Level::Attention,
+                format!(
+                    "Secret {name} is not the operator's, so a refresh token that comes back could not be saved and none is sent: rename the Secret or the TokenSource"
+                ),
+            ));
+        }
+        if facts.is_some_and(|facts| facts.refresh_token_sent.is_some()) {
+            return well(format!(
+                "a request with it is under way, or ended without an answer; what comes back is saved in Secret {name}"
+            ));
+        }
+        let value = |key: &str| {
+            let value = secret.data.as_ref()?.get(key)?;
+            std::str::from_utf8(&value.0).ok()
+        };
+        let descends = |key: &str| self.original.is_none() || value(key) == self.original.as_deref();
+        if value(STORED_REFRESH_TOKEN_KEY).is_some() {
+            return well(match descends(ORIGINAL_DIGEST_KEY) {
+                true => format!("that of Secret {name} is sent, which came back last"),
+                false => format!(
+                    "that of Secret {of_credentials} is sent: it is another than the one from which that of Secret {name} descends"
+                ),
+            });
+        }
+        well(format!("that of Secret {of_credentials} is sent: the server returns no other"))
+    }
+}
