@@ -74,6 +74,10 @@ e2e: ## Measure how fresh the token is that a pod reads, on a real node (Linux, 
 e2e-long: ## The same with tokens of 1,800 s too, and 10,000 TokenSources: three and a half hours.
 	@hack/e2e.sh --long
 
+.PHONY: quickstart
+quickstart: ## Run the commands of docs/quickstart.md on a real node in place of kind (Linux, root, no Docker).
+	@hack/quickstart.sh
+
 .PHONY: node
 node: ## Start a real Kubernetes node on this machine (Linux, root, no Docker) and a shell in it; its end stops all.
 	@hack/e2e.sh --node

@@ -17,6 +17,8 @@
 #   E2E_UPDATE_DOCS=1    write the result into docs/freshness.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=hack/lib/image-archive.sh
+. hack/lib/image-archive.sh
 
 began=$SECONDS
 say() { printf 'e2e: %s\n' "$*" >&2; }
@@ -44,23 +46,16 @@ fi
 out=$PWD/target/e2e
 mkdir -p "$out"
 
-# reader_image FILE: an archive for docker load, ctr and kind, with one static binary.
+# reader_image FILE
 reader_image() {
-  local triple architecture scratch layer
+  local triple scratch
   triple=$(rustc -vV | sed -n 's/^host: //p')
-  case $(uname -m) in x86_64) architecture=amd64 ;; *) architecture=arm64 ;; esac
   RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --quiet --locked --release -p tokensource-e2e --bin e2e-reader --target "$triple" --target-dir "$out/build"
   scratch=$(mktemp -d)
   install -m 0755 "$out/build/$triple/release/e2e-reader" "$scratch/e2e-reader"
-  tar -C "$scratch" --owner=0 --group=0 --numeric-owner --mtime=@0 -cf "$scratch/layer.tar" e2e-reader
-  layer=$(sha256sum "$scratch/layer.tar" | cut -d ' ' -f 1)
-  cat >"$scratch/config.json" <<JSON
-{"architecture":"$architecture","os":"linux","config":{"User":"65532:65532","Entrypoint":["/e2e-reader"],"Cmd":["pause"]},
-"rootfs":{"type":"layers","diff_ids":["sha256:$layer"]}}
-JSON
-  echo '[{"Config":"config.json","RepoTags":["localhost/tokensource-e2e:1"],"Layers":["layer.tar"]}]' >"$scratch/manifest.json"
-  tar -C "$scratch" -cf "$1" manifest.json config.json layer.tar
+  image_archive "$scratch" localhost/tokensource-e2e:1 \
+    '"User":"65532:65532","Entrypoint":["/e2e-reader"],"Cmd":["pause"]' "$1"
   rm -rf "$scratch"
 }
 

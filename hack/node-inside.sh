@@ -10,8 +10,9 @@ set -euo pipefail
 
 dir=$NODE_DIR
 address=10.244.0.1 # of the bridge to the pods, in this network namespace only
+dns=10.96.0.10     # of the Service kube-dns
 export NODE_ADDRESS=$address PATH=$NODE_BIN:$PATH CONTAINERD_ADDRESS=/run/containerd/containerd.sock KUBECONFIG=$dir/kubeconfig
-IFS=: read -r -a bin <<<"$NODE_BIN" # control plane, node, containers
+IFS=: read -r -a bin <<<"$NODE_BIN" # control plane, node, containers, DNS
 
 say() { printf 'node: %s\n' "$*" >&2; }
 die() {
@@ -49,7 +50,7 @@ mount_filesystems() {
   echo "127.0.0.1 localhost" >"$dir/hosts"
   echo "$address node" >>"$dir/hosts"
   mount --bind "$dir/hosts" /etc/hosts
-  : >"$dir/resolv.conf" # there are no names to resolve
+  : >"$dir/resolv.conf" # no names but those of the cluster
 }
 
 set_up_network() {
@@ -125,17 +126,48 @@ cgroupsPerQOS: true
 enforceNodeAllocatable: []
 failCgroupV1: false
 failSwapOn: false
-clusterDNS: [10.96.0.10]
+clusterDNS: [$dns]
+clusterDomain: cluster.local
 resolvConf: $dir/resolv.conf
 containerRuntimeEndpoint: unix://$CONTAINERD_ADDRESS
 evictionHard: {memory.available: 50Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1%}
 imageMinimumGCAge: 24h
 YAML
+  cat >"$dir/Corefile" <<COREFILE
+. {
+  bind $address
+  errors
+  ready 127.0.0.1:8181
+  kubernetes cluster.local in-addr.arpa {
+    kubeconfig $KUBECONFIG node
+  }
+  cache 30
+}
+COREFILE
+}
+
+# The Service of the cluster's names, whose server is a process of the node.
+dns_service() {
+  cat <<YAML
+apiVersion: v1
+kind: Service
+metadata: {name: kube-dns, namespace: kube-system}
+spec:
+  clusterIP: $dns
+  ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol: TCP}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: kube-dns, namespace: kube-system, labels: {kubernetes.io/service-name: kube-dns}}
+addressType: IPv4
+endpoints: [{addresses: [$address]}]
+ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol: TCP}]
+YAML
 }
 
 # ---------------------------------------------------------------------------------------------- components
 
-components="etcd kube-apiserver kube-controller-manager kube-scheduler containerd kubelet kube-proxy"
+components="etcd kube-apiserver kube-controller-manager kube-scheduler containerd kubelet kube-proxy coredns"
 
 # start COMPONENT: sets $pid.
 start() {
@@ -169,6 +201,7 @@ start() {
         --cluster-cidr 10.244.0.0/16 --conntrack-max-per-core 0 --conntrack-tcp-timeout-established 0
         --conntrack-tcp-timeout-close-wait 0)
       ;;
+    coredns) command=("${bin[3]}/coredns" -conf "$dir/Corefile") ;;
   esac
   "${command[@]}" </dev/null >>"$dir/log/$1.log" 2>&1 &
   pid=$!
@@ -194,6 +227,16 @@ node_is_ready() {
   [ "$(kubectl get node node -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status} {.spec.taints}')" = 'True ' ]
 }
 
+# shellcheck disable=SC2317,SC2329 # until_ready calls it
+dns_is_ready() {
+  local status
+  exec 4<>/dev/tcp/127.0.0.1/8181 || return
+  printf 'GET /ready HTTP/1.0\r\n\r\n' >&4
+  read -r _ status _ <&4 || true
+  exec 4<&-
+  [ "$status" = 200 ]
+}
+
 start_all() {
   local image
   start etcd
@@ -204,10 +247,13 @@ start_all() {
   start kube-controller-manager
   start kube-scheduler
   start kube-proxy
+  start coredns
+  dns_service | kubectl apply --server-side -f - >/dev/null
   until_ready containerd 60 ctr version
   for image in $NODE_IMAGES; do ctr -n k8s.io images import "$image" >>"$dir/log/images.log" 2>&1; done
   start kubelet
   until_ready kubelet 120 node_is_ready
+  until_ready coredns 60 dns_is_ready
 }
 
 # Starts components again that have ended.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command on a real Kubernetes node on this Linux machine, as root, without Docker and without an internet address:
-# etcd, kube-apiserver, kube-controller-manager (all controllers), kube-scheduler, kubelet, kube-proxy, containerd, runc and CNI
-# plugins, built from pinned Go modules.
+# etcd, kube-apiserver, kube-controller-manager (all controllers), kube-scheduler, kubelet, kube-proxy, CoreDNS, containerd, runc
+# and CNI plugins, built from pinned Go modules.
 #
 #   node.sh check                                   say what this machine lacks
 #   node.sh build                                   build what is not cached
@@ -52,6 +52,8 @@ build() {
   node_tools=$built
   build_tools containers "2 to 4 minutes on 2 cores"
   container_tools=$built
+  build_tools coredns "2 to 5 minutes on 2 cores"
+  dns=$built
 }
 
 # runs PID: whether it is a node.sh, and not a process that has got the number of one since.
@@ -207,7 +209,7 @@ run() {
       if [ -n "$NODE_UNIFIED" ]; then echo $$ >"$NODE_UNIFIED/$NODE_CGROUP/init/cgroup.procs"; fi
       exec unshare --mount --net --pid --uts --ipc --fork --kill-child "$@"'\'' bash "$@"'
   NODE_HIERARCHIES=$(hierarchies) NODE_CGROUP=$name NODE_UNIFIED=$(unified) NODE_DIR=$dir NODE_IMAGES="${images[*]:-}" \
-    NODE_BIN="$control_plane:$node_tools:$container_tools" \
+    NODE_BIN="$control_plane:$node_tools:$container_tools:$dns" \
     ${leash[@]+"${leash[@]}"} bash -c "$enter" bash "$here/node-inside.sh" "$@" <&0 &
   inside=$!
   wait "$inside" || status=$?
