@@ -74,8 +74,10 @@ fn measure(
     let install = operator::install(cluster, issuer)?;
     say(&format!("helm install --wait took {} s; two replicas are ready", install.as_secs()));
     let sources = sources::create(cluster, settings, issuer)?;
+    // Before anything is disturbed: that nothing is promised must be known by then.
+    let conditions = sources::propagation_safe(cluster, &sources)?;
     let windows = phases::run(settings, cluster, node, issuer, &sources);
-    let readings = readings::Readings::collect(cluster, &sources, windows, install)?;
+    let readings = readings::Readings::collect(cluster, sources, conditions, windows, install)?;
     let resources = resources::measure(settings, cluster, issuer)?;
     Ok((readings, resources))
 }

@@ -23,7 +23,7 @@ pub struct Readings {
 
 pub struct SourceReadings {
     pub source: Source,
-    /// Status and reason of `PropagationSafe`.
+    /// Status and reason of `PropagationSafe`, before the first disturbance.
     pub condition: String,
     readers: Vec<Reader>,
 }
@@ -53,12 +53,13 @@ pub struct Figures {
 impl Readings {
     pub fn collect(
         cluster: &Cluster,
-        sources: &[Source],
+        sources: Vec<Source>,
+        conditions: Vec<String>,
         windows: Vec<Window>,
         install: Duration,
     ) -> Result<Self> {
         let mut readings = Vec::new();
-        for &source in sources {
+        for (source, condition) in sources.into_iter().zip(conditions) {
             let selector = format!("source={}", source.name());
             let mut readers = Vec::new();
             for pod in cluster.list(&["-n", sources::NAMESPACE, "pods", "-l", &selector])? {
@@ -69,7 +70,6 @@ impl Readings {
                     restarted: pod["status"]["containerStatuses"][0]["restartCount"] != 0,
                 });
             }
-            let condition = sources::propagation_safe(&sources::get(cluster, source)?);
             readings.push(SourceReadings { source, condition, readers });
         }
         Ok(Self { windows, sources: readings, ended: now(), install })

@@ -166,8 +166,12 @@ pub fn get(cluster: &Cluster, source: Source) -> Result<Value> {
     cluster.get(&["-n", NAMESPACE, "tokensource", &source.name()])
 }
 
-/// Status and reason of the condition that says whether readers are safe.
-pub fn propagation_safe(source: &Value) -> String {
+/// Of each, status and reason of the condition that says whether readers are safe.
+pub fn propagation_safe(cluster: &Cluster, sources: &[Source]) -> Result<Vec<String>> {
+    sources.iter().map(|&source| Ok(condition(&get(cluster, source)?))).collect()
+}
+
+fn condition(source: &Value) -> String {
     let conditions = source["status"]["conditions"].as_array();
     let mut conditions = conditions.into_iter().flatten();
     let found = conditions.find(|condition| condition["type"] == "PropagationSafe");
