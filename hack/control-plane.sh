@@ -140,6 +140,23 @@ rules:
 YAML
 }
 
+# The system's priorities only where a quota allows them, as on GKE.
+admission_configuration() {
+  cat <<'YAML'
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: ResourceQuota
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: ResourceQuotaConfiguration
+    limitedResources:
+    - resource: pods
+      matchScopes:
+      - {scopeName: PriorityClass, operator: In, values: [system-node-critical, system-cluster-critical]}
+YAML
+}
+
 # failed COMPONENT MESSAGE: prints the end of its log and the message, and exits.
 failed() {
   tail -n 20 "$dir/$1.log" >&2 || true
@@ -194,6 +211,7 @@ run_apiserver() {
     --endpoint-reconciler-type none --service-cluster-ip-range 10.0.0.0/24 \
     --service-account-issuer https://kubernetes.default.svc \
     --service-account-key-file "$dir/certs/apiserver.key" --service-account-signing-key-file "$dir/certs/apiserver.key" \
+    --admission-control-config-file "$dir/admission.yaml" \
     --audit-policy-file "$dir/audit-policy.yaml" --audit-log-path "$dir/audit.log" --audit-log-mode blocking \
     --audit-log-maxsize 4096 \
     --enable-priority-and-fairness=false --max-requests-inflight 0 --max-mutating-requests-inflight 0
@@ -270,7 +288,7 @@ run() {
     dir=$(cd "$dir" && pwd)
     # Only the files of an earlier run.
     for left in etcd etcd-url restored certs bin pids kubeconfig controller-manager.kubeconfig tokens.csv audit-policy.yaml \
-      audit.log etcd.log kube-apiserver.log kube-controller-manager.log; do
+      admission.yaml audit.log etcd.log kube-apiserver.log kube-controller-manager.log; do
       rm -rf "${dir:?}/$left"
     done
   else
@@ -292,6 +310,7 @@ run() {
   echo "$admin_token,admin,admin,system:masters" >"$dir/tokens.csv"
   echo "$manager_token,system:kube-controller-manager,kube-controller-manager,system:masters" >>"$dir/tokens.csv"
   audit_policy >"$dir/audit-policy.yaml"
+  admission_configuration >"$dir/admission.yaml"
 
   with_retries start_etcd
   with_retries start_apiserver

@@ -179,6 +179,7 @@ async fn plain_manifests() {
         assert!(exists(kind, name).await, "{kind} {name}");
     }
     pods_are_restricted().await;
+    assert_eq!(kubectl(&["diff", "-k", &deploy], "").await, "", "kustomize sees no difference");
     // Applying install.yaml again changes nothing.
     let install = format!("{deploy}/install.yaml");
     let said = kubectl(&["apply", "-f", &install], "").await;
@@ -230,6 +231,7 @@ async fn plain_manifests() {
     // With the admission policy, by an administrator.
     let overlay = format!("{deploy}/overlays/namespaced");
     kubectl(&["apply", "-k", &overlay], "").await;
+    assert_eq!(kubectl(&["diff", "-k", &overlay], "").await, "", "kustomize sees no difference");
     let policy = "validatingadmissionpolicy";
     assert!(exists(policy, "tokensource-operator.tokensource-system").await);
     kubectl(&["delete", &format!("{policy}binding,{policy}"), "--all"], "").await;

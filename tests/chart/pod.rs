@@ -1,6 +1,7 @@
 //! The operator's pod.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -98,13 +99,29 @@ fn names_and_paths_that_are_taken_are_refused() {
 
 #[test]
 fn no_user_or_group_is_fixed_so_that_openshift_can_assign_them() {
-    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install.yaml");
-    for text in [template(NAMESPACE, &json!({})).unwrap(), std::fs::read_to_string(manifests).unwrap()] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let mut deployments = vec![];
+    for text in yaml_below(&folder).into_iter().chain([template(NAMESPACE, &json!({})).unwrap()]) {
         for field in ["runAsUser", "runAsGroup", "fsGroup", "supplementalGroups", "65532"] {
-            assert!(!text.contains(field), "{field}");
+            assert!(!text.contains(field), "{field} in {text}");
         }
-        assert!(text.contains("runAsNonRoot: true"));
+        deployments.extend(text.contains("image: ghcr.io/").then_some(text));
     }
+    assert!(deployments.iter().all(|text| text.contains("runAsNonRoot: true")));
+    assert!(deployments.len() > 3, "of {} the chart, the manifests and the bundle", deployments.len());
+}
+
+/// The text of every file of YAML below a folder.
+fn yaml_below(folder: &Path) -> Vec<String> {
+    let mut texts = vec![];
+    for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            texts.extend(yaml_below(&path));
+        } else if path.extension().is_some_and(|it| it == "yaml") {
+            texts.push(std::fs::read_to_string(path).unwrap());
+        }
+    }
+    texts
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::support::chart::template;
+use super::support::chart::{find, render, template};
 use super::support::control_plane::ControlPlane;
 use super::support::definitions;
-use super::support::scene::Scene;
+use super::support::eventually;
+use super::support::scene::{SOON, Scene};
 
 /// Asserts that the API server accepts each object and knows each field.
 async fn assert_accepted(scene: &Scene, values: &Value) {
@@ -74,4 +75,36 @@ async fn chart_objects_pass_strict_validation() {
     for values in [json!({}), namespaced, monitored, pods, secure, secure_pods] {
         assert_accepted(&scene, &values).await;
     }
+}
+
+/// `hack/control-plane.sh` limits the system's priorities to namespaces with a quota for them, as GKE does.
+#[tokio::test(flavor = "multi_thread")]
+async fn priority_of_the_page_is_admitted_where_the_api_server_limits_those_of_the_system() {
+    let page = include_str!("../../docs/high-availability.md");
+    let block = page
+        .split("```yaml\n")
+        .find(|block| block.starts_with("# fragment of values.yaml\npriority"))
+        .unwrap();
+    let of_the_page: Value = serde_saphyr::from_str(block.split("```").next().unwrap()).unwrap();
+    let scene = Scene::bare("priority").await;
+    let pod = |values: &Value| {
+        let objects = render(&scene.namespace, values);
+        let spec = &find(&objects, "Deployment", "")["spec"]["template"]["spec"];
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "operator"}, "spec": spec}).to_string()
+    };
+    let objects = render(&scene.namespace, &of_the_page);
+    scene.apply(find(&objects, "ServiceAccount", "").clone()).await;
+    let class = find(&objects, "PriorityClass", "");
+    scene.apply(class.clone()).await;
+    let create = ["create", "--dry-run=server", "-f", "-"];
+    let admitted = eventually("the API server sees the PriorityClass", SOON, async || {
+        scene.try_kubectl(&create, &pod(&of_the_page)).await
+    });
+    assert_eq!(admitted.await, "pod/operator created (server dry run)\n");
+
+    let of_the_system = json!({"priorityClassName": "system-cluster-critical"});
+    let refused = scene.try_kubectl(&create, &pod(&of_the_system)).await.unwrap_err();
+    let words = "insufficient quota to match these scopes";
+    assert!(refused.contains(words) && page.contains(words), "{refused}");
+    scene.kubectl(&["delete", "-f", "-"], &class.to_string()).await;
 }

@@ -453,6 +453,7 @@ async fn immutable_target_costs_one_token_request() {
         said.contains("Secret token: it is immutable; delete it, and it is made anew at once (kubectl"),
         "{said}"
     );
+    assert!(said.contains("restart the pods that mount it, because the kubelet does not look"), "{said}");
     assert_eq!(scene.status().await.last_failure.unwrap().next_attempt_at, None, "it stays immutable");
     scene.source_is_seen().await;
     assert_eq!(scene.token().await.as_ref(), Some(&token));

@@ -374,6 +374,26 @@ fn assess_next_by_spec_and_status() {
 }
 
 #[test]
+fn assess_names_a_key_of_items_that_the_template_does_not_write() {
+    let items = json!([{"key": "token", "path": "token"}]);
+    let mut spec = folder();
+    spec["volumes"] = json!([{"name": "t", "secret": {"secretName": "vgs-token", "items": items}}]);
+    let metadata = json!({"name": "web-1", "uid": "p"});
+    let pod =
+        json!({"metadata": metadata, "spec": spec, "status": {"phase": "Running", "startTime": at(-9000)}});
+    let report = |target: Value| {
+        let mut found = found(source(json!({"target": target}), json!({})));
+        found.pods = Arc::new(Ok(vec![serde_json::from_value(pod.clone()).unwrap()]));
+        explain(&found).to_string()
+    };
+    let finding = "mounts key token by `items`, which spec.target.template does not write";
+    let without = report(json!({}));
+    assert!(without.contains(finding) && without.contains("no new pod with it starts"), "{without}");
+    let with = report(json!({"template": {"data": {"token": "{{ access_token }}"}}}));
+    assert!(!with.contains("mounts key"), "{with}");
+}
+
+#[test]
 fn container_token_by_way_and_start() {
     let mut subpath = folder();
     subpath["containers"][0]["volumeMounts"][0]["subPath"] = "access_token".into();
