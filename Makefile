@@ -159,14 +159,23 @@ docs: ## Build the manual, a site with search, into target/docs, and check its l
 	@hack/docs.sh
 
 .PHONY: pictures
-pictures: $(NPM_STAMPS) ## Draw the pictures in docs/pictures, of what a real control plane shows.
-	$(CARGO) test --test integration -- --ignored pictures_of_the_documentation
+pictures: $(NPM_STAMPS) ## Draw the pictures in docs/pictures, of what a real control plane and Prometheus (in the PATH) show: six minutes.
+	$(CARGO) test --test integration -- --ignored --test-threads=1 pictures_of_the_documentation
 
 ##@ Releases
 
 .PHONY: olm-check
 olm-check: ## Validate the bundle for the Operator Lifecycle Manager (the first run builds operator-verify: minutes).
 	"$$(hack/tools.sh operator-verify)/operator-verify" manifests deploy/olm
+
+.PHONY: plugin
+plugin: ## Build and pack kubectl tokensource for this platform, into target/plugin.
+	$(CARGO) build --release --locked
+	hack/plugin.py archive target/release/tokensource-operator target/plugin
+
+.PHONY: cross-check
+cross-check: ## Check that the commands compile for each platform of a release whose standard library rustup has installed (needs zig).
+	@hack/cross-check.sh
 
 .PHONY: lint-scripts
 lint-scripts: ## Run shellcheck over the scripts, and actionlint over the workflows.

@@ -100,12 +100,15 @@ helm install tokensource-operator oci://ghcr.io/tokensource/charts/tokensource-o
 
 Image: \`$image:$version${digest:+@$digest}\`, for amd64 and arm64.
 
+\`kubectl tokensource\`: one of the archives below, or \`kubectl krew install --manifest-url=$repository/releases/download/$tag/tokensource.yaml\`.
+
 ## Verify
 
 \`\`\`bash
 identity=$repository/.github/workflows/release.yml@refs/tags/$tag
 issuer=https://token.actions.githubusercontent.com
 cosign verify --certificate-identity \$identity --certificate-oidc-issuer \$issuer $image:$version
+cosign verify-blob --bundle SHA256SUMS.bundle --certificate-identity \$identity --certificate-oidc-issuer \$issuer SHA256SUMS
 cosign verify-attestation --type cyclonedx --certificate-identity \$identity --certificate-oidc-issuer \$issuer $image:$version
 gh attestation verify oci://$image:$version --repo ${repository#https://github.com/}
 \`\`\`

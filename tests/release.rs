@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use process::{RUN_LIMIT, output_within};
+use process::{BUILD_LIMIT, RUN_LIMIT, output_within};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const DIGEST: &str = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -136,12 +136,13 @@ fn job<'a>(workflow: &'a str, name: &str) -> &'a str {
 fn release_workflow_checks_the_commit_first_and_runs_no_build_script_with_write_rights() {
     let workflow = fs::read_to_string(Path::new(ROOT).join(".github/workflows/release.yml")).unwrap();
     assert!(job(&workflow, "check").contains("hack/release.sh check-commit \"$GITHUB_SHA\""));
-    for name in ["sbom", "build"] {
+    for name in ["sbom", "build", "plugin"] {
         assert!(job(&workflow, name).contains("    needs: check\n"), "{name}");
     }
-    assert!(job(&workflow, "publish").contains("    needs: [sbom, build]\n"));
-    let sbom = job(&workflow, "sbom");
+    assert!(job(&workflow, "publish").contains("    needs: [sbom, build, plugin]\n"));
+    let (sbom, plugin) = (job(&workflow, "sbom"), job(&workflow, "plugin"));
     assert!(sbom.contains("make sbom") && !sbom.contains(": write"), "{sbom}");
+    assert!(plugin.contains("cargo build --release") && !plugin.contains(": write"), "{plugin}");
     let publish = job(&workflow, "publish");
     assert!(!publish.contains("make ") && !publish.contains("cargo"), "{publish}");
     let pin = publish.find("hack/release.sh pin").unwrap();
@@ -152,6 +153,103 @@ fn release_workflow_checks_the_commit_first_and_runs_no_build_script_with_write_
     for image in dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")) {
         assert!(image == "scratch" || image.contains("@sha256:"), "{image}");
     }
+}
+
+/// Runs `hack/plugin.py`; returns its stdout.
+fn plugin(arguments: &[&str]) -> String {
+    let mut command = Command::new(Path::new(ROOT).join("hack/plugin.py"));
+    command.args(arguments).env("SOURCE_DATE_EPOCH", "1");
+    let output = output_within(command, "", RUN_LIMIT);
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn sha256(path: &Path) -> String {
+    let mut command = Command::new("python3");
+    command.args([
+        "-c",
+        "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())",
+    ]);
+    command.arg(path);
+    String::from_utf8(output_within(command, "", RUN_LIMIT).stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn archive_of_the_plugin_is_installed_by_krew_and_has_completions_and_man_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let binary = env!("CARGO_BIN_EXE_tokensource-operator");
+    let archive = plugin(&["archive", binary, &folder.display().to_string()]);
+    let archive = Path::new(archive.trim());
+
+    // The archives of the other platforms are made on their machines.
+    let name = archive.file_name().unwrap().to_str().unwrap();
+    let (version, platform) = name.strip_prefix("kubectl-tokensource-").unwrap().split_once('-').unwrap();
+    let platform = platform.trim_end_matches(".tar.gz");
+    let mut sums = format!("{}  {name}\n", sha256(archive));
+    for other in
+        ["linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64", "windows-amd64", "windows-arm64"]
+    {
+        let kind = if other.starts_with("windows") { "zip" } else { "tar.gz" };
+        if other != platform {
+            sums += &format!("{}  kubectl-tokensource-{version}-{other}.{kind}\n", "0".repeat(64));
+        }
+    }
+    let file = |name: &str| folder.join(name).display().to_string();
+    fs::write(file("SHA256SUMS"), &sums).unwrap();
+    let manifest = plugin(&["krew", &file("SHA256SUMS")]);
+    fs::write(file("tokensource.yaml"), &manifest).unwrap();
+    let tools = output_within(tools("krew"), "", BUILD_LIMIT);
+    let tools = PathBuf::from(String::from_utf8(tools.stdout).unwrap().trim());
+    let mut validate = Command::new(tools.join("validate-krew-manifest"));
+    validate.args(["-manifest", &file("tokensource.yaml"), "-skip-install"]);
+    let output = output_within(validate, "", RUN_LIMIT);
+    assert!(output.status.success(), "{}", said(&output));
+    let mut install = Command::new(tools.join("krew"));
+    install.args(["install", "--manifest", &file("tokensource.yaml"), "--archive"]).arg(archive);
+    install.env("KREW_ROOT", folder.join("root")).env("KREW_NO_UPGRADE_CHECK", "1");
+    let output = output_within(install, "", RUN_LIMIT);
+    assert!(output.status.success(), "{}", said(&output));
+
+    let output = output_within(version_of(&folder.join("root/bin/kubectl-tokensource")), "", RUN_LIMIT);
+    assert_eq!(said(&output).trim(), format!("kubectl-tokensource {}", version.trim_start_matches('v')));
+    let installed = folder.join("root/store/tokensource").join(version);
+    for (path, words) in [
+        ("LICENSE", "Apache License"),
+        ("completions/kubectl-tokensource.bash", "complete -o nospace"),
+        ("completions/_kubectl-tokensource", "#compdef kubectl-tokensource"),
+        ("completions/kubectl-tokensource.fish", "--command kubectl-tokensource"),
+        ("completions/kubectl-tokensource.ps1", "-CommandName kubectl-tokensource"),
+        ("man/kubectl-tokensource.1", "kubectl\\-tokensource\\-get(1)"),
+        ("man/kubectl-tokensource-get.1", "List TokenSources by urgency"),
+    ] {
+        let text = fs::read_to_string(installed.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(text.contains(words), "{path}: {text}");
+    }
+    let formula = plugin(&["formula", &file("SHA256SUMS")]);
+    for platform in ["darwin-amd64", "darwin-arm64", "linux-amd64", "linux-arm64"] {
+        let url = format!("/releases/download/{version}/kubectl-tokensource-{version}-{platform}.tar.gz\"\n");
+        assert!(formula.contains(&url), "{url}: {formula}");
+    }
+    assert!(formula.contains(&sha256(archive)), "{formula}");
+    // A platform without an archive.
+    fs::write(file("SHA256SUMS"), sums.lines().next().unwrap()).unwrap();
+    let mut incomplete = Command::new(Path::new(ROOT).join("hack/plugin.py"));
+    incomplete.args(["formula", &file("SHA256SUMS")]);
+    let output = output_within(incomplete, "", RUN_LIMIT);
+    assert!(!output.status.success() && said(&output).contains("has no checksum of"), "{}", said(&output));
+}
+
+fn tools(module: &str) -> Command {
+    let mut command = Command::new(Path::new(ROOT).join("hack/tools.sh"));
+    command.arg(module);
+    command
+}
+
+fn version_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.arg("--version");
+    command
 }
 
 /// Every file of Rust below a folder.
