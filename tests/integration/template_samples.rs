@@ -225,6 +225,12 @@ async fn try_sample(name: &str, keys: &Keys) {
             let expected = format!("Basic {}", base64(&format!("oauth2:{TOKEN}")));
             assert_eq!(tried.authorization(pip).await, expected);
         }
+        "yarn" => {
+            let settings: Value = serde_saphyr::from_str(&keys[".yarnrc.yml"]).unwrap();
+            assert_eq!(settings["npmAuthToken"], TOKEN);
+            // Without it the token is sent only for packages with a scope.
+            assert_eq!(settings["npmAlwaysAuth"], true);
+        }
         "maven" => {
             let program = "import json, sys, xml.etree.ElementTree as xml; \
                  print(json.dumps([it.text for it in xml.parse(sys.argv[1]).iter('value')]))";
