@@ -156,7 +156,12 @@ fn service_version(objects: &[Value]) -> Result<Value, Box<dyn Error>> {
                 "spec": {
                     "clusterPermissions": [{"serviceAccountName": account, "rules": cluster_role["rules"]}],
                     "permissions": [{"serviceAccountName": account, "rules": role["rules"]}],
-                    "deployments": [{"name": PACKAGE, "spec": deployment["spec"]}],
+                    "deployments": [{
+                        "name": PACKAGE,
+                        // `kubectl tokensource` looks for them.
+                        "label": deployment["spec"]["template"]["metadata"]["labels"],
+                        "spec": deployment["spec"],
+                    }],
                 },
             },
             "customresourcedefinitions": {

@@ -88,6 +88,8 @@ tool bash bash "the scripts in hack/ need it"
 tool make make "the developer targets need it"
 tool git git "the scripts need it"
 tool curl curl "the demo and the documentation's examples use it"
+tool fish fish "'make test' presses Tab in it"
+tool zsh zsh "'make test' presses Tab in it"
 tool shellcheck shellcheck "'make lint-scripts' runs it"
 tool python3 python3 "'make test' runs the documentation's examples"
 if [ "$(uname -s)" != Linux ] || compgen -G '/usr/lib*/*/faketime/libfaketime.so.1' >/dev/null ||

@@ -167,7 +167,7 @@ fn called_as() -> &'static str {
 fn failure(message: &str) -> ExitCode {
     #[expect(clippy::print_stderr, reason = "the exit message")]
     {
-        eprintln!("tokensource-operator: {message}");
+        eprintln!("{}: {message}", called_as());
     }
     ExitCode::FAILURE
 }

@@ -79,6 +79,14 @@ pub fn script(arguments: &CompletionArgs, program: &str) -> io::Result<()> {
     let shell = shells.completer(name).ok_or(io::ErrorKind::Unsupported)?;
     let mut script = vec![];
     shell.write_registration(VARIABLE, program, program, program, &mut script)?;
+    if arguments.shell == Shell::Zsh {
+        // zsh loads a file of its `fpath` at the first Tab, which would be without an answer.
+        let function = program.replace('-', "_");
+        writeln!(
+            script,
+            "\nif [ \"$funcstack[1]\" = \"_{program}\" ]; then _clap_dynamic_completer_{function} \"$@\"; fi"
+        )?;
+    }
     io::stdout().write_all(&script)
 }
 
@@ -108,13 +116,20 @@ fn is_kubectl_completer(program: &OsStr) -> bool {
     Path::new(program).file_stem().is_some_and(|name| name == KUBECTL_COMPLETER)
 }
 
-/// The candidates for the last of `words`, which may be empty.
+/// The candidates for the last of `words`, which may be empty. Flags are among them only after a hyphen, as kubectl has it, or
+/// where there is nothing else.
 fn for_kubectl(mut definition: Command, words: Vec<OsString>) -> Vec<CompletionCandidate> {
     let last = words.len().max(1);
+    let is_flag = |text: &OsStr| text.as_encoded_bytes().starts_with(b"-");
+    let wants_flags = words.last().is_some_and(|word| is_flag(word));
     let mut arguments = vec![OsString::from(KUBECTL_COMPLETER)];
     arguments.extend(words);
     arguments.resize(last + 1, OsString::new());
-    engine::complete(&mut definition, arguments, last, None).unwrap_or_default()
+    let all = engine::complete(&mut definition, arguments, last, None).unwrap_or_default();
+    let has_others = all.iter().any(|candidate| !candidate.is_hide_set() && !is_flag(candidate.get_value()));
+    let is_wanted =
+        |candidate: &CompletionCandidate| wants_flags || !has_others || !is_flag(candidate.get_value());
+    all.into_iter().filter(is_wanted).collect()
 }
 
 /// What kubectl reads: a candidate a line, with its description behind a tab, and a directive.
@@ -203,6 +218,8 @@ fn connection(words: impl Iterator<Item = OsString>) -> UserConnection {
 
 #[cfg(test)]
 mod tests {
+    use clap::Arg;
+
     use super::*;
 
     fn words(line: &str) -> impl Iterator<Item = OsString> {
@@ -234,6 +251,15 @@ mod tests {
         let answer = kubectl_answer(&for_kubectl(definition.clone(), vec!["g".into()]));
         assert_eq!(answer, "get\tList\n:4\n");
         assert!(kubectl_answer(&for_kubectl(definition, vec![])).starts_with("get\t"));
+        let named = Command::new("p")
+            .arg(Arg::new("shell").value_parser(["bash"]))
+            .arg(Arg::new("wide").long("wide"));
+        let values = |word: &str| -> Vec<OsString> {
+            let candidates = for_kubectl(named.clone(), vec![word.into()]);
+            candidates.iter().map(|candidate| candidate.get_value().to_owned()).collect()
+        };
+        assert_eq!(values(""), ["bash"], "no flags before a hyphen");
+        assert_eq!(values("--w"), ["--wide"]);
         assert!(is_kubectl_completer(OsStr::new("/bin/kubectl_complete-tokensource")));
         assert!(!is_kubectl_completer(OsStr::new("kubectl-tokensource")));
     }

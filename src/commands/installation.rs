@@ -16,14 +16,21 @@ use crate::key::Key;
 
 /// The label of all objects of the chart.
 pub(crate) const PART_OF: &str = "app.kubernetes.io/part-of=tokensource-operator";
+/// The label of the bindings that the Operator Lifecycle Manager makes for its packages. Who can have it make some has the rights
+/// of its packages.
+const OF_LIFECYCLE_MANAGER: &str = "olm.owner.kind=ClusterServiceVersion";
+/// The label with the name of the package's version.
+const PACKAGE_LABEL: &str = "olm.owner";
+/// How the names of this package's versions begin.
+const PACKAGE: &str = "tokensource-operator.v";
 /// How the admission policy compares the user whom it judges.
 const POLICY_USER: &str = "request.userInfo.username == 'system:serviceaccount:";
 
 /// Where the operator is.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InstallationArgs {
-    /// The operator's namespace. By default it is that of the ServiceAccount which the chart's ClusterRoleBinding and
-    /// ValidatingAdmissionPolicy name.
+    /// The operator's namespace. By default it is that of the ServiceAccount which the ClusterRoleBinding and
+    /// ValidatingAdmissionPolicy of the chart, or the bindings of the Operator Lifecycle Manager, name.
     #[arg(long, value_name = "NAMESPACE", env = "TOKENSOURCE_OPERATOR_NAMESPACE")]
     pub operator_namespace: Option<String>,
 }
@@ -36,7 +43,7 @@ pub(crate) enum InstallationError {
     #[error("where the operator is cannot be read ({0}): say it with --operator-namespace")]
     Unlocated(#[source] CallError),
     #[error(
-        "no ClusterRoleBinding and no ValidatingAdmissionPolicy with the label {PART_OF} names the operator's ServiceAccount: say with --operator-namespace where the operator is"
+        "no ClusterRoleBinding and no ValidatingAdmissionPolicy with the label {PART_OF}, or of the Operator Lifecycle Manager, names the operator's ServiceAccount: say with --operator-namespace where the operator is"
     )]
     NotFound,
     #[error("there is no Deployment of the operator, with the label {PART_OF}, in namespace {0}")]
@@ -128,15 +135,26 @@ async fn accounts(cluster: &UserCluster) -> Result<Accounts, InstallationError> 
         Err(CallError::NotFound) => {}
         Err(error) => unread = Some(error),
     }
-    match cluster.objects::<ClusterRoleBinding>(None, Some(PART_OF)).await {
-        Ok(bindings) => accounts.extend(bindings.iter().flat_map(accounts_of_binding)),
-        Err(error) => unread = Some(error),
+    for labels in [PART_OF, OF_LIFECYCLE_MANAGER] {
+        match cluster.objects::<ClusterRoleBinding>(None, Some(labels)).await {
+            Ok(bindings) => {
+                let ours = bindings.iter().filter(|it| labels == PART_OF || is_of_package(it));
+                accounts.extend(ours.flat_map(accounts_of_binding));
+            }
+            Err(error) => unread = Some(error),
+        }
     }
     match (accounts.is_empty(), unread) {
         (true, Some(error)) => Err(InstallationError::Unlocated(error)),
         (true, None) => Err(InstallationError::NotFound),
         (false, _) => Ok(accounts),
     }
+}
+
+/// Whether the Operator Lifecycle Manager made it for this operator.
+fn is_of_package(binding: &ClusterRoleBinding) -> bool {
+    let package = binding.metadata.labels.as_ref().and_then(|labels| labels.get(PACKAGE_LABEL));
+    package.is_some_and(|package| package.starts_with(PACKAGE))
 }
 
 fn accounts_of_binding(binding: &ClusterRoleBinding) -> impl Iterator<Item = ((String, String), FoundBy)> {
@@ -229,6 +247,34 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[test]
+    fn operator_of_the_lifecycle_manager_is_found_by_the_binding_that_it_makes_for_this_package_alone() {
+        let bundle =
+            include_str!("../../deploy/olm/manifests/tokensource-operator.clusterserviceversion.yaml");
+        let version: Value = serde_saphyr::from_str(bundle).unwrap();
+        let install = &version["spec"]["install"]["spec"];
+        let (key, value) = PART_OF.split_once('=').unwrap();
+        assert_eq!(
+            install["deployments"][0]["label"][key], value,
+            "the label that Deployments are listed by"
+        );
+        let binding = |package: &Value| -> ClusterRoleBinding {
+            let account = &install["clusterPermissions"][0]["serviceAccountName"];
+            serde_json::from_value(json!({
+                "metadata": {"name": "b", "labels": {"olm.owner": package, "olm.owner.kind": "ClusterServiceVersion"}},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"},
+                "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": "operators"}],
+            }))
+            .unwrap()
+        };
+        let ours = binding(&version["metadata"]["name"]);
+        assert!(is_of_package(&ours) && !is_of_package(&binding(&json!("tokensource-viewer.v1.0.0"))));
+        let mut made = install["deployments"][0].clone();
+        made["metadata"] = json!({"name": made["name"], "namespace": "operators"});
+        let accounts: Accounts = accounts_of_binding(&ours).collect();
+        assert!(installation(serde_json::from_value(made).unwrap(), &accounts).is_some());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How values that may be secret are shown.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
@@ -40,14 +41,26 @@ impl Serialize for RedactedValue {
     }
 }
 
-/// The URL with redacted values of the query, which may contain an API key.
+/// The URL with redacted values of the query, and without its fragment: both may contain an API key. A name without a value may
+/// be one.
 pub(crate) fn shown_url(url: &Url, show: bool) -> String {
-    let (mut shown, query) = (url.clone(), url.query_pairs());
-    if show || url.query().is_none() {
+    if show {
         return url.to_string();
     }
+    let redacted = |text: &str| RedactedValue::secret(text, false);
+    let mut shown = url.clone();
     shown.set_query(None);
-    let members: Vec<String> =
-        query.map(|(name, value)| format!("{name}={}", RedactedValue::secret(&value, false))).collect();
-    format!("{shown}?{}", members.join("&"))
+    shown.set_fragment(None);
+    let mut shown = shown.to_string();
+    if url.query().is_some() {
+        let member = |(name, value): (Cow<'_, str>, Cow<'_, str>)| match &*value {
+            "" => redacted(&name).to_string(),
+            value => format!("{name}={}", redacted(value)),
+        };
+        shown = format!("{shown}?{}", url.query_pairs().map(member).collect::<Vec<_>>().join("&"));
+    }
+    match url.fragment() {
+        Some(fragment) => format!("{shown}#{}", redacted(fragment)),
+        None => shown,
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,7 +32,11 @@ impl Plugin {
         Plugin { folder }
     }
 
-    fn path(&self) -> OsString {
+    pub(super) fn program(&self) -> PathBuf {
+        self.folder.path().join("kubectl-tokensource")
+    }
+
+    pub(super) fn path(&self) -> OsString {
         let mut path = self.folder.path().as_os_str().to_owned();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
@@ -41,13 +45,13 @@ impl Plugin {
 
     /// Runs the plugin with its flags alone, without a kubeconfig in the environment.
     pub(super) async fn run(&self, kubeconfig: &Path, arguments: &[&str]) -> ProgramOutput {
-        let mut command = Command::new(self.folder.path().join("kubectl-tokensource"));
+        let mut command = Command::new(self.program());
         command.arg(arguments[0]).arg("--kubeconfig").arg(kubeconfig).args(&arguments[1..]);
         run(command, "").await
     }
 }
 
-pub(super) fn everything() -> std::path::PathBuf {
+pub(super) fn everything() -> PathBuf {
     ControlPlane::shared().kubeconfig_path()
 }
 
@@ -161,16 +165,22 @@ async fn plugin_shows_refreshes_suspends_and_resumes() {
     tokensource(&["mint", "-n", &namespace, "source", "--operator-namespace", &namespace])
         .await
         .assert(0, &[&format!("those of Deployment {namespace}/o, found by --operator-namespace, hold")]);
+    // As the Operator Lifecycle Manager labels bindings, and as the chart does.
     let group = "rbac.authorization.k8s.io";
     let role = json!({"apiGroup": group, "kind": "ClusterRole", "name": "none"});
     let account = json!([{"kind": "ServiceAccount", "name": "o", "namespace": namespace}]);
-    scene
-        .apply(json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "roleRef": role,
-            "metadata": {"name": namespace, "labels": labels}, "subjects": account}))
-        .await;
-    let found_by =
-        format!("those of Deployment {namespace}/o, found by ClusterRoleBinding {namespace}, hold");
-    tokensource(&["mint", "-n", &namespace, "source"]).await.assert(0, &[&found_by]);
+    let of_lifecycle_manager =
+        json!({"olm.owner": "tokensource-operator.v0.1.0", "olm.owner.kind": "ClusterServiceVersion"});
+    for labels in [&of_lifecycle_manager, &labels] {
+        scene.kubectl(&["delete", "clusterrolebinding", &namespace, "--ignore-not-found"], "").await;
+        scene
+            .apply(json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "roleRef": role,
+                "metadata": {"name": namespace, "labels": labels}, "subjects": account}))
+            .await;
+        let found_by =
+            format!("those of Deployment {namespace}/o, found by ClusterRoleBinding {namespace}, hold");
+        tokensource(&["mint", "-n", &namespace, "source"]).await.assert(0, &[&found_by]);
+    }
 
     // A right may be that of the ServiceAccounts of a namespace.
     let rules = json!([{"apiGroups": ["tokensource.dev"], "resources": ["tokensources"], "verbs": ["get"]}]);
@@ -206,10 +216,8 @@ async fn plugin_shows_refreshes_suspends_and_resumes() {
         Some(&*namespace)
     );
     assert!(completed(&["sus"]).await.starts_with("suspend\t"));
-    for shell in ["bash", "zsh", "fish", "powershell"] {
-        let script = program(&["completion", shell], "").await;
-        script.assert(0, &["tokensource-operator", "COMPLETE"]);
-    }
+    // The other shells: shells.rs.
+    program(&["completion", "powershell"], "").await.assert(0, &["tokensource-operator", "COMPLETE"]);
 
     let nothing = tokensource(&["suspend", "-n", &namespace]).await;
     nothing.assert(1, &["name TokenSources, or select them by -l LABELS or --all"]);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
+use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -18,7 +19,7 @@ use super::canary::assert_silent;
 use super::plugin::{Plugin, everything};
 use super::support::account::TestAccount;
 use super::support::operator::Operator;
-use super::support::program::ProgramOutput;
+use super::support::program::{PROGRAM, ProgramOutput, output_beside, text};
 use super::support::scene::Scene;
 
 const SECRET: &str = "Kanarie/1+a=&%q";
@@ -26,7 +27,11 @@ const REFRESH_TOKEN: &str = "Kanarie-2.b~c d";
 
 /// The files of a report by their path below its folder.
 fn unpacked(archive: &Path) -> BTreeMap<String, String> {
-    let mut archive = tar::Archive::new(GzDecoder::new(std::fs::File::open(archive).unwrap()));
+    files_of(&std::fs::read(archive).unwrap())
+}
+
+fn files_of(archive: &[u8]) -> BTreeMap<String, String> {
+    let mut archive = tar::Archive::new(GzDecoder::new(archive));
     let file = |mut entry: tar::Entry<'_, _>| {
         let path = entry.path().unwrap().display().to_string();
         let mut text = String::new();
@@ -64,6 +69,13 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
     broken["metadata"]["name"] = json!("broken");
     broken["spec"]["target"]["name"] = json!("broken");
     scene.apply(broken).await;
+    // A tenant's word about a key of the Secret makes none of its values public.
+    let mut liar = scene
+        .source(json!({"credentials": {"secretRef": {"name": "others"}, "clientIDKey": "client_secret"}}));
+    liar["metadata"]["name"] = json!("liar");
+    liar["spec"]["target"]["name"] = json!("liar");
+    liar["spec"]["suspend"] = json!(true);
+    scene.apply(liar).await;
     let operator = Operator::start(&namespace).await;
     scene.ready("True TokenValid").await;
     scene.condition("broken", "Ready", "False ClientRejected").await;
@@ -164,7 +176,7 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
     says(
         &said,
         &format!(
-            "Secrets of {namespace} (broken, broken-refresh-token, credentials, others, source-refresh-token, token), so"
+            "Secrets of {namespace} (broken, broken-refresh-token, credentials, liar, liar-refresh-token, others, source-refresh-token, token), so"
         ),
     );
     says(&said, &format!("events of {namespace}: events is forbidden"));
@@ -180,6 +192,19 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
     assert_silent("the report of the role edit", &(all + &said.all()), &values);
 
     // Standard output, and what cannot be written.
+    let mut to_stdout = Command::new(PROGRAM);
+    to_stdout.args(["report", "-n", &namespace, "-o", "-", "--operator-namespace", &namespace]);
+    to_stdout.arg("--kubeconfig").arg(everything());
+    let output = output_beside(to_stdout, "").await;
+    let notes = text(&output.stderr);
+    assert!(
+        [Some(0), Some(3)].contains(&output.status.code())
+            && notes.contains(" kB: standard output. It contains"),
+        "{notes}"
+    );
+    let files = files_of(&output.stdout);
+    assert!(files.contains_key(&format!("tokensources/{namespace}/source.yaml")), "{:?}", files.keys());
+    assert_silent("the report on standard output", &files.into_values().collect::<String>(), &values);
     let said = plugin.run(&everything(), &["report", "-n", &namespace, "-o", "/nonexistent/a"]).await;
     said.assert(1, &["/nonexistent/a cannot be written"]);
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::archive::TextFile;
-use super::hidden::SecretValues;
+use super::hidden::{CLIENT_ID, SecretValues};
 use super::views;
 use crate::cluster::{BoundedText, CallError, UserCluster};
 use crate::commands::check::{self, Operator};
@@ -78,8 +78,13 @@ impl Gathered {
     pub(super) fn hide(mut self) -> Files {
         if self.values.too_many {
             self.contents.retain(|(_, content)| matches!(content, Content::Object(_)));
+            for (_, content) in &mut self.contents {
+                if let Content::Object(object) = content {
+                    *object = views::outline(object);
+                }
+            }
             self.unread.push(
-                "the Secrets have more values than can be looked for in texts, so that logs, events and the like are left out: select fewer TokenSources".to_owned(),
+                "the Secrets have more values than can be looked for in texts, so that logs, events, specs, messages and the like are left out: select fewer TokenSources".to_owned(),
             );
         }
         let values = self.values;
@@ -169,27 +174,27 @@ impl Gatherer<'_> {
 
     /// The metadata of the Secrets that belong to the TokenSources. Their values are looked for in all texts.
     async fn secrets(&mut self, sources: &[DynamicObject]) {
-        let mut public: BTreeMap<Key, BTreeSet<&str>> = BTreeMap::new();
+        let mut secrets: BTreeMap<Key, bool> = BTreeMap::new();
         for source in sources {
-            for (key, client_id) in secrets_of(source) {
-                public.entry(key).or_default().extend(client_id);
+            for (key, has_client_id) in secrets_of(source) {
+                // Only where all say so: one TokenSource must not show what is another's secret.
+                *secrets.entry(key).or_insert(true) &= has_client_id;
             }
         }
         let (cluster, until) = (self.cluster, self.until);
-        self.progress.show(&format!("reading {} Secrets", public.len()));
-        let read = async |(key, public): (Key, BTreeSet<&str>)| {
+        self.progress.show(&format!("reading {} Secrets", secrets.len()));
+        let read = async |(key, has_client_id): (Key, bool)| {
             let call = cluster.object::<Secret>(Some(&key.namespace), &key.name);
             let read = timeout_at(until, call).await;
             let late = CallError::Unavailable("the time of --timeout is over".to_owned().into());
-            (key, public.into_iter().map(str::to_owned).collect::<Vec<_>>(), read.unwrap_or(Err(late)))
+            (key, has_client_id, read.unwrap_or(Err(late)))
         };
-        let mut all = stream::iter(public).map(read).buffered(CONCURRENT_READS);
+        let mut all = stream::iter(secrets).map(read).buffered(CONCURRENT_READS);
         let (mut views, mut unread) = (BTreeMap::<_, Vec<Value>>::new(), BTreeMap::<_, Vec<_>>::new());
-        while let Some((key, public, read)) = all.next().await {
+        while let Some((key, has_client_id, read)) = all.next().await {
             let view = match read {
                 Ok(Some(secret)) => {
-                    let public: Vec<&str> = public.iter().map(String::as_str).collect();
-                    self.gathered.values.add(&secret, &public);
+                    self.gathered.values.add(&secret, has_client_id);
                     views::secret(&secret)
                 }
                 Ok(None) => json!({"metadata": {"name": &*key.name}, "exists": false}),
@@ -334,20 +339,34 @@ impl Gatherer<'_> {
     }
 }
 
-/// The Secrets that belong to a TokenSource, each with those of its keys that hold the id of a client.
-fn secrets_of(source: &DynamicObject) -> Vec<(Key, Option<&str>)> {
+/// The Secrets that belong to a TokenSource, each with whether its key `client_id` holds the id of a client. Another name of the
+/// key is a tenant's word: it may be that of a secret.
+fn secrets_of(source: &DynamicObject) -> Vec<(Key, bool)> {
     let own = Key::of(&source.metadata);
     let text = |path: &str| source.data.pointer(path).and_then(Value::as_str);
-    let id = text("/spec/credentials/clientIDKey").unwrap_or("client_id");
+    let has_client_id = text("/spec/credentials/clientIDKey").is_none_or(|key| key == CLIENT_ID)
+        && !source.data.get("spec").is_some_and(uses_client_id_as_secret);
     let mut all = vec![
-        (own.sibling(text("/spec/target/name").unwrap_or(&own.name)), None),
-        (own.sibling(format!("{}-refresh-token", own.name)), None),
+        (own.sibling(text("/spec/target/name").unwrap_or(&own.name)), false),
+        (own.sibling(format!("{}-refresh-token", own.name)), false),
     ];
-    all.extend(text("/spec/credentials/secretRef/name").map(|name| (own.sibling(name), Some(id))));
+    all.extend(text("/spec/credentials/secretRef/name").map(|name| (own.sibling(name), has_client_id)));
     for path in ["/spec/tls/clientCertificateRef/name", "/spec/tls/caBundle/secretKeyRef/name"] {
-        all.extend(text(path).map(|name| (own.sibling(name), None)));
+        all.extend(text(path).map(|name| (own.sibling(name), false)));
     }
     all
+}
+
+/// Whether a member other than `clientIDKey` names the key `client_id`.
+fn uses_client_id_as_secret(spec: &Value) -> bool {
+    match spec {
+        Value::String(text) => text == CLIENT_ID,
+        Value::Array(items) => items.iter().any(uses_client_id_as_secret),
+        Value::Object(members) => {
+            members.iter().any(|(name, value)| name != "clientIDKey" && uses_client_id_as_secret(value))
+        }
+        _ => false,
+    }
 }
 
 /// The label selector of a Deployment's pods.
@@ -355,4 +374,62 @@ fn selector(deployment: &Deployment) -> String {
     let labels = deployment.spec.as_ref().and_then(|spec| spec.selector.match_labels.as_ref());
     let labels = labels.into_iter().flatten().map(|(name, value)| format!("{name}={value}"));
     labels.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_id_is_public_only_under_its_own_name_and_where_nothing_else_uses_it() {
+        let of = |spec: Value| -> Vec<(String, bool)> {
+            let object = json!({"metadata": {"name": "a", "namespace": "b"}, "spec": spec});
+            let source: DynamicObject = serde_json::from_value(object).unwrap();
+            secrets_of(&source).into_iter().map(|(key, public)| (key.name.to_string(), public)).collect()
+        };
+        let credentials = |members: Value| {
+            let mut spec = json!({"credentials": {"secretRef": {"name": "c"}}});
+            for (name, value) in members.as_object().unwrap() {
+                spec["credentials"][name] = value.clone();
+            }
+            of(spec)
+        };
+        let all = |is_public| {
+            [("a", false), ("a-refresh-token", false), ("c", is_public)]
+                .map(|(name, it)| (name.to_owned(), it))
+        };
+        assert_eq!(credentials(json!({})), all(true));
+        assert_eq!(credentials(json!({"clientIDKey": "client_id"})), all(true));
+        for secret in [json!({"clientIDKey": "client_secret"}), json!({"clientSecretKey": "client_id"})] {
+            assert_eq!(credentials(secret.clone()), all(false), "{secret}");
+        }
+    }
+
+    #[test]
+    fn texts_are_left_out_where_not_all_values_can_be_looked_for() {
+        let mut values = SecretValues::default();
+        values.too_many = true;
+        let mut gathered = Gathered { contents: vec![], values, unread: vec![], bytes: 0 };
+        gathered.add_text("log".to_owned(), "hunter2".to_owned());
+        gathered.add_object(
+            "source".to_owned(),
+            json!({
+                "metadata": {"name": "a", "labels": {"note": "hunter2"}}, "spec": {"scopes": ["hunter2"]},
+                "status": {
+                    "conditions": [{"type": "Ready", "status": "False", "reason": "Rejected", "message": "hunter2"}],
+                    "lastFailure": {"message": "hunter2"},
+                },
+            }),
+        );
+        let size = json!([{"metadata": {"name": "s"}, "type": "hunter2", "bytesOfKeys": {"key": 7}}]);
+        gathered.add_object("secrets".to_owned(), size);
+        let Files { files, unread } = gathered.hide();
+        assert_eq!(files.iter().map(|file| &*file.path).collect::<Vec<_>>(), ["source", "secrets"]);
+        let all: String = files.into_iter().map(|file| file.text).collect();
+        assert!(!all.contains("hunter2"), "{all}");
+        for kept in ["name: a", "reason: Rejected", "key: 7"] {
+            assert!(all.contains(kept), "{kept}: {all}");
+        }
+        assert!(unread[0].contains("select fewer TokenSources"), "{unread:?}");
+    }
 }

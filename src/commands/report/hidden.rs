@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use token_endpoint::Redactor;
 
+use crate::secret::RECORD_ANNOTATION;
+
 /// A shorter value may be part of a text by coincidence. Bytes.
 const MIN_VALUE_BYTES: usize = 8;
 /// A shorter word of a value is hidden only as a part of the whole. Bytes.
@@ -23,6 +25,9 @@ const MAX_NAME_PART_BYTES: usize = 20;
 /// The most parts of values that are looked for: each takes about 10 kB while texts are searched.
 const MAX_PARTS: usize = 10_000;
 
+/// The key of a client's id, which manifests and messages repeat.
+pub(super) const CLIENT_ID: &str = "client_id";
+
 /// What is taken out of all texts.
 #[derive(Debug, Default)]
 pub(super) struct SecretValues {
@@ -33,9 +38,13 @@ pub(super) struct SecretValues {
 }
 
 impl SecretValues {
-    /// Adds the values of a Secret except for those of `public` keys: the id of a client is in manifests, too.
-    pub(super) fn add(&mut self, secret: &Secret, public: &[&str]) {
-        for (_, value) in secret.data.iter().flatten().filter(|(key, _)| !public.contains(&key.as_str())) {
+    /// Adds the values of a Secret, except for the id of a client where it has one.
+    pub(super) fn add(&mut self, secret: &Secret, has_client_id: bool) {
+        // What the operator writes has tokens under every name that a template chooses.
+        let is_target =
+            secret.metadata.annotations.iter().flatten().any(|(name, _)| name == RECORD_ANNOTATION);
+        let is_public = |key: &str| has_client_id && !is_target && key == CLIENT_ID;
+        for (_, value) in secret.data.iter().flatten().filter(|(key, _)| !is_public(key)) {
             match std::str::from_utf8(&value.0) {
                 Ok(text) => self.add_text(text),
                 Err(_) => self.add_part(&STANDARD.encode(&value.0)),
@@ -124,7 +133,7 @@ mod tests {
 
     fn values(data: &[(&str, &[u8])]) -> SecretValues {
         let mut values = SecretValues::default();
-        values.add(&secret(data), &["client_id"]);
+        values.add(&secret(data), true);
         values
     }
 
@@ -172,6 +181,20 @@ mod tests {
         ]);
         let text = "payments-team-client has a Bearer until 2027-01-15T08:03:20Z";
         assert_eq!(values.hide(text), text);
+    }
+
+    #[test]
+    fn client_id_is_hidden_where_it_is_none() {
+        let mut target = secret(&[("client_id", b"Zq5rNfLk2YbWtVx8")]);
+        target.metadata.annotations =
+            Some([(RECORD_ANNOTATION.to_owned(), "{}".to_owned())].into_iter().collect());
+        for (secret, has_client_id) in
+            [(target, true), (secret(&[("client_id", b"Zq5rNfLk2YbWtVx8")]), false)]
+        {
+            let mut values = SecretValues::default();
+            values.add(&secret, has_client_id);
+            assert_eq!(values.hide("it is Zq5rNfLk2YbWtVx8"), "it is [redacted]");
+        }
     }
 
     #[test]

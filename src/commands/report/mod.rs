@@ -118,11 +118,11 @@ async fn report(arguments: &ReportArgs) -> Result<u8, ReportError> {
     for sentence in &unread {
         output::print_note(&format!("not in the report: {sentence}"));
     }
+    let place = if is_stdout { "standard output".to_owned() } else { path.display().to_string() };
     output::print_note(&format!(
-        "{} files, {} kB: {}. It contains no secrets, but names: read it before you send it",
+        "{} files, {} kB: {place}. It contains no secrets, but names: read it before you send it",
         files.len(),
         archive.len().div_ceil(1000),
-        path.display()
     ));
     Ok(if unread.is_empty() { 0 } else { 3 })
 }

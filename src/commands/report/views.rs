@@ -273,6 +273,23 @@ pub(super) fn public_object(meta: &ObjectMeta, object: &impl Serialize) -> Value
     json!({"metadata": metadata(meta), "spec": spec, "status": whole.get("status")})
 }
 
+/// Of a view only what holds no text: names, the conditions' reasons, sizes.
+pub(super) fn outline(view: &Value) -> Value {
+    if let Value::Array(items) = view {
+        return items.iter().map(outline).collect();
+    }
+    let mut outline = kept(view, &["apiVersion", "kind", "exists", "bytesOfKeys"]);
+    let names = ["namespace", "name", "uid", "generation", "creationTimestamp", "deletionTimestamp"];
+    outline.insert("metadata".to_owned(), kept(view.get("metadata").unwrap_or(&Value::Null), &names).into());
+    let conditions = view.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let members = ["type", "status", "reason", "lastTransitionTime", "observedGeneration"];
+    let conditions: Vec<Value> = conditions.map(|condition| kept(condition, &members).into()).collect();
+    if !conditions.is_empty() {
+        outline.insert("conditions".to_owned(), conditions.into());
+    }
+    outline.into()
+}
+
 /// An event on one line.
 pub(super) fn event(event: &Event) -> String {
     let series = event.series.as_ref();
@@ -314,7 +331,7 @@ mod tests {
             },
             "spec": {
                 "provider": {"oauth2": {
-                    "tokenURL": "https://user:hunter2@idp.example.com/token?key=hunter2",
+                    "tokenURL": "https://user:hunter2@idp.example.com/token?key=hunter2&hunter2#hunter2",
                     "parameters": {"audience": "hunter2"}, "headers": {"X-Key": "hunter2"},
                     "scopes": ["read"], "secretHeaders": {"X-Secret": "its-key"},
                 }},
@@ -332,7 +349,7 @@ mod tests {
             view["spec"],
             json!({
                 "provider": {"oauth2": {
-                    "tokenURL": "https://idp.example.com/token?key=[redacted, 7 characters]",
+                    "tokenURL": "https://idp.example.com/token?key=[redacted, 7 characters]&[redacted, 7 characters]#[redacted, 7 characters]",
                     "parameters": {"audience": "[redacted, 7 characters]"},
                     "headers": {"X-Key": "[redacted, 7 characters]"},
                     "scopes": ["read"], "secretHeaders": {"X-Secret": "its-key"},
