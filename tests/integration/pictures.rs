@@ -3,13 +3,17 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::json;
 
+use super::plugin::{Plugin, everything};
 use super::prompt::{folder, pod};
-use super::support::control_plane::ControlPlane;
+use super::shells::ON_A_TERMINAL;
+use super::support::eventually;
 use super::support::operator::Operator;
-use super::support::program::{PROGRAM, run};
+use super::support::process::kill;
+use super::support::program::run;
 use super::support::scene::Scene;
 
 /// Of a character, in the units of the picture.
@@ -31,24 +35,109 @@ async fn pictures_of_the_documentation_are_drawn() {
     scene.apply(source("reports", json!({"credentials": {"secretRef": {"name": "reports-client"}}}))).await;
     scene.secret("partner-client", &[("client_id", &scene.namespace), ("client_secret", "wrong")]).await;
     scene.apply(source("partner", json!({"credentials": {"secretRef": {"name": "partner-client"}}}))).await;
+    scene.secret("ledger-client", &[("client_id", &scene.namespace), ("client_secret", "right")]).await;
+    scene.apply(source("ledger", json!({"credentials": {"secretRef": {"name": "ledger-client"}}}))).await;
+    scene.apply(source("archive", json!({"suspend": true}))).await;
     let _operator = Operator::start(&scene.namespace).await;
     scene.condition("vault-api", "Ready", "True TokenValid").await;
     scene.condition("reports", "Ready", "False CredentialsNotFound").await;
     scene.condition("partner", "Ready", "False ClientRejected").await;
+    scene.condition("ledger", "Ready", "True TokenValid").await;
+    scene.secret("ledger-client", &[("client_id", &scene.namespace), ("client_secret", "wrong")]).await;
+    scene.condition("ledger", "Ready", "True RefreshFailing").await;
+    scene.condition("archive", "Ready", "False Suspended").await;
     let mut web = folder();
     if let Some(name) = web.pointer_mut("/volumes/0/secret/secretName") {
         *name = json!("vault-api-token");
     }
     pod(&scene, "web-1", "Running", web).await;
 
-    let said = scene.kubectl(&["get", "tokensources"], "").await;
-    draw("get", "kubectl -n payments get tokensources", &said);
+    let labels = json!({"app.kubernetes.io/part-of": "tokensource-operator"});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "operator", "image": "o", "args": ["run"]}]}});
+    let spec = json!({"replicas": 0, "selector": {"matchLabels": labels}, "template": template});
+    scene
+        .apply(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o", "labels": labels}, "spec": spec}))
+        .await;
+    let plugin = Plugin::new();
+    for (name, arguments) in [("get", &["get"][..]), ("explain", &["explain", "vault-api"])] {
+        // On a terminal, for the colours; without the progress.
+        let mut python = Command::new("python3");
+        python.args(["-c", ON_A_TERMINAL, "sh", "-c", "exec \"$0\" \"$@\" 2>/dev/null"]);
+        python.arg(plugin.program()).args(arguments).args(["-n", &scene.namespace]);
+        python.env("KUBECONFIG", everything()).env("TERM", "xterm");
+        python.env("TOKENSOURCE_OPERATOR_NAMESPACE", &scene.namespace);
+        let said = run(python, "").await.stdout.replace(&scene.namespace, "payments").replace('\r', "");
+        draw(name, &format!("kubectl tokensource {} -n payments", arguments.join(" ")), &said);
+    }
+}
 
-    let mut explain = Command::new(PROGRAM);
-    explain.args(["explain", "-n", &scene.namespace, "vault-api"]);
-    explain.env("KUBECONFIG", ControlPlane::shared().kubeconfig_path());
-    let said = run(explain, "").await.stdout.replace(&scene.namespace, "payments");
-    draw("explain", "tokensource-operator explain -n payments vault-api", &said);
+/// How many requests the picture of the dashboard shows: some five minutes of tokens of 60 s.
+const SHOWN_REQUESTS: u64 = 60;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make pictures"]
+async fn pictures_of_the_documentation_show_the_dashboard() {
+    let scene = Scene::new("payments", 60).await;
+    scene.secret("wrong-client", &[("client_id", &scene.namespace), ("client_secret", "wrong")]).await;
+    for (name, client) in [
+        ("vault-api", "credentials"),
+        ("vault-files", "credentials"),
+        ("ledger", "credentials"),
+        ("invoices", "credentials"),
+        ("search", "credentials"),
+        ("reports", "reports-client"),
+        ("partner", "wrong-client"),
+    ] {
+        let mut source = scene.source(json!({"credentials": {"secretRef": {"name": client}}}));
+        source["metadata"]["name"] = json!(name);
+        source["spec"]["target"]["name"] = json!(format!("{name}-token"));
+        scene.apply(source).await;
+    }
+    let operator = Operator::start(&scene.namespace).await;
+    let folder = tempfile::tempdir().unwrap();
+    let scraped =
+        json!({"targets": [operator.admin_address()], "labels": {"instance": "tokensource-operator-0"}});
+    let configuration = json!({
+        "global": {"scrape_interval": "2s"},
+        "scrape_configs": [{"job_name": "operator", "static_configs": [scraped]}],
+    });
+    let file = folder.path().join("prometheus.yml");
+    fs::write(&file, configuration.to_string()).unwrap();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut prometheus = Command::new("prometheus");
+    prometheus.arg(format!("--config.file={}", file.display()));
+    prometheus.arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()));
+    prometheus.arg(format!("--web.listen-address={address}")).stderr(std::process::Stdio::null());
+    let mut prometheus = prometheus.spawn().expect("Prometheus, in the PATH");
+    eventually("enough requests", Duration::from_secs(600), async || match scene.mints().await {
+        requests if requests >= SHOWN_REQUESTS => Ok(()),
+        requests => Err(requests),
+    })
+    .await;
+    let mut draw = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/hack/dashboard.py"));
+    draw.args([&format!("http://{address}"), "270"]);
+    let drawn = run(draw, "").await;
+    kill(&mut prometheus);
+    assert_eq!(drawn.code, 0, "{drawn:?}");
+    let picture = drawn.stdout.replace(&scene.namespace, "payments");
+    fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures/dashboard.svg"), picture).unwrap();
+}
+
+/// The parts of a line, each with its colour.
+fn parts(line: &str) -> Vec<(Option<&'static str>, String)> {
+    let mut parts = vec![];
+    for (number, part) in line.split("\u{1b}[").enumerate() {
+        let (code, text) =
+            if number == 0 { ("0", part) } else { part.split_once('m').unwrap_or(("0", part)) };
+        let colour = match code {
+            "31" => Some("#ff8080"),
+            "32" => Some("#8fd3a6"),
+            "33" => Some("#f2cc66"),
+            _ => None,
+        };
+        parts.push((colour, text.to_owned()));
+    }
+    parts
 }
 
 /// Writes `docs/pictures/NAME.svg`.
@@ -56,9 +145,14 @@ fn draw(name: &str, command: &str, output: &str) {
     let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     // Viewers collapse spaces.
     let shown = |line: &str| escaped(line).replace(' ', "\u{a0}");
+    let span = |(colour, text): &(Option<&str>, String)| match colour {
+        Some(colour) => format!("<tspan fill=\"{colour}\">{}</tspan>", shown(text)),
+        None => shown(text),
+    };
     let lines: Vec<String> =
         std::iter::once(format!("$ {command}")).chain(output.trim_end().lines().map(str::to_owned)).collect();
-    let columns = lines.iter().map(|line| line.chars().count()).max().unwrap_or_default();
+    let plain = |line: &str| parts(line).into_iter().map(|(_, text)| text).collect::<String>();
+    let columns = lines.iter().map(|line| plain(line).chars().count()).max().unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "a terminal has few columns")]
     let width = (columns as f64).mul_add(WIDTH, 2.0 * MARGIN as f64).ceil();
     let height = lines.len() * LINE + 2 * MARGIN;
@@ -70,14 +164,14 @@ fn draw(name: &str, command: &str, output: &str) {
         escaped(command)
     );
     for (number, line) in lines.iter().enumerate() {
-        let (y, length) = (MARGIN + number * LINE + 13, line.chars().count());
+        let (y, length) = (MARGIN + number * LINE + 13, plain(line).chars().count());
         let colour = if number == 0 { " fill=\"#8fd3a6\"" } else { "" };
         // The length keeps columns aligned whatever the font is.
         #[expect(clippy::cast_precision_loss, reason = "a terminal has few columns")]
         let length = length as f64 * WIDTH;
         picture += &format!(
             "<text x=\"{MARGIN}\" y=\"{y}\" textLength=\"{length:.1}\" lengthAdjust=\"spacingAndGlyphs\"{colour}>{}</text>\n",
-            shown(line)
+            parts(line).iter().map(span).collect::<String>()
         );
     }
     picture += "</g>\n</svg>\n";
