@@ -40,6 +40,6 @@ wait "$node" 2>/dev/null || true
 "$here/node.sh" clean
 [ "$(cat $key)" = 7 ] || die "kernel.panic is $(cat $key), before the node it was 7"
 [ -z "$(leftovers)" ] || die "left behind: $(leftovers)"
-[ "$(modules)" = "$loaded" ] || die "modules are still loaded"
+[ "$(modules)" = "$loaded" ] || die "modules are still loaded: $(modules | comm -13 <(echo "$loaded") - | tr '\n' ' ')"
 if pgrep -f "tokensource-node.$node" >/dev/null; then die "processes of the node still run"; fi
 say "a killed node leaves nothing"

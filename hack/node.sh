@@ -27,8 +27,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # What the kubelet sets for the whole machine.
 sysctls="vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes"
 modules="overlay br_netfilter" # if they are not part of the kernel
-# The machine as it was before the first node: `sysctls` with their values, `modules` that were loaded for nodes, and a file
-# nodes/PID for each node. In /run, because a restart of the machine undoes the changes too.
+# With what the kernel loads by itself for bridges, iptables and kube-proxy. Others that were loaded meanwhile are not the node's.
+module_names='overlay|bridge|br_netfilter|stp|llc|veth|nfnetlink|x_tables|(xt|nf|nft|ipt|ip6t|iptable|ip6table|ip6?_tables|ip_set)(_.*)?'
+# The machine as it was before the first node: `sysctls` with their values, and the loaded `modules`; and a file nodes/PID for
+# each node. In /run, because a restart of the machine undoes the changes too.
 state=/run/tokensource-node
 
 check() {
@@ -70,7 +72,20 @@ locked() {
   exec 9>&-
 }
 
-# Saves the sysctls if this is the first node, and loads modules.
+loaded_modules() { if [ -e /proc/modules ]; then cut -d ' ' -f 1 /proc/modules | sort; fi; }
+
+# Modules that nodes had loaded, unless others use them. Those of a network become free when the kernel has removed it.
+remove_modules() {
+  local attempt module left
+  for ((attempt = 0; attempt < 10; attempt++)); do
+    left=$(loaded_modules | comm -13 "$state/modules" - | grep -Ex "$module_names" || true)
+    [ -n "$left" ] || return 0
+    for module in $left; do modprobe --remove "$module" 2>/dev/null || true; done
+    sleep 0.3
+  done
+}
+
+# Saves sysctls and the list of modules if this is the first node, and loads modules.
 save_machine() {
   local key module
   : >"$state/nodes/$$"
@@ -78,19 +93,17 @@ save_machine() {
     for key in $sysctls; do
       if [ -r "/proc/sys/$key" ]; then echo "$key $(cat "/proc/sys/$key")"; fi
     done >"$state/sysctls.new"
+    loaded_modules >"$state/modules"
     mv "$state/sysctls.new" "$state/sysctls"
   fi
   for module in $modules; do
-    if ! [ -e "/sys/module/$module" ] && modprobe --dry-run "$module" 2>/dev/null; then
-      echo "$module" >>"$state/modules"
-      modprobe "$module" || true
-    fi
+    if ! [ -e "/sys/module/$module" ] && modprobe --dry-run "$module" 2>/dev/null; then modprobe "$module" || true; fi
   done
 }
 
 # Restores them if this was the last node, also if it was another that was killed.
 restore_machine() {
-  local node key value module
+  local node key value
   rm -f "$state/nodes/$$"
   for node in "$state"/nodes/*; do
     if runs "${node##*/}"; then return; fi
@@ -98,9 +111,7 @@ restore_machine() {
   if [ -e "$state/sysctls" ]; then
     while read -r key value; do echo "$value" >"/proc/sys/$key" 2>/dev/null || true; done <"$state/sysctls"
   fi
-  if [ -e "$state/modules" ]; then
-    while read -r module; do modprobe --remove "$module" 2>/dev/null || true; done <"$state/modules" # it may be in use
-  fi
+  if [ -e "$state/modules" ]; then remove_modules; fi
   rm -rf "$state"/nodes/* "$state/sysctls" "$state/modules"
 }
 
