@@ -248,7 +248,7 @@ start_all() {
   start kube-scheduler
   start kube-proxy
   start coredns
-  dns_service | kubectl apply --server-side -f - >/dev/null
+  dns_service | kubectl apply --server-side --validate=false -f - >/dev/null # it would load the API's description
   until_ready containerd 60 ctr version
   for image in $NODE_IMAGES; do ctr -n k8s.io images import "$image" >>"$dir/log/images.log" 2>&1; done
   start kubelet
