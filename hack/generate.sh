@@ -15,13 +15,20 @@ rm -rf $out
 mkdir -p $out/crds $out/charts $out/docs/reference $out/deploy/base $out/deploy/overlays/cluster $out/deploy/overlays/namespaced \
   $out/deploy/overlays/pernamespace $out/deploy/overlays/team
 
-${CARGO:-cargo} run --quiet -- crd >$out/crds/tokensource.dev_tokensources.yaml
+${CARGO:-cargo} run --quiet -- crd >$out/crds.yaml
+awk -v dir=$out/crds/tokensource.dev_ '
+  BEGIN { file = dir "tokensources.yaml" }
+  /^---$/ { file = dir "clustertokenissuers.yaml"; next }
+  { print >file }
+' $out/crds.yaml
+rm $out/crds.yaml
 for page in api flags; do
   ${CARGO:-cargo} run --quiet --example reference -- $page >$out/docs/reference/$page.md
 done
 
 cp -R $chart $out/charts/
 cp $out/crds/tokensource.dev_tokensources.yaml $out/$chart/files/crd.yaml
+cp $out/crds/tokensource.dev_clustertokenissuers.yaml $out/$chart/files/crd-issuers.yaml
 # Runbooks of the release, not of a branch that goes on.
 version=$(sed -n 's/^appVersion: *//p' $chart/Chart.yaml)
 sed -E "s#/blob/v[^/]+/docs/#/blob/v$version/docs/#" $chart/files/alerts.yaml >$out/$chart/files/alerts.yaml

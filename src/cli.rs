@@ -63,7 +63,7 @@ pub enum Command {
     /// Print the RoleBindings for all namespaces that have TokenSources, to be applied before the operator has its rights by
     /// namespace (the chart's rbac.mode perNamespace). Lists TokenSources with your own rights.
     Bindings(Box<bindings::BindingsArgs>),
-    /// Print the CustomResourceDefinition.
+    /// Print the CustomResourceDefinitions.
     Crd,
     /// Print the script with which a shell completes commands, flags, namespaces and names.
     #[command(after_help = completion::HELP)]
@@ -143,7 +143,7 @@ impl Cli {
                     Err(error) => failure(&error.to_string()),
                 }
             }
-            Command::Crd => match serde_saphyr::to_string(&tokensource_api::crd()) {
+            Command::Crd => match definitions() {
                 Ok(yaml) => {
                     #[expect(clippy::print_stdout, reason = "the output of the command")]
                     {
@@ -155,6 +155,12 @@ impl Cli {
             },
         }
     }
+}
+
+/// The CustomResourceDefinitions, as documents of one stream.
+fn definitions() -> Result<String, serde_saphyr::ser_error::Error> {
+    let [sources, issuers] = [tokensource_api::crd(), tokensource_api::issuer_crd()];
+    Ok(format!("{}---\n{}", serde_saphyr::to_string(&sources)?, serde_saphyr::to_string(&issuers)?))
 }
 
 /// The name by which the binary was called.

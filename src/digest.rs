@@ -17,12 +17,17 @@ pub fn sha256(secret: &SecretString) -> String {
     })
 }
 
-/// A digest of `spec.provider` and `spec.credentials`, which contain no secret. The same spec gives the same digest in every
-/// build, because absent fields are left out.
+/// A digest of `spec.provider` and `spec.credentials`, which contain no secret, and of `spec.issuerRef`, whose Secrets are others.
+/// The same spec gives the same digest in every build, because absent fields are left out.
 #[must_use]
 pub fn provider_digest(spec: &TokenSourceSpec) -> String {
     // Cannot fail: structs of strings only.
-    let json = serde_json::to_string(&(&spec.provider, &spec.credentials)).unwrap_or_default();
+    let own = serde_json::to_string(&(&spec.provider, &spec.credentials));
+    let json = match &spec.issuer_ref {
+        None => own,
+        Some(issuer) => serde_json::to_string(&(&spec.provider, &spec.credentials, issuer)),
+    };
+    let json = json.unwrap_or_default();
     short_digest(&[&json])
 }
 

@@ -30,21 +30,28 @@ condition `Ready`: [troubleshooting](../troubleshooting.md).
 ";
 
 pub(super) fn page() -> String {
-    let crd = serde_json::to_value(tokensource_api::crd()).unwrap_or_default();
     let mut page = HEAD.to_owned();
+    for crd in [tokensource_api::crd(), tokensource_api::issuer_crd()] {
+        kind(&mut page, &serde_json::to_value(crd).unwrap_or_default());
+    }
+    page
+}
+
+/// A section for each version of a kind.
+fn kind(page: &mut String, crd: &Value) {
+    let kind = crd.pointer("/spec/names/kind").and_then(Value::as_str).unwrap_or_default();
     let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
     for version in versions.into_iter().flatten() {
         let name = version.pointer("/name").and_then(Value::as_str).unwrap_or_default();
-        let _ = write!(page, "\n## tokensource.dev/{name}, TokenSource\n");
+        let _ = write!(page, "\n## tokensource.dev/{name}, {kind}\n");
         let Some(schema) = version.pointer("/schema/openAPIV3Schema") else { continue };
-        rules(&mut page, schema);
+        rules(page, schema);
         for part in ["spec", "status"] {
             if let Some(schema) = schema.pointer(&format!("/properties/{part}")) {
-                object(&mut page, part, schema);
+                object(page, part, schema);
             }
         }
     }
-    page
 }
 
 /// A section for an object, and the sections of the objects in it.

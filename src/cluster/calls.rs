@@ -26,6 +26,7 @@ use crate::key::Key;
 use crate::secret::{
     FIELD_MANAGER, Facts, Pod, PodMetadata, REFRESH_TOKEN_LABEL, REFRESHED_ANNOTATION, Version,
 };
+use tokensource_api::{ClusterTokenIssuer, ClusterTokenIssuerStatus};
 
 /// The most Secrets of one page.
 const SECRET_PAGE_SIZE: u32 = 100;
@@ -284,6 +285,22 @@ impl Kubernetes {
         let request = requests.patch_subresource("status", &key.name, &params, &Patch::Merge(body));
         let written = self.read::<SourceMetadata>(request).await?;
         Ok(written.meta().resource_version.clone())
+    }
+
+    /// Writes the status of a ClusterTokenIssuer.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn write_issuer_status(
+        &self,
+        name: &str,
+        uid: &str,
+        status: &ClusterTokenIssuerStatus,
+    ) -> Result<(), CallError> {
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let body = json!({"metadata": {"uid": uid}, "status": status});
+        let requests = Request::new(ClusterTokenIssuer::url_path(&(), None));
+        self.send(requests.patch_subresource("status", name, &params, &Patch::Merge(&body))).await
     }
 
     /// Annotates a pod, so that the kubelet syncs its volumes. Succeeds without effect for a pod that is gone or was replaced

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config, Resource};
+use tokensource_api::ClusterTokenIssuer;
 use tokio::time::timeout;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 use tracing::warn;
@@ -46,6 +47,12 @@ pub enum ClusterError {
         message(.0)
     )]
     Sources(#[source] Box<kube::Error>),
+    /// The CustomResourceDefinition is missing, or RBAC does not permit to list ClusterTokenIssuers.
+    #[error(
+        "--issuers-namespace: ClusterTokenIssuers cannot be listed: {}; install the CustomResourceDefinition with `kubectl apply -f crds/`, and see that the operator may list and watch them",
+        message(.0)
+    )]
+    Issuers(#[source] Box<kube::Error>),
     /// The selector is invalid, or RBAC does not permit to list namespaces.
     #[error(
         "--namespace-selector: namespaces cannot be listed: {}; write labels as for `kubectl get namespaces -l`, and see that the operator may list and watch namespaces",
@@ -117,6 +124,12 @@ impl Cluster {
     pub(crate) async fn check_sources(&self, namespaces: &[String]) -> Result<(), ClusterError> {
         let path = SourceMetadata::url_path(&(), namespaces.first().map(String::as_str));
         check(list_one(&self.client, path, ListParams::default()), ClusterError::Sources).await
+    }
+
+    /// Lists ClusterTokenIssuers once, for the same purpose.
+    pub(crate) async fn check_issuers(&self) -> Result<(), ClusterError> {
+        let path = ClusterTokenIssuer::url_path(&(), None);
+        check(list_one(&self.client, path, ListParams::default()), ClusterError::Issuers).await
     }
 
     /// Lists namespaces by the selector once, for the same purpose.

@@ -139,6 +139,16 @@ pub(super) static SOURCE: Responses = responses!(
     ("status", Keep::Value(MAX_STATUS_BYTES)),
 );
 
+/// A ClusterTokenIssuer.
+pub(super) static ISSUER: Responses = responses!(
+    identity!(),
+    ("spec", Keep::Value(MAX_SPEC_BYTES)),
+    ("status", Keep::Value(MAX_STATUS_BYTES)),
+);
+
+/// The labels of a namespace. Without them, no selector selects it.
+pub(super) static LABELS: Responses = responses!(identity!(("labels", Keep::Value(MAX_RECORD_BYTES))));
+
 /// An object of which only its identity matters: a namespace, the TokenSource whose status was written.
 pub(super) static IDENTITY: Responses = responses!(identity!());
 

@@ -29,11 +29,13 @@ pub(crate) use follow::{Event, FollowError};
 pub(crate) use kept::{MAX_MANAGED_FIELDS_BYTES, MAX_SPEC_BYTES};
 pub(crate) use lease::LeaseClient;
 pub use lease::{LeaseError, LeaseName};
-pub(crate) use objects::{NamespaceObject, SecretObject, SourceObject};
+pub(crate) use objects::{IssuerObject, LabelledNamespace, NamespaceObject, SecretObject, SourceObject};
 pub(crate) use service_accounts::{IssuedToken, TokenCheck};
 pub(crate) use service_networks::service_networks;
 pub(crate) use user::{KubeconfigEntry, UserCluster, UserClusterError, UserConnection};
 pub(crate) use user_checks::Right;
 pub(crate) use user_objects::{Change, Scope, USER_FIELD_MANAGER, WatchEnd};
 pub(crate) use user_report::BoundedText;
-pub(crate) use watches::{may_list_secrets, watch_namespaces, watch_secrets, watch_sources};
+pub(crate) use watches::{
+    may_list_secrets, watch_issuers, watch_labels, watch_namespaces, watch_secrets, watch_sources,
+};

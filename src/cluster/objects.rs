@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Pod as PodKind, Secret};
@@ -18,7 +19,7 @@ use super::reduce::Reduced;
 use crate::key::Key;
 use crate::secret::{Facts, LargePart, Pod, SecretMetadata};
 use crate::status::Reported;
-use tokensource_api::{TokenSource, TokenSourceStatus};
+use tokensource_api::{ClusterTokenIssuer, ClusterTokenIssuerStatus, TokenSource, TokenSourceStatus};
 
 /// An object that is read in bounded memory.
 pub(crate) trait Read: Resource<DynamicType = ()> + DeserializeOwned {
@@ -84,6 +85,23 @@ pub(crate) struct PodObject {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NamespaceObject {
     pub(crate) metadata: ObjectMeta,
+}
+
+/// A namespace with its labels.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LabelledNamespace {
+    metadata: ObjectMeta,
+    /// None where they are too large to be kept.
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// A ClusterTokenIssuer. As of TokenSources, the spec is parsed later.
+#[derive(Clone, Debug)]
+pub(crate) struct IssuerObject {
+    pub(crate) metadata: ObjectMeta,
+    /// null where it is too large.
+    pub(crate) spec: Value,
+    pub(crate) reported: ClusterTokenIssuerStatus,
 }
 
 /// A TokenSource. Its spec is parsed by the reconciliation, so that one malformed object does not break the watch of all.
@@ -227,6 +245,40 @@ impl<'de> Deserialize<'de> for SourceObject {
     }
 }
 
+impl<'de> Deserialize<'de> for LabelledNamespace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: Metadata,
+        }
+        #[derive(Deserialize)]
+        struct Metadata {
+            name: Option<String>,
+            labels: Option<BTreeMap<String, String>>,
+        }
+        let Object { metadata: Metadata { name, labels } } = Object::deserialize(deserializer)?;
+        let metadata = ObjectMeta { name, ..ObjectMeta::default() };
+        Ok(LabelledNamespace { metadata, labels: labels.unwrap_or_default() })
+    }
+}
+
+impl<'de> Deserialize<'de> for IssuerObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            metadata: ReadMetadata,
+            #[serde(default)]
+            spec: Value,
+            #[serde(default)]
+            status: Value,
+        }
+        let Object { metadata, spec, status } = Object::deserialize(deserializer)?;
+        // As of TokenSources, a status that cannot be parsed is replaced.
+        let reported = serde_json::from_value(status).unwrap_or_default();
+        Ok(IssuerObject { metadata: metadata.into(), spec, reported })
+    }
+}
+
 /// Implements `Resource` for a type that is deserialized from `$kind`; from its metadata alone if `$metadata` is true. Of
 /// responses `$kept` is kept.
 macro_rules! reads {
@@ -292,6 +344,8 @@ reads!(SourceObject, of TokenSource, metadata: false, kept: SOURCE, |source, mem
 reads!(PodObject, of PodKind, metadata: false, kept: POD, |object, members| {
     object.pod.is_too_large = !members.is_empty();
 });
+reads!(LabelledNamespace, of Namespace, metadata: true, kept: LABELS, |_namespace, _members| ());
+reads!(IssuerObject, of ClusterTokenIssuer, metadata: false, kept: ISSUER, |_issuer, _members| ());
 reads!(NamespaceObject, of Namespace, metadata: true, kept: IDENTITY, |_namespace, _members| ());
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::body::list_one;
 use super::follow::{Follow, FollowError, HEAD_TIMEOUT};
-use super::objects::{NamespaceObject, SecretObject, SourceObject};
+use super::objects::{IssuerObject, LabelledNamespace, NamespaceObject, SecretObject, SourceObject};
 
 /// The TokenSources of a namespace, or of all.
 pub(crate) fn watch_sources(client: Client, namespace: Option<&str>) -> Follow<SourceObject> {
@@ -21,6 +21,16 @@ pub(crate) fn watch_secrets(client: Client, namespace: Option<&str>) -> Follow<S
 /// The namespaces with these labels.
 pub(crate) fn watch_namespaces(client: Client, labels: &str) -> Follow<NamespaceObject> {
     Follow::new(client, None, Some(labels))
+}
+
+/// All namespaces, with their labels.
+pub(crate) fn watch_labels(client: Client) -> Follow<LabelledNamespace> {
+    Follow::new(client, None, None)
+}
+
+/// All ClusterTokenIssuers.
+pub(crate) fn watch_issuers(client: Client) -> Follow<IssuerObject> {
+    Follow::new(client, None, None)
 }
 
 /// Whether the Secrets of a namespace may be listed, as the list of one says.

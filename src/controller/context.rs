@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use token_endpoint::{Discovery, Limits, Transport};
+use token_endpoint::{Limits, Transport};
 use tokio::time::Instant;
 
 use super::api_permits::{ApiPermits, Stake};
 use super::attempt_memory::AttemptMemory;
 use super::cache::bindings::{Access, Bindings};
+use super::cache::issuers::{IssuerSettings, Issuers, issuer_of};
 use super::cache::namespaces::Namespaces;
 use super::cache::secrets::Secrets;
 use super::cache::source::CachedSource;
 use super::cache::sources::Sources;
+use super::endpoints::AllEndpoints;
 use super::event_rate::EventRate;
 use super::issue_times::IssueTimes;
 use super::mint_queue::MintQueue;
@@ -53,8 +55,9 @@ pub struct Context {
     pub(super) clock: Arc<Clock>,
     pub(super) issue_times: IssueTimes,
     pub(super) kubernetes: Kubernetes,
-    pub(super) transport: Transport,
-    pub(super) discovery: Discovery,
+    pub(super) endpoints: AllEndpoints,
+    pub(super) issuers: Issuers,
+    pub(super) limits: Limits,
     pub(super) sources: Sources,
     pub(super) secrets: Secrets,
     pub(super) namespaces: Namespaces,
@@ -119,6 +122,8 @@ pub struct Parts {
     pub require_credentials_label: bool,
     /// Which tokens of ServiceAccounts are sent where.
     pub service_account_tokens: ServiceAccountTokens,
+    /// How ClusterTokenIssuers are served; `None`: not at all.
+    pub issuers: Option<IssuerSettings>,
     /// The labels and annotations that templates may set; empty: any.
     pub template_metadata_only: Vec<String>,
     /// The reporter of events: the pod's name.
@@ -134,15 +139,17 @@ impl Context {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let restorations = Arc::<Restorations>::default();
+        let follows_lender = parts.issuers.as_ref().is_some_and(|issuers| issuers.follows_secrets);
         Context {
             issue_times: IssueTimes::new(Arc::clone(&parts.clock)),
             clock: parts.clock,
             rounds: Rounds::new(parts.kubernetes.clone()),
             kubernetes: parts.kubernetes,
-            discovery: Discovery::new(parts.transport.clone()),
-            transport: parts.transport,
+            endpoints: AllEndpoints::new(parts.transport),
+            limits: parts.limits,
             sources: Sources::limited_to(parts.max_sources_per_namespace),
-            secrets: Secrets::new(parts.watches, Arc::clone(&restorations)),
+            secrets: Secrets::new(parts.watches + usize::from(follows_lender), Arc::clone(&restorations)),
+            issuers: Issuers::new(parts.issuers),
             namespaces: Namespaces::new(parts.namespace_selector),
             bindings: Bindings::new(parts.grant),
             states: States::default(),
@@ -185,6 +192,9 @@ impl Context {
 
     /// Has a TokenSource reconciled.
     pub(super) fn trigger(&self, source: Key) {
+        if let Some(issuer) = issuer_of(&source.name) {
+            return self.issuers.touch(issuer);
+        }
         let urgency = self.urgency(&source);
         self.work.trigger(source, urgency);
     }
@@ -243,7 +253,7 @@ impl Context {
     }
 
     /// When the token expires that a TokenSource's target holds.
-    fn expiry(&self, source: &Key) -> Option<Timestamp> {
+    pub(super) fn expiry(&self, source: &Key) -> Option<Timestamp> {
         let cached = self.sources.get(source)?;
         let expires_at = self.secrets.expiry(&source.sibling(Arc::clone(cached.secrets.first()?)))?;
         Some(self.issue_times.expiry(source, expires_at))
@@ -276,16 +286,18 @@ impl Context {
         self.mints.has_result(source) || self.states.has_unwritten(source)
     }
 
-    /// Whether a Secret may be read as credentials.
-    pub(super) fn may_use(&self, secret: &Facts) -> bool {
+    /// Whether a Secret may be read as credentials, or as what `spec.tls` names.
+    pub(super) fn may_use(&self, identity: &Identity, secret: &Facts) -> bool {
+        // Other Secrets of the operator's namespace are not for issuers.
+        let needs_label = self.require_credentials_label || identity.lender.is_some();
         // A stored refresh token is spent by its own TokenSource alone.
-        secret.refresh_token_of.is_none() && (secret.released || !self.require_credentials_label)
+        secret.refresh_token_of.is_none() && (secret.released || !needs_label)
     }
 
     /// The version of the credentials on which a token depends, as far as the caches know, if they exist and may be used.
     pub(super) fn credentials_version(&self, identity: &Identity, spec: &Resolved) -> Option<Version> {
         let Some(key) = &identity.credentials else { return Some(Version::of_nothing()) };
-        let facts = self.secrets.known(key).present().filter(|facts| self.may_use(facts))?;
+        let facts = self.secrets.known(key).present().filter(|facts| self.may_use(identity, facts))?;
         Some(spec.credentials_version(&facts.version))
     }
 
@@ -343,6 +355,7 @@ impl Context {
     /// Waits until all TokenSources and the metadata of their Secrets have been read once.
     pub async fn warm(&self) {
         self.namespaces.ready().await;
+        self.issuers.ready().await;
         self.secrets.ready().await;
     }
 
@@ -350,7 +363,7 @@ impl Context {
     #[must_use]
     pub fn is_warm(&self) -> bool {
         // Secrets are listed after TokenSources.
-        self.namespaces.is_ready() && self.secrets.is_ready()
+        self.namespaces.is_ready() && self.issuers.is_ready() && self.secrets.is_ready()
     }
 
     /// The corrected time, in whole seconds.

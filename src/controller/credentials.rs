@@ -42,7 +42,7 @@ pub(super) async fn read(
     let read = context.secrets.read_shared(key, &context.kubernetes).await;
     let secret = read.map_err(|error| (None, error.into()))?;
     let facts = secret.as_ref().and_then(|secret| Facts::of(&secret.metadata));
-    let usable = facts.as_ref().filter(|facts| context.may_use(facts));
+    let usable = facts.as_ref().filter(|facts| context.may_use(identity, facts));
     let version = usable.map(|facts| spec.credentials_version(&facts.version));
     let (Some(secret), Some(version)) = (secret, version) else { return Err((None, Outcome::Retry)) };
     let none = BTreeMap::new();
@@ -82,19 +82,20 @@ pub(super) async fn tls(
     context: &Context,
     source: &TokenSource,
     identity: &Identity,
+    spec: &Resolved,
 ) -> Result<Tls, Outcome> {
+    let transport = &context.endpoints(spec).transport;
+    let namespace = identity.material_namespace();
     let Some(spec) = &source.spec.tls else { return Ok(Tls::default()) };
-    let named = Named::fetch(spec, &context.kubernetes, &identity.key.namespace).await?;
+    let named = Named::fetch(spec, &context.kubernetes, namespace).await?;
     for secret in [&named.bundle_secret, &named.client_certificate].into_iter().flatten() {
         let Some(facts) = Facts::of(&secret.metadata) else { continue };
-        if !context.may_use(&facts) {
-            let key = Key::new(&identity.key.namespace, &secret.name_any());
+        if !context.may_use(identity, &facts) {
+            let key = Key::new(namespace, &secret.name_any());
             return Err(Outcome::passing(Reason::CredentialsInvalid, not_usable(&key, &facts)));
         }
     }
-    named
-        .tls(spec, &context.transport)
-        .map_err(|error| Outcome::passing(Reason::SpecInvalid, error.to_string()))
+    named.tls(spec, transport).map_err(|error| Outcome::passing(Reason::SpecInvalid, error.to_string()))
 }
 
 /// What to do about a Secret that may not be used as credentials: its owner has not released it, or it stores a refresh

@@ -15,9 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use token_endpoint::{CircuitOpen, Digest, EndpointPermit, Limiter, Limits, Underway};
+use token_endpoint::{CircuitOpen, Destination, Digest, EndpointPermit, Limiter, Limits, Underway};
 use tokio::time::Instant;
-use url::Url;
 
 use super::outcome::Outcome;
 use super::refresh_token::KnownOriginal;
@@ -136,9 +135,14 @@ impl MintQueue {
         &self.limiter
     }
 
-    /// Asks for a token, from `endpoint` (a token URL or an issuer) and by `deadline`. What waits already moves to this
-    /// endpoint, and its deadline only moves earlier.
-    pub(super) fn request(&self, key: &Key, request: MintRequest, endpoint: &Url, deadline: Instant) {
+    /// Asks for a token, by `deadline`. What waits already moves to this destination, and its deadline only moves earlier.
+    pub(super) fn request(
+        &self,
+        key: &Key,
+        request: MintRequest,
+        to: impl Into<Destination>,
+        deadline: Instant,
+    ) {
         let slots = &mut *self.lock();
         match slots.get_mut(key) {
             None => {
@@ -150,7 +154,7 @@ impl MintQueue {
             }
             Some(Slot::InFlight | Slot::Done(_)) => return,
         }
-        self.limiter.enqueue(key.clone(), &key.namespace, endpoint, deadline);
+        self.limiter.enqueue(key.clone(), &key.namespace, to, deadline);
     }
 
     /// Takes a request back that has not begun.
@@ -243,8 +247,8 @@ impl MintQueue {
     }
 
     /// Why a request that waits makes no progress, if its endpoint fails for all of its namespace.
-    pub(super) fn circuit(&self, key: &Key, endpoint: &Url) -> Option<CircuitOpen> {
-        self.limiter.circuit(&key.namespace, endpoint)
+    pub(super) fn circuit(&self, key: &Key, to: impl Into<Destination>) -> Option<CircuitOpen> {
+        self.limiter.circuit(&key.namespace, to)
     }
 
     /// Counts a token that waits to be written, until what is returned is dropped.
@@ -292,7 +296,7 @@ mod tests {
         MintRequest { reason, cause: None, policy, expedite: false, original: None }
     }
 
-    fn url() -> Url {
+    fn url() -> url::Url {
         "https://idp.example.com/token".parse().unwrap()
     }
 

@@ -3,6 +3,7 @@
 
 mod admission;
 mod clock;
+mod lent;
 mod material;
 
 use std::sync::Arc;
@@ -121,14 +122,14 @@ async fn resolved(
     cached: &Arc<CachedSource>,
     context: &Context,
 ) -> Option<(Box<TokenSource>, Identity, Resolved)> {
-    let source = if cached.lacks_spec() {
+    let mut source = if cached.lacks_spec() {
         let _permit = context.permits.acquire(&cached.key.namespace).await;
         context.with_spec(cached).await.ok()??.source().ok()?
     } else {
         cached.source().ok()?
     };
-    let identity = Identity::of(&source, &cached.key)?;
-    let spec = Resolved::of(&source, context.propagation_delay).ok()?;
+    let mut identity = Identity::of(&source, &cached.key)?;
+    let spec = context.resolve(&mut source, &mut identity).ok()?;
     Some((source, identity, spec))
 }
 
@@ -195,7 +196,12 @@ impl TokenRequest<'_> {
         let asked = &self.spec.description.request;
         let located = self.discovery().locate(asked, &material.tls, self.timeout()).await;
         let description = match located {
-            Ok(description) => description,
+            Ok(description) if self.allows_endpoint(&description) => description,
+            // The permit is given back: nothing was sent.
+            Ok(description) => {
+                result.outcome = Err(self.other_host(&description));
+                return Ended::Result(Box::new(result));
+            }
             Err(error) => {
                 result.outcome = Err(self.not_sent(&error));
                 permit.finish(&Err::<(), _>(error));
@@ -231,7 +237,7 @@ impl TokenRequest<'_> {
 
     /// Look-ups of names are shared out among namespaces.
     fn discovery(&self) -> Discovery {
-        self.context.discovery.for_tenant(&self.identity.key.namespace)
+        self.context.endpoints(self.spec).discovery.for_tenant(&self.identity.key.namespace)
     }
 
     async fn send(
@@ -254,6 +260,7 @@ impl TokenRequest<'_> {
         let remark = self.clock_remark(description);
         match sent.outcome {
             Ok(answer) => {
+                self.check_granted(&answer)?;
                 let mut token =
                     self.new_token(answer, material, remark, result.reason, (sent.at, rewound), sent.took);
                 token.unwritten = Some(self.context.mints.count_unwritten(underway));
@@ -271,7 +278,7 @@ impl TokenRequest<'_> {
     async fn exchange(&self, description: &RequestDescription, material: &Material) -> Result<Sent, Outcome> {
         let leadership = &self.context.leadership;
         let timeout = leadership.request_timeout(self.timeout()).await.ok_or(Outcome::NotLeading)?;
-        let transport = &self.context.transport.for_tenant(&self.identity.key.namespace);
+        let transport = &self.context.endpoints(self.spec).transport.for_tenant(&self.identity.key.namespace);
         // Not before its turn has come: what is signed lives for less than a minute.
         let request = description
             .attempt(&material.credentials, &transport.attempt(&description.token_url))
@@ -321,7 +328,9 @@ impl TokenRequest<'_> {
             // Some issuers' tokens live no longer than what they were given for.
             minted.expires_at = ends;
         }
-        minted.remarks.splice(0..0, material.remarks.into_iter().chain(remark));
+        // Where an issuer lends, they are about the platform's Secret and the endpoint's host.
+        let remarks = material.remarks.into_iter().chain(remark).filter(|_| self.spec.issuer.is_none());
+        minted.remarks.splice(0..0, remarks);
         let wanted = &self.spec.wanted;
         let inputs = Inputs { provider: wanted.provider.clone(), credentials: material.version };
         let owner = self.identity.owner.clone();

@@ -8,8 +8,8 @@
 //!                                                       ─▶ token request ─▶ save a rotated refresh token
 //! ```
 //!
-//! A file here imports only from files further down this list: `run` and `watch`, `served/`, `secret_events`, `clock_check`, `reconcile/`, `mint`,
-//! `mint_request`, `context`, `issue_times`, the queues and caches, `state`, `failed_attempts`, `expiry_events`, `report_rate`, `event_rate`,
+//! A file here imports only from files further down this list: `run` and `watch`, `served/`, `issuer_watch`, `issuer_status`, `secret_events`, `clock_check`, `reconcile/`, `mint`,
+//! `mint_request`, `issuing`, `context`, `endpoints`, `issue_times`, the queues and caches, `state`, `failed_attempts`, `expiry_events`, `report_rate`, `event_rate`,
 //! `attempt_memory`, `refresh_token_saver`, `refresh_token`, `outcome`.
 
 mod api_permits;
@@ -18,10 +18,14 @@ mod cache;
 mod clock_check;
 mod context;
 mod credentials;
+mod endpoints;
 mod event_rate;
 mod expiry_events;
 mod failed_attempts;
 mod issue_times;
+mod issuer_status;
+mod issuer_watch;
+mod issuing;
 mod mint;
 mod mint_queue;
 mod mint_request;
@@ -41,6 +45,7 @@ mod state;
 mod watch;
 mod work_queue;
 
+pub use cache::issuers::IssuerSettings;
 pub use context::{Context, Parts};
 pub use run::run;
 pub(crate) use spans::TARGET as SPANS;

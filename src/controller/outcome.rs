@@ -44,6 +44,8 @@ pub(crate) struct Attempt {
     pub(crate) is_known: bool,
     /// How long such requests are held back for all TokenSources.
     pub(crate) held_back: Option<Duration>,
+    /// It is about an object of the TokenSource's own namespace, also where an issuer lends the credentials.
+    pub(crate) is_own: bool,
 }
 
 impl Attempt {
@@ -57,6 +59,7 @@ impl Attempt {
             refused_target: None,
             is_known: false,
             held_back: None,
+            is_own: false,
         }
     }
 }
@@ -150,7 +153,10 @@ impl From<ServiceAccountTokenError> for Outcome {
                 Outcome::configuration(error.reason(), error.to_string())
             }
             // ServiceAccounts are not watched.
-            error => Outcome::passing(error.reason(), error.to_string()),
+            error => {
+                let attempt = Attempt::new(Class::Transient, error.reason(), error.to_string());
+                Outcome::Failed(Attempt { is_own: error.is_about_account(), ..attempt })
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use super::cache::source::CachedSource;
 use super::cache::sources::Change;
 use super::clock_check;
 use super::context::Context;
-use super::{secret_events, served};
+use super::{issuer_watch, secret_events, served};
 use crate::cluster::{Event, watch_namespaces, watch_secrets, watch_sources};
 use crate::key::Key;
 
@@ -59,11 +59,14 @@ pub(super) async fn run(client: Client, followed: &Followed, context: &Context) 
             namespaces.iter().map(of).collect()
         }
     };
+    let settings = context.issuers.settings().filter(|settings| settings.follows_secrets);
+    let lender = settings
+        .map(|settings| Scope { namespace: Some(settings.namespace.to_string()), ..Scope::default() });
     let mut restorations = context.restorations.subscribe();
     let until_restored = async {
         loop {
             tokio::select! {
-                () = watches(&client, followed, &scopes, context) => {}
+                () = watches(&client, followed, &scopes, lender.as_ref(), context) => {}
                 // The sender lives as long as `context`.
                 _ = restorations.changed() => context.storage_restored(),
             }
@@ -73,11 +76,23 @@ pub(super) async fn run(client: Client, followed: &Followed, context: &Context) 
 }
 
 /// Follows everything, from nothing.
-async fn watches(client: &Client, followed: &Followed, scopes: &[Scope], context: &Context) {
+async fn watches(
+    client: &Client,
+    followed: &Followed,
+    scopes: &[Scope],
+    lender: Option<&Scope>,
+    context: &Context,
+) {
     let mut all: Vec<BoxFuture<'_, ()>> = vec![];
     if let Some(labels) = context.namespaces.selector() {
         all.push(selected_namespaces(client.clone(), labels, context).boxed());
     }
+    if let Some(lender) = lender {
+        // Which of them matter, issuers say.
+        let (_, listed) = watch::channel(true);
+        all.push(secrets(client.clone(), lender, context, listed).boxed());
+    }
+    all.push(issuer_watch::run(client.clone(), context).boxed());
     for scope in scopes {
         let (listed, sources_listed) = watch::channel(false);
         all.push(sources(client.clone(), scope, context, listed).boxed());

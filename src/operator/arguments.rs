@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{ArgAction, Args};
 use token_endpoint::Limits;
+use tokensource_api::DEFAULT_CONTROLLER;
 
 use super::admin::AdminAddress;
 use super::telemetry::LogFormat;
@@ -64,6 +65,19 @@ pub struct RunArgs {
         value_delimiter = ','
     )]
     pub service_account_tokens_allowed: Vec<AllowedToken>,
+
+    /// Let TokenSources use ClusterTokenIssuers (spec.issuerRef), whose Secrets are in this namespace: the operator's own. Default:
+    /// they may not.
+    #[arg(long, value_name = "NS", env = "TOKENSOURCE_ISSUERS_NAMESPACE", value_parser = namespace)]
+    pub issuers_namespace: Option<String>,
+
+    /// Serve the ClusterTokenIssuers whose spec.controller is this name. Several operators of a cluster have different ones.
+    #[arg(long, value_name = "NAME", env = "TOKENSOURCE_ISSUERS_CONTROLLER", default_value = DEFAULT_CONTROLLER, requires = "issuers_namespace")]
+    pub issuers_controller: String,
+
+    /// Request tokens through ClusterTokenIssuers only: TokenSources with a provider of their own get none.
+    #[arg(long, env = "TOKENSOURCE_REQUIRE_ISSUER", requires = "issuers_namespace")]
+    pub require_issuer: bool,
 
     /// Let templates set only these labels and annotations, of those that they may set at all; may be repeated.
     #[arg(long, value_name = "KEY", env = "TOKENSOURCE_TEMPLATE_METADATA_ONLY", value_delimiter = ',')]

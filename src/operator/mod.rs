@@ -39,7 +39,7 @@ pub use telemetry::LogFormat;
 use crate::binding::Grant;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError, Kubernetes, LeaseName, review};
-use crate::controller::{self, Context, Followed, Parts};
+use crate::controller::{self, Context, Followed, IssuerSettings, Parts};
 use crate::heartbeat::Heartbeats;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
@@ -112,6 +112,10 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     cluster.check_sources(&arguments.namespaces).await?;
     if let Some(selector) = &arguments.namespace_selector {
         cluster.check_namespaces(selector).await?;
+    }
+
+    if arguments.issuers_namespace.is_some() {
+        cluster.check_issuers().await?;
     }
 
     let (lease, leads) = watch::channel(None);
@@ -297,10 +301,27 @@ fn parts(
             arguments.service_account_tokens_allowed.clone(),
             cluster.token_check.clone(),
         ),
+        issuers: issuers(arguments),
         template_metadata_only: arguments.template_metadata_only.clone(),
         instance: instance(),
         process: String::new(),
         lease_duration: Duration::ZERO,
+    })
+}
+
+/// How ClusterTokenIssuers are served, if they are.
+fn issuers(arguments: &RunArgs) -> Option<IssuerSettings> {
+    let namespace = arguments.issuers_namespace.as_deref()?;
+    let is_followed = match &arguments.namespaces[..] {
+        [] => arguments.served_role.is_none(),
+        namespaces => namespaces.iter().any(|it| it == namespace),
+    };
+    Some(IssuerSettings {
+        namespace: namespace.into(),
+        controller: arguments.issuers_controller.clone(),
+        required: arguments.require_issuer,
+        names_only: !arguments.namespaces.is_empty(),
+        follows_secrets: !is_followed,
     })
 }
 

@@ -20,7 +20,7 @@ use super::{
     MANAGED_BY_LABEL, RECORD_ANNOTATION, REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_LABEL,
     REFRESH_TOKEN_SENT_ANNOTATION,
 };
-use tokensource_api::permitted::DEFAULT_TYPE;
+use tokensource_api::permitted::{DEFAULT_TYPE, ISSUER_LABEL};
 
 /// A target Secret to be written.
 pub struct TargetSecret<'a> {
@@ -32,6 +32,8 @@ pub struct TargetSecret<'a> {
     pub rendered: &'a Rendered,
     /// Whether the Secret is garbage-collected with the TokenSource.
     pub owner_reference: bool,
+    /// The ClusterTokenIssuer through which the token came.
+    pub issuer: Option<&'a str>,
 }
 
 /// A Secret with a rotating refresh token to be written. Only the operator uses it.
@@ -56,6 +58,9 @@ impl TargetSecret<'_> {
         let (label, value) = MANAGED_BY_LABEL;
         metadata["labels"] = json!(labels);
         metadata["labels"][label] = json!(value);
+        if let Some(issuer) = self.issuer {
+            metadata["labels"][ISSUER_LABEL] = json!(issuer);
+        }
         metadata["annotations"] = json!(annotations);
         metadata["annotations"][RECORD_ANNOTATION] = json!(self.record.to_annotation());
         if self.owner_reference {

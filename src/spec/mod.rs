@@ -1,6 +1,8 @@
 //! Resolves a TokenSource: validates the spec once and derives what reconciliation, token request and commands need.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod issuer;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use secrecy::SecretString;
 
 use crate::digest::{provider_digest, short_digest};
 use crate::key::Key;
-use crate::providers::{Description, SpecError, describe, needs_only_assertions, parse_seconds};
+use crate::providers::{Description, describe, needs_only_assertions, parse_seconds};
 use crate::refresh::{PROMPT_DELAY, Policy, Tried, Wanted};
 use crate::secret::{
     Minted, Owner, REFRESH_REQUEST_ANNOTATION, Record, Token, Version, template_digest, template_keys,
@@ -19,6 +21,9 @@ use crate::time::plus;
 use token_endpoint::{Answer, Credentials, Grant, Lifetime, LifetimeSource};
 use tokensource_api::permitted::{HELM_NAME_PREFIX, is_permitted_name};
 use tokensource_api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec, oversize};
+
+pub use crate::providers::SpecError;
+pub use issuer::{Issuer, IssuerError, is_of_endpoint, is_of_issuer};
 
 /// The host in metrics and logs for a TokenSource whose spec has no valid one.
 pub const NO_HOST: &str = "unknown";
@@ -47,6 +52,8 @@ pub struct Resolved {
     pub tls: Option<String>,
     /// The desired state of the target.
     pub wanted: Wanted,
+    /// The issuer that has lent provider, credentials and TLS.
+    pub issuer: Option<Arc<Issuer>>,
 }
 
 /// The identity of a TokenSource, and the Secrets that it uses.
@@ -60,6 +67,8 @@ pub struct Identity {
     pub target: Key,
     /// The credentials Secret, if there is one.
     pub credentials: Option<Key>,
+    /// The namespace of that and of what `spec.tls` names, where an issuer lends them: the operator's own.
+    pub lender: Option<Arc<str>>,
     /// The Secret in which a rotating refresh token is stored.
     pub refresh_token: Key,
 }
@@ -73,8 +82,15 @@ impl Identity {
             owner: Owner { name: key.name.to_string(), uid: source.metadata.uid.clone()? },
             target: key.sibling(source.target_name()),
             credentials: source.spec.credentials.secret_ref.as_ref().map(|it| key.sibling(it.name.as_str())),
+            lender: None,
             refresh_token: key.sibling(source.refresh_token_secret_name()),
         })
+    }
+
+    /// The namespace of the credentials, and of what `spec.tls` names.
+    #[must_use]
+    pub fn material_namespace(&self) -> &Arc<str> {
+        self.lender.as_ref().unwrap_or(&self.key.namespace)
     }
 
     /// The names of the Secrets whose changes trigger a reconciliation, the target first.
@@ -129,6 +145,7 @@ impl Resolved {
                 owner_reference: deletion_policy == DeletionPolicy::Delete,
             },
             description,
+            issuer: None,
         })
     }
 

@@ -127,6 +127,14 @@ impl ServiceAccountTokenError {
     }
 }
 
+impl ServiceAccountTokenError {
+    /// Whether it is about the ServiceAccount, and not about the endpoint.
+    pub(crate) fn is_about_account(&self) -> bool {
+        use ServiceAccountTokenError::{Call, NoConsent, NotFound, Reserved};
+        matches!(self, Reserved(_) | NotFound(_) | NoConsent { .. } | Call(_))
+    }
+}
+
 /// What a token says of itself.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Claims {

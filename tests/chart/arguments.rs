@@ -22,6 +22,7 @@ pub fn every_flag() -> [Value; 2] {
             "allowed": [{"audience": "https://idp.example.com/?a=b", "hosts": ["idp.example.com", "idp.example.com:8443"]}],
             "names": ["payments"],
         },
+        "issuers": {"enabled": true, "controller": "example.com/a", "required": true},
         "templateMetadata": {"only": ["team", "example.com/team"]},
         "defaultPropagationDelay": "2m",
         "endpoint": {"maxInFlight": 3, "maxPerSecond": 4},

@@ -140,6 +140,7 @@ fn kustomize_component_reaches_each_name_in_a_token_source_and_pods_that_use_its
     let expected = [
         "/credentials/secretRef",
         "/credentials/serviceAccountToken",
+        "/issuerRef",
         "/tls/caBundle/configMapKeyRef",
         "/tls/caBundle/secretKeyRef",
         "/tls/clientCertificateRef",
@@ -153,6 +154,7 @@ fn kustomize_component_reaches_each_name_in_a_token_source_and_pods_that_use_its
             "tls": {
                 "caBundle": {"configMapKeyRef": reference, "secretKeyRef": reference}, "clientCertificateRef": reference,
             },
+            "issuerRef": reference,
         },
     });
     let pod = json!({
@@ -165,6 +167,7 @@ fn kustomize_component_reaches_each_name_in_a_token_source_and_pods_that_use_its
     });
     let workloads = [
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "names"}}),
+        json!({"apiVersion": "tokensource.dev/v1alpha1", "kind": "ClusterTokenIssuer", "metadata": {"name": "names"}}),
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod}),
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"template": {"spec": pod}}}),
         json!({
@@ -194,6 +197,7 @@ fn kustomize_component_reaches_each_name_in_a_token_source_and_pods_that_use_its
         let kind = match reference.rsplit('/').next().unwrap() {
             "configMapKeyRef" => "ConfigMap",
             "serviceAccountToken" => "ServiceAccount",
+            "issuerRef" => "ClusterTokenIssuer",
             _ => "Secret",
         };
         let named = &spec.pointer(&reference).unwrap()["name"];

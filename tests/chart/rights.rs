@@ -105,3 +105,61 @@ fn rights_by_namespace_are_the_same_in_roles_of_which_one_is_bound_in_the_cluste
     assert_eq!(may_bind["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-admin"], "true");
     assert_eq!(may_bind["rules"][0]["resourceNames"], json!([served]));
 }
+
+/// What is off has no right. The Secrets of issuers are those of the operator's namespace, in every mode.
+#[test]
+fn issuers_are_a_right_of_the_operators_namespace_and_of_the_cluster_only_where_enabled() {
+    let issuers = |values: &Value, more: Value| {
+        let mut values = values.clone();
+        values["issuers"] = more;
+        render(NAMESPACE, &values)
+    };
+    let name = format!("tokensource-operator.{NAMESPACE}-issuers");
+    for (mode, reads_labels) in [
+        (json!({}), true),
+        (json!({"rbac": {"mode": "perNamespace"}}), true),
+        (json!({"namespaces": ["a"]}), false),
+    ] {
+        let mut off = render(NAMESPACE, &mode);
+        off.retain(|it| it["kind"] != "CustomResourceDefinition");
+        assert!(
+            !json!(off).to_string().contains("-issuers")
+                && !json!(off).to_string().contains("clustertokenissuers.")
+        );
+        let on = issuers(&mode, json!({"enabled": true}));
+        let rules = |kind: &str| {
+            let role =
+                on.iter().find(|it| it["kind"] == kind && it["metadata"]["name"] == json!(name)).unwrap();
+            let of_role = |it: &Value| (it["resources"][0].clone(), it["verbs"].clone());
+            (
+                role["metadata"]["namespace"].clone(),
+                role["rules"].as_array().unwrap().iter().map(of_role).collect::<Vec<_>>(),
+            )
+        };
+        let mut in_cluster = vec![
+            (json!("clustertokenissuers"), json!(["list", "watch"])),
+            (json!("clustertokenissuers/status"), json!(["patch"])),
+        ];
+        in_cluster.extend(reads_labels.then(|| (json!("namespaces"), json!(["list", "watch"]))));
+        assert_eq!(rules("ClusterRole"), (Value::Null, in_cluster), "{mode}");
+        let own =
+            vec![(json!("secrets"), json!(["get", "list", "watch"])), (json!("configmaps"), json!(["get"]))];
+        assert_eq!(rules("Role"), (json!(NAMESPACE), own), "{mode}");
+        let policies = |objects: &[Value]| {
+            objects.iter().filter(|it| it["kind"] == "ValidatingAdmissionPolicy").cloned().collect::<Vec<_>>()
+        };
+        let [policy] = &policies(&on)[..] else { panic!("one policy") };
+        for words in ["clustertokenissuers.tokensource.dev/status UPDATE", "key != 'tokensource.dev/issuer'"]
+        {
+            assert!(policy.to_string().contains(words), "{words}");
+        }
+        let required = policies(&issuers(&mode, json!({"enabled": true, "required": true})));
+        assert_eq!(required.len(), 2);
+        // No role of people reaches the kind.
+        let people = on.iter().filter(|it| it["metadata"]["labels"].to_string().contains("aggregate-to-"));
+        assert!(
+            people.clone().count() > 0
+                && people.into_iter().all(|it| !it.to_string().contains("clustertokenissuers"))
+        );
+    }
+}

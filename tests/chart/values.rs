@@ -79,6 +79,12 @@ fn invalid_values_are_refused_when_rendering() {
         (json!({"serviceAccountTokens": allowed("a,b")}), "audience"),
         (json!({"serviceAccountTokens": {"allowed": [{"audience": "a", "hosts": []}]}}), "hosts"),
         (json!({"serviceAccountTokens": {"allowed": [{"audience": "a", "hosts": ["https://a"]}]}}), "hosts"),
+        (json!({"issuers": {"required": true}}), "issuers.required needs issuers.enabled"),
+        (
+            json!({"issuers": {"enabled": true}, "admissionPolicy": {"enabled": false}}),
+            "issuers.enabled needs admissionPolicy.enabled",
+        ),
+        (json!({"issuers": {"enabled": true, "controller": "a b"}}), "controller"),
         (json!({"metrics": {"tls": {"secretName": "a"}}}), "metrics.tls.secretName is for metrics.secure"),
         (json!({"metrics": {"podMonitor": {"tlsConfig": {"a": "b"}}}}), "metrics.podMonitor.tlsConfig"),
         (json!({"global": {"imagePullSecrets": [1]}}), "imagePullSecrets"),

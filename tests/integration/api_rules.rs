@@ -1,6 +1,7 @@
 //! The validation rules of the CRD, through `kubectl apply`: the message of a refusal says what to write instead.
 
 mod accepted;
+mod issuers;
 mod keyless;
 mod refused;
 
@@ -11,6 +12,10 @@ use super::support::scene::Scene;
 use accepted::accepted;
 use refused::refused;
 
+const CRDS: [&str; 2] = [
+    include_str!("../../crds/tokensource.dev_tokensources.yaml"),
+    include_str!("../../crds/tokensource.dev_clustertokenissuers.yaml"),
+];
 const IMMUTABLE: &str = "spec.target.name cannot be changed";
 
 fn source(spec: Value) -> Value {
@@ -56,7 +61,7 @@ async fn dry_run(scene: &Scene, manifest: &Value) -> std::process::Output {
 async fn refused_manifest_message_says_what_to_write_instead() {
     let scene = Scene::bare("refused").await;
     let mut wrong = vec![];
-    for (manifest, sentence) in refused() {
+    for (manifest, sentence) in refused().into_iter().chain(issuers::refused()) {
         let output = dry_run(&scene, &manifest).await;
         // The words of Kubernetes 1.31.
         let said =
@@ -71,16 +76,18 @@ async fn refused_manifest_message_says_what_to_write_instead() {
 #[tokio::test(flavor = "multi_thread")]
 async fn valid_manifest_is_accepted_without_warning() {
     let scene = Scene::bare("accepted").await;
-    for manifest in accepted().into_iter().chain(keyless::accepted().into_iter().map(source)) {
+    let sources = keyless::accepted().into_iter().chain(issuers::accepted_sources()).map(source);
+    for manifest in accepted().into_iter().chain(sources).chain(issuers::accepted()) {
         let output = dry_run(&scene, &manifest).await;
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{manifest}\n{said}");
         assert_eq!(said, "", "{manifest}");
     }
-    let crd = include_str!("../../crds/tokensource.dev_tokensources.yaml");
-    let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
-    let output = ControlPlane::shared().kubectl(&arguments, crd).await;
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    for crd in CRDS {
+        let arguments = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
+        let output = ControlPlane::shared().kubectl(&arguments, crd).await;
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
 }
 
 /// Transition rules need an existing object.
@@ -102,15 +109,29 @@ async fn target_name_cannot_be_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn controller_of_an_issuer_cannot_be_changed() {
+    let scene = Scene::bare("controller").await;
+    scene.apply(issuers::of_controller(&scene.namespace, &scene.namespace)).await;
+    let output = dry_run(&scene, &issuers::of_controller(&scene.namespace, "example.com/other")).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(issuers::IMMUTABLE), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_validation_rule_is_broken_by_a_manifest() {
-    let crd = include_str!("../../crds/tokensource.dev_tokensources.yaml");
-    let crd: Value = serde_saphyr::from_str(crd).unwrap();
-    let mut messages = vec![];
-    rule_messages(&crd, &mut messages);
-    assert!(messages.len() > 15, "{messages:?}");
-    let sentences: Vec<_> = refused().into_iter().map(|(_, sentence)| sentence).chain([IMMUTABLE]).collect();
-    for message in messages {
-        assert!(sentences.iter().any(|sentence| message.contains(sentence)), "no manifest breaks: {message}");
+    let broken = [refused(), issuers::refused()];
+    let mut everywhere = vec![];
+    for ((crd, broken), immutable) in CRDS.iter().zip(broken).zip([IMMUTABLE, issuers::IMMUTABLE]) {
+        let crd: Value = serde_saphyr::from_str(crd).unwrap();
+        let mut messages = vec![];
+        rule_messages(&crd, &mut messages);
+        assert!(messages.len() > 15, "{messages:?}");
+        // Fields that both kinds have are of one type, whose rules one of them breaks.
+        everywhere.extend(broken.into_iter().map(|(_, sentence)| sentence).chain([immutable]));
+        for message in messages {
+            let is_broken = everywhere.iter().any(|sentence| message.contains(sentence));
+            assert!(is_broken, "no manifest breaks: {message}");
+        }
     }
 }
 

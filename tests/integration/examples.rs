@@ -55,6 +55,7 @@ async fn example_manifests_are_applied_and_lack_only_what_the_reader_provides() 
         // What the reader has to replace or provide.
         let (expected, words) = match name {
             "example-exchanged" => ("False CredentialsNotFound", "example-idp-token"),
+            "example-issued" => ("False IssuerNotReady", "serves no ClusterTokenIssuers"),
             "example-keyless" => ("False EndpointRefusedByPolicy", "sends no tokens of ServiceAccounts"),
             "example-mtls" => ("False SpecInvalid", "example-mtls-certificate: there is no such Secret"),
             "example-github" | "example-google" | "example-signing" => {

@@ -24,6 +24,7 @@ mod gitops;
 mod handover;
 mod hanging;
 mod harness;
+mod issuers;
 mod keyless;
 mod known_issuers;
 mod logs;

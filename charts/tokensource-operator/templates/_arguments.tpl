@@ -41,6 +41,13 @@
 {{- $arguments = append $arguments (printf "--service-account-tokens-allowed=%s=%s" $audience .) }}
 {{- end }}
 {{- end }}
+{{- if .Values.issuers.enabled }}
+{{- $arguments = append $arguments (printf "--issuers-namespace=%s" (include "tokensource-operator.namespace" .)) }}
+{{- $arguments = append $arguments (printf "--issuers-controller=%s" .Values.issuers.controller) }}
+{{- if .Values.issuers.required }}
+{{- $arguments = append $arguments "--require-issuer" }}
+{{- end }}
+{{- end }}
 {{- range .Values.templateMetadata.only }}
 {{- $arguments = append $arguments (printf "--template-metadata-only=%s" .) }}
 {{- end }}
@@ -87,6 +94,9 @@ proxy-from-environment: proxyFromEnvironment
 max-sources-per-namespace: maxSourcesPerNamespace
 require-credentials-label: requireCredentialsLabel
 service-account-tokens-allowed: serviceAccountTokens.allowed
+issuers-namespace: issuers.enabled
+issuers-controller: issuers.controller
+require-issuer: issuers.required
 template-metadata-only: templateMetadata.only
 default-propagation-delay: defaultPropagationDelay
 endpoint-max-in-flight: endpoint.maxInFlight

@@ -10,6 +10,12 @@
 {{- fail "rbac.bind is for rbac.mode perNamespace: elsewhere the operator needs no RoleBindings" }}
 {{- end }}
 {{- include "tokensource-operator.checkServiceAccountTokens" . }}
+{{- if and .Values.issuers.required (not .Values.issuers.enabled) }}
+{{- fail "issuers.required needs issuers.enabled: no TokenSource would be served" }}
+{{- end }}
+{{- if and .Values.issuers.enabled (not .Values.admissionPolicy.enabled) }}
+{{- fail "issuers.enabled needs admissionPolicy.enabled, which limits what the operator writes about issuers" }}
+{{- end }}
 {{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
 {{- fail "without leaderElection.enabled every replica would request every token: set replicaCount to 1" }}
 {{- end }}

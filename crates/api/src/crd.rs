@@ -7,14 +7,23 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use super::TokenSource;
+use super::{ClusterTokenIssuer, TokenSource};
 
 /// The CustomResourceDefinition of `TokenSource`, as `tokensource-operator crd` prints it.
 ///
 /// Adds what the derive cannot express: a default status by which kstatus sees that no reconciliation has happened.
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
-    let mut crd = TokenSource::crd();
+    completed(TokenSource::crd())
+}
+
+/// The CustomResourceDefinition of `ClusterTokenIssuer`, with the same additions.
+#[must_use]
+pub fn issuer_crd() -> CustomResourceDefinition {
+    completed(ClusterTokenIssuer::crd())
+}
+
+fn completed(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) else {
             continue;

@@ -5,6 +5,9 @@
 mod assertion;
 mod crd;
 mod github_app;
+mod issuer;
+mod issuer_reference;
+mod issuer_status;
 mod oauth2;
 pub mod permitted;
 mod reason;
@@ -22,8 +25,15 @@ mod token_source;
 pub use assertion::{
     Algorithm, AssertionGrant, AssertionSource, ClientAssertion, JwtBearer, PrivateKeyJwt, TokenOrigin,
 };
-pub use crd::crd;
+pub use crd::{crd, issuer_crd};
 pub use github_app::GitHubApp;
+pub use issuer::{
+    Addresses, ClusterTokenIssuer, ClusterTokenIssuerSpec, DEFAULT_CONTROLLER, IdentityOrigin, IssuerAllow,
+    IssuerCredentials, IssuerEndpoint, IssuerLimits, IssuerNamespaces, IssuerServiceAccountToken,
+    NamespaceLabels,
+};
+pub use issuer_reference::{IssuerReference, IssuerRequest};
+pub use issuer_status::ClusterTokenIssuerStatus;
 pub use oauth2::{
     Basic, BasicEncoding, ClientAuthentication, CustomGrant, Empty, Grant, OAuth2, RequestEncoding,
     ResponseMapping, ServiceAccountTokenAssertion, TokenExchange,

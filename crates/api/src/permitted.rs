@@ -9,6 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+/// The label of a target Secret whose token came through a ClusterTokenIssuer: the issuer's name.
+pub const ISSUER_LABEL: &str = "tokensource.dev/issuer";
 /// The type of a Secret whose template has none.
 pub const DEFAULT_TYPE: &str = "Opaque";
 /// The built-in types of Kubernetes that hold only credentials.
@@ -93,6 +95,7 @@ pub fn secret_rules() -> Value {
         "refusedNamePrefix": HELM_NAME_PREFIX,
         "argoCdLabel": ARGO_CD_TYPE_LABEL,
         "argoCdTypes": ARGO_CD_SECRET_TYPES,
+        "issuerLabel": ISSUER_LABEL,
     })
 }
 

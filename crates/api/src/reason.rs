@@ -35,6 +35,10 @@ pub enum Reason {
     ResponseMalformed,
     /// The spec has an error that the validation rules of the API server do not find.
     SpecInvalid,
+    /// The ClusterTokenIssuer that the spec names does not allow what is asked for, or not in this namespace.
+    NotAllowedByIssuer,
+    /// The ClusterTokenIssuer that the spec names does not exist, or cannot be used.
+    IssuerNotReady,
     /// The namespace has more TokenSources than the operator serves there.
     TooManySources,
     /// The template of the target cannot be used, or does not fit the type of the Secret.
@@ -69,7 +73,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for documentation and metrics that must be complete.
-    pub const ALL: [Reason; 29] = [
+    pub const ALL: [Reason; 31] = [
         Reason::TokenValid,
         Reason::RefreshFailing,
         Reason::Requesting,
@@ -84,6 +88,8 @@ impl Reason {
         Reason::EndpointRefusedByPolicy,
         Reason::ResponseMalformed,
         Reason::SpecInvalid,
+        Reason::NotAllowedByIssuer,
+        Reason::IssuerNotReady,
         Reason::TooManySources,
         Reason::TemplateInvalid,
         Reason::TargetConflict,
@@ -119,6 +125,8 @@ impl Reason {
             Reason::EndpointRefusedByPolicy => "EndpointRefusedByPolicy",
             Reason::ResponseMalformed => "ResponseMalformed",
             Reason::SpecInvalid => "SpecInvalid",
+            Reason::NotAllowedByIssuer => "NotAllowedByIssuer",
+            Reason::IssuerNotReady => "IssuerNotReady",
             Reason::TooManySources => "TooManySources",
             Reason::TemplateInvalid => "TemplateInvalid",
             Reason::TargetConflict => "TargetConflict",

@@ -46,6 +46,12 @@ impl Reason {
                 "correct spec.target.template at the key and line that the message names"
             }
             Reason::SpecInvalid => "correct the field that the message names",
+            Reason::NotAllowedByIssuer => {
+                "ask for what the issuer allows in spec.request, or have the platform allow more, or this namespace, in the ClusterTokenIssuer"
+            }
+            Reason::IssuerNotReady => {
+                "have the platform create or correct the ClusterTokenIssuer that the message names; it is seen by itself"
+            }
             Reason::TooManySources => {
                 "delete TokenSources that are not needed, or have the platform raise the bound that the message names"
             }

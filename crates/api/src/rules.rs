@@ -6,29 +6,47 @@ use serde_json::{Value, json};
 
 pub(super) const NAME_FITS: &str = "size(self.metadata.name) <= 239";
 
-pub(super) const TARGET_IS_NOT_CREDENTIALS: &str = "!has(self.spec.credentials.secretRef) || (has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentials.secretRef.name";
+pub(super) const TARGET_IS_NOT_CREDENTIALS: &str = "!has(self.spec.credentials) || !has(self.spec.credentials.secretRef) || (has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) != self.spec.credentials.secretRef.name";
 pub(super) const TARGET_IS_NOT_TLS: &str = "!has(self.spec.tls) || !((has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) in [has(self.spec.tls.clientCertificateRef) ? self.spec.tls.clientCertificateRef.name : '', has(self.spec.tls.caBundle) && has(self.spec.tls.caBundle.secretKeyRef) ? self.spec.tls.caBundle.secretKeyRef.name : ''])";
 pub(super) const TARGET_IS_NOT_REFRESH_TOKEN: &str = "!(has(self.spec.target) && has(self.spec.target.name)) || self.spec.target.name != self.metadata.name + '-refresh-token'";
 /// `HELM_NAME_PREFIX` in `permitted`. The name of the TokenSource begins that of `<name>-refresh-token`, too.
 pub(super) const NAMES_ARE_NOT_HELMS: &str = "!self.metadata.name.startsWith('sh.helm.release.v1.') && !(has(self.spec.target) && has(self.spec.target.name) && self.spec.target.name.startsWith('sh.helm.release.v1.'))";
-pub(super) const CREDENTIALS_ARE_NOT_REFRESH_TOKEN: &str = "!has(self.spec.credentials.secretRef) || self.spec.credentials.secretRef.name != self.metadata.name + '-refresh-token'";
+pub(super) const CREDENTIALS_ARE_NOT_REFRESH_TOKEN: &str = "!has(self.spec.credentials) || !has(self.spec.credentials.secretRef) || self.spec.credentials.secretRef.name != self.metadata.name + '-refresh-token'";
 pub(super) const TARGET_IMMUTABLE: &str = "(has(self.spec.target) && has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) == (has(oldSelf.spec.target) && has(oldSelf.spec.target.name) ? oldSelf.spec.target.name : oldSelf.metadata.name)";
 
-pub(super) const VGS_KEY_NEEDS_VGS: &str =
-    "!has(self.credentials.vgsServiceAccountKey) || has(self.provider.vgs)";
+/// Where `self.provider` and `self.credentials` are absent, [`ISSUER_OR_PROVIDER`] says what is missing, and the rules about both
+/// say nothing.
+pub(super) const VGS_KEY_NEEDS_VGS: &str = "!has(self.credentials) || !has(self.provider) || !has(self.credentials.vgsServiceAccountKey) || has(self.provider.vgs)";
 pub(super) const ONE_CA_BUNDLE: &str = "has(self.configMapKeyRef) != has(self.secretKeyRef)";
-pub(super) const TLS_NEEDS_CERTIFICATE: &str = "!(has(self.provider.oauth2) && has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.tls)) || (has(self.tls) && has(self.tls.clientCertificateRef))";
-pub(super) const VCD_HAS_NO_CLIENT: &str = "!has(self.provider.vmwareCloudDirector) || !(has(self.credentials.clientID) || has(self.credentials.clientIDKey) || has(self.credentials.clientSecretKey))";
+pub(super) const TLS_NEEDS_CERTIFICATE: &str = "!has(self.provider) || !(has(self.provider.oauth2) && has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.tls)) || (has(self.tls) && has(self.tls.clientCertificateRef))";
+pub(super) const VCD_HAS_NO_CLIENT: &str = "!has(self.credentials) || !has(self.provider) || !has(self.provider.vmwareCloudDirector) || !(has(self.credentials.clientID) || has(self.credentials.clientIDKey) || has(self.credentials.clientSecretKey))";
 
 pub(super) const ONE_CREDENTIALS: &str = "has(self.secretRef) != has(self.serviceAccountToken)";
 pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_NO_KEYS: &str = "!has(self.serviceAccountToken) || !(has(self.clientIDKey) || has(self.clientSecretKey) || has(self.refreshTokenKey) || has(self.privateKeyKey) || has(self.vgsServiceAccountKey))";
-pub(super) const SERVICE_ACCOUNT_TOKEN_IS_USED: &str = "has(self.credentials.serviceAccountToken) == (has(self.provider.oauth2) && (has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.serviceAccountToken) || has(self.provider.oauth2.grant) && (has(self.provider.oauth2.grant.assertion) && self.provider.oauth2.grant.assertion.from == 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange) && has(self.provider.oauth2.grant.tokenExchange.subject) && self.provider.oauth2.grant.tokenExchange.subject == 'serviceAccountToken' || has(self.provider.oauth2.grant.custom) && has(self.provider.oauth2.grant.custom.serviceAccountTokenParameter))))";
-pub(super) const SERVICE_ACCOUNT_TOKEN_IS_ALONE: &str = "!has(self.credentials.serviceAccountToken) || !has(self.provider.oauth2) || !(has(self.provider.oauth2.clientAuthentication) && (has(self.provider.oauth2.clientAuthentication.basic) || has(self.provider.oauth2.clientAuthentication.post) || has(self.provider.oauth2.clientAuthentication.privateKeyJWT) || has(self.provider.oauth2.clientAuthentication.assertion)) || has(self.provider.oauth2.grant) && (has(self.provider.oauth2.grant.refreshToken) || has(self.provider.oauth2.grant.jwtBearer) || has(self.provider.oauth2.grant.assertion) && self.provider.oauth2.grant.assertion.from != 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange) && (!has(self.provider.oauth2.grant.tokenExchange.subject) || self.provider.oauth2.grant.tokenExchange.subject != 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange.actorTokenKey))) || has(self.provider.oauth2.secretParameters) || has(self.provider.oauth2.secretHeaders))";
-pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE: &str = "!has(self.credentials.serviceAccountToken) || has(self.credentials.serviceAccountToken.audience) || has(self.provider.oauth2) && has(self.provider.oauth2.issuer)";
-pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_CLIENT: &str = "!has(self.credentials.serviceAccountToken) || has(self.credentials.clientID) || !has(self.provider.oauth2) || !has(self.provider.oauth2.clientAuthentication) || !(has(self.provider.oauth2.clientAuthentication.tls) || has(self.provider.oauth2.clientAuthentication.serviceAccountToken) && has(self.provider.oauth2.clientAuthentication.serviceAccountToken.sendClientID) && self.provider.oauth2.clientAuthentication.serviceAccountToken.sendClientID)";
+pub(super) const SERVICE_ACCOUNT_TOKEN_IS_USED: &str = "!has(self.credentials) || !has(self.provider) || has(self.credentials.serviceAccountToken) == (has(self.provider.oauth2) && (has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.serviceAccountToken) || has(self.provider.oauth2.grant) && (has(self.provider.oauth2.grant.assertion) && self.provider.oauth2.grant.assertion.from == 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange) && has(self.provider.oauth2.grant.tokenExchange.subject) && self.provider.oauth2.grant.tokenExchange.subject == 'serviceAccountToken' || has(self.provider.oauth2.grant.custom) && has(self.provider.oauth2.grant.custom.serviceAccountTokenParameter))))";
+pub(super) const SERVICE_ACCOUNT_TOKEN_IS_ALONE: &str = "!has(self.credentials) || !has(self.provider) || !has(self.credentials.serviceAccountToken) || !has(self.provider.oauth2) || !(has(self.provider.oauth2.clientAuthentication) && (has(self.provider.oauth2.clientAuthentication.basic) || has(self.provider.oauth2.clientAuthentication.post) || has(self.provider.oauth2.clientAuthentication.privateKeyJWT) || has(self.provider.oauth2.clientAuthentication.assertion)) || has(self.provider.oauth2.grant) && (has(self.provider.oauth2.grant.refreshToken) || has(self.provider.oauth2.grant.jwtBearer) || has(self.provider.oauth2.grant.assertion) && self.provider.oauth2.grant.assertion.from != 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange) && (!has(self.provider.oauth2.grant.tokenExchange.subject) || self.provider.oauth2.grant.tokenExchange.subject != 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange.actorTokenKey))) || has(self.provider.oauth2.secretParameters) || has(self.provider.oauth2.secretHeaders))";
+pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE: &str = "!has(self.credentials) || !has(self.provider) || !has(self.credentials.serviceAccountToken) || has(self.credentials.serviceAccountToken.audience) || has(self.provider.oauth2) && has(self.provider.oauth2.issuer)";
+pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_CLIENT: &str = "!has(self.credentials) || !has(self.provider) || !has(self.credentials.serviceAccountToken) || has(self.credentials.clientID) || !has(self.provider.oauth2) || !has(self.provider.oauth2.clientAuthentication) || !(has(self.provider.oauth2.clientAuthentication.tls) || has(self.provider.oauth2.clientAuthentication.serviceAccountToken) && has(self.provider.oauth2.clientAuthentication.serviceAccountToken.sendClientID) && self.provider.oauth2.clientAuthentication.serviceAccountToken.sendClientID)";
 /// Commas separate audiences in the annotation of a ServiceAccount and in the operator's flag.
 pub(super) const AUDIENCE: &str = "self.matches('^[!-+\\\\x2d-~]+$')";
 pub(super) const SERVICE_ACCOUNT_TOKEN_EXPIRATION: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('10m') && duration(self) <= duration('1h')";
+
+pub(super) const ISSUER_OR_PROVIDER: &str = "has(self.issuerRef) ? !(has(self.provider) || has(self.credentials) || has(self.tls)) : has(self.provider) && has(self.credentials)";
+pub(super) const REQUEST_NEEDS_ISSUER: &str = "!has(self.request) || has(self.issuerRef)";
+
+/// The name is the value of a label.
+pub(super) const ISSUER_NAME_FITS: &str =
+    "size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')";
+pub(super) const ISSUER_PROVIDER: &str =
+    "!(has(self.provider.gitHubApp) || has(self.provider.vmwareCloudDirector))";
+pub(super) const ISSUER_ASKS_NOTHING: &str = "!(has(self.provider.oauth2) && (has(self.provider.oauth2.scopes) || has(self.provider.oauth2.audience) || has(self.provider.oauth2.resources)) || has(self.provider.vgs) && has(self.provider.vgs.scopes) || has(self.provider.vngCloud) && has(self.provider.vngCloud.scopes))";
+pub(super) const ISSUER_HAS_NO_REFRESH_TOKEN: &str = "!(has(self.provider.oauth2) && has(self.provider.oauth2.grant) && has(self.provider.oauth2.grant.refreshToken))";
+pub(super) const ISSUER_TOKEN_HAS_NO_KEYS: &str = "!has(self.serviceAccountToken) || !(has(self.clientIDKey) || has(self.clientSecretKey) || has(self.privateKeyKey) || has(self.vgsServiceAccountKey))";
+pub(super) const ONE_CONSENT: &str =
+    "[has(self.names), has(self.selector), has(self.all) && self.all].filter(x, x).size() == 1";
+pub(super) const DEFAULT_SCOPES_ARE_ALLOWED: &str =
+    "!has(self.defaultScopes) || has(self.scopes) && self.defaultScopes.all(scope, scope in self.scopes)";
+pub(super) const IMMUTABLE: &str = "self == oldSelf";
 
 pub(super) const ONE_PROVIDER: &str = "[has(self.vgs), has(self.vngCloud), has(self.vmwareCloudDirector), has(self.gitHubApp), has(self.oauth2)].filter(x, x).size() == 1";
 pub(super) const ONE_GRANT: &str = "[has(self.clientCredentials), has(self.refreshToken), has(self.jwtBearer), has(self.assertion), has(self.tokenExchange), has(self.custom)].filter(x, x).size() == 1";
@@ -51,6 +69,8 @@ pub(super) const TOKEN_URL_MESSAGE: &str = "write an absolute https URL without 
 
 /// A host name or an IP address, and optionally a port from 1 to 65535.
 pub(super) const HOST: &str = "self.matches('^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\\\\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|\\\\[[0-9a-fA-F:.]+\\\\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$')";
+/// [`HOST`], of each item.
+pub(super) const HOSTS: &str = "self.all(host, host.matches('^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\\\\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|\\\\[[0-9a-fA-F:.]+\\\\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$'))";
 /// Not `.` and `..`, and no owner.
 pub(super) const REPOSITORIES: &str =
     "self.all(name, name.matches('^[-._a-zA-Z0-9]+$') && !(name in ['.', '..']))";
@@ -144,6 +164,16 @@ pub(super) fn headers_schema(_: &mut SchemaGenerator) -> Schema {
 /// As [`headers_schema`], with keys of the credentials Secret as values.
 pub(super) fn secret_headers_schema(_: &mut SchemaGenerator) -> Schema {
     headers(&key(), None)
+}
+
+/// Between 1 and 16 labels.
+pub(super) fn match_labels_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+    })
 }
 
 /// At most 32 claims, none of them reserved.

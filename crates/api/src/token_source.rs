@@ -2,6 +2,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::github_app::GitHubApp;
+use super::issuer_reference::{IssuerReference, IssuerRequest};
 use super::oauth2::OAuth2;
 use super::reference::SecretReference;
 use super::rules;
@@ -43,6 +44,8 @@ use super::tls::Tls;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new(rules::ISSUER_OR_PROVIDER).message("write provider and credentials, or issuerRef alone: provider, credentials and tls are the issuer's"),
+    validation = Rule::new(rules::REQUEST_NEEDS_ISSUER).message("request is for issuerRef; without an issuer, scopes, audience and resources are fields of provider").field_path(".request"),
     validation = Rule::new(rules::VGS_KEY_NEEDS_VGS).message("vgsServiceAccountKey is for provider vgs; write clientIDKey and clientSecretKey, or provider: {vgs: {}}").field_path(".credentials.vgsServiceAccountKey"),
     validation = Rule::new(rules::TLS_NEEDS_CERTIFICATE).message("clientAuthentication tls is by the client certificate: name its Secret in spec.tls.clientCertificateRef"),
     validation = Rule::new(rules::VCD_HAS_NO_CLIENT).message("provider vmwareCloudDirector authenticates by its API token alone; remove clientID, clientIDKey and clientSecretKey, and name the token's key by refreshTokenKey").field_path(".credentials"),
@@ -52,10 +55,18 @@ use super::tls::Tls;
     validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_HAS_CLIENT).message("sendClientID and clientAuthentication tls need credentials.clientID").field_path(".credentials"),
 )]
 pub struct TokenSourceSpec {
-    /// The provider at which the token is requested: exactly one member.
+    /// The provider at which the token is requested: exactly one member. Required without issuerRef.
+    #[serde(default, skip_serializing_if = "Provider::is_absent")]
     pub provider: Provider,
-    /// The credentials of the token request.
+    /// The credentials of the token request. Required without issuerRef.
+    #[serde(default, skip_serializing_if = "Credentials::is_absent")]
     pub credentials: Credentials,
+    /// A ClusterTokenIssuer of the platform, in place of provider, credentials and tls. The operator must serve issuers (--issuers-namespace).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<IssuerReference>,
+    /// What is asked of the issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<IssuerRequest>,
     /// TLS to the token endpoint, for endpoints whose certificate the system's roots do not verify or that require a client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -253,6 +264,20 @@ pub struct Refresh {
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new(rules::PROPAGATION_DELAY).message(rules::PROPAGATION_DELAY_MESSAGE))]
     pub propagation_delay: Option<String>,
+}
+
+impl Provider {
+    /// Whether there is none.
+    fn is_absent(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Credentials {
+    /// Whether there are none.
+    fn is_absent(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl TokenSource {

@@ -19,6 +19,8 @@ pub struct Answer {
     /// As the server writes it (RFC 6749, 3.3), of at most [`MAX_SCOPE`](crate::limits::MAX_SCOPE) bytes. `None` also where it
     /// would repeat a secret.
     pub scope: Option<String>,
+    /// The answer has a scope, and [`scope`](field@Self::scope) does not tell it.
+    pub scope_is_withheld: bool,
     /// Seconds, rounded down, at most [`MAX_LIFETIME`](crate::MAX_LIFETIME). `None`: unknown. 0 means unknown for a new token, and expired for one
     /// that was returned before.
     pub expires_in: Option<u64>,

@@ -26,6 +26,7 @@ pub struct Egress {
     protected: Vec<IpAddr>,
     proxied: Proxied,
     custom_roots: bool,
+    private: bool,
     internal: Arc<RwLock<Vec<EgressNetwork>>>,
 }
 
@@ -59,6 +60,7 @@ impl Egress {
             protected: protected.into_iter().map(address::canonical).collect(),
             proxied: Proxied::default(),
             custom_roots: true,
+            private: false,
             internal: Arc::default(),
         }
     }
@@ -79,6 +81,13 @@ impl Egress {
     #[must_use]
     pub fn without_custom_roots(self) -> Self {
         Self { custom_roots: false, ..self }
+    }
+
+    /// The same policy for endpoints that a trusted party chose: with any roots, and, with `private`, at private addresses and those
+    /// of internal networks too. What is protected or denied stays so.
+    #[must_use]
+    pub fn for_trusted(&self, private: bool) -> Self {
+        Self { custom_roots: true, private, ..self.clone() }
     }
 
     /// Replaces the networks that are internal although their addresses may look public, for example of a cluster's services.
@@ -147,6 +156,7 @@ impl Egress {
             (Some(only), _) if only.iter().any(|rule| rule.names(&host, port)) => Ok(()),
             (Some(_), _) => Err(EgressRefused::NotListed { host, port, ip: None }),
             (None, _) if is_listed => Ok(()),
+            (None, Proxied::Public) if self.private => Ok(()),
             (None, Proxied::Listed) => Err(EgressRefused::ProxiedUnlisted { host, port }),
             (None, Proxied::Public) if ip.is_some() || is_public_name(&host) => Ok(()),
             (None, Proxied::Public) => Err(EgressRefused::ProxiedName { host, port }),
@@ -181,7 +191,7 @@ impl Egress {
             AddressKind::HandedOut(kind, network) => (kind, RuleNeeded::WholeNetwork(EgressNetwork(network))),
         };
         let allowed = match needs {
-            RuleNeeded::HostOrNetwork => self.permits().any(listed),
+            RuleNeeded::HostOrNetwork => self.private || self.permits().any(listed),
             _ => self.permits().any(|rule| rule.contains(canonical, port)),
         };
         if allowed { Ok(()) } else { refused(kind, needs) }

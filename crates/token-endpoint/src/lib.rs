@@ -105,7 +105,7 @@ pub use grant::{
 pub use headers::{REFUSED_HEADERS, is_refused_header};
 pub use key::{Algorithm, KeyError, KeyType};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
-pub use limiter::{Admission, CircuitOpen, EndpointPermit, KnownRejection, Limiter, Limits};
+pub use limiter::{Admission, CircuitOpen, Destination, EndpointPermit, KnownRejection, Limiter, Limits};
 pub use limiter::{RequestIdentity, SharedBy, Tenant, Terms, Underway};
 pub use mapping::{Pointer, PointerError, ResponseMapping, SECRET_MEMBERS};
 pub use proxy::{Proxies, ProxyError};

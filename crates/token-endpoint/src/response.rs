@@ -148,13 +148,15 @@ fn token(
     if scope.is_some_and(|scope| scope.contains(is_control)) {
         return Err(ResponseProblem::ControlCharacters("scope".to_owned()));
     }
+    let told = scope.filter(|scope| can_be_told(scope, known));
     let values = values(document, request, known)?;
     let expires_in = mapped(document, mapping.expires_in.as_ref(), "expires_in").and_then(seconds);
     Ok(Answer {
         access_token: access_token.into(),
         token_type: token_type.unwrap_or(BEARER).to_owned(),
         token_type_missing: token_type.is_none() && !mapping.omits_token_type,
-        scope: scope.filter(|scope| can_be_told(scope, known)).map(str::to_owned),
+        scope: told.map(str::to_owned),
+        scope_is_withheld: told.is_none() && document.get("scope").is_some_and(|scope| !scope.is_null()),
         expires_in: expires_in.map(|seconds| seconds.min(MAX_LIFETIME)),
         expires_at: mapping
             .expires_at

@@ -114,6 +114,14 @@ impl Transport {
         Tls::with(ca_bundle.map(|pem| self.roots.read(pem)).transpose()?, client)
     }
 
+    /// The same transport for endpoints that a trusted party chose, see [`Egress::for_trusted`]. It shares no connection with this
+    /// one, since a connection is judged when it is made.
+    #[must_use]
+    pub fn for_trusted(&self, private: bool) -> Self {
+        let egress = Arc::new(self.egress.for_trusted(private));
+        Self { egress, clients: Arc::default(), ..self.clone() }
+    }
+
     /// Takes `now` for the local clock, instead of the system's wall clock.
     #[must_use]
     pub fn with_clock(mut self, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {

@@ -54,6 +54,11 @@ pub(super) fn assess(
             assessment.resolved = Some(resolved);
             None
         }
+        // What the issuer lends is the platform's, and what is wrong with it status says.
+        Err(_) if source.spec.issuer_ref.is_some() => {
+            assessment.report.provider = Some("issuerRef");
+            None
+        }
         Err(error) => Some(Finding::new(Level::NotValid, error.to_string())),
     };
     let token = assessment.token(found);

@@ -131,7 +131,11 @@ fn find<O: kube::ResourceExt + Clone>(objects: &[O], name: &str, namespace: Opti
 fn source(object: Value) -> Result<TokenSource, String> {
     let source: TokenSource =
         serde_json::from_value(object.clone()).map_err(|error| format!("this TokenSource: {error}"))?;
-    let known = serde_json::to_value(&source.spec).unwrap_or_default();
+    let mut known = serde_json::to_value(&source.spec).unwrap_or_default();
+    // They are left out where they are empty, as beside `issuerRef`.
+    for member in ["provider", "credentials"] {
+        known.as_object_mut().map(|known| known.entry(member).or_insert_with(|| Value::Object(Map::new())));
+    }
     let mut problems = vec![];
     find_dropped("spec", object.get("spec").unwrap_or(&Value::Null), &known, &mut problems);
     if problems.is_empty() {

@@ -30,7 +30,7 @@ use crate::providers::{CredentialsError, ReadCredentials, read_credentials};
 use crate::refresh::attempt_timeout;
 use crate::secret::Template;
 use crate::spec::Resolved;
-use crate::text::shown_message;
+use crate::text::{shown, shown_message};
 use crate::time::in_whole_seconds;
 use crate::token_request::{self, AllowedToken, EndpointArgs, Sent, send};
 use cluster::Internal;
@@ -80,6 +80,12 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
         namespace.as_ref().map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
     let namespace = namespace.unwrap_or_default();
 
+    if let Some(issuer) = &source.spec.issuer_ref {
+        return Err(Fault::usage(format!(
+            "it asks ClusterTokenIssuer {}, whose endpoint and credentials are the platform's: to try them, write them into a TokenSource of the operator's namespace",
+            shown(&issuer.name)
+        )));
+    }
     let resolved = Resolved::of(&source, propagation_delay)
         .map_err(|error| Fault::told(error.reason(), error.to_string()))?;
     report.provider = Some(resolved.description.provider);

@@ -89,13 +89,25 @@ impl Secrets {
                 && (before.first() == Some(name)) == (names.first() == Some(name))
         };
         for name in before.iter().filter(|name| !stays(name)) {
-            table.release(&source.sibling(Arc::clone(name)), source);
+            table.release(&source.sibling(Arc::clone(name)), &source.name);
         }
         for (at, name) in names.iter().enumerate().filter(|(_, name)| !stays(name)) {
             let key = source.sibling(Arc::clone(name));
             let secret = table.entries.get_or_insert_with(key, || SecretEntry::unread(epoch));
             secret.add(Arc::clone(&source.name), at == 0);
         }
+    }
+
+    /// An issuer uses a Secret.
+    pub(crate) fn follow(&self, secret: &Key, issuer: Arc<str>) {
+        let table = &mut *self.lock();
+        let epoch = table.epoch;
+        table.entries.get_or_insert_with(secret.clone(), || SecretEntry::unread(epoch)).add(issuer, false);
+    }
+
+    /// An issuer uses a Secret no more.
+    pub(crate) fn release(&self, secret: &Key, issuer: &Arc<str>) {
+        self.lock().release(secret, issuer);
     }
 
     /// The TokenSources whose target a Secret is.
@@ -408,9 +420,9 @@ impl Secrets {
 }
 
 impl SecretTable {
-    fn release(&mut self, secret: &Key, source: &Key) {
+    fn release(&mut self, secret: &Key, user: &Arc<str>) {
         if let Some(entry) = self.entries.get_mut(secret) {
-            entry.remove(&source.name);
+            entry.remove(user);
             if entry.users.is_empty() {
                 self.entries.remove(secret);
             }

@@ -39,6 +39,8 @@ pub(crate) struct CachedSource {
     spec: Option<Box<str>>,
     /// The names of the Secrets that it uses, the target's first; none where the spec cannot be parsed or is too large.
     pub(crate) secrets: Arc<[Arc<str>]>,
+    /// The ClusterTokenIssuer that it names.
+    pub(crate) issuer: Option<Arc<str>>,
     /// The part of the status that is remembered.
     pub(crate) reported: Reported,
 }
@@ -47,6 +49,9 @@ impl CachedSource {
     /// Shares the names with a previous version of the same object, to save memory.
     pub(crate) fn share_names(&mut self, before: &Self) {
         self.key = before.key.clone();
+        if self.issuer == before.issuer {
+            self.issuer.clone_from(&before.issuer);
+        }
         if self.secrets == before.secrets {
             self.secrets = Arc::clone(&before.secrets);
         }
@@ -89,12 +94,14 @@ impl CachedSource {
             refresh_request: boxed(refresh_request),
             spec: Some(if is_too_large { Box::default() } else { spec.to_string().into() }),
             secrets: Arc::default(),
+            issuer: None,
             reported,
         };
         let source = cached.source().ok().filter(|_| !is_too_large);
         let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &cached.key)?, source)));
         if let Some((identity, source)) = identity {
             cached.secrets = identity.secret_names(&source.spec);
+            cached.issuer = source.spec.issuer_ref.as_ref().map(|issuer| issuer.name.as_str().into());
         }
         cached
     }

@@ -104,6 +104,23 @@ impl Sources {
         self.lock().entries.iter(namespace).map(|(source, _)| source).collect()
     }
 
+    /// The keys of a namespace (`None`: of all) that name an issuer for which this holds.
+    pub(crate) fn of_issuers(&self, namespace: Option<&str>, holds: impl Fn(&str) -> bool) -> Vec<Key> {
+        let sources = self.lock();
+        let entries = sources.entries.iter(namespace);
+        entries
+            .filter(|(_, it)| it.cached.issuer.as_deref().is_some_and(&holds))
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    /// The TokenSources that name issuers, each with the issuer's name.
+    pub(crate) fn with_issuers(&self) -> Vec<(Arc<str>, Key)> {
+        let sources = self.lock();
+        let entries = sources.entries.iter(None);
+        entries.filter_map(|(key, it)| Some((Arc::clone(it.cached.issuer.as_ref()?), key))).collect()
+    }
+
     /// Any key.
     pub(crate) fn any(&self) -> Option<Key> {
         self.lock().entries.iter(None).next().map(|(source, _)| source)

@@ -11,7 +11,9 @@ use crate::clock::NOTABLE_DIFFERENCE;
 impl TokenRequest<'_> {
     /// Shows how far the clock of the endpoint is ahead, which was `before` ahead at its last response.
     pub(super) fn note_clock(&self, endpoint: &Url, before: Option<SignedDuration>) {
-        let Some(ahead) = self.context.transport.clock_difference(endpoint) else { return };
+        let Some(ahead) = self.context.endpoints(self.spec).transport.clock_difference(endpoint) else {
+            return;
+        };
         let (host, seconds) = (self.spec.host(), ahead.as_secs());
         self.context.metrics.endpoint_clock_difference(host, seconds);
         let is_notable = |difference: SignedDuration| difference.abs() >= NOTABLE_DIFFERENCE;
@@ -22,7 +24,7 @@ impl TokenRequest<'_> {
 
     /// Servers refuse assertions that are dated by another clock than theirs.
     pub(super) fn clock_remark(&self, description: &RequestDescription) -> Option<String> {
-        let (transport, url) = (&self.context.transport, &description.token_url);
+        let (transport, url) = (&self.context.endpoints(self.spec).transport, &description.token_url);
         let dated = transport.clock_offset(url)?.as_secs();
         let offset = transport.clock_difference(url)?.as_secs();
         description.signs().then(|| {

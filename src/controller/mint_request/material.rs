@@ -18,7 +18,7 @@ impl TokenRequest<'_> {
         result: &mut MintResult,
     ) -> Result<Material, Outcome> {
         let _permit = self.api_permit().await;
-        let tls = Box::pin(credentials::tls(self.context, self.source, self.identity)).await?;
+        let tls = Box::pin(credentials::tls(self.context, self.source, self.identity, self.spec)).await?;
         let rotation = self.rotation();
         let rotates = self.spec.sends_refresh_token();
         let stored = if rotates { rotation.stored().await? } else { StoredSecret::default() };

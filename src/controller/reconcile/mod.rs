@@ -24,7 +24,7 @@ use super::state::SourceState;
 use crate::cluster::MAX_SPEC_BYTES;
 use crate::key::Key;
 use crate::refresh::{Decision, api_server_wait};
-use crate::spec::{Identity, NO_HOST, Resolved};
+use crate::spec::{Identity, NO_HOST};
 use crate::status::Problem;
 use crate::text::shown;
 use crate::time::seconds_between;
@@ -54,7 +54,7 @@ pub(super) async fn reconcile(
             return Some(api_server_wait(now, uid, state.api_failures, None, state.awaiting(0)));
         }
     };
-    let source = match cached.source() {
+    let mut source = match cached.source() {
         Ok(source) => source,
         Err(error) => {
             drop_request(context, &cached.key, state);
@@ -62,7 +62,7 @@ pub(super) async fn reconcile(
             return None;
         }
     };
-    let identity = Identity::of(&source, &cached.key)?;
+    let mut identity = Identity::of(&source, &cached.key)?;
     let reported = &cached.reported;
     state.clock_is(context.clock.corrected());
     state.is_about(reported, &identity.owner);
@@ -73,8 +73,9 @@ pub(super) async fn reconcile(
         (Some(command), ..) => Err(invalid(Reason::NamespaceNotOpened, not_opened(&cached.key, &command))),
         (None, Some(max), _) => Err(invalid(Reason::TooManySources, too_many(&cached.key.namespace, max))),
         (None, None, true) => Err(invalid(Reason::SpecInvalid, too_large())),
-        (None, None, false) => Resolved::of(&source, context.propagation_delay)
-            .map_err(|error| invalid(error.reason(), error.to_string())),
+        (None, None, false) => {
+            context.resolve(&mut source, &mut identity).map_err(|unusable| (unusable.into(), None))
+        }
     };
     let resolved = resolved.and_then(|spec| {
         feeding::feeds_itself(context, &identity)

@@ -326,6 +326,7 @@ mod tests {
             owner: crate::secret::Owner { name: "a".into(), uid: "u".into() },
             target: crate::key::Key::new("ns", "a"),
             credentials: Some(crate::key::Key::new("ns", "c")),
+            lender: None,
             refresh_token: crate::key::Key::new("ns", "r"),
         };
         for (pointer, member) in members.chain(some) {

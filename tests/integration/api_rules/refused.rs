@@ -82,8 +82,6 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
             "write permissions as GitHub's API names them",
         ),
 // Required fields.
-        (json!({"credentials": {"secretRef": {"name": "c"}}}), "spec.provider: Required value"),
-        (json!({"provider": {"vgs": {}}}), "spec.credentials: Required value"),
         (json!({"provider": {"vgs": {}}, "credentials": {}}), super::keyless::ONE_CREDENTIALS),
         (
             json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {}}}),
@@ -358,6 +356,7 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
     ]
     .into_iter()
     .chain(super::keyless::refused())
+    .chain(super::issuers::refused_sources())
     .map(|(spec, sentence)| (source(spec), sentence))
     .chain([(named(&"n".repeat(240), vgs(json!({}))), "the name may have at most 239 characters")])
     .chain([(named("sh.helm.release.v1.a.v1", vgs(json!({}))), "belong to Helm")])

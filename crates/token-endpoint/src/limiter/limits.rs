@@ -13,6 +13,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Each is 1 at least.
+    pub(super) fn at_least_one(self) -> Self {
+        Self { in_flight: self.in_flight.max(1), per_second: self.per_second.max(1) }
+    }
+
     /// Requests to all origins that are in flight, or whose answers are still [under way](super::Underway): one origin that has
     /// all that it may leaves room for others.
     pub(super) fn underway(&self) -> usize {

@@ -19,6 +19,7 @@
 //! The only clock here is tokio's, so that tests can pause it, plus what the owner says that the machine slept.
 
 mod circuit;
+mod destination;
 mod doubt;
 mod entry;
 mod hold;
@@ -37,6 +38,7 @@ mod underway;
 mod verdict;
 
 pub use circuit::CircuitOpen;
+pub use destination::Destination;
 pub use entry::Tenant;
 pub use hold::{LOCK_OUT_WAIT, rejection_wait};
 pub use identity::RequestIdentity;
@@ -57,7 +59,6 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 use tokio::time::{Instant, sleep};
-use url::Url;
 
 /// See the module. Cheap to clone; all clones are one limiter. `K` names an entry: one key has one entry.
 pub struct Limiter<K> {
@@ -86,8 +87,7 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
     /// With these limits for every origin; each is 1 at least.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let limits = Limits { in_flight: limits.in_flight.max(1), per_second: limits.per_second.max(1) };
-        Self { shared: Arc::new(Shared::new(limits)) }
+        Self { shared: Arc::new(Shared::new(limits.at_least_one())) }
     }
 
     /// What the answer to a request may depend on.
@@ -108,12 +108,10 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         self.shared.digest_key.of(credentials.all())
     }
 
-    /// Has a request of `tenant` to `endpoint` wait: a token URL, or an issuer whose token endpoint is to be discovered. The entry
-    /// that `key` has already moves to this endpoint; its deadline only moves earlier.
-    pub fn enqueue(&self, key: K, tenant: &Tenant, endpoint: &Url, deadline: Instant) {
-        let origin = endpoint.origin().ascii_serialization();
+    /// Has a request of `tenant` wait. The entry that `key` has already moves to this destination; its deadline only moves earlier.
+    pub fn enqueue(&self, key: K, tenant: &Tenant, to: impl Into<Destination>, deadline: Instant) {
         let (now, deadline) = (self.shared.now(), deadline + self.shared.slept());
-        self.shared.queue().enqueue(key, tenant, endpoint.as_str(), &origin, deadline, now);
+        self.shared.queue().enqueue(key, tenant, &to.into(), deadline, now);
         self.shared.changed.notify_one();
     }
 
@@ -134,10 +132,10 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         self.len() == 0
     }
 
-    /// Why entries of `tenant` and `endpoint` wait, if their circuit is open.
+    /// Why entries of `tenant` to a destination wait, if their circuit is open.
     #[must_use]
-    pub fn circuit(&self, tenant: &str, endpoint: &Url) -> Option<CircuitOpen> {
-        self.shared.queue().circuit(tenant, endpoint.as_str())
+    pub fn circuit(&self, tenant: &str, to: impl Into<Destination>) -> Option<CircuitOpen> {
+        self.shared.queue().circuit(tenant, &to.into().endpoint)
     }
 
     /// The last refusal of a client that has never succeeded and was refused several times, if the entry of `key` waits

@@ -9,6 +9,7 @@ mod kept;
 mod sharing;
 
 use super::circuit::{CircuitOpen, Passage};
+use super::destination::Destination;
 use super::entry::{Begun, EndpointKey, Entry, Parked, ParkedTurn, Tenant, Turn};
 use super::identity::Identity;
 use super::limits::Limits;
@@ -21,6 +22,8 @@ use tokio::time::Instant;
 
 pub(super) struct Queue<K> {
     limits: Limits,
+    /// By origin, where they are not these: as many as the owner has groups of requests.
+    own_limits: HashMap<Box<str>, Limits>,
     tenants: HashMap<Tenant, TenantState<K>>,
     origins: HashMap<Arc<str>, Origin>,
     places: HashMap<K, Place>,
@@ -64,6 +67,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     pub(super) fn new(limits: Limits) -> Self {
         Queue {
             limits,
+            own_limits: HashMap::new(),
             tenants: HashMap::new(),
             origins: HashMap::new(),
             places: HashMap::new(),
@@ -90,11 +94,15 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         &mut self,
         key: K,
         tenant: &Tenant,
-        endpoint: &str,
-        origin: &str,
+        to: &Destination,
         deadline: Instant,
         now: Instant,
     ) {
+        let Destination { endpoint, origin, limits } = to;
+        let (endpoint, origin) = (endpoint.as_str(), origin.as_str());
+        if let Some(limits) = limits {
+            self.limit_origin(origin, *limits);
+        }
         let mut entry = (Entry { key: key.clone(), since: now }, deadline);
         let is_here = |at: &EndpointKey| at.tenant == *tenant && *at.url == *endpoint;
         match self.places.get(&key) {
@@ -157,7 +165,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 }
                 return self.timers.first().map_or(Next::Nothing, |(at, _)| Next::At(*at));
             };
-            let tenant = self.origins.get(&origin).and_then(|it| it.next(self.limits));
+            let tenant = self.origins.get(&origin).and_then(|it| it.next(self.limits_of(&origin)));
             let tenant = tenant.map(|(_, tenant)| Arc::clone(tenant));
             // The shares may have changed since the origin was listed.
             match tenant {

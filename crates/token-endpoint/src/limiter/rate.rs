@@ -55,6 +55,12 @@ impl Rate {
         self.slowed_at = Some(now);
     }
 
+    /// Changes the limit. A lower rate comes back as after "too many requests".
+    pub(super) fn limit_to(&mut self, limit: f64) {
+        self.limit = limit;
+        self.rate = self.rate.min(limit);
+    }
+
     pub(super) fn interval(&self) -> Duration {
         Duration::from_secs_f64(1.0 / self.rate)
     }

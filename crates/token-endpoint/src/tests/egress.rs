@@ -441,3 +441,29 @@ fn egress_custom_roots_are_refused_by_choice() {
     let refused = strict.check_roots(true).unwrap_err();
     assert_eq!(refused.hint(), Some(Hint::UseSystemRoots));
 }
+
+#[test]
+fn egress_of_a_trusted_endpoint_allows_private_addresses_by_choice_and_never_protected_ones() {
+    let policy = policy(&[]).with_denied(networks(&["10.9.0.0/16"])).without_custom_roots();
+    policy.set_internal(networks(&["34.118.224.0/20"]));
+    let (public, private) = (policy.for_trusted(false), policy.for_trusted(true));
+    for ip in PUBLIC {
+        assert_eq!((check(&public, ip), check(&private, ip)), (Ok(()), Ok(())), "{ip}");
+    }
+    for ip in PRIVATE.iter().chain(&["34.118.225.1"]) {
+        assert!(check(&public, ip).is_err(), "{ip}");
+        assert_eq!(check(&private, ip), Ok(()), "{ip}");
+        assert!(check(&policy, ip).is_err(), "{ip}: others are judged as before");
+    }
+    // Link-local addresses, metadata services, the API server, and what is denied.
+    for ip in
+        PROTECTED.iter().chain(&["10.96.0.1", "203.0.114.9", "10.9.1.1", "169.254.169.254", "fd00:ec2::254"])
+    {
+        assert!(check(&private, ip).is_err(), "{ip}");
+    }
+    assert!(policy.check_roots(true).is_err() && private.check_roots(true).is_ok());
+    let listed = only(&["idp.example.com"], &[]).for_trusted(true);
+    assert!(listed.check_address("other.example.com", 443, "10.0.0.1".parse().unwrap()).is_err());
+    let proxied = |egress: &Egress| egress.check_proxied(&"https://idp.corp/t".parse().unwrap());
+    assert!(proxied(&public).is_err() && proxied(&private).is_ok());
+}

@@ -162,6 +162,8 @@ fn read_success_with_empty_error_members_is_a_token() {
         let read = answer(201, &format!(r#"{{{member},"access_token":"t"}}"#)).unwrap();
         assert_eq!(read.access_token.expose_secret(), "t", "{member}");
         assert!(read.scope.is_none() && read.refresh_token.is_none(), "{member}");
+        // A scope that is there and is not told must not be taken for the one that was asked for.
+        assert_eq!(read.scope_is_withheld, member.contains(r#""scope":["#), "{member}");
     }
 }
 

@@ -10,6 +10,7 @@ use crate::commands::explain::report::{Finding, Level};
 use crate::commands::readers::HeldToken;
 use crate::refresh::{MintReason, Observed, needed};
 use crate::secret::{Facts, Owner, Ownership, Record, Version, ownership};
+use crate::text::shown;
 
 impl Assessment<'_> {
     /// The target Secret, and the token where the Secret belongs to this TokenSource.
@@ -65,6 +66,20 @@ impl Assessment<'_> {
         self.status.token.as_ref().filter(|reported| reported.id == record.token_id)
     }
 
+    /// The same where an issuer lends what its record would be compared with: the operator has done that.
+    fn lent_target(&self, secret: &str, issuer: &str) -> Finding {
+        let conditions = &self.status.conditions;
+        let is_ready = conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True");
+        let (level, said) = match is_ready {
+            true => (Level::Well, "for the present spec, as status says"),
+            false => (Level::NotValid, "and status does not say that it is for the present spec"),
+        };
+        Finding::new(
+            level,
+            format!("{secret} holds a token through ClusterTokenIssuer {}, {said}", shown(issuer)),
+        )
+    }
+
     /// A target Secret with a record of this TokenSource: whether it is unchanged and for the present spec, by the checks of
     /// the operator itself.
     fn own_target(&self, found: &Found, me: &Owner, facts: &Facts, record: &Record) -> Finding {
@@ -74,6 +89,9 @@ impl Assessment<'_> {
             return not_valid("is being deleted".into());
         }
         let Some(resolved) = &self.resolved else {
+            if let Some(issuer) = &self.source.spec.issuer_ref {
+                return self.lent_target(secret, &issuer.name);
+            }
             let text = format!("{secret} holds a token, but the spec is invalid, so it cannot be for that");
             return Finding::new(Level::NotValid, text);
         };

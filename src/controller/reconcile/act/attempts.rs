@@ -8,13 +8,16 @@ use tokensource_api::Reason;
 use tracing::warn;
 
 use super::super::reconciliation::Reconciliation;
+use crate::controller::cache::issuers::Answered;
 use crate::controller::credentials::not_usable;
 use crate::controller::failed_attempts::FailedAttempts;
+use crate::controller::issuing::told;
 use crate::controller::outcome::Attempt;
 use crate::controller::refresh_token::announcer;
 use crate::providers::CredentialsError;
 use crate::refresh::{Blocked, Cause, FailedAttempt, Failure, Tried, wait};
 use crate::secret::{Record, Version};
+use crate::spec::is_of_issuer;
 use crate::status::Problem;
 use crate::time::plus;
 
@@ -57,7 +60,7 @@ impl Reconciliation<'_> {
         if !passes && self.state.blocked.replace(reason) != Some(reason) {
             warn!(source = %self.identity.key, host = self.spec.host(), %reason, error = %message, "token request blocked");
         }
-        Problem { reason, message, passes }
+        told(self.spec, Problem { reason, message, passes })
     }
 
     /// Another process may hold the next refresh token.
@@ -119,6 +122,13 @@ impl Reconciliation<'_> {
         } else {
             warn!(%source, host, %reason, %error, count, next_attempt_at = next, "token request failed");
         }
+        let problem = Problem { reason, message: attempt.message, passes: false };
+        if let Some(issuer) = self.spec.issuer.as_ref().filter(|_| !attempt.is_own)
+            && is_of_issuer(reason)
+        {
+            self.context.issuers.note(issuer, Answered::Failed(reason, problem.message.clone()));
+        }
+        let problem = if attempt.is_own { problem } else { told(self.spec, problem) };
         self.state.failed = Some(Box::new(FailedAttempts {
             failure: Failure {
                 tried,
@@ -130,8 +140,8 @@ impl Reconciliation<'_> {
             count,
             values_changed: false,
             at: now,
-            reason: attempt.reason,
-            message: attempt.message,
+            reason: problem.reason,
+            message: problem.message,
         }));
     }
 

@@ -9,6 +9,7 @@ use super::super::observe::least_interval;
 use super::super::reconciliation::{Reconciliation, Rest, Step};
 use crate::cluster::CallError;
 use crate::controller::context::Context;
+use crate::controller::issuing::told;
 use crate::controller::mint_queue::{MintRequest, MintResult};
 use crate::controller::outcome::Outcome;
 use crate::controller::state::{Restoration, SourceState};
@@ -97,8 +98,8 @@ impl Reconciliation<'_> {
             original: self.state.original.clone(),
         };
         let deadline = self.context.deadline(&self.spec.policy, self.record().as_deref());
-        let endpoint = &self.spec.description.request.token_url;
-        self.context.mints.request(&self.identity.key, request, endpoint, deadline);
+        let to = self.context.destination(self.spec);
+        self.context.mints.request(&self.identity.key, request, to, deadline);
     }
 
     /// Why a token request waits whose client has never succeeded, and was refused several times.
@@ -108,14 +109,16 @@ impl Reconciliation<'_> {
             "{}; several requests with these credentials were refused and none has succeeded, so that one is sent every 2 min",
             error_text(&error)
         );
-        Some(Problem { reason: reason(error.lasting_kind()), message, passes: true })
+        Some(told(self.spec, Problem { reason: reason(error.lasting_kind()), message, passes: true }))
     }
 
     /// Why a token request waits whose endpoint fails for all of its namespace.
     fn open_circuit(&self) -> Option<Problem> {
-        let circuit =
-            self.context.mints.circuit(&self.identity.key, &self.spec.description.request.token_url)?;
-        Some(Problem { reason: Reason::EndpointUnavailable, message: circuit.to_string(), passes: true })
+        let to = self.context.destination(self.spec);
+        let circuit = self.context.mints.circuit(&self.identity.key, to)?;
+        let problem =
+            Problem { reason: Reason::EndpointUnavailable, message: circuit.to_string(), passes: true };
+        Some(told(self.spec, problem))
     }
 
     /// A person has changed the spec, or asked for a token, since the last attempt failed.

@@ -48,6 +48,7 @@ impl Reconciliation<'_> {
             record: &token.record,
             rendered: &rendered,
             owner_reference: self.spec.wanted.owner_reference,
+            issuer: self.spec.issuer.as_ref().map(|issuer| &*issuer.name),
         }
         .apply(seen.as_ref());
         let key = &self.identity.target;
@@ -108,6 +109,7 @@ impl Reconciliation<'_> {
             record: &record,
             rendered: &rendered,
             owner_reference: self.spec.wanted.owner_reference,
+            issuer: self.spec.issuer.as_ref().map(|issuer| &*issuer.name),
         }
         .apply(seen))
     }

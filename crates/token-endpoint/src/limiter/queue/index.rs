@@ -96,8 +96,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Puts an origin where it belongs now.
     pub(super) fn list_origin(&mut self, name: &Arc<str>, now: Instant) {
         let has_share = self.origin_has_share(name);
+        let limits = self.limits_of(name);
         let Some(origin) = self.origins.get_mut(name) else { return };
-        let wanted = match origin.next(self.limits) {
+        let wanted = match origin.next(limits) {
             None => Listed::Nowhere,
             Some(_) if origin.rate.next > now => Listed::At(origin.rate.next),
             Some((turn, _)) if has_share => Listed::Ready(turn),

@@ -4,6 +4,7 @@
 use super::super::entry::{EndpointKey, Tenant};
 use super::super::identity::Identity;
 use super::super::identity_state::IdentityState;
+use super::super::limits::Limits;
 use super::super::origin::{Lane, Origin};
 use super::super::tenant::{Endpoint, TenantState};
 use super::{Queue, Timer};
@@ -34,6 +35,22 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.tenants.entry(Arc::clone(tenant)).or_insert_with(|| TenantState::new(PRUNE_ABOVE))
     }
 
+    /// The limits of an origin.
+    pub(super) fn limits_of(&self, origin: &str) -> Limits {
+        self.own_limits.get(origin).copied().unwrap_or(self.limits)
+    }
+
+    /// Gives limits of its own to an origin.
+    pub(super) fn limit_origin(&mut self, name: &str, limits: Limits) {
+        if self.own_limits.get(name) == Some(&limits) {
+            return;
+        }
+        self.own_limits.insert(name.into(), limits);
+        if let Some(origin) = self.origins.get_mut(name) {
+            origin.rate.limit_to(f64::from(limits.per_second));
+        }
+    }
+
     pub(super) fn known_endpoint(&mut self, endpoint: &EndpointKey) -> Option<&mut Endpoint<K>> {
         self.tenants.get_mut(&endpoint.tenant)?.endpoints.get_mut(&endpoint.url)
     }
@@ -46,7 +63,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
         let known = self.origins.get_key_value(origin).map(|(name, _)| Arc::clone(name));
         let origin = known.unwrap_or_else(|| origin.into());
-        let limits = self.limits;
+        let limits = self.limits_of(&origin);
         let lanes = self.origins.entry(Arc::clone(&origin)).or_insert_with(|| Origin::new(limits, now));
         let lane = lanes.lanes.entry(Arc::clone(tenant)).or_insert_with(|| Lane::new(limits, now));
         lane.endpoints += 1;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Destination;
 
 const EXCLUSIVE: Terms = Terms { exclusive: true, patience: None, is_last_attempt: false };
 
@@ -27,7 +28,7 @@ async fn queue_requests_that_spend_their_credential_go_one_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn queue_entries_move_to_an_earlier_deadline_and_to_another_endpoint_and_can_be_removed() {
     let limiter = Limiter::new(Limits { in_flight: 64, per_second: 1000 });
-    let (now, other) = (Instant::now(), "https://idp.example.com/other".parse().unwrap());
+    let (now, other) = (Instant::now(), "https://idp.example.com/other".parse::<url::Url>().unwrap());
     for (key, at) in [("a", 30), ("b", 20), ("c", 10)] {
         limiter.enqueue(key, &TENANT.into(), &url(), now + seconds(at));
     }
@@ -95,7 +96,12 @@ async fn queue_entry_that_parks_after_its_endpoint_was_forgotten_begins_when_its
     let second = permits.pop().unwrap();
     let Admission::Granted(first) = permits.pop().unwrap().admit(client, Terms::default()) else { panic!() };
     for other in 0..10_000 {
-        own.enqueue(3, &TENANT.into(), &format!("https://{other}.example.com/").parse().unwrap(), now);
+        own.enqueue(
+            3,
+            &TENANT.into(),
+            &format!("https://{other}.example.com/").parse::<url::Url>().unwrap(),
+            now,
+        );
     }
     own.remove(&3);
     assert!(matches!(second.admit(client, Terms::default()), Admission::Parked));
@@ -143,4 +149,53 @@ async fn queue_entries_of_a_client_that_is_limited_or_fails_seldom_begin_in_vain
     assert!(took < seconds(30) && begun < 3000, "{took:?} {begun}");
     let (took, begun) = requests_of_one_client(100, |_| Err(transient())).await;
     assert!(took < seconds(30) && begun < 2000, "{took:?} {begun}");
+}
+
+/// Requests that are lent a client have limits, rate and circuit of their own, also at an endpoint that others ask.
+#[tokio::test(start_paused = true)]
+async fn queue_group_has_limits_of_its_own_at_an_endpoint_that_others_ask() {
+    let limiter = Limiter::new(Limits { in_flight: 1, per_second: 1000 });
+    let group =
+        |in_flight, per_second| Destination::of_group("group", Limits { in_flight, per_second }, &url());
+    let soon = Duration::from_millis(20);
+    limiter.enqueue(0, &TENANT.into(), &url(), Instant::now());
+    let others = limiter.next().await.1;
+    for key in 1..=4 {
+        limiter.enqueue(key, &TENANT.into(), group(2, 1000), Instant::now());
+    }
+    let mut permits = vec![];
+    while let Ok((key, permit)) = timeout(soon, limiter.next()).await {
+        assert_ne!(key, 0);
+        permits.push(permit);
+    }
+    assert_eq!(permits.len(), 2, "its own limit, though the endpoint's is used up");
+    // The limit is changed while requests wait.
+    limiter.enqueue(5, &TENANT.into(), group(4, 1000), Instant::now());
+    while let Ok((_, permit)) = timeout(soon, limiter.next()).await {
+        permits.push(permit);
+    }
+    assert_eq!(permits.len(), 4);
+    drop((permits, others));
+    // Both ends of the rate.
+    limiter.enqueue(6, &TENANT.into(), group(64, 1), Instant::now());
+    while timeout(seconds(5), limiter.next()).await.is_ok() {}
+    for key in 10..15 {
+        limiter.enqueue(key, &TENANT.into(), group(64, 1), Instant::now());
+    }
+    let started = Instant::now();
+    for _ in 0..5 {
+        limiter.next().await;
+    }
+    assert!(started.elapsed() >= seconds(3), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn queue_circuit_of_an_endpoint_says_nothing_of_a_group_at_it() {
+    let simulation = Simulation::new(Limits { in_flight: 64, per_second: 1000 });
+    for client in 0..10 {
+        simulation.send(simulation.client(client), Err(transient())).await.unwrap();
+    }
+    let group = Destination::of_group("group", Limits::default(), &url());
+    assert!(simulation.limiter.circuit(TENANT, &url()).is_some());
+    assert!(simulation.limiter.circuit(TENANT, group).is_none());
 }

@@ -165,7 +165,7 @@ async fn tenant_with_many_origins_that_hang_leaves_room_in_the_process() {
     limiter.enqueue(0, &"other".into(), &url(), Instant::now());
     drop(limiter.next().await);
     for origin in 0..1000 {
-        let url = format!("https://{origin}.example.com/").parse().unwrap();
+        let url = format!("https://{origin}.example.com/").parse::<url::Url>().unwrap();
         for key in 0..10 {
             limiter.enqueue(1000 + 10 * origin + key, &"crowd".into(), &url, Instant::now() - seconds(1));
         }
@@ -202,7 +202,7 @@ async fn tenant_with_many_origins_that_hang_leaves_room_in_the_process() {
 async fn origins_that_hang_leave_room_for_the_others_of_one_tenant() {
     let limiter = Simulation::default().limiter;
     for origin in 0..50 {
-        let url = format!("https://{origin}.example.com/").parse().unwrap();
+        let url = format!("https://{origin}.example.com/").parse::<url::Url>().unwrap();
         for key in 0..1000 {
             limiter.enqueue(1000 * (origin + 1) + key, &TENANT.into(), &url, Instant::now() - seconds(1));
         }

@@ -1,0 +1,298 @@
+//! The ClusterTokenIssuers, and the labels of namespaces, as the watches have shown them.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::cluster::IssuerObject;
+use crate::key::Key;
+use crate::spec::Issuer;
+use tokensource_api::{ClusterTokenIssuerStatus, DEFAULT_CONTROLLER, Reason};
+
+/// How an issuer is named among the users of a Secret: the names of TokenSources have no space.
+const USER_PREFIX: &str = "issuer ";
+
+/// How the operator serves issuers.
+#[derive(Clone, Debug)]
+pub struct IssuerSettings {
+    /// The operator's own namespace, with the Secrets of issuers.
+    pub namespace: Arc<str>,
+    /// The `spec.controller` of the issuers that are served.
+    pub controller: String,
+    /// TokenSources without an issuer are not served.
+    pub required: bool,
+    /// The labels of namespaces may not be read, so that issuers must name namespaces.
+    pub names_only: bool,
+    /// The Secrets of that namespace need a watch of their own.
+    pub follows_secrets: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Issuers {
+    settings: Option<IssuerSettings>,
+    table: Mutex<IssuerTable>,
+    /// The number of watches that have not read their first list yet.
+    unread: watch::Sender<usize>,
+    has_changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct IssuerTable {
+    issuers: HashMap<Arc<str>, Arc<Issuer>>,
+    /// Their statuses.
+    reported: HashMap<Arc<str>, ClusterTokenIssuerStatus>,
+    answered: HashMap<Arc<str>, Answered>,
+    labels: HashMap<Arc<str>, BTreeMap<String, String>>,
+    /// The issuers whose TokenSources are to be reconciled.
+    changed: BTreeSet<Arc<str>>,
+}
+
+/// What token requests through an issuer have come to in this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// None was made.
+    #[default]
+    Nothing,
+    /// The last one went well.
+    Succeeded,
+    /// The last one failed because of the issuer: the endpoint, the client or its credentials.
+    Failed(Reason, String),
+}
+
+/// The Secret of an issuer that has changed: the one before, and the one now.
+pub(crate) type CredentialsChange = [Option<Key>; 2];
+
+impl Issuers {
+    /// `None`: no issuers are served.
+    pub(crate) fn new(settings: Option<IssuerSettings>) -> Self {
+        let watches = settings.as_ref().map_or(0, |settings| 2 - usize::from(settings.names_only));
+        Issuers {
+            settings,
+            table: Mutex::default(),
+            unread: watch::Sender::new(watches),
+            has_changed: Notify::new(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Option<&IssuerSettings> {
+        self.settings.as_ref()
+    }
+
+    /// Waits until everything has been listed once.
+    pub(crate) async fn ready(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.unread.subscribe().wait_for(|unread| *unread == 0).await;
+    }
+
+    /// Whether everything has been listed once.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.unread.borrow() == 0
+    }
+
+    /// A watch has read its first list.
+    pub(crate) fn first_list_read(&self) {
+        self.unread.send_modify(|unread| *unread = unread.saturating_sub(1));
+    }
+
+    /// The issuer of this name, if this operator serves it.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<Issuer>> {
+        self.lock().issuers.get(name).map(Arc::clone)
+    }
+
+    /// The issuers that this operator serves.
+    pub(crate) fn all(&self) -> Vec<Arc<Issuer>> {
+        self.lock().issuers.values().cloned().collect()
+    }
+
+    /// The status of an issuer, as the watch has shown it.
+    pub(crate) fn reported(&self, name: &str) -> ClusterTokenIssuerStatus {
+        self.lock().reported.get(name).cloned().unwrap_or_default()
+    }
+
+    /// What token requests through an issuer have come to.
+    pub(crate) fn answered(&self, name: &str) -> Answered {
+        self.lock().answered.get(name).cloned().unwrap_or_default()
+    }
+
+    /// A token request through an issuer has come to this.
+    pub(crate) fn note(&self, issuer: &Issuer, answered: Answered) {
+        let table = &mut *self.lock();
+        if table.issuers.contains_key(&issuer.name) {
+            table.answered.insert(Arc::clone(&issuer.name), answered);
+        }
+    }
+
+    /// Takes in an issuer that appears or changes. Returns how its Secret has changed.
+    pub(crate) fn put(&self, object: IssuerObject) -> CredentialsChange {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let reported = object.reported.clone();
+        let Some(issuer) = self.served(object) else { return self.remove(&name) };
+        let now = self.credentials(&issuer);
+        let name = Arc::clone(&issuer.name);
+        let table = &mut *self.lock();
+        table.reported.insert(Arc::clone(&name), reported);
+        let before = table.issuers.insert(Arc::clone(&name), Arc::clone(&issuer));
+        if before.as_ref() != Some(&issuer) {
+            self.change(table, name);
+        }
+        [before.and_then(|before| self.credentials(&before)), now]
+    }
+
+    /// An issuer is gone. Returns how its Secret has changed.
+    pub(crate) fn remove(&self, name: &str) -> CredentialsChange {
+        let table = &mut *self.lock();
+        let Some(before) = table.issuers.remove(name) else { return [None, None] };
+        table.reported.remove(name);
+        table.answered.remove(name);
+        self.change(table, Arc::clone(&before.name));
+        [self.credentials(&before), None]
+    }
+
+    /// The names of the issuers that a list did not contain.
+    pub(crate) fn others(&self, listed: &BTreeSet<String>) -> Vec<Arc<str>> {
+        self.lock().issuers.keys().filter(|name| !listed.contains(&***name)).cloned().collect()
+    }
+
+    /// `None`: it belongs to another operator.
+    fn served(&self, object: IssuerObject) -> Option<Arc<Issuer>> {
+        let settings = self.settings.as_ref()?;
+        let controller = object.spec.get("controller").and_then(|controller| controller.as_str());
+        if controller.unwrap_or(DEFAULT_CONTROLLER) != settings.controller {
+            return None;
+        }
+        let metadata = object.metadata;
+        Some(Arc::new(Issuer {
+            name: metadata.name.unwrap_or_default().into(),
+            uid: metadata.uid.unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
+            spec: serde_json::from_value(object.spec).ok(),
+        }))
+    }
+
+    /// The Secret with the credentials of an issuer.
+    pub(crate) fn credentials(&self, issuer: &Issuer) -> Option<Key> {
+        let namespace = Arc::clone(&self.settings.as_ref()?.namespace);
+        let name = issuer.spec.as_ref()?.credentials.secret_ref.as_ref()?.name.as_str().into();
+        Some(Key { namespace, name })
+    }
+
+    /// The labels of a namespace, where they are known.
+    pub(crate) fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+        self.lock().labels.get(namespace).cloned()
+    }
+
+    /// A namespace has these labels; `None`: it is gone. Returns whether that is news.
+    pub(crate) fn set_labels(&self, namespace: &str, labels: Option<BTreeMap<String, String>>) -> bool {
+        let table = &mut *self.lock();
+        let known = table.labels.get(namespace) == labels.as_ref();
+        match labels {
+            Some(labels) => drop(table.labels.insert(namespace.into(), labels)),
+            None => drop(table.labels.remove(namespace)),
+        }
+        !known
+    }
+
+    /// The namespaces that a list did not contain.
+    pub(crate) fn other_namespaces(&self, listed: &BTreeSet<String>) -> Vec<Arc<str>> {
+        self.lock().labels.keys().filter(|name| !listed.contains(&***name)).cloned().collect()
+    }
+
+    /// The TokenSources of an issuer are to be reconciled.
+    pub(crate) fn touch(&self, issuer: &str) {
+        self.change(&mut self.lock(), issuer.into());
+    }
+
+    fn change(&self, table: &mut IssuerTable, issuer: Arc<str>) {
+        table.changed.insert(issuer);
+        self.has_changed.notify_one();
+    }
+
+    /// Waits for issuers whose TokenSources are to be reconciled. For one caller at a time.
+    pub(crate) async fn next_changed(&self) -> BTreeSet<Arc<str>> {
+        loop {
+            let changed = std::mem::take(&mut self.lock().changed);
+            if !changed.is_empty() {
+                return changed;
+            }
+            self.has_changed.notified().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IssuerTable> {
+        // Ignores poisoning: no code panics between the steps of a change.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The issuer as a user of a Secret.
+pub(crate) fn user(issuer: &str) -> Arc<str> {
+    format!("{USER_PREFIX}{issuer}").into()
+}
+
+/// The issuer that this user of a Secret is, if it is no TokenSource.
+pub(crate) fn issuer_of(user: &str) -> Option<&str> {
+    user.strip_prefix(USER_PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn issuers() -> Issuers {
+        Issuers::new(Some(IssuerSettings {
+            namespace: "operator".into(),
+            controller: "a".into(),
+            required: false,
+            names_only: true,
+            follows_secrets: false,
+        }))
+    }
+
+    fn object(name: &str, controller: &str, secret: &str) -> IssuerObject {
+        let spec = json!({
+            "controller": controller, "provider": {"oauth2": {"tokenURL": "https://idp.example.com/t"}},
+            "credentials": {"secretRef": {"name": secret}}, "namespaces": {"all": true}, "allow": {},
+        });
+        issuer_object(name, spec)
+    }
+
+    fn issuer_object(name: &str, spec: Value) -> IssuerObject {
+        let metadata = json!({"name": name, "uid": "u", "generation": 1});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn issuers_of_this_controller_are_known_with_their_secrets_and_changes_are_told_once() {
+        let issuers = issuers();
+        let key = |name: &str| Some(Key::new("operator", name));
+        assert_eq!(issuers.put(object("idp", "a", "one")), [None, key("one")]);
+        assert_eq!(issuers.put(object("other", "b", "one")), [None, None], "of another operator");
+        assert!(issuers.get("other").is_none() && issuers.get("idp").is_some());
+        assert_eq!(issuers.next_changed().await, BTreeSet::from(["idp".into()]));
+        assert_eq!(issuers.put(object("idp", "a", "one")), [key("one"), key("one")]);
+        assert!(issuers.lock().changed.is_empty(), "the same again");
+        assert_eq!(issuers.put(object("idp", "a", "two")), [key("one"), key("two")]);
+        assert_eq!(issuers.remove("idp"), [key("two"), None]);
+        assert_eq!(issuers.next_changed().await, BTreeSet::from(["idp".into()]));
+    }
+
+    #[test]
+    fn issuer_that_does_not_fit_the_schema_is_known_without_a_spec() {
+        let issuers = issuers();
+        issuers.put(issuer_object("idp", json!({"controller": "a", "namespaces": 1})));
+        assert!(issuers.get("idp").unwrap().spec.is_none());
+        issuers.put(issuer_object("idp", Value::Null));
+        assert!(issuers.get("idp").is_none(), "too large, so that it is not known whose it is");
+    }
+
+    #[test]
+    fn user_of_a_secret_is_an_issuer_or_a_source() {
+        assert_eq!(issuer_of(&user("idp")), Some("idp"));
+        assert_eq!(issuer_of("idp"), None);
+    }
+}

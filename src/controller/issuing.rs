@@ -1,0 +1,96 @@
+//! TokenSources that name a ClusterTokenIssuer: from here on they are as if they had provider, credentials and TLS themselves.
+
+use std::sync::Arc;
+
+use token_endpoint::Destination;
+use tokensource_api::TokenSource;
+
+use super::context::Context;
+use super::endpoints::Endpoints;
+use crate::spec::{Identity, Issuer, IssuerError, Resolved, SpecError, is_of_endpoint};
+use crate::status::Problem;
+use crate::text::shown;
+
+/// Why a spec cannot be used.
+pub(super) enum Unusable {
+    Issuer(IssuerError),
+    Spec(SpecError),
+}
+
+impl From<Unusable> for Problem {
+    fn from(unusable: Unusable) -> Self {
+        let (reason, message) = match &unusable {
+            Unusable::Issuer(error) => (error.reason(), error.to_string()),
+            Unusable::Spec(error) => (error.reason(), error.to_string()),
+        };
+        // An issuer may come later than its TokenSources.
+        let passes = matches!(unusable, Unusable::Issuer(IssuerError::NotFound(_)));
+        Problem { reason, message, passes }
+    }
+}
+
+impl Context {
+    /// What a TokenSource asks for. What its issuer has is put into `source` and `identity`.
+    ///
+    /// # Errors
+    /// The spec cannot be used, or the issuer does not allow it.
+    pub(super) fn resolve(
+        &self,
+        source: &mut TokenSource,
+        identity: &mut Identity,
+    ) -> Result<Resolved, Unusable> {
+        let issuer = self.lend(source, identity).map_err(Unusable::Issuer)?;
+        let mut spec = Resolved::of(source, self.propagation_delay).map_err(Unusable::Spec)?;
+        spec.issuer = issuer;
+        Ok(spec)
+    }
+
+    fn lend(
+        &self,
+        source: &mut TokenSource,
+        identity: &mut Identity,
+    ) -> Result<Option<Arc<Issuer>>, IssuerError> {
+        let settings = self.issuers.settings();
+        let Some(reference) = &source.spec.issuer_ref else {
+            let is_required = settings.is_some_and(|settings| settings.required);
+            return if is_required { Err(IssuerError::Required) } else { Ok(None) };
+        };
+        let settings = settings.ok_or(IssuerError::Off)?;
+        let not_found = || IssuerError::NotFound(shown(&reference.name).into_owned());
+        let issuer = self.issuers.get(&reference.name).ok_or_else(not_found)?;
+        let namespace = &identity.key.namespace;
+        let labels = self.issuers.labels(namespace);
+        issuer.lend(source, namespace, labels.as_ref(), settings.names_only)?;
+        identity.lender = Some(Arc::clone(&settings.namespace));
+        identity.credentials = self.issuers.credentials(&issuer);
+        Ok(Some(issuer))
+    }
+
+    /// The way to the endpoint of a spec: that of an issuer shares nothing with those that tenants choose.
+    pub(super) fn endpoints(&self, spec: &Resolved) -> &Endpoints {
+        match &spec.issuer {
+            None => &self.endpoints.sources,
+            Some(issuer) if issuer.is_private() => &self.endpoints.private,
+            Some(_) => &self.endpoints.issuers,
+        }
+    }
+
+    /// Where the token requests of a spec wait.
+    pub(super) fn destination(&self, spec: &Resolved) -> Destination {
+        let endpoint = &spec.description.request.token_url;
+        match &spec.issuer {
+            None => endpoint.into(),
+            Some(issuer) => issuer.destination(endpoint, self.limits),
+        }
+    }
+}
+
+/// What people are told of a failure: where an issuer lends, nothing of the endpoint and the client. The log has it all.
+pub(super) fn told(spec: &Resolved, problem: Problem) -> Problem {
+    match &spec.issuer {
+        Some(issuer) if is_of_endpoint(problem.reason) => {
+            Problem { message: issuer.failure(problem.reason), ..problem }
+        }
+        _ => problem,
+    }
+}

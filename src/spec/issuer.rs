@@ -1,0 +1,338 @@
+//! Which request a ClusterTokenIssuer makes for a TokenSource, and whether it allows it. What is not plainly allowed is refused.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use token_endpoint::{Destination, Limits};
+use tokensource_api::{
+    Addresses, ClusterTokenIssuerSpec, IssuerNamespaces, IssuerRequest, Provider, Reason, TokenSource,
+};
+use url::Url;
+
+use crate::providers::describe;
+use crate::text::shown;
+
+/// The port of a host that names none.
+const HTTPS_PORT: u16 = 443;
+
+/// A ClusterTokenIssuer.
+#[derive(Debug, PartialEq)]
+pub struct Issuer {
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `None`: it does not fit the schema.
+    pub spec: Option<ClusterTokenIssuerSpec>,
+}
+
+/// Why a TokenSource gets no token through an issuer. Messages say what was asked for, and not what others may.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IssuerError {
+    /// The operator serves no issuers.
+    #[error(
+        "spec.issuerRef: this operator serves no ClusterTokenIssuers; the platform enables them by --issuers-namespace (Helm value issuers.enabled)"
+    )]
+    Off,
+    /// The operator serves nothing else.
+    #[error(
+        "this operator requests tokens through ClusterTokenIssuers only (--require-issuer, Helm value issuers.required): write spec.issuerRef in place of provider and credentials"
+    )]
+    Required,
+    /// The TokenSource has both, which the rules of the API server refuse.
+    #[error("spec.issuerRef: provider, credentials and tls are the issuer's; remove them")]
+    Both,
+    /// There is no such issuer for this operator.
+    #[error("ClusterTokenIssuer {0} does not exist, or belongs to another operator")]
+    NotFound(String),
+    /// The issuer has a mistake.
+    #[error(
+        "ClusterTokenIssuer {0} cannot be used at present: the platform sees why in the issuer's status and in the log of the operator"
+    )]
+    Unusable(String),
+    /// The issuer does not allow what is asked for.
+    #[error("ClusterTokenIssuer {issuer} does not allow {what}: ask the platform")]
+    NotAllowed {
+        /// The issuer.
+        issuer: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// Something is missing that the issuer requires.
+    #[error("ClusterTokenIssuer {issuer} requires it: write {field}")]
+    Missing {
+        /// The issuer.
+        issuer: String,
+        /// The field.
+        field: &'static str,
+    },
+    /// Something is there that does not apply.
+    #[error("ClusterTokenIssuer {issuer} does not use it: remove {field}")]
+    Unused {
+        /// The issuer.
+        issuer: String,
+        /// The field.
+        field: &'static str,
+    },
+}
+
+impl IssuerError {
+    /// The reason of the condition that reports this error.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            IssuerError::Required => Reason::EndpointRefusedByPolicy,
+            IssuerError::Both => Reason::SpecInvalid,
+            IssuerError::Off | IssuerError::NotFound(_) | IssuerError::Unusable(_) => Reason::IssuerNotReady,
+            IssuerError::NotAllowed { .. } | IssuerError::Missing { .. } | IssuerError::Unused { .. } => {
+                Reason::NotAllowedByIssuer
+            }
+        }
+    }
+}
+
+impl Issuer {
+    /// Puts what the issuer has into a TokenSource of `namespace`, so that it asks for a token as if it had all of it itself.
+    /// `labels` are those of the namespace, where they are known; `names_only`: namespaces must be named.
+    ///
+    /// # Errors
+    /// The issuer does not allow it, or cannot be used.
+    pub fn lend(
+        &self,
+        source: &mut TokenSource,
+        namespace: &str,
+        labels: Option<&BTreeMap<String, String>>,
+        names_only: bool,
+    ) -> Result<(), IssuerError> {
+        let unusable = || IssuerError::Unusable(self.name.to_string());
+        let spec = self.spec.as_ref().ok_or_else(unusable)?;
+        if !serves(&spec.namespaces, namespace, labels, names_only) {
+            return Err(self.refusal("TokenSources of this namespace".to_owned()));
+        }
+        let is_empty = source.spec.provider == Provider::default()
+            && source.spec.credentials == Default::default()
+            && source.spec.tls.is_none();
+        if !is_empty {
+            return Err(IssuerError::Both);
+        }
+        let request = source.spec.request.clone().unwrap_or_default();
+        let provider = self.provider(spec, &request)?;
+        let token = spec.credentials.service_account_token.as_ref();
+        let name = request.service_account_name;
+        let field = "spec.request.serviceAccountName";
+        let service_account = match (token.map(|token| token.name.clone()), name) {
+            (Some(Some(_)) | None, Some(_)) => return Err(self.unused(field)),
+            (Some(None), None) => return Err(self.missing(field)),
+            (Some(own), asked) => own.or(asked),
+            (None, None) => None,
+        };
+        source.spec.provider = provider;
+        source.spec.credentials = spec.credentials.of_source(service_account);
+        source.spec.tls.clone_from(&spec.tls);
+        describe(&source.spec).map(drop).map_err(|_| unusable())
+    }
+
+    /// The provider with what is asked for.
+    fn provider(
+        &self,
+        spec: &ClusterTokenIssuerSpec,
+        request: &IssuerRequest,
+    ) -> Result<Provider, IssuerError> {
+        let allow = &spec.allow;
+        let scopes = request.scopes.as_ref().or(allow.default_scopes.as_ref());
+        let scopes = scopes.cloned().filter(|scopes| !scopes.is_empty());
+        for scope in scopes.iter().flatten() {
+            if !contains(allow.scopes.as_ref(), scope) {
+                return Err(self.refusal(format!("the scope {} (spec.request.scopes)", shown(scope))));
+            }
+        }
+        if scopes.is_none() && allow.without_scopes != Some(true) {
+            return Err(self.missing("spec.request.scopes"));
+        }
+        if let Some(audience) = &request.audience
+            && !contains(allow.audiences.as_ref(), audience)
+        {
+            return Err(self.refusal(format!("the audience {} (spec.request.audience)", shown(audience))));
+        }
+        if request.audience.is_none() && is_some(allow.audiences.as_ref()) {
+            return Err(self.missing("spec.request.audience"));
+        }
+        let resources = request.resources.clone().filter(|resources| !resources.is_empty());
+        for resource in resources.iter().flatten() {
+            if !contains(allow.resources.as_ref(), resource) {
+                return Err(
+                    self.refusal(format!("the resource {} (spec.request.resources)", shown(resource)))
+                );
+            }
+        }
+        if resources.is_none() && is_some(allow.resources.as_ref()) {
+            return Err(self.missing("spec.request.resources"));
+        }
+        let mut provider = spec.provider.clone();
+        let has_refresh_token = provider
+            .oauth2
+            .as_ref()
+            .and_then(|oauth2| oauth2.grant.as_ref())
+            .is_some_and(|grant| grant.refresh_token.is_some());
+        let asks_itself = match (&provider.vgs, &provider.vng_cloud, &provider.oauth2) {
+            (Some(vgs), None, None) => vgs.scopes.is_some(),
+            (None, Some(vng_cloud), None) => vng_cloud.scopes.is_some(),
+            (None, None, Some(oauth2)) => {
+                oauth2.scopes.is_some() || oauth2.audience.is_some() || oauth2.resources.is_some()
+            }
+            _ => true,
+        };
+        if has_refresh_token || asks_itself {
+            // The rules of the API server are repeated, because an object may be older than they are.
+            return Err(IssuerError::Unusable(self.name.to_string()));
+        }
+        if let Some(oauth2) = &mut provider.oauth2 {
+            oauth2.scopes = scopes;
+            oauth2.audience.clone_from(&request.audience);
+            oauth2.resources = resources;
+            return Ok(provider);
+        }
+        if request.audience.is_some() {
+            return Err(self.unused("spec.request.audience"));
+        }
+        if resources.is_some() {
+            return Err(self.unused("spec.request.resources"));
+        }
+        if let Some(vgs) = &mut provider.vgs {
+            vgs.scopes = scopes;
+        } else if let Some(vng_cloud) = &mut provider.vng_cloud {
+            // Without scopes it would ask for one by itself.
+            vng_cloud.scopes = Some(scopes.ok_or_else(|| self.missing("spec.request.scopes"))?);
+        }
+        Ok(provider)
+    }
+
+    /// Whether a token may have this scope, as the endpoint says it; `None`: it says none, and has granted what was asked for
+    /// (RFC 6749, section 5.1).
+    #[must_use]
+    pub fn allows_granted(&self, scope: Option<&str>) -> bool {
+        let allowed = self.spec.as_ref().and_then(|spec| spec.allow.scopes.as_ref());
+        scope.is_none_or(|scope| scope.split_ascii_whitespace().all(|scope| contains(allowed, scope)))
+    }
+
+    /// Whether the token endpoint that the metadata of the issuer names may be asked.
+    #[must_use]
+    pub fn allows_endpoint(&self, endpoint: &Url) -> bool {
+        let Some(spec) = &self.spec else { return false };
+        let Some(issuer) = spec.provider.oauth2.as_ref().and_then(|oauth2| oauth2.issuer.as_deref()) else {
+            return true;
+        };
+        let place = |url: &Url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?));
+        let listed = |host: &String| {
+            // A parser leaves out the port of https.
+            let url: Url = format!("https://{host}/").parse().ok()?;
+            Some((url.host_str()?.to_owned(), url.port().unwrap_or(HTTPS_PORT)))
+        };
+        let hosts = spec.endpoint.iter().filter_map(|endpoint| endpoint.hosts.as_ref()).flatten();
+        let own = issuer.parse().ok().as_ref().and_then(place);
+        let endpoint = place(endpoint);
+        endpoint.is_some() && own.into_iter().chain(hosts.filter_map(listed)).any(|it| Some(it) == endpoint)
+    }
+
+    /// Whether its endpoint may have a private address.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        let endpoint = self.spec.as_ref().and_then(|spec| spec.endpoint.as_ref());
+        endpoint.and_then(|endpoint| endpoint.addresses) == Some(Addresses::Private)
+    }
+
+    /// Where its requests to `endpoint` wait: apart from all others, by its own limits, or by those of the operator.
+    #[must_use]
+    pub fn destination(&self, endpoint: &Url, limits: Limits) -> Destination {
+        let own = self.spec.as_ref().and_then(|spec| spec.limits).unwrap_or_default();
+        let in_flight = own.max_in_flight.and_then(|max| usize::try_from(max).ok());
+        let per_second = own.max_per_second.and_then(|max| u32::try_from(max).ok());
+        let limits = Limits {
+            in_flight: in_flight.unwrap_or(limits.in_flight),
+            per_second: per_second.unwrap_or(limits.per_second),
+        };
+        Destination::of_group(&self.name, limits, endpoint)
+    }
+
+    /// What TokenSources say of a failure: its class, and neither host nor client, which are the platform's.
+    #[must_use]
+    pub fn failure(&self, reason: Reason) -> String {
+        format!(
+            "a token request through ClusterTokenIssuer {} failed ({reason}): the platform sees why in the issuer's status and in the log of the operator",
+            self.name
+        )
+    }
+
+    fn refusal(&self, what: String) -> IssuerError {
+        IssuerError::NotAllowed { issuer: self.name.to_string(), what }
+    }
+
+    fn missing(&self, field: &'static str) -> IssuerError {
+        IssuerError::Missing { issuer: self.name.to_string(), field }
+    }
+
+    fn unused(&self, field: &'static str) -> IssuerError {
+        IssuerError::Unused { issuer: self.name.to_string(), field }
+    }
+}
+
+/// Whether a failure with this reason is told by [`Issuer::failure`]: it is about the endpoint, the client, or objects of the
+/// operator's namespace. The others are about the target.
+#[must_use]
+pub fn is_of_endpoint(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::CredentialsNotFound
+            | Reason::CredentialsInvalid
+            | Reason::ClientRejected
+            | Reason::GrantRejected
+            | Reason::ScopeRejected
+            | Reason::RequestRejected
+            | Reason::RateLimited
+            | Reason::EndpointUnavailable
+            | Reason::EndpointRefusedByPolicy
+            | Reason::ResponseMalformed
+            | Reason::SpecInvalid
+            | Reason::KubernetesApiError
+    )
+}
+
+/// Whether such a failure is the issuer's, and not that of a single request, whose scope or audience is a tenant's choice.
+#[must_use]
+pub fn is_of_issuer(reason: Reason) -> bool {
+    is_of_endpoint(reason) && !matches!(reason, Reason::ScopeRejected | Reason::RequestRejected)
+}
+
+fn serves(
+    namespaces: &IssuerNamespaces,
+    namespace: &str,
+    labels: Option<&BTreeMap<String, String>>,
+    names_only: bool,
+) -> bool {
+    let IssuerNamespaces { names, selector, all } = namespaces;
+    match (names, selector, all.unwrap_or_default()) {
+        (Some(names), None, false) => names.iter().any(|name| name == namespace),
+        (None, Some(selector), false) if !names_only && !selector.match_labels.is_empty() => {
+            let has = |labels: &BTreeMap<String, String>| {
+                selector.match_labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+            };
+            labels.is_some_and(has)
+        }
+        (None, None, true) => !names_only,
+        _ => false,
+    }
+}
+
+fn contains(allowed: Option<&Vec<String>>, asked: &str) -> bool {
+    allowed.is_some_and(|allowed| allowed.iter().any(|allowed| allowed == asked))
+}
+
+fn is_some(allowed: Option<&Vec<String>>) -> bool {
+    allowed.is_some_and(|allowed| !allowed.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

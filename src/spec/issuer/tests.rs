@@ -1,0 +1,234 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn issuer(change: Value) -> Issuer {
+    let mut spec = json!({
+        "provider": {"oauth2": {"issuer": "https://idp.example.com/realms/a"}},
+        "credentials": {"secretRef": {"name": "client"}},
+        "namespaces": {"names": ["payments"]},
+        "allow": {"scopes": ["read", "write"]},
+    });
+    spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    let spec = serde_json::from_value(spec).unwrap();
+    Issuer { name: "idp".into(), uid: "u".into(), generation: 1, spec: Some(spec) }
+}
+
+fn source(request: Value) -> TokenSource {
+    serde_json::from_value(json!({
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "a"},
+        "spec": {"issuerRef": {"name": "idp"}, "request": request},
+    }))
+    .unwrap()
+}
+
+fn lent(issuer: &Issuer, request: Value) -> Result<Value, String> {
+    let mut source = source(request);
+    issuer.lend(&mut source, "payments", None, false).map_err(|error| error.to_string())?;
+    Ok(serde_json::to_value(&source.spec).unwrap())
+}
+
+#[test]
+fn issuer_lends_provider_credentials_and_tls_with_what_is_asked_for() {
+    let tls = json!({"caBundle": {"configMapKeyRef": {"name": "roots", "key": "ca.crt"}}});
+    let issuer = issuer(json!({
+        "tls": tls,
+        "allow": {"scopes": ["read", "write"], "audiences": ["api"], "resources": ["https://api.example.com"]},
+    }));
+    let asked = json!({"scopes": ["write"], "audience": "api", "resources": ["https://api.example.com"]});
+    assert_eq!(
+        lent(&issuer, asked.clone()).unwrap(),
+        json!({
+            "issuerRef": {"name": "idp"}, "request": asked, "tls": tls,
+            "credentials": {"secretRef": {"name": "client"}},
+            "provider": {"oauth2": {
+                "issuer": "https://idp.example.com/realms/a", "scopes": ["write"], "audience": "api",
+                "resources": ["https://api.example.com"],
+            }},
+        })
+    );
+}
+
+#[test]
+fn issuer_allows_scopes_audiences_and_resources_exactly_and_nothing_that_is_absent() {
+    let scopes = |scopes: &[&str]| json!({"scopes": scopes});
+    let no = |what: &str| Err(format!("ClusterTokenIssuer idp does not allow {what}: ask the platform"));
+    let write = |field: &str| Err(format!("ClusterTokenIssuer idp requires it: write {field}"));
+    let allow = |allow: Value| issuer(json!({"allow": allow}));
+    let both = json!({"scopes": ["read"], "audiences": ["api"], "resources": ["https://api.example.com"]});
+    for (allowed, request, expected) in [
+        (json!({"scopes": ["read", "write"]}), scopes(&["read", "write"]), Ok(())),
+        (json!({"scopes": ["read"], "defaultScopes": ["read"]}), json!({}), Ok(())),
+        (json!({"withoutScopes": true}), json!({}), Ok(())),
+        (json!({"scopes": ["read"]}), scopes(&["Read"]), no("the scope Read (spec.request.scopes)")),
+        (json!({"scopes": ["read"]}), scopes(&["read", "rea"]), no("the scope rea (spec.request.scopes)")),
+        (
+            json!({"scopes": ["read"]}),
+            scopes(&["read write"]),
+            no("the scope read write (spec.request.scopes)"),
+        ),
+        (json!({}), scopes(&["read"]), no("the scope read (spec.request.scopes)")),
+        (json!({"withoutScopes": true}), scopes(&["read"]), no("the scope read (spec.request.scopes)")),
+        (json!({"scopes": ["read"]}), json!({}), write("spec.request.scopes")),
+        (json!({"scopes": ["read"]}), scopes(&[]), write("spec.request.scopes")),
+        (json!({}), json!({}), write("spec.request.scopes")),
+        // A default that was allowed before the issuer narrowed.
+        (
+            json!({"scopes": ["read"], "defaultScopes": ["write"]}),
+            json!({}),
+            no("the scope write (spec.request.scopes)"),
+        ),
+        (
+            json!({"scopes": ["read"]}),
+            json!({"scopes": ["read"], "audience": "api"}),
+            no("the audience api (spec.request.audience)"),
+        ),
+        (both.clone(), json!({"scopes": ["read"]}), write("spec.request.audience")),
+        (
+            both.clone(),
+            json!({"scopes": ["read"], "audience": "API"}),
+            no("the audience API (spec.request.audience)"),
+        ),
+        (both.clone(), json!({"scopes": ["read"], "audience": "api"}), write("spec.request.resources")),
+        (
+            both,
+            json!({"scopes": ["read"], "audience": "api", "resources": ["https://api.example.com/"]}),
+            no("the resource https://api.example.com/ (spec.request.resources)"),
+        ),
+    ] {
+        assert_eq!(lent(&allow(allowed.clone()), request.clone()).map(drop), expected, "{allowed} {request}");
+    }
+}
+
+#[test]
+fn issuer_serves_the_namespaces_that_it_names_and_no_other() {
+    let serves = |namespaces: Value, labels: Option<&str>, names_only: bool| {
+        let issuer = issuer(json!({"namespaces": namespaces}));
+        let labels = labels.map(labels_of);
+        let mut source = source(json!({"scopes": ["read"]}));
+        issuer.lend(&mut source, "payments", labels.as_ref(), names_only).is_ok()
+    };
+    let selector = |labels: Value| json!({"selector": {"matchLabels": labels}});
+    assert!(serves(json!({"names": ["billing", "payments"]}), None, true));
+    for name in ["Payments", "payment", "payments-2", "*"] {
+        assert!(!serves(json!({"names": [name]}), None, false), "{name}");
+    }
+    assert!(serves(selector(json!({"a": "b"})), Some("a=b c=d"), false));
+    assert!(serves(selector(json!({"a": "b", "c": "d"})), Some("a=b c=d"), false));
+    for found in [None, Some(""), Some("a=c"), Some("a=B")] {
+        assert!(!serves(selector(json!({"a": "b"})), found, false), "{found:?}");
+    }
+    assert!(!serves(selector(json!({})), Some("a=b"), false), "an empty selector selects nothing");
+    assert!(serves(json!({"all": true}), None, false));
+    for (namespaces, names_only) in [
+        (json!({"all": false}), false),
+        (json!({}), false),
+        (json!({"names": ["payments"], "all": true}), false),
+        (json!({"names": ["payments"], "selector": {"matchLabels": {"a": "b"}}}), false),
+        (json!({"all": true}), true),
+        (selector(json!({"a": "b"})), true),
+    ] {
+        assert!(!serves(namespaces.clone(), Some("a=b"), names_only), "{namespaces}");
+    }
+}
+
+fn labels_of(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.split_whitespace().filter_map(|it| it.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn issuer_token_of_a_service_account_names_it_once() {
+    let issuer = |name: Value| {
+        let mut token = json!({"from": "TokenSourceNamespace", "audience": "idp"});
+        token.as_object_mut().unwrap().extend(name.as_object().unwrap().clone());
+        issuer(json!({
+            "provider": {"oauth2": {
+                "tokenURL": "https://idp.example.com/t", "clientAuthentication": {"serviceAccountToken": {}},
+            }},
+            "credentials": {"serviceAccountToken": token},
+        }))
+    };
+    let asked = |name: Value| {
+        let mut request = json!({"scopes": ["read"]});
+        request.as_object_mut().unwrap().extend(name.as_object().unwrap().clone());
+        request
+    };
+    let token = |name: &str| Ok(json!({"serviceAccountToken": {"name": name, "audience": "idp"}}));
+    let credentials =
+        |issuer: &Issuer, request| lent(issuer, request).map(|spec| spec["credentials"].clone());
+    let named = json!({"serviceAccountName": "own"});
+    assert_eq!(credentials(&issuer(json!({"name": "all"})), asked(json!({}))), token("all"));
+    assert_eq!(credentials(&issuer(json!({})), asked(named.clone())), token("own"));
+    let field = "spec.request.serviceAccountName";
+    let unused = Err(format!("ClusterTokenIssuer idp does not use it: remove {field}"));
+    let missing = Err(format!("ClusterTokenIssuer idp requires it: write {field}"));
+    assert_eq!(credentials(&issuer(json!({"name": "all"})), asked(named.clone())), unused);
+    assert_eq!(credentials(&issuer(json!({})), asked(json!({}))), missing);
+    assert_eq!(credentials(&super::tests::issuer(json!({})), asked(named)), unused, "with a Secret");
+}
+
+#[test]
+fn issuer_that_breaks_the_rules_of_the_schema_is_unusable_and_says_nothing_more() {
+    let oauth2 = |more: Value| {
+        let mut oauth2 = json!({"tokenURL": "https://idp.example.com/t"});
+        oauth2.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"oauth2": oauth2})
+    };
+    for provider in [
+        json!({}),
+        json!({"gitHubApp": {"installationID": 1}}),
+        json!({"vmwareCloudDirector": {"host": "vcd.example.com", "system": true}}),
+        oauth2(json!({"grant": {"refreshToken": {}}})),
+        oauth2(json!({"scopes": ["admin"]})),
+        oauth2(json!({"audience": "a"})),
+        oauth2(json!({"resources": ["https://a.example.com"]})),
+        json!({"oauth2": {"tokenURL": "not a URL"}}),
+        json!({"vgs": {"scopes": ["admin"]}}),
+    ] {
+        let said = lent(&issuer(json!({"provider": provider.clone()})), json!({"scopes": ["read"]}));
+        let said = said.expect_err(&provider.to_string());
+        assert!(said.starts_with("ClusterTokenIssuer idp cannot be used at present"), "{provider}: {said}");
+    }
+    let unreadable = Issuer { name: "idp".into(), uid: "u".into(), generation: 1, spec: None };
+    assert!(lent(&unreadable, json!({"scopes": ["read"]})).is_err());
+    let mut both = source(json!({"scopes": ["read"]}));
+    both.spec.tls = Some(Default::default());
+    assert_eq!(issuer(json!({})).lend(&mut both, "payments", None, false), Err(IssuerError::Both));
+}
+
+#[test]
+fn issuer_of_vng_cloud_asks_for_no_scope_by_itself() {
+    let issuer =
+        issuer(json!({"provider": {"vngCloud": {}}, "allow": {"withoutScopes": true, "scopes": ["email"]}}));
+    assert!(lent(&issuer, json!({})).is_err());
+    assert!(lent(&issuer, json!({"scopes": ["email"]})).is_ok());
+}
+
+#[test]
+fn granted_scope_must_be_allowed_whatever_was_asked_for() {
+    let issuer = issuer(json!({"allow": {"scopes": ["read", "write"]}}));
+    for scope in [None, Some(""), Some("read"), Some("write read"), Some(" read  write ")] {
+        assert!(issuer.allows_granted(scope), "{scope:?}");
+    }
+    for scope in ["admin", "read admin", "read,write", "READ"] {
+        assert!(!issuer.allows_granted(Some(scope)), "{scope}");
+    }
+}
+
+#[test]
+fn discovered_endpoint_is_at_the_issuers_host_or_at_a_listed_one() {
+    let allows = |hosts: Value, url: &str| {
+        issuer(json!({"endpoint": {"hosts": hosts}})).allows_endpoint(&url.parse().unwrap())
+    };
+    assert!(allows(json!([]), "https://idp.example.com/token"));
+    assert!(allows(json!([]), "https://IDP.example.com:443/token"));
+    for url in
+        ["https://idp.example.com:8443/t", "https://idp.example.com.evil.example/t", "https://evil.example/t"]
+    {
+        assert!(!allows(json!(["mtls.example.com"]), url), "{url}");
+    }
+    assert!(allows(json!(["evil.example", "mtls.example.com:8443"]), "https://mtls.example.com:8443/t"));
+    assert!(!allows(json!(["mtls.example.com:8443"]), "https://mtls.example.com/t"));
+    assert!(!allows(json!(["mtls.example.com"]), "http://mtls.example.com/t"), "another port");
+}
