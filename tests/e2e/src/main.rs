@@ -23,11 +23,12 @@ use std::process::ExitCode;
 use command::{Result, say};
 
 /// What this program creates in a cluster, beside the release.
-const CREATED: [&str; 4] = [
+const CREATED: [&str; 5] = [
     "namespace/tokensource-system",
     "namespace/e2e",
     "namespace/e2e-fleet",
     "customresourcedefinition/tokensources.tokensource.dev",
+    "customresourcedefinition/clustertokenissuers.tokensource.dev",
 ];
 
 fn main() -> ExitCode {
