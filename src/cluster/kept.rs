@@ -3,7 +3,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::reduce::Keep;
-use token_endpoint::limits::MAX_CREDENTIAL;
 
 /// The most bytes of a spec, in JSON: more than the schema permits to write.
 pub(crate) const MAX_SPEC_BYTES: usize = 256 << 10;
@@ -17,6 +16,8 @@ const MAX_RECORD_BYTES: usize = 16 << 10;
 const MAX_ELEMENTS_BYTES: usize = 64 << 10;
 /// The most bytes of the data of a Secret or ConfigMap: 1 MiB in base64, or as JSON escapes it.
 const MAX_DATA_BYTES: usize = 3 << 20;
+/// The most bytes of the token of a ServiceAccount. One that an RSA key of 4,096 bits signs has some 1,500.
+pub(crate) const MAX_ISSUED_TOKEN: usize = 8 << 10;
 /// The most bytes of the token for the next page.
 const MAX_CONTINUE_BYTES: usize = 16 << 10;
 
@@ -152,19 +153,16 @@ pub(super) static LABELS: Responses = responses!(identity!(("labels", Keep::Valu
 /// An object of which only its identity matters: a namespace, the TokenSource whose status was written.
 pub(super) static IDENTITY: Responses = responses!(identity!());
 
-/// The annotation of a ServiceAccount by which it consents to tokens. One that is longer is no consent.
-pub(super) static CONSENT: Keep = Keep::Members(&[(
-    "metadata",
-    Keep::Members(&[(
-        "annotations",
-        Keep::Members(&[("tokensource.dev/audiences", Keep::Value(MAX_RECORD_BYTES))]),
-    )]),
-)]);
+/// A ServiceAccount, and the annotation by which it consents to tokens. One that is longer is no consent.
+pub(super) static ACCOUNT: Keep = Keep::Members(&[identity!((
+    "annotations",
+    Keep::Members(&[("tokensource.dev/audiences", Keep::Value(MAX_RECORD_BYTES))])
+))]);
 
 /// A TokenRequest that was answered.
 pub(super) static ISSUED_TOKEN: Keep = Keep::Members(&[(
     "status",
-    Keep::Members(&[("token", Keep::Value(MAX_CREDENTIAL)), ("expirationTimestamp", WORD)]),
+    Keep::Members(&[("token", Keep::Value(MAX_ISSUED_TOKEN)), ("expirationTimestamp", WORD)]),
 )]);
 
 /// A SelfSubjectReview that was answered.

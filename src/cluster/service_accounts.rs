@@ -15,6 +15,7 @@ use kube::core::Request;
 use kube::{Client, Config, Resource};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use tokensource_api::AUDIENCES_ANNOTATION;
 
@@ -35,6 +36,16 @@ pub(crate) struct IssuedToken {
     pub(crate) expires_at: Timestamp,
 }
 
+/// What is known of a ServiceAccount.
+#[derive(Debug)]
+pub(crate) struct AccountFacts {
+    pub(crate) uid: String,
+    /// Its deletion has not begun: the API server refuses tokens of others.
+    pub(crate) is_alive: bool,
+    /// The annotation by which it consents to tokens; `None` where it has none, or one that is too long.
+    pub(crate) consent: Option<String>,
+}
+
 /// What the API server answers in the status of an object that it does not store.
 #[derive(Deserialize)]
 struct Answer<S> {
@@ -42,24 +53,28 @@ struct Answer<S> {
 }
 
 impl Kubernetes {
-    /// The annotation by which a ServiceAccount consents to tokens; `None` where it has none, or one that is too long.
+    /// Reads a ServiceAccount.
     ///
     /// # Errors
     /// [`CallError::NotFound`] where there is no such ServiceAccount; else see [`CallError`].
-    pub(crate) async fn consent(&self, account: &Key) -> Result<Option<String>, CallError> {
+    pub(crate) async fn account(&self, account: &Key) -> Result<AccountFacts, CallError> {
         #[derive(Deserialize)]
         struct Object {
             metadata: Metadata,
         }
         #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
         struct Metadata {
+            uid: String,
+            deletion_timestamp: Option<IgnoredAny>,
             annotations: Option<BTreeMap<String, String>>,
         }
         let request = requests::<ServiceAccount>(&account.namespace);
         let request = request.get_metadata(&account.name, &GetParams::default());
-        let read = async { parse::<Object>(&object(&self.client, built(request)?, kept::CONSENT).await?) };
-        let annotations = self.bounded(read).await?.metadata.annotations;
-        Ok(annotations.and_then(|mut annotations| annotations.remove(AUDIENCES_ANNOTATION)))
+        let read = async { parse::<Object>(&object(&self.client, built(request)?, kept::ACCOUNT).await?) };
+        let Metadata { uid, deletion_timestamp, annotations } = self.bounded(read).await?.metadata;
+        let consent = annotations.and_then(|mut annotations| annotations.remove(AUDIENCES_ANNOTATION));
+        Ok(AccountFacts { uid, is_alive: deletion_timestamp.is_none(), consent })
     }
 
     /// Asks for a token of a ServiceAccount (TokenRequest) for one audience, bound to no object. `seconds` is its lifetime.
@@ -131,7 +146,14 @@ impl TokenCheck {
         Ok(TokenCheck(Client::try_from(without)?))
     }
 
-    /// Whether the API server takes the token for that of a user. Nothing but 401 says that it does not.
+    /// The same with a client of the test.
+    #[cfg(test)]
+    pub(crate) fn by(client: Client) -> Self {
+        TokenCheck(client)
+    }
+
+    /// Whether the API server takes the token for that of a user. Nothing but 401 says that it does not, and
+    /// not even that where its ServiceAccount has been deleted.
     ///
     /// # Errors
     /// It is not known.

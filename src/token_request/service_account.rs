@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::cluster::{CallError, IssuedToken, Kubernetes, TokenCheck};
+use crate::cluster::{AccountFacts, CallError, IssuedToken, Kubernetes, TokenCheck};
 use crate::key::Key;
 use crate::providers::{ServiceAccountUse, is_audience};
 use crate::text::{shell_word, shown};
@@ -109,6 +109,10 @@ pub(crate) enum ServiceAccountTokenError {
         "the token of ServiceAccount {0} that the API server made is not what was asked for: does a webhook change TokenRequests?"
     )]
     Unexpected(Key),
+    #[error(
+        "ServiceAccount {0} was deleted or created anew while its token was asked for: that token is not used"
+    )]
+    Replaced(Key),
     #[error("no token of a ServiceAccount: {0}")]
     Call(#[from] CallError),
 }
@@ -120,7 +124,9 @@ impl ServiceAccountTokenError {
             ServiceAccountTokenError::Off
             | ServiceAccountTokenError::Audience { .. }
             | ServiceAccountTokenError::Host { .. } => Reason::EndpointRefusedByPolicy,
-            ServiceAccountTokenError::NotFound(_) => Reason::CredentialsNotFound,
+            ServiceAccountTokenError::NotFound(_) | ServiceAccountTokenError::Replaced(_) => {
+                Reason::CredentialsNotFound
+            }
             ServiceAccountTokenError::Call(_) => Reason::KubernetesApiError,
             _ => Reason::CredentialsInvalid,
         }
@@ -144,6 +150,19 @@ pub(crate) struct Claims {
     pub(crate) subject: String,
     #[serde(rename = "aud")]
     pub(crate) audiences: Vec<String>,
+    #[serde(rename = "kubernetes.io")]
+    kubernetes: KubernetesClaim,
+}
+
+#[derive(Debug, Deserialize)]
+struct KubernetesClaim {
+    serviceaccount: AccountClaim,
+}
+
+/// The ServiceAccount of a token. One that is created anew with the same name has another uid.
+#[derive(Debug, Deserialize)]
+struct AccountClaim {
+    uid: String,
 }
 
 impl Claims {
@@ -217,103 +236,68 @@ impl ServiceAccountTokens {
         if namespace == SYSTEM_NAMESPACE || *own == subject {
             return Err(ServiceAccountTokenError::Reserved(account));
         }
-        let not_found = |error| match error {
-            CallError::NotFound => ServiceAccountTokenError::NotFound(account.clone()),
-            error => error.into(),
-        };
-        let consent = kubernetes.consent(&account).await.map_err(not_found)?.unwrap_or_default();
+        let facts = read_account(kubernetes, &account).await?;
+        let consent = facts.consent.as_deref().unwrap_or_default();
         if !consent.split(',').any(|consented| consented.trim() == audience) {
             let audience = shown(audience).into_owned();
             return Err(ServiceAccountTokenError::NoConsent { account, audience });
         }
         let issued = kubernetes.service_account_token(&account, audience, wanted.expiration).await;
-        let issued = issued.map_err(not_found)?;
+        let issued = issued.map_err(|error| absent(error, &account))?;
         let is_expected =
-            |claims: Claims| claims.subject == subject && claims.audiences == [audience.clone()];
-        if !Claims::of(&issued.token).is_some_and(is_expected) {
+            |claims: &Claims| claims.subject == subject && claims.audiences == [audience.clone()];
+        let Some(claims) = Claims::of(&issued.token).filter(is_expected) else {
             return Err(ServiceAccountTokenError::Unexpected(account));
+        };
+        let uid = claims.kubernetes.serviceaccount.uid;
+        if uid != facts.uid {
+            return Err(ServiceAccountTokenError::Replaced(account));
         }
-        self.check_cluster(audience, &issued.token).await?;
+        self.check_cluster(kubernetes, audience, &issued.token, (&account, &uid)).await?;
         Ok(issued)
     }
 
-    /// The audiences of the API server cannot be learned but by trying a token.
+    /// The audiences of the API server cannot be learned but by trying a token. It refuses one of a ServiceAccount that was
+    /// deleted, for any audience: so a refusal counts only if the ServiceAccount still exists afterwards.
     async fn check_cluster(
         &self,
+        kubernetes: &Kubernetes,
         audience: &str,
         token: &SecretString,
+        (account, uid): (&Key, &str),
     ) -> Result<(), ServiceAccountTokenError> {
         let checked = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if checked().get(audience).is_some_and(|at| now.duration_since(*at) < CHECK_INTERVAL) {
             return Ok(());
         }
-        let Some(check) = &self.check else { return Err(ServiceAccountTokenError::Off) };
-        let is_accepted = check.is_accepted(token).await;
-        if let Ok(false) = is_accepted {
-            checked().insert(audience.to_owned(), now);
-            return Ok(());
-        }
         checked().remove(audience);
-        is_accepted?;
-        Err(ServiceAccountTokenError::ClusterAudience { audience: shown(audience).into_owned() })
+        let Some(check) = &self.check else { return Err(ServiceAccountTokenError::Off) };
+        if check.is_accepted(token).await? {
+            return Err(ServiceAccountTokenError::ClusterAudience { audience: shown(audience).into_owned() });
+        }
+        let facts = read_account(kubernetes, account).await?;
+        if !facts.is_alive || facts.uid != uid {
+            return Err(ServiceAccountTokenError::Replaced(account.clone()));
+        }
+        checked().insert(audience.to_owned(), now);
+        Ok(())
+    }
+}
+
+async fn read_account(
+    kubernetes: &Kubernetes,
+    account: &Key,
+) -> Result<AccountFacts, ServiceAccountTokenError> {
+    kubernetes.account(account).await.map_err(|error| absent(error, account))
+}
+
+fn absent(error: CallError, account: &Key) -> ServiceAccountTokenError {
+    match error {
+        CallError::NotFound => ServiceAccountTokenError::NotFound(account.clone()),
+        error => error.into(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn allowed_token_is_one_audience_and_one_host_with_its_port() {
-        for text in [
-            "",
-            "https://idp.example.com",
-            "=idp.example.com",
-            "a=",
-            "a b=idp.example.com",
-            "a,b=idp.example.com",
-            "a=https://idp.example.com",
-            "a=idp.example.com/path",
-            "a=user@idp.example.com",
-            "a=*.example.com",
-            "a=idp.example.com:99999",
-            "a=idp.example.com#f",
-        ] {
-            assert!(text.parse::<AllowedToken>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn allowed_token_permits_its_pair_alone() {
-        let permits = |allowed: &str, audience: &str, url: &str| {
-            let allowed: AllowedToken = allowed.parse().unwrap();
-            allowed.permits(audience, &url.parse().unwrap())
-        };
-        let (pair, audience) =
-            ("https://idp.example.com/?a=b=IdP.example.com", "https://idp.example.com/?a=b");
-        for url in ["https://idp.example.com/token", "https://IDP.EXAMPLE.com:443/other?x"] {
-            assert!(permits(pair, audience, url), "{url}");
-        }
-        for url in [
-            "https://evil.example.com/token",
-            "https://idp.example.com.evil.example/token",
-            "https://a.idp.example.com/token",
-            "https://idp.example.com:8443/token",
-            "https://idp.example.com./token",
-            "https://evil.example.com/idp.example.com",
-        ] {
-            assert!(!permits(pair, audience, url), "{url}");
-        }
-        assert!(
-            !permits(pair, "https://idp.example.com", "https://idp.example.com/token"),
-            "another audience"
-        );
-        assert!(permits("a=h:8443", "a", "https://h:8443/t") && !permits("a=h:8443", "a", "https://h/t"));
-        assert!(
-            permits("a=h:443", "a", "https://h/t") && permits("a=[::1]:8443", "a", "https://[::1]:8443/t")
-        );
-        assert!(permits("a=h:80", "a", "http://h/t") && !permits("a=h:443", "a", "http://h/t"));
-        assert!(!permits("a=h", "a", "http://h/t"), "no cleartext, unless the pair names its port");
-    }
-}
+mod tests;

@@ -94,10 +94,14 @@ pub(super) async fn read(
     let service_account = async {
         let name = &source.spec.credentials.service_account_token.as_ref()?.name;
         let account = key.sibling(name.as_str());
-        let (consent, issuer) = tokio::join!(kubernetes.consent(&account), cluster.service_account_issuer());
+        let (facts, issuer) = tokio::join!(kubernetes.account(&account), cluster.service_account_issuer());
         let read = format!("read ServiceAccount {name}");
         Some(ServiceAccountFacts {
-            consent: consent.map_err(read_error(read, &key.namespace, ("the ServiceAccount", "read"))),
+            consent: facts.map(|facts| facts.consent).map_err(read_error(
+                read,
+                &key.namespace,
+                ("the ServiceAccount", "read"),
+            )),
             issuer: issuer.map_err(read_error(
                 "read the issuer of ServiceAccount tokens (/.well-known/openid-configuration)".to_owned(),
                 &key.namespace,
