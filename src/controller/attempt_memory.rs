@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tenant_shares::has_share;
-use token_endpoint::limits::{
-    MAX_BUNDLE, MAX_CHAIN, MAX_CREDENTIAL, MAX_CREDENTIALS, MAX_REQUEST_BODY, MAX_REQUEST_HEADERS,
-};
+use token_endpoint::Credentials;
+use token_endpoint::limits::{MAX_BUNDLE, MAX_CHAIN, MAX_CREDENTIAL, MAX_CREDENTIALS, MAX_REQUEST};
 use tokensource_api as api;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+
+use crate::cluster::MAX_ISSUED_TOKEN;
+use crate::providers::Description;
 
 /// Bounds all requests together. Half of it is for namespaces that have nothing.
 const MAX_BYTES: usize = 16 << 20;
@@ -23,7 +25,18 @@ pub(super) fn most_bytes(tls: Option<&api::Tls>) -> usize {
     let bundle = tls.and_then(|tls| tls.ca_bundle.as_ref()).map_or(0, |_| MAX_BUNDLE);
     let client =
         tls.and_then(|tls| tls.client_certificate_ref.as_ref()).map_or(0, |_| MAX_CHAIN + MAX_CREDENTIAL);
-    MAX_CREDENTIALS + MAX_REQUEST_BODY + MAX_REQUEST_HEADERS + bundle + client
+    MAX_CREDENTIALS + MAX_REQUEST + bundle + client
+}
+
+/// How often a request holds the token of a ServiceAccount, which no encoding makes longer: in the credentials, in the body, and
+/// to hide it in messages.
+const ISSUED_TOKEN_COPIES: usize = 3;
+
+/// What credentials, and the request that is made of them, hold in memory. The token of a ServiceAccount is counted, although it
+/// is asked for when the request is sent.
+pub(super) fn held_bytes(description: &Description, credentials: &Credentials) -> usize {
+    let token = description.service_account.as_ref().map_or(0, |_| ISSUED_TOKEN_COPIES * MAX_ISSUED_TOKEN);
+    credentials.bytes() + description.request.most_bytes(credentials) + token
 }
 
 /// A digest of a CA bundle, and its bytes.
@@ -190,8 +203,10 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use serde_json::json;
 
     use super::*;
+    use crate::providers::{add_token, describe};
 
     const LARGE: usize = 600 << 10;
 
@@ -203,6 +218,31 @@ mod tests {
     fn all(memory: &Arc<AttemptMemory>, namespace: &str, bytes: usize) -> Vec<Reservation> {
         let namespace = namespace.into();
         std::iter::from_fn(|| reserve(memory, &namespace, bytes).now_or_never()).collect()
+    }
+
+    #[test]
+    fn token_of_a_service_account_is_counted_before_it_is_asked_for() {
+        for oauth2 in [
+            json!({"clientAuthentication": {"serviceAccountToken": {}}}),
+            json!({"grant": {"assertion": {"from": "serviceAccountToken"}}}),
+            json!({"grant": {"tokenExchange": {"subject": "serviceAccountToken", "subjectTokenType": "a"}}}),
+        ] {
+            let mut oauth2 = oauth2;
+            oauth2["tokenURL"] = json!("https://idp.example.com/token");
+            let token = json!({"name": "payments", "audience": "https://idp.example.com"});
+            let spec: api::TokenSourceSpec = serde_json::from_value(json!({
+                "provider": {"oauth2": oauth2}, "credentials": {"serviceAccountToken": token, "clientID": "id"},
+            }))
+            .unwrap();
+            let description = describe(&spec).unwrap();
+            let account = description.service_account.as_ref().unwrap();
+            let mut credentials = account.credentials(&spec.credentials, "ns");
+            let counted = held_bytes(&description, &credentials);
+            let token = "a".repeat(MAX_ISSUED_TOKEN).into();
+            add_token(&description.request, &mut credentials, &token);
+            let held = credentials.bytes() + description.request.request(&credentials).unwrap().bytes();
+            assert!(held > 3 * MAX_ISSUED_TOKEN && held <= counted, "{held} of {counted}: {oauth2}");
+        }
     }
 
     #[tokio::test]

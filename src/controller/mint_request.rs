@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::api_permits::ApiPermit;
-use super::attempt_memory::most_bytes;
+use super::attempt_memory::{held_bytes, most_bytes};
 use super::cache::source::CachedSource;
 use super::context::Context;
 use super::mint_queue::{MintRequest, MintResult, NewToken};
@@ -27,6 +27,7 @@ use super::outcome::Outcome;
 use super::refresh_token::{KnownOriginal, Lineage, Rotation};
 use super::spans;
 use crate::key::Key;
+use crate::providers::Description;
 use crate::refresh::{MintReason, Observed, attempt_timeout, needed, refresh_at};
 use crate::secret::{Inputs, Ownership, Record, Version, ownership};
 use crate::spec::{Identity, Resolved};
@@ -64,8 +65,8 @@ struct Material {
 
 impl Material {
     /// What it and the request that is made of it hold in memory, without the CA bundle.
-    fn bytes(&self, request: &RequestDescription) -> usize {
-        self.credentials.bytes() + request.most_bytes(&self.credentials) + self.tls.chain_bytes()
+    fn bytes(&self, description: &Description) -> usize {
+        held_bytes(description, &self.credentials) + self.tls.chain_bytes()
     }
 }
 
@@ -179,7 +180,7 @@ impl TokenRequest<'_> {
         let mut memory = self.context.attempt_memory.reserve(namespace, most, permit.deadline()).await;
         let material = match self.material(request.original.as_deref(), &mut result).await {
             Ok(material) => {
-                memory.keep(material.bytes(&self.spec.description.request), material.tls.custom_roots());
+                memory.keep(material.bytes(&self.spec.description), material.tls.custom_roots());
                 material
             }
             Err(outcome) => {

@@ -12,6 +12,10 @@ pub const MAX_REQUEST_BODY: usize = 64 * 1024;
 /// Bounds the header section of a request, in bytes. Most servers accept 8 to 32 KiB.
 pub const MAX_REQUEST_HEADERS: usize = 32 * 1024;
 
+/// Bounds what a request holds that is not signed, in bytes: body and headers, what was sent of both once more and the credentials
+/// as they are stored, which messages hide, and the pair of Basic authentication that is hidden with its parts.
+pub const MAX_REQUEST: usize = 2 * MAX_REQUEST_BODY + 3 * MAX_REQUEST_HEADERS + MAX_CREDENTIALS;
+
 /// Bounds an access token, in bytes. Servers refuse headers of a fraction of this length.
 pub const MAX_TOKEN: usize = 64 * 1024;
 /// Bounds the token endpoint in an issuer's metadata, in bytes.

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Bounds a server's text in a message, in characters.
 const MAX_LENGTH: usize = 200;
@@ -46,22 +46,29 @@ pub(super) fn percent_encode(value: &str) -> String {
 /// a token. The client uses it for the answers of servers.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    values: Vec<SecretString>,
-    /// The secrets, which are among the values too.
-    secrets: Vec<SecretString>,
+    /// Shared by the redactors that are made of this one.
+    values: Vec<(Kind, Arc<SecretString>)>,
     /// Values that may appear in messages: scopes, audiences, resources.
     plain: Vec<String>,
     /// Built when a first text is searched: most answers have none.
     anchors: OnceLock<Anchors>,
 }
 
+/// What becomes of a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It is redacted in texts.
+    Name,
+    /// The same, and no member of an answer that is kept may contain it.
+    Secret,
+    /// No member may contain it, but it is too short to be redacted in texts.
+    ShortSecret,
+}
+
 impl Redactor {
     /// Adds a secret. Of one that is longer than 2 KiB only the beginning is found: add it in parts.
     pub fn add(&mut self, secret: &str) {
-        if !secret.is_empty() {
-            self.secrets.push(secret.into());
-        }
-        self.add_name(secret);
+        self.push(Kind::Secret, secret);
     }
 
     /// `text`, of any length, without the secrets that were added and without what looks like a token. Names, UIDs and digests of
@@ -75,10 +82,20 @@ impl Redactor {
 
     /// Adds a value that is redacted in messages but is not a secret.
     pub(super) fn add_name(&mut self, value: &str) {
+        self.push(Kind::Name, value);
+    }
+
+    fn push(&mut self, kind: Kind, value: &str) {
         if !value.is_empty() {
-            self.values.push(value.into());
+            self.values.push((kind, Arc::new(value.into())));
             self.anchors = OnceLock::new();
         }
+    }
+
+    /// The bytes of the values that were added.
+    pub(super) fn bytes(&self) -> usize {
+        let values = self.values.iter().map(|(_, value)| value.expose_secret().len());
+        values.chain(self.plain.iter().map(String::len)).sum()
     }
 
     /// Adds a value that is not redacted in messages.
@@ -94,7 +111,7 @@ impl Redactor {
             match token.len() {
                 0 => {}
                 // No token, and in every text.
-                1..MIN_CONTAINED_LENGTH => with.secrets.push(token.into()),
+                1..MIN_CONTAINED_LENGTH => with.push(Kind::ShortSecret, token),
                 _ => with.add(token),
             }
         }
@@ -103,9 +120,10 @@ impl Redactor {
 
     /// Whether `text` is one of the secrets, or contains one that is too long for a coincidence.
     pub(super) fn secret_is_in(&self, text: &str) -> bool {
-        self.secrets
+        self.values
             .iter()
-            .map(ExposeSecret::expose_secret)
+            .filter(|(kind, _)| *kind != Kind::Name)
+            .map(|(_, value)| value.expose_secret())
             .any(|secret| text == secret || (secret.len() >= MIN_CONTAINED_LENGTH && text.contains(secret)))
     }
 
@@ -210,9 +228,9 @@ struct Anchors {
 }
 
 impl Anchors {
-    fn of(values: &[SecretString]) -> Self {
+    fn of(values: &[(Kind, Arc<SecretString>)]) -> Self {
         let mut anchors: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
-        for value in values {
+        for (_, value) in values.iter().filter(|(kind, _)| *kind != Kind::ShortSecret) {
             // What follows cannot be in a text that is searched.
             for form in forms(beginning(value.expose_secret(), MAX_SEARCHED + LOOK_AHEAD)) {
                 let anchor: Vec<u8> =

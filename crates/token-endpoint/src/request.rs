@@ -10,7 +10,8 @@ use super::credentials::Credentials;
 use super::discovery::Issuer;
 use super::error::RequestError;
 use super::grant::{ClientAuthentication, Grant};
-use super::limits::{MAX_REQUEST_BODY, MAX_REQUEST_HEADERS};
+use super::limits::{MAX_REQUEST, MAX_REQUEST_BODY, MAX_REQUEST_HEADERS};
+
 use super::mapping::ResponseMapping;
 use super::redact::Redactor;
 use bytes::Bytes;
@@ -20,6 +21,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use url::Url;
+
+/// What every request has, in bytes: names of members and headers, types of grants, tokens and media.
+const MIN_REQUEST: usize = 2048;
 
 /// Members of a request that `parameters` cannot set, because this client sets them itself. In ASCII lower case.
 pub const RESERVED: &[&str] = &[
@@ -115,8 +119,8 @@ impl RequestDescription {
             || matches!(self.client_authentication, ClientAuthentication::PrivateKeyJwt(_))
     }
 
-    /// The most bytes that a request with these credentials has, as far as it is not signed. Encodings make up to six bytes of
-    /// one, and one value may be that of many parameters and headers.
+    /// The most bytes that a request with these credentials holds, as far as it is not signed. Encodings make up to six bytes of
+    /// one, one value may be that of many parameters and headers, and what was sent is kept once more, so that messages hide it.
     #[must_use]
     pub fn most_bytes(&self, credentials: &Credentials) -> usize {
         let named =
@@ -126,9 +130,17 @@ impl RequestDescription {
             });
         let plain = [&self.parameters, &self.headers].into_iter().flatten();
         let plain = plain.map(|(name, value)| name.len() + value.len());
-        let texts = self.scopes.iter().chain(&self.resources).chain(&self.audience).map(String::len);
-        let sum: usize = named.chain(plain).chain(texts).sum();
-        (6 * (credentials.bytes() + sum)).min(MAX_REQUEST_BODY + MAX_REQUEST_HEADERS)
+        let texts = self.scopes.iter().chain(&self.resources).chain(&self.audience);
+        let texts: usize = texts.map(|text| text.len() + 1).sum();
+        let values = credentials.bytes() + named.chain(plain).sum::<usize>() + texts;
+        let written = (6 * values + MIN_REQUEST).min(MAX_REQUEST_BODY + MAX_REQUEST_HEADERS);
+        let pair = match self.client_authentication {
+            ClientAuthentication::Basic(_) => 3 * credentials.bytes() + 1,
+            _ => 0,
+        };
+        // Texts that may be shown are there by the word, too.
+        let hidden = values + texts + credentials.bytes() + pair;
+        (written + hidden).min(MAX_REQUEST)
     }
 
     /// Writes a request without a signature. See [`Self::attempt`].
@@ -195,6 +207,13 @@ impl TokenRequest {
             }
         }
         Bytes::from_owner(Body(Arc::clone(&self.body)))
+    }
+
+    /// The bytes that it holds: body, headers, and what messages hide.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        self.body.expose_secret().len() + headers + self.sent.bytes()
     }
 
     /// Whether the request may spend its credential (a refresh token), so that the endpoint accepts it only once.

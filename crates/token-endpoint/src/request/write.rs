@@ -166,6 +166,7 @@ impl RequestDescription {
                     BasicEncoding::Raw => [id, secret].join(":"),
                 };
                 draft.headers.insert(AUTHORIZATION, basic(&pair));
+                check_headers(&draft.headers)?;
                 draft.sent.add_name(id);
                 draft.sent.add(secret);
                 draft.sent.add(&pair);

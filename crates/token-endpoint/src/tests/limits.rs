@@ -2,7 +2,7 @@
 
 use super::{ID, REFRESH, SECRET, credentials, description};
 use crate::limits::{
-    MAX_CREDENTIAL, MAX_REQUEST_BODY, MAX_REQUEST_HEADERS, MAX_SCOPE, MAX_TOKEN, MAX_TOKEN_TYPE,
+    MAX_CREDENTIAL, MAX_REQUEST, MAX_REQUEST_BODY, MAX_REQUEST_HEADERS, MAX_SCOPE, MAX_TOKEN, MAX_TOKEN_TYPE,
 };
 use crate::{
     ClientAuthentication, Credentials, Encoding, Error, ErrorKind, Grant, RequestDescription, RequestError,
@@ -64,6 +64,58 @@ fn request_header_section_is_bounded() {
         super::description().request(&long_secret).unwrap_err(),
         RequestError::LongHeaders("authorization".into())
     );
+}
+
+#[test]
+fn request_holds_no_more_bytes_than_are_counted_before_it_is_written() {
+    let percent = "%".repeat(3000);
+    let secret = Credentials { client_secret: Some(percent.as_str().into()), ..credentials() };
+    let exchange = Grant::TokenExchange(crate::TokenExchange {
+        subject_token_type: "urn:ietf:params:oauth:token-type:jwt".into(),
+        actor_token_type: None,
+        requested_token_type: None,
+    });
+    let basic = description();
+    let post = RequestDescription { client_authentication: ClientAuthentication::Post, ..description() };
+    let public = RequestDescription {
+        grant: exchange,
+        client_authentication: ClientAuthentication::None,
+        ..description()
+    };
+    let many =
+        RequestDescription { secret_parameters: named("p", 32), encoding: Encoding::Json, ..description() };
+    let headers = RequestDescription { secret_headers: named("x-h", 8), ..description() };
+    let scopes = RequestDescription {
+        scopes: vec!["a".repeat(500); 8],
+        audience: Some("https://api.example.com".into()),
+        ..description()
+    };
+    let subject = Credentials { subject_token: Some("t".repeat(9000).into()), ..credentials() };
+    for (description, credentials) in [
+        (&basic, credentials()),
+        (&basic, secret.clone()),
+        (&post, secret),
+        (&public, subject),
+        (&many, with_value(&"\"".repeat(600))),
+        (&headers, with_value(&"v".repeat(900))),
+        (&scopes, credentials()),
+    ] {
+        let (held, counted) =
+            (description.request(&credentials).unwrap().bytes(), description.most_bytes(&credentials));
+        assert!(held <= counted && counted <= MAX_REQUEST, "{held} of {counted}: {description:?}");
+    }
+    let huge = with_value(&"\"".repeat(MAX_CREDENTIAL));
+    assert_eq!(many.most_bytes(&huge), MAX_REQUEST);
+}
+
+#[test]
+fn request_holds_a_secret_in_its_body_and_once_to_hide_it() {
+    let post = RequestDescription { client_authentication: ClientAuthentication::Post, ..description() };
+    let with_secret = |length: usize| {
+        let secret = Some("s".repeat(length).into());
+        post.request(&Credentials { client_secret: secret, ..credentials() }).unwrap().bytes()
+    };
+    assert_eq!(with_secret(1010) - with_secret(10), 2 * 1000);
 }
 
 #[test]
