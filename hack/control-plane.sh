@@ -202,14 +202,14 @@ start_apiserver() {
 }
 
 run_apiserver() {
-  # The server generates its certificate; the same key signs ServiceAccount tokens.
+  # The server generates its certificate; the same key signs ServiceAccount tokens, whose issuer other servers can reach.
   # No limits on concurrent requests, because many tests share the server. No endpoints of the Service `kubernetes`, because
   # pods do not run here, and they cannot have the loopback address.
   component kube-apiserver "$bin/kube-apiserver" --etcd-servers "$etcd_url" \
     --bind-address 127.0.0.1 --advertise-address 127.0.0.1 --secure-port "$api_port" --cert-dir "$dir/certs" \
     --token-auth-file "$dir/tokens.csv" --authorization-mode RBAC \
     --endpoint-reconciler-type none --service-cluster-ip-range 10.0.0.0/24 \
-    --service-account-issuer https://kubernetes.default.svc \
+    --service-account-issuer "https://127.0.0.1:$api_port" \
     --service-account-key-file "$dir/certs/apiserver.key" --service-account-signing-key-file "$dir/certs/apiserver.key" \
     --admission-control-config-file "$dir/admission.yaml" \
     --audit-policy-file "$dir/audit-policy.yaml" --audit-log-path "$dir/audit.log" --audit-log-mode blocking \

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::keyless::cluster_issuer;
 use super::pernamespace::start;
 use super::support::authorization_server::{Behaviour, ClientSpec};
 use super::support::chart::{Account, install};
@@ -219,7 +220,7 @@ async fn issuer_takes_tokens_of_the_source_namespace_under_the_charts_rights_in_
     let client = ClientSpec {
         scope: "read".into(),
         subject_tokens: Some(json!({
-            "jwks": jwks, "issuer": "https://kubernetes.default.svc", "audience": idp,
+            "jwks": jwks, "issuer": cluster_issuer(&release).await, "audience": idp,
             "subject": format!("system:serviceaccount:{namespace}:payments"),
         })),
         ..ClientSpec::public(&release.namespace, EXCHANGE)

@@ -1,6 +1,8 @@
 //! Tokens of ServiceAccounts as credentials: under the rights and the admission policy of the chart, against the API server's own
 //! keys, and everything that an attacker may try.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use super::admission_policy::refused;
@@ -10,15 +12,22 @@ use super::support::chart::{Account, RELEASE, install};
 use super::support::control_plane::ControlPlane;
 use super::support::eventually;
 use super::support::operator::Operator;
+use super::support::program::{PROGRAM, ProgramOutput, run};
 use super::support::scene::{SOON, Scene};
 use super::support::scripted_server::{Reply, ScriptedServer};
 
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
-/// The API server's issuer, which is its audience too.
-const CLUSTER: &str = "https://kubernetes.default.svc";
 
-fn host(url: &str) -> String {
+/// The API server's issuer, which is its audience too.
+pub(super) async fn cluster_issuer(scene: &Scene) -> String {
+    let metadata = scene.kubectl(&["get", "--raw", "/.well-known/openid-configuration"], "").await;
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    metadata["issuer"].as_str().unwrap().to_owned()
+}
+
+/// Host and port of a URL.
+pub(super) fn host(url: &str) -> String {
     url.split('/').nth(2).unwrap().to_owned()
 }
 
@@ -31,7 +40,7 @@ async fn exchanging(prefix: &str) -> Scene {
         .server
         .client(ClientSpec {
             subject_tokens: Some(json!({
-                "jwks": jwks, "issuer": CLUSTER, "audience": scene.server.issuer(),
+                "jwks": jwks, "issuer": cluster_issuer(&scene).await, "audience": scene.server.issuer(),
                 "subject": format!("system:serviceaccount:{}:payments", scene.namespace),
             })),
             ..ClientSpec::public(&scene.namespace, EXCHANGE)
@@ -42,7 +51,7 @@ async fn exchanging(prefix: &str) -> Scene {
 }
 
 /// A ServiceAccount that consents to tokens for these audiences.
-async fn account(scene: &Scene, name: &str, audiences: &str) {
+pub(super) async fn account(scene: &Scene, name: &str, audiences: &str) {
     let annotations = json!({"tokensource.dev/audiences": audiences});
     let metadata = json!({"name": name, "annotations": annotations});
     scene.apply(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})).await;
@@ -59,6 +68,14 @@ fn source(scene: &Scene, name: &str, oauth2: Value, token: Value) -> Value {
             "credentials": {"clientID": scene.namespace, "serviceAccountToken": token},
         },
     })
+}
+
+/// Runs a command about the TokenSources of the namespace, where the operator is too.
+async fn command(scene: &Scene, arguments: &[&str]) -> ProgramOutput {
+    let mut command = Command::new(PROGRAM);
+    let namespaces = ["-n", &scene.namespace, "--operator-namespace", &scene.namespace];
+    command.args(arguments).args(namespaces).env("KUBECONFIG", scene.control_plane.kubeconfig_path());
+    run(command, "").await
 }
 
 fn values(scene: &Scene, allowed: Value, names: &[&str]) -> Value {
@@ -102,6 +119,15 @@ async fn service_account_token_is_exchanged_under_the_charts_rights_and_attempts
         other.filter(|other| *other != token).ok_or("none")
     })
     .await;
+    let facts =
+        [&format!("system:serviceaccount:{namespace}:payments"), &issuer, &cluster_issuer(&scene).await];
+    let explained = command(&scene, &["explain", "source"]).await;
+    explained.assert(0, &["valid for 10 min"]);
+    let minted = command(&scene, &["mint", "source", "--allow-http", "--egress-allow", "127.0.0.0/8"]).await;
+    minted.assert(0, &["Token of the ServiceAccount", "subject_token: [redacted", "expires   20"]);
+    for said in [explained, minted].map(|said| said.all()) {
+        assert!(facts.iter().all(|fact| said.contains(fact.as_str())) && !said.contains("eyJ"), "{said}");
+    }
     let of_tokens = || {
         let lines = ControlPlane::shared().audit(namespace);
         let ours = lines.into_iter().filter(|line| line.user == operator_account.user);
@@ -168,6 +194,9 @@ async fn service_account_token_is_exchanged_under_the_charts_rights_and_attempts
         let said = scene.condition(name, "Ready", expected).await;
         assert!(said.contains(&words), "{name}: {said}");
     }
+    let remedy = format!("kubectl annotate serviceaccount silent -n {namespace}");
+    let said = command(&scene, &["explain", "consent"]).await.all();
+    assert!(said.contains("does not list this audience") && said.contains(&remedy), "{said}");
     assert_eq!(evil.requests().len(), 0, "the attacker's endpoint got nothing");
     let log = operator.stop().await;
     let shown = log + &scene.kubectl(&["get", "tokensources,events,secrets", "-o", "yaml"], "").await;
@@ -204,9 +233,11 @@ async fn policy_refuses_tokens_that_the_operator_does_not_ask_for() {
     for seconds in [600, 3600] {
         ask(namespace, "payments", spec(&[audience], seconds)).await.unwrap();
     }
+    let cluster = cluster_issuer(&scene).await;
+    let cluster = cluster.as_str();
     let one = "exactly one audience of serviceAccountTokens.allowed";
     for audiences in
-        [&[CLUSTER][..], &[audience, CLUSTER], &[audience, audience], &[], &["HTTPS://idp.example.com"]]
+        [&[cluster][..], &[audience, cluster], &[audience, audience], &[], &["HTTPS://idp.example.com"]]
     {
         refused(&ask(namespace, "payments", spec(audiences, 600)).await, one).unwrap();
     }
@@ -234,10 +265,11 @@ async fn policy_refuses_tokens_that_the_operator_does_not_ask_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn operator_sends_no_token_that_this_cluster_accepts_and_none_by_default() {
     let scene = exchanging("keyless-cluster").await;
-    account(&scene, "payments", CLUSTER).await;
+    let cluster = cluster_issuer(&scene).await;
+    account(&scene, "payments", &cluster).await;
     let url = scene.server.vgs_token_url();
     let manifest = || {
-        source(&scene, "source", json!({"tokenURL": url}), json!({"name": "payments", "audience": CLUSTER}))
+        source(&scene, "source", json!({"tokenURL": url}), json!({"name": "payments", "audience": cluster}))
     };
     let operator = Operator::start(&scene.namespace).await;
     scene.apply(manifest()).await;
@@ -250,10 +282,32 @@ async fn operator_sends_no_token_that_this_cluster_accepts_and_none_by_default()
     operator.stop().await;
     scene.kubectl(&["delete", "tokensource", "source"], "").await;
 
-    let pair = format!("{CLUSTER}={}", host(&url));
+    let pair = format!("{cluster}={}", host(&url));
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--service-account-tokens-allowed", &pair];
     let _operator = Operator::start_with(&scene.namespace, &flags).await;
     scene.apply(manifest()).await;
     scene.reports("False CredentialsInvalid", &["API server accepts tokens for the audience"]).await;
     assert_eq!(scene.mints().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn access_token_without_lifetime_is_not_believed_to_outlive_the_token_that_it_was_obtained_for() {
+    let scene = Scene::bare("keyless-lifetime").await;
+    let audience = "https://idp.example.com";
+    account(&scene, "payments", audience).await;
+    let answer = json!({"access_token": "opaque-access-token", "token_type": "Bearer"}).to_string();
+    let endpoint = ScriptedServer::start([Reply::Json(200, answer)]).await;
+    let url = endpoint.url("/token");
+    let pair = format!("{audience}={}", host(&url));
+    let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--service-account-tokens-allowed", &pair];
+    let _operator = Operator::start_with(&scene.namespace, &flags).await;
+    // 15 minutes are assumed.
+    for (name, expiration, expected) in [("short", "10m", 600), ("long", "1h", 900)] {
+        let token = json!({"name": "payments", "audience": audience, "expiration": expiration});
+        scene.apply(source(&scene, name, json!({"tokenURL": url}), token)).await;
+        scene.condition(name, "Ready", "True TokenValid").await;
+        let status = scene.sources().get(name).await.unwrap().status.unwrap().token.unwrap();
+        let lives = status.expires_at.as_second() - status.issued_at.as_second();
+        assert!((expected - 10..=expected).contains(&lives), "{name}: {lives} s");
+    }
 }

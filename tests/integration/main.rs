@@ -25,6 +25,7 @@ mod handover;
 mod hanging;
 mod harness;
 mod issuers;
+mod keycloak;
 mod keyless;
 mod known_issuers;
 mod logs;

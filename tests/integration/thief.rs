@@ -349,14 +349,15 @@ async fn rights(account: &Account, namespace: &str) -> BTreeMap<String, String> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thief_has_exactly_the_documented_rights() {
-    let (served, own) = (documented("served"), documented("own"));
+    let (mut served, own) = (documented("served"), documented("own"));
+    served.extend(documented("tokens"));
     let everything: BTreeMap<_, _> = served.clone().into_iter().chain(own.clone()).collect();
     let other = Scene::bare("thief-other").await.namespace;
     for mode in ["all", "namespaces", "namespaceSelector", "perNamespace"] {
         let scene = Scene::bare("thief-rights").await;
         let namespace = &scene.namespace;
         let mut elsewhere = served.clone();
-        let values = match mode {
+        let mut values = match mode {
             "namespaces" => {
                 elsewhere.clear();
                 json!({"namespaces": [namespace]})
@@ -370,6 +371,9 @@ async fn thief_has_exactly_the_documented_rights() {
             }
             _ => json!({}),
         };
+        let allowed = json!([{"audience": "https://idp.example.com", "hosts": ["idp.example.com"]}]);
+        // In namespaced mode it must name them.
+        values["serviceAccountTokens"] = json!({"allowed": allowed, "names": ["payments"]});
         let mut selects: BTreeMap<_, _> =
             if mode == "namespaces" { BTreeMap::new() } else { documented("cluster") };
         if mode == "namespaceSelector" {

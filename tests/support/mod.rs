@@ -9,6 +9,7 @@ pub mod chart;
 pub mod control_plane;
 pub mod definitions;
 pub mod gitops;
+pub mod keycloak;
 pub mod operator;
 pub mod policy;
 pub mod process;

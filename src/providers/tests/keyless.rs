@@ -37,7 +37,7 @@ fn service_account_token_is_sent_as_each_issuer_documents_it() {
     let assertion = "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&client_assertion=TOKEN";
     let exchanged = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&subject_token=TOKEN&subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt";
     for (oauth2, credentials, expected) in [
-        // Keycloak refuses a client_id, Microsoft Entra requires it.
+        // Keycloak 26.5 refuses a client_id, Microsoft Entra requires it.
         (
             json!({"clientAuthentication": {"serviceAccountToken": {}}}),
             with_id(),
@@ -67,9 +67,9 @@ fn service_account_token_is_sent_as_each_issuer_documents_it() {
         ),
         // Tailscale.
         (
-            json!({"grant": {"custom": {"grantType": "jwt", "serviceAccountTokenParameter": "jwt"}}}),
+            json!({"grant": {"custom": {"grantType": "authorization_code", "serviceAccountTokenParameter": "jwt"}}}),
             with_id(),
-            "grant_type=jwt&jwt=TOKEN&client_id=id".to_owned(),
+            "grant_type=authorization_code&jwt=TOKEN&client_id=id".to_owned(),
         ),
     ] {
         let mut oauth2 = oauth2;

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Runs Keycloak for tests, from its distribution in Maven Central.
+#
+#   keycloak.sh build    fetch and build what is not cached; prints the directory. Ends with an error where it cannot be had
+#   keycloak.sh run --trust FILE --until-stdin-closes
+#                        start it on a free port of 127.0.0.1, trusting the certificates of FILE; prints "READY VERSION URL".
+#                        KC_BOOTSTRAP_ADMIN_USERNAME and KC_BOOTSTRAP_ADMIN_PASSWORD of the environment name an administrator
+#
+# KEYCLOAK=26.5.7 in the environment picks the version. Needs a JDK, 17 or later, and to fetch Maven. Runs on bash 3.2 (macOS).
+set -euo pipefail
+
+tool=keycloak
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=hack/lib/processes.sh
+. "$here/lib/processes.sh"
+# shellcheck source=hack/lib/go-tools.sh
+. "$here/lib/go-tools.sh"
+
+version=${KEYCLOAK:-26.7.3}
+plugin=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
+# In 26.5 they are previews.
+features=client-auth-federated,kubernetes-service-accounts
+home=$cache/keycloak-$version
+# Fetching 180 MB, and building: a registry that hangs must not hold up all tests.
+max_seconds=600
+
+# within SECONDS LOG COMMAND...: fails with the end of its log, also if it takes longer.
+within() {
+  local log=$2 deadline=$((SECONDS + $1))
+  shift 2
+  start "$log" "$@"
+  while alive "$pid"; do
+    if [ $SECONDS -ge $deadline ]; then
+      kill -KILL "$pid" 2>/dev/null || true
+      tail -n 5 "$log" >&2
+      die "not finished in time: $1"
+    fi
+    nap 1
+  done
+  wait "$pid" || {
+    tail -n 5 "$log" >&2
+    die "$1 failed (see above)"
+  }
+}
+
+build() {
+  [ -e "$home/.built" ] && return
+  command -v jar >/dev/null || die "a JDK is missing, 17 or later; 'make doctor' prints the remedy"
+  command -v mvn >/dev/null || die "Maven is missing, which fetches Keycloak (Debian: apt-get install maven)"
+  mkdir -p "$cache"
+  lock "$home.lock"
+  if ! [ -e "$home/.built" ]; then
+    local scratch
+    scratch=$(mktemp -d "$cache/.keycloak.XXXXXX")
+    remove+=("$scratch")
+    say "fetching version $version once, into $home"
+    within $max_seconds "$scratch/log" mvn -q -B -Dmaven.wagon.rto=60000 -Daether.connector.requestTimeout=60000 "$plugin:copy" \
+      -Dartifact="org.keycloak:keycloak-quarkus-dist:$version:zip" -DoutputDirectory="$scratch"
+    (cd "$scratch" && jar xf "keycloak-quarkus-dist-$version.zip")
+    rm -rf "$home"
+    mv "$scratch/keycloak-$version" "$home"
+    say "building it"
+    # Not in production: without TLS, and all data is gone at its end.
+    within $max_seconds "$scratch/log" bash "$home/bin/kc.sh" build --db=dev-mem --features="$features" \
+      --cache=local --health-enabled=false --metrics-enabled=false
+    touch "$home/.built"
+  fi
+  rm -f "$held"
+  held=
+}
+
+# Ends this process when stdin closes, however its starter ends.
+watch_stdin() {
+  local supervisor=$$
+  (
+    trap - INT TERM HUP EXIT
+    while IFS= read -r _; do :; done
+    kill -TERM $supervisor 2>/dev/null || true
+  ) <&3 >/dev/null 2>&1 &
+  children+=("$!")
+  exec 3<&-
+}
+
+run() {
+  local trust='' watch='' dir url='' deadline
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --trust) [ $# -ge 2 ] || die "--trust needs a file" && trust=$2 && shift 2 ;;
+      --until-stdin-closes) watch=yes && shift ;;
+      *) die "run: unknown argument $1" ;;
+    esac
+  done
+  dir=$(mktemp -d "${TMPDIR:-/tmp}/tokensource-keycloak.XXXXXX")
+  remove+=("$dir")
+  if [ -n "$watch" ]; then
+    exec 3<&0 </dev/null
+    watch_stdin
+  fi
+  build
+  # As bin/kc.sh does, without a shell in between that could outlive this process, and for a short life.
+  start "$dir/log" java -Xms64m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+    -Djava.util.concurrent.ForkJoinPool.common.threadFactory=io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory \
+    --add-opens=java.base/java.util=ALL-UNNAMED --add-opens=java.base/java.util.concurrent=ALL-UNNAMED \
+    --add-opens=java.base/java.security=ALL-UNNAMED --add-opens=java.base/java.lang=ALL-UNNAMED \
+    -Dkc.home.dir="$home" -Djboss.server.config.dir="$home/conf" \
+    -Djava.util.logging.manager=org.jboss.logmanager.LogManager -Dpicocli.disable.closures=true \
+    -cp "$home/lib/quarkus-run.jar" io.quarkus.bootstrap.runner.QuarkusEntryPoint \
+    start --optimized --http-enabled=true --http-host=127.0.0.1 --http-port=0 --hostname-strict=false \
+    ${trust:+--truststore-paths="$trust"}
+  deadline=$((SECONDS + 300))
+  until [ -n "$url" ]; do
+    if ! alive "$pid" || [ $SECONDS -ge $deadline ]; then
+      tail -n 20 "$dir/log" >&2
+      die "did not start; the end of its log is above"
+    fi
+    nap 0.2
+    url=$(sed -n 's/.*Listening on: \(http:[^ ]*\).*/\1/p' "$dir/log")
+  done
+  echo "READY $version $url"
+  wait "$pid" || die "ended unexpectedly"
+}
+
+case ${1:-} in
+  build)
+    build
+    echo "$home"
+    ;;
+  run)
+    shift
+    run "$@"
+    ;;
+  *) die "usage: $(basename "$0") build | run [--trust FILE] [--until-stdin-closes]" ;;
+esac
