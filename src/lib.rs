@@ -30,7 +30,7 @@ pub mod commands;
 pub mod controller;
 mod digest;
 mod heartbeat;
-mod key;
+pub mod key;
 mod leadership;
 pub mod metrics;
 #[cfg(unix)]

@@ -145,8 +145,9 @@ impl Fleet {
     /// Waits for so many token requests.
     pub async fn until_minted(&self, total: usize) {
         let begun = Instant::now();
+        let limit = Duration::from_secs(900.max(total as u64 / 40));
         while self.mints().await < total {
-            assert!(begun.elapsed() < Duration::from_secs(900), "not all were minted within 15 minutes");
+            assert!(begun.elapsed() < limit, "not all were minted within {limit:?}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -162,6 +163,15 @@ pub async fn metrics() -> reqwest::Result<String> {
 pub async fn is_ready() -> bool {
     let page = crate::support::authorization_server::http_client().get(format!("http://{ADMIN}/readyz"));
     page.send().await.is_ok_and(|page| page.status().is_success())
+}
+
+/// Waits until the operator is ready.
+pub async fn until_ready() {
+    let begun = Instant::now();
+    while !is_ready().await {
+        assert!(begun.elapsed() < Duration::from_secs(300), "not ready within 5 minutes");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// The values of all series of a metric.

@@ -6,6 +6,7 @@
 //! | `full` | 10 s tokens at an endpoint without a limit, for `SECONDS` | |
 //! | `overload` | 10 s tokens at an endpoint that is asked `RATE` times a second (default: 100), for `SECONDS` | |
 //! | `steady` | 10,000 tokens of 300 s, first requested at the default limit, then refreshed for `SECONDS` (default: 300) | |
+//! | `many` | 100,000 tokens of 1,800 s: first requests, a restart, refreshes for `SECONDS` (default: 1,200) | the restart requests none of those that are valid, none expires |
 //! | `lifted` | first mints without a limit, SIGTERM at half of them | every token that was answered is written |
 //! | `twenty` | first mints at twenty endpoints at their default limits, SIGTERM at half of them | the same |
 //! | `slow-api` | new TokenSources, 200 ms for each API call, one refresh that is due | it is written in time |
@@ -15,6 +16,7 @@
 
 mod first_mints;
 mod hostile;
+mod many;
 mod pernamespace;
 mod refreshes;
 mod slow_api;
@@ -32,6 +34,7 @@ pub async fn run(scenario: &str) -> Result<(), String> {
         "full" => refreshes::full().await,
         "overload" => refreshes::overload().await,
         "steady" => refreshes::steady().await,
+        "many" => return many::run().await,
         "lifted" => return first_mints::lifted().await,
         "twenty" => return first_mints::twenty().await,
         "hostile" => return hostile::run().await,
@@ -39,7 +42,7 @@ pub async fn run(scenario: &str) -> Result<(), String> {
         "slow-api" => return slow_api::run().await,
         "hang" => hang().await,
         _ => panic!(
-            "SCENARIO: write table, full, overload, steady, lifted, twenty, slow-api, hang, hostile or pernamespace"
+            "SCENARIO: write table, full, overload, steady, many, lifted, twenty, slow-api, hang, hostile or pernamespace"
         ),
     }
     Ok(())

@@ -63,7 +63,7 @@ pub async fn run() -> Result<(), String> {
     operator.stop(Duration::from_secs(60)).await;
 
     let (mut operator, begun) = (start(), Instant::now());
-    until_ready().await;
+    fleet::until_ready().await;
     let ready = begun.elapsed().as_secs_f64();
     println!("after a restart: ready after {ready:.1} s; {}", operator.usage().memory());
     idle(&mut operator, namespaces).await?;
@@ -154,15 +154,6 @@ fn target(source: &str) -> String {
 
 fn secrets(client: &Client, namespace: &str) -> Api<Secret> {
     Api::namespaced(client.clone(), namespace)
-}
-
-/// Waits until every namespace has been read once.
-async fn until_ready() {
-    let begun = Instant::now();
-    while !fleet::is_ready().await {
-        assert!(begun.elapsed() < Duration::from_secs(300), "not ready within 5 minutes");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
 }
 
 /// What following the namespaces costs while no token is due.

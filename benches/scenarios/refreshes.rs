@@ -10,7 +10,7 @@ use crate::fleet::operator::Operator;
 use crate::fleet::{self, Fleet, setting};
 
 /// No limit that any of these reaches.
-const UNLIMITED: [&str; 2] = ["--endpoint-max-per-second=100000", "--endpoint-max-in-flight=10000"];
+pub const UNLIMITED: [&str; 2] = ["--endpoint-max-per-second=100000", "--endpoint-max-in-flight=10000"];
 /// Lines of the table begin with it.
 const ROW: &str = "| ";
 

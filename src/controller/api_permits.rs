@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 
 /// What would be lost by a late reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stake {
+pub enum Stake {
     /// A token that readers use now, or one that is in memory alone.
     Token,
     /// Nothing yet.
@@ -19,7 +19,7 @@ pub(super) enum Stake {
 
 /// See the module. Dropping an [`ApiPermit`] hands it on.
 #[derive(Debug)]
-pub(super) struct ApiPermits {
+pub struct ApiPermits {
     state: Mutex<State>,
     /// A permit is free that nothing waits for here.
     freed: Notify,
@@ -27,7 +27,7 @@ pub(super) struct ApiPermits {
 
 /// The permits that are free, and those in use by namespace.
 #[derive(Debug)]
-pub(super) struct State {
+pub struct State {
     free: usize,
     /// How many more [`Stake::Nothing`] may take: the others are kept for [`Stake::Token`].
     free_for_nothing: usize,
@@ -40,11 +40,12 @@ pub(super) struct State {
 
 /// The right to make one call to the API server at a time.
 #[derive(Debug)]
-pub(super) struct ApiPermit(Option<(Arc<ApiPermits>, Arc<str>, Stake)>);
+pub struct ApiPermit(Option<(Arc<ApiPermits>, Arc<str>, Stake)>);
 
 impl ApiPermit {
     /// The namespace and the stake that it is for.
-    pub(super) fn of(&self) -> Option<(&Arc<str>, Stake)> {
+    #[must_use]
+    pub fn of(&self) -> Option<(&Arc<str>, Stake)> {
         self.0.as_ref().map(|(_, namespace, stake)| (namespace, *stake))
     }
 }
@@ -58,7 +59,8 @@ struct Place<'a> {
 
 impl ApiPermits {
     /// `all` permits, of which `reserved` are for [`Stake::Token`] alone.
-    pub(super) fn new(all: usize, reserved: usize) -> Arc<Self> {
+    #[must_use]
+    pub fn new(all: usize, reserved: usize) -> Arc<Self> {
         let state = State {
             free: all,
             free_for_nothing: all.saturating_sub(reserved),
@@ -71,7 +73,7 @@ impl ApiPermits {
     }
 
     /// Waits for a permit, for work of a namespace that has begun: it goes before all that has not.
-    pub(super) async fn acquire(self: &Arc<Self>, namespace: &Arc<str>) -> ApiPermit {
+    pub async fn acquire(self: &Arc<Self>, namespace: &Arc<str>) -> ApiPermit {
         let (granted, _place) = {
             let mut state = self.lock();
             if state.may_take(namespace, Stake::Token) {
@@ -89,7 +91,7 @@ impl ApiPermits {
     }
 
     /// A permit for what `choose` names, of what may have one now.
-    pub(super) fn try_acquire(
+    pub fn try_acquire(
         self: &Arc<Self>,
         choose: impl FnOnce(&State) -> Option<(Arc<str>, Stake)>,
     ) -> Option<ApiPermit> {
@@ -99,7 +101,7 @@ impl ApiPermits {
     }
 
     /// Waits until a permit is free that nothing waits for here. For one caller at a time.
-    pub(super) async fn freed(&self) {
+    pub async fn freed(&self) {
         self.freed.notified().await;
     }
 
@@ -133,7 +135,8 @@ impl ApiPermits {
 
 impl State {
     /// Whether work of a namespace may have a permit now.
-    pub(super) fn may_take(&self, namespace: &str, stake: Stake) -> bool {
+    #[must_use]
+    pub fn may_take(&self, namespace: &str, stake: Stake) -> bool {
         let free = match stake {
             Stake::Token => self.free,
             Stake::Nothing => self.free.min(self.free_for_nothing),

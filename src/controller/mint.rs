@@ -26,7 +26,7 @@ const NOT_NEEDED_WAIT: Duration = Duration::from_secs(1);
 
 /// Begins token requests while this process leads, by the earliest deadline; then takes back those that have not begun, and
 /// waits for those that have.
-pub(super) async fn run(context: &Arc<Context>) {
+pub(super) async fn run(context: Arc<Context>) {
     let mut tasks = JoinSet::new();
     let ends = context.leadership.wait_until_ended();
     tokio::pin!(ends);
@@ -38,7 +38,7 @@ pub(super) async fn run(context: &Arc<Context>) {
             Some(_) = tasks.join_next() => {}
             (key, permit) = context.mints.next() => {
                 if let Some(request) = context.mints.begin(&key) {
-                    tasks.spawn(mint(Arc::clone(context), key, request, permit));
+                    tasks.spawn(mint(Arc::clone(&context), key, request, permit));
                 }
             }
             () = sleep(HEARTBEAT) => {}

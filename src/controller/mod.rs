@@ -12,7 +12,7 @@
 //! `mint_request`, `issuing`, `context`, `endpoints`, `issue_times`, the queues and caches, `state`, `failed_attempts`, `expiry_events`, `report_rate`, `event_rate`,
 //! `attempt_memory`, `refresh_token_saver`, `refresh_token`, `outcome`.
 
-mod api_permits;
+pub mod api_permits; // these two are public for benches/micro
 mod attempt_memory;
 mod cache;
 mod clock_check;
@@ -43,7 +43,7 @@ mod simulation;
 mod spans;
 mod state;
 mod watch;
-mod work_queue;
+pub mod work_queue;
 
 pub use cache::issuers::IssuerSettings;
 pub use context::{Context, Parts};

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use kube::Client;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, error, warn};
 
@@ -31,10 +30,26 @@ const LAST_WRITE_WAIT: Duration = Duration::from_secs(1);
 const LAST_WRITES: Duration = Duration::from_secs(20);
 
 /// Keeps the tokens of the TokenSources that are followed fresh whenever this process leads, until it must stop. A process that does not lead follows the watches too, and so can act at once when it does.
-pub async fn run(client: Client, followed: &Followed, context: Arc<Context>) {
+///
+/// The watches and both queues are tasks of their own: what wakes one does not poll the others.
+pub async fn run(client: Client, followed: Followed, context: Arc<Context>) {
+    let mut watches = JoinSet::new();
+    watches.spawn({
+        let context = Arc::clone(&context);
+        async move { watch::run(client, &followed, &context).await }
+    });
     tokio::select! {
-        () = watch::run(client, followed, &context) => {}
+        Some(ended) = watches.join_next() => expect_no_panic(ended),
         () = lead(&context) => {}
+    }
+}
+
+/// Goes on with the panic of a task: the process ends, and Kubernetes starts another.
+fn expect_no_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
     }
 }
 
@@ -51,20 +66,9 @@ async fn lead(context: &Arc<Context>) {
             () = keep_beating(context) => {}
         }
         context.trigger_all();
-        let ended = Notify::new();
-        let mints = async {
-            mint::run(context).await;
-            ended.notify_one();
-            // The work queue may still write results.
-            loop {
-                context.heartbeats.beat(Loop::MintQueue);
-                sleep(HEARTBEAT).await;
-            }
-        };
-        tokio::select! {
-            () = mints => {}
-            () = work(context, &ended) => {}
-        }
+        let mut mints = JoinSet::new();
+        mints.spawn(mint::run(Arc::clone(context)));
+        work(context, mints).await;
         context.heartbeats.rest();
         context.end_term();
     }
@@ -82,7 +86,7 @@ async fn keep_beating(context: &Context) {
 
 /// Reconciles what is due while this process leads. Then only writes what token requests have brought and still bring: it
 /// is in memory alone.
-async fn work(context: &Arc<Context>, mints_ended: &Notify) {
+async fn work(context: &Arc<Context>, mut mints: JoinSet<()>) {
     let mut running = JoinSet::new();
     let mut last_result_at = None;
     let ends = context.leadership.wait_until_ended();
@@ -90,6 +94,9 @@ async fn work(context: &Arc<Context>, mints_ended: &Notify) {
     let mut has_ended = false;
     loop {
         context.heartbeats.beat(Loop::WorkQueue);
+        if mints.is_empty() {
+            context.heartbeats.beat(Loop::MintQueue); // it has nothing to do any more
+        }
         let urgency = |key: &Key| context.urgency(key);
         tokio::select! {
             () = &mut ends, if !has_ended => {
@@ -97,7 +104,10 @@ async fn work(context: &Arc<Context>, mints_ended: &Notify) {
                 context.work.retain(|key| context.has_unwritten(key));
                 context.states.unwritten().into_iter().for_each(|source| context.trigger(source));
             }
-            () = mints_ended.notified(), if last_result_at.is_none() => last_result_at = Some(Instant::now()),
+            Some(ended) = mints.join_next() => {
+                expect_no_panic(ended);
+                last_result_at = Some(Instant::now());
+            }
             (key, permit) = context.work.next(&context.permits, urgency) => {
                 running.spawn(reconcile_one(Arc::clone(context), key, permit));
             }

@@ -16,9 +16,11 @@ use crate::key::Key;
 
 /// How soon a reconciliation should be made, and what is lost if it is late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Urgency {
-    pub(super) deadline: Instant,
-    pub(super) stake: Stake,
+pub struct Urgency {
+    /// Until when it should be made.
+    pub deadline: Instant,
+    /// What would be lost.
+    pub stake: Stake,
 }
 
 impl Urgency {
@@ -31,7 +33,7 @@ impl Urgency {
 
 /// See the module. A TokenSource that waits for nothing but a trigger is not in it.
 #[derive(Debug)]
-pub(super) struct WorkQueue {
+pub struct WorkQueue {
     entries: Mutex<Entries>,
     changed: Notify,
 }
@@ -63,19 +65,21 @@ enum State {
 }
 
 impl WorkQueue {
-    pub(super) fn new() -> Self {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
         WorkQueue { entries: Mutex::default(), changed: Notify::new() }
     }
 
     /// Something concerns this TokenSource.
-    pub(super) fn trigger(&self, key: Key, urgency: Urgency) {
+    pub fn trigger(&self, key: Key, urgency: Urgency) {
         self.lock().trigger(key, urgency);
         self.changed.notify_one();
     }
 
     /// Waits for the next TokenSource to reconcile, and for a permit to do it. `urgency` is asked for those that time alone makes
     /// due. For one caller at a time; nothing is lost if it stops waiting.
-    pub(super) async fn next(
+    pub async fn next(
         &self,
         permits: &Arc<ApiPermits>,
         urgency: impl Fn(&Key) -> Urgency,
@@ -106,24 +110,26 @@ impl WorkQueue {
     }
 
     /// A reconciliation has ended; the next one is at `again`, if nothing triggers one before.
-    pub(super) fn done(&self, key: Key, again: Option<Instant>) {
+    pub fn done(&self, key: Key, again: Option<Instant>) {
         self.lock().done(key, again);
         self.changed.notify_one();
     }
 
     /// Forgets all that are due or will be, but for those that `keep` names.
-    pub(super) fn retain(&self, keep: impl Fn(&Key) -> bool) {
+    pub fn retain(&self, keep: impl Fn(&Key) -> bool) {
         self.lock().retain(keep);
     }
 
     /// How many are due or running.
-    pub(super) fn pending(&self) -> usize {
+    #[must_use]
+    pub fn pending(&self) -> usize {
         let entries = self.lock();
         entries.token.len + entries.nothing.len + entries.running
     }
 
     /// How many are due, running, or wait for their time.
-    pub(super) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.lock().states.len()
     }
 

@@ -174,7 +174,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     };
     let save_deadline = tokio::spawn(deadline(SAVE_TIMEOUT));
     tokio::select! {
-        () = controller::run(cluster.client, &followed, Arc::clone(&context)) => info!("stopped"),
+        () = controller::run(cluster.client, followed, Arc::clone(&context)) => info!("stopped"),
         () = deadline(STOP_TIMEOUT) => warn!("stopped, though not every reconciliation had ended"),
     }
     // From here on another process may lead. It sends no refresh token that this one has announced and not saved.

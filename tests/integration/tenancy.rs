@@ -1,6 +1,11 @@
 //! What the administrator decides: which namespaces are served, and which Secrets may be used as credentials.
 
-use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::api::ListParams;
+use serde_json::{Value, json};
 
 use super::rotation::{director, director_source, request_refresh};
 use super::support::authority::Authority;
@@ -159,4 +164,80 @@ async fn credentials_label_is_required_for_tls_secrets() {
     scene.kubectl(&["label", "secret", "roots", "tokensource.dev/credentials=true"], "").await;
     scene.ready("True TokenValid").await;
     assert_eq!(scene.mints().await, 1);
+}
+
+/// The way to share the namespaces of a large cluster among releases.
+#[tokio::test(flavor = "multi_thread")]
+async fn namespace_moved_between_two_releases_has_a_valid_token_always_and_each_refresh_once() {
+    const LIFETIME: u32 = 20;
+    const SOURCES: usize = 6;
+    let scene = Scene::new("moved", LIFETIME).await;
+    let label = format!("shard-{}", scene.namespace);
+    let move_to = async |shard: &str| {
+        let label = format!("{label}={shard}");
+        let arguments = ["label", "namespace", &scene.namespace, "--overwrite", &label];
+        assert!(ControlPlane::shared().kubectl(&arguments, "").await.status.success());
+    };
+    let [of_a, of_b] = ["a", "b"].map(|shard| format!("{label}={shard}"));
+    let (a, b) = tokio::join!(Operator::start_selecting(&of_a), Operator::start_selecting(&of_b));
+    let names: Vec<_> = (0..SOURCES).map(|number| format!("token-{number}")).collect();
+    for name in &names {
+        let mut source = scene.source(json!({"target": {"name": name}}));
+        source["metadata"]["name"] = json!(name);
+        scene.apply(source).await;
+    }
+
+    // What a reader of each target sees, while the namespace moves before a refresh is due, and once when it is.
+    let mut issued: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
+    for (round, shard, before_due) in [(1, "a", 2000), (2, "b", 2000), (3, "a", 50), (4, "b", 2000)] {
+        move_to(shard).await;
+        let sources = async || scene.sources().list(&ListParams::default()).await.unwrap();
+        let refreshed = |issued: &BTreeMap<String, Vec<Timestamp>>| {
+            names.iter().all(|name| issued.get(name).is_some_and(|issued| issued.len() >= round))
+        };
+        let begun = Instant::now();
+        while !refreshed(&issued) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{round}: {issued:?}\n{}{}", a.log(), b.log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            observe(&scene, &mut issued).await;
+        }
+        let tokens = sources().await.into_iter().filter_map(|source| source.status?.token);
+        let due = tokens.map(|token| token.refresh_at).min().unwrap();
+        let wait = due.duration_since(Timestamp::now()).unsigned_abs();
+        tokio::time::sleep(wait.saturating_sub(Duration::from_millis(before_due))).await;
+    }
+
+    for (name, issued) in &issued {
+        assert_eq!(issued.len(), 4, "{name} was refreshed once in each round: {issued:?}");
+        for pair in issued.windows(2) {
+            let apart = pair[1].duration_since(pair[0]).as_secs();
+            assert!(apart >= i64::from(LIFETIME) / 3, "{name} was refreshed twice in {apart} s: {issued:?}");
+        }
+    }
+    // What they have begun ends, and is written.
+    let logs = [a.stop().await, b.stop().await];
+    observe(&scene, &mut issued).await;
+    for log in &logs {
+        assert!(log.contains("reason=refresh due"), "both releases refreshed:\n{log}");
+    }
+    let requested: usize = logs.iter().map(|log| log.matches("token received").count()).sum();
+    let written: usize = issued.values().map(Vec::len).sum();
+    // A token that is requested while its namespace moves is not written.
+    assert!((written..=written + SOURCES).contains(&requested), "{requested} requests: {issued:?}");
+}
+
+/// Notes when the token of each target was issued; it must not have expired.
+async fn observe(scene: &Scene, issued: &mut BTreeMap<String, Vec<Timestamp>>) {
+    for secret in scene.secrets().list(&ListParams::default()).await.unwrap() {
+        let annotations = secret.metadata.annotations.unwrap_or_default();
+        let Some(record) = annotations.get("tokensource.dev/record") else { continue };
+        let record: Value = serde_json::from_str(record).unwrap();
+        let at = |member: &str| record[member].as_str().unwrap().parse::<Timestamp>().unwrap();
+        let name = secret.metadata.name.unwrap();
+        assert!(at("expiresAt") > Timestamp::now(), "{name} holds an expired token");
+        let issued = issued.entry(name).or_default();
+        if issued.last() != Some(&at("issuedAt")) {
+            issued.push(at("issuedAt"));
+        }
+    }
 }

@@ -1,0 +1,102 @@
+//! A hundred thousand TokenSources: what they take, how fast a restart is, and whether refreshes come in time.
+
+use std::time::{Duration, Instant};
+
+use super::{calls, print_calls};
+use crate::fleet::cost::Sample;
+use crate::fleet::operator::Operator;
+use crate::fleet::{self, Fleet, setting};
+use crate::scenarios::refreshes::UNLIMITED;
+
+/// Their refreshes begin after 1,080 s at the earliest: the first requests should take less.
+const LIFETIME: u32 = 1800;
+
+pub async fn run() -> Result<(), String> {
+    let sources = setting("SOURCES", 100_000);
+    let fleet = Fleet::create(sources, LIFETIME).await;
+    let mut operator = Operator::start_with(&UNLIMITED);
+    let begun = Instant::now();
+    fleet.until_minted(sources).await;
+    let seconds = begun.elapsed().as_secs_f64();
+    // What was answered last is written.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    println!(
+        "first tokens: {sources} in {seconds:.0} s ({:.0}/s); {}",
+        sources as f64 / seconds,
+        operator.usage().memory()
+    );
+    let took = operator.stop(Duration::from_secs(60)).await;
+    println!("SIGTERM: ended after {:.1} s", took.as_secs_f64());
+
+    let answered = fleet.answered().await;
+    let (mut operator, started) = (Operator::start_with(&UNLIMITED), Instant::now());
+    fleet::until_ready().await;
+    let ready = started.elapsed().as_secs_f64();
+    let usage = operator.usage();
+    println!("restart: ready after {ready:.1} s, {:.1} s of CPU; {}", usage.cpu, usage.memory());
+    print_calls("restart", 1.0, &Default::default(), &calls().await);
+    until_reconciled().await;
+    let usage = operator.usage();
+    println!(
+        "restart: all reconciled after {:.1} s, {:.1} s of CPU; {}",
+        started.elapsed().as_secs_f64(),
+        usage.cpu,
+        usage.memory()
+    );
+    let requests = fleet.answered().await - answered;
+    println!(
+        "restart: {requests} token requests, {:.0} s after the first token",
+        begun.elapsed().as_secs_f64()
+    );
+    scrape().await;
+
+    let expired = || async { sum("tokensource_token_expired_seconds_total").await };
+    let (expired_before, answered, calls_before) = (expired().await, fleet.answered().await, calls().await);
+    let (before, watched) = (Sample::take(operator.usage()), Instant::now());
+    let mut latest = 0_f64;
+    while watched.elapsed() < Duration::from_secs(setting("SECONDS", 1200) as u64) {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let metrics = fleet::metrics().await.unwrap();
+        latest = fleet::series(&metrics, "tokensource_refresh_lateness_ratio").fold(latest, f64::max);
+    }
+    let refreshes = fleet.answered().await - answered;
+    let usage = operator.usage();
+    let expired = expired().await - expired_before;
+    println!(
+        "steady: {refreshes} refreshes; {}; the latest refresh used {:.0} % of its time, {expired:.0} s without a valid token in all; {}",
+        before.cost(&usage, refreshes),
+        latest * 100.0,
+        usage.memory()
+    );
+    print_calls("refresh", refreshes as f64, &calls_before, &calls().await);
+    scrape().await;
+    if expired > 0.0 { Err(format!("targets held an expired token for {expired:.0} s")) } else { Ok(()) }
+}
+
+async fn sum(name: &str) -> f64 {
+    fleet::series(&fleet::metrics().await.unwrap(), name).sum()
+}
+
+/// Waits until no reconciliation is due.
+async fn until_reconciled() {
+    let begun = Instant::now();
+    loop {
+        let metrics = fleet::metrics().await.unwrap();
+        if fleet::value(&metrics, "tokensource_reconcile_pending") == Some(0.0) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(300), "reconciliations are due for 5 minutes");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn scrape() {
+    let mut best = Duration::MAX;
+    let mut bytes = 0;
+    for _ in 0..5 {
+        let begun = Instant::now();
+        bytes = fleet::metrics().await.unwrap().len();
+        best = best.min(begun.elapsed());
+    }
+    println!("a scrape: {:.1} MB in {:.2} s", bytes as f64 / 1e6, best.as_secs_f64());
+}

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Counts the instructions and allocations of benches/micro under Valgrind.
+#
+#   bench-micro.sh           the figures, beside those of the last run
+#   bench-micro.sh COMMIT    the same beside COMMIT; exit code 3 where one needs 5 % more instructions or allocations
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+command -v valgrind >/dev/null || { echo "Valgrind is missing. Debian: apt-get install valgrind" >&2; exit 1; }
+
+export CARGO_TARGET_DIR=$PWD/target/micro GUNGRAUN_HOME=$PWD/target/micro/gungraun
+# The runner must have the version of the library.
+version=$(sed -n 's/^gungraun = "=\(.*\)"$/\1/p' benches/micro/Cargo.toml)
+runner=$PWD/target/micro/runner-$version
+[ -x "$runner/bin/gungraun-runner" ] ||
+  cargo install --quiet --locked --root "$runner" --version "$version" gungraun-runner
+export GUNGRAUN_RUNNER=$runner/bin/gungraun-runner
+
+count() {
+  cargo bench --quiet --manifest-path "$1/benches/micro/Cargo.toml" -- --nocapture=false "${@:2}"
+}
+
+if [ $# = 0 ]; then
+  count .
+  exit
+fi
+before=$(mktemp -d)
+trap 'git worktree remove --force "$before"' EXIT
+git worktree add --quiet --detach "$before" "$1"
+# The benchmarks of now, so that both sides count the same.
+if [ -d "$before/benches/micro" ]; then
+  cp -R benches/micro/benches "$before/benches/micro/"
+  count "$before" --save-baseline=before
+  count . --baseline=before --callgrind-limits='ir=5%' --dhat-limits='totalblocks=5%'
+else
+  echo "$1 has no benches/micro: nothing to compare with" >&2
+  count .
+fi
