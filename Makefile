@@ -109,6 +109,10 @@ bench: $(NPM_STAMPS) ## Measure memory, CPU and refreshes a second of SOURCES=10
 bench-heap: $(NPM_STAMPS) ## Measure the heap of SOURCES=1000 TokenSources and the allocations of a refresh.
 	$(CARGO) bench --bench heap
 
+.PHONY: bench-micro
+bench-micro: ## Count the instructions and allocations of what a refresh computes, with Valgrind; BASE=main: beside that commit.
+	@hack/bench-micro.sh $(BASE)
+
 .PHONY: control-plane
 control-plane: ## Start a control plane in the foreground; Ctrl-C stops it.
 	@set -o pipefail; hack/control-plane.sh run | while read -r _ kubeconfig; do \

@@ -8,13 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 command -v valgrind >/dev/null || { echo "Valgrind is missing. Debian: apt-get install valgrind" >&2; exit 1; }
 
-export CARGO_TARGET_DIR=$PWD/target/micro GUNGRAUN_HOME=$PWD/target/micro/gungraun
-# The runner must have the version of the library.
-version=$(sed -n 's/^gungraun = "=\(.*\)"$/\1/p' benches/micro/Cargo.toml)
-runner=$PWD/target/micro/runner-$version
-[ -x "$runner/bin/gungraun-runner" ] ||
-  cargo install --quiet --locked --root "$runner" --version "$version" gungraun-runner
-export GUNGRAUN_RUNNER=$runner/bin/gungraun-runner
+GUNGRAUN_RUNNER=$(hack/cargo-tools.sh gungraun-runner)/gungraun-runner
+export GUNGRAUN_RUNNER CARGO_TARGET_DIR=$PWD/target/micro GUNGRAUN_HOME=$PWD/target/micro/gungraun
 
 count() {
   cargo bench --quiet --manifest-path "$1/benches/micro/Cargo.toml" -- --nocapture=false "${@:2}"

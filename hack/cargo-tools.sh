@@ -8,10 +8,11 @@ options=()
 case ${1:-} in
   cargo-deny) version=0.20.2 ;;
   cargo-cyclonedx) version=0.5.9 ;;
+  gungraun-runner) version=0.20.0 ;; # that of the library: benches/micro/Cargo.toml
   mdbook) version=0.5.4 options=(--no-default-features --features search) ;; # without its server
   mdbook-mermaid) version=0.17.1 ;;
   *)
-    echo "usage: $(basename "$0") cargo-deny | cargo-cyclonedx | mdbook | mdbook-mermaid" >&2
+    echo "usage: $(basename "$0") cargo-deny | cargo-cyclonedx | gungraun-runner | mdbook | mdbook-mermaid" >&2
     exit 1
     ;;
 esac

@@ -74,7 +74,7 @@ async fn until_stopped(name: &str, fleet: Fleet, flags: &[&str]) -> Result<(), S
 }
 
 /// The server's token endpoint by ways through ports of their own, each of which is an origin to the operator.
-async fn origins(server: &'static AuthorizationServer, count: usize) -> Vec<String> {
+pub(super) async fn origins(server: &'static AuthorizationServer, count: usize) -> Vec<String> {
     let mut urls = Vec::new();
     for _ in 0..count {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -9,11 +9,13 @@
 //! | `many` | 100,000 tokens of 1,800 s: first requests, a restart, refreshes for `SECONDS` (default: 1,200) | the restart requests none of those that are valid, none expires |
 //! | `lifted` | first mints without a limit, SIGTERM at half of them | every token that was answered is written |
 //! | `twenty` | first mints at twenty endpoints at their default limits, SIGTERM at half of them | the same |
+//! | `fifty` | 10 s tokens at fifty endpoints, which ask for more than the API server can take, for `SECONDS`; beside them 60 s tokens of another tenant | those of the other tenant are late by 5 s at most (99 %) and none expires |
 //! | `slow-api` | new TokenSources, 200 ms for each API call, one refresh that is due | it is written in time |
 //! | `hang` | an endpoint that hangs, for `SECONDS` | |
 //! | `pernamespace` | rights by namespace: 10,000 sources in 2,000 `NAMESPACES` | `benches/scenarios/pernamespace.rs` says it |
 //! | `hostile` | tokens of 300 s for `SECONDS`, without and with a hostile tenant | none expires, and the 99th percentile is at most 5 s later |
 
+mod fifty;
 mod first_mints;
 mod hostile;
 mod many;
@@ -37,12 +39,13 @@ pub async fn run(scenario: &str) -> Result<(), String> {
         "many" => return many::run().await,
         "lifted" => return first_mints::lifted().await,
         "twenty" => return first_mints::twenty().await,
+        "fifty" => return fifty::run().await,
         "hostile" => return hostile::run().await,
         "pernamespace" => return pernamespace::run().await,
         "slow-api" => return slow_api::run().await,
         "hang" => hang().await,
         _ => panic!(
-            "SCENARIO: write table, full, overload, steady, many, lifted, twenty, slow-api, hang, hostile or pernamespace"
+            "SCENARIO: write table, full, overload, steady, many, lifted, twenty, fifty, slow-api, hang, hostile or pernamespace"
         ),
     }
     Ok(())

@@ -127,12 +127,20 @@ impl Redactor {
             .any(|secret| text == secret || (secret.len() >= MIN_CONTAINED_LENGTH && text.contains(secret)))
     }
 
-    /// Whether a message may have `text` unchanged. Of its words, those that were sent as what messages may have are permitted anyway.
-    pub(super) fn permits(&self, text: &str) -> bool {
+    /// Whether a message may have `text` unchanged, which came beside these tokens. Of its words, those that were sent as what
+    /// messages may have are permitted anyway.
+    pub(super) fn permits<'a>(&'a self, text: &str, tokens: impl IntoIterator<Item = &'a str>) -> bool {
         let others: Vec<&str> =
             text.split(' ').filter(|word| !self.plain.iter().any(|plain| plain == word)).collect();
         let others = others.join(" ");
-        others.len() <= MAX_SEARCHED && self.redact(&others) == others
+        // Every answer with a scope comes here: what cannot be in it is not prepared for a search.
+        let mut fitting = Redactor::default();
+        let tokens = tokens.into_iter().filter(|token| token.len() >= MIN_CONTAINED_LENGTH);
+        let values = self.values.iter().map(ExposeSecret::expose_secret).chain(tokens);
+        values
+            .filter(|value| shortest_anchor(value) <= others.len())
+            .for_each(|value| fitting.add_name(value));
+        others.len() <= MAX_SEARCHED && fitting.redact(&others) == others
     }
 
     /// `text` without everything that was sent, also without what messages may show.
@@ -268,6 +276,12 @@ impl Anchors {
     }
 }
 
+/// The least length of what a value is found by. Of its [`forms`] only the inner ones in base64 may be shorter than the value.
+fn shortest_anchor(value: &str) -> usize {
+    let inner = (value.len() / 3 * 4).saturating_sub(4).max(MIN_CONTAINED_LENGTH);
+    value.len().min(inner).min(ANCHOR_LENGTH)
+}
+
 /// A value unencoded, percent-encoded, form-encoded, JSON-escaped, and in both alphabets of base64, alone and inside of a longer
 /// value.
 fn forms(value: &str) -> Vec<String> {
@@ -353,4 +367,40 @@ fn is_identifier(text: &str, place: Range<usize>) -> bool {
         run.len() == 64 && is_hex && text.get(..place.start).is_some_and(|before| before.ends_with(DIGEST))
     };
     run.bytes().all(|b| b.is_ascii_alphabetic()) || run.split(['-', '_']).all(is_word) || is_digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn shortest_anchor_is_no_longer_than_that_of_any_form(value in "\\PC{1,60}|[\"\\\\a%+/ ]{1,12}") {
+            for form in forms(&value) {
+                prop_assert!(shortest_anchor(&value) <= form.len().min(ANCHOR_LENGTH), "{form}");
+            }
+        }
+    }
+
+    #[test]
+    fn permits_refuses_what_was_sent_and_tokens_of_the_answer_in_texts_as_short_as_they_are() {
+        let mut redactor = Redactor::default();
+        redactor.add("secret12");
+        redactor.add_name("id");
+        redactor.add_plain("read");
+        for (text, permitted) in [
+            ("", true),
+            ("read", true),
+            ("read all", true),
+            ("secret12", false),
+            ("c2VjcmV0MTI", false),
+            ("read id", false),
+            ("tokens-1", false),
+            ("tokens", true),
+        ] {
+            assert_eq!(redactor.permits(text, ["tokens-1", "all"]), permitted, "{text}");
+        }
+    }
 }

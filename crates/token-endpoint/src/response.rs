@@ -46,14 +46,26 @@ struct Known<'a> {
 impl Known<'_> {
     /// Redacts all of it.
     fn redactor(&self) -> Redactor {
-        let access_token = self.token(self.mapping.access_token.as_ref(), "access_token");
-        self.secrets().with(access_token)
+        self.secrets().with(self.access_token())
+    }
+
+    /// Whether a member that many may read may be kept.
+    fn permit(&self, text: &str) -> bool {
+        self.sent.permits(text, self.other_tokens().chain(self.access_token()))
     }
 
     /// All of it but the access token, which templates may use.
     fn secrets(&self) -> Redactor {
+        self.sent.with(self.other_tokens())
+    }
+
+    fn access_token(&self) -> Option<&str> {
+        self.token(self.mapping.access_token.as_ref(), "access_token")
+    }
+
+    fn other_tokens(&self) -> impl Iterator<Item = &str> {
         let refresh_token = self.token(self.mapping.refresh_token.as_ref(), "refresh_token");
-        self.sent.with(refresh_token.into_iter().chain(self.token(None, "id_token")))
+        refresh_token.into_iter().chain(self.token(None, "id_token"))
     }
 
     fn token(&self, pointer: Option<&Pointer>, name: &str) -> Option<&str> {
@@ -214,14 +226,14 @@ fn token_type<'a>(text: &'a str, known: &Known<'_>) -> Result<Option<&'a str>, R
         _ if text.contains(is_control) => Err(ResponseProblem::ControlCharacters("token_type".to_owned())),
         _ => {
             let has_form = text.len() <= MAX_TOKEN_TYPE && is_plain(text);
-            Ok(Some(text).filter(|text| has_form && known.redactor().permits(text)))
+            Ok(Some(text).filter(|text| has_form && known.permit(text)))
         }
     }
 }
 
 /// Whether a scope is one of RFC 6749, 3.3, and repeats no secret.
 fn can_be_told(scope: &str, known: &Known<'_>) -> bool {
-    scope.len() <= MAX_SCOPE && is_plain(scope) && known.redactor().permits(scope)
+    scope.len() <= MAX_SCOPE && is_plain(scope) && known.permit(scope)
 }
 
 /// Control characters and Unicode's line separators: some readers of files and headers start a new line at them.
