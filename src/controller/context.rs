@@ -157,7 +157,7 @@ impl Context {
             saver: Saver::new(),
             report_rate: ReportRate::default(),
             event_rate: EventRate::default(),
-            work: WorkQueue::new(),
+            work: WorkQueue::default(),
             mints: MintQueue::new(parts.limits),
             permits: ApiPermits::new(API_PERMITS, RESERVED_API_PERMITS),
             attempt_memory: AttemptMemory::new(),

@@ -121,7 +121,7 @@ async fn work(context: &Arc<Context>, mut mints: JoinSet<()>) {
         if let Some(last_result_at) = last_result_at
             && has_ended
             && running.is_empty()
-            && (context.work.len() == 0 || last_result_at.elapsed() > LAST_WRITES)
+            && (context.work.known() == 0 || last_result_at.elapsed() > LAST_WRITES)
         {
             break;
         }

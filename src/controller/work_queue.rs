@@ -32,7 +32,7 @@ impl Urgency {
 }
 
 /// See the module. A TokenSource that waits for nothing but a trigger is not in it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct WorkQueue {
     entries: Mutex<Entries>,
     changed: Notify,
@@ -65,12 +65,6 @@ enum State {
 }
 
 impl WorkQueue {
-    /// An empty one.
-    #[must_use]
-    pub fn new() -> Self {
-        WorkQueue { entries: Mutex::default(), changed: Notify::new() }
-    }
-
     /// Something concerns this TokenSource.
     pub fn trigger(&self, key: Key, urgency: Urgency) {
         self.lock().trigger(key, urgency);
@@ -129,7 +123,7 @@ impl WorkQueue {
 
     /// How many are due, running, or wait for their time.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn known(&self) -> usize {
         self.lock().states.len()
     }
 
@@ -384,7 +378,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn next_waits_for_a_permit_and_then_takes_the_earliest_of_that_time() {
-        let (queue, permits, now) = (WorkQueue::new(), ApiPermits::new(1, 0), Instant::now());
+        let (queue, permits, now) = (WorkQueue::default(), ApiPermits::new(1, 0), Instant::now());
         let held = permits.acquire(&"ns".into()).await;
         queue.trigger(key("first"), by(now, 30));
         let next = queue.next(&permits, |_| by(now, 0));
@@ -397,7 +391,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn next_takes_new_sources_by_deadline_however_many_tokens_are_at_stake() {
-        let (queue, permits, now) = (WorkQueue::new(), ApiPermits::new(8, 2), Instant::now());
+        let (queue, permits, now) = (WorkQueue::default(), ApiPermits::new(8, 2), Instant::now());
         for name in ["later", "later still"] {
             queue.trigger(key(name), by(now, 60));
         }
@@ -407,7 +401,7 @@ mod tests {
 
     /// How long one waits for a reconciliation while those of a crowd in another namespace take a second each.
     async fn wait(crowd: Urgency, other: Urgency) -> Duration {
-        let (queue, permits) = (WorkQueue::new(), ApiPermits::new(40, 10));
+        let (queue, permits) = (WorkQueue::default(), ApiPermits::new(40, 10));
         for n in 0..10_000 {
             queue.trigger(Key::new("crowd", &n.to_string()), crowd);
         }

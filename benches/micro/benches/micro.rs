@@ -245,7 +245,7 @@ fn check_egress(egress: Egress) -> [Result<(), EgressRefused>; 2] {
 /// A queue where 10,000 TokenSources of 100 namespaces wait.
 fn crowd() -> (WorkQueue, Arc<ApiPermits>, tokio::runtime::Runtime) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let queue = WorkQueue::new();
+    let queue = WorkQueue::default();
     let now = tokio::time::Instant::now();
     for number in 0..10_000_u64 {
         let key = Key::new(&format!("namespace-{}", number % 100), &format!("source-{number}"));

@@ -182,7 +182,7 @@ impl Simulation {
         };
         Arc::new(Simulation {
             started: Instant::now(),
-            work: WorkQueue::new(),
+            work: WorkQueue::default(),
             permits: ApiPermits::new(8, 2),
             mints: MintQueue::new(plan.limits),
             state: Mutex::new(state),
