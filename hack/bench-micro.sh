@@ -12,7 +12,7 @@ GUNGRAUN_RUNNER=$(hack/cargo-tools.sh gungraun-runner)/gungraun-runner
 export GUNGRAUN_RUNNER CARGO_TARGET_DIR=$PWD/target/micro GUNGRAUN_HOME=$PWD/target/micro/gungraun
 
 count() {
-  cargo bench --quiet --manifest-path "$1/benches/micro/Cargo.toml" -- --nocapture=false "${@:2}"
+  cargo bench --quiet --locked --bench micro --manifest-path "$1/benches/micro/Cargo.toml" -- "${@:2}"
 }
 
 if [ $# = 0 ]; then
