@@ -136,10 +136,10 @@ impl Redactor {
         // Every answer with a scope comes here: what cannot be in it is not prepared for a search.
         let mut fitting = Redactor::default();
         let tokens = tokens.into_iter().filter(|token| token.len() >= MIN_CONTAINED_LENGTH);
-        let values = self.values.iter().map(ExposeSecret::expose_secret).chain(tokens);
-        values
-            .filter(|value| shortest_anchor(value) <= others.len())
-            .for_each(|value| fitting.add_name(value));
+        let sent = self.values.iter().filter(|(kind, _)| *kind != Kind::ShortSecret);
+        let values = sent.map(|(_, value)| value.expose_secret()).chain(tokens);
+        let fits = |value: &&str| shortest_anchor(value) <= others.len();
+        values.filter(fits).for_each(|value| fitting.add_name(value));
         others.len() <= MAX_SEARCHED && fitting.redact(&others) == others
     }
 
