@@ -21,7 +21,7 @@ sed -n 's#.*](\(.*\.md\))$#\1#p' "$stage/src/SUMMARY.md" | while read -r page; d
   mkdir -p "$stage/src/$(dirname "$page")"
   cp "$page" "$stage/src/$page"
 done
-for file in LICENSE deploy/overlays/pernamespace/opt-in.yaml deploy/policies/known-issuers.yaml examples/*/*.yaml; do
+for file in LICENSE deploy/overlays/pernamespace/opt-in.yaml deploy/policies/*.yaml examples/*/*.yaml; do
   mkdir -p "$stage/src/$(dirname "$file")"
   cp "$file" "$stage/src/$file"
 done
