@@ -25,7 +25,11 @@ git worktree add --quiet --detach "$before" "$1"
 # The benchmarks of now, so that both sides count the same.
 if [ -d "$before/benches/micro" ]; then
   cp -R benches/micro/benches "$before/benches/micro/"
-  count "$before" --save-baseline=before
+  if ! count "$before" --save-baseline=before; then
+    echo "the benchmarks of now do not build with $1: nothing to compare with" >&2
+    count .
+    exit
+  fi
   count . --baseline=before --callgrind-limits='ir=5%' --dhat-limits='totalblocks=5%'
 else
   echo "$1 has no benches/micro: nothing to compare with" >&2

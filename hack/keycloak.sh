@@ -43,6 +43,18 @@ within() {
   }
 }
 
+# The distribution is what it was when its version was chosen.
+check() {
+  local want got
+  case $version in
+    26.7.3) want=27a6535553c3cdcd083872ba40629efafb3475e3b758e0c6f691395561dd0f1f ;;
+    26.5.7) want=7c38073ca48702f7d5e992508681d45027ba309ea2633ce8bef92343c795d729 ;;
+    *) die "no SHA-256 of version $version is known: add it to hack/keycloak.sh" ;;
+  esac
+  got=$( (sha256sum "$1" 2>/dev/null || shasum -a 256 "$1") | cut -d ' ' -f 1)
+  [ "$got" = "$want" ] || die "the SHA-256 of Keycloak $version is $got, not $want"
+}
+
 build() {
   [ -e "$home/.built" ] && return
   command -v jar >/dev/null || die "a JDK is missing, 17 or later; 'make doctor' prints the remedy"
@@ -54,8 +66,9 @@ build() {
     scratch=$(mktemp -d "$cache/.keycloak.XXXXXX")
     remove+=("$scratch")
     say "fetching version $version once, into $home"
-    within $max_seconds "$scratch/log" mvn -q -B -Dmaven.wagon.rto=60000 -Daether.connector.requestTimeout=60000 "$plugin:copy" \
+    within $max_seconds "$scratch/log" mvn -q -B -C -Dmaven.wagon.rto=60000 -Daether.connector.requestTimeout=60000 "$plugin:copy" \
       -Dartifact="org.keycloak:keycloak-quarkus-dist:$version:zip" -DoutputDirectory="$scratch"
+    check "$scratch/keycloak-quarkus-dist-$version.zip"
     (cd "$scratch" && jar xf "keycloak-quarkus-dist-$version.zip")
     rm -rf "$home"
     mv "$scratch/keycloak-$version" "$home"

@@ -229,10 +229,10 @@ node_is_ready() {
 
 # shellcheck disable=SC2317,SC2329 # until_ready calls it
 dns_is_ready() {
-  local status
+  local status=
   exec 4<>/dev/tcp/127.0.0.1/8181 || return
   printf 'GET /ready HTTP/1.0\r\n\r\n' >&4
-  read -r _ status _ <&4 || true
+  read -r -t 5 _ status _ <&4 || true
   exec 4<&-
   [ "$status" = 200 ]
 }

@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         tokensource_operator::cli::Command::Probe(_) => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
+    // One that is busy must not hold up probes and the Lease, on one core either.
+    builder.worker_threads(std::thread::available_parallelism().map_or(2, usize::from).max(2));
     match builder.enable_all().build() {
         Ok(runtime) => runtime.block_on(cli.run()),
         Err(error) => {

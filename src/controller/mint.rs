@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, Shared};
 use token_endpoint::EndpointPermit;
 use tokensource_api::Reason;
 use tokio::task::JoinSet;
@@ -26,10 +27,8 @@ const NOT_NEEDED_WAIT: Duration = Duration::from_secs(1);
 
 /// Begins token requests while this process leads, by the earliest deadline; then takes back those that have not begun, and
 /// waits for those that have.
-pub(super) async fn run(context: Arc<Context>) {
+pub(super) async fn run(context: Arc<Context>, mut ends: Shared<BoxFuture<'static, ()>>) {
     let mut tasks = JoinSet::new();
-    let ends = context.leadership.wait_until_ended();
-    tokio::pin!(ends);
     loop {
         context.heartbeats.beat(Loop::MintQueue);
         tokio::select! {

@@ -75,6 +75,16 @@ impl Outcome {
         Outcome::Failed(Attempt::new(Class::Malformed, reason, message))
     }
 
+    /// A token that may do more than the issuer allows is not written.
+    pub(crate) fn wider_than_allowed(issuer: &str) -> Self {
+        Outcome::unusable(
+            Reason::NotAllowedByIssuer,
+            format!(
+                "the endpoint granted a scope that ClusterTokenIssuer {issuer} does not allow, so that the token is not written: ask the platform"
+            ),
+        )
+    }
+
     /// A failure that may pass without a change that is watched: a quota, a policy, a certificate.
     pub(crate) fn passing(reason: Reason, message: String) -> Self {
         Outcome::Failed(Attempt::new(Class::Transient, reason, message))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use kube::Client;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -28,6 +29,9 @@ const PANIC_WAIT: Duration = Duration::from_secs(60);
 const LAST_WRITE_WAIT: Duration = Duration::from_secs(1);
 /// How long that is tried, after the last token request has ended.
 const LAST_WRITES: Duration = Duration::from_secs(20);
+
+/// Ready when a term of leadership has ended, or this process must stop.
+pub(super) type EndOfTerm = Shared<BoxFuture<'static, ()>>;
 
 /// Keeps the tokens of the TokenSources that are followed fresh whenever this process leads, until it must stop. A process that does not lead follows the watches too, and so can act at once when it does.
 ///
@@ -67,11 +71,19 @@ async fn lead(context: &Arc<Context>) {
         }
         context.trigger_all();
         let mut mints = JoinSet::new();
-        mints.spawn(mint::run(Arc::clone(context)));
-        work(context, mints).await;
+        let ends = end_of_term(context);
+        mints.spawn(mint::run(Arc::clone(context), ends.clone()));
+        work(context, mints, ends).await;
         context.heartbeats.rest();
         context.end_term();
     }
+}
+
+/// The end of this term. Both queues wait for the same: a Lease that is lost and won again at once would else end one of them
+/// alone.
+fn end_of_term(context: &Context) -> EndOfTerm {
+    let leadership = context.leadership.clone();
+    async move { leadership.wait_until_ended().await }.boxed().shared()
 }
 
 /// A process that does not lead has nothing to do, and shows that it would.
@@ -86,11 +98,9 @@ async fn keep_beating(context: &Context) {
 
 /// Reconciles what is due while this process leads. Then only writes what token requests have brought and still bring: it
 /// is in memory alone.
-async fn work(context: &Arc<Context>, mut mints: JoinSet<()>) {
+async fn work(context: &Arc<Context>, mut mints: JoinSet<()>, mut ends: EndOfTerm) {
     let mut running = JoinSet::new();
     let mut last_result_at = None;
-    let ends = context.leadership.wait_until_ended();
-    tokio::pin!(ends);
     let mut has_ended = false;
     loop {
         context.heartbeats.beat(Loop::WorkQueue);

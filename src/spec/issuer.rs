@@ -300,10 +300,21 @@ pub fn is_of_endpoint(reason: Reason) -> bool {
     )
 }
 
-/// Whether such a failure is the issuer's, and not that of a single request, whose scope or audience is a tenant's choice.
+/// Whether such a failure is the issuer's, and not that of a single request, whose scope or audience is a tenant's choice. With the
+/// tenant's own ServiceAccount, a rejection is that of the tenant's subject. The API server may have refused a call about the
+/// tenant's own objects.
 #[must_use]
-pub fn is_of_issuer(reason: Reason) -> bool {
-    is_of_endpoint(reason) && !matches!(reason, Reason::ScopeRejected | Reason::RequestRejected)
+pub fn is_of_issuer(reason: Reason, has_own_subject: bool) -> bool {
+    let is_of_request =
+        matches!(reason, Reason::ScopeRejected | Reason::RequestRejected | Reason::KubernetesApiError);
+    let is_of_subject = matches!(
+        reason,
+        Reason::ClientRejected
+            | Reason::GrantRejected
+            | Reason::CredentialsInvalid
+            | Reason::CredentialsNotFound
+    );
+    is_of_endpoint(reason) && !is_of_request && !(has_own_subject && is_of_subject)
 }
 
 fn serves(

@@ -136,8 +136,8 @@ impl ServiceAccountTokenError {
 impl ServiceAccountTokenError {
     /// Whether it is about the ServiceAccount, and not about the endpoint.
     pub(crate) fn is_about_account(&self) -> bool {
-        use ServiceAccountTokenError::{Call, NoConsent, NotFound, Reserved};
-        matches!(self, Reserved(_) | NotFound(_) | NoConsent { .. } | Call(_))
+        use ServiceAccountTokenError::{Call, NoConsent, NotFound, Replaced, Reserved, Unexpected};
+        matches!(self, Reserved(_) | NotFound(_) | Replaced(_) | Unexpected(_) | NoConsent { .. } | Call(_))
     }
 }
 

@@ -222,7 +222,7 @@ fn token_source_among_extra_objects_waits_for_its_definition_at_the_first_instal
         assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "Helm");
     }
     assert_eq!(find(&first, "ConfigMap", "c")["metadata"]["annotations"], Value::Null);
-    for options in [&["--is-upgrade"][..], &["--api-versions", "tokensource.dev/v1alpha1"]] {
+    for options in [&["--is-upgrade"][..], &["--api-versions", "tokensource.dev/v1alpha1/TokenSource"]] {
         let later = render(options);
         let source = later.iter().find(|it| it["metadata"]["name"] == "a").unwrap();
         assert_eq!(source["metadata"], object("a")["metadata"], "{options:?}");

@@ -332,7 +332,8 @@ async fn issuer_labels_policy_lets_only_those_change_labels_who_may_change_issue
     let scene = Scene::bare("issuer-labels").await;
     scene.kubectl(&["apply", "-f", "-"], LABELS).await;
     let name = &scene.namespace;
-    let rules = ["--verb=get,patch,update,create", "--resource=namespaces"];
+    let resources = "--resource=namespaces,namespaces/status,namespaces/finalize";
+    let rules = ["--verb=get,patch,update,create", resources];
     scene.kubectl(&[&["create", "clusterrole", name], &rules[..]].concat(), "").await;
     let subject = format!("--user=tenant-{name}");
     scene.kubectl(&["create", "clusterrolebinding", name, "--clusterrole", name, &subject], "").await;
@@ -353,6 +354,11 @@ async fn issuer_labels_policy_lets_only_those_change_labels_who_may_change_issue
         assert!(label(change).await.unwrap_err().contains(words), "{change}");
     }
     label("team=b").await.unwrap();
+    // The API server stores labels that come with a part of a namespace, too.
+    let patch = r#"{"metadata":{"labels":{"issuers.tokensource.dev/d":"e"}}}"#;
+    let status = ["patch", "namespace", name, "--subresource=status", "--type=merge", "-p", patch];
+    let said = scene.try_kubectl(&[&status[..], &["--as", &user]].concat(), "").await.unwrap_err();
+    assert!(said.contains(words), "{said}");
     let new = json!({
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": {"name": format!("{name}-new"), "labels": {"issuers.tokensource.dev/a": "b"}},

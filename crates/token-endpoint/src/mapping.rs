@@ -37,6 +37,12 @@ impl Pointer {
     pub(super) fn find<'a>(&self, document: &'a Value) -> Option<&'a Value> {
         document.pointer(&self.0).filter(|value| !value.is_null())
     }
+
+    /// What holds the value as a member.
+    pub(super) fn holder<'a>(&self, document: &'a Value) -> Option<&'a Value> {
+        let (holder, _) = self.0.rsplit_once('/')?;
+        document.pointer(holder)
+    }
 }
 
 impl fmt::Display for Pointer {

@@ -156,11 +156,16 @@ fn token(
     }
     let token_type_text = text(document, "token_type").map(str::trim).filter(|text| !text.is_empty());
     let token_type = token_type_text.map(|text| token_type(text, known)).transpose()?.flatten();
-    let scope = text(document, "scope");
+    // Servers that wrap the token put its scope beside it.
+    let beside = mapping.access_token.as_ref().and_then(|pointer| pointer.holder(document));
+    let stated = beside.into_iter().chain([document]).filter_map(|holder| holder.get("scope"));
+    let stated: Vec<&Value> = stated.filter(|scope| !scope.is_null()).collect();
+    let scope = stated.first().and_then(|scope| scope.as_str());
     if scope.is_some_and(|scope| scope.contains(is_control)) {
         return Err(ResponseProblem::ControlCharacters("scope".to_owned()));
     }
-    let told = scope.filter(|scope| can_be_told(scope, known));
+    let is_one = stated.windows(2).all(|pair| matches!(pair, [first, second] if first == second));
+    let told = scope.filter(|scope| is_one && can_be_told(scope, known));
     let values = values(document, request, known)?;
     let expires_in = mapped(document, mapping.expires_in.as_ref(), "expires_in").and_then(seconds);
     Ok(Answer {
@@ -168,7 +173,7 @@ fn token(
         token_type: token_type.unwrap_or(BEARER).to_owned(),
         token_type_missing: token_type.is_none() && !mapping.omits_token_type,
         scope: told.map(str::to_owned),
-        scope_is_withheld: told.is_none() && document.get("scope").is_some_and(|scope| !scope.is_null()),
+        scope_is_withheld: told.is_none() && !stated.is_empty(),
         expires_in: expires_in.map(|seconds| seconds.min(MAX_LIFETIME)),
         expires_at: mapping
             .expires_at

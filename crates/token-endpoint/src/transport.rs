@@ -115,11 +115,11 @@ impl Transport {
     }
 
     /// The same transport for endpoints that a trusted party chose, see [`Egress::for_trusted`]. It shares no connection with this
-    /// one, since a connection is judged when it is made.
+    /// one, since a connection is judged when it is made, and no clock, which an answer may set.
     #[must_use]
     pub fn for_trusted(&self, private: bool) -> Self {
         let egress = Arc::new(self.egress.for_trusted(private));
-        Self { egress, clients: Arc::default(), ..self.clone() }
+        Self { egress, clients: Arc::default(), clocks: Arc::default(), ..self.clone() }
     }
 
     /// Takes `now` for the local clock, instead of the system's wall clock.

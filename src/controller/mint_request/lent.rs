@@ -40,12 +40,6 @@ impl TokenRequest<'_> {
         }
         let scope = answer.scope.as_deref().map_or("one that cannot be told".into(), shown);
         warn!(source = %self.identity.key, issuer = %issuer.name, %scope, "the endpoint granted a scope that the issuer does not allow");
-        Err(Outcome::unusable(
-            Reason::NotAllowedByIssuer,
-            format!(
-                "the endpoint granted a scope that ClusterTokenIssuer {} does not allow, so that the token is not written: ask the platform",
-                issuer.name
-            ),
-        ))
+        Err(Outcome::wider_than_allowed(&issuer.name))
     }
 }

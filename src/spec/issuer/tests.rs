@@ -217,6 +217,21 @@ fn granted_scope_must_be_allowed_whatever_was_asked_for() {
 }
 
 #[test]
+fn failure_is_the_issuers_unless_a_tenant_may_cause_it() {
+    use Reason::{ClientRejected, EndpointUnavailable, GrantRejected, KubernetesApiError, ScopeRejected};
+    for (reason, of_issuer, with_own_subject) in [
+        (EndpointUnavailable, true, true),
+        (ClientRejected, true, false),
+        (GrantRejected, true, false),
+        (ScopeRejected, false, false),
+        (KubernetesApiError, false, false),
+    ] {
+        assert_eq!(is_of_issuer(reason, false), of_issuer, "{reason}");
+        assert_eq!(is_of_issuer(reason, true), with_own_subject, "{reason}");
+    }
+}
+
+#[test]
 fn discovered_endpoint_is_at_the_issuers_host_or_at_a_listed_one() {
     let allows = |hosts: Value, url: &str| {
         issuer(json!({"endpoint": {"hosts": hosts}})).allows_endpoint(&url.parse().unwrap())

@@ -44,6 +44,23 @@ fn read_access_token_is_found_at_mapped_pointer() {
 }
 
 #[test]
+fn read_scope_is_also_found_beside_a_wrapped_token() {
+    let wrapped = || ResponseMapping { access_token: pointer("/data/0/token"), ..ResponseMapping::default() };
+    for (members, scope, is_withheld) in [
+        (r#""data":[{"token":"t","scope":"read admin"}]"#, Some("read admin"), false),
+        (r#""data":[{"token":"t"}],"scope":"read""#, Some("read"), false),
+        (r#""data":[{"token":"t","scope":"read"}],"scope":"read""#, Some("read"), false),
+        // Which one holds is not known.
+        (r#""data":[{"token":"t","scope":"read"}],"scope":"admin""#, None, true),
+        (r#""data":[{"token":"t","scope":["admin"]}],"scope":"read""#, None, true),
+        (r#""data":[{"token":"t"}]"#, None, false),
+    ] {
+        let read = mapped(wrapped(), &format!("{{{members}}}")).unwrap();
+        assert_eq!((read.scope.as_deref(), read.scope_is_withheld), (scope, is_withheld), "{members}");
+    }
+}
+
+#[test]
 fn read_expires_at_accepts_known_forms() {
     for (written, read) in [
         (r#""2026-11-22T05:00:00Z""#, Some("2026-11-22T05:00:00Z")),

@@ -124,7 +124,7 @@ impl Reconciliation<'_> {
         }
         let problem = Problem { reason, message: attempt.message, passes: false };
         if let Some(issuer) = self.spec.issuer.as_ref().filter(|_| !attempt.is_own)
-            && is_of_issuer(reason)
+            && is_of_issuer(reason, self.spec.description.service_account.is_some())
         {
             self.context.issuers.note(issuer, Answered::Failed(reason, problem.message.clone()));
         }

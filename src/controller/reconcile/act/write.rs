@@ -19,6 +19,12 @@ use crate::text::shown;
 impl Reconciliation<'_> {
     pub(crate) async fn write(&mut self) -> Result<Step, Outcome> {
         let Some(mut token) = self.state.pending.take() else { return Ok(Step::Again) };
+        if let Some(issuer) = &self.spec.issuer
+            && !issuer.allows_granted(token.record.scope.as_deref())
+        {
+            // The issuer allows less than when the token came: it is dropped.
+            return Err(Outcome::wider_than_allowed(&issuer.name));
+        }
         let written = self.write_token(&mut token).await;
         if written.is_err() {
             self.state.pending = Some(token);
