@@ -1,6 +1,8 @@
 //! ClusterTokenIssuers under the rights and the admission policy of the chart: two tenants, every refusal, withdrawal, narrowing,
 //! a rotated credential, and what a tenant is told.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 
 use super::keyless::cluster_issuer;
@@ -342,13 +344,18 @@ async fn issuer_labels_policy_lets_only_those_change_labels_who_may_change_issue
         scene.try_kubectl(&["label", "namespace", name, "--overwrite", change, "--as", &user], "").await
     };
     let words = "labels that begin with issuers.tokensource.dev/";
-    eventually("the policy takes effect", SOON, async || match label("issuers.tokensource.dev/a=b").await {
-        Err(said) if said.contains(words) => Ok(()),
-        other => Err(other),
+    // Another value each time: one that was let through before is no change, and is let through again.
+    let attempts = AtomicUsize::new(0);
+    eventually("the policy takes effect", SOON, async || {
+        let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+        match label(&format!("issuers.tokensource.dev/a={attempt}")).await {
+            Err(said) if said.contains(words) => Ok(()),
+            other => Err(other),
+        }
     })
     .await;
     label("team=a").await.unwrap();
-    scene.kubectl(&["label", "namespace", name, "issuers.tokensource.dev/a=b"], "").await;
+    scene.kubectl(&["label", "namespace", name, "--overwrite", "issuers.tokensource.dev/a=b"], "").await;
     for change in ["issuers.tokensource.dev/a=c", "issuers.tokensource.dev/a-", "issuers.tokensource.dev/d=e"]
     {
         assert!(label(change).await.unwrap_err().contains(words), "{change}");
