@@ -25,7 +25,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller
 controllers=$controllers,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller
 
-# component NAME COMMAND...: starts it with its own log, and registers it for watch_stdin.
+# component NAME COMMAND...: starts it with its own log, and registers it for end_killed_run.
 component() {
   local name=$1
   shift
@@ -253,20 +253,11 @@ with_retries() {
   die "found no free port on 127.0.0.1"
 }
 
-# Ends this process when stdin closes, so that it never outlives its starter, however that ends. If this process was killed
-# (SIGKILL), ends its children.
-watch_stdin() {
-  local supervisor=$$
-  (
-    trap - INT TERM HUP EXIT
-    while IFS= read -r _; do :; done
-    kill -TERM $supervisor 2>/dev/null && exit
-    # shellcheck disable=SC2046 # splits into pids
-    kill -KILL $(awk '{ print $1 }' "$dir/pids") 2>/dev/null
-    [ -n "$keep" ] || rm -rf "$dir"
-  ) <&3 >/dev/null 2>&1 &
-  children+=("$!")
-  exec 3<&-
+# What is left of a run whose process was killed.
+end_killed_run() {
+  # shellcheck disable=SC2046 # splits into pids
+  kill -KILL $(awk '{ print $1 }' "$dir/pids") 2>/dev/null
+  [ -n "$keep" ] || rm -rf "$dir"
 }
 
 run() {
@@ -296,10 +287,7 @@ run() {
     remove+=("$dir")
   fi
   : >"$dir/pids"
-  if [ -n "$watch" ]; then
-    exec 3<&0 </dev/null
-    watch_stdin
-  fi
+  if [ -n "$watch" ]; then watch_stdin end_killed_run; fi
 
   build
   ulimit -n 4096 2>/dev/null || true # macOS starts with 256

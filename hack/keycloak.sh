@@ -82,18 +82,6 @@ build() {
   held=
 }
 
-# Ends this process when stdin closes, however its starter ends.
-watch_stdin() {
-  local supervisor=$$
-  (
-    trap - INT TERM HUP EXIT
-    while IFS= read -r _; do :; done
-    kill -TERM $supervisor 2>/dev/null || true
-  ) <&3 >/dev/null 2>&1 &
-  children+=("$!")
-  exec 3<&-
-}
-
 run() {
   local trust='' watch='' dir url='' deadline
   while [ $# -gt 0 ]; do
@@ -105,10 +93,7 @@ run() {
   done
   dir=$(mktemp -d "${TMPDIR:-/tmp}/tokensource-keycloak.XXXXXX")
   remove+=("$dir")
-  if [ -n "$watch" ]; then
-    exec 3<&0 </dev/null
-    watch_stdin
-  fi
+  if [ -n "$watch" ]; then watch_stdin true; fi
   build
   # As bin/kc.sh does, without a shell in between that could outlive this process, and for a short life.
   start "$dir/log" java -Xms64m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -12,6 +14,9 @@ use crate::clock::{Clock, Moment};
 const MIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Subtracted from the end of the Lease, because the clocks of two machines run at slightly different speeds.
 const CLOCK_MARGIN: Duration = Duration::from_secs(1);
+
+/// Ready when a term has ended, or this process must stop.
+pub type EndOfTerm = Shared<BoxFuture<'static, ()>>;
 
 /// Whether this process may act: it leads, and has not been told to stop.
 #[derive(Clone, Debug)]
@@ -70,6 +75,13 @@ impl Leadership {
             () = wait(self.lease.clone(), |lease| lease.is_none()) => {}
             () = self.wait_until_stopping() => {}
         }
+    }
+
+    /// The end of the present term. Those that wait for the same one see it alike: a Lease that is lost and won again at once ends the
+    /// term for all of them, or for none.
+    pub fn end_of_term(&self) -> EndOfTerm {
+        let leadership = self.clone();
+        async move { leadership.wait_until_ended().await }.boxed().shared()
     }
 
     /// Waits until this process must stop.

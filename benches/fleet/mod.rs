@@ -159,6 +159,17 @@ pub async fn metrics() -> reqwest::Result<String> {
     page.send().await?.text().await
 }
 
+/// The largest part of its slack that a refresh used within so long a time.
+pub async fn latest_refresh(time: Duration) -> f64 {
+    let (begun, mut latest) = (Instant::now(), 0_f64);
+    while begun.elapsed() < time {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let metrics = metrics().await.unwrap();
+        latest = series(&metrics, "tokensource_refresh_lateness_ratio").fold(latest, f64::max);
+    }
+    latest
+}
+
 /// Whether the operator says that it is ready.
 pub async fn is_ready() -> bool {
     let page = crate::support::authorization_server::http_client().get(format!("http://{ADMIN}/readyz"));

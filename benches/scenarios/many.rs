@@ -52,13 +52,8 @@ pub async fn run() -> Result<(), String> {
 
     let expired = || async { sum("tokensource_token_expired_seconds_total").await };
     let (expired_before, answered, calls_before) = (expired().await, fleet.answered().await, calls().await);
-    let (before, watched) = (Sample::take(operator.usage()), Instant::now());
-    let mut latest = 0_f64;
-    while watched.elapsed() < Duration::from_secs(setting("SECONDS", 1200) as u64) {
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        let metrics = fleet::metrics().await.unwrap();
-        latest = fleet::series(&metrics, "tokensource_refresh_lateness_ratio").fold(latest, f64::max);
-    }
+    let before = Sample::take(operator.usage());
+    let latest = fleet::latest_refresh(Duration::from_secs(setting("SECONDS", 1200) as u64)).await;
     let refreshes = fleet.answered().await - answered;
     let usage = operator.usage();
     let expired = expired().await - expired_before;

@@ -62,12 +62,7 @@ async fn measure(name: &str, fleet: &Fleet, flags: &[&str], seconds: usize) {
 
     let (before, calls_before, answered) =
         (Sample::take(operator.usage()), calls().await, fleet.answered().await);
-    let (begun, mut latest) = (Instant::now(), 0_f64);
-    while begun.elapsed() < Duration::from_secs(seconds as u64) {
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let metrics = fleet::metrics().await.unwrap();
-        latest = fleet::series(&metrics, "tokensource_refresh_lateness_ratio").fold(latest, f64::max);
-    }
+    let latest = fleet::latest_refresh(Duration::from_secs(seconds as u64)).await;
     let refreshes = fleet.answered().await - answered;
     let usage = operator.usage();
     let cost = before.cost(&usage, refreshes);

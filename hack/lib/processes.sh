@@ -41,6 +41,21 @@ start() {
   children+=("$pid")
 }
 
+# watch_stdin COMMAND...: ends this process when stdin closes, so that it never outlives its starter, however that ends. If this
+# process was killed (SIGKILL), runs COMMAND. From here on stdin is empty.
+watch_stdin() {
+  local supervisor=$$
+  exec 3<&0 </dev/null
+  (
+    trap - INT TERM HUP EXIT
+    while IFS= read -r _; do :; done
+    kill -TERM $supervisor 2>/dev/null && exit
+    "$@"
+  ) <&3 >/dev/null 2>&1 &
+  children+=("$!")
+  exec 3<&-
+}
+
 alive() { kill -0 "$1" 2>/dev/null; }
 
 # A sleep that a trapped signal ends at once.

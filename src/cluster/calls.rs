@@ -246,8 +246,7 @@ impl Kubernetes {
     /// # Errors
     /// [`CallError::Conflict`] where the body's precondition does not hold; else see [`CallError`].
     pub async fn update_secret_metadata(&self, key: &Key, body: &Value) -> Result<Facts, CallError> {
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        self.write_secret(key, &params, &Patch::Strategic(body)).await
+        self.write_secret(key, &patch_params(), &Patch::Strategic(body)).await
     }
 
     /// Deletes a Secret if it still has this version; with `dry_run` only checks whether it could be deleted.
@@ -280,9 +279,8 @@ impl Kubernetes {
     /// # Errors
     /// See [`CallError`].
     pub async fn write_status(&self, key: &Key, body: &Value) -> Result<Option<String>, CallError> {
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let requests = requests::<SourceMetadata>(&key.namespace);
-        let request = requests.patch_subresource("status", &key.name, &params, &Patch::Merge(body));
+        let request = requests.patch_subresource("status", &key.name, &patch_params(), &Patch::Merge(body));
         let written = self.read::<SourceMetadata>(request).await?;
         Ok(written.meta().resource_version.clone())
     }
@@ -297,10 +295,9 @@ impl Kubernetes {
         uid: &str,
         status: &ClusterTokenIssuerStatus,
     ) -> Result<(), CallError> {
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let body = json!({"metadata": {"uid": uid}, "status": status});
         let requests = Request::new(ClusterTokenIssuer::url_path(&(), None));
-        self.send(requests.patch_subresource("status", name, &params, &Patch::Merge(&body))).await
+        self.send(requests.patch_subresource("status", name, &patch_params(), &Patch::Merge(&body))).await
     }
 
     /// Annotates a pod, so that the kubelet syncs its volumes. Succeeds without effect for a pod that is gone or was replaced
@@ -311,9 +308,11 @@ impl Kubernetes {
     pub async fn annotate_pod(&self, namespace: &str, pod: &PodMetadata) -> Result<(), CallError> {
         let value = format!("{:.3}", jiff::Timestamp::now());
         let body = json!({"metadata": {"uid": pod.uid, "annotations": {REFRESHED_ANNOTATION: value}}});
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let patch = Patch::Merge(&body);
-        match self.send(requests::<PodKind>(namespace).patch_metadata(&pod.name, &params, &patch)).await {
+        match self
+            .send(requests::<PodKind>(namespace).patch_metadata(&pod.name, &patch_params(), &patch))
+            .await
+        {
             Ok(()) | Err(CallError::Conflict | CallError::NotFound) => Ok(()),
             // The pod was replaced: the API server refuses to change its uid to the one in the patch.
             Err(CallError::Refused(message)) if message.contains("metadata.uid: ") => Ok(()),
@@ -373,6 +372,11 @@ pub(super) fn requests<K: Resource<DynamicType = (), Scope = NamespaceResourceSc
     namespace: &str,
 ) -> Request {
     Request::new(K::url_path(&(), Some(namespace)))
+}
+
+/// The parameters of a patch that is no apply.
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() }
 }
 
 /// `None` for an object that does not exist.

@@ -203,6 +203,16 @@ impl<'de> Deserialize<'de> for PodObject {
     }
 }
 
+/// An object of a kind of this operator.
+#[derive(Deserialize)]
+struct ReadObject {
+    metadata: ReadMetadata,
+    #[serde(default)]
+    spec: Value,
+    #[serde(default)]
+    status: Value,
+}
+
 #[derive(Deserialize)]
 struct ReadIdentity {
     metadata: ReadMetadata,
@@ -224,15 +234,7 @@ impl<'de> Deserialize<'de> for NamespaceObject {
 
 impl<'de> Deserialize<'de> for SourceObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Object {
-            metadata: ReadMetadata,
-            #[serde(default)]
-            spec: Value,
-            #[serde(default)]
-            status: Value,
-        }
-        let Object { mut metadata, spec, status } = Object::deserialize(deserializer)?;
+        let ReadObject { mut metadata, spec, status } = ReadObject::deserialize(deserializer)?;
         // A status that cannot be parsed was not written by the operator; the next report replaces it.
         let status = serde_json::from_value::<TokenSourceStatus>(status).ok();
         Ok(SourceObject {
@@ -264,15 +266,7 @@ impl<'de> Deserialize<'de> for LabelledNamespace {
 
 impl<'de> Deserialize<'de> for IssuerObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Object {
-            metadata: ReadMetadata,
-            #[serde(default)]
-            spec: Value,
-            #[serde(default)]
-            status: Value,
-        }
-        let Object { metadata, spec, status } = Object::deserialize(deserializer)?;
+        let ReadObject { metadata, spec, status } = ReadObject::deserialize(deserializer)?;
         // As of TokenSources, a status that cannot be parsed is replaced.
         let reported = serde_json::from_value(status).unwrap_or_default();
         Ok(IssuerObject { metadata: metadata.into(), spec, reported })

@@ -87,12 +87,13 @@ async fn status(
         Some((reason, message)) => ("False", reason.as_str(), message),
         None => match context.issuers.answered(&issuer.name) {
             Answered::Failed(reason, message) => ("False", reason.as_str(), message),
-            Answered::Succeeded => ("True", REQUEST_SUCCEEDED, "the last token request went well".to_owned()),
-            // Another process has seen it.
-            Answered::Nothing if known.is_some_and(|it| it.status == "True") => {
+            // Where this process has made none, another one may have seen it.
+            Answered::Nothing if known.is_none_or(|it| it.status != "True") => {
+                ("Unknown", NOT_USED_YET, "no token has been requested yet".to_owned())
+            }
+            Answered::Nothing | Answered::Succeeded => {
                 ("True", REQUEST_SUCCEEDED, "the last token request went well".to_owned())
             }
-            Answered::Nothing => ("Unknown", NOT_USED_YET, "no token has been requested yet".to_owned()),
         },
     };
     let since = known.filter(|it| it.status == status).map(|it| it.last_transition_time.clone());

@@ -85,7 +85,7 @@ impl Context {
     }
 }
 
-/// What people are told of a failure: where an issuer lends, nothing of the endpoint and the client. The log has it all.
+/// The problem that a TokenSource reports. Where an issuer lends, its message leaves out endpoint and client, which the log has.
 pub(super) fn told(spec: &Resolved, problem: Problem) -> Problem {
     match &spec.issuer {
         Some(issuer) if is_of_endpoint(problem.reason) => {

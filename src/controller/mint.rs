@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, Shared};
 use token_endpoint::EndpointPermit;
 use tokensource_api::Reason;
 use tokio::task::JoinSet;
@@ -17,6 +16,7 @@ use super::outcome::Outcome;
 use super::spans;
 use crate::heartbeat::Loop;
 use crate::key::Key;
+use crate::leadership::EndOfTerm;
 use crate::refresh::MintReason;
 
 /// How often the queue shows that it makes progress.
@@ -27,7 +27,7 @@ const NOT_NEEDED_WAIT: Duration = Duration::from_secs(1);
 
 /// Begins token requests while this process leads, by the earliest deadline; then takes back those that have not begun, and
 /// waits for those that have.
-pub(super) async fn run(context: Arc<Context>, mut ends: Shared<BoxFuture<'static, ()>>) {
+pub(super) async fn run(context: Arc<Context>, mut ends: EndOfTerm) {
     let mut tasks = JoinSet::new();
     loop {
         context.heartbeats.beat(Loop::MintQueue);

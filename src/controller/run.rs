@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
 use kube::Client;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -20,6 +19,7 @@ use super::watch::Followed;
 use super::{mint, spans, watch};
 use crate::heartbeat::Loop;
 use crate::key::Key;
+use crate::leadership::EndOfTerm;
 
 /// How often the work queue shows that it makes progress.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -29,9 +29,6 @@ const PANIC_WAIT: Duration = Duration::from_secs(60);
 const LAST_WRITE_WAIT: Duration = Duration::from_secs(1);
 /// How long that is tried, after the last token request has ended.
 const LAST_WRITES: Duration = Duration::from_secs(20);
-
-/// Ready when a term of leadership has ended, or this process must stop.
-pub(super) type EndOfTerm = Shared<BoxFuture<'static, ()>>;
 
 /// Keeps the tokens of the TokenSources that are followed fresh whenever this process leads, until it must stop. A process that does not lead follows the watches too, and so can act at once when it does.
 ///
@@ -71,19 +68,12 @@ async fn lead(context: &Arc<Context>) {
         }
         context.trigger_all();
         let mut mints = JoinSet::new();
-        let ends = end_of_term(context);
+        let ends = context.leadership.end_of_term();
         mints.spawn(mint::run(Arc::clone(context), ends.clone()));
         work(context, mints, ends).await;
         context.heartbeats.rest();
         context.end_term();
     }
-}
-
-/// The end of this term. Both queues wait for the same: a Lease that is lost and won again at once would else end one of them
-/// alone.
-fn end_of_term(context: &Context) -> EndOfTerm {
-    let leadership = context.leadership.clone();
-    async move { leadership.wait_until_ended().await }.boxed().shared()
 }
 
 /// A process that does not lead has nothing to do, and shows that it would.

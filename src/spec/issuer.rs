@@ -13,9 +13,6 @@ use url::Url;
 use crate::providers::describe;
 use crate::text::shown;
 
-/// The port of a host that names none.
-const HTTPS_PORT: u16 = 443;
-
 /// A ClusterTokenIssuer.
 #[derive(Debug, PartialEq)]
 pub struct Issuer {
@@ -107,8 +104,7 @@ impl Issuer {
         labels: Option<&BTreeMap<String, String>>,
         names_only: bool,
     ) -> Result<(), IssuerError> {
-        let unusable = || IssuerError::Unusable(self.name.to_string());
-        let spec = self.spec.as_ref().ok_or_else(unusable)?;
+        let spec = self.spec.as_ref().ok_or_else(|| self.unusable())?;
         if !serves(&spec.namespaces, namespace, labels, names_only) {
             return Err(self.refusal("TokenSources of this namespace".to_owned()));
         }
@@ -132,7 +128,7 @@ impl Issuer {
         source.spec.provider = provider;
         source.spec.credentials = spec.credentials.of_source(service_account);
         source.spec.tls.clone_from(&spec.tls);
-        describe(&source.spec).map(drop).map_err(|_| unusable())
+        describe(&source.spec).map(drop).map_err(|_| self.unusable())
     }
 
     /// The provider with what is asked for.
@@ -187,7 +183,7 @@ impl Issuer {
         };
         if has_refresh_token || asks_itself {
             // The rules of the API server are repeated, because an object may be older than they are.
-            return Err(IssuerError::Unusable(self.name.to_string()));
+            return Err(self.unusable());
         }
         if let Some(oauth2) = &mut provider.oauth2 {
             oauth2.scopes = scopes;
@@ -226,11 +222,7 @@ impl Issuer {
             return true;
         };
         let place = |url: &Url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?));
-        let listed = |host: &String| {
-            // A parser leaves out the port of https.
-            let url: Url = format!("https://{host}/").parse().ok()?;
-            Some((url.host_str()?.to_owned(), url.port().unwrap_or(HTTPS_PORT)))
-        };
+        let listed = |host: &String| place(&format!("https://{host}/").parse().ok()?);
         let hosts = spec.endpoint.iter().filter_map(|endpoint| endpoint.hosts.as_ref()).flatten();
         let own = issuer.parse().ok().as_ref().and_then(place);
         let endpoint = place(endpoint);
@@ -266,6 +258,10 @@ impl Issuer {
         )
     }
 
+    fn unusable(&self) -> IssuerError {
+        IssuerError::Unusable(self.name.to_string())
+    }
+
     fn refusal(&self, what: String) -> IssuerError {
         IssuerError::NotAllowed { issuer: self.name.to_string(), what }
     }
@@ -279,8 +275,8 @@ impl Issuer {
     }
 }
 
-/// Whether a failure with this reason is told by [`Issuer::failure`]: it is about the endpoint, the client, or objects of the
-/// operator's namespace. The others are about the target.
+/// Whether TokenSources report a failure with this reason by [`Issuer::failure`]: it is about the endpoint, the client, or objects
+/// of the operator's namespace. The others are about the target.
 #[must_use]
 pub fn is_of_endpoint(reason: Reason) -> bool {
     matches!(

@@ -21,8 +21,6 @@ use crate::text::{shell_word, shown};
 
 /// After this time it is checked again that the cluster accepts no token for an audience: its configuration may change.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// The port of a pair that names none.
-const HTTPS_PORT: u16 = 443;
 /// The ServiceAccounts of this namespace run the cluster.
 const SYSTEM_NAMESPACE: &str = "kube-system";
 
@@ -31,8 +29,7 @@ const SYSTEM_NAMESPACE: &str = "kube-system";
 pub struct AllowedToken {
     audience: String,
     host: String,
-    /// `None`: that of https.
-    port: Option<u16>,
+    port: u16,
 }
 
 /// The text is no pair of an audience and a host.
@@ -47,18 +44,13 @@ impl FromStr for AllowedToken {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (audience, authority) = text.rsplit_once('=').ok_or(InvalidAllowedToken)?;
-        // A parser leaves out the port of the scheme.
-        let parse = |scheme: &str| Url::parse(&format!("{scheme}://{authority}/")).ok();
-        let (Some(https), Some(http)) = (parse("https"), parse("http")) else {
-            return Err(InvalidAllowedToken);
-        };
-        let is_authority = !authority.contains(['/', '?', '#', '@', '\\', '*', '%']) && https.path() == "/";
-        match https.host_str() {
-            Some(host) if is_authority && is_audience(audience) => Ok(AllowedToken {
-                audience: audience.to_owned(),
-                host: host.to_owned(),
-                port: https.port().or(http.port()),
-            }),
+        // Without a port, it is that of https.
+        let url = Url::parse(&format!("https://{authority}/")).map_err(|_| InvalidAllowedToken)?;
+        let is_authority = !authority.contains(['/', '?', '#', '@', '\\', '*', '%']) && url.path() == "/";
+        match (url.host_str(), url.port_or_known_default()) {
+            (Some(host), Some(port)) if is_authority && is_audience(audience) => {
+                Ok(AllowedToken { audience: audience.to_owned(), host: host.to_owned(), port })
+            }
             _ => Err(InvalidAllowedToken),
         }
     }
@@ -66,10 +58,9 @@ impl FromStr for AllowedToken {
 
 impl AllowedToken {
     fn permits(&self, audience: &str, url: &Url) -> bool {
-        let port = self.port.unwrap_or(HTTPS_PORT);
         self.audience == audience
             && url.host_str() == Some(&self.host)
-            && url.port_or_known_default() == Some(port)
+            && url.port_or_known_default() == Some(self.port)
     }
 }
 
@@ -131,9 +122,7 @@ impl ServiceAccountTokenError {
             _ => Reason::CredentialsInvalid,
         }
     }
-}
 
-impl ServiceAccountTokenError {
     /// Whether it is about the ServiceAccount, and not about the endpoint.
     pub(crate) fn is_about_account(&self) -> bool {
         use ServiceAccountTokenError::{Call, NoConsent, NotFound, Replaced, Reserved, Unexpected};

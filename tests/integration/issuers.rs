@@ -1,5 +1,5 @@
 //! ClusterTokenIssuers under the rights and the admission policy of the chart: two tenants, every refusal, withdrawal, narrowing,
-//! a rotated credential, and what a tenant is told.
+//! a rotated credential, and the messages that a tenant sees.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -118,7 +118,7 @@ async fn issuer_lends_to_the_namespaces_it_names_what_it_allows_until_it_does_no
         .await;
     assert_eq!(labelled, "secret/source\n");
 
-    // The other tenant, and what nobody may ask for.
+    // The other tenant, and requests that the issuer allows to none.
     b.apply(source(&release, "source", json!({"scopes": ["read"]}))).await;
     let said = b.condition("source", "Ready", "False NotAllowedByIssuer").await;
     assert!(said.ends_with("does not allow TokenSources of this namespace: ask the platform"), "{said}");
@@ -252,7 +252,7 @@ async fn issuer_takes_tokens_of_the_source_namespace_under_the_charts_rights_in_
     tenant.condition("source", "Ready", "False NotAllowedByIssuer").await;
     issuer["spec"]["namespaces"] = names(&[&tenant]);
     release.apply(issuer).await;
-    // What its owner must do is told, though an issuer lends the rest.
+    // The message says what the owner of the ServiceAccount must do, though an issuer lends the rest.
     let said = tenant.condition("source", "Ready", "False CredentialsInvalid").await;
     let consent =
         format!("kubectl annotate serviceaccount payments -n {namespace} tokensource.dev/audiences={idp}");

@@ -39,12 +39,12 @@ pub const DEFAULT_CONTROLLER: &str = "tokensource.dev/operator";
     validation = Rule::new(rules::ISSUER_PROVIDER).message("an issuer has provider oauth2, vgs or vngCloud: requests to the others name no scopes that it could limit"),
     validation = Rule::new(rules::ISSUER_ASKS_NOTHING).message("scopes, audience and resources belong to the requests of TokenSources: write what these may ask for in spec.allow"),
     validation = Rule::new(rules::ISSUER_HAS_NO_REFRESH_TOKEN).message("an issuer has no grant refreshToken: a refresh token that rotates cannot be shared"),
-    validation = Rule::new(rules::VGS_KEY_NEEDS_VGS).message("vgsServiceAccountKey is for provider vgs; write clientIDKey and clientSecretKey, or provider: {vgs: {}}").field_path(".credentials.vgsServiceAccountKey"),
-    validation = Rule::new(rules::TLS_NEEDS_CERTIFICATE).message("clientAuthentication tls is by the client certificate: name its Secret in spec.tls.clientCertificateRef"),
-    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_IS_USED).message("credentials.serviceAccountToken belongs to provider oauth2 with clientAuthentication.serviceAccountToken, or with a grant that sends it: assertion {from: serviceAccountToken}, tokenExchange {subject: serviceAccountToken}, custom {serviceAccountTokenParameter}; write it together with one of them").field_path(".credentials"),
-    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_IS_ALONE).message("with credentials.serviceAccountToken there is no credentials Secret: use clientAuthentication serviceAccountToken, tls or none, no grant refreshToken or jwtBearer, and no secretParameters, secretHeaders and actorTokenKey").field_path(".credentials"),
-    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE).message("write the audience that the endpoint expects in credentials.serviceAccountToken.audience; it has a default, the issuer, only where provider.oauth2.issuer is set").field_path(".credentials"),
-    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_HAS_CLIENT).message("sendClientID and clientAuthentication tls need credentials.clientID").field_path(".credentials"),
+    validation = Rule::new(rules::VGS_KEY_NEEDS_VGS).message(rules::VGS_KEY_NEEDS_VGS_MESSAGE).field_path(".credentials.vgsServiceAccountKey"),
+    validation = Rule::new(rules::TLS_NEEDS_CERTIFICATE).message(rules::TLS_NEEDS_CERTIFICATE_MESSAGE),
+    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_IS_USED).message(rules::SERVICE_ACCOUNT_TOKEN_IS_USED_MESSAGE).field_path(".credentials"),
+    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_IS_ALONE).message(rules::SERVICE_ACCOUNT_TOKEN_IS_ALONE_MESSAGE).field_path(".credentials"),
+    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE).message(rules::SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE_MESSAGE).field_path(".credentials"),
+    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_HAS_CLIENT).message(rules::SERVICE_ACCOUNT_TOKEN_HAS_CLIENT_MESSAGE).field_path(".credentials"),
 )]
 pub struct ClusterTokenIssuerSpec {
     /// The operator that serves this issuer, by its flag --issuers-controller. Cannot be changed.
@@ -79,10 +79,10 @@ fn default_controller() -> String {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new(rules::ONE_CREDENTIALS).message("exactly one of secretRef and serviceAccountToken must be set: a Secret that holds credentials, or a ServiceAccount whose tokens are sent in place of them"),
+    validation = Rule::new(rules::ONE_CREDENTIALS).message(rules::ONE_CREDENTIALS_MESSAGE),
     validation = Rule::new(rules::ISSUER_TOKEN_HAS_NO_KEYS).message("serviceAccountToken stands in place of a Secret: remove clientIDKey, clientSecretKey, privateKeyKey and vgsServiceAccountKey; the client's id is clientID"),
-    validation = Rule::new(rules::ONE_CLIENT_ID).message("clientID is the id itself, clientIDKey the key of the Secret that holds it: write one of them"),
-    validation = Rule::new(rules::VGS_KEY_ALONE).message("vgsServiceAccountKey holds both id and secret: remove clientID, clientIDKey and clientSecretKey").field_path(".vgsServiceAccountKey"),
+    validation = Rule::new(rules::ONE_CLIENT_ID).message(rules::ONE_CLIENT_ID_MESSAGE),
+    validation = Rule::new(rules::VGS_KEY_ALONE).message(rules::VGS_KEY_ALONE_MESSAGE).field_path(".vgsServiceAccountKey"),
 )]
 pub struct IssuerCredentials {
     /// A Secret in the operator's own namespace with the label tokensource.dev/credentials=true. All TokenSources are then one client, which resource servers cannot tell apart.
@@ -126,12 +126,12 @@ pub struct IssuerServiceAccountToken {
     /// The claim aud of the token, which the endpoint expects; default: provider.oauth2.issuer. The operator must allow it for the endpoint's host (--service-account-tokens-allowed).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(validation = Rule::new(rules::AUDIENCE).message("write one audience in printable ASCII, without spaces and commas"))]
+    #[x_kube(validation = Rule::new(rules::AUDIENCE).message(rules::AUDIENCE_MESSAGE))]
     pub audience: Option<String>,
     /// The lifetime of the token, from 10m to 1h; default: 10m. Some issuers' access tokens live no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_EXPIRATION).message("write a duration from 10m to 1h, for example 10m: Kubernetes makes no tokens that live for less, and this operator none for more"))]
+    #[x_kube(validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_EXPIRATION).message(rules::SERVICE_ACCOUNT_TOKEN_EXPIRATION_MESSAGE))]
     pub expiration: Option<String>,
 }
 
@@ -219,7 +219,7 @@ pub struct IssuerAllow {
     /// The resources (RFC 8707) that a TokenSource may ask for. Where there are some, it must ask for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 2048)))]
-    #[x_kube(validation = Rule::new(rules::RESOURCES).message("write absolute URIs without fragment and spaces (RFC 8707), for example https://api.example.com, or the bare GUID of an application"), merge_strategy = ListMerge::Atomic)]
+    #[x_kube(validation = Rule::new(rules::RESOURCES).message(rules::RESOURCES_MESSAGE), merge_strategy = ListMerge::Atomic)]
     pub resources: Option<Vec<String>>,
 }
 

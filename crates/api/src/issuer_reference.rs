@@ -29,7 +29,7 @@ pub struct IssuerRequest {
     /// The resources at which the token will be used (RFC 8707).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 2048)))]
-    #[x_kube(validation = Rule::new(rules::RESOURCES).message("write absolute URIs without fragment and spaces (RFC 8707), for example https://api.example.com, or the bare GUID of an application"), merge_strategy = ListMerge::Atomic)]
+    #[x_kube(validation = Rule::new(rules::RESOURCES).message(rules::RESOURCES_MESSAGE), merge_strategy = ListMerge::Atomic)]
     pub resources: Option<Vec<String>>,
     /// The ServiceAccount of this namespace whose tokens prove its identity, where the issuer takes such tokens and names none itself. Its annotation `tokensource.dev/audiences` must list the issuer's audience.
     #[serde(default, skip_serializing_if = "Option::is_none")]

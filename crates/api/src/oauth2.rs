@@ -48,7 +48,7 @@ pub struct OAuth2 {
     /// The resources at which the token will be used (RFC 8707): absolute URIs without a fragment, or the GUIDs of applications, as Microsoft Entra ID and AD FS take them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 2048)))]
-    #[x_kube(validation = Rule::new(rules::RESOURCES).message("write absolute URIs without fragment and spaces (RFC 8707), for example https://api.example.com, or the bare GUID of an application"), merge_strategy = ListMerge::Atomic)]
+    #[x_kube(validation = Rule::new(rules::RESOURCES).message(rules::RESOURCES_MESSAGE), merge_strategy = ListMerge::Atomic)]
     pub resources: Option<Vec<String>>,
     /// Further members of the request's body. Not for secrets: they are readable by everyone who may read the TokenSource.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,19 +17,31 @@ pub(super) const TARGET_IMMUTABLE: &str = "(has(self.spec.target) && has(self.sp
 /// Where `self.provider` and `self.credentials` are absent, [`ISSUER_OR_PROVIDER`] says what is missing, and the rules about both
 /// say nothing.
 pub(super) const VGS_KEY_NEEDS_VGS: &str = "!has(self.credentials) || !has(self.provider) || !has(self.credentials.vgsServiceAccountKey) || has(self.provider.vgs)";
+pub(super) const VGS_KEY_NEEDS_VGS_MESSAGE: &str =
+    "vgsServiceAccountKey is for provider vgs; write clientIDKey and clientSecretKey, or provider: {vgs: {}}";
 pub(super) const ONE_CA_BUNDLE: &str = "has(self.configMapKeyRef) != has(self.secretKeyRef)";
 pub(super) const TLS_NEEDS_CERTIFICATE: &str = "!has(self.provider) || !(has(self.provider.oauth2) && has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.tls)) || (has(self.tls) && has(self.tls.clientCertificateRef))";
+pub(super) const TLS_NEEDS_CERTIFICATE_MESSAGE: &str =
+    "clientAuthentication tls is by the client certificate: name its Secret in spec.tls.clientCertificateRef";
 pub(super) const VCD_HAS_NO_CLIENT: &str = "!has(self.credentials) || !has(self.provider) || !has(self.provider.vmwareCloudDirector) || !(has(self.credentials.clientID) || has(self.credentials.clientIDKey) || has(self.credentials.clientSecretKey))";
 
 pub(super) const ONE_CREDENTIALS: &str = "has(self.secretRef) != has(self.serviceAccountToken)";
+pub(super) const ONE_CREDENTIALS_MESSAGE: &str = "exactly one of secretRef and serviceAccountToken must be set: a Secret that holds credentials, or a ServiceAccount whose tokens are sent in place of them";
 pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_NO_KEYS: &str = "!has(self.serviceAccountToken) || !(has(self.clientIDKey) || has(self.clientSecretKey) || has(self.refreshTokenKey) || has(self.privateKeyKey) || has(self.vgsServiceAccountKey))";
 pub(super) const SERVICE_ACCOUNT_TOKEN_IS_USED: &str = "!has(self.credentials) || !has(self.provider) || has(self.credentials.serviceAccountToken) == (has(self.provider.oauth2) && (has(self.provider.oauth2.clientAuthentication) && has(self.provider.oauth2.clientAuthentication.serviceAccountToken) || has(self.provider.oauth2.grant) && (has(self.provider.oauth2.grant.assertion) && self.provider.oauth2.grant.assertion.from == 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange) && has(self.provider.oauth2.grant.tokenExchange.subject) && self.provider.oauth2.grant.tokenExchange.subject == 'serviceAccountToken' || has(self.provider.oauth2.grant.custom) && has(self.provider.oauth2.grant.custom.serviceAccountTokenParameter))))";
+pub(super) const SERVICE_ACCOUNT_TOKEN_IS_USED_MESSAGE: &str = "credentials.serviceAccountToken belongs to provider oauth2 with clientAuthentication.serviceAccountToken, or with a grant that sends it: assertion {from: serviceAccountToken}, tokenExchange {subject: serviceAccountToken}, custom {serviceAccountTokenParameter}; write it together with one of them";
 pub(super) const SERVICE_ACCOUNT_TOKEN_IS_ALONE: &str = "!has(self.credentials) || !has(self.provider) || !has(self.credentials.serviceAccountToken) || !has(self.provider.oauth2) || !(has(self.provider.oauth2.clientAuthentication) && (has(self.provider.oauth2.clientAuthentication.basic) || has(self.provider.oauth2.clientAuthentication.post) || has(self.provider.oauth2.clientAuthentication.privateKeyJWT) || has(self.provider.oauth2.clientAuthentication.assertion)) || has(self.provider.oauth2.grant) && (has(self.provider.oauth2.grant.refreshToken) || has(self.provider.oauth2.grant.jwtBearer) || has(self.provider.oauth2.grant.assertion) && self.provider.oauth2.grant.assertion.from != 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange) && (!has(self.provider.oauth2.grant.tokenExchange.subject) || self.provider.oauth2.grant.tokenExchange.subject != 'serviceAccountToken' || has(self.provider.oauth2.grant.tokenExchange.actorTokenKey))) || has(self.provider.oauth2.secretParameters) || has(self.provider.oauth2.secretHeaders))";
+pub(super) const SERVICE_ACCOUNT_TOKEN_IS_ALONE_MESSAGE: &str = "with credentials.serviceAccountToken there is no credentials Secret: use clientAuthentication serviceAccountToken, tls or none, no grant refreshToken or jwtBearer, and no secretParameters, secretHeaders and actorTokenKey";
 pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE: &str = "!has(self.credentials) || !has(self.provider) || !has(self.credentials.serviceAccountToken) || has(self.credentials.serviceAccountToken.audience) || has(self.provider.oauth2) && has(self.provider.oauth2.issuer)";
+pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE_MESSAGE: &str = "write the audience that the endpoint expects in credentials.serviceAccountToken.audience; it has a default, the issuer, only where provider.oauth2.issuer is set";
 pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_CLIENT: &str = "!has(self.credentials) || !has(self.provider) || !has(self.credentials.serviceAccountToken) || has(self.credentials.clientID) || !has(self.provider.oauth2) || !has(self.provider.oauth2.clientAuthentication) || !(has(self.provider.oauth2.clientAuthentication.tls) || has(self.provider.oauth2.clientAuthentication.serviceAccountToken) && has(self.provider.oauth2.clientAuthentication.serviceAccountToken.sendClientID) && self.provider.oauth2.clientAuthentication.serviceAccountToken.sendClientID)";
+pub(super) const SERVICE_ACCOUNT_TOKEN_HAS_CLIENT_MESSAGE: &str =
+    "sendClientID and clientAuthentication tls need credentials.clientID";
 /// Commas separate audiences in the annotation of a ServiceAccount and in the operator's flag.
 pub(super) const AUDIENCE: &str = "self.matches('^[!-+\\\\x2d-~]+$')";
+pub(super) const AUDIENCE_MESSAGE: &str = "write one audience in printable ASCII, without spaces and commas";
 pub(super) const SERVICE_ACCOUNT_TOKEN_EXPIRATION: &str = "self.matches('^([0-9]{1,9}(h|m|s))+$') && duration(self) >= duration('10m') && duration(self) <= duration('1h')";
+pub(super) const SERVICE_ACCOUNT_TOKEN_EXPIRATION_MESSAGE: &str = "write a duration from 10m to 1h, for example 10m: Kubernetes makes no tokens that live for less, and this operator none for more";
 
 pub(super) const ISSUER_OR_PROVIDER: &str = "has(self.issuerRef) ? !(has(self.provider) || has(self.credentials) || has(self.tls)) : has(self.provider) && has(self.credentials)";
 pub(super) const REQUEST_NEEDS_ISSUER: &str = "!has(self.request) || has(self.issuerRef)";
@@ -59,7 +71,11 @@ pub(super) const ACTOR: &str = "has(self.actorTokenKey) == has(self.actorTokenTy
 pub(super) const ONE_CLIENT_AUTHENTICATION: &str = "[has(self.basic), has(self.post), has(self.privateKeyJWT), has(self.assertion), has(self.serviceAccountToken), has(self.tls), has(self.none)].filter(x, x).size() == 1";
 pub(super) const TENANT_OR_SYSTEM: &str = "has(self.tenant) != (has(self.system) && self.system)";
 pub(super) const ONE_CLIENT_ID: &str = "!(has(self.clientID) && has(self.clientIDKey))";
+pub(super) const ONE_CLIENT_ID_MESSAGE: &str =
+    "clientID is the id itself, clientIDKey the key of the Secret that holds it: write one of them";
 pub(super) const VGS_KEY_ALONE: &str = "!has(self.vgsServiceAccountKey) || !(has(self.clientID) || has(self.clientIDKey) || has(self.clientSecretKey))";
+pub(super) const VGS_KEY_ALONE_MESSAGE: &str =
+    "vgsServiceAccountKey holds both id and secret: remove clientID, clientIDKey and clientSecretKey";
 
 pub(super) const TOKEN_URL: &str = "isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHost() != '' && !self.contains('#') && !self.matches('^[a-zA-Z]+://[^/?]*@')";
 /// RFC 8414, section 2.
@@ -84,6 +100,7 @@ pub(super) const SCOPES_MESSAGE: &str =
 
 /// RFC 8707, section 2; and the GUID of an application.
 pub(super) const RESOURCES: &str = "self.all(r, r.matches('^([a-zA-Z][-+.a-zA-Z0-9]*:[^#\\\\s]+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$'))";
+pub(super) const RESOURCES_MESSAGE: &str = "write absolute URIs without fragment and spaces (RFC 8707), for example https://api.example.com, or the bare GUID of an application";
 
 /// RFC 6901, section 3.
 pub(super) const POINTER: &str = "self.matches('^(/([^~/]|~[01])*)+$')";

@@ -18,11 +18,11 @@ pub struct ServiceAccountToken {
     /// The claim aud of the token, which the endpoint expects; default: provider.oauth2.issuer. The platform must allow it for the endpoint's host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(validation = Rule::new(rules::AUDIENCE).message("write one audience in printable ASCII, without spaces and commas"))]
+    #[x_kube(validation = Rule::new(rules::AUDIENCE).message(rules::AUDIENCE_MESSAGE))]
     pub audience: Option<String>,
     /// The lifetime of the token, from 10m to 1h; default: 10m. Some issuers' access tokens live no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_EXPIRATION).message("write a duration from 10m to 1h, for example 10m: Kubernetes makes no tokens that live for less, and this operator none for more"))]
+    #[x_kube(validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_EXPIRATION).message(rules::SERVICE_ACCOUNT_TOKEN_EXPIRATION_MESSAGE))]
     pub expiration: Option<String>,
 }

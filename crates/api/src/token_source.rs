@@ -46,13 +46,13 @@ use super::tls::Tls;
 #[x_kube(
     validation = Rule::new(rules::ISSUER_OR_PROVIDER).message("write provider and credentials, or issuerRef alone: provider, credentials and tls are the issuer's"),
     validation = Rule::new(rules::REQUEST_NEEDS_ISSUER).message("request is for issuerRef; without an issuer, scopes, audience and resources are fields of provider").field_path(".request"),
-    validation = Rule::new(rules::VGS_KEY_NEEDS_VGS).message("vgsServiceAccountKey is for provider vgs; write clientIDKey and clientSecretKey, or provider: {vgs: {}}").field_path(".credentials.vgsServiceAccountKey"),
-    validation = Rule::new(rules::TLS_NEEDS_CERTIFICATE).message("clientAuthentication tls is by the client certificate: name its Secret in spec.tls.clientCertificateRef"),
+    validation = Rule::new(rules::VGS_KEY_NEEDS_VGS).message(rules::VGS_KEY_NEEDS_VGS_MESSAGE).field_path(".credentials.vgsServiceAccountKey"),
+    validation = Rule::new(rules::TLS_NEEDS_CERTIFICATE).message(rules::TLS_NEEDS_CERTIFICATE_MESSAGE),
     validation = Rule::new(rules::VCD_HAS_NO_CLIENT).message("provider vmwareCloudDirector authenticates by its API token alone; remove clientID, clientIDKey and clientSecretKey, and name the token's key by refreshTokenKey").field_path(".credentials"),
-    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_IS_USED).message("credentials.serviceAccountToken belongs to provider oauth2 with clientAuthentication.serviceAccountToken, or with a grant that sends it: assertion {from: serviceAccountToken}, tokenExchange {subject: serviceAccountToken}, custom {serviceAccountTokenParameter}; write it together with one of them").field_path(".credentials"),
-    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_IS_ALONE).message("with credentials.serviceAccountToken there is no credentials Secret: use clientAuthentication serviceAccountToken, tls or none, no grant refreshToken or jwtBearer, and no secretParameters, secretHeaders and actorTokenKey").field_path(".credentials"),
-    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE).message("write the audience that the endpoint expects in credentials.serviceAccountToken.audience; it has a default, the issuer, only where provider.oauth2.issuer is set").field_path(".credentials"),
-    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_HAS_CLIENT).message("sendClientID and clientAuthentication tls need credentials.clientID").field_path(".credentials"),
+    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_IS_USED).message(rules::SERVICE_ACCOUNT_TOKEN_IS_USED_MESSAGE).field_path(".credentials"),
+    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_IS_ALONE).message(rules::SERVICE_ACCOUNT_TOKEN_IS_ALONE_MESSAGE).field_path(".credentials"),
+    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE).message(rules::SERVICE_ACCOUNT_TOKEN_HAS_AUDIENCE_MESSAGE).field_path(".credentials"),
+    validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_HAS_CLIENT).message(rules::SERVICE_ACCOUNT_TOKEN_HAS_CLIENT_MESSAGE).field_path(".credentials"),
 )]
 pub struct TokenSourceSpec {
     /// The provider at which the token is requested: exactly one member. Required without issuerRef.
@@ -163,10 +163,10 @@ pub struct VmwareCloudDirector {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new(rules::ONE_CREDENTIALS).message("exactly one of secretRef and serviceAccountToken must be set: a Secret that holds credentials, or a ServiceAccount whose tokens are sent in place of them"),
+    validation = Rule::new(rules::ONE_CREDENTIALS).message(rules::ONE_CREDENTIALS_MESSAGE),
     validation = Rule::new(rules::SERVICE_ACCOUNT_TOKEN_HAS_NO_KEYS).message("serviceAccountToken stands in place of a Secret: remove clientIDKey, clientSecretKey, refreshTokenKey, privateKeyKey and vgsServiceAccountKey; the client's id is clientID"),
-    validation = Rule::new(rules::ONE_CLIENT_ID).message("clientID is the id itself, clientIDKey the key of the Secret that holds it: write one of them"),
-    validation = Rule::new(rules::VGS_KEY_ALONE).message("vgsServiceAccountKey holds both id and secret: remove clientID, clientIDKey and clientSecretKey").field_path(".vgsServiceAccountKey"),
+    validation = Rule::new(rules::ONE_CLIENT_ID).message(rules::ONE_CLIENT_ID_MESSAGE),
+    validation = Rule::new(rules::VGS_KEY_ALONE).message(rules::VGS_KEY_ALONE_MESSAGE).field_path(".vgsServiceAccountKey"),
 )]
 pub struct Credentials {
     /// The Secret. All values are read from it at one resourceVersion.

@@ -134,13 +134,16 @@ impl Redactor {
             text.split(' ').filter(|word| !self.plain.iter().any(|plain| plain == word)).collect();
         let others = others.join(" ");
         // Every answer with a scope comes here: what cannot be in it is not prepared for a search.
-        let mut fitting = Redactor::default();
         let tokens = tokens.into_iter().filter(|token| token.len() >= MIN_CONTAINED_LENGTH);
-        let sent = self.values.iter().filter(|(kind, _)| *kind != Kind::ShortSecret);
-        let values = sent.map(|(_, value)| value.expose_secret()).chain(tokens);
         let fits = |value: &&str| shortest_anchor(value) <= others.len();
-        values.filter(fits).for_each(|value| fitting.add_name(value));
-        others.len() <= MAX_SEARCHED && fitting.redact(&others) == others
+        let anchors = Anchors::of(self.searched().chain(tokens).filter(fits));
+        others.len() <= MAX_SEARCHED && anchors.redact(&others, MAX_SEARCHED, |_, _| false) == others
+    }
+
+    /// The values that are searched in texts.
+    fn searched(&self) -> impl Iterator<Item = &str> {
+        let values = self.values.iter().filter(|(kind, _)| *kind != Kind::ShortSecret);
+        values.map(|(_, value)| value.expose_secret())
     }
 
     /// `text` without everything that was sent, also without what messages may show.
@@ -188,15 +191,58 @@ impl Redactor {
     /// The same for the first `max` bytes. A run of characters that looks like a token stays where `stays` says so of the text and
     /// its place.
     fn redacted(&self, text: &str, max: usize, stays: fn(&str, Range<usize>) -> bool) -> String {
+        self.anchors.get_or_init(|| Anchors::of(self.searched())).redact(text, max, stays)
+    }
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Redactor({} values)", self.values.len())
+    }
+}
+
+/// Finds the beginnings of values, in one pass for all of them.
+#[derive(Clone)]
+struct Anchors {
+    /// `None`: it could not be built, and everything is hidden.
+    automaton: Option<AhoCorasick>,
+    /// How many bytes are hidden from an anchor on, by its number.
+    lengths: Vec<usize>,
+}
+
+impl Anchors {
+    fn of<'a>(values: impl Iterator<Item = &'a str>) -> Self {
+        let mut anchors: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        for value in values {
+            // What follows cannot be in a text that is searched.
+            for form in forms(beginning(value, MAX_SEARCHED + LOOK_AHEAD)) {
+                let anchor: Vec<u8> =
+                    form.bytes().take(ANCHOR_LENGTH).map(|byte| byte.to_ascii_lowercase()).collect();
+                let length = anchors.entry(anchor).or_default();
+                *length = form.len().max(*length);
+            }
+        }
+        anchors.remove(&Vec::new());
+        let (anchors, lengths): (Vec<_>, Vec<_>) = anchors.into_iter().unzip();
+        // In any ASCII case: percent-encoding has two.
+        let automaton = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .kind(Some(AhoCorasickKind::NoncontiguousNFA))
+            .build(anchors)
+            .ok();
+        Self { automaton, lengths }
+    }
+
+    /// See [`Redactor::redacted`].
+    fn redact(&self, text: &str, max: usize, stays: fn(&str, Range<usize>) -> bool) -> String {
         let shown = beginning(text, max);
         let searched = beginning(text, shown.len() + LOOK_AHEAD);
-        let anchors = self.anchors.get_or_init(|| Anchors::of(&self.values));
         let mut hidden = vec![false; searched.len()];
-        anchors.hide(searched.as_bytes(), &mut hidden);
+        self.hide(searched.as_bytes(), &mut hidden);
         // Encoders differ in what they percent-encode: the decoded text has the raw value in every case.
         let (decoded, origins) = percent_decode(searched.as_bytes());
         let mut hidden_decoded = vec![false; decoded.len()];
-        anchors.hide(&decoded, &mut hidden_decoded);
+        self.hide(&decoded, &mut hidden_decoded);
         for (origin, _) in origins.into_iter().zip(hidden_decoded).filter(|(_, hide)| *hide) {
             if let Some(marks) = hidden.get_mut(origin) {
                 marks.fill(true);
@@ -217,45 +263,6 @@ impl Redactor {
             inside = hide;
         }
         out
-    }
-}
-
-impl fmt::Debug for Redactor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redactor({} values)", self.values.len())
-    }
-}
-
-/// Finds the beginnings of values, in one pass for all of them.
-#[derive(Clone)]
-struct Anchors {
-    /// `None`: it could not be built, and everything is hidden.
-    automaton: Option<AhoCorasick>,
-    /// How many bytes are hidden from an anchor on, by its number.
-    lengths: Vec<usize>,
-}
-
-impl Anchors {
-    fn of(values: &[(Kind, Arc<SecretString>)]) -> Self {
-        let mut anchors: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
-        for (_, value) in values.iter().filter(|(kind, _)| *kind != Kind::ShortSecret) {
-            // What follows cannot be in a text that is searched.
-            for form in forms(beginning(value.expose_secret(), MAX_SEARCHED + LOOK_AHEAD)) {
-                let anchor: Vec<u8> =
-                    form.bytes().take(ANCHOR_LENGTH).map(|byte| byte.to_ascii_lowercase()).collect();
-                let length = anchors.entry(anchor).or_default();
-                *length = form.len().max(*length);
-            }
-        }
-        anchors.remove(&Vec::new());
-        let (anchors, lengths): (Vec<_>, Vec<_>) = anchors.into_iter().unzip();
-        // In any ASCII case: percent-encoding has two.
-        let automaton = AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .kind(Some(AhoCorasickKind::NoncontiguousNFA))
-            .build(anchors)
-            .ok();
-        Self { automaton, lengths }
     }
 
     fn hide(&self, text: &[u8], hidden: &mut [bool]) {

@@ -214,7 +214,7 @@ async fn audience_is_tried_at_the_api_server_before_its_first_use_and_every_hour
     tokio::time::advance(Duration::from_secs(1)).await;
     cluster.issue().await.unwrap();
     assert_eq!(cluster.counts(), (4, 2));
-    // Somebody has changed --api-audiences.
+    // The flag --api-audiences was changed.
     cluster.set(|server| server.accepts = true);
     cluster.issue().await.unwrap();
     tokio::time::advance(CHECK_INTERVAL).await;
