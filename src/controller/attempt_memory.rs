@@ -202,6 +202,9 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+
     use futures::FutureExt;
     use serde_json::json;
 
@@ -320,38 +323,37 @@ mod tests {
 
     #[test]
     fn attempt_memory_of_more_namespaces_than_are_remembered_comes_to_one_that_had_a_turn_before() {
-        let memory = AttemptMemory::new();
-        let honest = "honest".into();
-        drop(reserve(&memory, &honest, LARGE).now_or_never());
+        let (memory, honest) = (AttemptMemory::new(), "honest".into());
+        drop(reserve(&memory, &honest, LARGE).now_or_never().expect("its turn before"));
+        // The last turn of each is forgotten when it asks again.
         let names: Vec<Arc<str>> = (0..400).map(|n| format!("colluding-{n}").into()).collect();
-        let mut waiting = names.iter().cycle().map(|name| Box::pin(reserve(&memory, name, LARGE)));
-        let (mut held, mut queue) = (std::collections::VecDeque::new(), vec![]);
-        while let Some(reservation) = waiting.by_ref().take(1).next().and_then(|mut it| {
-            let granted = it.as_mut().now_or_never();
-            if granted.is_none() {
-                queue.push(it);
-            }
-            granted
-        }) {
-            held.push_back(reservation);
+        let mut requests = names.iter().cycle().map(|name| Box::pin(reserve(&memory, name, LARGE)));
+        let (mut held, mut waiting) = (VecDeque::new(), vec![]);
+        while waiting.is_empty() {
+            waiting.extend(requests.next());
+            waiting.retain_mut(|request| still_waits(request, &mut held));
         }
+
         let mut honest = Box::pin(reserve(&memory, &honest, LARGE));
-        for round in 0..4000 {
-            if honest.as_mut().now_or_never().is_some() {
-                return;
-            }
-            assert!(round < 1000, "{round} requests of others went before it");
-            queue.extend(waiting.by_ref().take(1));
+        let mut ended = 0;
+        while honest.as_mut().now_or_never().is_none() {
+            assert!(ended < 1000, "{ended} requests of others went before it");
+            waiting.extend(requests.next());
             held.pop_front();
-            let mut left = vec![];
-            for mut it in queue {
-                match it.as_mut().now_or_never() {
-                    Some(reservation) => held.push_back(reservation),
-                    None => left.push(it),
-                }
-            }
-            queue = left;
+            ended += 1;
+            waiting.retain_mut(|request| still_waits(request, &mut held));
         }
+    }
+
+    /// Moves what the request has reserved to `held`; false if it has.
+    fn still_waits(
+        request: &mut Pin<Box<impl Future<Output = Reservation>>>,
+        held: &mut VecDeque<Reservation>,
+    ) -> bool {
+        let reserved = request.as_mut().now_or_never();
+        let waits = reserved.is_none();
+        held.extend(reserved);
+        waits
     }
 
     #[tokio::test]

@@ -1,3 +1,7 @@
+mod credentials;
+mod readers;
+mod target;
+
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
@@ -5,10 +9,9 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::readers::container_token;
 use super::*;
 use crate::cluster::CallError;
-use crate::digest::{provider_digest, sha256};
+use crate::digest::provider_digest;
 use crate::secret::{Facts, Pod};
 
 /// 2027-01-15T08:00:00Z.
@@ -144,16 +147,6 @@ Who uses the Secret
     assert!(!json.to_string().contains("hidden"));
 }
 
-/// The operator dates a token by its corrected clock where the record was written by a clock that was ahead.
-#[test]
-fn assess_of_a_record_by_another_clock_takes_the_times_of_status() {
-    let mut found = found(source(json!({}), json!({})));
-    found.target = Ok(Some(facts(record(&found.source, 7100, 7400), &KEYS)));
-    let report = explain(&found).to_string();
-    assert!(report.contains("is valid until 2027-01-15T08:03:20Z"), "{report}");
-    assert!(report.contains("and status agrees"), "{report}");
-}
-
 #[test]
 fn assess_of_a_failure_has_its_message_once_with_the_remedy() {
     let failure = json!({
@@ -174,163 +167,6 @@ fn assess_of_a_failure_has_its_message_once_with_the_remedy() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert_eq!(text.matches("invalid_client").count(), 1, "{text}");
-}
-
-#[test]
-fn assess_of_an_unusable_target_is_not_valid() {
-    let none = || json!({});
-    let change = |change: &dyn Fn(&mut Found)| {
-        let mut found = found(source(none(), none()));
-        change(&mut found);
-        explain(&found)
-    };
-    let with = |part: Value, keys: &[&str]| {
-        let source = source(none(), none());
-        let mut record = record(&source, -100, 200);
-        merge(&mut record, part);
-        Ok(Some(facts(record, keys)))
-    };
-    for (report, part) in [
-        (change(&|it| it.target = Ok(None)), "vgs-token does not exist"),
-        (
-            change(&|it| it.target = with(json!({"expiresAt": at(-5)}), &KEYS)),
-            "has ended, at 2027-01-15T07:59:55Z (5 s ago)",
-        ),
-        (
-            change(&|it| it.target = with(json!({"owner": {"name": "other"}}), &KEYS)),
-            "is not this TokenSource's: it belongs to TokenSource other",
-        ),
-        (
-            change(&|it| it.target = with(none(), &["access_token"])),
-            "another writer changed or removed a key",
-        ),
-        (
-            change(&|it| it.target = with(json!({"inputs": {"provider": "other"}}), &KEYS)),
-            "requested for an earlier spec",
-        ),
-        (
-            // The keys are those of the former template: no other writer changed them.
-            change(&|it| {
-                it.source =
-                    source(json!({"target": {"template": {"data": {"config": "{{ token }}"}}}}), none());
-                it.target = with(none(), &KEYS);
-            }),
-            "is written with an earlier spec.target.template",
-        ),
-        (
-            change(&|it| it.target = with(json!({"version": 2}), &["access_token"])),
-            "was written by another version of the operator, with other keys",
-        ),
-        (
-            change(&|it| {
-                it.source = source(json!({"refresh": {"before": "soon"}}), none());
-                it.target = with(none(), &KEYS);
-            }),
-            "the spec is invalid",
-        ),
-    ] {
-        assert_eq!(report.verdict, Level::NotValid, "{part}");
-        let text = report.to_string();
-        assert!(
-            text.contains("there is no valid token for the present spec") && text.contains(part),
-            "{part}\n{text}"
-        );
-    }
-    let lags = change(&|it| it.target = with(json!({"tokenId": "000000000000"}), &KEYS));
-    assert!(lags.target.message.contains("status names 3f9a1c0d42be"), "{lags}");
-    assert_eq!(lags.verdict, Level::Attention);
-    let lags = change(&|it| it.target = with(json!({"tokenId": "000000000000", "issuedAt": at(-90)}), &KEYS));
-    assert!(lags.target.message.contains("it was not reported yet"), "{lags}");
-    let older =
-        change(&|it| it.target = with(json!({"tokenId": "000000000000", "issuedAt": at(-900)}), &KEYS));
-    assert!(older.target.message.contains("it was put back, for example from a backup"), "{older}");
-    let moved = json!({"inputs": {"credentials": {"uid": "c", "resourceVersion": "0"}}});
-    let moved = change(&|it| it.target = with(moved.clone(), &KEYS));
-    assert!(moved.target.message.contains("a token of an earlier version of Secret vgs-client"), "{moved}");
-    assert_eq!((moved.target.level, moved.token.level), (Level::Attention, Level::Well));
-}
-
-/// Each beside what it could be mistaken for.
-#[test]
-fn assess_of_a_changed_key_names_the_writer_and_no_other_cause() {
-    let mut found = found(source(json!({}), json!({})));
-    let mut metadata = json!({
-        "name": "vgs-token", "uid": "s", "resourceVersion": "9",
-        "labels": {"app.kubernetes.io/managed-by": "tokensource-operator"},
-        "annotations": {"tokensource.dev/record": record(&found.source, -100, 200).to_string()},
-        "managedFields": [
-            {"manager": "tokensource-operator", "operation": "Apply", "fieldsV1": {"f:data": {"f:token_type": {}}}},
-            {"manager": "kubectl-edit", "operation": "Update", "time": at(-10), "fieldsV1": {"f:data": {"f:access_token": {}}}},
-        ],
-    });
-    found.target = Ok(Facts::of(&serde_json::from_value(metadata.clone()).unwrap()));
-    assert_eq!(
-        explain(&found).target.message,
-        "vgs-token does not hold it as it was written: another writer (kubectl-edit) changed or removed a key"
-    );
-    metadata["deletionTimestamp"] = json!(at(-1));
-    found.target = Ok(Facts::of(&serde_json::from_value(metadata).unwrap()));
-    assert_eq!(explain(&found).target.message, "vgs-token is being deleted");
-}
-
-#[test]
-fn assess_of_the_refresh_token_says_which_is_sent_next() {
-    let grant = json!({"provider": {"vgs": null, "oauth2": {"tokenURL": "https://a.example/token", "grant": {"refreshToken": {}}}}});
-    let stored = |owner: &str, data: Value, sent: Option<&str>| -> Result<Option<Secret>, ReadError> {
-        let secret = json!({
-            "metadata": {"name": "vault-api-refresh-token", "uid": "r", "resourceVersion": "3", "annotations": {
-                "tokensource.dev/refresh-token-of": owner, "tokensource.dev/refresh-token-sent": sent,
-            }},
-            "data": data,
-        });
-        let mut secret: Value = secret;
-        if sent.is_none() {
-            secret["metadata"]["annotations"]
-                .as_object_mut()
-                .unwrap()
-                .remove("tokensource.dev/refresh-token-sent");
-        }
-        Ok(Some(serde_json::from_value(secret).unwrap()))
-    };
-    let base64 = |text: &str| serde_json::to_value(ByteString(text.into())).unwrap();
-    let digest = sha256(&"original".into());
-    let said = |refresh_token: Result<Option<Secret>, ReadError>| {
-        let mut found = found(source(grant.clone(), json!({})));
-        let data = [("client_id", "id"), ("client_secret", "hidden"), ("refresh_token", "original")];
-        let data = data.map(|(key, value)| (key.to_owned(), ByteString(value.into())));
-        found.credentials.as_mut().unwrap().as_mut().unwrap().data = Some(data.into());
-        found.refresh_token = refresh_token;
-        let report = explain(&found);
-        assert!(!report.to_string().contains("rotated"), "{report}");
-        let finding = report.refresh_token.unwrap();
-        (finding.level, finding.message)
-    };
-    let descends = json!({"refresh_token": base64("rotated"), "seed_sha256": base64(&digest)});
-    let of_another = json!({"refresh_token": base64("rotated"), "seed_sha256": base64("0")});
-    for (refresh_token, level, part) in [
-        (Ok(None), Level::Well, "that of Secret vgs-client is sent: no other has come back yet"),
-        (
-            stored("vault-api", descends.clone(), None),
-            Level::Well,
-            "that of Secret vault-api-refresh-token is sent, which came back last",
-        ),
-        (
-            stored("vault-api", of_another, None),
-            Level::Well,
-            "that of Secret vgs-client is sent: it is another than the one",
-        ),
-        (
-            stored("vault-api", json!({"unrotated_sha256": base64(&digest)}), None),
-            Level::Well,
-            "the server returns no other",
-        ),
-        (stored("vault-api", descends.clone(), Some("x y")), Level::Well, "a request with it is under way"),
-        (stored("other", descends, None), Level::Attention, "is not the operator's"),
-    ] {
-        let (found, message) = said(refresh_token);
-        assert_eq!(found, level, "{message}");
-        assert!(message.contains(part), "{part}: {message}");
-    }
 }
 
 #[test]
@@ -374,75 +210,6 @@ fn assess_next_by_spec_and_status() {
 }
 
 #[test]
-fn assess_names_a_key_of_items_that_the_template_does_not_write() {
-    let items = json!([{"key": "token", "path": "token"}]);
-    let mut spec = folder();
-    spec["volumes"] = json!([{"name": "t", "secret": {"secretName": "vgs-token", "items": items}}]);
-    let metadata = json!({"name": "web-1", "uid": "p"});
-    let pod =
-        json!({"metadata": metadata, "spec": spec, "status": {"phase": "Running", "startTime": at(-9000)}});
-    let report = |target: Value| {
-        let mut found = found(source(json!({"target": target}), json!({})));
-        found.pods = Arc::new(Ok(vec![serde_json::from_value(pod.clone()).unwrap()]));
-        explain(&found).to_string()
-    };
-    let finding = "mounts key token by `items`, which spec.target.template does not write";
-    let without = report(json!({}));
-    assert!(without.contains(finding) && without.contains("no new pod with it starts"), "{without}");
-    let with = report(json!({"template": {"data": {"token": "{{ access_token }}"}}}));
-    assert!(!with.contains("mounts key"), "{with}");
-}
-
-#[test]
-fn container_token_by_way_and_start() {
-    let mut subpath = folder();
-    subpath["containers"][0]["volumeMounts"][0]["subPath"] = "access_token".into();
-    let annotated = |seconds: i64| json!({"tokensource.dev/refreshed": at(seconds)});
-    let token =
-        |issued: i64| HeldToken { id: String::new(), issued_at: at(issued), expires_at: at(issued + 300) };
-    for (issued, pod, level, part) in [
-        (
-            -100,
-            pod("p", -9000, folder(), json!({})),
-            Level::Well,
-            "has had this token since 2027-01-15T07:59:50Z",
-        ),
-        (
-            -20,
-            pod("p", -9000, folder(), json!({})),
-            Level::Well,
-            "may read the token before it until 2027-01-15T08:01:10Z (in 70 s)",
-        ),
-        (-20, pod("p", -10, folder(), json!({})), Level::Well, "has had this token since its start at"),
-        (
-            -20,
-            pod("p", -9000, folder(), annotated(-15)),
-            Level::Well,
-            "was annotated for this token at 2027-01-15T07:59:45Z",
-        ),
-        (-20, pod("p", -9000, folder(), annotated(-500)), Level::Well, "may read the token before it"),
-        (-20, pod("p", -10, environment(), json!({})), Level::Attention, "has this token from its start at"),
-        (
-            -20,
-            pod("p", -200, environment(), json!({})),
-            Level::Attention,
-            "(3 min 20 s ago), which is an earlier one (tokens live 5 min)",
-        ),
-        (
-            -20,
-            pod("p", -7200, subpath, json!({})),
-            Level::Attention,
-            "(2 h ago), which has ended by now (tokens live 5 min)",
-        ),
-    ] {
-        let uses = pod.uses("vgs-token");
-        let found = container_token(at(0), Some(&token(issued)), 90, &pod, uses[0]);
-        assert_eq!(found.level, level, "{part}");
-        assert!(found.message.contains(part), "{part}: {}", found.message);
-    }
-}
-
-#[test]
 fn assess_without_rights_reports_the_status_and_what_is_not_known() {
     let forbidden = |action: &str| ReadError::Forbidden {
         action: action.to_owned(),
@@ -470,20 +237,6 @@ fn assess_without_rights_reports_the_status_and_what_is_not_known() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert!(!text.contains("Who uses"), "{text}");
-}
-
-#[test]
-fn assess_names_a_missing_key_of_the_credentials() {
-    let mut found = found(source(json!({}), json!({})));
-    found.credentials = Ok(Some(Secret::default()));
-    let report = explain(&found);
-    let credentials = report.credentials.unwrap();
-    assert_eq!((credentials.level, report.verdict), (Level::Attention, Level::Attention));
-    assert!(
-        credentials.message.contains("Secret vgs-client has no key client_id"),
-        "{}",
-        credentials.message
-    );
 }
 
 #[test]
