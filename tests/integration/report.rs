@@ -117,6 +117,13 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
             }))
             .await;
     }
+    scene
+        .apply(json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": "names-the-client"},
+            "involvedObject": {"kind": "TokenSource", "namespace": namespace, "name": "broken"},
+            "reason": "Named", "type": "Normal", "message": "the client is the-client",
+        }))
+        .await;
     drop(operator);
 
     let folder = tempfile::tempdir().unwrap();
@@ -146,7 +153,21 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
         let part = part.replace("{namespace}", &namespace);
         assert!(all.contains(&part), "{part} is not in:\n{}", files["report.txt"]);
     }
+    assert!(
+        all.contains("Named: the client is [redacted]"),
+        "{}",
+        files[&format!("events/tokensources-{namespace}.txt")]
+    );
     assert_silent("the report", &(all + &said.all()), &values);
+
+    // Also where the TokenSource that names another key is not selected.
+    let of_one = ["report", "broken", "-n", &namespace, "--operator-namespace", &namespace, "-o", &path];
+    let said = plugin.run(&everything(), &of_one).await;
+    assert!([0, 3].contains(&said.code), "{said:?}");
+    let files = unpacked(&file);
+    let events = &files[&format!("events/tokensources-{namespace}.txt")];
+    assert!(events.contains("Named: the client is [redacted]"), "{events}");
+    assert!(!files.contains_key(&format!("tokensources/{namespace}/liar.yaml")), "{:?}", files.keys());
 
     // Without rights, and as the roles view and edit.
     let account = TestAccount::new(&scene, "person").await;

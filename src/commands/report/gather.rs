@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::archive::TextFile;
-use super::hidden::{CLIENT_ID, SecretValues};
-use super::views;
-use crate::cluster::{BoundedText, CallError, UserCluster};
+use super::hidden::SecretValues;
+use super::{secret_keys, views};
+use crate::cluster::{BoundedText, CallError, Scope, UserCluster};
 use crate::commands::check::{self, Operator};
 use crate::commands::installation::InstallationArgs;
 use crate::commands::kubectl::SelectionArgs;
@@ -125,8 +125,9 @@ pub(super) async fn gather(
     let mut gatherer = Gatherer { cluster, installation, until, progress: Progress::new(), gathered };
     gatherer.check().await;
     let sources = gatherer.sources(selection).await;
-    gatherer.secrets(&sources).await;
-    gatherer.of_sources(sources).await;
+    let secrets = gatherer.secrets_of(selection, &sources).await;
+    gatherer.secrets(secrets).await;
+    gatherer.of_sources(sources.into_iter().take(MAX_SOURCES).collect()).await;
     gatherer.progress.clear();
     gatherer.gathered
 }
@@ -148,7 +149,7 @@ impl Gatherer<'_> {
         None
     }
 
-    /// The TokenSources of the selection, the most urgent of which are shown in full.
+    /// The TokenSources of the selection, the most urgent first. [`MAX_SOURCES`] of them are shown in full.
     async fn sources(&mut self, selection: &SelectionArgs) -> Vec<DynamicObject> {
         let cluster = self.cluster;
         let mut sources = vec![];
@@ -169,18 +170,28 @@ impl Gatherer<'_> {
                 sorted.len()
             ));
         }
-        sorted.into_iter().take(MAX_SOURCES).collect()
+        sorted
+    }
+
+    /// The Secrets of the TokenSources that are shown in full, each with whether its key `client_id` is public.
+    async fn secrets_of(
+        &mut self,
+        selection: &SelectionArgs,
+        selected: &[DynamicObject],
+    ) -> BTreeMap<Key, bool> {
+        let shown = selected.get(..MAX_SOURCES).unwrap_or(selected);
+        if shown.is_empty() || (selection.names.is_empty() && selection.selector.is_none()) {
+            return secret_keys::secrets_of(shown, Some(selected));
+        }
+        let cluster = self.cluster;
+        let scope = Scope { labels: None, ..selection.scope(cluster) };
+        let what = "other TokenSources, without which no id of a client is shown";
+        let all = self.read(what, cluster.source_objects(&scope, |_| ())).await;
+        secret_keys::secrets_of(shown, all.as_ref().map(|(objects, _)| objects.as_slice()))
     }
 
     /// The metadata of the Secrets that belong to the TokenSources. Their values are looked for in all texts.
-    async fn secrets(&mut self, sources: &[DynamicObject]) {
-        let mut secrets: BTreeMap<Key, bool> = BTreeMap::new();
-        for source in sources {
-            for (key, has_client_id) in secrets_of(source) {
-                // Only where all say so: one TokenSource must not show what is another's secret.
-                *secrets.entry(key).or_insert(true) &= has_client_id;
-            }
-        }
+    async fn secrets(&mut self, secrets: BTreeMap<Key, bool>) {
         let (cluster, until) = (self.cluster, self.until);
         self.progress.show(&format!("reading {} Secrets", secrets.len()));
         let read = async |(key, has_client_id): (Key, bool)| {
@@ -339,36 +350,6 @@ impl Gatherer<'_> {
     }
 }
 
-/// The Secrets that belong to a TokenSource, each with whether its key `client_id` holds the id of a client. Another name of the
-/// key is a tenant's word: it may be that of a secret.
-fn secrets_of(source: &DynamicObject) -> Vec<(Key, bool)> {
-    let own = Key::of(&source.metadata);
-    let text = |path: &str| source.data.pointer(path).and_then(Value::as_str);
-    let has_client_id = text("/spec/credentials/clientIDKey").is_none_or(|key| key == CLIENT_ID)
-        && !source.data.get("spec").is_some_and(uses_client_id_as_secret);
-    let mut all = vec![
-        (own.sibling(text("/spec/target/name").unwrap_or(&own.name)), false),
-        (own.sibling(format!("{}-refresh-token", own.name)), false),
-    ];
-    all.extend(text("/spec/credentials/secretRef/name").map(|name| (own.sibling(name), has_client_id)));
-    for path in ["/spec/tls/clientCertificateRef/name", "/spec/tls/caBundle/secretKeyRef/name"] {
-        all.extend(text(path).map(|name| (own.sibling(name), false)));
-    }
-    all
-}
-
-/// Whether a member other than `clientIDKey` names the key `client_id`.
-fn uses_client_id_as_secret(spec: &Value) -> bool {
-    match spec {
-        Value::String(text) => text == CLIENT_ID,
-        Value::Array(items) => items.iter().any(uses_client_id_as_secret),
-        Value::Object(members) => {
-            members.iter().any(|(name, value)| name != "clientIDKey" && uses_client_id_as_secret(value))
-        }
-        _ => false,
-    }
-}
-
 /// The label selector of a Deployment's pods.
 fn selector(deployment: &Deployment) -> String {
     let labels = deployment.spec.as_ref().and_then(|spec| spec.selector.match_labels.as_ref());
@@ -379,31 +360,6 @@ fn selector(deployment: &Deployment) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn client_id_is_public_only_under_its_own_name_and_where_nothing_else_uses_it() {
-        let of = |spec: Value| -> Vec<(String, bool)> {
-            let object = json!({"metadata": {"name": "a", "namespace": "b"}, "spec": spec});
-            let source: DynamicObject = serde_json::from_value(object).unwrap();
-            secrets_of(&source).into_iter().map(|(key, public)| (key.name.to_string(), public)).collect()
-        };
-        let credentials = |members: Value| {
-            let mut spec = json!({"credentials": {"secretRef": {"name": "c"}}});
-            for (name, value) in members.as_object().unwrap() {
-                spec["credentials"][name] = value.clone();
-            }
-            of(spec)
-        };
-        let all = |is_public| {
-            [("a", false), ("a-refresh-token", false), ("c", is_public)]
-                .map(|(name, it)| (name.to_owned(), it))
-        };
-        assert_eq!(credentials(json!({})), all(true));
-        assert_eq!(credentials(json!({"clientIDKey": "client_id"})), all(true));
-        for secret in [json!({"clientIDKey": "client_secret"}), json!({"clientSecretKey": "client_id"})] {
-            assert_eq!(credentials(secret.clone()), all(false), "{secret}");
-        }
-    }
 
     #[test]
     fn texts_are_left_out_where_not_all_values_can_be_looked_for() {

@@ -5,6 +5,7 @@
 mod archive;
 mod gather;
 mod hidden;
+mod secret_keys;
 mod views;
 
 use std::fmt::Write as _;

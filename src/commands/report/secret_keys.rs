@@ -1,0 +1,110 @@
+//! Which Secrets belong to TokenSources, and in which of them the key `client_id` is public. Pure.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+
+use kube::api::DynamicObject;
+use serde_json::Value;
+
+use super::hidden::CLIENT_ID;
+use crate::key::Key;
+
+/// The Secrets of the TokenSources `shown`, each with whether its key `client_id` holds the id of a client. That is so only where
+/// each TokenSource of `all`, those of the same namespaces, says so: one must not show what is another's secret. `None`: they are
+/// not known, and no key is public.
+pub(super) fn secrets_of(shown: &[DynamicObject], all: Option<&[DynamicObject]>) -> BTreeMap<Key, bool> {
+    let keys = shown.iter().flat_map(secrets_of_one).map(|(key, _)| (key, all.is_some()));
+    let mut secrets: BTreeMap<Key, bool> = keys.collect();
+    for (key, has_client_id) in shown.iter().chain(all.into_iter().flatten()).flat_map(secrets_of_one) {
+        if let Some(is_public) = secrets.get_mut(&key) {
+            *is_public &= has_client_id;
+        }
+    }
+    secrets
+}
+
+/// The Secrets that belong to a TokenSource, each with whether its key `client_id` holds the id of a client. Another name of the
+/// key is a tenant's word: it may be that of a secret.
+fn secrets_of_one(source: &DynamicObject) -> Vec<(Key, bool)> {
+    let own = Key::of(&source.metadata);
+    let text = |path: &str| source.data.pointer(path).and_then(Value::as_str);
+    let has_client_id = text("/spec/credentials/clientIDKey").is_none_or(|key| key == CLIENT_ID)
+        && !source.data.get("spec").is_some_and(uses_client_id_as_secret);
+    let mut all = vec![
+        (own.sibling(text("/spec/target/name").unwrap_or(&own.name)), false),
+        (own.sibling(format!("{}-refresh-token", own.name)), false),
+    ];
+    all.extend(text("/spec/credentials/secretRef/name").map(|name| (own.sibling(name), has_client_id)));
+    for path in ["/spec/tls/clientCertificateRef/name", "/spec/tls/caBundle/secretKeyRef/name"] {
+        all.extend(text(path).map(|name| (own.sibling(name), false)));
+    }
+    all
+}
+
+/// Whether a member other than `clientIDKey` names the key `client_id`.
+fn uses_client_id_as_secret(spec: &Value) -> bool {
+    match spec {
+        Value::String(text) => text == CLIENT_ID,
+        Value::Array(items) => items.iter().any(uses_client_id_as_secret),
+        Value::Object(members) => {
+            members.iter().any(|(name, value)| name != "clientIDKey" && uses_client_id_as_secret(value))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn client_id_is_public_only_under_its_own_name_and_where_nothing_else_uses_it() {
+        let of = |spec: Value| -> Vec<(String, bool)> {
+            let object = json!({"metadata": {"name": "a", "namespace": "b"}, "spec": spec});
+            let source: DynamicObject = serde_json::from_value(object).unwrap();
+            secrets_of_one(&source).into_iter().map(|(key, public)| (key.name.to_string(), public)).collect()
+        };
+        let credentials = |members: Value| {
+            let mut spec = json!({"credentials": {"secretRef": {"name": "c"}}});
+            for (name, value) in members.as_object().unwrap() {
+                spec["credentials"][name] = value.clone();
+            }
+            of(spec)
+        };
+        let all = |is_public| {
+            [("a", false), ("a-refresh-token", false), ("c", is_public)]
+                .map(|(name, it)| (name.to_owned(), it))
+        };
+        assert_eq!(credentials(json!({})), all(true));
+        assert_eq!(credentials(json!({"clientIDKey": "client_id"})), all(true));
+        for secret in [json!({"clientIDKey": "client_secret"}), json!({"clientSecretKey": "client_id"})] {
+            assert_eq!(credentials(secret.clone()), all(false), "{secret}");
+        }
+    }
+
+    #[test]
+    fn client_id_is_public_only_where_every_source_of_the_namespace_says_so() {
+        let source = |name: &str, members: Value| -> DynamicObject {
+            let mut credentials = json!({"secretRef": {"name": "shared"}});
+            for (name, value) in members.as_object().unwrap() {
+                credentials[name] = value.clone();
+            }
+            let metadata = json!({"name": name, "namespace": "b"});
+            serde_json::from_value(json!({"metadata": metadata, "spec": {"credentials": credentials}}))
+                .unwrap()
+        };
+        let [shown, same, other] = [
+            source("shown", json!({})),
+            source("same", json!({})),
+            source("other", json!({"clientSecretKey": "client_id"})),
+        ];
+        let shown = std::slice::from_ref(&shown);
+        let is_public = |all: Option<&[DynamicObject]>| secrets_of(shown, all)[&Key::new("b", "shared")];
+        assert!(is_public(Some(std::slice::from_ref(&same))));
+        assert!(!is_public(Some(&[same, other])));
+        assert!(!is_public(None));
+        assert_eq!(secrets_of(shown, None).len(), 3, "of those that are shown alone");
+    }
+}
