@@ -3,8 +3,10 @@
 them in more detail.
 
   dashboard.py URL SECONDS >PICTURE   the last SECONDS that the Prometheus at URL knows
+  dashboard.py digest                 of what a picture shows of the dashboard: a picture names that which it was drawn by
 """
 
+import hashlib
 import html
 import json
 import pathlib
@@ -18,6 +20,24 @@ COLUMN, ROW, GAP = 50, 30, 8
 COLOURS = ["#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#b877d9", "#5794f2", "#fade2a"]
 VARIABLES = {"$namespace": ".*", "$host": ".*", "$__rate_interval": "30s"}
 STEPS = 120
+
+
+def panels():
+    return json.loads(DASHBOARD.read_text())["panels"]
+
+
+def unit_of(panel):
+    return panel.get("fieldConfig", {}).get("defaults", {}).get("unit")
+
+
+def digest():
+    """Of panels in their places, units, queries and legends."""
+    shown = [
+        [panel["type"], panel["title"], panel["gridPos"], unit_of(panel), panel.get("options", {}).get("textMode"),
+         [[target["expr"], target.get("legendFormat")] for target in panel.get("targets", [])]]
+        for panel in panels()
+    ]
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
 
 def ask(url, path, **parameters):
@@ -66,7 +86,7 @@ def series(panel, url, begin, end):
 
 
 def timeseries(panel, url, begin, end, width, height):
-    unit = panel["fieldConfig"]["defaults"].get("unit")
+    unit = unit_of(panel)
     lines = sorted(series(panel, url, begin, end), key=lambda line: -max(value for _, value in line[1]))
     if not lines:
         yield text(width / 2, height / 2, "No data", 13, "#8e8e99", "middle")
@@ -99,7 +119,7 @@ def stat(panel, url, end, width, height):
     shows_name = panel.get("options", {}).get("textMode") == "name"
     first = found[0] if found else {"metric": {}, "value": [0, "0"]}
     name = legend(panel["targets"][0], first["metric"]) if shows_name else ""
-    value = name or shown(float(first["value"][1]), panel["fieldConfig"]["defaults"].get("unit"))
+    value = name or shown(float(first["value"][1]), unit_of(panel))
     yield text(width / 2, height / 2 + 22, value, 40 if len(value) < 6 else 15, "#73bf69", "middle")
 
 
@@ -114,13 +134,13 @@ def table(panel, url, end, width, height):
 
 
 def main(url, seconds):
-    end, panels = time.time(), json.loads(DASHBOARD.read_text())["panels"]
+    end = time.time()
     begin = end - float(seconds)
-    size = max(it["gridPos"]["y"] + it["gridPos"]["h"] for it in panels) * ROW + GAP
+    size = max(it["gridPos"]["y"] + it["gridPos"]["h"] for it in panels()) * ROW + GAP
     print(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {24 * COLUMN + GAP} {size}" width="{24 * COLUMN + GAP}" '
-          'role="img" aria-label="The dashboard"><rect width="100%" height="100%" fill="#111217"/>'
+          f'role="img" aria-label="The dashboard" data-dashboard="{digest()}"><rect width="100%" height="100%" fill="#111217"/>'
           '<g font-family="Inter, Helvetica, Arial, \'DejaVu Sans\', sans-serif">')
-    for panel in panels:
+    for panel in panels():
         at = panel["gridPos"]
         x, y = at["x"] * COLUMN + GAP, at["y"] * ROW + GAP
         width, height = at["w"] * COLUMN - GAP, at["h"] * ROW - GAP
@@ -137,6 +157,9 @@ def main(url, seconds):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if sys.argv[1:] == ["digest"]:
+        print(digest())
+    elif len(sys.argv) == 3:
+        main(*sys.argv[1:])
+    else:
         sys.exit(__doc__)
-    main(*sys.argv[1:])

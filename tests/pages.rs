@@ -18,7 +18,7 @@ use process::{RUN_LIMIT, output_within};
 const MAX_COLUMNS: usize = 130;
 
 /// Of code blocks. `text` is for what has no language, such as output.
-const LANGUAGES: [&str; 14] = [
+const LANGUAGES: [&str; 15] = [
     "bash",
     "console",
     "go",
@@ -28,6 +28,7 @@ const LANGUAGES: [&str; 14] = [
     "json",
     "mermaid",
     "nginx",
+    "powershell",
     "promql",
     "python",
     "rust",
@@ -302,6 +303,33 @@ fn every_log_message_of_the_source_is_documented() {
     assert!(missing.is_empty(), "not in docs/logs.md with this level: {missing:#?}");
     let gone: Vec<_> = documented.keys().filter(|it| !messages.0.contains_key(*it)).collect();
     assert!(gone.is_empty(), "in docs/logs.md, and not in the source: {gone:#?}");
+}
+
+#[test]
+fn make_help_lists_every_target() {
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let mut make = Command::new("make");
+    make.args(["--no-print-directory", "help"]).current_dir(root());
+    let help = String::from_utf8(output_within(make, "", RUN_LIMIT).stdout).unwrap();
+    let listed: BTreeSet<&str> =
+        help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    let targets = makefile.lines().filter_map(|line| line.strip_prefix(".PHONY: "));
+    let missing: Vec<_> = targets.filter(|target| !listed.contains(target)).collect();
+    assert!(listed.len() > 30 && missing.is_empty(), "{missing:?} has no `##` with its description");
+}
+
+// ---------------------------------------------------------------------------------------------------------- pictures
+
+#[test]
+fn picture_of_the_dashboard_shows_its_present_panels() {
+    let mut digest = Command::new(root().join("hack/dashboard.py"));
+    digest.arg("digest");
+    let output = output_within(digest, "", RUN_LIMIT);
+    assert!(output.status.success(), "{output:?}");
+    let digest = String::from_utf8(output.stdout).unwrap();
+    let picture = fs::read_to_string(root().join("docs/pictures/dashboard.svg")).unwrap();
+    let drawn_by = format!("data-dashboard=\"{}\"", digest.trim());
+    assert!(picture.contains(&drawn_by), "the picture shows an earlier dashboard: run `make pictures`");
 }
 
 /// The version of Kubernetes that a module of hack/ pins.
