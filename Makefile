@@ -16,7 +16,7 @@ NPM_STAMPS := $(patsubst %/package-lock.json,%/node_modules/.installed,$(wildcar
 help: ## List the targets.
 	@awk 'BEGIN { FS = ":.*##"; print "Usage: make <target>" } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-zA-Z_-]+:.*##/ { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-zA-Z0-9_-]+:.*##/ { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: doctor
 doctor: ## Print what this machine lacks for `make demo` and `make test`, with remedies.
@@ -51,6 +51,13 @@ generate: ## Generate the CustomResourceDefinition, the reference pages, the cha
 .PHONY: check-generated
 check-generated: ## Fail if generated files are out of date.
 	@hack/generate.sh --check
+
+.PHONY: check-locks
+check-locks: ## Fail if the lock file of a crate outside of the workspace is out of date.
+	@set -e; for crate in benches/micro fuzz; do \
+		$(CARGO) metadata --locked --format-version 1 --manifest-path $$crate/Cargo.toml >/dev/null || { \
+			echo "$$crate/Cargo.lock is out of date: cargo update --workspace --manifest-path $$crate/Cargo.toml" >&2; exit 1; }; \
+	done
 
 ##@ Tests
 
@@ -96,7 +103,7 @@ fuzz: ## Fuzz the parser of responses and the templates, for FUZZ_SECONDS=60 eac
 	@set -e; for target in read_answer render_template; do \
 		mkdir -p fuzz/corpus/$$target fuzz/artifacts; \
 		RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
-			$(CARGO) run --quiet --release --manifest-path fuzz/Cargo.toml --bin $$target \
+			$(CARGO) run --quiet --release --locked --manifest-path fuzz/Cargo.toml --bin $$target \
 			--target $$($(CARGO) -vV | sed -n 's/^host: //p') -- \
 			-max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096 -artifact_prefix=fuzz/artifacts/ fuzz/corpus/$$target; \
 	done
@@ -122,7 +129,7 @@ control-plane: ## Start a control plane in the foreground; Ctrl-C stops it.
 	done
 
 .PHONY: npm-packages
-npm-packages: $(NPM_STAMPS)
+npm-packages: $(NPM_STAMPS) ## Install the npm packages of the servers of the tests.
 
 tests/%/node_modules/.installed: tests/%/package-lock.json
 	cd $(<D) && npm ci --no-audit --no-fund
