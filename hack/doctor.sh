@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prints what this machine lacks for `make demo` and `make test`, with remedies. Exit code 1 if something is missing.
+# Prints what this machine lacks for `make demo` and `make test`, with remedies. Exit code 1 if something is missing; what
+# `make test` can do without is `optional`.
 #
 #   doctor.sh                     all checks, one line each
 #   doctor.sh --quiet             only what is missing
@@ -37,6 +38,11 @@ at_least() {
 version_of() {
   works "$@" || return
   "$@" 2>&1 </dev/null | sed -n 's/^[^0-9]*\([0-9][0-9.]*\).*/\1/p' | head -n 1
+}
+
+# optional WHAT REMEDY
+optional() {
+  [ -n "$mode" ] || printf 'optional %s\n           %s\n' "$1" "$2"
 }
 
 works() { "$@" >/dev/null 2>&1 </dev/null; }
@@ -101,6 +107,17 @@ if [ -n "$have" ] && at_least "$have" 17 && works java -version; then ok "JDK $h
   missing "a JDK, 17 or later: 'make test' runs the documentation's examples (found: ${have:-none})" default-jdk-headless "macOS: brew install openjdk, and put it on the PATH"
 fi
 
+# Whether Maven Central can be reached shows only when Maven fetches, which takes minutes.
+keycloak=$(sed -n 's/^version=.*:-\(.*\)}$/\1/p' hack/keycloak.sh)
+cache=${TOKENSOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokensource-operator}
+if [ -e "$cache/keycloak-$keycloak/.built" ]; then ok "Keycloak $keycloak"; elif works mvn --version; then
+  optional "Keycloak $keycloak is not here yet: 'make test' fetches it once (180 MB), by Maven" \
+    "where Maven Central cannot be reached, 'make test' leaves out keycloak::, and says so"
+else
+  optional "Maven: it fetches Keycloak; without it 'make test' leaves out keycloak::, and says so" \
+    "Debian: apt-get install maven. macOS: brew install maven. It must reach Maven Central"
+fi
+
 # A refused connection shows that the loopback network works.
 if (exec 4<>/dev/tcp/127.0.0.1/1) 2>&1 | grep -q refused || (exec 4<>/dev/tcp/127.0.0.1/1) 2>/dev/null; then ok "loopback network"; else
   missing "a loopback network (127.0.0.1), and a bash with /dev/tcp" "" "on Linux: ip link set lo up"
@@ -120,7 +137,6 @@ room() {
     missing "$2 GiB of disk space at $at ($free GiB are free)" "" "free some space, or set TOKENSOURCE_CACHE, GOPATH, GOCACHE and CARGO_TARGET_DIR to another disk"
   fi
 }
-cache=${TOKENSOURCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tokensource-operator}
 # Building the control plane needs about 4 GiB (Go's modules and build cache), the tests as much.
 if compgen -G "$cache/control-plane-*/kubectl" >/dev/null && [ -d target/debug ]; then room "$PWD" 2; else
   room "$PWD" 8
