@@ -81,6 +81,7 @@ if [ "$command" = check ]; then
   names Cargo.toml "version = \"$escaped\""
   names charts/tokensource-operator/Chart.yaml "version: \"?$escaped\"?"
   names charts/tokensource-operator/Chart.yaml "appVersion: \"?$escaped\"?"
+  names docs/kubectl-plugin.md "version=v$escaped"
   if [ -z "$(changes)" ]; then
     echo "CHANGELOG.md has no section [$version], or an empty one" >&2
     failures=$((failures + 1))

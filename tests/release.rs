@@ -2,6 +2,8 @@
 #![cfg(unix)] // scripts
 #![cfg(test)] // so that clippy lets helpers panic, too
 
+#[path = "release/install_lines.rs"]
+mod install_lines;
 #[path = "support/process.rs"]
 mod process;
 
@@ -174,27 +176,49 @@ fn sha256(path: &Path) -> String {
     String::from_utf8(output_within(command, "", RUN_LIMIT).stdout).unwrap().trim().to_owned()
 }
 
+/// The archive of this platform.
+struct Packed {
+    archive: PathBuf,
+    /// Of the archive's name, such as `v1.2.3`.
+    version: String,
+}
+
+fn packed(folder: &Path) -> Packed {
+    let binary = env!("CARGO_BIN_EXE_tokensource-operator");
+    let archive = PathBuf::from(plugin(&["archive", binary, &folder.display().to_string()]).trim());
+    let name = archive.file_name().unwrap().to_str().unwrap();
+    let version = name.strip_prefix("kubectl-tokensource-").unwrap().split_once('-').unwrap().0.to_owned();
+    Packed { archive, version }
+}
+
+impl Packed {
+    /// The name of a platform's archive.
+    fn name(&self, platform: &str) -> String {
+        let kind = if platform.starts_with("windows") { "zip" } else { "tar.gz" };
+        format!("kubectl-tokensource-{}-{platform}.{kind}", self.version)
+    }
+
+    /// The checksums of all archives, of which those of the other platforms are made on their machines.
+    fn sums(&self) -> String {
+        let own = self.archive.file_name().unwrap().to_str().unwrap();
+        let mut sums = format!("{}  {own}\n", sha256(&self.archive));
+        for platform in
+            ["linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64", "windows-amd64", "windows-arm64"]
+        {
+            if self.name(platform) != own {
+                sums += &format!("{}  {}\n", "0".repeat(64), self.name(platform));
+            }
+        }
+        sums
+    }
+}
+
 #[test]
 fn archive_of_the_plugin_is_installed_by_krew_and_has_completions_and_man_pages() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let binary = env!("CARGO_BIN_EXE_tokensource-operator");
-    let archive = plugin(&["archive", binary, &folder.display().to_string()]);
-    let archive = Path::new(archive.trim());
-
-    // The archives of the other platforms are made on their machines.
-    let name = archive.file_name().unwrap().to_str().unwrap();
-    let (version, platform) = name.strip_prefix("kubectl-tokensource-").unwrap().split_once('-').unwrap();
-    let platform = platform.trim_end_matches(".tar.gz");
-    let mut sums = format!("{}  {name}\n", sha256(archive));
-    for other in
-        ["linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64", "windows-amd64", "windows-arm64"]
-    {
-        let kind = if other.starts_with("windows") { "zip" } else { "tar.gz" };
-        if other != platform {
-            sums += &format!("{}  kubectl-tokensource-{version}-{other}.{kind}\n", "0".repeat(64));
-        }
-    }
+    let packed = packed(folder);
+    let (archive, version, sums) = (packed.archive.as_path(), packed.version.as_str(), packed.sums());
     let file = |name: &str| folder.join(name).display().to_string();
     fs::write(file("SHA256SUMS"), &sums).unwrap();
     let manifest = plugin(&["krew", &file("SHA256SUMS")]);
@@ -290,4 +314,5 @@ fn nightly_workflow_runs_every_long_test() {
         }
     }
     assert!(long > 10, "{long} long tests were found");
+    assert!(job(&workflow, "pictures").contains("make pictures"));
 }
