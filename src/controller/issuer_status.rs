@@ -5,20 +5,23 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tokensource_api::{ClusterTokenIssuerStatus, Reason};
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::cache::issuers::Answered;
+use super::cache::issuer_answers::Answered;
 use super::context::Context;
 use crate::cluster::CallError;
 use crate::secret::CREDENTIALS_LABEL;
 use crate::spec::Issuer;
 use crate::text::{shown, shown_message};
 
-/// The time between two reports.
+/// The time between two reports of the counts.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// The shortest time between two reports, where an issuer begins to fail or to work.
+const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const READY: &str = "Ready";
 /// The reason of a Ready condition that is True, or Unknown.
 const REQUEST_SUCCEEDED: &str = "RequestSucceeded";
@@ -35,7 +38,10 @@ struct Counts {
 /// Writes the statuses that have changed, whenever this process leads. Never ends.
 pub(super) async fn run(context: &Context) {
     loop {
-        sleep(REPORT_INTERVAL).await;
+        tokio::select! {
+            () = context.issuers.has_news() => sleep(MIN_REPORT_INTERVAL).await,
+            () = sleep(REPORT_INTERVAL) => {}
+        }
         if context.leadership.leads() && context.is_warm() {
             report(context).await;
         }
@@ -47,7 +53,7 @@ async fn report(context: &Context) {
     if issuers.is_empty() {
         return;
     }
-    let mut counts = counts(context);
+    let mut counts = counts(context, &issuers);
     for issuer in issuers {
         let counts = counts.remove(&issuer.name).unwrap_or_default();
         let before = context.issuers.reported(&issuer.name);
@@ -63,15 +69,22 @@ async fn report(context: &Context) {
     }
 }
 
-fn counts(context: &Context) -> HashMap<Arc<str>, Counts> {
+/// Of namespaces that the operator serves. A tenant that an issuer does not serve counts by the tokens alone that it still has.
+fn counts(context: &Context, issuers: &[Arc<Issuer>]) -> HashMap<Arc<str>, Counts> {
+    let issuers: HashMap<&str, &Issuer> = issuers.iter().map(|issuer| (&*issuer.name, &**issuer)).collect();
     let mut counts: HashMap<Arc<str>, Counts> = HashMap::new();
     let now = context.now();
-    for (issuer, source) in context.sources.with_issuers() {
+    for (name, source) in context.sources.with_issuers() {
+        let Some(issuer) = issuers.get(&*name).filter(|_| context.may_act_in(&source.namespace)) else {
+            continue;
+        };
         let lives = context.expiry(&source).is_some_and(|expires_at| expires_at > now);
-        let counts = counts.entry(issuer).or_default();
-        counts.sources += 1;
+        let counts = counts.entry(name).or_default();
         counts.tokens += i64::from(lives);
-        counts.namespaces.insert(source.namespace);
+        if context.issuers.serves(issuer, &source.namespace) {
+            counts.sources += 1;
+            counts.namespaces.insert(source.namespace);
+        }
     }
     counts
 }
@@ -82,36 +95,60 @@ async fn status(
     counts: Counts,
     before: &ClusterTokenIssuerStatus,
 ) -> ClusterTokenIssuerStatus {
-    let known = before.conditions.iter().find(|it| it.type_ == READY);
-    let (status, reason, message) = match problem(context, issuer).await {
-        Some((reason, message)) => ("False", reason.as_str(), message),
-        None => match context.issuers.answered(&issuer.name) {
-            Answered::Failed(reason, message) => ("False", reason.as_str(), message),
-            // Where this process has made none, another one may have seen it.
-            Answered::Nothing if known.is_none_or(|it| it.status != "True") => {
-                ("Unknown", NOT_USED_YET, "no token has been requested yet".to_owned())
-            }
-            Answered::Nothing | Answered::Succeeded => {
-                ("True", REQUEST_SUCCEEDED, "the last token request went well".to_owned())
-            }
-        },
-    };
-    let since = known.filter(|it| it.status == status).map(|it| it.last_transition_time.clone());
     let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let (problem, answered) = (problem(context, issuer).await, context.issuers.answered(&issuer.name));
     ClusterTokenIssuerStatus {
         observed_generation: Some(issuer.generation),
-        conditions: vec![Condition {
-            type_: READY.to_owned(),
-            status: status.to_owned(),
-            reason: reason.to_owned(),
-            message: shown_message(&message).into_owned(),
-            observed_generation: Some(issuer.generation),
-            last_transition_time: since.unwrap_or_else(|| Time(context.now())),
-        }],
+        conditions: vec![ready(problem, answered, &before.conditions, issuer.generation, context.now())],
         sources: Some(counts.sources),
         namespaces: Some(number(counts.namespaces.len())),
         tokens: Some(counts.tokens),
     }
+}
+
+/// Ready, as a problem that was found out or as the token requests say it.
+fn ready(
+    problem: Option<(Reason, String)>,
+    answered: Answered,
+    before: &[Condition],
+    generation: i64,
+    now: Timestamp,
+) -> Condition {
+    let known = before.iter().find(|it| it.type_ == READY);
+    let (status, reason, message) = match problem {
+        Some((reason, message)) => ("False", reason.as_str(), message),
+        None => match answered {
+            Answered::Failed(reason, message) => ("False", reason.as_str(), message),
+            Answered::Succeeded => ("True", REQUEST_SUCCEEDED, "the last token request went well".to_owned()),
+            // Where this process has made none, another one may have seen it.
+            Answered::Nothing => match known.filter(|it| is_answer(it, generation)) {
+                Some(known) => (&*known.status, &*known.reason, known.message.clone()),
+                None => ("Unknown", NOT_USED_YET, "no token has been requested yet".to_owned()),
+            },
+        },
+    };
+    let since = known.filter(|it| it.status == status).map(|it| it.last_transition_time.clone());
+    Condition {
+        type_: READY.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: shown_message(&message).into_owned(),
+        observed_generation: Some(generation),
+        last_transition_time: since.unwrap_or(Time(now)),
+    }
+}
+
+/// Whether a condition says what came of a token request by this generation of the issuer. The others are found out anew.
+fn is_answer(condition: &Condition, generation: i64) -> bool {
+    let is_found_out = [
+        Reason::SpecInvalid,
+        Reason::KubernetesApiError,
+        Reason::CredentialsNotFound,
+        Reason::CredentialsInvalid,
+    ]
+    .map(Reason::as_str)
+    .contains(&&*condition.reason);
+    condition.observed_generation == Some(generation) && condition.status != "Unknown" && !is_found_out
 }
 
 /// Why no request can be made.
@@ -143,5 +180,69 @@ async fn problem(context: &Context, issuer: &Issuer) -> Option<(Reason, String)>
             ),
         )),
         Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn failed(reason: Reason) -> Answered {
+        Answered::Failed(reason, "400 at idp.example.com".into())
+    }
+
+    /// Status, reason and the second of the transition, one after the other.
+    fn conditions(seen: Vec<(Option<Reason>, Answered, i64)>) -> Vec<(String, String, i64)> {
+        let mut before = vec![];
+        let mut all = vec![];
+        for (second, (problem, answered, generation)) in seen.into_iter().enumerate() {
+            let problem = problem.map(|reason| (reason, "a problem".to_owned()));
+            let ready = ready(problem, answered, &before, generation, at(second as i64));
+            all.push((ready.status.clone(), ready.reason.clone(), ready.last_transition_time.0.as_second()));
+            before = vec![ready];
+        }
+        all
+    }
+
+    #[test]
+    fn issuer_status_is_ready_while_its_credentials_are_there_and_requests_succeed() {
+        let missing = || Some(Reason::CredentialsNotFound);
+        let seen = conditions(vec![
+            (None, Answered::Nothing, 1),
+            (missing(), Answered::Nothing, 1),
+            // A token may still come with what was read before.
+            (missing(), Answered::Succeeded, 1),
+            (None, Answered::Nothing, 1),
+            (None, failed(Reason::ClientRejected), 1),
+            (None, failed(Reason::EndpointUnavailable), 1),
+            (None, Answered::Succeeded, 1),
+            (None, Answered::Succeeded, 2),
+        ]);
+        let expected = [
+            ("Unknown", "NotUsedYet", 0),
+            ("False", "CredentialsNotFound", 1),
+            ("False", "CredentialsNotFound", 1),
+            ("Unknown", "NotUsedYet", 3),
+            ("False", "ClientRejected", 4),
+            ("False", "EndpointUnavailable", 4),
+            ("True", "RequestSucceeded", 6),
+            ("True", "RequestSucceeded", 6),
+        ];
+        assert_eq!(seen, expected.map(|(status, reason, at)| (status.to_owned(), reason.to_owned(), at)));
+    }
+
+    #[test]
+    fn issuer_status_of_another_process_holds_until_the_issuer_or_its_credentials_change() {
+        let after = |known: Answered, problem: Option<Reason>, generation: i64| {
+            conditions(vec![(problem, known, 1), (None, Answered::Nothing, generation)])[1].1.clone()
+        };
+        assert_eq!(after(Answered::Succeeded, None, 1), "RequestSucceeded");
+        assert_eq!(after(failed(Reason::ClientRejected), None, 1), "ClientRejected");
+        assert_eq!(after(failed(Reason::ClientRejected), None, 2), "NotUsedYet", "it was edited since");
+        assert_eq!(after(Answered::Succeeded, Some(Reason::CredentialsInvalid), 1), "NotUsedYet", "mended");
     }
 }

@@ -23,8 +23,8 @@ impl From<Unusable> for Problem {
             Unusable::Issuer(error) => (error.reason(), error.to_string()),
             Unusable::Spec(error) => (error.reason(), error.to_string()),
         };
-        // An issuer may come later than its TokenSources.
-        let passes = matches!(unusable, Unusable::Issuer(IssuerError::NotFound(_)));
+        // An issuer, or its consent, may come later than its TokenSources.
+        let passes = matches!(unusable, Unusable::Issuer(IssuerError::NotForNamespace(_)));
         Problem { reason, message, passes }
     }
 }
@@ -56,7 +56,7 @@ impl Context {
             return if is_required { Err(IssuerError::Required) } else { Ok(None) };
         };
         let settings = settings.ok_or(IssuerError::Off)?;
-        let not_found = || IssuerError::NotFound(shown(&reference.name).into_owned());
+        let not_found = || IssuerError::NotForNamespace(shown(&reference.name).into_owned());
         let issuer = self.issuers.get(&reference.name).ok_or_else(not_found)?;
         let namespace = &identity.key.namespace;
         let labels = self.issuers.labels(namespace);

@@ -115,7 +115,12 @@ pub(super) async fn request_token(
         let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
         debug!(source = %key, host = spec.host(), waited_ms, "token request waited for its endpoint");
     }
-    minting.run(request, mint_reason, permit).await
+    let begun = Instant::now();
+    let ended = minting.run(request, mint_reason, permit).await;
+    if let Ended::Result(result) = &ended {
+        minting.note_answer(result, begun);
+    }
+    ended
 }
 
 /// `None` where its reconciliation finds out what is wrong.
@@ -173,7 +178,7 @@ impl TokenRequest<'_> {
         self.context.permits.acquire(&self.identity.key.namespace).await
     }
 
-    async fn run(self, request: MintRequest, mint_reason: MintReason, permit: EndpointPermit<Key>) -> Ended {
+    async fn run(&self, request: MintRequest, mint_reason: MintReason, permit: EndpointPermit<Key>) -> Ended {
         let mut result = MintResult::empty(self.identity.owner.uid.clone(), mint_reason, request.cause);
         let namespace = &self.identity.key.namespace;
         let most = most_bytes(self.source.spec.tls.as_ref());

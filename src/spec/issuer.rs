@@ -42,9 +42,11 @@ pub enum IssuerError {
     /// The TokenSource has both, which the rules of the API server refuse.
     #[error("spec.issuerRef: provider, credentials and tls are the issuer's; remove them")]
     Both,
-    /// There is no such issuer for this operator.
-    #[error("ClusterTokenIssuer {0} does not exist, or belongs to another operator")]
-    NotFound(String),
+    /// There is no such issuer for this operator, or none for this namespace. A tenant is not told which.
+    #[error(
+        "ClusterTokenIssuer {0} does not exist, or is not for TokenSources of this namespace: ask the platform"
+    )]
+    NotForNamespace(String),
     /// The issuer has a mistake.
     #[error(
         "ClusterTokenIssuer {0} cannot be used at present: the platform sees why in the issuer's status and in the log of the operator"
@@ -83,10 +85,11 @@ impl IssuerError {
         match self {
             IssuerError::Required => Reason::EndpointRefusedByPolicy,
             IssuerError::Both => Reason::SpecInvalid,
-            IssuerError::Off | IssuerError::NotFound(_) | IssuerError::Unusable(_) => Reason::IssuerNotReady,
-            IssuerError::NotAllowed { .. } | IssuerError::Missing { .. } | IssuerError::Unused { .. } => {
-                Reason::NotAllowedByIssuer
-            }
+            IssuerError::Off | IssuerError::Unusable(_) => Reason::IssuerNotReady,
+            IssuerError::NotForNamespace(_)
+            | IssuerError::NotAllowed { .. }
+            | IssuerError::Missing { .. }
+            | IssuerError::Unused { .. } => Reason::NotAllowedByIssuer,
         }
     }
 }
@@ -104,10 +107,8 @@ impl Issuer {
         labels: Option<&BTreeMap<String, String>>,
         names_only: bool,
     ) -> Result<(), IssuerError> {
-        let spec = self.spec.as_ref().ok_or_else(|| self.unusable())?;
-        if !serves(&spec.namespaces, namespace, labels, names_only) {
-            return Err(self.refusal("TokenSources of this namespace".to_owned()));
-        }
+        let spec = self.spec.as_ref().filter(|_| self.serves(namespace, labels, names_only));
+        let spec = spec.ok_or_else(|| IssuerError::NotForNamespace(self.name.to_string()))?;
         let is_empty = source.spec.provider == Provider::default()
             && source.spec.credentials == Default::default()
             && source.spec.tls.is_none();
@@ -129,6 +130,27 @@ impl Issuer {
         source.spec.credentials = spec.credentials.of_source(service_account);
         source.spec.tls.clone_from(&spec.tls);
         describe(&source.spec).map(drop).map_err(|_| self.unusable())
+    }
+
+    /// Whether TokenSources of a namespace may use it; `labels` and `names_only` as in [`Self::lend`].
+    #[must_use]
+    pub fn serves(
+        &self,
+        namespace: &str,
+        labels: Option<&BTreeMap<String, String>>,
+        names_only: bool,
+    ) -> bool {
+        self.spec.as_ref().is_some_and(|spec| serves(&spec.namespaces, namespace, labels, names_only))
+    }
+
+    /// Whether its token requests are those of `other`, but for what TokenSources ask for.
+    #[must_use]
+    pub fn asks_as(&self, other: &Issuer) -> bool {
+        let asked = |issuer: &Issuer| {
+            let spec = issuer.spec.clone()?;
+            Some((spec.provider, spec.credentials, spec.tls, spec.endpoint))
+        };
+        self.uid == other.uid && asked(self) == asked(other)
     }
 
     /// The provider with what is asked for.

@@ -78,6 +78,23 @@ fn source(release: &Scene, name: &str, request: Value) -> Value {
     })
 }
 
+/// Waits until the Ready condition of the issuer is this, and returns its message and the counts of the status.
+async fn issuer_status(release: &Scene, expected: &str) -> (String, [i64; 3]) {
+    let name = &release.namespace;
+    eventually(&format!("the issuer is {expected}"), SOON, async || {
+        let issuer = release.kubectl(&["get", "clustertokenissuer", name, "-o", "json"], "").await;
+        let issuer: Value = serde_json::from_str(&issuer).unwrap();
+        let (status, ready) = (&issuer["status"], &issuer["status"]["conditions"][0]);
+        let found = format!("{} {}", ready["status"].as_str().unwrap_or_default(), ready["reason"].as_str().unwrap_or_default());
+        if found != expected || ready["observedGeneration"] != issuer["metadata"]["generation"] {
+            return Err(status.to_string());
+        }
+        let counts = ["sources", "namespaces", "tokens"].map(|count| status[count].as_i64().unwrap());
+        Ok((ready["message"].as_str().unwrap().to_owned(), counts))
+    })
+    .await
+}
+
 /// The operator with the rights of the chart, which has just been installed.
 async fn operator(release: &Scene, values: &Value) -> (Operator, Account) {
     install(&release.namespace, values.clone()).await;
@@ -100,8 +117,11 @@ async fn issuer_lends_to_the_namespaces_it_names_what_it_allows_until_it_does_no
 
     // The TokenSource first: the issuer comes later.
     a.apply(source(&release, "source", json!({"scopes": ["read"]}))).await;
-    let said = a.condition("source", "Ready", "False IssuerNotReady").await;
-    assert_eq!(said, format!("ClusterTokenIssuer {name} does not exist, or belongs to another operator"));
+    let said = a.condition("source", "Ready", "False NotAllowedByIssuer").await;
+    let nothing_for_it = format!(
+        "ClusterTokenIssuer {name} does not exist, or is not for TokenSources of this namespace: ask the platform"
+    );
+    assert_eq!(said, nothing_for_it);
     release.apply(issuer(&release, names(&[&a]))).await;
     // Its Secret is not for issuers yet. The tenant reads a class of failure, and nothing of the platform's.
     let said = a.condition("source", "Ready", "False CredentialsInvalid").await;
@@ -109,8 +129,11 @@ async fn issuer_lends_to_the_namespaces_it_names_what_it_allows_until_it_does_no
         said.contains(&format!("through ClusterTokenIssuer {name} failed (CredentialsInvalid)")),
         "{said}"
     );
+    let (said, _) = issuer_status(&release, "False CredentialsInvalid").await;
+    assert!(said.contains("kubectl label secret idp-client"), "{said}");
     released(&release).await;
     a.condition("source", "Ready", "True TokenValid").await;
+    issuer_status(&release, "True RequestSucceeded").await;
     let token = a.value("source", "access_token").await.unwrap();
     assert_eq!(release.server.introspect(&token).await.scope.as_deref(), Some("read"));
     let labelled = a
@@ -121,7 +144,7 @@ async fn issuer_lends_to_the_namespaces_it_names_what_it_allows_until_it_does_no
     // The other tenant, and requests that the issuer allows to none.
     b.apply(source(&release, "source", json!({"scopes": ["read"]}))).await;
     let said = b.condition("source", "Ready", "False NotAllowedByIssuer").await;
-    assert!(said.ends_with("does not allow TokenSources of this namespace: ask the platform"), "{said}");
+    assert_eq!(said, nothing_for_it, "as if there were none");
     for (source_name, request, expected) in [
         ("scope", json!({"scopes": ["read", "admin"]}), "does not allow the scope admin"),
         ("none", json!({}), "requires it: write spec.request.scopes"),
@@ -164,6 +187,10 @@ async fn issuer_lends_to_the_namespaces_it_names_what_it_allows_until_it_does_no
     b.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
     let said = b.condition("source", "Ready", "True RefreshFailing").await;
     assert!(said.contains("failed (ClientRejected)"), "{said}");
+    // The tenant that was withdrawn counts by its token alone; none of its other TokenSources has one.
+    let (said, counts) = issuer_status(&release, "False ClientRejected").await;
+    assert!(said.contains("invalid_client") && said.contains("127.0.0.1"), "the platform reads why: {said}");
+    assert_eq!(counts, [1, 1, 2]);
     let log = operator.stop().await;
     assert!(log.contains("invalid_client"), "the platform reads why");
     for tenant in [&a, &b] {

@@ -35,9 +35,9 @@ pub enum Reason {
     ResponseMalformed,
     /// The spec has an error that the validation rules of the API server do not find.
     SpecInvalid,
-    /// The ClusterTokenIssuer that the spec names does not allow what is asked for, or not in this namespace.
+    /// The ClusterTokenIssuer that the spec names does not exist for this namespace, or does not allow what is asked for.
     NotAllowedByIssuer,
-    /// The ClusterTokenIssuer that the spec names does not exist, or cannot be used.
+    /// The ClusterTokenIssuer that the spec names cannot be used at present, or the operator serves none.
     IssuerNotReady,
     /// The namespace has more TokenSources than the operator serves there.
     TooManySources,

@@ -50,7 +50,7 @@ impl Reason {
                 "ask for what the issuer allows in spec.request, or have the platform allow more, or this namespace, in the ClusterTokenIssuer"
             }
             Reason::IssuerNotReady => {
-                "have the platform create or correct the ClusterTokenIssuer that the message names; it is seen by itself"
+                "have the platform correct the ClusterTokenIssuer that the message names, or what the message says; it is seen by itself"
             }
             Reason::TooManySources => {
                 "delete TokenSources that are not needed, or have the platform raise the bound that the message names"

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
+use super::issuer_answers::{Answered, Failure, IssuerAnswers};
 use crate::cluster::IssuerObject;
 use crate::key::Key;
 use crate::spec::Issuer;
-use tokensource_api::{ClusterTokenIssuerStatus, DEFAULT_CONTROLLER, Reason};
+use tokensource_api::{ClusterTokenIssuerStatus, DEFAULT_CONTROLLER};
 
 /// How an issuer is named among the users of a Secret: the names of TokenSources have no space.
 const USER_PREFIX: &str = "issuer ";
@@ -37,6 +39,8 @@ pub(crate) struct Issuers {
     /// The number of watches that have not read their first list yet.
     unread: watch::Sender<usize>,
     has_changed: Notify,
+    /// An issuer has changed, or begins to fail or to work.
+    has_news: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -44,22 +48,10 @@ struct IssuerTable {
     issuers: HashMap<Arc<str>, Arc<Issuer>>,
     /// Their statuses.
     reported: HashMap<Arc<str>, ClusterTokenIssuerStatus>,
-    answered: HashMap<Arc<str>, Answered>,
+    answers: HashMap<Arc<str>, IssuerAnswers>,
     labels: HashMap<Arc<str>, BTreeMap<String, String>>,
     /// The issuers whose TokenSources are to be reconciled.
     changed: BTreeSet<Arc<str>>,
-}
-
-/// What token requests through an issuer have come to in this process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Answered {
-    /// None was made.
-    #[default]
-    Nothing,
-    /// The last one went well.
-    Succeeded,
-    /// The last one failed because of the issuer: the endpoint, the client or its credentials.
-    Failed(Reason, String),
 }
 
 /// The Secret of an issuer that has changed: the one before, and the one now.
@@ -74,6 +66,7 @@ impl Issuers {
             table: Mutex::default(),
             unread: watch::Sender::new(watches),
             has_changed: Notify::new(),
+            has_news: Notify::new(),
         }
     }
 
@@ -114,14 +107,19 @@ impl Issuers {
 
     /// What token requests through an issuer have come to.
     pub(crate) fn answered(&self, name: &str) -> Answered {
-        self.lock().answered.get(name).cloned().unwrap_or_default()
+        self.lock().answers.get(name).map_or(Answered::Nothing, |answers| answers.sum(Instant::now()))
     }
 
-    /// A token request through an issuer has come to this.
-    pub(crate) fn note(&self, issuer: &Issuer, answered: Answered) {
+    /// A token request through an issuer, as it was then, has succeeded, or has failed because of the issuer.
+    pub(crate) fn note(&self, issuer: &Issuer, sent: Instant, failure: Option<Failure>) {
         let table = &mut *self.lock();
-        if table.issuers.contains_key(&issuer.name) {
-            table.answered.insert(Arc::clone(&issuer.name), answered);
+        if table.issuers.get(&issuer.name).is_some_and(|now| now.asks_as(issuer)) {
+            let answers = table.answers.entry(Arc::clone(&issuer.name)).or_default();
+            let before = answers.sum(Instant::now());
+            answers.note(sent, failure);
+            if answers.sum(Instant::now()) != before {
+                self.has_news.notify_one();
+            }
         }
     }
 
@@ -135,6 +133,10 @@ impl Issuers {
         let table = &mut *self.lock();
         table.reported.insert(Arc::clone(&name), reported);
         let before = table.issuers.insert(Arc::clone(&name), Arc::clone(&issuer));
+        if before.as_ref().is_none_or(|before| !before.asks_as(&issuer)) {
+            // What came of other requests says nothing of the next ones.
+            table.answers.remove(&name);
+        }
         if before.as_ref() != Some(&issuer) {
             self.change(table, name);
         }
@@ -146,7 +148,7 @@ impl Issuers {
         let table = &mut *self.lock();
         let Some(before) = table.issuers.remove(name) else { return [None, None] };
         table.reported.remove(name);
-        table.answered.remove(name);
+        table.answers.remove(name);
         self.change(table, Arc::clone(&before.name));
         [self.credentials(&before), None]
     }
@@ -179,6 +181,12 @@ impl Issuers {
         Some(Key { namespace, name })
     }
 
+    /// Whether an issuer serves a namespace.
+    pub(crate) fn serves(&self, issuer: &Issuer, namespace: &str) -> bool {
+        let names_only = self.settings.as_ref().is_none_or(|settings| settings.names_only);
+        issuer.serves(namespace, self.lock().labels.get(namespace), names_only)
+    }
+
     /// The labels of a namespace, where they are known.
     pub(crate) fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
         self.lock().labels.get(namespace).cloned()
@@ -208,6 +216,7 @@ impl Issuers {
     fn change(&self, table: &mut IssuerTable, issuer: Arc<str>) {
         table.changed.insert(issuer);
         self.has_changed.notify_one();
+        self.has_news.notify_one();
     }
 
     /// Waits for issuers whose TokenSources are to be reconciled. For one caller at a time.
@@ -219,6 +228,11 @@ impl Issuers {
             }
             self.has_changed.notified().await;
         }
+    }
+
+    /// Waits until there is something to report of an issuer. For one caller at a time.
+    pub(crate) async fn has_news(&self) {
+        self.has_news.notified().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, IssuerTable> {
@@ -288,6 +302,22 @@ mod tests {
         assert!(issuers.get("idp").unwrap().spec.is_none());
         issuers.put(issuer_object("idp", Value::Null));
         assert!(issuers.get("idp").is_none(), "too large, so that it is not known whose it is");
+    }
+
+    #[test]
+    fn issuer_that_asks_otherwise_has_no_answers_yet() {
+        let issuers = issuers();
+        issuers.put(object("idp", "a", "one"));
+        let before = issuers.get("idp").unwrap();
+        issuers.note(&before, Instant::now(), None);
+        let mut narrowed = object("idp", "a", "one");
+        narrowed.spec["allow"] = json!({"scopes": ["read"]});
+        issuers.put(narrowed);
+        assert_eq!(issuers.answered("idp"), Answered::Succeeded, "its requests are the same");
+        issuers.put(object("idp", "a", "two"));
+        assert_eq!(issuers.answered("idp"), Answered::Nothing);
+        issuers.note(&before, Instant::now(), None);
+        assert_eq!(issuers.answered("idp"), Answered::Nothing, "a request that was under way");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod bindings;
 mod by_namespace;
 mod crowds;
+pub(crate) mod issuer_answers;
 pub(crate) mod issuers;
 pub(crate) mod namespaces;
 pub(crate) mod secrets;

@@ -2,11 +2,13 @@
 
 use token_endpoint::{Answer, RequestDescription};
 use tokensource_api::Reason;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::TokenRequest;
-use crate::controller::cache::issuers::Answered;
+use crate::controller::mint_queue::MintResult;
 use crate::controller::outcome::Outcome;
+use crate::spec::is_of_issuer;
 use crate::text::shown;
 
 impl TokenRequest<'_> {
@@ -28,13 +30,31 @@ impl TokenRequest<'_> {
         )
     }
 
+    /// What a request that was not before `begun` says of the issuer.
+    pub(super) fn note_answer(&self, result: &MintResult, begun: Instant) {
+        let Some(issuer) = &self.spec.issuer else { return };
+        let has_own_subject = self.spec.description.service_account.is_some();
+        let failure = match &result.outcome {
+            Ok(_) => None,
+            Err(Outcome::Failed(attempt)) if attempt.reason == Reason::NotAllowedByIssuer => None,
+            // What is known is no answer.
+            Err(Outcome::Failed(attempt))
+                if !attempt.is_known && !attempt.is_own && is_of_issuer(attempt.reason, has_own_subject) =>
+            {
+                Some((attempt.reason, attempt.message.clone()))
+            }
+            Err(_) => return,
+        };
+        let sent = result.sent_at.map_or(begun, |(_, at)| at);
+        self.context.issuers.note(issuer, sent, failure);
+    }
+
     /// Whether the token may be written.
     ///
     /// # Errors
     /// It may do more than the issuer allows.
     pub(super) fn check_granted(&self, answer: &Answer) -> Result<(), Outcome> {
         let Some(issuer) = &self.spec.issuer else { return Ok(()) };
-        self.context.issuers.note(issuer, Answered::Succeeded);
         if !answer.scope_is_withheld && issuer.allows_granted(answer.scope.as_deref()) {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::digest::provider_digest;
 
 fn issuer(change: Value) -> Issuer {
     let mut spec = json!({
@@ -71,6 +72,8 @@ fn issuer_allows_scopes_audiences_and_resources_exactly_and_nothing_that_is_abse
         (json!({"withoutScopes": true}), scopes(&["read"]), no("the scope read (spec.request.scopes)")),
         (json!({"scopes": ["read"]}), json!({}), write("spec.request.scopes")),
         (json!({"scopes": ["read"]}), scopes(&[]), write("spec.request.scopes")),
+        (json!({"scopes": ["read"], "defaultScopes": ["read"]}), scopes(&[]), write("spec.request.scopes")),
+        (json!({"withoutScopes": true}), scopes(&[]), Ok(())),
         (json!({}), json!({}), write("spec.request.scopes")),
         // A default that was allowed before the issuer narrowed.
         (
@@ -129,6 +132,50 @@ fn issuer_serves_the_namespaces_that_it_names_and_no_other() {
         (selector(json!({"a": "b"})), true),
     ] {
         assert!(!serves(namespaces.clone(), Some("a=b"), names_only), "{namespaces}");
+    }
+}
+
+/// Whoever may create TokenSources could try names, and learn which issuers there are.
+#[test]
+fn issuer_for_others_answers_as_if_there_were_none_whatever_is_asked() {
+    let unreadable = Issuer { name: "idp".into(), uid: "u".into(), generation: 1, spec: None };
+    let others = issuer(json!({"namespaces": {"names": ["billing"]}}));
+    let mut broken = others.spec.clone().unwrap();
+    broken.provider = Provider::default();
+    let broken = Issuer { spec: Some(broken), ..issuer(json!({})) };
+    for issuer in [unreadable, others, broken] {
+        for request in [json!({"scopes": ["read"]}), json!({"scopes": ["no"], "audience": "a"}), json!({})] {
+            let mut source = source(request);
+            source.spec.tls = Some(Default::default());
+            let said = issuer.lend(&mut source, "payments", None, false).unwrap_err();
+            assert_eq!(said, IssuerError::NotForNamespace("idp".into()));
+            assert_eq!(said.reason(), Reason::NotAllowedByIssuer);
+        }
+    }
+}
+
+/// As a change of a TokenSource's own provider, one of the issuer's invalidates tokens; what it allows does not.
+#[test]
+fn provider_digest_changes_with_the_provider_and_the_credentials_of_the_issuer_alone() {
+    let digest = |change: Value| {
+        let mut source = source(json!({"scopes": ["read"]}));
+        issuer(change).lend(&mut source, "payments", None, false).unwrap();
+        provider_digest(&source.spec)
+    };
+    let before = digest(json!({}));
+    for same in [
+        json!({"allow": {"scopes": ["read"], "defaultScopes": ["read"]}}),
+        json!({"limits": {"maxInFlight": 1}}),
+        json!({"namespaces": {"all": true}}),
+    ] {
+        assert_eq!(digest(same.clone()), before, "{same}");
+    }
+    for other in [
+        json!({"provider": {"oauth2": {"issuer": "https://idp.example.com/realms/b"}}}),
+        json!({"credentials": {"secretRef": {"name": "other"}}}),
+        json!({"credentials": {"secretRef": {"name": "client"}, "clientID": "other"}}),
+    ] {
+        assert_ne!(digest(other.clone()), before, "{other}");
     }
 }
 

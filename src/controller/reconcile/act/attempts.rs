@@ -8,7 +8,6 @@ use tokensource_api::Reason;
 use tracing::warn;
 
 use super::super::reconciliation::Reconciliation;
-use crate::controller::cache::issuers::Answered;
 use crate::controller::credentials::not_usable;
 use crate::controller::failed_attempts::FailedAttempts;
 use crate::controller::issuing::told;
@@ -17,7 +16,6 @@ use crate::controller::refresh_token::announcer;
 use crate::providers::CredentialsError;
 use crate::refresh::{Blocked, Cause, FailedAttempt, Failure, Tried, wait};
 use crate::secret::{Record, Version};
-use crate::spec::is_of_issuer;
 use crate::status::Problem;
 use crate::time::plus;
 
@@ -123,11 +121,6 @@ impl Reconciliation<'_> {
             warn!(%source, host, %reason, %error, count, next_attempt_at = next, "token request failed");
         }
         let problem = Problem { reason, message: attempt.message, passes: false };
-        if let Some(issuer) = self.spec.issuer.as_ref().filter(|_| !attempt.is_own)
-            && is_of_issuer(reason, self.spec.description.service_account.is_some())
-        {
-            self.context.issuers.note(issuer, Answered::Failed(reason, problem.message.clone()));
-        }
         let problem = if attempt.is_own { problem } else { told(self.spec, problem) };
         self.state.failed = Some(Box::new(FailedAttempts {
             failure: Failure {
