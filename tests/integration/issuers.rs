@@ -85,7 +85,11 @@ async fn issuer_status(release: &Scene, expected: &str) -> (String, [i64; 3]) {
         let issuer = release.kubectl(&["get", "clustertokenissuer", name, "-o", "json"], "").await;
         let issuer: Value = serde_json::from_str(&issuer).unwrap();
         let (status, ready) = (&issuer["status"], &issuer["status"]["conditions"][0]);
-        let found = format!("{} {}", ready["status"].as_str().unwrap_or_default(), ready["reason"].as_str().unwrap_or_default());
+        let found = format!(
+            "{} {}",
+            ready["status"].as_str().unwrap_or_default(),
+            ready["reason"].as_str().unwrap_or_default()
+        );
         if found != expected || ready["observedGeneration"] != issuer["metadata"]["generation"] {
             return Err(status.to_string());
         }

@@ -41,7 +41,7 @@ impl TokenRequest<'_> {
             Err(Outcome::Failed(attempt))
                 if !attempt.is_known && !attempt.is_own && is_of_issuer(attempt.reason, has_own_subject) =>
             {
-                Some((attempt.reason, attempt.message.clone()))
+                Some((attempt.reason, format!("{}: {}", self.spec.host(), attempt.message)))
             }
             Err(_) => return,
         };
