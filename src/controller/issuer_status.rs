@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tokensource_api::{ClusterTokenIssuerStatus, Reason};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::cache::issuer_answers::Answered;
@@ -96,7 +96,8 @@ async fn status(
     before: &ClusterTokenIssuerStatus,
 ) -> ClusterTokenIssuerStatus {
     let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    let (problem, answered) = (problem(context, issuer).await, context.issuers.answered(&issuer.name));
+    let problem = problem(context, issuer).await;
+    let answered = context.issuers.answered(&issuer.name, Instant::now());
     ClusterTokenIssuerStatus {
         observed_generation: Some(issuer.generation),
         conditions: vec![ready(problem, answered, &before.conditions, issuer.generation, context.now())],

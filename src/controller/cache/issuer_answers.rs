@@ -64,6 +64,7 @@ fn is_mixed(reason: Reason) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any time to count from")]
 mod tests {
     use super::*;
 

@@ -106,18 +106,18 @@ impl Issuers {
     }
 
     /// What token requests through an issuer have come to.
-    pub(crate) fn answered(&self, name: &str) -> Answered {
-        self.lock().answers.get(name).map_or(Answered::Nothing, |answers| answers.sum(Instant::now()))
+    pub(crate) fn answered(&self, name: &str, now: Instant) -> Answered {
+        self.lock().answers.get(name).map_or(Answered::Nothing, |answers| answers.sum(now))
     }
 
     /// A token request through an issuer, as it was then, has succeeded, or has failed because of the issuer.
-    pub(crate) fn note(&self, issuer: &Issuer, sent: Instant, failure: Option<Failure>) {
+    pub(crate) fn note(&self, issuer: &Issuer, sent: Instant, failure: Option<Failure>, now: Instant) {
         let table = &mut *self.lock();
         if table.issuers.get(&issuer.name).is_some_and(|now| now.asks_as(issuer)) {
             let answers = table.answers.entry(Arc::clone(&issuer.name)).or_default();
-            let before = answers.sum(Instant::now());
+            let before = answers.sum(now);
             answers.note(sent, failure);
-            if answers.sum(Instant::now()) != before {
+            if answers.sum(now) != before {
                 self.has_news.notify_one();
             }
         }
@@ -252,6 +252,7 @@ pub(crate) fn issuer_of(user: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any time to count from")]
 mod tests {
     use serde_json::{Value, json};
 
@@ -306,18 +307,19 @@ mod tests {
 
     #[test]
     fn issuer_that_asks_otherwise_has_no_answers_yet() {
+        let now = Instant::now();
         let issuers = issuers();
         issuers.put(object("idp", "a", "one"));
         let before = issuers.get("idp").unwrap();
-        issuers.note(&before, Instant::now(), None);
+        issuers.note(&before, now, None, now);
         let mut narrowed = object("idp", "a", "one");
         narrowed.spec["allow"] = json!({"scopes": ["read"]});
         issuers.put(narrowed);
-        assert_eq!(issuers.answered("idp"), Answered::Succeeded, "its requests are the same");
+        assert_eq!(issuers.answered("idp", now), Answered::Succeeded, "its requests are the same");
         issuers.put(object("idp", "a", "two"));
-        assert_eq!(issuers.answered("idp"), Answered::Nothing);
-        issuers.note(&before, Instant::now(), None);
-        assert_eq!(issuers.answered("idp"), Answered::Nothing, "a request that was under way");
+        assert_eq!(issuers.answered("idp", now), Answered::Nothing);
+        issuers.note(&before, now, None, now);
+        assert_eq!(issuers.answered("idp", now), Answered::Nothing, "a request that was under way");
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl TokenRequest<'_> {
             Err(_) => return,
         };
         let sent = result.sent_at.map_or(begun, |(_, at)| at);
-        self.context.issuers.note(issuer, sent, failure);
+        self.context.issuers.note(issuer, sent, failure, Instant::now());
     }
 
     /// Whether the token may be written.
