@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::support::chart::{CHART, NAMESPACE, find, render, template};
+use super::support::chart::{CHART, NAMESPACE, find, render, template, template_with_tests};
 use super::{arguments, container, operator};
 
 #[test]
@@ -140,6 +140,63 @@ fn another_handler_of_a_probe_and_another_strategy_replace_the_default() {
 }
 
 #[test]
+fn parts_of_the_pod_that_are_not_enabled_are_left_out() {
+    let objects = render(NAMESPACE, &json!({}));
+    let rendered = |objects: &[Value]| {
+        let probes = ["startupProbe", "livenessProbe", "readinessProbe", "securityContext"];
+        let mut parts: Vec<Value> = probes.iter().map(|it| container(objects)[*it].clone()).collect();
+        parts.push(pod(objects)["securityContext"].clone());
+        parts
+    };
+    let parts = rendered(&objects);
+    assert!(parts[0].is_null() && parts[1..].iter().all(Value::is_object), "{parts:?}");
+    assert!(parts.iter().all(|part| part["enabled"].is_null()), "no field of Kubernetes: {parts:?}");
+    let off = json!({"enabled": false});
+    let values = json!({
+        "startupProbe": {"enabled": true}, "livenessProbe": off, "readinessProbe": off, "securityContext": off,
+        "podSecurityContext": off,
+    });
+    let parts = rendered(&render(NAMESPACE, &values));
+    assert_eq!(parts[0]["exec"]["command"], json!(["/tokensource-operator", "probe", "livez"]));
+    assert!(parts[1..].iter().all(Value::is_null), "{parts:?}");
+    // As before there was `enabled`.
+    let parts = rendered(&render(NAMESPACE, &json!({"livenessProbe": null, "podSecurityContext": null})));
+    assert!(parts[1].is_null() && parts[2].is_object() && parts[4].is_null(), "{parts:?}");
+}
+
+#[test]
+fn ingress_rules_of_the_values_replace_the_charts() {
+    let rules = json!([{"ports": [{"port": 9000}]}]);
+    let values =
+        json!({"networkPolicy": {"ingress": rules}, "metrics": {"serviceMonitor": {"enabled": true}}});
+    assert_eq!(find(&render(NAMESPACE, &values), "NetworkPolicy", "")["spec"]["ingress"], rules);
+}
+
+#[test]
+fn pod_of_helm_test_has_what_admission_asks_of_the_operators_pods() {
+    let values = json!({
+        "helmTest": {"spec": {
+            "provider": {"oauth2": {"tokenURL": "https://a"}}, "credentials": {"secretRef": {"name": "a"}},
+        }},
+        "podLabels": {"team": "a"}, "podAnnotations": {"sidecar": "none"}, "priorityClassName": "high",
+        "runtimeClassName": "gvisor",
+    });
+    let objects = super::support::chart::objects(&template_with_tests(&values));
+    let pod = find(&objects, "Pod", "");
+    assert_eq!(pod["metadata"]["labels"]["team"], "a");
+    assert_eq!(pod["metadata"]["annotations"]["sidecar"], "none");
+    assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
+    assert_eq!(pod["spec"]["priorityClassName"], "high");
+    assert_eq!(pod["spec"]["runtimeClassName"], "gvisor");
+    let operator = find(&objects, "Deployment", "");
+    assert_ne!(
+        pod["metadata"]["labels"]["app.kubernetes.io/name"],
+        operator["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"],
+        "no Service selects it"
+    );
+}
+
+#[test]
 fn values_of_a_parent_chart_apply_and_the_charts_own_win() {
     let constraint =
         |key: &str, when: &str| json!({"topologyKey": key, "whenUnsatisfiable": when, "maxSkew": 1});
@@ -153,6 +210,8 @@ fn values_of_a_parent_chart_apply_and_the_charts_own_win() {
             constraint("topology.kubernetes.io/zone", "DoNotSchedule"), constraint("rack", "DoNotSchedule"),
         ],
         "priorityClassName": "high",
+        "hostUsers": false,
+        "revisionHistoryLimit": 0,
         "another": "chart's",
     });
     let values = json!({"global": global, "imagePullSecrets": [{"name": "b"}, {"name": "c"}]});
@@ -170,6 +229,13 @@ fn values_of_a_parent_chart_apply_and_the_charts_own_win() {
         expected.map(|(key, when)| (json!(key), json!(when))).iter().map(|(a, b)| (a, b)).collect::<Vec<_>>()
     );
     assert_eq!(pod["priorityClassName"], "high");
+    assert_eq!(pod["hostUsers"], false);
+    let history = |values: &Value| {
+        find(&render(NAMESPACE, values), "Deployment", "")["spec"]["revisionHistoryLimit"].clone()
+    };
+    assert_eq!([history(&values), history(&json!({}))], [0, 3]);
+    let own = json!({"global": {"revisionHistoryLimit": 5}, "revisionHistoryLimit": 0});
+    assert_eq!(history(&own), 0);
     let image = container(&objects)["image"].as_str().unwrap();
     assert!(image.starts_with("registry.example.com/tokensource/"), "{image}");
 }

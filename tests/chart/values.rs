@@ -88,6 +88,12 @@ fn invalid_values_are_refused_when_rendering() {
         (json!({"metrics": {"tls": {"secretName": "a"}}}), "metrics.tls.secretName is for metrics.secure"),
         (json!({"metrics": {"podMonitor": {"tlsConfig": {"a": "b"}}}}), "metrics.podMonitor.tlsConfig"),
         (json!({"global": {"imagePullSecrets": [1]}}), "imagePullSecrets"),
+        (json!({"livenessProbe": {"enabled": "no"}}), "enabled"),
+        (json!({"podDisruptionBudget": {"nameOverride": "Not_A_Name"}}), "nameOverride"),
+        (
+            json!({"networkPolicy": {"ingress": [], "from": [{"podSelector": {}}]}}),
+            "networkPolicy.ingress replaces the rule",
+        ),
         (
             json!({"podDisruptionBudget": {"minAvailable": 1}}),
             "minAvailable and maxUnavailable exclude each other",
@@ -102,7 +108,7 @@ fn invalid_values_are_refused_when_rendering() {
 fn every_value_changes_a_rendered_object() {
     let marked: Value = serde_saphyr::from_str(include_str!("values.yaml")).unwrap();
     let text = template_with_tests(&marked);
-    for number in 1..=68 {
+    for number in 1..=71 {
         assert!(text.contains(&format!("marker-{number}")), "marker-{number}");
     }
     for words in [
@@ -147,6 +153,31 @@ fn every_value_changes_a_rendered_object() {
 }
 
 #[test]
+fn chart_without_the_operator_keeps_definitions_rights_and_policies_alone() {
+    let everything: Value = serde_saphyr::from_str(include_str!("values.yaml")).unwrap();
+    let mut without = everything;
+    without["createOperator"] = json!(false);
+    let text = template_with_tests(&without);
+    let objects = objects(&text);
+    let kinds: BTreeSet<&str> = objects.iter().map(|it| it["kind"].as_str().unwrap()).collect();
+    for kind in ["CustomResourceDefinition", "ClusterRole", "ServiceAccount", "ValidatingAdmissionPolicy"] {
+        assert!(kinds.contains(kind), "{kind} in {kinds:?}");
+    }
+    for kind in [
+        "Deployment",
+        "Service",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+        "ServiceMonitor",
+        "Pod",
+        "VerticalPodAutoscaler",
+        "TokenSource",
+    ] {
+        assert!(!kinds.contains(kind), "{kind} in {kinds:?}");
+    }
+}
+
+#[test]
 fn every_value_is_in_readme_and_schema() {
     let readme = std::fs::read_to_string(format!("{CHART}/README.md")).unwrap();
     let mut rows = 0;
@@ -184,6 +215,60 @@ fn same_members(path: &str, values: &Value, schema: &Value) {
     }
 }
 
+/// Whether the chart has a value.
+fn is_value(values: &Value, path: &str) -> bool {
+    path.split('.').try_fold(values, |values, name| values.get(name)).is_some()
+}
+
+/// The rows of the README's two tables of other charts' values: the cells of the first and of the second column.
+fn rows_of_other_charts(readme: &str) -> (Vec<[&str; 2]>, Vec<[&str; 2]>) {
+    let (_, section) = readme.split_once("## Values of cert-manager's").unwrap();
+    let (renamed, left_out) = section.split_once("left out on purpose").unwrap();
+    let table = |text| -> Vec<[&str; 2]> {
+        let lines = str::lines(text).filter(|line| line.starts_with("| `"));
+        lines.map(|line| line.trim_matches('|').split_once(" | ").unwrap().into()).collect()
+    };
+    (table(renamed), table(left_out))
+}
+
+/// What is written as code.
+fn codes(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_value_of_cert_managers_and_external_secrets_charts_is_here_or_left_out_for_a_reason() {
+    let read = |file: &str| std::fs::read_to_string(format!("{CHART}/{file}")).unwrap();
+    let (values, readme): (Value, _) =
+        (serde_saphyr::from_str(&read("values.yaml")).unwrap(), read("README.md"));
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let (renamed, left_out) = rows_of_other_charts(&readme);
+    let rows: Vec<_> = renamed.iter().chain(&left_out).collect();
+    let known: BTreeSet<&str> = rows.iter().flat_map(|[there, _]| codes(there)).collect();
+    let is_known = |path: &str| {
+        let mut prefixes = path.match_indices('.').map(|(end, _)| &path[..end]).chain([path]);
+        // `enabled` has no default.
+        is_value(&values, path)
+            || !schema["properties"][path].is_null()
+            || prefixes.any(|prefix| known.contains(prefix))
+    };
+    let theirs = include_str!("other-charts.txt").lines().filter(|line| !line.starts_with('#'));
+    let theirs: Vec<_> = theirs.map(|line| line.split_once(' ').unwrap()).collect();
+    let missing: Vec<_> = theirs.iter().filter(|(_, path)| !is_known(path)).collect();
+    assert!(missing.is_empty(), "no row in README.md.gotmpl: {missing:?}");
+    for [there, here] in renamed {
+        for path in codes(here).filter(|path| !["additionalLabels", "prometheusInstance"].contains(path)) {
+            assert!(is_value(&values, path), "{there}: there is no value {path}");
+        }
+    }
+    // A row that is about nothing was renamed there.
+    for name in known {
+        let is_theirs =
+            |path: &str| path == name || path.strip_prefix(name).is_some_and(|it| it.starts_with('.'));
+        assert!(theirs.iter().any(|(_, path)| is_theirs(path)), "no chart has a value {name}");
+    }
+}
+
 #[test]
 fn image_reference_with_digest_omits_tag() {
     let image = |values: Value| container(&render(NAMESPACE, &json!({"image": values})))["image"].clone();
@@ -195,6 +280,10 @@ fn image_reference_with_digest_omits_tag() {
         image(json!({"registry": "r:5000", "repository": "a/b", "tag": "1", "digest": digest})),
         format!("r:5000/a/b@{digest}")
     );
+    // A mirror's path.
+    let values = json!({"global": {"imageRegistry": "mirror.example.com/ghcr.io"}, "image": {"tag": "1"}});
+    let objects = render(NAMESPACE, &values);
+    assert_eq!(container(&objects)["image"], "mirror.example.com/ghcr.io/tokensource/tokensource-operator:1");
 }
 
 #[test]

@@ -37,8 +37,11 @@
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
 {{- fail "metrics.serviceMonitor needs metrics.service.enabled" }}
 {{- end }}
-{{- if and .Values.networkPolicy.enabled (or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled) (not .Values.metrics.from) (not .Values.networkPolicy.from) }}
+{{- if and .Values.networkPolicy.enabled (or .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled) (not .Values.metrics.from) (not .Values.networkPolicy.from) (kindIs "invalid" .Values.networkPolicy.ingress) }}
 {{- fail "metrics.from is empty, so every pod could connect: name the NetworkPolicy peers that scrape, for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]; [{namespaceSelector: {}}] allows all pods, and a scraper on the host network needs [{ipBlock: {cidr: NETWORK-OF-THE-NODES}}]" }}
+{{- end }}
+{{- if and (not (kindIs "invalid" .Values.networkPolicy.ingress)) (or .Values.metrics.from .Values.networkPolicy.from) }}
+{{- fail "networkPolicy.ingress replaces the rule of metrics.from and networkPolicy.from: write their peers into it, or set it to null" }}
 {{- end }}
 {{- if and .Values.podDisruptionBudget.enabled (not (kindIs "invalid" .Values.podDisruptionBudget.minAvailable)) (not (kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable)) }}
 {{- fail "podDisruptionBudget.minAvailable and maxUnavailable exclude each other: set one of them to null" }}

@@ -44,12 +44,34 @@ automountServiceAccountToken: the operator mounts its own token
 {{- end }}
 {{- end }}
 
-{{- /* A probe of which a value may replace the handler: a map of the values is merged into the default, and two are refused. */}}
-{{- define "tokensource-operator.probe" -}}
-{{- if or .httpGet .tcpSocket .grpc }}
-{{- toYaml (omit . "exec") }}
-{{- else }}
+{{- /* A part of the pod, which `enabled: false` leaves out. */}}
+{{- define "tokensource-operator.optional" -}}
+{{- if and . (ne (get . "enabled" | toString) "false") }}
+{{- with omit . "enabled" }}
 {{- toYaml . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Likewise a probe, of which a value may replace the handler: a map of the values is merged into the default, and two are
+refused. */}}
+{{- define "tokensource-operator.probe" -}}
+{{- if . }}
+{{- if or .httpGet .tcpSocket .grpc }}
+{{- include "tokensource-operator.optional" (omit . "exec") }}
+{{- else }}
+{{- include "tokensource-operator.optional" . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The first of a list that is not null, though it may be 0 or false. */}}
+{{- define "tokensource-operator.firstSet" -}}
+{{- range . }}
+{{- if not (kindIs "invalid" .) }}
+{{- toString . }}
+{{- break }}
+{{- end }}
 {{- end }}
 {{- end }}
 
