@@ -70,11 +70,17 @@ say "3/5 the driver, npm packages of the authorization server, and an image to u
 cargo build --quiet --locked -p tokensource-e2e --bin e2e-driver
 make --silent npm-packages
 IMAGE_TAG=e2e-upgrade hack/image.sh archive "$out/upgrade.tar" # the same program in another image
-say "4/5 kubectl and Helm"
+say "4/5 kubectl, Helm and Keycloak"
 export HELM KUBECTL
 HELM=$(hack/tools.sh helm)/helm
 KUBECTL=$(hack/control-plane.sh build)/kubectl
-export E2E_LONG=$long E2E_OUT=$out
+export E2E_LONG=$long E2E_OUT=$out E2E_KEYCLOAK=
+# Its distribution comes from Maven Central, which not every machine reaches.
+if hack/keycloak.sh build >/dev/null; then
+  E2E_KEYCLOAK=yes
+else
+  say "Keycloak cannot be had (see above): the phase keyless is left out"
+fi
 driver=${CARGO_TARGET_DIR:-target}/debug/e2e-driver
 
 status=0

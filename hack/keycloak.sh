@@ -2,11 +2,11 @@
 # Runs Keycloak for tests, from its distribution in Maven Central.
 #
 #   keycloak.sh build    fetch and build what is not cached; prints the directory. Ends with an error where it cannot be had
-#   keycloak.sh run --trust FILE --until-stdin-closes
-#                        start it on a free port of 127.0.0.1, trusting the certificates of FILE; prints "READY VERSION URL".
+#   keycloak.sh run --trust FILE --host ADDRESS --until-stdin-closes
+#                        start it on a free port of this machine's ADDRESS (127.0.0.1), trusting the certificates of FILE; prints "READY VERSION URL".
 #                        KC_BOOTSTRAP_ADMIN_USERNAME and KC_BOOTSTRAP_ADMIN_PASSWORD of the environment name an administrator
 #
-# KEYCLOAK=26.5.7 in the environment picks the version. Needs a JDK, 17 or later, and to fetch Maven. Runs on bash 3.2 (macOS).
+# KEYCLOAK=26.5.7 in the environment picks the version, KEYCLOAK_SECONDS the time limit of each step of the build. Needs a JDK, 17 or later, and to fetch Maven. Runs on bash 3.2 (macOS).
 set -euo pipefail
 
 tool=keycloak
@@ -22,7 +22,15 @@ plugin=org.apache.maven.plugins:maven-dependency-plugin:3.8.1
 features=client-auth-federated,kubernetes-service-accounts
 home=$cache/keycloak-$version
 # Fetching 180 MB, and building: a registry that hangs must not hold up all tests.
-max_seconds=600
+max_seconds=${KEYCLOAK_SECONDS:-600}
+# As bin/kc.sh does, without its shell in between, whose child would outlive the time limit and this process; and for a short life.
+keycloak=(java -Xms64m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1
+  -Djava.util.concurrent.ForkJoinPool.common.threadFactory=io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory
+  --add-opens=java.base/java.util=ALL-UNNAMED --add-opens=java.base/java.util.concurrent=ALL-UNNAMED
+  --add-opens=java.base/java.security=ALL-UNNAMED --add-opens=java.base/java.lang=ALL-UNNAMED
+  -Dkc.home.dir="$home" -Djboss.server.config.dir="$home/conf"
+  -Djava.util.logging.manager=org.jboss.logmanager.LogManager -Dpicocli.disable.closures=true
+  -cp "$home/lib/quarkus-run.jar" io.quarkus.bootstrap.runner.QuarkusEntryPoint)
 
 # within SECONDS LOG COMMAND...: fails with the end of its log, also if it takes longer.
 within() {
@@ -66,7 +74,7 @@ build() {
     scratch=$(mktemp -d "$cache/.keycloak.XXXXXX")
     remove+=("$scratch")
     say "fetching version $version once, into $home"
-    within $max_seconds "$scratch/log" mvn -q -B -C -Dmaven.wagon.rto=60000 -Daether.connector.requestTimeout=60000 "$plugin:copy" \
+    within "$max_seconds" "$scratch/log" mvn -q -B -C -Dmaven.wagon.rto=60000 -Daether.connector.requestTimeout=60000 "$plugin:copy" \
       -Dartifact="org.keycloak:keycloak-quarkus-dist:$version:zip" -DoutputDirectory="$scratch"
     check "$scratch/keycloak-quarkus-dist-$version.zip"
     (cd "$scratch" && jar xf "keycloak-quarkus-dist-$version.zip")
@@ -74,7 +82,7 @@ build() {
     mv "$scratch/keycloak-$version" "$home"
     say "building it"
     # Not in production: without TLS, and all data is gone at its end.
-    within $max_seconds "$scratch/log" bash "$home/bin/kc.sh" build --db=dev-mem --features="$features" \
+    within "$max_seconds" "$scratch/log" "${keycloak[@]}" build --db=dev-mem --features="$features" \
       --cache=local --health-enabled=false --metrics-enabled=false
     touch "$home/.built"
   fi
@@ -83,10 +91,11 @@ build() {
 }
 
 run() {
-  local trust='' watch='' dir url='' deadline
+  local trust='' host=127.0.0.1 watch='' dir url='' deadline
   while [ $# -gt 0 ]; do
     case $1 in
       --trust) [ $# -ge 2 ] || die "--trust needs a file" && trust=$2 && shift 2 ;;
+      --host) [ $# -ge 2 ] || die "--host needs an address" && host=$2 && shift 2 ;;
       --until-stdin-closes) watch=yes && shift ;;
       *) die "run: unknown argument $1" ;;
     esac
@@ -95,15 +104,8 @@ run() {
   remove+=("$dir")
   if [ -n "$watch" ]; then watch_stdin true; fi
   build
-  # As bin/kc.sh does, without a shell in between that could outlive this process, and for a short life.
-  start "$dir/log" java -Xms64m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
-    -Djava.util.concurrent.ForkJoinPool.common.threadFactory=io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory \
-    --add-opens=java.base/java.util=ALL-UNNAMED --add-opens=java.base/java.util.concurrent=ALL-UNNAMED \
-    --add-opens=java.base/java.security=ALL-UNNAMED --add-opens=java.base/java.lang=ALL-UNNAMED \
-    -Dkc.home.dir="$home" -Djboss.server.config.dir="$home/conf" \
-    -Djava.util.logging.manager=org.jboss.logmanager.LogManager -Dpicocli.disable.closures=true \
-    -cp "$home/lib/quarkus-run.jar" io.quarkus.bootstrap.runner.QuarkusEntryPoint \
-    start --optimized --http-enabled=true --http-host=127.0.0.1 --http-port=0 --hostname-strict=false \
+  start "$dir/log" "${keycloak[@]}" \
+    start --optimized --http-enabled=true --http-host="$host" --http-port=0 --hostname-strict=false \
     ${trust:+--truststore-paths="$trust"}
   deadline=$((SECONDS + 300))
   until [ -n "$url" ]; do
@@ -127,5 +129,5 @@ case ${1:-} in
     shift
     run "$@"
     ;;
-  *) die "usage: $(basename "$0") build | run [--trust FILE] [--until-stdin-closes]" ;;
+  *) die "usage: $(basename "$0") build | run [--trust FILE] [--host ADDRESS] [--until-stdin-closes]" ;;
 esac

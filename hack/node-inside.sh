@@ -49,6 +49,7 @@ mount_filesystems() {
   done
   echo "127.0.0.1 localhost" >"$dir/hosts"
   echo "$address node" >>"$dir/hosts"
+  echo "10.96.0.1 kubernetes.default.svc" >>"$dir/hosts" # the issuer of ServiceAccount tokens, for Keycloak on the node
   mount --bind "$dir/hosts" /etc/hosts
   : >"$dir/resolv.conf" # no names but those of the cluster
 }

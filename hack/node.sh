@@ -29,8 +29,8 @@ sysctls="vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops 
 modules="overlay br_netfilter" # if they are not part of the kernel
 # With what the kernel loads by itself for bridges, iptables and kube-proxy. Others that were loaded meanwhile are not the node's.
 module_names='overlay|bridge|br_netfilter|stp|llc|veth|nfnetlink|x_tables|(xt|nf|nft|ipt|ip6t|iptable|ip6table|ip6?_tables|ip_set)(_.*)?'
-# The machine as it was before the first node: `sysctls` with their values, and the loaded `modules`; and a file nodes/PID for
-# each node. In /run, because a restart of the machine undoes the changes too.
+# The machine as it was before the first node: `sysctls` with their values, the loaded `modules`, and who used the `network`;
+# and a file nodes/PID for each node. In /run, because a restart of the machine undoes the changes too.
 state=/run/tokensource-node
 
 check() {
@@ -74,15 +74,38 @@ locked() {
 
 loaded_modules() { if [ -e /proc/modules ]; then cut -d ' ' -f 1 /proc/modules | sort; fi; }
 
-# Modules that nodes had loaded, unless others use them. Those of a network become free when the kernel has removed it.
+# Who uses modules that count no users: without `bridge`, `veth` or a table of rules, devices and rules of that kind are gone.
+# Bridges, veth devices, network namespaces and rules of this machine, each a line.
+network_users() {
+  (
+    set +e # what is not there has no users
+    find /sys/class/net -mindepth 1 -maxdepth 1 -exec test -d '{}/bridge' \; -print
+    find /sys/class/net -mindepth 1 -maxdepth 1 -name 'veth*'
+    find /proc -maxdepth 3 -path '/proc/[0-9]*/ns/net' -exec readlink '{}' \;
+    find /run/netns /run/docker/netns -type f
+    iptables-save | grep '^-A'
+    ip6tables-save | grep '^-A'
+    nft list tables
+    true
+  ) 2>/dev/null | sort -u
+}
+
+# Modules that nodes had loaded, unless others use them: those that began to use the network meanwhile, such as Docker, may need
+# any of them. Those of a network become free when the kernel has removed it.
 remove_modules() {
-  local attempt module left
+  local attempt module left users
   for ((attempt = 0; attempt < 10; attempt++)); do
     left=$(loaded_modules | comm -13 "$state/modules" - | grep -Ex "$module_names" || true)
     [ -n "$left" ] || return 0
-    for module in $left; do modprobe --remove "$module" 2>/dev/null || true; done
-    sleep 0.3
+    users=$(network_users | comm -13 "$state/network" -)
+    if [ -z "$users" ]; then
+      for module in $left; do modprobe --remove "$module" 2>/dev/null || true; done
+    fi
+    sleep 0.3 # the last processes of the node are users, too
   done
+  if [ -n "$users" ]; then
+    say "kernel modules stay loaded, because others use the network since: $(tr '\n' ' ' <<<"$users" | cut -c 1-200)"
+  fi
 }
 
 # Saves sysctls and the list of modules if this is the first node, and loads modules.
@@ -94,6 +117,7 @@ save_machine() {
       if [ -r "/proc/sys/$key" ]; then echo "$key $(cat "/proc/sys/$key")"; fi
     done >"$state/sysctls.new"
     loaded_modules >"$state/modules"
+    network_users >"$state/network"
     mv "$state/sysctls.new" "$state/sysctls"
   fi
   for module in $modules; do
@@ -111,8 +135,8 @@ restore_machine() {
   if [ -e "$state/sysctls" ]; then
     while read -r key value; do echo "$value" >"/proc/sys/$key" 2>/dev/null || true; done <"$state/sysctls"
   fi
-  if [ -e "$state/modules" ]; then remove_modules; fi
-  rm -rf "$state"/nodes/* "$state/sysctls" "$state/modules"
+  if [ -e "$state/modules" ] && [ -e "$state/network" ]; then remove_modules; fi
+  rm -rf "$state"/nodes/* "$state/sysctls" "$state/modules" "$state/network"
 }
 
 # ---------------------------------------------------------------------------------------------- cgroups

@@ -5,42 +5,12 @@ use serde_json::{Value, json};
 
 use super::keyless::{account, cluster_issuer, host};
 use super::support::keycloak::Keycloak;
+use super::support::keycloak_realm::{REALM, RESOURCE_SERVER, realm};
 use super::support::operator::Operator;
 use super::support::scene::Scene;
 
-const REALM: &str = "payments";
-/// A client that asks about tokens.
-const RESOURCE_SERVER: (&str, &str) = ("resource-server", "a secret of the test");
 /// Also an audience that the platform allows, for Keycloak's host.
 const OTHER_AUDIENCE: &str = "https://other.example.com";
-
-/// A realm that trusts the cluster, with a client that is ServiceAccount `payments`: the settings of docs/keyless.md.
-fn realm(scene: &Scene, issuer: &str) -> Value {
-    let trust = json!({
-        "issuer": issuer, "jwksUrl": format!("{issuer}/openid/v1/jwks"), "useJwksUrl": "true", "validateSignature": "true",
-        "supportsClientAssertions": "true", "supportsClientAssertionReuse": "true",
-    });
-    let subject = format!("system:serviceaccount:{}:payments", scene.namespace);
-    let (id, secret) = RESOURCE_SERVER;
-    // Keycloak answers questions about a token only to those that it is for.
-    let audience = json!({
-        "name": "audience", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
-        "config": {"included.client.audience": id, "access.token.claim": "true", "introspection.token.claim": "true"},
-    });
-    json!({
-        "realm": REALM, "enabled": true, "accessTokenLifespan": 300,
-        "identityProviders": [{"alias": "cluster", "providerId": "kubernetes", "enabled": true, "config": trust}],
-        "clients": [
-            {
-                "clientId": "payments", "enabled": true, "publicClient": false, "serviceAccountsEnabled": true,
-                "clientAuthenticatorType": "federated-jwt",
-                "attributes": {"jwt.credential.issuer": "cluster", "jwt.credential.sub": subject},
-                "protocolMappers": [audience],
-            },
-            {"clientId": id, "enabled": true, "publicClient": false, "secret": secret},
-        ],
-    })
-}
 
 fn source(name: &str, issuer: &str, authentication: Value, credentials: Value) -> Value {
     json!({
@@ -63,7 +33,8 @@ async fn keycloak_takes_the_token_of_a_service_account_in_place_of_a_client_secr
         ("--clusterrole=system:service-account-issuer-discovery", "--group=system:unauthenticated");
     scene.kubectl(&["create", "clusterrolebinding", &binding, role, group], "").await;
     let keycloak = Keycloak::start(&scene.control_plane.dir().join("certs/apiserver.crt")).await;
-    keycloak.realm(realm(&scene, &cluster_issuer(&scene).await)).await;
+    let cluster = cluster_issuer(&scene).await;
+    keycloak.realm(realm(&scene.namespace, &cluster, &format!("{cluster}/openid/v1/jwks"))).await;
     let issuer = keycloak.issuer(REALM);
     account(&scene, "payments", &format!("{issuer},{OTHER_AUDIENCE}")).await;
     account(&scene, "silent", OTHER_AUDIENCE).await;

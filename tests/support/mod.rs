@@ -10,6 +10,7 @@ pub mod control_plane;
 pub mod definitions;
 pub mod gitops;
 pub mod keycloak;
+pub mod keycloak_realm;
 pub mod operator;
 pub mod policy;
 pub mod process;

@@ -6,6 +6,9 @@
 mod cluster;
 mod command;
 mod issuer;
+#[path = "../../support/keycloak_realm.rs"]
+mod keycloak_realm;
+mod keyless;
 mod node;
 mod operator;
 mod phases;

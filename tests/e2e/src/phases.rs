@@ -11,6 +11,7 @@ use crate::{
     cluster::Cluster,
     command::{Result, eventually, now, say},
     issuer::Issuer,
+    keyless,
     node::{self, Node},
     operator,
     settings::Settings,
@@ -47,10 +48,11 @@ pub enum Phase {
     IssuerOutage,
     ControlPlane,
     Kubelet,
+    Keyless,
 }
 
 impl Phase {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Steady,
         Self::Restart,
         Self::LeaderKilled,
@@ -60,6 +62,7 @@ impl Phase {
         Self::IssuerOutage,
         Self::ControlPlane,
         Self::Kubelet,
+        Self::Keyless,
     ];
 
     pub fn name(self) -> &'static str {
@@ -73,12 +76,26 @@ impl Phase {
             Self::IssuerOutage => "issuer-outage",
             Self::ControlPlane => "control-plane",
             Self::Kubelet => "kubelet",
+            Self::Keyless => "keyless",
+        }
+    }
+
+    /// Whether a refresh may be late: its issuer or its operator is away.
+    pub fn delays_refreshes(self) -> bool {
+        match self {
+            Self::LeaderKilled | Self::NodeGone | Self::IssuerOutage | Self::ControlPlane => true,
+            Self::Steady
+            | Self::Restart
+            | Self::Upgrade
+            | Self::ArbitraryUser
+            | Self::Kubelet
+            | Self::Keyless => false,
         }
     }
 
     /// Whether it needs the node of `hack/node.sh`.
     fn needs_node(self) -> bool {
-        matches!(self, Self::NodeGone | Self::ControlPlane | Self::Kubelet)
+        matches!(self, Self::NodeGone | Self::ControlPlane | Self::Kubelet | Self::Keyless)
     }
 }
 
@@ -99,10 +116,14 @@ pub fn run(
             say(&format!("{title}: left out, it needs a node of its own"));
             continue;
         }
+        if phase == Phase::Keyless && !keyless::is_possible() {
+            say(&format!("{title}: left out, Keycloak cannot be had"));
+            continue;
+        }
         say(&format!("{title}: {} s", settings.phase.as_secs()));
         let (began, start, mut highest) = (now(), Instant::now(), load());
         // The other phases are measured nevertheless.
-        let done = disturb(phase, cluster, node, issuer, sources);
+        let done = disturb(phase, settings, cluster, node, issuer, sources);
         let failed = done.is_err();
         let note = done.unwrap_or_else(|error| format!("FAILED: {error}"));
         say(&format!("{title}: {note}"));
@@ -125,6 +146,7 @@ fn load() -> f64 {
 /// Disturbs, and says what was done.
 fn disturb(
     phase: Phase,
+    settings: &Settings,
     cluster: &Cluster,
     node: Option<&Node>,
     issuer: &Issuer,
@@ -150,6 +172,7 @@ fn disturb(
                 began.elapsed().as_secs()
             )
         }
+        (Phase::Keyless, Some(_)) => keyless::check(settings, cluster, issuer)?,
         (Phase::Kubelet, Some(node)) => {
             node.kill("kubelet")?;
             "SIGKILL for the kubelet, which started again".to_owned()

@@ -11,6 +11,9 @@ use crate::{
     sources::{self, Source},
 };
 
+/// A token says when it expires in whole seconds, so that up to a second of its life is not seen, in milliseconds.
+const WHOLE_SECONDS: i64 = 1000;
+
 /// All readings of one source.
 pub struct Readings {
     pub windows: Vec<Window>,
@@ -96,6 +99,14 @@ impl Readings {
                 broken.push(format!("{source}: no token was replaced, or no request was sent"));
             }
             if source.least_life() > 0 {
+                if let Some(left) = readings.least_left(&self.windows, false)
+                    && left + WHOLE_SECONDS < source.least_life() * 1000
+                {
+                    broken.push(format!(
+                        "{source}: {left} ms of life were left, {} s are promised while no refresh is late",
+                        source.least_life()
+                    ));
+                }
                 if figures.expired > 0 {
                     broken.push(format!("{source}: an expired token was read for {} ms", figures.expired));
                 }
@@ -119,6 +130,12 @@ impl SourceReadings {
         }
         figures.ages.sort_unstable();
         figures
+    }
+
+    /// The least life left at any read, in milliseconds, through the phases that delay refreshes or through the others.
+    pub fn least_left(&self, windows: &[Window], delayed: bool) -> Option<i64> {
+        let windows = windows.iter().filter(|window| window.phase.delays_refreshes() == delayed);
+        windows.filter_map(|window| self.between(window.began, window.ended).least_left).min()
     }
 }
 
@@ -183,5 +200,36 @@ mod tests {
         assert_eq!((middle.requests, middle.retried, middle.refused, middle.failed), (5, 1, 1, 0));
         let end = figures(3000, 4000);
         assert_eq!((end.ages, end.least_left, end.expired, end.requests), (vec![500], Some(4000), 20, 3));
+    }
+
+    #[test]
+    fn less_life_than_promised_is_broken_only_while_no_refresh_is_late() {
+        use crate::{phases::Phase, sources::Propagation};
+        let broken = |phase: Phase, left: i64| {
+            let lines = vec![
+                json!({"event": "token", "at": 200, "age": 90_000, "previous": {"left": left, "expired": 0}}),
+                json!({"event": "summary", "at": 300, "requests": 9, "retried": 0, "expired": 0}),
+            ];
+            let source = Source { lifetime: 150, propagation: Propagation::Periodic };
+            let readers = vec![Reader { lines, restarted: false }];
+            let window =
+                Window { phase, began: 100, ended: 400, note: String::new(), failed: false, load: 0.0 };
+            let condition = "False, `NoRetryRoom`".to_owned();
+            Readings {
+                windows: vec![window],
+                sources: vec![SourceReadings { source, condition, readers }],
+                ended: 500,
+                install: Duration::ZERO,
+            }
+            .broken_promises()
+        };
+        // 30 s are promised; an outage takes its time from them.
+        assert_eq!(broken(Phase::Steady, 29_100), Vec::<String>::new());
+        assert_eq!(broken(Phase::IssuerOutage, 11_000), Vec::<String>::new());
+        let said = broken(Phase::Steady, 27_000);
+        assert!(
+            said.len() == 1 && said[0].contains("27000 ms of life were left, 30 s are promised"),
+            "{said:?}"
+        );
     }
 }

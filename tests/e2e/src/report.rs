@@ -34,6 +34,9 @@ pub fn render(
     writeln!(text, "{}\n", wrapped(&measured))?;
     by_source(&mut text, readings)?;
     by_phase(&mut text, readings)?;
+    if !readings.windows.iter().any(|window| window.phase == Phase::Keyless) {
+        text.push_str("\nTokens without a client secret were left out: they need a node, and Keycloak.\n");
+    }
     if !resources.is_empty() {
         by_fleet(&mut text, resources)?;
     }
@@ -51,25 +54,28 @@ fn by_source(text: &mut String, readings: &Readings) -> Result<()> {
     let (began, ended) = readings.whole();
     text.push_str(
         "| lifetime | propagation | `PropagationSafe` | tokens read | issue to file: median, longest | least life left \
-         when read (promised while every request succeeds) | read after the end |\n|---|---|---|---|---|---|---|\n",
+         when read while no refresh is late (promised) | when issuer, leader or API server are away | read after the end |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     let (mut applications, mut refused_elsewhere) = (Figures::default(), 0);
-    for readings in &readings.sources {
-        let source = readings.source;
-        let figures = readings.between(began, ended);
+    for of_source in &readings.sources {
+        let source = of_source.source;
+        let figures = of_source.between(began, ended);
         let promised =
             if source.least_life() > 0 { format!("{} s", source.least_life()) } else { "none".to_owned() };
+        let least_left = |delayed| of_source.least_left(&readings.windows, delayed);
         let age = |index: usize| figures.ages.get(index).map_or_else(|| "-".to_owned(), |&age| seconds(age));
         writeln!(
             text,
-            "| {} s | `{:?}` | {} | {} | {}, {} | {} ({promised}) | {} |",
+            "| {} s | `{:?}` | {} | {} | {}, {} | {} ({promised}) | {} | {} |",
             source.lifetime,
             source.propagation,
-            readings.condition,
+            of_source.condition,
             figures.ages.len(),
             age(figures.ages.len() / 2),
             age(figures.ages.len().saturating_sub(1)),
-            left(&figures),
+            left(least_left(false)),
+            left(least_left(true)),
             seconds(figures.expired),
         )?;
         if source.least_life() > 0 {
@@ -107,7 +113,7 @@ fn by_phase(text: &mut String, readings: &Readings) -> Result<()> {
             } else {
                 String::new()
             };
-            write!(text, " {}{expired} |", left(&figures))?;
+            write!(text, " {}{expired} |", left(figures.least_left))?;
         }
     }
     text.push_str("\n\n| disturbance | what was done | watched for |\n|---|---|---|\n");
@@ -157,11 +163,12 @@ fn title(phase: Phase) -> &'static str {
         Phase::IssuerOutage => "Outage of the issuer",
         Phase::ControlPlane => "API server and etcd killed",
         Phase::Kubelet => "Kubelet killed",
+        Phase::Keyless => "Without a secret",
     }
 }
 
-fn left(figures: &Figures) -> String {
-    match figures.least_left {
+fn left(least: Option<i64>) -> String {
+    match least {
         None => "not replaced".to_owned(),
         Some(left) if left <= 0 => "none".to_owned(),
         Some(left) => seconds(left),

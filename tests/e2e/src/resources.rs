@@ -178,3 +178,40 @@ fn series(text: &str, metric: &str, pod: &str) -> Option<f64> {
     });
     value_and_time.max_by_key(|(time, _)| *time).map(|(_, value)| value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The members of a series differ between version 1 of cgroups and version 2 with systemd, not what is read.
+    #[test]
+    fn usage_of_a_pod_is_read_from_both_versions_of_cgroups() {
+        for (paused, operator) in [
+            ("/kubepods/burstable/pod1", "/kubepods/burstable/pod1/c2"),
+            (
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice",
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-c2.scope",
+            ),
+        ] {
+            let line = |metric: &str, container: &str, id: &str, pod: &str, value_and_time: &str| {
+                format!(
+                    "{metric}{{container=\"{container}\",id=\"{id}\",image=\"i\",name=\"n\",namespace=\"tokensource-system\",\
+                     pod=\"{pod}\"}} {value_and_time}\n"
+                )
+            };
+            let memory = "container_memory_working_set_bytes";
+            let text = [
+                format!(
+                    "# HELP {memory} Current working set of the container in bytes\n# TYPE {memory} gauge\n"
+                ),
+                line(memory, "", paused, "operator-1", "9e+06 1796000000300"),
+                line(memory, "operator", operator, "operator-1", "1.2345344e+07 1796000000200"),
+                line(memory, "operator", "killed", "operator-1", "7e+06 1796000000100"),
+                line(memory, "operator", "other", "operator-12", "8e+06 1796000000400"),
+            ]
+            .concat();
+            assert_eq!(series(&text, memory, "operator-1"), Some(12_345_344.0));
+            assert_eq!(series(&text, memory, "operator"), None);
+        }
+    }
+}

@@ -73,7 +73,8 @@ pub fn create(cluster: &Cluster, settings: &Settings, issuer: &Issuer) -> Result
     for source in &sources {
         issuer.register(&source.name(), source.lifetime)?;
         manifests.push_str(&token_source(*source, issuer));
-        manifests.push_str(&readers(*source, issuer));
+        let (name, resource) = (&source.name(), issuer.resource());
+        manifests.push_str(&readers(&Reader { name, replicas: READERS, resource, path: "/resource" }));
     }
     cluster.apply(&manifests)?;
     say(&format!("{} TokenSources with {READERS} readers each are created", sources.len()));
@@ -115,15 +116,25 @@ spec:
     )
 }
 
+/// Pods that read the token of a TokenSource.
+pub struct Reader<'a> {
+    /// Of the TokenSource.
+    pub name: &'a str,
+    pub replicas: u32,
+    /// Address and port of the resource server that they call, and the path there.
+    pub resource: &'a str,
+    pub path: &'a str,
+}
+
 /// As docs/use-the-token.md mounts it.
-fn readers(source: Source, issuer: &Issuer) -> String {
+pub fn readers(Reader { name, replicas, resource, path }: &Reader<'_>) -> String {
     format!(
         r#"
 apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: {name}, namespace: {NAMESPACE}}}
 spec:
-  replicas: {READERS}
+  replicas: {replicas}
   selector: {{matchLabels: {{source: {name}}}}}
   template:
     metadata: {{labels: {{source: {name}}}}}
@@ -145,6 +156,7 @@ spec:
           env:
             - {{name: TOKEN_FILE, value: /var/run/secrets/token/access_token}}
             - {{name: RESOURCE, value: "{resource}"}}
+            - {{name: RESOURCE_PATH, value: "{path}"}}
           securityContext:
             allowPrivilegeEscalation: false
             readOnlyRootFilesystem: true
@@ -155,9 +167,7 @@ spec:
           secret: {{secretName: {name}-token, defaultMode: 288}}
 ---
 "#,
-        name = source.name(),
         image = env::var("E2E_READER_IMAGE").unwrap_or_else(|_| "localhost/tokensource-e2e:1".to_owned()),
-        resource = issuer.resource(),
     )
 }
 

@@ -50,7 +50,7 @@ fn main() {
         }
     }
     let file = setting("TOKEN_FILE", "/var/run/secrets/token/access_token");
-    let resource = setting("RESOURCE", "");
+    let resource = (setting("RESOURCE", ""), setting("RESOURCE_PATH", "/resource"));
     let mut held: Option<Held> = None;
     let mut counts = Counts::default();
     let (mut request_at, mut summary_at) = (Instant::now(), Instant::now());
@@ -106,7 +106,7 @@ fn times(token: &str) -> Option<(i64, i64)> {
 }
 
 /// Calls the resource server with what the file holds, and after a 401 once more.
-fn call(file: &str, resource: &str, counts: &mut Counts) {
+fn call(file: &str, resource: &(String, String), counts: &mut Counts) {
     counts.requests += 1;
     let mut status = get(file, resource);
     let again = matches!(status, Ok(401));
@@ -129,17 +129,15 @@ fn call(file: &str, resource: &str, counts: &mut Counts) {
     }
 }
 
-/// The status of a GET of `http://resource/resource`. Plain HTTP/1.0 without a library, so that the image is small.
-fn get(file: &str, resource: &str) -> io::Result<u16> {
+/// The status of a GET, of an address with a port and of a path. Plain HTTP/1.0 without a library, so that the image is small.
+fn get(file: &str, (resource, path): &(String, String)) -> io::Result<u16> {
     let token = fs::read_to_string(file)?;
     let address = resource.parse().map_err(io::Error::other)?;
     let mut stream = TcpStream::connect_timeout(&address, CALL_TIMEOUT)?;
     stream.set_read_timeout(Some(CALL_TIMEOUT))?;
     stream.set_write_timeout(Some(CALL_TIMEOUT))?;
-    let request = format!(
-        "GET /resource HTTP/1.0\r\nHost: {resource}\r\nAuthorization: Bearer {}\r\n\r\n",
-        token.trim()
-    );
+    let request =
+        format!("GET {path} HTTP/1.0\r\nHost: {resource}\r\nAuthorization: Bearer {}\r\n\r\n", token.trim());
     stream.write_all(request.as_bytes())?;
     let mut head = [0; 12]; // HTTP/1.1 200
     stream.read_exact(&mut head)?;
