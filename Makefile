@@ -123,8 +123,8 @@ bench-micro: ## Count the instructions and allocations of what a refresh compute
 .PHONY: control-plane
 control-plane: ## Start a control plane in the foreground; Ctrl-C stops it.
 	@set -o pipefail; hack/control-plane.sh run | while read -r _ kubeconfig; do \
-		echo "The control plane is up. In another terminal:"; \
-		echo "  export KUBECONFIG=$$kubeconfig PATH=$$(dirname "$$kubeconfig")/bin:\$$PATH   # with its kubectl"; \
+		echo "The control plane is up. In another terminal, for it and its kubectl:"; \
+		echo "  export KUBECONFIG=$$kubeconfig PATH=$$(dirname "$$kubeconfig")/bin:\$$PATH"; \
 		echo "Ctrl-C here stops it and removes its files. It runs no pods."; \
 	done
 

@@ -184,6 +184,29 @@ fn code_blocks_have_a_language_and_its_syntax() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// People paste the lines into zsh, the shell of macOS, where `#` begins no comment: behind a command it and what follows are
+/// arguments, and a quote in a comment waits for another.
+#[test]
+fn lines_to_paste_have_no_comments_behind_commands() {
+    let mut wrong = vec![];
+    for block in pages().iter().flat_map(|page| blocks(page)).filter(|block| block.language == "bash") {
+        // A script, which is stored in a file.
+        if block.text.starts_with("#!") {
+            continue;
+        }
+        for line in block.text.lines() {
+            let is_wrong = match line.trim_start().strip_prefix('#') {
+                Some(comment) => comment.contains(['\'', '"', '`']),
+                None => line.contains(" #"),
+            };
+            if is_wrong {
+                wrong.push(format!("{}: {line}", block.place));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn prose_fits_into_130_columns() {
     let mut long = vec![];
