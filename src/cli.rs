@@ -37,10 +37,10 @@ pub enum Command {
     /// Request new tokens now, and wait for them on request.
     #[command(after_help = refresh::HELP)]
     Refresh(Box<refresh::RefreshArgs>),
-    /// Have the operator ask for no token, until they are resumed.
+    /// Stop the token requests for TokenSources, until they are resumed.
     #[command(after_help = suspend::SUSPEND_HELP)]
     Suspend(Box<ChangeArgs>),
-    /// Have the operator ask for tokens again.
+    /// Let the operator request tokens for TokenSources again.
     #[command(after_help = suspend::RESUME_HELP)]
     Resume(Box<ChangeArgs>),
     /// Request one token and report on it: for manifests without a cluster (-f), or for a TokenSource of the cluster (-n NS

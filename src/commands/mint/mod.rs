@@ -237,7 +237,7 @@ async fn endpoint_flags(
             let error = error.to_string();
             report
                 .remarks
-                .push(format!("{}: give mint the flags that the operator has", shown_message(&error)));
+                .push(format!("{}; or give mint the flags that the operator has", shown_message(&error)));
             (given.args.clone(), None)
         }
     }
