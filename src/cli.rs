@@ -112,11 +112,9 @@ impl Cli {
     pub async fn run(self) -> ExitCode {
         match self.command {
             #[cfg(unix)]
-            // On a worker of the runtime: what wakes it, or is woken by it, needs no other thread.
-            Command::Run(arguments) => match tokio::spawn(operator::run(*arguments)).await {
-                Ok(Ok(())) => ExitCode::SUCCESS,
-                Ok(Err(error)) => failure(&error.to_string()),
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Command::Run(arguments) => match operator::run(*arguments).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failure(&error.to_string()),
             },
             Command::Get(arguments) => ExitCode::from(get::run(*arguments).await),
             Command::Refresh(arguments) => ExitCode::from(refresh::run(*arguments).await),

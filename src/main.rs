@@ -22,14 +22,15 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    // The kubelet runs a probe every few seconds: it needs no thread for each core of the node.
+    // The kubelet runs a probe every few seconds: it needs no thread for each core of the node. The operator has one for its
+    // controller.
     let mut builder = match cli.command {
         #[cfg(unix)]
-        tokensource_operator::cli::Command::Probe(_) => Builder::new_current_thread(),
+        tokensource_operator::cli::Command::Probe(_) | tokensource_operator::cli::Command::Run(_) => {
+            Builder::new_current_thread()
+        }
         _ => Builder::new_multi_thread(),
     };
-    // One that is busy must not hold up probes and the Lease, on one core either.
-    builder.worker_threads(std::thread::available_parallelism().map_or(2, usize::from).max(2));
     match builder.enable_all().build() {
         Ok(runtime) => runtime.block_on(cli.run()),
         Err(error) => {

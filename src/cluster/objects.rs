@@ -12,6 +12,7 @@ use kube::Resource;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::body::parse;
 use super::kept::{self, Responses};
@@ -110,7 +111,7 @@ pub(crate) struct SourceObject {
     pub(crate) metadata: ObjectMeta,
     pub(crate) refresh_request: Option<String>,
     /// null where it is too large.
-    pub(crate) spec: Value,
+    pub(crate) spec: Box<RawValue>,
     /// Whether the spec has more than [`kept::MAX_SPEC_BYTES`].
     pub(crate) is_too_large: bool,
     pub(crate) reported: Reported,
@@ -208,9 +209,9 @@ impl<'de> Deserialize<'de> for PodObject {
 struct ReadObject {
     metadata: ReadMetadata,
     #[serde(default)]
-    spec: Value,
+    spec: Box<RawValue>,
     #[serde(default)]
-    status: Value,
+    status: Box<RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -236,7 +237,7 @@ impl<'de> Deserialize<'de> for SourceObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let ReadObject { mut metadata, spec, status } = ReadObject::deserialize(deserializer)?;
         // A status that cannot be parsed was not written by the operator; the next report replaces it.
-        let status = serde_json::from_value::<TokenSourceStatus>(status).ok();
+        let status = serde_json::from_str::<TokenSourceStatus>(status.get()).ok();
         Ok(SourceObject {
             refresh_request: metadata.annotations.take().and_then(|annotations| annotations.refresh_request),
             metadata: metadata.into(),
@@ -268,7 +269,8 @@ impl<'de> Deserialize<'de> for IssuerObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let ReadObject { metadata, spec, status } = ReadObject::deserialize(deserializer)?;
         // As of TokenSources, a status that cannot be parsed is replaced.
-        let reported = serde_json::from_value(status).unwrap_or_default();
+        let reported = serde_json::from_str(status.get()).unwrap_or_default();
+        let spec = serde_json::from_str(spec.get()).unwrap_or_default();
         Ok(IssuerObject { metadata: metadata.into(), spec, reported })
     }
 }

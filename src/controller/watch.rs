@@ -121,7 +121,8 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
                 if source.is_too_large {
                     context.metrics.object_too_large("tokensources");
                 }
-                let cached = CachedSource::from(source);
+                let before = context.sources.get(&Key::of(&source.metadata));
+                let cached = CachedSource::after(source, before.as_deref());
                 let (names, revision) = (Arc::clone(&cached.secrets), cached.revision());
                 let Change { key, before, is_own_report, others } = context.sources.put(cached);
                 others.into_iter().for_each(|other| context.trigger(other));

@@ -13,6 +13,7 @@ mod service_networks;
 mod signals;
 mod telemetry;
 mod traces;
+mod work_thread;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ pub use metrics_tls::MetricsCertificateError;
 use metrics_tls::MetricsTls;
 use service_networks::ServiceNetworks;
 pub use telemetry::LogFormat;
+use work_thread::WorkThread;
 
 use crate::binding::Grant;
 use crate::clock::Clock;
@@ -91,6 +93,9 @@ pub enum StartError {
         #[source]
         error: std::io::Error,
     },
+    /// The thread of the controller cannot be started.
+    #[error("no thread can be started: {0}")]
+    Thread(#[source] std::io::Error),
     /// Signals cannot be received.
     #[error("signals cannot be received: {0}")]
     Signals(#[from] std::io::Error),
@@ -105,6 +110,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     let traces = telemetry::start(arguments.log_format, &arguments.log_level)?;
     let lease_timings = lease_timings(&arguments)?;
     let stopping = signals::stop_requested()?;
+    let work_thread = WorkThread::start().map_err(StartError::Thread)?;
     let heartbeats = Arc::new(Heartbeats::default());
     let clock = Arc::new(Clock::new());
     let metrics = Arc::new(Metrics::new(Arc::clone(&clock)));
@@ -174,7 +180,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
     };
     let save_deadline = tokio::spawn(deadline(SAVE_TIMEOUT));
     tokio::select! {
-        () = controller::run(cluster.client, followed, Arc::clone(&context)) => info!("stopped"),
+        () = work_thread.run(controller::run(cluster.client, followed, Arc::clone(&context))) => info!("stopped"),
         () = deadline(STOP_TIMEOUT) => warn!("stopped, though not every reconciliation had ended"),
     }
     // From here on another process may lead. It sends no refresh token that this one has announced and not saved.

@@ -82,9 +82,30 @@ impl CachedSource {
 
     /// A TokenSource with its spec, however long, to be used at once.
     pub(crate) fn whole(source: SourceObject) -> Self {
+        let mut cached = Self::unparsed(source);
+        cached.parse_names();
+        cached
+    }
+
+    /// A TokenSource, as it is cached in the place of `before`. Most versions differ in status alone: the spec is not parsed then.
+    pub(crate) fn after(source: SourceObject, before: Option<&Self>) -> Self {
+        let mut cached = Self::unparsed(source);
+        let same = |before: &&Self| before.uid == cached.uid && before.spec == cached.spec;
+        match before.filter(same) {
+            Some(before) => {
+                cached.secrets = Arc::clone(&before.secrets);
+                cached.issuer.clone_from(&before.issuer);
+            }
+            None => cached.parse_names(),
+        }
+        cached.spec = cached.spec.filter(|spec| spec.len() <= MAX_KEPT_SPEC_BYTES);
+        cached
+    }
+
+    fn unparsed(source: SourceObject) -> Self {
         let SourceObject { metadata, refresh_request, spec, is_too_large, reported } = source;
         let boxed = |text: Option<String>| text.map(String::into_boxed_str);
-        let mut cached = CachedSource {
+        CachedSource {
             key: Key::of(&metadata),
             uid: boxed(metadata.uid),
             resource_version: boxed(metadata.resource_version),
@@ -92,18 +113,22 @@ impl CachedSource {
             created_at: metadata.creation_timestamp.map_or(0, |Time(created)| created.as_second()),
             deletion_timestamp: metadata.deletion_timestamp,
             refresh_request: boxed(refresh_request),
-            spec: Some(if is_too_large { Box::default() } else { spec.to_string().into() }),
+            spec: Some(if is_too_large { Box::default() } else { Box::from(spec) }),
             secrets: Arc::default(),
             issuer: None,
             reported,
-        };
-        let source = cached.source().ok().filter(|_| !is_too_large);
-        let identity = source.as_ref().and_then(|source| Some((Identity::of(source, &cached.key)?, source)));
-        if let Some((identity, source)) = identity {
-            cached.secrets = identity.secret_names(&source.spec);
-            cached.issuer = source.spec.issuer_ref.as_ref().map(|issuer| issuer.name.as_str().into());
         }
-        cached
+    }
+
+    /// Parses the spec for the names of Secrets and of the issuer.
+    fn parse_names(&mut self) {
+        if self.is_too_large() {
+            return;
+        }
+        let Ok(source) = self.source() else { return };
+        let Some(identity) = Identity::of(&source, &self.key) else { return };
+        self.secrets = identity.secret_names(&source.spec);
+        self.issuer = source.spec.issuer_ref.as_ref().map(|issuer| issuer.name.as_str().into());
     }
 
     /// Whether the spec is too large to be read.
@@ -137,14 +162,6 @@ impl CachedSource {
     }
 }
 
-impl From<SourceObject> for CachedSource {
-    fn from(source: SourceObject) -> Self {
-        let mut cached = Self::whole(source);
-        cached.spec = cached.spec.filter(|spec| spec.len() <= MAX_KEPT_SPEC_BYTES);
-        cached
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -163,7 +180,7 @@ mod tests {
             "status": status,
         }))
         .unwrap();
-        source.into()
+        CachedSource::after(source, None)
     }
 
     #[test]
@@ -196,7 +213,7 @@ mod tests {
         let source = json!({"metadata": {"name": "n", "namespace": "ns", "uid": "u"}, "spec": null});
         let mut source: SourceObject = serde_json::from_value(source).unwrap();
         source.is_too_large = true;
-        let cached = CachedSource::from(source);
+        let cached = CachedSource::after(source, None);
         assert!(cached.is_too_large() && !cached.lacks_spec() && cached.source().is_ok());
         assert_eq!((cached.key, cached.secrets.len()), (Key::new("ns", "n"), 0));
     }

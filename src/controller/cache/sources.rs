@@ -157,7 +157,7 @@ mod tests {
     fn cached(name: &str) -> CachedSource {
         let object = json!({"metadata": {"namespace": "ns", "name": name, "uid": "u"}, "spec":
             {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}});
-        serde_json::from_value::<SourceObject>(object).unwrap().into()
+        CachedSource::after(serde_json::from_value::<SourceObject>(object).unwrap(), None)
     }
 
     #[test]
@@ -181,7 +181,9 @@ mod tests {
                     "creationTimestamp": format!("2026-11-26T20:00:{created:02}Z")},
                 "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}},
             });
-            let others = sources.put(serde_json::from_value::<SourceObject>(object).unwrap().into()).others;
+            let others = sources
+                .put(CachedSource::after(serde_json::from_value::<SourceObject>(object).unwrap(), None))
+                .others;
             others.iter().map(|other| other.name.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(put("a", "1", 10), Vec::<String>::new());
@@ -213,7 +215,7 @@ mod tests {
                 "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}},
                 "status": status,
             });
-            CachedSource::from(serde_json::from_value::<SourceObject>(object).unwrap())
+            CachedSource::after(serde_json::from_value::<SourceObject>(object).unwrap(), None)
         };
         let (sources, ours) = (Sources::default(), json!({"observedGeneration": 1}));
         let key = sources.put(version(json!({}), 1)).key;

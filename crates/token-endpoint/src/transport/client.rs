@@ -25,6 +25,9 @@ use tokio::time::Instant;
 use url::Url;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A burst of requests needs no more connections than the one before: with fewer, nearly each request of a busy endpoint makes one.
+/// They are bounded by the requests of [`IDLE_TIMEOUT`] in any case.
+const MAX_IDLE_OF_HOST: usize = 32;
 /// Bounds the memory: certificates may be the choice of untrusted parties.
 const MAX_CLIENTS: usize = 64;
 /// Likewise, in bytes of certificates.
@@ -93,7 +96,7 @@ impl HttpClient {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(if key.keep_alive { 4 } else { 0 })
+            .pool_max_idle_per_host(if key.keep_alive { MAX_IDLE_OF_HOST } else { 0 })
             .http1_max_buf_size(MAX_ANSWER_HEADER_BYTES)
             .http1_max_headers(MAX_ANSWER_HEADERS)
             // Some servers and gateways compare the names of headers as they are usually written.
