@@ -49,6 +49,8 @@ impl ListMetadata {
 pub(super) struct Body {
     bytes: Pin<Box<dyn AsyncBufRead + Send>>,
     reducer: Reducer,
+    /// The bytes that were read.
+    pub(super) received: usize,
 }
 
 impl Body {
@@ -58,7 +60,7 @@ impl Body {
     /// [`kube::Error::Api`] for a response that is no success.
     pub(super) async fn of(client: &Client, request: Request<Vec<u8>>, keep: Keep) -> kube::Result<Self> {
         let bytes = Box::pin(client.request_stream(request).await?);
-        Ok(Body { bytes, reducer: Reducer::new(keep) })
+        Ok(Body { bytes, reducer: Reducer::new(keep), received: 0 })
     }
 
     /// What comes next; `None` at the end.
@@ -85,6 +87,7 @@ impl Body {
         let found = self.reducer.next(&mut rest).map_err(|error| serde_error(&error))?;
         let used = chunk.len() - rest.len();
         self.bytes.consume_unpin(used);
+        self.received = self.received.saturating_add(used);
         Ok(Some(found))
     }
 }

@@ -23,8 +23,13 @@ use super::objects::Read;
 use super::reduce::Reduced;
 use crate::text::shown;
 
-/// The most objects of a page: the API server has them all in memory.
-const PAGE_SIZE: u32 = 100;
+/// The objects of the first page, and of one after a large page: the API server has them all in memory.
+const MIN_PAGE_SIZE: u32 = 100;
+/// The most objects of a page, as kubectl's. For each page, etcd counts the objects that are left: a list of many small ones takes
+/// less time in few pages.
+const MAX_PAGE_SIZE: u32 = 500;
+/// A page with more bytes is large.
+const LARGE_PAGE: usize = 2 << 20;
 /// Pages that are read at once. The buffers of each connection grow to about half a MiB.
 static PAGES: Semaphore = Semaphore::const_new(16);
 /// The timeout of the head of a response. The API server's own is 60 s.
@@ -87,6 +92,8 @@ pub(crate) struct Follow<K> {
     path: String,
     labels: Option<String>,
     place: Place,
+    /// The objects of the next page.
+    page_size: u32,
     /// Failures in a row.
     failures: u32,
     /// No request is sent before.
@@ -143,7 +150,16 @@ impl<K: Read> Follow<K> {
     /// Follows the objects of a namespace, or of all, with these labels.
     pub(super) fn new(client: Client, namespace: Option<&str>, labels: Option<&str>) -> Self {
         let (path, labels) = (K::url_path(&(), namespace), labels.map(str::to_owned));
-        Follow { client, path, labels, place: Place::Start, failures: 0, not_before: None, kind: PhantomData }
+        Follow {
+            client,
+            path,
+            labels,
+            place: Place::Start,
+            page_size: MIN_PAGE_SIZE,
+            failures: 0,
+            not_before: None,
+            kind: PhantomData,
+        }
     }
 
     /// What happens next. After an error the next call waits before it sends a request.
@@ -160,6 +176,7 @@ impl<K: Read> Follow<K> {
             // What fails begins with a list, unless a watch can go on.
             match std::mem::replace(&mut self.place, Place::Start) {
                 Place::Start => {
+                    self.page_size = MIN_PAGE_SIZE;
                     self.place = Place::Page(None);
                     return Ok(Event::Init);
                 }
@@ -185,9 +202,8 @@ impl<K: Read> Follow<K> {
     async fn page(&mut self, next: Option<String>) -> Result<Place, FollowError> {
         self.wait().await;
         // Without a resourceVersion: the newest state, from etcd. With 0, an API server may answer from an old cache.
-        let page =
-            ListParams { label_selector: self.labels.clone(), ..ListParams::default() }.limit(PAGE_SIZE);
-        let page = ListParams { continue_token: next, ..page };
+        let page = ListParams { label_selector: self.labels.clone(), ..ListParams::default() };
+        let page = ListParams { continue_token: next, ..page.limit(self.page_size) };
         let request = Request::new(&*self.path);
         let request = if K::metadata_api() { request.list_metadata(&page) } else { request.list(&page) };
         let request = request.map_err(|error| FollowError::List(kube::Error::BuildRequest(error)))?;
@@ -210,6 +226,8 @@ impl<K: Read> Follow<K> {
         }
         let List { metadata } = parse(&reduced).map_err(FollowError::List)?;
         if let Some(next) = metadata.next() {
+            let is_large = body.received > LARGE_PAGE;
+            self.page_size = if is_large { MIN_PAGE_SIZE } else { MAX_PAGE_SIZE.min(self.page_size * 2) };
             self.place = Place::Page(Some(next));
             return Ok(None);
         }

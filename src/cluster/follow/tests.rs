@@ -107,8 +107,22 @@ async fn follow_lists_page_by_page_and_continues_from_the_last_version_it_saw() 
     );
     assert!(tokio::time::timeout(Duration::from_secs(100), server.next()).await.is_err());
     let watched = |version: u64| format!("watch=true&resourceVersion={version}");
-    let pages = ["limit=100", "limit=100&continue=next", "limit=100&continue=last"].map(str::to_owned);
+    let pages = ["limit=100", "limit=200&continue=next", "limit=400&continue=last"].map(str::to_owned);
     assert_eq!(server.asked(), [&pages[..], &[watched(7), watched(9), watched(12), watched(13)]].concat());
+}
+
+/// Small objects may come before large ones.
+#[tokio::test(start_paused = true)]
+async fn follow_asks_for_few_objects_after_a_large_page_and_for_500_at_most() {
+    let small = || list(&["a"], json!({"continue": "more"}));
+    let mut large = secret("large", 1);
+    large["metadata"]["labels"] = json!({"size": "x".repeat(LARGE_PAGE)});
+    let large = json!({"items": [large], "metadata": {"continue": "more"}}).to_string();
+    let last = list(&["z"], json!({"resourceVersion": "7"}));
+    let mut server = Server::new([small(), small(), small(), small(), (200, large), last]);
+    let _ = server.all(8).await;
+    let limits: Vec<_> = server.asked().iter().map(|asked| asked.replace("&continue=more", "")).collect();
+    assert_eq!(limits, ["limit=100", "limit=200", "limit=400", "limit=500", "limit=500", "limit=100"]);
 }
 
 /// What an object contains is its tenant's choice.
