@@ -30,7 +30,7 @@ pub(crate) use kept::{MAX_ISSUED_TOKEN, MAX_MANAGED_FIELDS_BYTES, MAX_SPEC_BYTES
 pub(crate) use lease::LeaseClient;
 pub use lease::{LeaseError, LeaseName};
 pub(crate) use objects::{IssuerObject, LabelledNamespace, NamespaceObject, SecretObject, SourceObject};
-pub(crate) use service_accounts::{AccountFacts, IssuedToken, TokenCheck};
+pub(crate) use service_accounts::{AccountFacts, TokenCheck};
 pub(crate) use service_networks::service_networks;
 pub(crate) use user::{KubeconfigEntry, UserCluster, UserClusterError, UserConnection};
 pub(crate) use user_checks::Right;

@@ -40,6 +40,8 @@ pub(crate) struct IssuedToken {
 #[derive(Debug)]
 pub(crate) struct AccountFacts {
     pub(crate) uid: String,
+    /// By the clock of the API server.
+    pub(crate) created_at: Timestamp,
     /// Its deletion has not begun: the API server refuses tokens of others.
     pub(crate) is_alive: bool,
     /// The annotation by which it consents to tokens; `None` where it has none, or one that is too long.
@@ -66,15 +68,18 @@ impl Kubernetes {
         #[serde(rename_all = "camelCase")]
         struct Metadata {
             uid: String,
+            creation_timestamp: Timestamp,
             deletion_timestamp: Option<IgnoredAny>,
             annotations: Option<BTreeMap<String, String>>,
         }
         let request = requests::<ServiceAccount>(&account.namespace);
         let request = request.get_metadata(&account.name, &GetParams::default());
         let read = async { parse::<Object>(&object(&self.client, built(request)?, kept::ACCOUNT).await?) };
-        let Metadata { uid, deletion_timestamp, annotations } = self.bounded(read).await?.metadata;
+        let Metadata { uid, creation_timestamp, deletion_timestamp, annotations } =
+            self.bounded(read).await?.metadata;
         let consent = annotations.and_then(|mut annotations| annotations.remove(AUDIENCES_ANNOTATION));
-        Ok(AccountFacts { uid, is_alive: deletion_timestamp.is_none(), consent })
+        let is_alive = deletion_timestamp.is_none();
+        Ok(AccountFacts { uid, created_at: creation_timestamp, is_alive, consent })
     }
 
     /// Asks for a token of a ServiceAccount (TokenRequest) for one audience, bound to no object. `seconds` is its lifetime.
@@ -153,7 +158,7 @@ impl TokenCheck {
     }
 
     /// Whether the API server takes the token for that of a user. Nothing but 401 says that it does not, and
-    /// not even that where its ServiceAccount has been deleted.
+    /// not even that where its ServiceAccount has been deleted, or has only just been created.
     ///
     /// # Errors
     /// It is not known.

@@ -33,7 +33,7 @@ use crate::secret::{Inputs, Ownership, Record, Version, ownership};
 use crate::spec::{Identity, Resolved};
 use crate::status::reason;
 use crate::time::seconds_between;
-use crate::token_request::{Sent, send};
+use crate::token_request::{Sent, TokenAccount, send};
 
 /// A shorter wait is not logged.
 const WAIT_TO_LOG: Duration = Duration::from_millis(100);
@@ -59,8 +59,8 @@ struct Material {
     values: Option<Digest>,
     lineage: Option<Lineage>,
     original: Option<Box<KnownOriginal>>,
-    /// When the token of a ServiceAccount ends that is sent.
-    subject_ends: Option<Timestamp>,
+    /// The token of a ServiceAccount that is sent: when it ends, and whose it is.
+    subject: Option<(Timestamp, TokenAccount)>,
 }
 
 impl Material {
@@ -262,6 +262,11 @@ impl TokenRequest<'_> {
         let sent = sent?;
         result.sent_at = Some((sent.at, begun_at));
         let underway = permit.underway();
+        if let Err(error) = &sent.outcome
+            && let Some(uncounted) = self.uncounted(error, &material).await
+        {
+            return Err(uncounted); // the permit ends, and nothing is learnt
+        }
         let held_back = permit.finish(&sent.outcome);
         let remark = self.clock_remark(description);
         match sent.outcome {
@@ -327,9 +332,10 @@ impl TokenRequest<'_> {
         (sent_at, rewound): (Timestamp, u64),
         took: Duration,
     ) -> Box<NewToken> {
+        let subject_ends = material.subject.as_ref().map(|(ends, _)| *ends);
         let mut minted = self.spec.minted(&answer, &material.credentials, sent_at);
         if let Some(ends) =
-            material.subject_ends.filter(|ends| minted.lifetime_is_assumed && *ends < minted.expires_at)
+            subject_ends.filter(|ends| minted.lifetime_is_assumed && *ends < minted.expires_at)
         {
             // Some issuers' tokens live no longer than what they were given for.
             minted.expires_at = ends;

@@ -137,6 +137,14 @@ impl Outcome {
         Outcome::Failed(Attempt { is_known: true, held_back: Some(known.retry_in), ..attempt })
     }
 
+    /// A rejected token request that says nothing of the client, because of the ServiceAccount whose token was sent.
+    pub(crate) fn uncounted(error: &token_endpoint::Error, doubt: &ServiceAccountTokenError) -> Self {
+        let message = format!("{}; this may pass: {doubt}", error_text(error));
+        let attempt = Attempt::new(Class::Transient, reason(error.kind()), message);
+        let asked = error.retry_after().map(Duration::from_secs);
+        Outcome::Failed(Attempt { retry_after: doubt.wait().max(asked), ..attempt })
+    }
+
     /// A failed token request. `held_back`: for how long such requests wait, and as which class of failure, where the error
     /// does not say.
     pub(crate) fn token_request(error: &token_endpoint::Error, held_back: Option<(Class, Duration)>) -> Self {
@@ -165,7 +173,8 @@ impl From<ServiceAccountTokenError> for Outcome {
             // ServiceAccounts are not watched.
             error => {
                 let attempt = Attempt::new(Class::Transient, error.reason(), error.to_string());
-                Outcome::Failed(Attempt { is_own: error.is_about_account(), ..attempt })
+                let (is_own, retry_after) = (error.is_about_account(), error.wait());
+                Outcome::Failed(Attempt { is_own, retry_after, ..attempt })
             }
         }
     }

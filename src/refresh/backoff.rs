@@ -55,7 +55,9 @@ pub fn wait(now: Timestamp, failed: &FailedAttempt<'_>) -> Option<u64> {
     match failed.class {
         Class::Transient => {
             let wait = wait(jittered(now, failed.uid, transient(nth, remaining)));
-            Some(if remaining > 0 { wait.min(patience(remaining)) } else { wait })
+            let wait = if remaining > 0 { wait.min(patience(remaining)) } else { wait };
+            // By then the longest outage that readers of the file need not notice is over.
+            Some(last_attempt_in(remaining, failed.propagation_delay).map_or(wait, |last| wait.min(last)))
         }
         Class::Limited => {
             let first = if failed.retry_after.is_some() { LIMITED_WAIT_IF_ASKED } else { LIMITED_WAIT };
@@ -118,6 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::refresh::schedule::{DEFAULT_MAX_INTERVAL, Policy};
     use crate::time::plus;
 
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -187,6 +190,36 @@ mod tests {
         assert_eq!(wait(700), 600, "P+S before the end");
         assert_eq!(wait(110), 30, "but not sooner than 30 s");
         assert!(wait(100) >= 3600 && wait(40) >= 3600, "and once");
+    }
+
+    /// The table of docs/how-it-decides.md: a longest outage without effect on readers.
+    #[test]
+    fn attempt_after_the_longest_outage_that_is_promised_comes_in_time_for_readers() {
+        let uids: Vec<String> = (0..50).map(|number| format!("uid {number}")).collect();
+        for (lifetime, delay) in
+            [(150, 90), (300, 90), (1800, 90), (7200, 90), (60, 15), (150, 15), (300, 15), (7200, 15)]
+        {
+            let policy =
+                Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: delay };
+            let outage = policy.longest_unnoticed_outage(lifetime);
+            let (due, expires_at) = (plus(NOW, policy.refresh_after(lifetime)), plus(NOW, lifetime));
+            for uid in &uids {
+                let (mut at, mut count) = (due, 0);
+                while seconds_between(due, at) < outage {
+                    count += 1;
+                    let expires_at = Some(expires_at);
+                    let attempt = FailedAttempt {
+                        uid,
+                        propagation_delay: delay,
+                        expires_at,
+                        ..failed(Class::Transient, count, 0)
+                    };
+                    at = plus(at, wait(at, &attempt).unwrap());
+                }
+                let left = seconds_between(at, expires_at);
+                assert!(left >= delay + SKEW, "{lifetime} s, {delay} s, {uid}: {left} s before its end");
+            }
+        }
     }
 
     /// A server error waits a sixth of the remaining life at most; only 429 obeys an hour.

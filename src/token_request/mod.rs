@@ -9,4 +9,4 @@ pub use endpoints::{EndpointArgs, EndpointError};
 pub(crate) use endpoints::{propagation_delay, transport, unused_proxies};
 pub(crate) use send::{Sent, send};
 pub use service_account::{AllowedToken, ServiceAccountTokens};
-pub(crate) use service_account::{Claims, ServiceAccountTokenError};
+pub(crate) use service_account::{Claims, ServiceAccountTokenError, TokenAccount};

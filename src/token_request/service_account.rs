@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokensource_api::{AUDIENCES_ANNOTATION, Reason};
@@ -14,13 +15,16 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::cluster::{AccountFacts, CallError, IssuedToken, Kubernetes, TokenCheck};
+use crate::cluster::{AccountFacts, CallError, Kubernetes, TokenCheck};
 use crate::key::Key;
 use crate::providers::{ServiceAccountUse, is_audience};
 use crate::text::{shell_word, shown};
 
 /// After this time it is checked again that the cluster accepts no token for an audience: its configuration may change.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// The age in seconds from which on the refusal of a ServiceAccount's token counts. API servers learn of ServiceAccounts by a
+/// watch: where one was deleted and created anew, they refuse its token until they know its uid.
+const SETTLED_AFTER: i64 = 10;
 /// The ServiceAccounts of this namespace run the cluster.
 const SYSTEM_NAMESPACE: &str = "kube-system";
 
@@ -104,6 +108,11 @@ pub(crate) enum ServiceAccountTokenError {
         "ServiceAccount {0} was deleted or created anew while its token was asked for: that token is not used"
     )]
     Replaced(Key),
+    #[error(
+        "ServiceAccount {account} was created less than {SETTLED_AFTER} s ago, and API servers may refuse its token until all of them know it: wait {} s",
+        wait.as_secs()
+    )]
+    Young { account: Key, wait: Duration },
     #[error("no token of a ServiceAccount: {0}")]
     Call(#[from] CallError),
 }
@@ -115,9 +124,9 @@ impl ServiceAccountTokenError {
             ServiceAccountTokenError::Off
             | ServiceAccountTokenError::Audience { .. }
             | ServiceAccountTokenError::Host { .. } => Reason::EndpointRefusedByPolicy,
-            ServiceAccountTokenError::NotFound(_) | ServiceAccountTokenError::Replaced(_) => {
-                Reason::CredentialsNotFound
-            }
+            ServiceAccountTokenError::NotFound(_)
+            | ServiceAccountTokenError::Replaced(_)
+            | ServiceAccountTokenError::Young { .. } => Reason::CredentialsNotFound,
             ServiceAccountTokenError::Call(_) => Reason::KubernetesApiError,
             _ => Reason::CredentialsInvalid,
         }
@@ -125,8 +134,25 @@ impl ServiceAccountTokenError {
 
     /// Whether it is about the ServiceAccount, and not about the endpoint.
     pub(crate) fn is_about_account(&self) -> bool {
-        use ServiceAccountTokenError::{Call, NoConsent, NotFound, Replaced, Reserved, Unexpected};
-        matches!(self, Reserved(_) | NotFound(_) | Replaced(_) | Unexpected(_) | NoConsent { .. } | Call(_))
+        use ServiceAccountTokenError::{Call, NoConsent, NotFound, Replaced, Reserved, Unexpected, Young};
+        matches!(
+            self,
+            Reserved(_)
+                | NotFound(_)
+                | Replaced(_)
+                | Young { .. }
+                | Unexpected(_)
+                | NoConsent { .. }
+                | Call(_)
+        )
+    }
+
+    /// How long it lasts at least, where that is known.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        match self {
+            ServiceAccountTokenError::Young { wait, .. } => Some(*wait),
+            _ => None,
+        }
     }
 }
 
@@ -139,6 +165,9 @@ pub(crate) struct Claims {
     pub(crate) subject: String,
     #[serde(rename = "aud")]
     pub(crate) audiences: Vec<String>,
+    /// By the clock of the API server, as is the time at which its ServiceAccount was created.
+    #[serde(rename = "iat")]
+    issued_at: i64,
     #[serde(rename = "kubernetes.io")]
     kubernetes: KubernetesClaim,
 }
@@ -159,6 +188,39 @@ impl Claims {
     pub(crate) fn of(token: &SecretString) -> Option<Self> {
         let claims = URL_SAFE_NO_PAD.decode(token.expose_secret().split('.').nth(1)?).ok()?;
         serde_json::from_slice(&claims).ok()
+    }
+}
+
+/// A token of a ServiceAccount, for one request.
+pub(crate) struct AccountToken {
+    pub(crate) token: SecretString,
+    /// The API server may shorten what was asked for.
+    pub(crate) expires_at: Timestamp,
+    pub(crate) account: TokenAccount,
+}
+
+/// The ServiceAccount of a token.
+pub(crate) struct TokenAccount {
+    key: Key,
+    uid: String,
+    /// How long refusals of the token do not count yet.
+    unsettled: Option<Duration>,
+}
+
+impl TokenAccount {
+    /// Whether the refusal of its token, which has just come, says something of the audience, or of the client.
+    ///
+    /// # Errors
+    /// It was deleted or created anew meanwhile, or created a short time ago; or this is not known.
+    pub(crate) async fn counts(&self, kubernetes: &Kubernetes) -> Result<(), ServiceAccountTokenError> {
+        let facts = read_account(kubernetes, &self.key).await?;
+        if !facts.is_alive || facts.uid != self.uid {
+            return Err(ServiceAccountTokenError::Replaced(self.key.clone()));
+        }
+        match self.unsettled {
+            Some(wait) => Err(ServiceAccountTokenError::Young { account: self.key.clone(), wait }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -210,7 +272,7 @@ impl ServiceAccountTokens {
         namespace: &str,
         wanted: &ServiceAccountUse,
         url: &Url,
-    ) -> Result<IssuedToken, ServiceAccountTokenError> {
+    ) -> Result<AccountToken, ServiceAccountTokenError> {
         let audience = &wanted.audience;
         self.allows_audience(audience)?;
         if !self.allowed.iter().any(|allowed| allowed.permits(audience, url)) {
@@ -242,18 +304,20 @@ impl ServiceAccountTokens {
         if uid != facts.uid {
             return Err(ServiceAccountTokenError::Replaced(account));
         }
-        self.check_cluster(kubernetes, audience, &issued.token, (&account, &uid)).await?;
-        Ok(issued)
+        let unsettled = unsettled(claims.issued_at, facts.created_at);
+        let account = TokenAccount { key: account, uid, unsettled };
+        self.check_cluster(kubernetes, audience, &issued.token, &account).await?;
+        Ok(AccountToken { token: issued.token, expires_at: issued.expires_at, account })
     }
 
     /// The audiences of the API server cannot be learned but by trying a token. It refuses one of a ServiceAccount that was
-    /// deleted, for any audience: so a refusal counts only if the ServiceAccount still exists afterwards.
+    /// deleted, or that it does not know yet, for any audience: such a refusal does not count.
     async fn check_cluster(
         &self,
         kubernetes: &Kubernetes,
         audience: &str,
         token: &SecretString,
-        (account, uid): (&Key, &str),
+        account: &TokenAccount,
     ) -> Result<(), ServiceAccountTokenError> {
         let checked = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -265,13 +329,17 @@ impl ServiceAccountTokens {
         if check.is_accepted(token).await? {
             return Err(ServiceAccountTokenError::ClusterAudience { audience: shown(audience).into_owned() });
         }
-        let facts = read_account(kubernetes, account).await?;
-        if !facts.is_alive || facts.uid != uid {
-            return Err(ServiceAccountTokenError::Replaced(account.clone()));
-        }
+        account.counts(kubernetes).await?;
         checked().insert(audience.to_owned(), now);
         Ok(())
     }
+}
+
+/// How long refusals of a token do not count that was made at `issued_at`, in seconds since the epoch, for a ServiceAccount of
+/// this time. A time ahead is that of an API server whose clock is.
+fn unsettled(issued_at: i64, created_at: Timestamp) -> Option<Duration> {
+    let age = issued_at.saturating_sub(created_at.as_second()).max(0);
+    u64::try_from(SETTLED_AFTER - age).ok().filter(|wait| *wait > 0).map(Duration::from_secs)
 }
 
 async fn read_account(

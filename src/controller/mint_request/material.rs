@@ -1,6 +1,6 @@
 //! What a token request needs, as it is read before the request is sent.
 
-use token_endpoint::RequestDescription;
+use token_endpoint::{Class, Error, RequestDescription};
 
 use super::{Material, TokenRequest};
 use crate::controller::context::Context;
@@ -9,6 +9,7 @@ use crate::controller::mint_queue::MintResult;
 use crate::controller::outcome::Outcome;
 use crate::controller::refresh_token::{KnownOriginal, StoredSecret, choose};
 use crate::providers::add_token;
+use crate::token_request::ServiceAccountTokenError;
 
 impl TokenRequest<'_> {
     /// Reads TLS material, credentials, and the stored refresh token.
@@ -36,7 +37,7 @@ impl TokenRequest<'_> {
                 values: None,
                 lineage,
                 original,
-                subject_ends: None,
+                subject: None,
             });
         }
         let read = credentials::read(self.context, self.source, self.identity, self.spec).await;
@@ -49,8 +50,8 @@ impl TokenRequest<'_> {
         let chosen = if rotates { choose(&mut credentials, stored, &version, known) } else { None };
         let (lineage, original) = chosen.unzip();
         let original = original.map(Box::new);
-        let subject_ends = None;
-        Ok(Material { tls, credentials, version, remarks, doubts, values, lineage, original, subject_ends })
+        let subject = None;
+        Ok(Material { tls, credentials, version, remarks, doubts, values, lineage, original, subject })
     }
 
     /// Before a refresh token is sent: no other TokenSource may rotate it, and its successor must find a place.
@@ -79,7 +80,17 @@ impl TokenRequest<'_> {
         let url = &description.token_url;
         let issued = service_account_tokens.issue(kubernetes, namespace, wanted, url).await?;
         add_token(description, &mut material.credentials, &issued.token);
-        material.subject_ends = Some(issued.expires_at);
+        material.subject = Some((issued.expires_at, issued.account));
         Ok(())
+    }
+
+    /// A rejection that is not remembered as that of the client: the issuer may have asked an API server that did not know
+    /// the ServiceAccount yet, or any more.
+    pub(super) async fn uncounted(&self, error: &Error, material: &Material) -> Option<Outcome> {
+        let (_, account) = material.subject.as_ref().filter(|_| error.class() == Class::Rejected)?;
+        let _permit = self.api_permit().await;
+        let doubt = account.counts(&self.context.kubernetes).await.err()?;
+        // Where the API server does not answer, nothing speaks against the rejection.
+        (!matches!(doubt, ServiceAccountTokenError::Call(_))).then(|| Outcome::uncounted(error, &doubt))
     }
 }

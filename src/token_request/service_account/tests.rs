@@ -66,7 +66,12 @@ fn allowed_token_permits_its_pair_alone() {
 struct Account {
     uid: &'static str,
     deletion: Option<&'static str>,
+    /// Its age when a token of it is made.
+    seconds: i64,
 }
+
+const OLD: Account = Account { uid: "one", deletion: None, seconds: 3600 };
+const CREATED: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
 /// What the API server has, and does.
 struct Server {
@@ -77,7 +82,9 @@ struct Server {
     accepts: bool,
     /// What it answers instead when a token is tried.
     broken: Option<u16>,
-    /// Claims of the tokens that it makes.
+    /// Claims that its tokens have in place of others.
+    changed: Value,
+    /// Claims of the last token.
     claims: Value,
     tokens: usize,
     tried: usize,
@@ -112,16 +119,17 @@ impl Server {
                 200,
                 json!({"metadata": {
                     "uid": account.uid, "deletionTimestamp": account.deletion, "annotations": annotations,
+                    "creationTimestamp": CREATED,
                 }}),
             );
         }
         self.tokens += 1;
         let mut claims = json!({
             "iss": "https://cluster.example.com", "aud": body["spec"]["audiences"],
-            "sub": "system:serviceaccount:ns:payments",
+            "sub": "system:serviceaccount:ns:payments", "iat": CREATED.as_second() + account.seconds,
             "kubernetes.io": {"serviceaccount": {"uid": account.uid}},
         });
-        claims.as_object_mut().unwrap().extend(self.claims.as_object().cloned().unwrap_or_default());
+        claims.as_object_mut().unwrap().extend(self.changed.as_object().cloned().unwrap_or_default());
         self.claims = claims;
         let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(self.claims.to_string()));
         (201, json!({"status": {"token": token, "expirationTimestamp": Timestamp::UNIX_EPOCH}}))
@@ -140,10 +148,11 @@ impl Cluster {
     fn new() -> Self {
         token_endpoint::transport::install_crypto_provider();
         let server = Arc::new(Mutex::new(Server {
-            account: Some(Account { uid: "one", deletion: None }),
+            account: Some(OLD),
             meanwhile: None,
             accepts: false,
             broken: None,
+            changed: Value::Null,
             claims: Value::Null,
             tokens: 0,
             tried: 0,
@@ -183,14 +192,17 @@ impl Cluster {
     }
 
     async fn issue_in(&self, namespace: &str, name: &str) -> Result<(), String> {
+        self.token_of(namespace, name).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn token_of(&self, namespace: &str, name: &str) -> Result<AccountToken, ServiceAccountTokenError> {
         let spec = json!({
             "provider": {"oauth2": {"issuer": AUDIENCE, "clientAuthentication": {"serviceAccountToken": {}}}},
             "credentials": {"serviceAccountToken": {"name": name}},
         });
         let wanted = describe(&serde_json::from_value(spec).unwrap()).unwrap().service_account.unwrap();
         let url = "https://idp.example.com/token".parse().unwrap();
-        let issued = self.tokens.issue(&self.kubernetes, namespace, &wanted, &url).await;
-        issued.map(drop).map_err(|error| error.to_string())
+        self.tokens.issue(&self.kubernetes, namespace, &wanted, &url).await
     }
 
     async fn issue(&self) -> Result<(), String> {
@@ -244,8 +256,8 @@ async fn audience_is_not_used_while_the_api_server_does_not_say_whether_it_accep
 async fn refusal_of_a_token_counts_only_while_its_service_account_lives() {
     for (meanwhile, words) in [
         (None, "does not exist"),
-        (Some(Account { uid: "two", deletion: None }), "was deleted or created anew"),
-        (Some(Account { uid: "one", deletion: Some("2026-01-01T00:00:00Z") }), "was deleted or created anew"),
+        (Some(Account { uid: "two", ..OLD }), "was deleted or created anew"),
+        (Some(Account { deletion: Some("2026-01-01T00:00:00Z"), ..OLD }), "was deleted or created anew"),
     ] {
         let cluster = Cluster::new();
         cluster.set(|server| {
@@ -253,11 +265,45 @@ async fn refusal_of_a_token_counts_only_while_its_service_account_lives() {
             server.meanwhile = Some(meanwhile);
         });
         Cluster::assert_refused(&cluster.issue().await, words);
-        cluster.set(|server| {
-            server.account = Some(Account { uid: "one", deletion: None });
-        });
+        cluster.set(|server| server.account = Some(OLD));
         Cluster::assert_refused(&cluster.issue().await, "API server accepts tokens for the audience");
     }
+}
+
+/// An API server that has not seen yet that a ServiceAccount was created anew refuses its token for every audience.
+#[tokio::test(start_paused = true)]
+async fn refusal_of_a_token_counts_only_for_a_service_account_of_some_age() {
+    let cluster = Cluster::new();
+    // A clock that is ahead of another API server's makes no age.
+    for (seconds, wait) in [(-5, 10), (0, 10), (9, 1)] {
+        cluster.set(|server| server.account = Some(Account { seconds, ..OLD }));
+        let said = cluster.token_of("ns", "payments").await.map(drop).unwrap_err();
+        assert_eq!(said.wait(), Some(Duration::from_secs(wait)), "{seconds}: {said}");
+        Cluster::assert_refused(&Err(said.to_string()), "was created less than 10 s ago");
+    }
+    assert_eq!(cluster.counts(), (3, 3), "none is remembered as the answer for an hour");
+    cluster.set(|server| server.account = Some(Account { seconds: 10, ..OLD }));
+    cluster.issue().await.unwrap();
+    // Where the audience is known, no ServiceAccount waits.
+    cluster.set(|server| server.account = Some(Account { seconds: 0, ..OLD }));
+    cluster.issue().await.unwrap();
+    assert_eq!(cluster.counts(), (5, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejection_by_the_issuer_counts_only_for_a_service_account_of_some_age_that_still_exists() {
+    let cluster = Cluster::new();
+    let counts = async |token: &AccountToken| {
+        token.account.counts(&cluster.kubernetes).await.map_err(|error| error.to_string())
+    };
+    let old = cluster.token_of("ns", "payments").await.unwrap();
+    counts(&old).await.unwrap();
+    cluster.set(|server| server.account = Some(Account { seconds: 3, uid: "two", ..OLD }));
+    Cluster::assert_refused(&counts(&old).await, "was deleted or created anew");
+    let young = cluster.token_of("ns", "payments").await.unwrap();
+    Cluster::assert_refused(&counts(&young).await, "wait 7 s");
+    cluster.set(|server| server.account = None);
+    Cluster::assert_refused(&counts(&old).await, "does not exist");
 }
 
 #[tokio::test(start_paused = true)]
@@ -280,7 +326,7 @@ async fn token_that_is_not_what_was_asked_for_is_neither_tried_nor_sent() {
         (json!({"kubernetes.io": {"serviceaccount": {"uid": "two"}}}), "was deleted or created anew"),
     ] {
         let cluster = Cluster::new();
-        cluster.set(|server| server.claims = claims);
+        cluster.set(|server| server.changed = claims);
         Cluster::assert_refused(&cluster.issue().await, words);
         assert_eq!(cluster.counts(), (1, 0));
     }
