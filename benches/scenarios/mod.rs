@@ -13,11 +13,13 @@
 //! | `slow-api` | new TokenSources, 200 ms for each API call, one refresh that is due | it is written in time |
 //! | `hang` | an endpoint that hangs, for `SECONDS` | |
 //! | `pernamespace` | rights by namespace: 10,000 sources in 2,000 `NAMESPACES` | `benches/scenarios/pernamespace.rs` says it |
+//! | `issuer` | 10,000 sources in 20 `NAMESPACES` at one ClusterTokenIssuer: first tokens, a rejected client, a rotated secret | a rejected client is asked once in each wait, for all namespaces |
 //! | `hostile` | tokens of 300 s for `SECONDS`, without and with a hostile tenant | none expires, and the 99th percentile is at most 5 s later |
 
 mod fifty;
 mod first_mints;
 mod hostile;
+mod issuer;
 mod many;
 mod pernamespace;
 mod refreshes;
@@ -40,12 +42,13 @@ pub async fn run(scenario: &str) -> Result<(), String> {
         "lifted" => return first_mints::lifted().await,
         "twenty" => return first_mints::twenty().await,
         "fifty" => return fifty::run().await,
+        "issuer" => return issuer::run().await,
         "hostile" => return hostile::run().await,
         "pernamespace" => return pernamespace::run().await,
         "slow-api" => return slow_api::run().await,
         "hang" => hang().await,
         _ => panic!(
-            "SCENARIO: write table, full, overload, steady, many, lifted, twenty, fifty, slow-api, hang, hostile or pernamespace"
+            "SCENARIO: write table, full, overload, steady, many, lifted, twenty, fifty, slow-api, hang, issuer, hostile or pernamespace"
         ),
     }
     Ok(())

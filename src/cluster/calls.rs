@@ -320,7 +320,7 @@ impl Kubernetes {
         }
     }
 
-    /// Publishes an event about a TokenSource. Not with kube's recorder, which would send the first of two notes with the
+    /// Publishes an event about a TokenSource, or about a ClusterTokenIssuer: such events are in the namespace `default`. Not with kube's recorder, which would send the first of two notes with the
     /// same reason twice: events are published on changes only and need no deduplication.
     ///
     /// # Errors
@@ -334,7 +334,7 @@ impl Kubernetes {
         note: &str,
     ) -> Result<(), CallError> {
         let now = jiff::Timestamp::now();
-        let namespace = regarding.namespace.clone().unwrap_or_default();
+        let namespace = regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let name = regarding.name.clone().unwrap_or_default();
         let suffix = format!(".{:x}", now.as_nanosecond());
         // A prefix of a name may end in what a name must not end in.

@@ -4,6 +4,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -96,9 +97,34 @@ pub(crate) struct Follow<K> {
     page_size: u32,
     /// Failures in a row.
     failures: u32,
+    contact: Contact,
     /// No request is sent before.
     not_before: Option<Instant>,
     kind: PhantomData<fn() -> K>,
+}
+
+/// When a watch was last answered: what it follows was known then.
+#[derive(Clone, Debug)]
+pub(crate) struct Contact(Arc<Mutex<Instant>>);
+
+impl Contact {
+    /// The time since then.
+    pub(crate) fn age(&self) -> Duration {
+        self.last().elapsed()
+    }
+
+    fn renew(&self) {
+        *self.last() = Instant::now();
+    }
+
+    fn last(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_now() -> Self {
+        Contact(Arc::new(Mutex::new(Instant::now())))
+    }
 }
 
 enum Place {
@@ -157,9 +183,15 @@ impl<K: Read> Follow<K> {
             place: Place::Start,
             page_size: MIN_PAGE_SIZE,
             failures: 0,
+            contact: Contact(Arc::new(Mutex::new(Instant::now()))),
             not_before: None,
             kind: PhantomData,
         }
+    }
+
+    /// When the API server last showed these objects.
+    pub(crate) fn contact(&self) -> Contact {
+        self.contact.clone()
     }
 
     /// What happens next. After an error the next call waits before it sends a request.
@@ -233,6 +265,7 @@ impl<K: Read> Follow<K> {
         }
         self.place = Place::Listed(metadata.version().ok_or(FollowError::NoVersion)?);
         self.failures = 0;
+        self.contact.renew();
         Ok(Some(Event::InitDone))
     }
 
@@ -250,7 +283,10 @@ impl<K: Read> Follow<K> {
         let body = Body::of(&self.client, request, K::responses().event);
         let body = timeout(HEAD_TIMEOUT, body).await.map_err(|_| FollowError::Timeout)?;
         match body {
-            Ok(body) => Ok(Place::Watch { version, body, begun: Instant::now() }),
+            Ok(body) => {
+                self.contact.renew();
+                Ok(Place::Watch { version, body, begun: Instant::now() })
+            }
             Err(error) => {
                 if matches!(&error, kube::Error::Api(status) if status.code == GONE) {
                     self.place = Place::Start;
@@ -285,6 +321,7 @@ impl<K: Read> Follow<K> {
                 };
             }
         };
+        self.contact.renew();
         self.place = Place::Listed(version.clone());
         let Line { r#type: kind, object: IgnoredAny } = parse(&reduced).map_err(FollowError::Watch)?;
         let changed: fn(K) -> Event<K> = match &*kind {

@@ -25,7 +25,7 @@ pub(crate) use access::{Verdict, review};
 pub use call_error::{CallError, Unavailable};
 pub use calls::Kubernetes;
 pub(crate) use client::{AGENT, Cluster, ClusterError};
-pub(crate) use follow::{Event, FollowError};
+pub(crate) use follow::{Contact, Event, FollowError};
 pub(crate) use kept::{MAX_ISSUED_TOKEN, MAX_MANAGED_FIELDS_BYTES, MAX_SPEC_BYTES};
 pub(crate) use lease::LeaseClient;
 pub use lease::{LeaseError, LeaseName};

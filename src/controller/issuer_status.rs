@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use tokensource_api::{ClusterTokenIssuerStatus, Reason};
+use kube::Resource;
+use tokensource_api::{ClusterTokenIssuer, ClusterTokenIssuerStatus, Reason};
 use tokio::time::{Instant, sleep};
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use super::cache::issuer_answers::Answered;
+use super::cache::issuers::IssuerWatch;
 use super::context::Context;
 use crate::cluster::CallError;
+use crate::metrics::ObservedIssuer;
 use crate::secret::CREDENTIALS_LABEL;
 use crate::spec::Issuer;
 use crate::text::{shown, shown_message};
@@ -37,35 +41,107 @@ struct Counts {
 
 /// Writes the statuses that have changed, whenever this process leads. Never ends.
 pub(super) async fn run(context: &Context) {
+    let mut outdated = BTreeSet::new();
     loop {
         tokio::select! {
             () = context.issuers.has_news() => sleep(MIN_REPORT_INTERVAL).await,
             () = sleep(REPORT_INTERVAL) => {}
         }
+        note_outdated(context, &mut outdated);
         if context.leadership.leads() && context.is_warm() {
             report(context).await;
+        } else {
+            context.metrics.set_issuers(vec![]);
+        }
+    }
+}
+
+/// Says which watches have begun to fail for too long, and which are answered again: TokenSources may go on then.
+fn note_outdated(context: &Context, outdated: &mut BTreeSet<IssuerWatch>) {
+    let unread = context.issuers.unread();
+    context.metrics.set_issuers_unread(unread.iter().map(|(what, age)| (what.resource(), *age)).collect());
+    for (what, age) in unread {
+        let (resource, seconds) = (what.resource(), age.as_secs());
+        if context.issuers.is_outdated(what) {
+            if outdated.insert(what) {
+                warn!(
+                    resource,
+                    seconds, "a watch fails for so long that issuers lend nothing by what it has shown"
+                );
+            }
+        } else if outdated.remove(&what) {
+            info!(resource, "the watch is answered again, and issuers lend by it");
+            context.sources.of_issuers(None, |_| true).into_iter().for_each(|source| context.trigger(source));
         }
     }
 }
 
 async fn report(context: &Context) {
     let issuers = context.issuers.all();
-    if issuers.is_empty() {
-        return;
-    }
+    let mut observed = vec![];
     let mut counts = counts(context, &issuers);
     for issuer in issuers {
         let counts = counts.remove(&issuer.name).unwrap_or_default();
         let before = context.issuers.reported(&issuer.name);
         let after = status(context, &issuer, counts, &before).await;
+        observed.push(observed_issuer(&issuer, &after));
         if after == before {
             continue;
         }
         match context.kubernetes.write_issuer_status(&issuer.name, &issuer.uid, &after).await {
+            Ok(()) => publish(context, &issuer, &before, &after).await,
             // The watch shows it, and says so where it was overwritten.
-            Ok(()) | Err(CallError::NotFound | CallError::Conflict) => {}
+            Err(CallError::NotFound | CallError::Conflict) => {}
             Err(error) => warn!(issuer = %issuer.name, %error, "the status of an issuer cannot be written"),
         }
+    }
+    context.metrics.set_issuers(observed);
+}
+
+/// An event where Ready becomes True or False, or has another reason. Those who may read the namespace `default` may not be those who
+/// may read issuers, so that it has no more than the class of a failure.
+async fn publish(
+    context: &Context,
+    issuer: &Issuer,
+    before: &ClusterTokenIssuerStatus,
+    after: &ClusterTokenIssuerStatus,
+) {
+    let Some((warning, reason, note)) = event(before, after) else { return };
+    let regarding = ObjectReference {
+        api_version: Some(ClusterTokenIssuer::api_version(&()).into_owned()),
+        kind: Some(ClusterTokenIssuer::kind(&()).into_owned()),
+        name: Some(issuer.name.to_string()),
+        uid: Some(issuer.uid.clone()),
+        ..ObjectReference::default()
+    };
+    let sending = context.kubernetes.publish_event(regarding, &context.instance, warning, &reason, note);
+    if let Err(error) = Box::pin(sending).await {
+        debug!(issuer = %issuer.name, %error, "an event could not be sent");
+    }
+}
+
+fn event(
+    before: &ClusterTokenIssuerStatus,
+    after: &ClusterTokenIssuerStatus,
+) -> Option<(bool, String, &'static str)> {
+    let ready = |status: &ClusterTokenIssuerStatus| {
+        let ready = status.conditions.iter().find(|it| it.type_ == READY)?;
+        Some((ready.status.clone(), ready.reason.clone()))
+    };
+    let (status, reason) = ready(after).filter(|now| ready(before).as_ref() != Some(now))?;
+    match &*status {
+        "True" => Some((false, reason, "token requests through this issuer succeed")),
+        "False" => Some((true, reason, "no token can be requested through this issuer: its status says why")),
+        _ => None,
+    }
+}
+
+fn observed_issuer(issuer: &Issuer, status: &ClusterTokenIssuerStatus) -> ObservedIssuer {
+    let ready = status.conditions.iter().find(|it| it.type_ == READY && it.status != "Unknown");
+    ObservedIssuer {
+        name: Arc::clone(&issuer.name),
+        ready: ready.map(|ready| (ready.status == "True", ready.reason.clone())),
+        sources: status.sources.unwrap_or_default(),
     }
 }
 
@@ -142,6 +218,7 @@ fn ready(
 /// Whether a condition says what came of a token request by this generation of the issuer. The others are found out anew.
 fn is_answer(condition: &Condition, generation: i64) -> bool {
     let is_found_out = [
+        Reason::IssuerNotReady,
         Reason::SpecInvalid,
         Reason::KubernetesApiError,
         Reason::CredentialsNotFound,
@@ -154,6 +231,15 @@ fn is_answer(condition: &Condition, generation: i64) -> bool {
 
 /// Why no request can be made.
 async fn problem(context: &Context, issuer: &Issuer) -> Option<(Reason, String)> {
+    let selects = issuer.spec.as_ref().is_some_and(|spec| spec.namespaces.selector.is_some());
+    let needed = [IssuerWatch::Issuers].into_iter().chain(selects.then_some(IssuerWatch::Namespaces));
+    if let Some(what) = needed.into_iter().find(|what| context.issuers.is_outdated(*what)) {
+        let message = format!(
+            "the operator has not been able to watch {} for some minutes, and requests no token by what it knew: see its log",
+            what.resource()
+        );
+        return Some((Reason::IssuerNotReady, message));
+    }
     if issuer.spec.is_none() {
         let message = "the spec does not fit the schema: is the CustomResourceDefinition of another version?";
         return Some((Reason::SpecInvalid, message.to_owned()));
@@ -234,6 +320,23 @@ mod tests {
             ("True", "RequestSucceeded", 6),
         ];
         assert_eq!(seen, expected.map(|(status, reason, at)| (status.to_owned(), reason.to_owned(), at)));
+    }
+
+    #[test]
+    fn issuer_event_is_published_when_ready_changes_and_names_only_the_class_of_a_failure() {
+        let status = |answered: Answered| ClusterTokenIssuerStatus {
+            conditions: vec![ready(None, answered, &[], 1, at(0))],
+            ..ClusterTokenIssuerStatus::default()
+        };
+        let works = || status(Answered::Succeeded);
+        let rejected = || status(failed(Reason::ClientRejected));
+        let (warning, reason, note) = event(&works(), &rejected()).unwrap();
+        assert_eq!((warning, &*reason), (true, "ClientRejected"));
+        assert!(!note.contains("idp.example.com"));
+        assert!(event(&rejected(), &status(failed(Reason::EndpointUnavailable))).is_some());
+        assert!(event(&rejected(), &rejected()).is_none());
+        assert!(event(&Default::default(), &status(Answered::Nothing)).is_none());
+        assert_eq!(event(&Default::default(), &works()).unwrap().1, "RequestSucceeded");
     }
 
     #[test]

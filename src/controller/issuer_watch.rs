@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::{Client, ResourceExt};
 use tracing::warn;
 
-use super::cache::issuers::{CredentialsChange, user};
+use super::cache::issuers::{CredentialsChange, IssuerWatch, user};
 use super::context::Context;
 use super::issuer_status;
 use crate::cluster::{Event, LabelledNamespace, watch_issuers, watch_labels};
@@ -28,6 +28,7 @@ pub(super) async fn run(client: Client, context: &Context) {
 
 async fn issuers(client: Client, context: &Context) {
     let mut events = watch_issuers(client);
+    context.issuers.follow(IssuerWatch::Issuers, events.contact());
     let (mut listed, mut is_first) = (BTreeSet::new(), true);
     loop {
         match events.next().await {
@@ -65,6 +66,7 @@ fn put(context: &Context, issuer: String, change: CredentialsChange) {
 
 async fn namespaces(client: Client, context: &Context) {
     let mut events = watch_labels(client);
+    context.issuers.follow(IssuerWatch::Namespaces, events.contact());
     let (mut listed, mut is_first) = (BTreeSet::new(), true);
     let set = |namespace: LabelledNamespace| {
         let name = namespace.name_any();

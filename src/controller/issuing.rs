@@ -5,6 +5,7 @@ use std::sync::Arc;
 use token_endpoint::Destination;
 use tokensource_api::TokenSource;
 
+use super::cache::issuers::IssuerWatch;
 use super::context::Context;
 use super::endpoints::Endpoints;
 use crate::spec::{Identity, Issuer, IssuerError, Resolved, SpecError, is_of_endpoint};
@@ -24,7 +25,8 @@ impl From<Unusable> for Problem {
             Unusable::Spec(error) => (error.reason(), error.to_string()),
         };
         // An issuer, or its consent, may come later than its TokenSources.
-        let passes = matches!(unusable, Unusable::Issuer(IssuerError::NotForNamespace(_)));
+        let passes =
+            matches!(unusable, Unusable::Issuer(IssuerError::NotForNamespace(_) | IssuerError::Outdated));
         Problem { reason, message, passes }
     }
 }
@@ -41,7 +43,7 @@ impl Context {
     ) -> Result<Resolved, Unusable> {
         let issuer = self.lend(source, identity).map_err(Unusable::Issuer)?;
         let mut spec = Resolved::of(source, self.propagation_delay).map_err(Unusable::Spec)?;
-        spec.issuer = issuer;
+        issuer.into_iter().for_each(|issuer| spec.set_issuer(issuer));
         Ok(spec)
     }
 
@@ -56,6 +58,9 @@ impl Context {
             return if is_required { Err(IssuerError::Required) } else { Ok(None) };
         };
         let settings = settings.ok_or(IssuerError::Off)?;
+        if self.issuers.is_outdated(IssuerWatch::Issuers) {
+            return Err(IssuerError::Outdated);
+        }
         let not_found = || IssuerError::NotForNamespace(shown(&reference.name).into_owned());
         let issuer = self.issuers.get(&reference.name).ok_or_else(not_found)?;
         let namespace = &identity.key.namespace;

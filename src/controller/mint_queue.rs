@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     fn request(reason: MintReason) -> MintRequest {
-        let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
+        let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90, min_interval: 0 };
         MintRequest { reason, cause: None, policy, expedite: false, original: None }
     }
 

@@ -215,8 +215,16 @@ impl TokenRequest<'_> {
             }
         };
         let (limiter, tenant) = (self.context.mints.limiter(), &self.identity.key.namespace);
-        let identity = limiter.identity(tenant, &description, &material.credentials, &material.tls);
-        if let Some(key) = &self.identity.credentials {
+        let identity = match self.lent_client() {
+            Some(issuer) => {
+                let parts = (&description, &material.credentials, &material.tls);
+                let identity = limiter.identity_in_group((&issuer.name, tenant), parts.0, parts.1, parts.2);
+                self.context.issuers.remember_client(issuer, &material.version, identity.group_client());
+                identity
+            }
+            None => limiter.identity(tenant, &description, &material.credentials, &material.tls),
+        };
+        if let Some(key) = self.identity.credentials.as_ref().filter(|_| self.spec.issuer.is_none()) {
             let provider = &self.spec.wanted.provider;
             self.context.secrets.remember_request(key, &material.version, provider, identity);
         }

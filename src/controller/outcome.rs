@@ -112,24 +112,23 @@ impl Outcome {
     pub(crate) fn known_rejection(known: &KnownRejection) -> Self {
         let error = &known.error;
         let who = match known.shared_by {
-            SharedBy::Client => "these credentials",
-            SharedBy::Grant => "this grant",
-            SharedBy::Request => "this request",
+            SharedBy::Group => "of this ClusterTokenIssuer",
+            SharedBy::Client => "of this namespace with these credentials",
+            SharedBy::Grant => "of this namespace with this grant",
+            SharedBy::Request => "of this namespace with this request",
         };
         let seconds = known.retry_in.as_secs().max(1);
         let (reason, holds) = match known.class {
-            Class::Limited | Class::LockedOut => (
-                Reason::RateLimited,
-                format!("all TokenSources of this namespace with {who} wait for {seconds} s more"),
-            ),
-            Class::Transient | Class::Ambiguous => (
-                Reason::EndpointUnavailable,
-                format!("all TokenSources of this namespace with {who} wait for {seconds} s more"),
-            ),
+            Class::Limited | Class::LockedOut => {
+                (Reason::RateLimited, format!("all TokenSources {who} wait for {seconds} s more"))
+            }
+            Class::Transient | Class::Ambiguous => {
+                (Reason::EndpointUnavailable, format!("all TokenSources {who} wait for {seconds} s more"))
+            }
             _ => (
                 reason(error.lasting_kind()),
                 format!(
-                    "the rejection holds for all TokenSources of this namespace with {who}, which are tried again in {seconds} s"
+                    "the rejection holds for all TokenSources {who}, which are tried again in {seconds} s"
                 ),
             ),
         };

@@ -5,6 +5,7 @@
 
 mod families;
 mod hosts;
+mod issuers;
 mod lock;
 mod process;
 mod requests;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 
+pub use issuers::ObservedIssuer;
 pub use requests::CountRequests;
 pub use sources::{ObservedSource, TokenTimes};
 
@@ -24,6 +26,7 @@ use crate::clock::Clock;
 use crate::key::Key;
 use families::{ApiRequestLabels, Families, HostLabel, ResourceLabel, TokenRequestLabels};
 use hosts::Hosts;
+use issuers::{IssuerCollector, ReportedIssuers};
 use lock::lock;
 use sources::SourceTable;
 use tokensource_api::Reason;
@@ -36,6 +39,7 @@ pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 pub struct Metrics {
     registry: Registry,
     sources: Arc<Mutex<SourceTable>>,
+    issuers: Arc<Mutex<ReportedIssuers>>,
     hosts: Mutex<Hosts>,
     families: Families,
     clock: Arc<Clock>,
@@ -58,8 +62,10 @@ impl Metrics {
         let sources = Arc::default();
         registry
             .register_collector(Box::new(sources::SourceCollector(Arc::clone(&sources), Arc::clone(&clock))));
+        let issuers = Arc::default();
+        registry.register_collector(Box::new(IssuerCollector(Arc::clone(&issuers))));
         registry.register_collector(Box::new(process::ProcessCollector));
-        Metrics { registry, sources, hosts: Mutex::default(), families, clock }
+        Metrics { registry, sources, issuers, hosts: Mutex::default(), families, clock }
     }
 
     /// Writes all metrics in the text format of Prometheus.
@@ -138,6 +144,16 @@ impl Metrics {
         for source in sources {
             self.forget(&source);
         }
+    }
+
+    /// Sets what is known of ClusterTokenIssuers; none while another replica leads.
+    pub fn set_issuers(&self, issuers: Vec<ObservedIssuer>) {
+        lock(&self.issuers).issuers = issuers;
+    }
+
+    /// Sets for how long the watches of ClusterTokenIssuers have not been answered, by resource.
+    pub fn set_issuers_unread(&self, unread: Vec<(&'static str, Duration)>) {
+        lock(&self.issuers).unread = unread;
     }
 
     /// Counts a failure to annotate pods after a new token.

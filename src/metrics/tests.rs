@@ -34,7 +34,13 @@ pub(super) fn one_of_each() -> Metrics {
     metrics.endpoint_clock_difference("h", 1);
     metrics.api_request("get", "secrets", Some(200));
     metrics.object_too_large("secrets");
+    metrics.set_issuers(vec![issuer("idp", Some(true))]);
+    metrics.set_issuers_unread(vec![("clustertokenissuers", Duration::ZERO)]);
     metrics
+}
+
+fn issuer(name: &str, ready: Option<bool>) -> ObservedIssuer {
+    ObservedIssuer { name: name.into(), ready: ready.map(|ready| (ready, "Reason".to_owned())), sources: 3 }
 }
 
 /// The lines with this name.
@@ -148,4 +154,18 @@ fn text_of_ten_thousand_sources_has_less_than_6_mib() {
     let text = text(&metrics);
     assert_eq!(text.lines().filter(|line| line.contains("source-")).count(), 40_000);
     assert!(text.len() < 6 * 1024 * 1024, "{}", text.len());
+}
+
+#[test]
+fn series_of_issuers_are_those_of_the_last_report_and_none_of_what_is_unknown() {
+    let metrics = Metrics::new(Arc::default());
+    metrics.set_issuers(vec![issuer("a", Some(false)), issuer("b", Some(true)), issuer("c", None)]);
+    let expected = [r#"issuer="a",reason="Reason"} 0"#, r#"issuer="b",reason="Reason"} 1"#];
+    assert_eq!(
+        lines(&metrics, "tokensource_issuer_ready"),
+        expected.map(|line| format!("tokensource_issuer_ready{{{line}"))
+    );
+    assert_eq!(lines(&metrics, r#"tokensource_issuer_sources{issuer="c"} 3"#).len(), 1);
+    metrics.set_issuers(vec![]);
+    assert!(lines(&metrics, "tokensource_issuer_").is_empty());
 }

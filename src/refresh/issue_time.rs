@@ -146,7 +146,8 @@ mod tests {
     use crate::refresh::DEFAULT_MAX_INTERVAL;
     use crate::secret::{Inputs, Minted, Owner, Version};
 
-    const POLICY: Policy = Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 };
+    const POLICY: Policy =
+        Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90, min_interval: 0 };
     const DAY: i64 = 24 * 60 * 60;
 
     fn at(second: i64) -> Timestamp {

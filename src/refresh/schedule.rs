@@ -29,6 +29,8 @@ pub struct Policy {
     pub max_interval: u64,
     /// The longest time by which a mounted file lags behind the Secret.
     pub propagation_delay: u64,
+    /// The shortest time between two refreshes that a ClusterTokenIssuer allows, as far as half of the lifetime; 0: the general one.
+    pub min_interval: u64,
 }
 
 /// Whether a token's lifetime is long enough for readers of mounted files.
@@ -57,7 +59,7 @@ impl Policy {
     /// [`MIN_REQUEST_INTERVAL`], so that a very short lifetime does not cause a flood of requests.
     #[must_use]
     pub fn refresh_after(&self, lifetime: u64) -> u64 {
-        let least = MIN_REFRESH_INTERVAL.min(lifetime / 2);
+        let least = MIN_REFRESH_INTERVAL.max(self.min_interval).min(lifetime / 2);
         let after = lifetime.saturating_sub(self.reserve(lifetime)).max(least).min(lifetime);
         after.min(self.max_interval.max(least)).max(MIN_REQUEST_INTERVAL)
     }
@@ -91,8 +93,9 @@ impl Policy {
     #[must_use]
     pub fn refresh_at(&self, uid: &str, issued_at: Timestamp, lifetime: u64) -> Timestamp {
         let after = self.refresh_after(lifetime);
-        let jitter =
-            if after <= MIN_REFRESH_INTERVAL { 0 } else { spread(uid, issued_at, (after / 10).min(30 * 60)) };
+        let least = MIN_REFRESH_INTERVAL.max(self.min_interval);
+        let most = (after / 10).min(30 * 60).min(after.saturating_sub(self.min_interval.min(after)));
+        let jitter = if after <= least { 0 } else { spread(uid, issued_at, most) };
         plus(issued_at, after.saturating_sub(jitter))
     }
 
@@ -140,7 +143,28 @@ mod tests {
     use super::*;
 
     const DEFAULT: Policy =
-        Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 };
+        Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90, min_interval: 0 };
+
+    #[test]
+    fn schedule_keeps_the_interval_of_an_issuer_up_to_half_of_the_lifetime() {
+        let policy = |before, max_interval| Policy { before, max_interval, min_interval: 600, ..DEFAULT };
+        // lifetime, policy, refresh after
+        for (lifetime, policy, after) in [
+            (3600, policy(Some(3599), DEFAULT_MAX_INTERVAL), 600),
+            (3600, policy(None, 60), 600),
+            (3600, policy(None, DEFAULT_MAX_INTERVAL), 2400),
+            (600, policy(Some(599), 60), 300),
+        ] {
+            assert_eq!(policy.refresh_after(lifetime), after, "{policy:?}");
+            for second in 0..100 {
+                let issued = Timestamp::from_second(second).unwrap();
+                let earliest = plus(issued, 600.min(lifetime / 2));
+                assert!(policy.refresh_at("uid", issued, lifetime) >= earliest.min(plus(issued, after)));
+            }
+        }
+        let remark = policy(Some(3599), DEFAULT_MAX_INTERVAL).remark(3600).unwrap();
+        assert!(remark.ends_with("too often: it is after 600 s"), "{remark}");
+    }
 
     #[test]
     fn schedule_matches_the_documented_table() {
@@ -219,7 +243,7 @@ mod tests {
     proptest! {
         #[test]
         fn schedule_of_any_numbers_refreshes_within_the_lifetime(lifetime in any_u64(), before in proptest::option::of(any_u64()), max_interval in any_u64(), propagation_delay in any_u64()) {
-            let policy = Policy { before, max_interval, propagation_delay };
+            let policy = Policy { before, max_interval, propagation_delay, min_interval: 0 };
             let after = policy.refresh_after(lifetime);
             prop_assert!(after >= MIN_REQUEST_INTERVAL);
             prop_assert!(after <= lifetime.max(MIN_REQUEST_INTERVAL));

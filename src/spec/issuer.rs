@@ -10,7 +10,7 @@ use tokensource_api::{
 };
 use url::Url;
 
-use crate::providers::describe;
+use crate::providers::{describe, parse_seconds};
 use crate::text::shown;
 
 /// A ClusterTokenIssuer.
@@ -42,6 +42,11 @@ pub enum IssuerError {
     /// The TokenSource has both, which the rules of the API server refuse.
     #[error("spec.issuerRef: provider, credentials and tls are the issuer's; remove them")]
     Both,
+    /// What is known of issuers is too old: one may have been withdrawn since.
+    #[error(
+        "the operator has not been able to read ClusterTokenIssuers for some minutes, and requests no token through them until it can: the platform sees why in its log"
+    )]
+    Outdated,
     /// There is no such issuer for this operator, or none for this namespace. A tenant is not told which.
     #[error(
         "ClusterTokenIssuer {0} does not exist, or is not for TokenSources of this namespace: ask the platform"
@@ -85,7 +90,7 @@ impl IssuerError {
         match self {
             IssuerError::Required => Reason::EndpointRefusedByPolicy,
             IssuerError::Both => Reason::SpecInvalid,
-            IssuerError::Off | IssuerError::Unusable(_) => Reason::IssuerNotReady,
+            IssuerError::Off | IssuerError::Outdated | IssuerError::Unusable(_) => Reason::IssuerNotReady,
             IssuerError::NotForNamespace(_)
             | IssuerError::NotAllowed { .. }
             | IssuerError::Missing { .. }
@@ -126,10 +131,30 @@ impl Issuer {
             (Some(own), asked) => own.or(asked),
             (None, None) => None,
         };
+        self.check_interval(source)?;
         source.spec.provider = provider;
         source.spec.credentials = spec.credentials.of_source(service_account);
         source.spec.tls.clone_from(&spec.tls);
         describe(&source.spec).map(drop).map_err(|_| self.unusable())
+    }
+
+    /// The shortest time between two refreshes that TokenSources may ask for, in seconds; zero: what holds for all.
+    #[must_use]
+    pub fn min_refresh_interval(&self) -> u64 {
+        let refresh = self.spec.as_ref().and_then(|spec| spec.refresh.as_ref());
+        let text = refresh.and_then(|refresh| refresh.min_interval.as_deref());
+        text.and_then(|text| parse_seconds("spec.refresh.minInterval", text).ok()).unwrap_or_default()
+    }
+
+    /// Of `refresh.before` only the schedule knows what it asks for: it depends on the lifetime.
+    fn check_interval(&self, source: &TokenSource) -> Result<(), IssuerError> {
+        let asked = source.spec.refresh.as_ref().and_then(|refresh| refresh.max_interval.as_deref());
+        let Some(asked) = asked else { return Ok(()) };
+        let seconds = parse_seconds("spec.refresh.maxInterval", asked).unwrap_or(u64::MAX);
+        if seconds >= self.min_refresh_interval() {
+            return Ok(());
+        }
+        Err(self.refusal(format!("a refresh every {} (spec.refresh.maxInterval)", shown(asked))))
     }
 
     /// Whether TokenSources of a namespace may use it; `labels` and `names_only` as in [`Self::lend`].

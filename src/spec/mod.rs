@@ -123,6 +123,7 @@ impl Resolved {
             max_interval: seconds("spec.refresh.maxInterval", refresh.max_interval.as_deref())?
                 .unwrap_or(description.max_interval),
             propagation_delay: spec_delay.unwrap_or(if prompt { PROMPT_DELAY } else { propagation_delay }),
+            min_interval: 0,
         };
         let annotations = source.metadata.annotations.as_ref();
         let template = target.and_then(|target| target.template.as_ref());
@@ -147,6 +148,12 @@ impl Resolved {
             description,
             issuer: None,
         })
+    }
+
+    /// The issuer lends what the request needs, and bounds how often it is made.
+    pub fn set_issuer(&mut self, issuer: Arc<Issuer>) {
+        self.policy.min_interval = issuer.min_refresh_interval();
+        self.issuer = Some(issuer);
     }
 
     /// The host of the token endpoint, or of the issuer whose metadata names it.

@@ -39,7 +39,12 @@ fn situation<'a>(
         problem: problem.map(|reason| Problem { reason, message: "what is wrong".into(), passes: false }),
         remark: None,
         last_failure: None,
-        policy: Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 },
+        policy: Policy {
+            before: None,
+            max_interval: DEFAULT_MAX_INTERVAL,
+            propagation_delay: 90,
+            min_interval: 0,
+        },
         prompt: false,
         propagation: None,
         before,

@@ -145,6 +145,8 @@ fn issuers_are_a_right_of_the_operators_namespace_and_of_the_cluster_only_where_
         let own =
             vec![(json!("secrets"), json!(["get", "list", "watch"])), (json!("configmaps"), json!(["get"]))];
         assert_eq!(rules("Role"), (json!(NAMESPACE), own), "{mode}");
+        let events = on.iter().find(|it| it["kind"] == "Role" && it["metadata"]["namespace"] == "default");
+        assert_eq!(events.unwrap()["rules"][0]["resources"], json!(["events"]), "{mode}");
         let policies = |objects: &[Value]| {
             objects.iter().filter(|it| it["kind"] == "ValidatingAdmissionPolicy").cloned().collect::<Vec<_>>()
         };

@@ -195,6 +195,15 @@ async fn issuer_lends_to_the_namespaces_it_names_what_it_allows_until_it_does_no
     let (said, counts) = issuer_status(&release, "False ClientRejected").await;
     assert!(said.contains("invalid_client") && said.contains("127.0.0.1"), "the platform reads why: {said}");
     assert_eq!(counts, [1, 1, 2]);
+    // Events about objects of the cluster are in this namespace, which more people may read.
+    let of_issuer = format!("involvedObject.name={name},type=Warning");
+    eventually("an event says so", SOON, async || {
+        let events = ["get", "events", "-n", "default", "-o", "yaml", "--field-selector"];
+        let events = release.kubectl(&[&events[..], &[&of_issuer]].concat(), "").await;
+        assert!(!events.contains("127.0.0.1"), "{events}");
+        if events.contains("reason: ClientRejected") { Ok(()) } else { Err(events) }
+    })
+    .await;
     let log = operator.stop().await;
     assert!(log.contains("invalid_client"), "the platform reads why");
     for tenant in [&a, &b] {

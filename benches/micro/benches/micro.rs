@@ -29,7 +29,7 @@ use tokensource_operator::secret::{
 };
 
 const ISSUED: i64 = 1_800_000_000;
-const POLICY: Policy = Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 };
+const POLICY: Policy = Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90, min_interval: 0 };
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(ISSUED + seconds).unwrap()

@@ -69,6 +69,9 @@ pub struct ClusterTokenIssuerSpec {
     /// How often the endpoint is asked through this issuer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<IssuerLimits>,
+    /// Which `spec.refresh` TokenSources may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<IssuerRefresh>,
 }
 
 fn default_controller() -> String {
@@ -235,6 +238,17 @@ pub struct IssuerLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_per_second: Option<i32>,
+}
+
+/// The bounds of the `spec.refresh` of TokenSources.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerRefresh {
+    /// The shortest time between two refreshes of a TokenSource, for example 10m; of tokens that live shorter, half of their lifetime. Default: 30s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new(rules::DURATION).message(rules::DURATION_MESSAGE))]
+    pub min_interval: Option<String>,
 }
 
 impl IssuerCredentials {

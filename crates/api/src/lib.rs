@@ -29,8 +29,8 @@ pub use crd::{crd, issuer_crd};
 pub use github_app::GitHubApp;
 pub use issuer::{
     Addresses, ClusterTokenIssuer, ClusterTokenIssuerSpec, DEFAULT_CONTROLLER, IdentityOrigin, IssuerAllow,
-    IssuerCredentials, IssuerEndpoint, IssuerLimits, IssuerNamespaces, IssuerServiceAccountToken,
-    NamespaceLabels,
+    IssuerCredentials, IssuerEndpoint, IssuerLimits, IssuerNamespaces, IssuerRefresh,
+    IssuerServiceAccountToken, NamespaceLabels,
 };
 pub use issuer_reference::{IssuerReference, IssuerRequest};
 pub use issuer_status::ClusterTokenIssuerStatus;

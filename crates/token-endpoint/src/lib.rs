@@ -105,8 +105,8 @@ pub use grant::{
 pub use headers::{REFUSED_HEADERS, is_refused_header};
 pub use key::{Algorithm, KeyError, KeyType};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
-pub use limiter::{Admission, CircuitOpen, Destination, EndpointPermit, KnownRejection, Limiter, Limits};
-pub use limiter::{RequestIdentity, SharedBy, Tenant, Terms, Underway};
+pub use limiter::{Admission, CircuitOpen, Destination, EndpointPermit, GroupClient, KnownRejection};
+pub use limiter::{Limiter, Limits, RequestIdentity, SharedBy, Tenant, Terms, Underway};
 pub use mapping::{Pointer, PointerError, ResponseMapping, SECRET_MEMBERS};
 pub use proxy::{Proxies, ProxyError};
 pub use redact::Redactor;

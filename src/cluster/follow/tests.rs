@@ -201,3 +201,18 @@ async fn follow_gives_up_a_watch_in_which_nothing_comes_and_a_list_that_stops() 
     assert_eq!(hangs.next().await.0, "init");
     assert_eq!(hangs.next().await, ("no answer in time".into(), 30));
 }
+
+/// It is renewed by a list, by a watch that begins and by its events, and not by failures.
+#[tokio::test(start_paused = true)]
+async fn follow_contact_is_the_last_answer_that_showed_the_objects() {
+    let failures = [(403, String::new()), (500, String::new())];
+    let listed = list(&["a"], json!({"resourceVersion": "1"}));
+    let mut server = Server::new([failures[0].clone(), failures[1].clone(), listed]);
+    let contact = server.follow.contact();
+    for _ in 0..4 {
+        server.next().await;
+    }
+    assert!(contact.age() >= MIN_WAIT, "{:?}", contact.age());
+    while server.next().await.0 != "done" {}
+    assert_eq!(contact.age(), Duration::ZERO);
+}

@@ -3,16 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use token_endpoint::GroupClient;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::issuer_answers::{Answered, Failure, IssuerAnswers};
-use crate::cluster::IssuerObject;
+use crate::cluster::{Contact, IssuerObject};
 use crate::key::Key;
+use crate::secret::Version;
 use crate::spec::Issuer;
 use tokensource_api::{ClusterTokenIssuerStatus, DEFAULT_CONTROLLER};
 
+/// How long what a watch has shown counts while it fails: what was withdrawn since is not known. Longer than an idle watch lasts.
+const MAX_UNREAD: Duration = Duration::from_secs(10 * 60);
 /// How an issuer is named among the users of a Secret: the names of TokenSources have no space.
 const USER_PREFIX: &str = "issuer ";
 
@@ -29,6 +34,15 @@ pub struct IssuerSettings {
     pub names_only: bool,
     /// The Secrets of that namespace need a watch of their own.
     pub follows_secrets: bool,
+}
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum IssuerWatch {
+    /// ClusterTokenIssuers. Without them nothing is requested through any.
+    Issuers,
+    /// The labels of namespaces. Without them the selectors of issuers select none.
+    Namespaces,
 }
 
 /// See the module.
@@ -49,9 +63,13 @@ struct IssuerTable {
     /// Their statuses.
     reported: HashMap<Arc<str>, ClusterTokenIssuerStatus>,
     answers: HashMap<Arc<str>, IssuerAnswers>,
+    /// The clients that they lend, with the version of the credentials.
+    clients: HashMap<Arc<str>, (Version, GroupClient)>,
     labels: HashMap<Arc<str>, BTreeMap<String, String>>,
     /// The issuers whose TokenSources are to be reconciled.
     changed: BTreeSet<Arc<str>>,
+    /// When the watches were last answered.
+    contacts: BTreeMap<IssuerWatch, Contact>,
 }
 
 /// The Secret of an issuer that has changed: the one before, and the one now.
@@ -90,6 +108,21 @@ impl Issuers {
         self.unread.send_modify(|unread| *unread = unread.saturating_sub(1));
     }
 
+    /// A watch begins.
+    pub(crate) fn follow(&self, what: IssuerWatch, contact: Contact) {
+        self.lock().contacts.insert(what, contact);
+    }
+
+    /// For how long each watch has not been answered.
+    pub(crate) fn unread(&self) -> Vec<(IssuerWatch, Duration)> {
+        self.lock().contacts.iter().map(|(what, contact)| (*what, contact.age())).collect()
+    }
+
+    /// Whether a watch has failed for so long that what it has shown does not count any more.
+    pub(crate) fn is_outdated(&self, what: IssuerWatch) -> bool {
+        self.lock().is_outdated(what)
+    }
+
     /// The issuer of this name, if this operator serves it.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Issuer>> {
         self.lock().issuers.get(name).map(Arc::clone)
@@ -123,6 +156,24 @@ impl Issuers {
         }
     }
 
+    /// The client of an issuer's requests with these credentials, where one was made.
+    pub(crate) fn client(&self, issuer: &Issuer, version: &Version) -> Option<GroupClient> {
+        let table = self.lock();
+        let known = table.clients.get(&issuer.name).filter(|(known, _)| known == version);
+        known
+            .filter(|_| table.issuers.get(&issuer.name).is_some_and(|now| now.asks_as(issuer)))
+            .map(|it| it.1)
+    }
+
+    /// A request of an issuer, as it was then, has this client.
+    pub(crate) fn remember_client(&self, issuer: &Issuer, version: &Version, client: Option<GroupClient>) {
+        let table = &mut *self.lock();
+        let is_same = table.issuers.get(&issuer.name).is_some_and(|now| now.asks_as(issuer));
+        if let Some(client) = client.filter(|_| is_same) {
+            table.clients.insert(Arc::clone(&issuer.name), (version.clone(), client));
+        }
+    }
+
     /// Takes in an issuer that appears or changes. Returns how its Secret has changed.
     pub(crate) fn put(&self, object: IssuerObject) -> CredentialsChange {
         let name = object.metadata.name.clone().unwrap_or_default();
@@ -136,6 +187,7 @@ impl Issuers {
         if before.as_ref().is_none_or(|before| !before.asks_as(&issuer)) {
             // What came of other requests says nothing of the next ones.
             table.answers.remove(&name);
+            table.clients.remove(&name);
         }
         if before.as_ref() != Some(&issuer) {
             self.change(table, name);
@@ -149,6 +201,7 @@ impl Issuers {
         let Some(before) = table.issuers.remove(name) else { return [None, None] };
         table.reported.remove(name);
         table.answers.remove(name);
+        table.clients.remove(name);
         self.change(table, Arc::clone(&before.name));
         [self.credentials(&before), None]
     }
@@ -184,12 +237,13 @@ impl Issuers {
     /// Whether an issuer serves a namespace.
     pub(crate) fn serves(&self, issuer: &Issuer, namespace: &str) -> bool {
         let names_only = self.settings.as_ref().is_none_or(|settings| settings.names_only);
-        issuer.serves(namespace, self.lock().labels.get(namespace), names_only)
+        issuer.serves(namespace, self.labels(namespace).as_ref(), names_only)
     }
 
     /// The labels of a namespace, where they are known.
     pub(crate) fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
-        self.lock().labels.get(namespace).cloned()
+        let table = self.lock();
+        table.labels.get(namespace).filter(|_| !table.is_outdated(IssuerWatch::Namespaces)).cloned()
     }
 
     /// A namespace has these labels; `None`: it is gone. Returns whether that is news.
@@ -238,6 +292,22 @@ impl Issuers {
     fn lock(&self) -> MutexGuard<'_, IssuerTable> {
         // Ignores poisoning: no code panics between the steps of a change.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl IssuerWatch {
+    /// The resource, in the plural.
+    pub(crate) fn resource(self) -> &'static str {
+        match self {
+            IssuerWatch::Issuers => "clustertokenissuers",
+            IssuerWatch::Namespaces => "namespaces",
+        }
+    }
+}
+
+impl IssuerTable {
+    fn is_outdated(&self, what: IssuerWatch) -> bool {
+        self.contacts.get(&what).is_some_and(|contact| contact.age() > MAX_UNREAD)
     }
 }
 
@@ -320,6 +390,20 @@ mod tests {
         assert_eq!(issuers.answered("idp", now), Answered::Nothing);
         issuers.note(&before, now, None, now);
         assert_eq!(issuers.answered("idp", now), Answered::Nothing, "a request that was under way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn issuers_and_labels_count_for_ten_minutes_after_the_last_answer_of_their_watch() {
+        let issuers = issuers();
+        assert!(!issuers.is_outdated(IssuerWatch::Issuers), "the first list is waited for");
+        issuers.set_labels("ns", Some(BTreeMap::new()));
+        issuers.follow(IssuerWatch::Namespaces, Contact::of_now());
+        tokio::time::sleep(MAX_UNREAD - Duration::from_secs(1)).await;
+        issuers.follow(IssuerWatch::Issuers, Contact::of_now());
+        assert!(issuers.labels("ns").is_some());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(issuers.labels("ns"), None);
+        assert!(issuers.is_outdated(IssuerWatch::Namespaces) && !issuers.is_outdated(IssuerWatch::Issuers));
     }
 
     #[test]

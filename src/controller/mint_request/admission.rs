@@ -20,6 +20,12 @@ impl TokenRequest<'_> {
         request: &MintRequest,
         permit: EndpointPermit<Key>,
     ) -> Option<Admission<Key>> {
+        if let Some(client) = self.known_lent_client() {
+            if request.expedite {
+                self.context.mints.limiter().expedite_group(client);
+            }
+            return self.judged(request, |permit| permit.screen_group(client, self.terms()), permit);
+        }
         // A certificate may have been renewed, and a refresh token has changed since: that is another client.
         let may_know = !self.spec.sends_refresh_token() && self.spec.tls.is_none();
         let known = may_know.then(|| self.cached_credentials()).flatten().and_then(|version| {

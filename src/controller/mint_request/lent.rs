@@ -1,6 +1,6 @@
 //! What holds for a token request where a ClusterTokenIssuer lends the credentials.
 
-use token_endpoint::{Answer, RequestDescription};
+use token_endpoint::{Answer, GroupClient, RequestDescription};
 use tokensource_api::Reason;
 use tokio::time::Instant;
 use tracing::warn;
@@ -8,10 +8,22 @@ use tracing::warn;
 use super::TokenRequest;
 use crate::controller::mint_queue::MintResult;
 use crate::controller::outcome::Outcome;
-use crate::spec::is_of_issuer;
+use crate::spec::{Issuer, is_of_issuer};
 use crate::text::shown;
 
 impl TokenRequest<'_> {
+    /// The issuer, where its client is the same for all namespaces.
+    pub(super) fn lent_client(&self) -> Option<&Issuer> {
+        self.spec.issuer.as_deref().filter(|_| self.spec.description.service_account.is_none())
+    }
+
+    /// The client that the issuer lends, where an earlier request with the same credentials has shown it. A certificate may have
+    /// been renewed since.
+    pub(super) fn known_lent_client(&self) -> Option<GroupClient> {
+        let issuer = self.lent_client().filter(|_| self.spec.tls.is_none())?;
+        self.context.issuers.client(issuer, &self.cached_credentials()?)
+    }
+
     /// Whether the endpoint may be asked that was discovered.
     pub(super) fn allows_endpoint(&self, description: &RequestDescription) -> bool {
         self.spec.issuer.as_ref().is_none_or(|issuer| issuer.allows_endpoint(&description.token_url))

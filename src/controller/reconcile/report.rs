@@ -108,6 +108,7 @@ pub(super) async fn invalid(
             before: None,
             max_interval: DEFAULT_MAX_INTERVAL,
             propagation_delay: context.propagation_delay,
+            min_interval: 0,
         },
         prompt: false,
         propagation: None,

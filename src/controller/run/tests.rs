@@ -160,7 +160,7 @@ fn record(token_id: &str, expires_in: i64) -> Record {
 
 /// A token request in flight gets this result.
 async fn requested(context: &Context, key: &Key, mut outcome: Result<Box<NewToken>, Outcome>) {
-    let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
+    let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90, min_interval: 0 };
     let request =
         MintRequest { reason: MintReason::Due, cause: None, policy, expedite: false, original: None };
     context.mints.request(
@@ -272,7 +272,7 @@ async fn mint_queue_has_heartbeats_while_its_requests_end_after_a_lost_lease() {
     for n in 0..40 {
         permits.push(context.permits.acquire(&format!("ns-{n}").into()).await);
     }
-    let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90 };
+    let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90, min_interval: 0 };
     let request =
         MintRequest { reason: MintReason::Due, cause: None, policy, expedite: false, original: None };
     context.mints.request(

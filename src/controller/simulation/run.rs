@@ -25,7 +25,8 @@ use crate::secret::{Inputs, Minted, Record};
 use crate::time::{plus, seconds_between};
 
 const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
-pub(super) const POLICY: Policy = Policy { before: None, max_interval: 24 * 60 * 60, propagation_delay: 90 };
+pub(super) const POLICY: Policy =
+    Policy { before: None, max_interval: 24 * 60 * 60, propagation_delay: 90, min_interval: 0 };
 /// Reconciliations of one source within a second that are a loop.
 const LOOP: usize = 40;
 /// A source whose request waits is reconciled again after this time, and one whose write failed after the other.

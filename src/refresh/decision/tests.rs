@@ -122,7 +122,12 @@ impl World {
             source: &self.source,
             deleting: self.deleting,
             suspended: self.suspended,
-            policy: Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: 90 },
+            policy: Policy {
+                before: None,
+                max_interval: DEFAULT_MAX_INTERVAL,
+                propagation_delay: 90,
+                min_interval: 0,
+            },
             wanted: &self.wanted,
             credentials: self.credentials.as_ref(),
             seen_credentials: self.seen_credentials.as_ref(),

@@ -179,6 +179,22 @@ fn provider_digest_changes_with_the_provider_and_the_credentials_of_the_issuer_a
     }
 }
 
+#[test]
+fn issuer_bounds_how_often_a_source_may_refresh() {
+    let asked = |max_interval: &str, refresh: Value| {
+        let issuer = issuer(json!({"refresh": refresh}));
+        let mut source = source(json!({"scopes": ["read"]}));
+        source.spec.refresh =
+            Some(tokensource_api::Refresh { max_interval: Some(max_interval.into()), ..Default::default() });
+        issuer.lend(&mut source, "payments", None, false).map_err(|error| error.to_string())
+    };
+    assert_eq!(asked("30s", json!({})), Ok(()));
+    assert_eq!(asked("10m", json!({"minInterval": "10m"})), Ok(()));
+    let said = asked("9m59s", json!({"minInterval": "10m"})).unwrap_err();
+    assert!(said.contains("does not allow a refresh every 9m59s (spec.refresh.maxInterval)"), "{said}");
+    assert_eq!(issuer(json!({"refresh": {"minInterval": "1h30m"}})).min_refresh_interval(), 5400);
+}
+
 fn labels_of(text: &str) -> BTreeMap<String, String> {
     let pairs = text.split_whitespace().filter_map(|it| it.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

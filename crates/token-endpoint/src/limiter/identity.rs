@@ -10,6 +10,10 @@ use crate::tls::Tls;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Identity(Digest);
 
+/// A client that several tenants are lent, as a keyed digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GroupClient(Identity);
+
 /// What the answer to a request may depend on, from what most requests share to what fewest do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestIdentity {
@@ -19,12 +23,14 @@ pub struct RequestIdentity {
     pub(super) grant: Identity,
     /// The grant with its type, scopes, audience, resources and parameters.
     pub(super) request: Identity,
+    /// The client, if it is lent to several tenants: the same for them all.
+    pub(super) group: Option<GroupClient>,
 }
 
 impl RequestIdentity {
     pub(super) fn of(
         key: &DigestKey,
-        tenant: &str,
+        (group, tenant): (Option<&str>, &str),
         description: &RequestDescription,
         credentials: &Credentials,
         tls: &Tls,
@@ -33,13 +39,18 @@ impl RequestIdentity {
         let method = format!("{:?}", description.client_authentication);
         // A renewed certificate is another credential.
         let certificate = tls.has_client_certificate().then(|| tls.digest());
-        let client = [
-            Some(tenant.as_bytes()),
-            Some(url),
-            Some(method.as_bytes()),
-            certificate.as_ref().map(AsRef::as_ref),
-        ];
-        let client = Identity(key.of(client.into_iter().chain(credentials.of_client())));
+        let client_of = |owner: &str| {
+            let client = [
+                Some(owner.as_bytes()),
+                Some(url),
+                Some(method.as_bytes()),
+                certificate.as_ref().map(AsRef::as_ref),
+            ];
+            Identity(key.of(client.into_iter().chain(credentials.of_client())))
+        };
+        let client = client_of(tenant);
+        // Apart from a tenant of the same name.
+        let group = group.map(|group| GroupClient(client_of(&format!("{group} "))));
 
         // The subject of an assertion is what a server grants or not.
         let assertion = match &description.grant {
@@ -58,7 +69,13 @@ impl RequestIdentity {
         ];
         let asked = asked.iter().map(|it| Some(it.as_bytes()));
         let request = Identity(key.of([Some(grant.0.as_ref())].into_iter().chain(asked)));
-        Self { client, grant, request }
+        Self { client, grant, request, group }
+    }
+
+    /// The client, if it is lent to several tenants.
+    #[must_use]
+    pub fn group_client(&self) -> Option<GroupClient> {
+        self.group
     }
 
     pub(crate) fn all(&self) -> [Identity; 3] {

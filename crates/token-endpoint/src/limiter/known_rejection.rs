@@ -20,6 +20,8 @@ pub struct KnownRejection {
 /// The requests that share an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SharedBy {
+    /// Those of all tenants that are lent the client.
+    Group,
     /// Those with the same client and credential.
     Client,
     /// Those that also have the same refresh token, subject token or assertion.
@@ -37,6 +39,7 @@ impl std::error::Error for KnownRejection {
 impl fmt::Display for KnownRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = match self.shared_by {
+            SharedBy::Group => "of all that are lent these credentials",
             SharedBy::Client => "with these credentials",
             SharedBy::Grant => "with this grant",
             SharedBy::Request => "that are the same",

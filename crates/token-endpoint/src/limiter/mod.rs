@@ -8,7 +8,8 @@
 //!   time.
 //! - A rejection is known: requests that would get it too are answered here. Depending on the answer, those are the
 //!   requests of the same client, with the same grant, or with the same parameters. A client that has not succeeded yet
-//!   is tried by one request at a time. No answer to one tenant concerns another.
+//!   is tried by one request at a time. No answer to one tenant concerns another, except that an endpoint rejects a client
+//!   which the owner lends to several.
 //!
 //! ```text
 //! enqueue(key, tenant, endpoint, deadline) ─▶ next() ─▶ EndpointPermit ─▶ admit(identity) ─▶ send ─▶ finish(outcome)
@@ -22,6 +23,7 @@ mod circuit;
 mod destination;
 mod doubt;
 mod entry;
+mod group;
 mod hold;
 mod identity;
 mod identity_state;
@@ -41,7 +43,7 @@ pub use circuit::CircuitOpen;
 pub use destination::Destination;
 pub use entry::Tenant;
 pub use hold::{LOCK_OUT_WAIT, rejection_wait};
-pub use identity::RequestIdentity;
+pub use identity::{GroupClient, RequestIdentity};
 pub use known_rejection::{KnownRejection, SharedBy};
 pub use limits::Limits;
 pub use permit::{Admission, EndpointPermit};
@@ -99,7 +101,20 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         credentials: &Credentials,
         tls: &Tls,
     ) -> RequestIdentity {
-        RequestIdentity::of(&self.shared.digest_key, tenant, description, credentials, tls)
+        RequestIdentity::of(&self.shared.digest_key, (None, tenant), description, credentials, tls)
+    }
+
+    /// The same for a client that all tenants of a group are lent: where the endpoint rejects it, one request for all of them
+    /// finds out, and the others are answered here.
+    #[must_use]
+    pub fn identity_in_group(
+        &self,
+        (group, tenant): (&str, &str),
+        description: &RequestDescription,
+        credentials: &Credentials,
+        tls: &Tls,
+    ) -> RequestIdentity {
+        RequestIdentity::of(&self.shared.digest_key, (Some(group), tenant), description, credentials, tls)
     }
 
     /// A digest that is the same for credentials with the same values, in this process.
@@ -150,6 +165,11 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
     /// an hour. However many ask, it is tried once.
     pub fn expedite(&self, tenant: &str, who: RequestIdentity) {
         self.shared.queue().expedite(tenant, who);
+    }
+
+    /// The same of a client that several tenants are lent.
+    pub fn expedite_group(&self, client: GroupClient) {
+        self.shared.queue().groups.expedite(client);
     }
 
     /// The machine was suspended for so many seconds, which tokio's clock does not count: every wait ends sooner by as much.

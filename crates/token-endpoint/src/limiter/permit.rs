@@ -1,7 +1,8 @@
 //! The right to send one request, and what becomes of it.
 
 use super::entry::{Begun, Parked};
-use super::identity::{Identity, RequestIdentity};
+use super::group::GroupStanding;
+use super::identity::{GroupClient, Identity, RequestIdentity};
 use super::identity_state::Taken;
 use super::known_rejection::KnownRejection;
 use super::shared::Shared;
@@ -23,6 +24,8 @@ pub struct EndpointPermit<K: Clone + Eq + Hash> {
     who: Option<RequestIdentity>,
     /// The identities that count the request as in flight, and what it took of each.
     counted: Vec<(Identity, Taken)>,
+    /// It finds out whether the client of its group is accepted.
+    is_trial: bool,
     underway: Arc<Underway<K>>,
     is_over: bool,
 }
@@ -46,7 +49,8 @@ impl<K: Clone + Eq + Hash> fmt::Debug for EndpointPermit<K> {
 impl<K: Clone + Eq + Hash> EndpointPermit<K> {
     pub(super) fn new(shared: Arc<Shared<K>>, begun: Begun<K>, now: Instant) -> Self {
         let underway = Underway::new(Arc::clone(&shared), Arc::clone(&begun.endpoint.tenant));
-        Self { shared, begun, began: now, who: None, counted: Vec::new(), underway, is_over: false }
+        let counted = Vec::new();
+        Self { shared, begun, began: now, who: None, counted, is_trial: false, underway, is_over: false }
     }
 
     /// Counts the request as under way for as long as it is kept, also after the permit has ended.
@@ -74,6 +78,24 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         self.judge(who, terms, false)
     }
 
+    /// The same where only the client is known, which is lent to several tenants: no entry is parked.
+    #[must_use]
+    pub fn screen_group(mut self, client: GroupClient, terms: Terms) -> Admission<K> {
+        let shared = Arc::clone(&self.shared);
+        let now = shared.now();
+        let mut queue = shared.queue();
+        let GroupStanding::Held(rejection) = queue.groups.standing(client, terms, now) else {
+            drop(queue);
+            return Admission::Granted(self);
+        };
+        self.is_over = true;
+        let Begun { endpoint, origin, probe, .. } = &self.begun;
+        queue.permit_left(endpoint, origin, *probe, false, now);
+        drop(queue);
+        shared.changed.notify_one();
+        Admission::Rejected(rejection)
+    }
+
     /// Has a request sent, if it may be.
     #[must_use]
     pub fn admit(self, who: RequestIdentity, terms: Terms) -> Admission<K> {
@@ -90,6 +112,7 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
             Verdict::Go => {
                 if begins {
                     self.counted = queue.began(&tenant, who, terms, now);
+                    self.is_trial = who.group.is_some_and(|client| queue.groups.began(client, terms, now));
                     self.who = Some(who);
                     self.began = now;
                 }
@@ -151,6 +174,9 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
                 queue.give_back(&endpoint.tenant, identity, taken, now);
             }
             queue.left(&endpoint.tenant, identity, matches!(outcome, Some(Ok(()))), now);
+        }
+        if let Some(client) = self.who.and_then(|who| who.group).filter(|_| self.is_trial) {
+            queue.trial_ended(client, is_unsent, now);
         }
         drop(queue);
         self.shared.changed.notify_one();

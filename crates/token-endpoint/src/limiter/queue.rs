@@ -11,6 +11,7 @@ mod sharing;
 use super::circuit::{CircuitOpen, Passage};
 use super::destination::Destination;
 use super::entry::{Begun, EndpointKey, Entry, Parked, ParkedTurn, Tenant, Turn};
+use super::group::Groups;
 use super::identity::Identity;
 use super::limits::Limits;
 use super::origin::Origin;
@@ -34,6 +35,8 @@ pub(super) struct Queue<K> {
     /// Tenants of which lanes wait for the same reason.
     held: BTreeSet<Tenant>,
     timers: BTreeSet<(Instant, Timer)>,
+    /// Clients that several tenants are lent.
+    pub(super) groups: Groups,
     /// Requests in flight, and those whose answers are under way.
     underway: usize,
     /// Clients that have succeeded, of all tenants.
@@ -75,6 +78,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             over: BTreeSet::new(),
             held: BTreeSet::new(),
             timers: BTreeSet::new(),
+            groups: Groups::default(),
             underway: 0,
             succeeded: 0,
             arrivals: 0,

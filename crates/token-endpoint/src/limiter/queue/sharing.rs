@@ -1,8 +1,9 @@
 //! Which requests wait for the answer to another one with the same client, grant or parameters.
 
 use super::super::entry::{EndpointKey, Parked, Tenant, Turn};
+use super::super::group::GroupStanding;
 use super::super::hold::{EXPEDITED, EXPEDITED_REQUEST, Hold};
-use super::super::identity::{Identity, RequestIdentity};
+use super::super::identity::{GroupClient, Identity, RequestIdentity};
 use super::super::identity_state::{IdentityState, Standing, Taken};
 use super::super::known_rejection::{KnownRejection, SharedBy};
 use super::super::origin::Limited;
@@ -25,6 +26,16 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         now: Instant,
     ) -> Verdict {
         self.client(tenant, who.client, now);
+        if let Some(client) = who.group {
+            match self.groups.standing(client, terms, now) {
+                GroupStanding::Held(rejection) => return Verdict::Reject(rejection),
+                GroupStanding::Busy => {
+                    self.groups.wait(client, tenant, who.client);
+                    return Verdict::Park(who.client, false);
+                }
+                GroupStanding::Free => {}
+            }
+        }
         let identities = &self.tenant(tenant, now).identities;
         let was_tried = identities.get(&who.request).is_some_and(|state| state.hold.is_some());
         let shared = [SharedBy::Client, SharedBy::Grant, SharedBy::Request];
@@ -76,6 +87,17 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             Some((identity, state.began(terms, now)))
         });
         counted.collect()
+    }
+
+    /// The request has ended that finds out whether a client of several tenants is accepted. Those that wait go on: all of them
+    /// where that is known, else the first of each tenant.
+    pub(in crate::limiter) fn trial_ended(&mut self, client: GroupClient, is_unsent: bool, now: Instant) {
+        let waiting = self.groups.trial_ended(client, is_unsent);
+        let count = if self.groups.is_settled(client, now) { usize::MAX } else { 1 };
+        for (tenant, identity) in waiting {
+            self.unpark(&tenant, identity, count, now);
+            self.set_timer(&tenant, identity, now);
+        }
     }
 
     /// A request that began was not sent.
@@ -155,6 +177,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
         let class = outcome.err().map(Error::class);
         let Some(who) = who.filter(|_| class != Some(Class::Configuration)) else { return };
+        if let Some(client) = who.group {
+            self.groups.learn(client, outcome, began, now);
+        }
         let tenant = &endpoint.tenant;
         match outcome {
             Ok(()) => self.learn_success(tenant, who, began, now),
@@ -188,6 +213,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             (Class::Ambiguous, _) => {
                 self.client(tenant, who.client, now).answered_ambiguously(error, began, now)
             }
+            // Where the client is lent, it is held back for all of the group, and goes on for all of it.
+            (Class::Rejected | Class::LockedOut, Reach::Client) if who.group.is_some() => {}
             (Class::Rejected | Class::LockedOut, Reach::Client) => {
                 self.client(tenant, who.client, now).rejected(error, began, now);
             }
@@ -240,6 +267,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 
     pub(in crate::limiter) fn expedite(&mut self, tenant: &str, who: RequestIdentity) {
+        if let Some(client) = who.group {
+            self.groups.expedite(client);
+        }
         let Some(state) = self.tenants.get_mut(tenant) else { return };
         for (identity, least) in
             [(who.client, EXPEDITED), (who.grant, EXPEDITED), (who.request, EXPEDITED_REQUEST)]
@@ -267,9 +297,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Sets the timer of an identity whose entries wait for a rate or a time, or for nothing in flight. One entry at a time
     /// goes back: each that begins in vain costs as much as one that is sent.
     pub(super) fn set_timer(&mut self, tenant: &Tenant, identity: Identity, now: Instant) {
+        let is_waited_for = self.groups.is_waited_for(tenant, identity);
         let Some(state) = self.identity(tenant, identity) else { return };
         let wanted = match state.standing(Terms::default(), now) {
-            _ if state.parked().is_empty() => None,
+            // The end of the trial puts them back.
+            _ if state.parked().is_empty() || is_waited_for => None,
             Standing::Slow(at) => Some(at),
             Standing::Doubted(at) => {
                 let last_attempt = state.next_last_attempt(now).map(|at| at.max(now + state.rate.interval()));

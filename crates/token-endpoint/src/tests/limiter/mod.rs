@@ -4,6 +4,7 @@
 mod ambiguous;
 mod circuit;
 mod doubt;
+mod group;
 mod limits;
 mod queue;
 mod rejections;

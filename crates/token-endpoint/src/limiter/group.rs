@@ -1,0 +1,137 @@
+//! One client that several tenants are lent: whether the endpoint accepts it concerns them all, and nothing else that one of them
+//! is answered.
+
+use super::entry::Tenant;
+use super::hold::{EXPEDITED, Hold};
+use super::identity::{GroupClient, Identity};
+use super::known_rejection::{KnownRejection, SharedBy};
+use super::terms::Terms;
+use crate::error::{Class, Error, Reach};
+use std::collections::{BTreeSet, HashMap};
+use tokio::time::Instant;
+
+/// Clients above which those that say nothing are forgotten. There are as many as the owner lends.
+const PRUNE_ABOVE: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Groups(HashMap<GroupClient, ClientState>);
+
+#[derive(Default)]
+struct ClientState {
+    /// The endpoint has answered otherwise than by rejecting the client, since it last did: requests go side by side.
+    is_accepted: bool,
+    hold: Option<Hold>,
+    /// A request finds out whether the client is accepted; the time of the last attempt of the hold, if it is that.
+    trial: Option<Option<Instant>>,
+    /// Who waits for its end: tenants with the identity that is theirs.
+    waiting: BTreeSet<(Tenant, Identity)>,
+}
+
+/// What a request may do as far as its client is concerned.
+pub(super) enum GroupStanding {
+    Free,
+    /// Another request finds out whether the client is accepted.
+    Busy,
+    Held(KnownRejection),
+}
+
+impl Groups {
+    pub(super) fn standing(&self, client: GroupClient, terms: Terms, now: Instant) -> GroupStanding {
+        let Some(state) = self.0.get(&client) else { return GroupStanding::Free };
+        match &state.hold {
+            Some(hold) if hold.holds(terms, now) => GroupStanding::Held(KnownRejection {
+                error: Box::new(hold.error.clone()),
+                class: hold.class,
+                shared_by: SharedBy::Group,
+                retry_in: hold.until - now,
+            }),
+            _ if state.trial.is_some() && !state.is_accepted => GroupStanding::Busy,
+            _ => GroupStanding::Free,
+        }
+    }
+
+    /// A tenant's requests with this identity wait for the end of the trial.
+    pub(super) fn wait(&mut self, client: GroupClient, tenant: &Tenant, identity: Identity) {
+        self.0.entry(client).or_default().waiting.insert((Tenant::clone(tenant), identity));
+    }
+
+    /// Whether a tenant's requests with this identity wait for the end of a trial.
+    pub(super) fn is_waited_for(&self, tenant: &Tenant, identity: Identity) -> bool {
+        let place = (Tenant::clone(tenant), identity);
+        self.0.values().any(|state| state.trial.is_some() && state.waiting.contains(&place))
+    }
+
+    /// A request is sent. Returns whether it is a trial.
+    pub(super) fn began(&mut self, client: GroupClient, terms: Terms, now: Instant) -> bool {
+        if self.0.len() >= PRUNE_ABOVE {
+            self.0.retain(|_, state| !state.is_idle(now));
+        }
+        let state = self.0.entry(client).or_default();
+        if state.is_accepted {
+            return false;
+        }
+        state.trial = Some(state.hold.as_mut().and_then(|hold| hold.begins(terms, now)));
+        true
+    }
+
+    /// What the outcome of a request that `began` then says of its client.
+    pub(super) fn learn(
+        &mut self,
+        client: GroupClient,
+        outcome: Result<(), &Error>,
+        began: Instant,
+        now: Instant,
+    ) {
+        let state = self.0.entry(client).or_default();
+        match outcome {
+            Ok(()) => {
+                state.hold.take_if(|hold| !hold.outlasts_success(began));
+                state.is_accepted = state.hold.is_none();
+            }
+            Err(error) => match (error.class(), error.reach()) {
+                (Class::Rejected | Class::LockedOut, Reach::Client) => {
+                    state.hold = Some(Hold::rejected(state.hold.as_ref(), error, began, now));
+                    state.is_accepted = false;
+                }
+                // The others need not wait for a request that fails otherwise.
+                _ if !error.is_unsent() && state.hold.is_none() => state.is_accepted = true,
+                _ => {}
+            },
+        }
+    }
+
+    /// A trial has ended. Returns who waited for that.
+    pub(super) fn trial_ended(
+        &mut self,
+        client: GroupClient,
+        is_unsent: bool,
+    ) -> BTreeSet<(Tenant, Identity)> {
+        let Some(state) = self.0.get_mut(&client) else { return BTreeSet::new() };
+        let last_attempt = state.trial.take().flatten().filter(|_| is_unsent);
+        if let (Some(hold), Some(at)) = (&mut state.hold, last_attempt) {
+            hold.give_back(at);
+        }
+        std::mem::take(&mut state.waiting)
+    }
+
+    pub(super) fn expedite(&mut self, client: GroupClient) {
+        if let Some(hold) = self.0.get_mut(&client).and_then(|state| state.hold.as_mut()) {
+            hold.expedite(EXPEDITED);
+        }
+    }
+
+    /// Whether the client is known to be accepted or rejected.
+    pub(super) fn is_settled(&self, client: GroupClient, now: Instant) -> bool {
+        self.0.get(&client).is_some_and(|state| {
+            state.is_accepted || state.hold.as_ref().is_some_and(|hold| hold.holds(Terms::default(), now))
+        })
+    }
+}
+
+impl ClientState {
+    fn is_idle(&self, now: Instant) -> bool {
+        self.trial.is_none()
+            && self.waiting.is_empty()
+            && self.hold.as_ref().is_none_or(|hold| hold.is_over(now))
+    }
+}
