@@ -199,8 +199,12 @@ mod tests {
         for (lifetime, delay) in
             [(150, 90), (300, 90), (1800, 90), (7200, 90), (60, 15), (150, 15), (300, 15), (7200, 15)]
         {
-            let policy =
-                Policy { before: None, max_interval: DEFAULT_MAX_INTERVAL, propagation_delay: delay };
+            let policy = Policy {
+                before: None,
+                max_interval: DEFAULT_MAX_INTERVAL,
+                propagation_delay: delay,
+                min_interval: 0,
+            };
             let outage = policy.longest_unnoticed_outage(lifetime);
             let (due, expires_at) = (plus(NOW, policy.refresh_after(lifetime)), plus(NOW, lifetime));
             for uid in &uids {
