@@ -215,15 +215,15 @@ impl TokenRequest<'_> {
             }
         };
         let (limiter, tenant) = (self.context.mints.limiter(), &self.identity.key.namespace);
-        let identity = match self.lent_client() {
-            Some(issuer) => {
-                let parts = (&description, &material.credentials, &material.tls);
-                let identity = limiter.identity_in_group((&issuer.name, tenant), parts.0, parts.1, parts.2);
-                self.context.issuers.remember_client(issuer, &material.version, identity.group_client());
-                identity
-            }
-            None => limiter.identity(tenant, &description, &material.credentials, &material.tls),
+        let Material { credentials, tls, .. } = &material;
+        let lent = self.lent_client();
+        let identity = match lent {
+            Some(issuer) => limiter.identity_in_group((&issuer.name, tenant), &description, credentials, tls),
+            None => limiter.identity(tenant, &description, credentials, tls),
         };
+        if let Some(issuer) = lent {
+            self.context.issuers.remember_client(issuer, &material.version, identity.group_client());
+        }
         if let Some(key) = self.identity.credentials.as_ref().filter(|_| self.spec.issuer.is_none()) {
             let provider = &self.spec.wanted.provider;
             self.context.secrets.remember_request(key, &material.version, provider, identity);

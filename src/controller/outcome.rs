@@ -118,13 +118,10 @@ impl Outcome {
             SharedBy::Request => "of this namespace with this request",
         };
         let seconds = known.retry_in.as_secs().max(1);
+        let wait = || format!("all TokenSources {who} wait for {seconds} s more");
         let (reason, holds) = match known.class {
-            Class::Limited | Class::LockedOut => {
-                (Reason::RateLimited, format!("all TokenSources {who} wait for {seconds} s more"))
-            }
-            Class::Transient | Class::Ambiguous => {
-                (Reason::EndpointUnavailable, format!("all TokenSources {who} wait for {seconds} s more"))
-            }
+            Class::Limited | Class::LockedOut => (Reason::RateLimited, wait()),
+            Class::Transient | Class::Ambiguous => (Reason::EndpointUnavailable, wait()),
             _ => (
                 reason(error.lasting_kind()),
                 format!(

@@ -121,8 +121,7 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
                 if source.is_too_large {
                     context.metrics.object_too_large("tokensources");
                 }
-                let before = context.sources.get(&Key::of(&source.metadata));
-                let cached = CachedSource::after(source, before.as_deref());
+                let cached = CachedSource::after(source, |key| context.sources.get(key));
                 let (names, revision) = (Arc::clone(&cached.secrets), cached.revision());
                 let Change { key, before, is_own_report, others } = context.sources.put(cached);
                 others.into_iter().for_each(|other| context.trigger(other));

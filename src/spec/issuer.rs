@@ -171,11 +171,16 @@ impl Issuer {
     /// Whether its token requests are those of `other`, but for what TokenSources ask for.
     #[must_use]
     pub fn asks_as(&self, other: &Issuer) -> bool {
-        let asked = |issuer: &Issuer| {
-            let spec = issuer.spec.clone()?;
-            Some((spec.provider, spec.credentials, spec.tls, spec.endpoint))
-        };
-        self.uid == other.uid && asked(self) == asked(other)
+        self.uid == other.uid
+            && match (&self.spec, &other.spec) {
+                (Some(one), Some(two)) => {
+                    one.provider == two.provider
+                        && one.credentials == two.credentials
+                        && one.tls == two.tls
+                        && one.endpoint == two.endpoint
+                }
+                (one, two) => one.is_none() && two.is_none(),
+            }
     }
 
     /// The provider with what is asked for.

@@ -88,10 +88,10 @@ impl CachedSource {
     }
 
     /// A TokenSource, as it is cached in the place of `before`. Most versions differ in status alone: the spec is not parsed then.
-    pub(crate) fn after(source: SourceObject, before: Option<&Self>) -> Self {
+    pub(crate) fn after(source: SourceObject, before: impl FnOnce(&Key) -> Option<Arc<Self>>) -> Self {
         let mut cached = Self::unparsed(source);
-        let same = |before: &&Self| before.uid == cached.uid && before.spec == cached.spec;
-        match before.filter(same) {
+        let same = |before: &Arc<Self>| before.uid == cached.uid && before.spec == cached.spec;
+        match before(&cached.key).filter(same) {
             Some(before) => {
                 cached.secrets = Arc::clone(&before.secrets);
                 cached.issuer.clone_from(&before.issuer);
@@ -180,7 +180,7 @@ mod tests {
             "status": status,
         }))
         .unwrap();
-        CachedSource::after(source, None)
+        CachedSource::after(source, |_| None)
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
         let source = json!({"metadata": {"name": "n", "namespace": "ns", "uid": "u"}, "spec": null});
         let mut source: SourceObject = serde_json::from_value(source).unwrap();
         source.is_too_large = true;
-        let cached = CachedSource::after(source, None);
+        let cached = CachedSource::after(source, |_| None);
         assert!(cached.is_too_large() && !cached.lacks_spec() && cached.source().is_ok());
         assert_eq!((cached.key, cached.secrets.len()), (Key::new("ns", "n"), 0));
     }

@@ -157,7 +157,7 @@ mod tests {
     fn cached(name: &str) -> CachedSource {
         let object = json!({"metadata": {"namespace": "ns", "name": name, "uid": "u"}, "spec":
             {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}});
-        CachedSource::after(serde_json::from_value::<SourceObject>(object).unwrap(), None)
+        CachedSource::after(serde_json::from_value::<SourceObject>(object).unwrap(), |_| None)
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
                 "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}},
             });
             let others = sources
-                .put(CachedSource::after(serde_json::from_value::<SourceObject>(object).unwrap(), None))
+                .put(CachedSource::after(serde_json::from_value::<SourceObject>(object).unwrap(), |_| None))
                 .others;
             others.iter().map(|other| other.name.to_string()).collect::<Vec<_>>()
         };
@@ -215,7 +215,7 @@ mod tests {
                 "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}},
                 "status": status,
             });
-            CachedSource::after(serde_json::from_value::<SourceObject>(object).unwrap(), None)
+            CachedSource::after(serde_json::from_value::<SourceObject>(object).unwrap(), |_| None)
         };
         let (sources, ours) = (Sources::default(), json!({"observedGeneration": 1}));
         let key = sources.put(version(json!({}), 1)).key;

@@ -131,7 +131,7 @@ fn source_named(context: &Context, name: &str, spec: Value) -> Key {
         "annotations": {"tokensource.dev/refresh-requested-at": "now"}});
     let object: SourceObject =
         serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap();
-    let key = context.sources.put(CachedSource::after(object, None)).key;
+    let key = context.sources.put(CachedSource::after(object, |_| None)).key;
     let names = Arc::clone(&context.sources.get(&key).unwrap().secrets);
     context.secrets.reference(&key, &[], &names);
     key

@@ -135,7 +135,7 @@ fn issuer_serves_the_namespaces_that_it_names_and_no_other() {
     }
 }
 
-/// Whoever may create TokenSources could try names, and learn which issuers there are.
+/// A different answer would tell a tenant which issuers exist: it can create TokenSources with any name.
 #[test]
 fn issuer_for_others_answers_as_if_there_were_none_whatever_is_asked() {
     let unreadable = Issuer { name: "idp".into(), uid: "u".into(), generation: 1, spec: None };

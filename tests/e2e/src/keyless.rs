@@ -250,8 +250,7 @@ fn until_tokens(cluster: &Cluster, many: usize) -> Result<usize> {
 /// Status and message of the condition Ready.
 fn ready(cluster: &Cluster) -> Result<String> {
     let source = cluster.get(&["-n", sources::NAMESPACE, "tokensource", NAME])?;
-    let conditions = source["status"]["conditions"].as_array();
-    let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready");
+    let ready = sources::condition(&source, "Ready");
     let member = |name: &str| ready.and_then(|ready| ready[name].as_str()).unwrap_or_default();
     Ok(format!("{} {}", member("status"), member("message")))
 }

@@ -178,16 +178,17 @@ pub fn get(cluster: &Cluster, source: Source) -> Result<Value> {
 
 /// Of each, status and reason of the condition that says whether readers are safe.
 pub fn propagation_safe(cluster: &Cluster, sources: &[Source]) -> Result<Vec<String>> {
-    sources.iter().map(|&source| Ok(condition(&get(cluster, source)?))).collect()
+    let of = |source: &Value| {
+        let found = condition(source, "PropagationSafe");
+        let member = |name: &str| found.and_then(|condition| condition[name].as_str()).unwrap_or("none");
+        format!("{}, `{}`", member("status"), member("reason"))
+    };
+    sources.iter().map(|&source| Ok(of(&get(cluster, source)?))).collect()
 }
 
-fn condition(source: &Value) -> String {
-    let conditions = source["status"]["conditions"].as_array();
-    let mut conditions = conditions.into_iter().flatten();
-    let found = conditions.find(|condition| condition["type"] == "PropagationSafe");
-    let member =
-        |name: &str| found.and_then(|condition| condition[name].as_str()).unwrap_or("none").to_owned();
-    format!("{}, `{}`", member("status"), member("reason"))
+/// A condition of a TokenSource, if it has it.
+pub fn condition<'a>(source: &'a Value, kind: &str) -> Option<&'a Value> {
+    source["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 
 #[cfg(test)]

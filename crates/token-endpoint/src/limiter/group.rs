@@ -39,12 +39,9 @@ impl Groups {
     pub(super) fn standing(&self, client: GroupClient, terms: Terms, now: Instant) -> GroupStanding {
         let Some(state) = self.0.get(&client) else { return GroupStanding::Free };
         match &state.hold {
-            Some(hold) if hold.holds(terms, now) => GroupStanding::Held(KnownRejection {
-                error: Box::new(hold.error.clone()),
-                class: hold.class,
-                shared_by: SharedBy::Group,
-                retry_in: hold.until - now,
-            }),
+            Some(hold) if hold.holds(terms, now) => {
+                GroupStanding::Held(KnownRejection::of(hold, SharedBy::Group, now))
+            }
             _ if state.trial.is_some() && !state.is_accepted => GroupStanding::Busy,
             _ => GroupStanding::Free,
         }

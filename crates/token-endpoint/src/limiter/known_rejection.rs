@@ -1,8 +1,10 @@
 //! What is answered in place of a request whose result is known.
 
+use super::hold::Hold;
 use crate::error::{Class, Error};
 use std::fmt;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The endpoint rejected such a request a short time ago, or asked to wait, so that nothing was sent.
 #[derive(Clone, Debug)]
@@ -28,6 +30,13 @@ pub enum SharedBy {
     Grant,
     /// Those that also have the same scopes and parameters.
     Request,
+}
+
+impl KnownRejection {
+    /// By what holds back those that share it.
+    pub(super) fn of(hold: &Hold, shared_by: SharedBy, now: Instant) -> Self {
+        Self { error: Box::new(hold.error.clone()), class: hold.class, shared_by, retry_in: hold.until - now }
+    }
 }
 
 impl std::error::Error for KnownRejection {

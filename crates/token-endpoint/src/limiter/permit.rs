@@ -5,6 +5,7 @@ use super::group::GroupStanding;
 use super::identity::{GroupClient, Identity, RequestIdentity};
 use super::identity_state::Taken;
 use super::known_rejection::KnownRejection;
+use super::queue::Queue;
 use super::shared::Shared;
 use super::terms::Terms;
 use super::underway::Underway;
@@ -12,7 +13,7 @@ use super::verdict::Verdict;
 use crate::error::{Class, Error};
 use std::fmt;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -83,16 +84,12 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
     pub fn screen_group(mut self, client: GroupClient, terms: Terms) -> Admission<K> {
         let shared = Arc::clone(&self.shared);
         let now = shared.now();
-        let mut queue = shared.queue();
+        let queue = shared.queue();
         let GroupStanding::Held(rejection) = queue.groups.standing(client, terms, now) else {
             drop(queue);
             return Admission::Granted(self);
         };
-        self.is_over = true;
-        let Begun { endpoint, origin, probe, .. } = &self.begun;
-        queue.permit_left(endpoint, origin, *probe, false, now);
-        drop(queue);
-        shared.changed.notify_one();
+        self.leave_queue(queue, None, now);
         Admission::Rejected(rejection)
     }
 
@@ -131,11 +128,7 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
             }
             Verdict::Reject(_) => {}
         }
-        self.is_over = true;
-        let Begun { endpoint, origin, probe, .. } = &self.begun;
-        queue.permit_left(endpoint, origin, *probe, false, now);
-        drop(queue);
-        shared.changed.notify_one();
+        self.leave_queue(queue, None, now);
         match verdict {
             Verdict::Reject(rejection) => Admission::Rejected(rejection),
             _ => Admission::Parked,
@@ -154,12 +147,21 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
     }
 
     fn leave(&mut self, outcome: Option<Result<(), &Error>>) {
-        if std::mem::replace(&mut self.is_over, true) {
-            return;
+        if !self.is_over {
+            let shared = Arc::clone(&self.shared);
+            let now = shared.now();
+            self.leave_queue(shared.queue(), outcome, now);
         }
-        let now = self.shared.now();
+    }
+
+    fn leave_queue(
+        &mut self,
+        mut queue: MutexGuard<'_, Queue<K>>,
+        outcome: Option<Result<(), &Error>>,
+        now: Instant,
+    ) {
+        self.is_over = true;
         let Begun { endpoint, origin, probe, .. } = &self.begun;
-        let mut queue = self.shared.queue();
         if let Some(outcome) = outcome {
             queue.learn((endpoint, origin), self.who, outcome, self.began, now);
         }

@@ -44,12 +44,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             let exclusive = terms.exclusive && shared_by == SharedBy::Grant;
             match state.standing(Terms { exclusive, ..terms }, now) {
                 Standing::Held(hold) => {
-                    return Verdict::Reject(KnownRejection {
-                        error: Box::new(hold.error.clone()),
-                        class: hold.class,
-                        shared_by,
-                        retry_in: hold.until - now,
-                    });
+                    return Verdict::Reject(KnownRejection::of(hold, shared_by, now));
                 }
                 Standing::Busy | Standing::Slow(_) | Standing::Doubted(_) => {
                     return Verdict::Park(identity, was_tried);

@@ -17,8 +17,8 @@ fn who(simulation: &Simulation, secret: &str, scope: &str) -> RequestIdentity {
     )
 }
 
-/// Each tenant wants one token at the same time, and tries again when it is told to, until `end`. Returns how many requests were
-/// sent. The endpoint takes a while to answer.
+/// All tenants request one token at the same time, and repeat a request after the wait that its rejection names, until `end`. Returns
+/// the number of requests that were sent. Each takes the endpoint some time.
 async fn requests(
     simulation: &Simulation,
     end: Duration,
