@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokensource_api::TokenSource;
 
 use crate::support::authorization_server::{AuthorizationServer, ClientSpec};
@@ -49,6 +49,33 @@ pub fn setting(name: &str, default: usize) -> usize {
         .map_or(default, |number| number.parse().unwrap_or_else(|_| panic!("{name}: not a number")))
 }
 
+/// Creates TokenSources, `source-0` and so on, each where `api` says.
+pub async fn create_sources(
+    count: usize,
+    api: impl Fn(usize) -> Api<TokenSource>,
+    spec: impl Fn(usize) -> Value,
+) {
+    stream::iter(0..count)
+        .for_each_concurrent(AT_ONCE, async |n| {
+            let source = json!({"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource",
+                "metadata": {"name": format!("source-{n}")}, "spec": spec(n)});
+            let source = serde_json::from_value(source).unwrap();
+            api(n).create(&PostParams::default(), &source).await.unwrap();
+        })
+        .await;
+}
+
+/// Requests a refresh of the first `count` TokenSources that [`create_sources`] made; `request` must be new.
+pub async fn request_refreshes(count: usize, api: impl Fn(usize) -> Api<TokenSource>, request: &str) {
+    let body = json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": request}}});
+    let patch = Patch::Merge(body);
+    stream::iter(0..count)
+        .for_each_concurrent(AT_ONCE, async |n| {
+            api(n).patch(&format!("source-{n}"), &PatchParams::default(), &patch).await.unwrap();
+        })
+        .await;
+}
+
 impl Fleet {
     /// Creates the TokenSources; their tokens have a lifetime of `lifetime` seconds.
     pub async fn create(sources: usize, lifetime: u32) -> Self {
@@ -57,6 +84,24 @@ impl Fleet {
 
     /// The same, spread over these token endpoints.
     pub async fn create_at(urls: &[String], sources: usize, lifetime: u32) -> Self {
+        let fleet = Self::empty(sources, lifetime).await;
+        let credentials = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
+            "stringData": {"client_id": CLIENT, "client_secret": "secret"}});
+        fleet
+            .secrets()
+            .patch("credentials", &PatchParams::apply("bench"), &Patch::Apply(&credentials))
+            .await
+            .unwrap();
+        let spec = |n: usize| {
+            json!({"provider": {"vgs": {"tokenURL": urls[n % urls.len()]}},
+                "credentials": {"secretRef": {"name": "credentials"}}, "target": {"name": format!("token-{n}")}})
+        };
+        create_sources(sources, |_| fleet.api(), spec).await;
+        fleet
+    }
+
+    /// Its namespace and its client, for so many TokenSources that are to be created.
+    pub async fn empty(sources: usize, lifetime: u32) -> Self {
         let control_plane = ControlPlane::shared();
         let fleet = Fleet {
             client: control_plane.client().await,
@@ -65,27 +110,6 @@ impl Fleet {
             sources,
         };
         fleet.accept("secret", lifetime).await;
-        let credentials = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
-            "stringData": {"client_id": CLIENT, "client_secret": "secret"}});
-        fleet
-            .secrets()
-            .patch("credentials", &PatchParams::apply("bench"), &Patch::Apply(&credentials))
-            .await
-            .unwrap();
-        let api = fleet.api();
-        stream::iter(0..sources)
-            .for_each_concurrent(AT_ONCE, |n| {
-                let source = json!({"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource",
-                    "metadata": {"name": format!("source-{n}")},
-                    "spec": {"provider": {"vgs": {"tokenURL": urls[n % urls.len()]}},
-                        "credentials": {"secretRef": {"name": "credentials"}},
-                        "target": {"name": format!("token-{n}")}}});
-                let (api, source) = (api.clone(), serde_json::from_value(source).unwrap());
-                async move {
-                    api.create(&PostParams::default(), &source).await.unwrap();
-                }
-            })
-            .await;
         fleet
     }
 
@@ -104,16 +128,7 @@ impl Fleet {
 
     /// Requests a refresh of the first `refreshes` TokenSources; `request` must be new.
     pub async fn request_refreshes(&self, refreshes: usize, request: &str) {
-        let body = json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": request}}});
-        let (api, patch) = (self.api(), Patch::Merge(body));
-        stream::iter(0..refreshes)
-            .for_each_concurrent(AT_ONCE, |n| {
-                let (api, patch) = (api.clone(), patch.clone());
-                async move {
-                    api.patch(&format!("source-{n}"), &PatchParams::default(), &patch).await.unwrap();
-                }
-            })
-            .await;
+        request_refreshes(refreshes, |_| self.api(), request).await;
     }
 
     pub fn api(&self) -> Api<TokenSource> {

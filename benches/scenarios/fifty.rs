@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, stream};
 use kube::Api;
 use kube::api::PostParams;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokensource_api::TokenSource;
 
 use super::first_mints::origins;
 use crate::fleet::cost::Sample;
 use crate::fleet::lateness::Lateness;
 use crate::fleet::operator::Operator;
-use crate::fleet::{self, AT_ONCE, Fleet, setting};
+use crate::fleet::{self, Fleet, create_sources, setting};
 use crate::support::authorization_server::{AuthorizationServer, ClientSpec};
 use crate::support::control_plane::ControlPlane;
 
@@ -79,17 +78,10 @@ async fn others(count: usize) -> Api<TokenSource> {
     let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(client.clone(), &namespace);
     secrets.create(&PostParams::default(), &serde_json::from_value(credentials).unwrap()).await.unwrap();
     let api: Api<TokenSource> = Api::namespaced(client, &namespace);
-    let source = |n: usize| -> Value {
-        json!({"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource",
-            "metadata": {"name": format!("source-{n}")},
-            "spec": {"provider": {"vgs": {"tokenURL": server.vgs_token_url()}},
-                "credentials": {"secretRef": {"name": "credentials"}},
-                "target": {"name": format!("token-{n}")}}})
+    let spec = |n: usize| {
+        json!({"provider": {"vgs": {"tokenURL": server.vgs_token_url()}},
+            "credentials": {"secretRef": {"name": "credentials"}}, "target": {"name": format!("token-{n}")}})
     };
-    stream::iter(0..count)
-        .for_each_concurrent(AT_ONCE, async |n| {
-            api.create(&PostParams::default(), &serde_json::from_value(source(n)).unwrap()).await.unwrap();
-        })
-        .await;
+    create_sources(count, |_| api.clone(), spec).await;
     api
 }

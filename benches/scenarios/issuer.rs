@@ -3,19 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokensource_api::{ClusterTokenIssuer, TokenSource};
 
 use super::{calls, print_calls};
 use crate::fleet::cost::Sample;
 use crate::fleet::operator::Operator;
-use crate::fleet::{AT_ONCE, CLIENT, Fleet, setting};
+use crate::fleet::{CLIENT, Fleet, create_sources, request_refreshes, setting};
 use crate::scenarios::refreshes::UNLIMITED;
-use crate::support::authorization_server::AuthorizationServer;
 use crate::support::control_plane::ControlPlane;
 
 /// A rejected client is asked again after 30 s, 2 min, 10 min.
@@ -26,19 +24,16 @@ const MAX_REJECTED: usize = 2;
 pub async fn run() -> Result<(), String> {
     let (sources, namespaces) = (setting("SOURCES", 10_000), setting("NAMESPACES", 20));
     let control_plane = ControlPlane::shared();
-    let fleet = Fleet {
-        client: control_plane.client().await,
-        namespace: control_plane.namespace("issuer").await,
-        server: AuthorizationServer::shared(),
-        sources,
-    };
-    fleet.accept("secret", 3600).await;
+    let fleet = Fleet::empty(sources, 3600).await;
     create_issuer(&fleet).await;
     let mut tenants = vec![];
     for _ in 0..namespaces {
         tenants.push(control_plane.namespace("tenant").await);
     }
-    create_sources(&fleet, &tenants).await;
+    let api = |n: usize| of(&fleet.client, &tenants, n);
+    let spec =
+        |n: usize| json!({"issuerRef": {"name": fleet.namespace}, "target": {"name": format!("token-{n}")}});
+    create_sources(sources, api, spec).await;
 
     let flags = ["--issuers-namespace", &fleet.namespace, "--issuers-controller", &fleet.namespace];
     let flags: Vec<&str> = UNLIMITED.iter().copied().chain(flags).collect();
@@ -56,7 +51,7 @@ pub async fn run() -> Result<(), String> {
     fleet.server.set_secret(CLIENT, "rotated").await;
     let (before, calls_before, begun) = (fleet.mints().await, calls().await, Instant::now());
     let usage_before = operator.usage();
-    request_refreshes(&fleet.client, sources, &tenants).await;
+    request_refreshes(sources, api, "1").await;
     tokio::time::sleep(REJECTED_FOR.saturating_sub(begun.elapsed())).await;
     let (rejected, waited) = (fleet.mints().await - before, begun.elapsed());
     println!(
@@ -96,29 +91,6 @@ async fn create_issuer(fleet: &Fleet) {
             "namespaces": {"all": true}, "allow": {"withoutScopes": true}}});
     let issuers: Api<ClusterTokenIssuer> = Api::all(fleet.client.clone());
     issuers.create(&PostParams::default(), &serde_json::from_value(issuer).unwrap()).await.unwrap();
-}
-
-async fn create_sources(fleet: &Fleet, tenants: &[String]) {
-    stream::iter(0..fleet.sources)
-        .for_each_concurrent(AT_ONCE, async |n| {
-            let source: Value = json!({"apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource",
-                "metadata": {"name": format!("source-{n}")},
-                "spec": {"issuerRef": {"name": fleet.namespace}, "target": {"name": format!("token-{n}")}}});
-            let source = serde_json::from_value(source).unwrap();
-            of(&fleet.client, tenants, n).create(&PostParams::default(), &source).await.unwrap();
-        })
-        .await;
-}
-
-async fn request_refreshes(client: &Client, sources: usize, tenants: &[String]) {
-    let patch =
-        Patch::Merge(json!({"metadata": {"annotations": {"tokensource.dev/refresh-requested-at": "1"}}}));
-    stream::iter(0..sources)
-        .for_each_concurrent(AT_ONCE, async |n| {
-            let name = format!("source-{n}");
-            of(client, tenants, n).patch(&name, &PatchParams::default(), &patch).await.unwrap();
-        })
-        .await;
 }
 
 /// The namespace of a TokenSource.
