@@ -26,6 +26,7 @@ use crate::key::Key;
 use crate::secret::{
     FIELD_MANAGER, Facts, Pod, PodMetadata, REFRESH_TOKEN_LABEL, REFRESHED_ANNOTATION, Version,
 };
+use crate::uid::Uid;
 use tokensource_api::{ClusterTokenIssuer, ClusterTokenIssuerStatus};
 
 /// The most Secrets of one page.
@@ -143,12 +144,13 @@ impl Kubernetes {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn source_generation(&self, key: &Key, uid: &str) -> Result<Option<i64>, CallError> {
+    pub async fn source_generation(&self, key: &Key, uid: &Uid) -> Result<Option<i64>, CallError> {
         let request =
             requests::<SourceMetadata>(&key.namespace).get_metadata(&key.name, &GetParams::default());
         let found = optional(self.read::<SourceMetadata>(request).await)?;
         let found = found.filter(|source| {
-            source.meta().deletion_timestamp.is_none() && source.meta().uid.as_deref() == Some(uid)
+            source.meta().deletion_timestamp.is_none()
+                && source.meta().uid.as_deref().map(Uid::from).as_ref() == Some(uid)
         });
         Ok(found.map(|source| source.meta().generation.unwrap_or_default()))
     }
@@ -255,7 +257,7 @@ impl Kubernetes {
     /// [`CallError::Conflict`] where it has another version; else see [`CallError`].
     pub async fn delete_secret(&self, key: &Key, seen: &Version, dry_run: bool) -> Result<(), CallError> {
         let preconditions = Preconditions {
-            uid: Some(seen.uid.clone()),
+            uid: Some(seen.uid.to_string()),
             resource_version: Some(seen.resource_version.clone()),
         };
         let params = DeleteParams { dry_run, preconditions: Some(preconditions), ..DeleteParams::default() };

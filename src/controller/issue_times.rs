@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::key::Key;
 use crate::refresh::{DatedRecord, IssueTime};
 use crate::secret::{Facts, Record};
+use crate::uid::Uid;
 
 /// By the TokenSource, of the token that its target held when this was last asked.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl IssueTimes {
 
     /// The record on a target of TokenSource `source` (its uid is `uid`), with its times by the corrected clock. The age of a
     /// token that this process did not write is judged once.
-    pub(super) fn dated(&self, source: &Key, uid: &str, target: &Facts) -> Option<DatedRecord> {
+    pub(super) fn dated(&self, source: &Key, uid: &Uid, target: &Facts) -> Option<DatedRecord> {
         let record = target.record.as_ref()?;
         let rewound = self.clock.rewound();
         let mut known = self.lock();
@@ -112,19 +113,19 @@ mod tests {
         let (ahead, clock, times) = times();
         let (source, other, new) = (Key::new("ns", "a"), Key::new("ns", "b"), Key::new("ns", "c"));
         let (target, own) = (facts("1", -100, -99), facts("2", -50, -50));
-        assert_eq!(times.dated(&source, "u", &target).unwrap().record.issued_at, at(-100));
+        assert_eq!(times.dated(&source, &"u".into(), &target).unwrap().record.issued_at, at(-100));
         times.wrote(&other, own.record.as_ref().unwrap(), clock.rewound());
 
         set(&ahead, &clock, -7200);
         assert_eq!(clock.now(), at(-7200));
-        let aged = times.dated(&source, "u", &target).unwrap();
+        let aged = times.dated(&source, &"u".into(), &target).unwrap();
         assert_eq!((aged.record.issued_at, aged.replace_at), (at(-7300), None));
-        assert_eq!(times.dated(&other, "u", &own).unwrap().record.issued_at, at(-7250));
+        assert_eq!(times.dated(&other, &"u".into(), &own).unwrap().record.issued_at, at(-7250));
         assert_eq!(times.expiry(&other, at(250)), at(-6950));
         // The clock that dated this one is known to have been wrong, and its age is not.
-        let unseen = times.dated(&new, "u", &target).unwrap();
+        let unseen = times.dated(&new, &"u".into(), &target).unwrap();
         assert!(unseen.replace_at.is_some_and(|at_once| at_once <= at(-7200 + 30)));
-        assert_eq!(times.dated(&new, "u", &target), Some(unseen), "judged once");
+        assert_eq!(times.dated(&new, &"u".into(), &target), Some(unseen), "judged once");
         times.forget(&new);
         assert_eq!(times.expiry(&new, at(250)), at(250));
     }
@@ -134,7 +135,7 @@ mod tests {
         let (_, clock, times) = times();
         let source = Key::new("ns", "a");
         clock.server_said(at(-86_400), clock.moment());
-        let dated = times.dated(&source, "u", &facts("1", -10, -86_400)).unwrap();
+        let dated = times.dated(&source, &"u".into(), &facts("1", -10, -86_400)).unwrap();
         assert_eq!((dated.record.issued_at, dated.replace_at), (at(-10), None));
     }
 }

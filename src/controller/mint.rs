@@ -109,7 +109,7 @@ impl Drop for SlotInFlight<'_> {
         }
         error!(source = %self.key, "a bug: the token request of this TokenSource panicked");
         self.context.metrics.count_panic();
-        let uid = self.context.sources.get(self.key).and_then(|source| source.uid().map(str::to_owned));
+        let uid = self.context.sources.get(self.key).and_then(|source| source.uid().cloned());
         let message = "the token request ended by a bug of the operator: see its log".to_owned();
         let outcome = Err(Outcome::passing(Reason::EndpointUnavailable, message));
         self.finish(MintResult { outcome, ..MintResult::empty(uid.unwrap_or_default(), self.reason, None) });

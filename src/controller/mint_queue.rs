@@ -23,6 +23,7 @@ use super::refresh_token::KnownOriginal;
 use crate::key::Key;
 use crate::refresh::{Cause, MintReason, Policy, Tried};
 use crate::secret::{Record, Version};
+use crate::uid::Uid;
 
 /// See the module.
 pub(super) struct MintQueue {
@@ -53,7 +54,7 @@ pub(super) struct MintRequest {
 /// What came of a token request.
 pub(super) struct MintResult {
     /// The uid of the TokenSource that it was made for.
-    pub(super) uid: String,
+    pub(super) uid: Uid,
     pub(super) reason: MintReason,
     /// See [`MintRequest::cause`]. It counts only where the request was sent.
     pub(super) cause: Option<Cause>,
@@ -69,7 +70,7 @@ pub(super) struct MintResult {
 
 impl MintResult {
     /// Nothing was read, and nothing sent.
-    pub(super) fn empty(uid: String, reason: MintReason, cause: Option<Cause>) -> Self {
+    pub(super) fn empty(uid: Uid, reason: MintReason, cause: Option<Cause>) -> Self {
         MintResult {
             uid,
             reason,

@@ -21,6 +21,7 @@ use crate::refresh::{self, Awaiting, Dampings};
 use crate::secret::{Owner, Version};
 use crate::status::Reported;
 use crate::time::{moved, seconds_between};
+use crate::uid::Uid;
 
 /// The resourceVersion of the status that was written last, and what it reported.
 pub type Written = (u64, Reported);
@@ -29,7 +30,7 @@ pub type Written = (u64, Reported);
 #[derive(Debug, Default)]
 pub struct SourceState {
     /// `metadata.uid`. The state of an earlier object of the same name does not apply.
-    pub uid: String,
+    pub uid: Uid,
     /// The restorations of the API server's storage until the last reconciliation.
     pub restorations: u32,
     /// By how many seconds the corrected clock had been set until the last reconciliation.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::schedule::spread;
+use crate::uid::Uid;
 
 /// The wait after the first failure, before jitter.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ pub enum Awaiting {
 #[must_use]
 pub fn api_server_wait(
     now: Timestamp,
-    uid: &str,
+    uid: &Uid,
     count: u32,
     asked: Option<Duration>,
     awaiting: Awaiting,
@@ -59,7 +60,8 @@ mod tests {
     fn waits(count: u32, asked: Option<u64>, awaiting: Awaiting) -> Vec<u64> {
         let wait = |uid: u32| {
             let asked = asked.map(Duration::from_secs);
-            u64::try_from(api_server_wait(NOW, &uid.to_string(), count, asked, awaiting).as_millis()).unwrap()
+            u64::try_from(api_server_wait(NOW, &uid.to_string().into(), count, asked, awaiting).as_millis())
+                .unwrap()
         };
         let mut waits: Vec<u64> = (0..100).map(wait).collect();
         waits.sort_unstable();

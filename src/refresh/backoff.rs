@@ -3,6 +3,7 @@
 
 use super::schedule::{SKEW, spread};
 use crate::time::seconds_between;
+use crate::uid::Uid;
 use jiff::Timestamp;
 use token_endpoint::Class;
 use token_endpoint::limiter::{LOCK_OUT_WAIT, rejection_wait};
@@ -35,7 +36,7 @@ pub struct FailedAttempt<'a> {
     /// The longest time by which a mounted file lags behind the Secret, in seconds.
     pub propagation_delay: u64,
     /// The uid of the source, for jitter.
-    pub uid: &'a str,
+    pub uid: &'a Uid,
 }
 
 /// The seconds to wait before the next attempt; `None` where no attempt is made before something changes.
@@ -111,12 +112,14 @@ fn doubled(first: u64, nth: u32) -> u64 {
 }
 
 /// A time between half and all of `wait`, at least 1 s.
-fn jittered(now: Timestamp, uid: &str, wait: u64) -> u64 {
+fn jittered(now: Timestamp, uid: &Uid, wait: u64) -> u64 {
     (wait - spread(uid, now, wait / 2)).max(1)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -124,11 +127,12 @@ mod tests {
     use crate::time::plus;
 
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
+    static UID: LazyLock<Uid> = LazyLock::new(|| "u".into());
 
     fn failed(class: Class, count: u32, remaining: u64) -> FailedAttempt<'static> {
         let expires_at = (remaining > 0).then(|| plus(NOW, remaining));
         let (retry_after, held_back) = (None, None);
-        FailedAttempt { class, count, retry_after, held_back, expires_at, propagation_delay: 90, uid: "u" }
+        FailedAttempt { class, count, retry_after, held_back, expires_at, propagation_delay: 90, uid: &UID }
     }
 
     fn between(class: Class, count: u32, remaining: u64, low: u64, high: u64) {
@@ -195,7 +199,7 @@ mod tests {
     /// The table of docs/how-it-decides.md: a longest outage without effect on readers.
     #[test]
     fn attempt_after_the_longest_outage_that_is_promised_comes_in_time_for_readers() {
-        let uids: Vec<String> = (0..50).map(|number| format!("uid {number}")).collect();
+        let uids: Vec<Uid> = (0..50).map(|number| format!("uid {number}").into()).collect();
         for (lifetime, delay) in
             [(150, 90), (300, 90), (1800, 90), (7200, 90), (60, 15), (150, 15), (300, 15), (7200, 15)]
         {

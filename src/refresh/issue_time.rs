@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::schedule::{Policy, SKEW, cached_retry_after, spread};
 use crate::secret::Record;
 use crate::time::{minus, moved, plus};
+use crate::uid::Uid;
 
 /// How far a record's issue time may lie ahead without a doubt about the token's age, in seconds: this, or a tenth of its
 /// lifetime, but no more than [`MAX_AHEAD`].
@@ -46,7 +47,7 @@ pub struct DatedRecord {
 impl DatedRecord {
     /// When the refresh of the token is due.
     #[must_use]
-    pub fn refresh_at(&self, uid: &str, policy: &Policy) -> Timestamp {
+    pub fn refresh_at(&self, uid: &Uid, policy: &Policy) -> Timestamp {
         let due = refresh_at(uid, policy, &self.record);
         self.replace_at.map_or(due, |at| at.min(due))
     }
@@ -54,7 +55,7 @@ impl DatedRecord {
 
 /// When the refresh of the token of `record` is due, by the times of the record.
 #[must_use]
-pub fn refresh_at(uid: &str, policy: &Policy, record: &Record) -> Timestamp {
+pub fn refresh_at(uid: &Uid, policy: &Policy, record: &Record) -> Timestamp {
     let lifetime = record.lifetime();
     if record.cached {
         return plus(record.issued_at, cached_retry_after(lifetime));
@@ -74,7 +75,7 @@ impl IssueTime {
     /// the token is replaced soon.
     #[must_use]
     pub fn of_another(
-        uid: &str,
+        uid: &Uid,
         record: &Record,
         stored_at: Option<Timestamp>,
         now: Timestamp,
@@ -172,11 +173,11 @@ mod tests {
 
     /// First seen at 0 by another process.
     fn seen(record: &Arc<Record>, stored_at: Option<i64>) -> DatedRecord {
-        IssueTime::of_another("u", record, stored_at.map(at), at(0), 0).dated(record, 0)
+        IssueTime::of_another(&"u".into(), record, stored_at.map(at), at(0), 0).dated(record, 0)
     }
 
     fn due(dated: &DatedRecord) -> i64 {
-        dated.refresh_at("u", &POLICY).as_second() - at(0).as_second()
+        dated.refresh_at(&"u".into(), &POLICY).as_second() - at(0).as_second()
     }
 
     #[test]
@@ -206,7 +207,7 @@ mod tests {
             assert_eq!((within.replace_at, within.record.issued_at), (None, at(0)), "{lifetime} s");
             for ahead in [tolerated + 1, DAY, 400 * DAY] {
                 let record = record(ahead, lifetime);
-                let first = IssueTime::of_another("u", &record, Some(at(ahead)), at(0), 0);
+                let first = IssueTime::of_another(&"u".into(), &record, Some(at(ahead)), at(0), 0);
                 let dated = first.dated(&record, 0);
                 assert!(
                     (0..=spread).contains(&due(&dated)),
@@ -222,18 +223,20 @@ mod tests {
     #[test]
     fn issue_time_of_tokens_of_doubtful_age_is_spread() {
         let record = record(DAY, 3000);
-        let due_of = |uid: &str| {
+        let due_of = |uid: &Uid| {
             let dated = IssueTime::of_another(uid, &record, None, at(0), 0).dated(&record, 0);
             dated.refresh_at(uid, &POLICY).as_second() - at(0).as_second()
         };
-        let early = (0..1000).filter(|n| due_of(&n.to_string()) < 30).count();
+        let early = (0..1000).filter(|n| due_of(&n.to_string().into()) < 30).count();
         assert!((50..200).contains(&early), "{early} of 1000 in a tenth of the time");
     }
 
     #[test]
     fn issue_time_keeps_the_age_when_the_clock_is_set_back() {
         let record = record(-100, 300);
-        for known in [IssueTime::of_own(&record, 0), IssueTime::of_another("u", &record, None, at(0), 0)] {
+        for known in
+            [IssueTime::of_own(&record, 0), IssueTime::of_another(&"u".into(), &record, None, at(0), 0)]
+        {
             let dated = known.dated(&record, DAY.unsigned_abs());
             assert_eq!(dated.record.issued_at, at(-100 - DAY));
             assert_eq!(dated.record.lifetime(), 300);

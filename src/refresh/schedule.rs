@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use jiff::Timestamp;
 
 use crate::time::plus;
+use crate::uid::Uid;
 
 /// The propagation delay where pods are annotated, in seconds.
 pub const PROMPT_DELAY: u64 = 15;
@@ -91,7 +92,7 @@ impl Policy {
     /// Refreshes are spread by a jitter that depends on `uid` and `issued_at` only. It makes a refresh earlier by at most
     /// a tenth of the interval and at most half an hour.
     #[must_use]
-    pub fn refresh_at(&self, uid: &str, issued_at: Timestamp, lifetime: u64) -> Timestamp {
+    pub fn refresh_at(&self, uid: &Uid, issued_at: Timestamp, lifetime: u64) -> Timestamp {
         let after = self.refresh_after(lifetime);
         let least = MIN_REFRESH_INTERVAL.max(self.min_interval);
         let most = (after / 10).min(30 * 60).min(after.saturating_sub(self.min_interval.min(after)));
@@ -129,7 +130,7 @@ pub fn cached_retry_after(remaining: u64) -> u64 {
 
 /// A number from 0 to `max` that is the same for the same source and time.
 #[must_use]
-pub fn spread(uid: &str, at: Timestamp, max: u64) -> u64 {
+pub fn spread(uid: &Uid, at: Timestamp, max: u64) -> u64 {
     // DefaultHasher::new() has fixed keys: its result is the same in every process of one build, which suffices for jitter.
     let mut hasher = std::hash::DefaultHasher::new();
     (uid, at.as_second()).hash(&mut hasher);
@@ -159,7 +160,9 @@ mod tests {
             for second in 0..100 {
                 let issued = Timestamp::from_second(second).unwrap();
                 let earliest = plus(issued, 600.min(lifetime / 2));
-                assert!(policy.refresh_at("uid", issued, lifetime) >= earliest.min(plus(issued, after)));
+                assert!(
+                    policy.refresh_at(&"uid".into(), issued, lifetime) >= earliest.min(plus(issued, after))
+                );
             }
         }
         let remark = policy(Some(3599), DEFAULT_MAX_INTERVAL).remark(3600).unwrap();
@@ -252,7 +255,7 @@ mod tests {
 
         #[test]
         fn schedule_jitter_is_earlier_by_at_most_a_tenth(uid in ".{0,40}", issued in -62_135_596_800i64..253_402_200_000, lifetime in any_u64()) {
-            let issued = Timestamp::from_second(issued).unwrap();
+            let (uid, issued) = (Uid::from(uid), Timestamp::from_second(issued).unwrap());
             let at = DEFAULT.refresh_at(&uid, issued, lifetime);
             let after = DEFAULT.refresh_after(lifetime);
             prop_assert!(at <= plus(issued, after));

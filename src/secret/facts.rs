@@ -17,6 +17,7 @@ use super::{
     ADOPT_ANNOTATION, CREDENTIALS_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, RECORD_ANNOTATION,
     REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_SENT_ANNOTATION,
 };
+use crate::uid::Uid;
 
 /// The most characters of a field manager's name that are stored.
 const MAX_MANAGER_CHARS: usize = 64;
@@ -43,7 +44,7 @@ pub struct Facts {
     /// Whether its owner released it for use as credentials by [`CREDENTIALS_LABEL`].
     pub released: bool,
     /// The TokenSource whose rotating refresh token it holds.
-    pub refresh_token_of: Option<String>,
+    pub refresh_token_of: Option<Box<str>>,
     /// [`REFRESH_TOKEN_SENT_ANNOTATION`], while a request with the refresh token is under way.
     pub refresh_token_sent: Option<Box<str>>,
     /// The TokenSource that it is handed over to, see [`ADOPT_ANNOTATION`].
@@ -91,11 +92,11 @@ impl LargePart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Controller {
     /// `kind` of the reference.
-    pub kind: String,
+    pub kind: Box<str>,
     /// `name` of the reference.
-    pub name: String,
+    pub name: Box<str>,
     /// `uid` of the reference.
-    pub uid: String,
+    pub uid: Uid,
 }
 
 /// A digest of a set of key names in eight bytes. Comparable only within one process.
@@ -231,7 +232,7 @@ impl SecretMetadata {
         let labelled = labels.managed_by.as_deref() == Some(MANAGED_BY_LABEL.1);
         let is_ours = labelled || annotations.record.is_some();
         Some(Facts {
-            version: Version { uid: self.uid?, resource_version: self.resource_version? },
+            version: Version { uid: self.uid?.into(), resource_version: self.resource_version? },
             terminating: self.deletion_timestamp.is_some(),
             controller: self
                 .owner_references
@@ -239,14 +240,14 @@ impl SecretMetadata {
                 .flatten()
                 .find(|owner| owner.controller == Some(true))
                 .map(|owner| Controller {
-                    kind: name(owner.kind),
-                    name: name(owner.name),
-                    uid: name(owner.uid),
+                    kind: name(owner.kind).into(),
+                    name: name(owner.name).into(),
+                    uid: name(owner.uid).into(),
                 }),
             record: annotations.record.and_then(|value| Record::parse(&value)).map(Arc::new),
             labelled,
             released: labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
-            refresh_token_of: annotations.refresh_token_of.map(name),
+            refresh_token_of: annotations.refresh_token_of.map(|source| name(source).into()),
             refresh_token_sent: annotations
                 .refresh_token_sent
                 .map(|sent| sent.chars().take(MAX_SENT_CHARS).collect::<String>().into()),
@@ -361,9 +362,10 @@ mod tests {
         });
         let facts = serde_json::from_value::<SecretMetadata>(metadata).unwrap().facts().unwrap();
         let controller = facts.controller.unwrap();
-        let kept = [&controller.kind, &controller.name, &controller.uid, &facts.refresh_token_of.unwrap()];
-        let lengths = kept.map(String::len).into_iter().chain([facts.offered_to.unwrap().len()]);
-        assert_eq!(lengths.collect::<Vec<_>>(), [254; 5]);
+        let kept =
+            [controller.kind, controller.name, facts.refresh_token_of.unwrap(), facts.offered_to.unwrap()];
+        assert_eq!(kept.map(|text| text.len()), [254; 4]);
+        assert_eq!(controller.uid.to_string().len(), 254);
     }
 
     #[test]
@@ -383,7 +385,7 @@ mod tests {
         assert!(facts.released && facts.labelled && facts.terminating && facts.record.is_none());
         assert_eq!((facts.refresh_token_of.as_deref(), facts.offered_to.as_deref()), (Some("a"), Some("b")));
         assert_eq!(facts.refresh_token_sent.as_deref(), Some("c"));
-        assert_eq!(facts.controller.unwrap().kind, "Pod");
+        assert_eq!(&*facts.controller.unwrap().kind, "Pod");
     }
 
     #[test]

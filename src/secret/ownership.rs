@@ -33,7 +33,7 @@ pub fn ownership(secret: &Facts, source: &Owner) -> Ownership {
     if let Some(controller) = &secret.controller {
         return if controller.uid == source.uid {
             Ownership::Ours
-        } else if controller.kind == "TokenSource" && controller.name == source.name {
+        } else if &*controller.kind == "TokenSource" && *controller.name == *source.name {
             Ownership::Predecessors
         } else {
             foreign(format!("it belongs to {} {}", shown(&controller.kind), shown(&controller.name)), false)

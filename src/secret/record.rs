@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::text::shown;
+use crate::uid::Uid;
 
 /// The version of the record's format.
 const RECORD_VERSION: u32 = 1;
@@ -55,7 +56,7 @@ pub struct Owner {
     /// `metadata.name`.
     pub name: String,
     /// `metadata.uid`.
-    pub uid: String,
+    pub uid: Uid,
 }
 
 /// What a token was requested with. Contains no hash of a secret value.
@@ -72,7 +73,7 @@ pub struct Inputs {
 #[serde(rename_all = "camelCase")]
 pub struct Version {
     /// `metadata.uid`.
-    pub uid: String,
+    pub uid: Uid,
     /// `metadata.resourceVersion`.
     pub resource_version: String,
 }
@@ -81,7 +82,7 @@ impl Version {
     /// For a token that depends on no object.
     #[must_use]
     pub fn of_nothing() -> Self {
-        Version { uid: String::new(), resource_version: String::new() }
+        Version { uid: Uid::default(), resource_version: String::new() }
     }
 }
 

@@ -79,7 +79,7 @@ impl Identity {
     pub fn of(source: &TokenSource, key: &Key) -> Option<Self> {
         Some(Identity {
             key: key.clone(),
-            owner: Owner { name: key.name.to_string(), uid: source.metadata.uid.clone()? },
+            owner: Owner { name: key.name.to_string(), uid: source.metadata.uid.as_deref()?.into() },
             target: key.sibling(source.target_name()),
             credentials: source.spec.credentials.secret_ref.as_ref().map(|it| key.sibling(it.name.as_str())),
             lender: None,
@@ -242,7 +242,9 @@ impl Resolved {
             request: request.map_or_else(none, |request| short_digest(&[request])),
             credentials: credentials
                 .map(|version| self.credentials_version(version))
-                .map_or_else(none, |version| short_digest(&[&version.uid, &version.resource_version])),
+                .map_or_else(none, |version| {
+                    short_digest(&[&version.uid.to_string(), &version.resource_version])
+                }),
         }
     }
 }

@@ -38,7 +38,7 @@ const LAYERS: [&[&str]; 16] = [
     &["providers"],
     &["refresh"],
     &["secret"],
-    &["key", "time", "digest", "text", "binding"],
+    &["key", "time", "digest", "text", "binding", "uid"],
 ];
 
 /// Imports that are forbidden although they go down: a module, and what it must not import.

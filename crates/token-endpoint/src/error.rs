@@ -301,6 +301,14 @@ impl Error {
         }
     }
 
+    /// Whether the answer says that the client is wrong, and not, as a status of 401 alone, that something about the request is.
+    pub(crate) fn names_client(&self) -> bool {
+        match self {
+            Error::Refused(refusal) => refusal.names_client(),
+            _ => false,
+        }
+    }
+
     /// For [`Class::Ambiguous`]: the status and the code.
     pub(crate) fn ambiguous(&self) -> Option<(StatusCode, &'static KnownCode)> {
         match self {

@@ -7,6 +7,7 @@ use crate::refresh::{FailedAttempt, wait};
 use crate::secret::TemplateError;
 use crate::status::{error_text_in_full, reason};
 use crate::text::shown_message;
+use crate::uid::Uid;
 use token_endpoint as oauth;
 use tokensource_api::Reason;
 
@@ -100,7 +101,7 @@ impl Fault {
             held_back: None,
             expires_at: None,
             propagation_delay,
-            uid: "",
+            uid: &Uid::default(),
         };
         let then = match wait(Timestamp::now(), &failed) {
             Some(seconds) => {

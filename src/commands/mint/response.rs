@@ -107,7 +107,7 @@ fn because(answer: &Answer, lifetime: Lifetime) -> String {
 fn schedule(report: &mut MintReport, source: &TokenSource, resolved: &Resolved, minted: Minted) -> Record {
     let owner = Owner {
         name: source.metadata.name.clone().unwrap_or_default(),
-        uid: source.metadata.uid.clone().unwrap_or_default(),
+        uid: source.metadata.uid.as_deref().unwrap_or_default().into(),
     };
     let credentials = Version::of_nothing();
     let inputs = Inputs { provider: resolved.wanted.provider.clone(), credentials };

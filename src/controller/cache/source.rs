@@ -13,6 +13,7 @@ use crate::restorations::comparable;
 use crate::secret::REFRESH_REQUEST_ANNOTATION;
 use crate::spec::Identity;
 use crate::status::Reported;
+use crate::uid::Uid;
 use tokensource_api::TokenSource;
 
 /// When a TokenSource was created, in seconds since 1970, and its name, which decides between those of one second.
@@ -27,7 +28,7 @@ const NO_SPEC: &str = r#"{"provider": {}, "credentials": {"secretRef": {"name": 
 #[derive(Debug)]
 pub(crate) struct CachedSource {
     pub(crate) key: Key,
-    uid: Option<Box<str>>,
+    uid: Option<Uid>,
     resource_version: Option<Box<str>>,
     /// 0 where the API server gives none.
     generation: i64,
@@ -76,8 +77,8 @@ impl CachedSource {
     }
 
     /// `metadata.uid`.
-    pub(crate) fn uid(&self) -> Option<&str> {
-        self.uid.as_deref()
+    pub(crate) fn uid(&self) -> Option<&Uid> {
+        self.uid.as_ref()
     }
 
     /// A TokenSource with its spec, however long, to be used at once.
@@ -107,7 +108,7 @@ impl CachedSource {
         let boxed = |text: Option<String>| text.map(String::into_boxed_str);
         CachedSource {
             key: Key::of(&metadata),
-            uid: boxed(metadata.uid),
+            uid: metadata.uid.map(Uid::from),
             resource_version: boxed(metadata.resource_version),
             generation: metadata.generation.unwrap_or_default(),
             created_at: metadata.creation_timestamp.map_or(0, |Time(created)| created.as_second()),
@@ -148,7 +149,7 @@ impl CachedSource {
         let metadata = ObjectMeta {
             name: Some(self.key.name.to_string()),
             namespace: Some(self.key.namespace.to_string()),
-            uid: text(&self.uid),
+            uid: self.uid.as_ref().map(ToString::to_string),
             resource_version: text(&self.resource_version),
             generation: Some(self.generation).filter(|generation| *generation > 0),
             deletion_timestamp: self.deletion_timestamp.clone(),

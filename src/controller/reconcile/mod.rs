@@ -50,8 +50,8 @@ pub(super) async fn reconcile(
         Err(error) => {
             warn!(source = %cached.key, %error, "the spec cannot be read; trying again");
             state.api_failures = state.api_failures.saturating_add(1);
-            let (now, uid) = (context.clock.now(), cached.uid().unwrap_or_default());
-            return Some(api_server_wait(now, uid, state.api_failures, None, state.awaiting(0)));
+            let (now, uid) = (context.clock.now(), cached.uid().cloned().unwrap_or_default());
+            return Some(api_server_wait(now, &uid, state.api_failures, None, state.awaiting(0)));
         }
     };
     let mut source = match cached.source() {

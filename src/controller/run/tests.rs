@@ -485,10 +485,10 @@ async fn token_that_the_api_server_does_not_take_is_tried_until_the_end_and_hold
     assert!((20..25).contains(&stopped_at.elapsed().as_secs()), "{:?}", stopped_at.elapsed());
 }
 
-/// Ten thousand TokenSources fit into 64 MiB (docs/sizing.md). A change that needs more than this for each of them
+/// Ten thousand TokenSources fit into 64 MiB (docs/sizing.md). A change that needs more than this (and texts) for each of them
 /// measures again, with `make bench SOURCES=10000`.
 #[test]
 fn a_cached_source_and_its_state_are_small() {
     let kept = [size_of::<CachedSource>(), size_of::<SourceState>(), size_of::<Facts>(), size_of::<Record>()];
-    assert!(kept.iter().sum::<usize>() <= 976, "{kept:?}");
+    assert!(kept.iter().sum::<usize>() <= 960, "{kept:?}");
 }

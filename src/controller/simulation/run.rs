@@ -23,6 +23,7 @@ use crate::refresh::{
 };
 use crate::secret::{Inputs, Minted, Record};
 use crate::time::{plus, seconds_between};
+use crate::uid::Uid;
 
 const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
 pub(super) const POLICY: Policy =
@@ -162,7 +163,7 @@ async fn mint(simulation: Arc<Simulation>, key: Key, request: MintRequest, permi
     let outcome = outcome.map(|()| planned.lifetime);
     let brought = Brought { tried, secret, credentials, sent_at: now, outcome };
     simulation.state().brought.insert(key.clone(), brought);
-    simulation.mints.finish(&key, MintResult::empty(String::new(), request.reason, None));
+    simulation.mints.finish(&key, MintResult::empty(Uid::default(), request.reason, None));
     simulation.trigger(key);
 }
 

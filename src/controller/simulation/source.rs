@@ -53,7 +53,7 @@ impl Simulated {
         };
         Self {
             n,
-            owner: Owner { name: format!("source-{n}"), uid: format!("uid-{seed}-{n}") },
+            owner: Owner { name: format!("source-{n}"), uid: format!("uid-{seed}-{n}").into() },
             wanted,
             target: None,
             dated: None,
@@ -140,7 +140,7 @@ impl Simulated {
         self.target = Some(Facts {
             controller: Some(Controller {
                 kind: "TokenSource".into(),
-                name: self.owner.name.clone(),
+                name: self.owner.name.as_str().into(),
                 uid: self.owner.uid.clone(),
             }),
             record: Some(Arc::clone(&record)),

@@ -91,6 +91,13 @@ impl Refusal {
         }
     }
 
+    /// Whether a lock-out or a code says that the client is wrong.
+    pub(super) fn names_client(&self) -> bool {
+        self.body.known().is_some_and(|code| {
+            code.class == Class::LockedOut || matches!(code.code, "invalid_client" | "AUTHENTICATION_FAILED")
+        })
+    }
+
     fn reach_of_status(&self) -> Reach {
         if self.status == StatusCode::UNAUTHORIZED { Reach::Client } else { Reach::Request }
     }

@@ -21,6 +21,12 @@ struct ClientState {
     /// The endpoint has answered otherwise than by rejecting the client, since it last did: requests go side by side.
     is_accepted: bool,
     hold: Option<Hold>,
+    /// The endpoint has given it a token in this process.
+    has_succeeded: bool,
+    /// The tenant that was answered 401 since the last success, by an answer that does not name the client.
+    doubted_by: Option<Tenant>,
+    /// A wait was shortened since the last success. Once is enough: tenants do not hammer at what only the owner can mend.
+    was_expedited: bool,
     /// A request finds out whether the client is accepted; the time of the last attempt of the hold, if it is that.
     trial: Option<Option<Instant>>,
     /// Who waits for its end: tenants with the identity that is theirs.
@@ -71,30 +77,40 @@ impl Groups {
         true
     }
 
-    /// What the outcome of a request that `began` then says of its client.
+    /// What the outcome of a request of `tenant` that `began` then says of its client. Returns whether it holds the client back.
+    ///
+    /// A client that has succeeded is not held back by one tenant's 401 without a code: some servers answer that to a scope or an
+    /// audience.
     pub(super) fn learn(
         &mut self,
         client: GroupClient,
+        tenant: &Tenant,
         outcome: Result<(), &Error>,
         began: Instant,
         now: Instant,
-    ) {
+    ) -> bool {
         let state = self.0.entry(client).or_default();
-        match outcome {
-            Ok(()) => {
-                state.hold.take_if(|hold| !hold.outlasts_success(began));
-                state.is_accepted = state.hold.is_none();
+        let Err(error) = outcome else {
+            state.hold.take_if(|hold| !hold.outlasts_success(began));
+            state.is_accepted = state.hold.is_none();
+            state.has_succeeded = true;
+            state.doubted_by = None;
+            state.was_expedited = false;
+            return false;
+        };
+        if matches!((error.class(), error.reach()), (Class::Rejected | Class::LockedOut, Reach::Client)) {
+            let first = state.doubted_by.get_or_insert_with(|| Tenant::clone(tenant));
+            if error.names_client() || !state.has_succeeded || first != tenant {
+                state.hold = Some(Hold::rejected(state.hold.as_ref(), error, began, now));
+                state.is_accepted = false;
+                return true;
             }
-            Err(error) => match (error.class(), error.reach()) {
-                (Class::Rejected | Class::LockedOut, Reach::Client) => {
-                    state.hold = Some(Hold::rejected(state.hold.as_ref(), error, began, now));
-                    state.is_accepted = false;
-                }
-                // The others need not wait for a request that fails otherwise.
-                _ if !error.is_unsent() && state.hold.is_none() => state.is_accepted = true,
-                _ => {}
-            },
         }
+        // The others need not wait for a request that fails otherwise.
+        if !error.is_unsent() && state.hold.is_none() {
+            state.is_accepted = true;
+        }
+        false
     }
 
     /// A trial has ended. Returns who waited for that.
@@ -112,9 +128,8 @@ impl Groups {
     }
 
     pub(super) fn expedite(&mut self, client: GroupClient) {
-        if let Some(hold) = self.0.get_mut(&client).and_then(|state| state.hold.as_mut()) {
-            hold.expedite(EXPEDITED);
-        }
+        let Some(state) = self.0.get_mut(&client).filter(|state| !state.was_expedited) else { return };
+        state.was_expedited = state.hold.as_mut().is_some_and(|hold| hold.expedite(EXPEDITED));
     }
 
     /// Whether the client is known to be accepted or rejected.

@@ -187,10 +187,11 @@ impl Hold {
         (is_asked || self.class == Class::LockedOut) && self.concerns(began)
     }
 
-    /// The first wait is enough, unless the server itself asked for more.
-    pub(super) fn expedite(&mut self, least: Duration) {
+    /// The first wait is enough, unless the server itself asked for more. Returns whether the wait is shorter now.
+    pub(super) fn expedite(&mut self, least: Duration) -> bool {
         let first = self.at + least;
-        self.until = self.until.min(self.asked_until.map_or(first, |asked| asked.max(first)));
+        let until = self.until.min(self.asked_until.map_or(first, |asked| asked.max(first)));
+        std::mem::replace(&mut self.until, until) > until
     }
 
     /// Whether forgetting it would change nothing.

@@ -167,7 +167,7 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         self.shared.queue().expedite(tenant, who);
     }
 
-    /// The same of a client that several tenants are lent.
+    /// The same of a client that several tenants are lent, but once until it succeeds: then its owner must mend it.
     pub fn expedite_group(&self, client: GroupClient) {
         self.shared.queue().groups.expedite(client);
     }

@@ -18,7 +18,7 @@ impl Assessment<'_> {
         let metadata = &self.source.metadata;
         let me = Owner {
             name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
+            uid: metadata.uid.as_deref().unwrap_or_default().into(),
         };
         let not_valid = |text: String| Finding::new(Level::NotValid, format!("{secret} {text}"));
         if let Some(part) = facts.too_large {
@@ -163,5 +163,8 @@ impl Assessment<'_> {
 
 fn version_of(secret: &Secret) -> Version {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    Version { uid: text(&secret.metadata.uid), resource_version: text(&secret.metadata.resource_version) }
+    Version {
+        uid: text(&secret.metadata.uid).into(),
+        resource_version: text(&secret.metadata.resource_version),
+    }
 }

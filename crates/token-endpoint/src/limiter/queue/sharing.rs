@@ -172,12 +172,13 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
         let class = outcome.err().map(Error::class);
         let Some(who) = who.filter(|_| class != Some(Class::Configuration)) else { return };
-        if let Some(client) = who.group {
-            self.groups.learn(client, outcome, began, now);
-        }
         let tenant = &endpoint.tenant;
+        let is_of_group =
+            who.group.is_some_and(|client| self.groups.learn(client, tenant, outcome, began, now));
         match outcome {
             Ok(()) => self.learn_success(tenant, who, began, now),
+            // The client is held back for all of the group, and goes on for all of it.
+            Err(_) if is_of_group => {}
             Err(error) => {
                 self.learn_failure(tenant, who, error, began, now);
                 if class == Some(Class::Limited) && error.reach() == Reach::Client {
@@ -208,8 +209,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             (Class::Ambiguous, _) => {
                 self.client(tenant, who.client, now).answered_ambiguously(error, began, now)
             }
-            // Where the client is lent, it is held back for all of the group, and goes on for all of it.
-            (Class::Rejected | Class::LockedOut, Reach::Client) if who.group.is_some() => {}
+            (Class::Rejected, Reach::Client) if who.group.is_some() => {
+                self.state(tenant, who.request, now).rejected(error, began, now);
+            }
             (Class::Rejected | Class::LockedOut, Reach::Client) => {
                 self.client(tenant, who.client, now).rejected(error, began, now);
             }
