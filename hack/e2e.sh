@@ -13,7 +13,7 @@
 #                        E2E_UPGRADE_IMAGE (target/e2e/upgrade.tar) is the one to upgrade to, else only annotations change
 #   E2E_HOST             this machine's address as pods see it (with KUBECONFIG)
 #   E2E_PHASES           only these, for example "steady leader-killed"
-#   E2E_SECONDS          the duration of a phase (200)
+#   E2E_SECONDS          the duration of a phase (200; with --long the phase steady lasts 1230 or longer)
 #   E2E_UPDATE_DOCS=1    write the result into docs/freshness.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -133,12 +133,7 @@ impl Keycloak {
         let first = until_tokens(cluster, 1)?;
         let took = began.elapsed();
         self.assert_valid(cluster)?;
-        let request = |value: &str| {
-            let annotation = format!("tokensource.dev/refresh-requested-at={value}");
-            cluster.kubectl(
-                &[&namespace[..], &["annotate", "--overwrite", "tokensource", NAME, &annotation]].concat(),
-            )
-        };
+        let request = |value: &str| sources::request_refresh(cluster, NAME, value);
         request("1")?;
         until_tokens(cluster, first + 1)?;
         cluster.kubectl(&[&namespace[..], &["delete", "serviceaccount", ACCOUNT]].concat())?;

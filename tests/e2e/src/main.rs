@@ -59,7 +59,7 @@ fn run() -> Result<bool> {
         cluster.remove(&CREATED);
     }
     let (readings, resources) = measured?;
-    let report = report::render(&cluster, node.is_some(), &readings, &resources)?;
+    let report = report::render(&cluster, node.is_some().then_some(settings.command), &readings, &resources)?;
     std::fs::write(settings.out.join("freshness.md"), &report)?;
     say(&format!("the result:\n\n{report}"));
     let broken = readings.broken_promises();
@@ -77,11 +77,12 @@ fn measure(
 ) -> Result<(readings::Readings, Vec<resources::Resources>)> {
     let install = operator::install(cluster, issuer)?;
     say(&format!("helm install --wait took {} s; two replicas are ready", install.as_secs()));
-    let sources = sources::create(cluster, settings, issuer)?;
+    let kinds = sources::kinds(&settings.lifetimes);
+    sources::create(cluster, &kinds, issuer)?;
     // Before anything is disturbed: that nothing is promised must be known by then.
-    let conditions = sources::propagation_safe(cluster, &sources)?;
-    let windows = phases::run(settings, cluster, node, issuer, &sources);
-    let readings = readings::Readings::collect(cluster, sources, conditions, windows, install)?;
+    let conditions = sources::propagation_safe(cluster, &kinds)?;
+    let windows = phases::run(settings, cluster, node, issuer, &kinds);
+    let readings = readings::Readings::collect(cluster, kinds, conditions, windows, install)?;
     let resources = resources::measure(settings, cluster, issuer)?;
     Ok((readings, resources))
 }

@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
-
 use crate::{
     cluster::Cluster,
     command::{Result, eventually, now, say},
@@ -15,7 +13,7 @@ use crate::{
     node::{self, Node},
     operator,
     settings::Settings,
-    sources::{self, Source},
+    sources::{self, Kind},
 };
 
 /// How long the leader's node is gone: longer than the lease.
@@ -23,7 +21,9 @@ const NODE_GONE: Duration = Duration::from_secs(50);
 /// A user like those that OpenShift assigns; the image knows none of them.
 const ARBITRARY_USER: u32 = 1_000_650_000;
 /// What a new token needs to reach every pod.
-const SYNC: Duration = Duration::from_secs(90);
+pub const SYNC: Duration = Duration::from_secs(90);
+/// An outage is this much shorter than the table's longest, at the end of which the operator tries again at the latest.
+const LAST_ATTEMPT: Duration = Duration::from_secs(10);
 
 /// A phase with the time in which it was, in milliseconds since 1970.
 pub struct Window {
@@ -104,7 +104,7 @@ pub fn run(
     cluster: &Cluster,
     node: Option<&Node>,
     issuer: &Issuer,
-    sources: &[Source],
+    kinds: &[Kind],
 ) -> Vec<Window> {
     let mut windows = Vec::new();
     let wanted =
@@ -120,19 +120,29 @@ pub fn run(
             say(&format!("{title}: left out, Keycloak cannot be had"));
             continue;
         }
-        say(&format!("{title}: {} s", settings.phase.as_secs()));
+        let duration = if phase == Phase::Steady { settings.steady } else { settings.phase };
+        say(&format!("{title}: {} s", duration.as_secs()));
         let (began, start, mut highest) = (now(), Instant::now(), load());
-        // The other phases are measured nevertheless.
-        let done = disturb(phase, settings, cluster, node, issuer, sources);
-        let failed = done.is_err();
-        let note = done.unwrap_or_else(|error| format!("FAILED: {error}"));
-        say(&format!("{title}: {note}"));
-        while start.elapsed() < settings.phase {
-            let left = settings.phase.saturating_sub(start.elapsed());
-            thread::sleep(left.min(Duration::from_secs(30)));
-            highest = highest.max(load());
-            say(&format!("{title}: {} of {} s", start.elapsed().as_secs(), settings.phase.as_secs()));
-        }
+        let done = thread::scope(|scope| {
+            let disturbing = scope.spawn(|| {
+                let done = disturb(phase, settings, cluster, node, issuer, kinds);
+                // The other phases are measured nevertheless.
+                let failed = done.is_err();
+                let note = done.unwrap_or_else(|error| format!("FAILED: {error}"));
+                say(&format!("{title}: {note}"));
+                (note, failed)
+            });
+            while start.elapsed() < duration || !disturbing.is_finished() {
+                let left = duration.saturating_sub(start.elapsed());
+                // Some disturbances take longer than a phase.
+                let left = if left.is_zero() { Duration::from_secs(10) } else { left };
+                thread::sleep(left.min(Duration::from_secs(30)));
+                highest = highest.max(load());
+                say(&format!("{title}: {} of {} s", start.elapsed().as_secs(), duration.as_secs()));
+            }
+            disturbing.join()
+        });
+        let (note, failed) = done.unwrap_or_else(|_| ("FAILED: a thread panicked".to_owned(), true));
         windows.push(Window { phase, began, ended: now(), note, failed, load: highest.max(load()) });
     }
     windows
@@ -150,7 +160,7 @@ fn disturb(
     cluster: &Cluster,
     node: Option<&Node>,
     issuer: &Issuer,
-    sources: &[Source],
+    kinds: &[Kind],
 ) -> Result<String> {
     Ok(match (phase, node) {
         (Phase::Restart, _) => {
@@ -161,7 +171,7 @@ fn disturb(
         (Phase::NodeGone, Some(_)) => remove_leaders_node(cluster)?,
         (Phase::Upgrade, _) => upgrade_and_roll_back(cluster)?,
         (Phase::ArbitraryUser, _) => run_as_arbitrary_user(cluster, node)?,
-        (Phase::IssuerOutage, _) => fail_issuer(cluster, issuer, sources)?,
+        (Phase::IssuerOutage, _) => fail_issuer(cluster, issuer, kinds)?,
         (Phase::ControlPlane, Some(node)) => {
             let began = Instant::now();
             node.kill("kube-apiserver")?;
@@ -177,7 +187,11 @@ fn disturb(
             node.kill("kubelet")?;
             "SIGKILL for the kubelet, which started again".to_owned()
         }
-        _ => "nothing is disturbed".to_owned(),
+        (Phase::Steady, _) => match sources::stagger(cluster, kinds)? {
+            None => "nothing is disturbed".to_owned(),
+            Some(staggered) => format!("nothing is disturbed; {staggered}"),
+        },
+        (phase, None) => return Err(format!("{} needs a node", phase.name()).into()),
     })
 }
 
@@ -266,41 +280,44 @@ fn run_as_arbitrary_user(cluster: &Cluster, node: Option<&Node>) -> Result<Strin
     Ok(format!("both replicas as user {ARBITRARY_USER} for {} s, as OpenShift assigns one", SYNC.as_secs()))
 }
 
-/// For each source whose table has room: from just before its refresh is due, ten seconds less than the table's longest outage.
-fn fail_issuer(cluster: &Cluster, issuer: &Issuer, sources: &[Source]) -> Result<String> {
-    let affected: Vec<(Source, u64)> = sources
-        .iter()
-        .filter_map(|&source| {
-            u64::try_from(source.longest_outage() - 10).ok().filter(|s| *s > 0).map(|s| (source, s))
-        })
-        .collect();
+/// For one TokenSource of each kind whose table has room: from just before its refresh is due, ten seconds less than the table's
+/// longest outage.
+fn fail_issuer(cluster: &Cluster, issuer: &Issuer, kinds: &[Kind]) -> Result<String> {
+    let outage = |kind: Kind| u64::try_from(kind.longest_outage()).ok()?.checked_sub(LAST_ATTEMPT.as_secs());
+    let affected: Vec<(Kind, u64)> =
+        kinds.iter().filter_map(|&kind| Some((kind, outage(kind).filter(|&seconds| seconds > 0)?))).collect();
     thread::scope(|scope| {
         let threads: Vec<_> = affected
             .iter()
-            .map(|&(source, outage)| {
-                scope.spawn(move || fail_one(cluster, issuer, source, Duration::from_secs(outage)))
+            .map(|&(kind, outage)| {
+                scope.spawn(move || fail_one(cluster, issuer, kind, Duration::from_secs(outage)))
             })
             .collect();
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".into())))
     })?;
-    thread::sleep(SYNC);
-    let outages: Vec<String> =
-        affected.iter().map(|(source, outage)| format!("{source}: {outage} s")).collect();
-    Ok(format!("503 for each client from when its refresh was due ({})", outages.join(", ")))
+    thread::sleep(SYNC + LAST_ATTEMPT);
+    let outages: Vec<String> = affected.iter().map(|(kind, outage)| format!("{kind}: {outage} s")).collect();
+    Ok(format!("503 for a client of each from when its refresh was due ({})", outages.join(", ")))
 }
 
-fn fail_one(cluster: &Cluster, issuer: &Issuer, source: Source, outage: Duration) -> Result<()> {
-    let until_due = || -> Result<Duration> {
-        let status = sources::get(cluster, source)?;
-        let due: Timestamp = status["status"]["token"]["refreshAt"].as_str().unwrap_or_default().parse()?;
-        Ok(Duration::from_millis(u64::try_from(due.as_millisecond() - now() - 1000)?))
+/// The TokenSource of a kind that is due first.
+fn fail_one(cluster: &Cluster, issuer: &Issuer, kind: Kind, outage: Duration) -> Result<()> {
+    let next_due = || -> Result<(Duration, String)> {
+        let mut waits = Vec::new();
+        for name in kind.names() {
+            let due = sources::token_time(cluster, &name, "refreshAt")?.as_millisecond();
+            // One that is due at this moment is refreshed first.
+            if let Ok(wait) = u64::try_from(due - now() - 1000) {
+                waits.push((Duration::from_millis(wait), name));
+            }
+        }
+        waits.into_iter().min().ok_or_else(|| format!("{kind}: a refresh is due").into())
     };
-    // One that is due at this moment is refreshed first.
-    let wait = eventually("the next refresh", Duration::from_secs(60), until_due)?;
+    let (wait, name) = eventually("the next refresh", Duration::from_secs(60), next_due)?;
     thread::sleep(wait);
-    issuer.fail(&source.name(), true)?;
+    issuer.fail(&name, true)?;
     thread::sleep(outage + Duration::from_secs(1));
-    issuer.fail(&source.name(), false)
+    issuer.fail(&name, false)
 }

@@ -8,24 +8,25 @@ use crate::{
     cluster::Cluster,
     command::{Result, now},
     phases::Window,
-    sources::{self, Source},
+    sources::{self, Kind},
 };
 
 /// A token says when it expires in whole seconds, so that up to a second of its life is not seen, in milliseconds.
 const WHOLE_SECONDS: i64 = 1000;
 
-/// All readings of one source.
+/// All readings.
 pub struct Readings {
     pub windows: Vec<Window>,
-    pub sources: Vec<SourceReadings>,
+    pub kinds: Vec<KindReadings>,
     /// When the logs were read, in milliseconds since 1970.
     ended: i64,
     /// The duration of `helm install --wait`.
     pub install: Duration,
 }
 
-pub struct SourceReadings {
-    pub source: Source,
+/// Those of one row.
+pub struct KindReadings {
+    pub kind: Kind,
     /// Status and reason of `PropagationSafe`, before the first disturbance.
     pub condition: String,
     readers: Vec<Reader>,
@@ -56,14 +57,14 @@ pub struct Figures {
 impl Readings {
     pub fn collect(
         cluster: &Cluster,
-        sources: Vec<Source>,
+        kinds: Vec<Kind>,
         conditions: Vec<String>,
         windows: Vec<Window>,
         install: Duration,
     ) -> Result<Self> {
         let mut readings = Vec::new();
-        for (source, condition) in sources.into_iter().zip(conditions) {
-            let selector = format!("source={}", source.name());
+        for (kind, condition) in kinds.into_iter().zip(conditions) {
+            let selector = format!("source in ({})", kind.names().join(","));
             let mut readers = Vec::new();
             for pod in cluster.list(&["-n", sources::NAMESPACE, "pods", "-l", &selector])? {
                 let name = pod["metadata"]["name"].as_str().unwrap_or_default();
@@ -73,9 +74,9 @@ impl Readings {
                     restarted: pod["status"]["containerStatuses"][0]["restartCount"] != 0,
                 });
             }
-            readings.push(SourceReadings { source, condition, readers });
+            readings.push(KindReadings { kind, condition, readers });
         }
-        Ok(Self { windows, sources: readings, ended: now(), install })
+        Ok(Self { windows, kinds: readings, ended: now(), install })
     }
 
     /// All phases.
@@ -89,39 +90,41 @@ impl Readings {
         let failed = self.windows.iter().filter(|window| window.failed);
         let mut broken: Vec<String> =
             failed.map(|window| format!("{}: {}", window.phase.name(), window.note)).collect();
-        for readings in &self.sources {
-            let source = readings.source;
-            if readings.readers.is_empty() || readings.readers.iter().any(|reader| reader.restarted) {
-                broken.push(format!("{source}: a reader is missing or was restarted"));
+        for readings in &self.kinds {
+            let kind = readings.kind;
+            if readings.readers.len() != kind.readers()
+                || readings.readers.iter().any(|reader| reader.restarted)
+            {
+                broken.push(format!("{kind}: a reader is missing or was restarted"));
             }
             let figures = readings.between(began, ended);
             if figures.ages.is_empty() || figures.requests == 0 {
-                broken.push(format!("{source}: no token was replaced, or no request was sent"));
+                broken.push(format!("{kind}: no token was replaced, or no request was sent"));
             }
-            if source.least_life() > 0 {
+            if kind.least_life() > 0 {
                 if let Some(left) = readings.least_left(&self.windows, false)
-                    && left + WHOLE_SECONDS < source.least_life() * 1000
+                    && left + WHOLE_SECONDS < kind.least_life() * 1000
                 {
                     broken.push(format!(
-                        "{source}: {left} ms of life were left, {} s are promised while no refresh is late",
-                        source.least_life()
+                        "{kind}: {left} ms of life were left, {} s are promised while no refresh is late",
+                        kind.least_life()
                     ));
                 }
                 if figures.expired > 0 {
-                    broken.push(format!("{source}: an expired token was read for {} ms", figures.expired));
+                    broken.push(format!("{kind}: an expired token was read for {} ms", figures.expired));
                 }
                 if figures.refused > 0 {
-                    broken.push(format!("{source}: {} requests were refused", figures.refused));
+                    broken.push(format!("{kind}: {} requests were refused", figures.refused));
                 }
             } else if !readings.condition.starts_with("False") {
-                broken.push(format!("{source}: PropagationSafe is {}", readings.condition));
+                broken.push(format!("{kind}: PropagationSafe is {}", readings.condition));
             }
         }
         broken
     }
 }
 
-impl SourceReadings {
+impl KindReadings {
     /// Of all readers, in a time: milliseconds since 1970.
     pub fn between(&self, began: i64, ended: i64) -> Figures {
         let mut figures = Figures::default();
@@ -206,18 +209,21 @@ mod tests {
     fn less_life_than_promised_is_broken_only_while_no_refresh_is_late() {
         use crate::{phases::Phase, sources::Propagation};
         let broken = |phase: Phase, left: i64| {
-            let lines = vec![
-                json!({"event": "token", "at": 200, "age": 90_000, "previous": {"left": left, "expired": 0}}),
-                json!({"event": "summary", "at": 300, "requests": 9, "retried": 0, "expired": 0}),
-            ];
-            let source = Source { lifetime: 150, propagation: Propagation::Periodic };
-            let readers = vec![Reader { lines, restarted: false }];
+            let kind = Kind { lifetime: 150, propagation: Propagation::Periodic };
+            let reader = || {
+                let lines = vec![
+                    json!({"event": "token", "at": 200, "age": 90_000, "previous": {"left": left, "expired": 0}}),
+                    json!({"event": "summary", "at": 300, "requests": 9, "retried": 0, "expired": 0}),
+                ];
+                Reader { lines, restarted: false }
+            };
+            let readers = (0..kind.readers()).map(|_| reader()).collect();
             let window =
                 Window { phase, began: 100, ended: 400, note: String::new(), failed: false, load: 0.0 };
             let condition = "False, `NoRetryRoom`".to_owned();
             Readings {
                 windows: vec![window],
-                sources: vec![SourceReadings { source, condition, readers }],
+                kinds: vec![KindReadings { kind, condition, readers }],
                 ended: 500,
                 install: Duration::ZERO,
             }

@@ -12,13 +12,14 @@ use crate::{
 
 pub fn render(
     cluster: &Cluster,
-    own_node: bool,
+    node_of: Option<&str>,
     readings: &Readings,
     resources: &[Resources],
 ) -> Result<String> {
     let mut text = String::new();
     let (began, ended) = readings.whole();
-    let cluster_is = if own_node { "a node of `make e2e`" } else { "the cluster of `KUBECONFIG`" };
+    let cluster_is = node_of
+        .map_or_else(|| "the cluster of `KUBECONFIG`".to_owned(), |command| format!("a node of `{command}`"));
     let commit = output("git", &["rev-parse", "--short", "HEAD"], "").unwrap_or_default();
     let measured = format!(
         "Measured on {}, commit {}, Kubernetes {} on {cluster_is}, {}, for {} minutes, with \
@@ -32,7 +33,7 @@ pub fn render(
         readings.install.as_secs(),
     );
     writeln!(text, "{}\n", wrapped(&measured))?;
-    by_source(&mut text, readings)?;
+    by_kind(&mut text, readings)?;
     by_phase(&mut text, readings)?;
     if !readings.windows.iter().any(|window| window.phase == Phase::Keyless) {
         text.push_str("\nTokens without a client secret were left out: they need a node, and Keycloak.\n");
@@ -50,7 +51,7 @@ fn machine() -> String {
     format!("{cores} cores and {} GiB of memory", kibibytes.unwrap_or_default() >> 20)
 }
 
-fn by_source(text: &mut String, readings: &Readings) -> Result<()> {
+fn by_kind(text: &mut String, readings: &Readings) -> Result<()> {
     let (began, ended) = readings.whole();
     text.push_str(
         "| lifetime | propagation | `PropagationSafe` | tokens read | issue to file: median, longest | least life left \
@@ -58,19 +59,19 @@ fn by_source(text: &mut String, readings: &Readings) -> Result<()> {
          |---|---|---|---|---|---|---|---|\n",
     );
     let (mut applications, mut refused_elsewhere) = (Figures::default(), 0);
-    for of_source in &readings.sources {
-        let source = of_source.source;
-        let figures = of_source.between(began, ended);
+    for of_kind in &readings.kinds {
+        let kind = of_kind.kind;
+        let figures = of_kind.between(began, ended);
         let promised =
-            if source.least_life() > 0 { format!("{} s", source.least_life()) } else { "none".to_owned() };
-        let least_left = |delayed| of_source.least_left(&readings.windows, delayed);
+            if kind.least_life() > 0 { format!("{} s", kind.least_life()) } else { "none".to_owned() };
+        let least_left = |delayed| of_kind.least_left(&readings.windows, delayed);
         let age = |index: usize| figures.ages.get(index).map_or_else(|| "-".to_owned(), |&age| seconds(age));
         writeln!(
             text,
             "| {} s | `{:?}` | {} | {} | {}, {} | {} ({promised}) | {} | {} |",
-            source.lifetime,
-            source.propagation,
-            of_source.condition,
+            kind.lifetime,
+            kind.propagation,
+            of_kind.condition,
             figures.ages.len(),
             age(figures.ages.len() / 2),
             age(figures.ages.len().saturating_sub(1)),
@@ -78,7 +79,7 @@ fn by_source(text: &mut String, readings: &Readings) -> Result<()> {
             left(least_left(true)),
             seconds(figures.expired),
         )?;
-        if source.least_life() > 0 {
+        if kind.least_life() > 0 {
             applications.requests += figures.requests;
             applications.retried += figures.retried;
             applications.refused += figures.refused;
@@ -97,16 +98,16 @@ fn by_source(text: &mut String, readings: &Readings) -> Result<()> {
 }
 
 fn by_phase(text: &mut String, readings: &Readings) -> Result<()> {
-    let caption = "The least life left when read, by disturbance; where an expired token was read, for how long (of two \
-                   readers together):";
+    let caption = "The least life left when read, by disturbance; where an expired token was read, for how long (of all \
+                   its readers together):";
     write!(text, "\n{}\n\n| |", wrapped(caption))?;
-    for readings in &readings.sources {
-        write!(text, " {} |", readings.source)?;
+    for readings in &readings.kinds {
+        write!(text, " {} |", readings.kind)?;
     }
-    write!(text, "\n|---|{}", "---|".repeat(readings.sources.len()))?;
+    write!(text, "\n|---|{}", "---|".repeat(readings.kinds.len()))?;
     for window in &readings.windows {
         write!(text, "\n| {} |", title(window.phase))?;
-        for readings in &readings.sources {
+        for readings in &readings.kinds {
             let figures = readings.between(window.began, window.ended);
             let expired = if figures.expired > 0 {
                 format!(", expired {}", seconds(figures.expired))

@@ -13,14 +13,11 @@ use crate::{
     issuer::Issuer,
     operator,
     settings::Settings,
+    sources::{LONG_LIFETIME, REFRESHED_EVERY},
 };
 
 const NAMESPACE: &str = "e2e-fleet";
 const CLIENT: &str = "fleet";
-/// In seconds.
-const LIFETIME: u32 = 1800;
-/// How often TokenSources of that lifetime are refreshed on average, in seconds: 1,200 s, and up to 10 % earlier.
-const REFRESHED_EVERY: f64 = 1140.0;
 /// For how long memory and CPU without refreshes are measured.
 const IDLE: Duration = Duration::from_secs(60);
 /// How many manifests kubectl gets at once.
@@ -43,7 +40,7 @@ pub struct Resources {
 impl Resources {
     /// Cores, with the refreshes of that lifetime.
     pub fn cores(&self) -> f64 {
-        self.idle + self.per_token * f64::from(self.sources) / REFRESHED_EVERY
+        self.idle + self.per_token * f64::from(self.sources) / f64::from(REFRESHED_EVERY)
     }
 }
 
@@ -59,14 +56,14 @@ pub fn measure(settings: &Settings, cluster: &Cluster, issuer: &Issuer) -> Resul
         return Ok(Vec::new());
     }
     cluster.create_namespace(NAMESPACE)?;
-    issuer.register(CLIENT, LIFETIME)?;
+    issuer.register(CLIENT, LONG_LIFETIME)?;
     cluster.apply(&format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: client, namespace: {NAMESPACE}}}\n\
          stringData: {{client_id: {CLIENT}, client_secret: secret}}\n"
     ))?;
     let (mut measured, mut present) = (Vec::new(), 0);
     for &fleet in &settings.fleets {
-        say(&format!("memory and CPU with {fleet} TokenSources of {LIFETIME} s"));
+        say(&format!("memory and CPU with {fleet} TokenSources of {LONG_LIFETIME} s"));
         measured.push(measure_one(cluster, issuer, present, fleet)?);
         present = fleet;
     }
