@@ -180,9 +180,8 @@ impl TokenRequest<'_> {
 
     async fn run(&self, request: MintRequest, mint_reason: MintReason, permit: EndpointPermit<Key>) -> Ended {
         let mut result = MintResult::empty(self.identity.owner.uid.clone(), mint_reason, request.cause);
-        let namespace = &self.identity.key.namespace;
         let most = most_bytes(self.source.spec.tls.as_ref());
-        let mut memory = self.context.attempt_memory.reserve(namespace, most, permit.deadline()).await;
+        let mut memory = self.context.attempt_memory.reserve(&self.payer(), most, permit.deadline()).await;
         let material = match self.material(request.original.as_deref(), &mut result).await {
             Ok(material) => {
                 memory.keep(material.bytes(&self.spec.description), material.tls.custom_roots());

@@ -7,6 +7,7 @@ use tokensource_api::Reason;
 
 use crate::cluster::{CallError, Unavailable};
 use crate::secret::Version;
+use crate::spec::Blame;
 use crate::status::{error_text, reason};
 use crate::text::shown_message;
 use crate::token_request::ServiceAccountTokenError;
@@ -46,6 +47,8 @@ pub(crate) struct Attempt {
     pub(crate) held_back: Option<Duration>,
     /// It is about an object of the TokenSource's own namespace, also where an issuer lends the credentials.
     pub(crate) is_own: bool,
+    /// What it says of the issuer that lends the credentials.
+    pub(crate) blame: Blame,
 }
 
 impl Attempt {
@@ -60,6 +63,7 @@ impl Attempt {
             is_known: false,
             held_back: None,
             is_own: false,
+            blame: Blame::Issuer,
         }
     }
 }
@@ -153,6 +157,7 @@ impl Outcome {
             retry_after: error.retry_after().map(Duration::from_secs),
             outcome_unknown: error.outcome_unknown(),
             held_back,
+            blame: Blame::of(error),
             ..Attempt::new(class, reason(kind), error_text(error))
         })
     }
@@ -237,6 +242,26 @@ mod tests {
             let held = held_back.map(|(class, wait)| (class, Duration::from_secs(wait)));
             let seen = attempt(Outcome::token_request(&error, held));
             assert_eq!((seen.0, seen.1, seen.2), (class, reason, held_back.map(|(_, wait)| wait)));
+        }
+    }
+
+    #[test]
+    fn token_request_rejection_is_the_issuers_where_the_answer_names_the_client() {
+        for (status, code, blame) in [
+            (401, "invalid_client", Blame::Issuer),
+            (400, "invalid_client", Blame::Issuer),
+            (500, "server_error", Blame::Issuer),
+            (429, "access_denied", Blame::Issuer),
+            (401, "unauthorized_client", Blame::Perhaps),
+            (503, "access_denied", Blame::Perhaps),
+            (400, "unauthorized_client", Blame::Request),
+            (403, "access_denied", Blame::Request),
+            (400, "invalid_grant", Blame::Request),
+        ] {
+            let Outcome::Failed(attempt) = Outcome::token_request(&refused(status, code), None) else {
+                panic!("{status} {code}");
+            };
+            assert_eq!(attempt.blame, blame, "{status} {code}");
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use token_endpoint::{Destination, Limits};
+use token_endpoint::{Class, Destination, Error, Limits, Reach};
 use tokensource_api::{
     Addresses, ClusterTokenIssuerSpec, IssuerNamespaces, IssuerRequest, Provider, Reason, TokenSource,
 };
@@ -363,6 +363,30 @@ pub fn is_of_issuer(reason: Reason, has_own_subject: bool) -> bool {
             | Reason::CredentialsNotFound
     );
     is_of_endpoint(reason) && !is_of_request && !(has_own_subject && is_of_subject)
+}
+
+/// Whom a failure that [is of the issuer](is_of_issuer) is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Endpoint, client or credentials.
+    Issuer,
+    /// The client, or what was asked for: some endpoints answer 401 to a scope or an audience.
+    Perhaps,
+    /// What was asked for, unless several namespaces are answered so: some endpoints say `unauthorized_client` with 400 of a
+    /// client that they do not know, and `invalid_grant` of a scope.
+    Request,
+}
+
+impl Blame {
+    /// What the answer to a token request says.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        match (error.class(), error.reach()) {
+            (Class::Rejected | Class::Ambiguous, Reach::Client) if !error.names_client() => Blame::Perhaps,
+            (_, Reach::Request | Reach::Grant) => Blame::Request,
+            _ => Blame::Issuer,
+        }
+    }
 }
 
 fn serves(

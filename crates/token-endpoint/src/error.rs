@@ -14,13 +14,13 @@ mod shape;
 mod undiscovered;
 mod unusable;
 
-pub use class::{Class, ErrorKind};
+pub use class::{Class, ErrorKind, Reach};
+pub(crate) use codes::KnownCode;
 pub use hint::Hint;
 pub use refusal::Refusal;
 pub use request::RequestError;
 pub use undiscovered::Undiscovered;
 pub use unusable::Unusable;
-pub(crate) use {class::Reach, codes::KnownCode};
 pub(crate) use {retry_after::RetryAfter, shape::Shape};
 pub(crate) use {undiscovered::DiscoveryProblem, unusable::ResponseProblem};
 
@@ -294,7 +294,8 @@ impl Error {
     }
 
     /// Which other requests would get the same answer.
-    pub(crate) fn reach(&self) -> Reach {
+    #[must_use]
+    pub fn reach(&self) -> Reach {
         match self {
             Error::Refused(refusal) => refusal.meaning().reach,
             _ => Reach::Own,
@@ -302,7 +303,8 @@ impl Error {
     }
 
     /// Whether the answer says that the client is wrong, and not, as a status of 401 alone, that something about the request is.
-    pub(crate) fn names_client(&self) -> bool {
+    #[must_use]
+    pub fn names_client(&self) -> bool {
         match self {
             Error::Refused(refusal) => refusal.names_client(),
             _ => false,

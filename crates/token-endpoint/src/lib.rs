@@ -98,7 +98,7 @@ pub use egress::{
     Egress, EgressNetwork, EgressNetworkError, EgressRefused, EgressRule, EgressRuleError, Proxied,
     RuleNeeded,
 };
-pub use error::{Class, Error, ErrorKind, Hint, Refusal, RequestError, Undiscovered, Unusable};
+pub use error::{Class, Error, ErrorKind, Hint, Reach, Refusal, RequestError, Undiscovered, Unusable};
 pub use grant::{
     BasicEncoding, ClientAuthentication, GitHubApp, Grant, JwtBearer, PrivateKeyJwt, TokenExchange,
 };

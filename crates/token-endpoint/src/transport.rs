@@ -114,12 +114,21 @@ impl Transport {
         Tls::with(ca_bundle.map(|pem| self.roots.read(pem)).transpose()?, client)
     }
 
-    /// The same transport for endpoints that a trusted party chose, see [`Egress::for_trusted`]. It shares no connection with this
-    /// one, since a connection is judged when it is made, and no clock, which an answer may set.
+    /// The same transport for endpoints that a trusted party chose, see [`Egress::for_trusted`]. It shares no connection with
+    /// this one, since a connection is judged when it is made, no clock, which an answer may set, and no turns of look-ups and
+    /// bodies: a tenant whose own endpoints hang would lack those, too.
     #[must_use]
     pub fn for_trusted(&self, private: bool) -> Self {
         let egress = Arc::new(self.egress.for_trusted(private));
-        Self { egress, clients: Arc::default(), clocks: Arc::default(), ..self.clone() }
+        let (clients, clocks) = (Arc::default(), Arc::default());
+        Self {
+            egress,
+            clients,
+            clocks,
+            lookups: self.lookups.with_own_turns(),
+            bodies: Arc::default(),
+            ..self.clone()
+        }
     }
 
     /// Takes `now` for the local clock, instead of the system's wall clock.

@@ -1,11 +1,15 @@
 //! What holds for a token request where a ClusterTokenIssuer lends the credentials.
 
+use std::sync::Arc;
+
 use token_endpoint::{Answer, GroupClient, RequestDescription};
 use tokensource_api::Reason;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::TokenRequest;
+use crate::controller::cache::issuer_answers::Failure;
+use crate::controller::cache::issuers::user;
 use crate::controller::mint_queue::MintResult;
 use crate::controller::outcome::Outcome;
 use crate::spec::{Issuer, is_of_issuer};
@@ -15,6 +19,10 @@ impl TokenRequest<'_> {
     /// The issuer, where its client is the same for all namespaces.
     pub(super) fn lent_client(&self) -> Option<&Issuer> {
         self.spec.issuer.as_deref().filter(|_| self.spec.description.service_account.is_none())
+    }
+
+    pub(super) fn payer(&self) -> Arc<str> {
+        payer(self.spec.issuer.as_deref(), &self.identity.key.namespace)
     }
 
     /// The client that the issuer lends, where an earlier request with the same credentials has shown it. A certificate may have
@@ -53,7 +61,12 @@ impl TokenRequest<'_> {
             Err(Outcome::Failed(attempt))
                 if !attempt.is_known && !attempt.is_own && is_of_issuer(attempt.reason, has_own_subject) =>
             {
-                Some((attempt.reason, format!("{}: {}", self.spec.host(), attempt.message)))
+                Some(Failure {
+                    reason: attempt.reason,
+                    message: format!("{}: {}", self.spec.host(), attempt.message),
+                    blame: attempt.blame,
+                    namespace: Arc::clone(&self.identity.key.namespace),
+                })
             }
             Err(_) => return,
         };
@@ -73,5 +86,24 @@ impl TokenRequest<'_> {
         let scope = answer.scope.as_deref().map_or("one that cannot be told".into(), shown);
         warn!(source = %self.identity.key, issuer = %issuer.name, %scope, "the endpoint granted a scope that the issuer does not allow");
         Err(Outcome::wider_than_allowed(&issuer.name))
+    }
+}
+
+/// Whose share of the memory for requests one takes. What an issuer lends is its own: else a tenant whose own requests hold all
+/// of its share would hold the issuer's permits while it waits.
+fn payer(issuer: Option<&Issuer>, namespace: &Arc<str>) -> Arc<str> {
+    issuer.map_or_else(|| Arc::clone(namespace), |issuer| user(&issuer.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_a_lent_request_is_of_no_namespaces_share() {
+        let issuer = Issuer { name: "payments".into(), uid: "u".into(), generation: 1, spec: None };
+        let namespace = "payments".into();
+        assert_ne!(payer(Some(&issuer), &namespace), namespace);
+        assert_eq!(payer(None, &namespace), namespace);
     }
 }

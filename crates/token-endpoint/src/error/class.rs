@@ -51,7 +51,7 @@ pub enum Class {
 
 /// Which other requests would get the same answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub enum Reach {
     /// Those of the caller's own retries: nothing is shared.
     Own,
     /// Requests with the same parameters.

@@ -28,7 +28,7 @@ type Found = Result<Vec<IpAddr>, LookupError>;
 type Resolver = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 type FlightKey = (Tenant, String);
 
-/// The look-ups of a process. A tenant's look-ups of one name at the same time are one.
+/// The look-ups of a transport. A tenant's look-ups of one name at the same time are one.
 pub(super) struct Lookups {
     resolver: Arc<Resolver>,
     turns: Arc<Turns>,
@@ -49,8 +49,16 @@ impl fmt::Debug for Lookups {
 
 impl Lookups {
     pub(super) fn new(resolver: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
-        let turns = Arc::new(Turns::new(MAX_LOOKUPS));
-        Self { resolver: Arc::new(resolver), turns, flights: Mutex::default() }
+        Self::over(Arc::new(resolver))
+    }
+
+    fn over(resolver: Arc<Resolver>) -> Self {
+        Self { resolver, turns: Arc::new(Turns::new(MAX_LOOKUPS)), flights: Mutex::default() }
+    }
+
+    /// Look-ups by the same resolver, for which these leave all turns.
+    pub(super) fn with_own_turns(&self) -> Arc<Self> {
+        Arc::new(Self::over(Arc::clone(&self.resolver)))
     }
 
     /// The addresses of `name`, within [`LOOKUP_TIMEOUT`], waiting included.

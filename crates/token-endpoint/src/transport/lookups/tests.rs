@@ -147,7 +147,8 @@ async fn transport_counts_lookups_for_its_tenant() {
         lookups: Arc::clone(&server.lookups),
         ..Transport::new(egress, "token-endpoint/test").unwrap()
     };
-    let send = |tenant: &str, host: &str| {
+    let trusted = transport.for_trusted(false);
+    let send_over = |transport: &Transport, tenant: &str, host: &str| {
         let transport = transport.for_tenant(tenant);
         let description = RequestDescription::new(
             format!("http://{host}/token").parse().unwrap(),
@@ -162,6 +163,7 @@ async fn transport_counts_lookups_for_its_tenant() {
         let request = description.request(&credentials).unwrap();
         tokio::spawn(async move { transport.send(&request, Duration::from_secs(20)).await })
     };
+    let send = |tenant: &str, host: &str| send_over(&transport, tenant, host);
     let dead: Vec<_> = (0..2 * ALONE).map(|name| send("a", &format!("dead-{name}"))).collect();
     for _ in 0..ALONE {
         assert!(server.next().await.starts_with("dead"));
@@ -170,6 +172,10 @@ async fn transport_counts_lookups_for_its_tenant() {
     let answered = send("b", "idp.example.com").await.unwrap();
     assert!(matches!(answered, Err(Error::Egress(_))), "{answered:?}");
     assert_eq!(server.next().await, "idp.example.com.", "absolute");
+    // An endpoint that the tenant did not choose waits for none that it did.
+    let answered = send_over(&trusted, "a", "lent.example.com").await.unwrap();
+    assert!(matches!(answered, Err(Error::Egress(_))), "{answered:?}");
+    assert_eq!(server.next().await, "lent.example.com.");
 
     tokio::time::advance(LOOKUP_TIMEOUT).await;
     for sent in dead {
