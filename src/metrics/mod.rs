@@ -192,17 +192,19 @@ impl Metrics {
         self.families.too_large.get_or_create(&ResourceLabel { resource }).inc();
     }
 
-    /// Sets the host of the token endpoint of a TokenSource.
-    pub fn set_host(&self, source: &Key, host: &str) {
+    /// Sets the host of the token endpoint of a TokenSource, and the issuer that lends it.
+    pub fn set_host(&self, source: &Key, host: &str, issuer: Option<&Arc<str>>) {
         let mut sources = lock(&self.sources);
         let before = sources.host(source);
         if before.as_deref() == Some(host) {
+            sources.set_issuer(source, issuer);
             return;
         }
         let mut hosts = lock(&self.hosts);
         let gone = before.and_then(|before| hosts.release(&before));
         let host = hosts.claim(host, &source.namespace);
         sources.set_host(source, Arc::clone(&host), self.clock.now());
+        sources.set_issuer(source, issuer);
         drop((sources, hosts));
         self.create_counters(&host);
         if let Some(gone) = gone {

@@ -40,6 +40,8 @@ pub struct TokenTimes {
 #[derive(Debug)]
 struct TrackedSource {
     host: Arc<str>,
+    /// The ClusterTokenIssuer whose endpoint that is: its host is not for those who read series of TokenSources.
+    issuer: Option<Arc<str>>,
     /// `None` during the first reconciliation.
     observed: Option<ObservedSource>,
     /// Seconds without a valid token after there was one, up to `counted_at`.
@@ -74,9 +76,22 @@ impl SourceTable {
             Some(source) => source.host = host,
             None => {
                 let counted_at = now.as_second();
-                let new = TrackedSource { host, observed: None, expired: 0, counted_at, reconcile_at: None };
+                let new = TrackedSource {
+                    host,
+                    issuer: None,
+                    observed: None,
+                    expired: 0,
+                    counted_at,
+                    reconcile_at: None,
+                };
                 self.0.insert(source.clone(), new);
             }
+        }
+    }
+
+    pub(super) fn set_issuer(&mut self, source: &Key, issuer: Option<&Arc<str>>) {
+        if let Some(source) = self.0.get_mut(source) {
+            source.issuer = issuer.cloned();
         }
     }
 
@@ -197,8 +212,10 @@ impl SourceTable {
         mut write: impl FnMut([(&'static str, &str); 3], &TrackedSource) -> Result<(), std::fmt::Error>,
     ) -> Result<(), std::fmt::Error> {
         self.0.iter().try_for_each(|(key, source)| {
-            let labels =
-                [("source_namespace", &*key.namespace), ("name", &*key.name), ("host", &*source.host)];
+            // No host has a slash.
+            let lent = source.issuer.as_ref().map(|issuer| format!("issuer/{issuer}"));
+            let host = lent.as_deref().unwrap_or(&source.host);
+            let labels = [("source_namespace", &*key.namespace), ("name", &*key.name), ("host", host)];
             write(labels, source)
         })
     }
@@ -211,7 +228,14 @@ mod tests {
     fn source(refresh_at: i64, expires_at: i64, suspended: bool) -> TrackedSource {
         let token = Some(TokenTimes { refresh_at, expires_at });
         let observed = Some(ObservedSource { ready: (true, Reason::TokenValid), token, suspended });
-        TrackedSource { host: "h".into(), observed, expired: 0, counted_at: 0, reconcile_at: None }
+        TrackedSource {
+            host: "h".into(),
+            issuer: None,
+            observed,
+            expired: 0,
+            counted_at: 0,
+            reconcile_at: None,
+        }
     }
 
     #[test]

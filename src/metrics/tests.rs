@@ -21,7 +21,7 @@ pub(super) fn text(metrics: &Metrics) -> String {
 /// One reconciliation.
 fn reconcile(metrics: &Metrics, source: &Key, host: &str, observed: ObservedSource) {
     let _timer = metrics.reconciling(source);
-    metrics.set_host(source, host);
+    metrics.set_host(source, host, None);
     metrics.observed(source, observed);
 }
 
@@ -79,6 +79,30 @@ fn series_of_a_source_are_removed_with_it() {
     assert!(text(&metrics).contains("idp.example.com"), "b uses it");
     metrics.forget(&b);
     assert!(!text(&metrics).contains("idp.example.com"), "no source uses it");
+}
+
+#[test]
+fn series_of_a_source_name_the_issuer_that_lends_its_endpoint_and_not_the_host() {
+    let metrics = Metrics::new(Arc::default());
+    let (lent, own) = (Key::new("ns", "lent"), Key::new("ns", "own"));
+    reconcile(&metrics, &lent, "idp.internal", valid());
+    reconcile(&metrics, &own, "idp.internal", valid());
+    for issuer in ["a", "b"] {
+        metrics.set_host(&lent, "idp.internal", Some(&issuer.into()));
+        let text = text(&metrics);
+        let series: Vec<_> = text.lines().filter(|line| line.contains("name=\"lent\"")).collect();
+        let label = format!("host=\"issuer/{issuer}\"");
+        assert!(series.len() == 4 && series.iter().all(|line| line.contains(&label)), "{series:?}");
+    }
+    assert_eq!(
+        lines(&metrics, "tokensource_ready{source_namespace=\"ns\",name=\"own\",host=\"idp.").len(),
+        1
+    );
+    metrics.token_requested("idp.internal", None, None);
+    let requests = "tokensource_token_requests_total{host=\"idp.internal\",result=\"success\"} 1";
+    assert_eq!(lines(&metrics, requests).len(), 1, "the platform's count is by host");
+    metrics.set_host(&lent, "unknown", None);
+    assert!(!text(&metrics).contains("issuer/"));
 }
 
 #[test]

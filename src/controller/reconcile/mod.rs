@@ -85,13 +85,13 @@ pub(super) async fn reconcile(
         Ok(spec) => spec,
         Err((problem, again)) => {
             drop_request(context, &identity.key, state);
-            context.metrics.set_host(&identity.key, NO_HOST);
+            context.metrics.set_host(&identity.key, NO_HOST, None);
             let ended = report::invalid(context, &source, reported, &identity, state, problem).await;
             let next = after(context, &identity, state, ended.map_err(Outcome::from));
             return next.into_iter().chain(again).min();
         }
     };
-    context.metrics.set_host(&identity.key, spec.host());
+    context.metrics.set_host(&identity.key, spec.host(), spec.issuer.as_ref().map(|issuer| &issuer.name));
     spans::is_about(spec.host());
     state.prompt = spec.prompt.then(|| {
         state.prompt.take().unwrap_or_else(|| {
