@@ -10,7 +10,9 @@ use tokensource_api::{
 };
 use url::Url;
 
+use crate::digest::short_digest;
 use crate::providers::{describe, parse_seconds};
+use crate::secret::Version;
 use crate::text::shown;
 
 /// A ClusterTokenIssuer.
@@ -279,6 +281,20 @@ impl Issuer {
         let own = issuer.parse().ok().as_ref().and_then(place);
         let endpoint = place(endpoint);
         endpoint.is_some() && own.into_iter().chain(hosts.filter_map(listed)).any(|it| Some(it) == endpoint)
+    }
+
+    /// A digest of what tenants are not told, for records and statuses, which they read. It begins with the issuer's uid, which
+    /// they cannot read: else they could compare it with digests of what they guess.
+    #[must_use]
+    pub fn digest(&self, text: &str) -> String {
+        short_digest(&[&self.uid, text])
+    }
+
+    /// Digests of the version of its credentials.
+    #[must_use]
+    pub fn version(&self, version: &Version) -> Version {
+        let Version { uid, resource_version } = version;
+        Version { uid: self.digest(&uid.to_string()).into(), resource_version: self.digest(resource_version) }
     }
 
     /// Whether its endpoint may have a private address.

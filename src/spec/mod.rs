@@ -153,6 +153,7 @@ impl Resolved {
     /// The issuer lends what the request needs, and bounds how often it is made.
     pub fn set_issuer(&mut self, issuer: Arc<Issuer>) {
         self.policy.min_interval = issuer.min_refresh_interval();
+        self.wanted.provider = issuer.digest(&self.wanted.provider);
         self.issuer = Some(issuer);
     }
 
@@ -174,12 +175,13 @@ impl Resolved {
     }
 
     /// The version of the credentials Secret on which a token depends: of a Secret with nothing but assertions, which change
-    /// every few minutes, and of no Secret, on none.
+    /// every few minutes, and of no Secret, on none. Of an issuer's Secret, digests.
     #[must_use]
     pub fn credentials_version(&self, version: &Version) -> Version {
-        match self.needs_only_assertions {
-            true => Version::of_nothing(),
-            false => version.clone(),
+        match &self.issuer {
+            _ if self.needs_only_assertions => Version::of_nothing(),
+            Some(issuer) => issuer.version(version),
+            None => version.clone(),
         }
     }
 
@@ -229,7 +231,7 @@ impl Resolved {
         }
     }
 
-    /// Digests of everything that a token request depends on.
+    /// Digests of everything that a token request depends on. `credentials` is a [version](Self::credentials_version).
     #[must_use]
     pub fn tried(&self, credentials: Option<&Version>) -> Tried {
         let further = [self.tls.as_deref(), self.wanted.template.as_deref()];
@@ -240,11 +242,9 @@ impl Resolved {
         Tried {
             spec: short_digest(&spec),
             request: request.map_or_else(none, |request| short_digest(&[request])),
-            credentials: credentials
-                .map(|version| self.credentials_version(version))
-                .map_or_else(none, |version| {
-                    short_digest(&[&version.uid.to_string(), &version.resource_version])
-                }),
+            credentials: credentials.map_or_else(none, |version| {
+                short_digest(&[&version.uid.to_string(), &version.resource_version])
+            }),
         }
     }
 }
@@ -289,7 +289,34 @@ mod tests {
             },
         }));
         let version = Version { uid: "u".into(), resource_version: resource_version.into() };
-        Resolved::of(&source.unwrap(), 90).unwrap().tried(Some(&version))
+        let resolved = Resolved::of(&source.unwrap(), 90).unwrap();
+        resolved.tried(Some(&resolved.credentials_version(&version)))
+    }
+
+    /// Records and statuses have them, which the tenants read.
+    #[test]
+    fn digests_of_what_an_issuer_lends_cannot_be_computed_without_its_uid() {
+        let source: TokenSource = serde_json::from_value(json!({
+            "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "source"},
+            "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "platform"}}},
+        }))
+        .unwrap();
+        let version = Version { uid: "u".into(), resource_version: "7".into() };
+        let seen = |uid: Option<&str>| {
+            let mut resolved = Resolved::of(&source, 90).unwrap();
+            if let Some(uid) = uid {
+                let (name, uid) = ("idp".into(), uid.to_owned());
+                resolved.set_issuer(Arc::new(Issuer { name, uid, generation: 1, spec: None }));
+            }
+            let version = resolved.credentials_version(&version);
+            let Tried { spec, credentials, .. } = resolved.tried(Some(&version));
+            [resolved.wanted.provider, spec, credentials, version.uid.to_string(), version.resource_version]
+        };
+        let (guessed, one, two) = (seen(None), seen(Some("one")), seen(Some("two")));
+        for (at, digest) in one.iter().enumerate() {
+            assert!(*digest != guessed[at] && *digest != two[at], "{at}");
+        }
+        assert_eq!(one, seen(Some("one")), "the same in every process");
     }
 
     #[test]

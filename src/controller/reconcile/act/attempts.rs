@@ -146,6 +146,7 @@ impl Reconciliation<'_> {
             return self.spec.tried(Some(&Version::of_nothing()));
         };
         let credentials = self.context.secrets.known(key).present();
-        self.spec.tried(credentials.as_deref().map(|facts| read.unwrap_or(&facts.version)))
+        let known = credentials.map(|facts| self.spec.credentials_version(&facts.version));
+        self.spec.tried(known.as_ref().map(|known| read.unwrap_or(known)))
     }
 }
