@@ -71,15 +71,18 @@ pub struct Damping {
     change: Option<u64>,
     /// Since the last token request, two changes came faster than `least`.
     is_crowded: bool,
+    /// The longest `least` so far. It may be longer than [`QUIET`].
+    least: Duration,
 }
 
 impl Damping {
     /// The time before which `change`, a digest of what it leads to, is not to cause a token request; `None`: now. `least` is
     /// the shortest interval, and the longest one where the refresh `is_overdue`.
     pub fn holds(&mut self, change: u64, least: Duration, is_overdue: bool, now: Instant) -> Option<Instant> {
+        self.least = self.least.max(least);
         if self.change != Some(change) {
             if self.is_quiet(now) {
-                *self = Damping::default();
+                *self = Damping { least, ..Damping::default() };
             }
             let apart = self.changed_at.map(|at| now.saturating_duration_since(at));
             self.is_crowded |= apart.is_some_and(|apart| apart < least);
@@ -92,7 +95,7 @@ impl Damping {
 
     fn is_quiet(&self, now: Instant) -> bool {
         let last = self.changed_at.max(self.requested_at);
-        last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET)
+        last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET.max(self.least))
     }
 
     /// The change leads to a token request now.
@@ -151,6 +154,17 @@ mod tests {
         dampings.of(Cause::Spec).requested(LEAST, start);
         assert!(!dampings.forget_quiet(start + QUIET - LEAST) && dampings.spec.is_some());
         assert!(dampings.forget_quiet(start + QUIET) && dampings.spec.is_none());
+    }
+
+    #[test]
+    fn damping_whose_shortest_interval_is_an_hour_outlasts_a_quiet_time() {
+        let (mut dampings, start) = (Dampings::default(), Instant::now());
+        let (hour, later) = (Duration::from_secs(3600), start + 2 * QUIET);
+        assert_eq!(dampings.of(Cause::Request).holds(0, hour, false, start), None);
+        dampings.of(Cause::Request).requested(LEAST, start);
+        assert!(!dampings.forget_quiet(later));
+        assert_eq!(dampings.of(Cause::Request).holds(1, hour, false, later), Some(start + hour));
+        assert!(dampings.forget_quiet(later + hour));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::controller::context::Context;
 use crate::controller::refresh_token::stores_refresh_token_of;
 use crate::controller::state::Restoration;
 use crate::refresh::{
-    Cause, Caused, Decision, MIN_REFRESH_INTERVAL, MintReason, Observed, Tried, caused, decide,
+    Cause, Caused, Decision, MIN_REFRESH_INTERVAL, MintReason, Observed, Policy, Tried, caused, decide,
 };
 use crate::secret::{Facts, Record, Version};
 use crate::status::Problem;
@@ -119,8 +119,9 @@ impl Reconciliation<'_> {
     fn damped(&mut self, reason: MintReason, caused: Option<(Caused, u64)>) -> Decision {
         self.cause = None;
         let Some((Caused { cause, in_any_case_at }, change)) = caused else { return Decision::Mint(reason) };
-        let (now, least) = (self.context.now(), least_interval(self.context, cause));
         let is_failing = self.state.failed.is_some();
+        let least = least_interval(self.context, cause);
+        let (now, least) = (self.context.now(), with_issuer(least, cause, &self.spec.policy, is_failing));
         let dampings = self.state.dampings.get_or_insert_default();
         let refresh_at = dampings.refresh_at;
         let is_overdue = refresh_at.is_some_and(|at| at <= now);
@@ -197,8 +198,44 @@ pub(super) fn least_interval(context: &Context, cause: Cause) -> Duration {
     }
 }
 
+/// The same, with the shortest time between two tokens that an issuer allows. What changes its credentials is the platform, and
+/// an attempt that failed brought no token.
+fn with_issuer(least: Duration, cause: Cause, policy: &Policy, is_failing: bool) -> Duration {
+    match cause {
+        Cause::Target | Cause::Request | Cause::Spec if !is_failing => {
+            least.max(Duration::from_secs(policy.min_interval))
+        }
+        _ => least,
+    }
+}
+
 fn digest(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interval_of_an_issuer_bounds_tokens_that_its_tenants_cause_and_no_rotation_and_no_repair() {
+        let seconds = Duration::from_secs;
+        let policy =
+            |min_interval| Policy { before: None, max_interval: 3600, propagation_delay: 90, min_interval };
+        for (cause, own, of_issuer) in [
+            (Cause::Target, 30, 600),
+            (Cause::Request, 5, 600),
+            (Cause::Spec, 5, 600),
+            (Cause::Credentials, 5, 5),
+        ] {
+            let least = |min_interval, is_failing| {
+                with_issuer(seconds(own), cause, &policy(min_interval), is_failing)
+            };
+            assert_eq!(least(0, false), seconds(own), "{cause:?}");
+            assert_eq!(least(600, false), seconds(of_issuer), "{cause:?}");
+            assert_eq!(least(600, true), seconds(own), "{cause:?}");
+        }
+    }
 }
