@@ -57,7 +57,8 @@ pub struct RunArgs {
     pub require_credentials_label: bool,
 
     /// Send tokens of ServiceAccounts for this audience to this host (spec.credentials.serviceAccountToken); may be repeated.
-    /// Without it none are sent. The operator needs the right to create them, which the chart limits by an admission policy.
+    /// They are sent over TLS alone, or without it to a host that is written with http://. Without this flag none are sent. The
+    /// operator needs the right to create them, which the chart limits by an admission policy.
     #[arg(
         long,
         value_name = "AUDIENCE=HOST[:PORT]",

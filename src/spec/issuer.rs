@@ -275,11 +275,14 @@ impl Issuer {
         let Some(issuer) = spec.provider.oauth2.as_ref().and_then(|oauth2| oauth2.issuer.as_deref()) else {
             return true;
         };
+        let Ok(issuer) = issuer.parse::<Url>() else { return false };
+        if endpoint.scheme() != "https" && endpoint.scheme() != issuer.scheme() {
+            return false;
+        }
         let place = |url: &Url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?));
         let listed = |host: &String| place(&format!("https://{host}/").parse().ok()?);
         let hosts = spec.endpoint.iter().filter_map(|endpoint| endpoint.hosts.as_ref()).flatten();
-        let own = issuer.parse().ok().as_ref().and_then(place);
-        let endpoint = place(endpoint);
+        let (own, endpoint) = (place(&issuer), place(endpoint));
         endpoint.is_some() && own.into_iter().chain(hosts.filter_map(listed)).any(|it| Some(it) == endpoint)
     }
 

@@ -32,6 +32,8 @@ const SYSTEM_NAMESPACE: &str = "kube-system";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedToken {
     audience: String,
+    /// `https`, unless `http` is written.
+    scheme: &'static str,
     host: String,
     port: u16,
 }
@@ -39,7 +41,7 @@ pub struct AllowedToken {
 /// The text is no pair of an audience and a host.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "write AUDIENCE=HOST[:PORT], for example https://idp.example.com=idp.example.com; an audience is printable ASCII without spaces and commas"
+    "write AUDIENCE=HOST[:PORT], for example https://idp.example.com=idp.example.com, or AUDIENCE=http://HOST[:PORT] for tests without TLS; an audience is printable ASCII without spaces and commas"
 )]
 pub struct InvalidAllowedToken;
 
@@ -48,12 +50,15 @@ impl FromStr for AllowedToken {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (audience, authority) = text.rsplit_once('=').ok_or(InvalidAllowedToken)?;
-        // Without a port, it is that of https.
-        let url = Url::parse(&format!("https://{authority}/")).map_err(|_| InvalidAllowedToken)?;
+        let (scheme, authority) =
+            authority.strip_prefix("http://").map_or(("https", authority), |rest| ("http", rest));
+        // Without a port, it is that of the scheme.
+        let url = Url::parse(&format!("{scheme}://{authority}/")).map_err(|_| InvalidAllowedToken)?;
         let is_authority = !authority.contains(['/', '?', '#', '@', '\\', '*', '%']) && url.path() == "/";
         match (url.host_str(), url.port_or_known_default()) {
             (Some(host), Some(port)) if is_authority && is_audience(audience) => {
-                Ok(AllowedToken { audience: audience.to_owned(), host: host.to_owned(), port })
+                let (audience, host) = (audience.to_owned(), host.to_owned());
+                Ok(AllowedToken { audience, scheme, host, port })
             }
             _ => Err(InvalidAllowedToken),
         }
@@ -63,6 +68,7 @@ impl FromStr for AllowedToken {
 impl AllowedToken {
     fn permits(&self, audience: &str, url: &Url) -> bool {
         self.audience == audience
+            && url.scheme() == self.scheme
             && url.host_str() == Some(&self.host)
             && url.port_or_known_default() == Some(self.port)
     }
@@ -278,6 +284,7 @@ impl ServiceAccountTokens {
         if !self.allowed.iter().any(|allowed| allowed.permits(audience, url)) {
             let host = url.host_str().unwrap_or_default();
             let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+            let host = if url.scheme() == "https" { host } else { format!("{}://{host}", url.scheme()) };
             let (audience, host) = (shown(audience).into_owned(), shown(&host).into_owned());
             return Err(ServiceAccountTokenError::Host { audience, host });
         }

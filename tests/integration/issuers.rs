@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use super::keyless::cluster_issuer;
+use super::keyless::{cluster_issuer, host};
 use super::pernamespace::start;
 use super::support::authorization_server::{Behaviour, ClientSpec};
 use super::support::chart::{Account, install};
@@ -268,7 +268,7 @@ async fn issuer_takes_tokens_of_the_source_namespace_under_the_charts_rights_in_
         ..ClientSpec::public(&release.namespace, EXCHANGE)
     };
     release.server.client(client).await;
-    let host = idp.split('/').nth(2).unwrap();
+    let host = host(&idp);
     let values = values(
         &release,
         json!({

@@ -26,9 +26,10 @@ pub(super) async fn cluster_issuer(scene: &Scene) -> String {
     metadata["issuer"].as_str().unwrap().to_owned()
 }
 
-/// Host and port of a URL.
+/// Host and port of a URL, as they are listed: with the scheme, where that is http.
 pub(super) fn host(url: &str) -> String {
-    url.split('/').nth(2).unwrap().to_owned()
+    let host = url.split('/').nth(2).unwrap();
+    if url.starts_with("http://") { format!("http://{host}") } else { host.to_owned() }
 }
 
 /// A namespace with a client that exchanges tokens of ServiceAccount `payments` for the issuer.

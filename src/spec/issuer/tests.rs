@@ -309,4 +309,10 @@ fn discovered_endpoint_is_at_the_issuers_host_or_at_a_listed_one() {
     assert!(allows(json!(["evil.example", "mtls.example.com:8443"]), "https://mtls.example.com:8443/t"));
     assert!(!allows(json!(["mtls.example.com:8443"]), "https://mtls.example.com/t"));
     assert!(!allows(json!(["mtls.example.com"]), "http://mtls.example.com/t"), "another port");
+    for url in ["http://idp.example.com:443/t", "http://mtls.example.com:8443/t"] {
+        assert!(
+            !allows(json!(["mtls.example.com:8443"]), url),
+            "{url}: no cleartext where the issuer has TLS"
+        );
+    }
 }

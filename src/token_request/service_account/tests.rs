@@ -24,6 +24,8 @@ fn allowed_token_is_one_audience_and_one_host_with_its_port() {
         "a b=idp.example.com",
         "a,b=idp.example.com",
         "a=https://idp.example.com",
+        "a=http://idp.example.com/path",
+        "a=http://",
         "a=idp.example.com/path",
         "a=user@idp.example.com",
         "a=*.example.com",
@@ -57,8 +59,17 @@ fn allowed_token_permits_its_pair_alone() {
     assert!(!permits(pair, "https://idp.example.com", "https://idp.example.com/token"), "another audience");
     assert!(permits("a=h:8443", "a", "https://h:8443/t") && !permits("a=h:8443", "a", "https://h/t"));
     assert!(permits("a=h:443", "a", "https://h/t") && permits("a=[::1]:8443", "a", "https://[::1]:8443/t"));
-    assert!(permits("a=h:80", "a", "http://h/t") && !permits("a=h:443", "a", "http://h/t"));
-    assert!(!permits("a=h", "a", "http://h/t"), "no cleartext, unless the pair names its port");
+    for pair in ["a=h", "a=h:80", "a=h:443"] {
+        assert!(
+            !permits(pair, "a", "http://h/t") && !permits(pair, "a", "http://h:443/t"),
+            "no cleartext: {pair}"
+        );
+    }
+    assert!(
+        permits("a=http://h", "a", "http://h/t")
+            && permits("a=http://[::1]:8080", "a", "http://[::1]:8080/t")
+    );
+    assert!(!permits("a=http://h:8443", "a", "https://h:8443/t"), "http is written for http alone");
 }
 
 /// A ServiceAccount `ns/payments` of an API server.

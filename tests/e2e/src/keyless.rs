@@ -53,7 +53,7 @@ pub fn check(settings: &Settings, cluster: &Cluster, issuer: &Issuer) -> Result<
     let values = [
         format!("egress.allow={{{},{}}}", issuer.resource(), keycloak.host()),
         format!("{allowed}.audience={}", keycloak.issuer(REALM)),
-        format!("{allowed}.hosts[0]={}", keycloak.host()),
+        format!("{allowed}.hosts[0]={}", keycloak.url),
     ];
     operator::upgrade(cluster, &values)?;
     let seen = keycloak.check(cluster);
