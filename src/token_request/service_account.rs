@@ -25,6 +25,13 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// The age in seconds from which on the refusal of a ServiceAccount's token counts. API servers learn of ServiceAccounts by a
 /// watch: where one was deleted and created anew, they refuse its token until they know its uid.
 const SETTLED_AFTER: i64 = 10;
+/// Of so many ServiceAccounts of one name, each created after the one before, the issuer's refusals do not count, until
+/// [`FORGIVEN_FOR`] has passed: else a tenant could create one anew for each request, and no refusal would ever count.
+const MAX_FORGIVEN: u32 = 3;
+/// See [`MAX_FORGIVEN`].
+const FORGIVEN_FOR: Duration = Duration::from_secs(10 * 60);
+/// The most names of ServiceAccounts that are remembered for this. Refusals of further ones count.
+const MAX_FORGIVEN_NAMES: usize = 1024;
 /// The ServiceAccounts of this namespace run the cluster.
 const SYSTEM_NAMESPACE: &str = "kube-system";
 
@@ -236,7 +243,16 @@ pub struct ServiceAccountTokens {
     check: Option<TokenCheck>,
     /// When it was last seen that the cluster accepts no token for an audience. Only allowed audiences are here.
     checked: Mutex<HashMap<String, Instant>>,
+    forgiven: Mutex<HashMap<Key, Forgiven>>,
     own_user: OnceCell<String>,
+}
+
+/// The ServiceAccounts of one name of which refusals have not counted.
+struct Forgiven {
+    count: u32,
+    /// The last one.
+    uid: String,
+    at: Instant,
 }
 
 impl ServiceAccountTokens {
@@ -252,6 +268,7 @@ impl ServiceAccountTokens {
             allowed: vec![],
             check: None,
             checked: Mutex::default(),
+            forgiven: Mutex::default(),
             own_user: OnceCell::new(),
         }
     }
@@ -315,6 +332,34 @@ impl ServiceAccountTokens {
         let account = TokenAccount { key: account, uid, unsettled };
         self.check_cluster(kubernetes, audience, &issued.token, &account).await?;
         Ok(AccountToken { token: issued.token, expires_at: issued.expires_at, account })
+    }
+
+    /// Why a refusal of this ServiceAccount's token, which the issuer has just sent, does not count; `None`: it counts.
+    pub(crate) async fn doubt(
+        &self,
+        kubernetes: &Kubernetes,
+        account: &TokenAccount,
+    ) -> Option<ServiceAccountTokenError> {
+        let doubt = account.counts(kubernetes).await.err()?;
+        // Where the API server does not answer, nothing speaks against the refusal.
+        let speaks = !matches!(doubt, ServiceAccountTokenError::Call(_));
+        (speaks && self.forgives(account, Instant::now())).then_some(doubt)
+    }
+
+    fn forgives(&self, account: &TokenAccount, at: Instant) -> bool {
+        let mut forgiven = self.forgiven.lock().unwrap_or_else(PoisonError::into_inner);
+        forgiven.retain(|_, known| at.saturating_duration_since(known.at) < FORGIVEN_FOR);
+        let (has_room, known) = (forgiven.len() < MAX_FORGIVEN_NAMES, forgiven.get(&account.key));
+        let count = match known {
+            Some(known) if known.uid == account.uid => return true,
+            known => known.map_or(0, |known| known.count),
+        };
+        let forgives = count < MAX_FORGIVEN && (count > 0 || has_room);
+        if forgives {
+            let uid = account.uid.clone();
+            forgiven.insert(account.key.clone(), Forgiven { count: count + 1, uid, at });
+        }
+        forgives
     }
 
     /// The audiences of the API server cannot be learned but by trying a token. It refuses one of a ServiceAccount that was

@@ -9,7 +9,6 @@ use crate::controller::mint_queue::MintResult;
 use crate::controller::outcome::Outcome;
 use crate::controller::refresh_token::{KnownOriginal, StoredSecret, choose};
 use crate::providers::add_token;
-use crate::token_request::ServiceAccountTokenError;
 
 impl TokenRequest<'_> {
     /// Reads TLS material, credentials, and the stored refresh token.
@@ -89,8 +88,8 @@ impl TokenRequest<'_> {
     pub(super) async fn uncounted(&self, error: &Error, material: &Material) -> Option<Outcome> {
         let (_, account) = material.subject.as_ref().filter(|_| error.class() == Class::Rejected)?;
         let _permit = self.api_permit().await;
-        let doubt = account.counts(&self.context.kubernetes).await.err()?;
-        // Where the API server does not answer, nothing speaks against the rejection.
-        (!matches!(doubt, ServiceAccountTokenError::Call(_))).then(|| Outcome::uncounted(error, &doubt))
+        let Context { service_account_tokens, kubernetes, .. } = self.context;
+        let doubt = service_account_tokens.doubt(kubernetes, account).await?;
+        Some(Outcome::uncounted(error, &doubt))
     }
 }

@@ -318,6 +318,23 @@ async fn rejection_by_the_issuer_counts_only_for_a_service_account_of_some_age_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn rejection_by_the_issuer_counts_where_the_service_account_is_created_anew_again_and_again() {
+    let cluster = Cluster::new();
+    cluster.issue().await.unwrap();
+    let counts = async |uid: &'static str| {
+        cluster.set(|server| server.account = Some(Account { seconds: 3, uid, ..OLD }));
+        let token = cluster.token_of("ns", "payments").await.unwrap();
+        cluster.tokens.doubt(&cluster.kubernetes, &token.account).await.is_none()
+    };
+    for uid in ["two", "two", "three", "four", "four", "four"] {
+        assert!(!counts(uid).await, "{uid}");
+    }
+    assert!(counts("five").await && counts("six").await);
+    tokio::time::advance(FORGIVEN_FOR).await;
+    assert!(!counts("seven").await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn service_accounts_of_the_cluster_and_of_the_operator_are_refused_before_a_token_is_asked_for() {
     let cluster = Cluster::new();
     for (namespace, name) in [("kube-system", "payments"), ("tokensource", "tokensource-operator")] {
