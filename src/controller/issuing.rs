@@ -61,11 +61,10 @@ impl Context {
         if self.issuers.is_outdated(IssuerWatch::Issuers) {
             return Err(IssuerError::Outdated);
         }
+        let issuer = self.issuers.serving(&reference.name, &identity.key.namespace);
         let not_found = || IssuerError::NotForNamespace(shown(&reference.name).into_owned());
-        let issuer = self.issuers.get(&reference.name).ok_or_else(not_found)?;
-        let namespace = &identity.key.namespace;
-        let labels = self.issuers.labels(namespace);
-        issuer.lend(source, namespace, labels.as_ref(), settings.names_only)?;
+        let issuer = issuer.ok_or_else(not_found)?;
+        issuer.lend(source)?;
         identity.lender = Some(Arc::clone(&settings.namespace));
         identity.credentials = self.issuers.credentials(&issuer);
         Ok(Some(issuer))

@@ -102,20 +102,13 @@ impl IssuerError {
 }
 
 impl Issuer {
-    /// Puts what the issuer has into a TokenSource of `namespace`, so that it asks for a token as if it had all of it itself.
-    /// `labels` are those of the namespace, where they are known; `names_only`: namespaces must be named.
+    /// Puts what the issuer has into a TokenSource of a namespace that it [serves](Self::serves), so that it asks for a token as
+    /// if it had all of it itself.
     ///
     /// # Errors
     /// The issuer does not allow it, or cannot be used.
-    pub fn lend(
-        &self,
-        source: &mut TokenSource,
-        namespace: &str,
-        labels: Option<&BTreeMap<String, String>>,
-        names_only: bool,
-    ) -> Result<(), IssuerError> {
-        let spec = self.spec.as_ref().filter(|_| self.serves(namespace, labels, names_only));
-        let spec = spec.ok_or_else(|| IssuerError::NotForNamespace(self.name.to_string()))?;
+    pub fn lend(&self, source: &mut TokenSource) -> Result<(), IssuerError> {
+        let spec = self.spec.as_ref().ok_or_else(|| self.unusable())?;
         let is_empty = source.spec.provider == Provider::default()
             && source.spec.credentials == Default::default()
             && source.spec.tls.is_none();
@@ -159,7 +152,8 @@ impl Issuer {
         Err(self.refusal(format!("a refresh every {} (spec.refresh.maxInterval)", shown(asked))))
     }
 
-    /// Whether TokenSources of a namespace may use it; `labels` and `names_only` as in [`Self::lend`].
+    /// Whether TokenSources of a namespace may use it. `labels` are those of the namespace, where they are known; `names_only`:
+    /// namespaces must be named.
     #[must_use]
     pub fn serves(
         &self,

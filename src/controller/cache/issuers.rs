@@ -123,9 +123,10 @@ impl Issuers {
         self.lock().is_outdated(what)
     }
 
-    /// The issuer of this name, if this operator serves it.
-    pub(crate) fn get(&self, name: &str) -> Option<Arc<Issuer>> {
-        self.lock().issuers.get(name).map(Arc::clone)
+    /// The issuer of this name, if this operator serves it, and it serves the namespace.
+    pub(crate) fn serving(&self, name: &str, namespace: &str) -> Option<Arc<Issuer>> {
+        let table = self.lock();
+        table.issuers.get(name).filter(|issuer| self.selects(&table, issuer, namespace)).map(Arc::clone)
     }
 
     /// The issuers that this operator serves.
@@ -236,14 +237,12 @@ impl Issuers {
 
     /// Whether an issuer serves a namespace.
     pub(crate) fn serves(&self, issuer: &Issuer, namespace: &str) -> bool {
-        let names_only = self.settings.as_ref().is_none_or(|settings| settings.names_only);
-        issuer.serves(namespace, self.labels(namespace).as_ref(), names_only)
+        self.selects(&self.lock(), issuer, namespace)
     }
 
-    /// The labels of a namespace, where they are known.
-    pub(crate) fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
-        let table = self.lock();
-        table.labels.get(namespace).filter(|_| !table.is_outdated(IssuerWatch::Namespaces)).cloned()
+    fn selects(&self, table: &IssuerTable, issuer: &Issuer, namespace: &str) -> bool {
+        let names_only = self.settings.as_ref().is_none_or(|settings| settings.names_only);
+        issuer.serves(namespace, table.known_labels(namespace), names_only)
     }
 
     /// A namespace has these labels; `None`: it is gone. Returns whether that is news.
@@ -309,6 +308,11 @@ impl IssuerTable {
     fn is_outdated(&self, what: IssuerWatch) -> bool {
         self.contacts.get(&what).is_some_and(|contact| contact.age() > MAX_UNREAD)
     }
+
+    /// The labels of a namespace, where they are known.
+    fn known_labels(&self, namespace: &str) -> Option<&BTreeMap<String, String>> {
+        self.labels.get(namespace).filter(|_| !self.is_outdated(IssuerWatch::Namespaces))
+    }
 }
 
 /// The issuer as a user of a Secret.
@@ -329,13 +333,22 @@ mod tests {
     use super::*;
 
     fn issuers() -> Issuers {
+        issuers_with(true)
+    }
+
+    fn issuers_with(names_only: bool) -> Issuers {
         Issuers::new(Some(IssuerSettings {
             namespace: "operator".into(),
             controller: "a".into(),
             required: false,
-            names_only: true,
+            names_only,
             follows_secrets: false,
         }))
+    }
+
+    /// The issuer of this name, whichever namespaces it serves.
+    fn known(issuers: &Issuers, name: &str) -> Option<Arc<Issuer>> {
+        issuers.all().into_iter().find(|issuer| &*issuer.name == name)
     }
 
     fn object(name: &str, controller: &str, secret: &str) -> IssuerObject {
@@ -357,7 +370,7 @@ mod tests {
         let key = |name: &str| Some(Key::new("operator", name));
         assert_eq!(issuers.put(object("idp", "a", "one")), [None, key("one")]);
         assert_eq!(issuers.put(object("other", "b", "one")), [None, None], "of another operator");
-        assert!(issuers.get("other").is_none() && issuers.get("idp").is_some());
+        assert!(known(&issuers, "other").is_none() && known(&issuers, "idp").is_some());
         assert_eq!(issuers.next_changed().await, BTreeSet::from(["idp".into()]));
         assert_eq!(issuers.put(object("idp", "a", "one")), [key("one"), key("one")]);
         assert!(issuers.lock().changed.is_empty(), "the same again");
@@ -370,9 +383,28 @@ mod tests {
     fn issuer_that_does_not_fit_the_schema_is_known_without_a_spec() {
         let issuers = issuers();
         issuers.put(issuer_object("idp", json!({"controller": "a", "namespaces": 1})));
-        assert!(issuers.get("idp").unwrap().spec.is_none());
+        assert!(known(&issuers, "idp").unwrap().spec.is_none());
         issuers.put(issuer_object("idp", Value::Null));
-        assert!(issuers.get("idp").is_none(), "too large, so that it is not known whose it is");
+        assert!(known(&issuers, "idp").is_none(), "too large, so that it is not known whose it is");
+    }
+
+    /// A different answer would tell a tenant which issuers exist: it can create TokenSources with any name.
+    #[test]
+    fn issuer_for_others_is_not_found_whatever_is_wrong_with_it() {
+        let issuers = issuers();
+        let for_billing = |name: &str, member: &str, value: Value| {
+            let mut object = object(name, "a", "one");
+            object.spec["namespaces"] = json!({"names": ["billing"]});
+            object.spec[member] = value;
+            issuers.put(object);
+        };
+        for_billing("others", "allow", json!({"scopes": ["read"]}));
+        for_billing("broken", "provider", json!({}));
+        for_billing("unreadable", "limits", json!(1));
+        for name in ["others", "broken", "unreadable"] {
+            assert!(known(&issuers, name).is_some() && issuers.serving(name, "payments").is_none(), "{name}");
+        }
+        assert!(issuers.serving("others", "billing").is_some());
     }
 
     #[test]
@@ -380,7 +412,7 @@ mod tests {
         let now = Instant::now();
         let issuers = issuers();
         issuers.put(object("idp", "a", "one"));
-        let before = issuers.get("idp").unwrap();
+        let before = known(&issuers, "idp").unwrap();
         issuers.note(&before, now, None, now);
         let mut narrowed = object("idp", "a", "one");
         narrowed.spec["allow"] = json!({"scopes": ["read"]});
@@ -394,15 +426,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn issuers_and_labels_count_for_ten_minutes_after_the_last_answer_of_their_watch() {
-        let issuers = issuers();
+        let issuers = issuers_with(false);
         assert!(!issuers.is_outdated(IssuerWatch::Issuers), "the first list is waited for");
-        issuers.set_labels("ns", Some(BTreeMap::new()));
+        let mut selecting = object("idp", "a", "one");
+        selecting.spec["namespaces"] = json!({"selector": {"matchLabels": {"a": "b"}}});
+        issuers.put(selecting);
+        issuers.set_labels("ns", Some(BTreeMap::from([("a".to_owned(), "b".to_owned())])));
+        let serves = || issuers.serving("idp", "ns").is_some();
         issuers.follow(IssuerWatch::Namespaces, Contact::of_now());
         tokio::time::sleep(MAX_UNREAD - Duration::from_secs(1)).await;
         issuers.follow(IssuerWatch::Issuers, Contact::of_now());
-        assert!(issuers.labels("ns").is_some());
+        assert!(serves() && issuers.serving("idp", "other").is_none());
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(issuers.labels("ns"), None);
+        assert!(!serves());
         assert!(issuers.is_outdated(IssuerWatch::Namespaces) && !issuers.is_outdated(IssuerWatch::Issuers));
     }
 

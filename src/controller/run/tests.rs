@@ -1,3 +1,5 @@
+mod issuers;
+
 use std::mem::size_of;
 use std::sync::Mutex;
 

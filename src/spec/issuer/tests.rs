@@ -25,7 +25,7 @@ fn source(request: Value) -> TokenSource {
 
 fn lent(issuer: &Issuer, request: Value) -> Result<Value, String> {
     let mut source = source(request);
-    issuer.lend(&mut source, "payments", None, false).map_err(|error| error.to_string())?;
+    issuer.lend(&mut source).map_err(|error| error.to_string())?;
     Ok(serde_json::to_value(&source.spec).unwrap())
 }
 
@@ -108,8 +108,7 @@ fn issuer_serves_the_namespaces_that_it_names_and_no_other() {
     let serves = |namespaces: Value, labels: Option<&str>, names_only: bool| {
         let issuer = issuer(json!({"namespaces": namespaces}));
         let labels = labels.map(labels_of);
-        let mut source = source(json!({"scopes": ["read"]}));
-        issuer.lend(&mut source, "payments", labels.as_ref(), names_only).is_ok()
+        issuer.serves("payments", labels.as_ref(), names_only)
     };
     let selector = |labels: Value| json!({"selector": {"matchLabels": labels}});
     assert!(serves(json!({"names": ["billing", "payments"]}), None, true));
@@ -135,31 +134,12 @@ fn issuer_serves_the_namespaces_that_it_names_and_no_other() {
     }
 }
 
-/// A different answer would tell a tenant which issuers exist: it can create TokenSources with any name.
-#[test]
-fn issuer_for_others_answers_as_if_there_were_none_whatever_is_asked() {
-    let unreadable = Issuer { name: "idp".into(), uid: "u".into(), generation: 1, spec: None };
-    let others = issuer(json!({"namespaces": {"names": ["billing"]}}));
-    let mut broken = others.spec.clone().unwrap();
-    broken.provider = Provider::default();
-    let broken = Issuer { spec: Some(broken), ..issuer(json!({})) };
-    for issuer in [unreadable, others, broken] {
-        for request in [json!({"scopes": ["read"]}), json!({"scopes": ["no"], "audience": "a"}), json!({})] {
-            let mut source = source(request);
-            source.spec.tls = Some(Default::default());
-            let said = issuer.lend(&mut source, "payments", None, false).unwrap_err();
-            assert_eq!(said, IssuerError::NotForNamespace("idp".into()));
-            assert_eq!(said.reason(), Reason::NotAllowedByIssuer);
-        }
-    }
-}
-
 /// As a change of a TokenSource's own provider, one of the issuer's invalidates tokens; what it allows does not.
 #[test]
 fn provider_digest_changes_with_the_provider_and_the_credentials_of_the_issuer_alone() {
     let digest = |change: Value| {
         let mut source = source(json!({"scopes": ["read"]}));
-        issuer(change).lend(&mut source, "payments", None, false).unwrap();
+        issuer(change).lend(&mut source).unwrap();
         provider_digest(&source.spec)
     };
     let before = digest(json!({}));
@@ -186,7 +166,7 @@ fn issuer_bounds_how_often_a_source_may_refresh() {
         let mut source = source(json!({"scopes": ["read"]}));
         source.spec.refresh =
             Some(tokensource_api::Refresh { max_interval: Some(max_interval.into()), ..Default::default() });
-        issuer.lend(&mut source, "payments", None, false).map_err(|error| error.to_string())
+        issuer.lend(&mut source).map_err(|error| error.to_string())
     };
     assert_eq!(asked("30s", json!({})), Ok(()));
     assert_eq!(asked("10m", json!({"minInterval": "10m"})), Ok(()));
@@ -257,7 +237,7 @@ fn issuer_that_breaks_the_rules_of_the_schema_is_unusable_and_says_nothing_more(
     assert!(lent(&unreadable, json!({"scopes": ["read"]})).is_err());
     let mut both = source(json!({"scopes": ["read"]}));
     both.spec.tls = Some(Default::default());
-    assert_eq!(issuer(json!({})).lend(&mut both, "payments", None, false), Err(IssuerError::Both));
+    assert_eq!(issuer(json!({})).lend(&mut both), Err(IssuerError::Both));
 }
 
 #[test]
@@ -314,5 +294,21 @@ fn discovered_endpoint_is_at_the_issuers_host_or_at_a_listed_one() {
             !allows(json!(["mtls.example.com:8443"]), url),
             "{url}: no cleartext where the issuer has TLS"
         );
+    }
+}
+
+#[test]
+fn requests_wait_by_the_limits_of_the_issuer_and_where_it_has_none_by_the_operators() {
+    let url = "https://idp.example.com/t".parse().unwrap();
+    let operators = Limits { in_flight: 64, per_second: 100 };
+    for (limits, in_flight, per_second) in [
+        (json!({}), 64, 100),
+        (json!({"maxInFlight": 8}), 8, 100),
+        (json!({"maxPerSecond": 5}), 64, 5),
+        (json!({"maxInFlight": 1, "maxPerSecond": 1000}), 1, 1000),
+    ] {
+        let expected = Destination::of_group("idp", Limits { in_flight, per_second }, &url);
+        let destination = issuer(json!({"limits": limits.clone()})).destination(&url, operators);
+        assert_eq!(destination, expected, "{limits}");
     }
 }
