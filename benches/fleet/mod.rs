@@ -49,6 +49,26 @@ pub fn setting(name: &str, default: usize) -> usize {
         .map_or(default, |number| number.parse().unwrap_or_else(|_| panic!("{name}: not a number")))
 }
 
+/// Sets the secret that the authorization server accepts of a client, and the lifetime of its tokens in seconds.
+pub async fn accept(client: &str, secret: &str, lifetime: u32) {
+    let client = ClientSpec {
+        id: client.to_owned(),
+        secret: Some(secret.to_owned()),
+        token_endpoint_auth_method: "client_secret_post",
+        grant_types: vec!["client_credentials"],
+        access_token_ttl: lifetime,
+        ..ClientSpec::default()
+    };
+    AuthorizationServer::shared().client(client).await;
+}
+
+/// Writes Secret `credentials` of a client whose secret is `secret`.
+pub async fn write_credentials(secrets: &Api<Secret>, client: &str) {
+    let credentials = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
+        "stringData": {"client_id": client, "client_secret": "secret"}});
+    secrets.patch("credentials", &PatchParams::apply("bench"), &Patch::Apply(&credentials)).await.unwrap();
+}
+
 /// Creates TokenSources, `source-0` and so on, each where `api` says.
 pub async fn create_sources(
     count: usize,
@@ -85,13 +105,7 @@ impl Fleet {
     /// The same, spread over these token endpoints.
     pub async fn create_at(urls: &[String], sources: usize, lifetime: u32) -> Self {
         let fleet = Self::empty(sources, lifetime).await;
-        let credentials = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"},
-            "stringData": {"client_id": CLIENT, "client_secret": "secret"}});
-        fleet
-            .secrets()
-            .patch("credentials", &PatchParams::apply("bench"), &Patch::Apply(&credentials))
-            .await
-            .unwrap();
+        write_credentials(&fleet.secrets(), CLIENT).await;
         let spec = |n: usize| {
             json!({"provider": {"vgs": {"tokenURL": urls[n % urls.len()]}},
                 "credentials": {"secretRef": {"name": "credentials"}}, "target": {"name": format!("token-{n}")}})
@@ -115,15 +129,7 @@ impl Fleet {
 
     /// Sets the secret that the authorization server accepts (the fleet's is `secret`) and the tokens' lifetime in seconds.
     pub async fn accept(&self, secret: &str, lifetime: u32) {
-        let client = ClientSpec {
-            id: CLIENT.into(),
-            secret: Some(secret.into()),
-            token_endpoint_auth_method: "client_secret_post",
-            grant_types: vec!["client_credentials"],
-            access_token_ttl: lifetime,
-            ..ClientSpec::default()
-        };
-        self.server.client(client).await;
+        accept(CLIENT, secret, lifetime).await;
     }
 
     /// Requests a refresh of the first `refreshes` TokenSources; `request` must be new.

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use kube::Api;
-use kube::api::PostParams;
 use serde_json::json;
 use tokensource_api::TokenSource;
 
@@ -12,7 +11,7 @@ use crate::fleet::cost::Sample;
 use crate::fleet::lateness::Lateness;
 use crate::fleet::operator::Operator;
 use crate::fleet::{self, Fleet, create_sources, setting};
-use crate::support::authorization_server::{AuthorizationServer, ClientSpec};
+use crate::support::authorization_server::AuthorizationServer;
 use crate::support::control_plane::ControlPlane;
 
 /// By how much the other tenant's refreshes may come after they were due, in seconds (99th percentile). They have 30.
@@ -63,20 +62,9 @@ pub async fn run() -> Result<(), String> {
 async fn others(count: usize) -> Api<TokenSource> {
     let (control_plane, server) = (ControlPlane::shared(), AuthorizationServer::shared());
     let namespace = control_plane.namespace("others").await;
-    let client = ClientSpec {
-        id: namespace.clone(),
-        secret: Some("secret".into()),
-        token_endpoint_auth_method: "client_secret_post",
-        grant_types: vec!["client_credentials"],
-        access_token_ttl: 60,
-        ..ClientSpec::default()
-    };
-    server.client(client).await;
-    let credentials = json!({"metadata": {"name": "credentials"},
-        "stringData": {"client_id": namespace, "client_secret": "secret"}});
+    fleet::accept(&namespace, "secret", 60).await;
     let client = control_plane.client().await;
-    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(client.clone(), &namespace);
-    secrets.create(&PostParams::default(), &serde_json::from_value(credentials).unwrap()).await.unwrap();
+    fleet::write_credentials(&Api::namespaced(client.clone(), &namespace), &namespace).await;
     let api: Api<TokenSource> = Api::namespaced(client, &namespace);
     let spec = |n: usize| {
         json!({"provider": {"vgs": {"tokenURL": server.vgs_token_url()}},
