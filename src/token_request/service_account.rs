@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokensource_api::{AUDIENCES_ANNOTATION, Reason};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -188,6 +189,16 @@ pub(crate) struct Claims {
 #[derive(Debug, Deserialize)]
 struct KubernetesClaim {
     serviceaccount: AccountClaim,
+    /// The objects that a token may be bound to: it ends with them.
+    pod: Option<IgnoredAny>,
+    secret: Option<IgnoredAny>,
+    node: Option<IgnoredAny>,
+}
+
+impl KubernetesClaim {
+    fn is_bound(&self) -> bool {
+        self.pod.is_some() || self.secret.is_some() || self.node.is_some()
+    }
 }
 
 /// The ServiceAccount of a token. One that is created anew with the same name has another uid.
@@ -319,8 +330,11 @@ impl ServiceAccountTokens {
         }
         let issued = kubernetes.service_account_token(&account, audience, wanted.expiration).await;
         let issued = issued.map_err(|error| absent(error, &account))?;
-        let is_expected =
-            |claims: &Claims| claims.subject == subject && claims.audiences == [audience.clone()];
+        let is_expected = |claims: &Claims| {
+            claims.subject == subject
+                && claims.audiences == [audience.clone()]
+                && !claims.kubernetes.is_bound()
+        };
         let Some(claims) = Claims::of(&issued.token).filter(is_expected) else {
             return Err(ServiceAccountTokenError::Unexpected(account));
         };

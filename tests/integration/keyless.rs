@@ -33,7 +33,7 @@ pub(super) fn host(url: &str) -> String {
 }
 
 /// A namespace with a client that exchanges tokens of ServiceAccount `payments` for the issuer.
-async fn exchanging(prefix: &str) -> Scene {
+pub(super) async fn exchanging(prefix: &str) -> Scene {
     let scene = Scene::bare(prefix).await;
     let jwks = scene.kubectl(&["get", "--raw", "/openid/v1/jwks"], "").await;
     let jwks: Value = serde_json::from_str(&jwks).unwrap();
@@ -58,7 +58,7 @@ pub(super) async fn account(scene: &Scene, name: &str, audiences: &str) {
     scene.apply(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})).await;
 }
 
-fn source(scene: &Scene, name: &str, oauth2: Value, token: Value) -> Value {
+pub(super) fn source(scene: &Scene, name: &str, oauth2: Value, token: Value) -> Value {
     let mut provider =
         json!({"grant": {"tokenExchange": {"subject": "serviceAccountToken", "subjectTokenType": JWT}}});
     provider.as_object_mut().unwrap().extend(oauth2.as_object().unwrap().clone());
@@ -79,7 +79,7 @@ async fn command(scene: &Scene, arguments: &[&str]) -> ProgramOutput {
     run(command, "").await
 }
 
-fn values(scene: &Scene, allowed: Value, names: &[&str]) -> Value {
+pub(super) fn values(scene: &Scene, allowed: Value, names: &[&str]) -> Value {
     json!({
         "crds": {"enabled": false}, "namespaces": [scene.namespace], "allowHTTP": true,
         "egress": {"allow": ["127.0.0.0/8"]}, "log": {"format": "text"},
@@ -206,7 +206,15 @@ async fn service_account_token_is_exchanged_under_the_charts_rights_and_attempts
     assert!(!shown.contains("eyJ"), "a token is shown");
 }
 
-/// The operator's ServiceAccount as cluster-admin: what its roles grant does not matter.
+/// Asks for a token of a ServiceAccount with the rights of an operator.
+async fn ask(operator: &Account, namespace: &str, name: &str, spec: Value) -> Result<String, String> {
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+    operator.kubectl(&["create", "--raw", &path, "-f", "-"], &request.to_string()).await
+}
+
+/// The operator's ServiceAccount as cluster-admin: what its roles grant does not matter. Which host is sent a token, and whether the
+/// ServiceAccount consents, admission does not see: that the operator checks alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn policy_refuses_tokens_that_the_operator_does_not_ask_for() {
     let scene = Scene::bare("keyless-policy").await;
@@ -222,11 +230,7 @@ async fn policy_refuses_tokens_that_the_operator_does_not_ask_for() {
         account(&scene, name, audience).await;
     }
     let operator = Account::of(namespace).await;
-    let ask = async |namespace: &str, name: &str, spec: Value| {
-        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
-        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
-        operator.kubectl(&["create", "--raw", &path, "-f", "-"], &request.to_string()).await
-    };
+    let ask = async |namespace: &str, name: &str, spec: Value| ask(&operator, namespace, name, spec).await;
     let spec =
         |audiences: &[&str], seconds: u64| json!({"audiences": audiences, "expirationSeconds": seconds});
     eventually("the admission policy and the role take effect", SOON, async || {
@@ -263,6 +267,25 @@ async fn policy_refuses_tokens_that_the_operator_does_not_ask_for() {
         refused(&said, &format!("does not serve the namespace {other}")).unwrap();
     }
     scene.kubectl(&["delete", "clusterrolebinding", &binding], "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_refuses_tokens_of_kube_system_and_of_the_operator_where_all_namespaces_are_served() {
+    let (scene, other) = (Scene::bare("keyless-all").await, Scene::bare("keyless-other").await);
+    let (namespace, audience) = (&scene.namespace, "https://idp.example.com");
+    let allowed = json!([{"audience": audience, "hosts": ["idp.example.com"]}]);
+    install(namespace, json!({"crds": {"enabled": false}, "serviceAccountTokens": {"allowed": allowed}}))
+        .await;
+    let operator = Account::of(namespace).await;
+    let spec = || json!({"audiences": [audience], "expirationSeconds": 600});
+    let words = "no tokens of its own ServiceAccount and of those in kube-system";
+    eventually("the admission policy and the role take effect", SOON, async || {
+        refused(&ask(&operator, "kube-system", "default", spec()).await, words)
+    })
+    .await;
+    refused(&ask(&operator, namespace, RELEASE, spec()).await, words).unwrap();
+    account(&other, "payments", audience).await;
+    ask(&operator, &other.namespace, "payments", spec()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -344,12 +344,19 @@ async fn service_accounts_of_the_cluster_and_of_the_operator_are_refused_before_
     cluster.issue().await.unwrap();
 }
 
+fn bound_to(kind: &str) -> Value {
+    json!({"kubernetes.io": {"serviceaccount": {"uid": OLD.uid}, kind: {"name": "a", "uid": "b"}}})
+}
+
 #[tokio::test(start_paused = true)]
 async fn token_that_is_not_what_was_asked_for_is_neither_tried_nor_sent() {
     for (claims, words) in [
         (json!({"aud": [AUDIENCE, "https://vault.example.com"]}), "is not what was asked for"),
         (json!({"sub": "system:serviceaccount:ns:other"}), "is not what was asked for"),
         (json!({"kubernetes.io": {}}), "is not what was asked for"),
+        (bound_to("pod"), "is not what was asked for"),
+        (bound_to("secret"), "is not what was asked for"),
+        (bound_to("node"), "is not what was asked for"),
         // The consent was that of its predecessor.
         (json!({"kubernetes.io": {"serviceaccount": {"uid": "two"}}}), "was deleted or created anew"),
     ] {
