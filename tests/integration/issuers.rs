@@ -1,6 +1,10 @@
 //! ClusterTokenIssuers under the rights and the admission policy of the chart: two tenants, every refusal, withdrawal, narrowing,
 //! a rotated credential, and the messages that a tenant sees.
 
+mod endpoint;
+mod narrowing;
+mod tenants;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
@@ -10,15 +14,15 @@ use super::pernamespace::start;
 use super::support::authorization_server::{Behaviour, ClientSpec};
 use super::support::chart::{Account, install};
 use super::support::control_plane::ControlPlane;
-use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
+use super::support::{eventually, gitops};
 
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// The values of the chart with issuers of this release alone.
-fn values(release: &Scene, more: Value) -> Value {
+pub(super) fn values(release: &Scene, more: Value) -> Value {
     let mut values = json!({
         "crds": {"enabled": false}, "allowHTTP": true, "egress": {"allow": ["127.0.0.0/8"]}, "log": {"format": "text"},
         "issuers": {"enabled": true, "controller": release.namespace},
@@ -28,13 +32,13 @@ fn values(release: &Scene, more: Value) -> Value {
 }
 
 /// The operator serves these namespaces, which belong to this test.
-fn selecting(scenes: &[&Scene]) -> Value {
+pub(super) fn selecting(scenes: &[&Scene]) -> Value {
     let names: Vec<_> = scenes.iter().map(|scene| &scene.namespace).collect();
     json!({"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": names}]})
 }
 
 /// A client of the authorization server, named as the release, with its credentials in Secret `idp-client` of its namespace.
-async fn client(release: &Scene) {
+pub(super) async fn client(release: &Scene) {
     release
         .server
         .client(ClientSpec {
@@ -49,12 +53,12 @@ async fn client(release: &Scene) {
     release.secret("idp-client", &[("client_id", &release.namespace), ("client_secret", "right")]).await;
 }
 
-async fn released(release: &Scene) {
+pub(super) async fn released(release: &Scene) {
     release.kubectl(&["label", "secret", "idp-client", "tokensource.dev/credentials=true"], "").await;
 }
 
 /// An issuer named as the release, which allows scopes `read` and `write`.
-fn issuer(release: &Scene, namespaces: Value) -> Value {
+pub(super) fn issuer(release: &Scene, namespaces: Value) -> Value {
     json!({
         "apiVersion": "tokensource.dev/v1alpha1", "kind": "ClusterTokenIssuer", "metadata": {"name": release.namespace},
         "spec": {
@@ -67,7 +71,7 @@ fn issuer(release: &Scene, namespaces: Value) -> Value {
     })
 }
 
-fn names(scenes: &[&Scene]) -> Value {
+pub(super) fn names(scenes: &[&Scene]) -> Value {
     json!({"names": scenes.iter().map(|scene| &scene.namespace).collect::<Vec<_>>()})
 }
 
@@ -76,6 +80,13 @@ fn source(release: &Scene, name: &str, request: Value) -> Value {
         "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": name},
         "spec": {"issuerRef": {"name": release.namespace}, "request": request},
     })
+}
+
+/// What Flux and Argo CD make of the issuer: `Current Healthy`.
+async fn health(release: &Scene) -> String {
+    let issuer = release.kubectl(&["get", "clustertokenissuer", &release.namespace, "-o", "json"], "").await;
+    let (flux, argo_cd) = (gitops::kstatus(&issuer).await, gitops::issuer_health(&issuer).await);
+    format!("{} {}", flux.split(':').next().unwrap(), argo_cd["status"].as_str().unwrap())
 }
 
 /// Waits until the Ready condition of the issuer is this, and returns its message and the counts of the status.
@@ -100,7 +111,7 @@ async fn issuer_status(release: &Scene, expected: &str) -> (String, [i64; 3]) {
 }
 
 /// The operator with the rights of the chart, which has just been installed.
-async fn operator(release: &Scene, values: &Value) -> (Operator, Account) {
+pub(super) async fn operator(release: &Scene, values: &Value) -> (Operator, Account) {
     install(&release.namespace, values.clone()).await;
     let account = Account::of(&release.namespace).await;
     eventually("the roles take effect", SOON, async || {
@@ -108,6 +119,14 @@ async fn operator(release: &Scene, values: &Value) -> (Operator, Account) {
     })
     .await;
     (start(&release.namespace, values, &account).await, account)
+}
+
+/// An operator of the release's namespace alone, which is that of its issuers too.
+async fn own_operator(release: &Scene) -> Operator {
+    let name = release.namespace.as_str();
+    let issuers = ["--issuers-namespace", name, "--issuers-controller", name];
+    let flags = [&["--allow-http", "--egress-allow", "127.0.0.0/8"][..], &issuers].concat();
+    Operator::start_with(name, &flags).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,9 +154,11 @@ async fn issuer_lends_to_the_namespaces_it_names_what_it_allows_until_it_does_no
     );
     let (said, _) = issuer_status(&release, "False CredentialsInvalid").await;
     assert!(said.contains("kubectl label secret idp-client"), "{said}");
+    assert_eq!(health(&release).await, "InProgress Degraded");
     released(&release).await;
     a.condition("source", "Ready", "True TokenValid").await;
     issuer_status(&release, "True RequestSucceeded").await;
+    assert_eq!(health(&release).await, "Current Healthy");
     let token = a.value("source", "access_token").await.unwrap();
     assert_eq!(release.server.introspect(&token).await.scope.as_deref(), Some("read"));
     let labelled = a
@@ -153,6 +174,16 @@ async fn issuer_lends_to_the_namespaces_it_names_what_it_allows_until_it_does_no
         ("scope", json!({"scopes": ["read", "admin"]}), "does not allow the scope admin"),
         ("none", json!({}), "requires it: write spec.request.scopes"),
         ("audience", json!({"scopes": ["read"], "audience": "api"}), "does not allow the audience api"),
+        (
+            "resource",
+            json!({"scopes": ["read"], "resources": ["https://a"]}),
+            "does not allow the resource https://a",
+        ),
+        (
+            "account",
+            json!({"scopes": ["read"], "serviceAccountName": "default"}),
+            "does not use it: remove spec.request.serviceAccountName",
+        ),
     ] {
         a.apply(source(&release, source_name, request)).await;
         let said = a.condition(source_name, "Ready", "False NotAllowedByIssuer").await;
@@ -226,17 +257,8 @@ async fn token_with_a_scope_that_the_issuer_does_not_allow_is_not_written_and_sl
     client(&release).await;
     released(&release).await;
     let name = release.namespace.as_str();
-    let flags = [
-        "--allow-http",
-        "--egress-allow",
-        "127.0.0.0/8",
-        "--issuers-namespace",
-        name,
-        "--issuers-controller",
-        name,
-    ];
-    let operator = Operator::start_with(name, &flags).await;
-    release.apply(issuer(&release, json!({"names": [name]}))).await;
+    let operator = own_operator(&release).await;
+    release.apply(issuer(&release, names(&[&release]))).await;
     let body =
         json!({"access_token": "wide", "token_type": "Bearer", "expires_in": 300, "scope": "read admin"});
     let wide = Behaviour { status: Some(200), body: Some(body), times: Some(1), ..Behaviour::default() };

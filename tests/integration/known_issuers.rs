@@ -87,6 +87,12 @@ async fn known_issuers_policy_covers_every_provider_host_and_port() {
     .await;
     let said = scene.try_kubectl(&create, &sources(&permitted)).await;
     assert_eq!(said.map(|it| it.lines().count()), Ok(permitted.len()));
+    // The endpoints of ClusterTokenIssuers are the platform's.
+    let lent = json!({
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "lent"},
+        "spec": {"issuerRef": {"name": "idp"}},
+    });
+    scene.kubectl(&create, &lent.to_string()).await;
     let said = scene.try_kubectl(&create, &sources(&refused)).await.unwrap_err();
     for (number, provider) in refused.iter().enumerate() {
         let refusal = format!(

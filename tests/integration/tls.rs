@@ -26,7 +26,7 @@ async fn by_authority(prefix: &str, servers: &Authority, clients: &Authority) ->
 }
 
 /// A client that is identified by its certificate, client.example.com, and its trusted roots.
-async fn client(scene: &Scene, servers: &Authority) {
+pub(super) async fn client(scene: &Scene, servers: &Authority) {
     let client = ClientSpec {
         id: scene.namespace.clone(),
         secret: None,
@@ -50,11 +50,11 @@ fn client_source(scene: &Scene, mut oauth2: Value) -> Value {
     manifest
 }
 
-async fn client_certificate(scene: &Scene, certificate: &Leaf, key: &Leaf) {
+pub(super) async fn client_certificate(scene: &Scene, certificate: &Leaf, key: &Leaf) {
     scene.secret("client", &[("tls.crt", &certificate.pem), ("tls.key", &key.key_pem())]).await;
 }
 
-async fn config_map(scene: &Scene, name: &str, data: Value) {
+pub(super) async fn config_map(scene: &Scene, name: &str, data: Value) {
     let metadata = json!({"name": name});
     scene.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})).await;
 }

@@ -25,6 +25,12 @@ pub async fn health(object: &str) -> Value {
     serde_json::from_str(&ask(&["health", &script], object).await).unwrap()
 }
 
+/// The same of a ClusterTokenIssuer.
+pub async fn issuer_health(object: &str) -> Value {
+    let script = setting("resource.customizations.health.tokensource.dev_ClusterTokenIssuer");
+    serde_json::from_str(&ask(&["health", &script], object).await).unwrap()
+}
+
 /// The scripts of the page by their paths in Argo CD's folder `resource_customizations`.
 pub fn argocd_files() -> BTreeMap<String, String> {
     let text = |script: &Value| script.as_str().unwrap().to_owned();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// What happens to one connection when its request has been read.
@@ -15,6 +16,8 @@ use tokio::task::JoinHandle;
 pub enum Reply {
     /// A JSON response.
     Json(u16, String),
+    /// 200 with this JSON, when the test adds a permit.
+    Held(Arc<Semaphore>, String),
     /// A response of any media type: status, headers, body.
     Answer(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// 307 to the URL, which keeps method and body.
@@ -144,6 +147,10 @@ async fn serve(mut stream: TcpStream, reply: Reply, state: &Mutex<ScriptState>) 
     state.lock().unwrap().requests.push(request.clone());
     match reply {
         Reply::Json(status, body) => stream.write_all(&json(status, &body)).await?,
+        Reply::Held(permits, body) => {
+            permits.acquire().await.expect("it is never closed").forget();
+            stream.write_all(&json(200, &body)).await?;
+        }
         Reply::Answer(status, headers, body) => stream.write_all(&answer(status, &headers, &body)).await?,
         Reply::Redirect(to) => stream.write_all(&answer(307, &[("location", to)], b"")).await?,
         Reply::Raw(bytes) => stream.write_all(&bytes).await?,

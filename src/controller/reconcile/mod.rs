@@ -171,13 +171,13 @@ fn after(
     Some(api_server_wait(now, &identity.owner.uid, state.api_failures, asked, state.awaiting(remaining)))
 }
 
-/// The spec cannot be used: takes back what is queued, and drops a result.
+/// The spec cannot be used: takes back what is queued, and drops a token that is not written yet.
 fn drop_request(context: &Context, key: &Key, state: &mut SourceState) {
     context.mints.cancel(key);
     if let Some(result) = context.mints.take_result(key).filter(|result| result.uid == state.uid) {
         act::token_request::count_cause(context, state, &result);
     }
-    state.hold_nothing_back(true);
+    state.pending = None;
 }
 
 impl Reconciliation<'_> {
