@@ -119,27 +119,48 @@ fn definition(seen: &Seen) -> Finding {
             };
         }
     };
-    let condition = |kind: &str| {
-        let status = definition.status.as_ref()?;
-        status.conditions.iter().flatten().find(|it| it.type_ == kind)
-    };
-    if let Some(condition) = condition("Established").filter(|it| it.status != "True") {
-        return finding(
+    installed(PART, definition, &tokensource_api::crd(), "TokenSources")
+}
+
+/// The definition of the issuers that an operator serves.
+fn issuer_definition(read: &Result<Option<CustomResourceDefinition>, CallError>) -> Finding {
+    const PART: &str = "issuers";
+    match read {
+        Ok(Some(definition)) => {
+            installed(PART, definition, &tokensource_api::issuer_crd(), "ClusterTokenIssuers")
+        }
+        Ok(None) => finding(
             Grade::Fail,
             PART,
-            format!("it is not established: {}", condition.message.clone().unwrap_or_default()),
-        );
+            "the operator serves ClusterTokenIssuers (--issuers-namespace), and their CustomResourceDefinition clustertokenissuers.tokensource.dev is not installed: kubectl apply --server-side -f crds/",
+        ),
+        Err(error) => unread(PART, "the CustomResourceDefinition of ClusterTokenIssuers", error),
     }
-    if schema(definition) != schema(&tokensource_api::crd()) {
+}
+
+/// A definition that is there, beside that of this version.
+fn installed(
+    part: &'static str,
+    definition: &CustomResourceDefinition,
+    ours: &CustomResourceDefinition,
+    objects: &str,
+) -> Finding {
+    let conditions = definition.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut established = conditions.filter(|it| it.type_ == "Established");
+    if let Some(condition) = established.next().filter(|it| it.status != "True") {
+        let message = condition.message.clone().unwrap_or_default();
+        return finding(Grade::Fail, part, format!("it is not established: {message}"));
+    }
+    if schema(definition) != schema(ours) {
         return finding(
             Grade::Warn,
-            PART,
+            part,
             format!(
                 "its schema is not that of version {VERSION}: apply the CustomResourceDefinition of the operator's release"
             ),
         );
     }
-    finding(Grade::Ok, PART, format!("TokenSources are known, with the schema of version {VERSION}"))
+    finding(Grade::Ok, part, format!("{objects} are known, with the schema of version {VERSION}"))
 }
 
 /// What the API server applies of a definition.
@@ -185,6 +206,7 @@ fn of_operator(now: Timestamp, operator: &Operator) -> Vec<Finding> {
         all.push(leader(now, lease, read));
     }
     all.extend(operator_rights(&operator.rights));
+    all.extend(operator.issuers.as_ref().map(issuer_definition));
     all
 }
 

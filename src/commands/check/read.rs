@@ -35,6 +35,8 @@ pub(crate) struct Operator {
     pub(crate) lease: Option<(Key, Result<Option<Lease>, CallError>)>,
     /// Its rights; none where they are granted by namespace.
     pub(crate) rights: Vec<(Right, Result<bool, CallError>)>,
+    /// The definition of ClusterTokenIssuers, where it serves them.
+    pub(crate) issuers: Option<Result<Option<CustomResourceDefinition>, CallError>>,
 }
 
 /// The rights that the chart gives the operator: group, resource and verbs.
@@ -44,6 +46,12 @@ const OPERATOR_RIGHTS: [(&str, &str, &[&str]); 5] = [
     ("", "secrets", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "configmaps", &["get"]),
     ("events.k8s.io", "events", &["create"]),
+];
+
+/// Those in the cluster where it serves ClusterTokenIssuers.
+const ISSUER_RIGHTS: [(&str, &str, &[&str]); 2] = [
+    ("tokensource.dev", "clustertokenissuers", &["list", "watch"]),
+    ("tokensource.dev", "clustertokenissuers/status", &["patch"]),
 ];
 
 /// The rights of people, by command.
@@ -118,24 +126,31 @@ async fn operator_of(cluster: &UserCluster, deployment: Deployment) -> Operator 
     let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let account = pod.and_then(|pod| pod.service_account_name.as_deref()).unwrap_or("default");
     let user = format!("system:serviceaccount:{}:{account}", key.namespace);
+    let serves_issuers = value("issuers-namespace").is_some();
+    let mut wanted = if serves_issuers { rights(&ISSUER_RIGHTS, None) } else { vec![] };
     if value("served-role").is_none() {
-        let mut wanted = vec![];
+        let mut in_namespaces = vec![];
         for namespaces in operator::flag(&deployment, "namespace") {
             for namespace in namespaces.split(',') {
-                wanted.extend(rights(&OPERATOR_RIGHTS, Some(namespace)));
+                in_namespaces.extend(rights(&OPERATOR_RIGHTS, Some(namespace)));
             }
         }
-        if wanted.is_empty() {
-            wanted = rights(&OPERATOR_RIGHTS, None);
+        if in_namespaces.is_empty() {
+            in_namespaces = rights(&OPERATOR_RIGHTS, None);
         }
-        for right in wanted {
-            let may = cluster.may(&right, Some(&user)).await;
-            let is_unknown = may.is_err();
-            all.push((right, may));
-            if is_unknown {
-                break; // the others are not, either
-            }
+        wanted.extend(in_namespaces);
+    }
+    for right in wanted {
+        let may = cluster.may(&right, Some(&user)).await;
+        let is_unknown = may.is_err();
+        all.push((right, may));
+        if is_unknown {
+            break; // the others are not, either
         }
     }
-    Operator { deployment, lease, rights: all }
+    let issuers = match serves_issuers {
+        true => Some(cluster.object(None, "clustertokenissuers.tokensource.dev").await),
+        false => None,
+    };
+    Operator { deployment, lease, rights: all, issuers }
 }
