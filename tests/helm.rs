@@ -11,14 +11,14 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::account::kubeconfig_of;
-use support::chart::{Account, CHART, NAMESPACE, RELEASE, helm, objects, template, template_with_tests};
+use support::chart::{Account, CHART, NAMESPACE, RELEASE, helm, objects, template};
 use support::control_plane::ControlPlane;
 use support::definitions;
 use support::eventually;
 use support::gitops::argocd_diff;
+use support::helm_test::HelmTest;
 use support::operator::Operator;
-use support::program::{PROGRAM, result, run};
+use support::program::result;
 use support::scene::{SOON, Scene};
 
 const CRD: &str = "tokensources.tokensource.dev";
@@ -239,54 +239,22 @@ async fn plain_manifests() {
     kubectl(&["delete", "crd", CRD], "").await;
 }
 
-/// `helm test`, in the scene's namespace: without nodes, the test starts the container of the rendered pod.
+/// `helm test`, in the scene's namespace.
 async fn helm_test_succeeds_or_says_why_not(scene: &Scene, values: &Value) {
     let mut values = values.clone();
     let mut spec = scene.source(json!({}))["spec"].clone();
     spec.as_object_mut().unwrap().remove("target");
     values["helmTest"] = json!({"namespace": scene.namespace, "spec": spec});
-    let test = objects(&template_with_tests(&values));
-    let is_test = |it: &&Value| it["metadata"]["annotations"]["helm.sh/hook"] == "test";
-    let (pods, others): (Vec<_>, Vec<_>) = test.iter().filter(is_test).partition(|it| it["kind"] == "Pod");
-    let [pod] = pods[..] else { panic!("{} pods", pods.len()) };
+    let test = HelmTest::create(NAMESPACE, &values).await;
     // Under the restricted Pod Security Standard, as the operator's pods are.
-    let mut restricted = pod.clone();
-    restricted["metadata"]["namespace"] = json!(NAMESPACE);
+    let mut restricted = test.pod.clone();
     restricted["spec"].as_object_mut().unwrap().remove("serviceAccountName");
     kubectl(&["create", "--dry-run=server", "-f", "-"], &restricted.to_string()).await;
-    for object in &others {
-        kubectl(&["apply", "-f", "-"], &object.to_string()).await;
-    }
-    // Helm reads the pod's log in the release's namespace.
-    assert_eq!(pod["metadata"]["namespace"], NAMESPACE);
-    let account = kubeconfig_of(NAMESPACE, pod["spec"]["serviceAccountName"].as_str().unwrap()).await;
-    let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
-    let explain = async |code: i32, words: &[&str]| {
-        eventually("the explanation", SOON, async || {
-            let mut command = Command::new(PROGRAM);
-            command.args(arguments.iter().map(|it| it.as_str().unwrap()));
-            command.env("KUBECONFIG", account.path().join("kubeconfig"));
-            let said = run(command, "").await;
-            let all = said.all();
-            let fits =
-                said.code == code && words.iter().all(|word| all.contains(word)) && !all.contains("may not");
-            if fits { Ok(()) } else { Err((said.code, all)) }
-        })
-        .await;
-    };
-    explain(0, &["nothing is wrong"]).await;
-    // The test says why not.
+    test.says(0, &["nothing is wrong"]).await;
     scene.credentials("wrong").await;
-    kubectl(&["-n", &scene.namespace, "delete", "tokensource", &format!("{RELEASE}-test")], "").await;
-    kubectl(
-        &["apply", "-f", "-"],
-        &others.iter().map(|it| it.to_string()).collect::<Vec<_>>().join("\n---\n"),
-    )
-    .await;
-    explain(2, &["ClientRejected"]).await;
-    for object in others {
-        kubectl(&["delete", "-f", "-"], &object.to_string()).await;
-    }
+    test.again().await;
+    test.says(2, &["ClientRejected"]).await;
+    test.delete().await;
 }
 
 /// What GitOps tools do, with everything that the chart renders: they apply it, and compare, again and again.

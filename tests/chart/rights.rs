@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::identities;
-use super::support::chart::{CHART, NAMESPACE, find, render};
+use super::support::chart::{CHART, NAMESPACE, find, objects, render, template_with_tests};
 
 #[test]
 fn chart_rules_for_secrets_equal_those_of_templates() {
@@ -163,5 +163,53 @@ fn issuers_are_a_right_of_the_operators_namespace_and_of_the_cluster_only_where_
             people.clone().count() > 0
                 && people.into_iter().all(|it| !it.to_string().contains("clustertokenissuers"))
         );
+    }
+}
+
+/// With these rights `explain` knows all that it reports.
+#[test]
+fn helm_test_may_read_what_its_spec_names_and_nothing_else() {
+    let tokens = json!({"allowed": [{"audience": "https://a", "hosts": ["a"]}]});
+    let provider = json!({"oauth2": {"issuer": "https://a"}});
+    let target = "tokensource-operator-test-token";
+    for (spec, more, secrets, accounts) in [
+        (
+            json!({"provider": provider, "credentials": {"secretRef": {"name": "client"}}}),
+            json!({}),
+            json!([target, "client"]),
+            None,
+        ),
+        (
+            json!({"provider": provider, "credentials": {"serviceAccountToken": {"name": "payments"}}}),
+            json!({"serviceAccountTokens": tokens}),
+            json!([target]),
+            Some(json!(["payments"])),
+        ),
+        (
+            json!({"issuerRef": {"name": "idp"}, "request": {"serviceAccountName": "payments"}}),
+            json!({"issuers": {"enabled": true}}),
+            json!([target]),
+            None,
+        ),
+    ] {
+        let mut values = more;
+        values["helmTest"] = json!({"namespace": "payments", "spec": spec});
+        let objects = objects(&template_with_tests(&values));
+        let source = find(&objects, "TokenSource", "");
+        assert_eq!(source["spec"]["target"]["name"], target);
+        for (member, value) in spec.as_object().unwrap() {
+            assert_eq!(source["spec"][member], *value, "{spec}");
+        }
+        let is_its_role =
+            |it: &&Value| it["kind"] == "Role" && it["metadata"]["name"] == "tokensource-operator-test";
+        let role = objects.iter().find(is_its_role).unwrap();
+        assert_eq!(role["metadata"]["namespace"], "payments");
+        let of = |resource: &str| {
+            let rules = role["rules"].as_array().unwrap();
+            let rule = rules.iter().find(|rule| rule["resources"] == json!([resource]))?;
+            assert_eq!(rule["verbs"], json!(["get"]), "{resource}");
+            Some(rule["resourceNames"].clone())
+        };
+        assert_eq!((of("secrets"), of("serviceaccounts")), (Some(secrets), accounts), "{spec}");
     }
 }

@@ -34,6 +34,14 @@ fn chart_rendering_is_deterministic() {
     }
 }
 
+/// Values with the spec of a TokenSource for `helm test` that sends a token of ServiceAccount `a`.
+fn keyless_test(tokens: Value) -> Value {
+    let provider =
+        json!({"oauth2": {"issuer": "https://a", "clientAuthentication": {"serviceAccountToken": {}}}});
+    let spec = json!({"provider": provider, "credentials": {"serviceAccountToken": {"name": "a"}}});
+    json!({"helmTest": {"spec": spec}, "serviceAccountTokens": tokens})
+}
+
 fn allowed(audience: &str) -> Value {
     json!({"allowed": [{"audience": audience, "hosts": ["idp.example.com"]}]})
 }
@@ -85,6 +93,34 @@ fn invalid_values_are_refused_when_rendering() {
             "issuers.enabled needs admissionPolicy.enabled",
         ),
         (json!({"issuers": {"enabled": true, "controller": "a b"}}), "controller"),
+        (
+            json!({"helmTest": {"spec": {"issuerRef": {"name": "a"}}}}),
+            "helmTest.spec.issuerRef needs issuers.enabled",
+        ),
+        (
+            json!({"helmTest": {"spec": {"issuerRef": {"name": "a"}, "tls": {"a": 1}}}, "issuers": {"enabled": true}}),
+            "write them, or issuerRef alone",
+        ),
+        (json!({"helmTest": {"spec": {"issuerRef": {}}}}), "name"),
+        (
+            json!({"helmTest": {"spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "a"}}}},
+                "issuers": {"enabled": true, "required": true}}),
+            "write helmTest.spec.issuerRef",
+        ),
+        (
+            json!({"helmTest": {"spec": {"provider": {"vgs": {}}}}}),
+            "helmTest.spec: write provider and credentials, or issuerRef",
+        ),
+        (
+            json!({"helmTest": {"spec": {"provider": {"vgs": {}}, "credentials": {"clientID": "a"}}}}),
+            "write secretRef or serviceAccountToken",
+        ),
+        (keyless_test(json!({})), "needs the audience https://a in serviceAccountTokens.allowed"),
+        (keyless_test(allowed("https://b")), "needs the audience https://a in serviceAccountTokens.allowed"),
+        (
+            keyless_test(json!({"allowed": allowed("https://a")["allowed"], "names": ["b"]})),
+            "a is not in serviceAccountTokens.names",
+        ),
         (json!({"metrics": {"tls": {"secretName": "a"}}}), "metrics.tls.secretName is for metrics.secure"),
         (json!({"metrics": {"podMonitor": {"tlsConfig": {"a": "b"}}}}), "metrics.podMonitor.tlsConfig"),
         (json!({"global": {"imagePullSecrets": [1]}}), "imagePullSecrets"),

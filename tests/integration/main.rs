@@ -24,6 +24,7 @@ mod gitops;
 mod handover;
 mod hanging;
 mod harness;
+mod helm_test;
 mod issuers;
 mod keycloak;
 mod keyless;

@@ -57,7 +57,12 @@ pub fn template(namespace: &str, values: &Value) -> Result<String, String> {
 
 /// Renders the manifests, with those of `helm test`, into the namespace of the release.
 pub fn template_with_tests(values: &Value) -> String {
-    let arguments = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-"];
+    template_with_tests_in(NAMESPACE, values)
+}
+
+/// The same into this namespace.
+pub fn template_with_tests_in(namespace: &str, values: &Value) -> String {
+    let arguments = ["template", RELEASE, CHART, "--namespace", namespace, "--values", "-"];
     helm(None, &arguments, &values.to_string()).unwrap_or_else(|said| panic!("{values}: {said}"))
 }
 

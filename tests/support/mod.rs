@@ -9,6 +9,7 @@ pub mod chart;
 pub mod control_plane;
 pub mod definitions;
 pub mod gitops;
+pub mod helm_test;
 pub mod keycloak;
 pub mod keycloak_realm;
 pub mod operator;

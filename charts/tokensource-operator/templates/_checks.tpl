@@ -10,6 +10,7 @@
 {{- fail "rbac.bind is for rbac.mode perNamespace: elsewhere the operator needs no RoleBindings" }}
 {{- end }}
 {{- include "tokensource-operator.checkServiceAccountTokens" . }}
+{{- include "tokensource-operator.checkTest" . }}
 {{- if and .Values.issuers.required (not .Values.issuers.enabled) }}
 {{- fail "issuers.required needs issuers.enabled: no TokenSource would be served" }}
 {{- end }}
@@ -76,6 +77,42 @@
 {{- end }}
 {{- else if .Values.serviceAccountTokens.names }}
 {{- fail "serviceAccountTokens.names is for serviceAccountTokens.allowed, which is empty" }}
+{{- end }}
+{{- end }}
+
+{{- /* Refuses the TokenSource of `helm test` where the operator would not serve it. What an issuer, or a ServiceAccount's owner,
+allows is known in the cluster alone: the test says it. */}}
+{{- define "tokensource-operator.checkTest" -}}
+{{- with and .Values.createOperator .Values.helmTest.spec }}
+{{- $tokens := $.Values.serviceAccountTokens }}
+{{- if .issuerRef }}
+{{- if or .provider .credentials .tls }}
+{{- fail "helmTest.spec: provider, credentials and tls are the issuer's; write them, or issuerRef alone" }}
+{{- end }}
+{{- if not $.Values.issuers.enabled }}
+{{- fail "helmTest.spec.issuerRef needs issuers.enabled" }}
+{{- end }}
+{{- else if $.Values.issuers.required }}
+{{- fail "issuers.required leaves TokenSources nothing but issuers: write helmTest.spec.issuerRef" }}
+{{- else if not (and .provider .credentials) }}
+{{- fail "helmTest.spec: write provider and credentials, or issuerRef" }}
+{{- else if .credentials.serviceAccountToken }}
+{{- $token := .credentials.serviceAccountToken }}
+{{- $oauth2 := default dict .provider.oauth2 }}
+{{- $audience := default $oauth2.issuer $token.audience }}
+{{- $audiences := list }}
+{{- range $tokens.allowed }}
+{{- $audiences = append $audiences .audience }}
+{{- end }}
+{{- if not (has $audience $audiences) }}
+{{- fail (printf "helmTest.spec.credentials.serviceAccountToken needs the audience %s in serviceAccountTokens.allowed, with the host of the token endpoint" (default "that the endpoint expects" $audience)) }}
+{{- end }}
+{{- if and $tokens.names (not (has $token.name $tokens.names)) }}
+{{- fail (printf "helmTest.spec.credentials.serviceAccountToken.name: %s is not in serviceAccountTokens.names" $token.name) }}
+{{- end }}
+{{- else if not .credentials.secretRef }}
+{{- fail "helmTest.spec.credentials: write secretRef or serviceAccountToken" }}
+{{- end }}
 {{- end }}
 {{- end }}
 
