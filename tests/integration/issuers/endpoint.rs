@@ -9,7 +9,7 @@ use super::super::support::control_plane::ControlPlane;
 use super::super::support::eventually;
 use super::super::support::scene::{SOON, Scene};
 use super::super::support::scripted_server::{Reply, ScriptedServer};
-use super::super::{keyless::host, tls};
+use super::super::tls;
 use super::{client, issuer, issuer_status, names, operator, own_operator, released, source, values};
 
 const REFRESH: &str = "tokensource.dev/refresh-requested-at";
@@ -24,7 +24,7 @@ async fn endpoint_that_metadata_place_at_another_host_is_refused_until_the_issue
     let metadata = ScriptedServer::start([Reply::Close]).await;
     let members = json!({"issuer": metadata.url(""), "token_endpoint": elsewhere.url("/token")});
     metadata.now(Reply::Json(200, members.to_string()));
-    let other = host(&elsewhere.url("/token"));
+    let other = elsewhere.address().to_string();
     let _operator = own_operator(&release).await;
     let mut issuer = issuer(&release, names(&[&release]));
     issuer["spec"]["provider"]["oauth2"]["issuer"] = json!(metadata.url(""));
