@@ -132,6 +132,11 @@ impl Groups {
         state.was_expedited = state.hold.as_mut().is_some_and(|hold| hold.expedite(EXPEDITED));
     }
 
+    /// Whether the endpoint has given the client a token, whichever tenant asked.
+    pub(super) fn has_succeeded(&self, client: GroupClient) -> bool {
+        self.0.get(&client).is_some_and(|state| state.has_succeeded)
+    }
+
     /// Whether the client is known to be accepted or rejected.
     pub(super) fn is_settled(&self, client: GroupClient, now: Instant) -> bool {
         self.0.get(&client).is_some_and(|state| {

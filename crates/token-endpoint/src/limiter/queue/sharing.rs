@@ -218,8 +218,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             (Class::Rejected, Reach::Grant) => self.state(tenant, who.grant, now).rejected(error, began, now),
             (Class::Rejected, Reach::Request) => {
                 self.state(tenant, who.request, now).rejected(error, began, now);
+                let is_known_good = who.group.is_some_and(|client| self.groups.has_succeeded(client));
                 let client = self.client(tenant, who.client, now);
-                if !client.has_succeeded {
+                if !client.has_succeeded && !is_known_good {
                     client.doubt.refused(who.request, error, now);
                 }
             }

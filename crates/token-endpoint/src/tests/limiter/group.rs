@@ -124,6 +124,19 @@ async fn group_client_that_has_succeeded_is_not_held_back_by_one_tenants_401_wit
 }
 
 #[tokio::test(start_paused = true)]
+async fn group_client_that_has_succeeded_for_one_tenant_is_not_in_doubt_for_another() {
+    let simulation = Simulation::new(Limits::default());
+    let (a, b) = (simulation.of("a"), simulation.of("b"));
+    b.send(who(&b, "secret", "read"), Ok(())).await.unwrap();
+    for scope in ["admin", "owner", "root"] {
+        a.send(who(&a, "secret", scope), Err(refused(400, "invalid_scope"))).await.unwrap();
+    }
+    let begun = Instant::now();
+    a.send(who(&a, "secret", "read"), Ok(())).await.unwrap();
+    assert!(begun.elapsed() < seconds(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn group_trial_that_is_not_sent_leaves_its_turn_to_another_tenant() {
     let simulation = Simulation::new(Limits::default());
     let (a, b) = (simulation.of("a"), simulation.of("b"));
