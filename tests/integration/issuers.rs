@@ -89,6 +89,16 @@ async fn health(release: &Scene) -> String {
     format!("{} {}", flux.split(':').next().unwrap(), argo_cd["status"].as_str().unwrap())
 }
 
+/// The API server has refused nothing to the operator in these namespaces.
+fn lacks_no_right(operator: &Account, scenes: &[&Scene]) {
+    for scene in scenes {
+        let lines = ControlPlane::shared().audit(&scene.namespace);
+        let refused: Vec<_> =
+            lines.iter().filter(|line| line.user == operator.user && line.code == 403).collect();
+        assert!(refused.is_empty(), "{refused:?}");
+    }
+}
+
 /// Waits until the Ready condition of the issuer is this, and returns its message and the counts of the status.
 async fn issuer_status(release: &Scene, expected: &str) -> (String, [i64; 3]) {
     let name = &release.namespace;
@@ -243,12 +253,7 @@ async fn issuer_lends_to_the_namespaces_it_names_what_it_allows_until_it_does_no
             assert!(!shown.contains(word), "{word}: {shown}");
         }
     }
-    let refused: Vec<_> = [&release, &a, &b]
-        .iter()
-        .flat_map(|scene| ControlPlane::shared().audit(&scene.namespace))
-        .filter(|line| line.user == account.user && line.code == 403)
-        .collect();
-    assert!(refused.is_empty(), "{refused:?}");
+    lacks_no_right(&account, &[&release, &a, &b]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,9 +330,7 @@ async fn issuer_takes_tokens_of_the_source_namespace_under_the_charts_rights_in_
         .kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "")
         .await;
     tenant.condition("source", "Ready", "True TokenValid").await;
-    let lines = ControlPlane::shared().audit(namespace);
-    let refused: Vec<_> = lines.iter().filter(|line| line.user == account.user && line.code == 403).collect();
-    assert!(refused.is_empty(), "{refused:?}");
+    lacks_no_right(&account, &[&tenant]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -372,12 +375,7 @@ async fn labels_open_an_issuer_and_required_issuers_leave_nothing_else_under_rig
     tenant.condition("lent", "Ready", "True TokenValid").await;
     tenant.kubectl(&["label", "namespace", &tenant.namespace, &format!("{label}-")], "").await;
     tenant.condition("lent", "Ready", "False NotAllowedByIssuer").await;
-    for scene in [&release, &tenant] {
-        let lines = ControlPlane::shared().audit(&scene.namespace);
-        let refused: Vec<_> =
-            lines.iter().filter(|line| line.user == account.user && line.code == 403).collect();
-        assert!(refused.is_empty(), "{refused:?}");
-    }
+    lacks_no_right(&account, &[&release, &tenant]);
 }
 
 /// Without --issuers-namespace nothing is ignored: the TokenSource says that no issuers are served.

@@ -5,12 +5,13 @@ use serde_json::json;
 use super::super::prompt::{folder, pod};
 use super::super::support::authority::Authority;
 use super::super::support::authorization_server::AuthorizationServer;
-use super::super::support::control_plane::ControlPlane;
 use super::super::support::eventually;
 use super::super::support::scene::{SOON, Scene};
 use super::super::support::scripted_server::{Reply, ScriptedServer};
 use super::super::tls;
-use super::{client, issuer, issuer_status, names, operator, own_operator, released, source, values};
+use super::{
+    client, issuer, issuer_status, lacks_no_right, names, operator, own_operator, released, source, values,
+};
 
 const REFRESH: &str = "tokensource.dev/refresh-requested-at";
 
@@ -75,12 +76,7 @@ async fn tls_material_of_an_issuer_is_that_of_the_operators_namespace_under_the_
     tenant.condition("source", "Ready", "True TokenValid").await;
     let token = tenant.value("source", "access_token").await.unwrap();
     assert!(release.server.is_valid(&token).await);
-    for scene in [&release, &tenant] {
-        let lines = ControlPlane::shared().audit(&scene.namespace);
-        let refused: Vec<_> =
-            lines.iter().filter(|line| line.user == account.user && line.code == 403).collect();
-        assert!(refused.is_empty(), "{refused:?}");
-    }
+    lacks_no_right(&account, &[&release, &tenant]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

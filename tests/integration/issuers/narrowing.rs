@@ -12,8 +12,8 @@ use super::super::support::scene::{SOON, Scene};
 use super::super::support::scripted_server::{Reply, ScriptedServer};
 use super::{client, issuer, names, own_operator, released, source};
 
-/// A namespace with an operator, an issuer that allows the scope `read` at an endpoint that answers when it is told to, and a
-/// TokenSource with a token.
+/// A namespace with an operator, an issuer and a TokenSource that has a token. The issuer allows the scope `read`. Its endpoint
+/// answers when the test adds a permit.
 struct Narrowing {
     release: Scene,
     operator: Operator,

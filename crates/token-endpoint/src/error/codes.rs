@@ -19,6 +19,11 @@ impl KnownCode {
     pub(crate) fn refuses(&self) -> bool {
         self.class == Class::Rejected
     }
+
+    /// Whether it says that the client is wrong.
+    pub(crate) fn names_client(&self) -> bool {
+        self.class == Class::LockedOut || matches!(self.code, "invalid_client" | "AUTHENTICATION_FAILED")
+    }
 }
 
 const fn standard(code: &'static str, class: Class, kind: ErrorKind) -> KnownCode {

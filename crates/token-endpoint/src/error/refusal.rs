@@ -82,7 +82,7 @@ impl Refusal {
     fn reach_of(&self, known: &KnownCode) -> Reach {
         match (known.class, known.code) {
             (Class::Limited, _) if known.is_standard => Reach::Client,
-            (Class::Rejected, "invalid_client" | "AUTHENTICATION_FAILED") => Reach::Client,
+            (Class::Rejected, _) if known.names_client() => Reach::Client,
             (Class::Rejected, "invalid_grant") => Reach::Grant,
             (Class::Rejected, "unauthorized_client") => self.reach_of_status(),
             (Class::Rejected, _) if known.is_standard => Reach::Request,
@@ -93,9 +93,7 @@ impl Refusal {
 
     /// Whether a lock-out or a code says that the client is wrong.
     pub(super) fn names_client(&self) -> bool {
-        self.body.known().is_some_and(|code| {
-            code.class == Class::LockedOut || matches!(code.code, "invalid_client" | "AUTHENTICATION_FAILED")
-        })
+        self.body.known().is_some_and(KnownCode::names_client)
     }
 
     fn reach_of_status(&self) -> Reach {
