@@ -20,6 +20,8 @@ COLUMN, ROW, GAP = 50, 30, 8
 COLOURS = ["#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#b877d9", "#5794f2", "#fade2a"]
 VARIABLES = {"$namespace": ".*", "$host": ".*", "$__rate_interval": "30s"}
 STEPS = 120
+# Of a character of a legend, which is smaller than other text: wider than most.
+LETTER = 6.5
 
 
 def panels():
@@ -75,6 +77,14 @@ def text(x, y, content, size=12, fill="#ccccdc", anchor="start"):
     return f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size}" fill="{fill}" text-anchor="{anchor}">{html.escape(content)}</text>'
 
 
+def fitting(content, width):
+    """What fits into this width, by whole words."""
+    if len(content) * LETTER <= width:
+        return content
+    whole = content[: int(width / LETTER)].rsplit(" ", 1)[0]
+    return f"{whole} …"
+
+
 def series(panel, url, begin, end):
     """The lines of a panel: legend and points."""
     for target in panel["targets"]:
@@ -109,9 +119,10 @@ def timeseries(panel, url, begin, end, width, height):
         yield f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
         if number < names:
             y = height - 15 * (names - number) + 5
-            yield f'<rect x="{left}" y="{y - 5:.0f}" width="12" height="3" fill="{colour}"/>'
-            more = f" (and {len(lines) - names} more)" if number + 1 == names < len(lines) else ""
-            yield text(left + 18, y, (name or panel["title"])[: int((width - left) / 7)] + more, 11)
+            yield f'<rect x="{right}" y="{y - 5:.0f}" width="12" height="3" fill="{colour}"/>'
+            yield text(right + 18, y, fitting(name or panel["title"], width - 2 * right - 18), 11)
+    if names < len(lines):
+        yield text(width - right, 20, f"and {len(lines) - names} more", 11, "#8e8e99", "end")
 
 
 def stat(panel, url, end, width, height):

@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use token_endpoint::{
     Admission, Answer, Class, Credentials, Digest, Discovery, EndpointPermit, Error, RequestDescription, Tls,
 };
-use tokensource_api::TokenSource;
+use tokensource_api::{Reason, TokenSource};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -312,7 +312,7 @@ impl TokenRequest<'_> {
         let (now, differed) = (self.context.now(), transport.clock_difference(&description.token_url));
         let sent = Box::pin(send(transport, &request, &material.tls, timeout, now, keep)).await;
         let failed = sent.outcome.as_ref().err().map(|error| reason(error.kind()));
-        self.context.metrics.token_requested(self.spec.host(), failed, Some(sent.took));
+        self.count(failed, Some(sent.took));
         self.note_clock(&description.token_url, differed);
         Ok(sent)
     }
@@ -383,8 +383,14 @@ impl TokenRequest<'_> {
 
     /// A request that failed before it was sent.
     fn not_sent(&self, error: &Error) -> Outcome {
-        self.context.metrics.token_requested(self.spec.host(), Some(reason(error.kind())), None);
+        self.count(Some(reason(error.kind())), None);
         Outcome::token_request(error, None)
+    }
+
+    /// Counts a request: the reason of its failure, and its duration if it was sent.
+    fn count(&self, failed: Option<Reason>, took: Option<Duration>) {
+        let issuer = self.spec.issuer.as_ref().map(|issuer| &issuer.name);
+        self.context.metrics.token_requested(self.spec.host(), issuer, failed, took);
     }
 
     fn timeout(&self) -> Duration {

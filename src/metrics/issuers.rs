@@ -1,13 +1,15 @@
 //! What is reported of ClusterTokenIssuers: replaced as a whole, and written at each scrape. There are few of them, and the
-//! platform names them.
+//! platform names them. Only token requests are counted when they end.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use super::families::expected_results;
 use super::lock::lock;
 
 /// A ClusterTokenIssuer.
@@ -24,9 +26,32 @@ pub struct ObservedIssuer {
 /// What is known of issuers.
 #[derive(Debug, Default)]
 pub(super) struct ReportedIssuers {
-    pub(super) issuers: Vec<ObservedIssuer>,
+    issuers: Vec<ObservedIssuer>,
+    /// By issuer and result, the token requests.
+    requests: HashMap<Arc<str>, HashMap<&'static str, u64>>,
     /// By resource, for how long its watch has not been answered.
     pub(super) unread: Vec<(&'static str, Duration)>,
+}
+
+impl ReportedIssuers {
+    /// Those that there are now. What was counted of others is dropped.
+    pub(super) fn set(&mut self, issuers: Vec<ObservedIssuer>) {
+        let names: BTreeSet<_> = issuers.iter().map(|issuer| Arc::clone(&issuer.name)).collect();
+        self.requests.retain(|name, _| names.contains(name));
+        for name in names {
+            // Prometheus does not see an increase where a series starts at 1.
+            let results = self.requests.entry(name).or_default();
+            for result in expected_results() {
+                results.entry(result).or_default();
+            }
+        }
+        self.issuers = issuers;
+    }
+
+    /// Counts a token request. An issuer that has not been reported yet is by the next report.
+    pub(super) fn requested(&mut self, issuer: &Arc<str>, result: &'static str) {
+        *self.requests.entry(Arc::clone(issuer)).or_default().entry(result).or_default() += 1;
+    }
 }
 
 #[derive(Debug)]
@@ -55,6 +80,18 @@ impl Collector for IssuerCollector {
         )?;
         for issuer in &table.issuers {
             family.encode_family(&[("issuer", &*issuer.name)])?.encode_gauge(&issuer.sources)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "tokensource_issuer_token_requests",
+            "Token requests through a ClusterTokenIssuer, by their result",
+            None,
+            MetricType::Counter,
+        )?;
+        for (issuer, results) in &table.requests {
+            for (result, count) in results {
+                let labels = [("issuer", &**issuer), ("result", result)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+            }
         }
         let mut family = encoder.encode_descriptor(
             "tokensource_issuers_unread_seconds",

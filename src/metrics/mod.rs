@@ -1,7 +1,7 @@
 //! The metrics of the operator. Callers use the methods of [`Metrics`] and no type of the Prometheus library.
 //!
-//! Every label has a closed set of values, except the names of TokenSources and of hosts: the series of a TokenSource are
-//! removed with it, and there are at most 250 hosts.
+//! Every label has a closed set of values, except the names of TokenSources, of ClusterTokenIssuers and of hosts: the series of
+//! the former are removed with them, and there are at most 250 hosts.
 
 mod families;
 mod hosts;
@@ -74,8 +74,19 @@ impl Metrics {
         let _ = prometheus_text::encode(text, &self.registry);
     }
 
-    /// Counts a token request at `host`: the reason of its failure, and its duration if it was sent.
-    pub fn token_requested(&self, host: &str, failed: Option<Reason>, took: Option<Duration>) {
+    /// Counts a token request at `host`, through `issuer` where one lends: the reason of its failure, and its duration if it was
+    /// sent.
+    pub fn token_requested(
+        &self,
+        host: &str,
+        issuer: Option<&Arc<str>>,
+        failed: Option<Reason>,
+        took: Option<Duration>,
+    ) {
+        let result = families::result(failed);
+        if let Some(issuer) = issuer {
+            lock(&self.issuers).requested(issuer, result);
+        }
         let host = self.host(host);
         if let Some(took) = took {
             self.families
@@ -83,10 +94,7 @@ impl Metrics {
                 .get_or_create(&HostLabel { host: host.clone() })
                 .observe(took.as_secs_f64());
         }
-        self.families
-            .token_requests
-            .get_or_create(&TokenRequestLabels { host, result: families::result(failed) })
-            .inc();
+        self.families.token_requests.get_or_create(&TokenRequestLabels { host, result }).inc();
     }
 
     /// Records the time for which a token request waited for a permit of the endpoint, also where it got none.
@@ -148,7 +156,7 @@ impl Metrics {
 
     /// Sets what is known of ClusterTokenIssuers; none while another replica leads.
     pub fn set_issuers(&self, issuers: Vec<ObservedIssuer>) {
-        lock(&self.issuers).issuers = issuers;
+        lock(&self.issuers).set(issuers);
     }
 
     /// Sets for how long the watches of ClusterTokenIssuers have not been answered, by resource.

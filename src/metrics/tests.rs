@@ -29,7 +29,7 @@ fn reconcile(metrics: &Metrics, source: &Key, host: &str, observed: ObservedSour
 pub(super) fn one_of_each() -> Metrics {
     let metrics = Metrics::new(Arc::default());
     reconcile(&metrics, &Key::new("ns", "a"), "h", valid());
-    metrics.token_requested("h", None, Some(Duration::ZERO));
+    metrics.token_requested("h", None, None, Some(Duration::ZERO));
     metrics.request_waited("h", Duration::ZERO);
     metrics.endpoint_clock_difference("h", 1);
     metrics.api_request("get", "secrets", Some(200));
@@ -67,8 +67,8 @@ fn series_of_a_source_are_removed_with_it() {
         "one reason at a time"
     );
 
-    metrics.token_requested("idp.example.com", None, Some(Duration::from_millis(80)));
-    metrics.token_requested("idp.example.com", Some(Reason::ClientRejected), Some(Duration::from_millis(80)));
+    metrics.token_requested("idp.example.com", None, None, Some(Duration::from_millis(80)));
+    metrics.token_requested("idp.example.com", None, Some(Reason::ClientRejected), None);
     metrics.request_waited("idp.example.com", Duration::ZERO);
     let requests = lines(&metrics, "tokensource_token_requests_total{");
     assert!(requests.iter().any(|line| line.ends_with(r#"result="success"} 1"#)), "{requests:?}");
@@ -98,7 +98,7 @@ fn series_of_a_source_name_the_issuer_that_lends_its_endpoint_and_not_the_host()
         lines(&metrics, "tokensource_ready{source_namespace=\"ns\",name=\"own\",host=\"idp.").len(),
         1
     );
-    metrics.token_requested("idp.internal", None, None);
+    metrics.token_requested("idp.internal", None, None, None);
     let requests = "tokensource_token_requests_total{host=\"idp.internal\",result=\"success\"} 1";
     assert_eq!(lines(&metrics, requests).len(), 1, "the platform's count is by host");
     metrics.set_host(&lent, "unknown", None);
@@ -123,7 +123,7 @@ fn series_of_hosts_are_bounded() {
     for n in 0..220 {
         reconcile(&metrics, &Key::new("ns", &n.to_string()), &format!("host-{n}"), valid());
     }
-    metrics.token_requested("host-210", None, None);
+    metrics.token_requested("host-210", None, None, None);
     assert_eq!(
         lines(&metrics, "tokensource_ready{").iter().filter(|line| line.contains("host=\"other\"")).count(),
         20
@@ -192,4 +192,33 @@ fn series_of_issuers_are_those_of_the_last_report_and_none_of_what_is_unknown() 
     assert_eq!(lines(&metrics, r#"tokensource_issuer_sources{issuer="c"} 3"#).len(), 1);
     metrics.set_issuers(vec![]);
     assert!(lines(&metrics, "tokensource_issuer_").is_empty());
+}
+
+#[test]
+fn token_requests_of_an_issuer_are_counted_by_result_while_it_is_reported() {
+    let metrics = Metrics::new(Arc::default());
+    let ask = |issuer: &str, failed| metrics.token_requested("h", Some(&issuer.into()), failed, None);
+    let count = |issuer: &str, result: &str, count: u32| {
+        let series = format!(
+            "tokensource_issuer_token_requests_total{{issuer=\"{issuer}\",result=\"{result}\"}} {count}"
+        );
+        lines(&metrics, &series).len() == 1
+    };
+    // The report comes some seconds after the first request.
+    ask("a", None);
+    metrics.set_issuers(vec![issuer("a", None), issuer("b", None)]);
+    ask("a", None);
+    ask("a", Some(Reason::ScopeRejected));
+    ask("a", Some(Reason::SpecInvalid));
+    assert!(count("a", "success", 2) && count("a", "ScopeRejected", 1) && count("a", "SpecInvalid", 1));
+    assert!(count("b", "success", 0) && count("b", "ClientRejected", 0));
+    assert_eq!(
+        lines(&metrics, "tokensource_token_requests_total{host=\"other\",result=\"success\"} 2").len(),
+        1
+    );
+    metrics.set_issuers(vec![issuer("b", None)]);
+    // One that was under way when its issuer was deleted.
+    ask("a", None);
+    metrics.set_issuers(vec![issuer("b", None)]);
+    assert!(!text(&metrics).contains("issuer=\"a\"") && count("b", "success", 0));
 }

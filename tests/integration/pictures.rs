@@ -93,7 +93,36 @@ async fn pictures_of_the_documentation_show_the_dashboard() {
         source["spec"]["target"]["name"] = json!(format!("{name}-token"));
         scene.apply(source).await;
     }
-    let operator = Operator::start(&scene.namespace).await;
+    let of_issuers = [
+        ("idp", "credentials", "orders"),
+        ("idp", "credentials", "stock"),
+        ("old", "wrong-client", "legacy"),
+    ];
+    for (issuer, client, name) in of_issuers {
+        scene
+            .kubectl(&["label", "--overwrite", "secret", client, "tokensource.dev/credentials=true"], "")
+            .await;
+        let issuer = format!("{}-{issuer}", scene.namespace);
+        scene
+            .apply(json!({
+                "apiVersion": "tokensource.dev/v1alpha1", "kind": "ClusterTokenIssuer", "metadata": {"name": issuer},
+                "spec": {
+                    "controller": scene.namespace, "provider": {"vgs": {"tokenURL": scene.server.vgs_token_url()}},
+                    "credentials": {"secretRef": {"name": client}}, "namespaces": {"names": [scene.namespace]},
+                    "allow": {"withoutScopes": true},
+                },
+            }))
+            .await;
+        scene
+            .apply(json!({
+                "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": name},
+                "spec": {"issuerRef": {"name": issuer}},
+            }))
+            .await;
+    }
+    let mut flags = vec!["--allow-http", "--egress-allow", "127.0.0.0/8"];
+    flags.extend(["--issuers-namespace", &scene.namespace, "--issuers-controller", &scene.namespace]);
+    let operator = Operator::start_with(&scene.namespace, &flags).await;
     let folder = tempfile::tempdir().unwrap();
     let scraped =
         json!({"targets": [operator.admin_address()], "labels": {"instance": "tokensource-operator-0"}});

@@ -81,6 +81,12 @@ async fn scope_that_the_endpoint_refuses_to_one_tenant_slows_no_other() {
     a.condition("refused-3", "Ready", "False ScopeRejected").await;
     // It is no failure of the issuer.
     counted(&release, &operator, [7, 3, 3]).await;
+    let of = |result: &str| {
+        format!("tokensource_issuer_token_requests_total{{issuer=\"{name}\",result=\"{result}\"}}")
+    };
+    assert!(series(&operator, &of("ScopeRejected")).await >= Some(4));
+    assert!(series(&operator, &of("success")).await >= Some(3));
+    assert_eq!(series(&operator, &of("ClientRejected")).await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
