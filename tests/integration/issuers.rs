@@ -1,6 +1,7 @@
 //! ClusterTokenIssuers under the rights and the admission policy of the chart: two tenants, every refusal, withdrawal, narrowing,
 //! a rotated credential, and the messages that a tenant sees.
 
+mod bounds;
 mod endpoint;
 mod narrowing;
 mod tenants;
