@@ -240,9 +240,8 @@ async fn problem(context: &Context, issuer: &Issuer) -> Option<(Reason, String)>
         );
         return Some((Reason::IssuerNotReady, message));
     }
-    if issuer.spec.is_none() {
-        let message = "the spec does not fit the schema: is the CustomResourceDefinition of another version?";
-        return Some((Reason::SpecInvalid, message.to_owned()));
+    if let Some(fault) = issuer.fault() {
+        return Some((Reason::SpecInvalid, fault));
     }
     let key = context.issuers.credentials(issuer)?;
     let (label, value) = CREDENTIALS_LABEL;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use token_endpoint::Destination;
-use tokensource_api::TokenSource;
+use tokensource_api::{Reason, TokenSource};
 
 use super::cache::issuers::IssuerWatch;
 use super::context::Context;
@@ -87,6 +87,13 @@ impl Context {
             Some(issuer) => issuer.destination(endpoint, self.limits),
         }
     }
+}
+
+/// The issuer that a TokenSource names and that cannot be used at present: alerts about the TokenSource are silent while one about
+/// the issuer fires.
+pub(super) fn unusable_issuer(source: &TokenSource, reason: Reason) -> Option<Arc<str>> {
+    let issuer = source.spec.issuer_ref.as_ref().filter(|_| reason == Reason::IssuerNotReady);
+    issuer.map(|issuer| issuer.name.as_str().into())
 }
 
 /// The problem that a TokenSource reports. Where an issuer lends, its message leaves out endpoint and client, which the log has.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use token_endpoint::{Class, Destination, Error, Limits, Reach};
 use tokensource_api::{
-    Addresses, ClusterTokenIssuerSpec, IssuerNamespaces, IssuerRequest, Provider, Reason, TokenSource,
+    Addresses, ClusterTokenIssuer, ClusterTokenIssuerSpec, IssuerNamespaces, IssuerRequest, Provider, Reason,
+    TokenSource, TokenSourceSpec,
 };
 use url::Url;
 
@@ -55,9 +56,7 @@ pub enum IssuerError {
     )]
     NotForNamespace(String),
     /// The issuer has a mistake.
-    #[error(
-        "ClusterTokenIssuer {0} cannot be used at present: the platform sees why in the issuer's status and in the log of the operator"
-    )]
+    #[error("ClusterTokenIssuer {0} cannot be used at present: the platform sees why in the issuer's status")]
     Unusable(String),
     /// The issuer does not allow what is asked for.
     #[error("ClusterTokenIssuer {issuer} does not allow {what}: ask the platform")]
@@ -101,6 +100,17 @@ impl IssuerError {
     }
 }
 
+impl From<ClusterTokenIssuer> for Issuer {
+    fn from(object: ClusterTokenIssuer) -> Self {
+        Issuer {
+            name: object.metadata.name.unwrap_or_default().into(),
+            uid: object.metadata.uid.unwrap_or_default(),
+            generation: object.metadata.generation.unwrap_or_default(),
+            spec: Some(object.spec),
+        }
+    }
+}
+
 impl Issuer {
     /// Puts what the issuer has into a TokenSource of a namespace that it [serves](Self::serves), so that it asks for a token as
     /// if it had all of it itself.
@@ -131,6 +141,32 @@ impl Issuer {
         source.spec.credentials = spec.credentials.of_source(service_account);
         source.spec.tls.clone_from(&spec.tls);
         describe(&source.spec).map(drop).map_err(|_| self.unusable())
+    }
+
+    /// What is wrong with the issuer itself, so that no TokenSource can use it. The rules of the API server are repeated, because
+    /// an object may be older than they are.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let Some(spec) = &self.spec else {
+            let fault =
+                "the spec does not fit the schema: is the CustomResourceDefinition of another version?";
+            return Some(fault.to_owned());
+        };
+        if !is_lendable(&spec.provider) {
+            let fault = "spec.provider: write oauth2, vgs or vngCloud, without scopes, audience, resources and the grant refreshToken: what TokenSources may ask for is in spec.allow";
+            return Some(fault.to_owned());
+        }
+        let (provider, tls) = (spec.provider.clone(), spec.tls.clone());
+        let credentials = spec.credentials.of_source(Some("any".to_owned()));
+        let lent = TokenSourceSpec { provider, credentials, tls, ..TokenSourceSpec::default() };
+        describe(&lent).err().map(|error| error.to_string())
+    }
+
+    /// A digest of what decides, beside the token request, whether a token comes of it.
+    #[must_use]
+    pub fn bounds(&self) -> String {
+        let bounds = self.spec.as_ref().map(|spec| (&spec.endpoint, &spec.allow.scopes));
+        self.digest(&serde_json::to_string(&bounds).unwrap_or_default())
     }
 
     /// The shortest time between two refreshes that TokenSources may ask for, in seconds; zero: what holds for all.
@@ -216,21 +252,7 @@ impl Issuer {
             return Err(self.missing("spec.request.resources"));
         }
         let mut provider = spec.provider.clone();
-        let has_refresh_token = provider
-            .oauth2
-            .as_ref()
-            .and_then(|oauth2| oauth2.grant.as_ref())
-            .is_some_and(|grant| grant.refresh_token.is_some());
-        let asks_itself = match (&provider.vgs, &provider.vng_cloud, &provider.oauth2) {
-            (Some(vgs), None, None) => vgs.scopes.is_some(),
-            (None, Some(vng_cloud), None) => vng_cloud.scopes.is_some(),
-            (None, None, Some(oauth2)) => {
-                oauth2.scopes.is_some() || oauth2.audience.is_some() || oauth2.resources.is_some()
-            }
-            _ => true,
-        };
-        if has_refresh_token || asks_itself {
-            // The rules of the API server are repeated, because an object may be older than they are.
+        if !is_lendable(&provider) {
             return Err(self.unusable());
         }
         if let Some(oauth2) = &mut provider.oauth2 {
@@ -318,7 +340,7 @@ impl Issuer {
     #[must_use]
     pub fn failure(&self, reason: Reason) -> String {
         format!(
-            "a token request through ClusterTokenIssuer {} failed ({reason}): the platform sees why in the issuer's status and in the log of the operator",
+            "a token request through ClusterTokenIssuer {} failed ({reason}): the platform sees why in the log of the operator, and in the issuer's status if it is about the issuer",
             self.name
         )
     }
@@ -362,19 +384,13 @@ pub fn is_of_endpoint(reason: Reason) -> bool {
 }
 
 /// Whether such a failure is the issuer's, and not that of a single request, whose scope or audience is a tenant's choice. With the
-/// tenant's own ServiceAccount, a rejection is that of the tenant's subject. The API server may have refused a call about the
-/// tenant's own objects.
+/// tenant's own ServiceAccount, a rejection is that of the tenant's subject; what is wrong with the ServiceAccount itself is known
+/// otherwise. The API server may have refused a call about the tenant's own objects.
 #[must_use]
 pub fn is_of_issuer(reason: Reason, has_own_subject: bool) -> bool {
     let is_of_request =
         matches!(reason, Reason::ScopeRejected | Reason::RequestRejected | Reason::KubernetesApiError);
-    let is_of_subject = matches!(
-        reason,
-        Reason::ClientRejected
-            | Reason::GrantRejected
-            | Reason::CredentialsInvalid
-            | Reason::CredentialsNotFound
-    );
+    let is_of_subject = matches!(reason, Reason::ClientRejected | Reason::GrantRejected);
     is_of_endpoint(reason) && !is_of_request && !(has_own_subject && is_of_subject)
 }
 
@@ -399,6 +415,23 @@ impl Blame {
             (_, Reach::Request | Reach::Grant) => Blame::Request,
             _ => Blame::Issuer,
         }
+    }
+}
+
+/// Whether a provider asks for nothing by itself, and not with a refresh token, which rotates and cannot be shared.
+fn is_lendable(provider: &Provider) -> bool {
+    let Provider { vgs, vng_cloud, oauth2, .. } = provider;
+    match (vgs, vng_cloud, oauth2) {
+        (Some(vgs), None, None) => vgs.scopes.is_none(),
+        (None, Some(vng_cloud), None) => vng_cloud.scopes.is_none(),
+        (None, None, Some(oauth2)) => {
+            let grant = oauth2.grant.as_ref();
+            oauth2.scopes.is_none()
+                && oauth2.audience.is_none()
+                && oauth2.resources.is_none()
+                && grant.is_none_or(|grant| grant.refresh_token.is_none())
+        }
+        _ => false,
     }
 }
 

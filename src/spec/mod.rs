@@ -234,7 +234,8 @@ impl Resolved {
     /// Digests of everything that a token request depends on. `credentials` is a [version](Self::credentials_version).
     #[must_use]
     pub fn tried(&self, credentials: Option<&Version>) -> Tried {
-        let further = [self.tls.as_deref(), self.wanted.template.as_deref()];
+        let bounds = self.issuer.as_ref().map(|issuer| issuer.bounds());
+        let further = [self.tls.as_deref(), self.wanted.template.as_deref(), bounds.as_deref()];
         let spec: Vec<&str> =
             [self.wanted.provider.as_str()].into_iter().chain(further.into_iter().flatten()).collect();
         let none = || "none".to_owned();
@@ -317,6 +318,30 @@ mod tests {
             assert!(*digest != guessed[at] && *digest != two[at], "{at}");
         }
         assert_eq!(one, seen(Some("one")), "the same in every process");
+    }
+
+    /// A token that was not written, or an endpoint that was not asked, because of them is tried again at once.
+    #[test]
+    fn tried_depends_on_the_bounds_that_an_issuer_sets_to_tokens_and_endpoints() {
+        let source: TokenSource = serde_json::from_value(json!({
+            "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "source"},
+            "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "platform"}}},
+        }))
+        .unwrap();
+        let tried = |namespace: &str, scope: &str, addresses: &str| {
+            let spec = serde_json::from_value(json!({
+                "provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "platform"}},
+                "namespaces": {"names": [namespace]}, "allow": {"scopes": [scope]},
+                "endpoint": {"addresses": addresses},
+            }));
+            let mut resolved = Resolved::of(&source, 90).unwrap();
+            let (name, uid, spec) = ("idp".into(), "u".to_owned(), Some(spec.unwrap()));
+            resolved.set_issuer(Arc::new(Issuer { name, uid, generation: 1, spec }));
+            resolved.tried(None).spec
+        };
+        let before = tried("a", "read", "Public");
+        assert_eq!(before, tried("b", "read", "Public"));
+        assert!(before != tried("a", "write", "Public") && before != tried("a", "read", "Private"));
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub(crate) enum ServiceAccountTokenError {
     )]
     Reserved(Key),
     #[error(
-        "ServiceAccount {0} does not exist: create it, or write another spec.credentials.serviceAccountToken.name"
+        "ServiceAccount {0} does not exist: create it, or name another one (spec.credentials.serviceAccountToken.name; with an issuer spec.request.serviceAccountName)"
     )]
     NotFound(Key),
     #[error(

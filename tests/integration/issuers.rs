@@ -278,6 +278,11 @@ async fn token_with_a_scope_that_the_issuer_does_not_allow_is_not_written_and_sl
     // The endpoint answered well, so that its next request is not held back.
     release.apply(source(&release, "other", json!({"scopes": ["write"]}))).await;
     release.condition("other", "Ready", "True TokenValid").await;
+    // An issuer that is widened is tried at once.
+    let mut wider = issuer(&release, names(&[&release]));
+    wider["spec"]["allow"]["scopes"] = json!(["read", "write", "admin"]);
+    release.apply(wider).await;
+    release.condition("source", "Ready", "True TokenValid").await;
 }
 
 /// Also in the namespace that the operator watches alone, an issuer must name it; and each namespace is a subject of its own.

@@ -85,6 +85,31 @@ impl Reason {
             }
         }
     }
+
+    /// The same for a TokenSource; with an issuer, endpoint, client and credentials are the platform's.
+    #[must_use]
+    pub const fn remedy_for(self, has_issuer: bool) -> &'static str {
+        match self {
+            _ if !has_issuer => self.remedy(),
+            Reason::CredentialsNotFound
+            | Reason::CredentialsInvalid
+            | Reason::ClientRejected
+            | Reason::GrantRejected
+            | Reason::EndpointRefusedByPolicy
+            | Reason::ResponseMalformed
+            | Reason::SpecInvalid
+            | Reason::KubernetesApiError => {
+                "do what the message says, or have the platform look up the cause in the operator's log"
+            }
+            Reason::ScopeRejected | Reason::RequestRejected => {
+                "ask for something else in spec.request, or have the platform look up in the operator's log what the endpoint objects to"
+            }
+            Reason::EndpointUnavailable | Reason::RateLimited => {
+                "wait: attempts go on by themselves; the platform sees the cause in the issuer's status and in the operator's log"
+            }
+            _ => self.remedy(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -114,5 +139,16 @@ mod tests {
             assert_eq!(remedy, reason.remedy(), "{reason}");
         }
         assert_eq!(rows.len(), Reason::ALL.len(), "{rows:?}");
+    }
+
+    #[test]
+    fn remedy_with_an_issuer_names_nothing_that_is_the_platforms() {
+        for reason in Reason::ALL {
+            assert_eq!(reason.remedy_for(false), reason.remedy());
+            let lent = reason.remedy_for(true);
+            for word in ["client", "credentials Secret", "spec.provider", "mint", "Secret and key"] {
+                assert!(!lent.contains(word), "{reason}: {lent}");
+            }
+        }
     }
 }

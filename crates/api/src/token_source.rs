@@ -12,7 +12,7 @@ use super::template::Template;
 use super::tls::Tls;
 
 /// The spec of a `TokenSource`: the token endpoint, the credentials and the target Secret.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "tokensource.dev",
     version = "v1alpha1",

@@ -186,15 +186,18 @@ impl Assessment<'_> {
     }
 
     fn failure_and_conditions(&mut self) {
+        let has_issuer = self.source.spec.issuer_ref.is_some();
+        let remedy = |name: &str| reason(name).map(|reason| reason.remedy_for(has_issuer));
         self.report.last_failure = self.status.last_failure.as_ref().map(|last| LastFailureReport {
             at: last.at,
             ago: span(seconds_between(last.at, self.now)),
             reason: shown(&last.reason).into_owned(),
             message: shown_message(&last.message).into_owned(),
             count: last.count,
-            remedy: reason(&last.reason).map(Reason::remedy),
+            remedy: remedy(&last.reason),
         });
-        self.report.conditions = self.status.conditions.iter().map(condition_report).collect();
+        let conditions = self.status.conditions.iter();
+        self.report.conditions = conditions.map(|it| condition_report(it, remedy)).collect();
     }
 
     fn verdict(&self) -> Level {
@@ -216,12 +219,12 @@ fn reason(name: &str) -> Option<Reason> {
     Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
 }
 
-fn condition_report(condition: &Condition) -> ConditionReport {
+fn condition_report(condition: &Condition, remedy: impl Fn(&str) -> Option<&'static str>) -> ConditionReport {
     let is_good = match condition.type_.as_str() {
         "Reconciling" | "Stalled" => true, // Ready has the same remedy.
         _ => condition.status == "True" && condition.reason != Reason::RefreshFailing.as_str(),
     };
-    let remedy = if is_good { None } else { reason(&condition.reason).map(Reason::remedy) };
+    let remedy = if is_good { None } else { remedy(&condition.reason) };
     ConditionReport { remedy, ..condition.clone().into() }
 }
 

@@ -126,7 +126,8 @@ fn assess(
     status: &TokenSourceStatus,
 ) -> (State, String, Option<&'static str>) {
     let condition = |kind: &str| status.conditions.iter().find(|it| it.type_ == kind);
-    let with = |state: State, reason: &str| (state, reason.to_owned(), remedy(reason));
+    let has_issuer = object.data.pointer("/spec/issuerRef").is_some();
+    let with = |state: State, reason: &str| (state, reason.to_owned(), remedy(reason, has_issuer));
     let of = |state: State, condition: Option<&Condition>| {
         with(state, condition.map_or("", |condition| condition.reason.as_str()))
     };
@@ -174,8 +175,9 @@ fn assess(
     }
 }
 
-fn remedy(reason: &str) -> Option<&'static str> {
-    Reason::ALL.into_iter().find(|it| it.as_str() == reason).map(Reason::remedy)
+fn remedy(reason: &str, has_issuer: bool) -> Option<&'static str> {
+    let reason = Reason::ALL.into_iter().find(|it| it.as_str() == reason)?;
+    Some(reason.remedy_for(has_issuer))
 }
 
 /// The first words of a remedy: up to the end of a clause, if that is short enough.

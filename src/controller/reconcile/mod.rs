@@ -17,6 +17,7 @@ use tracing::{error, warn};
 
 use super::cache::source::CachedSource;
 use super::context::Context;
+use super::issuing;
 use super::outcome::Outcome;
 use super::propagation::Prompt;
 use super::spans;
@@ -85,7 +86,8 @@ pub(super) async fn reconcile(
         Ok(spec) => spec,
         Err((problem, again)) => {
             drop_request(context, &identity.key, state);
-            context.metrics.set_host(&identity.key, NO_HOST, None);
+            let issuer = issuing::unusable_issuer(&source, problem.reason);
+            context.metrics.set_host(&identity.key, NO_HOST, issuer.as_ref());
             let ended = report::invalid(context, &source, reported, &identity, state, problem).await;
             let next = after(context, &identity, state, ended.map_err(Outcome::from));
             return next.into_iter().chain(again).min();

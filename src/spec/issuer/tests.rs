@@ -232,9 +232,24 @@ fn issuer_that_breaks_the_rules_of_the_schema_is_unusable_and_says_nothing_more(
         let said = lent(&issuer(json!({"provider": provider.clone()})), json!({"scopes": ["read"]}));
         let said = said.expect_err(&provider.to_string());
         assert!(said.starts_with("ClusterTokenIssuer idp cannot be used at present"), "{provider}: {said}");
+        // The platform is told.
+        let fault = issuer(json!({"provider": provider.clone()})).fault().unwrap_or_default();
+        assert!(fault.contains("spec.provider"), "{provider}: {fault}");
     }
     let unreadable = Issuer { name: "idp".into(), uid: "u".into(), generation: 1, spec: None };
-    assert!(lent(&unreadable, json!({"scopes": ["read"]})).is_err());
+    assert!(lent(&unreadable, json!({"scopes": ["read"]})).is_err() && unreadable.fault().is_some());
+    let of_accounts = json!({"oauth2": {
+        "tokenURL": "https://idp.example.com/t", "clientAuthentication": {"serviceAccountToken": {}},
+    }});
+    let token = json!({"serviceAccountToken": {"from": "TokenSourceNamespace", "audience": "idp"}});
+    for usable in [
+        json!({}),
+        json!({"provider": {"vngCloud": {}}}),
+        json!({"provider": {"vgs": {}}}),
+        json!({"provider": of_accounts, "credentials": token}),
+    ] {
+        assert_eq!(issuer(usable.clone()).fault(), None, "{usable}");
+    }
     let mut both = source(json!({"scopes": ["read"]}));
     both.spec.tls = Some(Default::default());
     assert_eq!(issuer(json!({})).lend(&mut both), Err(IssuerError::Both));
@@ -261,11 +276,16 @@ fn granted_scope_must_be_allowed_whatever_was_asked_for() {
 
 #[test]
 fn failure_is_the_issuers_unless_a_tenant_may_cause_it() {
-    use Reason::{ClientRejected, EndpointUnavailable, GrantRejected, KubernetesApiError, ScopeRejected};
+    use Reason::{
+        ClientRejected, CredentialsInvalid, EndpointUnavailable, GrantRejected, KubernetesApiError,
+        ScopeRejected,
+    };
     for (reason, of_issuer, with_own_subject) in [
         (EndpointUnavailable, true, true),
         (ClientRejected, true, false),
         (GrantRejected, true, false),
+        // An audience that the cluster itself accepts is the issuer's.
+        (CredentialsInvalid, true, true),
         (ScopeRejected, false, false),
         (KubernetesApiError, false, false),
     ] {

@@ -1,8 +1,9 @@
 //! TokenSources of ClusterTokenIssuers.
 
-use tokensource_api::TokenSource;
+use tokensource_api::{Reason, TokenSource};
 
 use super::super::super::cache::issuers::{IssuerSettings, Issuers};
+use super::super::super::issuing::unusable_issuer;
 use super::*;
 use crate::cluster::IssuerObject;
 use crate::spec::Identity;
@@ -64,4 +65,21 @@ async fn issuer_has_its_own_way_to_its_endpoint_and_to_private_addresses_where_i
     assert_eq!(identity.credentials, Some(Key::new("ns", "c")));
     context.issuers.remove("idp");
     assert!(resolved(&context, lent).is_none());
+}
+
+#[test]
+fn series_of_a_source_name_its_issuer_also_while_that_cannot_be_used() {
+    let source = |spec: Value| -> TokenSource {
+        let (metadata, api_version) = (json!({"name": "a"}), "tokensource.dev/v1alpha1");
+        serde_json::from_value(
+            json!({"apiVersion": api_version, "kind": "TokenSource", "metadata": metadata, "spec": spec}),
+        )
+        .unwrap()
+    };
+    let lent = source(json!({"issuerRef": {"name": "idp"}}));
+    let named = |source: &TokenSource, reason| unusable_issuer(source, reason).map(|name| name.to_string());
+    assert_eq!(named(&lent, Reason::IssuerNotReady), Some("idp".to_owned()));
+    // That is for the owners of its namespace to mend.
+    assert_eq!(named(&lent, Reason::NotAllowedByIssuer), None);
+    assert_eq!(named(&source(json!({"provider": {"vgs": {}}})), Reason::SpecInvalid), None);
 }
