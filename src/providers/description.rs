@@ -48,10 +48,16 @@ pub struct ServiceAccountUse {
 }
 
 impl ServiceAccountUse {
-    /// The claim `sub`: the user name of the ServiceAccount in the API server.
+    /// The claim `sub` of its tokens.
     #[must_use]
     pub fn subject(&self, namespace: &str) -> String {
-        format!("system:serviceaccount:{namespace}:{}", self.name)
+        Self::subject_of(namespace, &self.name)
+    }
+
+    /// The claim `sub` of the tokens of a ServiceAccount: its user name in the API server.
+    #[must_use]
+    pub fn subject_of(namespace: &str, name: &str) -> String {
+        format!("system:serviceaccount:{namespace}:{name}")
     }
 
     /// The credentials of a request without the token, which is asked for when the request is sent.

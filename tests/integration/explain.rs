@@ -26,7 +26,7 @@ async fn explain(scene: &Scene, kubeconfig: &Path, name: &str, flags: &[&str]) -
 }
 
 /// Waits until it ends with this code and its output contains all of `parts`.
-async fn explained(scene: &Scene, kubeconfig: &Path, code: i32, parts: &[&str]) -> String {
+pub(super) async fn explained(scene: &Scene, kubeconfig: &Path, code: i32, parts: &[&str]) -> String {
     eventually("the explanation", SOON, async || {
         let (ended, said) = explain(scene, kubeconfig, "source", &[]).await;
         if ended == code && parts.iter().all(|part| said.contains(part)) {

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
+use super::explain::explained;
 use super::keyless::{cluster_issuer, host};
 use super::pernamespace::start;
+use super::support::account::TestAccount;
 use super::support::authorization_server::{Behaviour, ClientSpec};
 use super::support::chart::{Account, install};
 use super::support::control_plane::ControlPlane;
@@ -337,6 +339,23 @@ async fn issuer_takes_tokens_of_the_source_namespace_under_the_charts_rights_in_
         .await;
     tenant.condition("source", "Ready", "True TokenValid").await;
     lacks_no_right(&account, &[&tenant]);
+
+    // The platform sees what the issuer was told of the tenant; the tenant, who may not read issuers, what is its own.
+    let subject = format!("subject system:serviceaccount:{namespace}:payments");
+    let of_cluster = format!("issuer {}", cluster_issuer(&release).await);
+    let told = format!("{subject}, audience {idp}, {of_cluster}, valid for 10 min");
+    explained(&tenant, &ControlPlane::shared().kubeconfig_path(), 0, &["provider issuerRef", &told]).await;
+    let owner = TestAccount::new(&tenant, "owner").await;
+    owner
+        .may(json!([
+            {"apiGroups": ["tokensource.dev"], "resources": ["tokensources"], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["get"]},
+        ]))
+        .await;
+    let unread = format!("you may not read ClusterTokenIssuer {}, so", release.namespace);
+    let listed = format!("{subject}, audience that of the ClusterTokenIssuer");
+    let lists = format!("tokensource.dev/audiences lists {idp}");
+    explained(&tenant, &owner.kubeconfig(), 0, &[&unread, &listed, &lists]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

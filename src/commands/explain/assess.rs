@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
 
-use super::cluster::{Found, ReadError};
+use super::cluster::Found;
+use super::read_error::ReadError;
 use super::report::{ExplainReport, Finding, LastFailureReport, Level, span, when};
 use crate::commands::output::ConditionReport;
 use crate::commands::readers::HeldToken;

@@ -5,31 +5,13 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DynamicObject;
 
-use crate::cluster::{CallError, UserCluster, UserClusterError};
+use super::read_error::{ReadError, read_error};
+use super::service_account::{self, ServiceAccountFacts};
+use crate::cluster::{UserCluster, UserClusterError};
 use crate::commands::readers::pods_of;
 use crate::key::Key;
 use crate::secret::{Facts, Pod};
 use tokensource_api::TokenSource;
-
-/// An object of the TokenSource cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
-    /// The user's rights do not permit it.
-    #[error("you may not {action} in {namespace}")]
-    Forbidden {
-        action: String,
-        namespace: String,
-        #[source]
-        error: CallError,
-    },
-    #[error("{objects} could not be {verb}: {error}")]
-    Failed {
-        objects: &'static str,
-        verb: &'static str,
-        #[source]
-        error: CallError,
-    },
-}
 
 /// The pods of a namespace.
 pub(super) type Pods = Result<Vec<Pod>, ReadError>;
@@ -42,18 +24,10 @@ pub(super) struct Found {
     pub(super) credentials: Result<Option<Secret>, ReadError>,
     /// The Secret for a rotated refresh token; read only where the grant sends one.
     pub(super) refresh_token: Result<Option<Secret>, ReadError>,
-    /// The ServiceAccount whose tokens are sent, where the spec names one.
+    /// The ServiceAccount whose tokens are sent, where one is known.
     pub(super) service_account: Option<ServiceAccountFacts>,
     /// The pods of the namespace.
     pub(super) pods: Arc<Pods>,
-}
-
-/// What is known of a ServiceAccount.
-pub(super) struct ServiceAccountFacts {
-    /// Its annotation by which it consents; `None` inside: it has none.
-    pub(super) consent: Result<Option<String>, ReadError>,
-    /// The issuer of its tokens.
-    pub(super) issuer: Result<String, ReadError>,
 }
 
 /// A TokenSource cannot be explained.
@@ -78,8 +52,9 @@ pub(super) async fn read(
     let kubernetes = cluster.kubernetes();
     let target = key.sibling(source.target_name());
     let credentials = source.spec.credentials.secret_ref.as_ref().map(|it| key.sibling(it.name.as_str()));
-    let secret_error =
-        |key: &Key| read_error(format!("read Secret {}", key.name), &key.namespace, ("the Secret", "read"));
+    let secret_error = |key: &Key| {
+        read_error(format!("read Secret {} in {}", key.name, key.namespace), ("the Secret", "read"))
+    };
     let credentials_secret = async {
         let Some(key) = &credentials else { return Ok(None) };
         kubernetes.secret(key).await.map_err(secret_error(key))
@@ -91,26 +66,12 @@ pub(super) async fn read(
             false => Ok(None),
         }
     };
-    let service_account = async {
-        let name = &source.spec.credentials.service_account_token.as_ref()?.name;
-        let account = key.sibling(name.as_str());
-        let (facts, issuer) = tokio::join!(kubernetes.account(&account), cluster.service_account_issuer());
-        let read = format!("read ServiceAccount {name}");
-        Some(ServiceAccountFacts {
-            consent: facts.map(|facts| facts.consent).map_err(read_error(
-                read,
-                &key.namespace,
-                ("the ServiceAccount", "read"),
-            )),
-            issuer: issuer.map_err(read_error(
-                "read the issuer of ServiceAccount tokens (/.well-known/openid-configuration)".to_owned(),
-                &key.namespace,
-                ("the issuer of ServiceAccount tokens", "read"),
-            )),
-        })
-    };
-    let (target_facts, credentials_secret, refresh_token_secret, service_account) =
-        tokio::join!(kubernetes.secret_facts(&target), credentials_secret, stored, service_account);
+    let (target_facts, credentials_secret, refresh_token_secret, service_account) = tokio::join!(
+        kubernetes.secret_facts(&target),
+        credentials_secret,
+        stored,
+        service_account::read(cluster, &key, &source)
+    );
     Ok(Found {
         target: target_facts.map_err(secret_error(&target)),
         credentials: credentials_secret,
@@ -125,17 +86,5 @@ pub(super) async fn read(
 pub(super) async fn read_pods(cluster: &UserCluster, namespace: &str, secrets: &[String]) -> Pods {
     let uses = |pod: &Pod| secrets.iter().any(|secret| !pod.uses(secret).is_empty());
     let pods = pods_of(&cluster.kubernetes(), namespace, uses).await;
-    pods.map_err(read_error("list pods".to_owned(), namespace, ("the pods", "listed")))
-}
-
-fn read_error(
-    action: String,
-    namespace: &str,
-    (objects, verb): (&'static str, &'static str),
-) -> impl FnOnce(CallError) -> ReadError + use<> {
-    let namespace = namespace.to_owned();
-    move |error| match error {
-        CallError::Refused(_) => ReadError::Forbidden { action, namespace, error },
-        error => ReadError::Failed { objects, verb, error },
-    }
+    pods.map_err(read_error(format!("list pods in {namespace}"), ("the pods", "listed")))
 }

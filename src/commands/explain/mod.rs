@@ -3,7 +3,9 @@
 
 mod assess;
 mod cluster;
+mod read_error;
 mod report;
+mod service_account;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,10 +36,10 @@ pub const HELP: &str = "Exit codes, the most severe of all TokenSources:
      mistake in the spec or the credentials
 
 It reads with your kubeconfig and your rights: the TokenSource (`get`; `list` for more than named ones), the metadata of the
-target Secret, the keys of the credentials Secret and of a stored refresh token's (`get`), the namespace's pods (`list`), and the
-operator's flags in its Deployment (`list`; where that is, it reads in the chart's ValidatingAdmissionPolicy and
-ClusterRoleBinding, or you say it). What you may not read is named, and the rest is reported without it. It prints no
-value of a Secret, and writes nothing.";
+target Secret, the keys of the credentials Secret and of a stored refresh token's (`get`), the ServiceAccount whose tokens are
+sent and the ClusterTokenIssuer that says so (`get`), the namespace's pods (`list`), and the operator's flags in its Deployment
+(`list`; where that is, it reads in the chart's ValidatingAdmissionPolicy and ClusterRoleBinding, or you say it). What you may not
+read is named, and the rest is reported without it. It prints no value of a Secret, and writes nothing.";
 
 /// How many TokenSources are read at once.
 const CONCURRENT_READS: usize = 8;

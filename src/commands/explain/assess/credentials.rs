@@ -7,12 +7,13 @@ use k8s_openapi::api::core::v1::Secret;
 use tokensource_api::AUDIENCES_ANNOTATION;
 
 use super::Assessment;
-use crate::commands::explain::cluster::{Found, ServiceAccountFacts};
+use crate::commands::explain::cluster::Found;
 use crate::commands::explain::report::{Finding, Level};
+use crate::commands::explain::service_account::ServiceAccountFacts;
 use crate::digest::sha256;
-use crate::providers::{CredentialsError, read_credentials};
+use crate::providers::{CredentialsError, ServiceAccountUse, read_credentials};
 use crate::secret::{Facts, STORED_REFRESH_TOKEN_KEY};
-use crate::text::shell_word;
+use crate::text::{shell_word, shown};
 
 /// The data key of the digest of the original from which a stored refresh token descends.
 const ORIGINAL_DIGEST_KEY: &str = "seed_sha256";
@@ -25,7 +26,7 @@ impl Assessment<'_> {
 
     pub(super) fn credentials(&mut self, found: &Found) -> Option<Finding> {
         if let Some(facts) = &found.service_account {
-            return self.service_account(facts);
+            return Some(self.service_account(facts));
         }
         let spec = &self.source.spec.credentials;
         let secret: Option<&Secret> = match &found.credentials {
@@ -56,8 +57,7 @@ impl Assessment<'_> {
     }
 
     /// What the issuer must have been told of the ServiceAccount's tokens, and whether it consents to them.
-    fn service_account(&mut self, facts: &ServiceAccountFacts) -> Option<Finding> {
-        let wanted = self.resolved.as_ref()?.description.service_account.clone()?;
+    fn service_account(&mut self, facts: &ServiceAccountFacts) -> Finding {
         let issuer = match &facts.issuer {
             Ok(issuer) => issuer.clone(),
             Err(error) => {
@@ -66,24 +66,38 @@ impl Assessment<'_> {
             }
         };
         let namespace = self.source.metadata.namespace.as_deref().unwrap_or_default();
-        let (name, audience, minutes) = (&wanted.name, &wanted.audience, wanted.expiration / 60);
-        let told = format!(
-            "tokens of ServiceAccount {name}: subject {}, audience {audience}, issuer {issuer}, valid for {minutes} min",
-            wanted.subject(namespace)
-        );
+        let (name, subject) = (&facts.name, ServiceAccountUse::subject_of(namespace, &facts.name));
+        let told = |audience: &str, lifetime: &str| {
+            format!(
+                "tokens of ServiceAccount {name}: subject {subject}, audience {audience}, issuer {issuer}{lifetime}"
+            )
+        };
+        let (audience, told) = match &facts.used {
+            Ok(used) => {
+                (&used.audience, told(&used.audience, &format!(", valid for {} min", used.expiration / 60)))
+            }
+            Err(error) => {
+                self.unknown(error, "whether the ServiceAccount consents to its audience is not known");
+                let consent = facts.consent.as_ref().ok().map(|consent| consent.as_deref().unwrap_or("none"));
+                let listed = consent
+                    .map(|listed| format!("; its annotation {AUDIENCES_ANNOTATION} lists {}", shown(listed)));
+                let told = told("that of the ClusterTokenIssuer", "");
+                return Finding::new(Level::Well, format!("{told}{}", listed.unwrap_or_default()));
+            }
+        };
         let lists = |consent: &str| consent.split(',').any(|consented| consented.trim() == audience);
         match &facts.consent {
-            Ok(consent) if consent.as_deref().is_some_and(lists) => Some(Finding::new(Level::Well, told)),
-            Ok(_) => Some(Finding::new(
+            Ok(consent) if consent.as_deref().is_some_and(lists) => Finding::new(Level::Well, told),
+            Ok(_) => Finding::new(
                 Level::Attention,
                 format!(
                     "{told}; but its annotation {AUDIENCES_ANNOTATION} does not list this audience: kubectl annotate serviceaccount {name} -n {namespace} {AUDIENCES_ANNOTATION}={}",
                     shell_word(audience)
                 ),
-            )),
+            ),
             Err(error) => {
                 self.unknown(error, "whether the ServiceAccount consents is not known");
-                Some(Finding::new(Level::Well, told))
+                Finding::new(Level::Well, told)
             }
         }
     }

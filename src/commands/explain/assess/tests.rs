@@ -212,8 +212,7 @@ fn assess_next_by_spec_and_status() {
 #[test]
 fn assess_without_rights_reports_the_status_and_what_is_not_known() {
     let forbidden = |action: &str| ReadError::Forbidden {
-        action: action.to_owned(),
-        namespace: "payments".to_owned(),
+        action: format!("{action} in payments"),
         error: CallError::Refused(String::new()),
     };
     let found = Found {

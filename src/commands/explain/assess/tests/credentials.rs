@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::commands::explain::service_account::ServiceAccountFacts;
 use crate::digest::sha256;
 
 #[test]
@@ -79,4 +80,61 @@ fn assess_names_a_missing_key_of_the_credentials() {
         "{}",
         credentials.message
     );
+}
+
+#[test]
+fn assess_of_a_service_account_says_what_the_issuer_must_know_and_what_may_not_be_read() {
+    let provider = json!({"vgs": null, "oauth2": {
+        "tokenURL": "https://a.example/token", "clientAuthentication": {"serviceAccountToken": {}},
+    }});
+    let credentials = json!({"secretRef": null, "serviceAccountToken": {"name": "payments", "audience": "https://a.example"}});
+    let own = source(json!({"provider": provider, "credentials": credentials}), json!({}));
+    let lent = source(
+        json!({"provider": {"vgs": null}, "credentials": {"secretRef": null}, "issuerRef": {"name": "idp"}, "request": {"serviceAccountName": "payments"}}),
+        json!({}),
+    );
+    let used = crate::providers::describe(&own.spec).unwrap().service_account.unwrap();
+    let forbidden =
+        || ReadError::Forbidden { action: "read it".into(), error: CallError::Refused(String::new()) };
+    let said =
+        |source: &TokenSource, used: Result<_, ReadError>, consent: Result<Option<&str>, ReadError>| {
+            let mut found = found(source.clone());
+            found.service_account = Some(ServiceAccountFacts {
+                name: "payments".into(),
+                used,
+                consent: consent.map(|consent| consent.map(str::to_owned)),
+                issuer: Ok("https://cluster.example".into()),
+            });
+            let report = explain(&found);
+            let finding = report.credentials.unwrap();
+            (finding.level, finding.message, report.not_known)
+        };
+    let subject =
+        "tokens of ServiceAccount payments: subject system:serviceaccount:payments:payments, audience";
+    let told = format!("{subject} https://a.example, issuer https://cluster.example, valid for 10 min");
+    for (source, consent, level, end) in [
+        (&own, Ok(Some("b, https://a.example")), Level::Well, ""),
+        (&lent, Ok(Some("https://a.example")), Level::Well, ""),
+        (&own, Ok(None), Level::Attention, "tokensource.dev/audiences=https://a.example"),
+        (&lent, Ok(Some("b")), Level::Attention, "tokensource.dev/audiences=https://a.example"),
+        (&own, Err(forbidden()), Level::Well, ""),
+    ] {
+        let is_known = consent.is_ok();
+        let (found, message, not_known) = said(source, Ok(used.clone()), consent);
+        assert_eq!((found, not_known.is_empty()), (level, is_known), "{message} {not_known:?}");
+        assert!(message.starts_with(&told) && message.ends_with(end), "{message}");
+    }
+    for (consent, end) in [
+        (Ok(Some("b")), "; its annotation tokensource.dev/audiences lists b"),
+        (Ok(None), "lists none"),
+        (Err(forbidden()), "issuer https://cluster.example"),
+    ] {
+        let (level, message, not_known) = said(&lent, Err(forbidden()), consent);
+        assert!(message.starts_with(&format!("{subject} that of the ClusterTokenIssuer")), "{message}");
+        assert!(level == Level::Well && message.ends_with(end), "{message}");
+        assert_eq!(
+            not_known,
+            ["you may not read it, so whether the ServiceAccount consents to its audience is not known"]
+        );
+    }
 }
