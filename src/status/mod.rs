@@ -82,26 +82,37 @@ pub struct Reported {
     pub has_token: bool,
 }
 
+/// Two of them are kept of each TokenSource.
 #[derive(Clone, Debug, PartialEq)]
 struct ReportedCondition {
-    kind: &'static str,
+    /// Its index in [`CONDITION_TYPES`].
+    kind: u8,
     status: bool,
     reason: Option<Reason>,
-    since: Timestamp,
+    /// In seconds since 1970.
+    since: i64,
+}
+
+impl ReportedCondition {
+    /// `None` where it is of a type that this build does not know.
+    fn of(condition: &Condition) -> Option<Self> {
+        Some(ReportedCondition {
+            kind: kind_of(&condition.type_)?,
+            status: condition.status == "True",
+            reason: Reason::ALL.into_iter().find(|reason| reason.as_str() == condition.reason),
+            since: condition.last_transition_time.0.as_second(),
+        })
+    }
+}
+
+fn kind_of(condition_type: &str) -> Option<u8> {
+    (0..).zip(CONDITION_TYPES).find(|(_, of)| *of == condition_type).map(|(kind, _)| kind)
 }
 
 impl Reported {
     /// The part of `status` that is remembered.
     #[must_use]
     pub fn of(status: &TokenSourceStatus) -> Self {
-        let reported = |condition: &Condition| {
-            Some(ReportedCondition {
-                kind: CONDITION_TYPES.into_iter().find(|kind| *kind == condition.type_)?,
-                status: condition.status == "True",
-                reason: Reason::ALL.into_iter().find(|reason| reason.as_str() == condition.reason),
-                since: condition.last_transition_time.0,
-            })
-        };
         Reported {
             digest: digest(status),
             generation: status.observed_generation.unwrap_or(-1),
@@ -111,7 +122,7 @@ impl Reported {
                 .find(|it| is_about_pods(it))
                 .cloned()
                 .map(|it| Box::new(Condition { message: shown_message(&it.message).into_owned(), ..it })),
-            conditions: status.conditions.iter().filter_map(reported).collect(),
+            conditions: status.conditions.iter().filter_map(ReportedCondition::of).collect(),
             last_failure: status.last_failure.clone().map(|last| {
                 Box::new(LastFailure { message: shown_message(&last.message).into_owned(), ..last })
             }),
@@ -134,7 +145,7 @@ impl Reported {
     /// Status and reason of the Ready condition; the reason is `None` where this build does not know it.
     #[must_use]
     pub fn ready(&self) -> Option<(bool, Option<Reason>)> {
-        let ready = self.conditions.iter().find(|condition| condition.kind == READY)?;
+        let ready = self.conditions.iter().find(|condition| Some(condition.kind) == kind_of(READY))?;
         Some((ready.status, ready.reason))
     }
 
@@ -246,9 +257,11 @@ struct Conditions<'a> {
 
 impl Conditions<'_> {
     fn push(&mut self, kind: &'static str, status: bool, reason: Reason, message: String) {
-        let same = |before: &&ReportedCondition| before.kind == kind && before.status == status;
+        let same =
+            |before: &&ReportedCondition| Some(before.kind) == kind_of(kind) && before.status == status;
         let before = self.situation.before.conditions.iter().find(same);
-        let since = before.map_or(self.situation.now, |before| before.since);
+        let since = before.and_then(|before| Timestamp::from_second(before.since).ok());
+        let since = since.unwrap_or(self.situation.now);
         self.all.push(Condition {
             type_: kind.to_owned(),
             status: if status { "True" } else { "False" }.to_owned(),
