@@ -258,7 +258,7 @@ impl Kubernetes {
     pub async fn delete_secret(&self, key: &Key, seen: &Version, dry_run: bool) -> Result<(), CallError> {
         let preconditions = Preconditions {
             uid: Some(seen.uid.to_string()),
-            resource_version: Some(seen.resource_version.clone()),
+            resource_version: Some(seen.resource_version.to_string()),
         };
         let params = DeleteParams { dry_run, preconditions: Some(preconditions), ..DeleteParams::default() };
         self.send(requests::<Secret>(&key.namespace).delete(&key.name, &params)).await

@@ -171,7 +171,7 @@ impl<'de> Deserialize<'de> for SecretObject {
         let metadata = ObjectMeta {
             name,
             namespace,
-            resource_version: facts.as_ref().map(|facts| facts.version.resource_version.clone()),
+            resource_version: facts.as_ref().map(|facts| facts.version.resource_version.to_string()),
             ..ObjectMeta::default()
         };
         Ok(SecretObject { metadata, facts })

@@ -89,7 +89,7 @@ pub(super) struct NewToken {
     /// The record that goes with it.
     pub(super) record: Record,
     /// The id of the token that it was requested to replace, in the target; `None` where there was none.
-    pub(super) replaces: Option<String>,
+    pub(super) replaces: Option<Box<str>>,
     pub(super) access_token: SecretString,
     /// What `response.values` names.
     pub(super) values: BTreeMap<String, SecretString>,

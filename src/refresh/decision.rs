@@ -84,11 +84,11 @@ impl<'a> Observed<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// A digest of `spec.provider` and `spec.credentials`.
-    pub provider: String,
+    pub provider: Box<str>,
     /// The value of the annotation that requests a new token.
-    pub refresh_request: Option<String>,
+    pub refresh_request: Option<Box<str>>,
     /// A digest of the target's template, if there is one.
-    pub template: Option<String>,
+    pub template: Option<Box<str>>,
     /// The data keys of the target.
     pub keys: KeySet,
     /// Whether the target has a controller ownerReference (`deletionPolicy: Delete`).

@@ -232,7 +232,7 @@ impl SecretMetadata {
         let labelled = labels.managed_by.as_deref() == Some(MANAGED_BY_LABEL.1);
         let is_ours = labelled || annotations.record.is_some();
         Some(Facts {
-            version: Version { uid: self.uid?.into(), resource_version: self.resource_version? },
+            version: Version { uid: self.uid?.into(), resource_version: self.resource_version?.into() },
             terminating: self.deletion_timestamp.is_some(),
             controller: self
                 .owner_references

@@ -73,7 +73,7 @@ mod tests {
                 is_jwt: false,
                 remarks: vec![],
             };
-            let inputs = Inputs { provider: String::new(), credentials: version.clone() };
+            let inputs = Inputs { provider: Box::default(), credentials: version.clone() };
             Arc::new(Record::new(Owner { name: name.into(), uid: "old".into() }, inputs, None, minted, None))
         });
         Facts {

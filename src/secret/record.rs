@@ -15,7 +15,8 @@ const MAX_REMARKS: usize = 8;
 /// A longer annotation was not written by this operator.
 const MAX_RECORD_BYTES: usize = 16 * 1024;
 
-/// The description of the token in a target Secret. It contains no secret and, except for the token's id, no digest of one.
+/// The description of the token in a target Secret. It contains no secret and, except for the token's id, no digest of one. Small,
+/// because there is one for each TokenSource.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -29,32 +30,32 @@ pub struct Record {
     /// When it expires, according to the endpoint or the token.
     pub expires_at: Timestamp,
     /// The first 12 hex digits of SHA-256(access token).
-    pub token_id: String,
+    pub token_id: Box<str>,
     /// The token type, usually Bearer.
-    pub token_type: String,
+    pub token_type: Box<str>,
     /// The scope that was granted, where the endpoint states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<String>,
+    pub scope: Option<Box<str>>,
     /// The issuer returned the token that the target held already. Such a token has another refresh schedule.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cached: bool,
     /// The value of the annotation `tokensource.dev/refresh-requested-at` that this token fulfilled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh_request: Option<String>,
+    pub refresh_request: Option<Box<str>>,
     /// Remarks on this token for the Ready condition's message.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub remarks: Vec<String>,
+    #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
+    pub remarks: Box<[String]>,
     /// A digest of the template with which the Secret was written; absent where there was none, and in records of builds
     /// without templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub template: Option<String>,
+    pub template: Option<Box<str>>,
 }
 
 /// A TokenSource in the Secret's namespace.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// `metadata.name`.
-    pub name: String,
+    pub name: Box<str>,
     /// `metadata.uid`.
     pub uid: Uid,
 }
@@ -63,7 +64,7 @@ pub struct Owner {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Inputs {
     /// A digest of `spec.provider` and `spec.credentials`.
-    pub provider: String,
+    pub provider: Box<str>,
     /// uid and resourceVersion of the credentials Secret.
     pub credentials: Version,
 }
@@ -75,14 +76,14 @@ pub struct Version {
     /// `metadata.uid`.
     pub uid: Uid,
     /// `metadata.resourceVersion`.
-    pub resource_version: String,
+    pub resource_version: Box<str>,
 }
 
 impl Version {
     /// For a token that depends on no object.
     #[must_use]
     pub fn of_nothing() -> Self {
-        Version { uid: Uid::default(), resource_version: String::new() }
+        Version { uid: Uid::default(), resource_version: Box::default() }
     }
 }
 
@@ -122,11 +123,11 @@ impl Record {
     pub fn new(
         owner: Owner,
         inputs: Inputs,
-        refresh_request: Option<String>,
+        refresh_request: Option<Box<str>>,
         minted: Minted,
         before: Option<&Record>,
     ) -> Self {
-        let same = before.filter(|before| before.token_id == minted.token_id);
+        let same = before.filter(|before| *before.token_id == *minted.token_id);
         let expires_at = match same {
             Some(before) if !minted.lifetime_is_assumed => before.expires_at.min(minted.expires_at),
             _ => minted.expires_at,
@@ -141,9 +142,9 @@ impl Record {
             inputs,
             issued_at: minted.issued_at,
             expires_at,
-            token_id: minted.token_id,
-            token_type: minted.token_type,
-            scope: minted.scope,
+            token_id: minted.token_id.into(),
+            token_type: minted.token_type.into(),
+            scope: minted.scope.map(String::into_boxed_str),
             cached,
             refresh_request,
             remarks: bounded(minted.remarks),
@@ -191,7 +192,7 @@ impl Record {
 }
 
 /// The first remarks, each as text that is shown: an annotation that everyone reads who may read Secrets' metadata.
-fn bounded(remarks: Vec<String>) -> Vec<String> {
+fn bounded(remarks: Vec<String>) -> Box<[String]> {
     remarks.into_iter().take(MAX_REMARKS).map(|remark| shown(&remark).into_owned()).collect()
 }
 
@@ -206,7 +207,7 @@ mod tests {
         let written = record.to_annotation();
         assert!(written.len() < MAX_RECORD_BYTES, "{}", written.len());
         assert_eq!(Record::parse(&written), Some(record.clone()));
-        let forged = Record { remarks: vec![long(); 10], ..record };
+        let forged = Record { remarks: vec![long(); 10].into(), ..record };
         assert_eq!(Record::parse(&forged.to_annotation()), None);
     }
 

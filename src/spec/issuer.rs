@@ -313,7 +313,10 @@ impl Issuer {
     #[must_use]
     pub fn version(&self, version: &Version) -> Version {
         let Version { uid, resource_version } = version;
-        Version { uid: self.digest(&uid.to_string()).into(), resource_version: self.digest(resource_version) }
+        Version {
+            uid: self.digest(&uid.to_string()).into(),
+            resource_version: self.digest(resource_version).into(),
+        }
     }
 
     /// Whether its endpoint may have a private address.

@@ -79,7 +79,7 @@ impl Identity {
     pub fn of(source: &TokenSource, key: &Key) -> Option<Self> {
         Some(Identity {
             key: key.clone(),
-            owner: Owner { name: key.name.to_string(), uid: source.metadata.uid.as_deref()?.into() },
+            owner: Owner { name: (*key.name).into(), uid: source.metadata.uid.as_deref()?.into() },
             target: key.sibling(source.target_name()),
             credentials: source.spec.credentials.secret_ref.as_ref().map(|it| key.sibling(it.name.as_str())),
             lender: None,
@@ -137,11 +137,11 @@ impl Resolved {
                 || needs_only_assertions(&spec.credentials, &description),
             tls: spec.tls.as_ref().map(|tls| serde_json::to_string(tls).unwrap_or_default()),
             wanted: Wanted {
-                provider: provider_digest(spec),
+                provider: provider_digest(spec).into(),
                 refresh_request: annotations
                     .and_then(|all| all.get(REFRESH_REQUEST_ANNOTATION))
-                    .map(|value| bounded_request(value)),
-                template: template_digest(template),
+                    .map(|value| bounded_request(value).into()),
+                template: template_digest(template).map(String::into_boxed_str),
                 keys: template_keys(template),
                 owner_reference: deletion_policy == DeletionPolicy::Delete,
             },
@@ -153,7 +153,7 @@ impl Resolved {
     /// The issuer lends what the request needs, and bounds how often it is made.
     pub fn set_issuer(&mut self, issuer: Arc<Issuer>) {
         self.policy.min_interval = issuer.min_refresh_interval();
-        self.wanted.provider = issuer.digest(&self.wanted.provider);
+        self.wanted.provider = issuer.digest(&self.wanted.provider).into();
         self.issuer = Some(issuer);
     }
 
@@ -237,7 +237,7 @@ impl Resolved {
         let bounds = self.issuer.as_ref().map(|issuer| issuer.bounds());
         let further = [self.tls.as_deref(), self.wanted.template.as_deref(), bounds.as_deref()];
         let spec: Vec<&str> =
-            [self.wanted.provider.as_str()].into_iter().chain(further.into_iter().flatten()).collect();
+            [&*self.wanted.provider].into_iter().chain(further.into_iter().flatten()).collect();
         let none = || "none".to_owned();
         let request = self.wanted.refresh_request.as_deref();
         Tried {
@@ -311,7 +311,8 @@ mod tests {
             }
             let version = resolved.credentials_version(&version);
             let Tried { spec, credentials, .. } = resolved.tried(Some(&version));
-            [resolved.wanted.provider, spec, credentials, version.uid.to_string(), version.resource_version]
+            let wanted = [resolved.wanted.provider, version.resource_version].map(String::from);
+            [&wanted[..], &[spec, credentials, version.uid.to_string()]].concat()
         };
         let (guessed, one, two) = (seen(None), seen(Some("one")), seen(Some("two")));
         for (at, digest) in one.iter().enumerate() {

@@ -283,10 +283,10 @@ fn status_shows_texts_of_others_on_one_line_and_cut() {
     let foreign = format!("x\n\u{1b}[31m\u{202e}{}", "y".repeat(240_000));
     let none = Reported::default();
     let mut forged = record(300);
-    forged.remarks = vec![foreign.clone()];
-    forged.token_id.clone_from(&foreign);
-    forged.token_type.clone_from(&foreign);
-    forged.scope = Some(foreign.clone());
+    forged.remarks = [foreign.clone()].into();
+    forged.token_id = foreign.as_str().into();
+    forged.token_type = foreign.as_str().into();
+    forged.scope = Some(foreign.as_str().into());
     let problem = Problem { reason: Reason::TargetRefused, message: foreign.clone(), passes: false };
     let last_failure = LastFailure {
         at: at(1),

@@ -106,7 +106,7 @@ fn because(answer: &Answer, lifetime: Lifetime) -> String {
 /// Adds when the operator would request the next token, and the conditions that it would report.
 fn schedule(report: &mut MintReport, source: &TokenSource, resolved: &Resolved, minted: Minted) -> Record {
     let owner = Owner {
-        name: source.metadata.name.clone().unwrap_or_default(),
+        name: source.metadata.name.as_deref().unwrap_or_default().into(),
         uid: source.metadata.uid.as_deref().unwrap_or_default().into(),
     };
     let credentials = Version::of_nothing();

@@ -53,6 +53,6 @@ fn writer(context: &Context, secret: &Key) -> Option<(Arc<str>, Key)> {
 /// Whether the TokenSource may write the Secret: one of another owner blocks it.
 fn may_write(context: &Context, source: &CachedSource, secret: &Key) -> bool {
     let Some(facts) = context.secrets.known(secret).present() else { return true };
-    let owner = Owner { name: source.key.name.to_string(), uid: source.uid().cloned().unwrap_or_default() };
+    let owner = Owner { name: (*source.key.name).into(), uid: source.uid().cloned().unwrap_or_default() };
     !matches!(ownership(&facts, &owner), Ownership::Foreign { .. })
 }

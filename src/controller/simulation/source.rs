@@ -53,7 +53,7 @@ impl Simulated {
         };
         Self {
             n,
-            owner: Owner { name: format!("source-{n}"), uid: format!("uid-{seed}-{n}").into() },
+            owner: Owner { name: format!("source-{n}").into(), uid: format!("uid-{seed}-{n}").into() },
             wanted,
             target: None,
             dated: None,
@@ -74,8 +74,8 @@ impl Simulated {
     pub(super) fn tried(&self) -> Tried {
         Tried {
             spec: "s".into(),
-            request: self.wanted.refresh_request.clone().unwrap_or_default(),
-            credentials: self.credentials.resource_version.clone(),
+            request: self.wanted.refresh_request.as_deref().unwrap_or_default().into(),
+            credentials: self.credentials.resource_version.to_string(),
         }
     }
 
@@ -140,12 +140,12 @@ impl Simulated {
         self.target = Some(Facts {
             controller: Some(Controller {
                 kind: "TokenSource".into(),
-                name: self.owner.name.as_str().into(),
+                name: self.owner.name.clone(),
                 uid: self.owner.uid.clone(),
             }),
             record: Some(Arc::clone(&record)),
             owned_keys: self.wanted.keys,
-            ..Facts::labelled(Version { uid: "target".into(), resource_version: version.to_string() })
+            ..Facts::labelled(Version { uid: "target".into(), resource_version: version.to_string().into() })
         });
     }
 }

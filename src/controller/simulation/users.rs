@@ -38,7 +38,7 @@ pub(super) async fn act(simulation: Arc<Simulation>) {
     for (n, crowd) in plan.crowds.iter().enumerate() {
         let requested = move |state: &mut State, key: &Key, triggers: &mut bool| {
             if let Some(source) = state.sources.get_mut(key) {
-                source.wanted.refresh_request = Some(n.to_string());
+                source.wanted.refresh_request = Some(n.to_string().into());
                 *triggers = true;
             }
         };

@@ -17,7 +17,7 @@ impl Assessment<'_> {
     pub(super) fn target(&self, found: &Found, secret: &str, facts: &Facts) -> (Finding, Option<HeldToken>) {
         let metadata = &self.source.metadata;
         let me = Owner {
-            name: metadata.name.clone().unwrap_or_default(),
+            name: metadata.name.as_deref().unwrap_or_default().into(),
             uid: metadata.uid.as_deref().unwrap_or_default().into(),
         };
         let not_valid = |text: String| Finding::new(Level::NotValid, format!("{secret} {text}"));
@@ -54,7 +54,7 @@ impl Assessment<'_> {
         };
         let reported = self.reported(record);
         let token = HeldToken {
-            id: record.token_id.clone(),
+            id: record.token_id.to_string(),
             issued_at: reported.map_or(record.issued_at, |it| it.issued_at.min(record.issued_at)),
             expires_at: reported.map_or(record.expires_at, |it| it.expires_at.min(record.expires_at)),
         };
@@ -63,7 +63,7 @@ impl Assessment<'_> {
 
     /// What status says of the token that the record names.
     fn reported(&self, record: &Record) -> Option<&TokenStatus> {
-        self.status.token.as_ref().filter(|reported| reported.id == record.token_id)
+        self.status.token.as_ref().filter(|reported| *reported.id == *record.token_id)
     }
 
     /// The same where an issuer lends what its record would be compared with: the operator has done that.
@@ -162,9 +162,9 @@ impl Assessment<'_> {
 }
 
 fn version_of(secret: &Secret) -> Version {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let metadata = &secret.metadata;
     Version {
-        uid: text(&secret.metadata.uid).into(),
-        resource_version: text(&secret.metadata.resource_version),
+        uid: metadata.uid.as_deref().unwrap_or_default().into(),
+        resource_version: metadata.resource_version.as_deref().unwrap_or_default().into(),
     }
 }

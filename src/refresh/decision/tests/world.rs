@@ -56,7 +56,7 @@ pub(super) fn world() -> World {
         target: Some(Facts {
             controller: Some(Controller {
                 kind: "TokenSource".into(),
-                name: source.name.as_str().into(),
+                name: source.name.clone(),
                 uid: source.uid.clone(),
             }),
             record: Some(Arc::new(Record::new(source.clone(), inputs, None, minted, None))),
