@@ -291,7 +291,7 @@ impl Context {
         // Other Secrets of the operator's namespace are not for issuers.
         let needs_label = self.require_credentials_label || identity.lender.is_some();
         // A stored refresh token is spent by its own TokenSource alone.
-        secret.refresh_token_of.is_none() && (secret.released || !needs_label)
+        secret.rare().refresh_token_of.is_none() && (secret.released || !needs_label)
     }
 
     /// The version of the credentials on which a token depends, as far as the caches know, if they exist and may be used.

@@ -102,7 +102,7 @@ pub(super) async fn tls(
 /// token.
 pub(super) fn not_usable(secret: &Key, facts: &Facts) -> String {
     let Key { namespace, name } = secret;
-    if let Some(source) = &facts.refresh_token_of {
+    if let Some(source) = &facts.rare().refresh_token_of {
         return format!(
             "Secret {name} stores the refresh token of TokenSource {}, which alone may send it, because it changes with every use: name the Secret that you wrote in spec.credentials.secretRef.name",
             shown(source)

@@ -2,6 +2,7 @@
 //! The metadata of a Secret that decisions need. The rest is dropped while it is read: Secrets of other owners must not
 //! fill memory, and `kubectl.kubernetes.io/last-applied-configuration` contains Secret data.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -18,6 +19,9 @@ use super::{
     REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_SENT_ANNOTATION,
 };
 use crate::uid::Uid;
+
+/// `kind` in the ownerReference of a target.
+pub(super) const SOURCE_KIND: &str = "TokenSource";
 
 /// The most characters of a field manager's name that are stored.
 const MAX_MANAGER_CHARS: usize = 64;
@@ -43,6 +47,20 @@ pub struct Facts {
     pub labelled: bool,
     /// Whether its owner released it for use as credentials by [`CREDENTIALS_LABEL`].
     pub released: bool,
+    /// What few Secrets have; `None` where nothing of it is there.
+    pub rare: Option<Box<RareFacts>>,
+    /// The data keys that only the operator has written since its last apply.
+    pub owned_keys: KeySet,
+    /// When the operator's last apply was stored, by the API server's clock, in seconds since 1970. Only for Secrets of the
+    /// operator.
+    pub stored_at: Option<u32>,
+    /// The part of its metadata that is too large to be read: it cannot be known whose the Secret is.
+    pub too_large: Option<LargePart>,
+}
+
+/// What few Secrets have. It is apart, because most facts are those of targets, one for each TokenSource.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RareFacts {
     /// The TokenSource whose rotating refresh token it holds.
     pub refresh_token_of: Option<Box<str>>,
     /// [`REFRESH_TOKEN_SENT_ANNOTATION`], while a request with the refresh token is under way.
@@ -51,13 +69,6 @@ pub struct Facts {
     pub offered_to: Option<Box<str>>,
     /// The field manager that wrote data last beside the operator. Only for Secrets of the operator.
     pub other_writer: Option<Box<str>>,
-    /// The data keys that only the operator has written since its last apply.
-    pub owned_keys: KeySet,
-    /// When the operator's last apply was stored, by the API server's clock, in seconds since 1970. Only for Secrets of the
-    /// operator.
-    pub stored_at: Option<u32>,
-    /// The part of its metadata that is too large to be read: it cannot be known whose the Secret is.
-    pub too_large: Option<LargePart>,
 }
 
 /// A part of the metadata that can be too large.
@@ -91,8 +102,8 @@ impl LargePart {
 /// The controller of an object, from its ownerReferences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Controller {
-    /// `kind` of the reference.
-    pub kind: Box<str>,
+    /// `kind` of the reference. That of targets takes no memory.
+    pub kind: Cow<'static, str>,
     /// `name` of the reference.
     pub name: Box<str>,
     /// `uid` of the reference.
@@ -231,6 +242,14 @@ impl SecretMetadata {
         let managed_fields = self.managed_fields.unwrap_or_default();
         let labelled = labels.managed_by.as_deref() == Some(MANAGED_BY_LABEL.1);
         let is_ours = labelled || annotations.record.is_some();
+        let rare = RareFacts {
+            refresh_token_of: annotations.refresh_token_of.map(|source| name(source).into()),
+            refresh_token_sent: annotations
+                .refresh_token_sent
+                .map(|sent| sent.chars().take(MAX_SENT_CHARS).collect::<String>().into()),
+            offered_to: annotations.adopt.map(|source| name(source).into()),
+            other_writer: other_writer(&managed_fields).filter(|_| is_ours),
+        };
         Some(Facts {
             version: Version { uid: self.uid?.into(), resource_version: self.resource_version?.into() },
             terminating: self.deletion_timestamp.is_some(),
@@ -240,19 +259,17 @@ impl SecretMetadata {
                 .flatten()
                 .find(|owner| owner.controller == Some(true))
                 .map(|owner| Controller {
-                    kind: name(owner.kind).into(),
+                    kind: match &*owner.kind {
+                        SOURCE_KIND => SOURCE_KIND.into(),
+                        _ => name(owner.kind).into(),
+                    },
                     name: name(owner.name).into(),
                     uid: name(owner.uid).into(),
                 }),
             record: annotations.record.and_then(|value| Record::parse(&value)).map(Arc::new),
             labelled,
             released: labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
-            refresh_token_of: annotations.refresh_token_of.map(|source| name(source).into()),
-            refresh_token_sent: annotations
-                .refresh_token_sent
-                .map(|sent| sent.chars().take(MAX_SENT_CHARS).collect::<String>().into()),
-            offered_to: annotations.adopt.map(|source| name(source).into()),
-            other_writer: other_writer(&managed_fields).filter(|_| is_ours),
+            rare: (rare != RareFacts::default()).then(|| Box::new(rare)),
             owned_keys: owned_keys(&managed_fields),
             stored_at: stored_at(&managed_fields).filter(|_| is_ours),
             too_large: None,
@@ -265,6 +282,18 @@ impl Facts {
     #[must_use]
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
         SecretMetadata::from(metadata).facts()
+    }
+
+    /// What few Secrets have.
+    #[must_use]
+    pub fn rare(&self) -> &RareFacts {
+        const NONE: &RareFacts = &RareFacts {
+            refresh_token_of: None,
+            refresh_token_sent: None,
+            offered_to: None,
+            other_writer: None,
+        };
+        self.rare.as_deref().unwrap_or(NONE)
     }
 }
 
@@ -313,10 +342,7 @@ impl Facts {
             record: None,
             labelled: true,
             released: false,
-            refresh_token_of: None,
-            refresh_token_sent: None,
-            offered_to: None,
-            other_writer: None,
+            rare: None,
             owned_keys: KeySet::default(),
             stored_at: None,
             too_large: None,
@@ -361,10 +387,15 @@ mod tests {
             "ownerReferences": [{"apiVersion": "v1", "kind": long, "name": long, "uid": long, "controller": true}],
         });
         let facts = serde_json::from_value::<SecretMetadata>(metadata).unwrap().facts().unwrap();
-        let controller = facts.controller.unwrap();
-        let kept =
-            [controller.kind, controller.name, facts.refresh_token_of.unwrap(), facts.offered_to.unwrap()];
-        assert_eq!(kept.map(|text| text.len()), [254; 4]);
+        let controller = facts.controller.as_ref().unwrap();
+        let RareFacts { refresh_token_of, offered_to, .. } = facts.rare();
+        let kept = [
+            &*controller.kind,
+            &controller.name,
+            refresh_token_of.as_deref().unwrap(),
+            offered_to.as_deref().unwrap(),
+        ];
+        assert_eq!(kept.map(str::len), [254; 4]);
         assert_eq!(controller.uid.to_string().len(), 254);
     }
 
@@ -383,8 +414,9 @@ mod tests {
             ],
         }));
         assert!(facts.released && facts.labelled && facts.terminating && facts.record.is_none());
-        assert_eq!((facts.refresh_token_of.as_deref(), facts.offered_to.as_deref()), (Some("a"), Some("b")));
-        assert_eq!(facts.refresh_token_sent.as_deref(), Some("c"));
+        let RareFacts { refresh_token_of, refresh_token_sent, offered_to, .. } = facts.rare();
+        assert_eq!((refresh_token_of.as_deref(), offered_to.as_deref()), (Some("a"), Some("b")));
+        assert_eq!(refresh_token_sent.as_deref(), Some("c"));
         assert_eq!(&*facts.controller.unwrap().kind, "Pod");
     }
 
@@ -404,7 +436,7 @@ mod tests {
         assert_eq!(ours.owned_keys, KeySet::from_iter(["a", "b"]));
         assert_ne!(ours.owned_keys, KeySet::from_iter(["a", "b", "mine"]));
         assert!(ours.labelled && ours.record.is_none() && !ours.terminating);
-        assert_eq!(ours.other_writer.as_deref(), Some("kubectl-edit"));
+        assert_eq!(ours.rare().other_writer.as_deref(), Some("kubectl-edit"));
         let stored_at: jiff::Timestamp = "2026-11-24T20:00:00Z".parse().unwrap();
         assert_eq!(ours.stored_at.map(i64::from), Some(stored_at.as_second()));
         assert_eq!(facts(metadata("helm", &["a"])).owned_keys, KeySet::default());

@@ -7,7 +7,7 @@ mod record;
 mod render;
 mod template;
 
-pub use facts::{Controller, Facts, KeySet, LargePart, SecretMetadata};
+pub use facts::{Controller, Facts, KeySet, LargePart, RareFacts, SecretMetadata};
 pub use ownership::{Ownership, ownership};
 pub use pods::{Pod, PodMetadata, Pods, REFRESHED_ANNOTATION, Use, UseKind};
 pub use record::{Inputs, Minted, Owner, Record, Version};

@@ -1,7 +1,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 //! Whether a TokenSource owns a Secret.
 
-use super::facts::Facts;
+use super::facts::{Facts, SOURCE_KIND};
 use super::record::Owner;
 use crate::text::shown;
 
@@ -33,19 +33,19 @@ pub fn ownership(secret: &Facts, source: &Owner) -> Ownership {
     if let Some(controller) = &secret.controller {
         return if controller.uid == source.uid {
             Ownership::Ours
-        } else if &*controller.kind == "TokenSource" && *controller.name == *source.name {
+        } else if controller.kind == SOURCE_KIND && *controller.name == *source.name {
             Ownership::Predecessors
         } else {
             foreign(format!("it belongs to {} {}", shown(&controller.kind), shown(&controller.name)), false)
         };
     }
-    if let Some(other) = &secret.refresh_token_of {
+    if let Some(other) = &secret.rare().refresh_token_of {
         // It may be the only copy of the refresh token.
         return foreign(format!("it keeps the refresh token of TokenSource {}", shown(other)), false);
     }
     match &secret.record {
         Some(record) if record.owner.name == source.name => Ownership::Ours,
-        _ if secret.offered_to.as_deref() == Some(&source.name) => Ownership::Offered,
+        _ if secret.rare().offered_to.as_deref() == Some(&source.name) => Ownership::Offered,
         Some(record) => foreign(format!("it belongs to TokenSource {}", shown(&record.owner.name)), true),
         None => foreign("this operator did not create it".into(), true),
     }
@@ -55,7 +55,7 @@ pub fn ownership(secret: &Facts, source: &Owner) -> Ownership {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::facts::Controller;
+    use super::super::facts::{Controller, RareFacts};
     use super::super::record::Version;
     use super::super::record::{Inputs, Minted, Record};
     use super::*;
@@ -78,7 +78,7 @@ mod tests {
         });
         Facts {
             controller: controller.map(|(kind, name, uid)| Controller {
-                kind: kind.into(),
+                kind: kind.to_owned().into(),
                 name: name.into(),
                 uid: uid.into(),
             }),
@@ -109,7 +109,8 @@ mod tests {
     fn ownership_of_an_offered_secret_is_foreign_where_another_owner_needs_it() {
         let me = Owner { name: "me".into(), uid: "uid".into() };
         let offered = |record, controller, to: &str| {
-            ownership(&Facts { offered_to: Some(to.into()), ..secret(record, controller) }, &me)
+            let rare = RareFacts { offered_to: Some(to.into()), ..RareFacts::default() };
+            ownership(&Facts { rare: Some(Box::new(rare)), ..secret(record, controller) }, &me)
         };
         assert_eq!(offered(None, None, "me"), Ownership::Offered);
         assert_eq!(offered(Some("you"), None, "me"), Ownership::Offered);
@@ -117,9 +118,12 @@ mod tests {
         assert!(matches!(offered(None, None, "you"), Ownership::Foreign { adoptable: true, .. }));
         let controlled = offered(None, Some(("ExternalSecret", "e", "x")), "me");
         assert!(matches!(controlled, Ownership::Foreign { adoptable: false, .. }));
-        let mut refresh_token = secret(None, None);
-        refresh_token.offered_to = Some("me".into());
-        refresh_token.refresh_token_of = Some("you".into());
+        let rare = RareFacts {
+            offered_to: Some("me".into()),
+            refresh_token_of: Some("you".into()),
+            ..RareFacts::default()
+        };
+        let refresh_token = Facts { rare: Some(Box::new(rare)), ..secret(None, None) };
         assert!(matches!(ownership(&refresh_token, &me), Ownership::Foreign { adoptable: false, .. }));
     }
 }

@@ -103,7 +103,7 @@ impl RefreshTokens {
         facts: &Facts,
     ) -> Option<Duration> {
         let mut met = lock(&self.met);
-        let announced = facts.refresh_token_sent.as_deref();
+        let announced = facts.rare().refresh_token_sent.as_deref();
         let Some(announced) = announced.filter(|announced| !is_by(announced, &self.process)) else {
             met.remove(source);
             return None;

@@ -58,13 +58,13 @@ pub(super) fn is_by(announced: &str, process: &str) -> bool {
 
 /// The process that made an announcement.
 pub(in crate::controller) fn announcer(facts: &Facts) -> &str {
-    let announced = facts.refresh_token_sent.as_deref().unwrap_or_default();
+    let announced = facts.rare().refresh_token_sent.as_deref().unwrap_or_default();
     announced.split_once(' ').map_or(announced, |(_, process)| process)
 }
 
 /// Whether a Secret is the one that stores the refresh token of this TokenSource.
 pub(in crate::controller) fn stores_refresh_token_of(secret: &Facts, source: &Key) -> bool {
-    secret.refresh_token_of.as_deref() == Some(&source.name)
+    secret.rare().refresh_token_of.as_deref() == Some(&source.name)
 }
 
 impl StoredSecret {
@@ -81,7 +81,7 @@ impl StoredSecret {
                 rotations,
             }),
             unrotated_sha256: text(UNROTATED_KEY),
-            announced: facts.refresh_token_sent.as_deref().and_then(Announcement::parse),
+            announced: facts.rare().refresh_token_sent.as_deref().and_then(Announcement::parse),
         }
     }
 

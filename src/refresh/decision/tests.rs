@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::damping::Cause;
 use super::*;
+use crate::secret::RareFacts;
 use world::{World, at, version, world};
 
 fn waits_for_the_refresh(decision: &Decision) -> bool {
@@ -210,7 +211,8 @@ fn decide_secret_that_is_handed_over_gets_a_token() {
         let offered = world().with(|w| {
             let target = w.target();
             target.controller = None;
-            target.offered_to = Some("vault-api".into());
+            let rare = RareFacts { offered_to: Some("vault-api".into()), ..RareFacts::default() };
+            target.rare = Some(Box::new(rare));
             if record {
                 w.record().owner.name = "other".into();
             } else {

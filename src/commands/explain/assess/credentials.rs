@@ -123,7 +123,7 @@ impl Assessment<'_> {
             Ok(Some(secret)) => secret,
         };
         let facts = Facts::of(&secret.metadata);
-        let owner = facts.as_ref().and_then(|facts| facts.refresh_token_of.as_deref());
+        let owner = facts.as_ref().and_then(|facts| facts.rare().refresh_token_of.as_deref());
         if owner != self.source.metadata.name.as_deref() {
             return Some(Finding::new(
                 Level::Attention,
@@ -132,7 +132,7 @@ impl Assessment<'_> {
                 ),
             ));
         }
-        if facts.is_some_and(|facts| facts.refresh_token_sent.is_some()) {
+        if facts.is_some_and(|facts| facts.rare().refresh_token_sent.is_some()) {
             return well(format!(
                 "a request with it is under way, or ended without an answer; what comes back is saved in Secret {name}"
             ));

@@ -116,7 +116,7 @@ impl Assessment<'_> {
                 return not_valid("was written by another version of the operator, with other keys".into());
             }
             Some(MintReason::TargetChanged) => {
-                let writer = facts.other_writer.as_deref().map(|writer| format!(" ({writer})"));
+                let writer = facts.rare().other_writer.as_deref().map(|writer| format!(" ({writer})"));
                 return not_valid(format!(
                     "does not hold it as it was written: another writer{} changed or removed a key",
                     writer.unwrap_or_default()

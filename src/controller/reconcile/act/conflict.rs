@@ -21,7 +21,7 @@ impl Reconciliation<'_> {
     /// The Secret holds what is not ours, or the API server refuses.
     pub(crate) async fn replace(&mut self, seen: &Facts, dry_run: bool) -> Result<(), Outcome> {
         let is_ours = ownership(seen, &self.identity.owner) == Ownership::Ours && seen.record.is_some();
-        if !is_ours || seen.other_writer.is_some() {
+        if !is_ours || seen.rare().other_writer.is_some() {
             return Err(self.irreplaceable(seen, is_ours).await?);
         }
         let key = &self.identity.target;
@@ -41,7 +41,7 @@ impl Reconciliation<'_> {
         let secret = self.context.kubernetes.secret(&self.identity.target).await?;
         let kind = secret.and_then(|secret| secret.type_).unwrap_or_default();
         let shown_kind = shown(&kind);
-        let (reason, why) = match &seen.other_writer {
+        let (reason, why) = match &seen.rare().other_writer {
             Some(other) if is_ours => (
                 Reason::TargetRefused,
                 format!("and it holds keys that are not this operator's (the last were written by {other})"),
@@ -61,7 +61,7 @@ impl Reconciliation<'_> {
 
     /// The last other writer of data in the target, where it is known.
     pub(crate) fn other_writer(&self) -> Option<Box<str>> {
-        self.target().and_then(|target| target.other_writer.clone())
+        self.target().and_then(|target| target.rare().other_writer.clone())
     }
 
     /// A token is needed because others have changed something again, just after they had done so before.
