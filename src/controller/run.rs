@@ -202,7 +202,7 @@ async fn reconcile_source(source: &Arc<CachedSource>, context: &Arc<Context>) ->
     if is_gone {
         context.forget(key);
     } else if let Some(shown) = context.sources.get(key) {
-        context.states.has_shown(key, shown.revision());
+        context.states.has_shown(key, shown.revision);
     }
     reconciled.unwrap_or_else(|_| {
         error!(source = %key, "a bug: the reconciliation of this TokenSource panicked");

@@ -122,7 +122,7 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
                     context.metrics.object_too_large("tokensources");
                 }
                 let cached = CachedSource::after(source, |key| context.sources.get(key));
-                let (names, revision) = (Arc::clone(&cached.secrets), cached.revision());
+                let (names, revision) = (Arc::clone(&cached.secrets), cached.revision);
                 let Change { key, before, is_own_report, others } = context.sources.put(cached);
                 others.into_iter().for_each(|other| context.trigger(other));
                 if before.is_none() {

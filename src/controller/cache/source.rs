@@ -29,12 +29,13 @@ const NO_SPEC: &str = r#"{"provider": {}, "credentials": {"secretRef": {"name": 
 pub(crate) struct CachedSource {
     pub(crate) key: Key,
     uid: Option<Uid>,
-    resource_version: Option<Box<str>>,
+    /// `metadata.resourceVersion`, to compare with others.
+    pub(crate) revision: u64,
     /// 0 where the API server gives none.
     generation: i64,
     /// `metadata.creationTimestamp`, in seconds since 1970; 0 where the API server gives none.
     created_at: i64,
-    deletion_timestamp: Option<Time>,
+    deletion_timestamp: Option<Box<Time>>,
     refresh_request: Option<Box<str>>,
     /// The spec in JSON, which each reconciliation parses; `None` where it is not kept, and empty where it is too large.
     spec: Option<Box<str>>,
@@ -64,11 +65,6 @@ impl CachedSource {
             && self.generation == other.generation
             && self.deletion_timestamp == other.deletion_timestamp
             && self.refresh_request == other.refresh_request
-    }
-
-    /// `metadata.resourceVersion`, to compare with others.
-    pub(crate) fn revision(&self) -> u64 {
-        comparable(self.resource_version.as_deref())
     }
 
     /// What tells which TokenSources of a namespace are the oldest.
@@ -109,10 +105,10 @@ impl CachedSource {
         CachedSource {
             key: Key::of(&metadata),
             uid: metadata.uid.map(Uid::from),
-            resource_version: boxed(metadata.resource_version),
+            revision: comparable(metadata.resource_version.as_deref()),
             generation: metadata.generation.unwrap_or_default(),
             created_at: metadata.creation_timestamp.map_or(0, |Time(created)| created.as_second()),
-            deletion_timestamp: metadata.deletion_timestamp,
+            deletion_timestamp: metadata.deletion_timestamp.map(Box::new),
             refresh_request: boxed(refresh_request),
             spec: Some(if is_too_large { Box::default() } else { Box::from(spec) }),
             secrets: Arc::default(),
@@ -150,9 +146,9 @@ impl CachedSource {
             name: Some(self.key.name.to_string()),
             namespace: Some(self.key.namespace.to_string()),
             uid: self.uid.as_ref().map(ToString::to_string),
-            resource_version: text(&self.resource_version),
+            resource_version: Some(self.revision).filter(|it| *it < u64::MAX).map(|it| it.to_string()),
             generation: Some(self.generation).filter(|generation| *generation > 0),
-            deletion_timestamp: self.deletion_timestamp.clone(),
+            deletion_timestamp: self.deletion_timestamp.as_deref().cloned(),
             annotations: request
                 .map(|value| BTreeMap::from([(REFRESH_REQUEST_ANNOTATION.to_owned(), value)])),
             ..ObjectMeta::default()
