@@ -121,7 +121,8 @@ async fn sources(client: Client, scope: &Scope, context: &Context, listed: watch
                 if source.is_too_large {
                     context.metrics.object_too_large("tokensources");
                 }
-                let cached = CachedSource::after(source, |key| context.sources.get(key));
+                let mut cached = CachedSource::after(source, |key| context.sources.get(key));
+                cached.secrets = context.secrets.shared(&cached.key.namespace, &cached.secrets);
                 let (names, revision) = (Arc::clone(&cached.secrets), cached.revision);
                 let Change { key, before, is_own_report, others } = context.sources.put(cached);
                 others.into_iter().for_each(|other| context.trigger(other));

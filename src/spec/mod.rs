@@ -77,10 +77,12 @@ impl Identity {
     /// The identity of `source`, whose key is `key`; `None` for an object without uid, which no API server sends.
     #[must_use]
     pub fn of(source: &TokenSource, key: &Key) -> Option<Self> {
+        let target = source.target_name();
         Some(Identity {
             key: key.clone(),
             owner: Owner { name: (*key.name).into(), uid: source.metadata.uid.as_deref()?.into() },
-            target: key.sibling(source.target_name()),
+            // Most have the same name: then the strings are shared.
+            target: if *target == *key.name { key.clone() } else { key.sibling(target) },
             credentials: source.spec.credentials.secret_ref.as_ref().map(|it| key.sibling(it.name.as_str())),
             lender: None,
             refresh_token: key.sibling(source.refresh_token_secret_name()),

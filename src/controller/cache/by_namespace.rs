@@ -29,6 +29,17 @@ impl<V> ByNamespace<V> {
         self.get(key).is_some()
     }
 
+    /// The namespace, in memory that all its entries share.
+    pub(super) fn namespace(&self, namespace: &Arc<str>) -> Arc<str> {
+        let shared = self.0.get_key_value(namespace).map_or(namespace, |(shared, _)| shared);
+        Arc::clone(shared)
+    }
+
+    /// The name of an entry, as it is stored.
+    pub(super) fn name(&self, namespace: &str, name: &str) -> Option<&Arc<str>> {
+        self.0.get(namespace)?.get_key_value(name).map(|(shared, _)| shared)
+    }
+
     pub(super) fn insert(&mut self, key: Key, value: V) {
         self.0.entry(key.namespace).or_default().insert(key.name, value);
     }

@@ -98,6 +98,16 @@ impl Secrets {
         }
     }
 
+    /// The same names, in the memory of those that are cached already: many TokenSources of a namespace use one Secret.
+    pub(crate) fn shared(&self, namespace: &str, names: &Arc<[Arc<str>]>) -> Arc<[Arc<str>]> {
+        let table = self.lock();
+        let shared = |name: &Arc<str>| Arc::clone(table.entries.name(namespace, name).unwrap_or(name));
+        if names.iter().all(|name| Arc::ptr_eq(&shared(name), name)) {
+            return Arc::clone(names);
+        }
+        names.iter().map(shared).collect()
+    }
+
     /// An issuer uses a Secret.
     pub(crate) fn follow(&self, secret: &Key, issuer: Arc<str>) {
         let table = &mut *self.lock();

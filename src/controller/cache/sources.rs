@@ -58,8 +58,9 @@ impl Sources {
         let entry = sources.entries.get(&cached.key);
         let own_report = entry.and_then(|entry| entry.own_report);
         let before = entry.map(|entry| Arc::clone(&entry.cached));
-        if let Some(before) = &before {
-            cached.share_names(before);
+        match &before {
+            Some(before) => cached.share_names(before),
+            None => cached.key.namespace = sources.entries.namespace(&cached.key.namespace),
         }
         let is_own_report = own_report == Some(cached.reported.digest())
             && before.as_ref().is_some_and(|before| before.asks_for_the_same(&cached));
@@ -205,6 +206,8 @@ mod tests {
             Arc::ptr_eq(&before.key.name, &after.key.name)
                 && Arc::ptr_eq(&before.secrets[0], &after.secrets[0])
         );
+        let other = sources.put(cached("b")).key;
+        assert!(Arc::ptr_eq(&other.namespace, &key.namespace));
     }
 
     #[test]

@@ -41,6 +41,20 @@ fn secrets_unreferenced_secret_is_not_cached() {
 }
 
 #[test]
+fn secrets_shared_names_are_those_that_are_cached() {
+    let secrets = secrets();
+    let own: Arc<[Arc<str>]> = names(["token", "c"]).into();
+    let shared = secrets.shared("ns", &own);
+    assert_eq!(shared, own);
+    assert!(Arc::ptr_eq(&shared[0], &own[0]) && !Arc::ptr_eq(&shared[1], &own[1]));
+    assert!(
+        Arc::ptr_eq(&secrets.shared("ns", &shared), &shared),
+        "nothing is allocated for the next version"
+    );
+    assert!(Arc::ptr_eq(&secrets.shared("other", &own), &own));
+}
+
+#[test]
 fn secrets_missing_from_the_list_are_absent_and_later_references_unknown() {
     let secrets = secrets();
     assert_eq!(secrets.known(&key("c")), CachedSecret::Absent);
