@@ -259,8 +259,14 @@ impl Context {
         Some(self.issue_times.expiry(source, expires_at))
     }
 
-    /// Writes all metrics. Those of TokenSources are written by the leader.
-    pub fn write_metrics(&self, text: &mut impl fmt::Write) {
+    /// The number of parts in which metrics are written.
+    #[must_use]
+    pub fn metrics_parts(&self) -> usize {
+        self.metrics.parts()
+    }
+
+    /// Writes a part of all metrics. Those of TokenSources are written by the leader.
+    pub fn write_metrics(&self, part: usize, text: &mut impl fmt::Write) {
         let leads = self.leadership.leads();
         if !leads {
             self.metrics.forget_all();
@@ -268,7 +274,7 @@ impl Context {
         self.metrics.leads(leads);
         self.metrics.queues(self.work.pending(), self.mints.queued(), self.mints.unwritten());
         self.metrics.unsaved_refresh_tokens(self.saver.len());
-        self.metrics.write(text);
+        self.metrics.write(part, text);
     }
 
     /// Whether a TokenSource exists and is reconciled.

@@ -37,7 +37,8 @@ pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 /// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    /// In the order in which they are written. Each series of TokenSources has one of its own.
+    registries: Vec<Registry>,
     sources: Arc<Mutex<SourceTable>>,
     issuers: Arc<Mutex<ReportedIssuers>>,
     hosts: Mutex<Hosts>,
@@ -59,19 +60,31 @@ impl Metrics {
         let mut registry = Registry::default();
         let families = Families::new();
         families.register(&mut registry);
-        let sources = Arc::default();
-        registry
-            .register_collector(Box::new(sources::SourceCollector(Arc::clone(&sources), Arc::clone(&clock))));
         let issuers = Arc::default();
         registry.register_collector(Box::new(IssuerCollector(Arc::clone(&issuers))));
         registry.register_collector(Box::new(process::ProcessCollector));
-        Metrics { registry, sources, issuers, hosts: Mutex::default(), families, clock }
+        let sources = Arc::default();
+        let of_sources = sources::collectors(&sources, &clock).map(|collector| {
+            let mut registry = Registry::default();
+            registry.register_collector(Box::new(collector));
+            registry
+        });
+        let registries = [registry].into_iter().chain(of_sources).collect();
+        Metrics { registries, sources, issuers, hosts: Mutex::default(), families, clock }
     }
 
-    /// Writes all metrics in the text format of Prometheus.
-    pub fn write(&self, text: &mut impl fmt::Write) {
-        // Writing into memory does not fail.
-        let _ = prometheus_text::encode(text, &self.registry);
+    /// The number of parts in which metrics are written.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.registries.len()
+    }
+
+    /// Writes a part of all metrics in the text format of Prometheus.
+    pub fn write(&self, part: usize, text: &mut impl fmt::Write) {
+        if let Some(registry) = self.registries.get(part) {
+            // Writing into memory does not fail.
+            let _ = prometheus_text::encode(text, registry);
+        }
     }
 
     /// Counts a token request at `host`, through `issuer` where one lends: the reason of its failure, and its duration if it was

@@ -135,19 +135,46 @@ impl TrackedSource {
     }
 }
 
-/// Computes the series at each scrape.
+/// Encodes one series of all TokenSources at a time, in seconds since 1970.
+type Encode = fn(&SourceTable, DescriptorEncoder<'_>, i64) -> Result<(), std::fmt::Error>;
+
+/// Computes one series at each scrape.
 #[derive(Debug)]
-pub(super) struct SourceCollector(pub(super) Arc<Mutex<SourceTable>>, pub(super) Arc<Clock>);
+pub(super) struct SourceCollector {
+    sources: Arc<Mutex<SourceTable>>,
+    clock: Arc<Clock>,
+    encode: Encode,
+}
 
 impl Collector for SourceCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let now = self.1.now().as_second();
-        lock(&self.0).encode(encoder, now)
+        let now = self.clock.now().as_second();
+        (self.encode)(&lock(&self.sources), encoder, now)
     }
 }
 
+/// The collectors of all series.
+pub(super) fn collectors(
+    sources: &Arc<Mutex<SourceTable>>,
+    clock: &Arc<Clock>,
+) -> impl Iterator<Item = SourceCollector> {
+    let all: [Encode; 5] = [
+        SourceTable::encode_expiry,
+        SourceTable::encode_lateness,
+        SourceTable::encode_expired,
+        SourceTable::encode_ready,
+        SourceTable::encode_overdue,
+    ];
+    let (sources, clock) = (Arc::clone(sources), Arc::clone(clock));
+    all.into_iter().map(move |encode| SourceCollector {
+        sources: Arc::clone(&sources),
+        clock: Arc::clone(&clock),
+        encode,
+    })
+}
+
 impl SourceTable {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>, now: i64) -> Result<(), std::fmt::Error> {
+    fn encode_expiry(&self, mut encoder: DescriptorEncoder<'_>, _: i64) -> Result<(), std::fmt::Error> {
         let mut family = encoder.encode_descriptor(
             "tokensource_token_expiry_timestamp_seconds",
             "When the token in the target expires, in seconds since 1970",
@@ -157,7 +184,10 @@ impl SourceTable {
         self.each(|labels, source| match source.observed.and_then(|observed| observed.token) {
             Some(token) => family.encode_family(&labels)?.encode_gauge(&token.expires_at),
             None => Ok(()),
-        })?;
+        })
+    }
+
+    fn encode_lateness(&self, mut encoder: DescriptorEncoder<'_>, now: i64) -> Result<(), std::fmt::Error> {
         let mut family = encoder.encode_descriptor(
             "tokensource_refresh_lateness_ratio",
             "How late the refresh is, as a part of the time from when it was due to the expiry of the token: 0 while it is not due, 1 and more after the expiry",
@@ -167,7 +197,10 @@ impl SourceTable {
         self.each(|labels, source| match source.lateness(now) {
             Some(lateness) => family.encode_family(&labels)?.encode_gauge(&lateness),
             None => Ok(()),
-        })?;
+        })
+    }
+
+    fn encode_expired(&self, mut encoder: DescriptorEncoder<'_>, now: i64) -> Result<(), std::fmt::Error> {
         let mut family = encoder.encode_descriptor(
             "tokensource_token_expired_seconds",
             "For how long the target held an expired token while this process was running and the TokenSource was not suspended",
@@ -180,7 +213,10 @@ impl SourceTable {
             }
             let seconds = source.expired_until(now).unsigned_abs();
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&seconds, None)
-        })?;
+        })
+    }
+
+    fn encode_ready(&self, mut encoder: DescriptorEncoder<'_>, now: i64) -> Result<(), std::fmt::Error> {
         let mut family = encoder.encode_descriptor(
             "tokensource_ready",
             "Whether the target holds a token that is valid now and was requested for the present spec, with the reason of the Ready condition",
@@ -191,7 +227,10 @@ impl SourceTable {
             let Some((ready, reason)) = source.ready(now) else { return Ok(()) };
             let labels = [namespace, name, host, ("reason", reason.as_str())];
             family.encode_family(&labels)?.encode_gauge(&i64::from(ready))
-        })?;
+        })
+    }
+
+    fn encode_overdue(&self, mut encoder: DescriptorEncoder<'_>, _: i64) -> Result<(), std::fmt::Error> {
         let overdue = self
             .0
             .values()

@@ -14,7 +14,7 @@ fn valid() -> ObservedSource {
 
 pub(super) fn text(metrics: &Metrics) -> String {
     let mut text = String::new();
-    metrics.write(&mut text);
+    (0..metrics.parts()).for_each(|part| metrics.write(part, &mut text));
     text
 }
 

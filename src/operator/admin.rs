@@ -108,8 +108,8 @@ pub(super) type Probe = Box<dyn Fn() -> Vec<HealthCheck> + Send + Sync>;
 pub(super) struct Pages {
     pub(super) live: Probe,
     pub(super) ready: Probe,
-    /// Writes all metrics.
-    pub(super) metrics: Box<dyn Fn(&mut ChunkedText) + Send + Sync>,
+    /// All metrics.
+    pub(super) metrics: Box<dyn Fn() -> ChunkedText + Send + Sync>,
 }
 
 /// TLS, and who may scrape.
@@ -288,11 +288,7 @@ fn respond<B>(request: &Request<B>, pages: &Pages) -> Response<ChunkedText> {
     match request.uri().path() {
         "/livez" => probe("livez", &(pages.live)(), verbose),
         "/readyz" => probe("readyz", &(pages.ready)(), verbose),
-        METRICS_PATH => {
-            let mut text = ChunkedText::default();
-            (pages.metrics)(&mut text);
-            page(StatusCode::OK, METRICS_TYPE, text)
-        }
+        METRICS_PATH => page(StatusCode::OK, METRICS_TYPE, (pages.metrics)()),
         _ => page(StatusCode::NOT_FOUND, PLAIN_TYPE, "there are /livez, /readyz and /metrics\n".to_owned()),
     }
 }
@@ -321,8 +317,6 @@ fn page(status: StatusCode, media_type: HeaderValue, text: impl Into<ChunkedText
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Write;
-
     use http_body_util::BodyExt;
 
     use super::*;
@@ -335,7 +329,7 @@ mod tests {
         Pages {
             live: Box::new(checks),
             ready: Box::new(checks),
-            metrics: Box::new(|text| text.write_str("up 1\n").unwrap()),
+            metrics: Box::new(|| "up 1\n".to_owned().into()),
         }
     }
 
