@@ -26,11 +26,11 @@ use crate::text::shown;
 
 /// The objects of the first page, and of one after a large page: the API server has them all in memory.
 const MIN_PAGE_SIZE: u32 = 100;
-/// The most objects of a page, as kubectl's. For each page, etcd counts the objects that are left: a list of many small ones takes
-/// less time in few pages.
-const MAX_PAGE_SIZE: u32 = 500;
-/// A page with more bytes is large.
-const LARGE_PAGE: usize = 2 << 20;
+/// The most objects of a page. For each page, etcd counts the objects that are left: a list of many small ones takes less time in
+/// few pages.
+const MAX_PAGE_SIZE: u32 = 1000;
+/// A page with more bytes is large. None is asked for that would be, if its objects are as those before.
+const LARGE_PAGE: usize = 4 << 20;
 /// Pages that are read at once. The buffers of each connection grow to about half a MiB.
 static PAGES: Semaphore = Semaphore::const_new(16);
 /// The timeout of the head of a response. The API server's own is 60 s.
@@ -258,8 +258,11 @@ impl<K: Read> Follow<K> {
         }
         let List { metadata } = parse(&reduced).map_err(FollowError::List)?;
         if let Some(next) = metadata.next() {
-            let is_large = body.received > LARGE_PAGE;
-            self.page_size = if is_large { MIN_PAGE_SIZE } else { MAX_PAGE_SIZE.min(self.page_size * 2) };
+            if body.received > LARGE_PAGE {
+                self.page_size = MIN_PAGE_SIZE;
+            } else if body.received <= LARGE_PAGE / 2 {
+                self.page_size = MAX_PAGE_SIZE.min(self.page_size * 2);
+            }
             self.place = Place::Page(Some(next));
             return Ok(None);
         }

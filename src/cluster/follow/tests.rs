@@ -113,16 +113,18 @@ async fn follow_lists_page_by_page_and_continues_from_the_last_version_it_saw() 
 
 /// Small objects may come before large ones.
 #[tokio::test(start_paused = true)]
-async fn follow_asks_for_few_objects_after_a_large_page_and_for_500_at_most() {
-    let small = || list(&["a"], json!({"continue": "more"}));
-    let mut large = secret("large", 1);
-    large["metadata"]["labels"] = json!({"size": "x".repeat(LARGE_PAGE)});
-    let large = json!({"items": [large], "metadata": {"continue": "more"}}).to_string();
+async fn follow_asks_for_few_objects_after_a_large_page_and_for_1000_at_most() {
+    let page = |size: usize| {
+        let mut object = secret("a", 1);
+        object["metadata"]["labels"] = json!({"size": "x".repeat(size)});
+        (200, json!({"items": [object], "metadata": {"continue": "more"}}).to_string())
+    };
     let last = list(&["z"], json!({"resourceVersion": "7"}));
-    let mut server = Server::new([small(), small(), small(), small(), (200, large), last]);
-    let _ = server.all(8).await;
+    let pages = [0, 0, LARGE_PAGE / 2, 0, 0, 0, LARGE_PAGE].map(page);
+    let mut server = Server::new(pages.into_iter().chain([last]));
+    let _ = server.all(10).await;
     let limits: Vec<_> = server.asked().iter().map(|asked| asked.replace("&continue=more", "")).collect();
-    assert_eq!(limits, ["limit=100", "limit=200", "limit=400", "limit=500", "limit=500", "limit=100"]);
+    assert_eq!(limits, [100, 200, 400, 400, 800, 1000, 1000, 100].map(|limit| format!("limit={limit}")));
 }
 
 /// What an object contains is its tenant's choice.
