@@ -80,8 +80,11 @@ impl fmt::Display for Installation {
     }
 }
 
-/// Namespace and name of ServiceAccounts, with what names them.
-type Accounts = BTreeMap<(String, String), FoundBy>;
+/// ServiceAccounts, with what names them.
+type Accounts = BTreeMap<Account, FoundBy>;
+
+/// Namespace and name of a ServiceAccount.
+pub(crate) type Account = (String, String);
 
 /// All operators of the cluster, or those in the namespace that the user names.
 pub(crate) async fn installations(
@@ -130,7 +133,7 @@ async fn accounts(cluster: &UserCluster) -> Result<Accounts, InstallationError> 
     let mut accounts = Accounts::new();
     let mut unread = None;
     match cluster.objects::<ValidatingAdmissionPolicy>(None, Some(PART_OF)).await {
-        Ok(policies) => accounts.extend(policies.iter().filter_map(account_of_policy)),
+        Ok(policies) => accounts.extend(policies.iter().filter_map(found_by_policy)),
         // Kubernetes before 1.30 does not know the kind.
         Err(CallError::NotFound) => {}
         Err(error) => unread = Some(error),
@@ -157,7 +160,7 @@ fn is_of_package(binding: &ClusterRoleBinding) -> bool {
     package.is_some_and(|package| package.starts_with(PACKAGE))
 }
 
-fn accounts_of_binding(binding: &ClusterRoleBinding) -> impl Iterator<Item = ((String, String), FoundBy)> {
+fn accounts_of_binding(binding: &ClusterRoleBinding) -> impl Iterator<Item = (Account, FoundBy)> {
     let subjects = binding.subjects.iter().flatten().filter(|subject| subject.kind == "ServiceAccount");
     subjects.filter_map(|subject| {
         let name = binding.metadata.name.clone().unwrap_or_default();
@@ -166,15 +169,19 @@ fn accounts_of_binding(binding: &ClusterRoleBinding) -> impl Iterator<Item = ((S
     })
 }
 
+/// The ServiceAccount that a policy is about, and what it is found by.
+fn found_by_policy(policy: &ValidatingAdmissionPolicy) -> Option<(Account, FoundBy)> {
+    let name = policy.metadata.name.clone().unwrap_or_default();
+    Some((account_of_policy(policy)?, FoundBy::Object { kind: "ValidatingAdmissionPolicy", name }))
+}
+
 /// The ServiceAccount whose changes a policy of the chart judges.
-fn account_of_policy(policy: &ValidatingAdmissionPolicy) -> Option<((String, String), FoundBy)> {
+pub(crate) fn account_of_policy(policy: &ValidatingAdmissionPolicy) -> Option<Account> {
     let mut conditions = policy.spec.as_ref()?.match_conditions.iter().flatten();
     let (namespace, account) = conditions.find_map(|condition| {
         condition.expression.strip_prefix(POLICY_USER)?.strip_suffix('\'')?.split_once(':')
     })?;
-    let name = policy.metadata.name.clone().unwrap_or_default();
-    let found_by = FoundBy::Object { kind: "ValidatingAdmissionPolicy", name };
-    Some(((namespace.to_owned(), account.to_owned()), found_by))
+    Some((namespace.to_owned(), account.to_owned()))
 }
 
 /// A Deployment that runs as one of these accounts.
@@ -237,7 +244,7 @@ mod tests {
         let bindings = manifest::<ClusterRoleBinding>("ClusterRoleBinding");
         let policies = manifest::<ValidatingAdmissionPolicy>("ValidatingAdmissionPolicy");
         let by_bindings: Accounts = bindings.iter().flat_map(accounts_of_binding).collect();
-        let by_policies: Accounts = policies.iter().filter_map(account_of_policy).collect();
+        let by_policies: Accounts = policies.iter().filter_map(found_by_policy).collect();
         for accounts in [by_bindings, by_policies] {
             assert_eq!(accounts.keys().collect::<Vec<_>>(), [&expected]);
             let mut found = manifest("Deployment").into_iter().filter_map(|it| installation(it, &accounts));

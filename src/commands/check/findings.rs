@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::read::{Operator, Seen};
 use crate::cluster::{CallError, Right};
-use crate::commands::installation::InstallationError;
+use crate::commands::installation::{InstallationError, account_of_policy};
+use crate::commands::operator::flag;
 use crate::key::Key;
 use crate::text::shown_message;
 use crate::time::seconds_between;
@@ -265,22 +266,40 @@ fn policies(seen: &Seen) -> Finding {
         (Err(error), _) | (_, Err(error)) => return unread(PART, "admission policies", error),
         (Ok(policies), Ok(bindings)) => (policies, bindings),
     };
-    if policies.is_empty() {
-        return finding(
-            Grade::Warn,
-            PART,
-            "no admission policy keeps the operator from writing other Secrets: set the chart's admissionPolicy.enabled",
-        );
-    }
-    let problems: Vec<String> = policies.iter().filter_map(|policy| problem(policy, bindings)).collect();
-    match problems.is_empty() {
-        true => {
+    let operators = seen.operators.as_deref().unwrap_or_default();
+    let lacking = operators.iter().filter_map(|operator| lacks_policy(operator, policies));
+    let of_policies = policies.iter().filter_map(|policy| Some((Grade::Fail, problem(policy, bindings)?)));
+    let (grades, problems): (Vec<_>, Vec<_>) = of_policies.chain(lacking).unzip();
+    match grades.into_iter().max() {
+        Some(grade) => finding(grade, PART, problems.join("; ")),
+        None if policies.is_empty() => finding(Grade::Warn, PART, no_policy("the operator")),
+        None => {
             let names: Vec<_> =
                 policies.iter().filter_map(|policy| policy.metadata.name.as_deref()).collect();
             finding(Grade::Ok, PART, format!("in force: {}", names.join(", ")))
         }
-        false => finding(Grade::Fail, PART, problems.join("; ")),
     }
+}
+
+fn no_policy(operator: &str) -> String {
+    format!(
+        "no admission policy keeps {operator} from writing other Secrets: install that of the chart (admissionPolicy.enabled)"
+    )
+}
+
+/// Other policies of the chart, which are about what comes in, do not limit the operator.
+fn lacks_policy(operator: &Operator, policies: &[ValidatingAdmissionPolicy]) -> Option<(Grade, String)> {
+    let is_its =
+        |policy: &ValidatingAdmissionPolicy| account_of_policy(policy).as_ref() == Some(&operator.account);
+    if policies.iter().any(is_its) {
+        return None;
+    }
+    let said = no_policy(&Key::of(&operator.deployment.metadata).to_string());
+    Some(match flag(&operator.deployment, "service-account-tokens-allowed").is_empty() {
+        true => (Grade::Warn, said),
+        // The right to create them comes with the policy, or not at all.
+        false => (Grade::Fail, format!("{said}, without which it may create tokens of any ServiceAccount")),
+    })
 }
 
 fn problem(

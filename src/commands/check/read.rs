@@ -9,7 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use tokensource_api::TokenSource;
 
 use crate::cluster::{CallError, Right, UserCluster};
-use crate::commands::installation::{InstallationArgs, InstallationError, PART_OF, installations};
+use crate::commands::installation::{Account, InstallationArgs, InstallationError, PART_OF, installations};
 use crate::commands::operator;
 use crate::key::Key;
 
@@ -31,6 +31,8 @@ pub(crate) struct Seen {
 /// A Deployment of the operator.
 pub(crate) struct Operator {
     pub(crate) deployment: Deployment,
+    /// The ServiceAccount of its pods.
+    pub(crate) account: Account,
     /// `None` where it needs none.
     pub(crate) lease: Option<(Key, Result<Option<Lease>, CallError>)>,
     /// Its rights; none where they are granted by namespace.
@@ -125,7 +127,8 @@ async fn operator_of(cluster: &UserCluster, deployment: Deployment) -> Operator 
     let mut all = vec![];
     let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let account = pod.and_then(|pod| pod.service_account_name.as_deref()).unwrap_or("default");
-    let user = format!("system:serviceaccount:{}:{account}", key.namespace);
+    let account = (key.namespace.to_string(), account.to_owned());
+    let user = format!("system:serviceaccount:{}:{}", account.0, account.1);
     let serves_issuers = value("issuers-namespace").is_some();
     let mut wanted = if serves_issuers { rights(&ISSUER_RIGHTS, None) } else { vec![] };
     if value("served-role").is_none() {
@@ -152,5 +155,5 @@ async fn operator_of(cluster: &UserCluster, deployment: Deployment) -> Operator 
         true => Some(cluster.object(None, "clustertokenissuers.tokensource.dev").await),
         false => None,
     };
-    Operator { deployment, lease, rights: all, issuers }
+    Operator { deployment, account, lease, rights: all, issuers }
 }

@@ -28,6 +28,8 @@ fn seen() -> Seen {
         "spec": {"replicas": 2, "selector": {}, "template": {}},
         "status": {"availableReplicas": 2},
     });
+    let its_user = "request.userInfo.username == 'system:serviceaccount:s:o'";
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConditions": [{"name": "u", "expression": its_user}]}});
     Seen {
         namespace: "payments".into(),
         version: Ok(((1, 33), "v1.33.1".into())),
@@ -35,14 +37,20 @@ fn seen() -> Seen {
         sources: Ok(vec![]),
         operators: Ok(vec![Operator {
             deployment: object(deployment),
+            account: ("s".into(), "o".into()),
             lease: Some((Key::new("s", "l"), Ok(Some(object(lease))))),
             rights: vec![(right("get"), Ok(true))],
             issuers: None,
         }]),
-        policies: Ok(vec![object(json!({"metadata": {"name": "p"}}))]),
+        policies: Ok(vec![object(policy)]),
         bindings: Ok(vec![object(json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}}))]),
         own: vec![(right("get"), Ok(true)), (right("list"), Ok(false))],
     }
+}
+
+/// The second policy of `issuers.required`, which judges nothing of the operator.
+fn about_sources() -> ValidatingAdmissionPolicy {
+    object(json!({"metadata": {"name": "p"}, "spec": {"validations": []}}))
 }
 
 fn changed(change: impl FnOnce(&mut Seen)) -> Seen {
@@ -146,6 +154,38 @@ fn findings_name_what_is_missing_and_what_is_not_known() {
             "ClusterTokenIssuers are known",
         ),
         (changed(|it| it.policies = Ok(vec![])), "policies", Grade::Warn, "admissionPolicy.enabled"),
+        (
+            changed(|it| {
+                (it.operators, it.policies) = (Err(InstallationError::NotFound), Ok(vec![]));
+            }),
+            "policies",
+            Grade::Warn,
+            "no admission policy keeps the operator from",
+        ),
+        (
+            changed(|it| it.policies = Ok(vec![about_sources()])),
+            "policies",
+            Grade::Warn,
+            "no admission policy keeps s/o from writing other Secrets",
+        ),
+        (
+            of_operator_with(|it| it.account.1 = "other".into()),
+            "policies",
+            Grade::Warn,
+            "no admission policy keeps s/o",
+        ),
+        (
+            changed(|it| {
+                it.policies = Ok(vec![about_sources()]);
+                let arguments = json!(["run", "--service-account-tokens-allowed=https://a=a"]);
+                let containers = json!([{"name": "operator", "args": arguments}]);
+                it.operators.as_mut().unwrap()[0].deployment.spec.as_mut().unwrap().template =
+                    object(json!({"spec": {"containers": containers}}));
+            }),
+            "policies",
+            Grade::Fail,
+            "may create tokens of any ServiceAccount",
+        ),
         (changed(|it| it.bindings = Ok(vec![])), "policies", Grade::Fail, "p has no binding"),
         (
             changed(|it| {
