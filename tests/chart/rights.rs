@@ -189,8 +189,9 @@ fn helm_test_may_read_what_its_spec_names_and_nothing_else() {
             json!({"issuerRef": {"name": "idp"}, "request": {"serviceAccountName": "payments"}}),
             json!({"issuers": {"enabled": true}}),
             json!([target]),
-            None,
+            Some(json!(["payments"])),
         ),
+        (json!({"issuerRef": {"name": "idp"}}), json!({"issuers": {"enabled": true}}), json!([target]), None),
     ] {
         let mut values = more;
         values["helmTest"] = json!({"namespace": "payments", "spec": spec});
