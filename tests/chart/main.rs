@@ -8,6 +8,7 @@ mod arguments;
 mod manifests;
 mod metrics;
 mod names;
+mod notes;
 mod pages;
 mod pod;
 mod rights;
