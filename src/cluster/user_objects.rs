@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::call_error::CallError;
 use super::user::{PAGE_SIZE, UserCluster, UserClusterError};
 use crate::key::Key;
-use tokensource_api::TokenSource;
+use tokensource_api::{ClusterTokenIssuer, TokenSource};
 
 /// The field manager of changes by the commands.
 pub(crate) const USER_FIELD_MANAGER: &str = "kubectl-tokensource";
@@ -140,6 +140,17 @@ impl UserCluster {
         };
         let patched = self.bounded(api.patch(&key.name, &params, &Patch::Merge(patch))).await?;
         patched.map_err(|error| UserClusterError::about(key.clone(), "changed", error))
+    }
+
+    /// Lists ClusterTokenIssuers as they are; none where the cluster does not know the kind.
+    pub(crate) async fn issuer_objects(&self) -> Result<Vec<DynamicObject>, CallError> {
+        let kind = ApiResource::erase::<ClusterTokenIssuer>(&());
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
+        match self.call(api.list(&ListParams::default())).await {
+            Ok(list) => Ok(list.items),
+            Err(CallError::NotFound) => Ok(vec![]),
+            Err(error) => Err(error),
+        }
     }
 
     /// Lists objects of a namespace, or of the whole cluster; `labels` is a selector.

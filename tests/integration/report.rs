@@ -16,6 +16,7 @@ use rcgen::KeyPair;
 use serde_json::json;
 
 use super::canary::assert_silent;
+use super::issuers::{issuer, names};
 use super::plugin::{Plugin, everything};
 use super::support::account::TestAccount;
 use super::support::operator::Operator;
@@ -24,6 +25,7 @@ use super::support::scene::Scene;
 
 const SECRET: &str = "Kanarie/1+a=&%q";
 const REFRESH_TOKEN: &str = "Kanarie-2.b~c d";
+const ISSUER_SECRET: &str = "hunter2hunter2hunter2";
 
 /// The files of a report by their path below its folder.
 fn unpacked(archive: &Path) -> BTreeMap<String, String> {
@@ -100,13 +102,23 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
         .map(|form| format!("{form}\n"))
         .collect();
     let labels = json!({"app.kubernetes.io/part-of": "tokensource-operator"});
-    let arguments = json!(["run", format!("--namespace={namespace}"), format!("--log-level={SECRET}")]);
+    let arguments = json!([
+        "run",
+        format!("--namespace={namespace}"),
+        format!("--issuers-namespace={namespace}"),
+        format!("--log-level={SECRET}")
+    ]);
     let containers = json!([{"name": "operator", "image": "o", "args": arguments, "env": [{"name": "NOTE", "value": repeated}]}]);
     let pods = json!({"metadata": {"labels": labels, "annotations": {"note": repeated}}, "spec": {"containers": containers}});
     let spec = json!({"replicas": 0, "selector": {"matchLabels": labels}, "template": pods});
     scene
         .apply(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o", "labels": labels}, "spec": spec}))
         .await;
+    let mut lends = issuer(&scene, names(&[&scene]));
+    lends["spec"]["provider"]["oauth2"]["parameters"] = json!({"key": ISSUER_SECRET});
+    scene.apply(lends).await;
+    scene.secret("idp-client", &[("client_secret", ISSUER_SECRET)]).await;
+    let repeated = repeated + ISSUER_SECRET;
     for (number, line) in repeated.lines().enumerate() {
         let message: String = line.chars().take(1000).collect();
         scene
@@ -143,6 +155,9 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
         &format!("== secrets/{namespace}.yaml"),
         &format!("== operator/{namespace}/o/deployment.yaml"),
         "== definition.yaml",
+        "== issuer-definition.yaml",
+        &format!("== issuers/{namespace}.yaml"),
+        "kind: ClusterTokenIssuer",
         "TokenSource {namespace}/broken",
         "client_secret: 15",
         "Normal TokenSource",
@@ -158,6 +173,7 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
         "{}",
         files[&format!("events/tokensources-{namespace}.txt")]
     );
+    assert!(!all.contains(ISSUER_SECRET), "a value of an issuer's Secret");
     assert_silent("the report", &(all + &said.all()), &values);
 
     // Also where the TokenSource that names another key is not selected.
@@ -169,6 +185,12 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
     assert!(events.contains("Named: the client is [redacted]"), "{events}");
     assert!(!files.contains_key(&format!("tokensources/{namespace}/liar.yaml")), "{:?}", files.keys());
 
+    scene
+        .apply(json!({
+            "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "lent"},
+            "spec": {"issuerRef": {"name": namespace}, "request": {"scopes": ["read"]}, "suspend": true},
+        }))
+        .await;
     // Without rights, and as the roles view and edit.
     let account = TestAccount::new(&scene, "person").await;
     let report = async || {
@@ -197,10 +219,12 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
     says(
         &said,
         &format!(
-            "Secrets of {namespace} (broken, broken-refresh-token, credentials, liar, liar-refresh-token, others, source-refresh-token, token), so"
+            "Secrets of {namespace} (broken, broken-refresh-token, credentials, lent, lent-refresh-token, liar, liar-refresh-token, others, source-refresh-token, token), so"
         ),
     );
     says(&said, &format!("events of {namespace}: events is forbidden"));
+    says(&said, "ClusterTokenIssuers: clustertokenissuers.tokensource.dev is forbidden");
+    says(&said, "the CustomResourceDefinition of ClusterTokenIssuers: customresourcedefinitions");
     assert!(files.contains_key(&format!("tokensources/{namespace}/source.yaml")), "{files:?}");
 
     let edit =

@@ -6,6 +6,7 @@ use std::future::Future;
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -17,6 +18,7 @@ use crate::cluster::{BoundedText, CallError, Scope, UserCluster};
 use crate::commands::check::{self, Operator};
 use crate::commands::installation::InstallationArgs;
 use crate::commands::kubectl::SelectionArgs;
+use crate::commands::operator::flag;
 use crate::commands::output::Progress;
 use crate::commands::{explain, get};
 use crate::key::Key;
@@ -123,9 +125,15 @@ pub(super) async fn gather(
 ) -> Gathered {
     let gathered = Gathered { contents: vec![], values: SecretValues::default(), unread: vec![], bytes: 0 };
     let mut gatherer = Gatherer { cluster, installation, until, progress: Progress::new(), gathered };
-    gatherer.check().await;
+    let issuers_namespace = gatherer.check().await;
     let sources = gatherer.sources(selection).await;
-    let secrets = gatherer.secrets_of(selection, &sources).await;
+    let issuers = gatherer.issuers(issuers_namespace.is_some(), &sources).await;
+    let mut secrets = gatherer.secrets_of(selection, &sources).await;
+    if let Some(namespace) = &issuers_namespace {
+        for (key, is_public) in secret_keys::secrets_of_issuers(&issuers, namespace) {
+            secrets.insert(key, is_public);
+        }
+    }
     gatherer.secrets(secrets).await;
     gatherer.of_sources(sources.into_iter().take(MAX_SOURCES).collect()).await;
     gatherer.progress.clear();
@@ -171,6 +179,32 @@ impl Gatherer<'_> {
             ));
         }
         sorted
+    }
+
+    /// The ClusterTokenIssuers and their definition, where an operator serves some, or a TokenSource names one.
+    async fn issuers(&mut self, are_served: bool, sources: &[DynamicObject]) -> Vec<DynamicObject> {
+        let names_issuer = |source: &DynamicObject| source.data.pointer("/spec/issuerRef").is_some();
+        if !are_served && !sources.iter().any(names_issuer) {
+            return vec![];
+        }
+        let cluster = self.cluster;
+        let definition = cluster.object(None, "clustertokenissuers.tokensource.dev");
+        let what = "the CustomResourceDefinition of ClusterTokenIssuers";
+        if let Some(definition) = self.read(what, definition).await.flatten() {
+            self.definition("issuer-definition.yaml", &definition);
+        }
+        let issuers = self.read("ClusterTokenIssuers", cluster.issuer_objects()).await.unwrap_or_default();
+        for issuer in &issuers {
+            let name = issuer.metadata.name.as_deref().unwrap_or_default();
+            self.gathered
+                .add_object(format!("issuers/{name}.yaml"), views::source("ClusterTokenIssuer", issuer));
+        }
+        issuers
+    }
+
+    fn definition(&mut self, path: &str, definition: &CustomResourceDefinition) {
+        let view = views::public_object(&definition.metadata, definition);
+        self.gathered.add_object(path.to_owned(), view);
     }
 
     /// The Secrets of the TokenSources that are shown in full, each with whether its key `client_id` is public.
@@ -236,7 +270,7 @@ impl Gatherer<'_> {
         for source in &sources {
             let key = Key::of(&source.metadata);
             let path = format!("tokensources/{}/{}.yaml", key.namespace, key.name);
-            self.gathered.add_object(path, views::source(source));
+            self.gathered.add_object(path, views::source("TokenSource", source));
             names.entry(key.namespace.to_string()).or_default().insert(key.name.to_string());
         }
         let (cluster, installation) = (self.cluster, self.installation);
@@ -262,18 +296,17 @@ impl Gatherer<'_> {
         self.gathered.add_text(format!("events/{kind}-{namespace}.txt"), lines.concat());
     }
 
-    /// What `check` says and reads, and the operators.
-    async fn check(&mut self) {
+    /// What `check` says and reads, and the operators. Returns the namespace with the Secrets of issuers, if one serves some.
+    async fn check(&mut self) -> Option<String> {
         let (cluster, installation, progress) = (self.cluster, self.installation, Progress::new());
         let examined = async {
             let show = |what: &str| progress.show(what);
             Ok::<_, CallError>(check::examined(cluster, installation, show).await)
         };
-        let Some((seen, text)) = self.read("what check says", examined).await else { return };
+        let (seen, text) = self.read("what check says", examined).await?;
         self.gathered.add_text("check.txt".to_owned(), text);
         if let Some(definition) = self.noted("the CustomResourceDefinition", seen.definition).flatten() {
-            let view = views::public_object(&definition.metadata, &definition);
-            self.gathered.add_object("definition.yaml".to_owned(), view);
+            self.definition("definition.yaml", &definition);
         }
         let policies = self.noted("admission policies", seen.policies).unwrap_or_default();
         let bindings = self.noted("bindings of admission policies", seen.bindings).unwrap_or_default();
@@ -283,9 +316,13 @@ impl Gatherer<'_> {
         if !all.is_empty() {
             self.gathered.add_object("policies.yaml".to_owned(), json!(all));
         }
+        let mut issuers_namespace = None;
         for operator in self.noted("the operator", seen.operators).unwrap_or_default() {
+            issuers_namespace =
+                issuers_namespace.or_else(|| flag(&operator.deployment, "issuers-namespace").pop());
             self.operator(operator).await;
         }
+        issuers_namespace
     }
 
     fn noted<T, E: std::fmt::Display>(&mut self, what: &str, read: Result<T, E>) -> Option<T> {

@@ -9,6 +9,11 @@ use serde_json::Value;
 use super::hidden::CLIENT_ID;
 use crate::key::Key;
 
+/// Where a spec names the Secrets of credentials and TLS.
+const NAMES_OF_SECRETS: [&str; 3] =
+    [CREDENTIALS, "/spec/tls/clientCertificateRef/name", "/spec/tls/caBundle/secretKeyRef/name"];
+const CREDENTIALS: &str = "/spec/credentials/secretRef/name";
+
 /// The Secrets of the TokenSources `shown`, each with whether its key `client_id` holds the id of a client. That is so only where
 /// each TokenSource of `all`, those of the same namespaces, says so: one must not show what is another's secret. `None`: they are
 /// not known, and no key is public.
@@ -23,6 +28,18 @@ pub(super) fn secrets_of(shown: &[DynamicObject], all: Option<&[DynamicObject]>)
     secrets
 }
 
+/// The Secrets of issuers, in the operator's namespace. No key is public: the platform does not say which is.
+pub(super) fn secrets_of_issuers<'a>(
+    issuers: &'a [DynamicObject],
+    namespace: &'a str,
+) -> impl Iterator<Item = (Key, bool)> + 'a {
+    let names = |issuer: &'a DynamicObject| {
+        let text = |path: &&str| issuer.data.pointer(path).and_then(Value::as_str);
+        NAMES_OF_SECRETS.iter().filter_map(text)
+    };
+    issuers.iter().flat_map(names).map(|name| (Key::new(namespace, name), false))
+}
+
 /// The Secrets that belong to a TokenSource, each with whether its key `client_id` holds the id of a client. Another name of the
 /// key is a tenant's word: it may be that of a secret.
 fn secrets_of_one(source: &DynamicObject) -> Vec<(Key, bool)> {
@@ -34,9 +51,8 @@ fn secrets_of_one(source: &DynamicObject) -> Vec<(Key, bool)> {
         (own.sibling(text("/spec/target/name").unwrap_or(&own.name)), false),
         (own.sibling(format!("{}-refresh-token", own.name)), false),
     ];
-    all.extend(text("/spec/credentials/secretRef/name").map(|name| (own.sibling(name), has_client_id)));
-    for path in ["/spec/tls/clientCertificateRef/name", "/spec/tls/caBundle/secretKeyRef/name"] {
-        all.extend(text(path).map(|name| (own.sibling(name), false)));
+    for path in NAMES_OF_SECRETS {
+        all.extend(text(path).map(|name| (own.sibling(name), has_client_id && path == CREDENTIALS)));
     }
     all
 }

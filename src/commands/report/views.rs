@@ -67,12 +67,12 @@ fn with_prefix<'a>(
     all.map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
-/// A TokenSource, without what may be a secret in a wrong place.
-pub(super) fn source(object: &DynamicObject) -> Value {
+/// A TokenSource or ClusterTokenIssuer, without what may be a secret in a wrong place.
+pub(super) fn source(kind: &str, object: &DynamicObject) -> Value {
     let spec = object.data.get("spec").cloned().unwrap_or_default();
     json!({
         "apiVersion": "tokensource.dev/v1alpha1",
-        "kind": "TokenSource",
+        "kind": kind,
         "metadata": metadata(&object.metadata),
         "spec": redacted_spec("", spec),
         "status": object.data.get("status"),
@@ -343,7 +343,7 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "message": "said"}]},
         }))
         .unwrap();
-        let view = source(&object);
+        let view = source("TokenSource", &object);
         assert!(!view.to_string().contains("hunter2"), "{view}");
         assert_eq!(
             view["spec"],
