@@ -397,10 +397,10 @@ fn pinned_versions_of_kubernetes_are_those_of_the_workflow_the_page_and_the_char
 
 /// Artifact Hub reads annotations of the chart as YAML, and silently drops what it cannot read.
 #[test]
-fn annotations_for_artifact_hub_are_yaml_and_their_pictures_exist() {
+fn annotations_for_artifact_hub_are_yaml_with_all_kinds_and_their_pictures_exist() {
     let chart = fs::read_to_string(root().join("charts/tokensource-operator/Chart.yaml")).unwrap();
     let chart: serde_json::Value = serde_saphyr::from_str(&chart).unwrap();
-    let mut pictures = vec![chart["icon"].clone()];
+    let (mut pictures, mut definitions) = (vec![chart["icon"].clone()], BTreeSet::new());
     for (name, text) in chart["annotations"].as_object().unwrap() {
         let value: serde_json::Value = serde_saphyr::from_str(text.as_str().unwrap()).unwrap();
         let members: &[&str] = match name.trim_start_matches("artifacthub.io/") {
@@ -413,11 +413,16 @@ fn annotations_for_artifact_hub_are_yaml_and_their_pictures_exist() {
         };
         for item in value.as_array().unwrap() {
             assert!(members.iter().all(|member| !item[*member].is_null()), "{name}: {item}");
+            if name.ends_with("/crds") {
+                definitions.insert(item["name"].as_str().unwrap().to_owned());
+            }
             if name.ends_with("/screenshots") {
                 pictures.push(item["url"].clone());
             }
         }
     }
+    let ours = [tokensource_api::crd(), tokensource_api::issuer_crd()];
+    assert_eq!(definitions, ours.map(|it| it.metadata.name.unwrap()).into());
     for picture in pictures {
         let path = picture.as_str().unwrap().strip_prefix(&format!("{RAW}/main/"));
         assert!(path.is_some_and(|path| root().join(path).is_file()), "{picture} is not in the repository");
