@@ -47,6 +47,11 @@ async fn mint_failures_have_reason_and_exit_code() {
         2,
         &["CredentialsNotFound: Secret client does not exist", "the keys client_id, client_secret"],
     );
+    let lent = json!({
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "lent"},
+        "spec": {"issuerRef": {"name": "idp"}},
+    });
+    mint(&[lent], &[]).await.assert(1, &["ClusterTokenIssuer idp, which is read from the cluster alone"]);
     let half = secret(json!({"client_id": "failures"}));
     mint(&[oauth2(&url, json!({})), half], &[])
         .await

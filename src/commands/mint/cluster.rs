@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::fault::Fault;
 use super::input::Input;
+use super::issuer::{self, Lender};
 use crate::cluster::{CallError, UserCluster, UserClusterError, UserConnection};
 use crate::key::Key;
 use crate::secret::{REFRESH_TOKEN_ANNOTATION, STORED_REFRESH_TOKEN_KEY, UNROTATED_KEY};
@@ -26,19 +27,36 @@ pub(super) struct Internal {
 pub(super) async fn read(
     connection: &UserConnection,
     name: &str,
+    lender: Result<Lender, Fault>,
     sends_refresh_token: impl Fn(&TokenSource) -> bool,
 ) -> Result<(Input, Internal), Fault> {
     let usage = |error: UserClusterError| Fault::usage(error.to_string());
     let cluster = UserCluster::connect(connection).await.map_err(usage)?;
-    let source = cluster.token_source(name).await.map_err(usage)?;
+    let mut source = cluster.token_source(name).await.map_err(usage)?;
+    let (lender, issuer) = match &source.spec.issuer_ref {
+        Some(_) => {
+            let lender = lender?;
+            let issuer = lender.lend(&cluster, &mut source).await?;
+            (Some(lender), Some(issuer))
+        }
+        None => (None, None),
+    };
     let kubernetes = cluster.kubernetes();
     let networks = cluster.service_networks().await;
     let UserCluster { namespace, addresses, token_check, .. } = cluster;
 
-    let unreadable = |name: &str| {
-        let what = format!("Secret {namespace}/{name} cannot be read");
-        move |error: CallError| Fault::credentials(format!("{what}: {error}"))
+    // Where the Secrets of the request are.
+    let material = lender.as_ref().map_or(&namespace, |lender| &lender.namespace);
+    let is_lent = lender.is_some();
+    let failed = |what: String| {
+        move |error: CallError| {
+            Fault::credentials(match is_lent {
+                true => issuer::unread(&what, &error),
+                false => format!("{what} cannot be read: {error}"),
+            })
+        }
     };
+    let unreadable = |name: &str| failed(format!("Secret {material}/{name}"));
     if sends_refresh_token(&source) {
         let stored = Key::new(&namespace, &source.refresh_token_secret_name());
         let secret = kubernetes.secret(&stored).await.map_err(unreadable(&stored.name))?;
@@ -51,7 +69,7 @@ pub(super) async fn read(
     }
     let credentials = match &source.spec.credentials.secret_ref {
         Some(secret) => {
-            let key = Key::new(&namespace, &secret.name);
+            let key = Key::new(material, &secret.name);
             kubernetes.secret(&key).await.map_err(unreadable(&secret.name))?
         }
         None => None,
@@ -64,15 +82,20 @@ pub(super) async fn read(
         )));
     }
     let named = match &source.spec.tls {
-        Some(spec) => Named::fetch(spec, &kubernetes, &namespace)
+        Some(spec) => Named::fetch(spec, &kubernetes, material)
             .await
-            .map_err(|error| Fault::credentials(format!("what spec.tls names cannot be read: {error}")))?,
+            .map_err(failed("what spec.tls names".to_owned()))?,
         None => Named::default(),
     };
+    if let Some(lender) = &lender {
+        let secrets = [&credentials, &named.bundle_secret, &named.client_certificate];
+        secrets.into_iter().flatten().try_for_each(|secret| lender.check_released(secret))?;
+    }
     Ok((
         Input {
             namespace: Some(namespace),
             source,
+            issuer,
             credentials,
             named,
             cluster: Some((kubernetes, token_check)),

@@ -22,7 +22,8 @@ pub const HELP: &str = "Exit codes:
 
 Values from the Secret and the token are shown as their length, unless --show-secrets is given. The egress policy is the
 operator's: its flags are read from its Deployment, if you may list that, and where you give none; with -f give mint the flags
-that the operator has.";
+that the operator has. A TokenSource with issuerRef needs the platform's rights: to read the ClusterTokenIssuer (`get`), and what
+that names in the operator's namespace.";
 
 /// How `mint` ended. The numbers are a promise: see [`HELP`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

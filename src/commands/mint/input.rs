@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::cluster::{Kubernetes, TokenCheck};
+use crate::spec::Issuer;
 use crate::token_request::tls::Named;
 use tokensource_api::TokenSource;
 
@@ -10,6 +11,8 @@ use tokensource_api::TokenSource;
 pub(super) struct Input {
     pub(super) namespace: Option<String>,
     pub(super) source: TokenSource,
+    /// The ClusterTokenIssuer that has lent what the source has.
+    pub(super) issuer: Option<Issuer>,
     pub(super) credentials: Option<Secret>,
     /// The objects that `spec.tls` names.
     pub(super) named: Named,

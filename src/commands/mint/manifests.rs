@@ -112,7 +112,14 @@ impl Manifests {
             let client = tls.client_certificate_ref.as_ref();
             named.client_certificate = client.and_then(|reference| secret(&reference.name));
         }
-        Ok(Input { namespace: own.map(str::to_owned), credentials, named, source, cluster: None })
+        Ok(Input {
+            namespace: own.map(str::to_owned),
+            credentials,
+            named,
+            source,
+            issuer: None,
+            cluster: None,
+        })
     }
 }
 

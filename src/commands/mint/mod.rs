@@ -6,6 +6,7 @@ mod cluster;
 mod fault;
 mod held_signals;
 mod input;
+mod issuer;
 mod manifests;
 mod redacted;
 mod report;
@@ -15,9 +16,11 @@ mod token_file;
 
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub use arguments::MintArgs;
@@ -37,6 +40,7 @@ use cluster::Internal;
 use fault::Fault;
 use held_signals::HeldSignals;
 use input::Input;
+use issuer::Lender;
 use manifests::{ManifestError, Manifests};
 use report::MintReport;
 use response::{Exchange, report_response, target_preview};
@@ -70,24 +74,26 @@ pub async fn run(arguments: MintArgs) -> Exit {
 
 async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault> {
     let show = arguments.show_secrets;
-    let (endpoints, allowed) = endpoint_flags(&arguments, report).await;
+    let (endpoints, operator) = endpoint_flags(&arguments, report).await;
     let propagation_delay = endpoints.default_propagation_delay;
     let saves = arguments.save_refresh_token.is_some();
-    let (input, internal) = read_input(&arguments, propagation_delay).await?;
-    let Input { namespace, source, credentials: secret, named, cluster } = input;
+    let (input, internal) = read_input(&arguments, operator.as_ref(), propagation_delay).await?;
+    let Input { namespace, source, issuer, credentials: secret, named, cluster } = input;
+    let issuer = issuer.map(Arc::new);
     let name = source.metadata.name.clone().unwrap_or_default();
     report.source =
         namespace.as_ref().map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
     let namespace = namespace.unwrap_or_default();
 
-    if let Some(issuer) = &source.spec.issuer_ref {
+    if let Some(reference) = source.spec.issuer_ref.as_ref().filter(|_| issuer.is_none()) {
         return Err(Fault::usage(format!(
-            "it asks ClusterTokenIssuer {}, whose endpoint and credentials are the platform's: to try them, write them into a TokenSource of the operator's namespace",
-            shown(&issuer.name)
+            "it asks ClusterTokenIssuer {}, which is read from the cluster alone: write the TokenSource's name instead of -f, or the issuer's provider and credentials into the file",
+            shown(&reference.name)
         )));
     }
-    let resolved = Resolved::of(&source, propagation_delay)
+    let mut resolved = Resolved::of(&source, propagation_delay)
         .map_err(|error| Fault::told(error.reason(), error.to_string()))?;
+    issuer.iter().for_each(|issuer| resolved.set_issuer(Arc::clone(issuer)));
     report.provider = Some(resolved.description.provider);
     if resolved.sends_refresh_token() && !saves {
         return Err(Fault::usage(
@@ -119,6 +125,10 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
 
     let transport = token_request::transport(&endpoints, internal.api_server)
         .map_err(|error| Fault::usage(error.to_string()))?;
+    let transport = match &issuer {
+        Some(issuer) => transport.for_trusted(issuer.is_private()),
+        None => transport,
+    };
     transport.egress().set_internal(internal.networks);
     let failed = |error: oauth::Error| Fault::endpoint(&error, propagation_delay);
     let tls = match &source.spec.tls {
@@ -129,6 +139,8 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     };
     let located =
         Discovery::new(transport.clone()).locate(description, &tls, REQUEST_TIMEOUT).await.map_err(failed)?;
+    issuer::check_endpoint(issuer.as_deref(), &located)?;
+    let allowed = operator.as_ref().map(allowed_tokens);
     let to_send = (&located, &mut credentials);
     service_account::add(account, cluster.as_ref(), &namespace, allowed, to_send, report).await?;
     let request = located
@@ -202,18 +214,16 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
     }
     let exchange = Exchange { sent_at, took, show_secrets: show };
     let record = report_response(report, &source, &resolved, &credentials, &answer, exchange);
+    issuer::check_granted(issuer.as_deref(), &answer)?;
     let target = target_preview(&source, &resolved, &template, (&record, &answer), show);
     // The endpoint has answered, so the exit code is not that of a configuration error.
     report.target = Some(target.map_err(|error| Fault { exit: Exit::Refused, ..error.into() })?);
     Ok(())
 }
 
-/// The flags about token endpoints: for a TokenSource of a cluster those of its operator, where the user gave none. Also where
-/// the operator sends tokens of ServiceAccounts, if that is known.
-async fn endpoint_flags(
-    arguments: &MintArgs,
-    report: &mut MintReport,
-) -> (EndpointArgs, Option<Vec<AllowedToken>>) {
+/// The flags about token endpoints: for a TokenSource of a cluster those of its operator, where the user gave none. Also its
+/// Deployment, where that may be read.
+async fn endpoint_flags(arguments: &MintArgs, report: &mut MintReport) -> (EndpointArgs, Option<Deployment>) {
     let given = &arguments.endpoints;
     if !arguments.files.is_empty() {
         return (given.args.clone(), None);
@@ -227,11 +237,7 @@ async fn endpoint_flags(
             report.remarks.push(format!(
                 "where you give no flags about token endpoints, those of {installation}, hold"
             ));
-            let deployment = &installation.deployment;
-            let allowed = operator::flag(deployment, "service-account-tokens-allowed");
-            let allowed =
-                allowed.iter().flat_map(|value| value.split(',')).filter_map(|pair| pair.parse().ok());
-            (given.over(deployment), Some(allowed.collect()))
+            (given.over(&installation.deployment), Some(installation.deployment))
         }
         Err(error) => {
             let error = error.to_string();
@@ -243,8 +249,18 @@ async fn endpoint_flags(
     }
 }
 
+/// Where an operator sends tokens of ServiceAccounts.
+fn allowed_tokens(deployment: &Deployment) -> Vec<AllowedToken> {
+    let allowed = operator::flag(deployment, "service-account-tokens-allowed");
+    allowed.iter().flat_map(|value| value.split(',')).filter_map(|pair| pair.parse().ok()).collect()
+}
+
 /// Reads the input from the files or from the cluster, and what no endpoint of that may have.
-async fn read_input(arguments: &MintArgs, propagation_delay: u64) -> Result<(Input, Internal), Fault> {
+async fn read_input(
+    arguments: &MintArgs,
+    operator: Option<&Deployment>,
+    propagation_delay: u64,
+) -> Result<(Input, Internal), Fault> {
     let usage = |error: ManifestError| Fault::usage(error.to_string());
     let MintArgs { files, name, cluster, .. } = arguments;
     let Some(name) = name.as_deref().filter(|_| files.is_empty()) else {
@@ -260,7 +276,8 @@ async fn read_input(arguments: &MintArgs, propagation_delay: u64) -> Result<(Inp
     let sends_refresh_token = |source: &TokenSource| {
         Resolved::of(source, propagation_delay).is_ok_and(|resolved| resolved.sends_refresh_token())
     };
-    cluster::read(&cluster.connection(), name, sends_refresh_token).await
+    let lender = Lender::of(operator, arguments.installation.operator_namespace.as_deref());
+    cluster::read(&cluster.connection(), name, lender, sends_refresh_token).await
 }
 
 fn read_file(path: &Path) -> std::io::Result<String> {
