@@ -3,6 +3,7 @@
 
 mod bounds;
 mod endpoint;
+mod limits;
 mod narrowing;
 mod tenants;
 
@@ -136,9 +137,15 @@ pub(super) async fn operator(release: &Scene, values: &Value) -> (Operator, Acco
 
 /// An operator of the release's namespace alone, which is that of its issuers too.
 async fn own_operator(release: &Scene) -> Operator {
+    operator_for(release, &[]).await
+}
+
+/// The same for the namespaces of these tenants, too.
+async fn operator_for(release: &Scene, tenants: &[&Scene]) -> Operator {
     let name = release.namespace.as_str();
-    let issuers = ["--issuers-namespace", name, "--issuers-controller", name];
-    let flags = [&["--allow-http", "--egress-allow", "127.0.0.0/8"][..], &issuers].concat();
+    let mut flags = vec!["--allow-http", "--egress-allow", "127.0.0.0/8"];
+    flags.extend(["--issuers-namespace", name, "--issuers-controller", name]);
+    flags.extend(tenants.iter().flat_map(|tenant| ["--namespace", &tenant.namespace]));
     Operator::start_with(name, &flags).await
 }
 

@@ -138,6 +138,10 @@ pub struct Requests {
     pub succeeded: u64,
     pub failed: u64,
     pub last: Option<LastRequest>,
+    /// When the latest hundred arrived.
+    pub times: Vec<jiff::Timestamp>,
+    /// The most that were under way at the same time.
+    pub most_underway: u64,
 }
 
 /// A token request without its credentials.
