@@ -4,6 +4,7 @@
 mod bounds;
 mod endpoint;
 mod limits;
+mod migration;
 mod narrowing;
 mod tenants;
 
