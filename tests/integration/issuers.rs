@@ -6,6 +6,7 @@ mod endpoint;
 mod limits;
 mod migration;
 mod narrowing;
+mod older_definition;
 mod tenants;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
