@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::admission_policy::refused;
-use super::pernamespace::start;
+use super::pernamespace::{self, as_admin, start};
 use super::support::authorization_server::ClientSpec;
 use super::support::chart::{Account, RELEASE, install};
 use super::support::control_plane::ControlPlane;
@@ -336,4 +336,38 @@ async fn access_token_without_lifetime_is_not_believed_to_outlive_the_token_that
         let lives = status.expires_at.as_second() - status.issued_at.as_second();
         assert!((expected - 10..=expected).contains(&lives), "{name}: {lives} s");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_account_token_is_exchanged_under_rights_by_namespace_where_there_is_a_binding() {
+    let release = Scene::bare("keyless-release").await.namespace;
+    let (bound, other) = (exchanging("keyless-bound").await, exchanging("keyless-opened").await);
+    let issuer = bound.server.issuer();
+    let mut values = pernamespace::values(&[&bound.namespace, &other.namespace], &[&bound.namespace]);
+    values["serviceAccountTokens"] =
+        json!({"allowed": [{"audience": issuer, "hosts": [host(&issuer)]}], "names": ["payments"]});
+    install(&release, values.clone()).await;
+    let operator_account = Account::of(&release).await;
+    let sources = ["auth", "can-i", "list", "tokensources.tokensource.dev", "-A"];
+    eventually("the roles take effect", SOON, async || operator_account.kubectl(&sources, "").await).await;
+    for scene in [&bound, &other] {
+        scene.apply(source(scene, "source", json!({"issuer": issuer}), json!({"name": "payments"}))).await;
+    }
+    let _operator = start(&release, &values, &operator_account).await;
+    bound.ready("True TokenValid").await;
+    let token = bound.value("source", "access_token").await.unwrap();
+    assert!(bound.server.is_valid(&token).await);
+
+    // Elsewhere it says what is missing, and may not make the token by itself.
+    let message = other.ready("False NamespaceNotOpened").await;
+    let spec = json!({"audiences": [issuer], "expirationSeconds": 600});
+    let said = ask(&operator_account, &other.namespace, "payments", spec.clone()).await.unwrap_err();
+    assert!(said.contains("cannot create resource \"serviceaccounts/token\""), "{said}");
+    assert_eq!(other.mints().await, 0);
+    as_admin(&other, pernamespace::command(&message)).await;
+    other.ready("True TokenValid").await;
+    assert_eq!(other.mints().await, 1);
+    ask(&operator_account, &other.namespace, "payments", spec).await.unwrap();
+    let said = ask(&operator_account, &other.namespace, "default", json!({"audiences": [issuer]})).await;
+    assert!(said.unwrap_err().contains("serviceaccounts \"default\" is forbidden"));
 }

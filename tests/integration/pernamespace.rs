@@ -13,7 +13,7 @@ use super::support::program::{PROGRAM, run};
 use super::support::scene::{SOON, Scene};
 
 /// The chart's values for these namespaces alone: others belong to other tests.
-fn values(served: &[&str], bind: &[&str]) -> Value {
+pub(super) fn values(served: &[&str], bind: &[&str]) -> Value {
     let these = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": served});
     json!({
         "crds": {"enabled": false},
@@ -41,7 +41,7 @@ pub(super) async fn start(release: &str, values: &Value, account: &Account) -> O
 }
 
 /// Runs the command of a condition with the rights of a user who has the role admin in the namespace.
-async fn as_admin(scene: &Scene, command: &str) {
+pub(super) async fn as_admin(scene: &Scene, command: &str) {
     let user = format!("owner-of-{}", scene.namespace);
     scene.kubectl(&["create", "rolebinding", "owner", "--clusterrole=admin", "--user", &user], "").await;
     let arguments: Vec<_> = command.strip_prefix("kubectl ").unwrap().split(' ').collect();
@@ -57,7 +57,7 @@ async fn as_admin(scene: &Scene, command: &str) {
 }
 
 /// The command that the condition prints.
-fn command(message: &str) -> &str {
+pub(super) fn command(message: &str) -> &str {
     message.split('`').nth(1).unwrap()
 }
 
