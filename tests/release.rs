@@ -316,3 +316,19 @@ fn nightly_workflow_runs_every_long_test() {
     assert!(long > 10, "{long} long tests were found");
     assert!(job(&workflow, "pictures").contains("make pictures"));
 }
+
+#[test]
+fn nightly_workflow_runs_every_version_of_keycloak() {
+    let read = |path: &str| fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
+    let script = read("hack/keycloak.sh");
+    let known: Vec<_> = script.lines().filter_map(|line| line.trim().split_once(") want=")).collect();
+    let default = script.split("version=${KEYCLOAK:-").nth(1).unwrap().split('}').next().unwrap();
+    assert!(known.len() > 1 && known.iter().any(|(version, _)| *version == default), "{known:?}");
+    let workflow = read(".github/workflows/nightly.yml");
+    let job = job(&workflow, "keycloak");
+    assert!(job.contains("make test PART=keycloak"));
+    for (version, _) in known {
+        let version = if version == default { "" } else { version };
+        assert!(job.contains(&format!("\"{version}\"")), "{version}");
+    }
+}
