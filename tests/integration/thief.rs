@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::admission_policy::{apply, refused, secret};
-use super::support::chart::{Account, install};
+use super::issuers::{issuer, names};
+use super::support::chart::{Account, RELEASE, install};
 use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
@@ -160,6 +161,60 @@ async fn thief_cannot_publish_events_of_others() {
     let lasting = json!({"metadata": {"generateName": "said-", "finalizers": ["example.com/never"]}});
     let said = publish(&scene.namespace, event(lasting)).await;
     refused(&said, "may not change finalizers").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thief_cannot_change_issuers_nor_publish_events_about_them_outside_of_default() {
+    let scene = Scene::bare("thief-issuers").await;
+    let name = scene.namespace.as_str();
+    let account = thief(&scene, json!({"issuers": {"enabled": true, "controller": name}})).await;
+    scene.apply(issuer(&scene, names(&[&scene]))).await;
+    let publish = async |namespace: &str| {
+        let about = json!({
+            "apiVersion": "tokensource.dev/v1alpha1", "kind": "ClusterTokenIssuer", "name": name, "namespace": namespace,
+        });
+        let event = event(json!({"regarding": about}));
+        account.kubectl(&["-n", namespace, "create", "--dry-run=server", "-f", "-"], &event.to_string()).await
+    };
+    publish("default").await.unwrap();
+    let wide = json!({"names": null, "all": true});
+    let wide = json!({"spec": {"namespaces": wide}, "status": {"sources": 7}}).to_string();
+    let change = ["patch", "clustertokenissuer", name, "--type=merge", "-p", &wide];
+    let new = json!({
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "ClusterTokenIssuer", "metadata": {"name": format!("{name}-new")},
+        "spec": issuer(&scene, json!({"all": true}))["spec"],
+    });
+    let said = account.kubectl(&change, "").await.unwrap_err();
+    assert!(said.contains("cannot get resource") || said.contains("cannot patch resource"), "{said}");
+
+    // Whatever the roles grant.
+    let subject = format!("--serviceaccount={name}:{RELEASE}");
+    scene.kubectl(&["create", "clusterrolebinding", name, "--clusterrole=cluster-admin", &subject], "").await;
+    eventually("the policy refuses to change an issuer", SOON, async || {
+        refused(
+            &account.kubectl(&change, "").await,
+            "may not perform clustertokenissuers.tokensource.dev UPDATE",
+        )
+    })
+    .await;
+    // With its status no spec is written.
+    let with_status = [&change[..], &["--subresource=status"]].concat();
+    account.kubectl(&with_status, "").await.unwrap();
+    let changed = scene.kubectl(&["get", "clustertokenissuer", name, "-o", "json"], "").await;
+    let changed: Value = serde_json::from_str(&changed).unwrap();
+    assert_eq!(
+        (&changed["spec"]["namespaces"], &changed["status"]["sources"]),
+        (&names(&[&scene]), &json!(7))
+    );
+    let said = account.kubectl(&["create", "-f", "-"], &new.to_string()).await;
+    refused(&said, "may not perform clustertokenissuers.tokensource.dev CREATE").unwrap();
+    let said = account.kubectl(&["delete", "clustertokenissuer", name], "").await;
+    refused(&said, "may not perform clustertokenissuers.tokensource.dev DELETE").unwrap();
+    for namespace in [name, "kube-system"] {
+        refused(&publish(namespace).await, "about ClusterTokenIssuers in the namespace default").unwrap();
+    }
+    scene.kubectl(&["delete", "clusterrolebinding", name], "").await;
+    scene.kubectl(&["delete", "clustertokenissuer", name], "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -353,7 +408,13 @@ async fn thief_has_exactly_the_documented_rights() {
     served.extend(documented("tokens"));
     let everything: BTreeMap<_, _> = served.clone().into_iter().chain(own.clone()).collect();
     let other = Scene::bare("thief-other").await.namespace;
-    for mode in ["all", "namespaces", "namespaceSelector", "perNamespace"] {
+    for (mode, issuers) in [
+        ("all", false),
+        ("all", true),
+        ("namespaces", true),
+        ("namespaceSelector", false),
+        ("perNamespace", true),
+    ] {
         let scene = Scene::bare("thief-rights").await;
         let namespace = &scene.namespace;
         let mut elsewhere = served.clone();
@@ -376,8 +437,12 @@ async fn thief_has_exactly_the_documented_rights() {
         values["serviceAccountTokens"] = json!({"allowed": allowed, "names": ["payments"]});
         let mut selects: BTreeMap<_, _> =
             if mode == "namespaces" { BTreeMap::new() } else { documented("cluster") };
-        if mode == "namespaceSelector" {
+        if mode == "namespaceSelector" || (issuers && mode != "namespaces") {
             selects.extend(documented("selector"));
+        }
+        if issuers {
+            values["issuers"] = json!({"enabled": true, "controller": namespace});
+            selects.extend(documented("issuers"));
         }
         let account = thief(&scene, values).await;
         let with = |rights: &BTreeMap<String, String>| {
@@ -385,6 +450,11 @@ async fn thief_has_exactly_the_documented_rights() {
         };
         assert_eq!(rights(&account, namespace).await, with(&everything), "{mode}: where it runs");
         assert_eq!(rights(&account, &other).await, with(&elsewhere), "{mode}: elsewhere");
+        let mut of_default = elsewhere.clone();
+        if issuers {
+            of_default.extend(documented("issuers-default"));
+        }
+        assert_eq!(rights(&account, "default").await, with(&of_default), "{mode}: default");
         // What the policy leaves of the rights to change.
         let said = account
             .kubectl(
@@ -398,6 +468,18 @@ async fn thief_has_exactly_the_documented_rights() {
                 assert!(said.unwrap_err().contains("cannot create resource"), "{mode}")
             }
             _ => refused(&said, "does not serve the namespace").unwrap(),
+        }
+        if issuers && mode == "perNamespace" {
+            // Where it runs, and does not serve.
+            let binding = format!("tokensource-operator.{namespace}");
+            scene.kubectl(&["delete", "rolebinding", &binding], "").await;
+            let tables = ["unbound", "own", "issuers-own"].map(documented);
+            let expected = with(&tables.into_iter().flatten().collect());
+            eventually("the rights without the binding", SOON, async || {
+                let rights = rights(&account, namespace).await;
+                if rights == expected { Ok(()) } else { Err((rights, expected.clone())) }
+            })
+            .await;
         }
     }
 }
