@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use token_endpoint::{Answer, RequestDescription};
 use tokensource_api::{ClusterTokenIssuer, DEFAULT_CONTROLLER, Reason, TokenSource};
 
-use super::fault::Fault;
+use super::fault::{Exit, Fault};
 use crate::cluster::{CallError, UserCluster};
 use crate::commands::operator::flag;
 use crate::secret::{CREDENTIALS_LABEL, Facts};
@@ -124,5 +124,5 @@ pub(super) fn check_granted(issuer: Option<&Issuer>, answer: &Answer) -> Result<
     let message = format!(
         "the endpoint granted the scope {scope}, of which ClusterTokenIssuer {name} does not allow all (spec.allow.scopes): the operator does not write such a token"
     );
-    Err(Fault { exit: super::Exit::Refused, ..Fault::told(Reason::NotAllowedByIssuer, message) })
+    Err(Fault { exit: Exit::Refused, ..Fault::told(Reason::NotAllowedByIssuer, message) })
 }
