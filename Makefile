@@ -78,7 +78,7 @@ e2e: ## Measure how fresh the token is that a pod reads, on a real node (Linux, 
 	@hack/e2e.sh
 
 .PHONY: e2e-long
-e2e-long: ## The same with tokens of 1,800 s too, and 10,000 TokenSources: about 75 minutes by calculation.
+e2e-long: ## The same with tokens of 1,800 s too, and 10,000 TokenSources: about 80 minutes.
 	@hack/e2e.sh --long
 
 .PHONY: quickstart
