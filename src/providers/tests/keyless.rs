@@ -20,7 +20,12 @@ fn spec(oauth2: Value, credentials: Value) -> TokenSourceSpec {
 
 /// What the token of the ServiceAccount says, and the request, with `TOKEN` for the token.
 fn request(spec: &TokenSourceSpec) -> (String, String) {
-    let description = describe(spec).unwrap();
+    let mut description = describe(spec).unwrap();
+    if let Some(issuer) = &description.request.issuer {
+        // As the metadata of a Keycloak realm say.
+        description.request.token_url =
+            format!("{}/protocol/openid-connect/token", issuer.url()).parse().unwrap();
+    }
     let account = description.service_account.as_ref().unwrap();
     let mut credentials = account.credentials(&spec.credentials, "ns");
     let said = format!("{} {}", credentials.asserted.as_deref().unwrap(), account.expiration);
@@ -55,7 +60,7 @@ fn service_account_token_is_sent_as_each_issuer_documents_it() {
         // Keycloak: the issuer, where the endpoint is discovered; no client_id.
         (
             "The ServiceAccount consents, and the TokenSource names it",
-            "https://idp.example.com/realms/payments",
+            "https://idp.example.com/realms/payments/protocol/openid-connect/token",
             "https://idp.example.com/realms/payments",
             600,
             format!("grant_type=client_credentials&{ASSERTION}"),
