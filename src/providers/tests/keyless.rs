@@ -81,7 +81,7 @@ fn service_account_token_is_sent_as_each_issuer_documents_it() {
             google_token.as_str(),
             3600,
             format!(
-                "{EXCHANGED}&requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token&scope=https%3A%2F%2Fwww.googleapis.com%2Fauth%2Fcloud-platform&audience=%2F%2F{}",
+                "{EXCHANGED}&requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token&audience=%2F%2F{}&scope=https%3A%2F%2Fwww.googleapis.com%2Fauth%2Fcloud-platform",
                 google.replace('/', "%2F")
             ),
         ),

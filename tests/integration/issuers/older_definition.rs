@@ -101,7 +101,9 @@ async fn older_definition_refuses_new_sources_of_an_issuer_and_leaves_stored_one
         line.filter(|line| line.contains("no such key: credentials")).map(drop).ok_or(log)
     })
     .await;
-    scene.kubectl(&["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"], "").await;
+    let annotate = ["annotate", "tokensource", "source", "tokensource.dev/refresh-requested-at=1"];
+    let said = scene.try_kubectl(&annotate, "").await.unwrap_err();
+    assert!(said.contains("no such key: credentials"), "{said}");
     let mut other = scene.source(json!({"target": {"name": "other"}}));
     other["metadata"]["name"] = json!("other");
     scene.apply(other).await;
