@@ -167,12 +167,7 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
         "there is no valid token",
     ] {
         let part = part.replace("{namespace}", &namespace);
-        assert!(
-            all.contains(&part),
-            "{part} is not in:\n{}\n{}",
-            files["report.txt"],
-            files["tokensources.txt"]
-        );
+        assert!(all.contains(&part), "{part} is not in:\n{}\n{}", files["report.txt"], files["explain.txt"]);
     }
     assert!(
         all.contains("Named: the client is [redacted]"),
