@@ -130,9 +130,7 @@ pub(super) async fn gather(
     let issuers = gatherer.issuers(issuers_namespace.is_some(), &sources).await;
     let mut secrets = gatherer.secrets_of(selection, &sources).await;
     if let Some(namespace) = &issuers_namespace {
-        for (key, is_public) in secret_keys::secrets_of_issuers(&issuers, namespace) {
-            secrets.insert(key, is_public);
-        }
+        secret_keys::add_secrets_of_issuers(&mut secrets, &issuers, namespace);
     }
     gatherer.secrets(secrets).await;
     gatherer.of_sources(sources.into_iter().take(MAX_SOURCES).collect()).await;

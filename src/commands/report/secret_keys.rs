@@ -28,33 +28,39 @@ pub(super) fn secrets_of(shown: &[DynamicObject], all: Option<&[DynamicObject]>)
     secrets
 }
 
-/// The Secrets of issuers, in the operator's namespace. No key is public: the platform does not say which is.
-pub(super) fn secrets_of_issuers<'a>(
-    issuers: &'a [DynamicObject],
-    namespace: &'a str,
-) -> impl Iterator<Item = (Key, bool)> + 'a {
-    let names = |issuer: &'a DynamicObject| {
-        let text = |path: &&str| issuer.data.pointer(path).and_then(Value::as_str);
-        NAMES_OF_SECRETS.iter().filter_map(text)
-    };
-    issuers.iter().flat_map(names).map(|name| (Key::new(namespace, name), false))
+/// Adds the Secrets of issuers, in the operator's namespace. Their clients' ids are in manifests and messages, too.
+pub(super) fn add_secrets_of_issuers(
+    secrets: &mut BTreeMap<Key, bool>,
+    issuers: &[DynamicObject],
+    namespace: &str,
+) {
+    for (name, is_public) in issuers.iter().flat_map(named_secrets) {
+        let all = secrets.entry(Key::new(namespace, name)).or_insert(is_public);
+        *all &= is_public;
+    }
 }
 
 /// The Secrets that belong to a TokenSource, each with whether its key `client_id` holds the id of a client. Another name of the
 /// key is a tenant's word: it may be that of a secret.
 fn secrets_of_one(source: &DynamicObject) -> Vec<(Key, bool)> {
     let own = Key::of(&source.metadata);
-    let text = |path: &str| source.data.pointer(path).and_then(Value::as_str);
-    let has_client_id = text("/spec/credentials/clientIDKey").is_none_or(|key| key == CLIENT_ID)
-        && !source.data.get("spec").is_some_and(uses_client_id_as_secret);
+    let target = source.data.pointer("/spec/target/name").and_then(Value::as_str);
     let mut all = vec![
-        (own.sibling(text("/spec/target/name").unwrap_or(&own.name)), false),
+        (own.sibling(target.unwrap_or(&own.name)), false),
         (own.sibling(format!("{}-refresh-token", own.name)), false),
     ];
-    for path in NAMES_OF_SECRETS {
-        all.extend(text(path).map(|name| (own.sibling(name), has_client_id && path == CREDENTIALS)));
-    }
+    all.extend(named_secrets(source).map(|(name, is_public)| (own.sibling(name), is_public)));
     all
+}
+
+/// The Secrets of credentials and TLS that a TokenSource or an issuer names, likewise.
+fn named_secrets(object: &DynamicObject) -> impl Iterator<Item = (&str, bool)> {
+    let text = |path: &str| object.data.pointer(path).and_then(Value::as_str);
+    let has_client_id = text("/spec/credentials/clientIDKey").is_none_or(|key| key == CLIENT_ID)
+        && !object.data.get("spec").is_some_and(uses_client_id_as_secret);
+    NAMES_OF_SECRETS
+        .into_iter()
+        .filter_map(move |path| Some((text(path)?, has_client_id && path == CREDENTIALS)))
 }
 
 /// Whether a member other than `clientIDKey` names the key `client_id`.
@@ -122,5 +128,25 @@ mod tests {
         assert!(!is_public(Some(&[same, other])));
         assert!(!is_public(None));
         assert_eq!(secrets_of(shown, None).len(), 3, "of those that are shown alone");
+    }
+
+    #[test]
+    fn client_id_of_an_issuer_is_public_unless_another_use_of_its_secret_says_otherwise() {
+        let issuer = |members: Value| -> DynamicObject {
+            let mut credentials = json!({"secretRef": {"name": "shared"}});
+            credentials.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+            let tls = json!({"clientCertificateRef": {"name": "certificate"}});
+            let spec = json!({"credentials": credentials, "tls": tls});
+            serde_json::from_value(json!({"metadata": {"name": "idp"}, "spec": spec})).unwrap()
+        };
+        let of = |before: &[(&str, bool)], issuers: &[DynamicObject]| {
+            let mut secrets = before.iter().map(|(name, public)| (Key::new("o", name), *public)).collect();
+            add_secrets_of_issuers(&mut secrets, issuers, "o");
+            (secrets[&Key::new("o", "shared")], secrets[&Key::new("o", "certificate")])
+        };
+        let (plain, other) = (issuer(json!({})), issuer(json!({"clientSecretKey": "client_id"})));
+        assert_eq!(of(&[], std::slice::from_ref(&plain)), (true, false));
+        assert_eq!(of(&[("shared", false)], std::slice::from_ref(&plain)), (false, false));
+        assert_eq!(of(&[("shared", true)], &[plain, other]), (false, false));
     }
 }
