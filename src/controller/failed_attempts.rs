@@ -28,7 +28,7 @@ impl FailedAttempts {
     pub fn from_status(last: &LastFailure) -> Option<Self> {
         let mut inputs = last.inputs.as_deref()?.split('/').map(str::to_owned);
         let tried = Tried { spec: inputs.next()?, request: inputs.next()?, credentials: inputs.next()? };
-        let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == last.reason)?;
+        let reason = Reason::of(&last.reason)?;
         if reason == Reason::EndpointRefusedByPolicy {
             // This process may have another egress policy, and checking it costs no token request.
             return None;

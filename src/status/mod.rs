@@ -99,7 +99,7 @@ impl ReportedCondition {
         Some(ReportedCondition {
             kind: kind_of(&condition.type_)?,
             status: condition.status == "True",
-            reason: Reason::ALL.into_iter().find(|reason| reason.as_str() == condition.reason),
+            reason: Reason::of(&condition.reason),
             since: condition.last_transition_time.0.as_second(),
         })
     }

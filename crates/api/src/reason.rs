@@ -72,6 +72,12 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The reason of this name; `None`: this build does not know it.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     /// Every reason, for documentation and metrics that must be complete.
     pub const ALL: [Reason; 31] = [
         Reason::TokenValid,

@@ -188,7 +188,7 @@ impl Assessment<'_> {
 
     fn failure_and_conditions(&mut self) {
         let has_issuer = self.source.spec.issuer_ref.is_some();
-        let remedy = |name: &str| reason(name).map(|reason| reason.remedy_for(has_issuer));
+        let remedy = |name: &str| Reason::of(name).map(|reason| reason.remedy_for(has_issuer));
         self.report.last_failure = self.status.last_failure.as_ref().map(|last| LastFailureReport {
             at: last.at,
             ago: span(seconds_between(last.at, self.now)),
@@ -214,10 +214,6 @@ impl Assessment<'_> {
             });
         findings.chain(readers).map(|it| it.level).chain(conditions).max().unwrap_or_default()
     }
-}
-
-fn reason(name: &str) -> Option<Reason> {
-    Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
 }
 
 fn condition_report(condition: &Condition, remedy: impl Fn(&str) -> Option<&'static str>) -> ConditionReport {

@@ -176,8 +176,7 @@ fn assess(
 }
 
 fn remedy(reason: &str, has_issuer: bool) -> Option<&'static str> {
-    let reason = Reason::ALL.into_iter().find(|it| it.as_str() == reason)?;
-    Some(reason.remedy_for(has_issuer))
+    Reason::of(reason).map(|reason| reason.remedy_for(has_issuer))
 }
 
 /// The first words of a remedy: up to the end of a clause, if that is short enough.

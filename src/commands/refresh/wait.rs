@@ -75,8 +75,9 @@ impl Request {
         });
         if let Some(failure) = failure {
             let has_issuer = source.data.pointer("/spec/issuerRef").is_some();
-            let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == failure.reason);
-            let remedy = reason.map(|it| format!("; {}", it.remedy_for(has_issuer))).unwrap_or_default();
+            let remedy = Reason::of(&failure.reason)
+                .map(|it| format!("; {}", it.remedy_for(has_issuer)))
+                .unwrap_or_default();
             let message = format!("{}: {}{remedy}", shown(&failure.reason), shown_message(&failure.message));
             return match failure.next_attempt_at {
                 Some(next_attempt_at) => Progress::Failed { message, next_attempt_at },

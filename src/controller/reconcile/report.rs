@@ -70,10 +70,9 @@ impl Reconciliation<'_> {
 /// The part of a status that metrics show.
 fn observed_source(status: &TokenSourceStatus, source: &TokenSource) -> ObservedSource {
     let ready = status.conditions.iter().find(|it| it.type_ == "Ready");
-    let reason = |name: &str| Reason::ALL.into_iter().find(|reason| reason.as_str() == name);
     ObservedSource {
         ready: ready
-            .and_then(|ready| Some((ready.status == "True", reason(&ready.reason)?)))
+            .and_then(|ready| Some((ready.status == "True", Reason::of(&ready.reason)?)))
             .unwrap_or((false, Reason::Requesting)),
         token: status.token.as_ref().map(|token| TokenTimes {
             refresh_at: token.refresh_at.as_second(),
