@@ -30,7 +30,7 @@ use crate::key::Key;
 use crate::providers::Description;
 use crate::refresh::{MintReason, Observed, attempt_timeout, needed, refresh_at};
 use crate::secret::{Inputs, Ownership, Record, Version, ownership};
-use crate::spec::{Identity, Resolved};
+use crate::spec::{Identity, Resolved, other_host};
 use crate::status::reason;
 use crate::time::seconds_between;
 use crate::token_request::{Sent, TokenAccount, send};
@@ -204,7 +204,10 @@ impl TokenRequest<'_> {
             Ok(description) if self.allows_endpoint(&description) => description,
             // The permit is given back: nothing was sent.
             Ok(description) => {
-                result.outcome = Err(self.other_host(&description));
+                result.outcome = Err(Outcome::passing(
+                    Reason::EndpointRefusedByPolicy,
+                    other_host(&description.token_url),
+                ));
                 return Ended::Result(Box::new(result));
             }
             Err(error) => {

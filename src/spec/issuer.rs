@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use token_endpoint::{Class, Destination, Error, Limits, Reach};
+use token_endpoint::{Answer, Class, Destination, Error, Limits, Reach};
 use tokensource_api::{
     Addresses, ClusterTokenIssuer, ClusterTokenIssuerSpec, IssuerNamespaces, IssuerRequest, Provider, Reason,
     TokenSource, TokenSourceSpec,
@@ -284,6 +284,12 @@ impl Issuer {
         scope.is_none_or(|scope| scope.split_ascii_whitespace().all(|scope| contains(allowed, scope)))
     }
 
+    /// Whether the token of an answer may be written.
+    #[must_use]
+    pub fn allows_answer(&self, answer: &Answer) -> bool {
+        !answer.scope_is_withheld && self.allows_granted(answer.scope.as_deref())
+    }
+
     /// Whether the token endpoint that the metadata of the issuer names may be asked.
     #[must_use]
     pub fn allows_endpoint(&self, endpoint: &Url) -> bool {
@@ -363,6 +369,17 @@ impl Issuer {
     fn unused(&self, field: &'static str) -> IssuerError {
         IssuerError::Unused { issuer: self.name.to_string(), field }
     }
+}
+
+/// What the platform is told where metadata name an endpoint that its issuer does not allow.
+#[must_use]
+pub fn other_host(endpoint: &Url) -> String {
+    let host = endpoint.host_str().unwrap_or_default();
+    let port = endpoint.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!(
+        "the metadata of the issuer name a token endpoint at {}{port}: list that host in spec.endpoint.hosts of the ClusterTokenIssuer",
+        shown(host)
+    )
 }
 
 /// Whether TokenSources report a failure with this reason by [`Issuer::failure`]: it is about the endpoint, the client, or objects

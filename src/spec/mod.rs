@@ -23,7 +23,7 @@ use tokensource_api::permitted::{HELM_NAME_PREFIX, is_permitted_name};
 use tokensource_api::{DeletionPolicy, Propagation, TokenSource, TokenSourceSpec, oversize};
 
 pub use crate::providers::SpecError;
-pub use issuer::{Blame, Issuer, IssuerError, is_of_endpoint, is_of_issuer};
+pub use issuer::{Blame, Issuer, IssuerError, is_of_endpoint, is_of_issuer, other_host};
 
 /// The host in metrics and logs for a TokenSource whose spec has no valid one.
 pub const NO_HOST: &str = "unknown";

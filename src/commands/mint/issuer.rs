@@ -9,7 +9,7 @@ use super::fault::{Exit, Fault};
 use crate::cluster::{CallError, UserCluster};
 use crate::commands::operator::flag;
 use crate::secret::{CREDENTIALS_LABEL, Facts};
-use crate::spec::{Issuer, IssuerError};
+use crate::spec::{Issuer, IssuerError, other_host};
 use crate::text::shown;
 
 /// Stands behind what may not be read.
@@ -103,24 +103,14 @@ pub(super) fn check_endpoint(issuer: Option<&Issuer>, located: &RequestDescripti
     if issuer.is_none_or(|issuer| issuer.allows_endpoint(url)) {
         return Ok(());
     }
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    Err(Fault::told(
-        Reason::EndpointRefusedByPolicy,
-        format!(
-            "the metadata of the issuer name a token endpoint at {host}{port}: list that host in spec.endpoint.hosts of the ClusterTokenIssuer"
-        ),
-    ))
+    Err(Fault::told(Reason::EndpointRefusedByPolicy, other_host(url)))
 }
 
 /// The token may do no more than the issuer allows.
 pub(super) fn check_granted(issuer: Option<&Issuer>, answer: &Answer) -> Result<(), Fault> {
-    let scope = answer.scope.as_deref();
-    let Some(issuer) = issuer.filter(|issuer| answer.scope_is_withheld || !issuer.allows_granted(scope))
-    else {
-        return Ok(());
-    };
-    let (name, scope) = (&issuer.name, scope.map_or("one that cannot be told".into(), shown));
+    let Some(issuer) = issuer.filter(|issuer| !issuer.allows_answer(answer)) else { return Ok(()) };
+    let (name, scope) =
+        (&issuer.name, answer.scope.as_deref().map_or("one that cannot be told".into(), shown));
     let message = format!(
         "the endpoint granted the scope {scope}, of which ClusterTokenIssuer {name} does not allow all (spec.allow.scopes): the operator does not write such a token"
     );

@@ -37,19 +37,6 @@ impl TokenRequest<'_> {
         self.spec.issuer.as_ref().is_none_or(|issuer| issuer.allows_endpoint(&description.token_url))
     }
 
-    /// The endpoint that was discovered is at another host than the platform has named.
-    pub(super) fn other_host(&self, description: &RequestDescription) -> Outcome {
-        let host = description.token_url.host_str().unwrap_or_default();
-        let port = description.token_url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        Outcome::passing(
-            Reason::EndpointRefusedByPolicy,
-            format!(
-                "the metadata of the issuer name a token endpoint at {}{port}: list that host in spec.endpoint.hosts of the ClusterTokenIssuer",
-                shown(host)
-            ),
-        )
-    }
-
     /// What a request that was not before `begun` says of the issuer.
     pub(super) fn note_answer(&self, result: &MintResult, begun: Instant) {
         let Some(issuer) = &self.spec.issuer else { return };
@@ -80,7 +67,7 @@ impl TokenRequest<'_> {
     /// It may do more than the issuer allows.
     pub(super) fn check_granted(&self, answer: &Answer) -> Result<(), Outcome> {
         let Some(issuer) = &self.spec.issuer else { return Ok(()) };
-        if !answer.scope_is_withheld && issuer.allows_granted(answer.scope.as_deref()) {
+        if issuer.allows_answer(answer) {
             return Ok(());
         }
         let scope = answer.scope.as_deref().map_or("one that cannot be told".into(), shown);
