@@ -296,17 +296,22 @@ mod tests {
         resolved.tried(Some(&resolved.credentials_version(&version)))
     }
 
-    /// Records and statuses have them, which the tenants read.
-    #[test]
-    fn digests_of_what_an_issuer_lends_cannot_be_computed_without_its_uid() {
+    /// A TokenSource with what an issuer has lent, but without its name.
+    fn lent() -> Resolved {
         let source: TokenSource = serde_json::from_value(json!({
             "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "source"},
             "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "platform"}}},
         }))
         .unwrap();
+        Resolved::of(&source, 90).unwrap()
+    }
+
+    /// Records and statuses have them, which the tenants read.
+    #[test]
+    fn digests_of_what_an_issuer_lends_cannot_be_computed_without_its_uid() {
         let version = Version { uid: "u".into(), resource_version: "7".into() };
         let seen = |uid: Option<&str>| {
-            let mut resolved = Resolved::of(&source, 90).unwrap();
+            let mut resolved = lent();
             if let Some(uid) = uid {
                 let (name, uid) = ("idp".into(), uid.to_owned());
                 resolved.set_issuer(Arc::new(Issuer { name, uid, generation: 1, spec: None }));
@@ -326,18 +331,13 @@ mod tests {
     /// A token that was not written, or an endpoint that was not asked, because of them is tried again at once.
     #[test]
     fn tried_depends_on_the_bounds_that_an_issuer_sets_to_tokens_and_endpoints() {
-        let source: TokenSource = serde_json::from_value(json!({
-            "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "source"},
-            "spec": {"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "platform"}}},
-        }))
-        .unwrap();
         let tried = |namespace: &str, scope: &str, addresses: &str| {
             let spec = serde_json::from_value(json!({
                 "provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "platform"}},
                 "namespaces": {"names": [namespace]}, "allow": {"scopes": [scope]},
                 "endpoint": {"addresses": addresses},
             }));
-            let mut resolved = Resolved::of(&source, 90).unwrap();
+            let mut resolved = lent();
             let (name, uid, spec) = ("idp".into(), "u".to_owned(), Some(spec.unwrap()));
             resolved.set_issuer(Arc::new(Issuer { name, uid, generation: 1, spec }));
             resolved.tried(None).spec

@@ -232,7 +232,7 @@ fn issuer_that_breaks_the_rules_of_the_schema_is_unusable_and_says_nothing_more(
         let said = lent(&issuer(json!({"provider": provider.clone()})), json!({"scopes": ["read"]}));
         let said = said.expect_err(&provider.to_string());
         assert!(said.starts_with("ClusterTokenIssuer idp cannot be used at present"), "{provider}: {said}");
-        // The platform is told.
+        // The status of the issuer says what is wrong.
         let fault = issuer(json!({"provider": provider.clone()})).fault().unwrap_or_default();
         assert!(fault.contains("spec.provider"), "{provider}: {fault}");
     }
