@@ -101,7 +101,7 @@ pub(super) async fn tls(
 /// What to do about a Secret that may not be used as credentials: its owner has not released it, or it stores a refresh
 /// token.
 pub(super) fn not_usable(secret: &Key, facts: &Facts) -> String {
-    let Key { namespace, name } = secret;
+    let (namespace, name) = (&secret.namespace, &secret.name);
     if let Some(source) = &facts.rare().refresh_token_of {
         return format!(
             "Secret {name} stores the refresh token of TokenSource {}, which alone may send it, because it changes with every use: name the Secret that you wrote in spec.credentials.secretRef.name",

@@ -31,11 +31,12 @@ impl ExpiryEvents {
     }
 
     /// An event with this reason was published, or not: as a repetition, or because of the rate.
-    pub fn ended(&mut self, reason: &str, is_published: bool, now: Instant) {
+    pub fn ended(events: &mut Option<Box<Self>>, reason: &str, is_published: bool, now: Instant) {
         if reason == Reason::Expired.as_str() {
-            self.is_silent = !is_published;
+            let events = events.get_or_insert_default();
+            events.is_silent = !is_published;
             if is_published {
-                self.published_at = Some(now);
+                events.published_at = Some(now);
             }
         }
     }
@@ -56,11 +57,12 @@ mod tests {
             Reported::of(&serde_json::from_value(status).unwrap())
         };
         let start = Instant::now();
-        let mut events = ExpiryEvents::default();
+        let mut events: Option<Box<ExpiryEvents>> = None;
         let mut publish = |before: &str, reason: &str, seconds: u64, admits: bool| {
             let now = start + Duration::from_secs(seconds);
-            let is_published = !events.is_repeated(&reported(before), reason, now) && admits;
-            events.ended(reason, is_published, now);
+            let repeats = |events: &ExpiryEvents| events.is_repeated(&reported(before), reason, now);
+            let is_published = !events.as_deref().is_some_and(repeats) && admits;
+            ExpiryEvents::ended(&mut events, reason, is_published, now);
             is_published
         };
         // What the rate left out was not published: the next one is no repetition, and its end has an event only if it has.

@@ -159,7 +159,7 @@ fn counts(context: &Context, issuers: &[Arc<Issuer>]) -> HashMap<Arc<str>, Count
         counts.tokens += i64::from(lives);
         if context.issuers.serves(issuer, &source.namespace) {
             counts.sources += 1;
-            counts.namespaces.insert(source.namespace);
+            counts.namespaces.insert(Arc::clone(&source.namespace));
         }
     }
     counts

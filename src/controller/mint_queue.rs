@@ -366,6 +366,6 @@ mod tests {
         assert_eq!(next.map(|(key, _)| key), Ok(Key::new("other", "b")));
         unwritten.truncate(100);
         let next = tokio::time::timeout(Duration::from_secs(1), mints.next()).await;
-        assert_eq!(next.map(|(key, _)| key.namespace).as_deref(), Ok("crowd"));
+        assert_eq!(next.map(|(key, _)| key.namespace.clone()).as_deref(), Ok("crowd"));
     }
 }

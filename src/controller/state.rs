@@ -44,12 +44,10 @@ pub struct SourceState {
     pub minted_with: Option<Digest>,
     /// A token that waits to be written. No other member holds one.
     pub pending: Option<Box<NewToken>>,
-    /// The last restoration of the target by a token request, after another writer had changed it.
-    pub restored: Option<Box<Restoration>>,
+    /// The last restorations of the target, after another writer had changed it.
+    pub restored: Option<Box<Restored>>,
     /// How often the changes of others lead to token requests; `None` before the first.
     pub dampings: Option<Box<Dampings>>,
-    /// The last restoration of the target's metadata alone, with the generation of the spec.
-    pub metadata_restored: Option<Box<(i64, Restoration)>>,
     /// Whether the API server has accepted a write, or a dry run, of this target.
     pub write_allowed: bool,
     /// The original refresh token, where it is the one that is sent.
@@ -64,8 +62,8 @@ pub struct SourceState {
     pub report_times: Option<Box<ReportTimes>>,
     /// The reconciliations in a row that the API server has failed.
     pub api_failures: u32,
-    /// Which events about an expired token were published.
-    pub expiry_events: ExpiryEvents,
+    /// Which events about an expired token were published; `None` while none expired.
+    pub expiry_events: Option<Box<ExpiryEvents>>,
 }
 
 /// The longest time for which a token that cannot be written holds token requests back.
@@ -73,6 +71,15 @@ const MAX_HOLD: Duration = Duration::from_secs(60);
 
 /// Restorations less than this apart count as one conflict, in seconds.
 const CONFLICT_WINDOW: u64 = 10 * 60;
+
+/// How a target was restored.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// By a token request.
+    pub by_token: Option<Restoration>,
+    /// Its metadata alone, with the generation of the spec.
+    pub metadata: Option<(i64, Restoration)>,
+}
 
 /// Restorations of a target that another writer has changed, in a row.
 #[derive(Clone, Debug)]
@@ -140,11 +147,15 @@ impl SourceState {
             dampings.refresh_at.iter_mut().for_each(shift);
         }
         if let Some(restored) = &mut self.restored {
-            shift(&mut restored.at);
+            restored.by_token.iter_mut().for_each(|it| shift(&mut it.at));
+            restored.metadata.iter_mut().for_each(|(_, it)| shift(&mut it.at));
         }
-        if let Some(restored) = &mut self.metadata_restored {
-            shift(&mut restored.1.at);
-        }
+    }
+
+    /// The last restoration of the target by a token request.
+    #[must_use]
+    pub fn restored_by_token(&self) -> Option<&Restoration> {
+        self.restored.as_ref()?.by_token.as_ref()
     }
 
     /// The part of a token that waits to be written that decisions need.
@@ -273,8 +284,10 @@ mod tests {
             let mut state = SourceState {
                 failed: FailedAttempts::from_status(&last).map(Box::new),
                 dampings: Some(Box::new(dampings)),
-                restored: Some(Box::new(restored())),
-                metadata_restored: Some(Box::new((1, restored()))),
+                restored: Some(Box::new(Restored {
+                    by_token: Some(restored()),
+                    metadata: Some((1, restored())),
+                })),
                 corrected: by,
                 ..SourceState::default()
             };
@@ -285,7 +298,8 @@ mod tests {
             assert_eq!((failed.at, failed.failure.failed_at), (at(0), at(0)));
             assert_eq!(failed.failure.next_attempt_at, Some(at(600)));
             assert_eq!(state.dampings.unwrap().refresh_at, Some(at(60)));
-            assert_eq!((state.restored.unwrap().at, state.metadata_restored.unwrap().1.at), (at(10), at(10)));
+            let restored = *state.restored.unwrap();
+            assert_eq!((restored.by_token.unwrap().at, restored.metadata.unwrap().1.at), (at(10), at(10)));
         }
     }
 }

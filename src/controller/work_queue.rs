@@ -188,23 +188,25 @@ impl Entries {
     }
 
     fn trigger(&mut self, key: Key, urgency: Urgency) {
-        match self.states.get(&key).copied() {
-            Some(State::Due(before)) => {
+        // The key as the other tables have it, where it is known.
+        let known = self.states.get_key_value(&key).map(|(known, state)| (known.clone(), *state));
+        let Some((key, state)) = known else { return self.is_due(key, urgency) };
+        match state {
+            State::Due(before) => {
                 let urgency = urgency.and(before);
                 if urgency != before {
                     self.due(before.stake).remove(before.deadline, &key);
                     self.is_due(key, urgency);
                 }
             }
-            Some(State::Running(before)) => {
+            State::Running(before) => {
                 let urgency = before.map_or(urgency, |before| urgency.and(before));
                 self.states.insert(key, State::Running(Some(urgency)));
             }
-            Some(State::Later(at)) => {
+            State::Later(at) => {
                 self.later.remove(&(at, key.clone()));
                 self.is_due(key, urgency);
             }
-            None => self.is_due(key, urgency),
         }
     }
 

@@ -320,7 +320,7 @@ fn is_to_be_released(observed: &Observed<'_>) -> bool {
     let is_ours = |target: &&Facts| ownership(target, observed.source) == Ownership::Ours;
     observed.target.filter(is_ours).is_some_and(|target| {
         let is_readable = target.record.as_deref().is_some_and(|record| !record.is_of_another_version());
-        is_readable && target.controller.is_some() && !observed.wanted.owner_reference
+        is_readable && target.controlled_by.is_some() && !observed.wanted.owner_reference
     })
 }
 
@@ -430,7 +430,7 @@ fn needs_metadata_update(observed: &Observed<'_>, target: &Facts, record: &Recor
     !record.is_of_another_version()
         && (!target.labelled
             || only_metadata_moved(observed, record)
-            || target.controller.is_some() != observed.wanted.owner_reference
+            || target.controlled_by.is_some() != observed.wanted.owner_reference
             || record.owner.uid != observed.source.uid)
 }
 

@@ -2,7 +2,6 @@
 //! The metadata of a Secret that decisions need. The rest is dropped while it is read: Secrets of other owners must not
 //! fill memory, and `kubectl.kubernetes.io/last-applied-configuration` contains Secret data.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -13,21 +12,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
+use super::controller::{ControlledBy, Controller, name};
 use super::record::{Record, Version};
 use super::{
     ADOPT_ANNOTATION, CREDENTIALS_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, RECORD_ANNOTATION,
     REFRESH_TOKEN_ANNOTATION, REFRESH_TOKEN_SENT_ANNOTATION,
 };
-use crate::uid::Uid;
-
-/// `kind` in the ownerReference of a target.
-pub(super) const SOURCE_KIND: &str = "TokenSource";
 
 /// The most characters of a field manager's name that are stored.
 const MAX_MANAGER_CHARS: usize = 64;
-
-/// The most characters of the name of an object.
-const MAX_NAME_CHARS: usize = 253;
 
 /// The most characters of [`REFRESH_TOKEN_SENT_ANNOTATION`] that are stored: a digest and the name of a process.
 const MAX_SENT_CHARS: usize = 400;
@@ -39,8 +32,8 @@ pub struct Facts {
     pub version: Version,
     /// Whether it is being deleted.
     pub terminating: bool,
-    /// The controller in its ownerReferences.
-    pub controller: Option<Controller>,
+    /// The controller in its ownerReferences; [`Self::controller`] names it.
+    pub controlled_by: Option<ControlledBy>,
     /// The operator's record; `None` where there is none or it cannot be parsed.
     pub record: Option<Arc<Record>>,
     /// Whether it has [`MANAGED_BY_LABEL`].
@@ -97,17 +90,6 @@ impl LargePart {
             LargePart::OwnerReferences => "metadata.ownerReferences",
         }
     }
-}
-
-/// The controller of an object, from its ownerReferences.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Controller {
-    /// `kind` of the reference. That of targets takes no memory.
-    pub kind: Cow<'static, str>,
-    /// `name` of the reference.
-    pub name: Box<str>,
-    /// `uid` of the reference.
-    pub uid: Uid,
 }
 
 /// A digest of a set of key names in eight bytes. Comparable only within one process.
@@ -250,23 +232,14 @@ impl SecretMetadata {
             offered_to: annotations.adopt.map(|source| name(source).into()),
             other_writer: other_writer(&managed_fields).filter(|_| is_ours),
         };
+        let record = annotations.record.and_then(|value| Record::parse(&value)).map(Arc::new);
+        let mut owners = self.owner_references.into_iter().flatten();
+        let controller = owners.find(|owner| owner.controller == Some(true));
         Some(Facts {
             version: Version { uid: self.uid?.into(), resource_version: self.resource_version?.into() },
             terminating: self.deletion_timestamp.is_some(),
-            controller: self
-                .owner_references
-                .into_iter()
-                .flatten()
-                .find(|owner| owner.controller == Some(true))
-                .map(|owner| Controller {
-                    kind: match &*owner.kind {
-                        SOURCE_KIND => SOURCE_KIND.into(),
-                        _ => name(owner.kind).into(),
-                    },
-                    name: name(owner.name).into(),
-                    uid: name(owner.uid).into(),
-                }),
-            record: annotations.record.and_then(|value| Record::parse(&value)).map(Arc::new),
+            controlled_by: controller.map(|owner| ControlledBy::of(owner, record.as_deref())),
+            record,
             labelled,
             released: labels.credentials.as_deref() == Some(CREDENTIALS_LABEL.1),
             rare: (rare != RareFacts::default()).then(|| Box::new(rare)),
@@ -284,6 +257,12 @@ impl Facts {
         SecretMetadata::from(metadata).facts()
     }
 
+    /// The controller in its ownerReferences.
+    #[must_use]
+    pub fn controller(&self) -> Option<Controller<'_>> {
+        self.controlled_by.as_ref()?.named(self.record.as_deref())
+    }
+
     /// What few Secrets have.
     #[must_use]
     pub fn rare(&self) -> &RareFacts {
@@ -295,11 +274,6 @@ impl Facts {
         };
         self.rare.as_deref().unwrap_or(NONE)
     }
-}
-
-/// What should be a name, stored up to one character more than a name has: then it is that of no object.
-fn name(text: String) -> String {
-    if text.len() <= MAX_NAME_CHARS { text } else { text.chars().take(MAX_NAME_CHARS + 1).collect() }
 }
 
 /// The other field manager that owns data keys; where there are several, the one that wrote last.
@@ -338,7 +312,7 @@ impl Facts {
         Facts {
             version,
             terminating: false,
-            controller: None,
+            controlled_by: None,
             record: None,
             labelled: true,
             released: false,
@@ -387,11 +361,11 @@ mod tests {
             "ownerReferences": [{"apiVersion": "v1", "kind": long, "name": long, "uid": long, "controller": true}],
         });
         let facts = serde_json::from_value::<SecretMetadata>(metadata).unwrap().facts().unwrap();
-        let controller = facts.controller.as_ref().unwrap();
+        let controller = facts.controller().unwrap();
         let RareFacts { refresh_token_of, offered_to, .. } = facts.rare();
         let kept = [
-            &*controller.kind,
-            &controller.name,
+            controller.kind,
+            controller.name,
             refresh_token_of.as_deref().unwrap(),
             offered_to.as_deref().unwrap(),
         ];
@@ -417,7 +391,30 @@ mod tests {
         let RareFacts { refresh_token_of, refresh_token_sent, offered_to, .. } = facts.rare();
         assert_eq!((refresh_token_of.as_deref(), offered_to.as_deref()), (Some("a"), Some("b")));
         assert_eq!(refresh_token_sent.as_deref(), Some("c"));
-        assert_eq!(&*facts.controller.unwrap().kind, "Pod");
+        assert_eq!(facts.controller().unwrap().kind, "Pod");
+    }
+
+    #[test]
+    fn facts_name_the_controller_that_the_record_names_too() {
+        let record = json!({
+            "version": 1, "owner": {"name": "n", "uid": "u"}, "tokenId": "i", "tokenType": "Bearer",
+            "inputs": {"provider": "p", "credentials": {"uid": "c", "resourceVersion": "1"}},
+            "issuedAt": "2026-11-27T00:00:00Z", "expiresAt": "2026-11-27T01:00:00Z",
+        });
+        for (kind, name, uid, is_recorded) in [
+            ("TokenSource", "n", "u", true),
+            ("TokenSource", "n", "v", false),
+            ("TokenSource", "m", "u", false),
+            ("Pod", "n", "u", false),
+        ] {
+            let facts = facts(json!({
+                "uid": "t", "resourceVersion": "1", "annotations": {RECORD_ANNOTATION: record.to_string()},
+                "ownerReferences": [{"apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": true}],
+            }));
+            let uid = uid.into();
+            assert_eq!(facts.controller(), Some(Controller { kind, name, uid: &uid }));
+            assert_eq!(facts.controlled_by == Some(ControlledBy::Recorded), is_recorded);
+        }
     }
 
     #[test]
@@ -426,7 +423,7 @@ mod tests {
             "uid": "u", "resourceVersion": "12", "deletionTimestamp": null,
             "labels": null, "annotations": null, "ownerReferences": null, "managedFields": null,
         }));
-        assert!(!facts.labelled && !facts.terminating && facts.controller.is_none());
+        assert!(!facts.labelled && !facts.terminating && facts.controlled_by.is_none());
         assert_eq!(facts.owned_keys, KeySet::default());
     }
 

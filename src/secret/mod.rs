@@ -1,5 +1,6 @@
 //! The target Secret: its content, its owner, and whether another writer changed it. Pure.
 
+mod controller;
 mod facts;
 mod ownership;
 mod pods;
@@ -7,7 +8,8 @@ mod record;
 mod render;
 mod template;
 
-pub use facts::{Controller, Facts, KeySet, LargePart, RareFacts, SecretMetadata};
+pub use controller::{ControlledBy, Controller};
+pub use facts::{Facts, KeySet, LargePart, RareFacts, SecretMetadata};
 pub use ownership::{Ownership, ownership};
 pub use pods::{Pod, PodMetadata, Pods, REFRESHED_ANNOTATION, Use, UseKind};
 pub use record::{Inputs, Minted, Owner, Record, Version};

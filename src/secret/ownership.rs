@@ -1,7 +1,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 //! Whether a TokenSource owns a Secret.
 
-use super::facts::{Facts, SOURCE_KIND};
+use super::controller::SOURCE_KIND;
+use super::facts::Facts;
 use super::record::Owner;
 use crate::text::shown;
 
@@ -30,13 +31,13 @@ pub enum Ownership {
 #[must_use]
 pub fn ownership(secret: &Facts, source: &Owner) -> Ownership {
     let foreign = |whose, adoptable| Ownership::Foreign { whose, adoptable };
-    if let Some(controller) = &secret.controller {
-        return if controller.uid == source.uid {
+    if let Some(controller) = secret.controller() {
+        return if *controller.uid == source.uid {
             Ownership::Ours
         } else if controller.kind == SOURCE_KIND && *controller.name == *source.name {
             Ownership::Predecessors
         } else {
-            foreign(format!("it belongs to {} {}", shown(&controller.kind), shown(&controller.name)), false)
+            foreign(format!("it belongs to {} {}", shown(controller.kind), shown(controller.name)), false)
         };
     }
     if let Some(other) = &secret.rare().refresh_token_of {
@@ -55,7 +56,8 @@ pub fn ownership(secret: &Facts, source: &Owner) -> Ownership {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::facts::{Controller, RareFacts};
+    use super::super::controller::ControlledBy;
+    use super::super::facts::RareFacts;
     use super::super::record::Version;
     use super::super::record::{Inputs, Minted, Record};
     use super::*;
@@ -77,10 +79,8 @@ mod tests {
             Arc::new(Record::new(Owner { name: name.into(), uid: "old".into() }, inputs, None, minted, None))
         });
         Facts {
-            controller: controller.map(|(kind, name, uid)| Controller {
-                kind: kind.to_owned().into(),
-                name: name.into(),
-                uid: uid.into(),
+            controlled_by: controller.map(|(kind, name, uid)| {
+                ControlledBy::Other(Box::new((kind.into(), name.into(), uid.into())))
             }),
             record,
             ..Facts::labelled(version)

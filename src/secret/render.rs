@@ -101,7 +101,7 @@ pub fn metadata_update(seen: &Facts, record: &Record, wants_owner_reference: boo
         "annotations": {RECORD_ANNOTATION: record.to_annotation()},
     });
     // A strategic merge patch merges ownerReferences by uid, so those of other owners stay.
-    match (&seen.controller, wants_owner_reference) {
+    match (seen.controller(), wants_owner_reference) {
         (_, true) => metadata["ownerReferences"] = json!([owner_reference(&record.owner)]),
         (Some(ours), false) => metadata["ownerReferences"] = json!([{"$patch": "delete", "uid": ours.uid}]),
         (None, false) => {}

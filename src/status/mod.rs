@@ -90,7 +90,7 @@ struct ReportedCondition {
     status: bool,
     reason: Option<Reason>,
     /// In seconds since 1970.
-    since: i64,
+    since: u32,
 }
 
 impl ReportedCondition {
@@ -100,7 +100,7 @@ impl ReportedCondition {
             kind: kind_of(&condition.type_)?,
             status: condition.status == "True",
             reason: Reason::of(&condition.reason),
-            since: condition.last_transition_time.0.as_second(),
+            since: u32::try_from(condition.last_transition_time.0.as_second()).unwrap_or_default(),
         })
     }
 }
@@ -260,7 +260,7 @@ impl Conditions<'_> {
         let same =
             |before: &&ReportedCondition| Some(before.kind) == kind_of(kind) && before.status == status;
         let before = self.situation.before.conditions.iter().find(same);
-        let since = before.and_then(|before| Timestamp::from_second(before.since).ok());
+        let since = before.and_then(|before| Timestamp::from_second(before.since.into()).ok());
         let since = since.unwrap_or(self.situation.now);
         self.all.push(Condition {
             type_: kind.to_owned(),

@@ -20,7 +20,6 @@ use super::kubectl::{ClusterArgs, SelectionArgs};
 use super::operator;
 use super::output::{self, OutputFormat, Progress};
 use crate::cluster::{UserCluster, UserClusterError};
-use crate::key::Key;
 use crate::spec::Resolved;
 use crate::text::shown_message;
 use crate::token_request::propagation_delay;
@@ -140,9 +139,9 @@ async fn reports(
     }
     let (pods, delays) = (&pods, &delays);
     let one = async |source: DynamicObject| {
-        let namespace = Key::of(&source.metadata).namespace;
-        let pods = pods.get(&*namespace).cloned().unwrap_or_else(|| Arc::new(Ok(vec![])));
-        let (delay, unknown) = delays.get(&*namespace).cloned().unwrap_or((DEFAULT_PROPAGATION_DELAY, None));
+        let namespace = source.metadata.namespace.clone().unwrap_or_default();
+        let pods = pods.get(&namespace).cloned().unwrap_or_else(|| Arc::new(Ok(vec![])));
+        let (delay, unknown) = delays.get(&namespace).cloned().unwrap_or((DEFAULT_PROPAGATION_DELAY, None));
         let found = cluster::read(
             cluster,
             source,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -242,11 +243,12 @@ impl Gatherer<'_> {
                 }
                 Ok(None) => json!({"metadata": {"name": &*key.name}, "exists": false}),
                 Err(error) => {
-                    unread.entry(key.namespace).or_default().push((key.name, error));
+                    let unread = unread.entry(Arc::clone(&key.namespace)).or_default();
+                    unread.push((Arc::clone(&key.name), error));
                     continue;
                 }
             };
-            views.entry(key.namespace).or_default().push(view);
+            views.entry(Arc::clone(&key.namespace)).or_default().push(view);
         }
         drop(all);
         for (namespace, all) in unread {

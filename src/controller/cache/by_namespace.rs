@@ -40,12 +40,13 @@ impl<V> ByNamespace<V> {
         self.0.get(namespace)?.get_key_value(name).map(|(shared, _)| shared)
     }
 
-    pub(super) fn insert(&mut self, key: Key, value: V) {
-        self.0.entry(key.namespace).or_default().insert(key.name, value);
+    pub(super) fn insert(&mut self, key: &Key, value: V) {
+        self.0.entry(Arc::clone(&key.namespace)).or_default().insert(Arc::clone(&key.name), value);
     }
 
-    pub(super) fn get_or_insert_with(&mut self, key: Key, value: impl FnOnce() -> V) -> &mut V {
-        self.0.entry(key.namespace).or_default().entry(key.name).or_insert_with(value)
+    pub(super) fn get_or_insert_with(&mut self, key: &Key, value: impl FnOnce() -> V) -> &mut V {
+        let names = self.0.entry(Arc::clone(&key.namespace)).or_default();
+        names.entry(Arc::clone(&key.name)).or_insert_with(value)
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<V> {
@@ -57,19 +58,18 @@ impl<V> ByNamespace<V> {
         removed
     }
 
-    /// The entries of a namespace; `None` for those of all.
-    pub(super) fn iter(&self, namespace: Option<&str>) -> impl Iterator<Item = (Key, &V)> {
-        let one = namespace.and_then(|of| self.0.get_key_value(of));
-        let all = namespace.is_none().then_some(&self.0).into_iter().flatten();
-        one.into_iter()
-            .chain(all)
-            .flat_map(|(namespace, names)| names.iter().map(|(name, value)| (key(namespace, name), value)))
+    /// The values of a namespace; `None` for those of all.
+    pub(super) fn values(&self, namespace: Option<&str>) -> impl Iterator<Item = &V> {
+        let one = namespace.and_then(|of| self.0.get(of));
+        let all = namespace.is_none().then(|| self.0.values()).into_iter().flatten();
+        one.into_iter().chain(all).flat_map(HashMap::values)
     }
 
     /// Changes the entries of a namespace; `None` for those of all.
     pub(super) fn change(&mut self, namespace: Option<&str>, mut change: impl FnMut(Key, &mut V)) {
         let mut of = |namespace: &Arc<str>, names: &mut HashMap<Arc<str>, V>| {
-            names.iter_mut().for_each(|(name, value)| change(key(namespace, name), value));
+            let key = |name: &Arc<str>| Key::from_parts(Arc::clone(namespace), Arc::clone(name));
+            names.iter_mut().for_each(|(name, value)| change(key(name), value));
         };
         let Some(one) = namespace else {
             return self.0.iter_mut().for_each(|(namespace, names)| of(namespace, names));
@@ -86,10 +86,6 @@ impl<V> ByNamespace<V> {
     }
 }
 
-fn key(namespace: &Arc<str>, name: &Arc<str>) -> Key {
-    Key { namespace: Arc::clone(namespace), name: Arc::clone(name) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,21 +94,21 @@ mod tests {
     fn by_namespace_shows_and_changes_one_namespace_or_all() {
         let mut map = ByNamespace::default();
         for (namespace, name) in [("a", "x"), ("a", "y"), ("b", "x")] {
-            map.insert(Key::new(namespace, name), 0);
+            map.insert(&Key::new(namespace, name), 0);
         }
-        *map.get_or_insert_with(Key::new("a", "x"), || 7) += 1;
+        *map.get_or_insert_with(&Key::new("a", "x"), || 7) += 1;
         map.change(Some("a"), |_, value| *value += 10);
         map.change(None, |_, value| *value += 100);
         map.change(Some("c"), |_, _| panic!("there is none"));
         let shown = |namespace| {
-            let mut all: Vec<_> = map.iter(namespace).map(|(key, value)| (key.to_string(), *value)).collect();
-            all.sort();
+            let mut all: Vec<_> = map.values(namespace).copied().collect();
+            all.sort_unstable();
             all
         };
-        let of_a = [("a/x".to_owned(), 111), ("a/y".to_owned(), 110)];
-        assert_eq!(shown(Some("a")), of_a);
-        assert_eq!(shown(None), [&of_a[..], &[("b/x".to_owned(), 100)]].concat());
-        assert_eq!(shown(Some("c")), []);
+        assert_eq!(map.get(&Key::new("a", "x")), Some(&111));
+        assert_eq!(shown(Some("a")), [110, 111]);
+        assert_eq!(shown(None), [100, 110, 111]);
+        assert!(shown(Some("c")).is_empty());
         for (namespace, name) in [("a", "x"), ("a", "y"), ("b", "x")] {
             assert!(
                 map.contains(&Key::new(namespace, name)) && map.remove(&Key::new(namespace, name)).is_some()

@@ -150,7 +150,7 @@ impl Crowds {
         let Round { mut crowds, .. } = std::mem::take(&mut *self.lock());
         let mut portions = vec![];
         for (namespace, crowd) in &mut crowds {
-            portions.extend(crowd.portion(|name| users(&Key { namespace: Arc::clone(namespace), name })));
+            portions.extend(crowd.portion(|name| users(&Key::from_parts(Arc::clone(namespace), name))));
         }
         crowds.retain(|_, crowd| crowd.waits());
         let mut round = self.lock();

@@ -232,7 +232,7 @@ impl Issuers {
     pub(crate) fn credentials(&self, issuer: &Issuer) -> Option<Key> {
         let namespace = Arc::clone(&self.settings.as_ref()?.namespace);
         let name = issuer.spec.as_ref()?.credentials.secret_ref.as_ref()?.name.as_str().into();
-        Some(Key { namespace, name })
+        Some(Key::from_parts(namespace, name))
     }
 
     /// Whether an issuer serves a namespace.

@@ -93,7 +93,7 @@ impl Secrets {
         }
         for (at, name) in names.iter().enumerate().filter(|(_, name)| !stays(name)) {
             let key = source.sibling(Arc::clone(name));
-            let secret = table.entries.get_or_insert_with(key, || SecretEntry::unread(epoch));
+            let secret = table.entries.get_or_insert_with(&key, || SecretEntry::unread(epoch));
             secret.add(Arc::clone(&source.name), at == 0);
         }
     }
@@ -112,7 +112,7 @@ impl Secrets {
     pub(crate) fn follow(&self, secret: &Key, issuer: Arc<str>) {
         let table = &mut *self.lock();
         let epoch = table.epoch;
-        table.entries.get_or_insert_with(secret.clone(), || SecretEntry::unread(epoch)).add(issuer, false);
+        table.entries.get_or_insert_with(secret, || SecretEntry::unread(epoch)).add(issuer, false);
     }
 
     /// An issuer uses a Secret no more.

@@ -35,8 +35,7 @@ pub(crate) struct CachedSource {
     generation: i64,
     /// `metadata.creationTimestamp`, in seconds since 1970; 0 where the API server gives none.
     created_at: i64,
-    deletion_timestamp: Option<Box<Time>>,
-    refresh_request: Option<Box<str>>,
+    rare: Option<Box<Rare>>,
     /// The spec in JSON, which each reconciliation parses; `None` where it is not kept, and empty where it is too large.
     spec: Option<Box<str>>,
     /// The names of the Secrets that it uses, the target's first; none where the spec cannot be parsed or is too large.
@@ -46,6 +45,15 @@ pub(crate) struct CachedSource {
     /// The part of the status that is remembered.
     pub(crate) reported: Reported,
 }
+
+/// What few TokenSources have.
+#[derive(Debug, PartialEq)]
+struct Rare {
+    deletion_timestamp: Option<Time>,
+    refresh_request: Option<String>,
+}
+
+const NOTHING_RARE: Rare = Rare { deletion_timestamp: None, refresh_request: None };
 
 impl CachedSource {
     /// Shares the names with a previous version of the same object, to save memory.
@@ -61,10 +69,7 @@ impl CachedSource {
 
     /// Whether another version of the same object has the same spec and the same refresh request.
     pub(crate) fn asks_for_the_same(&self, other: &Self) -> bool {
-        self.uid == other.uid
-            && self.generation == other.generation
-            && self.deletion_timestamp == other.deletion_timestamp
-            && self.refresh_request == other.refresh_request
+        self.uid == other.uid && self.generation == other.generation && self.rare == other.rare
     }
 
     /// What tells which TokenSources of a namespace are the oldest.
@@ -101,15 +106,14 @@ impl CachedSource {
 
     fn unparsed(source: SourceObject) -> Self {
         let SourceObject { metadata, refresh_request, spec, is_too_large, reported } = source;
-        let boxed = |text: Option<String>| text.map(String::into_boxed_str);
+        let rare = Rare { deletion_timestamp: metadata.deletion_timestamp.clone(), refresh_request };
         CachedSource {
             key: Key::of(&metadata),
             uid: metadata.uid.map(Uid::from),
             revision: comparable(metadata.resource_version.as_deref()),
             generation: metadata.generation.unwrap_or_default(),
             created_at: metadata.creation_timestamp.map_or(0, |Time(created)| created.as_second()),
-            deletion_timestamp: metadata.deletion_timestamp.map(Box::new),
-            refresh_request: boxed(refresh_request),
+            rare: (rare != NOTHING_RARE).then(|| Box::new(rare)),
             spec: Some(if is_too_large { Box::default() } else { Box::from(spec) }),
             secrets: Arc::default(),
             issuer: None,
@@ -140,16 +144,16 @@ impl CachedSource {
 
     /// Parses the TokenSource, without its status, and with an empty spec where that is not there.
     pub(crate) fn source(&self) -> serde_json::Result<Box<TokenSource>> {
-        let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
-        let request = text(&self.refresh_request);
+        let Rare { deletion_timestamp, refresh_request } = self.rare.as_deref().unwrap_or(&NOTHING_RARE);
         let metadata = ObjectMeta {
             name: Some(self.key.name.to_string()),
             namespace: Some(self.key.namespace.to_string()),
             uid: self.uid.as_ref().map(ToString::to_string),
             resource_version: Some(self.revision).filter(|it| *it < u64::MAX).map(|it| it.to_string()),
             generation: Some(self.generation).filter(|generation| *generation > 0),
-            deletion_timestamp: self.deletion_timestamp.as_deref().cloned(),
-            annotations: request
+            deletion_timestamp: deletion_timestamp.clone(),
+            annotations: refresh_request
+                .clone()
                 .map(|value| BTreeMap::from([(REFRESH_REQUEST_ANNOTATION.to_owned(), value)])),
             ..ObjectMeta::default()
         };

@@ -41,6 +41,13 @@ pub(crate) struct Change {
     pub(crate) others: Vec<Key>,
 }
 
+impl CachedSources {
+    /// Those of a namespace; `None` for those of all.
+    fn all(&self, namespace: Option<&str>) -> impl Iterator<Item = &CachedSource> {
+        self.entries.values(namespace).map(|entry| &*entry.cached)
+    }
+}
+
 impl Sources {
     /// Serves at most so many of a namespace.
     pub(crate) fn limited_to(max: Option<usize>) -> Self {
@@ -60,7 +67,10 @@ impl Sources {
         let before = entry.map(|entry| Arc::clone(&entry.cached));
         match &before {
             Some(before) => cached.share_names(before),
-            None => cached.key.namespace = sources.entries.namespace(&cached.key.namespace),
+            None => {
+                let namespace = sources.entries.namespace(&cached.key.namespace);
+                cached.key = Key::from_parts(namespace, Arc::clone(&cached.key.name));
+            }
         }
         let is_own_report = own_report == Some(cached.reported.digest())
             && before.as_ref().is_some_and(|before| before.asks_for_the_same(&cached));
@@ -71,7 +81,7 @@ impl Sources {
         let displaced = sources.limit.add(&key.namespace, cached.age());
         let others = next.into_iter().chain(displaced).map(|name| key.sibling(name)).collect();
         let entry = SourceEntry { cached: Arc::new(cached), epoch: sources.epoch, own_report };
-        sources.entries.insert(key.clone(), entry);
+        sources.entries.insert(&key, entry);
         Change { key, before, is_own_report, others }
     }
 
@@ -102,29 +112,26 @@ impl Sources {
 
     /// The keys of a namespace; `None` for those of all.
     pub(crate) fn keys(&self, namespace: Option<&str>) -> Vec<Key> {
-        self.lock().entries.iter(namespace).map(|(source, _)| source).collect()
+        self.lock().all(namespace).map(|cached| cached.key.clone()).collect()
     }
 
     /// The keys of a namespace (`None`: of all) that name an issuer for which this holds.
     pub(crate) fn of_issuers(&self, namespace: Option<&str>, holds: impl Fn(&str) -> bool) -> Vec<Key> {
         let sources = self.lock();
-        let entries = sources.entries.iter(namespace);
-        entries
-            .filter(|(_, it)| it.cached.issuer.as_deref().is_some_and(&holds))
-            .map(|(key, _)| key)
-            .collect()
+        let all = sources.all(namespace).filter(|cached| cached.issuer.as_deref().is_some_and(&holds));
+        all.map(|cached| cached.key.clone()).collect()
     }
 
     /// The TokenSources that name issuers, each with the issuer's name.
     pub(crate) fn with_issuers(&self) -> Vec<(Arc<str>, Key)> {
         let sources = self.lock();
-        let entries = sources.entries.iter(None);
-        entries.filter_map(|(key, it)| Some((Arc::clone(it.cached.issuer.as_ref()?), key))).collect()
+        let issuer = |cached: &CachedSource| Some((Arc::clone(cached.issuer.as_ref()?), cached.key.clone()));
+        sources.all(None).filter_map(issuer).collect()
     }
 
     /// Any key.
     pub(crate) fn any(&self) -> Option<Key> {
-        self.lock().entries.iter(None).next().map(|(source, _)| source)
+        self.lock().all(None).next().map(|cached| cached.key.clone())
     }
 
     /// A watch begins to list. Returns the epoch for [`Self::list_ends`].
@@ -138,8 +145,8 @@ impl Sources {
     /// contain.
     pub(crate) fn list_ends(&self, epoch: u64, namespace: Option<&str>) -> Vec<Key> {
         let sources = self.lock();
-        let gone = sources.entries.iter(namespace).filter(|(_, entry)| entry.epoch < epoch);
-        gone.map(|(source, _)| source).collect()
+        let gone = sources.entries.values(namespace).filter(|entry| entry.epoch < epoch);
+        gone.map(|entry| entry.cached.key.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, CachedSources> {

@@ -111,7 +111,7 @@ impl Reconciliation<'_> {
     }
 
     fn has_had_token(&mut self) -> bool {
-        self.state.restored.is_some() || before(self.source, self.reported, self.state).has_token
+        self.state.restored_by_token().is_some() || before(self.source, self.reported, self.state).has_token
     }
 
     /// The token request, unless it is caused by a change that came too soon after the one before. That delays it at most
@@ -185,7 +185,7 @@ impl Reconciliation<'_> {
 
     /// When the target's metadata was last restored; a changed spec is no conflict.
     pub(super) fn metadata_restored(&self) -> Option<&Restoration> {
-        let (generation, restored) = self.state.metadata_restored.as_deref()?;
+        let (generation, restored) = self.state.restored.as_ref()?.metadata.as_ref()?;
         (Some(*generation) == self.source.metadata.generation).then_some(restored)
     }
 }

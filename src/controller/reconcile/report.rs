@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::reconciliation::Reconciliation;
 use crate::cluster::CallError;
 use crate::controller::context::Context;
+use crate::controller::expiry_events::ExpiryEvents;
 use crate::controller::failed_attempts::FailedAttempts;
 use crate::controller::report_rate::{Attempts, Due};
 use crate::controller::spans;
@@ -186,9 +187,10 @@ async fn write(
     state.reported = Some(Box::new((comparable(resource_version.as_deref()), reported)));
     for (warning, reason, note) in events(before, &after) {
         let now = Instant::now();
-        let is_news = !state.expiry_events.is_repeated(before, &reason, now);
+        let expiry_events = state.expiry_events.as_deref();
+        let is_news = !expiry_events.is_some_and(|events| events.is_repeated(before, &reason, now));
         let is_admitted = is_news && context.event_rate.admits(&identity.key.namespace, now);
-        state.expiry_events.ended(&reason, is_admitted, now);
+        ExpiryEvents::ended(&mut state.expiry_events, &reason, is_admitted, now);
         if !is_admitted {
             if is_news {
                 debug!(source = %identity.key, reason, "an event was left out: the namespace has too many");

@@ -397,7 +397,7 @@ async fn label_that_is_set_while_a_change_is_held_back_is_no_other_change() {
     let key = source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
     let (cached, mut state) = with_token(&context, &key, 3000);
     let now = Timestamp::now();
-    state.restored = Some(Box::new(Restoration::again(None, now, None)));
+    state.restored.get_or_insert_default().by_token = Some(Restoration::again(None, now, None));
     let least = Duration::from_secs(30);
     state.dampings.get_or_insert_default().of(Cause::Target).requested(least, Instant::now());
     let record = context.secrets.known(&key).present().unwrap().record.as_deref().cloned();

@@ -7,7 +7,7 @@ use token_endpoint::{Error, KnownRejection};
 
 use super::run::POLICY;
 use crate::refresh::{DatedRecord, FailedAttempt, Failure, Observed, Pending, Tried, Wanted, wait};
-use crate::secret::{Controller, Facts, KeySet, Owner, Record, Version};
+use crate::secret::{ControlledBy, Facts, KeySet, Owner, Record, Version};
 use crate::time::plus;
 
 /// One TokenSource with its Secrets, and what the process remembers of it.
@@ -138,11 +138,7 @@ impl Simulated {
         let record = Arc::new(record);
         self.dated = Some(DatedRecord { record: Arc::clone(&record), replace_at: None });
         self.target = Some(Facts {
-            controller: Some(Controller {
-                kind: "TokenSource".into(),
-                name: self.owner.name.clone(),
-                uid: self.owner.uid.clone(),
-            }),
+            controlled_by: Some(ControlledBy::Recorded),
             record: Some(Arc::clone(&record)),
             owned_keys: self.wanted.keys,
             ..Facts::labelled(Version { uid: "target".into(), resource_version: version.to_string().into() })

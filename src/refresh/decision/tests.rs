@@ -65,9 +65,9 @@ fn decide_changed_metadata_is_updated_without_a_token_request() {
     for change in [
         (|w: &mut World| w.target().labelled = false) as fn(&mut World),
         |w| w.wanted.owner_reference = false,
-        |w| w.target().controller = None,
+        |w| w.target().controlled_by = None,
         |w| {
-            w.target().controller = None;
+            w.target().controlled_by = None;
             w.record().owner.uid = "predecessor".into();
         },
     ] {
@@ -145,11 +145,11 @@ fn decide_target_of_another_owner_or_being_deleted_is_blocked() {
     };
     let conflict = Blocked::Conflict { whose: "this operator did not create it".into(), adoptable: true };
     blocked(conflict, |w| {
-        w.target().controller = None;
+        w.target().controlled_by = None;
         w.target().record = None;
     });
     blocked(Blocked::AwaitingDeletion, |w| w.target().terminating = true);
-    blocked(Blocked::AwaitingDeletion, |w| w.target().controller.as_mut().unwrap().uid = "old".into());
+    blocked(Blocked::AwaitingDeletion, |w| w.controlled_by("TokenSource", "old"));
     blocked(Blocked::CredentialsMissing, |w| w.credentials = None);
     blocked(Blocked::ForeignRefreshToken, |w| w.foreign_refresh_token = true);
     assert_eq!(world().with(|w| w.deleting = true).decide(1000), Decision::Nothing);
@@ -210,7 +210,7 @@ fn decide_secret_that_is_handed_over_gets_a_token() {
     for record in [true, false] {
         let offered = world().with(|w| {
             let target = w.target();
-            target.controller = None;
+            target.controlled_by = None;
             let rare = RareFacts { offered_to: Some("vault-api".into()), ..RareFacts::default() };
             target.rare = Some(Box::new(rare));
             if record {
@@ -274,7 +274,7 @@ fn decide_rotated_refresh_token_is_saved_before_anything_else() {
     });
     assert_eq!(unsaved.decide(1000), Decision::Saving, "whatever failed before");
     assert_eq!(unsaved.clone().with(|w| w.suspended = true).decide(1), Decision::Saving);
-    let foreign = unsaved.with(|w| w.target().controller.as_mut().unwrap().kind = "Deployment".into());
+    let foreign = unsaved.with(|w| w.controlled_by("Deployment", "uid"));
     assert_eq!(foreign.decide(1), Decision::Saving, "it is saved in another Secret than the target");
 }
 

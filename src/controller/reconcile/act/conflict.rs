@@ -106,7 +106,7 @@ impl Reconciliation<'_> {
     pub(crate) fn repeated_conflict(&self) -> Option<String> {
         let now = self.context.now();
         let again = |it: &&Restoration| it.times > 1 && it.is_recent(now);
-        let restored = self.state.restored.as_deref().filter(again);
+        let restored = self.state.restored_by_token().filter(again);
         let it = restored.or(self.metadata_restored().filter(again))?;
         let what = if restored.is_some() { "or deletes it" } else { "in its metadata" };
         Some(format!(

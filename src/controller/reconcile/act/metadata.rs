@@ -15,7 +15,7 @@ impl Reconciliation<'_> {
         let Some(record) = &target.record else { return Ok(Step::Again) };
         let owner = &self.identity.owner;
         let owner_reference = self.spec.wanted.owner_reference;
-        let was_removed = owner_reference && target.controller.is_none() && record.owner.uid == owner.uid;
+        let was_removed = owner_reference && target.controlled_by.is_none() && record.owner.uid == owner.uid;
         let is_conflict = was_removed || !target.labelled;
         let record = record.updated(owner.clone(), self.seen_as_minted().cloned());
         let body = metadata_update(&target, &record, owner_reference);
@@ -27,7 +27,7 @@ impl Reconciliation<'_> {
                 if is_conflict {
                     let generation = self.source.metadata.generation.unwrap_or_default();
                     let again = Restoration::again(self.metadata_restored(), self.context.now(), None);
-                    self.state.metadata_restored = Some(Box::new((generation, again)));
+                    self.state.restored.get_or_insert_default().metadata = Some((generation, again));
                 }
                 Ok(Step::Again)
             }

@@ -42,10 +42,10 @@ impl Reconciliation<'_> {
         self.state.original = original.or(self.state.original.take());
         if let Some((sent_at, _)) = sent_at
             && reason.restores()
-            && (self.state.restored.is_some() || self.reported.has_token)
+            && (self.state.restored_by_token().is_some() || self.reported.has_token)
         {
-            let again = Restoration::again(self.state.restored.as_deref(), sent_at, self.other_writer());
-            self.state.restored = Some(Box::new(again));
+            let again = Restoration::again(self.state.restored_by_token(), sent_at, self.other_writer());
+            self.state.restored.get_or_insert_default().by_token = Some(again);
         }
         match outcome {
             Ok(mut token) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::*;
 use crate::refresh::cause::caused;
 use crate::refresh::schedule::DEFAULT_MAX_INTERVAL;
-use crate::secret::{Controller, Minted};
+use crate::secret::{ControlledBy, Minted};
 
 /// Everything that an [`Observed`] borrows. In the initial state nothing is to be done; each test changes one thing.
 #[derive(Clone)]
@@ -37,6 +37,10 @@ pub(super) fn version(uid: &str, resource_version: &str) -> Version {
 }
 
 /// A token of 300 s, issued at 0, refreshed between 135 and 150.
+fn controlled_by(kind: &str, uid: &str) -> ControlledBy {
+    ControlledBy::Other(Box::new((kind.into(), "vault-api".into(), uid.into())))
+}
+
 pub(super) fn world() -> World {
     let source = Owner { name: "vault-api".into(), uid: "uid".into() };
     let credentials = version("cred", "7");
@@ -54,11 +58,8 @@ pub(super) fn world() -> World {
     let keys = KeySet::from_iter(["access_token"]);
     World {
         target: Some(Facts {
-            controller: Some(Controller {
-                kind: "TokenSource".into(),
-                name: source.name.clone(),
-                uid: source.uid.clone(),
-            }),
+            // Changes of the record are none of the controller here.
+            controlled_by: Some(controlled_by("TokenSource", "uid")),
             record: Some(Arc::new(Record::new(source.clone(), inputs, None, minted, None))),
             owned_keys: keys,
             ..Facts::labelled(version("target", "12"))
@@ -95,6 +96,11 @@ impl World {
 
     pub(super) fn target(&mut self) -> &mut Facts {
         self.target.as_mut().unwrap()
+    }
+
+    /// Its controller is vault-api of this kind and uid.
+    pub(super) fn controlled_by(&mut self, kind: &str, uid: &str) {
+        self.target().controlled_by = Some(controlled_by(kind, uid));
     }
 
     pub(super) fn record(&mut self) -> &mut Record {
