@@ -9,8 +9,9 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use flate2::read::GzDecoder;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::{Event, Secret};
+use kube::Api;
+use kube::api::{ListParams, PostParams};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rcgen::KeyPair;
 use serde_json::json;
@@ -19,6 +20,7 @@ use super::canary::assert_silent;
 use super::issuers::{issuer, names};
 use super::plugin::{Plugin, everything};
 use super::support::account::TestAccount;
+use super::support::control_plane::ControlPlane;
 use super::support::operator::Operator;
 use super::support::program::{PROGRAM, ProgramOutput, output_beside, text};
 use super::support::scene::Scene;
@@ -139,6 +141,16 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
         }))
         .await;
 
+    // Where events about objects of no namespace are.
+    let about_issuer = serde_json::from_value(json!({
+        "metadata": {"generateName": "says-", "namespace": "default"},
+        "involvedObject": {"kind": "ClusterTokenIssuer", "name": namespace},
+        "reason": "Said", "type": "Normal", "message": format!("of the issuer: {ISSUER_SECRET}"),
+    }))
+    .unwrap();
+    let client = ControlPlane::shared().client().await;
+    Api::<Event>::namespaced(client, "default").create(&PostParams::default(), &about_issuer).await.unwrap();
+
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("report.tar.gz");
     let path = file.display().to_string();
@@ -163,6 +175,7 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
         "client_secret: 15",
         "Normal TokenSource",
         "Repeated: ",
+        "Said: of the issuer: [redacted]",
         "[redacted]",
         "there is no valid token",
     ] {

@@ -29,6 +29,8 @@ use crate::text::shown_message;
 const MAX_SOURCES: usize = 100;
 /// The most pods of an operator.
 const MAX_PODS: usize = 6;
+/// The namespace of events about objects that have none.
+const CLUSTER_EVENTS: &str = "default";
 /// The most bytes of the report before it is compressed.
 const MAX_BYTES: usize = 64 << 20;
 /// How many Secrets are read at once.
@@ -198,6 +200,12 @@ impl Gatherer<'_> {
             self.gathered
                 .add_object(format!("issuers/{name}.yaml"), views::source("ClusterTokenIssuer", issuer));
         }
+        if !issuers.is_empty() {
+            let names: BTreeSet<_> = issuers.iter().filter_map(|it| it.metadata.name.as_deref()).collect();
+            let is_about = |name: Option<&str>| name.is_some_and(|name| names.contains(name));
+            let file = "issuers.txt".to_owned();
+            self.events(CLUSTER_EVENTS, "involvedObject.kind=ClusterTokenIssuer", file, is_about).await;
+        }
         issuers
     }
 
@@ -281,19 +289,25 @@ impl Gatherer<'_> {
         for (namespace, names) in names {
             let is_about =
                 |name: Option<&str>| name.is_some_and(|name| names.iter().any(|source| source == name));
-            self.events(&namespace, "involvedObject.kind=TokenSource", is_about).await;
+            let file = format!("tokensources-{namespace}.txt");
+            self.events(&namespace, "involvedObject.kind=TokenSource", file, is_about).await;
         }
     }
 
-    /// The events of a namespace about objects with names that `is_about` accepts.
-    async fn events(&mut self, namespace: &str, fields: &str, is_about: impl Fn(Option<&str>) -> bool) {
+    /// The events of a namespace about objects with names that `is_about` accepts, for `events/FILE`.
+    async fn events(
+        &mut self,
+        namespace: &str,
+        fields: &str,
+        file: String,
+        is_about: impl Fn(Option<&str>) -> bool,
+    ) {
         let events = self.cluster.events(namespace, fields);
         let Some(events) = self.read(&format!("events of {namespace}"), events).await else { return };
         let about = events.iter().filter(|event| is_about(event.involved_object.name.as_deref()));
         let mut lines: Vec<String> = about.map(views::event).collect();
         lines.sort();
-        let kind = if fields.is_empty() { "operator" } else { "tokensources" };
-        self.gathered.add_text(format!("events/{kind}-{namespace}.txt"), lines.concat());
+        self.gathered.add_text(format!("events/{file}"), lines.concat());
     }
 
     /// What `check` says and reads, and the operators. Returns the namespace with the Secrets of issuers, if one serves some.
@@ -352,7 +366,7 @@ impl Gatherer<'_> {
             self.gathered.unread.push(format!("{key} has {count} pods, of which {left}"));
         }
         let is_about = |name: Option<&str>| name.is_some_and(|name| name.starts_with(&*key.name));
-        self.events(&key.namespace, "", is_about).await;
+        self.events(&key.namespace, "", format!("operator-{}.txt", key.namespace), is_about).await;
     }
 
     async fn pod(&mut self, folder: &str, pod: &Pod) {
