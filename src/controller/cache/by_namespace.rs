@@ -65,11 +65,14 @@ impl<V> ByNamespace<V> {
         one.into_iter().chain(all).flat_map(HashMap::values)
     }
 
-    /// Changes the entries of a namespace; `None` for those of all.
-    pub(super) fn change(&mut self, namespace: Option<&str>, mut change: impl FnMut(Key, &mut V)) {
+    /// Changes the entries of a namespace (`None`: those of all), each with its namespace and name.
+    pub(super) fn change(
+        &mut self,
+        namespace: Option<&str>,
+        mut change: impl FnMut(&Arc<str>, &Arc<str>, &mut V),
+    ) {
         let mut of = |namespace: &Arc<str>, names: &mut HashMap<Arc<str>, V>| {
-            let key = |name: &Arc<str>| Key::from_parts(Arc::clone(namespace), Arc::clone(name));
-            names.iter_mut().for_each(|(name, value)| change(key(name), value));
+            names.iter_mut().for_each(|(name, value)| change(namespace, name, value));
         };
         let Some(one) = namespace else {
             return self.0.iter_mut().for_each(|(namespace, names)| of(namespace, names));
@@ -97,9 +100,9 @@ mod tests {
             map.insert(&Key::new(namespace, name), 0);
         }
         *map.get_or_insert_with(&Key::new("a", "x"), || 7) += 1;
-        map.change(Some("a"), |_, value| *value += 10);
-        map.change(None, |_, value| *value += 100);
-        map.change(Some("c"), |_, _| panic!("there is none"));
+        map.change(Some("a"), |_, _, value| *value += 10);
+        map.change(None, |_, _, value| *value += 100);
+        map.change(Some("c"), |_, _, _| panic!("there is none"));
         let shown = |namespace| {
             let mut all: Vec<_> = map.values(namespace).copied().collect();
             all.sort_unstable();

@@ -287,7 +287,7 @@ impl Secrets {
 
     /// The Secrets of a namespace may not be read any more: nothing is known of them.
     pub(crate) fn forget(&self, namespace: &str) {
-        self.lock().entries.change(Some(namespace), |_, entry| {
+        self.lock().entries.change(Some(namespace), |_, _, entry| {
             entry.unknown();
             entry.revision = 0;
             entry.request = None;
@@ -296,7 +296,7 @@ impl Secrets {
 
     /// The storage was restored: requests are not known by the versions of before, whose numbers may be given again.
     pub(crate) fn forget_requests(&self) {
-        self.lock().entries.change(None, |_, entry| entry.request = None);
+        self.lock().entries.change(None, |_, _, entry| entry.request = None);
     }
 
     /// The identity of the last token request with this version of the credentials, for the provider with this digest.
@@ -399,7 +399,7 @@ impl Secrets {
     /// and those of them that a call on its way has shown are read anew. Returns the TokenSources that use them.
     pub fn list_ends(&self, epoch: u64, namespace: Option<&str>) -> Vec<Key> {
         let mut concerned = vec![];
-        self.lock().entries.change(namespace, |secret, entry| {
+        self.lock().entries.change(namespace, |namespace, name, entry| {
             if entry.epoch >= epoch {
                 return;
             }
@@ -413,6 +413,7 @@ impl Secrets {
             } else {
                 entry.absent();
             }
+            let secret = Key::from_parts(Arc::clone(namespace), Arc::clone(name));
             concerned.extend(self.users_or_crowd(&secret, entry));
         });
         concerned
