@@ -39,6 +39,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_NOTE_BYTES: usize = 1024;
 const MAX_EVENT_NAME_BYTES: usize = 253;
 const MAX_INSTANCE_BYTES: usize = 128;
+/// The namespace of events about objects that have none.
+pub(crate) const CLUSTER_EVENTS: &str = "default";
 
 /// The calls to the API server.
 #[derive(Clone)]
@@ -336,7 +338,7 @@ impl Kubernetes {
         note: &str,
     ) -> Result<(), CallError> {
         let now = jiff::Timestamp::now();
-        let namespace = regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let namespace = regarding.namespace.clone().unwrap_or_else(|| CLUSTER_EVENTS.to_owned());
         let name = regarding.name.clone().unwrap_or_default();
         let suffix = format!(".{:x}", now.as_nanosecond());
         // A prefix of a name may end in what a name must not end in.

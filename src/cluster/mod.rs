@@ -23,6 +23,7 @@ mod watches;
 
 pub(crate) use access::{Verdict, review};
 pub use call_error::{CallError, Unavailable};
+pub(crate) use calls::CLUSTER_EVENTS;
 pub use calls::Kubernetes;
 pub(crate) use client::{AGENT, Cluster, ClusterError};
 pub(crate) use follow::{Contact, Event, FollowError};

@@ -371,7 +371,7 @@ impl Issuer {
     }
 }
 
-/// What the platform is told where metadata name an endpoint that its issuer does not allow.
+/// The message about a token endpoint that the metadata name and that is not in `spec.endpoint.hosts`.
 #[must_use]
 pub fn other_host(endpoint: &Url) -> String {
     let host = endpoint.host_str().unwrap_or_default();

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::archive::TextFile;
 use super::hidden::SecretValues;
 use super::{secret_keys, views};
-use crate::cluster::{BoundedText, CallError, Scope, UserCluster};
+use crate::cluster::{BoundedText, CLUSTER_EVENTS, CallError, Scope, UserCluster};
 use crate::commands::check::{self, Operator};
 use crate::commands::installation::InstallationArgs;
 use crate::commands::kubectl::SelectionArgs;
@@ -29,8 +29,6 @@ use crate::text::shown_message;
 const MAX_SOURCES: usize = 100;
 /// The most pods of an operator.
 const MAX_PODS: usize = 6;
-/// The namespace of events about objects that have none.
-const CLUSTER_EVENTS: &str = "default";
 /// The most bytes of the report before it is compressed.
 const MAX_BYTES: usize = 64 << 20;
 /// How many Secrets are read at once.

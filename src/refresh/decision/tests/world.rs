@@ -36,11 +36,11 @@ pub(super) fn version(uid: &str, resource_version: &str) -> Version {
     Version { uid: uid.into(), resource_version: resource_version.into() }
 }
 
-/// A token of 300 s, issued at 0, refreshed between 135 and 150.
 fn controlled_by(kind: &str, uid: &str) -> ControlledBy {
     ControlledBy::Other(Box::new((kind.into(), "vault-api".into(), uid.into())))
 }
 
+/// A token of 300 s, issued at 0, refreshed between 135 and 150.
 pub(super) fn world() -> World {
     let source = Owner { name: "vault-api".into(), uid: "uid".into() };
     let credentials = version("cred", "7");
