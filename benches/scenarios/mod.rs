@@ -3,7 +3,7 @@
 //! | scenario | load | must hold |
 //! |---|---|---|
 //! | `table` | `full`, `overload` and `steady`, each with a control plane of its own: the table of docs/performance.md | |
-//! | `full` | 10 s tokens at an endpoint without a limit, for `SECONDS` | |
+//! | `full` | tokens that live as long as a round of refreshes takes (10 s at least), at an endpoint without a limit, for `SECONDS` | |
 //! | `overload` | 10 s tokens at an endpoint that is asked `RATE` times a second (default: 100), for `SECONDS` | |
 //! | `steady` | 10,000 tokens of 300 s, first requested at the default limit, then refreshed for `SECONDS` (default: 300) | |
 //! | `many` | 100,000 tokens of 1,800 s: first requests, a restart, refreshes for `SECONDS` (default: 1,200) | the restart requests none of those that are valid, none expires |
