@@ -155,7 +155,7 @@ deploy: ## Install the operator, of image IMG=REGISTRY/NAME:TAG, into the cluste
 	sed 's#^\( *image:\) .*#\1 $(IMG)#' deploy/install.yaml | $(KUBECTL) apply --server-side -f -
 
 .PHONY: undeploy
-undeploy: ## Remove the operator from the cluster of your KUBECONFIG; TokenSources and targets stay.
+undeploy: ## Remove the operator from the cluster of your KUBECONFIG, and the namespace tokensource-system with all in it; other TokenSources and targets stay.
 	$(KUBECTL) delete --ignore-not-found -f deploy/install.yaml -l 'app.kubernetes.io/component!=crd'
 
 .PHONY: run
