@@ -95,8 +95,12 @@ pub(super) struct NewToken {
     pub(super) values: BTreeMap<String, SecretString>,
     /// A digest of the user's values that it was requested with, where they were read.
     pub(super) credentials: Option<Digest>,
-    /// When it would be refreshed: from then on it is not written any more.
+    /// When it would be refreshed: from then on it is written only where the target's token expires sooner.
     pub(super) refresh_at: Timestamp,
+    /// When it expires.
+    pub(super) expires_at: Timestamp,
+    /// A digest of the template that cannot be rendered with it: another token is requested, unless the template changes.
+    pub(super) not_rendered_by: Option<Box<str>>,
     /// By how many seconds the clock had been set back when it was requested.
     pub(super) rewound: u64,
     /// When the response came.

@@ -31,6 +31,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The longest wait while it refuses the write.
 const MAX_REFUSED_WAIT: Duration = Duration::from_secs(10);
+/// Unsaved refresh tokens of a namespace from which on it spends no other. Each may have 32 KiB, and takes attempts of others.
+const MAX_OF_NAMESPACE: usize = 64;
 /// How often the saver shows that it makes progress.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
@@ -80,6 +82,23 @@ impl Saver {
     /// How many refresh tokens it holds.
     pub(super) fn len(&self) -> usize {
         *self.held.borrow()
+    }
+
+    /// Before a TokenSource of this namespace spends a refresh token.
+    ///
+    /// # Errors
+    /// Too many of its new ones are not saved yet.
+    pub(super) fn has_room(&self, namespace: &str) -> Result<(), Outcome> {
+        let held = self.lock().keys().filter(|source| &*source.namespace == namespace).count();
+        if held < MAX_OF_NAMESPACE {
+            return Ok(());
+        }
+        Err(Outcome::passing(
+            Reason::TargetRefused,
+            format!(
+                "{held} new refresh tokens of this namespace are not saved yet, so that no other is requested: the operator's log says which, and why (refresh token not saved)"
+            ),
+        ))
     }
 
     /// Why the refresh token of a TokenSource is not saved yet, once an attempt has failed.
@@ -340,6 +359,24 @@ mod tests {
         assert!(timeout(Duration::from_secs(3), attempt).await.is_err());
         let (took, ..) = run(&saver, &kubernetes).await;
         assert!(took <= FIRST_WAIT, "{took:?}");
+    }
+
+    #[test]
+    fn saver_with_many_tokens_of_a_namespace_has_room_for_those_of_others() {
+        let saver = Saver::new();
+        for n in 0..MAX_OF_NAMESPACE {
+            assert!(saver.has_room("ns").is_ok(), "{n}");
+            let mut token = unsaved("second", "original", 1, "original", None);
+            token.source = Key::new("ns", &format!("source-{n}"));
+            saver.hold(token);
+        }
+        assert!(saver.has_room("other").is_ok());
+        let Err(Outcome::Failed(attempt)) = saver.has_room("ns") else { panic!("there is room") };
+        assert!(
+            attempt.message.starts_with("64 new refresh tokens of this namespace"),
+            "{}",
+            attempt.message
+        );
     }
 
     #[test]

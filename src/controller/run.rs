@@ -177,6 +177,8 @@ async fn reconcile_one(context: Arc<Context>, key: Key, permit: ApiPermit) {
             context.rounds.take(&key);
             None
         }
+        // The lease is over by the clock, which may have been set, while this process still has it.
+        Some(_) if is_selected && !may_begin => Some(LAST_WRITE_WAIT),
         Some(_) => None,
     };
     drop(permit);

@@ -48,7 +48,7 @@ pub struct SourceState {
     pub restored: Option<Box<Restored>>,
     /// How often the changes of others lead to token requests; `None` before the first.
     pub dampings: Option<Box<Dampings>>,
-    /// Whether the API server has accepted a write, or a dry run, of this target.
+    /// Whether the API server has accepted a write, or a dry run, of this target, and refused none since.
     pub write_allowed: bool,
     /// The original refresh token, where it is the one that is sent.
     pub original: Option<Box<KnownOriginal>>,
@@ -113,7 +113,7 @@ impl Restoration {
 
 impl SourceState {
     /// Makes this the state of `owner`. For another object than before, it restores only the wait after a failure, from the
-    /// reported status.
+    /// reported status, and whether the target could be written.
     pub fn is_about(&mut self, reported: &Reported, owner: &Owner) {
         if self.uid == owner.uid {
             return;
@@ -121,6 +121,8 @@ impl SourceState {
         *self = SourceState {
             uid: owner.uid.clone(),
             failed: reported.last_failure.as_deref().and_then(FailedAttempts::from_status).map(Box::new),
+            // What another process wrote, and reported without a failure since.
+            write_allowed: reported.has_token && reported.last_failure.is_none(),
             restorations: self.restorations,
             corrected: self.corrected,
             ..SourceState::default()
@@ -142,6 +144,7 @@ impl SourceState {
         }
         if let Some(token) = &mut self.pending {
             shift(&mut token.refresh_at);
+            shift(&mut token.expires_at);
         }
         if let Some(dampings) = &mut self.dampings {
             dampings.refresh_at.iter_mut().for_each(shift);
@@ -158,11 +161,17 @@ impl SourceState {
         self.restored.as_ref()?.by_token.as_ref()
     }
 
-    /// The part of a token that waits to be written that decisions need.
+    /// The part of a token that waits to be written that decisions need; `None` also where `template` (its digest) cannot be
+    /// rendered with it.
     #[must_use]
-    pub fn pending_for_decision(&self) -> Option<refresh::Pending<'_>> {
+    pub fn pending_for_decision(&self, template: Option<&str>) -> Option<refresh::Pending<'_>> {
         let token = self.pending.as_deref()?;
-        Some(refresh::Pending { inputs: &token.record.inputs, refresh_at: token.refresh_at })
+        let is_rendered = token.not_rendered_by.is_none() || token.not_rendered_by.as_deref() != template;
+        is_rendered.then_some(refresh::Pending {
+            inputs: &token.record.inputs,
+            refresh_at: token.refresh_at,
+            expires_at: token.expires_at,
+        })
     }
 
     /// The API server's storage was restored so many times: resourceVersions of before say nothing, and the next token is

@@ -134,8 +134,10 @@ impl Tried {
 pub struct Pending<'a> {
     /// What its token was requested with.
     pub inputs: &'a Inputs,
-    /// When its token would be refreshed. From then on it is not written.
+    /// When its token would be refreshed. From then on it is written only where the target's expires sooner.
     pub refresh_at: Timestamp,
+    /// When its token expires.
+    pub expires_at: Timestamp,
 }
 
 /// What to do.
@@ -444,7 +446,12 @@ fn pending_fits(now: Timestamp, observed: &Observed<'_>, credentials: &Version) 
         let requested_with_these = |inputs: &Inputs| {
             inputs.provider == observed.wanted.provider && inputs.credentials == *credentials
         };
-        now < pending.refresh_at && requested_with_these(pending.inputs)
+        // Better than what readers have now, until the next is there: its endpoint may be slow.
+        let is_better = || {
+            let expires_at = observed.dated.map(|dated| dated.record.expires_at);
+            now < pending.expires_at && expires_at.is_none_or(|expires_at| expires_at < pending.expires_at)
+        };
+        (now < pending.refresh_at || is_better()) && requested_with_these(pending.inputs)
     })
 }
 

@@ -2,6 +2,7 @@
 //! How pods use a Secret. Only the members that this needs are deserialized: a namespace may have thousands of pods, and
 //! the values in their environments must not be in memory.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -250,15 +251,16 @@ impl Pod {
     #[must_use]
     pub fn uses(&self, secret: &str) -> Vec<Use<'_>> {
         let spec = &self.spec;
-        let holds = |mount: &&VolumeMount| {
-            spec.volumes.iter().any(|volume| volume.name == mount.name && volume.holds(secret))
-        };
-        let mut uses = vec![];
+        // A tenant's pod may have thousands of volumes, and of mounts.
+        let volumes = spec.volumes.iter().filter(|volume| volume.holds(secret));
+        let volumes: HashSet<&str> = volumes.map(|volume| &*volume.name).collect();
+        let holds = |mount: &&VolumeMount| volumes.contains(&*mount.name);
+        let mut uses: Vec<Use<'_>> = vec![];
         let all = spec.init_containers.iter().chain(&spec.containers).chain(&spec.ephemeral_containers);
         for container in all {
             let mut add = |way| {
                 let used = Use { container: &container.name, way };
-                if !uses.contains(&used) {
+                if !uses.iter().rev().take_while(|it| it.container == used.container).any(|it| *it == used) {
                     uses.push(used);
                 }
             };
@@ -267,12 +269,9 @@ impl Pod {
                 add(UseKind::Environment);
             }
         }
-        let is_plain_init_container = |used: &Use<'_>| {
-            spec.init_containers
-                .iter()
-                .any(|it| it.name == used.container && it.restart_policy.as_deref() != Some("Always"))
-        };
-        uses.retain(|used| used.way.follows() || !is_plain_init_container(used));
+        let plain = spec.init_containers.iter().filter(|it| it.restart_policy.as_deref() != Some("Always"));
+        let plain: HashSet<&str> = plain.map(|it| &*it.name).collect();
+        uses.retain(|used| used.way.follows() || !plain.contains(used.container));
         uses
     }
 }

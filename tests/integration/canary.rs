@@ -244,6 +244,18 @@ async fn secrets_appear_in_no_output() {
         scene.ready("True TokenValid").await;
     }
 
+    // A refused write of the metadata, which sends no token, and quotes the one that is there.
+    let quotes = "'metadata: it holds ' + string(object.?data.access_token.orValue(b''))";
+    let refusal = Refusal::of(&scene, "token", quotes).await;
+    scene.patch("tokensource", "source", json!({"spec": {"target": {"deletionPolicy": "Retain"}}})).await;
+    eventually("the refusal is reported", SOON, async || {
+        let said = scene.status_text("source").await;
+        if said.contains("metadata: it holds [redacted]") { Ok(()) } else { Err(said) }
+    })
+    .await;
+    refusal.lift().await;
+    scene.ready("True TokenValid").await;
+
     // Failures. That the fixed texts are reported proves that the responses were read at all.
     let mut servers = vec![];
     for (n, (name, reply)) in answers().into_iter().enumerate() {

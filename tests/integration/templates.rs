@@ -191,6 +191,27 @@ async fn template_missing_value_keeps_response_until_template_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn template_missing_value_of_one_response_does_not_hold_the_next_request_back() {
+    let scene = Scene::bare("template-once").await;
+    scene.secret("credentials", &[("client_id", "id"), ("client_secret", "hunter2-4711")]).await;
+    let answer = |answer: Value| Reply::Json(200, answer.to_string());
+    let replies = vec![
+        answer(json!({"access_token": "t-1", "expires_in": 3600})),
+        answer(json!({"access_token": "t-2", "expires_in": 3600, "url": "https://a.example.com"})),
+    ];
+    let server = ScriptedServer::start(replies).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let template = json!({"data": {"url": "{{ values.url }}", "token": "{{ access_token }}"}});
+    scene.apply(vendors(&scene, &server, json!({"url": "/url"}), template)).await;
+    scene.reports("False TemplateInvalid", &["key url, line 1: a value is not defined"]).await;
+    let request = "tokensource.dev/refresh-requested-at=1";
+    scene.kubectl(&["annotate", "tokensource", "source", request], "").await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(scene.value("token", "token").await.as_deref(), Some("t-2"));
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn template_values_never_contain_secrets_of_response() {
     let scene = Scene::bare("template-secret").await;
     // The response repeats the client secret and the new refresh token under other names.

@@ -61,6 +61,7 @@ impl TokenRequest<'_> {
     ) -> Result<(), Outcome> {
         let (Some(lineage), Some(original)) = (&mut material.lineage, original) else { return Ok(()) };
         let Some(refresh_token) = &material.credentials.refresh_token else { return Ok(()) };
+        self.context.saver.has_room(&self.identity.key.namespace)?;
         let _permit = self.api_permit().await;
         self.rotation().check_exclusive(lineage, original).await?;
         self.rotation().announce(lineage, refresh_token).await

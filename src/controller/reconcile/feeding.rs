@@ -7,7 +7,7 @@ use tokensource_api::Reason;
 use crate::controller::cache::source::CachedSource;
 use crate::controller::context::Context;
 use crate::key::Key;
-use crate::secret::{Owner, Ownership, ownership};
+use crate::secret::{Facts, Owner, Ownership, ownership};
 use crate::spec::Identity;
 use crate::status::Problem;
 
@@ -42,17 +42,29 @@ pub(super) fn feeds_itself(context: &Context, identity: &Identity) -> Option<Pro
 
 /// The TokenSource that writes a Secret, with its own credentials.
 fn writer(context: &Context, secret: &Key) -> Option<(Arc<str>, Key)> {
-    context.secrets.writers(secret).into_iter().find_map(|user| {
-        let cached = context.sources.get(&user)?;
-        let [_, credentials, ..] = &*cached.secrets else { return None };
-        may_write(context, &cached, secret)
-            .then(|| (Arc::clone(&user.name), secret.sibling(Arc::clone(credentials))))
+    let facts = context.secrets.known(secret).present();
+    let candidates = match &facts {
+        None => context.secrets.writers(secret),
+        // A Secret that exists is written by one that it names: thousands may have it as their target.
+        Some(facts) => named_in(facts).map(|name| secret.sibling(name)).collect(),
+    };
+    candidates.into_iter().find_map(|writer| {
+        let cached = context.sources.get(&writer)?;
+        let [target, credentials, ..] = &*cached.secrets else { return None };
+        let writes = *target == secret.name && facts.as_deref().is_none_or(|facts| may_write(&cached, facts));
+        writes.then(|| (Arc::clone(&writer.name), secret.sibling(Arc::clone(credentials))))
     })
 }
 
+/// The TokenSources that may write a Secret: its controller, the one of its record, and the one that it is offered to.
+fn named_in(facts: &Facts) -> impl Iterator<Item = &str> {
+    let controller = facts.controller().map(|controller| controller.name);
+    let record = facts.record.as_deref().map(|record| &*record.owner.name);
+    [controller, record, facts.rare().offered_to.as_deref()].into_iter().flatten()
+}
+
 /// Whether the TokenSource may write the Secret: one of another owner blocks it.
-fn may_write(context: &Context, source: &CachedSource, secret: &Key) -> bool {
-    let Some(facts) = context.secrets.known(secret).present() else { return true };
+fn may_write(source: &CachedSource, secret: &Facts) -> bool {
     let owner = Owner { name: (*source.key.name).into(), uid: source.uid().cloned().unwrap_or_default() };
-    !matches!(ownership(&facts, &owner), Ownership::Foreign { .. })
+    !matches!(ownership(secret, &owner), Ownership::Foreign { .. })
 }

@@ -72,7 +72,7 @@ impl Reconciliation<'_> {
             foreign_refresh_token,
             failure: self.state.failed.as_deref().map(|failed| &failed.failure),
             minting: self.context.mints.is_minting(&self.identity.key),
-            pending: self.state.pending_for_decision(),
+            pending: self.state.pending_for_decision(self.spec.wanted.template.as_deref()),
             unsaved_refresh_token: self.context.saver.holds(&self.identity.key),
             predecessor_until: refresh_token.and_then(|facts| self.predecessor_until(&facts)),
             metadata_restored_at: self.metadata_restored().map(|restored| restored.at),
@@ -138,7 +138,7 @@ impl Reconciliation<'_> {
     }
 
     /// A write whose answer was lost may have happened: its token need not stay in memory. Nor need one that another
-    /// process has outrun: it led meanwhile, and what it wrote is newer.
+    /// process has outrun, which led meanwhile, or leads now. But a former leader may write late what it requested before.
     fn forget_what_is_written(&mut self) {
         let Some(token) = &self.state.pending else { return };
         let template = &self.spec.wanted.template;
@@ -146,7 +146,9 @@ impl Reconciliation<'_> {
             if written.token_id == token.record.token_id {
                 written.template == *template && !token.record.cached
             } else {
+                let is_newer = written.issued_at >= token.record.issued_at;
                 token.replaces.as_ref() != Some(&written.token_id)
+                    && (is_newer || !self.context.leadership.may_start())
             }
         });
         if is_done {

@@ -189,6 +189,8 @@ fn new_token() -> Box<NewToken> {
         values: Default::default(),
         credentials: None,
         refresh_at: Timestamp::MAX,
+        expires_at: Timestamp::MAX,
+        not_rendered_by: None,
         rewound: 0,
         received_at: Instant::now(),
         unwritten: None,
@@ -257,6 +259,51 @@ async fn pending_token_does_not_survive_a_lost_term() {
     lease.acquire();
     sleep(Duration::from_secs(10)).await;
     assert!(context.states.take(&key).pending.is_none());
+    running.abort();
+}
+
+/// A former leader may write the token that it requested before this process led.
+#[tokio::test(start_paused = true)]
+async fn pending_token_is_newer_than_what_a_former_leader_wrote_late() {
+    let (lease, context, _) = context_led_by_lease();
+    let key = source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
+    let (cached, mut state) = with_token(&context, &key, 300);
+    let mut token = new_token();
+    token.replaces = Some("the one before".into());
+    let late = context.secrets.known(&key).present().unwrap().record.clone().unwrap();
+    token.record.inputs = late.inputs.clone();
+    token.record.issued_at = late.issued_at + Duration::from_secs(1);
+    state.pending = Some(token);
+    reconcile(&cached, &mut state, &context).await;
+    assert!(state.pending.is_some(), "its write failed");
+    let older = state.pending.as_mut().unwrap();
+    older.record.issued_at = late.issued_at;
+    reconcile(&cached, &mut state, &context).await;
+    assert!(state.pending.is_none(), "another process led meanwhile");
+
+    let mut token = new_token();
+    token.replaces = Some("the one before".into());
+    token.record.issued_at = late.issued_at + Duration::from_secs(1);
+    state.pending = Some(token);
+    lease.lose();
+    reconcile(&cached, &mut state, &context).await;
+    assert!(state.pending.is_none(), "another process leads");
+}
+
+/// The clock may be set beyond the end of the lease, and back before the next renewal looks.
+#[tokio::test(start_paused = true)]
+async fn source_that_is_due_while_the_lease_seems_over_is_reconciled_when_it_is_not() {
+    let (lease, context, calls) = context_led_by_lease();
+    let key = source(&context, json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}}));
+    let running = leading(&context);
+    sleep(Duration::from_secs(5)).await;
+    lease.held_until.send_replace(Some(lease.clock.moment()));
+    context.trigger(key);
+    sleep(Duration::from_millis(1500)).await;
+    let before = calls.lock().unwrap().len();
+    lease.acquire();
+    sleep(Duration::from_millis(1500)).await;
+    assert!(calls.lock().unwrap().len() > before, "it was reconciled");
     running.abort();
 }
 

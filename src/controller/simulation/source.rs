@@ -91,10 +91,11 @@ impl Simulated {
             target: self.target.as_ref(),
             failure: self.failed.as_ref().map(|(failure, _)| failure),
             minting,
-            pending: self
-                .pending
-                .as_ref()
-                .map(|(record, due, _)| Pending { inputs: &record.inputs, refresh_at: *due }),
+            pending: self.pending.as_ref().map(|(record, due, _)| Pending {
+                inputs: &record.inputs,
+                refresh_at: *due,
+                expires_at: record.expires_at,
+            }),
             dated: self.dated.as_ref(),
             ..Observed::nothing(&self.owner, &self.wanted, POLICY)
         }

@@ -250,16 +250,24 @@ fn decide_failed_attempt_waits_until_its_inputs_change() {
 }
 
 #[test]
-fn decide_refused_write_is_retried_with_the_same_token_until_its_refresh_is_due() {
+fn decide_refused_write_is_retried_with_the_same_token_until_the_next_is_better() {
     let inputs = Inputs { provider: "p".into(), credentials: version("cred", "7") };
     let pending = world().with(|w| {
-        w.pending = Some((inputs, at(500)));
+        w.pending = Some((inputs, at(500), at(600)));
         let target = w.target().version.clone();
         w.failed(Some(300)).refused_target = Some(Some(target));
     });
     assert_eq!(pending.decide(200), Decision::Wait(Some(at(300))));
     assert_eq!(pending.decide(300), Decision::Write);
-    assert_eq!(pending.decide(500), Decision::Mint(MintReason::Due));
+    assert_eq!(
+        pending.decide(599),
+        Decision::Write,
+        "the target's expired at 300, and the endpoint may be slow"
+    );
+    assert_eq!(pending.decide(600), Decision::Mint(MintReason::Due));
+    let longer = pending.clone().with(|w| w.record().expires_at = at(700));
+    assert_eq!(longer.decide(499), Decision::Write);
+    assert_eq!(longer.decide(500), Decision::Mint(MintReason::Due), "the target's lives longer");
     let replaced = pending.clone().with(|w| w.target().version.resource_version = "13".into());
     assert_eq!(replaced.decide(200), Decision::Write, "the target has changed");
     let other = pending.with(|w| w.wanted.provider = "q".into());
@@ -285,7 +293,7 @@ fn decide_refresh_token_that_another_process_announced_is_sent_after_a_wait() {
     assert_eq!(waits.decide(1000), Decision::HandingOver(at(1075)));
     assert_eq!(waits.decide(1075), Decision::Mint(MintReason::Due));
     let inputs = Inputs { provider: "p".into(), credentials: version("cred", "7") };
-    let received = waits.with(|w| w.pending = Some((inputs, at(2000))));
+    let received = waits.with(|w| w.pending = Some((inputs, at(2000), at(4000))));
     assert_eq!(received.decide(1000), Decision::Write, "it sends nothing");
 }
 
@@ -335,7 +343,7 @@ proptest! {
 fn pending_token_whose_credentials_secret_moved_is_compared_before_another_is_requested() {
     let inputs = Inputs { provider: "p".into(), credentials: version("cred", "7") };
     let moved = world().with(|world| {
-        world.pending = Some((inputs.clone(), at(400)));
+        world.pending = Some((inputs.clone(), at(400), at(600)));
         world.seen_credentials = Some(version("cred", "7"));
         world.credentials = Some(version("cred", "8"));
         world.target = None;

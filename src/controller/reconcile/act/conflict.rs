@@ -26,7 +26,7 @@ impl Reconciliation<'_> {
         }
         let key = &self.identity.target;
         if let Err(error) = self.context.kubernetes.delete_secret(key, &seen.version, dry_run).await {
-            return Err(self.write_failed(error, Some(seen.version.clone())).await);
+            return Err(self.call_failed(error, Some(seen.version.clone())).await);
         }
         if !dry_run {
             info!(source = %self.identity.key, target = %key.name, "target deleted, because its type changes");

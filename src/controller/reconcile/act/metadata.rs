@@ -31,7 +31,7 @@ impl Reconciliation<'_> {
                 }
                 Ok(Step::Again)
             }
-            Err(error) => Err(self.write_failed(error, Some(target.version.clone())).await),
+            Err(error) => Err(self.call_failed(error, Some(target.version.clone())).await),
         }
     }
 }

@@ -127,9 +127,8 @@ impl Reconciliation<'_> {
         self.state.failed.as_ref().is_some_and(|failed| failed.failure.tried.is_asked_otherwise(&tried))
     }
 
-    /// Before the first token request of this process, and before one that creates the Secret: does the TokenSource still
-    /// exist, and would the API server accept the write? A quota, a policy or an immutable Secret then costs no
-    /// token.
+    /// Before the first token request, one after a failure, and one that creates the Secret: does the TokenSource still exist, and
+    /// would the API server accept the write? A quota, a policy or an immutable Secret then costs no token.
     async fn check_write(&mut self, reason: MintReason) -> Result<(), Outcome> {
         if self.state.write_allowed && !reason.restores() && reason != MintReason::TemplateChanged {
             return Ok(());
@@ -143,7 +142,7 @@ impl Reconciliation<'_> {
             (Err(CallError::AnotherType), Some(target)) => {
                 self.replace(&Arc::clone(&target), true).await?;
             }
-            (Err(error), _) => return Err(self.write_failed(error, version).await),
+            (Err(error), _) => return Err(self.call_failed(error, version).await),
             (Ok(_), _) => {}
         }
         self.state.write_allowed = true;

@@ -48,7 +48,9 @@ impl Reconciliation<'_> {
         let seen = target.as_ref().map(|target| target.version.clone());
         // The template may have changed since.
         token.record.template.clone_from(&self.spec.wanted.template);
-        let rendered = self.render(&token.record, &token.access_token, &token.values)?;
+        let rendered = self.render(&token.record, &token.access_token, &token.values).inspect_err(|_| {
+            token.not_rendered_by.clone_from(&self.spec.wanted.template);
+        })?;
         let body = TargetSecret {
             name: &self.identity.target.name,
             record: &token.record,
@@ -144,6 +146,24 @@ impl Reconciliation<'_> {
         self.template()?
             .render(&token)
             .map_err(|error| Outcome::unusable(Reason::TemplateInvalid, error.to_string()))
+    }
+
+    /// What a failed call about the target leads to that does not send a token: what an admission webhook quotes may be what the
+    /// target holds.
+    pub(crate) async fn call_failed(&mut self, error: CallError, seen: Option<Version>) -> Outcome {
+        let CallError::Refused(_) = error else { return self.write_failed(error, seen).await };
+        let error = match self.context.kubernetes.secret(&self.identity.target).await {
+            Ok(target) => {
+                let data = target.and_then(|target| target.data).unwrap_or_default();
+                let values = data.into_values().filter_map(|value| String::from_utf8(value.0).ok());
+                values.map(SecretString::from).fold(error, |error, value| error.without(&value))
+            }
+            Err(_) => CallError::Refused(
+                "for a reason that is not shown, because the Secret that it may quote cannot be read"
+                    .to_owned(),
+            ),
+        };
+        self.write_failed(error, seen).await
     }
 
     /// What a failed write of the target leads to.

@@ -18,7 +18,8 @@ pub(super) struct World {
     pub(super) target: Option<Facts>,
     pub(super) foreign_refresh_token: bool,
     pub(super) failure: Option<Failure>,
-    pub(super) pending: Option<(Inputs, Timestamp)>,
+    /// What it was requested with, when it would be refreshed, and when it expires.
+    pub(super) pending: Option<(Inputs, Timestamp, Timestamp)>,
     pub(super) unsaved_refresh_token: bool,
     pub(super) predecessor_until: Option<Timestamp>,
     pub(super) metadata_restored_at: Option<Timestamp>,
@@ -140,10 +141,11 @@ impl World {
             target: self.target.as_ref(),
             foreign_refresh_token: self.foreign_refresh_token,
             failure: self.failure.as_ref(),
-            pending: self
-                .pending
-                .as_ref()
-                .map(|(inputs, refresh_at)| Pending { inputs, refresh_at: *refresh_at }),
+            pending: self.pending.as_ref().map(|(inputs, refresh_at, expires_at)| Pending {
+                inputs,
+                refresh_at: *refresh_at,
+                expires_at: *expires_at,
+            }),
             unsaved_refresh_token: self.unsaved_refresh_token,
             predecessor_until: self.predecessor_until,
             minting: false,
