@@ -99,8 +99,8 @@ pub(super) struct NewToken {
     pub(super) refresh_at: Timestamp,
     /// When it expires.
     pub(super) expires_at: Timestamp,
-    /// A digest of the template that cannot be rendered with it: another token is requested, unless the template changes.
-    pub(super) not_rendered_by: Option<Box<str>>,
+    /// The template of its record cannot be rendered with it: another token is requested, unless the template changes.
+    pub(super) is_unusable: bool,
     /// By how many seconds the clock had been set back when it was requested.
     pub(super) rewound: u64,
     /// When the response came.

@@ -379,7 +379,7 @@ impl TokenRequest<'_> {
             credentials: material.values,
             refresh_at,
             expires_at,
-            not_rendered_by: None,
+            is_unusable: false,
             rewound,
             received_at: Instant::now(),
             unwritten: None,

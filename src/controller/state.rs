@@ -166,8 +166,8 @@ impl SourceState {
     #[must_use]
     pub fn pending_for_decision(&self, template: Option<&str>) -> Option<refresh::Pending<'_>> {
         let token = self.pending.as_deref()?;
-        let is_rendered = token.not_rendered_by.is_none() || token.not_rendered_by.as_deref() != template;
-        is_rendered.then_some(refresh::Pending {
+        let is_usable = !token.is_unusable || token.record.template.as_deref() != template;
+        is_usable.then_some(refresh::Pending {
             inputs: &token.record.inputs,
             refresh_at: token.refresh_at,
             expires_at: token.expires_at,

@@ -48,9 +48,9 @@ impl Reconciliation<'_> {
         let seen = target.as_ref().map(|target| target.version.clone());
         // The template may have changed since.
         token.record.template.clone_from(&self.spec.wanted.template);
-        let rendered = self.render(&token.record, &token.access_token, &token.values).inspect_err(|_| {
-            token.not_rendered_by.clone_from(&self.spec.wanted.template);
-        })?;
+        let rendered = self.render(&token.record, &token.access_token, &token.values);
+        token.is_unusable = rendered.is_err();
+        let rendered = rendered?;
         let body = TargetSecret {
             name: &self.identity.target.name,
             record: &token.record,
