@@ -43,6 +43,8 @@ pub struct Unavailable {
     pub message: String,
     /// `retryAfterSeconds`.
     pub retry_after: Option<Duration>,
+    /// The API server answered, with a status.
+    pub is_answer: bool,
 }
 
 impl fmt::Display for Unavailable {
@@ -53,7 +55,7 @@ impl fmt::Display for Unavailable {
 
 impl From<String> for Unavailable {
     fn from(message: String) -> Self {
-        Unavailable { message, retry_after: None }
+        Unavailable { message, retry_after: None, is_answer: false }
     }
 }
 
@@ -61,7 +63,7 @@ impl From<&kube::core::Status> for Unavailable {
     fn from(status: &kube::core::Status) -> Self {
         let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         let retry_after = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
-        Unavailable { message: format!("status {}", status.code), retry_after }
+        Unavailable { message: format!("status {}", status.code), retry_after, is_answer: true }
     }
 }
 
@@ -120,8 +122,8 @@ impl CallError {
         let clean = |message: String| message.replace(&encoded, "[redacted]").replace(raw, "[redacted]");
         match self {
             CallError::Refused(message) => CallError::Refused(clean(message)),
-            CallError::Unavailable(Unavailable { message, retry_after }) => {
-                CallError::Unavailable(Unavailable { message: clean(message), retry_after })
+            CallError::Unavailable(why) => {
+                CallError::Unavailable(Unavailable { message: clean(why.message), ..why })
             }
             other => other,
         }
@@ -142,8 +144,11 @@ mod tests {
             CallError::from(kube::Error::Api(Box::new(status)))
         };
         for code in [401, 408, 429, 500, 503] {
-            let unavailable =
-                Unavailable { message: format!("status {code}"), retry_after: Some(Duration::from_secs(7)) };
+            let unavailable = Unavailable {
+                message: format!("status {code}"),
+                retry_after: Some(Duration::from_secs(7)),
+                is_answer: true,
+            };
             assert_eq!(answered(code, 7), CallError::Unavailable(unavailable));
         }
         for code in [400, 403, 413, 422] {

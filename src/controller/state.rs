@@ -1,6 +1,6 @@
 //! What the process remembers of a TokenSource between reconciliations, beside the record and the status. All of it may be
 //! lost, and is when a term of leadership ends, except for a token that waits to be written: a restart costs one more
-//! comparison and no token request.
+//! comparison, and a token request only where the credentials are modified before their values were read.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,7 @@ use super::mint_queue::NewToken;
 use super::propagation::Prompt;
 use super::refresh_token::KnownOriginal;
 use super::report_rate::ReportTimes;
+use crate::clock::Clock;
 use crate::key::Key;
 use crate::refresh::{self, Awaiting, Dampings};
 use crate::secret::{Owner, Version};
@@ -142,10 +143,6 @@ impl SourceState {
             shift(&mut failed.failure.failed_at);
             failed.failure.next_attempt_at.iter_mut().for_each(shift);
         }
-        if let Some(token) = &mut self.pending {
-            shift(&mut token.refresh_at);
-            shift(&mut token.expires_at);
-        }
         if let Some(dampings) = &mut self.dampings {
             dampings.refresh_at.iter_mut().for_each(shift);
         }
@@ -162,15 +159,19 @@ impl SourceState {
     }
 
     /// The part of a token that waits to be written that decisions need; `None` also where `template` (its digest) cannot be
-    /// rendered with it.
+    /// rendered with it. Its times are those of the clock of now, as those of a token in its target.
     #[must_use]
-    pub fn pending_for_decision(&self, template: Option<&str>) -> Option<refresh::Pending<'_>> {
+    pub fn pending_for_decision(
+        &self,
+        template: Option<&str>,
+        clock: &Clock,
+    ) -> Option<refresh::Pending<'_>> {
         let token = self.pending.as_deref()?;
         let is_usable = !token.is_unusable || token.record.template.as_deref() != template;
         is_usable.then_some(refresh::Pending {
             inputs: &token.record.inputs,
-            refresh_at: token.refresh_at,
-            expires_at: token.expires_at,
+            refresh_at: clock.since(token.refresh_at, token.rewound),
+            expires_at: clock.since(token.expires_at, token.rewound),
         })
     }
 

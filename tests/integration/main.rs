@@ -19,6 +19,7 @@ mod deletion;
 mod endpoint_limits;
 mod examples;
 mod explain;
+mod failing_webhook;
 mod failures;
 mod gitops;
 mod handover;

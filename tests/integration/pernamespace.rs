@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::rotation::request_refresh;
+use super::rotation::{refreshed, request_refresh};
 use super::support::chart::{Account, RELEASE, find, install, objects, render};
 use super::support::control_plane::ControlPlane;
 use super::support::eventually;
@@ -121,4 +121,34 @@ async fn namespace_is_served_from_its_binding_on_until_that_is_gone() {
     }
     other.ready("True TokenValid").await;
     assert_eq!(other.mints().await, 2, "the refresh that was requested");
+}
+
+/// Another release may serve a namespace for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn namespace_that_is_selected_again_is_read_before_a_token_is_requested() {
+    let release = Scene::bare("reselected").await.namespace;
+    let scene = Scene::new("lent", 3600).await;
+    let mut values = values(&[&scene.namespace], &[&scene.namespace]);
+    let rules = values["namespaceSelector"]["matchExpressions"].as_array_mut().unwrap();
+    rules.push(json!({"key": "served-by", "operator": "DoesNotExist"}));
+    install(&release, values.clone()).await;
+    let account = Account::of(&release).await;
+    let sources = ["auth", "can-i", "list", "tokensources.tokensource.dev", "-A"];
+    eventually("the roles take effect", SOON, async || account.kubectl(&sources, "").await).await;
+    scene.apply(scene.source(json!({}))).await;
+    let operator = start(&release, &values, &account).await;
+    scene.ready("True TokenValid").await;
+
+    scene.kubectl(&["label", "namespace", &scene.namespace, "served-by=other"], "").await;
+    let is_served = async || operator.admin("/metrics").await.2.contains("tokensource_ready{");
+    eventually("it is let go", SOON, async || if is_served().await { Err(()) } else { Ok(()) }).await;
+    let other = Operator::start(&scene.namespace).await;
+    refreshed(&scene, "1").await;
+    other.kill();
+    assert_eq!(scene.mints().await, 2);
+
+    scene.kubectl(&["label", "namespace", &scene.namespace, "served-by-"], "").await;
+    eventually("it is served again", SOON, async || if is_served().await { Ok(()) } else { Err(()) }).await;
+    refreshed(&scene, "2").await;
+    assert_eq!(scene.mints().await, 3);
 }

@@ -1,10 +1,13 @@
 //! Refreshes without a failure: what causes one, and what does not.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
+use super::support::scripted_server::{Reply, ScriptedServer};
 
 async fn started(prefix: &str, ttl: u32) -> (Scene, Operator, String) {
     let scene = Scene::new(prefix, ttl).await;
@@ -52,6 +55,35 @@ async fn requested_refresh_costs_one_token_request_per_value_and_replaces_token(
     scene.source_is_seen().await;
     assert_eq!(scene.mints().await, 3);
     assert_eq!(scene.token().await, Some(third));
+}
+
+/// Some issuers return the token of the session that lives, without a lifetime.
+#[tokio::test(flavor = "multi_thread")]
+async fn token_that_the_issuer_repeats_is_written_where_a_new_one_would_be() {
+    let scene = Scene::new("repeated", 600).await;
+    let answer = json!({"access_token": "the-only-token", "token_type": "Bearer"});
+    let server = ScriptedServer::start([Reply::Json(200, answer.to_string())]).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let oauth2 = json!({"tokenURL": server.url("/token")});
+    scene.apply(scene.source(json!({"provider": {"vgs": null, "oauth2": oauth2}}))).await;
+    scene.ready("True TokenValid").await;
+    let first = scene.status().await.token.unwrap().issued_at;
+
+    // Its times are whole seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    request(&scene, "1").await;
+    scene.issued_at_other_than(first).await;
+    scene.ready("True TokenValid").await;
+    assert_eq!(server.requests().len(), 2, "it fulfils the request");
+
+    scene.patch("secret", "token", json!({"stringData": {"access_token": "another"}})).await;
+    eventually("it is restored", SOON, async || match scene.token().await.as_deref() {
+        Some("the-only-token") => Ok(()),
+        other => Err(other.map(str::to_owned)),
+    })
+    .await;
+    scene.source_is_seen().await;
+    assert_eq!(server.requests().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,7 +49,7 @@ pub enum Reason {
     ConflictingWriter,
     /// The API server does not accept the write to the target Secret (quota, policy, immutable).
     TargetRefused,
-    /// The API server refuses a call that the operator needs, usually because RBAC does not grant it.
+    /// The API server refuses a call that the operator needs, usually because RBAC does not grant it, or fails for Secrets alone.
     KubernetesApiError,
     /// The operator has its rights by namespace, and no RoleBinding grants them in this one.
     NamespaceNotOpened,

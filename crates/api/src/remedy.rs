@@ -65,7 +65,7 @@ impl Reason {
                 "lift what the message names (a quota, an admission policy, `immutable`); the token waits in memory and is written then"
             }
             Reason::KubernetesApiError => {
-                "give the operator's ServiceAccount the right that the message names"
+                "give the operator's ServiceAccount the right that the message names, or mend the admission webhook or the encryption of Secrets that fails; what waits is written then"
             }
             Reason::NamespaceNotOpened => {
                 "run the command that the message prints, or apply the RoleBinding in another way; it is seen within a minute"

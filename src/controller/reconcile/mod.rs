@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokensource_api::Reason;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::cache::source::CachedSource;
 use super::context::Context;
@@ -22,7 +22,7 @@ use super::outcome::Outcome;
 use super::propagation::Prompt;
 use super::spans;
 use super::state::SourceState;
-use crate::cluster::MAX_SPEC_BYTES;
+use crate::cluster::{MAX_SPEC_BYTES, Unavailable};
 use crate::key::Key;
 use crate::refresh::{Decision, api_server_wait};
 use crate::spec::{Identity, NO_HOST};
@@ -52,7 +52,8 @@ pub(super) async fn reconcile(
             warn!(source = %cached.key, %error, "the spec cannot be read; trying again");
             state.api_failures = state.api_failures.saturating_add(1);
             let (now, uid) = (context.clock.now(), cached.uid().cloned().unwrap_or_default());
-            return Some(api_server_wait(now, &uid, state.api_failures, None, state.awaiting(0)));
+            let remaining = context.expiry(&cached.key).map_or(0, |at| seconds_between(now, at));
+            return Some(api_server_wait(now, &uid, state.api_failures, None, state.awaiting(remaining)));
         }
     };
     let mut source = match cached.source() {
@@ -156,7 +157,10 @@ fn after(
 ) -> Option<Duration> {
     let asked = match ended {
         Ok(again) => {
-            state.api_failures = 0;
+            // A token request may still fail for the API server.
+            if !context.mints.is_minting(&identity.key) {
+                state.api_failures = 0;
+            }
             return again;
         }
         Err(Outcome::Gone | Outcome::NotLeading) => return None,
@@ -168,9 +172,13 @@ fn after(
     };
     state.api_failures = state.api_failures.saturating_add(1);
     let now = context.clock.now();
-    let remaining =
-        context.record(identity).map_or(0, |record| seconds_between(now, record.record.expires_at));
-    Some(api_server_wait(now, &identity.owner.uid, state.api_failures, asked, state.awaiting(remaining)))
+    let expires_at = context.record(identity).map(|record| record.record.expires_at);
+    let remaining = expires_at.map_or(0, |at| seconds_between(now, at));
+    let wait =
+        api_server_wait(now, &identity.owner.uid, state.api_failures, asked, state.awaiting(remaining));
+    // Ready turns False at expiry, whatever else fails.
+    let at_expiry = expires_at.filter(|at| *at > now).map(|at| timer(now, at));
+    Some(at_expiry.map_or(wait, |at_expiry| wait.min(at_expiry)))
 }
 
 /// The spec cannot be used: takes back what is queued, and drops a token that is not written yet.
@@ -184,14 +192,19 @@ fn drop_request(context: &Context, key: &Key, state: &mut SourceState) {
 
 impl Reconciliation<'_> {
     async fn run(&mut self) -> Result<Option<Duration>, Outcome> {
-        self.take_result()?;
-        let rest = self.observe_decide_act().await;
+        let rest = match self.take_result() {
+            Ok(()) => self.observe_decide_act().await,
+            Err(outcome) => Err(outcome),
+        };
         // A token that waits until its refresh token is saved is written soon, also when this process ends.
         let is_saving = self.context.saver.holds(&self.identity.key);
         self.state.hold_nothing_back(!is_saving && matches!(rest, Ok(_) | Err(Outcome::Gone)));
         // Before the report: pods do not wait for status.
         if matches!(rest, Ok(_) | Err(Outcome::ApiServer(_))) {
             self.propagate();
+        }
+        if let Err(Outcome::ApiServer(why)) = &rest {
+            self.report_api_failure(why).await;
         }
         let rest = rest?;
         let again = self.next(&rest);
@@ -202,6 +215,23 @@ impl Reconciliation<'_> {
         }
         let again = again.map(|next| timer(self.context.clock.now(), next));
         Ok(again.into_iter().chain(next_report).chain(self.next_propagation()).min())
+    }
+
+    /// Reports that the API server fails where it answers: it may fail for Secrets alone, because of an admission webhook or of
+    /// their encryption. Seldom, because in an outage each report is one more call that fails.
+    async fn report_api_failure(&mut self, why: &Unavailable) {
+        let failures = self.state.api_failures.saturating_add(1);
+        let is_turn = failures > 1 && failures.is_power_of_two();
+        if !why.is_answer || why.retry_after.is_some() || !(is_turn || self.expired_unreported()) {
+            return;
+        }
+        let message = format!(
+            "the Kubernetes API server fails with {why} in calls about this TokenSource and its Secrets; an admission webhook that fails is the usual cause, or the encryption of Secrets"
+        );
+        let problem = Problem { reason: Reason::KubernetesApiError, message, passes: true };
+        if let Err(error) = self.report(Some(problem)).await {
+            debug!(source = %self.identity.key, %error, "the failure of the API server could not be reported");
+        }
     }
 
     async fn observe_decide_act(&mut self) -> Result<Rest, Outcome> {

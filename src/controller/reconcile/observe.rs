@@ -72,7 +72,9 @@ impl Reconciliation<'_> {
             foreign_refresh_token,
             failure: self.state.failed.as_deref().map(|failed| &failed.failure),
             minting: self.context.mints.is_minting(&self.identity.key),
-            pending: self.state.pending_for_decision(self.spec.wanted.template.as_deref()),
+            pending: self
+                .state
+                .pending_for_decision(self.spec.wanted.template.as_deref(), &self.context.clock),
             unsaved_refresh_token: self.context.saver.holds(&self.identity.key),
             predecessor_until: refresh_token.and_then(|facts| self.predecessor_until(&facts)),
             metadata_restored_at: self.metadata_restored().map(|restored| restored.at),
@@ -140,19 +142,20 @@ impl Reconciliation<'_> {
     /// A write whose answer was lost may have happened: its token need not stay in memory. Nor need one that another
     /// process has outrun, which led meanwhile, or leads now. But a former leader may write late what it requested before.
     fn forget_what_is_written(&mut self) {
-        let Some(token) = &self.state.pending else { return };
-        let template = &self.spec.wanted.template;
-        let is_done = self.record().is_some_and(|written| {
-            if written.token_id == token.record.token_id {
-                written.template == *template && !token.record.cached
-            } else {
-                let is_newer = written.issued_at >= token.record.issued_at;
-                token.replaces.as_ref() != Some(&written.token_id)
-                    && (is_newer || !self.context.leadership.may_start())
-            }
+        let Some(token) = self.state.pending.take() else { return };
+        // The whole record: an issuer may have returned the token that the target held already.
+        let is_written = self.target().is_some_and(|target| target.record.as_deref() == Some(&token.record));
+        if is_written && token.record.template == self.spec.wanted.template {
+            return self.has_written(&token);
+        }
+        let is_outrun = self.record().is_some_and(|written| {
+            let is_newer = written.issued_at >= token.record.issued_at;
+            written.token_id != token.record.token_id
+                && token.replaces.as_ref() != Some(&written.token_id)
+                && (is_newer || !self.context.leadership.may_start())
         });
-        if is_done {
-            self.state.pending = None;
+        if !is_outrun {
+            self.state.pending = Some(token);
         }
     }
 

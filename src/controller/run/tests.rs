@@ -1,5 +1,6 @@
 mod issuers;
 mod leadership;
+mod unwritten;
 
 use std::mem::size_of;
 use std::sync::Mutex;

@@ -48,8 +48,7 @@ impl Reconciliation<'_> {
             self.state.restored.get_or_insert_default().by_token = Some(again);
         }
         match outcome {
-            Ok(mut token) => {
-                token.refresh_at = self.context.clock.since(token.refresh_at, token.rewound);
+            Ok(token) => {
                 self.state.pending = Some(token);
                 Ok(())
             }

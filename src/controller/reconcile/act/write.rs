@@ -64,18 +64,8 @@ impl Reconciliation<'_> {
         let writing = self.context.kubernetes.apply_secret(key, &body, false);
         let error = match spans::within(spans::apply(key), writing).await {
             Ok(facts) => {
-                self.context.issue_times.wrote(&self.identity.key, &token.record, token.rewound);
+                self.has_written(token);
                 self.context.secrets.observe(key, sent, Some(facts));
-                self.state.write_allowed = true;
-                self.state.minted_with = token.credentials.or(self.state.minted_with);
-                self.state.failed = None;
-                self.state.dampings.take_if(|dampings| dampings.forget_quiet(Instant::now()));
-                if let Some(dampings) = &mut self.state.dampings {
-                    dampings.refresh_at = Some(token.refresh_at);
-                }
-                if let Some(prompt) = &mut self.state.prompt {
-                    prompt.written(Instant::now());
-                }
                 return Ok(());
             }
             Err(error) => error,
@@ -89,6 +79,21 @@ impl Reconciliation<'_> {
             },
             (error, _) => self.write_failed(error, seen).await,
         })
+    }
+
+    /// The target holds this token by a write of this process.
+    pub(crate) fn has_written(&mut self, token: &NewToken) {
+        self.context.issue_times.wrote(&self.identity.key, &token.record, token.rewound);
+        self.state.write_allowed = true;
+        self.state.minted_with = token.credentials.or(self.state.minted_with);
+        self.state.failed = None;
+        self.state.dampings.take_if(|dampings| dampings.forget_quiet(Instant::now()));
+        if let Some(dampings) = &mut self.state.dampings {
+            dampings.refresh_at = Some(self.context.clock.since(token.refresh_at, token.rewound));
+        }
+        if let Some(prompt) = &mut self.state.prompt {
+            prompt.written(Instant::now());
+        }
     }
 
     /// The body of a write that is only tried (`dryRun=All`): as the real one, but for the token.

@@ -1,0 +1,112 @@
+//! Tokens that wait to be written, and an API server that fails.
+
+use super::*;
+use crate::controller::propagation::Prompt;
+
+fn vgs() -> Value {
+    json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}})
+}
+
+/// A token that fits, to be written over the one that the target holds.
+fn pending_over(context: &Context, key: &Key) -> Box<NewToken> {
+    let held = context.secrets.known(key).present().unwrap().record.clone().unwrap();
+    let mut token = new_token();
+    token.record.inputs = held.inputs.clone();
+    token.replaces = Some(held.token_id.clone());
+    token
+}
+
+fn count(calls: &Arc<Mutex<Vec<String>>>, call: &str) -> usize {
+    calls.lock().unwrap().iter().filter(|it| it.contains(call)).count()
+}
+
+/// An issuer may return the token of the session that lives: its record is another.
+#[tokio::test(start_paused = true)]
+async fn pending_token_that_the_target_holds_already_is_written_with_its_new_record() {
+    let (_stop, context, calls) = context_with_calls();
+    let key = source(&context, vgs());
+    let (cached, mut state) = with_token(&context, &key, 300);
+    let mut token = pending_over(&context, &key);
+    token.record.token_id = "old".into();
+    state.pending = Some(token);
+    reconcile(&cached, &mut state, &context).await;
+    assert_eq!(count(&calls, "PATCH /api/v1/namespaces/ns/secrets/a"), 1, "{:?}", calls.lock().unwrap());
+    assert!(state.pending.is_some(), "its write failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn write_whose_answer_was_lost_counts_when_the_watch_shows_it() {
+    let (_stop, context) = context();
+    let key = source(&context, vgs());
+    let (cached, mut state) = with_token(&context, &key, 300);
+    let mut token = pending_over(&context, &key);
+    token.credentials = Some([0; 16]);
+    let record = token.record.clone();
+    state.pending = Some(token);
+    state.prompt = Some(Box::new(Prompt::default()));
+    state.api_failures = 3;
+    let prompt = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}},
+        "target": {"propagation": "Prompt"}});
+    source(&context, prompt);
+    let prompted = context.sources.get(&key).unwrap();
+    drop(cached);
+    reconcile(&prompted, &mut state, &context).await;
+    assert!(state.pending.is_some() && state.prompt.as_ref().unwrap().next().is_none());
+
+    let keys = context.secrets.known(&key).present().unwrap().owned_keys;
+    observe(&context, &key, Some(facts("t", "2", Some(record), keys)));
+    reconcile(&prompted, &mut state, &context).await;
+    assert!(state.pending.is_none());
+    assert!(state.minted_with.is_some(), "a label on the credentials costs no token");
+    let next = state.prompt.as_ref().unwrap().next().expect("a round is due");
+    assert!(next > Instant::now() && next < Instant::now() + Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn api_server_that_fails_for_secrets_alone_is_reported_seldom() {
+    let (_stop, stopping) = watch::channel(false);
+    let leadership = Leadership::without_election(Arc::default(), stopping);
+    let (context, calls) = context_with_api_server(leadership, true);
+    let key = source(&context, vgs());
+    let (cached, mut state) = with_token(&context, &key, 300);
+    state.pending = Some(pending_over(&context, &key));
+    let mut reports = vec![];
+    for _ in 0..8 {
+        reconcile(&cached, &mut state, &context).await;
+        reports.push(count(&calls, "/tokensources/a/status"));
+    }
+    assert_eq!(reports, [0, 1, 1, 1, 1, 1, 1, 1], "the second failure, and nothing new after that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_of_a_failing_api_server_is_reconciled_when_its_token_expires() {
+    let (_stop, context) = context();
+    let key = source(&context, vgs());
+    let (cached, mut state) = with_token(&context, &key, 2);
+    state.pending = Some(pending_over(&context, &key));
+    state.api_failures = 10;
+    let again = reconcile(&cached, &mut state, &context).await.unwrap();
+    assert!(again <= Duration::from_secs(2), "{again:?}");
+}
+
+/// Between its failures, a token request is queued without one.
+#[tokio::test(start_paused = true)]
+async fn failures_of_the_api_server_in_a_row_are_counted_across_token_requests() {
+    let (_stop, context) = context();
+    let key = source(&context, vgs());
+    let (cached, mut state) = with_token(&context, &key, 300);
+    let mut counts = vec![];
+    for _ in 0..3 {
+        reconcile(&cached, &mut state, &context).await;
+        let (next, permit) = context.mints.next().await;
+        context.mints.begin(&next).unwrap();
+        drop(permit);
+        let outcome = Err(Outcome::ApiServer("status 500".to_owned().into()));
+        context
+            .mints
+            .finish(&key, MintResult { outcome, ..MintResult::empty("u".into(), MintReason::Due, None) });
+        reconcile(&cached, &mut state, &context).await;
+        counts.push(state.api_failures);
+    }
+    assert_eq!(counts, [1, 2, 3]);
+}
