@@ -64,8 +64,9 @@ pub enum ClusterError {
 /// The clients for a cluster.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
-    /// A client with its own connections, for watches of single namespaces. These are no heartbeats: they come and go.
-    pub(crate) watch_client: Client,
+    /// A client with its own connections, for lists and watches of single namespaces. These are no heartbeats: they come and go.
+    /// Its refusals are not counted: a namespace whose owner has not opened it is no fault.
+    pub(crate) namespace_client: Client,
     /// A client with its own connections, for leader election only.
     lease_client: Client,
     /// Tries tokens of ServiceAccounts.
@@ -92,14 +93,15 @@ impl Cluster {
         let addresses = api_server_addresses(&configuration);
         let pod_namespace = std::env::var("POD_NAMESPACE").ok().filter(|namespace| !namespace.is_empty());
         let namespace = pod_namespace.unwrap_or_else(|| configuration.default_namespace.clone());
-        let counts = CountRequests(Arc::clone(metrics));
+        let counts = CountRequests::new(Arc::clone(metrics));
         let dates = ReadDate(Arc::clone(clock));
-        let without_heartbeats = || {
+        let without_heartbeats = |counts: &CountRequests| {
             let builder = ClientBuilder::try_from(configuration.clone()).map_err(unusable)?;
-            let builder = builder.with_layer(&counts).with_layer(&dates);
+            let builder = builder.with_layer(counts).with_layer(&dates);
             Ok(builder.with_layer(&MapResponseLayer::new(as_status)).build())
         };
-        let (lease_client, watch_client) = (without_heartbeats()?, without_heartbeats()?);
+        let lease_client = without_heartbeats(&counts)?;
+        let namespace_client = without_heartbeats(&counts.clone().without_refusals())?;
         let token_check = TokenCheck::new(&configuration).map_err(unusable)?;
         let heartbeats = Arc::clone(heartbeats);
         let client = ClientBuilder::try_from(configuration.clone())
@@ -112,7 +114,7 @@ impl Cluster {
             .with_layer(&dates)
             .with_layer(&MapResponseLayer::new(as_status))
             .build();
-        Ok(Cluster { client, watch_client, lease_client, token_check, addresses, namespace })
+        Ok(Cluster { client, namespace_client, lease_client, token_check, addresses, namespace })
     }
 
     /// The calls of leader election. They do not wait behind other calls.

@@ -92,7 +92,7 @@ pub(crate) struct NamespaceObject {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LabelledNamespace {
     metadata: ObjectMeta,
-    /// None where they are too large to be kept.
+    /// Empty where they are too large to be kept.
     pub(crate) labels: BTreeMap<String, String>,
 }
 

@@ -6,6 +6,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, EnvVar};
+use tokensource_api::DEFAULT_CONTROLLER;
 
 use crate::token_request::EndpointArgs;
 
@@ -24,6 +25,33 @@ pub(crate) fn flag(deployment: &Deployment, name: &str) -> Vec<String> {
     let prefix = format!("--{name}=");
     let all = container(deployment).map(flags_of).unwrap_or_default();
     all.iter().filter_map(|flag| flag.strip_prefix(&prefix)).map(str::to_owned).collect()
+}
+
+/// Whether a switch of the operator is set, in its arguments or its environment.
+pub(crate) fn has_switch(deployment: &Deployment, name: &str) -> bool {
+    let all = container(deployment).map(flags_of).unwrap_or_default();
+    let mut all = all.iter().filter(|flag| name_of(flag) == name);
+    // It has no value on the command line, and one in the environment.
+    all.any(|flag| flag.split_once('=').is_none_or(|(_, value)| value == "true"))
+}
+
+/// The ClusterTokenIssuers that an operator serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServedIssuers {
+    /// Their `spec.controller`.
+    pub(crate) controller: String,
+    /// The namespace with their Secrets.
+    pub(crate) namespace: String,
+}
+
+impl ServedIssuers {
+    /// As the flags of its Deployment say; `None`: it serves none.
+    pub(crate) fn of(deployment: &Deployment) -> Option<Self> {
+        let value = |name: &str| flag(deployment, name).pop();
+        let namespace = value("issuers-namespace")?;
+        let controller = value("issuers-controller").unwrap_or_else(|| DEFAULT_CONTROLLER.to_owned());
+        Some(ServedIssuers { controller, namespace })
+    }
 }
 
 /// The flags of a container as `--name=value`; the arguments precede, and variables count where a flag is absent.
@@ -180,6 +208,33 @@ mod tests {
         assert!(!taken.proxy_from_environment, "the proxy of another environment");
         let own = over(&["--egress-allow=192.168.0.0/16", "--default-propagation-delay=3s"], &operator);
         assert_eq!((own.egress_allow.len(), own.default_propagation_delay, own.allow_http), (1, 3, true));
+    }
+
+    #[test]
+    fn switch_is_set_by_its_name_or_by_a_variable_that_says_so() {
+        let is_set = |arguments: Value, variables: Value| {
+            has_switch(&deployment(arguments, variables), "require-issuer")
+        };
+        let variable = |value: &str| json!([{"name": "TOKENSOURCE_REQUIRE_ISSUER", "value": value}]);
+        assert!(is_set(json!(["run", "--require-issuer"]), json!([])));
+        assert!(is_set(json!(["run"]), variable("true")));
+        assert!(!is_set(json!(["run"]), variable("false")));
+        assert!(!is_set(
+            json!(["run", "--require-issuers=a", "--issuers-namespace=require-issuer"]),
+            json!([])
+        ));
+    }
+
+    #[test]
+    fn issuers_are_served_by_their_controller_where_their_namespace_is_said() {
+        let of = |arguments: Value| ServedIssuers::of(&deployment(arguments, json!([])));
+        let served = |controller: &str| {
+            Some(ServedIssuers { controller: controller.to_owned(), namespace: "a".to_owned() })
+        };
+        assert_eq!(of(json!(["run", "--issuers-controller=example.com/b"])), None);
+        assert_eq!(of(json!(["run", "--issuers-namespace=a"])), served("tokensource.dev/operator"));
+        let own = json!(["run", "--issuers-namespace=a", "--issuers-controller=example.com/b"]);
+        assert_eq!(of(own), served("example.com/b"));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub enum Followed {
     In(Vec<String>),
     /// Everywhere, with rights by RoleBindings of namespaces.
     WhereBound {
-        /// The client of watches: each needs a connection of its own.
+        /// The client for Secrets: each watch needs a connection of its own.
         client: Client,
         /// The most watches of namespaces at once; the others are listed in turn.
         watches: usize,
@@ -97,11 +97,10 @@ async fn watches(
         let (listed, sources_listed) = watch::channel(false);
         all.push(sources(client.clone(), scope, context, listed).boxed());
         all.push(match followed {
-            Followed::WhereBound { client: watch_client, watches, interval } => {
+            Followed::WhereBound { client, watches, interval } => {
                 let is_listed = &scope.is_listed;
                 let (watches, interval) = (*watches, *interval);
-                let reads =
-                    served::Reads { client: client.clone(), watch_client, watches, interval, is_listed };
+                let reads = served::Reads { client, watches, interval, is_listed };
                 served::run(reads, context, sources_listed).boxed()
             }
             _ => secrets(client.clone(), scope, context, sources_listed).boxed(),

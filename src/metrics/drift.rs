@@ -121,7 +121,7 @@ fn alerts_and_dashboard_use_exposed_metrics_and_labels() {
     let mut used = BTreeSet::new();
     for expression in expressions() {
         let mut labels: BTreeSet<&str> =
-            ["job", "instance", "le", "alertname", "alertstate", "severity", "reason"].into();
+            ["__name__", "job", "instance", "le", "alertname", "alertstate", "severity", "reason"].into();
         for word in
             words(&expression).filter(|word| word.starts_with("tokensource_") || word.starts_with("process_"))
         {

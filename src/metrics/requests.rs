@@ -4,28 +4,53 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Method, Request, Response, Uri};
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::Metrics;
 
+/// A request that is dropped after this time was not answered in time. One that is dropped sooner was not needed any more: a
+/// watch ended, or a scraper left. The timeouts of calls are longer.
+const MIN_UNANSWERED: Duration = Duration::from_secs(1);
+/// The status of a request that RBAC does not grant.
+const FORBIDDEN: u16 = 403;
+
 /// The layer that counts requests.
 #[derive(Clone, Debug)]
-pub struct CountRequests(pub Arc<Metrics>);
+pub struct CountRequests {
+    metrics: Arc<Metrics>,
+    counts_refusals: bool,
+}
+
+impl CountRequests {
+    /// Counts all requests.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        CountRequests { metrics, counts_refusals: true }
+    }
+
+    /// Counts no refusals (403): for requests that show whether a right is granted.
+    #[must_use]
+    pub fn without_refusals(self) -> Self {
+        CountRequests { counts_refusals: false, ..self }
+    }
+}
 
 /// The service of [`CountRequests`].
 #[derive(Clone, Debug)]
 pub struct CountedService<S> {
     inner: S,
-    metrics: Arc<Metrics>,
+    counts: CountRequests,
 }
 
 impl<S> Layer<S> for CountRequests {
     type Service = CountedService<S>;
 
     fn layer(&self, inner: S) -> CountedService<S> {
-        CountedService { inner, metrics: Arc::clone(&self.0) }
+        CountedService { inner, counts: self.clone() }
     }
 }
 
@@ -43,18 +68,46 @@ where
     }
 
     fn call(&mut self, request: Request<In>) -> Self::Future {
-        let (verb, resource) = (verb(request.method(), request.uri()), resource(request.uri().path()));
-        let metrics = Arc::clone(&self.metrics);
+        let sent = SentRequest {
+            counts: self.counts.clone(),
+            verb: verb(request.method(), request.uri()),
+            resource: resource(request.uri().path()),
+            since: Instant::now(),
+            has_ended: false,
+        };
         let call = self.inner.call(request);
         Box::pin(async move {
             let result = call.await;
-            metrics.api_request(
-                verb,
-                resource,
-                result.as_ref().ok().map(|response| response.status().as_u16()),
-            );
+            sent.ended(result.as_ref().ok().map(|response| response.status().as_u16()));
             result
         })
+    }
+}
+
+/// A request until its response begins. It is counted then, or when its timeout drops it.
+struct SentRequest {
+    counts: CountRequests,
+    verb: &'static str,
+    resource: &'static str,
+    since: Instant,
+    has_ended: bool,
+}
+
+impl SentRequest {
+    /// With the status of the response; `None` where there is none.
+    fn ended(mut self, code: Option<u16>) {
+        self.has_ended = true;
+        if code != Some(FORBIDDEN) || self.counts.counts_refusals {
+            self.counts.metrics.api_request(self.verb, self.resource, code);
+        }
+    }
+}
+
+impl Drop for SentRequest {
+    fn drop(&mut self) {
+        if !self.has_ended && self.since.elapsed() >= MIN_UNANSWERED {
+            self.counts.metrics.api_request(self.verb, self.resource, None);
+        }
     }
 }
 
@@ -115,7 +168,66 @@ fn segments(path: &str) -> Option<(&str, Option<&str>, Option<&str>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
+    use crate::metrics::tests::text;
+
+    fn counts() -> CountRequests {
+        CountRequests::new(Arc::new(Metrics::new(Arc::default())))
+    }
+
+    /// What was counted, by verb, resource and code.
+    fn counted(counts: &CountRequests) -> Vec<String> {
+        let text = text(&counts.metrics);
+        let lines =
+            text.lines().filter_map(|line| line.strip_prefix("tokensource_kubernetes_requests_total"));
+        lines.map(str::to_owned).collect()
+    }
+
+    fn request() -> Request<()> {
+        Request::get("/api/v1/namespaces/a/secrets/b").body(()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_that_its_timeout_drops_is_counted_once_and_without_a_code() {
+        let counts = counts();
+        let mut service = counts.layer(tower::service_fn(|_: Request<()>| {
+            std::future::pending::<Result<Response<()>, Infallible>>()
+        }));
+        // It was not needed any more.
+        tokio::time::timeout(Duration::from_millis(900), service.call(request())).await.unwrap_err();
+        assert_eq!(counted(&counts), Vec::<String>::new());
+        tokio::time::timeout(Duration::from_secs(10), service.call(request())).await.unwrap_err();
+        assert_eq!(counted(&counts), [r#"{verb="get",resource="secrets",code="none"} 1"#]);
+    }
+
+    #[tokio::test]
+    async fn request_is_counted_by_its_status_and_a_refusal_only_where_it_is_a_fault() {
+        for (code, expected) in
+            [(200, [true, true]), (500, [true, true]), (401, [true, true]), (403, [true, false])]
+        {
+            let lines_of = async |counts: CountRequests| {
+                let mut service = counts.layer(tower::service_fn(move |_: Request<()>| async move {
+                    Ok::<_, Infallible>(Response::builder().status(code).body(()).unwrap())
+                }));
+                service.call(request()).await.unwrap();
+                counted(&counts)
+            };
+            let line = format!(r#"{{verb="get",resource="secrets",code="{code}"}} 1"#);
+            let all = [lines_of(counts()).await, lines_of(counts().without_refusals()).await];
+            assert_eq!(all.map(|lines| lines == [line.clone()]), expected, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn request_that_fails_is_counted_without_a_code() {
+        let counts = counts();
+        let mut service = counts
+            .layer(tower::service_fn(|_: Request<()>| std::future::ready(Err::<Response<()>, _>("refused"))));
+        service.call(request()).await.unwrap_err();
+        assert_eq!(counted(&counts), [r#"{verb="get",resource="secrets",code="none"} 1"#]);
+    }
 
     #[test]
     fn verb_and_resource_of_requests() {

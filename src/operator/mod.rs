@@ -170,7 +170,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
         async move { context.save_refresh_tokens().await }
     });
 
-    let followed = followed(&arguments, cluster.watch_client);
+    let followed = followed(&arguments, cluster.namespace_client);
     // From SIGTERM on the process is not ready and starts nothing new. Running work ends, and its results are written.
     let deadline = |timeout| {
         let leadership = leadership.clone();
@@ -205,11 +205,11 @@ pub async fn run(arguments: RunArgs) -> Result<(), StartError> {
 }
 
 /// Where TokenSources are followed.
-fn followed(arguments: &RunArgs, watch_client: Client) -> Followed {
+fn followed(arguments: &RunArgs, namespace_client: Client) -> Followed {
     if arguments.served_role.is_some() {
         let (watches, interval) =
             (arguments.namespace_watches, Duration::from_secs(arguments.namespace_interval));
-        return Followed::WhereBound { client: watch_client, watches, interval };
+        return Followed::WhereBound { client: namespace_client, watches, interval };
     }
     match &arguments.namespaces[..] {
         [] => Followed::Everywhere,

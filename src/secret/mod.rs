@@ -19,6 +19,8 @@ pub use template::{
     template_keys,
 };
 
+use crate::key::Key;
+
 /// The field manager of everything that the operator applies.
 pub const FIELD_MANAGER: &str = "tokensource-operator";
 /// The annotation on the target Secret that holds its [`Record`].
@@ -42,6 +44,16 @@ pub const REFRESH_REQUEST_ANNOTATION: &str = "tokensource.dev/refresh-requested-
 pub const CREDENTIALS_LABEL: (&str, &str) = ("tokensource.dev/credentials", "true");
 /// Label and value of every Secret that the operator writes.
 pub const MANAGED_BY_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "tokensource-operator");
+
+/// What to do about a Secret that is not released for use, where the operator uses no other.
+#[must_use]
+pub fn not_released(secret: &Key) -> String {
+    let (label, value) = CREDENTIALS_LABEL;
+    let (namespace, name) = (&secret.namespace, &secret.name);
+    format!(
+        "Secret {name} is not labelled {label}={value}, and this operator uses no other Secrets (--require-credentials-label): kubectl label secret {name} -n {namespace} {label}={value}"
+    )
+}
 
 #[cfg(test)]
 mod tests {

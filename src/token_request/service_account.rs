@@ -42,6 +42,7 @@ pub struct AllowedToken {
     audience: String,
     /// `https`, unless `http` is written.
     scheme: &'static str,
+    /// Without a final dot.
     host: String,
     port: u16,
 }
@@ -65,7 +66,7 @@ impl FromStr for AllowedToken {
         let is_authority = !authority.contains(['/', '?', '#', '@', '\\', '*', '%']) && url.path() == "/";
         match (url.host_str(), url.port_or_known_default()) {
             (Some(host), Some(port)) if is_authority && is_audience(audience) => {
-                let (audience, host) = (audience.to_owned(), host.to_owned());
+                let (audience, host) = (audience.to_owned(), without_final_dot(host).to_owned());
                 Ok(AllowedToken { audience, scheme, host, port })
             }
             _ => Err(InvalidAllowedToken),
@@ -77,9 +78,14 @@ impl AllowedToken {
     fn permits(&self, audience: &str, url: &Url) -> bool {
         self.audience == audience
             && url.scheme() == self.scheme
-            && url.host_str() == Some(&self.host)
+            && url.host_str().map(without_final_dot) == Some(self.host.as_str())
             && url.port_or_known_default() == Some(self.port)
     }
+}
+
+/// With a final dot, a name is the same host: the egress policy compares names without it, too.
+fn without_final_dot(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 /// A token of a ServiceAccount is not used. Messages contain no token.

@@ -64,6 +64,34 @@ async fn mint_does_not_use_refresh_token_stored_by_operator() {
     assert_eq!(scene.mints().await, 2);
 }
 
+/// The Deployment of an operator with these arguments, without pods.
+async fn deploy_operator(release: &Scene, arguments: &[&str]) {
+    let labels = json!({"app.kubernetes.io/part-of": "tokensource-operator"});
+    let pods = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "operator", "image": "o", "args": arguments}]}});
+    let spec = json!({"replicas": 0, "selector": {"matchLabels": labels}, "template": pods});
+    release
+        .apply(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o", "labels": labels}, "spec": spec}))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mint_refuses_what_the_operator_refuses_by_its_flags() {
+    let scene = Scene::new("mint-flags", 300).await;
+    scene.apply(scene.source(json!({}))).await;
+    let operator = ["--operator-namespace", &scene.namespace];
+    deploy_operator(&scene, &["run", "--require-credentials-label"]).await;
+    let remedy = format!("label secret credentials -n {} tokensource.dev/credentials=true", scene.namespace);
+    mint(&scene, "source", &operator).await.assert(2, &["(--require-credentials-label): kubectl ", &remedy]);
+    let issuers = format!("--issuers-namespace={}", scene.namespace);
+    deploy_operator(&scene, &["run", &issuers, "--require-issuer"]).await;
+    mint(&scene, "source", &operator).await.assert(1, &["EndpointRefusedByPolicy: ", "(--require-issuer"]);
+    assert_eq!(scene.mints().await, 0);
+
+    deploy_operator(&scene, &["run", "--require-credentials-label"]).await;
+    scene.kubectl(&remedy.split(' ').collect::<Vec<_>>(), "").await;
+    mint(&scene, "source", &operator).await.assert(0, &["Answer: a token"]);
+}
+
 /// What the issuer lends is read with the user's rights, and judged as by the operator.
 #[tokio::test(flavor = "multi_thread")]
 async fn mint_through_an_issuer_is_the_platforms_and_keeps_the_issuers_bounds() {
@@ -81,14 +109,7 @@ async fn mint_through_an_issuer_is_the_platforms_and_keeps_the_issuers_bounds() 
     let mint = async || mint(&tenant, "source", &at).await;
 
     // An operator that serves no issuers, those of another one, and those for other namespaces.
-    let labels = json!({"app.kubernetes.io/part-of": "tokensource-operator"});
-    let deployed = async |arguments: &[&str]| {
-        let pods = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "operator", "image": "o", "args": arguments}]}});
-        let spec = json!({"replicas": 0, "selector": {"matchLabels": labels}, "template": pods});
-        release
-            .apply(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o", "labels": labels}, "spec": spec}))
-            .await;
-    };
+    let deployed = async |arguments: &[&str]| deploy_operator(&release, arguments).await;
     deployed(&["run"]).await;
     mint().await.assert(1, &["IssuerNotReady: ", "this operator serves no ClusterTokenIssuers"]);
     let issuers = format!("--issuers-namespace={operator}");

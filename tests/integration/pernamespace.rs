@@ -92,6 +92,13 @@ async fn namespace_is_served_from_its_binding_on_until_that_is_gone() {
     })
     .await;
     assert_eq!(reports(), 1, "it is said once");
+    // The alert about the API server pages for refused lists.
+    let metrics = operator.admin("/metrics").await.2;
+    let lists = |code: &str| {
+        let labels = format!("verb=\"list\",resource=\"secrets\",code=\"{code}\"");
+        metrics.lines().filter(|line| line.contains(&labels)).count()
+    };
+    assert_eq!((lists("200"), lists("403")), (1, 0), "{metrics}");
 
     as_admin(&other, command(&message)).await;
     other.ready("True TokenValid").await;

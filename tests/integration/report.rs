@@ -110,6 +110,7 @@ async fn report_has_no_value_of_a_secret_and_says_what_may_not_be_read() {
         "run",
         format!("--namespace={namespace}"),
         format!("--issuers-namespace={namespace}"),
+        format!("--issuers-controller={namespace}"),
         format!("--log-level={SECRET}")
     ]);
     let containers = json!([{"name": "operator", "image": "o", "args": arguments, "env": [{"name": "NOTE", "value": repeated}]}]);

@@ -17,9 +17,8 @@ use crate::key::Key;
 use crate::text::shown_message;
 use crate::time::seconds_between;
 
-/// The first minor version of Kubernetes 1 that the chart accepts, and the first with admission policies (v1).
-const FIRST_MINOR: u32 = 29;
-const FIRST_MINOR_WITH_POLICIES: u32 = 30;
+/// The first minor version of Kubernetes 1 that the chart accepts.
+const FIRST_MINOR: u32 = 31;
 /// The version of this binary, which is that of its release.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The lease duration where the Lease names none, in seconds.
@@ -86,11 +85,6 @@ fn version(seen: &Seen) -> Finding {
         Ok(((1, minor), text)) if *minor < FIRST_MINOR => {
             finding(Grade::Fail, PART, format!("{text} is too old: 1.{FIRST_MINOR} is needed"))
         }
-        Ok(((1, minor), text)) if *minor < FIRST_MINOR_WITH_POLICIES => finding(
-            Grade::Warn,
-            PART,
-            format!("{text} has no admission policies, which 1.{FIRST_MINOR_WITH_POLICIES} has"),
-        ),
         Ok((_, text)) => finding(Grade::Ok, PART, text.clone()),
     }
 }

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokensource_api::{Reason, TokenSource, TokenSourceStatus};
 
 use super::cluster::Found;
+use super::operator_flags::OperatorFlags;
 use super::read_error::ReadError;
 use super::report::{ExplainReport, Finding, LastFailureReport, Level, span, when};
 use crate::commands::output::ConditionReport;
@@ -20,8 +21,10 @@ use crate::time::seconds_between;
 
 /// A refresh or an attempt that is overdue by more than this is a finding, in seconds.
 const MAX_DELAY: u64 = 120;
+
 struct Assessment<'a> {
     now: Timestamp,
+    operator: OperatorFlags,
     source: &'a TokenSource,
     status: TokenSourceStatus,
     /// `None` where the spec is invalid.
@@ -31,18 +34,19 @@ struct Assessment<'a> {
     report: ExplainReport,
 }
 
-/// Assesses what was read; `propagation_delay` (seconds) applies where the spec has none.
+/// Assesses what was read.
 pub(super) fn assess(
     now: Timestamp,
     namespace: &str,
     found: &Found,
-    propagation_delay: u64,
+    operator: OperatorFlags,
 ) -> ExplainReport {
     let source = &found.source;
-    let resolved = Resolved::of(source, propagation_delay);
+    let resolved = Resolved::of(source, operator.propagation_delay);
     let name = source.metadata.name.as_deref().unwrap_or_default();
     let mut assessment = Assessment {
         now,
+        operator,
         source,
         status: source.status.clone().unwrap_or_default(),
         report: ExplainReport { source: format!("{namespace}/{name}"), ..ExplainReport::default() },

@@ -3,6 +3,7 @@
 
 mod assess;
 mod cluster;
+mod operator_flags;
 mod read_error;
 mod report;
 mod service_account;
@@ -17,13 +18,13 @@ use kube::api::DynamicObject;
 
 use super::installation::{self, InstallationArgs};
 use super::kubectl::{ClusterArgs, SelectionArgs};
-use super::operator;
 use super::output::{self, OutputFormat, Progress};
 use crate::cluster::{UserCluster, UserClusterError};
 use crate::spec::Resolved;
 use crate::text::shown_message;
 use crate::token_request::propagation_delay;
 use cluster::{ExplainError, Found};
+use operator_flags::{DEFAULT_PROPAGATION_DELAY, OperatorFlags};
 use report::{ExplainReport, Level};
 
 /// The text below the flags in the help of `explain`.
@@ -42,8 +43,6 @@ read is named, and the rest is reported without it. It prints no value of a Secr
 
 /// How many TokenSources are read at once.
 const CONCURRENT_READS: usize = 8;
-/// The propagation delay that `run` has by default, in seconds.
-const DEFAULT_PROPAGATION_DELAY: u64 = 90;
 
 /// The flags of `explain`.
 #[derive(Debug, Args)]
@@ -131,17 +130,18 @@ async fn reports(
         secrets.entry(source.metadata.namespace.clone().unwrap_or_default()).or_default().push(target);
     }
     let (count, progress) = (sources.len(), Progress::new());
-    let (mut pods, mut delays) = (BTreeMap::new(), BTreeMap::new());
+    let (mut pods, mut operators) = (BTreeMap::new(), BTreeMap::new());
     for (namespace, secrets) in secrets {
         progress.show(&format!("reading pods of {namespace}"));
         pods.insert(namespace.clone(), Arc::new(cluster::read_pods(cluster, &namespace, &secrets).await));
-        delays.insert(namespace.clone(), operators_delay(cluster, &namespace, operator).await);
+        operators.insert(namespace.clone(), operator_flags(cluster, &namespace, operator).await);
     }
-    let (pods, delays) = (&pods, &delays);
+    let (pods, operators) = (&pods, &operators);
     let one = async |source: DynamicObject| {
         let namespace = source.metadata.namespace.clone().unwrap_or_default();
         let pods = pods.get(&namespace).cloned().unwrap_or_else(|| Arc::new(Ok(vec![])));
-        let (delay, unknown) = delays.get(&namespace).cloned().unwrap_or((DEFAULT_PROPAGATION_DELAY, None));
+        let (operator, unknown) = operators.get(&namespace).cloned().unwrap_or_default();
+        let delay = operator.propagation_delay;
         let found = cluster::read(
             cluster,
             source,
@@ -149,7 +149,7 @@ async fn reports(
             pods,
         );
         let found = found.await?;
-        let mut report = assess::assess(Timestamp::now(), &namespace, &found, delay);
+        let mut report = assess::assess(Timestamp::now(), &namespace, &found, operator);
         report.not_known.extend(unknown.filter(|_| depends_on_default(&found)));
         Ok(report)
     };
@@ -165,27 +165,25 @@ async fn reports(
     reports
 }
 
-/// The operator's propagation delay in seconds, and what is not known of it.
-async fn operators_delay(
+/// What the operator's flags say, and what is not known of its propagation delay.
+async fn operator_flags(
     cluster: &UserCluster,
     namespace: &str,
     (given, installation): (Option<u64>, &InstallationArgs),
-) -> (u64, Option<String>) {
-    if let Some(given) = given {
-        return (given, None);
+) -> (OperatorFlags, Option<String>) {
+    if let Some(propagation_delay) = given {
+        return (OperatorFlags { propagation_delay, ..OperatorFlags::default() }, None);
     }
-    let unknown = match installation::of_namespace(cluster, namespace, installation).await {
-        Ok(installation) => {
-            let values = operator::flag(&installation.deployment, "default-propagation-delay");
-            let delay = values.last().and_then(|value| propagation_delay(value).ok());
-            return (delay.unwrap_or(DEFAULT_PROPAGATION_DELAY), None);
+    match installation::of_namespace(cluster, namespace, installation).await {
+        Ok(installation) => (OperatorFlags::of(&installation.deployment), None),
+        Err(error) => {
+            let unknown = format!(
+                "{}, so {DEFAULT_PROPAGATION_DELAY} s are taken for its --default-propagation-delay",
+                shown_message(&error.to_string())
+            );
+            (OperatorFlags::default(), Some(unknown))
         }
-        Err(error) => format!(
-            "{}, so {DEFAULT_PROPAGATION_DELAY} s are taken for its --default-propagation-delay",
-            shown_message(&error.to_string())
-        ),
-    };
-    (DEFAULT_PROPAGATION_DELAY, Some(unknown))
+    }
 }
 
 /// Whether the report depends on the operator's propagation delay.

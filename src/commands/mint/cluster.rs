@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use super::fault::Fault;
 use super::input::Input;
 use super::issuer::{self, Lender};
+use super::requirements::Requirements;
 use crate::cluster::{CallError, UserCluster, UserClusterError, UserConnection};
 use crate::key::Key;
 use crate::secret::{REFRESH_TOKEN_ANNOTATION, STORED_REFRESH_TOKEN_KEY, UNROTATED_KEY};
@@ -23,16 +24,19 @@ pub(super) struct Internal {
     pub(super) networks: Vec<EgressNetwork>,
 }
 
-/// Reads the input of a token request, and what no endpoint may have.
+/// Reads the input of a token request, and what no endpoint may have. `operator`: how it serves issuers, and what it requires of
+/// others.
 pub(super) async fn read(
     connection: &UserConnection,
     name: &str,
-    lender: Result<Lender, Fault>,
+    operator: (Result<Lender, Fault>, Requirements),
     sends_refresh_token: impl Fn(&TokenSource) -> bool,
 ) -> Result<(Input, Internal), Fault> {
     let usage = |error: UserClusterError| Fault::usage(error.to_string());
     let cluster = UserCluster::connect(connection).await.map_err(usage)?;
     let mut source = cluster.token_source(name).await.map_err(usage)?;
+    let (lender, requirements) = operator;
+    requirements.check_source(&source)?;
     let (lender, issuer) = match &source.spec.issuer_ref {
         Some(_) => {
             let lender = lender?;
@@ -87,10 +91,11 @@ pub(super) async fn read(
             .map_err(failed("what spec.tls names".to_owned()))?,
         None => Named::default(),
     };
-    if let Some(lender) = &lender {
-        let secrets = [&credentials, &named.bundle_secret, &named.client_certificate];
-        secrets.into_iter().flatten().try_for_each(|secret| lender.check_released(secret))?;
-    }
+    let secrets = [&credentials, &named.bundle_secret, &named.client_certificate];
+    secrets.into_iter().flatten().try_for_each(|secret| match &lender {
+        Some(lender) => lender.check_released(secret),
+        None => requirements.check_secret(secret, &namespace),
+    })?;
     Ok((
         Input {
             namespace: Some(namespace),

@@ -3,11 +3,11 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use token_endpoint::{Answer, RequestDescription};
-use tokensource_api::{ClusterTokenIssuer, DEFAULT_CONTROLLER, Reason, TokenSource};
+use tokensource_api::{ClusterTokenIssuer, Reason, TokenSource};
 
 use super::fault::{Exit, Fault};
 use crate::cluster::{CallError, UserCluster};
-use crate::commands::operator::flag;
+use crate::commands::operator::{ServedIssuers, flag};
 use crate::secret::{CREDENTIALS_LABEL, Facts};
 use crate::spec::{Issuer, IssuerError, other_host};
 use crate::text::shown;
@@ -36,10 +36,9 @@ impl Lender {
             })?;
             return Ok(Lender { namespace, controller: None, names_only: false });
         };
-        let value = |name: &str| flag(deployment, name).pop();
-        let namespace = value("issuers-namespace").ok_or_else(|| told(&IssuerError::Off))?;
-        let controller = value("issuers-controller").unwrap_or_else(|| DEFAULT_CONTROLLER.to_owned());
-        let names_only = value("namespace").is_some();
+        let ServedIssuers { namespace, controller } =
+            ServedIssuers::of(deployment).ok_or_else(|| told(&IssuerError::Off))?;
+        let names_only = !flag(deployment, "namespace").is_empty();
         Ok(Lender { namespace, controller: Some(controller), names_only })
     }
 

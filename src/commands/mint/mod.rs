@@ -10,6 +10,7 @@ mod issuer;
 mod manifests;
 mod redacted;
 mod report;
+mod requirements;
 mod response;
 mod service_account;
 mod token_file;
@@ -43,6 +44,7 @@ use input::Input;
 use issuer::Lender;
 use manifests::{ManifestError, Manifests};
 use report::MintReport;
+use requirements::Requirements;
 use response::{Exchange, report_response, target_preview};
 use token_endpoint::{self as oauth, Class, Discovery, Tls};
 use token_file::TokenFile;
@@ -277,7 +279,8 @@ async fn read_input(
         Resolved::of(source, propagation_delay).is_ok_and(|resolved| resolved.sends_refresh_token())
     };
     let lender = Lender::of(operator, arguments.installation.operator_namespace.as_deref());
-    cluster::read(&cluster.connection(), name, lender, sends_refresh_token).await
+    let requirements = Requirements::of(operator);
+    cluster::read(&cluster.connection(), name, (lender, requirements), sends_refresh_token).await
 }
 
 fn read_file(path: &Path) -> std::io::Result<String> {

@@ -19,7 +19,7 @@ use crate::cluster::{BoundedText, CLUSTER_EVENTS, CallError, Scope, UserCluster}
 use crate::commands::check::{self, Operator};
 use crate::commands::installation::InstallationArgs;
 use crate::commands::kubectl::SelectionArgs;
-use crate::commands::operator::flag;
+use crate::commands::operator::ServedIssuers;
 use crate::commands::output::Progress;
 use crate::commands::{explain, get};
 use crate::key::Key;
@@ -126,12 +126,16 @@ pub(super) async fn gather(
 ) -> Gathered {
     let gathered = Gathered { contents: vec![], values: SecretValues::default(), unread: vec![], bytes: 0 };
     let mut gatherer = Gatherer { cluster, installation, until, progress: Progress::new(), gathered };
-    let issuers_namespace = gatherer.check().await;
+    let served = gatherer.check().await;
     let sources = gatherer.sources(selection).await;
-    let issuers = gatherer.issuers(issuers_namespace.is_some(), &sources).await;
+    let issuers = gatherer.issuers(!served.is_empty(), &sources).await;
     let mut secrets = gatherer.secrets_of(selection, &sources).await;
-    if let Some(namespace) = &issuers_namespace {
-        secret_keys::add_secrets_of_issuers(&mut secrets, &issuers, namespace);
+    let unserved = secret_keys::add_secrets_of_issuers(&mut secrets, &issuers, &served);
+    if !unserved.is_empty() {
+        gatherer.gathered.unread.push(format!(
+            "Secrets of ClusterTokenIssuers ({}), so that their values could not be looked for in the texts: no operator is known that serves these issuers",
+            unserved.join(", ")
+        ));
     }
     gatherer.secrets(secrets).await;
     gatherer.of_sources(sources.into_iter().take(MAX_SOURCES).collect()).await;
@@ -308,14 +312,14 @@ impl Gatherer<'_> {
         self.gathered.add_text(format!("events/{file}"), lines.concat());
     }
 
-    /// What `check` says and reads, and the operators. Returns the namespace with the Secrets of issuers, if one serves some.
-    async fn check(&mut self) -> Option<String> {
+    /// What `check` says and reads, and the operators. Returns the issuers that these serve.
+    async fn check(&mut self) -> Vec<ServedIssuers> {
         let (cluster, installation, progress) = (self.cluster, self.installation, Progress::new());
         let examined = async {
             let show = |what: &str| progress.show(what);
             Ok::<_, CallError>(check::examined(cluster, installation, show).await)
         };
-        let (seen, text) = self.read("what check says", examined).await?;
+        let Some((seen, text)) = self.read("what check says", examined).await else { return vec![] };
         self.gathered.add_text("check.txt".to_owned(), text);
         if let Some(definition) = self.noted("the CustomResourceDefinition", seen.definition).flatten() {
             self.definition("definition.yaml", &definition);
@@ -328,13 +332,12 @@ impl Gatherer<'_> {
         if !all.is_empty() {
             self.gathered.add_object("policies.yaml".to_owned(), json!(all));
         }
-        let mut issuers_namespace = None;
+        let mut served = vec![];
         for operator in self.noted("the operator", seen.operators).unwrap_or_default() {
-            issuers_namespace =
-                issuers_namespace.or_else(|| flag(&operator.deployment, "issuers-namespace").pop());
+            served.extend(ServedIssuers::of(&operator.deployment));
             self.operator(operator).await;
         }
-        issuers_namespace
+        served
     }
 
     fn noted<T, E: std::fmt::Display>(&mut self, what: &str, read: Result<T, E>) -> Option<T> {

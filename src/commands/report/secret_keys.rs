@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use kube::api::DynamicObject;
 use serde_json::Value;
+use tokensource_api::DEFAULT_CONTROLLER;
 
 use super::hidden::CLIENT_ID;
+use crate::commands::operator::ServedIssuers;
 use crate::key::Key;
 
 /// Where a spec names the Secrets of credentials and TLS.
@@ -28,16 +30,29 @@ pub(super) fn secrets_of(shown: &[DynamicObject], all: Option<&[DynamicObject]>)
     secrets
 }
 
-/// Adds the Secrets of issuers, in the operator's namespace. Their clients' ids are in manifests and messages, too.
-pub(super) fn add_secrets_of_issuers(
+/// Adds the Secrets of issuers, in the namespaces of the operators that serve them. Their clients' ids are in manifests and
+/// messages, too. Returns the names of the issuers with Secrets that no operator of `served` serves.
+pub(super) fn add_secrets_of_issuers<'a>(
     secrets: &mut BTreeMap<Key, bool>,
-    issuers: &[DynamicObject],
-    namespace: &str,
-) {
-    for (name, is_public) in issuers.iter().flat_map(named_secrets) {
-        let all = secrets.entry(Key::new(namespace, name)).or_insert(is_public);
-        *all &= is_public;
+    issuers: &'a [DynamicObject],
+    served: &[ServedIssuers],
+) -> Vec<&'a str> {
+    let mut unserved = vec![];
+    for issuer in issuers {
+        let controller = issuer.data.pointer("/spec/controller").and_then(Value::as_str);
+        let controller = controller.unwrap_or(DEFAULT_CONTROLLER);
+        let serving: Vec<_> = served.iter().filter(|served| served.controller == controller).collect();
+        if serving.is_empty() && named_secrets(issuer).next().is_some() {
+            unserved.push(issuer.metadata.name.as_deref().unwrap_or_default());
+        }
+        for ServedIssuers { namespace, .. } in serving {
+            for (name, is_public) in named_secrets(issuer) {
+                let all = secrets.entry(Key::new(namespace, name)).or_insert(is_public);
+                *all &= is_public;
+            }
+        }
     }
+    unserved
 }
 
 /// The Secrets that belong to a TokenSource, each with whether its key `client_id` holds the id of a client. Another name of the
@@ -130,6 +145,37 @@ mod tests {
         assert_eq!(secrets_of(shown, None).len(), 3, "of those that are shown alone");
     }
 
+    fn served(controller: &str, namespace: &str) -> ServedIssuers {
+        ServedIssuers { controller: controller.into(), namespace: namespace.into() }
+    }
+
+    #[test]
+    fn secrets_of_an_issuer_are_those_in_the_namespace_of_its_operator() {
+        let issuer = |name: &str, controller: Option<&str>, secret: Option<&str>| -> DynamicObject {
+            let credentials = secret.map(|name| json!({"secretRef": {"name": name}}));
+            let mut spec = json!({"credentials": credentials.unwrap_or_else(|| json!({}))});
+            if let Some(controller) = controller {
+                spec["controller"] = json!(controller);
+            }
+            serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+        };
+        let issuers = [
+            issuer("default", None, Some("of-a")),
+            issuer("other", Some("example.com/other"), Some("of-b")),
+            issuer("unknown", Some("example.com/gone"), Some("of-none")),
+            issuer("without-secrets", Some("example.com/gone"), None),
+        ];
+        let of = |all: &[ServedIssuers]| {
+            let mut secrets = BTreeMap::new();
+            let unserved = add_secrets_of_issuers(&mut secrets, &issuers, all);
+            (secrets.into_keys().map(|key| key.to_string()).collect::<Vec<_>>(), unserved)
+        };
+        let (a, b) = (served("tokensource.dev/operator", "a"), served("example.com/other", "b"));
+        assert_eq!(of(&[a.clone(), b.clone()]), (vec!["a/of-a".into(), "b/of-b".into()], vec!["unknown"]));
+        assert_eq!(of(&[b]), (vec!["b/of-b".into()], vec!["default", "unknown"]));
+        assert_eq!(of(&[]), (vec![], vec!["default", "other", "unknown"]));
+    }
+
     #[test]
     fn client_id_of_an_issuer_is_public_unless_another_use_of_its_secret_says_otherwise() {
         let issuer = |members: Value| -> DynamicObject {
@@ -139,9 +185,10 @@ mod tests {
             let spec = json!({"credentials": credentials, "tls": tls});
             serde_json::from_value(json!({"metadata": {"name": "idp"}, "spec": spec})).unwrap()
         };
+        let served = [served("tokensource.dev/operator", "o")];
         let of = |before: &[(&str, bool)], issuers: &[DynamicObject]| {
             let mut secrets = before.iter().map(|(name, public)| (Key::new("o", name), *public)).collect();
-            add_secrets_of_issuers(&mut secrets, issuers, "o");
+            assert_eq!(add_secrets_of_issuers(&mut secrets, issuers, &served), Vec::<&str>::new());
             (secrets[&Key::new("o", "shared")], secrets[&Key::new("o", "certificate")])
         };
         let (plain, other) = (issuer(json!({})), issuer(json!({"clientSecretKey": "client_id"})));

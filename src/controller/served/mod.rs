@@ -32,9 +32,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How namespaces are read.
 pub(super) struct Reads<'a> {
-    pub(super) client: Client,
-    /// The client of watches. Each needs a connection of its own.
-    pub(super) watch_client: &'a Client,
+    /// A client of their own: each watch needs a connection, and refusals are no fault, so that they are not counted.
+    pub(super) client: &'a Client,
     /// The most watches at once.
     pub(super) watches: usize,
     /// How often each namespace is listed.
@@ -110,7 +109,7 @@ pub(super) async fn run(reads: Reads<'_>, context: &Context, mut sources_listed:
                 }
                 let load = context.bindings.sources(&namespace);
                 if answer == Answer::Granted && watches.admits(&namespace, load) {
-                    let watch = follow(reads.watch_client.clone(), Arc::clone(&namespace), context);
+                    let watch = follow(reads.client.clone(), Arc::clone(&namespace), context);
                     watches.begin(&namespace, load, watch.boxed());
                 }
             }

@@ -51,12 +51,18 @@ fn allowed_token_permits_its_pair_alone() {
         "https://idp.example.com.evil.example/token",
         "https://a.idp.example.com/token",
         "https://idp.example.com:8443/token",
-        "https://idp.example.com./token",
+        "https://idp.example.com../token",
+        "https://idp.example.com.:8443/token",
         "https://evil.example.com/idp.example.com",
     ] {
         assert!(!permits(pair, audience, url), "{url}");
     }
     assert!(!permits(pair, "https://idp.example.com", "https://idp.example.com/token"), "another audience");
+    for allowed in ["a=idp.example.com", "a=idp.example.com.", "a=idp.example.com.:443"] {
+        for url in ["https://idp.example.com/token", "https://idp.example.com./token"] {
+            assert!(permits(allowed, "a", url), "{allowed} {url}");
+        }
+    }
     assert!(permits("a=h:8443", "a", "https://h:8443/t") && !permits("a=h:8443", "a", "https://h/t"));
     assert!(permits("a=h:443", "a", "https://h/t") && permits("a=[::1]:8443", "a", "https://[::1]:8443/t"));
     for pair in ["a=h", "a=h:80", "a=h:443"] {

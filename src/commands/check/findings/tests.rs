@@ -76,17 +76,24 @@ fn findings_of_a_ready_cluster_are_all_ok() {
 }
 
 #[test]
+fn oldest_version_of_kubernetes_is_that_of_the_chart() {
+    let chart = include_str!("../../../../charts/tokensource-operator/Chart.yaml");
+    let version = format!("kubeVersion: \">=1.{FIRST_MINOR}.0-0\"");
+    assert!(chart.lines().any(|line| line == version), "{chart}");
+}
+
+#[test]
 fn findings_name_what_is_missing_and_what_is_not_known() {
     let lease =
         |value: Value| of_operator_with(|it| it.lease = Some((Key::new("s", "l"), Ok(Some(object(value))))));
     for (seen, part, grade, words) in [
-        (changed(|it| it.version = Ok(((1, 28), "v1.28.0".into()))), "kubernetes", Grade::Fail, "too old"),
         (
-            changed(|it| it.version = Ok(((1, 29), "v1.29.0".into()))),
+            changed(|it| it.version = Ok(((1, 30), "v1.30.9".into()))),
             "kubernetes",
-            Grade::Warn,
-            "no admission policies",
+            Grade::Fail,
+            "v1.30.9 is too old: 1.31 is needed",
         ),
+        (changed(|it| it.version = Ok(((1, 31), "v1.31.0".into()))), "kubernetes", Grade::Ok, "v1.31.0"),
         (changed(|it| it.definition = Ok(None)), "definition", Grade::Fail, "is not installed"),
         (
             changed(|it| it.definition.as_mut().unwrap().as_mut().unwrap().spec.versions[0].schema = None),

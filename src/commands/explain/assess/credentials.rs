@@ -11,8 +11,9 @@ use crate::commands::explain::cluster::Found;
 use crate::commands::explain::report::{Finding, Level};
 use crate::commands::explain::service_account::ServiceAccountFacts;
 use crate::digest::sha256;
+use crate::key::Key;
 use crate::providers::{CredentialsError, ServiceAccountUse, read_credentials};
-use crate::secret::{Facts, STORED_REFRESH_TOKEN_KEY};
+use crate::secret::{Facts, STORED_REFRESH_TOKEN_KEY, not_released};
 use crate::text::{shell_word, shown};
 
 /// The data key of the digest of the original from which a stored refresh token descends.
@@ -49,8 +50,14 @@ impl Assessment<'_> {
             Ok(read) => {
                 self.original = read.credentials.refresh_token.as_ref().map(sha256);
                 let remarks: String = read.remarks.iter().map(|remark| format!("; {remark}")).collect();
-                let secret = self.credentials_name();
-                Finding::new(Level::Well, format!("Secret {secret} has what is needed{remarks}"))
+                let name = self.credentials_name();
+                let facts = secret.and_then(|secret| Facts::of(&secret.metadata));
+                if self.operator.needs_label && facts.is_some_and(|facts| !facts.released) {
+                    let namespace = self.source.metadata.namespace.as_deref().unwrap_or_default();
+                    Finding::new(Level::Attention, not_released(&Key::new(namespace, name)))
+                } else {
+                    Finding::new(Level::Well, format!("Secret {name} has what is needed{remarks}"))
+                }
             }
             Err(error) => Finding::new(Level::Attention, error.to_string()),
         })

@@ -119,7 +119,7 @@ fn found(source: TokenSource) -> Found {
 }
 
 fn explain(found: &Found) -> ExplainReport {
-    assess(at(0), "payments", found, 90)
+    assess(at(0), "payments", found, OperatorFlags::default())
 }
 
 #[test]

@@ -83,6 +83,29 @@ fn assess_names_a_missing_key_of_the_credentials() {
 }
 
 #[test]
+fn assess_of_credentials_that_are_not_released_has_the_command_where_the_operator_requires_it() {
+    let said = |label: Option<&str>, needs_label: bool| {
+        let mut found = found(source(json!({}), json!({})));
+        let labels = label.map(|value| [("tokensource.dev/credentials".to_owned(), value.to_owned())].into());
+        found.credentials.as_mut().unwrap().as_mut().unwrap().metadata.labels = labels;
+        let flags = OperatorFlags { needs_label, ..OperatorFlags::default() };
+        let report = assess(at(0), "payments", &found, flags);
+        let finding = report.credentials.unwrap();
+        (finding.level, finding.message)
+    };
+    let remedy = "kubectl label secret vgs-client -n payments tokensource.dev/credentials=true";
+    for label in [None, Some("false")] {
+        let (level, message) = said(label, true);
+        assert_eq!(level, Level::Attention, "{message}");
+        assert!(message.ends_with(remedy), "{message}");
+    }
+    for (label, needs_label) in [(Some("true"), true), (None, false)] {
+        let (level, message) = said(label, needs_label);
+        assert_eq!((level, message.as_str()), (Level::Well, "Secret vgs-client has what is needed"));
+    }
+}
+
+#[test]
 fn assess_of_a_service_account_says_what_the_issuer_must_know_and_what_may_not_be_read() {
     let provider = json!({"vgs": null, "oauth2": {
         "tokenURL": "https://a.example/token", "clientAuthentication": {"serviceAccountToken": {}},
