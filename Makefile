@@ -112,6 +112,10 @@ fuzz: ## Fuzz the parser of responses and the templates, for FUZZ_SECONDS=60 eac
 bench: $(NPM_STAMPS) ## Measure memory, CPU and refreshes a second of SOURCES=1000 TokenSources, or one load (SCENARIO=overload).
 	$(CARGO) bench --bench scale
 
+.PHONY: flamegraph
+flamegraph: $(NPM_STAMPS) ## Draw where the CPU time goes in such a load, SCENARIO=full, with perf (Linux).
+	@hack/flamegraph.sh
+
 .PHONY: bench-heap
 bench-heap: $(NPM_STAMPS) ## Measure the heap of SOURCES=1000 TokenSources and the allocations of a refresh.
 	$(CARGO) bench --bench heap
