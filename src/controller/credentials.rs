@@ -10,7 +10,7 @@ use super::context::Context;
 use super::outcome::Outcome;
 use crate::key::Key;
 use crate::providers::{ReadCredentials, read_credentials};
-use crate::secret::{CREDENTIALS_LABEL, Facts, Version};
+use crate::secret::{Facts, Version, not_released};
 use crate::spec::{Identity, Resolved};
 use crate::text::shown;
 use crate::token_request::tls::Named;
@@ -101,15 +101,12 @@ pub(super) async fn tls(
 /// What to do about a Secret that may not be used as credentials: its owner has not released it, or it stores a refresh
 /// token.
 pub(super) fn not_usable(secret: &Key, facts: &Facts) -> String {
-    let (namespace, name) = (&secret.namespace, &secret.name);
     if let Some(source) = &facts.rare().refresh_token_of {
+        let name = &secret.name;
         return format!(
             "Secret {name} stores the refresh token of TokenSource {}, which alone may send it, because it changes with every use: name the Secret that you wrote in spec.credentials.secretRef.name",
             shown(source)
         );
     }
-    let (label, value) = CREDENTIALS_LABEL;
-    format!(
-        "Secret {name} is not labelled {label}={value}, and this operator uses no other Secrets (--require-credentials-label): kubectl label secret {name} -n {namespace} {label}={value}"
-    )
+    not_released(secret)
 }
