@@ -64,8 +64,9 @@ pub enum ClusterError {
 /// The clients for a cluster.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
-    /// A client with its own connections, for lists and watches of single namespaces. These are no heartbeats: they come and go.
-    /// Its refusals are not counted: a namespace whose owner has not opened it is no fault.
+    /// A client with its own connections, for all calls about objects of single namespaces where rights are given by namespace.
+    /// Its watches are no heartbeats: they come and go. Its refusals are not counted: a namespace that its owner has not opened,
+    /// or has closed, is no fault.
     pub(crate) namespace_client: Client,
     /// A client with its own connections, for leader election only.
     lease_client: Client,

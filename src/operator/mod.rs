@@ -301,7 +301,10 @@ fn parts(
     let transport = transport(endpoints, cluster.addresses.clone())?.with_clock(move || now.now());
     Ok(Parts {
         clock: Arc::clone(clock),
-        kubernetes: Kubernetes::new(cluster.client.clone()),
+        kubernetes: Kubernetes::new(match arguments.served_role {
+            Some(_) => cluster.namespace_client.clone(),
+            None => cluster.client.clone(),
+        }),
         transport,
         limits,
         max_sources_per_namespace: arguments.max_sources_per_namespace,

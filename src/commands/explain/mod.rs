@@ -60,7 +60,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "DURATION", env = "TOKENSOURCE_DEFAULT_PROPAGATION_DELAY", value_parser = propagation_delay)]
     pub default_propagation_delay: Option<u64>,
 
-    /// The operator whose propagation delay that is.
+    /// The operator that serves them.
     #[command(flatten)]
     pub installation: InstallationArgs,
 
@@ -171,10 +171,7 @@ async fn operator_flags(
     namespace: &str,
     (given, installation): (Option<u64>, &InstallationArgs),
 ) -> (OperatorFlags, Option<String>) {
-    if let Some(propagation_delay) = given {
-        return (OperatorFlags { propagation_delay, ..OperatorFlags::default() }, None);
-    }
-    match installation::of_namespace(cluster, namespace, installation).await {
+    let (flags, unknown) = match installation::of_namespace(cluster, namespace, installation).await {
         Ok(installation) => (OperatorFlags::of(&installation.deployment), None),
         Err(error) => {
             let unknown = format!(
@@ -183,6 +180,10 @@ async fn operator_flags(
             );
             (OperatorFlags::default(), Some(unknown))
         }
+    };
+    match given {
+        Some(propagation_delay) => (OperatorFlags { propagation_delay, ..flags }, None),
+        None => (flags, unknown),
     }
 }
 

@@ -176,7 +176,7 @@ fn after(
     let remaining = expires_at.map_or(0, |at| seconds_between(now, at));
     let wait =
         api_server_wait(now, &identity.owner.uid, state.api_failures, asked, state.awaiting(remaining));
-    // Ready turns False at expiry, whatever else fails.
+    // Ready turns False at expiry, also where calls about Secrets fail.
     let at_expiry = expires_at.filter(|at| *at > now).map(|at| timer(now, at));
     Some(at_expiry.map_or(wait, |at_expiry| wait.min(at_expiry)))
 }
@@ -217,16 +217,22 @@ impl Reconciliation<'_> {
         Ok(again.into_iter().chain(next_report).chain(self.next_propagation()).min())
     }
 
-    /// Reports that the API server fails where it answers: it may fail for Secrets alone, because of an admission webhook or of
-    /// their encryption. Seldom, because in an outage each report is one more call that fails.
+    /// Reports that the API server fails: it may fail for Secrets alone, because of an admission webhook or of their encryption.
+    /// Seldom, because in an outage each report is one more call that fails.
     async fn report_api_failure(&mut self, why: &Unavailable) {
         let failures = self.state.api_failures.saturating_add(1);
         let is_turn = failures > 1 && failures.is_power_of_two();
-        if !why.is_answer || why.retry_after.is_some() || !(is_turn || self.expired_unreported()) {
+        let has_expired = why.is_answer && self.expired_unreported();
+        if why.retry_after.is_some() || !(is_turn || has_expired) {
             return;
         }
+        let is_known = self.context.secrets.known(&self.identity.target).observed().is_some();
+        if !is_known && report::before(self.source, self.reported, self.state).has_token {
+            return; // its token may be valid
+        }
+        let what = if why.is_answer { why.to_string() } else { "no answer".to_owned() };
         let message = format!(
-            "the Kubernetes API server fails with {why} in calls about this TokenSource and its Secrets; an admission webhook that fails is the usual cause, or the encryption of Secrets"
+            "calls to the Kubernetes API server about this TokenSource or its Secrets fail ({what}); an admission webhook that fails is the usual cause, or the encryption of Secrets"
         );
         let problem = Problem { reason: Reason::KubernetesApiError, message, passes: true };
         if let Err(error) = self.report(Some(problem)).await {

@@ -143,8 +143,10 @@ impl Reconciliation<'_> {
     /// process has outrun, which led meanwhile, or leads now. But a former leader may write late what it requested before.
     fn forget_what_is_written(&mut self) {
         let Some(token) = self.state.pending.take() else { return };
-        // The whole record: an issuer may have returned the token that the target held already.
-        let is_written = self.target().is_some_and(|target| target.record.as_deref() == Some(&token.record));
+        // The whole record: an issuer may have returned the token that the target held already. Within one second, even that is
+        // the same.
+        let is_written = self.target_is_intact()
+            && self.target().is_some_and(|target| target.record.as_deref() == Some(&token.record));
         if is_written && token.record.template == self.spec.wanted.template {
             return self.has_written(&token);
         }

@@ -48,7 +48,7 @@ fn context_led_by(leadership: Leadership) -> (Arc<Context>, Arc<Mutex<Vec<String
     context_with_api_server(leadership, false)
 }
 
-/// With an API server that accepts a status, or answers nothing but errors.
+/// With an API server that accepts a status, or answers nothing but errors. About Secret `silent` it does not answer.
 fn context_with_api_server(
     leadership: Leadership,
     accepts_status: bool,
@@ -59,7 +59,11 @@ fn context_with_api_server(
     let unavailable = tower::service_fn(move |request: http::Request<kube::client::Body>| {
         made.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
         let accepts = accepts_status && request.uri().path().ends_with("/status");
+        let is_silent = request.uri().path().ends_with("/secrets/silent");
         async move {
+            if is_silent {
+                std::future::pending::<()>().await;
+            }
             let (status, body) = if accepts {
                 (200, json!({"metadata": {"resourceVersion": "2"}}).to_string().into_bytes())
             } else {
@@ -270,6 +274,7 @@ fn with_token(context: &Context, key: &Key, expires_in: i64) -> (Arc<CachedSourc
     let cached = context.sources.get(key).unwrap();
     let wanted = Resolved::of(&cached.source().unwrap(), 90).unwrap().wanted;
     let mut record = record("old", expires_in);
+    record.owner.name = (*key.name).into();
     record.inputs.provider.clone_from(&wanted.provider);
     record.template.clone_from(&wanted.template);
     observe(context, &key.sibling("c"), Some(facts("c", "1", None, wanted.keys)));

@@ -80,8 +80,9 @@ pub(super) async fn run(reads: Reads<'_>, context: &Context, mut sources_listed:
                 watches.end(&namespace);
                 plan.forget(&namespace);
                 // Another release may serve it until it is selected again: what is known now says nothing then.
-                context.bindings.shown(&namespace, Access::Unknown);
-                context.secrets.forget(&namespace);
+                if context.bindings.shown(&namespace, Access::Unknown) {
+                    context.secrets.forget(&namespace);
+                }
                 plan.ask(&namespace, now + reads.interval);
             }
         }

@@ -1,7 +1,10 @@
 //! Tokens that wait to be written, and an API server that fails.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use super::*;
 use crate::controller::propagation::Prompt;
+use crate::status::Reported;
 
 fn vgs() -> Value {
     json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}})
@@ -11,6 +14,7 @@ fn vgs() -> Value {
 fn pending_over(context: &Context, key: &Key) -> Box<NewToken> {
     let held = context.secrets.known(key).present().unwrap().record.clone().unwrap();
     let mut token = new_token();
+    token.record.owner = held.owner.clone();
     token.record.inputs = held.inputs.clone();
     token.replaces = Some(held.token_id.clone());
     token
@@ -32,6 +36,20 @@ async fn pending_token_that_the_target_holds_already_is_written_with_its_new_rec
     reconcile(&cached, &mut state, &context).await;
     assert_eq!(count(&calls, "PATCH /api/v1/namespaces/ns/secrets/a"), 1, "{:?}", calls.lock().unwrap());
     assert!(state.pending.is_some(), "its write failed");
+}
+
+/// Within one second, also the record is the same.
+#[tokio::test(start_paused = true)]
+async fn pending_token_is_written_where_another_writer_has_changed_what_the_target_holds() {
+    let (_stop, context, calls) = context_with_calls();
+    let key = source(&context, vgs());
+    let (cached, mut state) = with_token(&context, &key, 300);
+    let token = pending_over(&context, &key);
+    observe(&context, &key, Some(facts("t", "2", Some(token.record.clone()), KeySet::default())));
+    state.pending = Some(token);
+    reconcile(&cached, &mut state, &context).await;
+    assert_eq!(count(&calls, "PATCH /api/v1/namespaces/ns/secrets/a"), 1, "{:?}", calls.lock().unwrap());
+    assert_eq!(context.mints.queued(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,6 +96,38 @@ async fn api_server_that_fails_for_secrets_alone_is_reported_seldom() {
     assert_eq!(reports, [0, 1, 1, 1, 1, 1, 1, 1], "the second failure, and nothing new after that");
 }
 
+/// An admission webhook may hang for longer than a call may take.
+#[tokio::test(start_paused = true)]
+async fn api_server_that_does_not_answer_about_secrets_is_reported() {
+    let (_stop, stopping) = watch::channel(false);
+    let leadership = Leadership::without_election(Arc::default(), stopping);
+    let (context, calls) = context_with_api_server(leadership, true);
+    let key = source_named(&context, "silent", vgs());
+    let (cached, mut state) = with_token(&context, &key, 300);
+    state.pending = Some(pending_over(&context, &key));
+    for reports in [0, 1] {
+        reconcile(&cached, &mut state, &context).await;
+        assert_eq!(count(&calls, "/tokensources/silent/status"), reports);
+    }
+}
+
+/// While a list of Secrets begins, a target may be unknown.
+#[tokio::test(start_paused = true)]
+async fn token_in_an_unknown_target_is_not_reported_as_none() {
+    let (_stop, stopping) = watch::channel(false);
+    let leadership = Leadership::without_election(Arc::default(), stopping);
+    let (context, calls) = context_with_api_server(leadership, true);
+    let key = source(&context, vgs());
+    let (cached, mut state) = with_token(&context, &key, 300);
+    context.secrets.forget("ns");
+    state.api_failures = 1;
+    let mut reported = Reported::default();
+    reported.has_token = true;
+    state.reported = Some(Box::new((u64::MAX, reported)));
+    reconcile(&cached, &mut state, &context).await;
+    assert_eq!((state.api_failures, count(&calls, "/tokensources/a/status")), (2, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn source_of_a_failing_api_server_is_reconciled_when_its_token_expires() {
     let (_stop, context) = context();
@@ -109,4 +159,25 @@ async fn failures_of_the_api_server_in_a_row_are_counted_across_token_requests()
         counts.push(state.api_failures);
     }
     assert_eq!(counts, [1, 2, 3]);
+}
+
+/// A virtual machine that was paused has aged what is in memory, and a clock that was set back has not made it younger.
+#[tokio::test]
+async fn pending_token_is_as_old_as_the_clock_says() {
+    let at = |second| Timestamp::from_second(1_800_000_000 + second).unwrap();
+    for (set, moved) in [(7200, 0), (-7200, -7200)] {
+        let ahead = Arc::new(AtomicI64::new(0));
+        let shown = Arc::clone(&ahead);
+        let read = move || Moment { wall: at(shown.load(Ordering::Relaxed)), ..Moment::default() };
+        let clock = Clock::reading(read);
+        clock.server_said(at(0), clock.moment());
+        let pending = NewToken { refresh_at: at(100), expires_at: at(200), ..*new_token() };
+        let mut state = SourceState { pending: Some(Box::new(pending)), ..SourceState::default() };
+        ahead.store(set, Ordering::Relaxed);
+        clock.server_said(at(set), clock.moment());
+        clock.check(Duration::ZERO);
+        state.clock_is(clock.corrected());
+        let pending = state.pending_for_decision(None, &clock).unwrap();
+        assert_eq!((pending.refresh_at, pending.expires_at), (at(100 + moved), at(200 + moved)));
+    }
 }
