@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use token_endpoint::without_final_dot;
 use tokensource_api::{AUDIENCES_ANNOTATION, Reason};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -81,11 +82,6 @@ impl AllowedToken {
             && url.host_str().map(without_final_dot) == Some(self.host.as_str())
             && url.port_or_known_default() == Some(self.port)
     }
-}
-
-/// With a final dot, a name is the same host: the egress policy compares names without it, too.
-fn without_final_dot(host: &str) -> &str {
-    host.strip_suffix('.').unwrap_or(host)
 }
 
 /// A token of a ServiceAccount is not used. Messages contain no token.

@@ -6,10 +6,10 @@ mod refused;
 mod rule;
 
 pub use refused::{EgressRefused, RuleNeeded};
-pub use rule::{EgressNetwork, EgressNetworkError, EgressRule, EgressRuleError};
+pub use rule::{EgressNetwork, EgressNetworkError, EgressRule, EgressRuleError, without_final_dot};
 
 use crate::address::{self, AddressKind};
-use rule::{has_empty_label, normalise};
+use rule::has_empty_label;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -114,7 +114,7 @@ impl Egress {
             Host::Ipv4(ip) => self.check_address(&ip.to_string(), port, ip.into()),
             Host::Ipv6(ip) => self.check_address(&ip.to_string(), port, ip.into()),
             Host::Domain(name) => {
-                let host = normalise(name);
+                let host = without_final_dot(name);
                 if has_empty_label(host) {
                     return Err(EgressRefused::EmptyLabel { host: name.to_owned() });
                 }
@@ -144,7 +144,7 @@ impl Egress {
         let (host, ip) = match host {
             Host::Ipv4(ip) => (ip.to_string(), Some(IpAddr::from(ip))),
             Host::Ipv6(ip) => (ip.to_string(), Some(IpAddr::from(ip))),
-            Host::Domain(name) => (normalise(name).to_owned(), None),
+            Host::Domain(name) => (without_final_dot(name).to_owned(), None),
         };
         let canonical = ip.map(address::canonical);
         let is_listed = self.permits().any(|rule| {
@@ -168,7 +168,7 @@ impl Egress {
     /// # Errors
     /// The policy does not allow it.
     pub fn check_address(&self, host: &str, port: u16, ip: IpAddr) -> Result<(), EgressRefused> {
-        let host = normalise(host);
+        let host = without_final_dot(host);
         let canonical = address::canonical(ip);
         let refused = |kind, needs| {
             Err(EgressRefused::Address { host: host.to_owned(), port, ip, canonical, kind, needs })

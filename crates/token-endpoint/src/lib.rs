@@ -96,7 +96,7 @@ pub use discovery::{Issuer, IssuerError};
 pub use discovery_cache::Discovery;
 pub use egress::{
     Egress, EgressNetwork, EgressNetworkError, EgressRefused, EgressRule, EgressRuleError, Proxied,
-    RuleNeeded,
+    RuleNeeded, without_final_dot,
 };
 pub use error::{Class, Error, ErrorKind, Hint, Reach, Refusal, RequestError, Undiscovered, Unusable};
 pub use grant::{

@@ -126,7 +126,7 @@ impl FromStr for EgressRule {
         match Host::parse(host).map_err(|_| error("it is neither a host name nor an address"))? {
             Host::Ipv4(ip) => Self::network(IpAddr::from(ip).into(), port).map_err(error),
             Host::Ipv6(ip) => Self::network(IpAddr::from(ip).into(), port).map_err(error),
-            Host::Domain(name) => match normalise(&name) {
+            Host::Domain(name) => match without_final_dot(&name) {
                 "" => Err(error("it is neither a host name nor an address")),
                 host if has_empty_label(host) => Err(error("it has two dots in a row")),
                 host => Ok(EgressRule::Host { host: host.to_owned(), port, absolute: host != name }),
@@ -191,7 +191,9 @@ pub(super) fn has_empty_label(host: &str) -> bool {
     host.split('.').any(str::is_empty)
 }
 
-/// Removes the dot that makes a name absolute. [`url::Url`] and [`Host`] have lowered the case already.
-pub(super) fn normalise(host: &str) -> &str {
+/// Removes the dot that makes a name absolute: with it, a name is the same host. [`url::Url`] and [`Host`] have lowered the case
+/// already.
+#[must_use]
+pub fn without_final_dot(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
