@@ -97,8 +97,6 @@ pub(super) struct NewToken {
     pub(super) credentials: Option<Digest>,
     /// When it would be refreshed: from then on it is written only where the target's token expires sooner.
     pub(super) refresh_at: Timestamp,
-    /// When it expires.
-    pub(super) expires_at: Timestamp,
     /// The template of its record cannot be rendered with it: another token is requested, unless the template changes.
     pub(super) is_unusable: bool,
     /// By how many seconds the clock had been set back when it was requested.

@@ -359,7 +359,6 @@ impl TokenRequest<'_> {
         let before = self.record.as_deref();
         let record = Record::new(owner, inputs, wanted.refresh_request.clone(), minted, before);
         let refresh_at = refresh_at(&self.identity.owner.uid, &self.spec.policy, &record);
-        let expires_at = record.expires_at;
         info!(
             source = %self.identity.key,
             host = self.spec.host(),
@@ -378,7 +377,6 @@ impl TokenRequest<'_> {
             values: answer.values,
             credentials: material.values,
             refresh_at,
-            expires_at,
             is_unusable: false,
             rewound,
             received_at: Instant::now(),

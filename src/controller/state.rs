@@ -171,7 +171,7 @@ impl SourceState {
         is_usable.then_some(refresh::Pending {
             inputs: &token.record.inputs,
             refresh_at: clock.since(token.refresh_at, token.rewound),
-            expires_at: clock.since(token.expires_at, token.rewound),
+            expires_at: clock.since(token.record.expires_at, token.rewound),
         })
     }
 

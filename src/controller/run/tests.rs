@@ -39,6 +39,14 @@ fn context_with_calls() -> (watch::Sender<bool>, Arc<Context>, Arc<Mutex<Vec<Str
     (stop, context, calls)
 }
 
+/// The same, with an API server that accepts a status.
+fn context_that_reports() -> (watch::Sender<bool>, Arc<Context>, Arc<Mutex<Vec<String>>>) {
+    let (stop, stopping) = watch::channel(false);
+    let leadership = Leadership::without_election(Arc::default(), stopping);
+    let (context, calls) = context_with_api_server(leadership, true);
+    (stop, context, calls)
+}
+
 fn leading(context: &Arc<Context>) -> tokio::task::JoinHandle<()> {
     let context = Arc::clone(context);
     tokio::spawn(async move { lead(&context).await })
@@ -169,7 +177,6 @@ fn new_token() -> Box<NewToken> {
         values: Default::default(),
         credentials: None,
         refresh_at: Timestamp::MAX,
-        expires_at: Timestamp::MAX,
         is_unusable: false,
         rewound: 0,
         received_at: Instant::now(),
@@ -341,9 +348,7 @@ async fn label_that_is_set_while_a_change_is_held_back_is_no_other_change() {
 
 #[tokio::test(start_paused = true)]
 async fn report_that_waits_gives_its_place_back_where_the_problem_passes() {
-    let (_stop, stopping) = watch::channel(false);
-    let leadership = Leadership::without_election(Arc::default(), stopping);
-    let (context, calls) = context_with_api_server(leadership, true);
+    let (_stop, context, calls) = context_that_reports();
     let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "c"}}, "suspend": true});
     let key = source(&context, spec);
     let (cached, mut state) = with_token(&context, &key, 3000);

@@ -82,9 +82,7 @@ async fn write_whose_answer_was_lost_counts_when_the_watch_shows_it() {
 
 #[tokio::test(start_paused = true)]
 async fn api_server_that_fails_for_secrets_alone_is_reported_seldom() {
-    let (_stop, stopping) = watch::channel(false);
-    let leadership = Leadership::without_election(Arc::default(), stopping);
-    let (context, calls) = context_with_api_server(leadership, true);
+    let (_stop, context, calls) = context_that_reports();
     let key = source(&context, vgs());
     let (cached, mut state) = with_token(&context, &key, 300);
     state.pending = Some(pending_over(&context, &key));
@@ -99,9 +97,7 @@ async fn api_server_that_fails_for_secrets_alone_is_reported_seldom() {
 /// An admission webhook may hang for longer than a call may take.
 #[tokio::test(start_paused = true)]
 async fn api_server_that_does_not_answer_about_secrets_is_reported() {
-    let (_stop, stopping) = watch::channel(false);
-    let leadership = Leadership::without_election(Arc::default(), stopping);
-    let (context, calls) = context_with_api_server(leadership, true);
+    let (_stop, context, calls) = context_that_reports();
     let key = source_named(&context, "silent", vgs());
     let (cached, mut state) = with_token(&context, &key, 300);
     state.pending = Some(pending_over(&context, &key));
@@ -114,9 +110,7 @@ async fn api_server_that_does_not_answer_about_secrets_is_reported() {
 /// While a list of Secrets begins, a target may be unknown.
 #[tokio::test(start_paused = true)]
 async fn token_in_an_unknown_target_is_not_reported_as_none() {
-    let (_stop, stopping) = watch::channel(false);
-    let leadership = Leadership::without_election(Arc::default(), stopping);
-    let (context, calls) = context_with_api_server(leadership, true);
+    let (_stop, context, calls) = context_that_reports();
     let key = source(&context, vgs());
     let (cached, mut state) = with_token(&context, &key, 300);
     context.secrets.forget("ns");
@@ -171,8 +165,10 @@ async fn pending_token_is_as_old_as_the_clock_says() {
         let read = move || Moment { wall: at(shown.load(Ordering::Relaxed)), ..Moment::default() };
         let clock = Clock::reading(read);
         clock.server_said(at(0), clock.moment());
-        let pending = NewToken { refresh_at: at(100), expires_at: at(200), ..*new_token() };
-        let mut state = SourceState { pending: Some(Box::new(pending)), ..SourceState::default() };
+        let mut pending = new_token();
+        pending.refresh_at = at(100);
+        pending.record.expires_at = at(200);
+        let mut state = SourceState { pending: Some(pending), ..SourceState::default() };
         ahead.store(set, Ordering::Relaxed);
         clock.server_said(at(set), clock.moment());
         clock.check(Duration::ZERO);
