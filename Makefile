@@ -71,7 +71,7 @@ test: ## Run all tests, against a real control plane (the first run builds it: m
 
 .PHONY: test-long
 test-long: ## Run the long tests, at most two hours on two cores; PART=simulation and the like: those whose names contain it.
-	@hack/test.sh --tests -- --ignored --nocapture --test-threads=1 $(PART)
+	@hack/test.sh --tests -- --ignored --nocapture --test-threads=1 --skip pictures_of_the_documentation $(PART)
 
 .PHONY: e2e
 e2e: ## Measure how fresh the token is that a pod reads, on a real node (Linux, root, no Docker), or in the cluster of your KUBECONFIG.
@@ -223,4 +223,4 @@ image-check: ## Run the image without a container runtime, as root (CLUSTER=KUBE
 .PHONY: clean
 clean: ## Remove build output (tools are cached elsewhere, see hack/lib/go-tools.sh).
 	$(CARGO) clean
-	rm -rf tests/*/node_modules
+	rm -rf tests/*/node_modules fuzz/target

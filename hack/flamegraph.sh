@@ -16,6 +16,10 @@ if [ $# -gt 0 ]; then
 fi
 
 command -v perf >/dev/null || { echo "perf is missing. Debian: apt-get install linux-perf" >&2; exit 1; }
+perf record --quiet --output /dev/null true 2>/dev/null || {
+  echo "perf may not record: run as root, or set sysctl kernel.perf_event_paranoid=1" >&2
+  exit 1
+}
 cd "$root"
 inferno=$(hack/cargo-tools.sh inferno)
 rm -rf "$out"

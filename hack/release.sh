@@ -82,6 +82,9 @@ if [ "$command" = check ]; then
   names charts/tokensource-operator/Chart.yaml "version: \"?$escaped\"?"
   names charts/tokensource-operator/Chart.yaml "appVersion: \"?$escaped\"?"
   names docs/kubectl-plugin.md "version=v$escaped"
+  names docs/kubectl-plugin.md "\\\$version = \"v$escaped\""
+  names docs/kubectl-plugin.md ".*/download/v$escaped/tokensource\.yaml"
+  names docs/kubectl-plugin.md ".*/download/v$escaped/kubectl-tokensource\.rb"
   if [ -z "$(changes)" ]; then
     echo "CHANGELOG.md has no section [$version], or an empty one" >&2
     failures=$((failures + 1))

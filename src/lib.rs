@@ -14,7 +14,7 @@
 //!
 //! A file imports only from its own folder or from modules further down this list, and none in a circle; `tests/layout` holds
 //! that: [`cli`]; [`commands`]; [`operator`]; [`controller`]; `token_request`; [`cluster`]; [`metrics`]; `heartbeat`,
-//! `leadership`, `restorations`; `clock`; and, pure, `spec`; `status`; [`providers`]; [`refresh`]; [[`secret`]; `key`, `time`,
+//! `leadership`, `restorations`; `clock`; and, pure, `spec`; `status`; [`providers`]; [`refresh`]; [`secret`]; `key`, `time`,
 //! `digest`, `text`, `binding`, `uid`.
 
 // The operator runs on Linux, and for development on any Unix; on Windows this is the plugin of kubectl alone, and what both share

@@ -65,9 +65,13 @@ impl Credentials {
             (Credential::ActorToken, &self.actor_token),
         ];
         let secrets = secrets.map(|(which, value)| self.secret_as_stored(which, value));
-        let values = self.values.iter();
-        let values = values.flat_map(|(key, value)| [key.as_str(), value.expose_secret()]);
-        secrets.into_iter().chain(values.map(|value| Some(value.as_bytes())))
+        secrets.into_iter().chain(self.values())
+    }
+
+    /// Secret parameters and headers.
+    pub(super) fn values(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let values = self.values.iter().flat_map(|(key, value)| [key.as_str(), value.expose_secret()]);
+        values.map(|value| Some(value.as_bytes()))
     }
 
     fn secret_as_stored<'a>(&'a self, which: Credential, sent: &'a Option<SecretString>) -> Option<&'a [u8]> {

@@ -2,7 +2,7 @@
 
 use crate::credentials::Credentials;
 use crate::digest::{Digest, DigestKey};
-use crate::grant::Grant;
+use crate::grant::{ClientAuthentication, Grant};
 use crate::request::RequestDescription;
 use crate::tls::Tls;
 
@@ -17,7 +17,8 @@ pub struct GroupClient(Identity);
 /// What the answer to a request may depend on, from what most requests share to what fewest do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestIdentity {
-    /// Tenant, token URL, client id, secret or key or certificate, and the method of authentication.
+    /// Tenant, token URL, client id, secret or key or certificate, and the method of authentication; with the method `none` also
+    /// the values of secret parameters and headers.
     pub(super) client: Identity,
     /// The client with its refresh token, subject token or assertion, and with secret parameters and headers.
     pub(super) grant: Identity,
@@ -39,6 +40,7 @@ impl RequestIdentity {
         let method = format!("{:?}", description.client_authentication);
         // A renewed certificate is another credential.
         let certificate = tls.has_client_certificate().then(|| tls.digest());
+        let proves_nothing = matches!(description.client_authentication, ClientAuthentication::None);
         let client_of = |owner: &str| {
             let client = [
                 Some(owner.as_bytes()),
@@ -46,7 +48,9 @@ impl RequestIdentity {
                 Some(method.as_bytes()),
                 certificate.as_ref().map(AsRef::as_ref),
             ];
-            Identity(key.of(client.into_iter().chain(credentials.of_client())))
+            // They say who asks. Not refresh tokens and subject tokens, which are replaced all the time.
+            let proofs = proves_nothing.then(|| credentials.values()).into_iter().flatten();
+            Identity(key.of(client.into_iter().chain(credentials.of_client()).chain(proofs)))
         };
         let client = client_of(tenant);
         // Apart from a tenant of the same name.

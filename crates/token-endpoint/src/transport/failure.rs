@@ -36,7 +36,9 @@ pub(super) fn failure(error: &(dyn StdError + 'static), url: &Url, may_renegotia
         )) if !is_connect => {
             return Error::Renegotiation { host, cause };
         }
-        Some(_) => return Error::Handshake { host, cause },
+        Some(_) if is_connect => return Error::Handshake { host, cause },
+        // The request may have been sent.
+        Some(_) => return Error::Cut { host, cause },
         None => {}
     }
     // The type of this error is private to the library.
@@ -95,4 +97,16 @@ pub(super) fn root_cause(error: &(dyn StdError + 'static)) -> String {
 
 pub(super) fn host(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alert_after_the_handshake_leaves_the_outcome_unknown() {
+        let url = "https://idp.example.com/token".parse().unwrap();
+        let alert = rustls::Error::AlertReceived(AlertDescription::InternalError);
+        assert!(failure(&alert, &url, false).outcome_unknown());
+    }
 }

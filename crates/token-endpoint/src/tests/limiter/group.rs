@@ -1,7 +1,7 @@
 //! A client that several tenants are lent.
 
 use super::*;
-use crate::SharedBy;
+use crate::{ClientAuthentication, SharedBy};
 
 const TENANTS: usize = 50;
 
@@ -79,6 +79,37 @@ async fn group_rejection_ends_with_another_secret() {
     assert_eq!(b.send(who(&b, "old", "write"), Ok(())).await.unwrap_err().shared_by, SharedBy::Group);
     b.send(who(&b, "new", "write"), Ok(())).await.unwrap();
     a.send(who(&a, "new", "read"), Ok(())).await.unwrap();
+}
+
+/// Where nothing authenticates the client, secret parameters say who asks.
+#[tokio::test(start_paused = true)]
+async fn group_rejection_without_authentication_ends_with_another_secret_parameter() {
+    let simulation = Simulation::new(Limits::default());
+    let who = |simulation: &Simulation, password: &str| {
+        let description =
+            RequestDescription { client_authentication: ClientAuthentication::None, ..description() };
+        let values = [("password".to_owned(), password.into())].into();
+        let credentials = Credentials { values, ..credentials() };
+        let owners = ("group", &*simulation.tenant);
+        simulation.limiter.identity_in_group(owners, &description, &credentials, &Tls::default())
+    };
+    let (a, b) = (simulation.of("a"), simulation.of("b"));
+    a.send(who(&a, "old"), Err(rejected())).await.unwrap();
+    assert_eq!(b.send(who(&b, "old"), Ok(())).await.unwrap_err().shared_by, SharedBy::Group);
+    b.send(who(&b, "new"), Ok(())).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn group_client_that_has_succeeded_is_known_beside_many_others() {
+    let simulation = Simulation::new(Limits::default());
+    let (a, b) = (simulation.of("a"), simulation.of("b"));
+    b.send(who(&b, "secret", "read"), Ok(())).await.unwrap();
+    for other in 0..200 {
+        b.send(who(&b, &format!("other-{other}"), "read"), Ok(())).await.unwrap();
+    }
+    let vague = answer_with(401, &[], "").unwrap_err();
+    a.send(who(&a, "secret", "admin"), Err(vague)).await.unwrap();
+    b.send(who(&b, "secret", "read"), Ok(())).await.expect("one tenant's scope");
 }
 
 #[tokio::test(start_paused = true)]
