@@ -207,6 +207,24 @@ fn lines_to_paste_have_no_comments_behind_commands() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// `deployment/` is any replica, which may be the one that stands by. With `metrics.secure`, port and scheme are others.
+#[test]
+fn runbooks_look_at_one_replica_and_know_secure_metrics() {
+    let mut checked = 0;
+    for page in pages().iter().filter(|page| page.parent().unwrap().ends_with("docs/runbooks")) {
+        let text = fs::read_to_string(page).unwrap();
+        if !text.contains("port-forward") {
+            continue;
+        }
+        checked += 1;
+        // There it is of no importance which one answers.
+        let asks_any = page.file_stem().unwrap() == "TokenSourceOperatorAbsent";
+        assert!(asks_any || !text.contains("port-forward deployment/"), "{}", page.display());
+        assert!(text.contains("`metrics.secure`"), "{}", page.display());
+    }
+    assert!(checked > 2, "{checked} runbooks");
+}
+
 #[test]
 fn prose_fits_into_130_columns() {
     let mut long = vec![];

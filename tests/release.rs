@@ -19,7 +19,9 @@ const DIGEST: &str = "sha256:00112233445566778899aabbccddeeff0011223344556677889
 
 const BUNDLE: &str = "deploy/olm/manifests/tokensource-operator.clusterserviceversion.yaml";
 
-/// A copy of the files that the script reads and writes, in a repository whose `main` has one commit.
+const PLUGIN_PAGE: &str = "docs/kubectl-plugin.md";
+
+/// A copy of the files that the script pins, in a repository whose `main` has one commit.
 fn copy() -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in [
@@ -94,6 +96,33 @@ fn release_of_a_commit_of_main_needs_a_run_of_ci_that_succeeded_for_it() {
     let asked = fs::read_to_string(copy.path().join("bin/asked")).unwrap();
     for filter in ["--workflow ci.yml", "--branch main", "--event push", "--status success"] {
         assert!(asked.lines().all(|line| line.contains(filter)), "{filter}: {asked}");
+    }
+}
+
+#[test]
+fn release_with_a_version_that_a_file_lacks_is_refused() {
+    let copy = copy();
+    let version = env!("CARGO_PKG_VERSION");
+    let changes = format!("## [{version}] - 2026-12-01\n\n- A change.\n");
+    for file in ["Cargo.toml", "charts/tokensource-operator/Chart.yaml", PLUGIN_PAGE] {
+        let to = copy.path().join(file);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(Path::new(ROOT).join(file), to).unwrap();
+    }
+    fs::write(copy.path().join("CHANGELOG.md"), changes).unwrap();
+    let check = || release(copy.path(), &["check", &format!("v{version}")], "");
+    let first = check();
+    assert!(first.status.success(), "{}", said(&first));
+
+    // Each place by itself.
+    let page = fs::read_to_string(copy.path().join(PLUGIN_PAGE)).unwrap();
+    let places: Vec<_> = page.match_indices(&format!("v{version}")).map(|(at, _)| at).collect();
+    assert!(places.len() > 3, "{places:?}");
+    for at in places {
+        let other = format!("{}v9.9.9{}", &page[..at], &page[at + version.len() + 1..]);
+        fs::write(copy.path().join(PLUGIN_PAGE), other).unwrap();
+        let refused = check();
+        assert!(!refused.status.success() && said(&refused).contains(PLUGIN_PAGE), "{}", said(&refused));
     }
 }
 
@@ -295,6 +324,9 @@ fn nightly_workflow_runs_every_long_test() {
     let workflow = fs::read_to_string(Path::new(ROOT).join(".github/workflows/nightly.yml")).unwrap();
     let parts = workflow.lines().find_map(|line| line.trim().strip_prefix("part: [")).unwrap();
     let parts: Vec<_> = parts.trim_end_matches(']').split(", ").collect();
+    let makefile = fs::read_to_string(Path::new(ROOT).join("Makefile")).unwrap();
+    let target = makefile.split("\ntest-long:").nth(1).unwrap().split("\n\n").next().unwrap();
+    let skipped = target.split("--skip ").nth(1).unwrap().split(' ').next().unwrap();
     let mut files = Vec::new();
     for folder in ["tests", "src", "crates"] {
         sources(&Path::new(ROOT).join(folder), &mut files);
@@ -302,8 +334,12 @@ fn nightly_workflow_runs_every_long_test() {
     let mut long = 0;
     for file in files.iter().filter(|file| !file.ends_with("tests/release.rs")) {
         let text = fs::read_to_string(file).unwrap();
-        for rest in text.split("#[ignore = ").skip(1).filter(|rest| !rest.starts_with("\"make pictures\"")) {
+        for rest in text.split("#[ignore = ").skip(1) {
             let name = rest.split_once("fn ").unwrap().1.split_once('(').unwrap().0;
+            if rest.starts_with("\"make pictures\"") {
+                assert!(name.contains(skipped), "make test-long runs {name}");
+                continue;
+            }
             // A part is a part of the test's name, which has its modules in front; a binary's name is not in it.
             let module =
                 file.parent().unwrap().components().next_back().unwrap().as_os_str().to_string_lossy();

@@ -11,7 +11,7 @@ use super::stored_value::{Cut, cut, doubt};
 use super::vgs::{ServiceAccountError, read_service_account};
 use crate::text::{BYTE_ORDER_MARK, decode};
 use token_endpoint::limits::{MAX_CREDENTIAL, MAX_CREDENTIALS};
-use token_endpoint::{ClientAuthentication, Credential, Credentials, Grant};
+use token_endpoint::{ClientAuthentication, Credential, Credentials, Grant, asserted_subject};
 use tokensource_api::{self as api, Reason};
 
 /// Types of Secrets that are never sent to an endpoint: credentials of the cluster itself, and Helm releases.
@@ -405,6 +405,11 @@ pub fn read_credentials(
         let stored = cut_newline(text).value;
         if let Some(which) = key.kind.credential().filter(|_| stored != value && !key.kind.has_lines()) {
             credentials.stored.insert(which, stored.into());
+        }
+        if matches!(key.kind, CredentialKind::Assertion | CredentialKind::ClientAssertion) {
+            let subject = asserted_subject(value).unwrap_or(place);
+            let asserted = credentials.asserted.take().into_iter().chain([subject]);
+            credentials.asserted = Some(asserted.collect::<Vec<_>>().join(", "));
         }
         match key.kind {
             CredentialKind::PrivateKey => credentials.private_key = Some(value.into()),

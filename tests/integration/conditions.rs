@@ -156,6 +156,14 @@ async fn conditions_of_every_documented_state_are_understood_by_flux_and_argo_cd
     scene.credentials("right").await;
     scene.ready("True TokenValid").await;
 
+    // A spec whose credentials do not exist: the token of the one before is valid.
+    let name = |name: &str| json!({"spec": {"credentials": {"secretRef": {"name": name}}}});
+    scene.patch("tokensource", "source", name("later")).await;
+    scene.ready("False CredentialsNotFound").await;
+    judged(&scene, "InProgress", "Progressing").await;
+    scene.patch("tokensource", "source", name("credentials")).await;
+    scene.ready("True TokenValid").await;
+
     // A spec that is not reconciled yet, and suspended.
     operator.stop().await;
     scene.patch("tokensource", "source", json!({"spec": {"suspend": true}})).await;

@@ -114,6 +114,12 @@ async fn chart_permissions_are_exactly_those_the_operator_uses() {
         if used == granted { Ok(()) } else { Err((used, granted.clone())) }
     })
     .await;
+
+    let runbook = include_str!("../../docs/runbooks/TokenSourceNoLeader.md");
+    let question = runbook.split("auth can-i").nth(1).unwrap().split("```").next().unwrap();
+    let question = question.replace('\\', " ").replace("NAMESPACE", namespace);
+    let question: Vec<_> = ["auth", "can-i"].into_iter().chain(question.split_whitespace()).collect();
+    assert_eq!(scene.kubectl(&question, "").await.trim(), "yes", "{question:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

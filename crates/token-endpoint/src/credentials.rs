@@ -29,7 +29,7 @@ pub struct Credentials {
     pub assertion: Option<SecretString>,
     /// For [`ClientAuthentication::Assertion`](super::ClientAuthentication::Assertion). Likewise.
     pub client_assertion: Option<SecretString>,
-    /// Of whom assertions speak, where that is known. It identifies the client as its id does, and is not sent.
+    /// Of whom assertions speak, where that is known. It identifies the client or the grant, and is not sent.
     pub asserted: Option<String>,
     /// The values of secret parameters and headers, by key.
     pub values: BTreeMap<String, SecretString>,
@@ -50,7 +50,6 @@ impl Credentials {
         let plain = [
             self.as_stored(Credential::ClientId, self.client_id.as_deref()),
             self.as_stored(Credential::Certificate, self.certificate.as_deref()),
-            self.asserted.as_deref().map(str::as_bytes),
         ];
         let secrets =
             [(Credential::ClientSecret, &self.client_secret), (Credential::PrivateKey, &self.private_key)];
@@ -65,7 +64,12 @@ impl Credentials {
             (Credential::ActorToken, &self.actor_token),
         ];
         let secrets = secrets.map(|(which, value)| self.secret_as_stored(which, value));
-        secrets.into_iter().chain(self.values())
+        [self.asserted()].into_iter().chain(secrets).chain(self.values())
+    }
+
+    /// Of whom assertions speak.
+    pub(super) fn asserted(&self) -> Option<&[u8]> {
+        self.asserted.as_deref().map(str::as_bytes)
     }
 
     /// Secret parameters and headers.

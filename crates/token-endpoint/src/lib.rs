@@ -69,6 +69,7 @@ mod error;
 mod grant;
 mod headers;
 mod json;
+mod jwt;
 mod key;
 mod lifetime;
 pub mod limiter;
@@ -103,6 +104,7 @@ pub use grant::{
     BasicEncoding, ClientAuthentication, GitHubApp, Grant, JwtBearer, PrivateKeyJwt, TokenExchange,
 };
 pub use headers::{REFUSED_HEADERS, is_refused_header};
+pub use jwt::asserted_subject;
 pub use key::{Algorithm, KeyError, KeyType};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
 pub use limiter::{Admission, CircuitOpen, Destination, EndpointPermit, GroupClient, KnownRejection};

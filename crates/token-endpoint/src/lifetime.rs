@@ -3,11 +3,9 @@
 
 use super::answer::Answer;
 use super::json::seconds;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use super::jwt;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
-use serde_json::Value;
 
 /// Caps the lifetime, in seconds: 100 years. Some servers express "never" as more.
 pub const MAX_LIFETIME: u64 = 100 * 365 * 24 * 60 * 60;
@@ -73,7 +71,7 @@ impl Answer {
     /// Whether the access token is a signed JWT whose claims can be read.
     #[must_use]
     pub fn is_jwt(&self) -> bool {
-        payload(self.access_token.expose_secret()).is_some()
+        jwt::claims(self.access_token.expose_secret()).is_some()
     }
 
     /// For how many seconds the token was dead when it came, if it was by more than 30 s: by the clock `now` and, if it is
@@ -130,21 +128,10 @@ impl Claims {
     }
 }
 
-/// The times of a signed JWT. The signature is not verified: the token comes from its issuer over TLS, and wrong claims would
-/// affect only that issuer's clients.
+/// The times of a signed JWT.
 fn claims(token: &str) -> Option<Claims> {
-    let claims = payload(token)?;
+    let claims = jwt::claims(token)?;
     let time = |name| claims.get(name).and_then(seconds).and_then(|time| i64::try_from(time).ok());
     // Some issuers write 0 for "never".
     Some(Claims { expires: time("exp").filter(|&exp| exp > 0)?, issued_at: time("iat") })
-}
-
-fn payload(token: &str) -> Option<Value> {
-    let mut parts = token.split('.');
-    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
-    let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-    serde_json::from_slice(&payload).ok().filter(Value::is_object)
 }

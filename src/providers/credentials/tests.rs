@@ -243,6 +243,27 @@ fn wanted_keys_of_made_assertions_and_github_apps() {
     );
 }
 
+/// A rejected subject must not hold up another one of its namespace.
+#[test]
+fn read_credentials_of_a_ready_made_assertion_say_whose_it_is() {
+    let made = json!({"assertion": {"from": "secretKey"}});
+    let both = json!({"oauth2": {
+        "tokenURL": "https://idp.example.com/t", "grant": made, "clientAuthentication": made,
+    }});
+    let asserted = |assertion: &str| {
+        let data = data(&[("assertion", assertion), ("client_assertion", "PHNhbWw+")]);
+        read_credentials(&spec(), &request(both.clone()), None, &data).unwrap().credentials.asserted.unwrap()
+    };
+    // {"iss":"a","sub":"b","exp":1}, and another exp.
+    let (first, renewed) = (
+        "e30.eyJpc3MiOiJhIiwic3ViIjoiYiIsImV4cCI6MX0.c2ln",
+        "e30.eyJpc3MiOiJhIiwic3ViIjoiYiIsImV4cCI6Mn0.c2ln",
+    );
+    assert_eq!(asserted(first), r#""b" of "a", key client_assertion of Secret idp"#);
+    assert_eq!(asserted(first), asserted(renewed));
+    assert_eq!(asserted("PHNhbWw+"), "key assertion of Secret idp, key client_assertion of Secret idp");
+}
+
 #[test]
 fn read_credentials_keeps_the_lines_of_a_private_key() {
     let signed = request(json!({"oauth2": {"tokenURL": "https://a/t", "grant": {"jwtBearer": {}}}}));

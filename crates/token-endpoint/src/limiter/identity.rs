@@ -17,10 +17,10 @@ pub struct GroupClient(Identity);
 /// What the answer to a request may depend on, from what most requests share to what fewest do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestIdentity {
-    /// Tenant, token URL, client id, secret or key or certificate, and the method of authentication; with the method `none` also
-    /// the values of secret parameters and headers.
+    /// Tenant, token URL, client id, secret or key or certificate, and the method of authentication; where an assertion
+    /// authenticates it, of whom that speaks; where nothing does, also the values of secret parameters and headers.
     pub(super) client: Identity,
-    /// The client with its refresh token, subject token or assertion, and with secret parameters and headers.
+    /// The client with its refresh token, subject token or the subject of its assertion, and with secret parameters and headers.
     pub(super) grant: Identity,
     /// The grant with its type, scopes, audience, resources and parameters.
     pub(super) request: Identity,
@@ -40,7 +40,12 @@ impl RequestIdentity {
         let method = format!("{:?}", description.client_authentication);
         // A renewed certificate is another credential.
         let certificate = tls.has_client_certificate().then(|| tls.digest());
-        let proves_nothing = matches!(description.client_authentication, ClientAuthentication::None);
+        // What says who asks. Not refresh tokens and subject tokens, which are replaced all the time.
+        let (by_assertion, by_values) = match description.client_authentication {
+            ClientAuthentication::None => (true, true),
+            ClientAuthentication::Assertion { .. } => (true, false),
+            _ => (false, false),
+        };
         let client_of = |owner: &str| {
             let client = [
                 Some(owner.as_bytes()),
@@ -48,9 +53,10 @@ impl RequestIdentity {
                 Some(method.as_bytes()),
                 certificate.as_ref().map(AsRef::as_ref),
             ];
-            // They say who asks. Not refresh tokens and subject tokens, which are replaced all the time.
-            let proofs = proves_nothing.then(|| credentials.values()).into_iter().flatten();
-            Identity(key.of(client.into_iter().chain(credentials.of_client()).chain(proofs)))
+            let asserted = credentials.asserted().filter(|_| by_assertion);
+            let values = credentials.values().filter(|_| by_values);
+            let client = client.into_iter().chain(credentials.of_client()).chain([asserted]);
+            Identity(key.of(client.chain(values)))
         };
         let client = client_of(tenant);
         // Apart from a tenant of the same name.

@@ -101,9 +101,30 @@ fn made_assertion_of_a_custom_grant_is_in_the_named_member_which_no_parameter_ma
 fn asserted_subject_identifies_the_client() {
     let limiter = Limiter::<u8>::new(Limits::default());
     let of = |subject: &str| Credentials { asserted: Some(subject.into()), ..with(&jwt(NOW + 1)) };
-    let identity = |credentials| limiter.identity(TENANT, &client(), &credentials, &Tls::default());
-    assert_eq!(identity(of("a")), identity(of("a")));
-    assert_ne!(identity(of("a")), identity(of("b")));
+    for description in [client(), grant()] {
+        let client =
+            |credentials| limiter.identity(TENANT, &description, &credentials, &Tls::default()).all()[0];
+        assert_eq!(client(of("a")), client(of("a")));
+        assert_ne!(client(of("a")), client(of("b")));
+    }
+}
+
+#[test]
+fn asserted_subject_is_that_of_the_issuer_whatever_the_times() {
+    let of = |claims: &str| {
+        crate::asserted_subject(&format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims)))
+    };
+    let first = of(r#"{"iss":"https://a","sub":"me","exp":1}"#);
+    assert_eq!(first.as_deref(), Some(r#""me" of "https://a""#));
+    assert_eq!(first, of(r#"{"exp":2,"sub":"me","iss":"https://a"}"#));
+    for other in
+        [r#"{"iss":"https://b","sub":"me"}"#, r#"{"iss":"https://a","sub":"you"}"#, r#"{"sub":"me"}"#]
+    {
+        assert_ne!(first, of(other));
+    }
+    for nobody in [r#"{"iss":"https://a","exp":1}"#, "[]", ""] {
+        assert_eq!(of(nobody), None);
+    }
 }
 
 #[test]

@@ -1,3 +1,4 @@
+local os = require("os")
 if obj.metadata.deletionTimestamp ~= nil then
   return {status = "Progressing", message = "being deleted"}
 end
@@ -20,7 +21,7 @@ elseif ready.status == "True" then
   health.status = "Healthy"
 elseif conditions["Stalled"] ~= nil and conditions["Stalled"].status == "True" then
   health.status = "Degraded"
-elseif status.token ~= nil then
+elseif status.token ~= nil and status.token.expiresAt ~= nil and status.token.expiresAt <= os.date("!%Y-%m-%dT%XZ") then
   -- The token has expired, and pods read it.
   health.status = "Degraded"
 end

@@ -27,6 +27,7 @@ fn identity_parts_change_client_grant_and_request() {
         ("refresh token", 2, &|_, c| c.refresh_token = Some("other".into())),
         ("subject token", 2, &|_, c| c.subject_token = Some("other".into())),
         ("actor token", 2, &|_, c| c.actor_token = Some("other".into())),
+        ("subject of a ready-made assertion", 2, &|_, c| c.asserted = Some("other".into())),
         ("secret parameter", 2, &|_, c| drop(c.values.insert("pin".into(), "other".into()))),
         ("subject of an assertion", 2, &|d, _| {
             d.grant =
