@@ -353,7 +353,7 @@ fn pkcs8_type(key: &PrivatePkcs8KeyDer<'_>) -> Result<KeyType, KeyError> {
     }
 }
 
-/// ECPrivateKey ::= SEQUENCE { version, privateKey, [0] parameters, .. } (RFC 5915, 3)
+/// ECPrivateKey ::= SEQUENCE `{ version, privateKey, [0] parameters, .. }` (RFC 5915, 3)
 fn sec1_type(key: &PrivateSec1KeyDer<'_>) -> Result<KeyType, KeyError> {
     let parameters = DerReader(key.secret_sec1_der())
         .enter(SEQUENCE)
