@@ -17,14 +17,17 @@ pub struct GroupClient(Identity);
 /// What the answer to a request may depend on, from what most requests share to what fewest do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestIdentity {
-    /// Tenant, token URL, client id, secret or key or certificate, and the method of authentication; where an assertion
-    /// authenticates it, of whom that speaks; where nothing does, also the values of secret parameters and headers.
+    /// Tenant, token URL, client id, secret or key or certificate, and the method of authentication; with an assertion of others, and
+    /// no other proof, of whom that speaks.
     pub(super) client: Identity,
+    /// Whether a credential proves the client's id. Otherwise a rejection that does not name the client means the grant.
+    pub(super) is_authenticated: bool,
     /// The client with its refresh token, subject token or the subject of its assertion, and with secret parameters and headers.
     pub(super) grant: Identity,
     /// The grant with its type, scopes, audience, resources and parameters.
     pub(super) request: Identity,
-    /// The client, if it is lent to several tenants: the same for them all.
+    /// The client, if it is lent to several tenants: the same for them all. Their requests have no grants of their own, so that
+    /// secret parameters and headers belong to it.
     pub(super) group: Option<GroupClient>,
 }
 
@@ -40,27 +43,27 @@ impl RequestIdentity {
         let method = format!("{:?}", description.client_authentication);
         // A renewed certificate is another credential.
         let certificate = tls.has_client_certificate().then(|| tls.digest());
-        // What says who asks. Not refresh tokens and subject tokens, which are replaced all the time.
-        let (by_assertion, by_values) = match description.client_authentication {
-            ClientAuthentication::None => (true, true),
-            ClientAuthentication::Assertion { .. } => (true, false),
-            _ => (false, false),
-        };
-        let client_of = |owner: &str| {
+        let by_assertion = matches!(
+            description.client_authentication,
+            ClientAuthentication::None | ClientAuthentication::Assertion { .. }
+        );
+        let client_of = |owner: &str, is_lent: bool| {
             let client = [
                 Some(owner.as_bytes()),
                 Some(url),
                 Some(method.as_bytes()),
                 certificate.as_ref().map(AsRef::as_ref),
             ];
-            let asserted = credentials.asserted().filter(|_| by_assertion);
-            let values = credentials.values().filter(|_| by_values);
+            let asserted = credentials.asserted().filter(|_| by_assertion || is_lent);
+            let values = credentials.values().filter(|_| is_lent);
             let client = client.into_iter().chain(credentials.of_client()).chain([asserted]);
             Identity(key.of(client.chain(values)))
         };
-        let client = client_of(tenant);
+        let client = client_of(tenant, false);
+        let is_authenticated =
+            certificate.is_some() || !matches!(description.client_authentication, ClientAuthentication::None);
         // Apart from a tenant of the same name.
-        let group = group.map(|group| GroupClient(client_of(&format!("{group} "))));
+        let group = group.map(|group| GroupClient(client_of(&format!("{group} "), true)));
 
         // The subject of an assertion is what a server grants or not.
         let assertion = match &description.grant {
@@ -79,7 +82,7 @@ impl RequestIdentity {
         ];
         let asked = asked.iter().map(|it| Some(it.as_bytes()));
         let request = Identity(key.of([Some(grant.0.as_ref())].into_iter().chain(asked)));
-        Self { client, grant, request, group }
+        Self { client, is_authenticated, grant, request, group }
     }
 
     /// The client, if it is lent to several tenants.

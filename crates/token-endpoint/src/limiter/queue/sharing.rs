@@ -212,6 +212,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             (Class::Rejected, Reach::Client) if who.group.is_some() => {
                 self.state(tenant, who.request, now).rejected(error, began, now);
             }
+            (Class::Rejected, Reach::Client) if !who.is_authenticated && !error.names_client() => {
+                self.state(tenant, who.grant, now).rejected(error, began, now);
+            }
             (Class::Rejected | Class::LockedOut, Reach::Client) => {
                 self.client(tenant, who.client, now).rejected(error, began, now);
             }

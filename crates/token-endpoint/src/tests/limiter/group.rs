@@ -81,22 +81,23 @@ async fn group_rejection_ends_with_another_secret() {
     a.send(who(&a, "new", "read"), Ok(())).await.unwrap();
 }
 
-/// Where nothing authenticates the client, secret parameters say who asks.
+/// A password, for example, which the issuer's Secret has beside the client's.
 #[tokio::test(start_paused = true)]
-async fn group_rejection_without_authentication_ends_with_another_secret_parameter() {
-    let simulation = Simulation::new(Limits::default());
-    let who = |simulation: &Simulation, password: &str| {
-        let description =
-            RequestDescription { client_authentication: ClientAuthentication::None, ..description() };
-        let values = [("password".to_owned(), password.into())].into();
-        let credentials = Credentials { values, ..credentials() };
-        let owners = ("group", &*simulation.tenant);
-        simulation.limiter.identity_in_group(owners, &description, &credentials, &Tls::default())
-    };
-    let (a, b) = (simulation.of("a"), simulation.of("b"));
-    a.send(who(&a, "old"), Err(rejected())).await.unwrap();
-    assert_eq!(b.send(who(&b, "old"), Ok(())).await.unwrap_err().shared_by, SharedBy::Group);
-    b.send(who(&b, "new"), Ok(())).await.unwrap();
+async fn group_rejection_ends_with_another_secret_parameter() {
+    for method in [ClientAuthentication::None, ClientAuthentication::Post] {
+        let simulation = Simulation::new(Limits::default());
+        let who = |simulation: &Simulation, password: &str| {
+            let description = RequestDescription { client_authentication: method.clone(), ..description() };
+            let values = [("password".to_owned(), password.into())].into();
+            let credentials = Credentials { values, ..credentials() };
+            let owners = ("group", &*simulation.tenant);
+            simulation.limiter.identity_in_group(owners, &description, &credentials, &Tls::default())
+        };
+        let (a, b) = (simulation.of("a"), simulation.of("b"));
+        a.send(who(&a, "old"), Err(rejected())).await.unwrap();
+        assert_eq!(b.send(who(&b, "old"), Ok(())).await.unwrap_err().shared_by, SharedBy::Group);
+        b.send(who(&b, "new"), Ok(())).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

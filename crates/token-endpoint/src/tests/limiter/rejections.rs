@@ -1,4 +1,5 @@
 use super::*;
+use crate::ClientAuthentication;
 
 #[tokio::test(start_paused = true)]
 async fn rejection_thousand_sources_with_one_wrong_secret_are_one_failed_login_per_wait() {
@@ -150,4 +151,22 @@ async fn rejection_ends_with_another_secret_another_endpoint_or_a_success() {
     simulation.send(wrong, Err(rejected())).await.unwrap();
     let known = simulation.enter(&url(), wrong, Instant::now()).await.unwrap_err();
     assert_eq!(rounded(known.retry_in), seconds(30), "a success starts the count anew");
+}
+
+/// Where nothing authenticates the client, what was rejected is the refresh token, or the like.
+#[tokio::test(start_paused = true)]
+async fn rejection_without_authentication_holds_back_the_grant_unless_it_names_the_client() {
+    let who = |simulation: &Simulation, refresh_token: &str| {
+        let none = ClientAuthentication::None;
+        let description = RequestDescription { client_authentication: none, ..description() };
+        let credentials = Credentials { refresh_token: Some(refresh_token.into()), ..credentials() };
+        simulation.limiter.identity(TENANT, &description, &credentials, &Tls::default())
+    };
+    let vague = || answer(401, "").unwrap_err();
+    for (answered, is_held) in [(vague(), false), (rejected(), true)] {
+        let simulation = Simulation::default();
+        simulation.send(who(&simulation, "old"), Err(answered)).await.unwrap();
+        simulation.send(who(&simulation, "old"), Ok(())).await.expect_err("it was rejected");
+        assert_eq!(simulation.send(who(&simulation, "new"), Ok(())).await.is_err(), is_held);
+    }
 }
