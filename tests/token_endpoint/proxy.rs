@@ -127,8 +127,8 @@ async fn proxy_address_is_exempt_from_policy_as_proxy_only() {
 async fn proxy_refusal_is_classified_by_status() {
     for (status, class, message) in [
         ("407 Proxy Authentication Required", Class::Rejected, "authorization required"),
-        ("403 Forbidden", Class::Unclear, "unsuccessful"),
-        ("502 Bad Gateway", Class::Unclear, "unsuccessful"),
+        ("403 Forbidden", Class::Transient, "unsuccessful"),
+        ("502 Bad Gateway", Class::Transient, "unsuccessful"),
     ] {
         let proxy =
             Server::start(vec![Read, write(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))]).await;
@@ -189,6 +189,35 @@ async fn proxy_with_tls_is_trusted_by_system_roots_alone() {
     let (port, asked) = secure_tunnel(fake.der.clone(), fake.key.serialize_der().try_into().unwrap()).await;
     let transport = through(&format!("https://localhost:{port}"), "", &[]);
     let error = transport.send_over(&request, &roots(&tenants.pem), TIMEOUT).await.unwrap_err();
-    assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
+    assert_unreached(&error);
+    assert!(error.hint().is_none(), "no root of the tenant's would help");
     assert!(asked.lock().unwrap().is_empty());
+}
+
+fn assert_unreached(error: &Error) {
+    assert!(matches!(error, Error::ProxyUnreached { .. }), "{error:?}");
+    assert_eq!((error.class(), error.outcome_unknown()), (Class::Transient, false));
+    assert!(
+        error.to_string().starts_with("the proxy on the way to idp.example.com cannot be reached: "),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn proxy_that_is_not_reached_is_no_failure_of_the_endpoint() {
+    let port = {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    for proxy in [
+        format!("http://127.0.0.1:{port}"),
+        format!("https://127.0.0.1:{port}"),
+        "http://proxy.invalid".to_owned(),
+    ] {
+        for url in ["https://idp.example.com/token", "http://idp.example.com/token"] {
+            let request = request(url, Grant::ClientCredentials);
+            let error = through(&proxy, "", &[]).send(&request, TIMEOUT).await.unwrap_err();
+            assert_unreached(&error);
+        }
+    }
 }

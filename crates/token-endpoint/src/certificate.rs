@@ -81,5 +81,6 @@ fn time(element: DerValue<'_>) -> Option<Timestamp> {
         _ => return None,
     };
     let time = DateTime::strptime("%Y%m%d%H%M%S", text).ok()?;
-    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    // 99991231235959Z is "no well-defined expiration", and beyond what a timestamp can be.
+    Some(time.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |time| time.timestamp()))
 }

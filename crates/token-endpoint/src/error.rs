@@ -62,6 +62,14 @@ pub enum Error {
         /// The system's message.
         cause: String,
     },
+    /// The proxy of this process cannot be reached.
+    #[error("the proxy on the way to {host} cannot be reached: {cause}")]
+    ProxyUnreached {
+        /// The endpoint's, as in the URL.
+        host: String,
+        /// The system's, or the TLS library's message.
+        cause: String,
+    },
     /// The proxy does not connect to the endpoint.
     #[error("the proxy does not connect to {host}: {cause}")]
     Proxy {
@@ -133,6 +141,8 @@ pub enum Error {
         host: String,
         /// The server's alert, or the HTTP library's message.
         cause: String,
+        /// Whether it is an alert. A server that only closes the connection may have been restarted.
+        is_alert: bool,
     },
     /// The issuer's metadata (RFC 8414) cannot be used.
     #[error(transparent)]
@@ -158,13 +168,17 @@ impl Error {
             | Error::Dns { .. }
             | Error::Connect { .. }
             | Error::ConnectTimeout { .. }
+            | Error::ProxyUnreached { .. }
+            // 502 and 504 among them: the endpoint may be down. The library does not tell the status.
+            | Error::Proxy { wants_authentication: false, .. }
             | Error::Handshake { .. }
             | Error::Timeout { .. }
             | Error::Cut { .. } => Class::Transient,
             Error::Certificate { .. }
             | Error::ClientCertificate { .. }
             | Error::Proxy { wants_authentication: true, .. } => Class::Rejected,
-            Error::Proxy { .. } | Error::Renegotiation { .. } => Class::Unclear,
+            Error::Renegotiation { is_alert: false, .. } => Class::Transient,
+            Error::Renegotiation { is_alert: true, .. } => Class::Unclear,
             Error::Discovery(undiscovered) => undiscovered.problem.class(),
             Error::Refused(refusal) => refusal.meaning().class,
             Error::Unusable(_) => Class::Malformed,
@@ -185,8 +199,10 @@ impl Error {
             | Error::Client { .. }
             | Error::Certificate { .. }
             | Error::ClientCertificate { .. }
-            | Error::Proxy { .. } => true,
+            | Error::Proxy { wants_authentication: true, .. } => true,
             Error::Discovery(_)
+            | Error::ProxyUnreached { .. }
+            | Error::Proxy { wants_authentication: false, .. }
             | Error::Dns { .. }
             | Error::Connect { .. }
             | Error::ConnectTimeout { .. }
@@ -221,6 +237,7 @@ impl Error {
             | Error::Client { .. }
             | Error::Dns { .. }
             | Error::Connect { .. }
+            | Error::ProxyUnreached { .. }
             | Error::Proxy { .. }
             | Error::Certificate { .. }
             | Error::ClientCertificate { .. }
@@ -260,6 +277,7 @@ impl Error {
             Error::ClientCertificate { .. } => ErrorKind::ClientRejected,
             Error::Dns { .. }
             | Error::Connect { .. }
+            | Error::ProxyUnreached { .. }
             | Error::Proxy { .. }
             | Error::ConnectTimeout { .. }
             | Error::Certificate { .. }

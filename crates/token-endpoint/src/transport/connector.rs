@@ -29,6 +29,11 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>
 #[error("no connection in time")]
 pub(super) struct ConnectTimedOut;
 
+/// The proxy of the process cannot be reached, so that nothing is known of the endpoint.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy is not reached")]
+pub(super) struct ProxyUnreached(#[source] BoxError);
+
 /// The proxy of a client.
 #[derive(Clone)]
 pub(super) struct Proxy {
@@ -109,11 +114,14 @@ impl Service<Uri> for ToProxy {
     fn call(&mut self, proxy: Uri) -> Connecting {
         let (lookups, tls) = (Arc::clone(&self.lookups), self.proxy.tls.clone());
         Box::pin(async move {
-            let stream = tcp(Resolver::of_proxy(lookups, port(&proxy)), proxy.clone()).await?;
-            match tls {
-                Some(tls) => secured(stream, tls, &proxy).await,
-                None => Ok(stream),
-            }
+            let connect = async {
+                let stream = tcp(Resolver::of_proxy(lookups, port(&proxy)), proxy.clone()).await?;
+                match tls {
+                    Some(tls) => secured(stream, tls, &proxy).await,
+                    None => Ok(stream),
+                }
+            };
+            connect.await.map_err(|error: BoxError| ProxyUnreached(error).into())
         })
     }
 }

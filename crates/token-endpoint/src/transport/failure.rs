@@ -1,6 +1,6 @@
 //! Classifies the failures of an HTTP exchange.
 
-use super::connector::ConnectTimedOut;
+use super::connector::{ConnectTimedOut, ProxyUnreached};
 use super::limits::{CONNECT_TIMEOUT, MAX_ANSWER_HEADER_BYTES, MAX_ANSWER_HEADERS};
 use super::resolver::Unresolved;
 use crate::egress::EgressRefused;
@@ -22,6 +22,9 @@ pub(super) fn failure(error: &(dyn StdError + 'static), url: &Url, may_renegotia
         return Error::Egress(refused.clone());
     }
     let cause = root_cause(error);
+    if find::<ProxyUnreached>(error).is_some() {
+        return Error::ProxyUnreached { host, cause };
+    }
     let is_connect = find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect);
     match find::<rustls::Error>(error) {
         Some(rustls::Error::InvalidCertificate(problem)) => {
@@ -34,7 +37,7 @@ pub(super) fn failure(error: &(dyn StdError + 'static), url: &Url, may_renegotia
         Some(rustls::Error::AlertReceived(
             AlertDescription::HandshakeFailure | AlertDescription::NoRenegotiation,
         )) if !is_connect => {
-            return Error::Renegotiation { host, cause };
+            return Error::Renegotiation { host, cause, is_alert: true };
         }
         Some(_) if is_connect => return Error::Handshake { host, cause },
         // The request may have been sent.
@@ -57,7 +60,7 @@ pub(super) fn failure(error: &(dyn StdError + 'static), url: &Url, may_renegotia
     } else if is_connect {
         Error::Connect { host, cause }
     } else if may_renegotiate {
-        Error::Renegotiation { host, cause } // others close the connection
+        Error::Renegotiation { host, cause, is_alert: false } // others close the connection
     } else {
         Error::Cut { host, cause }
     }
