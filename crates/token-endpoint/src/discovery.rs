@@ -108,7 +108,8 @@ pub(super) fn read_metadata(
     let document = document.ok_or(DiscoveryProblem::NotFound(status))?;
     let named = document.get("issuer").and_then(Value::as_str);
     if named != Some(issuer.as_str()) {
-        return Err(DiscoveryProblem::OtherIssuer(named.and_then(|named| Redactor::default().clean(named))));
+        let named = named.and_then(|named| Redactor::default().clean_identifier(named));
+        return Err(DiscoveryProblem::OtherIssuer(named));
     }
     let endpoint = |value: Option<&Value>| {
         let url = Url::parse(value?.as_str().filter(|url| url.len() <= MAX_ENDPOINT)?).ok()?;

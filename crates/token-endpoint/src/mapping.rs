@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -84,13 +85,13 @@ pub struct ResponseMapping {
 }
 
 /// An absolute time: RFC 3339, or seconds or milliseconds since the epoch as a number or in a string. Out of range is the latest
-/// time. 0 and below are `None`: some servers write them for "never".
+/// time. The epoch and before are `None`: some servers write them for "never".
 pub(super) fn time(value: &Value) -> Option<Timestamp> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => match text.trim().parse::<f64>() {
             Ok(number) => number,
-            Err(_) => return text.trim().parse().ok(),
+            Err(_) => return date(text.trim()),
         },
         _ => return None,
     };
@@ -100,6 +101,16 @@ pub(super) fn time(value: &Value) -> Option<Timestamp> {
     let seconds = if number >= MIN_MILLISECONDS { number / 1000.0 } else { number };
     #[allow(clippy::cast_possible_truncation)] // `as` saturates
     Some(Timestamp::from_second(seconds as i64).unwrap_or(Timestamp::MAX))
+}
+
+/// RFC 3339. `9999-12-31T23:59:59Z`, the latest time of .NET, is beyond what a timestamp can be; `0001-01-01T00:00:00Z` is no time
+/// of Go's.
+fn date(text: &str) -> Option<Timestamp> {
+    let last = || {
+        let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
+        text.parse::<DateTime>().ok().filter(|time| time.year() == 9999).map(|_| Timestamp::MAX)
+    };
+    text.parse::<Timestamp>().ok().or_else(last).filter(|time| *time > Timestamp::UNIX_EPOCH)
 }
 
 /// A text, a number or a boolean, as text.

@@ -158,10 +158,19 @@ impl Redactor {
     /// `text` without what was sent and without what looks like a token, reduced to the characters that RFC 6749, 5.2 allows in
     /// `error_description`, at most 200 of them. `None`: nothing is left.
     pub(super) fn clean(&self, text: &str) -> Option<String> {
+        self.cleaned(text, |_, _| false)
+    }
+
+    /// The same of an identifier, whose long words stay: the GUID of a tenant, for example.
+    pub(super) fn clean_identifier(&self, text: &str) -> Option<String> {
+        self.cleaned(text, is_identifier)
+    }
+
+    fn cleaned(&self, text: &str, stays: fn(&str, Range<usize>) -> bool) -> Option<String> {
         if text.len() > MAX_INPUT_LENGTH {
             return None;
         }
-        let redacted = self.redact(text);
+        let redacted = self.redacted(text, MAX_SEARCHED, stays);
         let plain: String = redacted
             .chars()
             .map(|c| match c {

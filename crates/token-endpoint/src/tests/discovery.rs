@@ -56,11 +56,17 @@ fn metadata_of_other_issuer_is_refused() {
             "https://login.microsoftonline.com/common/v2.0",
             "https://login.microsoftonline.com/{tenantid}/v2.0",
         ),
+        (
+            "https://login.microsoftonline.com/contoso.onmicrosoft.com/v2.0",
+            "https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0",
+        ),
     ] {
         let problem = read(text, named).unwrap_err();
         assert_eq!(problem, DiscoveryProblem::OtherIssuer(Some(named.to_owned())));
         assert!(problem.to_string().contains(named), "{problem}");
     }
+    let token = read("https://a.example", "https://a.example/eyJhbGciOiJub25lIn0.e30.").unwrap_err();
+    assert!(!token.to_string().contains("eyJ"), "{token}");
 }
 
 #[test]
