@@ -256,7 +256,10 @@ mod tests {
             run(&["--leader-election-lease-duration", "1m"]).unwrap().leader_election_lease_duration,
             60
         );
-        assert!(run(&["--leader-election-retry-period", "often"]).unwrap_err().contains("for example 15s"));
+        for wrong in ["often", "2.5s"] {
+            let error = run(&["--leader-election-retry-period", wrong]).unwrap_err();
+            assert!(error.contains("in whole seconds, for example 15s"), "{error}");
+        }
         for wrong in ["soon", "0s", "61m"] {
             let error = run(&["--default-propagation-delay", wrong]).unwrap_err();
             assert!(error.contains("from 1s to 1h, for example 90s"), "{error}");

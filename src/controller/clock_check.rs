@@ -56,7 +56,7 @@ fn handle(context: &Context, changes: Changes) {
     if corrected != 0 {
         warn!(
             seconds = corrected,
-            "the time is taken from the wall clock anew, with which the API server's agrees: every TokenSource is reconciled"
+            "the time was corrected, as the API server's clock shows it: every TokenSource is reconciled"
         );
     }
     context.mints.limiter().has_slept(slept);

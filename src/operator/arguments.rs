@@ -163,8 +163,9 @@ pub struct RunArgs {
 }
 
 fn seconds(value: &str) -> Result<u64, String> {
-    let duration = value.parse::<jiff::SignedDuration>().ok().and_then(|it| u64::try_from(it.as_secs()).ok());
-    duration.ok_or_else(|| "write a duration in whole seconds, for example 15s or 1m".to_owned())
+    let duration = value.parse::<jiff::SignedDuration>().ok().filter(|it| it.subsec_nanos() == 0);
+    let seconds = duration.and_then(|it| u64::try_from(it.as_secs()).ok());
+    seconds.ok_or_else(|| "write a duration in whole seconds, for example 15s or 1m".to_owned())
 }
 
 fn at_least_one<N: FromStr + Default + PartialEq>(value: &str) -> Result<N, String> {

@@ -8,6 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::clock::Moment;
 
+/// With a longer one a leader would be silent for as long as one that hangs.
+const MAX_RETRY_PERIOD: Duration = Duration::from_secs(60);
+
 /// The durations of leader election, with the meaning that they have in Kubernetes' own components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTimings {
@@ -30,7 +33,7 @@ pub enum LeaseTimingsError {
     RenewDeadline,
     /// The retry period is zero or too long.
     #[error(
-        "--leader-election-retry-period: at most half of the renew deadline, so that one failure is no loss"
+        "--leader-election-retry-period: at most half of the renew deadline, so that one failure is no loss, and at most 1m, because /livez fails after 2m without a round"
     )]
     RetryPeriod,
 }
@@ -45,7 +48,10 @@ impl LeaseTimings {
             Err(LeaseTimingsError::Duration)
         } else if self.renew_deadline >= self.duration {
             Err(LeaseTimingsError::RenewDeadline)
-        } else if self.retry_period.is_zero() || self.retry_period * 2 > self.renew_deadline {
+        } else if self.retry_period.is_zero()
+            || self.retry_period * 2 > self.renew_deadline
+            || self.retry_period > MAX_RETRY_PERIOD
+        {
             Err(LeaseTimingsError::RetryPeriod)
         } else {
             Ok(self)
@@ -419,6 +425,7 @@ mod tests {
             ((15, 15, 2), LeaseTimingsError::RenewDeadline),
             ((15, 10, 6), LeaseTimingsError::RetryPeriod),
             ((15, 10, 0), LeaseTimingsError::RetryPeriod),
+            ((600, 480, 61), LeaseTimingsError::RetryPeriod),
         ] {
             assert_eq!(check(timings.0, timings.1, timings.2), Err(error), "{timings:?}");
         }
