@@ -5,6 +5,9 @@ use tokensource_api::{LastFailure, Reason};
 
 use crate::refresh::{Cause, Failure, Tried};
 
+/// The part of `status.lastFailure.inputs` that says that the issuer asked to wait.
+const ASKED: &str = "asked";
+
 /// Failed attempts in a row, with the report of the last one.
 #[derive(Clone, Debug)]
 pub struct FailedAttempts {
@@ -46,7 +49,7 @@ impl FailedAttempts {
                 tried,
                 failed_at: last.at,
                 next_attempt_at: last.next_attempt_at,
-                issuer_asks_to_wait: reason == Reason::RateLimited,
+                issuer_asks_to_wait: inputs.next().as_deref() == Some(ASKED),
                 refused_target: None,
             },
             count,
@@ -84,13 +87,14 @@ impl FailedAttempts {
     #[must_use]
     pub fn to_status(&self) -> LastFailure {
         let Tried { spec, request, credentials } = &self.failure.tried;
+        let asked = if self.failure.issuer_asks_to_wait { format!("/{ASKED}") } else { String::new() };
         LastFailure {
             at: self.at,
             reason: self.reason.to_string(),
             message: self.message.clone(),
             count: i32::try_from(self.count).unwrap_or(i32::MAX),
             next_attempt_at: self.failure.next_attempt_at,
-            inputs: Some(format!("{spec}/{request}/{credentials}")),
+            inputs: Some(format!("{spec}/{request}/{credentials}{asked}")),
         }
     }
 }
@@ -110,7 +114,12 @@ mod tests {
             inputs: Some("spec/request/credentials".into()),
         };
         let rejected = last(Reason::ClientRejected, 2);
-        assert_eq!(FailedAttempts::from_status(&rejected).map(|failed| failed.to_status()), Some(rejected));
+        let read = FailedAttempts::from_status(&rejected).unwrap();
+        assert_eq!((read.to_status(), read.failure.issuer_asks_to_wait), (rejected, false));
+        let asked = Some("spec/request/credentials/asked".into());
+        let asked = LastFailure { inputs: asked, ..last(Reason::EndpointUnavailable, 2) };
+        let read = FailedAttempts::from_status(&asked).unwrap();
+        assert_eq!((read.to_status(), read.failure.issuer_asks_to_wait), (asked, true));
         assert!(
             FailedAttempts::from_status(&last(Reason::ClientRejected, 0)).is_none(),
             "a count of 0 means recovered"

@@ -75,7 +75,8 @@ pub struct LastFailure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub next_attempt_at: Option<Timestamp>,
-    /// What was tried: digests of the spec, of the refresh request, and of the credentials Secret's uid and resourceVersion.
+    /// What was tried: digests of the spec, of the refresh request, and of the credentials Secret's uid and resourceVersion;
+    /// and `asked` where the issuer asked to wait.
     /// The wait until the next attempt survives a restart of the operator only while these are unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<String>,
