@@ -6,7 +6,7 @@
 //! | `full` | tokens that live as long as a round of refreshes takes (10 s at least), at an endpoint without a limit, for `SECONDS` | |
 //! | `overload` | 10 s tokens at an endpoint that is asked `RATE` times a second (default: 100), for `SECONDS` | |
 //! | `steady` | 10,000 tokens of 300 s, first requested at the default limit, then refreshed for `SECONDS` (default: 300) | |
-//! | `many` | 100,000 tokens of 1,800 s: first requests, a restart, refreshes for `SECONDS` (default: 1,200) | the restart requests none of those that are valid, none expires |
+//! | `many` | 100,000 tokens of `LIFETIME` (1,800) s: first requests, a restart, refreshes for `SECONDS` (default: 1,200) | the restart requests none of those that are valid, none expires |
 //! | `lifted` | first mints without a limit, SIGTERM at half of them | every token that was answered is written |
 //! | `twenty` | first mints at twenty endpoints at their default limits, SIGTERM at half of them | the same |
 //! | `fifty` | 10 s tokens at fifty endpoints, which ask for more than the API server can take, for `SECONDS`; beside them 60 s tokens of another tenant | those of the other tenant are late by 5 s at most (99 %) and none expires |
