@@ -160,3 +160,37 @@ fn script_whose_stdin_closes_ends_all_that_it_started() {
         assert!(!signal("0", number), "{number} runs");
     }
 }
+
+// ---------------------------------------------------------------------------------------------------- control plane
+
+/// Runs the control plane in this folder, up to the build, which fails: `hack/` does not pin this version.
+fn control_plane(folder: &Path) -> String {
+    let mut command = Command::new(script("control-plane.sh"));
+    command.args(["run", "--dir"]).arg(folder).env("KUBERNETES", "none");
+    let output = output_within(command, "", NO_WAIT);
+    assert!(!output.status.success());
+    said(&output)
+}
+
+#[test]
+fn control_plane_deletes_only_files_of_an_earlier_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let mine = folder.path().join("bin/mine");
+    fs::create_dir(folder.path().join("bin")).unwrap();
+    fs::write(&mine, "mine").unwrap();
+    let said = control_plane(folder.path());
+    assert!(said.contains("name a new or empty folder with --dir"), "{said}");
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
+
+    let (new, empty) = (folder.path().join("new"), folder.path().join("empty"));
+    fs::create_dir(&empty).unwrap();
+    for folder in [new, empty] {
+        // The second time the folder is of an earlier run, though that one came no further than the build.
+        for _ in 0..2 {
+            let said = control_plane(&folder);
+            assert!(said.contains("KUBERNETES is none"), "{said}");
+            assert!(!folder.join("bin").exists(), "what an earlier run leaves is deleted");
+            fs::create_dir(folder.join("bin")).unwrap();
+        }
+    }
+}
