@@ -354,6 +354,24 @@ fn token_source_among_extra_objects_waits_for_its_definition_at_the_first_instal
     }
 }
 
+#[test]
+fn template_of_a_token_source_among_extra_objects_is_its_own_and_text_is_helms() {
+    let object = json!({
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "a"},
+        "spec": {"target": {"name": "a", "template": {"data": {
+            "header": "Bearer {{ access_token }}", "of": "{{ .Release.Name }}",
+        }}}},
+    });
+    let text = "kind: ConfigMap\nmetadata: {name: 'of-{{ .Release.Name }}'}\n";
+    let values = json!({"extraObjects": [object, text]});
+    for options in [&[][..], &["--is-upgrade"]] {
+        let arguments = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-"];
+        let objects = objects(&helm(None, &[&arguments, options].concat(), &values.to_string()).unwrap());
+        assert_eq!(find(&objects, "TokenSource", "a")["spec"], object["spec"], "{options:?}");
+        find(&objects, "ConfigMap", &format!("of-{RELEASE}"));
+    }
+}
+
 /// Each test that parses objects fails if the chart renders a member twice.
 #[test]
 fn member_that_is_rendered_twice_is_no_yaml() {
