@@ -134,6 +134,10 @@ fn invalid_values_are_refused_when_rendering() {
             json!({"podDisruptionBudget": {"minAvailable": 1}}),
             "minAvailable and maxUnavailable exclude each other",
         ),
+        (
+            json!({"podDisruptionBudget": {"maxUnavailable": null}}),
+            "podDisruptionBudget: set minAvailable or maxUnavailable",
+        ),
     ] {
         let said = template(NAMESPACE, &values).unwrap_err();
         assert!(said.contains(words), "{values}: {said}");
