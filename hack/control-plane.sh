@@ -5,7 +5,7 @@
 #   control-plane.sh build      build what is not cached; prints the directory with the binaries
 #   control-plane.sh run [--dir DIR] [--crds DIR] [--until-stdin-closes]
 #                               start it; prints "READY <DIR>/kubeconfig"; ends on SIGTERM, SIGHUP or SIGINT (unless that
-#                               was ignored when it started), or when stdin closes
+#                               was ignored when it started), or when stdin closes. DIR is new, empty, or of an earlier run
 #
 # A test that restores a snapshot of etcd (its address is in DIR/etcd-url) puts the data directory that etcdutl has made at
 # DIR/restored: all components stop, and start again with it, on their ports.
@@ -24,6 +24,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Required for owners, namespaces, ServiceAccounts, and the roles view, edit and admin.
 controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller
 controllers=$controllers,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller
+
+# In a folder that --dir named: a run may delete what an earlier one has left there.
+marker=.tokensource-control-plane
 
 # component NAME COMMAND...: starts it with its own log, and registers it for end_killed_run.
 component() {
@@ -277,7 +280,12 @@ run() {
   if [ -n "$keep" ]; then
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
-    # Only the files of an earlier run.
+    # Before anything else, so that a run has left it whenever it was killed.
+    if ! [ -e "$dir/$marker" ]; then
+      [ -z "$(ls -A "$dir")" ] || die "$dir holds files that are not of an earlier run, which would be deleted:" \
+        "name a new or empty folder with --dir"
+      : >"$dir/$marker"
+    fi
     for left in etcd etcd-url restored certs bin pids kubeconfig controller-manager.kubeconfig tokens.csv audit-policy.yaml \
       admission.yaml audit.log etcd.log kube-apiserver.log kube-controller-manager.log; do
       rm -rf "${dir:?}/$left"

@@ -27,7 +27,6 @@ start_node() {
   rm -f "$scratch/ready"
   "$here/node.sh" run bash -c "touch '$scratch/ready'; sleep 600" &
   node=$!
-  children+=("$node")
   for ((second = 0; second < 300; second++)); do
     if [ -e "$scratch/ready" ] || ! alive "$node"; then break; fi
     sleep 1

@@ -120,7 +120,7 @@ follow() {
   done
   restarts=$(kubectl -n quickstart get pods -o 'jsonpath={.items[*].status.containerStatuses[*].restartCount}')
   [ "$restarts" = '0 0' ] || die "containers were restarted: $restarts"
-  kubectl -n quickstart get events --field-selector involvedObject.kind=TokenSource
+  kubectl -n quickstart get tokensource my-api -o wide
   say "the reader saw another token after $((SECONDS - began)) s, and no container was restarted"
 }
 

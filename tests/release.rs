@@ -1,7 +1,9 @@
-//! What the release workflow's script checks and pins.
+//! What the release workflow's script checks and pins, and what a build of the image gets.
 #![cfg(unix)] // scripts
 #![cfg(test)] // so that clippy lets helpers panic, too
 
+#[path = "release/image_context.rs"]
+mod image_context;
 #[path = "release/install_lines.rs"]
 mod install_lines;
 #[path = "support/process.rs"]

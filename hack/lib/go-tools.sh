@@ -54,13 +54,27 @@ tags() { case $1 in prometheus) echo remove_all_sd ;; containers) echo seccomp ;
 # runc has C code, and reads the seccomp profiles of pods with libseccomp.
 cgo() { case $1 in containers) echo 1 ;; *) echo 0 ;; esac }
 
+# builds PID: whether it is a script that takes locks, and not a process that has got the number of one since, as in containers,
+# where numbers repeat. A lock is released before the next is taken, so that this process owns none.
+builds() {
+  local arguments script
+  alive "$1" || return
+  [ "$1" != $$ ] || return
+  arguments=$(ps -ww -o args= -p "$1" 2>/dev/null) || return 0 # without ps it may be one
+  # By name, not by path: `./tools.sh` in hack/ is one, too.
+  for script in $(cd "$hack" && grep -l 'lib/go-tools\.sh"$' ./*.sh); do
+    case $arguments in *"${script#./}"*) return ;; esac
+  done
+  return 1
+}
+
 # Allows one builder at a time. Creating a symlink is atomic, and it names its owner. If two builders hold the lock (a stolen
 # lock), they only repeat work: each builds in a separate folder and renames.
 lock() {
   local owner reported=
   until ln -s $$ "$1" 2>/dev/null; do
     owner=$(readlink "$1" || true)
-    if [ -n "$owner" ] && ! alive "$owner"; then
+    if [ -n "$owner" ] && ! builds "$owner"; then
       rm -f "$1"
       continue
     fi

@@ -8,15 +8,19 @@ die() {
   exit 1
 }
 
-children=()  # processes to end
-remove=()    # paths to remove
-held=       # the lock that this process holds
+remove=() # paths to remove
+held=     # the lock that this process holds
+# Ends what runs in the background, and removes the paths and the lock.
 cleanup() {
+  local running
   trap '' INT TERM HUP
-  if [ ${#children[@]} -gt 0 ]; then
+  # As the shell knows them: the number of a process that was waited for may be another's by now.
+  running=$(jobs -pr)
+  # shellcheck disable=SC2086 # one word for each
+  if [ -n "$running" ]; then
     # KILL, not TERM: there is nothing to save, and an API server waits for open watches.
-    kill -KILL "${children[@]}" 2>/dev/null || true
-    wait "${children[@]}" 2>/dev/null || true
+    kill -KILL $running 2>/dev/null || true
+    wait $running 2>/dev/null || true
   fi
   if [ ${#remove[@]} -gt 0 ]; then rm -rf "${remove[@]}"; fi
   if [ -n "$held" ]; then rm -f "$held"; fi
@@ -38,7 +42,6 @@ start() {
   shift
   ${leash[@]+"${leash[@]}"} "$@" </dev/null >"$log" 2>&1 &
   pid=$!
-  children+=("$pid")
 }
 
 # watch_stdin COMMAND...: ends this process when stdin closes, so that it never outlives its starter, however that ends. If this
@@ -52,7 +55,6 @@ watch_stdin() {
     kill -TERM $supervisor 2>/dev/null && exit
     "$@"
   ) <&3 >/dev/null 2>&1 &
-  children+=("$!")
   exec 3<&-
 }
 

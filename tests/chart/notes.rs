@@ -50,3 +50,25 @@ fn notes_create_what_the_operator_serves_with_these_values() {
         }
     }
 }
+
+#[test]
+fn notes_say_how_helm_test_shows_what_it_finds() {
+    let spec = json!({"provider": {"vgs": {}}, "credentials": {"secretRef": {"name": "a"}}});
+    let of = |values: &Value| {
+        let mut values = values.clone();
+        values["helmTest"] = json!({"spec": spec});
+        notes(&values).0
+    };
+    let test = format!("     helm test {RELEASE} --namespace {NAMESPACE}");
+    for values in [json!({}), json!({"namespaceOverride": NAMESPACE})] {
+        let notes = of(&values);
+        assert!(notes.contains(&format!("{test} --logs\n")), "{notes}");
+        assert!(!notes.contains(&format!("logs {RELEASE}-test")), "{notes}");
+    }
+    // Helm looks for the pod in the namespace of the release, and fails.
+    let notes = of(&json!({"namespaceOverride": "elsewhere", "fullnameOverride": "ours"}));
+    assert!(notes.contains(&format!("{test}\n     kubectl -n elsewhere logs ours-test\n")), "{notes}");
+    assert!(!notes.contains("--logs"), "{notes}");
+    let notes = of(&json!({"createOperator": false}));
+    assert!(!notes.contains("helm test"), "there is no test: {notes}");
+}

@@ -139,6 +139,25 @@ fn another_handler_of_a_probe_and_another_strategy_replace_the_default() {
     assert_eq!(find(&objects, "Deployment", "")["spec"]["strategy"], json!({"type": "Recreate"}));
 }
 
+/// Both would request tokens.
+#[test]
+fn without_leader_election_no_pod_starts_before_the_old_one_has_ended() {
+    let without = json!({"leaderElection": {"enabled": false}, "replicaCount": 1});
+    for strategy in [json!({}), json!({"rollingUpdate": {"maxSurge": 2}}), json!({"type": "Recreate"})] {
+        let mut values = without.clone();
+        values["strategy"] = strategy;
+        let objects = render(NAMESPACE, &values);
+        let strategy = &find(&objects, "Deployment", "")["spec"]["strategy"];
+        assert_eq!(*strategy, json!({"type": "Recreate"}), "{values}");
+    }
+    let objects = render(NAMESPACE, &json!({}));
+    let strategy = &find(&objects, "Deployment", "")["spec"]["strategy"];
+    assert_eq!(
+        *strategy,
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
+    );
+}
+
 #[test]
 fn parts_of_the_pod_that_are_not_enabled_are_left_out() {
     let objects = render(NAMESPACE, &json!({}));

@@ -134,6 +134,10 @@ fn invalid_values_are_refused_when_rendering() {
             json!({"podDisruptionBudget": {"minAvailable": 1}}),
             "minAvailable and maxUnavailable exclude each other",
         ),
+        (
+            json!({"podDisruptionBudget": {"maxUnavailable": null}}),
+            "podDisruptionBudget: set minAvailable or maxUnavailable",
+        ),
     ] {
         let said = template(NAMESPACE, &values).unwrap_err();
         assert!(said.contains(words), "{values}: {said}");
@@ -351,6 +355,24 @@ fn token_source_among_extra_objects_waits_for_its_definition_at_the_first_instal
         let later = render(options);
         let source = later.iter().find(|it| it["metadata"]["name"] == "a").unwrap();
         assert_eq!(source["metadata"], object("a")["metadata"], "{options:?}");
+    }
+}
+
+#[test]
+fn template_of_a_token_source_among_extra_objects_is_its_own_and_text_is_helms() {
+    let object = json!({
+        "apiVersion": "tokensource.dev/v1alpha1", "kind": "TokenSource", "metadata": {"name": "a"},
+        "spec": {"target": {"name": "a", "template": {"data": {
+            "header": "Bearer {{ access_token }}", "of": "{{ .Release.Name }}",
+        }}}},
+    });
+    let text = "kind: ConfigMap\nmetadata: {name: 'of-{{ .Release.Name }}'}\n";
+    let values = json!({"extraObjects": [object, text]});
+    for options in [&[][..], &["--is-upgrade"]] {
+        let arguments = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-"];
+        let objects = objects(&helm(None, &[&arguments, options].concat(), &values.to_string()).unwrap());
+        assert_eq!(find(&objects, "TokenSource", "a")["spec"], object["spec"], "{options:?}");
+        find(&objects, "ConfigMap", &format!("of-{RELEASE}"));
     }
 }
 

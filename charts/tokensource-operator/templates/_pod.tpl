@@ -75,11 +75,15 @@ refused. */}}
 {{- end }}
 {{- end }}
 
-{{- /* Likewise: Kubernetes refuses `rollingUpdate` with another type. */}}
+{{- /* Kubernetes refuses `rollingUpdate` with another type. Without leader election a pod that starts would act beside the one
+that ends. */}}
 {{- define "tokensource-operator.strategy" -}}
-{{- if eq (default "RollingUpdate" .type) "RollingUpdate" }}
-{{- toYaml . }}
+{{- $type := default "RollingUpdate" .Values.strategy.type }}
+{{- if ne $type "RollingUpdate" }}
+{{- toYaml (omit .Values.strategy "rollingUpdate") }}
+{{- else if .Values.leaderElection.enabled }}
+{{- toYaml .Values.strategy }}
 {{- else }}
-{{- toYaml (omit . "rollingUpdate") }}
+{{- toYaml (dict "type" "Recreate") }}
 {{- end }}
 {{- end }}
