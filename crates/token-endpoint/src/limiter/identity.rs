@@ -60,8 +60,9 @@ impl RequestIdentity {
             Identity(key.of(client.chain(values)))
         };
         let client = client_of(tenant, false);
-        let is_authenticated =
-            certificate.is_some() || !matches!(description.client_authentication, ClientAuthentication::None);
+        let is_authenticated = certificate.is_some()
+            || description.signs()
+            || !matches!(description.client_authentication, ClientAuthentication::None);
         // Apart from a tenant of the same name.
         let group = group.map(|group| GroupClient(client_of(&format!("{group} "), true)));
 

@@ -120,11 +120,10 @@ impl Reconciliation<'_> {
         Some(told(self.spec, problem))
     }
 
-    /// A person has changed the spec or the credentials, or asked for a token, since the last attempt failed.
+    /// A person has changed the spec, or asked for a token, since the last attempt failed.
     fn is_asked_for(&self) -> bool {
         let tried = self.spec.tried(None);
-        let failed = self.state.failed.as_ref();
-        failed.is_some_and(|failed| failed.values_changed || failed.failure.tried.is_asked_otherwise(&tried))
+        self.state.failed.as_ref().is_some_and(|failed| failed.failure.tried.is_asked_otherwise(&tried))
     }
 
     /// Before the first token request, one after a failure, and one that creates the Secret: does the TokenSource still exist, and

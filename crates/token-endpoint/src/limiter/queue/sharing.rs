@@ -214,6 +214,10 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             }
             (Class::Rejected, Reach::Client) if !who.is_authenticated && !error.names_client() => {
                 self.state(tenant, who.grant, now).rejected(error, began, now);
+                let client = self.client(tenant, who.client, now);
+                if !client.has_succeeded {
+                    client.doubt.refused(who.grant, error, now);
+                }
             }
             (Class::Rejected | Class::LockedOut, Reach::Client) => {
                 self.client(tenant, who.client, now).rejected(error, began, now);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ClientAuthentication;
+use crate::{ClientAuthentication, JwtBearer};
 
 #[tokio::test(start_paused = true)]
 async fn rejection_thousand_sources_with_one_wrong_secret_are_one_failed_login_per_wait() {
@@ -169,4 +169,39 @@ async fn rejection_without_authentication_holds_back_the_grant_unless_it_names_t
         simulation.send(who(&simulation, "old"), Ok(())).await.expect_err("it was rejected");
         assert_eq!(simulation.send(who(&simulation, "new"), Ok(())).await.is_err(), is_held);
     }
+}
+
+/// Its key proves the client.
+#[tokio::test(start_paused = true)]
+async fn rejection_of_a_signed_grant_holds_back_the_other_subjects_of_its_key() {
+    let simulation = Simulation::default();
+    let who = |subject: &str| {
+        let grant = JwtBearer { subject: Some(subject.into()), ..JwtBearer::default() };
+        let description = RequestDescription {
+            grant: Grant::JwtBearer(Box::new(grant)),
+            client_authentication: ClientAuthentication::None,
+            ..description()
+        };
+        simulation.limiter.identity(TENANT, &description, &credentials(), &Tls::default())
+    };
+    simulation.send(who("a"), Err(answer(401, "").unwrap_err())).await.unwrap();
+    simulation.send(who("b"), Ok(())).await.expect_err("of the same key");
+}
+
+/// A client id that does not exist, for example.
+#[tokio::test(start_paused = true)]
+async fn client_without_authentication_is_in_doubt_after_three_grants() {
+    let simulation = Simulation::default();
+    let none = ClientAuthentication::None;
+    let description = RequestDescription { client_authentication: none, ..description() };
+    let who = |refresh_token: usize| {
+        let credentials =
+            Credentials { refresh_token: Some(format!("r{refresh_token}").into()), ..credentials() };
+        simulation.limiter.identity(TENANT, &description, &credentials, &Tls::default())
+    };
+    let started = Instant::now();
+    for refresh_token in 0..10 {
+        simulation.send(who(refresh_token), Err(answer(401, "").unwrap_err())).await.unwrap();
+    }
+    assert!(started.elapsed() >= seconds(6 * 120), "{:?}", started.elapsed());
 }
