@@ -87,7 +87,7 @@ fn lock_of_a_script_that_builds_is_waited_for() {
     let lock = cache.lock();
     let mut builder = Command::new("bash");
     // As `./tools.sh`, called in hack/, is listed.
-    builder.args(["-c", "exec -a 'bash ./tools.sh helm' sleep 600"]).stdin(Stdio::null());
+    builder.args(["-c", "exec -a 'bash ./tools.sh helm' bash -c 'read -r _'"]).stdin(Stdio::piped());
     let mut builder = builder.spawn().unwrap();
     symlink(builder.id().to_string(), &lock).unwrap();
     let printed = cache.folder.path().join("printed");

@@ -8,6 +8,7 @@ use crate::{TIMEOUT, TOKEN, request};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use token_endpoint::transport::install_crypto_provider;
 use token_endpoint::{Class, Egress, EgressRefused, Error, Grant, Proxies, Tls, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
@@ -191,7 +192,20 @@ async fn proxy_with_tls_is_trusted_by_system_roots_alone() {
     let error = transport.send_over(&request, &roots(&tenants.pem), TIMEOUT).await.unwrap_err();
     assert_unreached(&error);
     assert!(error.hint().is_none(), "no root of the tenant's would help");
+    assert!(error.to_string().contains("its certificate is not trusted: "), "{error}");
+    assert!(!error.to_string().contains("localhost"), "{error}");
     assert!(asked.lock().unwrap().is_empty());
+}
+
+/// Accepts connections, and says nothing.
+#[tokio::test]
+async fn proxy_that_does_not_answer_is_named_and_not_the_endpoint() {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let transport = through(&format!("https://127.0.0.1:{}", silent.local_addr().unwrap().port()), "", &[]);
+    let request = request("https://idp.example.com/token", Grant::ClientCredentials);
+    let error = transport.send(&request, Duration::from_secs(20)).await.unwrap_err();
+    assert_unreached(&error);
+    assert!(error.to_string().ends_with("no connection in time"), "{error}");
 }
 
 fn assert_unreached(error: &Error) {

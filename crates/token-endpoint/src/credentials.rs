@@ -137,7 +137,7 @@ impl fmt::Debug for Credentials {
             .field("actor_token", &shown(self.actor_token.as_ref()))
             .field("assertion", &shown(self.assertion.as_ref()))
             .field("client_assertion", &shown(self.client_assertion.as_ref()))
-            .field("asserted", &self.asserted)
+            .field("asserted", &shown(self.asserted.as_ref()))
             .field("values", &self.values.keys())
             .finish()
     }

@@ -28,8 +28,15 @@ impl TokenRequest<'_> {
     /// The client that the issuer lends, where an earlier request with the same credentials has shown it. A certificate may have
     /// been renewed since.
     pub(super) fn known_lent_client(&self) -> Option<GroupClient> {
-        let issuer = self.lent_client().filter(|_| self.spec.tls.is_none())?;
+        let may_know = self.spec.tls.is_none() && self.knows_by_version();
+        let issuer = self.lent_client().filter(|_| may_know)?;
         self.context.issuers.client(issuer, &self.cached_credentials()?)
+    }
+
+    /// Whether the version of the credentials says who asks. That of a Secret with nothing but assertions does not change, though
+    /// another subject may be in it.
+    pub(super) fn knows_by_version(&self) -> bool {
+        !self.spec.needs_only_assertions || self.spec.description.service_account.is_some()
     }
 
     /// Whether the endpoint may be asked that was discovered.

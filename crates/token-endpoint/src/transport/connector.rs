@@ -18,9 +18,13 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
+
+/// Ends before [`CONNECT_TIMEOUT`] does for the whole way.
+const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
 
@@ -121,7 +125,8 @@ impl Service<Uri> for ToProxy {
                     None => Ok(stream),
                 }
             };
-            connect.await.map_err(|error: BoxError| ProxyUnreached(error).into())
+            let connected = timeout(PROXY_CONNECT_TIMEOUT, connect).await;
+            connected.unwrap_or_else(|_| Err(ConnectTimedOut.into())).map_err(|it| ProxyUnreached(it).into())
         })
     }
 }

@@ -23,6 +23,13 @@ pub(super) fn failure(error: &(dyn StdError + 'static), url: &Url, may_renegotia
     }
     let cause = root_cause(error);
     if find::<ProxyUnreached>(error).is_some() {
+        // The library's message has the names in the proxy's certificate, which are not for tenants.
+        let cause = match find::<rustls::Error>(error) {
+            Some(rustls::Error::InvalidCertificate(problem)) => {
+                format!("its certificate is not trusted: {}", CertificateProblem::of(problem))
+            }
+            _ => cause,
+        };
         return Error::ProxyUnreached { host, cause };
     }
     let is_connect = find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect);
