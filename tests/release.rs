@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use process::{BUILD_LIMIT, RUN_LIMIT, output_within};
+use process::{BUILD_LIMIT, RUN_LIMIT, output_within, said};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const DIGEST: &str = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -33,14 +33,19 @@ fn copy() -> tempfile::TempDir {
         "deploy/base/operator.yaml",
         BUNDLE,
     ] {
-        let to = copy.path().join(file);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(Path::new(ROOT).join(file), to).unwrap();
+        copy_file(file, copy.path());
     }
     git(copy.path(), &["init", "--quiet", "--initial-branch", "main"]);
     commit(copy.path());
     git(copy.path(), &["update-ref", "refs/remotes/origin/main", "HEAD"]);
     copy
+}
+
+/// Copies a file of the project to the same place in a folder.
+fn copy_file(file: &str, folder: &Path) {
+    let to = folder.join(file);
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    fs::copy(Path::new(ROOT).join(file), to).unwrap_or_else(|error| panic!("{file}: {error}"));
 }
 
 fn git(folder: &Path, arguments: &[&str]) {
@@ -70,10 +75,6 @@ fn release(folder: &Path, arguments: &[&str], runs: &str) -> Output {
     let mut command = Command::new(folder.join("hack/release.sh"));
     command.args(arguments).env("PATH", path);
     output_within(command, "", RUN_LIMIT)
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
 #[test]
@@ -107,9 +108,7 @@ fn release_with_a_version_that_a_file_lacks_is_refused() {
     let version = env!("CARGO_PKG_VERSION");
     let changes = format!("## [{version}] - 2026-12-01\n\n- A change.\n");
     for file in ["Cargo.toml", "charts/tokensource-operator/Chart.yaml", PLUGIN_PAGE] {
-        let to = copy.path().join(file);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(Path::new(ROOT).join(file), to).unwrap();
+        copy_file(file, copy.path());
     }
     fs::write(copy.path().join("CHANGELOG.md"), changes).unwrap();
     let check = || release(copy.path(), &["check", &format!("v{version}")], "");

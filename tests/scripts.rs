@@ -12,17 +12,13 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use process::{first_line, kill, output_within, signal, wait_within};
+use process::{first_line, kill, output_within, said, signal, wait_within};
 
 /// For a script that must not wait for anything, on a busy machine.
 const NO_WAIT: Duration = Duration::from_secs(30);
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("hack").join(name)
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
 // ------------------------------------------------------------------------------------------------------------ locks

@@ -408,8 +408,10 @@ pub fn read_credentials(
         }
         if matches!(key.kind, CredentialKind::Assertion | CredentialKind::ClientAssertion) {
             let subject = asserted_subject(value).unwrap_or(place);
-            let asserted = credentials.asserted.take().into_iter().chain([subject]);
-            credentials.asserted = Some(asserted.collect::<Vec<_>>().join(", "));
+            credentials.asserted = Some(match credentials.asserted.take() {
+                Some(other) => format!("{other}, {subject}"),
+                None => subject,
+            });
         }
         match key.kind {
             CredentialKind::PrivateKey => credentials.private_key = Some(value.into()),

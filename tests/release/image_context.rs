@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::process::{RUN_LIMIT, output_within};
-use super::{ROOT, said};
+use super::process::{RUN_LIMIT, output_within, said};
+use super::{ROOT, copy_file};
 
 /// A line of `.dockerignore`. The last that matches decides.
 struct Pattern<'a> {
@@ -67,9 +67,7 @@ fn files_that_docker_copies_are_a_complete_workspace() {
     let copy = tempfile::tempdir().unwrap();
     let mut copied = 0;
     for file in listed.split_terminator('\0').filter(|file| is_left(&patterns, file)) {
-        let (from, to) = (Path::new(ROOT).join(file), copy.path().join(file));
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(&from, to).unwrap_or_else(|error| panic!("{file}: {error}"));
+        copy_file(file, copy.path());
         copied += 1;
     }
     assert!(copied > 100, "{copied} files");

@@ -43,6 +43,11 @@ pub fn output_within(mut command: Command, stdin: &str, limit: Duration) -> Outp
     Output { status, stdout: stdout.take(), stderr: stderr.take() }
 }
 
+/// All that a process printed, stdout first.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
 /// Waits for the end of a process. `what` names it in the message.
 pub fn wait_within(child: &mut Child, what: &str, limit: Duration) -> ExitStatus {
     end_within(child, limit).unwrap_or_else(|| {

@@ -327,13 +327,15 @@ async fn transport_connection_is_reused_except_for_refresh_tokens() {
     }
 }
 
+/// A port of loopback at which nothing listens.
+fn closed_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
 #[tokio::test]
 async fn transport_closed_port_error_names_host() {
-    let port = {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        listener.local_addr().unwrap().port()
-    };
-    let error = send_url(&format!("http://127.0.0.1:{port}/token?secret=1"), TIMEOUT).await.unwrap_err();
+    let url = format!("http://127.0.0.1:{}/token?secret=1", closed_port());
+    let error = send_url(&url, TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error:?}");
     assert!(error.to_string().contains("127.0.0.1: Connection refused"), "{error}");
     assert!(!error.to_string().contains("secret"), "{error}");

@@ -4,7 +4,7 @@ use crate::server::{Server, Step::Read, answer, read_request, write};
 use crate::support::authority::Authority;
 use crate::support::process::{RUN_LIMIT, output_within};
 use crate::tls::{roots, serve};
-use crate::{TIMEOUT, TOKEN, request};
+use crate::{TIMEOUT, TOKEN, closed_port, request};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::{Arc, Mutex};
@@ -219,10 +219,7 @@ fn assert_unreached(error: &Error) {
 
 #[tokio::test]
 async fn proxy_that_is_not_reached_is_no_failure_of_the_endpoint() {
-    let port = {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let port = closed_port();
     for proxy in [
         format!("http://127.0.0.1:{port}"),
         format!("https://127.0.0.1:{port}"),

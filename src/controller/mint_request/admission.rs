@@ -26,8 +26,8 @@ impl TokenRequest<'_> {
             }
             return self.judged(request, |permit| permit.screen_group(client, self.terms()), permit);
         }
-        // A certificate may have been renewed, and a refresh token has changed since: that is another client.
-        let may_know = !self.spec.sends_refresh_token() && self.spec.tls.is_none() && self.knows_by_version();
+        // A refresh token has changed since.
+        let may_know = !self.spec.sends_refresh_token() && self.knows_by_version();
         let known = may_know.then(|| self.cached_credentials()).flatten().and_then(|version| {
             let key = self.identity.credentials.as_ref()?;
             self.context.secrets.request_identity(key, &version, &self.spec.wanted.provider)

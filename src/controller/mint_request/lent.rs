@@ -25,18 +25,17 @@ impl TokenRequest<'_> {
         payer(self.spec.issuer.as_deref(), &self.identity.key.namespace)
     }
 
-    /// The client that the issuer lends, where an earlier request with the same credentials has shown it. A certificate may have
-    /// been renewed since.
+    /// The client that the issuer lends, where an earlier request with the same credentials has shown it.
     pub(super) fn known_lent_client(&self) -> Option<GroupClient> {
-        let may_know = self.spec.tls.is_none() && self.knows_by_version();
-        let issuer = self.lent_client().filter(|_| may_know)?;
+        let issuer = self.lent_client().filter(|_| self.knows_by_version())?;
         self.context.issuers.client(issuer, &self.cached_credentials()?)
     }
 
-    /// Whether the version of the credentials says who asks. That of a Secret with nothing but assertions does not change, though
-    /// another subject may be in it.
+    /// Whether the version of the credentials says who asks. A certificate may have been renewed since. And the version of a Secret
+    /// with nothing but assertions does not change, though another subject may be in it.
     pub(super) fn knows_by_version(&self) -> bool {
-        !self.spec.needs_only_assertions || self.spec.description.service_account.is_some()
+        let may_change = self.spec.needs_only_assertions && self.spec.description.service_account.is_none();
+        self.spec.tls.is_none() && !may_change
     }
 
     /// Whether the endpoint may be asked that was discovered.

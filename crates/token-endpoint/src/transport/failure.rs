@@ -22,9 +22,10 @@ pub(super) fn failure(error: &(dyn StdError + 'static), url: &Url, may_renegotia
         return Error::Egress(refused.clone());
     }
     let cause = root_cause(error);
+    let tls = find::<rustls::Error>(error);
     if find::<ProxyUnreached>(error).is_some() {
         // The library's message has the names in the proxy's certificate, which are not for tenants.
-        let cause = match find::<rustls::Error>(error) {
+        let cause = match tls {
             Some(rustls::Error::InvalidCertificate(problem)) => {
                 format!("its certificate is not trusted: {}", CertificateProblem::of(problem))
             }
@@ -33,7 +34,7 @@ pub(super) fn failure(error: &(dyn StdError + 'static), url: &Url, may_renegotia
         return Error::ProxyUnreached { host, cause };
     }
     let is_connect = find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect);
-    match find::<rustls::Error>(error) {
+    match tls {
         Some(rustls::Error::InvalidCertificate(problem)) => {
             return Error::Certificate { host, problem: CertificateProblem::of(problem) };
         }

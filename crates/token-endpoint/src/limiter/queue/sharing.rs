@@ -214,10 +214,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             }
             (Class::Rejected, Reach::Client) if !who.is_authenticated && !error.names_client() => {
                 self.state(tenant, who.grant, now).rejected(error, began, now);
-                let client = self.client(tenant, who.client, now);
-                if !client.has_succeeded {
-                    client.doubt.refused(who.grant, error, now);
-                }
+                self.doubt_client(tenant, who, who.grant, error, now);
             }
             (Class::Rejected | Class::LockedOut, Reach::Client) => {
                 self.client(tenant, who.client, now).rejected(error, began, now);
@@ -225,11 +222,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             (Class::Rejected, Reach::Grant) => self.state(tenant, who.grant, now).rejected(error, began, now),
             (Class::Rejected, Reach::Request) => {
                 self.state(tenant, who.request, now).rejected(error, began, now);
-                let is_known_good = who.group.is_some_and(|client| self.groups.has_succeeded(client));
-                let client = self.client(tenant, who.client, now);
-                if !client.has_succeeded && !is_known_good {
-                    client.doubt.refused(who.request, error, now);
-                }
+                self.doubt_client(tenant, who, who.request, error, now);
             }
             _ => {}
         }
@@ -238,6 +231,22 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             let client = self.client(tenant, who.client, now);
             let hold = Hold::new(client.hold.as_ref(), error, class, Duration::ZERO, began, now);
             client.asked_to_wait(hold, now + Duration::from_secs(seconds));
+        }
+    }
+
+    /// A client that has never succeeded may be what is wrong, though the answer speaks of `refused`, its grant or request.
+    fn doubt_client(
+        &mut self,
+        tenant: &Tenant,
+        who: RequestIdentity,
+        refused: Identity,
+        error: &Error,
+        now: Instant,
+    ) {
+        let is_known_good = who.group.is_some_and(|client| self.groups.has_succeeded(client));
+        let client = self.client(tenant, who.client, now);
+        if !client.has_succeeded && !is_known_good {
+            client.doubt.refused(refused, error, now);
         }
     }
 
