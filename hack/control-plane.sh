@@ -33,7 +33,7 @@ component() {
   local name=$1
   shift
   start "$dir/$name.log" "$@"
-  echo "$pid $name" >>"$dir/pids"
+  echo "$pid" >"$dir/pids/$name"
 }
 
 # ---------------------------------------------------------------------------------------------- build
@@ -240,7 +240,7 @@ restore() {
   # KILL, because an API server waits for open watches.
   kill -KILL "$manager_pid" "$apiserver_pid" "$etcd_pid"
   wait "$manager_pid" "$apiserver_pid" "$etcd_pid" 2>/dev/null || true
-  rm -rf "$dir/etcd"
+  rm -rf "$dir/etcd" "$dir"/pids/*
   mv "$dir/restored" "$dir/etcd"
   if ! run_etcd || ! run_apiserver; then die "a port was taken meanwhile"; fi
   start_controller_manager
@@ -259,7 +259,7 @@ with_retries() {
 # What is left of a run whose process was killed.
 end_killed_run() {
   # shellcheck disable=SC2046 # splits into pids
-  kill -KILL $(awk '{ print $1 }' "$dir/pids") 2>/dev/null
+  kill -KILL $(cat "$dir"/pids/* 2>/dev/null) 2>/dev/null || true
   [ -n "$keep" ] || rm -rf "$dir"
 }
 
@@ -294,7 +294,7 @@ run() {
     dir=$(mktemp -d "${TMPDIR:-/tmp}/tokensource-control-plane.XXXXXX")
     remove+=("$dir")
   fi
-  : >"$dir/pids"
+  mkdir "$dir/pids"
   if [ -n "$watch" ]; then watch_stdin end_killed_run; fi
 
   build

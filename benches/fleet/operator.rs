@@ -107,13 +107,11 @@ impl Usage {
         Self::of_component("kube-apiserver")
     }
 
-    /// The usage of a part of the control plane, whose process ids its script writes to a file.
+    /// The usage of a part of the control plane, whose process ids its script writes to files.
     pub fn of_component(name: &str) -> Self {
         let folder = ControlPlane::shared().kubeconfig_path();
-        let processes = std::fs::read_to_string(folder.with_file_name("pids")).unwrap();
-        let mut processes = processes.lines().filter_map(|line| line.split_once(' '));
-        let (process, _) = processes.find(|(_, component)| *component == name).unwrap();
-        Self::of(process.parse().unwrap())
+        let process = std::fs::read_to_string(folder.with_file_name("pids").join(name)).unwrap();
+        Self::of(process.trim().parse().unwrap())
     }
 
     pub fn memory(&self) -> String {
