@@ -64,16 +64,20 @@ async fn vgs_front_documented_request_returns_token_with_clients_lifetime_and_sc
     assert!(introspection.active);
     assert_eq!(introspection.client_id.as_deref(), Some("vgs"));
 
-    server.set_ttl("vgs", 3).await;
     server.change("vgs", json!({ "access_token_format": "jwt" })).await;
     let (_, answer) = vgs(server, "vgs", "secret").await;
     let token = text(&answer, "access_token");
-    assert_eq!(answer["expires_in"], 3);
     assert!(token.starts_with("eyJ"), "{token}");
     assert!(server.is_valid(token).await);
     let resource = http_client().get(server.resource_url()).bearer_auth(token);
     assert_eq!(resource.send().await.unwrap().status(), 200);
-    let expired = Instant::now() + Duration::from_secs(10);
+
+    // Another one: on a busy machine it expires before any call.
+    server.set_ttl("vgs", 3).await;
+    let (_, answer) = vgs(server, "vgs", "secret").await;
+    let token = text(&answer, "access_token");
+    assert_eq!(answer["expires_in"], 3);
+    let expired = Instant::now() + Duration::from_secs(30);
     while server.is_valid(token).await {
         assert!(Instant::now() < expired, "a token of 3 s is still valid");
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -320,6 +320,18 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The name by which a test is run: its modules in front, and not its binary or crate.
+fn test_path(file: &Path, name: &str) -> String {
+    let file = file.strip_prefix(ROOT).unwrap().with_extension("");
+    let folders: Vec<_> = file.iter().map(|it| it.to_str().unwrap()).collect();
+    let modules = match &folders[..] {
+        ["src", modules @ ..] | ["crates", _, "src", modules @ ..] | ["tests", _, modules @ ..] => modules,
+        other => panic!("tests in {other:?}"),
+    };
+    let modules = modules.iter().copied().filter(|it| !["main", "mod", "lib"].contains(it));
+    modules.chain([name]).collect::<Vec<_>>().join("::")
+}
+
 #[test]
 fn nightly_workflow_runs_every_long_test() {
     let workflow = fs::read_to_string(Path::new(ROOT).join(".github/workflows/nightly.yml")).unwrap();
@@ -341,11 +353,7 @@ fn nightly_workflow_runs_every_long_test() {
                 assert!(name.contains(skipped), "make test-long runs {name}");
                 continue;
             }
-            // A part is a part of the test's name, which has its modules in front; a binary's name is not in it.
-            let module =
-                file.parent().unwrap().components().next_back().unwrap().as_os_str().to_string_lossy();
-            let stem = file.file_stem().unwrap().to_string_lossy();
-            let path = format!("{module}::{stem}::{name}");
+            let path = test_path(file, name);
             assert!(parts.iter().any(|part| path.contains(part)), "no part of {parts:?} runs {path}");
             long += 1;
         }

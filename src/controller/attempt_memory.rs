@@ -309,8 +309,10 @@ mod tests {
         tokio::task::yield_now().await;
         tasks.push(wait("honest".into(), true, Instant::now()));
         // Each request ends, the longest first, and the next begins.
-        let mut others = 0;
-        while let Some((is_honest, reservation)) = taken.recv().await {
+        let (mut others, limit) = (0, std::time::Duration::from_secs(600));
+        while let Some((is_honest, reservation)) =
+            tokio::time::timeout(limit, taken.recv()).await.expect("none is stuck")
+        {
             drop(reservation);
             if is_honest {
                 break;

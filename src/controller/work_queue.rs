@@ -414,7 +414,8 @@ mod tests {
                 triggered = Instant::now();
                 queue.trigger(Key::new("other", "a"), other);
             }
-            let (key, permit) = queue.next(&permits, |_| crowd).await;
+            let next = tokio::time::timeout(Duration::from_secs(600), queue.next(&permits, |_| crowd));
+            let (key, permit) = next.await.expect("none is lost");
             if &*key.namespace == "other" {
                 break;
             }

@@ -26,7 +26,7 @@ fn monitors_select_the_service_and_port_of_the_operator() {
 
     // Each has its own settings.
     let own = json!({
-        "enabled": true, "namespace": "b", "labels": {"release": "a"}, "interval": "1m",
+        "enabled": true, "namespace": "b", "labels": {"release": "a"}, "interval": "1m", "scrapeTimeout": "9s",
         "endpointAdditionalProperties": {"scheme": "https", "honorTimestamps": false},
     });
     let values =
@@ -39,6 +39,7 @@ fn monitors_select_the_service_and_port_of_the_operator() {
     );
     let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
     assert_eq!((&endpoint["interval"], &endpoint["scheme"]), (&json!("1m"), &json!("https")));
+    assert_eq!(endpoint["scrapeTimeout"], "9s");
     assert_eq!((&endpoint["honorTimestamps"], &endpoint["port"]), (&json!(false), &port));
 
     // Also where the chart's is true, and not beside another way to authenticate.

@@ -86,7 +86,7 @@ async fn connections_without_a_request_neither_fail_probes_nor_last() {
     }
     // A head must arrive within a second.
     first.read_to_end(&mut vec![]).unwrap();
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     connections.clear();
     let (status, ..) = operator.admin("/metrics").await;
     assert_eq!(status, 200);

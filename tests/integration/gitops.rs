@@ -49,7 +49,9 @@ async fn gitops_applied_objects_have_no_drift() {
     let ours = |entry: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
         entry.manager.as_deref() == Some("tokensource-operator")
     };
-    for entry in object.metadata.managed_fields.unwrap().iter().filter(ours) {
+    let managed = object.metadata.managed_fields.unwrap();
+    assert!(managed.iter().any(|entry| ours(&entry)), "the status is the operator's");
+    for entry in managed.iter().filter(ours) {
         assert_eq!(entry.subresource.as_deref(), Some("status"), "the operator manages status only");
     }
     assert_eq!(spec().await, manifest["spec"]);
@@ -99,16 +101,22 @@ fn argocd_pull_request_has_the_scripts_of_the_page() {
     }
 }
 
+/// The cases in a member of a file, at least one.
+fn cases<'a>(file: &'a Value, member: &str) -> &'a [Value] {
+    let cases = file[member].as_array().unwrap();
+    assert!(!cases.is_empty(), "{member}");
+    cases
+}
+
 /// As Argo CD's own tests do with these files.
 #[tokio::test(flavor = "multi_thread")]
 async fn argocd_pull_request_passes_its_cases() {
-    let cases = read("health_test.yaml");
-    for case in cases["tests"].as_array().unwrap() {
+    for case in cases(&read("health_test.yaml"), "tests") {
         let input = case["inputPath"].as_str().unwrap();
         assert_eq!(gitops::health(&read(input).to_string()).await, case["healthStatus"], "{input}");
     }
-    let cases = read("actions/action_test.yaml");
-    for case in cases["discoveryTests"].as_array().unwrap() {
+    let file = read("actions/action_test.yaml");
+    for case in cases(&file, "discoveryTests") {
         let input = format!("actions/{}", case["inputPath"].as_str().unwrap());
         let offered = gitops::offered(&read(&input).to_string()).await;
         for action in case["result"].as_array().unwrap() {
@@ -117,7 +125,7 @@ async fn argocd_pull_request_passes_its_cases() {
         }
         assert_eq!(offered.as_object().unwrap().len(), case["result"].as_array().unwrap().len(), "{input}");
     }
-    for case in cases["actionTests"].as_array().unwrap() {
+    for case in cases(&file, "actionTests") {
         let path = |member: &str| format!("actions/{}", case[member].as_str().unwrap());
         let (action, mut object) = (case["action"].as_str().unwrap(), read(&path("inputPath")));
         let patch = gitops::action(action, &object.to_string()).await;

@@ -41,7 +41,9 @@ impl Peak {
     }
 
     fn bytes(&self) -> u64 {
-        self.kib.load(Ordering::Relaxed) << 10
+        let kib = self.kib.load(Ordering::Relaxed);
+        assert!(kib > 0, "nothing was measured: only Linux has /proc");
+        kib << 10
     }
 }
 

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::plugin::{Plugin, everything};
+use super::plugin::{Background, Plugin, everything};
 use super::prompt::{folder, pod};
 use super::shells::ON_A_TERMINAL;
 use super::support::eventually;
 use super::support::operator::Operator;
-use super::support::process::kill;
 use super::support::program::run;
 use super::support::scene::Scene;
 
@@ -132,12 +131,14 @@ async fn pictures_of_the_documentation_show_the_dashboard() {
     });
     let file = folder.path().join("prometheus.yml");
     fs::write(&file, configuration.to_string()).unwrap();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // None that the system gives to others that ask for any.
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let address = format!("127.0.0.1:{}", (15_000..20_000).find(is_free).expect("a free port"));
     let mut prometheus = Command::new("prometheus");
     prometheus.arg(format!("--config.file={}", file.display()));
     prometheus.arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()));
     prometheus.arg(format!("--web.listen-address={address}")).stderr(std::process::Stdio::null());
-    let mut prometheus = prometheus.spawn().expect("Prometheus, in the PATH");
+    let _prometheus = Background::start(&mut prometheus);
     eventually("enough requests", Duration::from_secs(600), async || match scene.mints().await {
         requests if requests >= SHOWN_REQUESTS => Ok(()),
         requests => Err(requests),
@@ -146,7 +147,6 @@ async fn pictures_of_the_documentation_show_the_dashboard() {
     let mut draw = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/hack/dashboard.py"));
     draw.args([&format!("http://{address}"), "270"]);
     let drawn = run(draw, "").await;
-    kill(&mut prometheus);
     assert_eq!(drawn.code, 0, "{drawn:?}");
     let picture = drawn.stdout.replace(&scene.namespace, "payments");
     fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures/dashboard.svg"), picture).unwrap();

@@ -2,9 +2,10 @@
 //! with none.
 
 use std::ffi::OsString;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use super::support::account::TestAccount;
 use super::support::control_plane::ControlPlane;
 use super::support::eventually;
 use super::support::operator::Operator;
+use super::support::process::kill;
 use super::support::program::{PROGRAM, ProgramOutput, program, run};
 use super::support::relay::Relay;
 use super::support::scene::{SOON, Scene};
@@ -48,6 +50,21 @@ impl Plugin {
         let mut command = Command::new(self.program());
         command.arg(arguments[0]).arg("--kubeconfig").arg(kubeconfig).args(&arguments[1..]);
         run(command, "").await
+    }
+}
+
+/// A process that would not end by itself. Dropping it kills it.
+pub(super) struct Background(Child);
+
+impl Background {
+    pub(super) fn start(command: &mut Command) -> Self {
+        Background(command.spawn().unwrap_or_else(|error| panic!("{error}; is it in the PATH?")))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        kill(&mut self.0);
     }
 }
 
@@ -238,6 +255,37 @@ async fn plugin_shows_refreshes_suspends_and_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn plugin_that_watches_shows_the_list_and_then_each_change() {
+    let scene = Scene::new("plugin-watch", 300).await;
+    let _operator = Operator::start(&scene.namespace).await;
+    scene.apply(scene.source(json!({}))).await;
+    scene.ready("True TokenValid").await;
+    let (plugin, files) = (Plugin::new(), tempfile::tempdir().unwrap());
+    let watch = |name: &str, flags: &[&str]| {
+        let shown = files.path().join(name);
+        let mut command = Command::new(plugin.program());
+        command.args(["get", "-w", "-n", &scene.namespace]).args(flags).env("KUBECONFIG", everything());
+        command.stdout(File::create(&shown).unwrap());
+        (Background::start(&mut command), shown)
+    };
+    let (_table, table) = watch("table", &[]);
+    let (_documents, documents) = watch("documents", &["-o", "yaml"]);
+    let shows = async |file: &Path, words: &str, times: usize| {
+        eventually(&format!("{times} times {words:?}"), SOON, async || {
+            let shown = fs::read_to_string(file).unwrap();
+            if shown.matches(words).count() >= times { Ok(()) } else { Err(shown) }
+        })
+        .await;
+    };
+    shows(&table, "\nsource ", 1).await;
+    shows(&documents, "kind: List", 1).await;
+    scene.force_refresh("watched").await;
+    shows(&table, "\nsource ", 2).await;
+    shows(&documents, "watched", 1).await;
+    shows(&documents, "\n---\n", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn plugin_says_in_a_sentence_what_the_role_does_not_permit() {
     let scene = Scene::new("plugin-roles", 300).await;
     scene.apply(scene.source(json!({}))).await;
@@ -310,6 +358,8 @@ async fn plugin_says_in_a_sentence_what_the_role_does_not_permit() {
     let user = format!("--as=system:serviceaccount:{namespace}:person");
     plugin.run(&everything(), &["get", "-n", namespace, &user]).await.assert(0, &["source"]);
     plugin.run(&everything(), &["get", "-A", &user]).await.assert(1, &["at the cluster scope"]);
+    let of_masters = ["get", "-A", &user, "--as-group=system:masters"];
+    plugin.run(&everything(), &of_masters).await.assert(0, &["source"]);
     plugin.run(&everything(), &["get", "--context=absent"]).await.assert(1, &["absent"]);
     plugin.run(&everything(), &["get", "-n", namespace, "--request-timeout=1"]).await.assert(0, &["source"]);
 }

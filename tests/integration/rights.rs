@@ -122,13 +122,8 @@ async fn chart_permissions_are_exactly_those_the_operator_uses() {
     assert_eq!(scene.kubectl(&question, "").await.trim(), "yes", "{question:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn unreadable_lease_ends_start_with_remedy() {
-    let scene = Scene::bare("no-lease").await;
-    let account = account::TestAccount::new(&scene, "poor").await;
-    let sources =
-        json!({"apiGroups": ["tokensource.dev"], "resources": ["tokensources"], "verbs": ["list", "watch"]});
-    account.may(json!([sources])).await;
+/// The operator of the namespace cannot start with the rights of this account, and says all of `words`.
+async fn start_ends(scene: &Scene, account: &account::TestAccount<'_>, words: &[&str]) {
     let namespace = scene.namespace.as_str();
     let mut command = Command::new(PROGRAM);
     let scope = ["--namespace", namespace, "--leader-election-namespace", namespace];
@@ -137,13 +132,32 @@ async fn unreadable_lease_ends_start_with_remedy() {
     let ended = output_beside(command, "").await;
     let said = text(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{said}");
-    let lease =
-        format!("the Lease {namespace}/tokensource-operator for leader election cannot be read: leases");
-    for words in
-        [lease.as_str(), "is forbidden", "grant get, create and update of leases", "--leader-elect=false"]
-    {
+    for words in words {
         assert!(said.contains(words), "{words:?} is not in:\n{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_sources_end_start_with_remedy() {
+    let scene = Scene::bare("no-sources").await;
+    let account = account::TestAccount::new(&scene, "poor").await;
+    let forbidden = "TokenSources cannot be listed: tokensources.tokensource.dev is forbidden";
+    start_ends(&scene, &account, &[forbidden, "kubectl apply -f crds/", "may list and watch them"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_lease_ends_start_with_remedy() {
+    let scene = Scene::bare("no-lease").await;
+    let account = account::TestAccount::new(&scene, "poor").await;
+    let sources =
+        json!({"apiGroups": ["tokensource.dev"], "resources": ["tokensources"], "verbs": ["list", "watch"]});
+    account.may(json!([sources])).await;
+    let namespace = &scene.namespace;
+    let lease =
+        format!("the Lease {namespace}/tokensource-operator for leader election cannot be read: leases");
+    let words =
+        [lease.as_str(), "is forbidden", "grant get, create and update of leases", "--leader-elect=false"];
+    start_ends(&scene, &account, &words).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

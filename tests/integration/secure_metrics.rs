@@ -14,15 +14,6 @@ use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
-/// Status and body of a request with this bearer token, by a scraper that verifies no certificate (`insecureSkipVerify`).
-async fn get(operator: &Operator, path: &str, token: Option<&str>) -> (u16, String) {
-    let client = http_client_with(|client| client.tls_danger_accept_invalid_certs(true));
-    let request = client.get(format!("https://{}{path}", operator.admin_address()));
-    let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
-    let response = request.send().await.unwrap();
-    (response.status().as_u16(), response.text().await.unwrap())
-}
-
 /// The token in a kubeconfig of a ServiceAccount.
 async fn token_of(scene: &Scene, account: &str) -> String {
     scene.apply(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}})).await;
@@ -62,15 +53,25 @@ async fn secure_metrics_are_served_to_authorized_scrapers_alone() {
     ];
     let operator = Operator::launch(&account.kubeconfig(), "secure", &flags.concat()).await;
 
-    assert_eq!(get(&operator, "/livez", None).await, (200, "ok".to_owned()));
-    assert_eq!(get(&operator, "/metrics", None).await.0, 401);
+    // As a scraper that verifies no certificate (`insecureSkipVerify`).
+    let client = http_client_with(|client| client.tls_danger_accept_invalid_certs(true));
+    let address = operator.admin_address();
+    // Status and body of a request with this bearer token.
+    let get = async |path: &str, token: Option<&str>| {
+        let request = client.get(format!("https://{address}{path}"));
+        let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    assert_eq!(get("/livez", None).await, (200, "ok".to_owned()));
+    assert_eq!(get("/metrics", None).await.0, 401);
     for _ in 0..50 {
-        assert_eq!(get(&operator, "/metrics", Some("wrong")).await.0, 401);
-        assert_eq!(get(&operator, "/metrics", Some(&other)).await.0, 403);
+        assert_eq!(get("/metrics", Some("wrong")).await.0, 401);
+        assert_eq!(get("/metrics", Some(&other)).await.0, 403);
     }
     let mut body = String::new();
     for _ in 0..10 {
-        let (status, metrics) = get(&operator, "/metrics", Some(&scraper)).await;
+        let (status, metrics) = get("/metrics", Some(&scraper)).await;
         assert_eq!(status, 200, "{metrics}");
         body = metrics;
     }
@@ -83,7 +84,7 @@ async fn secure_metrics_are_served_to_authorized_scrapers_alone() {
     assert_eq!((count("tokenreviews"), count("subjectaccessreviews")), ("3".to_owned(), "2".to_owned()));
     // Neither a handshake nor a head that does not come occupies a connection for long.
     let began = Instant::now();
-    let mut silent = TcpStream::connect(operator.admin_address()).await.unwrap();
+    let mut silent = TcpStream::connect(&address).await.unwrap();
     timeout(SOON, silent.read_to_end(&mut vec![])).await.unwrap().unwrap();
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     let log = operator.log();

@@ -203,7 +203,8 @@ async fn namespace_moved_between_two_releases_has_a_valid_token_always_and_each_
         }
         let tokens = sources().await.into_iter().filter_map(|source| source.status?.token);
         let due = tokens.map(|token| token.refresh_at).min().unwrap();
-        let wait = due.duration_since(Timestamp::now()).unsigned_abs();
+        // Nothing, where it is overdue.
+        let wait = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
         tokio::time::sleep(wait.saturating_sub(Duration::from_millis(before_due))).await;
     }
 

@@ -68,7 +68,9 @@ async fn token_request_is_traced() {
     for secret in [token.as_str(), "wrong-Kanarie", token_url.path()] {
         assert!(!traces.contains(secret), "{secret}");
     }
-    for line in log.lines().filter(|line| line.contains("token received")) {
+    let received: Vec<_> = log.lines().filter(|line| line.contains("token received")).collect();
+    assert!(!received.is_empty(), "{log}");
+    for line in received {
         assert!(!line.contains("reconcile{"), "log lines have no spans: {line}");
     }
 }

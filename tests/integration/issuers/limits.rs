@@ -9,9 +9,9 @@ use super::super::support::scene::{SOON, Scene};
 use super::{client, issuer, names, operator_for, released, source};
 
 /// TokenSources of the issuer in each of the two namespaces.
-const EACH: usize = 4;
+const EACH: usize = 10;
 /// TokenSources with a provider of their own.
-const OWN: usize = 4;
+const OWN: usize = 12;
 
 /// An issuer with these limits, an operator for it and two namespaces, of which the first has a client of its own at the same host.
 async fn limited(prefix: &str, limits: Value) -> (Scene, [Scene; 2], Operator) {
@@ -73,8 +73,8 @@ async fn issuer_is_asked_no_faster_than_its_rate_by_two_namespaces_and_others_at
     // Each begins a second after the one before; how long it takes from there to the server differs.
     let shortest = (2 * EACH - 1) as f64 - 1.0;
     assert!(seconds(&lent.times) >= shortest, "{:?}", lent.times);
-    // At that rate they would take three seconds.
-    assert!(seconds(&own.times) < 2.0, "{:?}", own.times);
+    // At that rate they would take eleven seconds.
+    assert!(seconds(&own.times) < 8.0, "{:?}", own.times);
     assert!(own.times.last() < lent.times.last(), "{:?} {:?}", own.times, lent.times);
 }
 

@@ -186,8 +186,10 @@ async fn rotation_newest_refresh_token_survives_everything_and_enters_no_other_s
     let target = scene.secrets().get("token").await.unwrap();
     let keys: Vec<_> = target.data.unwrap().into_keys().collect();
     assert_eq!(keys, ["access_token", "expires_at", "token_type"]);
-    let owners = scene.secrets().get(STORED).await.unwrap().metadata.owner_references;
-    assert_eq!(owners, None, "the stored refresh token survives its TokenSource");
+    let metadata = scene.secrets().get(STORED).await.unwrap().metadata;
+    assert_eq!(metadata.owner_references, None, "the stored refresh token survives its TokenSource");
+    let labels = metadata.labels.unwrap();
+    assert_eq!(labels["tokensource.dev/holds"], "refresh-token", "backups and removals select by it");
     operator.stop().await;
 }
 

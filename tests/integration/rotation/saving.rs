@@ -1,5 +1,7 @@
 //! When the newest refresh token is saved, and what holds while it cannot be.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{
@@ -153,22 +155,28 @@ async fn rotation_successor_waits_for_the_refresh_token_in_its_predecessors_memo
     assert_eq!(saved_by_second + 2, scene.mints().await, "the first one saved two: {}", first.log());
 }
 
-/// Longer than the writes of tokens are tried.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "make test-long"]
-async fn rotation_refresh_token_is_saved_until_forty_seconds_after_sigterm() {
-    let scene = director("rotation-end", 2_592_000, true).await;
+/// An operator that will not be able to save the refresh token that it has requested, and the one before it.
+async fn unsaved(prefix: &str, delay_ms: u64) -> (Scene, Relay, Operator, String) {
+    let scene = director(prefix, 2_592_000, true).await;
     let relay = Relay::start(scene.client.clone()).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8"];
     let operator = Operator::start_at(&relay.kubeconfig_path(), &scene.namespace, &flags).await;
     scene.apply(director_source(&scene, "source")).await;
     scene.new_token(None).await;
     let before = stored(&scene).await.unwrap();
-    let slow = Behaviour { delay_ms: 2_000, times: Some(1), ..Behaviour::default() };
+    let slow = Behaviour { delay_ms, times: Some(1), ..Behaviour::default() };
     scene.server.behave(&scene.namespace, Some(slow)).await;
     request_refresh(&scene, "now").await;
     mints(&scene, 2).await;
     relay.hold("/secrets");
+    (scene, relay, operator, before)
+}
+
+/// Longer than the writes of tokens are tried.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-long"]
+async fn rotation_refresh_token_is_saved_until_forty_seconds_after_sigterm() {
+    let (scene, relay, operator, before) = unsaved("rotation-end", 2_000).await;
     operator.signal("TERM");
     // By then everything else is given up.
     eventually("the controller stops", 2 * SOON, async || match operator.said("INFO stopped") {
@@ -180,6 +188,24 @@ async fn rotation_refresh_token_is_saved_until_forty_seconds_after_sigterm() {
     relay.release();
     operator.ends().await;
     assert_ne!(stored(&scene).await, Some(before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-long"]
+async fn rotation_refresh_token_that_cannot_be_saved_is_lost_forty_seconds_after_sigterm() {
+    // So late that the writes are tried for longer than the controller may take to stop.
+    let (scene, _relay, mut operator, before) = unsaved("rotation-lost", 25_000).await;
+    operator.signal("TERM");
+    let status = eventually("the operator stops", Duration::from_secs(50), async || {
+        operator.exit_status().ok_or("still running")
+    })
+    .await;
+    let log = operator.log();
+    assert!(status.success(), "{status}: {log}");
+    for words in ["not every reconciliation had ended", "not every refresh token is saved: they are lost"] {
+        assert!(log.contains(words), "{words:?} is not in:\n{log}");
+    }
+    assert_eq!(stored(&scene).await, Some(before));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,6 +87,7 @@ pub async fn campaign(name: &str, trials: Vec<Trial>) {
     let is_chosen = |trial: &Trial| only.as_ref().is_none_or(|only| trial.name().contains(only));
     let trials: Vec<_> = trials.into_iter().filter(is_chosen).collect();
     let count = trials.len();
+    assert!(count > 0, "{name}: none of its scenarios has {only:?} in its name");
     let mut findings = Findings::default();
     let running = trials.into_iter().map(async |trial| {
         let outcome = run(trial.scenario, &trial.faults, Some(trial.undisturbed)).await;
@@ -121,6 +122,7 @@ impl Findings {
         self.reached += outcome.reached;
         self.excused += usize::from(outcome.is_excused);
         let name = trial.name();
+        assert!(!outcome.is_excused || !trial.is_quick(), "excused, though no process was killed: {name}");
         if outcome.elapsed > self.longest.0 {
             self.longest = (outcome.elapsed, name.clone());
         }
@@ -158,7 +160,8 @@ impl Findings {
         }
         assert!(
             self.failed.is_empty(),
-            "{} of {} scenarios failed; repeat one with {ONLY}='the end of its name' cargo test --test perturbation -- --ignored --nocapture:\n{}",
+            "{} of {} scenarios failed; repeat one with {ONLY}='the end of its name' cargo test --test perturbation \
+             'the name of this test' -- --include-ignored --nocapture:\n{}",
             self.failed.len(),
             self.trials,
             self.failed.join("\n")

@@ -44,11 +44,7 @@ struct Credentials {
 }
 
 /// Repeats `ask` until it succeeds; the last error when the limit has passed.
-async fn within<T>(
-    journal: &Journal,
-    what: &str,
-    mut ask: impl AsyncFnMut() -> Result<T, String>,
-) -> Result<T, String> {
+async fn within<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> Result<T, String> {
     let begun = Instant::now();
     loop {
         match ask().await {
@@ -56,8 +52,6 @@ async fn within<T>(
             Err(error) if begun.elapsed() > RECOVERY => {
                 return Err(format!("{what}: not within {RECOVERY:?}: {error}"));
             }
-            // There is nothing to wait for.
-            Err(error) if journal.lost_only_copy() => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
@@ -154,12 +148,12 @@ impl Life {
     /// Waits until nothing is in flight or delayed.
     pub async fn idle(&self) -> Result<(), String> {
         let idle = async || self.journal.is_idle().then_some(()).ok_or_else(|| "calls go on".to_owned());
-        within(&self.journal, "the operator comes to rest", idle).await
+        within("the operator comes to rest", idle).await
     }
 
     /// Waits until this replica watches everything.
     pub async fn started(&self, replica: usize) -> Result<(), String> {
-        within(&self.journal, "the operator starts", async || {
+        within("the operator starts", async || {
             let calls = self.journal.calls();
             let made = |verb: &str, resource: &str| {
                 let mut of_it = calls.iter().filter(|call| call.replica == replica);
@@ -178,13 +172,20 @@ impl Life {
 
     /// Waits until the source has such a token and nothing else happens, and checks that it still has one.
     pub async fn settled_with_token_other_than(&self, before: Option<&str>) -> Result<(), String> {
+        let begun = Instant::now();
         loop {
-            within(&self.journal, "a valid token with a true status", async || self.is_well(before).await)
-                .await?;
+            within("a valid token with a true status", async || match self.is_well(before).await {
+                // There is nothing to wait for.
+                Err(error) if self.journal.lost_only_copy() => Ok(Err(error)),
+                is_well => is_well.map(Ok),
+            })
+            .await??;
             self.idle().await?;
             // What was late may have changed something.
-            if self.is_well(before).await.is_ok() {
-                return Ok(());
+            match self.is_well(before).await {
+                Err(error) if begun.elapsed() > RECOVERY => return Err(format!("it changes again: {error}")),
+                Err(_) => {}
+                Ok(()) => return Ok(()),
             }
         }
     }
@@ -248,7 +249,7 @@ impl Life {
     }
 
     pub async fn target_is_gone(&self) -> Result<(), String> {
-        within(&self.journal, "the target is deleted with its TokenSource", async || {
+        within("the target is deleted with its TokenSource", async || {
             match self.scene.secrets().get_opt("token").await.map_err(text)? {
                 None => Ok(()),
                 Some(_) => Err("it is there".to_owned()),

@@ -20,7 +20,8 @@ async fn limiter_thousand_sources_at_the_limit_lose_no_token() {
             outcome.is_ok() && Instant::now() <= expires + Duration::from_millis(1)
         });
     }
-    let saved = tasks.join_all().await.into_iter().filter(|saved| *saved).count();
+    let saved = timeout(seconds(600), tasks.join_all()).await.expect("none is stuck");
+    let saved = saved.into_iter().filter(|saved| *saved).count();
     assert_eq!((saved, issuer.refused.load(Ordering::Relaxed)), (1000, 0));
     assert!(started.elapsed() < seconds(51), "{:?}", started.elapsed());
 }
@@ -48,7 +49,8 @@ async fn limiter_unknown_limit_of_the_issuer_is_learnt() {
             }
         });
     }
-    assert!(tasks.join_all().await.into_iter().all(|saved| saved));
+    let saved = timeout(seconds(3600), tasks.join_all()).await.expect("none is stuck");
+    assert!(saved.into_iter().all(|saved| saved));
     let refused = issuer.refused.load(Ordering::Relaxed);
     assert!(refused < 300, "{refused} refused in {:?}", started.elapsed());
 }
@@ -74,7 +76,7 @@ async fn limiter_requests_never_exceed_the_limits() {
     let permit =
         simulation.enter(&elsewhere, simulation.client(99), Instant::now() + seconds(900)).await.unwrap();
     assert_eq!(permit.waited(), Duration::ZERO);
-    tasks.join_all().await;
+    timeout(seconds(600), tasks.join_all()).await.expect("none is stuck");
     assert_eq!(most.load(Ordering::SeqCst), 3);
     assert!((10..=12).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
 

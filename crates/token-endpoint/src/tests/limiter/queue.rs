@@ -39,7 +39,7 @@ async fn queue_entries_move_to_an_earlier_deadline_and_to_another_endpoint_and_c
     assert!(limiter.remove(&"d") && !limiter.remove(&"d"));
     let mut order = vec![];
     while !limiter.is_empty() {
-        order.push(limiter.next().await.0);
+        order.push(timeout(seconds(600), limiter.next()).await.expect("none is lost").0);
     }
     assert_eq!(order, ["a", "c", "b"]);
     assert!(timeout(seconds(60), limiter.next()).await.is_err());
@@ -75,9 +75,10 @@ async fn queue_ten_thousand_entries_behind_one_hanging_trial_delay_no_other_clie
     for client in 10..1010 {
         simulation.send(simulation.client(client), Ok(())).await.unwrap();
     }
-    assert!(started.elapsed() < seconds(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < seconds(30), "{:?}", started.elapsed());
     trial.finish(&Err::<(), _>(rejected()));
-    assert!(tasks.join_all().await.into_iter().all(|rejected| rejected));
+    let rejected = timeout(seconds(600), tasks.join_all()).await.expect("none is stuck");
+    assert!(rejected.into_iter().all(|rejected| rejected));
 }
 
 /// Endpoints are the tenants' choice, and those that say nothing are forgotten: not those of a request that is being prepared.
@@ -122,6 +123,10 @@ async fn requests_of_one_client(count: usize, answer: fn(usize) -> Result<(), Er
     let mut tasks = JoinSet::new();
     let (mut begun, sent) = (0, Arc::new(AtomicUsize::new(0)));
     while sent.load(Ordering::Relaxed) < count {
+        assert!(
+            started.elapsed() < seconds(600) && begun < 100_000,
+            "{sent:?} of {count} sent, {begun} begun"
+        );
         let Ok((_, permit)) = timeout(seconds(1), limiter.next()).await else { continue };
         begun += 1;
         let sent = Arc::clone(&sent);

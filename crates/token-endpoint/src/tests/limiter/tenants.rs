@@ -122,7 +122,7 @@ async fn tenant_with_a_crowd_takes_no_turn_of_another_whatever_its_deadlines_are
     for refresh in 0..20 {
         let (asked, mut begun) = (Instant::now(), 0);
         limiter.enqueue(refresh, &"other".into(), &url(), asked + seconds(60));
-        while limiter.next().await.0 != refresh {
+        while timeout(seconds(600), limiter.next()).await.expect("it is not lost").0 != refresh {
             begun += 1;
         }
         waits.push((asked.elapsed().as_millis(), begun));
@@ -263,7 +263,7 @@ async fn thousand_tenants_together_reach_the_rate_of_their_origin() {
     let (started, really) = (Instant::now(), std::time::Instant::now());
     let mut running = JoinSet::new();
     while !limiter.is_empty() {
-        let (_, permit) = limiter.next().await;
+        let (_, permit) = timeout(seconds(600), limiter.next()).await.expect("none is lost");
         running.spawn(async move {
             sleep(LATENCY).await;
             drop(permit);
@@ -271,5 +271,5 @@ async fn thousand_tenants_together_reach_the_rate_of_their_origin() {
     }
     // What is dropped gives its place back.
     assert!(started.elapsed() <= seconds(101), "{:?}", started.elapsed());
-    assert!(really.elapsed() < seconds(5), "{:?}", really.elapsed());
+    assert!(really.elapsed() < seconds(30), "{:?}", really.elapsed());
 }
