@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use token_endpoint::{CircuitOpen, Destination, Digest, EndpointPermit, Limiter, Limits, Underway};
+use token_endpoint::{CircuitOpen, Destination, Digest, EndpointPermit, Expedite, Limiter, Limits, Underway};
 use tokio::time::Instant;
 
 use super::outcome::Outcome;
@@ -46,8 +46,8 @@ pub(super) struct MintRequest {
     pub(super) cause: Option<Cause>,
     /// The schedule by which it is needed: it depends on whether pods can be annotated.
     pub(super) policy: Policy,
-    /// A person has changed the spec, or asked for a token, since the last attempt failed.
-    pub(super) expedite: bool,
+    /// What has changed since the last attempt failed, so that a rejection need not hold it back to the end.
+    pub(super) expedite: Option<Expedite>,
     pub(super) original: Option<Box<KnownOriginal>>,
 }
 
@@ -152,7 +152,8 @@ impl MintQueue {
                 slots.insert(key.clone(), Slot::Queued(request));
             }
             Some(Slot::Queued(queued)) => {
-                let (expedite, cause) = (queued.expedite || request.expedite, request.cause.or(queued.cause));
+                let (expedite, cause) =
+                    (queued.expedite.max(request.expedite), request.cause.or(queued.cause));
                 *queued = MintRequest { expedite, cause, ..request };
             }
             Some(Slot::InFlight | Slot::Done(_)) => return,
@@ -296,7 +297,7 @@ mod tests {
 
     fn request(reason: MintReason) -> MintRequest {
         let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90, min_interval: 0 };
-        MintRequest { reason, cause: None, policy, expedite: false, original: None }
+        MintRequest { reason, cause: None, policy, expedite: None, original: None }
     }
 
     fn url() -> url::Url {

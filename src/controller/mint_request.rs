@@ -230,8 +230,8 @@ impl TokenRequest<'_> {
             let provider = &self.spec.wanted.provider;
             self.context.secrets.remember_request(key, &material.version, provider, identity);
         }
-        if request.expedite {
-            limiter.expedite(tenant, identity);
+        if let Some(why) = request.expedite {
+            limiter.expedite(tenant, identity, why);
         }
         match self.judged(&request, |permit| permit.admit(identity, self.terms()), permit) {
             Some(Admission::Granted(permit)) => {
@@ -400,6 +400,7 @@ impl TokenRequest<'_> {
     fn timeout(&self) -> Duration {
         let now = self.context.now();
         let remaining = self.record.as_ref().map_or(0, |record| seconds_between(now, record.expires_at));
-        Duration::from_secs(attempt_timeout(remaining))
+        let spends = self.spec.sends_refresh_token();
+        Duration::from_secs(attempt_timeout(remaining, self.spec.policy.propagation_delay, spends))
     }
 }

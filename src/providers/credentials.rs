@@ -408,10 +408,10 @@ pub fn read_credentials(
         }
         if matches!(key.kind, CredentialKind::Assertion | CredentialKind::ClientAssertion) {
             let subject = asserted_subject(value).unwrap_or(place);
-            credentials.asserted = Some(match credentials.asserted.take() {
-                Some(other) => format!("{other}, {subject}"),
-                None => subject,
-            });
+            let is_of_client = matches!(key.kind, CredentialKind::ClientAssertion);
+            let asserted =
+                if is_of_client { &mut credentials.client_asserted } else { &mut credentials.asserted };
+            *asserted = Some(subject);
         }
         match key.kind {
             CredentialKind::PrivateKey => credentials.private_key = Some(value.into()),

@@ -63,9 +63,11 @@ impl ServiceAccountUse {
     /// The credentials of a request without the token, which is asked for when the request is sent.
     #[must_use]
     pub fn credentials(&self, spec: &api::Credentials, namespace: &str) -> Credentials {
+        let asserted = format!("{} for {}", self.subject(namespace), self.audience);
         Credentials {
             client_id: spec.client_id.clone().filter(|_| self.sends_client_id),
-            asserted: Some(format!("{} for {}", self.subject(namespace), self.audience)),
+            asserted: Some(asserted.clone()),
+            client_asserted: Some(asserted),
             ..Credentials::default()
         }
     }

@@ -18,6 +18,11 @@ const MAX_LIMITED_WAIT: u64 = 10 * 60;
 const AMBIGUOUS_WAIT: u64 = 10;
 /// The shortest wait before the last attempt in the lifetime of a token, in seconds.
 const MIN_LAST_WAIT: u64 = 30;
+/// The longest wait between the attempts that may still be in time for readers, though only by the difference that is allowed
+/// to clocks, in seconds.
+const LATE_WAIT: u64 = 2;
+/// The shortest timeout of an attempt, in seconds.
+const MIN_TIMEOUT: u64 = 5;
 
 /// The inputs of the back-off.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +40,8 @@ pub struct FailedAttempt<'a> {
     pub expires_at: Option<Timestamp>,
     /// The longest time by which a mounted file lags behind the Secret, in seconds.
     pub propagation_delay: u64,
+    /// The endpoint may have spent the refresh token: each repetition may have it revoke the grant.
+    pub may_be_spent: bool,
     /// The uid of the source, for jitter.
     pub uid: &'a Uid,
 }
@@ -57,8 +64,16 @@ pub fn wait(now: Timestamp, failed: &FailedAttempt<'_>) -> Option<u64> {
         Class::Transient => {
             let wait = wait(jittered(now, failed.uid, transient(nth, remaining)));
             let wait = if remaining > 0 { wait.min(patience(remaining)) } else { wait };
-            // By then the longest outage that readers of the file need not notice is over.
-            Some(last_attempt_in(remaining, failed.propagation_delay).map_or(wait, |last| wait.min(last)))
+            let is_asked = failed.retry_after.is_some() || failed.held_back.is_some();
+            Some(match last_attempt_in(remaining, failed.propagation_delay) {
+                // By then the longest outage that readers of the file need not notice is over.
+                Some(last) => wait.min(last),
+                // An attempt was under way at that moment.
+                None if remaining > failed.propagation_delay && !is_asked && !failed.may_be_spent => {
+                    wait.min(LATE_WAIT)
+                }
+                None => wait,
+            })
         }
         Class::Limited => {
             let first = if failed.retry_after.is_some() { LIMITED_WAIT_IF_ASKED } else { LIMITED_WAIT };
@@ -97,10 +112,13 @@ pub fn is_last_attempt(remaining: u64, propagation_delay: u64) -> bool {
     remaining > 0 && last_attempt_in(remaining, propagation_delay).is_none()
 }
 
-/// The timeout of one token request, in seconds, where the old token lives for `remaining` more seconds.
+/// The timeout of one token request, in seconds, where the old token lives for `remaining` more seconds. One that hangs
+/// ends soon enough for another one that is in time for readers, but not where it `spends` a refresh token: a new one may be on its
+/// way.
 #[must_use]
-pub fn attempt_timeout(remaining: u64) -> u64 {
-    (remaining / 8).clamp(5, 30)
+pub fn attempt_timeout(remaining: u64, propagation_delay: u64, spends: bool) -> u64 {
+    let longest = last_attempt_in(remaining, propagation_delay).filter(|_| !spends).unwrap_or(u64::MAX);
+    (remaining / 8).min(longest).clamp(MIN_TIMEOUT, 30)
 }
 
 fn transient(nth: u32, remaining: u64) -> u64 {
@@ -131,8 +149,16 @@ mod tests {
 
     fn failed(class: Class, count: u32, remaining: u64) -> FailedAttempt<'static> {
         let expires_at = (remaining > 0).then(|| plus(NOW, remaining));
-        let (retry_after, held_back) = (None, None);
-        FailedAttempt { class, count, retry_after, held_back, expires_at, propagation_delay: 90, uid: &UID }
+        FailedAttempt {
+            class,
+            count,
+            retry_after: None,
+            held_back: None,
+            expires_at,
+            propagation_delay: 90,
+            may_be_spent: false,
+            uid: &UID,
+        }
     }
 
     fn between(class: Class, count: u32, remaining: u64, low: u64, high: u64) {
@@ -211,21 +237,29 @@ mod tests {
             };
             let outage = policy.longest_unnoticed_outage(lifetime);
             let (due, expires_at) = (plus(NOW, policy.refresh_after(lifetime)), plus(NOW, lifetime));
-            for uid in &uids {
-                let (mut at, mut count) = (due, 0);
-                while seconds_between(due, at) < outage {
-                    count += 1;
-                    let expires_at = Some(expires_at);
-                    let attempt = FailedAttempt {
-                        uid,
-                        propagation_delay: delay,
-                        expires_at,
-                        ..failed(Class::Transient, count, 0)
-                    };
-                    at = plus(at, wait(at, &attempt).unwrap());
+            // Answered at once, not connected, and silent for as long as it may.
+            for (took, least) in [(0, delay + SKEW), (5, delay + SKEW / 4), (14, delay + SKEW / 4)] {
+                for uid in &uids {
+                    let (mut at, mut count) = (due, 0);
+                    while seconds_between(due, at) < outage {
+                        count += 1;
+                        let took = attempt_timeout(seconds_between(at, expires_at), delay, false).min(took);
+                        at = plus(at, took);
+                        let expires_at = Some(expires_at);
+                        let attempt = FailedAttempt {
+                            uid,
+                            propagation_delay: delay,
+                            expires_at,
+                            ..failed(Class::Transient, count, 0)
+                        };
+                        at = plus(at, wait(at, &attempt).unwrap());
+                    }
+                    let left = seconds_between(at, expires_at);
+                    assert!(
+                        left >= least,
+                        "{lifetime} s, {delay} s, {took} s, {uid}: {left} s before its end"
+                    );
                 }
-                let left = seconds_between(at, expires_at);
-                assert!(left >= delay + SKEW, "{lifetime} s, {delay} s, {uid}: {left} s before its end");
             }
         }
     }
@@ -283,7 +317,11 @@ mod tests {
     #[test]
     fn attempt_timeout_is_an_eighth_of_the_remaining_lifetime_within_bounds() {
         for (remaining, seconds) in [(0, 5), (40, 5), (80, 10), (240, 30), (u64::MAX, 30)] {
-            assert_eq!(attempt_timeout(remaining), seconds);
+            assert_eq!(attempt_timeout(remaining, 90, false), seconds);
+        }
+        for (remaining, seconds, of_spent) in [(100, 12, 12), (102, 5, 12), (108, 8, 13), (120, 15, 15)] {
+            let timeouts = [false, true].map(|spends| attempt_timeout(remaining, 90, spends));
+            assert_eq!(timeouts, [seconds, of_spent], "{remaining}");
         }
     }
 

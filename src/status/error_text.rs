@@ -76,7 +76,11 @@ fn remedy(hint: &Hint) -> String {
              permissions among those that the installation was granted?)"
                 .into()
         }
-        Hint::CheckGitHubKey | Hint::CheckClientCredentials | Hint::CheckIntermediary | Hint::AuthenticateToProxy => {
+        Hint::CheckGitHubKey
+        | Hint::CheckClientCredentials
+        | Hint::CheckGrant
+        | Hint::CheckIntermediary
+        | Hint::AuthenticateToProxy => {
             format!(" ({hint})")
         }
         Hint::CheckAccessTokenPointer => ", where response.accessToken says that the token is".into(),

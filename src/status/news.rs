@@ -32,8 +32,11 @@ impl News {
         if is_well || now.generation != before.generation {
             return News::Other;
         }
-        // What was tried is what the next process continues from.
-        let tried = |of: &Reported| of.last_failure.as_ref().and_then(|last| last.inputs.clone());
+        // What was tried is what the next process continues from; whether the issuer asks to wait may change each time.
+        let tried = |of: &Reported| {
+            let inputs = of.last_failure.as_ref()?.inputs.as_deref()?;
+            Some(inputs.split('/').take(3).map(str::to_owned).collect::<Vec<_>>())
+        };
         let is_same = now.failing() == before.failing()
             && tried(&now) == tried(before)
             && !says_something_else(before, &now)
@@ -90,8 +93,9 @@ mod tests {
     fn news_of_repeated_failures_are_numbers_and_of_a_token_or_a_spec_more() {
         let valid = || status(1, "True", "TokenValid", 0);
         let failing = |count| status(1, "True", "RefreshFailing", count);
-        let with_inputs = |mut failing: TokenSourceStatus| {
-            failing.last_failure.as_mut().unwrap().inputs = Some("other".into());
+        let with_inputs = |inputs: &str| {
+            let mut failing = failing(2);
+            failing.last_failure.as_mut().unwrap().inputs = Some(inputs.into());
             failing
         };
         let another_message = |mut failing: TokenSourceStatus| {
@@ -111,7 +115,9 @@ mod tests {
             (failing(2), valid(), News::Other),
             (failing(2), status(2, "False", "SpecInvalid", 0), News::Other),
             (status(1, "False", "TargetConflict", 0), status(1, "False", "TargetRefused", 0), News::Problem),
-            (failing(2), with_inputs(failing(2)), News::Problem),
+            (failing(2), with_inputs("a/b/c"), News::Problem),
+            (with_inputs("a/b/c"), with_inputs("a/b/d"), News::Problem),
+            (with_inputs("a/b/c"), with_inputs("a/b/c/asked"), News::Numbers),
             (
                 status(1, "False", "CredentialsInvalid", 2),
                 another_message(status(1, "False", "CredentialsInvalid", 3)),

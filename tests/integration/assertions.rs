@@ -347,3 +347,39 @@ async fn made_assertion_that_is_renewed_requests_no_token_and_an_old_one_is_not_
     assert_eq!(server.requests().len(), 1);
     assert_eq!(scene.record().await, record);
 }
+
+/// Its Secret is known by no version: a renewed assertion is no change.
+#[tokio::test(flavor = "multi_thread")]
+async fn made_assertion_of_another_subject_is_sent_though_the_one_before_was_rejected() {
+    let scene = Scene::bare("made-assertion-of-another").await;
+    let refusal = Reply::Json(401, json!({"error": "invalid_client"}).to_string());
+    let server = ScriptedServer::start([refusal, token("first")]).await;
+    let write = async |subject: &str| {
+        let exp = jiff::Timestamp::now().as_second() + 600;
+        let encode = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let claims = encode(json!({"iss": "spire", "sub": subject, "exp": exp}));
+        let svid = format!("{}.{claims}.c2ln", encode(json!({"alg": "none"})));
+        scene.secret("credentials", &[("svid.jwt", &svid)]).await;
+    };
+    write("wrong").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let oauth2 = json!({
+        "tokenURL": server.url("/token"),
+        "clientAuthentication": {"assertion": {"from": "secretKey", "key": "svid.jwt"}},
+    });
+    scene.apply(source(&scene, oauth2)).await;
+    scene.reports("False ClientRejected", &["invalid_client"]).await;
+    write("right").await;
+    let ask = "tokensource.dev/refresh-requested-at=1";
+    scene.kubectl(&["annotate", "tokensource", "source", "--overwrite", ask], "").await;
+    // A rejection of the same client would be tried again half a minute after it.
+    let at_once = std::time::Duration::from_secs(20);
+    super::support::eventually("the other subject is sent", at_once, async || {
+        let requests = server.requests();
+        let sent = requests.get(1).and_then(|request| member(request, "client_assertion"));
+        let subject = sent.map(|sent| read(&sent)[1]["sub"].clone());
+        if subject == Some(json!("right")) { Ok(()) } else { Err(requests.len()) }
+    })
+    .await;
+    scene.ready("True TokenValid").await;
+}

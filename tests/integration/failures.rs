@@ -405,3 +405,40 @@ async fn outage_beyond_expiry_is_not_ready_and_keeps_token_in_target() {
     .await;
     scene.ready("True TokenValid").await;
 }
+
+/// As ServiceNow answers to a wrong password: the client secret may be what it means.
+#[tokio::test(flavor = "multi_thread")]
+async fn corrected_password_beside_a_client_secret_is_tried_half_a_minute_after_the_last_rejection() {
+    let scene = Scene::bare("corrected-password").await;
+    let refusal = || Reply::Json(401, json!({"error": "server_error"}).to_string());
+    let answer = json!({"access_token": "t", "token_type": "Bearer", "expires_in": 1800}).to_string();
+    let server = ScriptedServer::start([refusal(), refusal(), Reply::Json(200, answer)]).await;
+    let write = async |password: &str| {
+        let values =
+            [("client_id", "me"), ("client_secret", "s3"), ("username", "u"), ("password", password)];
+        scene.secret("credentials", &values).await;
+    };
+    write("wrong").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    let oauth2 = json!({
+        "tokenURL": server.url("/oauth_token.do"),
+        "grant": {"custom": {"grantType": "password"}},
+        "clientAuthentication": {"post": {}},
+        "secretParameters": {"username": "username", "password": "password"},
+    });
+    scene.apply(super::oauth2::source(&scene, oauth2)).await;
+    // The second one is due half a minute after the first, and a third one two minutes after that.
+    eventually("it was rejected twice", 2 * SOON, async || {
+        let count = scene.status().await.last_failure.map_or(0, |failure| failure.count);
+        if count < 2 { Err(count) } else { Ok(()) }
+    })
+    .await;
+    write("right").await;
+    eventually("the corrected password is sent", 2 * SOON, async || {
+        let requests = server.requests();
+        let sent = requests.get(2).map(|request| String::from_utf8_lossy(&request.body).into_owned());
+        if sent.is_some_and(|sent| sent.contains("password=right")) { Ok(()) } else { Err(requests.len()) }
+    })
+    .await;
+    scene.ready("True TokenValid").await;
+}

@@ -20,9 +20,10 @@ use secrecy::ExposeSecret;
 use server::Step::{Again, Drip, Read, Reset, Wait, Write};
 use server::{Server, Step, answer, write};
 use std::io::{Read as _, Write as _};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::process::{RUN_LIMIT, output_within};
+use support::process::{RUN_LIMIT, output_within, said};
 use token_endpoint::transport::{MAX_BODY, install_crypto_provider};
 use token_endpoint::{
     Answer, BasicEncoding, CertificateProblem, Class, ClientAuthentication, Credentials, Egress,
@@ -53,6 +54,16 @@ fn request(url: &str, grant: Grant) -> TokenRequest {
 fn transport(allow: &[&str]) -> Transport {
     let allow = allow.iter().map(|rule| rule.parse().unwrap()).collect();
     Transport::new(Arc::new(Egress::new(allow, None, true, Vec::new())), "token-endpoint/test").unwrap()
+}
+
+/// Runs the test of this name in a process of its own, whose environment `set` changes.
+fn run_alone(test: &str, set: impl FnOnce(&mut Command)) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    set(command.args(["--exact", test]));
+    let child = output_within(command, "", RUN_LIMIT);
+    // Of a wrong name, none is run, without an error.
+    let has_run = String::from_utf8_lossy(&child.stdout).contains("1 passed");
+    assert!(child.status.success() && has_run, "{}", said(&child));
 }
 
 async fn send_url(url: &str, timeout: Duration) -> Result<Answer, Error> {
@@ -327,14 +338,12 @@ async fn transport_connection_is_reused_except_for_refresh_tokens() {
     }
 }
 
-/// A port of loopback at which nothing listens.
-fn closed_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
+/// A port of loopback at which nothing listens, also while other tests bind free ones.
+const CLOSED_PORT: u16 = 1;
 
 #[tokio::test]
 async fn transport_closed_port_error_names_host() {
-    let url = format!("http://127.0.0.1:{}/token?secret=1", closed_port());
+    let url = format!("http://127.0.0.1:{CLOSED_PORT}/token?secret=1");
     let error = send_url(&url, TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error:?}");
     assert!(error.to_string().contains("127.0.0.1: Connection refused"), "{error}");
@@ -415,12 +424,9 @@ async fn transport_untrusted_certificate_is_of_class_rejected() {
 async fn transport_system_authorities_are_trusted() {
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/token_endpoint/authority.crt");
     if std::env::var("SSL_CERT_FILE").as_deref() != Ok(authority) {
-        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "transport_system_authorities_are_trusted"]);
-        command.env("SSL_CERT_FILE", authority).env_remove("SSL_CERT_DIR");
-        let child = output_within(command, "", RUN_LIMIT);
-        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
-        return;
+        return run_alone("transport_system_authorities_are_trusted", |command| {
+            command.env("SSL_CERT_FILE", authority).env_remove("SSL_CERT_DIR");
+        });
     }
     let answer = send_url(&format!("https://localhost:{}/token", tls_server()), TIMEOUT).await.unwrap();
     assert_eq!(answer.access_token.expose_secret(), "t");

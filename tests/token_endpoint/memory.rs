@@ -2,8 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use crate::server::read_request;
-use crate::support::process::{RUN_LIMIT, output_within};
-use crate::{request, transport};
+use crate::{request, run_alone, transport};
 use std::time::Duration;
 use token_endpoint::{Error, Grant};
 use tokio::io::AsyncWriteExt;
@@ -15,10 +14,9 @@ fn is_alone(test: &str) -> bool {
     if std::env::var("MEMORY_OF").as_deref() == Ok(test) {
         return true;
     }
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test]).env("MEMORY_OF", test);
-    let child = output_within(command, "", RUN_LIMIT);
-    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    run_alone(test, |command| {
+        command.env("MEMORY_OF", test);
+    });
     false
 }
 

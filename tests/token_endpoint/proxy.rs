@@ -2,14 +2,12 @@
 
 use crate::server::{Server, Step::Read, answer, read_request, write};
 use crate::support::authority::Authority;
-use crate::support::process::{RUN_LIMIT, output_within};
-use crate::tls::{roots, serve};
-use crate::{TIMEOUT, TOKEN, closed_port, request};
+use crate::tls::{clients_of, roots, serve, server_config};
+use crate::{CLOSED_PORT, TIMEOUT, TOKEN, request, run_alone};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use token_endpoint::transport::install_crypto_provider;
 use token_endpoint::{Class, Egress, EgressRefused, Error, Grant, Proxies, Tls, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,17 +15,17 @@ use tokio_rustls::TlsAcceptor;
 
 type Requests = Arc<Mutex<Vec<String>>>;
 
+/// Among the requests, where a client presented a certificate to the proxy.
+const CERTIFICATE: &str = "a client certificate";
+
 /// A tunnelling proxy that resolves every name to loopback. Returns its port and the requests that it received.
 async fn tunnel() -> (u16, Requests) {
     tunnel_over(None).await
 }
 
 /// The same, which connections reach by TLS.
-async fn secure_tunnel(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> (u16, Requests) {
-    install_crypto_provider();
-    let config = rustls::ServerConfig::builder().with_no_client_auth();
-    let config = config.with_single_cert(vec![certificate], key).unwrap();
-    tunnel_over(Some(TlsAcceptor::from(Arc::new(config)))).await
+async fn secure_tunnel(config: Arc<rustls::ServerConfig>) -> (u16, Requests) {
+    tunnel_over(Some(TlsAcceptor::from(config))).await
 }
 
 async fn tunnel_over(tls: Option<TlsAcceptor>) -> (u16, Requests) {
@@ -44,6 +42,9 @@ async fn tunnel_over(tls: Option<TlsAcceptor>) -> (u16, Requests) {
                     // Fails where the client does not trust the proxy.
                     Some(tls) => {
                         if let Ok(client) = tls.accept(client).await {
+                            if client.get_ref().1.peer_certificates().is_some() {
+                                seen.lock().unwrap().push(CERTIFICATE.to_owned());
+                            }
                             relay(client, seen).await;
                         }
                     }
@@ -147,12 +148,9 @@ async fn proxy_refusal_is_classified_by_status() {
 async fn proxy_with_tls_is_trusted_by_system_roots_alone() {
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/token_endpoint/authority.crt");
     if std::env::var("SSL_CERT_FILE").as_deref() != Ok(authority) {
-        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "proxy::proxy_with_tls_is_trusted_by_system_roots_alone"]);
-        command.env("SSL_CERT_FILE", authority).env_remove("SSL_CERT_DIR");
-        let child = output_within(command, "", RUN_LIMIT);
-        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
-        return;
+        return run_alone("proxy::proxy_with_tls_is_trusted_by_system_roots_alone", |command| {
+            command.env("SSL_CERT_FILE", authority).env_remove("SSL_CERT_DIR");
+        });
     }
     let tenants = Authority::new("tenant");
     let named = tenants.issue(|params| {
@@ -162,10 +160,11 @@ async fn proxy_with_tls_is_trusted_by_system_roots_alone() {
     let request =
         request(&format!("https://idp.example.com:{}/token", endpoint.port), Grant::ClientCredentials);
 
-    // A proxy with a certificate of the system's roots, and an endpoint with one of the tenant's.
+    // A proxy with a certificate of the system's roots, which asks clients for one, and an endpoint with one of the tenant's.
     let certificate = CertificateDer::from_pem_slice(include_bytes!("server.crt")).unwrap();
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("server.key")).unwrap();
-    let (port, asked) = secure_tunnel(certificate, key).await;
+    let asking = Some(clients_of(&tenants).allow_unauthenticated());
+    let (port, asked) = secure_tunnel(server_config(certificate.clone(), key.clone_key(), asking)).await;
     let transport = through(&format!("https://localhost:{port}"), "", &[]);
     assert!(transport.send_over(&request, &roots(&tenants.pem), TIMEOUT).await.is_ok());
     assert_eq!(asked.lock().unwrap().len(), 1);
@@ -173,21 +172,37 @@ async fn proxy_with_tls_is_trusted_by_system_roots_alone() {
     let error = transport.send(&request, TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::Certificate { .. }), "{error:?}");
 
-    // A client certificate is for the endpoint alone: this proxy accepts none.
+    let misnamed = through(&format!("https://127.0.0.1:{port}"), "", &[]);
+    let error = misnamed.send_over(&request, &roots(&tenants.pem), TIMEOUT).await.unwrap_err();
+    assert_unreached(&error);
+    assert!(error.to_string().ends_with("its certificate is for another name than its URL has"), "{error}");
+
+    // A client certificate is for the endpoint alone, though the proxy would accept it.
     let client = tenants.issue_client("client");
     let tls = Tls::new(Some(&tenants.pem), Some((&client.pem, &client.secret()))).unwrap();
     let strict = serve(&named, Some(&tenants));
     let url = format!("https://idp.example.com:{}/token", strict.port);
     let to_strict = super::request(&url, Grant::ClientCredentials);
+    let before = asked.lock().unwrap().len();
     assert!(transport.send_over(&to_strict, &tls, TIMEOUT).await.is_ok());
+    let to_proxy = asked.lock().unwrap().clone();
+    assert!(to_proxy.len() > before && !to_proxy.iter().any(|it| it == CERTIFICATE), "{to_proxy:?}");
     let error = transport.send_over(&to_strict, &roots(&tenants.pem), TIMEOUT).await.unwrap_err();
     assert!(matches!(error, Error::ClientCertificate { .. }), "{error:?}");
+
+    // A proxy that requires a client certificate refuses the connection after its handshake.
+    let (port, asked) = secure_tunnel(server_config(certificate, key, Some(clients_of(&tenants)))).await;
+    let closed = through(&format!("https://localhost:{port}"), "", &[]);
+    let error = closed.send_over(&request, &roots(&tenants.pem), TIMEOUT).await.unwrap_err();
+    assert_unreached(&error);
+    assert!(asked.lock().unwrap().is_empty());
 
     // The tenant's authority vouches for no proxy.
     let fake = tenants.issue(|params| {
         params.subject_alt_names = vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())];
     });
-    let (port, asked) = secure_tunnel(fake.der.clone(), fake.key.serialize_der().try_into().unwrap()).await;
+    let key = fake.key.serialize_der().try_into().unwrap();
+    let (port, asked) = secure_tunnel(server_config(fake.der.clone(), key, None)).await;
     let transport = through(&format!("https://localhost:{port}"), "", &[]);
     let error = transport.send_over(&request, &roots(&tenants.pem), TIMEOUT).await.unwrap_err();
     assert_unreached(&error);
@@ -219,10 +234,9 @@ fn assert_unreached(error: &Error) {
 
 #[tokio::test]
 async fn proxy_that_is_not_reached_is_no_failure_of_the_endpoint() {
-    let port = closed_port();
     for proxy in [
-        format!("http://127.0.0.1:{port}"),
-        format!("https://127.0.0.1:{port}"),
+        format!("http://127.0.0.1:{CLOSED_PORT}"),
+        format!("https://127.0.0.1:{CLOSED_PORT}"),
         "http://proxy.invalid".to_owned(),
     ] {
         for url in ["https://idp.example.com/token", "http://idp.example.com/token"] {

@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
 use rustls::ServerConfig;
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use secrecy::{ExposeSecret, SecretString};
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
@@ -28,20 +28,33 @@ pub(crate) struct Server {
     connections: Arc<AtomicUsize>,
 }
 
-/// Answers every request with a token. With `clients`, only to clients with a certificate of that authority.
-pub(crate) fn serve(leaf: &Leaf, clients: Option<&Authority>) -> Server {
+/// Asks clients for a certificate of this authority.
+pub(crate) fn clients_of(authority: &Authority) -> ClientCertVerifierBuilder {
+    install_crypto_provider();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.der.clone()).unwrap();
+    WebPkiClientVerifier::builder(roots.into())
+}
+
+/// Without `clients`, none is asked for a certificate.
+pub(crate) fn server_config(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    clients: Option<ClientCertVerifierBuilder>,
+) -> Arc<ServerConfig> {
     install_crypto_provider();
     let builder = ServerConfig::builder();
     let builder = match clients {
-        Some(authority) => {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add(authority.der.clone()).unwrap();
-            builder.with_client_cert_verifier(WebPkiClientVerifier::builder(roots.into()).build().unwrap())
-        }
+        Some(clients) => builder.with_client_cert_verifier(clients.build().unwrap()),
         None => builder.with_no_client_auth(),
     };
+    Arc::new(builder.with_single_cert(vec![certificate], key).unwrap())
+}
+
+/// Answers every request with a token. With `clients`, only to clients with a certificate of that authority.
+pub(crate) fn serve(leaf: &Leaf, clients: Option<&Authority>) -> Server {
     let key = PrivatePkcs8KeyDer::from(leaf.key.serialize_der()).into();
-    let config = Arc::new(builder.with_single_cert(vec![leaf.der.clone()], key).unwrap());
+    let config = server_config(leaf.der.clone(), key, clients.map(clients_of));
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let connections = Arc::new(AtomicUsize::new(0));

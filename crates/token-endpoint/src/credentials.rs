@@ -29,8 +29,10 @@ pub struct Credentials {
     pub assertion: Option<SecretString>,
     /// For [`ClientAuthentication::Assertion`](super::ClientAuthentication::Assertion). Likewise.
     pub client_assertion: Option<SecretString>,
-    /// Of whom assertions speak, where that is known. It identifies the client or the grant, and is not sent.
+    /// Of whom the assertion speaks, where that is known. It identifies the grant, and is not sent.
     pub asserted: Option<String>,
+    /// Of whom the client's assertion speaks, where that is known. It identifies the client, and is not sent.
+    pub client_asserted: Option<String>,
     /// The values of secret parameters and headers, by key.
     pub values: BTreeMap<String, SecretString>,
     /// Credentials as they were stored, where something was cut off them before they are sent. Digests are of these, and both
@@ -42,7 +44,7 @@ impl Credentials {
     /// All values in a fixed order and as they were stored, including absent ones, so that a digest over them identifies the
     /// credentials. Not the assertions, of which each lives for minutes.
     pub(super) fn all(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        self.of_client().chain(self.of_grant())
+        self.of_client().chain([self.client_asserted()]).chain(self.of_grant())
     }
 
     /// Those with which the client proves itself.
@@ -67,9 +69,14 @@ impl Credentials {
         [self.asserted()].into_iter().chain(secrets).chain(self.values())
     }
 
-    /// Of whom assertions speak.
+    /// Of whom the assertion speaks.
     pub(super) fn asserted(&self) -> Option<&[u8]> {
         self.asserted.as_deref().map(str::as_bytes)
+    }
+
+    /// Of whom the client's assertion speaks.
+    pub(super) fn client_asserted(&self) -> Option<&[u8]> {
+        self.client_asserted.as_deref().map(str::as_bytes)
     }
 
     /// Secret parameters and headers.

@@ -107,7 +107,9 @@ pub use headers::{REFUSED_HEADERS, is_refused_header};
 pub use jwt::asserted_subject;
 pub use key::{Algorithm, KeyError, KeyType};
 pub use lifetime::{Lifetime, LifetimeSource, MAX_LIFETIME};
-pub use limiter::{Admission, CircuitOpen, Destination, EndpointPermit, GroupClient, KnownRejection};
+pub use limiter::{
+    Admission, CircuitOpen, Destination, EndpointPermit, Expedite, GroupClient, KnownRejection,
+};
 pub use limiter::{Limiter, Limits, RequestIdentity, SharedBy, Tenant, Terms, Underway};
 pub use mapping::{Pointer, PointerError, ResponseMapping, SECRET_MEMBERS};
 pub use proxy::{Proxies, ProxyError};

@@ -175,6 +175,7 @@ pub struct TokenRequest {
     sent: Redactor,
     spends_credential: bool,
     encoded_differs: bool,
+    is_by_grant_alone: bool,
     is_for_github: bool,
     response: ResponseMapping,
 }
@@ -226,6 +227,11 @@ impl TokenRequest {
     /// rejects it.
     pub(super) fn encoded_differs(&self) -> bool {
         self.encoded_differs
+    }
+
+    /// Whether nothing authenticates the client, so that a rejection mostly means the grant.
+    pub(super) fn is_by_grant_alone(&self) -> bool {
+        self.is_by_grant_alone
     }
 
     /// Whether it is answered in the words of GitHub's API.

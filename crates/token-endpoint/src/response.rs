@@ -125,6 +125,7 @@ pub(super) fn read_keeping(
         body: error_body,
         shape,
         encoded_differs: request.encoded_differs(),
+        is_by_grant_alone: request.is_by_grant_alone(),
         refresh_token,
     })))
 }

@@ -102,6 +102,7 @@ impl Fault {
             held_back: None,
             expires_at: None,
             propagation_delay,
+            may_be_spent: false,
             uid: &Uid::default(),
         };
         let then = match wait(Timestamp::now(), &failed) {

@@ -208,7 +208,7 @@ async fn mint(arguments: MintArgs, report: &mut MintReport) -> Result<(), Fault>
         report.remarks.extend(read.doubts);
     }
     let answer = outcome.map_err(failed)?;
-    let limit = attempt_timeout(0);
+    let limit = attempt_timeout(0, 0, false);
     if took > Duration::from_secs(limit) {
         report
             .remarks

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use token_endpoint::{Admission, EndpointPermit, Terms};
+use token_endpoint::{Admission, EndpointPermit, Expedite, Terms};
 
 use super::TokenRequest;
 use crate::controller::mint_queue::MintRequest;
@@ -21,7 +21,7 @@ impl TokenRequest<'_> {
         permit: EndpointPermit<Key>,
     ) -> Option<Admission<Key>> {
         if let Some(client) = self.known_lent_client() {
-            if request.expedite {
+            if request.expedite == Some(Expedite::Asked) {
                 self.context.mints.limiter().expedite_group(client);
             }
             return self.judged(request, |permit| permit.screen_group(client, self.terms()), permit);
@@ -33,8 +33,8 @@ impl TokenRequest<'_> {
             self.context.secrets.request_identity(key, &version, &self.spec.wanted.provider)
         });
         let Some(identity) = known else { return Some(Admission::Granted(permit)) };
-        if request.expedite {
-            self.context.mints.limiter().expedite(&self.identity.key.namespace, identity);
+        if let Some(why) = request.expedite {
+            self.context.mints.limiter().expedite(&self.identity.key.namespace, identity, why);
         }
         self.judged(request, |permit| permit.screen(identity, self.terms()), permit)
     }

@@ -152,7 +152,7 @@ fn record(token_id: &str, expires_in: i64) -> Record {
 async fn requested(context: &Context, key: &Key, mut outcome: Result<Box<NewToken>, Outcome>) {
     let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90, min_interval: 0 };
     let request =
-        MintRequest { reason: MintReason::Due, cause: None, policy, expedite: false, original: None };
+        MintRequest { reason: MintReason::Due, cause: None, policy, expedite: None, original: None };
     context.mints.request(
         key,
         request,
@@ -413,7 +413,7 @@ async fn token_that_the_api_server_does_not_take_is_tried_until_the_end_and_hold
     assert_eq!(context.mints.unwritten(), 0, "others go on");
     let stopped_at = Instant::now();
     stop.send_replace(true);
-    running.await.unwrap();
+    tokio::time::timeout(Duration::from_secs(120), running).await.expect("it stops").unwrap();
     assert!((20..25).contains(&stopped_at.elapsed().as_secs()), "{:?}", stopped_at.elapsed());
 }
 

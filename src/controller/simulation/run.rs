@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use token_endpoint::{Admission, EndpointPermit, Error, Terms};
+use token_endpoint::{Admission, EndpointPermit, Error, Expedite, Terms};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -18,8 +18,7 @@ use crate::controller::mint_queue::{MintQueue, MintRequest, MintResult};
 use crate::controller::work_queue::{Urgency, WorkQueue};
 use crate::key::Key;
 use crate::refresh::{
-    Decision, Failure, MintReason, Policy, attempt_timeout, decide, is_last_attempt, needed, patience,
-    refresh_at,
+    Decision, MintReason, Policy, attempt_timeout, decide, is_last_attempt, needed, patience, refresh_at,
 };
 use crate::secret::{Inputs, Minted, Record};
 use crate::time::{plus, seconds_between};
@@ -79,6 +78,7 @@ pub(super) fn run(plan: Plan, tells: bool) -> Outcome {
         tasks.spawn(users::act(Arc::clone(&simulation)));
         sleep_until(simulation.started + CALM + RECOVERY).await;
         simulation.check_end();
+        join_ended(&mut tasks);
         drop(tasks);
         let state = simulation.state();
         Outcome {
@@ -87,6 +87,13 @@ pub(super) fn run(plan: Plan, tells: bool) -> Outcome {
             reconciliations: state.reconciliations,
         }
     })
+}
+
+/// A task that panicked fails the simulation.
+fn join_ended(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.try_join_next() {
+        ended.unwrap();
+    }
 }
 
 async fn work(simulation: Arc<Simulation>) {
@@ -100,7 +107,7 @@ async fn work(simulation: Arc<Simulation>) {
             drop(permit);
             simulation.work.done(key, again.map(|wait| Instant::now() + wait));
         });
-        while tasks.try_join_next().is_some() {}
+        join_ended(&mut tasks);
     }
 }
 
@@ -111,7 +118,7 @@ async fn mint_loop(simulation: Arc<Simulation>) {
         if let Some(request) = simulation.mints.begin(&key) {
             tasks.spawn(mint(Arc::clone(&simulation), key, request, permit));
         }
-        while tasks.try_join_next().is_some() {}
+        join_ended(&mut tasks);
     }
 }
 
@@ -122,7 +129,7 @@ async fn mint(simulation: Arc<Simulation>, key: Key, request: MintRequest, permi
         let source = &state.sources[&key];
         let observed = source.observed(true);
         let remaining = source.record().map_or(0, |record| seconds_between(now, record.expires_at));
-        let timeout = Duration::from_secs(attempt_timeout(remaining));
+        let timeout = Duration::from_secs(attempt_timeout(remaining, POLICY.propagation_delay, false));
         let is_needed = needed(now, &observed).is_some();
         (source.n, source.tried(), source.credentials.clone(), timeout, remaining, is_needed)
     };
@@ -136,8 +143,8 @@ async fn mint(simulation: Arc<Simulation>, key: Key, request: MintRequest, permi
     let secret = simulation.state().secrets[planned.client];
     let limiter = simulation.mints.limiter();
     let client = identity(limiter, &key, planned.endpoint, planned.client, secret);
-    if request.expedite {
-        limiter.expedite(&key.namespace, client);
+    if let Some(why) = request.expedite {
+        limiter.expedite(&key.namespace, client, why);
     }
     let terms = Terms {
         exclusive: false,
@@ -324,8 +331,13 @@ impl Simulation {
         let (endpoint, expedite) = {
             let state = self.state();
             let source = &state.sources[key];
-            let asked = |(failure, _): &(Failure, u32)| failure.tried.is_asked_otherwise(&source.tried());
-            (self.plan.sources[source.n].endpoint, source.failed.as_ref().is_some_and(asked))
+            let tried = source.failed.as_ref().map(|(failure, _)| &failure.tried);
+            let expedite = tried.and_then(|tried| {
+                let values_changed = tried.credentials != source.tried().credentials;
+                let values_changed = values_changed.then_some(Expedite::ChangedValues);
+                if tried.is_asked_otherwise(&source.tried()) { Some(Expedite::Asked) } else { values_changed }
+            });
+            (self.plan.sources[source.n].endpoint, expedite)
         };
         let request = MintRequest { reason, cause: None, policy: POLICY, expedite, original: None };
         self.mints.request(key, request, &description(endpoint).token_url, self.deadline(key));

@@ -119,6 +119,7 @@ impl Simulated {
                 held_back,
                 expires_at: self.record().map(|record| record.expires_at),
                 propagation_delay: POLICY.propagation_delay,
+                may_be_spent: false,
                 uid: &self.owner.uid,
             },
         );

@@ -42,6 +42,8 @@ pub enum Hint {
     CheckTokenUrl,
     /// HTTP 401 without an error code.
     CheckClientCredentials,
+    /// The same to a request that does not authenticate the client.
+    CheckGrant,
     /// HTTP 401 from GitHub for the JWT of an app.
     CheckGitHubKey,
     /// HTTP 403, 404 or 422 from GitHub: another app's installation, or more than it was granted.
@@ -97,6 +99,10 @@ impl fmt::Display for Hint {
             Hint::CheckTokenUrlPath => "check the path of the token URL",
             Hint::CheckTokenUrl => "is the token URL that of the token endpoint?",
             Hint::CheckClientCredentials => "check the client id and secret",
+            Hint::CheckGrant => {
+                "the request has no client secret or assertion of the client: check the client id, if there is one, the \
+                 refresh token, the subject token or assertion, and secret parameters and headers"
+            }
             Hint::CheckGitHubKey => {
                 "is the private key one of this app, and the client id (or app id) the app's own?"
             }

@@ -22,6 +22,8 @@ pub struct Refusal {
     pub(crate) is_of_github: bool,
     /// Whether Basic authentication percent-encoded something that the server may not have decoded.
     pub(crate) encoded_differs: bool,
+    /// Whether nothing authenticated the client.
+    pub(crate) is_by_grant_alone: bool,
     /// A success whose body reports an error may hold one.
     pub(crate) refresh_token: Option<SecretString>,
 }
@@ -168,6 +170,7 @@ impl Refusal {
         }
         match (self.status.as_u16(), &self.body) {
             (300..=399, _) => Some(Hint::UseRedirectTarget),
+            (401, _) if self.is_by_grant_alone => Some(Hint::CheckGrant),
             (401, _) => Some(Hint::CheckClientCredentials),
             (403, ErrorBody::NotJson) => Some(Hint::CheckIntermediary),
             (404, _) => Some(Hint::CheckTokenUrlPath),

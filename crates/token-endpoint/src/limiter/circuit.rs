@@ -7,13 +7,15 @@ use tokio::time::Instant;
 
 /// Transient failures in a row, of at least two clients, that open the circuit.
 const FAILURES_TO_OPEN: u32 = 5;
-/// The wait between two probes: it doubles from the first to the second of these.
+/// The wait between two probes: it doubles from the first to the second of these. A probe that is prepared or hangs holds up the
+/// next one for the second.
 const PROBE_WAITS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
 
 /// How long failures count, where no request follows.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// While it is open, the endpoint gets one request at a time, and a pause after each that failed.
+/// While it is open, the endpoint gets single requests with a pause between them: a probe that hangs may take longer than readers
+/// of other tokens can wait.
 #[derive(Default)]
 pub(super) struct Circuit {
     /// Transient, in a row.
@@ -21,15 +23,20 @@ pub(super) struct Circuit {
     /// The first two clients that they were for.
     clients: Vec<Identity>,
     last: Option<Error>,
-    probing: bool,
-    next_probe: Option<Instant>,
+    /// Since when a probe is prepared.
+    preparing: Option<Instant>,
+    /// Probes that were sent and not answered.
+    in_flight: usize,
+    /// When the last probe was sent, and the one before it.
+    probed_at: Option<Instant>,
+    probed_before: Option<Instant>,
     failed_at: Option<Instant>,
 }
 
 /// Why requests to an endpoint wait: it failed for several clients in a row.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "{error}; the endpoint failed several times in a row, and is asked one request at a time until one succeeds"
+    "{error}; the endpoint failed several times in a row, and gets single requests, seconds apart, until one succeeds"
 )]
 pub struct CircuitOpen {
     /// The last failure.
@@ -39,24 +46,41 @@ pub struct CircuitOpen {
     pub failures: u32,
 }
 
+/// What became of a probe.
+#[derive(Clone, Copy)]
+pub(super) enum ProbeEnd {
+    Unsent,
+    /// It was sent, and says whether the endpoint works.
+    Answered,
+    /// It was to be sent, and says nothing of the endpoint: it took no turn.
+    Useless,
+}
+
 /// What the circuit lets through.
 pub(super) enum Passage {
     /// Every request.
     Closed,
     /// One request, which is the probe.
     Probe,
-    /// None before this time; `None`: none before the probe has ended.
-    Blocked(Option<Instant>),
+    /// None before this time.
+    Blocked(Instant),
 }
 
 impl Circuit {
     pub(super) fn passage(&self, now: Instant) -> Passage {
-        match self.next_probe {
+        match self.next_probe() {
             _ if !self.is_open() => Passage::Closed,
-            _ if self.probing => Passage::Blocked(None),
-            Some(at) if at > now => Passage::Blocked(Some(at)),
+            Some(at) if at > now => Passage::Blocked(at),
             _ => Passage::Probe,
         }
+    }
+
+    fn next_probe(&self) -> Option<Instant> {
+        let [first, longest] = PROBE_WAITS;
+        let doublings = self.failures.saturating_sub(FAILURES_TO_OPEN).min(8);
+        let pause = if self.in_flight > 0 { longest } else { (first * (1 << doublings)).min(longest) };
+        let after_last = self.probed_at.or(self.failed_at).map(|at| at + pause);
+        after_last.max(self.preparing.map(|since| since + longest))
     }
 
     pub(super) fn open(&self) -> Option<CircuitOpen> {
@@ -66,15 +90,30 @@ impl Circuit {
 
     /// Whether it may be forgotten: no request has failed for long.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        !self.probing && self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= KEPT)
+        self.preparing.is_none()
+            && self.in_flight == 0
+            && self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= KEPT)
     }
 
-    pub(super) fn begin_probe(&mut self) {
-        self.probing = true;
+    pub(super) fn prepare_probe(&mut self, now: Instant) {
+        self.preparing = Some(now);
     }
 
-    pub(super) fn end_probe(&mut self) {
-        self.probing = false;
+    pub(super) fn probe_sent(&mut self, now: Instant) {
+        self.preparing = None;
+        self.in_flight += 1;
+        self.probed_before = self.probed_at.replace(now);
+    }
+
+    pub(super) fn probe_ended(&mut self, end: ProbeEnd) {
+        match end {
+            ProbeEnd::Unsent => self.preparing = None,
+            ProbeEnd::Answered => self.in_flight = self.in_flight.saturating_sub(1),
+            ProbeEnd::Useless => {
+                self.in_flight = self.in_flight.saturating_sub(1);
+                self.probed_at = self.probed_before;
+            }
+        }
     }
 
     /// A request failed for a moment.
@@ -88,14 +127,16 @@ impl Circuit {
         }
         self.last = Some(error.clone());
         self.failed_at = Some(now);
-        let [first, longest] = PROBE_WAITS;
-        let doublings = self.failures.saturating_sub(FAILURES_TO_OPEN).min(8);
-        self.next_probe = Some(now + (first * (1 << doublings)).min(longest));
+        if client.is_none() {
+            // It failed before it was sent.
+            self.probed_at = Some(now);
+        }
     }
 
     /// The endpoint answered, whatever it said.
     pub(super) fn answered(&mut self) {
-        *self = Circuit { probing: self.probing, ..Circuit::default() };
+        let Circuit { preparing, in_flight, .. } = *self;
+        *self = Circuit { preparing, in_flight, ..Circuit::default() };
     }
 
     fn is_open(&self) -> bool {

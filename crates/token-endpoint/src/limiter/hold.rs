@@ -194,6 +194,11 @@ impl Hold {
         std::mem::replace(&mut self.until, until) > until
     }
 
+    /// Whether the answer may have meant other credentials than the client's own.
+    pub(super) fn may_mean_values(&self) -> bool {
+        self.class == Class::Rejected && !self.error.names_client()
+    }
+
     /// Whether forgetting it would change nothing.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.until + COUNT_KEPT <= now

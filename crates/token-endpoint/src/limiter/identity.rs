@@ -2,6 +2,7 @@
 
 use crate::credentials::Credentials;
 use crate::digest::{Digest, DigestKey};
+use crate::error::Error;
 use crate::grant::{ClientAuthentication, Grant};
 use crate::request::RequestDescription;
 use crate::tls::Tls;
@@ -14,14 +15,24 @@ pub(crate) struct Identity(Digest);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GroupClient(Identity);
 
+/// Who asks (RFC 6749, 2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientType {
+    /// Neither a client id nor an assertion is sent: the rest of the grant alone says who asks.
+    Absent,
+    /// Nothing proves the client's id.
+    Public,
+    /// A credential proves it.
+    Confidential,
+}
+
 /// What the answer to a request may depend on, from what most requests share to what fewest do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestIdentity {
     /// Tenant, token URL, client id, secret or key or certificate, and the method of authentication; with an assertion of others, and
     /// no other proof, of whom that speaks.
     pub(super) client: Identity,
-    /// Whether a credential proves the client's id. Otherwise a rejection that does not name the client means the grant.
-    pub(super) is_authenticated: bool,
+    pub(super) client_type: ClientType,
     /// The client with its refresh token, subject token or the subject of its assertion, and with secret parameters and headers.
     pub(super) grant: Identity,
     /// The grant with its type, scopes, audience, resources and parameters.
@@ -43,10 +54,9 @@ impl RequestIdentity {
         let method = format!("{:?}", description.client_authentication);
         // A renewed certificate is another credential.
         let certificate = tls.has_client_certificate().then(|| tls.digest());
-        let by_assertion = matches!(
-            description.client_authentication,
-            ClientAuthentication::None | ClientAuthentication::Assertion { .. }
-        );
+        let by_nothing = matches!(description.client_authentication, ClientAuthentication::None);
+        let by_assertion =
+            matches!(description.client_authentication, ClientAuthentication::Assertion { .. });
         let client_of = |owner: &str, is_lent: bool| {
             let client = [
                 Some(owner.as_bytes()),
@@ -54,15 +64,22 @@ impl RequestIdentity {
                 Some(method.as_bytes()),
                 certificate.as_ref().map(AsRef::as_ref),
             ];
-            let asserted = credentials.asserted().filter(|_| by_assertion || is_lent);
+            let asserted = [
+                credentials.client_asserted().filter(|_| by_assertion),
+                credentials.asserted().filter(|_| by_nothing || is_lent),
+            ];
             let values = credentials.values().filter(|_| is_lent);
-            let client = client.into_iter().chain(credentials.of_client()).chain([asserted]);
+            let client = client.into_iter().chain(credentials.of_client()).chain(asserted);
             Identity(key.of(client.chain(values)))
         };
         let client = client_of(tenant, false);
-        let is_authenticated = certificate.is_some()
-            || description.signs()
-            || !matches!(description.client_authentication, ClientAuthentication::None);
+        let client_type = if certificate.is_some() || description.signs() || !by_nothing {
+            ClientType::Confidential
+        } else if credentials.client_id.is_some() || credentials.asserted.is_some() {
+            ClientType::Public
+        } else {
+            ClientType::Absent
+        };
         // Apart from a tenant of the same name.
         let group = group.map(|group| GroupClient(client_of(&format!("{group} "), true)));
 
@@ -83,7 +100,16 @@ impl RequestIdentity {
         ];
         let asked = asked.iter().map(|it| Some(it.as_bytes()));
         let request = Identity(key.of([Some(grant.0.as_ref())].into_iter().chain(asked)));
-        Self { client, is_authenticated, grant, request, group }
+        Self { client, client_type, grant, request, group }
+    }
+
+    /// Whether a rejection of the client means its grant: nothing else says who asks.
+    pub(super) fn is_grant_rejected(&self, error: &Error) -> bool {
+        match self.client_type {
+            ClientType::Absent => true,
+            ClientType::Public => !error.names_client(),
+            ClientType::Confidential => false,
+        }
     }
 
     /// The client, if it is lent to several tenants.

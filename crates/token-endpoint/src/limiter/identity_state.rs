@@ -2,7 +2,7 @@
 
 use super::doubt::{Doubt, DoubtTurn};
 use super::entry::{Parked, ParkedTurn, Turn};
-use super::hold::{Ambiguities, Hold};
+use super::hold::{Ambiguities, EXPEDITED, Hold};
 use super::rate::Rate;
 use super::terms::Terms;
 use crate::error::{Class, Error};
@@ -18,6 +18,8 @@ pub(super) struct IdentityState<K> {
     pub(super) has_succeeded: bool,
     pub(super) in_flight: usize,
     pub(super) hold: Option<Hold>,
+    /// Changed values have shortened a wait since the last success. Once is enough: they may change all the time.
+    values_were_tried: bool,
     ambiguities: Ambiguities,
     pub(super) doubt: Doubt,
     pub(super) rate: Rate,
@@ -56,6 +58,7 @@ impl<K> IdentityState<K> {
             has_succeeded,
             in_flight: 0,
             hold: None,
+            values_were_tried: false,
             ambiguities: Ambiguities::default(),
             doubt: Doubt::default(),
             rate: Rate::new(limit, now),
@@ -105,6 +108,7 @@ impl<K> IdentityState<K> {
         self.hold.take_if(|hold| !hold.outlasts_success(began));
         self.is_accepted = self.hold.is_none();
         self.has_succeeded = true;
+        self.values_were_tried = false;
         self.ambiguities = Ambiguities::default();
         self.doubt = Doubt::default();
     }
@@ -136,6 +140,15 @@ impl<K> IdentityState<K> {
                 self.is_accepted = false;
                 *shorter = Some(hold);
             }
+        }
+    }
+
+    /// Of a client: credentials that are not its own have changed, which the answer that holds it back may have meant.
+    pub(super) fn values_changed(&mut self) {
+        if let Some(hold) =
+            self.hold.as_mut().filter(|hold| hold.may_mean_values() && !self.values_were_tried)
+        {
+            self.values_were_tried = hold.expedite(EXPEDITED);
         }
     }
 

@@ -5,7 +5,7 @@
 //! - One origin has a limit of requests in flight and of requests that begin in a second. Tenants share it, and what the process
 //!   has under way, by the rules of `tenant_shares`.
 //! - A circuit opens at an endpoint that fails for several clients of a tenant in a row: the tenant asks it one request at a
-//!   time.
+//!   time, or one every five seconds where it hangs.
 //! - A rejection is known: requests that would get it too are answered here. Depending on the answer, those are the
 //!   requests of the same client, with the same grant, or with the same parameters. A client that has not succeeded yet
 //!   is tried by one request at a time. No answer to one tenant concerns another, except that an endpoint rejects a client
@@ -23,6 +23,7 @@ mod circuit;
 mod destination;
 mod doubt;
 mod entry;
+mod expedite;
 mod group;
 mod hold;
 mod identity;
@@ -42,6 +43,7 @@ mod verdict;
 pub use circuit::CircuitOpen;
 pub use destination::Destination;
 pub use entry::Tenant;
+pub use expedite::Expedite;
 pub use hold::{LOCK_OUT_WAIT, rejection_wait};
 pub use identity::{GroupClient, RequestIdentity};
 pub use known_rejection::{KnownRejection, SharedBy};
@@ -160,11 +162,11 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         self.shared.queue().doubt(key)
     }
 
-    /// A person has changed something, or asks for a token: a request that was rejected is tried again 30 s after the
-    /// rejection (2 s where its client and its grant were not), and not only at the end of a wait that may have grown to half
-    /// an hour. However many ask, it is tried once.
-    pub fn expedite(&self, tenant: &str, who: RequestIdentity) {
-        self.shared.queue().expedite(tenant, who);
+    /// A request that was rejected is tried again 30 s after the rejection (2 s where its client and its grant were not), and
+    /// not only at the end of a wait that may have grown to half an hour. However many ask, it is tried once. Changed values do
+    /// so once until the client succeeds, where the answer did not name the client.
+    pub fn expedite(&self, tenant: &str, who: RequestIdentity, why: Expedite) {
+        self.shared.queue().expedite(tenant, who, why);
     }
 
     /// The same of a client that several tenants are lent, but once until it succeeds: then its owner must mend it.

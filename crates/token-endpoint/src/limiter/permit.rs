@@ -1,5 +1,6 @@
 //! The right to send one request, and what becomes of it.
 
+use super::circuit::ProbeEnd;
 use super::entry::{Begun, Parked};
 use super::group::GroupStanding;
 use super::identity::{GroupClient, Identity, RequestIdentity};
@@ -112,6 +113,9 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
                     self.is_trial = who.group.is_some_and(|client| queue.groups.began(client, terms, now));
                     self.who = Some(who);
                     self.began = now;
+                    if self.begun.probe {
+                        queue.probe_sent(&self.begun.endpoint, now);
+                    }
                 }
                 drop(queue);
                 return Admission::Granted(self);
@@ -165,7 +169,14 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         if let Some(outcome) = outcome {
             queue.learn((endpoint, origin), self.who, outcome, self.began, now);
         }
-        queue.permit_left(endpoint, origin, *probe, outcome.is_some() || self.who.is_some(), now);
+        let was_sent = self.who.is_some();
+        let is_of_endpoint = outcome.is_some_and(|outcome| outcome.err().is_none_or(|error| !error.is_own()));
+        let end = match (was_sent, is_of_endpoint) {
+            (false, _) => ProbeEnd::Unsent,
+            (true, true) => ProbeEnd::Answered,
+            (true, false) => ProbeEnd::Useless,
+        };
+        queue.permit_left(endpoint, origin, probe.then_some(end), outcome.is_some() || was_sent, now);
         // Without an outcome it was not sent, or its caller has stopped waiting for the answer.
         let is_unsent = match outcome {
             Some(outcome) => outcome.is_err_and(Error::is_unsent),

@@ -8,7 +8,7 @@ mod index;
 mod kept;
 mod sharing;
 
-use super::circuit::{CircuitOpen, Passage};
+use super::circuit::{CircuitOpen, Passage, ProbeEnd};
 use super::destination::Destination;
 use super::entry::{Begun, EndpointKey, Entry, Parked, ParkedTurn, Tenant, Turn};
 use super::group::Groups;
@@ -202,19 +202,28 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.underway += 1;
         let probe = matches!(endpoint.circuit.passage(now), Passage::Probe);
         if probe {
-            endpoint.circuit.begin_probe();
+            endpoint.circuit.prepare_probe(now);
         }
         let endpoint = EndpointKey { tenant, url };
         self.list_endpoint(&endpoint, now);
         Some(Begun { key, since, turn, endpoint, origin: origin_name, probe })
     }
 
-    /// A permit ends. `sent`: a request was sent, or could have been; else its place is given back.
+    /// A probe is sent: while it hangs, others follow.
+    pub(super) fn probe_sent(&mut self, endpoint: &EndpointKey, now: Instant) {
+        if let Some(endpoint) = self.known_endpoint(endpoint) {
+            endpoint.circuit.probe_sent(now);
+        }
+        self.list_endpoint(endpoint, now);
+    }
+
+    /// A permit ends. `probe`: what became of it, if it was one. `sent`: a request was sent, or could have been; else its place is
+    /// given back.
     pub(super) fn permit_left(
         &mut self,
         endpoint: &EndpointKey,
         origin_name: &Arc<str>,
-        probe: bool,
+        probe: Option<ProbeEnd>,
         sent: bool,
         now: Instant,
     ) {
@@ -230,8 +239,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 }
             }
         }
-        if let Some(endpoint) = self.known_endpoint(endpoint).filter(|_| probe) {
-            endpoint.circuit.end_probe();
+        if let (Some(end), Some(endpoint)) = (probe, self.known_endpoint(endpoint)) {
+            endpoint.circuit.probe_ended(end);
         }
         self.list_endpoint(endpoint, now);
         self.list_lane(origin_name, &endpoint.tenant, now);

@@ -67,6 +67,7 @@ impl RequestDescription {
             sent: draft.sent,
             spends_credential: self.grant == Grant::RefreshToken,
             encoded_differs: draft.encoded_differs,
+            is_by_grant_alone: self.client_authentication == ClientAuthentication::None && !self.signs(),
             is_for_github: false,
             response: self.response.clone(),
         })
@@ -87,6 +88,7 @@ impl RequestDescription {
             sent,
             spends_credential: false,
             encoded_differs: false,
+            is_by_grant_alone: false,
             is_for_github: true,
             response: self.response.clone(),
         })

@@ -159,6 +159,7 @@ fn hint_rejection_after_percent_encoding_is_avoid_percent_encoding() {
     assert_eq!(hint(percent(), "a+b", ""), Some(Hint::AvoidPercentEncoding));
     assert_eq!(hint(percent(), "ab", rejected), None);
     assert_eq!(hint(percent(), "ab", ""), Some(Hint::CheckClientCredentials));
+    assert_eq!(hint(ClientAuthentication::None, "ab", ""), Some(Hint::CheckGrant));
     assert_eq!(hint(percent(), "a+b", r#"{"error":"invalid_scope"}"#), None);
     assert_eq!(hint(ClientAuthentication::Basic(BasicEncoding::Raw), "a+b", rejected), None);
     assert_eq!(hint(ClientAuthentication::Post, "a+b", rejected), None);

@@ -100,13 +100,24 @@ fn made_assertion_of_a_custom_grant_is_in_the_named_member_which_no_parameter_ma
 #[test]
 fn asserted_subject_identifies_the_client() {
     let limiter = Limiter::<u8>::new(Limits::default());
-    let of = |subject: &str| Credentials { asserted: Some(subject.into()), ..with(&jwt(NOW + 1)) };
-    for description in [client(), grant()] {
-        let client =
-            |credentials| limiter.identity(TENANT, &description, &credentials, &Tls::default()).all()[0];
-        assert_eq!(client(of("a")), client(of("a")));
-        assert_ne!(client(of("a")), client(of("b")));
-    }
+    let of_client = |subject: &str| Credentials {
+        asserted: Some("the same".into()),
+        client_asserted: Some(subject.into()),
+        ..with(&jwt(NOW + 1))
+    };
+    let of_grant = |subject: &str| Credentials {
+        asserted: Some(subject.into()),
+        client_asserted: Some("the same".into()),
+        ..with(&jwt(NOW + 1))
+    };
+    let identify = |description: &RequestDescription, credentials| {
+        limiter.identity(TENANT, description, &credentials, &Tls::default()).all()[0]
+    };
+    assert_eq!(identify(&client(), of_client("a")), identify(&client(), of_client("a")));
+    assert_ne!(identify(&client(), of_client("a")), identify(&client(), of_client("b")));
+    assert_eq!(identify(&client(), of_grant("a")), identify(&client(), of_grant("b")), "one client");
+    assert_ne!(identify(&grant(), of_grant("a")), identify(&grant(), of_grant("b")), "nothing else says who");
+    assert_eq!(identify(&grant(), of_client("a")), identify(&grant(), of_client("b")), "it is not sent");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use std::error::Error as StdError;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,8 +24,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-/// Ends before [`CONNECT_TIMEOUT`] does for the whole way.
-const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// Ends before [`CONNECT_TIMEOUT`] does for the whole way, and after [`LOOKUP_TIMEOUT`](super::LOOKUP_TIMEOUT).
+const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_millis(4500);
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
 
@@ -96,8 +97,15 @@ impl Connector {
         headers.insert(http::header::USER_AGENT, self.user_agent);
         headers.extend(proxy.authorization.clone().map(|it| (http::header::PROXY_AUTHORIZATION, it)));
         let mut tunnel = Tunnel::new(proxy.uri.clone(), to_proxy).with_headers(headers);
-        secured(tunnel.call(endpoint.clone()).await?, self.tls, &endpoint).await
+        let stream = tunnel.call(endpoint.clone()).await.map_err(of_tunnel)?;
+        secured(stream, self.tls, &endpoint).await
     }
+}
+
+/// With TLS 1.3 a proxy refuses the client's certificate when it is asked for the tunnel. Its answers have no source.
+fn of_tunnel(error: impl StdError + Send + Sync + 'static) -> BoxError {
+    let is_cut = error.source().is_some_and(|source| source.is::<io::Error>());
+    if is_cut { ProxyUnreached(error.into()).into() } else { error.into() }
 }
 
 /// Connects to the proxy alone.

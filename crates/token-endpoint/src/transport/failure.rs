@@ -26,9 +26,13 @@ pub(super) fn failure(error: &(dyn StdError + 'static), url: &Url, may_renegotia
     if find::<ProxyUnreached>(error).is_some() {
         // The library's message has the names in the proxy's certificate, which are not for tenants.
         let cause = match tls {
-            Some(rustls::Error::InvalidCertificate(problem)) => {
-                format!("its certificate is not trusted: {}", CertificateProblem::of(problem))
-            }
+            Some(rustls::Error::InvalidCertificate(problem)) => match CertificateProblem::of(problem) {
+                // Not the token URL.
+                CertificateProblem::OtherName => {
+                    "its certificate is for another name than its URL has".into()
+                }
+                problem => format!("its certificate is not trusted: {problem}"),
+            },
             _ => cause,
         };
         return Error::ProxyUnreached { host, cause };

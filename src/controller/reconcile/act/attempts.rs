@@ -97,6 +97,7 @@ impl Reconciliation<'_> {
             held_back,
             expires_at: self.record().filter(fits).map(|record| record.expires_at),
             propagation_delay: self.spec.policy.propagation_delay,
+            may_be_spent: attempt.outcome_unknown && self.spec.sends_refresh_token(),
             uid: &self.identity.owner.uid,
         };
         let waits = wait(now, &failed);
@@ -104,7 +105,7 @@ impl Reconciliation<'_> {
         let own = wait(now, &FailedAttempt { retry_after: None, held_back: None, ..failed });
         let is_asked = retry_after > own.filter(|_| attempt.class != Class::Limited);
         // The server may have spent the refresh token: once more at once, while it may still remember the answer.
-        let at_once = attempt.outcome_unknown && self.spec.sends_refresh_token() && count == 1;
+        let at_once = failed.may_be_spent && count == 1;
         let is_unwatched = matches!(attempt.reason, Reason::EndpointRefusedByPolicy | Reason::GrantRejected);
         let waits = if at_once { Some(1) } else { waits.or(is_unwatched.then_some(UNWATCHED_RETRY)) };
         let next_attempt_at = waits.map(|seconds| plus(now, seconds));

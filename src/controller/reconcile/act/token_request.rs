@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use token_endpoint::Expedite;
 use tokensource_api::Reason;
 
 use super::super::observe::least_interval;
@@ -93,7 +94,7 @@ impl Reconciliation<'_> {
             reason,
             cause: self.cause.take(),
             policy: self.spec.policy,
-            expedite: self.is_asked_for(),
+            expedite: self.expedite(),
             original: self.state.original.clone(),
         };
         let deadline = self.context.deadline(&self.spec.policy, self.record().as_deref());
@@ -120,10 +121,13 @@ impl Reconciliation<'_> {
         Some(told(self.spec, problem))
     }
 
-    /// A person has changed the spec, or asked for a token, since the last attempt failed.
-    fn is_asked_for(&self) -> bool {
-        let tried = self.spec.tried(None);
-        self.state.failed.as_ref().is_some_and(|failed| failed.failure.tried.is_asked_otherwise(&tried))
+    /// What has changed since the last attempt failed.
+    fn expedite(&self) -> Option<Expedite> {
+        let failed = self.state.failed.as_ref()?;
+        if failed.failure.tried.is_asked_otherwise(&self.spec.tried(None)) {
+            return Some(Expedite::Asked);
+        }
+        failed.values_changed.then_some(Expedite::ChangedValues)
     }
 
     /// Before the first token request, one after a failure, and one that creates the Secret: does the TokenSource still exist, and

@@ -111,7 +111,7 @@ async fn mint_queue_has_heartbeats_while_its_requests_end_after_a_lost_lease() {
     }
     let policy = Policy { before: None, max_interval: 3600, propagation_delay: 90, min_interval: 0 };
     let request =
-        MintRequest { reason: MintReason::Due, cause: None, policy, expedite: false, original: None };
+        MintRequest { reason: MintReason::Due, cause: None, policy, expedite: None, original: None };
     context.mints.request(
         &key,
         request,

@@ -34,7 +34,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         };
         let wanted = match (endpoint.queue.first_key_value(), endpoint.circuit.passage(now)) {
             (Some((turn, _)), Passage::Closed | Passage::Probe) => Listed::Ready(*turn),
-            (Some(_), Passage::Blocked(Some(at))) => Listed::At(at),
+            (Some(_), Passage::Blocked(at)) => Listed::At(at),
             _ => Listed::Nowhere,
         };
         let before = std::mem::replace(&mut endpoint.listed, wanted);

@@ -1,9 +1,10 @@
 //! Which requests wait for the answer to another one with the same client, grant or parameters.
 
 use super::super::entry::{EndpointKey, Parked, Tenant, Turn};
+use super::super::expedite::Expedite;
 use super::super::group::GroupStanding;
 use super::super::hold::{EXPEDITED, EXPEDITED_REQUEST, Hold};
-use super::super::identity::{GroupClient, Identity, RequestIdentity};
+use super::super::identity::{ClientType, GroupClient, Identity, RequestIdentity};
 use super::super::identity_state::{IdentityState, Standing, Taken};
 use super::super::known_rejection::{KnownRejection, SharedBy};
 use super::super::origin::Limited;
@@ -37,7 +38,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             }
         }
         let identities = &self.tenant(tenant, now).identities;
-        let was_tried = identities.get(&who.request).is_some_and(|state| state.hold.is_some());
+        let is_held = |it: &Identity| identities.get(it).is_some_and(|state| state.hold.is_some());
+        let was_tried = [who.grant, who.request].iter().any(is_held);
         let shared = [SharedBy::Client, SharedBy::Grant, SharedBy::Request];
         for (identity, shared_by) in who.all().into_iter().zip(shared) {
             let Some(state) = identities.get(&identity) else { continue };
@@ -212,7 +214,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             (Class::Rejected, Reach::Client) if who.group.is_some() => {
                 self.state(tenant, who.request, now).rejected(error, began, now);
             }
-            (Class::Rejected, Reach::Client) if !who.is_authenticated && !error.names_client() => {
+            (Class::Rejected | Class::LockedOut, Reach::Client) if who.is_grant_rejected(error) => {
                 self.state(tenant, who.grant, now).rejected(error, began, now);
                 self.doubt_client(tenant, who, who.grant, error, now);
             }
@@ -243,6 +245,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         error: &Error,
         now: Instant,
     ) {
+        if who.client_type == ClientType::Absent {
+            return;
+        }
         let is_known_good = who.group.is_some_and(|client| self.groups.has_succeeded(client));
         let client = self.client(tenant, who.client, now);
         if !client.has_succeeded && !is_known_good {
@@ -280,11 +285,18 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.tenants.get(tenant)?.identities.get(identity)?.doubt.error().cloned()
     }
 
-    pub(in crate::limiter) fn expedite(&mut self, tenant: &str, who: RequestIdentity) {
-        if let Some(client) = who.group {
+    pub(in crate::limiter) fn expedite(&mut self, tenant: &str, who: RequestIdentity, why: Expedite) {
+        if let (Expedite::Asked, Some(client)) = (why, who.group) {
             self.groups.expedite(client);
         }
         let Some(state) = self.tenants.get_mut(tenant) else { return };
+        if why == Expedite::ChangedValues {
+            // They are another grant, and of a group another client: nothing else holds them back.
+            if let Some(client) = state.identities.get_mut(&who.client) {
+                client.values_changed();
+            }
+            return;
+        }
         for (identity, least) in
             [(who.client, EXPEDITED), (who.grant, EXPEDITED), (who.request, EXPEDITED_REQUEST)]
         {

@@ -56,14 +56,14 @@ async fn circuit_open_asks_one_request_at_a_time_until_one_succeeds() {
             )
         })
         .collect();
-    sleep(seconds(60)).await;
+    sleep(seconds(4)).await;
     assert!(waiting.iter().all(|task| !task.is_finished()), "they wait, and do not fail one by one");
     // Another endpoint of the same origin is not concerned.
     let other = "https://idp.example.com/other".parse().unwrap();
     drop(simulation.enter(&other, simulation.client(4), Instant::now()).await.unwrap());
 
     probe.finish(&Err::<(), _>(transient()));
-    sleep(seconds(6)).await;
+    sleep(seconds(4)).await;
     let ended = waiting.iter().enumerate().filter(|(_, task)| task.is_finished());
     let probes: Vec<_> = ended.map(|(at, _)| at).collect();
     assert_eq!(probes.len(), 1, "the next of them probes, after a pause");
@@ -75,6 +75,81 @@ async fn circuit_open_asks_one_request_at_a_time_until_one_succeeds() {
     }
     assert!((9..=11).contains(&started.elapsed().as_secs()), "100 a second again: {:?}", started.elapsed());
     assert!(simulation.limiter.circuit(TENANT, &url()).is_none());
+}
+
+/// Readers of other tokens cannot wait for as long as a probe may take.
+#[tokio::test(start_paused = true)]
+async fn circuit_open_sends_another_probe_every_five_seconds_where_one_hangs() {
+    let simulation = Simulation::default();
+    for client in [1, 2, 1, 2, 1] {
+        fail(&simulation, client).await;
+    }
+    let (started, mut hanging) = (Instant::now(), vec![]);
+    for client in 3..7 {
+        hanging.push(simulation.enter(&url(), simulation.client(client), Instant::now()).await.unwrap());
+    }
+    assert_eq!(started.elapsed().as_secs(), 15);
+    // It took long enough; the next one goes five seconds after the last.
+    hanging.remove(0).finish(&Err::<(), _>(transient()));
+    let next = simulation.enter(&url(), simulation.client(9), Instant::now()).await.unwrap();
+    assert_eq!(started.elapsed().as_secs(), 20);
+    for probe in hanging {
+        probe.finish(&Err::<(), _>(transient()));
+    }
+    next.finish(&Ok(()));
+    assert!(simulation.limiter.circuit(TENANT, &url()).is_none());
+}
+
+/// An entry that is held back takes no turn.
+#[tokio::test(start_paused = true)]
+async fn circuit_open_goes_on_at_once_after_a_probe_that_is_not_sent() {
+    let simulation = Simulation::default();
+    simulation.send(simulation.client(8), Err(rejected())).await.unwrap();
+    for client in [1, 2, 1, 2, 1] {
+        fail(&simulation, client).await;
+    }
+    let started = Instant::now();
+    for _ in 0..20 {
+        simulation.enter(&url(), simulation.client(8), Instant::now()).await.expect_err("it was rejected");
+    }
+    let enter = async |client| simulation.enter(&url(), simulation.client(client), Instant::now()).await;
+    for client in 10..20 {
+        drop(enter(client).await.unwrap());
+        let problem = crate::CertificateProblem::UnknownAuthority;
+        let error = Error::Certificate { host: "idp.example.com".into(), problem };
+        enter(client).await.unwrap().finish(&Err::<(), _>(error));
+    }
+    enter(3).await.unwrap().finish(&Ok(()));
+    assert!(started.elapsed() < seconds(1), "{:?}", started.elapsed());
+}
+
+/// As where an issuer's metadata is not found: nothing is sent.
+#[tokio::test(start_paused = true)]
+async fn circuit_open_pauses_after_requests_that_fail_before_they_are_sent() {
+    let limiter = Limiter::<usize>::default();
+    let take = async |key: usize| {
+        limiter.enqueue(key, &TENANT.into(), &url(), Instant::now());
+        let (_, permit) = timeout(seconds(60), limiter.next()).await.expect("it is not blocked for ever");
+        permit
+    };
+    let who = |client: usize| {
+        let credentials = Credentials { client_id: Some(format!("client-{client}")), ..credentials() };
+        limiter.identity(TENANT, &description(), &credentials, &Tls::default())
+    };
+    for key in 0..6 {
+        let Admission::Granted(permit) = take(key).await.admit(who(key), Terms::default()) else { panic!() };
+        permit.finish(&Err::<(), _>(transient()));
+    }
+    let started = Instant::now();
+    for key in 10..14 {
+        take(key).await.finish(&Err::<(), _>(transient()));
+    }
+    assert!(started.elapsed() >= seconds(7), "0.5, 1, 2 and 4 s: {:?}", started.elapsed());
+    // One that is prepared for long.
+    let _prepared = take(20).await;
+    let prepared = Instant::now();
+    drop(take(21).await);
+    assert_eq!(prepared.elapsed().as_secs(), 5);
 }
 
 #[tokio::test(start_paused = true)]

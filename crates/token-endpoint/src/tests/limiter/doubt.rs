@@ -173,3 +173,26 @@ async fn doubt_is_passed_by_a_last_attempt_that_was_refused_before() {
     untried.await.unwrap().unwrap();
     assert!((80..=90).contains(&started.elapsed().as_secs()), "its turn stays: {:?}", started.elapsed());
 }
+
+/// A corrected refresh token does not wait for others that are tried again and again.
+#[tokio::test(start_paused = true)]
+async fn doubt_of_a_public_client_lets_new_grants_go_before_those_that_were_refused() {
+    let simulation = Simulation::default();
+    let who = |refresh_token| simulation.public(Some("public"), refresh_token);
+    for refresh_token in 0..3 {
+        simulation.send(who(refresh_token), Err(answer(401, "").unwrap_err())).await.unwrap();
+    }
+    sleep(seconds(31)).await;
+    let mut waiting = JoinSet::new();
+    for (refresh_token, deadline) in [(0, 1), (1, 2), (2, 3), (9, 60)] {
+        let (simulation, who) = (simulation.clone(), who(refresh_token));
+        let deadline = Instant::now() + seconds(deadline);
+        waiting.spawn(async move {
+            simulation.enter(&url(), who, deadline).await.unwrap().finish(&Ok(()));
+            refresh_token
+        });
+    }
+    assert_eq!(waiting.join_next().await.unwrap().unwrap(), 9);
+    let others = waiting.join_all().await;
+    assert_eq!(others.len(), 3, "its success ends the doubt");
+}

@@ -1,7 +1,7 @@
 //! A client that several tenants are lent.
 
 use super::*;
-use crate::{ClientAuthentication, SharedBy};
+use crate::SharedBy;
 
 const TENANTS: usize = 50;
 

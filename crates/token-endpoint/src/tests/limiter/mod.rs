@@ -14,8 +14,8 @@ mod tenants;
 
 use super::{TENANT, answer, answer_with, credentials, description};
 use crate::{
-    Admission, Class, Credentials, EndpointPermit, Error, ErrorKind, Grant, KnownRejection, Limiter, Limits,
-    RequestDescription, RequestIdentity, Tenant, Terms, Tls,
+    Admission, Class, ClientAuthentication, Credentials, EndpointPermit, Error, ErrorKind, Expedite, Grant,
+    KnownRejection, Limiter, Limits, RequestDescription, RequestIdentity, Tenant, Terms, Tls,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -131,8 +131,20 @@ impl Simulation {
         self.limiter.identity(&self.tenant, &description, &credentials, &Tls::default())
     }
 
+    /// Requests that nothing authenticates, with different refresh tokens.
+    fn public(&self, client_id: Option<&str>, refresh_token: usize) -> RequestIdentity {
+        let none = ClientAuthentication::None;
+        let description = RequestDescription { client_authentication: none, ..description() };
+        let credentials = Credentials {
+            client_id: client_id.map(str::to_owned),
+            refresh_token: Some(format!("refresh-token-{refresh_token}").into()),
+            ..Credentials::default()
+        };
+        self.limiter.identity(&self.tenant, &description, &credentials, &Tls::default())
+    }
+
     fn expedite(&self, who: RequestIdentity) {
-        self.limiter.expedite(&self.tenant, who);
+        self.limiter.expedite(&self.tenant, who, Expedite::Asked);
     }
 
     fn remembered(&self) -> usize {
@@ -175,8 +187,10 @@ async fn sources(
             }
         });
     }
-    // Those that wait have no end.
-    let _ = timeout(lasts, async { while tasks.join_next().await.is_some() {} }).await;
+    // They have no end.
+    if let Ok(Some(ended)) = timeout(lasts, tasks.join_next()).await {
+        ended.unwrap();
+    }
     tasks.abort_all();
     let seen = seen.lock().unwrap();
     seen.clone()

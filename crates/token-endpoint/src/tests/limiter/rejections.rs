@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ClientAuthentication, JwtBearer};
+use crate::JwtBearer;
 
 #[tokio::test(start_paused = true)]
 async fn rejection_thousand_sources_with_one_wrong_secret_are_one_failed_login_per_wait() {
@@ -156,18 +156,13 @@ async fn rejection_ends_with_another_secret_another_endpoint_or_a_success() {
 /// Where nothing authenticates the client, what was rejected is the refresh token, or the like.
 #[tokio::test(start_paused = true)]
 async fn rejection_without_authentication_holds_back_the_grant_unless_it_names_the_client() {
-    let who = |simulation: &Simulation, refresh_token: &str| {
-        let none = ClientAuthentication::None;
-        let description = RequestDescription { client_authentication: none, ..description() };
-        let credentials = Credentials { refresh_token: Some(refresh_token.into()), ..credentials() };
-        simulation.limiter.identity(TENANT, &description, &credentials, &Tls::default())
-    };
     let vague = || answer(401, "").unwrap_err();
     for (answered, is_held) in [(vague(), false), (rejected(), true)] {
         let simulation = Simulation::default();
-        simulation.send(who(&simulation, "old"), Err(answered)).await.unwrap();
-        simulation.send(who(&simulation, "old"), Ok(())).await.expect_err("it was rejected");
-        assert_eq!(simulation.send(who(&simulation, "new"), Ok(())).await.is_err(), is_held);
+        let [old, new] = [1, 2].map(|refresh_token| simulation.public(Some("public"), refresh_token));
+        simulation.send(old, Err(answered)).await.unwrap();
+        simulation.send(old, Ok(())).await.expect_err("it was rejected");
+        assert_eq!(simulation.send(new, Ok(())).await.is_err(), is_held);
     }
 }
 
@@ -188,20 +183,92 @@ async fn rejection_of_a_signed_grant_holds_back_the_other_subjects_of_its_key() 
     simulation.send(who("b"), Ok(())).await.expect_err("of the same key");
 }
 
-/// A client id that does not exist, for example.
+/// A client id that does not exist, for example. Without one there is nothing to doubt.
 #[tokio::test(start_paused = true)]
-async fn client_without_authentication_is_in_doubt_after_three_grants() {
-    let simulation = Simulation::default();
-    let none = ClientAuthentication::None;
-    let description = RequestDescription { client_authentication: none, ..description() };
-    let who = |refresh_token: usize| {
-        let credentials =
-            Credentials { refresh_token: Some(format!("r{refresh_token}").into()), ..credentials() };
-        simulation.limiter.identity(TENANT, &description, &credentials, &Tls::default())
-    };
-    let started = Instant::now();
-    for refresh_token in 0..10 {
-        simulation.send(who(refresh_token), Err(answer(401, "").unwrap_err())).await.unwrap();
+async fn public_client_is_in_doubt_after_three_grants_and_one_without_an_id_never() {
+    for (client_id, least, most) in [(Some("public"), 6 * 120, 8 * 120), (None, 0, 1)] {
+        let simulation = Simulation::default();
+        let started = Instant::now();
+        for refresh_token in 0..10 {
+            let who = simulation.public(client_id, refresh_token);
+            simulation.send(who, Err(answer(401, "").unwrap_err())).await.unwrap();
+        }
+        let took = started.elapsed();
+        assert!((seconds(least)..seconds(most)).contains(&took), "{client_id:?}: {took:?}");
     }
-    assert!(started.elapsed() >= seconds(6 * 120), "{:?}", started.elapsed());
+}
+
+/// Docker Hub's tokens of several accounts, for example.
+#[tokio::test(start_paused = true)]
+async fn rejection_without_a_client_id_holds_back_the_grant_whatever_it_says() {
+    for body in ["", r#"{"error":"invalid_client"}"#, r#"{"error":"TOO_MANY_FAILED_LOGINS"}"#] {
+        let simulation = Simulation::default();
+        let [old, new] = [1, 2].map(|refresh_token| simulation.public(None, refresh_token));
+        simulation.send(old, Err(answer(401, body).unwrap_err())).await.unwrap();
+        simulation.send(old, Ok(())).await.expect_err("it was rejected");
+        simulation.send(new, Ok(())).await.unwrap();
+    }
+}
+
+/// A password in a secret parameter, beside a client secret, for example.
+#[tokio::test(start_paused = true)]
+async fn changed_values_shorten_the_wait_of_their_client_once_until_it_succeeds() {
+    let simulation = Simulation::default();
+    let who = |password: usize| {
+        let values = [("password".into(), format!("p{password}").into())].into();
+        let credentials = Credentials { values, ..credentials() };
+        simulation.limiter.identity(TENANT, &description(), &credentials, &Tls::default())
+    };
+    let change = |who| simulation.limiter.expedite(TENANT, who, Expedite::ChangedValues);
+    let known =
+        async |who| rounded(simulation.enter(&url(), who, Instant::now()).await.unwrap_err().retry_in);
+    let unnamed = || answer(401, "").unwrap_err();
+    for wait in [30, 120] {
+        simulation.send(who(1), Err(unnamed())).await.unwrap();
+        assert_eq!(known(who(1)).await, seconds(wait));
+        sleep(seconds(wait)).await;
+    }
+    simulation.send(who(1), Err(unnamed())).await.unwrap();
+    sleep(seconds(10)).await;
+    assert_eq!(known(who(2)).await, seconds(590), "the answer may have meant the client");
+    change(who(2));
+    assert_eq!(known(who(2)).await, seconds(20));
+    sleep(seconds(20)).await;
+    simulation.send(who(2), Err(unnamed())).await.unwrap();
+    change(who(3));
+    assert_eq!(known(who(3)).await, seconds(1800), "once");
+    sleep(seconds(1800)).await;
+    simulation.send(who(3), Ok(())).await.unwrap();
+    simulation.send(who(3), Err(unnamed())).await.unwrap();
+    sleep(seconds(30)).await;
+    simulation.send(who(3), Err(unnamed())).await.unwrap();
+    change(who(4));
+    assert_eq!(known(who(4)).await, seconds(30), "once again after a success");
+
+    let named = answer(401, r#"{"error":"invalid_client"}"#).unwrap_err();
+    let limited = answer_with(401, &[("retry-after", "900")], "{}").unwrap_err();
+    for (client, error, wait) in [(1, named, 120), (2, limited, 900)] {
+        let client = simulation.client(client);
+        simulation.send(client, Err(unnamed())).await.unwrap();
+        sleep(seconds(30)).await;
+        simulation.send(client, Err(error)).await.unwrap();
+        change(client);
+        assert_eq!(known(client).await, seconds(wait), "it is the client, or the endpoint asks for patience");
+    }
+}
+
+/// A subject token that another program renews, for example.
+#[tokio::test(start_paused = true)]
+async fn values_that_change_all_the_time_are_one_failed_login_more() {
+    let simulation = Simulation::default();
+    let mut sent = 0;
+    for minute in 0..120 {
+        let subject_token = Some(format!("subject-{minute}").into());
+        let credentials = Credentials { subject_token, ..credentials() };
+        let who = simulation.limiter.identity(TENANT, &description(), &credentials, &Tls::default());
+        simulation.limiter.expedite(TENANT, who, Expedite::ChangedValues);
+        sent += usize::from(simulation.send(who, Err(answer(401, "").unwrap_err())).await.is_ok());
+        sleep(seconds(60)).await;
+    }
+    assert!((2..=8).contains(&sent), "{sent}: seven by the waits, and one for all changes");
 }

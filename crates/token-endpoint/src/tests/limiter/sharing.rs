@@ -1,7 +1,7 @@
 //! Which requests are held back by the answer to another one.
 
 use super::*;
-use crate::{BasicEncoding, ClientAuthentication, JwtBearer};
+use crate::{BasicEncoding, JwtBearer};
 
 /// The client, the grant and the request change with these parts.
 #[test]
@@ -28,6 +28,11 @@ fn identity_parts_change_client_grant_and_request() {
         ("subject token", 2, &|_, c| c.subject_token = Some("other".into())),
         ("actor token", 2, &|_, c| c.actor_token = Some("other".into())),
         ("subject of a ready-made assertion", 2, &|_, c| c.asserted = Some("other".into())),
+        ("subject of the client's assertion", 3, &|d, c| {
+            let assertion_type = "jwt".into();
+            d.client_authentication = ClientAuthentication::Assertion { assertion_type };
+            c.client_asserted = Some("other".into());
+        }),
         ("secret parameter", 2, &|_, c| drop(c.values.insert("pin".into(), "other".into()))),
         ("subject of an assertion", 2, &|d, _| {
             d.grant =
