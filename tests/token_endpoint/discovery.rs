@@ -3,11 +3,12 @@
 use crate::site::Site;
 use crate::support::authority::Authority;
 use crate::{TIMEOUT, TOKEN, transport};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use token_endpoint::{
     BasicEncoding, Class, ClientAuthentication, Credentials, Discovery, Error, ErrorKind, Grant, Issuer,
     RequestDescription, Tls,
 };
+use tokio::net::TcpListener;
 
 const OPENID: &str = "/realm/.well-known/openid-configuration";
 const OAUTH: &str = "/.well-known/oauth-authorization-server/realm";
@@ -73,6 +74,23 @@ async fn discovery_concurrent_callers_share_one_cached_request() {
     let tls = Tls::new(Some(&Authority::new("a").pem), None).unwrap();
     discovery.locate(&describe(&site.url("/realm")), &tls, TIMEOUT).await.unwrap();
     assert_eq!(site.asked(), [OPENID]);
+}
+
+/// A source whose token is about to expire waits for no other one.
+#[tokio::test]
+async fn discovery_caller_with_less_time_does_not_wait_for_one_with_more() {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let description = describe(&format!("http://{}/realm", silent.local_addr().unwrap()));
+    let discovery = Discovery::new(transport(&["127.0.0.1"]));
+    let (tls, started) = (Tls::default(), Instant::now());
+    let patient = discovery.locate(&description, &tls, Duration::from_secs(60));
+    let hasty = discovery.locate(&description, &tls, Duration::from_secs(1));
+    tokio::select! {
+        biased;
+        _ = patient => panic!("nothing answers"),
+        error = hasty => assert!(matches!(error, Err(Error::Timeout { seconds: 1, .. })), "{error:?}"),
+    }
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

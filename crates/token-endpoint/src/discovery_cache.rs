@@ -84,17 +84,23 @@ impl Discovery {
     }
 
     async fn metadata(&self, issuer: &Issuer, tls: &Tls, timeout: Duration) -> Result<Metadata, Error> {
-        let key = (issuer.clone(), tls.digest());
-        if let Some(metadata) = self.found(&key, MAX_AGE) {
-            return Ok(metadata);
-        }
-        let attempt = self.attempt(&key);
-        let mut failed = attempt.lock().await;
-        // Another caller may have found it meanwhile.
+        let (key, until) = ((issuer.clone(), tls.digest()), Instant::now() + timeout);
         if let Some(metadata) = self.found(&key, MAX_AGE) {
             return Ok(metadata);
         }
         let usable = self.found(&key, MAX_STALE_AGE);
+        let attempt = self.attempt(&key);
+        // Another caller may ask, and have more time.
+        let patience = if usable.is_some() { Duration::ZERO } else { timeout };
+        let Ok(mut failed) = tokio::time::timeout(patience, attempt.lock()).await else {
+            let host = issuer.url().host_str().unwrap_or_default().to_owned();
+            return usable.ok_or(Error::Timeout { host, seconds: timeout.as_secs() });
+        };
+        let timeout = until.saturating_duration_since(Instant::now());
+        // It may have found it meanwhile.
+        if let Some(metadata) = self.found(&key, MAX_AGE) {
+            return Ok(metadata);
+        }
         let failure_ttl = if usable.is_some() { FAILURE_TTL_WITH_STALE } else { FAILURE_TTL };
         // One that was given less time says nothing of a slow issuer.
         let known = failed.as_ref().filter(|failed| {

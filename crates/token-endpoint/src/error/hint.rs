@@ -100,8 +100,8 @@ impl fmt::Display for Hint {
             Hint::CheckTokenUrl => "is the token URL that of the token endpoint?",
             Hint::CheckClientCredentials => "check the client id and secret",
             Hint::CheckGrant => {
-                "the request has no client secret or assertion of the client: check the client id, if there is one, the \
-                 refresh token, the subject token or assertion, and secret parameters and headers"
+                "the request has no client secret or assertion of the client: check the client id and certificate, if there \
+                 are any, the refresh token, the subject token or assertion, and secret parameters and headers"
             }
             Hint::CheckGitHubKey => {
                 "is the private key one of this app, and the client id (or app id) the app's own?"

@@ -14,8 +14,8 @@ const PROBE_WAITS: [Duration; 2] = [Duration::from_millis(250), Duration::from_s
 /// How long failures count, where no request follows.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// While it is open, the endpoint gets single requests with a pause between them: a probe that hangs may take longer than readers
-/// of other tokens can wait.
+/// While it is open, the endpoint gets single requests that begin seconds apart, also where one hangs: it may take longer than
+/// readers of other tokens can wait.
 #[derive(Default)]
 pub(super) struct Circuit {
     /// Transient, in a row.
@@ -30,6 +30,8 @@ pub(super) struct Circuit {
     /// When the last probe was sent, and the one before it.
     probed_at: Option<Instant>,
     probed_before: Option<Instant>,
+    /// When it opened. What was on its way then, and fails later, puts no probe off.
+    opened_at: Option<Instant>,
     failed_at: Option<Instant>,
 }
 
@@ -49,11 +51,14 @@ pub struct CircuitOpen {
 /// What became of a probe.
 #[derive(Clone, Copy)]
 pub(super) enum ProbeEnd {
+    /// It took no turn.
     Unsent,
+    /// What it needs to be sent could not be had: an issuer's metadata, for example.
+    FailedUnsent,
     /// It was sent, and says whether the endpoint works.
     Answered,
-    /// It was to be sent, and says nothing of the endpoint: it took no turn.
-    Useless,
+    /// It was to be sent at this time, and says nothing of the endpoint: it took no turn.
+    Useless(Instant),
 }
 
 /// What the circuit lets through.
@@ -79,7 +84,7 @@ impl Circuit {
         let [first, longest] = PROBE_WAITS;
         let doublings = self.failures.saturating_sub(FAILURES_TO_OPEN).min(8);
         let pause = if self.in_flight > 0 { longest } else { (first * (1 << doublings)).min(longest) };
-        let after_last = self.probed_at.or(self.failed_at).map(|at| at + pause);
+        let after_last = self.probed_at.or(self.opened_at).map(|at| at + pause);
         after_last.max(self.preparing.map(|since| since + longest))
     }
 
@@ -108,16 +113,20 @@ impl Circuit {
     pub(super) fn probe_ended(&mut self, end: ProbeEnd) {
         match end {
             ProbeEnd::Unsent => self.preparing = None,
+            ProbeEnd::FailedUnsent => self.probed_at = self.preparing.take(),
             ProbeEnd::Answered => self.in_flight = self.in_flight.saturating_sub(1),
-            ProbeEnd::Useless => {
+            ProbeEnd::Useless(at) => {
                 self.in_flight = self.in_flight.saturating_sub(1);
-                self.probed_at = self.probed_before;
+                if self.probed_at == Some(at) {
+                    self.probed_at = self.probed_before;
+                }
             }
         }
     }
 
     /// A request failed for a moment.
     pub(super) fn failed(&mut self, client: Option<Identity>, error: &Error, now: Instant) {
+        let was_open = self.is_open();
         self.failures = self.failures.saturating_add(1);
         if let Some(client) = client
             && self.clients.len() < 2
@@ -127,9 +136,8 @@ impl Circuit {
         }
         self.last = Some(error.clone());
         self.failed_at = Some(now);
-        if client.is_none() {
-            // It failed before it was sent.
-            self.probed_at = Some(now);
+        if !was_open && self.is_open() {
+            self.opened_at = Some(now);
         }
     }
 

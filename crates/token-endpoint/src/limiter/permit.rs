@@ -172,9 +172,10 @@ impl<K: Clone + Eq + Hash> EndpointPermit<K> {
         let was_sent = self.who.is_some();
         let is_of_endpoint = outcome.is_some_and(|outcome| outcome.err().is_none_or(|error| !error.is_own()));
         let end = match (was_sent, is_of_endpoint) {
-            (false, _) => ProbeEnd::Unsent,
+            (false, false) => ProbeEnd::Unsent,
+            (false, true) => ProbeEnd::FailedUnsent,
             (true, true) => ProbeEnd::Answered,
-            (true, false) => ProbeEnd::Useless,
+            (true, false) => ProbeEnd::Useless(self.began),
         };
         queue.permit_left(endpoint, origin, probe.then_some(end), outcome.is_some() || was_sent, now);
         // Without an outcome it was not sent, or its caller has stopped waiting for the answer.

@@ -102,7 +102,9 @@ impl Reconciliation<'_> {
         };
         let waits = wait(now, &failed);
         // A corrected spec need not wait where the operator's own wait is the longer one. After 429, that is only a guess.
-        let own = wait(now, &FailedAttempt { retry_after: None, held_back: None, ..failed });
+        // The short waits of last attempts are not taken where an endpoint asks for one.
+        let own =
+            wait(now, &FailedAttempt { retry_after: None, held_back: None, may_be_spent: true, ..failed });
         let is_asked = retry_after > own.filter(|_| attempt.class != Class::Limited);
         // The server may have spent the refresh token: once more at once, while it may still remember the answer.
         let at_once = failed.may_be_spent && count == 1;

@@ -100,6 +100,29 @@ async fn circuit_open_sends_another_probe_every_five_seconds_where_one_hangs() {
     assert!(simulation.limiter.circuit(TENANT, &url()).is_none());
 }
 
+/// Those that were on their way when it opened.
+#[tokio::test(start_paused = true)]
+async fn circuit_open_probes_within_five_seconds_though_earlier_requests_go_on_failing() {
+    let simulation = Simulation::default();
+    let mut sent = vec![];
+    for client in 0..14 {
+        sent.push(simulation.enter(&url(), simulation.client(client), Instant::now()).await.unwrap());
+    }
+    for permit in sent.drain(..9) {
+        permit.finish(&Err::<(), _>(transient()));
+    }
+    let opened = Instant::now();
+    let late = tokio::spawn(async move {
+        for permit in sent {
+            sleep(seconds(3)).await;
+            permit.finish(&Err::<(), _>(transient()));
+        }
+    });
+    simulation.enter(&url(), simulation.client(20), Instant::now()).await.unwrap().finish(&Ok(()));
+    assert!(opened.elapsed() <= seconds(5), "{:?}", opened.elapsed());
+    late.await.unwrap();
+}
+
 /// An entry that is held back takes no turn.
 #[tokio::test(start_paused = true)]
 async fn circuit_open_goes_on_at_once_after_a_probe_that_is_not_sent() {
