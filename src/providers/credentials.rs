@@ -406,20 +406,20 @@ pub fn read_credentials(
         if let Some(which) = key.kind.credential().filter(|_| stored != value && !key.kind.has_lines()) {
             credentials.stored.insert(which, stored.into());
         }
-        if matches!(key.kind, CredentialKind::Assertion | CredentialKind::ClientAssertion) {
-            let subject = asserted_subject(value).unwrap_or(place);
-            let is_of_client = matches!(key.kind, CredentialKind::ClientAssertion);
-            let asserted =
-                if is_of_client { &mut credentials.client_asserted } else { &mut credentials.asserted };
-            *asserted = Some(subject);
-        }
+        let subject = || asserted_subject(value).unwrap_or(place);
         match key.kind {
             CredentialKind::PrivateKey => credentials.private_key = Some(value.into()),
             CredentialKind::Certificate => credentials.certificate = Some(value.to_owned()),
             CredentialKind::SubjectToken => credentials.subject_token = Some(value.into()),
             CredentialKind::ActorToken => credentials.actor_token = Some(value.into()),
-            CredentialKind::Assertion => credentials.assertion = Some(value.into()),
-            CredentialKind::ClientAssertion => credentials.client_assertion = Some(value.into()),
+            CredentialKind::Assertion => {
+                credentials.asserted = Some(subject());
+                credentials.assertion = Some(value.into());
+            }
+            CredentialKind::ClientAssertion => {
+                credentials.client_asserted = Some(subject());
+                credentials.client_assertion = Some(value.into());
+            }
             CredentialKind::ClientId => credentials.client_id = Some(value.to_owned()),
             CredentialKind::ClientSecret => credentials.client_secret = Some(value.into()),
             CredentialKind::RefreshToken => credentials.refresh_token = Some(value.into()),

@@ -9,12 +9,9 @@ use super::support::eventually;
 use super::support::operator::Operator;
 use super::support::scene::{SOON, Scene};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sources_sharing_wrong_secret_cost_one_failed_login_and_recover_together() {
-    let scene = Scene::new("polite", 300).await;
-    scene.credentials("wrong").await;
-    let _operator = Operator::start(&scene.namespace).await;
-    let items: Vec<Value> = (0..10)
+/// So many TokenSources with one client, `source-0` and so on, at once.
+async fn apply_sources(scene: &Scene, count: usize) {
+    let items: Vec<Value> = (0..count)
         .map(|n| {
             let mut source = scene.source(json!({"target": {"name": format!("token-{n}")}}));
             source["metadata"]["name"] = json!(format!("source-{n}"));
@@ -22,6 +19,14 @@ async fn sources_sharing_wrong_secret_cost_one_failed_login_and_recover_together
         })
         .collect();
     scene.apply(json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_sharing_wrong_secret_cost_one_failed_login_and_recover_together() {
+    let scene = Scene::new("polite", 300).await;
+    scene.credentials("wrong").await;
+    let _operator = Operator::start(&scene.namespace).await;
+    apply_sources(&scene, 10).await;
     for n in 0..10 {
         scene.condition(&format!("source-{n}"), "Ready", "False ClientRejected").await;
     }
@@ -40,14 +45,7 @@ async fn limiter_keeps_configured_rate() {
     let scene = Scene::new("pace", 300).await;
     let flags = ["--allow-http", "--egress-allow", "127.0.0.0/8", "--endpoint-max-per-second", "1"];
     let operator = Operator::start_with(&scene.namespace, &flags).await;
-    let items: Vec<Value> = (0..SOURCES)
-        .map(|n| {
-            let mut source = scene.source(json!({"target": {"name": format!("token-{n}")}}));
-            source["metadata"]["name"] = json!(format!("source-{n}"));
-            source
-        })
-        .collect();
-    scene.apply(json!({"apiVersion": "v1", "kind": "List", "items": items})).await;
+    apply_sources(&scene, SOURCES).await;
     for n in 0..SOURCES {
         scene.condition(&format!("source-{n}"), "Ready", "True TokenValid").await;
     }
